@@ -1,1 +1,12 @@
-//! presence
+//! Who is online in a Parley cluster: names, leases, memberships, the HTTP API over them, and the reaper.
+//!
+//! The library is shared: gateways write through [`registry`] and beat through [`beat`], so chat goes on while the
+//! presence process is down; the process itself serves [`api`] and runs the failure detector. Nothing here knows a wire
+//! format or a session's rules. Modules in reading order:
+
+pub mod codes;
+pub mod keys;
+pub mod memory;
+pub mod model;
+pub mod redis;
+pub mod registry;

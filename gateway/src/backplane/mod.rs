@@ -1,0 +1,198 @@
+//! What goes between nodes: publishing into rooms and inboxes, and hearing what others published.
+//!
+//! Two arms behind one enum, like the registry; one contract suite (`tests/it/backplane_contract.rs`) runs on both.
+//! Deliveries come back through one plain callback given at the start. Knows no wire format and no session.
+//!
+//! # Contract
+//! - A publish is acked only after the store has it: lease live, member record equal to the sender's owner, key not seen
+//!   before; then it has a seq (dense from 1 per room), a place in the log, and went to the room's channel, in one step.
+//! - Deliveries of one room arrive in the order of their seqs, local members by the same path as remote ones. While the
+//!   subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
+//! - After [`Backplane::subscribe`] has returned, everything published later arrives. Unsubscribing lingers.
+//! - The callback must not block: it runs on the task that reads from the store.
+
+pub mod envelope;
+mod memory;
+mod redis;
+
+use std::sync::Arc;
+
+use presence::model::{Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
+use presence::registry::RegistryError;
+
+use crate::message::{Body, ChatMessage};
+
+pub use self::memory::MemoryBackplane;
+pub use self::redis::RedisBackplane;
+
+/// A message on its way into a room or to a nickname.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Unique; also the idempotency key when the client gave none.
+    pub msg_id: String,
+    /// The client's idempotency key. Scope: target, session.
+    pub key: Option<String>,
+    /// Who says it.
+    pub from: Nick,
+    /// The sender's claim: checked by the store against the member record or nick record.
+    pub owner: Owner,
+    /// What is said.
+    pub body: Body,
+}
+
+/// A message that is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its id: that of the first attempt, when this was a duplicate.
+    pub msg_id: String,
+    /// Its position in the room or inbox.
+    pub seq: u64,
+    /// Unix milliseconds by the store's clock.
+    pub time: u64,
+    /// Whether the key had been seen before: nothing was added then.
+    pub duplicate: bool,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The sender's member record is not there or not this owner's.
+    #[error("the sender is not in the room")]
+    NotInRoom,
+    /// Nobody was ever seen under the nickname.
+    #[error("no such user")]
+    NoSuchUser,
+    /// The nickname is known, but no live session owns it.
+    #[error("the user is offline")]
+    Offline,
+    /// A bounded structure of the store is full; nothing was done.
+    #[error("too much to do")]
+    Overloaded,
+    /// The call itself failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// A stretch of a room's log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stretch {
+    /// Oldest first.
+    pub messages: Vec<ChatMessage>,
+    /// Whether there is more in the direction asked for.
+    pub more: bool,
+}
+
+/// Which stretch.
+pub use crate::wire::command::Range;
+
+/// What arrives from other nodes, and from ourselves by the same path.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// A message in a room.
+    Room {
+        /// The room.
+        room: RoomKey,
+        /// The epoch of its seq.
+        epoch: String,
+        /// The message.
+        message: ChatMessage,
+    },
+    /// People came, went or changed in a room.
+    Presence {
+        /// The room.
+        room: RoomKey,
+        /// The members version after the change; dense, so a jump means a change was missed.
+        version: u64,
+        /// The change.
+        delta: PresenceDelta,
+    },
+    /// A direct message for a session of this gateway. `to` is as the sender typed it; the hub writes the receiver's own.
+    Direct {
+        /// Whose.
+        session: SessionId,
+        /// The message.
+        message: ChatMessage,
+    },
+    /// An order to end a session of this gateway.
+    Kick {
+        /// Whose.
+        session: SessionId,
+    },
+    /// Our own beat came back.
+    Echo {
+        /// Its counter.
+        counter: u64,
+        /// The lease it belongs to.
+        incarnation: Incarnation,
+    },
+    /// The subscription was lost and is whole again; anything may be missing.
+    Resumed,
+}
+
+/// Where deliveries go.
+pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
+
+/// The backplane: one of two stores behind one set of calls. Cheap to clone; the subscription ends with the last clone.
+#[derive(Debug, Clone)]
+pub enum Backplane {
+    /// Between the processes of a cluster.
+    Redis(RedisBackplane),
+    /// Between the nodes of one process.
+    Memory(MemoryBackplane),
+}
+
+/// Forwards a call to the arm in use.
+macro_rules! each {
+    ($self:ident, $arm:ident => $call:expr) => {
+        match $self {
+            Backplane::Redis($arm) => $call,
+            Backplane::Memory($arm) => $call,
+        }
+    };
+}
+
+impl Backplane {
+    /// Listens on the channel of this incarnation instead of the one before. Returns when the subscription is confirmed.
+    /// Waits as long as the store is away; dropping the future leaves the wish in place.
+    pub async fn listen_as(&self, incarnation: &Incarnation) {
+        each!(self, arm => arm.listen_as(incarnation).await);
+    }
+
+    /// Makes sure that this node hears the room. Returns once the subscription is confirmed: what is published later
+    /// arrives. Each call needs one [`Backplane::unsubscribe`].
+    ///
+    /// # Errors
+    /// `Unavailable` when it could not be confirmed within 2 s; the wish is withdrawn.
+    pub async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
+        each!(self, arm => arm.subscribe(room).await)
+    }
+
+    /// One local interest in the room less. The last one ends the subscription after it lingered 30 s.
+    pub fn unsubscribe(&self, room: &RoomKey) {
+        each!(self, arm => arm.unsubscribe(room));
+    }
+
+    /// Publishes into a room. The messages name it as `room` is shown, so give the name that the join answered with.
+    ///
+    /// # Errors
+    /// [`PublishError`]. After `Unknown` the same draft may be published again: its key keeps it single.
+    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+        each!(self, arm => arm.publish(room, draft).await)
+    }
+
+    /// Sends to whoever owns the nickname: into the session's inbox, and to its gateway's channel.
+    ///
+    /// # Errors
+    /// As [`Backplane::publish`].
+    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+        each!(self, arm => arm.direct(to, draft).await)
+    }
+
+    /// Reads a stretch of a room's log.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+        each!(self, arm => arm.history(room, range, limit).await)
+    }
+}

@@ -1,0 +1,41 @@
+//! Bytes to [`Command`] and back from [`Reply`] and [`Event`]: one file for each dialect, all of them pure.
+//!
+//! Doors decode with it, the hub encodes each event once per [`Format`] with it. A dialect checks syntax and names, so
+//! what comes out is valid; whether it is allowed is the session core's business. Nothing here blocks, reads a clock or
+//! panics, whatever the bytes.
+
+pub mod command;
+pub mod event;
+pub mod json;
+pub mod line;
+
+pub use self::command::{Command, CorrelationId, Range, Request};
+pub use self::event::{Answer, Event, Placed, Refusal, Reply, RoomItem};
+
+use bytes::Bytes;
+
+/// Longest frame or line that is read as a request, in bytes. Longer ones, up to [`HARD_LIMIT`], are discarded with
+/// `too_large` and the connection lives.
+pub const FRAME_LIMIT: usize = 64 * 1024;
+/// Longest frame that is skipped rather than answered with a close, in bytes.
+pub const HARD_LIMIT: usize = 1024 * 1024;
+
+/// A way of writing events. An event is encoded at most once per format, however many hear it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One JSON object per WebSocket text frame.
+    Json,
+    /// Lines for people.
+    Line,
+}
+
+impl Format {
+    /// The event in this format: the text of one frame, or whole lines with their line ends.
+    #[must_use]
+    pub fn encode(self, event: &Event) -> Bytes {
+        match self {
+            Self::Json => json::encode_event(event),
+            Self::Line => line::encode_event(event),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Every Redis key and channel name, built in one place.
+//!
+//! All names of one unit of atomicity carry one hash tag, so every script touches one cluster slot. Today there is one
+//! partition; a partition is chosen by the key of the room or nick, so more of them change this file only.
+//! Invariant: what goes into a name is one of the encoded tokens of [`crate::model`], never a client's text.
+
+use crate::model::{Incarnation, NickKey, RoomKey, SessionId};
+
+/// The keys of one deployment: a prefix and the hash tag of the only partition.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    base: String,
+}
+
+macro_rules! plain {
+    ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => { $(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(&self) -> String { format!("{}{}", self.base, $text) }
+    )* };
+}
+
+macro_rules! of {
+    ($($(#[$doc:meta])* $name:ident($what:ty) => $text:literal;)*) => { $(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(&self, of: &$what) -> String { format!("{}{}:{}", self.base, $text, of) }
+    )* };
+}
+
+impl Keys {
+    /// Keys below `prefix` (the configured `redis.prefix`).
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { base: format!("{prefix}:{{0}}:") }
+    }
+
+    /// What every key of the partition begins with; scripts build the keys of names they read from it.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    plain! {
+        /// Hash: replication id seen, generation, phase.
+        generation => "generation";
+        /// Hash: incarnation -> beat counter.
+        beats => "beats";
+        /// Hash: incarnation -> lease state (live, draining, drained, fenced).
+        leases => "leases";
+        /// Hash: incarnation -> JSON of what the gateway told about itself.
+        gateways => "gateways";
+        /// Counter: the fencing number of the newest claim.
+        fence => "fence";
+        /// Sorted set, all scores 0: rooms with members, for paging.
+        rooms => "rooms";
+        /// Sorted set, all scores 0: nicks online, for paging.
+        online => "online";
+        /// Stream, bounded: online, offline, join, leave, rename. Feeds the event API.
+        events => "events";
+    }
+
+    of! {
+        /// Hash: who has the nick, or had it last.
+        nick(NickKey) => "nick";
+        /// Set: the rooms of this partition that the nick is in.
+        nick_rooms(NickKey) => "nick-rooms";
+        /// Hash: encoded skeleton -> the nick keys that share it.
+        skeleton(str) => "skeleton";
+        /// Set with a TTL refreshed by the beat: the nicks online on a gateway, a cache for listings.
+        gateway_nicks(Incarnation) => "gateway-nicks";
+        /// Set without TTL: the nicks that a gateway owns, for clean-up.
+        owned_nicks(Incarnation) => "owned-nicks";
+        /// Set without TTL: `<room key> <nick key>` of every membership that a gateway owns, for clean-up.
+        owned_members(Incarnation) => "owned-members";
+        /// List: commands that wait for a gateway's next beat.
+        mailbox(Incarnation) => "mailbox";
+        /// Hash: seq, epoch, generation, members version, newest time, display name.
+        room(RoomKey) => "room";
+        /// Stream: the room's messages, ids `<seq>-0`.
+        room_log(RoomKey) => "log";
+        /// Hash: nick key -> `<owner token> <member info>`.
+        members(RoomKey) => "members";
+        /// Sorted set, all scores 0: the nick keys of `members`, for paging.
+        member_list(RoomKey) => "member-list";
+        /// Hash: the session's nick and the position of its inbox.
+        session(SessionId) => "session";
+        /// Stream: direct messages to the session, ids `<seq>-0`.
+        inbox(SessionId) => "inbox";
+        /// Hash: idempotency keys of one 5-minute bucket.
+        idempotency(u64) => "idempotency";
+        /// Channel: what happens in a room.
+        room_channel(RoomKey) => "ch:room";
+        /// Channel: what is meant for one gateway: direct messages, kicks, the echo of its own beat.
+        gateway_channel(Incarnation) => "ch:gw";
+    }
+}

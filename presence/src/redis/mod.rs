@@ -1,0 +1,139 @@
+//! How Parley talks to Redis: one place that knows connection settings, what an error means, and how a script is called.
+//!
+//! Used by the `redis` arms of registry and backplane only. Hot-path scripts go over a few multiplexed connections that
+//! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
+//! a big listing never stands in front of a message. Nothing here knows what a key means.
+
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
+
+use crate::keys::Keys;
+use crate::registry::RegistryError;
+
+/// Multiplexed connections for scripts. A session keeps to one, so its writes stay in order.
+const LANES: usize = 2;
+/// Connections of the query pool.
+const POOL_SIZE: usize = 8;
+/// How long a script may take before its outcome counts as unknown. Above the worst pause of a healthy Redis.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long connecting may take, handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest pause between two attempts to reconnect.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Commands that may wait for one connection's writer before callers wait themselves.
+const PIPELINE: usize = 1024;
+
+/// A deployment's Redis: where it is, and our connections to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    lanes: [ConnectionManager; LANES],
+    pool: Pool,
+    keys: Keys,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Prepares connections to `url` (`redis://...`); they are made when first used, so an unreachable Redis is no error.
+    ///
+    /// Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// The URL cannot be understood.
+    pub fn open(url: &str, prefix: &str) -> Result<Self, RedisError> {
+        let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
+        let client = Client::open(info.clone())?;
+        let lane = || ConnectionManager::new_lazy_with_config(client.clone(), lane_config());
+        let manager = Manager::new_with_config(info, connection_config())?;
+        let mut pool = PoolConfig::new(POOL_SIZE);
+        pool.timeouts =
+            Timeouts { wait: Some(RESPONSE_TIMEOUT), create: Some(CONNECT_TIMEOUT), recycle: Some(RESPONSE_TIMEOUT) };
+        let pool = Pool::builder(manager)
+            .config(pool)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
+        Ok(Self { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) })
+    }
+
+    /// The connection for scripts about `name` (a session, a room): always the same one, so their order holds.
+    #[must_use]
+    pub fn lane(&self, name: &str) -> ConnectionManager {
+        let hash = name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.lanes[hash % LANES].clone()
+    }
+
+    /// A connection of the query pool.
+    ///
+    /// # Errors
+    /// `Unavailable` when none could be had in time.
+    pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
+        self.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+    }
+
+    /// For connections that live apart: subscriptions and blocking reads.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The names of keys and channels.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+}
+
+/// Settings for a connection of one's own: as on the hot path, timeouts and pushes are the caller's to change.
+#[must_use]
+pub fn connection_config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_pipeline_buffer_size(PIPELINE)
+}
+
+fn lane_config() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(MAX_BACKOFF)
+        .set_number_of_retries(usize::MAX)
+        .set_pipeline_buffer_size(PIPELINE)
+}
+
+/// redis 1.x leaves Nagle on and keepalive off; both are wrong for us (40 ms tails, half-open peers unseen).
+fn tcp_settings() -> TcpSettings {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10))
+}
+
+/// Sorts an error of the client library: a refusal means that nothing was done, a lost answer that nobody knows.
+///
+/// Every script validates before its first write and the ones that grow memory refuse whole, so an error that the
+/// server answered with is a refusal.
+#[must_use]
+pub fn classify(error: &RedisError) -> RegistryError {
+    let refused = match error.kind() {
+        ErrorKind::Server(ServerErrorKind::ExecAbort) => false,
+        ErrorKind::Server(_)
+        | ErrorKind::Extension
+        | ErrorKind::InvalidClientConfig
+        | ErrorKind::AuthenticationFailed => true,
+        _ => error.is_connection_refusal(),
+    };
+    if refused { RegistryError::Unavailable(error.to_string()) } else { RegistryError::Unknown(error.to_string()) }
+}
