@@ -20,6 +20,8 @@ pub const FENCE_AFTER: Duration = Duration::from_secs(8);
 pub const VIEW_BREAK: Duration = Duration::from_secs(2);
 /// Whoever fenced an incarnation cleans up after it; others step in when it still owns something after so long.
 pub const STEP_IN_AFTER: Duration = Duration::from_secs(3);
+/// A row of the lease table that ended and owns nothing is asked to be forgotten after so long.
+pub const FORGET_AFTER: Duration = Duration::from_secs(3660);
 /// Nicks and memberships that one call cleans up, at most, so that no script holds the store up.
 const REAP_BATCH: usize = 200;
 
@@ -28,7 +30,7 @@ const REAP_BATCH: usize = 200;
 pub enum Verdict {
     /// This counter stood still for too long: fence it if it still does.
     Fence(Incarnation, u64),
-    /// It is dead and nobody tidied up.
+    /// It is dead, and nobody tidied up or nobody needs its row any more.
     Reap(Incarnation),
 }
 
@@ -81,10 +83,11 @@ impl Detector {
             LeaseState::Live | LeaseState::Draining if still >= FENCE_AFTER => {
                 Some(Verdict::Fence(lease.incarnation.clone(), lease.counter))
             }
-            LeaseState::Fenced | LeaseState::Drained if lease.owns && still >= STEP_IN_AFTER => {
-                Some(Verdict::Reap(lease.incarnation.clone()))
+            LeaseState::Fenced | LeaseState::Drained => {
+                let due = if lease.owns { STEP_IN_AFTER } else { FORGET_AFTER };
+                (still >= due).then(|| Verdict::Reap(lease.incarnation.clone()))
             }
-            _ => None,
+            LeaseState::Live | LeaseState::Draining => None,
         }
     }
 }

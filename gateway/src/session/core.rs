@@ -376,3 +376,6 @@ fn answer(id: CorrelationId, answer: Answer) -> Effect {
 fn refuse(id: CorrelationId, code: ErrorCode) -> Effect {
     answer(id, Answer::Refused(code.into()))
 }
+
+#[cfg(test)]
+mod tests;
