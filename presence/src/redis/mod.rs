@@ -23,6 +23,8 @@ const POOL_SIZE: usize = 8;
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connecting may take, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a call may take in all: waiting for a connection, then for the answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to reconnect.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Commands that may wait for one connection's writer before callers wait themselves.
@@ -142,4 +144,18 @@ pub fn classify(error: &RedisError) -> RegistryError {
         _ => error.is_connection_refusal(),
     };
     if refused { RegistryError::Unavailable(error.to_string()) } else { RegistryError::Unknown(error.to_string()) }
+}
+
+/// Waits for the answer to one call and sorts its error.
+///
+/// A lane that lost its connection makes its callers wait for the next one for as long as that takes; here they get an
+/// answer in the end. Dropping the future may leave the command done or not.
+///
+/// # Errors
+/// `Unknown` when no answer came within [`CALL_TIMEOUT`], else as [`classify`] says.
+pub async fn settle<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RegistryError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| classify(&error)),
+        Err(_) => Err(RegistryError::Unknown("no answer in time".to_owned())),
+    }
 }
