@@ -6,6 +6,7 @@
 //! order. Modules in reading order:
 
 pub mod backplane;
+pub mod listen;
 pub mod message;
 pub mod session;
 pub mod wire;
