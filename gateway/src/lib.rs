@@ -6,7 +6,13 @@
 //! order. Modules in reading order:
 
 pub mod backplane;
+pub mod message;
+pub mod wire;
+pub mod listen;
+pub mod session;
 pub mod hub;
+pub mod backplane;
+pub mod metrics;
 pub mod message;
 pub mod metrics;
 pub mod session;
