@@ -5,7 +5,6 @@
 //! session's outbox holds it, and [`listen`] writes it. Local members take the same way as remote ones: one path, one
 //! order. Modules in reading order:
 
-pub mod backplane;
 pub mod message;
 pub mod wire;
 pub mod listen;
@@ -13,7 +12,3 @@ pub mod session;
 pub mod hub;
 pub mod backplane;
 pub mod metrics;
-pub mod message;
-pub mod metrics;
-pub mod session;
-pub mod wire;
