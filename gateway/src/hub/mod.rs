@@ -114,9 +114,10 @@ impl Hub {
     pub fn admit(&self, room: &RoomKey, session: &SessionId, seq: u64) {
         let mut state = self.lock();
         let Some(member) = state.rooms.get_mut(room).and_then(|room| room.members.get_mut(session)) else { return };
-        if let EntryState::Waiting(kept) = std::mem::replace(&mut member.entry, EntryState::Live(seq)) {
+        if let EntryState::Waiting(kept) = &member.entry {
             let newer = kept.iter().filter(|(position, _)| *position > seq);
             newer.for_each(|(_, message)| member.outbox.event(message));
+            member.entry = EntryState::Live(seq);
         }
     }
 
