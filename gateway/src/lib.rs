@@ -6,6 +6,8 @@
 //! order. Modules in reading order:
 
 pub mod backplane;
+pub mod config;
 pub mod message;
+pub mod metrics;
 pub mod session;
 pub mod wire;

@@ -4,9 +4,15 @@
 //! presence process is down; the process itself serves [`api`] and runs the failure detector. Nothing here knows a wire
 //! format or a session's rules. Modules in reading order:
 
+pub mod admin;
 pub mod codes;
+pub mod config;
 pub mod keys;
 pub mod memory;
+pub mod metrics;
 pub mod model;
+pub mod program;
 pub mod redis;
 pub mod registry;
+pub mod settings;
+pub mod telemetry;
