@@ -69,4 +69,7 @@ impl MemoryRegistry {
     pub async fn events(&self, _a: Option<&str>, _l: usize) -> R<(Vec<Event>, Option<String>)> {
         todo!()
     }
+    pub async fn event_log(&self) -> R<EventLog> {
+        todo!()
+    }
 }

@@ -455,4 +455,21 @@ impl Registry {
     ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
         each!(self, arm => arm.events(after, limit).await)
     }
+
+    /// The ends of the event log, at once: where resuming is complete, and where now is.
+    ///
+    /// # Errors
+    /// See [`Registry::user`].
+    pub async fn event_log(&self) -> Result<EventLog, RegistryError> {
+        each!(self, arm => arm.event_log().await)
+    }
+}
+
+/// The ends of the bounded event log, as positions for [`Registry::events`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLog {
+    /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed.
+    pub complete_from: String,
+    /// The newest event.
+    pub newest: String,
 }
