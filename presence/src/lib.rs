@@ -4,6 +4,7 @@
 //! presence process is down; the process itself serves [`api`] and runs the failure detector. Nothing here knows a wire
 //! format or a session's rules. Modules in reading order:
 
+pub mod api;
 pub mod codes;
 pub mod keys;
 pub mod memory;
