@@ -19,7 +19,7 @@ const LANES: usize = 2;
 /// Connections of the query pool.
 const POOL_SIZE: usize = 8;
 /// How long a script may take before its outcome counts as unknown. Above the worst pause of a healthy Redis.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connecting may take, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest pause between two attempts to reconnect.
