@@ -5,9 +5,11 @@
 //! format or a session's rules. Modules in reading order:
 
 pub mod api;
+pub mod beat;
 pub mod codes;
 pub mod keys;
 pub mod memory;
 pub mod model;
+pub mod reaper;
 pub mod redis;
 pub mod registry;

@@ -77,7 +77,7 @@ impl Feed {
     }
 
     async fn ends(&self) -> Result<Ends, RegistryError> {
-        let ends = self.0.registry.event_log().await?;
+        let ends = self.0.registry.event_log_ends().await?;
         let read = |id: &str| EventId::parse(id).ok_or_else(|| RegistryError::Unknown(format!("event id {id:?}")));
         Ok(Ends { complete_from: read(&ends.complete_from)?, newest: read(&ends.newest)? })
     }

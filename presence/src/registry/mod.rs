@@ -23,8 +23,8 @@ use crate::model::{
 pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
 pub use self::types::{
-    Beat, ClaimError, Command, Entry, Event, EventLog, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped,
-    RegistryError, Room, Stats, User,
+    Beat, ClaimError, Command, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page,
+    Reaped, RegistryError, Room, Stats, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -266,7 +266,7 @@ impl Registry {
     ///
     /// # Errors
     /// See [`Registry::user`].
-    pub async fn event_log(&self) -> Result<EventLog, RegistryError> {
-        each!(self, arm => arm.event_log().await)
+    pub async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError> {
+        each!(self, arm => arm.event_log_ends().await)
     }
 }

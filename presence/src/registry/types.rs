@@ -224,7 +224,7 @@ pub struct Event {
 
 /// The ends of the bounded event log, as positions for [`Registry::events`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventLog {
+pub struct EventLogEnds {
     /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed.
     pub complete_from: String,
     /// The newest event.

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
-use crate::registry::{Event, EventLog, RegistryError};
+use crate::registry::{Event, EventLogEnds, RegistryError};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl EventReader {
     }
 
     /// The ends of the log, at once.
-    pub(super) async fn ends(&self) -> Result<EventLog, RegistryError> {
+    pub(super) async fn ends(&self) -> Result<EventLogEnds, RegistryError> {
         let mut connection = self.redis.query().await?;
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(self.redis.keys().events());
@@ -65,10 +65,6 @@ impl EventReader {
             Err(error) if error.detail() == Some("no such key") => HashMap::new(),
             Err(error) => return Err(classify(&error)),
         };
-        let position = |value: Option<&Value>| match value {
-            Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| is_position(id)),
-            _ => None,
-        };
         let newest = position(info.get("last-generated-id")).unwrap_or(START);
         let whole = info.get("entries-added").is_some_and(|added| info.get("length") == Some(added));
         let complete_from = match info.get("first-entry") {
@@ -76,7 +72,7 @@ impl EventReader {
             Some(Value::Array(entry)) => position(entry.first()).unwrap_or(newest),
             _ => newest,
         };
-        Ok(EventLog { complete_from: complete_from.to_owned(), newest: newest.to_owned() })
+        Ok(EventLogEnds { complete_from: complete_from.to_owned(), newest: newest.to_owned() })
     }
 
     async fn read_over(
@@ -131,6 +127,14 @@ impl EventReader {
         let config = connection_config().set_response_timeout(Some(WAIT + RESPONSE_TIMEOUT));
         let connecting = self.redis.client().get_multiplexed_async_connection_with_config(&config);
         connecting.await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+    }
+}
+
+/// A position as the server writes it.
+fn position(value: Option<&Value>) -> Option<&str> {
+    match value {
+        Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| is_position(id)),
+        _ => None,
     }
 }
 
