@@ -33,11 +33,29 @@ impl Body {
         self.0.get()
     }
 
-    /// The body for text doors: a JSON string without its quotes and escapes, anything else as JSON.
+    /// The body for text doors: a JSON string without its quotes and escapes, anything else as compact JSON.
     #[must_use]
     pub fn text(&self) -> String {
-        serde_json::from_str(self.json()).unwrap_or_else(|_| self.json().to_owned())
+        serde_json::from_str(self.json()).unwrap_or_else(|_| compact(self.json()))
     }
+}
+
+/// JSON without the white space between its tokens. Numbers stay as written, which reading them as values would not do.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    json.chars()
+        .filter(|&c| {
+            let between_tokens = !in_string;
+            if escaped {
+                escaped = false;
+            } else if c == '"' {
+                in_string = !in_string;
+            } else {
+                escaped = in_string && c == '\\';
+            }
+            !(between_tokens && c.is_ascii_whitespace())
+        })
+        .collect()
 }
 
 impl PartialEq for Body {
@@ -66,8 +84,8 @@ impl Target {
     }
 }
 
-/// One message as receivers see it, in a room or in their inbox.
-#[derive(Debug, Clone, PartialEq)]
+/// One message as receivers see it, in a room or in their inbox. The fields are named as in `parley.v1`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChatMessage {
     /// The room as it is shown, or the receiver's nickname.
     pub to: String,
@@ -81,4 +99,31 @@ pub struct ChatMessage {
     pub time: u64,
     /// What was said.
     pub body: Body,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_body_reads_as_its_text_or_as_compact_json() {
+        for (json, text) in [
+            (r#""hi""#, "hi"),
+            (r#""a\nb \u00e9 \"q\"""#, "a\nb \u{e9} \"q\""),
+            ("null", "null"),
+            ("1e400", "1e400"),
+            ("12345678901234567890123", "12345678901234567890123"),
+            ("{ \"a b\" :\n [ 1 , \"x \\\" y\\\\\" , {} ] }", r#"{"a b":[1,"x \" y\\",{}]}"#),
+        ] {
+            let body = Body::from_raw(RawValue::from_string(json.to_owned()).unwrap());
+            assert_eq!((body.json(), body.text().as_str()), (json, text));
+        }
+    }
+
+    #[test]
+    fn a_text_becomes_a_json_string_and_comes_back() {
+        let text = "say \"hi\"\r\n\u{1b}[31m \\ \u{1f600}";
+        assert_eq!(Body::from_text(text).text(), text);
+    }
 }

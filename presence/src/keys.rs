@@ -42,14 +42,16 @@ impl Keys {
     }
 
     plain! {
-        /// Hash: replication id seen, generation, phase.
+        /// Hash: `replid` (the replication id seen), `generation`, `phase`.
         generation => "generation";
         /// Hash: incarnation -> beat counter.
         beats => "beats";
         /// Hash: incarnation -> lease state (live, draining, drained, fenced).
         leases => "leases";
-        /// Hash: incarnation -> JSON of what the gateway told about itself.
+        /// Hash: incarnation -> `<Unix ms of its opening> <JSON of what the gateway told about itself>`.
         gateways => "gateways";
+        /// Hash: incarnation -> Unix ms when its lease was fenced or drained, so that old rows can go.
+        ended => "ended";
         /// Counter: the fencing number of the newest claim.
         fence => "fence";
         /// Sorted set, all scores 0: rooms with members, for paging.
@@ -61,11 +63,13 @@ impl Keys {
     }
 
     of! {
-        /// Hash: who has the nick, or had it last.
+        /// Hash: who has the nick, or had it last. `owner` (the token; absent while the nick is free), `session` (of the
+        /// newest owner), `display`, `skeleton`, `since`, `last_active` (both Unix ms), `status` (JSON, absent when plain
+        /// online). No TTL while owned, 72 h once free.
         nick(NickKey) => "nick";
         /// Set: the rooms of this partition that the nick is in.
         nick_rooms(NickKey) => "nick-rooms";
-        /// Hash: encoded skeleton -> the nick keys that share it.
+        /// Sorted set: the owned nick keys that share a skeleton, scored 0 when shown with other than ASCII, else 1.
         skeleton(str) => "skeleton";
         /// Set with a TTL refreshed by the beat: the nicks online on a gateway, a cache for listings.
         gateway_nicks(Incarnation) => "gateway-nicks";
@@ -73,17 +77,19 @@ impl Keys {
         owned_nicks(Incarnation) => "owned-nicks";
         /// Set without TTL: `<room key> <nick key>` of every membership that a gateway owns, for clean-up.
         owned_members(Incarnation) => "owned-members";
-        /// List: commands that wait for a gateway's next beat.
+        /// List: commands (JSON) that wait for a gateway's next beat.
         mailbox(Incarnation) => "mailbox";
-        /// Hash: seq, epoch, generation, members version, newest time, display name.
+        /// Hash: `display`, `epoch`, `generation` (that minted the epoch), `seq` and `time` (of the newest message),
+        /// `version` (of the members). No TTL while there are members, 73 h without.
         room(RoomKey) => "room";
-        /// Stream: the room's messages, ids `<seq>-0`.
+        /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
         room_log(RoomKey) => "log";
-        /// Hash: nick key -> `<owner token> <member info>`.
+        /// Hash: nick key -> `<owner token> <JSON of the member info>`.
         members(RoomKey) => "members";
         /// Sorted set, all scores 0: the nick keys of `members`, for paging.
         member_list(RoomKey) => "member-list";
-        /// Hash: the session's nick and the position of its inbox.
+        /// Hash: `nick` (the session's nick key), `inbox` (the position of its inbox). No TTL while it owns the nick,
+        /// 72 h afterwards; the same for its inbox.
         session(SessionId) => "session";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox(SessionId) => "inbox";

@@ -4,9 +4,11 @@
 //! presence process is down; the process itself serves [`api`] and runs the failure detector. Nothing here knows a wire
 //! format or a session's rules. Modules in reading order:
 
+pub mod beat;
 pub mod codes;
 pub mod keys;
 pub mod memory;
 pub mod model;
+pub mod reaper;
 pub mod redis;
 pub mod registry;

@@ -1,1 +1,137 @@
-//! stub
+//! What travels between nodes, as text: the payload that the store keeps, and the frames that go over channels.
+//!
+//! Both arms write payloads with it and read channels and logs with it; the frames around the payloads are written by
+//! the stores themselves (`lua/*.lua`, `presence::memory`). Pure: no clock, no socket, no log.
+//! Invariant: text that is not ours never panics and never stops what stands before it; it is skipped and counted.
+//!
+//! A room's channel carries any number of frames one after the other, a gateway's channel exactly one:
+//!
+//! ```text
+//! M <epoch> <seq> <time> <len>\n<payload>              a message in the room
+//! P <version> <len>\n<PresenceDelta as JSON>           a change among its members
+//! D <session> <seq> <time> <len>\n<payload>            a direct message for a session of the gateway
+//! K <session>                                          an order to end a session of the gateway
+//! E <counter>                                          the echo of the gateway's own beat
+//! ```
+
+use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::{Delivery, Draft};
+use crate::message::{Body, ChatMessage};
+
+/// Longest head of a frame that is looked for, in bytes: five words, none longer than an id.
+const HEAD_BYTES: usize = 256;
+
+/// The stored form of a message. `to` and `from` are as they are shown; the seq and the time stand beside it.
+#[derive(Serialize)]
+struct Written<'a> {
+    to: &'a str,
+    from: &'a str,
+    id: &'a str,
+    /// The sender's claim: in the log of a room, a nick's fence never goes back.
+    fence: Fence,
+    body: &'a Body,
+}
+
+/// The same as it is read: what is not listed is for other readers of the log.
+#[derive(Deserialize)]
+struct Read {
+    to: String,
+    from: String,
+    id: String,
+    body: Body,
+}
+
+/// Writes the payload of a message.
+#[must_use]
+pub fn payload(to: &str, draft: &Draft) -> String {
+    let written =
+        Written { to, from: draft.from.as_str(), id: &draft.msg_id, fence: draft.owner.fence, body: &draft.body };
+    serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
+}
+
+/// Reads a message back; `None` when the payload is not ours.
+#[must_use]
+pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
+    let Read { to, from, id, body } = serde_json::from_slice(payload).ok()?;
+    Some(ChatMessage { to, from, msg_id: id, seq, time, body })
+}
+
+/// Reads what came over a room's channel, in order. Returns how many frames had to be skipped: a payload that cannot be
+/// read costs itself, a head that cannot be read costs the rest of the text, since nobody knows where the next begins.
+pub fn read_room(room: &RoomKey, mut text: &[u8], mut deliver: impl FnMut(Delivery)) -> u64 {
+    let mut skipped = 0;
+    while !text.is_empty() {
+        let Some((head, content, rest)) = frame(text) else {
+            return skipped + 1;
+        };
+        match room_frame(room, head, content) {
+            Some(delivery) => deliver(delivery),
+            None => skipped += 1,
+        }
+        text = rest;
+    }
+    skipped
+}
+
+/// Reads what came over a gateway's channel; `None` when it is not ours.
+#[must_use]
+pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> {
+    if let Some((head, content, rest)) = frame(text) {
+        return if rest.is_empty() { direct_frame(head, content) } else { None };
+    }
+    let mut words = str::from_utf8(text).ok()?.split(' ');
+    let delivery = match words.next()? {
+        "E" => Delivery::Echo { counter: number(words.next())?, incarnation: incarnation.clone() },
+        "K" => Delivery::Kick { session: session(words.next())? },
+        _ => return None,
+    };
+    words.next().is_none().then_some(delivery)
+}
+
+fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
+    let mut words = head.split(' ');
+    match words.next()? {
+        "M" => {
+            let epoch = words.next()?.to_owned();
+            let message = message(content, number(words.next())?, number(words.next())?)?;
+            Some(Delivery::Room { room: room.clone(), epoch, message })
+        }
+        "P" => {
+            let version = number(words.next())?;
+            let delta: PresenceDelta = serde_json::from_slice(content).ok()?;
+            Some(Delivery::Presence { room: room.clone(), version, delta })
+        }
+        _ => None,
+    }
+}
+
+fn direct_frame(head: &str, content: &[u8]) -> Option<Delivery> {
+    let mut words = head.split(' ');
+    if words.next()? != "D" {
+        return None;
+    }
+    let session = session(words.next())?;
+    let message = message(content, number(words.next())?, number(words.next())?)?;
+    Some(Delivery::Direct { session, message })
+}
+
+/// Splits off one frame: its head without the length, its content, and what follows.
+fn frame(text: &[u8]) -> Option<(&str, &[u8], &[u8])> {
+    let end = text.iter().take(HEAD_BYTES).position(|&byte| byte == b'\n')?;
+    let (head, length) = str::from_utf8(&text[..end]).ok()?.rsplit_once(' ')?;
+    let (content, rest) = text[end + 1..].split_at_checked(number(Some(length))?.try_into().ok()?)?;
+    Some((head, content, rest))
+}
+
+fn number(word: Option<&str>) -> Option<u64> {
+    word?.parse().ok()
+}
+
+fn session(word: Option<&str>) -> Option<SessionId> {
+    word.filter(|word| !word.is_empty()).map(SessionId::from_store)
+}
+
+#[cfg(test)]
+mod tests;

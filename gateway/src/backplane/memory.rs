@@ -1,28 +1,243 @@
-//! stub
-use super::{Draft, PublishError, Published, Range, Stretch};
+//! The arm between the nodes of one process: the same contract over [`presence::memory::Store`].
+//!
+//! Serves the embedded default, where one gateway runs alone, and tests that run several nodes on one store. Nothing is
+//! ever lost here and no connection breaks, so a subscription is always whole and nothing is ever resumed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use presence::keys::Keys;
+use presence::memory::{Append, AppendError, Appended, Listener, Store};
 use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
 use presence::registry::RegistryError;
-/// stub
-#[derive(Debug, Clone)]
-pub struct MemoryBackplane {}
-#[allow(clippy::todo, missing_docs, clippy::unused_async)]
+
+use super::malformed::Malformed;
+use super::{Delivery, Draft, Link, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+
+/// How long a room that nobody wants is still heard, so that a quick return costs nothing.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// The Memory arm. Cheap to clone; the subscription ends with the last clone.
+#[derive(Clone)]
+pub struct MemoryBackplane {
+    node: Arc<Node>,
+}
+
+/// One node's side of the store.
+struct Node {
+    store: Store,
+    keys: Keys,
+    sink: Sink,
+    heard: Arc<Heard>,
+    listening: Mutex<Listening>,
+}
+
+/// What listeners note down.
+#[derive(Debug, Default)]
+struct Heard {
+    malformed: Malformed,
+    last_echo: Mutex<Option<Instant>>,
+}
+
+/// What this node listens to. Ending a subscription takes the store's lock, so none is dropped under this one's.
+#[derive(Default)]
+struct Listening {
+    gateway: Option<(Incarnation, presence::memory::Subscription)>,
+    rooms: HashMap<RoomKey, Interest>,
+}
+
+struct Interest {
+    count: usize,
+    /// Since nobody wants it: until when it is heard nevertheless.
+    until: Option<Instant>,
+    subscription: presence::memory::Subscription,
+}
+
+impl std::fmt::Debug for MemoryBackplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBackplane").field("store", &self.node.store).finish_non_exhaustive()
+    }
+}
+
 impl MemoryBackplane {
-    pub async fn listen_as(&self, _incarnation: &Incarnation) {
-        todo!()
+    /// Joins a node to the store; its deliveries go to `sink`, which is called under the store's lock.
+    #[must_use]
+    pub fn start(store: Store, sink: Sink) -> Self {
+        let node = Node { store, keys: Keys::new("parley"), sink, heard: Arc::default(), listening: Mutex::default() };
+        Self { node: Arc::new(node) }
     }
-    pub async fn subscribe(&self, _room: &RoomKey) -> Result<(), RegistryError> {
-        todo!()
+
+    /// See [`super::Backplane::subscription`].
+    #[must_use]
+    pub fn subscription(&self) -> Subscription {
+        Subscription {
+            link: Link::Subscribed,
+            reconnects: 0,
+            last_echo: *lock(&self.node.heard.last_echo),
+            malformed: self.node.heard.malformed.count(),
+            past_gaps: Duration::ZERO,
+            broken_since: None,
+        }
     }
-    pub fn unsubscribe(&self, _room: &RoomKey) {
-        todo!()
+
+    /// See [`super::Backplane::listen_as`].
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn listen_as(&self, incarnation: &Incarnation) {
+        let channel = self.node.keys.gateway_channel(incarnation);
+        let (sink, heard, own, place) =
+            (self.node.sink.clone(), self.node.heard.clone(), incarnation.clone(), channel.clone());
+        let listener: Listener = Arc::new(move |text| {
+            let Some(delivery) = envelope::read_gateway(&own, text) else {
+                heard.malformed.note(&place, 1);
+                return;
+            };
+            if matches!(delivery, Delivery::Echo { .. }) {
+                *lock(&heard.last_echo) = Some(Instant::now());
+            }
+            sink(delivery);
+        });
+        if self.node.listening().gateway.as_ref().is_some_and(|(present, _)| present == incarnation) {
+            return;
+        }
+        let subscription = self.node.store.listen(&channel, listener);
+        let before = self.node.listening().gateway.replace((incarnation.clone(), subscription));
+        drop(before);
     }
-    pub async fn publish(&self, _room: &RoomName, _draft: &Draft) -> Result<Published, PublishError> {
-        todo!()
+
+    /// See [`super::Backplane::subscribe`].
+    ///
+    /// # Errors
+    /// None here.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
+        self.node.sweep();
+        if let Some(interest) = self.node.listening().rooms.get_mut(room) {
+            interest.count += 1;
+            interest.until = None;
+            return Ok(());
+        }
+        let channel = self.node.keys.room_channel(room);
+        let (sink, heard, own, place) =
+            (self.node.sink.clone(), self.node.heard.clone(), room.clone(), channel.clone());
+        let listener: Listener = Arc::new(move |text| {
+            let skipped = envelope::read_room(&own, text, |delivery| sink(delivery));
+            heard.malformed.note(&place, skipped);
+        });
+        let subscription = self.node.store.listen(&channel, listener);
+        let mut listening = self.node.listening();
+        let spare = if let Some(interest) = listening.rooms.get_mut(room) {
+            // Somebody was faster: theirs stays.
+            interest.count += 1;
+            interest.until = None;
+            Some(subscription)
+        } else {
+            listening.rooms.insert(room.clone(), Interest { count: 1, until: None, subscription });
+            None
+        };
+        drop(listening);
+        drop(spare);
+        Ok(())
     }
-    pub async fn direct(&self, _to: &NickKey, _draft: &Draft) -> Result<Published, PublishError> {
-        todo!()
+
+    /// See [`super::Backplane::unsubscribe`].
+    pub fn unsubscribe(&self, room: &RoomKey) {
+        if let Some(interest) = self.node.listening().rooms.get_mut(room) {
+            interest.count = interest.count.saturating_sub(1);
+            if interest.count == 0 {
+                interest.until = Some(Instant::now() + LINGER);
+            }
+        }
+        self.node.sweep();
     }
-    pub async fn history(&self, _room: &RoomKey, _range: Range, _limit: usize) -> Result<Stretch, RegistryError> {
-        todo!()
+
+    /// See [`super::Backplane::publish`].
+    ///
+    /// # Errors
+    /// See there.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+        let payload = envelope::payload(room.as_str(), draft);
+        published(self.node.store.append(room, append(draft, &payload)))
     }
+
+    /// See [`super::Backplane::direct`].
+    ///
+    /// # Errors
+    /// See there.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+        let payload = envelope::payload(to.as_str(), draft);
+        published(self.node.store.append_direct(to, append(draft, &payload)))
+    }
+
+    /// See [`super::Backplane::history`].
+    ///
+    /// # Errors
+    /// None here.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+        let (from, to, newest) = match range {
+            Range::Newest => (1, u64::MAX, true),
+            Range::Before(seq) => (1, seq.saturating_sub(1), true),
+            Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
+        };
+        // One more than asked for tells whether there is more.
+        let entries = self.node.store.log(room, from, to, limit.saturating_add(1), newest);
+        let more = entries.len() > limit;
+        let surplus = if more && newest { 1 } else { 0 };
+        let messages = entries
+            .iter()
+            .skip(surplus)
+            .take(limit)
+            .filter_map(|entry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time))
+            .collect();
+        Ok(Stretch { messages, more })
+    }
+}
+
+impl Node {
+    fn listening(&self) -> MutexGuard<'_, Listening> {
+        lock(&self.listening)
+    }
+
+    /// Ends what has lingered long enough. Nothing waits for that, so it happens when somebody comes by.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let ended: Vec<Interest> = {
+            let mut listening = self.listening();
+            listening
+                .rooms
+                .extract_if(|_, interest| interest.until.is_some_and(|until| until <= now))
+                .map(|(_, interest)| interest)
+                .collect()
+        };
+        drop(ended);
+    }
+}
+
+fn append<'a>(draft: &'a Draft, payload: &'a str) -> Append<'a> {
+    Append {
+        from: draft.from.key(),
+        owner: &draft.owner,
+        key: draft.key.as_ref().unwrap_or(&draft.msg_id),
+        msg_id: &draft.msg_id,
+        payload,
+    }
+}
+
+fn published(answer: Result<Appended, AppendError>) -> Result<Published, PublishError> {
+    match answer {
+        Ok(Appended { msg_id, seq, time, duplicate }) => Ok(Published { msg_id, seq, time, duplicate }),
+        Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
+        Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
+        Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
+        Err(AppendError::Offline) => Err(PublishError::Offline),
+        Err(AppendError::Overloaded) => Err(PublishError::Overloaded),
+    }
+}
+
+/// A panic while one of these locks is held leaves what it guards as whole as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,10 +12,12 @@
 //! - The callback must not block: it runs on the task that reads from the store.
 
 pub mod envelope;
+mod malformed;
 mod memory;
 mod redis;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
@@ -129,8 +131,51 @@ pub enum Delivery {
     Resumed,
 }
 
-/// Where deliveries go.
+/// Where deliveries go. Must neither block nor call the backplane: it runs inside it.
 pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
+
+/// How the connection that deliveries come over is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// It is being made, or what we want to hear is being asked for again.
+    Connecting,
+    /// Everything wanted is heard.
+    Subscribed,
+    /// As far as we know everything is heard, but our own beat did not come back for 3 s.
+    Stale,
+    /// It is gone and will be made again after a pause.
+    Backoff,
+}
+
+/// The receiving side at one moment, for readiness and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscription {
+    /// How the connection is doing.
+    pub link: Link,
+    /// How often everything was heard again after something had been lost.
+    pub reconnects: u64,
+    /// When our own beat came back last.
+    pub last_echo: Option<Instant>,
+    /// Frames that were skipped because they were not ours.
+    pub malformed: u64,
+    past_gaps: Duration,
+    broken_since: Option<Instant>,
+}
+
+impl Subscription {
+    /// Whether everything wanted is heard, as far as anybody can know.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.link == Link::Subscribed
+    }
+
+    /// For how long in all, up to `now`, not everything was heard that had been heard before.
+    #[must_use]
+    pub fn gap(&self, now: Instant) -> Duration {
+        let present = self.broken_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.past_gaps + present
+    }
+}
 
 /// The backplane: one of two stores behind one set of calls. Cheap to clone; the subscription ends with the last clone.
 #[derive(Debug, Clone)]
@@ -152,6 +197,12 @@ macro_rules! each {
 }
 
 impl Backplane {
+    /// How the receiving side is doing. Cheap.
+    #[must_use]
+    pub fn subscription(&self) -> Subscription {
+        each!(self, arm => arm.subscription())
+    }
+
     /// Listens on the channel of this incarnation instead of the one before. Returns when the subscription is confirmed.
     /// Waits as long as the store is away; dropping the future leaves the wish in place.
     pub async fn listen_as(&self, incarnation: &Incarnation) {

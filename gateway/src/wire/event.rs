@@ -143,8 +143,8 @@ pub enum Placed {
     Online,
 }
 
-/// A row of a room listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A row of a room listing. The fields are named as in `parley.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RoomItem {
     /// The room as it is shown.
     pub room: String,

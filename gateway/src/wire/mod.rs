@@ -8,6 +8,7 @@ pub mod command;
 pub mod event;
 pub mod json;
 pub mod line;
+mod syntax;
 
 pub use self::command::{Command, CorrelationId, Range, Request};
 pub use self::event::{Answer, Event, Placed, Refusal, Reply, RoomItem};

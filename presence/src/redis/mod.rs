@@ -4,6 +4,7 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
@@ -19,9 +20,11 @@ const LANES: usize = 2;
 /// Connections of the query pool.
 const POOL_SIZE: usize = 8;
 /// How long a script may take before its outcome counts as unknown. Above the worst pause of a healthy Redis.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long connecting may take, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a call may take in all: waiting for a connection, then for the answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to reconnect.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Commands that may wait for one connection's writer before callers wait themselves.
@@ -30,6 +33,10 @@ const PIPELINE: usize = 1024;
 /// A deployment's Redis: where it is, and our connections to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     client: Client,
     lanes: [ConnectionManager; LANES],
     pool: Pool,
@@ -38,7 +45,7 @@ pub struct Redis {
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Redis").field("keys", self.keys()).finish_non_exhaustive()
     }
 }
 
@@ -62,14 +69,15 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        Ok(Self { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) })
+        let shared = Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The connection for scripts about `name` (a session, a room): always the same one, so their order holds.
     #[must_use]
     pub fn lane(&self, name: &str) -> ConnectionManager {
         let hash = name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        self.lanes[hash % LANES].clone()
+        self.shared.lanes[hash % LANES].clone()
     }
 
     /// A connection of the query pool.
@@ -77,19 +85,19 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        self.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+        self.shared.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
     }
 
     /// For connections that live apart: subscriptions and blocking reads.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.shared.client
     }
 
     /// The names of keys and channels.
     #[must_use]
     pub fn keys(&self) -> &Keys {
-        &self.keys
+        &self.shared.keys
     }
 }
 
@@ -136,4 +144,18 @@ pub fn classify(error: &RedisError) -> RegistryError {
         _ => error.is_connection_refusal(),
     };
     if refused { RegistryError::Unavailable(error.to_string()) } else { RegistryError::Unknown(error.to_string()) }
+}
+
+/// Waits for the answer to one call and sorts its error.
+///
+/// A lane that lost its connection makes its callers wait for the next one for as long as that takes; here they get an
+/// answer in the end. Dropping the future may leave the command done or not.
+///
+/// # Errors
+/// `Unknown` when no answer came within [`CALL_TIMEOUT`], else as [`classify`] says.
+pub async fn settle<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RegistryError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| classify(&error)),
+        Err(_) => Err(RegistryError::Unknown("no answer in time".to_owned())),
+    }
 }

@@ -1,0 +1,32 @@
+# Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
+.DEFAULT_GOAL := help
+.PHONY: help run build test check
+
+help: ## list the targets
+	@echo "Parley, a chat cluster. make ..."
+	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo
+	@echo "make run OFFSET=10000 moves every port, so that several clusters can run side by side. One at a time:"
+	@echo "HTTP_PORT LINES_PORT G1_WS_PORT G1_LINES_PORT G1_ADMIN_PORT G2_WS_PORT G2_LINES_PORT G2_ADMIN_PORT"
+	@echo "PRESENCE_PORT PRESENCE_ADMIN_PORT REDIS_PORT PROMETHEUS_PORT"
+
+run: ## bring up the whole cluster here, installing what is missing; Ctrl-C takes it down
+	@deploy/run
+
+build: ## build the two programs as they are deployed
+	cargo build --locked --release -p gateway -p presence
+
+test: ## run every test: units, properties, contracts, clusters in one process and of real processes
+	@deploy/bootstrap rust cc redis-server nginx stream-module
+	cargo build --locked --workspace --bins
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \
+	else \
+		set -ex; cargo test --locked --workspace; \
+	fi
+
+check: ## formatting, lints and documentation, with warnings as errors
+	@deploy/bootstrap rust cc
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps

@@ -1,0 +1,159 @@
+#![allow(clippy::unwrap_used)]
+
+use presence::model::{Nick, Owner};
+use proptest::prelude::*;
+
+use super::*;
+
+fn draft(msg_id: &str, body: &str) -> Draft {
+    Draft {
+        msg_id: msg_id.to_owned(),
+        key: None,
+        from: Nick::parse("Ann").unwrap(),
+        owner: Owner {
+            incarnation: Incarnation::from_store("i1"),
+            session: SessionId::from_store("s1"),
+            fence: Fence(7),
+        },
+        body: Body::from_raw(serde_json::value::RawValue::from_string(body.to_owned()).unwrap()),
+    }
+}
+
+fn room() -> RoomKey {
+    RoomKey::from_store("lobby")
+}
+
+fn m(epoch: &str, seq: u64, time: u64, payload: &str) -> String {
+    format!("M {epoch} {seq} {time} {}\n{payload}", payload.len())
+}
+
+fn read(text: &[u8]) -> (Vec<Delivery>, u64) {
+    let mut deliveries = Vec::new();
+    let skipped = read_room(&room(), text, |delivery| deliveries.push(delivery));
+    (deliveries, skipped)
+}
+
+#[test]
+fn a_payload_is_what_the_log_promises() {
+    assert_eq!(
+        payload("#Lobby", &draft("m1", r#"{"b": [1,  2.50]}"#)),
+        r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"body":{"b": [1,  2.50]}}"##
+    );
+}
+
+#[test]
+fn frames_of_one_text_arrive_in_order() {
+    let delta = r#"{"joined":[{"nick":"bob","status":"online"}]}"#;
+    let text = format!(
+        "{}P 4 {}\n{delta}{}",
+        m("e1", 1, 10, &payload("#l", &draft("m1", "\"line\\nbreak\""))),
+        delta.len(),
+        m("e1", 2, 11, &payload("#l", &draft("m2", "2"))),
+    );
+    let (deliveries, skipped) = read(text.as_bytes());
+    assert_eq!(skipped, 0);
+    let [Delivery::Room { message: first, epoch, .. }, Delivery::Presence { version: 4, delta, .. }, last] =
+        deliveries.as_slice()
+    else {
+        panic!("{deliveries:?}");
+    };
+    assert_eq!((first.seq, first.time, epoch.as_str()), (1, 10, "e1"));
+    assert_eq!(first.body.text(), "line\nbreak");
+    assert_eq!(delta.joined[0].nick, "bob");
+    assert!(matches!(last, Delivery::Room { message, .. } if message.msg_id == "m2"));
+}
+
+#[test]
+fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
+    let good = m("e", 1, 1, &payload("#l", &draft("m1", "1")));
+    for (text, delivered, skipped) in [
+        (format!("{good}{}{good}", m("e", 2, 1, "{not json")), 2, 1),
+        (format!("{good}X 1 2\nab{good}"), 2, 1),
+        (format!("{good}M e -1 1 2\nab{good}"), 2, 1),
+        (format!("{good}hello{good}"), 1, 1),
+        (format!("{good}M e 2 1 99\nshort"), 1, 1),
+        (format!("{good}M e 2 1 18446744073709551615\nx"), 1, 1),
+        ("\n".to_owned(), 0, 1),
+        (String::new(), 0, 0),
+    ] {
+        let (deliveries, count) = read(text.as_bytes());
+        assert_eq!((deliveries.len(), count), (delivered, skipped), "{text:?}");
+    }
+}
+
+#[test]
+fn a_gateway_channel_carries_one_frame() {
+    let own = Incarnation::from_store("i1");
+    let direct = payload("bob", &draft("m1", "1"));
+    let direct = format!("D s9 3 77 {}\n{direct}", direct.len());
+    let read = |text: &str| read_gateway(&own, text.as_bytes());
+    assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
+    assert!(matches!(read("K s9"), Some(Delivery::Kick { session }) if session.as_str() == "s9"));
+    assert!(
+        matches!(read(&direct), Some(Delivery::Direct { session, message }) if session.as_str() == "s9" && message.seq == 3)
+    );
+    for text in ["", "E", "E x", "E 1 2", "K", "K ", "K a b", "Q 1", "D s9 3", &format!("{direct}x"), "M e 1 1 2\n{}"] {
+        assert!(read(text).is_none(), "{text:?}");
+    }
+}
+
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop::collection::vec(inner, 0..4).prop_map(|items| format!("[ {} ]", items.join(" ,")))
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
+        let draft = draft(&id, &body);
+        let text = m("e", seq, time, &payload(&to, &draft));
+        let (deliveries, skipped) = read(text.as_bytes());
+        prop_assert_eq!(skipped, 0);
+        let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
+        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body };
+        prop_assert_eq!(message, &expected);
+    }
+
+    #[test]
+    fn a_truncated_text_keeps_what_came_whole(bodies in prop::collection::vec(json(), 1..4), cut: prop::sample::Index) {
+        let frames: Vec<String> =
+            bodies.iter().zip(1..).map(|(body, seq)| m("e", seq, 1, &payload("#l", &draft("m", body)))).collect();
+        let text = frames.concat();
+        let cut = cut.index(text.len());
+        let mut whole = 0;
+        let mut end = 0;
+        for frame in &frames {
+            end += frame.len();
+            whole += usize::from(end <= cut);
+        }
+        let at_a_border = frames.iter().take(whole).map(String::len).sum::<usize>() == cut;
+        let (deliveries, skipped) = read(&text.as_bytes()[..cut]);
+        prop_assert_eq!((deliveries.len(), skipped), (whole, u64::from(!at_a_border)));
+    }
+
+    #[test]
+    fn flipped_bits_and_noise_never_panic(
+        body in json(), flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 1..5),
+        noise in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let payload = payload("#l", &draft("m", &body));
+        let direct = format!("D s 1 1 {}\n{payload}", payload.len());
+        for text in [m("e", 1, 1, &payload).repeat(2), direct, "E 17".to_owned()] {
+            let mut bytes = text.into_bytes();
+            for (at, bit) in &flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+            }
+            let _ = read(&bytes);
+            let _ = read_gateway(&Incarnation::from_store("i"), &bytes);
+        }
+        let _ = read(&noise);
+        let _ = read_gateway(&Incarnation::from_store("i"), &noise);
+    }
+}

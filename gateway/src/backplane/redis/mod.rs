@@ -1,0 +1,182 @@
+//! The arm between the processes of a cluster: scripts put messages into Redis, one subscription brings them out.
+//!
+//! Knows keys, scripts and channels; what the texts mean is in [`super::envelope`], how the subscription is kept whole in
+//! [`subscriber`]. Publishes go over the shared lanes, histories over the query pool, so that neither stands in front of
+//! what arrives.
+
+mod feed;
+mod subscriber;
+mod subscription;
+
+use std::sync::{Arc, LazyLock};
+
+use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
+use presence::redis::{Redis, settle};
+use presence::registry::RegistryError;
+use redis::streams::StreamRangeReply;
+use redis::{FromRedisValue, Script, ScriptInvocation};
+
+use self::subscriber::Subscriber;
+use super::malformed::Malformed;
+use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lua/publish.lua")));
+static DIRECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lua/direct.lua")));
+
+/// Most idempotency keys that are remembered for one span of five minutes, over all rooms and nicks of a partition.
+const BUCKET_KEYS: usize = 1_000_000;
+/// Most messages kept of one room; Redis may keep some more.
+const LOG_MESSAGES: usize = 10_000;
+/// Most messages kept in one inbox; Redis may keep some more.
+const INBOX_MESSAGES: usize = 1_000;
+/// Seconds that an inbox is kept after its newest message: 72 hours.
+const INBOX_SECONDS: usize = 72 * 60 * 60;
+
+/// What a script answers for one message: verdict, seq, time, message id.
+type Answer = (String, u64, u64, String);
+
+/// The Redis arm. Cheap to clone; the subscription ends with the last clone.
+#[derive(Debug, Clone)]
+pub struct RedisBackplane {
+    node: Arc<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    redis: Redis,
+    subscriber: Subscriber,
+    malformed: Arc<Malformed>,
+}
+
+impl RedisBackplane {
+    /// Starts to keep a subscription whose deliveries go to `sink`. Redis need not be there yet. Needs a running tokio
+    /// runtime.
+    #[must_use]
+    pub fn start(redis: Redis, sink: Sink) -> Self {
+        let malformed = Arc::<Malformed>::default();
+        let subscriber = Subscriber::start(&redis, sink, malformed.clone());
+        Self { node: Arc::new(Node { redis, subscriber, malformed }) }
+    }
+
+    /// See [`super::Backplane::subscription`].
+    #[must_use]
+    pub fn subscription(&self) -> Subscription {
+        self.node.subscriber.status()
+    }
+
+    /// See [`super::Backplane::listen_as`].
+    pub async fn listen_as(&self, incarnation: &Incarnation) {
+        self.node.subscriber.listen_as(incarnation).await;
+    }
+
+    /// See [`super::Backplane::subscribe`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
+        self.node.subscriber.subscribe(room).await
+    }
+
+    /// See [`super::Backplane::unsubscribe`].
+    pub fn unsubscribe(&self, room: &RoomKey) {
+        self.node.subscriber.unsubscribe(room);
+    }
+
+    /// See [`super::Backplane::publish`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+        let keys = self.node.redis.keys();
+        let mut call = PUBLISH.prepare_invoke();
+        call.key(keys.leases())
+            .key(keys.room(room.key()))
+            .key(keys.room_log(room.key()))
+            .key(keys.members(room.key()))
+            .key(keys.room_channel(room.key()))
+            .arg(keys.base())
+            .arg(room.key().as_str())
+            .arg(BUCKET_KEYS)
+            .arg(LOG_MESSAGES)
+            .arg(draft.owner.token())
+            .arg(draft.from.key().as_str())
+            .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
+            .arg(&draft.msg_id)
+            .arg(envelope::payload(room.as_str(), draft));
+        let [answer]: [Answer; 1] = self.call(room.key().as_str(), &call).await?;
+        published(answer)
+    }
+
+    /// See [`super::Backplane::direct`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+        let keys = self.node.redis.keys();
+        let mut call = DIRECT.prepare_invoke();
+        call.key(keys.leases())
+            .key(keys.nick(draft.from.key()))
+            .key(keys.nick(to))
+            .arg(keys.base())
+            .arg(BUCKET_KEYS)
+            .arg(INBOX_MESSAGES)
+            .arg(INBOX_SECONDS)
+            .arg(draft.owner.token())
+            .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
+            .arg(&draft.msg_id)
+            .arg(envelope::payload(to.as_str(), draft));
+        let answer: Answer = self.call(to.as_str(), &call).await?;
+        published(answer)
+    }
+
+    /// See [`super::Backplane::history`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+        let log = self.node.redis.keys().room_log(room);
+        // One more than asked for tells whether there is more.
+        let count = limit.saturating_add(1);
+        let command = match range {
+            Range::Newest => redis::Cmd::xrevrange_count(&log, "+", "-", count),
+            Range::Before(seq) => redis::Cmd::xrevrange_count(&log, format!("({seq}-0"), "-", count),
+            Range::After(seq) => redis::Cmd::xrange_count(&log, format!("({seq}-0"), "+", count),
+        };
+        let mut connection = self.node.redis.query().await?;
+        let reply: StreamRangeReply = settle(command.query_async(&mut connection)).await?;
+
+        let more = reply.ids.len() > limit;
+        let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
+        for entry in reply.ids.iter().take(limit) {
+            let seq = entry.id.split('-').next().and_then(|seq| seq.parse().ok());
+            let payload: Option<Vec<u8>> = entry.get("payload");
+            let read = seq.zip(entry.get("time")).zip(payload);
+            match read.and_then(|((seq, time), payload)| envelope::message(&payload, seq, time)) {
+                Some(message) => messages.push(message),
+                None => self.node.malformed.note(&log, 1),
+            }
+        }
+        if !matches!(range, Range::After(_)) {
+            messages.reverse();
+        }
+        Ok(Stretch { messages, more })
+    }
+
+    async fn call<T: FromRedisValue>(&self, lane: &str, script: &ScriptInvocation<'_>) -> Result<T, RegistryError> {
+        let mut lane = self.node.redis.lane(lane);
+        settle(script.invoke_async(&mut lane)).await
+    }
+}
+
+fn published((verdict, seq, time, msg_id): Answer) -> Result<Published, PublishError> {
+    match verdict.as_str() {
+        "ok" => Ok(Published { msg_id, seq, time, duplicate: false }),
+        "duplicate" => Ok(Published { msg_id, seq, time, duplicate: true }),
+        "fenced" => Err(RegistryError::Fenced.into()),
+        "not_in_room" => Err(PublishError::NotInRoom),
+        "no_such_user" => Err(PublishError::NoSuchUser),
+        "offline" => Err(PublishError::Offline),
+        "overloaded" => Err(PublishError::Overloaded),
+        _ => Err(RegistryError::Unknown(format!("the script answered {verdict}")).into()),
+    }
+}

@@ -1,0 +1,234 @@
+//! One connection: the conversation between a door, which knows bytes, and a session, which knows chat.
+//!
+//! Every door runs the same loop, so order, limits and ends are the same for all of them: requests one at a time,
+//! output in rounds (everything that waits, then one flush), and never a wait on a socket that keeps a request from
+//! going on. Knows no framing and no dialect.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use presence::codes::CloseCode;
+use presence::model::LeftReason;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::session::outbox::Out;
+use crate::session::{Driver, Outbox};
+use crate::wire::{CorrelationId, Refusal, Request};
+
+use super::Limits;
+
+/// What a connection needs of a session: exactly the driver's interface, so that doors are tested without a store.
+pub trait Session: Send + 'static {
+    /// Where output waits for the door.
+    fn outbox(&self) -> Outbox;
+    /// Something came from the client.
+    fn heard(&mut self);
+    /// Handles one request, or answers one that could not be decoded. Is always run to its end.
+    fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
+    /// When [`Session::tick`] wants to be called next.
+    fn deadline(&self) -> Option<Instant>;
+    /// Looks at the clock.
+    fn tick(&mut self);
+    /// The connection is over. Is always run to its end.
+    fn end(self, reason: LeftReason) -> impl Future<Output = ()> + Send;
+}
+
+impl Session for Driver {
+    fn outbox(&self) -> Outbox {
+        self.outbox()
+    }
+
+    fn heard(&mut self) {
+        self.heard();
+    }
+
+    async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
+        self.request(decoded).await;
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline()
+    }
+
+    fn tick(&mut self) {
+        self.tick();
+    }
+
+    async fn end(self, reason: LeftReason) {
+        self.end(reason).await;
+    }
+}
+
+/// What a door found on its socket.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A frame or line that is a request, or should have been one.
+    Request(Result<Request, (CorrelationId, Refusal)>),
+    /// A sign of life that asks nothing of the session.
+    Heard,
+    /// Something for which the connection has to end.
+    Unacceptable(CloseCode),
+    /// The other side hung up.
+    Gone,
+}
+
+/// One way of framing: turns a socket into requests and output into bytes.
+pub(super) trait Door: Send {
+    /// The next thing that arrives. Dropping the future loses nothing.
+    fn next(&mut self) -> impl Future<Output = Input> + Send;
+    /// Takes output over without writing it yet.
+    fn queue(&mut self, items: VecDeque<Out>);
+    /// Writes all that was taken over. A dropped flush is continued by the next one.
+    ///
+    /// # Errors
+    /// The socket is of no use any more.
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Says goodbye (with a code when it is us who end it), and hangs up when the other side has. Takes as long as the
+    /// other side does: the caller sets the limit.
+    fn close(self, code: Option<CloseCode>) -> impl Future<Output = ()> + Send;
+}
+
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The other side hung up, or its socket broke.
+    Gone,
+    /// We ended it.
+    Closed(CloseCode),
+}
+
+impl End {
+    /// The word for logs and metric labels.
+    pub(super) fn slug(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Closed(code) => code.slug(),
+        }
+    }
+
+    fn code(self) -> Option<CloseCode> {
+        match self {
+            Self::Gone => None,
+            Self::Closed(code) => Some(code),
+        }
+    }
+
+    fn left_reason(self) -> LeftReason {
+        match self {
+            Self::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
+            Self::Closed(CloseCode::Kicked) => LeftReason::Kicked,
+            Self::Gone | Self::Closed(_) => LeftReason::Closed,
+        }
+    }
+}
+
+/// Runs a connection from its first byte to its last. The session has ended when this returns.
+pub(super) async fn run<D: Door, S: Session>(
+    mut door: D,
+    mut session: S,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> End {
+    let Err(end) = talk(&mut door, &mut session, limits, stop).await;
+    // Together: others see the leave at once, however long the goodbye takes.
+    let goodbye = timeout(limits.close_wait, door.close(end.code()));
+    let _ = tokio::join!(session.end(end.left_reason()), goodbye);
+    end
+}
+
+/// The conversation. Comes back only with its end.
+async fn talk<D: Door, S: Session>(
+    door: &mut D,
+    session: &mut S,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<Infallible, End> {
+    let outbox = session.outbox();
+    let mut armed = None;
+    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut stopped = pin!(stop.cancelled());
+    loop {
+        round(door, &outbox, limits).await?;
+        let deadline = session.deadline();
+        if deadline != armed {
+            armed = deadline;
+            if let Some(at) = deadline {
+                alarm.as_mut().reset(at.into());
+            }
+        }
+        tokio::select! {
+            input = door.next() => match input {
+                Input::Request(decoded) => {
+                    session.heard();
+                    beside_output(session.request(decoded), door, &outbox, limits).await?;
+                }
+                Input::Heard => session.heard(),
+                Input::Unacceptable(code) => outbox.close(code),
+                Input::Gone => return Err(End::Gone),
+            },
+            () = outbox.ready() => {}
+            () = &mut alarm, if armed.is_some() => session.tick(),
+            () = &mut stopped => outbox.close(CloseCode::Restart),
+        }
+    }
+}
+
+/// Runs a request to its end while output keeps going out, whatever happens to the socket meanwhile.
+async fn beside_output<D: Door>(
+    request: impl Future<Output = ()>,
+    door: &mut D,
+    outbox: &Outbox,
+    limits: &Limits,
+) -> Result<(), End> {
+    let output = async {
+        loop {
+            outbox.ready().await;
+            if let Err(end) = round(door, outbox, limits).await {
+                return end;
+            }
+        }
+    };
+    match select(pin!(request), pin!(output)).await {
+        // A round that was cut short here is finished by the next one.
+        Either::Left(((), _)) => Ok(()),
+        Either::Right((end, request)) => {
+            request.await;
+            Err(end)
+        }
+    }
+}
+
+/// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed.
+async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits) -> Result<(), End> {
+    let batch = outbox.take();
+    door.queue(batch.items);
+    let given_up = async {
+        let code = outbox.closed().await;
+        sleep(limits.close_wait).await;
+        code
+    };
+    tokio::select! {
+        biased;
+        written = timeout(limits.write_stall, door.flush()) => match written {
+            Ok(Ok(())) => batch.close.map_or(Ok(()), |code| Err(End::Closed(code))),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Closed(CloseCode::Slow)),
+        },
+        code = given_up => Err(End::Closed(code)),
+    }
+}
+
+/// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
+/// connection and may take our last words with it.
+pub(super) async fn hang_up(mut tcp: TcpStream) {
+    if tcp.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
+    }
+}

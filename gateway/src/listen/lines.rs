@@ -1,0 +1,175 @@
+//! Cuts the bytes of a TCP connection into lines.
+//!
+//! Holds at most one line and one read, whatever arrives, and nothing at all between lines: it waits for bytes first
+//! and makes room for them then. Knows no dialect.
+
+use std::io;
+use std::mem;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use crate::wire::FRAME_LIMIT;
+
+/// Room that is made for one read.
+const READ_CHUNK: usize = 2 * 1024;
+/// How binary frames begin. No UTF-8 text begins like this, so one port can tell them apart.
+const BINARY_MAGIC: [u8; 2] = [0xCA, 0xFE];
+
+/// What stands next in the input.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A line without its end (LF, or CR LF).
+    Whole(Bytes),
+    /// A line over [`FRAME_LIMIT`]. Told once; the rest of it is skipped.
+    TooLong,
+    /// The connection began with a binary frame.
+    Binary,
+}
+
+/// The input of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    bytes: BytesMut,
+    /// Bytes at the front that are known to hold no line end.
+    scanned: usize,
+    /// Whether the rest of a line that was too long is still to be skipped.
+    skipping: bool,
+    /// Whether this is known to be text.
+    begun: bool,
+}
+
+impl Lines {
+    /// Reads what has arrived; 0 is the end of the input. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(super) async fn fill(&mut self, tcp: &TcpStream) -> io::Result<usize> {
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+        loop {
+            tcp.readable().await?;
+            self.bytes.reserve(READ_CHUNK);
+            match tcp.try_read_buf(&mut self.bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The next line, once its end has arrived.
+    pub(super) fn next(&mut self) -> Option<Line> {
+        if !self.begun {
+            if self.bytes.starts_with(&BINARY_MAGIC) {
+                return Some(Line::Binary);
+            }
+            self.begun = !BINARY_MAGIC.starts_with(&self.bytes);
+        }
+        loop {
+            let Some(found) = self.bytes[self.scanned..].iter().position(|&byte| byte == b'\n') else {
+                return self.unfinished();
+            };
+            let mut line = self.bytes.split_to(self.scanned + found);
+            self.bytes.advance(1);
+            self.scanned = 0;
+            if mem::take(&mut self.skipping) {
+                continue;
+            }
+            if line.last() == Some(&b'\r') {
+                line.truncate(line.len() - 1);
+            }
+            return Some(if line.len() > FRAME_LIMIT { Line::TooLong } else { Line::Whole(line.freeze()) });
+        }
+    }
+
+    fn unfinished(&mut self) -> Option<Line> {
+        self.scanned = self.bytes.len();
+        // One byte more than the limit may still be the CR of a line that fits.
+        let too_long = self.scanned > FRAME_LIMIT + 1;
+        if !too_long && !self.skipping {
+            return None;
+        }
+        self.bytes.clear();
+        self.scanned = 0;
+        (!mem::replace(&mut self.skipping, true)).then_some(Line::TooLong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds the input in pieces and lists what came out: `None` for a line that was too long.
+    fn cut(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for piece in pieces {
+            lines.bytes.extend_from_slice(piece);
+            while let Some(line) = lines.next() {
+                match line {
+                    Line::Whole(line) => found.push(Some(line.to_vec())),
+                    Line::TooLong => found.push(None),
+                    Line::Binary => panic!("took text for a binary frame"),
+                }
+            }
+            assert!(lines.bytes.len() <= FRAME_LIMIT + 1, "holds more than one line");
+        }
+        found
+    }
+
+    fn whole(text: &str) -> Option<Vec<u8>> {
+        Some(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn lines_end_with_lf_or_crlf() {
+        assert_eq!(cut(&[b"a\r\nb\n\n\rc\r\r\n", b"half"]), [whole("a"), whole("b"), whole(""), whole("\rc\r")]);
+    }
+
+    #[test]
+    fn the_limit_counts_the_line_without_its_end() {
+        let longest = vec![b'x'; FRAME_LIMIT];
+        assert_eq!(cut(&[&longest, b"\r", b"\n"]), [Some(longest.clone())]);
+        assert_eq!(cut(&[&longest, b"\n"]), [Some(longest.clone())]);
+        assert_eq!(cut(&[&longest, b"xx\nok\n"]), [None, whole("ok")]);
+        assert_eq!(cut(&[&longest, b"x\nok\n"]), [None, whole("ok")]);
+        assert_eq!(cut(&[&longest, b"x", b"\n", b"ok\n"]), [None, whole("ok")]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_told_once_and_never_kept() {
+        let chunk = vec![b'x'; 50_000];
+        let mut pieces = vec![chunk.as_slice(); 40];
+        pieces.push(b"the end\nok\n");
+        assert_eq!(cut(&pieces), [None, whole("ok")]);
+    }
+
+    #[test]
+    fn binary_is_seen_at_the_very_beginning_only() {
+        let mut lines = Lines::default();
+        lines.bytes.extend_from_slice(&[0xCA]);
+        assert_eq!(lines.next(), None);
+        lines.bytes.extend_from_slice(&[0xFE, 0xBA, 0xBE]);
+        assert_eq!(lines.next(), Some(Line::Binary));
+        assert_eq!(cut(&[b"\n", b"\xCA\xFE\n"]), [whole(""), Some(vec![0xCA, 0xFE])]);
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_are_the_same_however_the_bytes_arrive(
+            text in "[a\r\n]{0,200}",
+            splits in proptest::collection::vec(0usize..200, 0..20),
+        ) {
+            let bytes = text.as_bytes();
+            let mut at: Vec<usize> = splits.into_iter().map(|i| i.min(bytes.len())).collect();
+            at.extend([0, bytes.len()]);
+            at.sort_unstable();
+            let pieces: Vec<&[u8]> = at.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+            prop_assert_eq!(cut(&pieces), cut(&[bytes]));
+        }
+    }
+}

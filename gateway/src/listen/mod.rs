@@ -1,0 +1,95 @@
+//! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
+//!
+//! One connection, by file: [`accept`] takes the socket, [`upgrade`] turns an HTTP request into a WebSocket, [`ws`] and
+//! [`tcp`] (over [`lines`]) speak the two framings, [`connection`] runs the conversation between a door and its session. Called by the
+//! server, which owns readiness ([`Admission`]) and the stop signal. Never knows rooms, nicknames or the store.
+
+mod accept;
+mod admission;
+mod connection;
+mod lines;
+mod seats;
+mod tcp;
+mod upgrade;
+mod ws;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::accept::{BindError, Listeners};
+pub use self::admission::Admission;
+pub use self::connection::Session;
+pub use self::seats::{Port, Seats};
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::wire::Format;
+
+/// How much the doors take on and how long they wait.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections of both ports together; one more is refused as `overloaded`.
+    pub connections: usize,
+    /// How long a WebSocket client may take for its HTTP header.
+    pub header_wait: Duration,
+    /// How long one round of output may take to go out before the connection is dropped as too slow.
+    pub write_stall: Duration,
+    /// How long a connection that ends waits for its last bytes to go out, and for the other side to hang up.
+    pub close_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            header_wait: Duration::from_secs(10),
+            write_stall: Duration::from_secs(30),
+            close_wait: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What all connections of a gateway share.
+pub struct House<S> {
+    open_session: Box<dyn Fn(Format) -> S + Send + Sync>,
+    admission: Arc<Admission>,
+    limits: Limits,
+    seats: Seats,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl<S: Session> House<S> {
+    /// Puts a house together; [`Listeners::serve`] opens its doors.
+    ///
+    /// `open_session` begins a session for every connection that is let in. Cancelling `stop` ends the accept loops and
+    /// every connection, with [`CloseCode::Restart`](presence::codes::CloseCode::Restart); every task runs on `tasks`,
+    /// so closing that and waiting for it is waiting for the last session's end.
+    pub fn new(
+        open_session: impl Fn(Format) -> S + Send + Sync + 'static,
+        admission: Arc<Admission>,
+        limits: Limits,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let seats = Seats::new(limits.connections);
+        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, stop, tasks })
+    }
+
+    /// Who is connected, by port.
+    #[must_use]
+    pub fn seats(&self) -> &Seats {
+        &self.seats
+    }
+}
+
+impl<S> fmt::Debug for House<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("House").field("limits", &self.limits).field("seats", &self.seats).finish_non_exhaustive()
+    }
+}

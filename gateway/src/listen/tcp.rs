@@ -1,0 +1,138 @@
+//! The line door: one request per line, for people with `telnet` or `nc`.
+//!
+//! A line that is too long is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on.
+//! There is no silence limit here; the kernel's keepalive finds the dead. Knows nothing of what the lines say.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use presence::codes::{CloseCode, ErrorCode};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::session::outbox::Out;
+use crate::wire::line::{self, Decoded, Dialect};
+use crate::wire::{Format, Refusal};
+
+use super::House;
+use super::connection::{self, Door, Input, Session, hang_up};
+use super::lines::{Line, Lines};
+use super::seats::Seat;
+
+/// Buffers that go out in one write.
+const WRITE_SLICES: usize = 64;
+
+/// Holds the conversation on a line connection.
+pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
+    let session = (house.open_session)(Format::Line);
+    seat.ended(connection::run(LineDoor::new(tcp), session, &house.limits, &house.stop).await);
+}
+
+struct LineDoor {
+    tcp: TcpStream,
+    dialect: Dialect,
+    input: Lines,
+    queued: VecDeque<Bytes>,
+}
+
+impl LineDoor {
+    fn new(tcp: TcpStream) -> Self {
+        Self { tcp, dialect: Dialect::default(), input: Lines::default(), queued: VecDeque::new() }
+    }
+
+    fn say(&mut self, words: Bytes) {
+        if !words.is_empty() {
+            self.queued.push_back(words);
+        }
+    }
+
+    /// Drops so many bytes from the front of the queue: they are written.
+    fn forget(&mut self, mut written: usize) {
+        while let Some(first) = self.queued.front_mut() {
+            let step = written.min(first.len());
+            first.advance(step);
+            written -= step;
+            if !first.is_empty() {
+                return;
+            }
+            self.queued.pop_front();
+        }
+    }
+
+    fn decode(&mut self, line: &[u8]) -> Input {
+        let Ok(line) = std::str::from_utf8(line) else {
+            return refused(Refusal::from(ErrorCode::BadRequest).because("the line is not UTF-8"));
+        };
+        match self.dialect.decode(line) {
+            Decoded::Request(request) => Input::Request(Ok(request)),
+            Decoded::Local(words) => {
+                self.say(words);
+                Input::Heard
+            }
+            Decoded::Nothing => Input::Heard,
+        }
+    }
+}
+
+impl Door for LineDoor {
+    async fn next(&mut self) -> Input {
+        loop {
+            match self.input.next() {
+                Some(Line::Whole(line)) => return self.decode(&line),
+                Some(Line::TooLong) => return refused(ErrorCode::TooLarge.into()),
+                Some(Line::Binary) => {
+                    let refusal = Refusal::from(ErrorCode::BadRequest).because("this port takes lines of text");
+                    self.say(line::encode_refusal(&refusal));
+                    return Input::Unacceptable(CloseCode::Unsupported);
+                }
+                None => {}
+            }
+            match self.input.fill(&self.tcp).await {
+                // An unfinished last line stays unsaid: half of it may be missing.
+                Ok(0) | Err(_) => return Input::Gone,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn queue(&mut self, items: VecDeque<Out>) {
+        for item in items {
+            match item {
+                Out::Reply(reply) => {
+                    let words = self.dialect.encode_reply(&reply);
+                    self.say(words);
+                }
+                Out::Event(words) => self.say(words),
+                Out::Ping => {}
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        while !self.queued.is_empty() {
+            let slices: Vec<IoSlice<'_>> = self.queued.iter().take(WRITE_SLICES).map(|b| IoSlice::new(b)).collect();
+            let written = self.tcp.write_vectored(&slices).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.forget(written);
+        }
+        self.queued = VecDeque::new();
+        Ok(())
+    }
+
+    async fn close(mut self, code: Option<CloseCode>) {
+        if let Some(code) = code {
+            self.say(Bytes::from(format!("* closing: {}\n", code.slug())));
+        }
+        if self.flush().await.is_ok() {
+            hang_up(self.tcp).await;
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Input {
+    Input::Request(Err((None, refusal)))
+}

@@ -1,0 +1,147 @@
+//! The HTTP side of the WebSocket port: one request, answered with an upgrade or with a problem document.
+//!
+//! `/ws` is all there is. The conversation itself runs on a task of its own that owns the bare socket, so nothing of
+//! HTTP stays in memory behind a WebSocket.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use presence::codes::ErrorCode;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use super::connection::Session;
+use super::seats::Seat;
+use super::{House, ws};
+
+/// The subprotocol that we speak; a client that offers none gets it too.
+const SUBPROTOCOL: &str = "parley.v1";
+/// Header lines of one request.
+const MAX_HEADERS: usize = 64;
+/// Bytes of one request header.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Seconds after which a refused client may come back. One second: a balancer has other gateways to try at once.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers the one request of a new connection.
+pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
+    let seat = Arc::new(seat);
+    let service = service_fn(|request| {
+        let answer = answer(request, &house, &seat);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(house.limits.header_wait)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(tcp), service)
+        .with_upgrades();
+    tokio::select! {
+        // Broken HTTP, a header that never ended, a client that left: the socket is closed and nobody had a session.
+        _ = http => {}
+        () = house.stop.cancelled() => {}
+    }
+}
+
+/// Upgrades, or says why not. No `Origin` check: there are no cookies, so a foreign page gains nothing by our answer;
+/// an allow-list belongs here, before the handshake.
+fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, seat: &Arc<Seat>) -> Answer {
+    if request.uri().path() != "/ws" {
+        return problem(ErrorCode::NotFound);
+    }
+    if let Some(code) = house.admission.refusal() {
+        return with(problem(code), RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
+    if !request.headers().contains_key(HOST) {
+        return problem(ErrorCode::BadRequest);
+    }
+    let mut response = match create_response_with_body(&request, Full::default) {
+        Ok(response) => response,
+        Err(error) => return not_a_websocket(&error),
+    };
+    if offers_ours(request.headers()) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    house.tasks.spawn(ws::serve(upgrade, Arc::clone(house), Arc::clone(seat)));
+    response
+}
+
+fn offers_ours(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
+    offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
+}
+
+fn not_a_websocket(error: &Error) -> Answer {
+    let Error::Protocol(error) = error else { return problem(ErrorCode::BadRequest) };
+    match error {
+        ProtocolError::WrongHttpMethod => {
+            with(problem(ErrorCode::MethodNotAllowed), ALLOW, HeaderValue::from_static("GET"))
+        }
+        ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader => {
+            let answer = with(upgrade_required(), UPGRADE, HeaderValue::from_static("websocket"));
+            with(answer, CONNECTION, HeaderValue::from_static("upgrade"))
+        }
+        ProtocolError::MissingSecWebSocketVersionHeader => {
+            with(upgrade_required(), SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+        }
+        _ => problem(ErrorCode::BadRequest),
+    }
+}
+
+fn upgrade_required() -> Answer {
+    let mut answer = problem(ErrorCode::BadRequest);
+    *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    answer
+}
+
+fn problem(code: ErrorCode) -> Answer {
+    let mut answer = Response::new(Full::from(problem_document(code)));
+    *answer.status_mut() = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    with(answer, CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+    answer.headers_mut().insert(name, value);
+    answer
+}
+
+/// A problem document (RFC 9457) with our slug as `code`.
+fn problem_document(code: ErrorCode) -> String {
+    serde_json::json!({
+        "type": "about:blank",
+        "title": code.message(),
+        "status": code.http_status(),
+        "code": code.slug(),
+    })
+    .to_string()
+}
+
+/// The same refusal as bytes, for a connection that gets no seat and so no HTTP.
+pub(super) fn raw_refusal(code: ErrorCode) -> Bytes {
+    let body = problem_document(code);
+    let length = body.len();
+    let status = code.http_status();
+    Bytes::from(format!(
+        "HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}",
+        title = code.slug(),
+    ))
+}

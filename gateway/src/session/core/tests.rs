@@ -1,0 +1,248 @@
+//! The core by itself: stories in tables, and random lives that must keep the rules.
+#![allow(clippy::unwrap_used)]
+
+use presence::model::{Fence, Incarnation};
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+
+fn core() -> Core {
+    Core::new("g1".into(), Instant::now(), true)
+}
+
+fn nick(text: &str) -> Nick {
+    Nick::parse(text).unwrap()
+}
+
+fn room(text: &str) -> RoomName {
+    RoomName::parse(text).unwrap()
+}
+
+fn owner(fence: u64) -> Owner {
+    let incarnation = Incarnation::from_store("i");
+    Owner { incarnation, session: SessionId::from_store("s"), fence: Fence(fence) }
+}
+
+fn ask(core: &mut Core, command: Command) -> Vec<Effect> {
+    core.request(Instant::now(), Request { id: None, command })
+}
+
+fn tell(core: &mut Core, done: Done) -> Vec<Effect> {
+    core.outcome(Instant::now(), Ok(done))
+}
+
+fn fail(core: &mut Core, code: ErrorCode) -> Vec<Effect> {
+    core.outcome(Instant::now(), Err(code.into()))
+}
+
+/// The effects as short words, so that a story reads as a table.
+fn words(effects: &[Effect]) -> Vec<String> {
+    let word = |effect: &Effect| match effect {
+        Effect::Reply(Reply { answer: Answer::Refused(refusal), .. }) => refusal.code.slug().to_owned(),
+        Effect::Reply(reply) => {
+            let text = format!("{:?}", reply.answer);
+            text.split([' ', '(']).next().unwrap().to_owned()
+        }
+        Effect::Perform(op) => {
+            let text = format!("{op:?}");
+            format!("do {}", text.split([' ', '(']).next().unwrap())
+        }
+        Effect::Admit(room, seq) => format!("admit {room} after {seq}"),
+        Effect::Close(code) => format!("close {}", code.slug()),
+    };
+    effects.iter().map(word).collect()
+}
+
+fn joined(name: &str) -> Done {
+    Done::Joined { room: room(name), epoch: "e".into(), seq: 7, member_count: 1 }
+}
+
+fn registered(name: &str) -> Core {
+    let mut core = core();
+    assert_eq!(words(&ask(&mut core, Command::Register { nick: nick(name) })), ["do Claim"]);
+    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["Registered"]);
+    core
+}
+
+fn member(name: &str, of: &[&str]) -> Core {
+    let mut core = registered(name);
+    for name in of {
+        ask(&mut core, Command::Join { room: room(name) });
+        tell(&mut core, joined(name));
+    }
+    core
+}
+
+fn say(to: &str) -> Command {
+    let to = match to.strip_prefix('#') {
+        Some(_) => Target::Room(room(to)),
+        None => Target::Nick(nick(to)),
+    };
+    Command::Send { to, body: Body::from_text("hi"), key: None }
+}
+
+#[test]
+fn before_register_only_ping_and_bye_are_heard() {
+    for command in [
+        Command::Join { room: room("#a") },
+        Command::Leave { room: room("#a") },
+        say("#a"),
+        say("bob"),
+        Command::Nick { nick: nick("bob") },
+        Command::Status(Status::default()),
+        Command::Rooms { limit: 1, cursor: None },
+        Command::Members { room: room("#a"), limit: 1, cursor: None },
+        Command::History { room: room("#a"), range: Range::Newest, limit: 1 },
+    ] {
+        assert_eq!(words(&ask(&mut core(), command)), ["not_registered"]);
+    }
+    assert_eq!(words(&ask(&mut core(), Command::Ping)), ["Pong"]);
+    assert_eq!(words(&ask(&mut core(), Command::Bye)), ["close bye"]);
+}
+
+#[test]
+fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
+    let mut core = core();
+    ask(&mut core, Command::Register { nick: nick("ann") });
+    assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
+    ask(&mut core, Command::Register { nick: nick("anna") });
+    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["Registered"]);
+    assert_eq!(words(&ask(&mut core, Command::Register { nick: nick("eve") })), ["already_registered"]);
+    assert_eq!(core.identity().unwrap().nick, nick("anna"));
+}
+
+#[test]
+fn a_join_is_answered_before_anything_of_the_room_is_let_in() {
+    let mut core = registered("ann");
+    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a") })), ["do Join"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit a after 7"]);
+}
+
+#[test]
+fn rooms_need_membership_and_nicks_do_not() {
+    let mut core = member("ann", &["#a"]);
+    assert_eq!(words(&ask(&mut core, say("#b"))), ["not_in_room"]);
+    let history = Command::History { room: room("#b"), range: Range::Newest, limit: 1 };
+    assert_eq!(words(&ask(&mut core, history)), ["not_in_room"]);
+    assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#b") })), ["not_in_room"]);
+    assert_eq!(words(&ask(&mut core, say("#A"))), ["do Publish"], "one room whatever the case");
+    let done = Done::Published { msg_id: "m".into(), seq: 8, time: 1, duplicate: false };
+    assert_eq!(words(&tell(&mut core, done)), ["Ack"]);
+    assert_eq!(words(&ask(&mut core, say("bob"))), ["do Direct"]);
+    assert_eq!(words(&fail(&mut core, ErrorCode::NoSuchUser)), ["no_such_user"]);
+    assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#a") })), ["do Leave"]);
+    assert_eq!(words(&tell(&mut core, Done::Settled)), ["Left"]);
+    assert_eq!(words(&ask(&mut core, say("#a"))), ["not_in_room"]);
+}
+
+#[test]
+fn a_room_too_many_is_refused() {
+    let names: Vec<String> = (0..MAX_ROOMS).map(|n| format!("#r{n}")).collect();
+    let mut core = member("ann", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#more") })), ["too_many_rooms"]);
+    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#r3") })), ["do Join"], "it is in that one");
+}
+
+#[test]
+fn a_new_name_is_claimed_carried_into_every_room_and_the_old_one_given_back_last() {
+    let mut core = member("ann", &["#a", "#b"]);
+    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do Claim"]);
+    let first = tell(&mut core, Done::Claimed(owner(2), 5));
+    let [Effect::Perform(Op::Join { me, was: Some(was), again: true, .. })] = &first[..] else { panic!("{first:?}") };
+    assert_eq!((me.owner.fence, was.owner.fence), (Fence(2), Fence(1)));
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["do Join"]);
+    let last = tell(&mut core, joined("#b"));
+    let [Effect::Perform(Op::Release(old, old_owner, new))] = &last[..] else { panic!("{last:?}") };
+    assert_eq!((old, old_owner.fence, new), (&nick("ann"), Fence(1), &nick("anna")));
+    assert_eq!(words(&tell(&mut core, Done::Settled)), ["Nick"]);
+    assert_eq!(core.identity().unwrap().owner, owner(2));
+}
+
+#[test]
+fn a_change_of_case_keeps_the_claim() {
+    let mut core = member("ann", &["#a"]);
+    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("ann") })), ["Nick"], "nothing to do");
+    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("Ann") })), ["do Claim"]);
+    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["do Join"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Nick"], "the claim is the same: nothing is given back");
+}
+
+#[test]
+fn a_change_of_name_that_stops_half_way_ends_the_session() {
+    let mut core = member("ann", &["#a"]);
+    ask(&mut core, Command::Nick { nick: nick("bob") });
+    assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"], "nothing has happened yet");
+    ask(&mut core, Command::Nick { nick: nick("bob") });
+    assert_eq!(words(&fail(&mut core, ErrorCode::OutcomeUnknown)), ["outcome_unknown", "close restart"]);
+    let mut core = member("ann", &["#a"]);
+    ask(&mut core, Command::Nick { nick: nick("bob") });
+    tell(&mut core, Done::Claimed(owner(2), 5));
+    assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+}
+
+/// Something a client may send, from two small numbers.
+fn command(kind: u8, which: u8) -> Command {
+    let name = ["#a", "#b", "#c"][usize::from(which % 3)];
+    let who = ["ann", "bob", "eve"][usize::from(which % 3)];
+    match kind {
+        0 => Command::Register { nick: nick(who) },
+        1 => Command::Join { room: room(name) },
+        2 => Command::Leave { room: room(name) },
+        3 => say(name),
+        4 => say(who),
+        5 => Command::Nick { nick: nick(who) },
+        6 => Command::Status(Status::default()),
+        7 => Command::Members { room: room(name), limit: 10, cursor: None },
+        8 => Command::History { room: room(name), range: Range::Newest, limit: 10 },
+        9 => Command::Rooms { limit: 10, cursor: None },
+        _ => Command::Ping,
+    }
+}
+
+/// What a store that does everything would answer.
+fn outcome(op: &Op, fence: &mut u64) -> Done {
+    match op {
+        Op::Claim(..) => {
+            *fence += 1;
+            Done::Claimed(owner(*fence), 5)
+        }
+        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) => Done::Settled,
+        Op::Join { room, .. } => joined(room.as_str()),
+        Op::Publish(..) | Op::Direct(..) => Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false },
+        Op::Members(..) => Done::Members(Vec::new(), None),
+        Op::Rooms(..) => Done::Rooms(Vec::new(), None),
+        Op::History(..) => Done::History(Vec::new(), false),
+    }
+}
+
+proptest! {
+    /// Whatever a client sends and however the stores answer: every request gets exactly one reply with its own id, one
+    /// op is out at a time and comes last, and nothing but a claim is done for somebody without a name.
+    #[test]
+    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..11, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
+        let (mut core, mut fence) = (core(), 0);
+        for (number, (kind, which, works)) in life.into_iter().enumerate() {
+            let id = Some(RawValue::from_string(number.to_string()).unwrap());
+            let mut effects = core.request(Instant::now(), Request { id, command: command(kind, which) });
+            let mut replies = Vec::new();
+            loop {
+                let mut op = None;
+                for effect in effects {
+                    prop_assert!(op.is_none(), "an op comes last");
+                    match effect {
+                        Effect::Reply(reply) => replies.push(reply.id.unwrap().get().to_owned()),
+                        Effect::Perform(next) => op = Some(next),
+                        Effect::Admit(..) | Effect::Close(_) => {}
+                    }
+                }
+                let Some(op) = op else { break };
+                prop_assert!(core.identity().is_some() || matches!(op, Op::Claim(_, None)));
+                let answer = if works { Ok(outcome(&op, &mut fence)) } else { Err(ErrorCode::Unavailable.into()) };
+                effects = core.outcome(Instant::now(), answer);
+            }
+            prop_assert_eq!(replies, vec![number.to_string()]);
+            prop_assert!(core.rooms().count() <= MAX_ROOMS);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Text of a frame to [`Request`].
+//!
+//! The frame is read once into its fields, each still raw JSON; a command then takes the fields it needs. So the `id`
+//! survives whatever is wrong elsewhere, unknown fields cost nothing, and a body is never looked into. Reading raw JSON
+//! does not recurse (serde_json skips values with a loop), so depth needs no check before it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use presence::codes::ErrorCode;
+use presence::model::{Availability, Nick, RoomName};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::message::Body;
+use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
+use crate::wire::{Command, CorrelationId, FRAME_LIMIT, Range, Refusal, Request};
+
+/// Longest `id` as it is written, quotes and escapes included, in bytes.
+const ID_BYTES: usize = 128;
+/// Longest idempotency key, in bytes.
+const KEY_BYTES: usize = 64;
+/// Longest cursor, in bytes: room for the longest key that a listing can end on.
+const CURSOR_BYTES: usize = 512;
+/// Deepest nesting of a frame, the frame itself counted.
+const DEPTH: usize = 32;
+/// Messages of one page of history when the client names no limit.
+const DEFAULT_HISTORY_ROWS: usize = 50;
+/// The largest seq: the largest integer that every JSON reader, and the store's scripts, hold exactly.
+const SEQ_MAX: u64 = (1 << 53) - 1;
+
+/// Decodes one text frame.
+///
+/// # Errors
+/// The refusal to answer with, and the request's id where one could be read.
+pub fn decode(text: &str) -> Result<Request, (CorrelationId, Refusal)> {
+    if text.len() > FRAME_LIMIT {
+        return Err((None, ErrorCode::TooLarge.into()));
+    }
+    let fields: Fields<'_> =
+        serde_json::from_str(text).map_err(|_| (None, bad_request("the frame is not one JSON object")))?;
+    let id = fields.id().map_err(|refusal| (None, refusal))?;
+    match fields.check(text).and_then(|()| fields.command()) {
+        Ok(command) => Ok(Request { id, command }),
+        Err(refusal) => Err((id, refusal)),
+    }
+}
+
+/// The fields of one frame, by name, as they were written.
+struct Fields<'a> {
+    values: HashMap<Cow<'a, str>, &'a RawValue>,
+    repeated: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Fields<'a> {
+    fn id(&self) -> Result<CorrelationId, Refusal> {
+        if self.repeated.iter().any(|name| name == "id") {
+            return Err(bad_request("`id` is given twice"));
+        }
+        let Some(id) = self.values.get("id") else { return Ok(None) };
+        if !id.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+            return Err(bad_request("`id` must be a string or a number"));
+        }
+        if id.get().len() > ID_BYTES {
+            return Err(bad_request(format!("`id` must be at most {ID_BYTES} bytes")));
+        }
+        if has_lone_surrogate(id.get()) {
+            return Err(bad_request("`id` holds half of a surrogate pair"));
+        }
+        Ok(Some((*id).to_owned()))
+    }
+
+    /// What is wrong with the frame as a whole.
+    fn check(&self, text: &str) -> Result<(), Refusal> {
+        if !self.repeated.is_empty() {
+            return Err(bad_request("a field is given twice"));
+        }
+        if depth(text) > DEPTH {
+            return Err(bad_request(format!("the frame is nested deeper than {DEPTH} levels")));
+        }
+        if has_lone_surrogate(text) {
+            return Err(bad_request("the frame holds half of a surrogate pair"));
+        }
+        Ok(())
+    }
+
+    fn command(&self) -> Result<Command, Refusal> {
+        Ok(match self.string("type")?.as_ref() {
+            "register" => Command::Register { nick: self.nick()? },
+            "join" => Command::Join { room: self.room()? },
+            "leave" => Command::Leave { room: self.room()? },
+            "send" => Command::Send {
+                to: syntax::target(&self.string("to")?)?,
+                body: Body::from_raw(self.required("body")?.to_owned()),
+                key: self.key()?,
+            },
+            "nick" => Command::Nick { nick: self.nick()? },
+            "status" => {
+                let status = match self.string("status")?.as_ref() {
+                    "online" => Availability::Online,
+                    "away" => Availability::Away,
+                    _ => return Err(bad_request("`status` must be \"online\" or \"away\"")),
+                };
+                Command::Status(syntax::status(status, &self.optional_string("text")?.unwrap_or_default())?)
+            }
+            "members" => Command::Members {
+                room: self.room()?,
+                limit: self.limit(PAGE_ROWS, DEFAULT_PAGE_ROWS)?,
+                cursor: self.cursor()?,
+            },
+            "rooms" => Command::Rooms { limit: self.limit(PAGE_ROWS, DEFAULT_PAGE_ROWS)?, cursor: self.cursor()? },
+            "history" => Command::History {
+                room: syntax::room(&self.string("to")?)?,
+                range: self.range()?,
+                limit: self.limit(HISTORY_ROWS, DEFAULT_HISTORY_ROWS)?,
+            },
+            "ping" => Command::Ping,
+            "bye" => Command::Bye,
+            _ => return Err(ErrorCode::UnknownType.into()),
+        })
+    }
+
+    fn nick(&self) -> Result<Nick, Refusal> {
+        syntax::nick(&self.string("nick")?)
+    }
+
+    fn room(&self) -> Result<RoomName, Refusal> {
+        syntax::room(&self.string("room")?)
+    }
+
+    fn key(&self) -> Result<Option<String>, Refusal> {
+        let Some(key) = self.optional_string("key")? else { return Ok(None) };
+        if key.is_empty() || key.len() > KEY_BYTES {
+            return Err(bad_request(format!("`key` must be 1 to {KEY_BYTES} bytes")));
+        }
+        Ok(Some(key.into_owned()))
+    }
+
+    fn cursor(&self) -> Result<Option<String>, Refusal> {
+        let Some(cursor) = self.optional_string("cursor")? else { return Ok(None) };
+        if cursor.len() > CURSOR_BYTES {
+            return Err(bad_request(format!("`cursor` must be at most {CURSOR_BYTES} bytes")));
+        }
+        Ok(Some(cursor.into_owned()))
+    }
+
+    fn range(&self) -> Result<Range, Refusal> {
+        match (self.optional_number("before", 0..=SEQ_MAX)?, self.optional_number("after", 0..=SEQ_MAX)?) {
+            (None, None) => Ok(Range::Newest),
+            (Some(seq), None) => Ok(Range::Before(seq)),
+            (None, Some(seq)) => Ok(Range::After(seq)),
+            (Some(_), Some(_)) => Err(bad_request("`before` and `after` exclude each other")),
+        }
+    }
+
+    fn limit(&self, allowed: RangeInclusive<u64>, default: usize) -> Result<usize, Refusal> {
+        let limit = self.optional_number("limit", allowed)?;
+        Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default))
+    }
+
+    fn optional_number(&self, name: &str, allowed: RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
+        let Some(raw) = self.values.get(name) else { return Ok(None) };
+        match serde_json::from_str(raw.get()) {
+            Ok(number) if allowed.contains(&number) => Ok(Some(number)),
+            _ => {
+                let (low, high) = allowed.into_inner();
+                Err(bad_request(format!("`{name}` must be a whole number from {low} to {high}")))
+            }
+        }
+    }
+
+    fn optional_string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(raw) = self.values.get(name) else { return Ok(None) };
+        match serde_json::from_str(raw.get()) {
+            Ok(Text(text)) => Ok(Some(text)),
+            Err(_) => Err(bad_request(format!("`{name}` must be a string"))),
+        }
+    }
+
+    fn string(&self, name: &str) -> Result<Cow<'a, str>, Refusal> {
+        self.optional_string(name)?.ok_or_else(|| missing(name))
+    }
+
+    fn required(&self, name: &str) -> Result<&'a RawValue, Refusal> {
+        self.values.get(name).copied().ok_or_else(|| missing(name))
+    }
+}
+
+fn missing(name: &str) -> Refusal {
+    bad_request(format!("`{name}` is missing"))
+}
+
+/// A string, borrowed from the frame unless it holds escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields { values: HashMap::with_capacity(8), repeated: Vec::new() };
+        while let Some((Text(name), value)) = map.next_entry()? {
+            match fields.values.entry(name) {
+                Entry::Vacant(vacant) => drop(vacant.insert(value)),
+                Entry::Occupied(taken) => fields.repeated.push(taken.key().clone()),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The deepest nesting of a well-formed JSON text.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Whether a well-formed JSON text holds `\uD800`-`\uDFFF` outside a pair. The grammar allows it, many readers fail on
+/// it, and one sender must not be able to break them.
+fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let Some(unit) = escaped_unit(&rest[at..]) else {
+            // Any other escape is two ASCII bytes long.
+            rest = rest.get(at + 2..).unwrap_or_default();
+            continue;
+        };
+        rest = &rest[at + 6..];
+        match unit {
+            0xD800..=0xDBFF => match escaped_unit(rest) {
+                Some(0xDC00..=0xDFFF) => rest = &rest[6..],
+                _ => return true,
+            },
+            0xDC00..=0xDFFF => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The UTF-16 unit of the `\uXXXX` that a text begins with.
+fn escaped_unit(text: &str) -> Option<u16> {
+    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}

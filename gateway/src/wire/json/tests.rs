@@ -1,0 +1,427 @@
+//! The dialect, frozen: every reply and event as exact text, every request, and every way to get one wrong.
+#![allow(clippy::unwrap_used)]
+
+use presence::codes::ErrorCode;
+use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::{decode, encode_event, encode_reply};
+use crate::message::{Body, ChatMessage};
+use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem};
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+fn reply(id: Option<&str>, answer: Answer) -> String {
+    String::from_utf8(encode_reply(&Reply { id: id.map(raw), answer }).to_vec()).unwrap()
+}
+
+fn event(event: &Event) -> String {
+    String::from_utf8(encode_event(event).to_vec()).unwrap()
+}
+
+fn said(body: &str) -> ChatMessage {
+    ChatMessage {
+        to: "#lobby".into(),
+        from: "ann".into(),
+        msg_id: "m1".into(),
+        seq: 132,
+        time: 1_700_000_000_000,
+        body: Body::from_raw(raw(body)),
+    }
+}
+
+fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
+    MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } }
+}
+
+#[test]
+fn replies_are_frozen() {
+    let ack = |placed, duplicate| Answer::Ack { to: "#Lobby".into(), msg_id: "m1".into(), placed, time: 7, duplicate };
+    let slow = Refusal { code: ErrorCode::Overloaded, detail: None, retry_after_ms: Some(250) };
+    for (answer, text) in [
+        (
+            Answer::Registered {
+                nick: "Ann".into(),
+                session: "s1".into(),
+                heartbeat_ms: 30_000,
+                node: "g1".into(),
+                time: 7,
+            },
+            r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","rooms":[],"heartbeat_ms":30000,"node":"g1","time":7}"##,
+        ),
+        (
+            Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57 },
+            r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":131,"member_count":57,"recovered":false}"##,
+        ),
+        (Answer::Left { room: "#lobby".into() }, r##"{"type":"left","id":1,"room":"#lobby"}"##),
+        (
+            ack(Placed::Room { seq: 132 }, false),
+            r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","seq":132,"time":7,"duplicate":false}"##,
+        ),
+        (
+            ack(Placed::Online, true),
+            r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","delivered":"online","time":7,"duplicate":true}"##,
+        ),
+        (Answer::Nick { nick: "\"安\"".into() }, r#"{"type":"nick","id":1,"nick":"\"安\""}"#),
+        (
+            Answer::Status(Status { status: Availability::Away, text: "lunch".into() }),
+            r#"{"type":"status","id":1,"status":"away","text":"lunch"}"#,
+        ),
+        (Answer::Status(Status::default()), r#"{"type":"status","id":1,"status":"online","text":""}"#),
+        (
+            Answer::Members {
+                room: "#lobby".into(),
+                items: vec![member("ann", Availability::Online, ""), member("bob", Availability::Away, "lunch")],
+                next_cursor: Some("bob".into()),
+            },
+            r##"{"type":"members","id":1,"room":"#lobby","items":[{"nick":"ann","status":"online"},{"nick":"bob","status":"away","text":"lunch"}],"next_cursor":"bob"}"##,
+        ),
+        (
+            Answer::Rooms { items: vec![RoomItem { room: "#lobby".into(), member_count: 2 }], next_cursor: None },
+            r##"{"type":"rooms","id":1,"items":[{"room":"#lobby","member_count":2}],"next_cursor":null}"##,
+        ),
+        (
+            Answer::History { to: "#lobby".into(), items: vec![said("[ 1,\n 2 ]")], more: true },
+            "{\"type\":\"history\",\"id\":1,\"to\":\"#lobby\",\"items\":[{\"to\":\"#lobby\",\"from\":\"ann\",\"msg_id\":\"m1\",\
+             \"seq\":132,\"time\":1700000000000,\"body\":[ 1,\n 2 ]}],\"more\":true}",
+        ),
+        (
+            Answer::History { to: "#lobby".into(), items: vec![], more: false },
+            r##"{"type":"history","id":1,"to":"#lobby","items":[],"more":false}"##,
+        ),
+        (Answer::Pong, r#"{"type":"pong","id":1}"#),
+        (
+            Answer::Refused(ErrorCode::NickInUse.into()),
+            r#"{"type":"error","id":1,"code":"nick_in_use","message":"this nickname is in use"}"#,
+        ),
+        (
+            Answer::Refused(slow.because("one at a time")),
+            r#"{"type":"error","id":1,"code":"overloaded","message":"one at a time","retry_after_ms":250}"#,
+        ),
+    ] {
+        assert_eq!(reply(Some("1"), answer), text);
+    }
+}
+
+#[test]
+fn a_reply_carries_the_id_as_it_was_written_or_none() {
+    assert_eq!(reply(None, Answer::Pong), r#"{"type":"pong"}"#);
+    for id in ["\"a\"", "\"\\u0061\\n\"", "1.0", "-0", "1e400", "12345678901234567890123"] {
+        assert_eq!(reply(Some(id), Answer::Pong), format!(r#"{{"type":"pong","id":{id}}}"#));
+    }
+}
+
+#[test]
+fn events_are_frozen() {
+    let everything = PresenceDelta {
+        joined: vec![member("bob", Availability::Online, "")],
+        left: vec![Departure { nick: "eve".into(), reason: LeftReason::GatewayLost }],
+        renamed: vec![Rename { from: "x".into(), to: "y".into() }],
+        status: vec![member("ann", Availability::Away, "lunch")],
+    };
+    let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
+    for (input, text) in [
+        (
+            Event::Message(said(r#"{ "k": 1e400 }"#)),
+            r##"{"type":"message","to":"#lobby","from":"ann","msg_id":"m1","seq":132,"time":1700000000000,"body":{ "k": 1e400 }}"##,
+        ),
+        (
+            presence(everything, false),
+            r##"{"type":"presence","room":"#lobby","joined":[{"nick":"bob","status":"online"}],"left":[{"nick":"eve","reason":"gateway_lost"}],"renamed":[{"from":"x","to":"y"}],"status":[{"nick":"ann","status":"away","text":"lunch"}]}"##,
+        ),
+        (presence(PresenceDelta::default(), true), r##"{"type":"presence","room":"#lobby","resync":true}"##),
+        (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
+    ] {
+        assert_eq!(event(&input), text);
+    }
+}
+
+#[test]
+fn every_request_decodes() {
+    for (frame, command) in [
+        (r#"{"type":"register","nick":"Ann"}"#, r#"Register { nick: "Ann" }"#),
+        (r#"{"type":"register","nick":"ann","resume":7,"since":{}}"#, r#"Register { nick: "ann" }"#),
+        (r##"{"type":"join","room":"#Lobby"}"##, r##"Join { room: "#Lobby" }"##),
+        (r##"{"type":"leave","room":"#lobby"}"##, r##"Leave { room: "#lobby" }"##),
+        (r##"{"type":"send","to":"#lobby","body":"hi"}"##, r##"Send { to: "#lobby", body: "hi", key: None }"##),
+        (r#"{"type":"send","to":"bob","body":"hi","key":"k"}"#, r#"Send { to: "bob", body: "hi", key: Some("k") }"#),
+        (r#"{"type":"nick","nick":"\u0061nn"}"#, r#"Nick { nick: "ann" }"#),
+        (r#"{"type":"status","status":"online"}"#, r#"Status(Status { status: Online, text: "" })"#),
+        (r#"{"type":"status","status":"away","text":"é"}"#, r#"Status(Status { status: Away, text: "é" })"#),
+        (r##"{"type":"members","room":"#a"}"##, r##"Members { room: "#a", limit: 100, cursor: None }"##),
+        (
+            r##"{"type":"members","room":"#a","limit":1000,"cursor":"c"}"##,
+            r##"Members { room: "#a", limit: 1000, cursor: Some("c") }"##,
+        ),
+        (r#"{"type":"rooms"}"#, "Rooms { limit: 100, cursor: None }"),
+        (r#"{"type":"rooms","limit":1,"cursor":""}"#, r#"Rooms { limit: 1, cursor: Some("") }"#),
+        (r##"{"type":"history","to":"#a"}"##, r##"History { room: "#a", range: Newest, limit: 50 }"##),
+        (
+            r##"{"type":"history","to":"#a","before":9007199254740991,"limit":200}"##,
+            r##"History { room: "#a", range: Before(9007199254740991), limit: 200 }"##,
+        ),
+        (r##"{"type":"history","to":"#a","after":0}"##, r##"History { room: "#a", range: After(0), limit: 50 }"##),
+        (r#"{"type":"ping"}"#, "Ping"),
+        ("\t{ \"t\\u0079pe\" : \"bye\" , \"__proto__\" : { } }\r\n", "Bye"),
+    ] {
+        assert_eq!(plain(decode(frame).unwrap().command), command, "{frame}");
+    }
+}
+
+/// The command with names and bodies as texts.
+fn plain(command: crate::wire::Command) -> String {
+    use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send};
+    match command {
+        Register { nick } => format!("Register {{ nick: {:?} }}", nick.as_str()),
+        Nick { nick } => format!("Nick {{ nick: {:?} }}", nick.as_str()),
+        Join { room } => format!("Join {{ room: {:?} }}", room.as_str()),
+        Leave { room } => format!("Leave {{ room: {:?} }}", room.as_str()),
+        Send { to, body, key } => format!("Send {{ to: {:?}, body: {}, key: {key:?} }}", to.as_str(), body.json()),
+        Members { room, limit, cursor } => {
+            format!("Members {{ room: {:?}, limit: {limit}, cursor: {cursor:?} }}", room.as_str())
+        }
+        History { room, range, limit } => {
+            format!("History {{ room: {:?}, range: {range:?}, limit: {limit} }}", room.as_str())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_body_passes_byte_for_byte() {
+    let nested = format!("{}{}", "[".repeat(31), "]".repeat(31));
+    for body in [
+        "null",
+        "false",
+        "0",
+        "-0",
+        "1e400",
+        "\"\"",
+        "\"\\ud83d\\ude00 \\\\ud800\"",
+        "{ \"a\" :\t1, \"a\":2 }",
+        &nested,
+    ] {
+        let frame = format!(r#"{{"type":"send","to":"bob","body": {body} }}"#);
+        let crate::wire::Command::Send { body: decoded, .. } = decode(&frame).unwrap().command else {
+            panic!("{frame} is a send");
+        };
+        assert_eq!(decoded.json(), body);
+    }
+}
+
+/// How a frame is refused: `<id or -> <code>: <message>`.
+fn refused(frame: &str) -> String {
+    let (id, refusal) = decode(frame).expect_err(frame);
+    format!("{} {}: {}", id.as_deref().map_or("-", RawValue::get), refusal.code.slug(), refusal.message())
+}
+
+#[test]
+fn what_is_no_request_is_refused_without_an_id() {
+    let no_object = "- bad_request: the frame is not one JSON object";
+    for frame in [
+        "",
+        " ",
+        "ping",
+        "null",
+        "7",
+        "[]",
+        r#""ping""#,
+        "{",
+        r#"{"type":"ping""#,
+        r#"{"type":"ping",}"#,
+        r#"{'type':'ping'}"#,
+        r#"{type:"ping"}"#,
+        r#"{"type":"ping"}{"#,
+        r#"{"type":"ping"} x"#,
+        "\u{feff}{\"type\":\"ping\"}",
+        "{\"type\":\"ping\",\"a\":\"\n\"}",
+        "{\"type\":\"ping\",\"a\":\"\0\"}",
+        r#"{"id":1,"type":"send","to":"bob","body":NaN}"#,
+        r#"{"id":1,"type":"send","to":"bob","body":Infinity}"#,
+        r#"{"id":1,"type":"send","to":"bob","body":01}"#,
+        r#"{"id":1,"type":"send","to":"bob","body":"\x"}"#,
+        r#"{"id":1,"type":"ping","\ud800":1}"#,
+        &"[".repeat(FRAME_LIMIT),
+        &format!(r#"{{"id":1,"a":{}"#, "[".repeat(60_000)),
+    ] {
+        assert_eq!(refused(frame), no_object, "{frame:.80}");
+    }
+    for (frame, refusal) in [
+        (r#"{"id":null,"type":"ping"}"#, "- bad_request: `id` must be a string or a number"),
+        (r#"{"id":true,"type":"ping"}"#, "- bad_request: `id` must be a string or a number"),
+        (r#"{"id":[1],"type":"ping"}"#, "- bad_request: `id` must be a string or a number"),
+        (r#"{"id":{},"type":"nope"}"#, "- bad_request: `id` must be a string or a number"),
+        (r#"{"id":1,"type":"ping","id":1}"#, "- bad_request: `id` is given twice"),
+        (r#"{"type":"ping","type":"bye","id":1,"\u0069d":2}"#, "- bad_request: `id` is given twice"),
+        (r#"{"id":"\ud800","type":"ping"}"#, "- bad_request: `id` holds half of a surrogate pair"),
+    ] {
+        assert_eq!(refused(frame), refusal, "{frame}");
+    }
+    let id = |bytes: usize| format!(r#"{{"type":"ping","id":"{}"}}"#, "i".repeat(bytes - 2));
+    assert!(decode(&id(128)).is_ok());
+    assert_eq!(refused(&id(129)), "- bad_request: `id` must be at most 128 bytes");
+}
+
+#[test]
+fn a_frame_over_the_limit_is_too_large() {
+    let ping = r#"{"type":"ping","id":1}"#;
+    let frame = |bytes: usize| format!("{ping}{}", " ".repeat(bytes - ping.len()));
+    assert!(decode(&frame(FRAME_LIMIT)).is_ok());
+    assert_eq!(refused(&frame(FRAME_LIMIT + 1)), "- too_large: the message is over the size limit");
+}
+
+#[test]
+fn a_bad_request_keeps_its_id_and_names_its_field() {
+    let deep = format!(r#""type":"send","to":"bob","body":{}{}"#, "[".repeat(32), "]".repeat(32));
+    let deeper = format!(r#""type":"ping","a":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000));
+    let key = format!(r#""type":"send","to":"bob","body":1,"key":"{}""#, "k".repeat(65));
+    let cursor = format!(r#""type":"rooms","cursor":"{}""#, "c".repeat(513));
+    let text = format!(r#""type":"status","status":"away","text":"{}""#, "é".repeat(129));
+    let rows = "bad_request: `limit` must be a whole number from 1 to 1000";
+    let history_rows = "bad_request: `limit` must be a whole number from 1 to 200";
+    let seq = "must be a whole number from 0 to 9007199254740991";
+    for (fields, refusal) in [
+        ("", "bad_request: `type` is missing"),
+        (r#""type":7"#, "bad_request: `type` must be a string"),
+        (r#""type":null"#, "bad_request: `type` must be a string"),
+        (r#""type":"""#, "unknown_type: there is no such request type"),
+        (r#""type":"PING""#, "unknown_type: there is no such request type"),
+        (r#""type":"typing","to":7"#, "unknown_type: there is no such request type"),
+        (r#""type":"ping","type":"ping""#, "bad_request: a field is given twice"),
+        (r#""type":"ping","t\u0079pe":"bye""#, "bad_request: a field is given twice"),
+        (r#""type":"ping","x":1,"x":1"#, "bad_request: a field is given twice"),
+        (&deep, "bad_request: the frame is nested deeper than 32 levels"),
+        (&deeper, "bad_request: the frame is nested deeper than 32 levels"),
+        (r#""type":"send","to":"bob","body":["\udc00"]"#, "bad_request: the frame holds half of a surrogate pair"),
+        (r#""type":"send","to":"bob","body":"\ud800\u0061""#, "bad_request: the frame holds half of a surrogate pair"),
+        (r#""type":"ping","x":"\ud83d""#, "bad_request: the frame holds half of a surrogate pair"),
+        (r#""type":"register""#, "bad_request: `nick` is missing"),
+        (r#""type":"register","nick":7"#, "bad_request: `nick` must be a string"),
+        (r#""type":"register","nick":"""#, "bad_nick: a name must not be empty"),
+        (r#""type":"register","nick":"a b""#, "bad_nick: the name holds a character that names must not hold"),
+        (r#""type":"nick","nick":["ann"]"#, "bad_request: `nick` must be a string"),
+        (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name holds a character that names must not hold"),
+        (r#""type":"join""#, "bad_request: `room` is missing"),
+        (r#""type":"join","room":{}"#, "bad_request: `room` must be a string"),
+        (r#""type":"join","room":"lobby""#, "bad_room: a room name begins with #"),
+        (r##""type":"leave","room":"#""##, "bad_room: a name must not be empty"),
+        (r#""type":"send","body":1"#, "bad_request: `to` is missing"),
+        (r#""type":"send","to":7,"body":1"#, "bad_request: `to` must be a string"),
+        (r##""type":"send","to":"#a b","body":1"##, "bad_room: the name holds a character that names must not hold"),
+        (r#""type":"send","to":"","body":1"#, "bad_nick: a name must not be empty"),
+        (r#""type":"send","to":"bob""#, "bad_request: `body` is missing"),
+        (r#""type":"send","to":"bob","body":1,"key":"""#, "bad_request: `key` must be 1 to 64 bytes"),
+        (&key, "bad_request: `key` must be 1 to 64 bytes"),
+        (r#""type":"send","to":"bob","body":1,"key":7"#, "bad_request: `key` must be a string"),
+        (r#""type":"send","to":"bob","body":1,"key":null"#, "bad_request: `key` must be a string"),
+        (r#""type":"status""#, "bad_request: `status` is missing"),
+        (r#""type":"status","status":true"#, "bad_request: `status` must be a string"),
+        (r#""type":"status","status":"Away""#, "bad_request: `status` must be \"online\" or \"away\""),
+        (r#""type":"status","status":"away","text":1"#, "bad_request: `text` must be a string"),
+        (r#""type":"status","status":"away","text":"\n""#, "bad_request: `text` must not hold control characters"),
+        (r#""type":"status","status":"away","text":"\u0085""#, "bad_request: `text` must not hold control characters"),
+        (&text, "bad_request: `text` must be at most 256 bytes"),
+        (r#""type":"members""#, "bad_request: `room` is missing"),
+        (r##""type":"members","room":"#a","limit":0"##, rows),
+        (r##""type":"members","room":"#a","limit":1001"##, rows),
+        (r#""type":"rooms","limit":-1"#, rows),
+        (r#""type":"rooms","limit":1.0"#, rows),
+        (r#""type":"rooms","limit":1e400"#, rows),
+        (r#""type":"rooms","limit":18446744073709551616"#, rows),
+        (r#""type":"rooms","limit":"1""#, rows),
+        (r#""type":"rooms","limit":null"#, rows),
+        (r#""type":"rooms","cursor":7"#, "bad_request: `cursor` must be a string"),
+        (&cursor, "bad_request: `cursor` must be at most 512 bytes"),
+        (r#""type":"history""#, "bad_request: `to` is missing"),
+        (r#""type":"history","to":"bob""#, "bad_room: a room name begins with #"),
+        (r##""type":"history","to":"#a","limit":0"##, history_rows),
+        (r##""type":"history","to":"#a","limit":201"##, history_rows),
+        (r##""type":"history","to":"#a","before":-0"##, &format!("bad_request: `before` {seq}")),
+        (r##""type":"history","to":"#a","before":"1""##, &format!("bad_request: `before` {seq}")),
+        (r##""type":"history","to":"#a","after":9007199254740992"##, &format!("bad_request: `after` {seq}")),
+        (
+            r##""type":"history","to":"#a","before":9,"after":1"##,
+            "bad_request: `before` and `after` exclude each other",
+        ),
+    ] {
+        for id in ["7", r#""\u0061 b""#] {
+            let comma = if fields.is_empty() { "" } else { "," };
+            for frame in [format!("{{\"id\": {id} {comma}{fields}}}"), format!("{{{fields}{comma}\"id\":{id}}}")] {
+                assert_eq!(refused(&frame), format!("{id} {refusal}"), "{frame:.120}");
+            }
+        }
+    }
+}
+
+const VALID: &[&str] = &[
+    r#"{"type":"register","id":1,"nick":"ann","resume":"t"}"#,
+    r##"{"type":"join","id":"\u0061","room":"#lobby","since":{"epoch":"e","seq":1}}"##,
+    r##"{"type":"send","id":3,"to":"#lobby","body":{"a":["\ud83d\ude00",1e400,null]},"key":"k"}"##,
+    r#"{"type":"status","status":"away","text":"lunch","id":-1.5e3}"#,
+    r##"{"type":"history","id":4,"to":"#lobby","before":17,"limit":20}"##,
+    r##"{"type":"members","room":"#lobby","limit":5,"cursor":"a%20b"}"##,
+];
+
+/// Decodes and answers, as a door does: whatever it was, what goes back is one JSON object with the same id.
+fn answered(frame: &str) {
+    let (id, answer) = match decode(frame) {
+        Ok(request) => (request.id, Answer::Pong),
+        Err((id, refusal)) => (id, Answer::Refused(refusal)),
+    };
+    let wanted = id.as_deref().map(|id| id.get().to_owned());
+    let text = encode_reply(&Reply { id, answer });
+    let object: std::collections::HashMap<String, Box<RawValue>> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(object.get("id").map(|id| id.get().to_owned()), wanted);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered(text in any::<String>()) {
+        answered(&text);
+    }
+
+    #[test]
+    fn a_damaged_frame_is_answered(
+        frame in prop::sample::select(VALID),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8, any::<char>()), 1..4),
+    ) {
+        let mut chars: Vec<char> = frame.chars().collect();
+        for (at, edit, with) in edits {
+            let at = at.index(chars.len() + 1);
+            match edit {
+                0 => drop(chars.splice(at..(at + 1).min(chars.len()), None)),
+                1 => chars.insert(at, with),
+                _ => chars.truncate(at),
+            }
+        }
+        answered(&chars.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn punctuation_soup_is_answered(text in r#"[\[\]{}":,\\u0-9a-fd8+eE. -]{0,64}"#) {
+        answered(&text);
+        answered(&format!(r#"{{"id":1,"type":"send","to":"bob","body":{text}}}"#));
+    }
+
+    #[test]
+    fn an_id_comes_back_byte_for_byte(id in r#""([ -!#-\[\]-~é安]|\\u00[0-9a-f]{2}|\\n){0,10}"|-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?"#) {
+        let request = decode(&format!(r#"{{"type":"ping","id":{id}}}"#)).unwrap();
+        prop_assert_eq!(request.id.as_deref().map(RawValue::get), Some(id.as_str()));
+        let text = encode_reply(&Reply { id: request.id, answer: Answer::Pong });
+        prop_assert_eq!(text, format!(r#"{{"type":"pong","id":{id}}}"#));
+    }
+
+    #[test]
+    fn a_body_comes_out_as_it_went_in(text in any::<String>()) {
+        let body = serde_json::to_string(&text).unwrap();
+        let frame = format!(r#"{{"type":"send","to":"bob","body":{body}}}"#);
+        let crate::wire::Command::Send { body: decoded, .. } = decode(&frame).unwrap().command else {
+            panic!("a send");
+        };
+        prop_assert_eq!(decoded.json(), body);
+        prop_assert_eq!(decoded.text(), text);
+    }
+}

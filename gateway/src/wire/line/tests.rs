@@ -1,0 +1,387 @@
+//! The dialect, frozen: every command, every reply and event as exact text, and nothing that drives a terminal.
+#![allow(clippy::unwrap_used)]
+
+use presence::codes::ErrorCode;
+use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
+use crate::message::{Body, ChatMessage};
+use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem};
+
+fn reply(dialect: &mut Dialect, answer: Answer) -> String {
+    String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap()
+}
+
+fn event(event: &Event) -> String {
+    String::from_utf8(encode_event(event).to_vec()).unwrap()
+}
+
+fn registered(nick: &str) -> Answer {
+    Answer::Registered { nick: nick.into(), session: "s1".into(), heartbeat_ms: 30_000, node: "g1".into(), time: 7 }
+}
+
+fn joined(room: &str) -> Answer {
+    Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3 }
+}
+
+fn acked(to: &str, placed: Placed) -> Answer {
+    Answer::Ack { to: to.into(), msg_id: "m1".into(), placed, time: 7, duplicate: false }
+}
+
+fn said(to: &str, body: &str) -> ChatMessage {
+    ChatMessage {
+        to: to.into(),
+        from: "ann".into(),
+        msg_id: "m1".into(),
+        seq: 132,
+        time: 7,
+        body: Body::from_raw(RawValue::from_string(body.to_owned()).unwrap()),
+    }
+}
+
+fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
+    MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } }
+}
+
+/// A dialect that has a nick and is in `#lobby`.
+fn in_lobby() -> Dialect {
+    let mut dialect = Dialect::default();
+    reply(&mut dialect, registered("ann"));
+    reply(&mut dialect, joined("#lobby"));
+    dialect
+}
+
+/// What a line is: a command in short, `= text` when the dialect answers itself, or nothing.
+fn read(dialect: &mut Dialect, line: &str) -> String {
+    let command = match dialect.decode(line) {
+        Decoded::Request(request) => {
+            assert!(request.id.is_none());
+            request.command
+        }
+        Decoded::Local(text) => return format!("= {}", String::from_utf8(text.to_vec()).unwrap().trim_end()),
+        Decoded::Nothing => return String::new(),
+    };
+    match command {
+        Command::Register { nick } => format!("register {nick}"),
+        Command::Nick { nick } => format!("nick {nick}"),
+        Command::Join { room } => format!("join {room}"),
+        Command::Leave { room } => format!("leave {room}"),
+        Command::Send { to, body, key: None } => format!("send {} {}", to.as_str(), body.json()),
+        Command::Status(status) => format!("status {:?} {:?}", status.status, status.text),
+        Command::Members { room, limit: 100, cursor: None } => format!("members {room}"),
+        Command::Rooms { limit: 100, cursor: None } => "rooms".into(),
+        Command::History { room, range: crate::wire::Range::Newest, limit } => format!("history {room} {limit}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+#[test]
+fn every_command_decodes() {
+    let long = format!("/away {}", "x".repeat(257));
+    for (line, meaning) in [
+        ("hi all", r##"send #lobby "hi all""##),
+        (" /join is no command here ", r##"send #lobby " /join is no command here ""##),
+        ("//shrug", r##"send #lobby "/shrug""##),
+        ("//", r##"send #lobby "/""##),
+        ("tab\there \"quoted\" \u{1b}[31m", r##"send #lobby "tab\there \"quoted\" \u001b[31m""##),
+        ("hi\r", r##"send #lobby "hi""##),
+        ("a\rb", r##"send #lobby "a\rb""##),
+        ("", ""),
+        ("\r", ""),
+        (" \t \r", ""),
+        ("/nick bob", "nick bob"),
+        ("/NICK   Bob  ", "nick Bob"),
+        ("/nick", "= ! bad_request: say /nick NAME"),
+        ("/nick a b", "= ! bad_nick: the name holds a character that names must not hold"),
+        ("/join #lobby", "join #lobby"),
+        ("/join lobby\r", "join #lobby"),
+        ("/join\t安静", "join #安静"),
+        ("/join", "= ! bad_request: say /join #ROOM"),
+        ("/join #", "= ! bad_room: a name must not be empty"),
+        ("/join a b", "= ! bad_room: the name holds a character that names must not hold"),
+        ("/leave", "leave #lobby"),
+        ("/leave other", "leave #other"),
+        ("/msg bob hi there", r#"send bob "hi there""#),
+        ("/msg bob   /nick", r#"send bob "/nick""#),
+        ("/msg #other hi", r##"send #other "hi""##),
+        ("/msg bob", "= ! bad_request: say /msg NAME TEXT"),
+        ("/msg", "= ! bad_request: say /msg NAME TEXT"),
+        ("/msg b:b hi", "= ! bad_nick: the name holds a character that names must not hold"),
+        ("/who", "members #lobby"),
+        ("/who #other", "members #other"),
+        ("/rooms", "rooms"),
+        ("/history", "history #lobby 20"),
+        ("/history 200", "history #lobby 200"),
+        ("/history 0", "= ! bad_request: say /history N with a number from 1 to 200"),
+        ("/history 201", "= ! bad_request: say /history N with a number from 1 to 200"),
+        ("/history x", "= ! bad_request: say /history N with a number from 1 to 200"),
+        ("/history 99999999999999999999", "= ! bad_request: say /history N with a number from 1 to 200"),
+        ("/away", r#"status Away """#),
+        ("/away out for lunch ", r#"status Away "out for lunch""#),
+        ("/away \u{7}x", "= ! bad_request: `text` must not hold control characters"),
+        (&long, "= ! bad_request: `text` must be at most 256 bytes"),
+        ("/back", r#"status Online """#),
+        ("/ping", "ping"),
+        ("/quit", "bye"),
+        ("/quit so long", "bye"),
+        ("/", "= ! unknown_type: there is no such command, try /help"),
+        ("/ nick", "= ! unknown_type: there is no such command, try /help"),
+        ("/frobnicate\u{1b}[2J", "= ! unknown_type: there is no such command, try /help"),
+    ] {
+        assert_eq!(read(&mut in_lobby(), line), meaning, "{line:?}");
+    }
+}
+
+#[test]
+fn a_newcomer_is_told_the_first_steps() {
+    let mut dialect = Dialect::default();
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_registered: say /nick NAME first");
+    assert_eq!(read(&mut dialect, "/nick ann"), "register ann");
+    assert_eq!(
+        reply(&mut dialect, Answer::Refused(ErrorCode::NickInUse.into())),
+        "! nick_in_use: this nickname is in use\n"
+    );
+    assert_eq!(read(&mut dialect, "/nick ann2"), "register ann2");
+    assert_eq!(reply(&mut dialect, registered("ann2")), "* you are now known as ann2\n");
+    assert_eq!(read(&mut dialect, "/nick ann"), "nick ann");
+    for line in ["hi", "/leave", "/who", "/history"] {
+        assert_eq!(read(&mut dialect, line), "= ! not_in_room: say /join #ROOM first");
+    }
+}
+
+#[test]
+fn plain_text_goes_to_the_room_entered_last() {
+    let mut dialect = in_lobby();
+    reply(&mut dialect, joined("#Other"));
+    assert_eq!(read(&mut dialect, "hi"), r##"send #Other "hi""##);
+    reply(&mut dialect, Answer::Left { room: "#lobby".into() });
+    assert_eq!(read(&mut dialect, "hi"), r##"send #Other "hi""##, "another room was left");
+    reply(&mut dialect, Answer::Refused(ErrorCode::NotInRoom.into()));
+    assert_eq!(read(&mut dialect, "hi"), r##"send #Other "hi""##, "a refusal changes nothing");
+    reply(&mut dialect, Answer::Left { room: "#OTHER".into() });
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_in_room: say /join #ROOM first");
+}
+
+#[test]
+fn a_sender_sees_a_direct_message_once_it_is_acked() {
+    let mut dialect = in_lobby();
+    read(&mut dialect, "/msg bob a\u{1b}b");
+    assert_eq!(reply(&mut dialect, acked("bob", Placed::Online)), "-> bob: a\\u{1b}b\n");
+
+    read(&mut dialect, "/msg bob never");
+    assert_eq!(
+        reply(&mut dialect, Answer::Refused(ErrorCode::UserOffline.into())),
+        "! user_offline: this user is offline\n"
+    );
+    read(&mut dialect, "hi");
+    assert_eq!(reply(&mut dialect, acked("#lobby", Placed::Room { seq: 1 })), "");
+}
+
+#[test]
+fn replies_are_frozen() {
+    let slow = Refusal { code: ErrorCode::Overloaded, detail: None, retry_after_ms: Some(250) };
+    let rows = |next_cursor| Answer::Members {
+        room: "#lobby".into(),
+        items: vec![
+            member("ann", Availability::Online, ""),
+            member("bob", Availability::Away, "lunch\n!"),
+            member("eve", Availability::Away, ""),
+            member("joe", Availability::Online, "at work"),
+        ],
+        next_cursor,
+    };
+    let people = "* in #lobby: ann\n* in #lobby: bob (away: lunch\\n!)\n* in #lobby: eve (away)\n* in #lobby: joe (online: at work)\n";
+    for (answer, text) in [
+        (registered("ann"), "* you are now known as ann\n"),
+        (Answer::Nick { nick: "bob".into() }, "* you are now known as bob\n"),
+        (joined("#lobby"), "* you are in #lobby, members: 3\n"),
+        (Answer::Left { room: "#lobby".into() }, "* you left #lobby\n"),
+        (acked("#lobby", Placed::Room { seq: 132 }), ""),
+        (Answer::Status(Status::default()), "* you are online\n"),
+        (Answer::Status(Status { status: Availability::Away, text: String::new() }), "* you are away\n"),
+        (Answer::Status(Status { status: Availability::Away, text: "lunch".into() }), "* you are away: lunch\n"),
+        (rows(None), people),
+        (rows(Some("joe".into())), &format!("{people}* and more\n")),
+        (
+            Answer::Rooms { items: vec![RoomItem { room: "#lobby".into(), member_count: 2 }], next_cursor: None },
+            "* #lobby, members: 2\n",
+        ),
+        (Answer::Rooms { items: vec![], next_cursor: None }, "* no rooms\n"),
+        (
+            Answer::History {
+                to: "#lobby".into(),
+                items: vec![said("#lobby", r#""one""#), said("#lobby", r#""two""#)],
+                more: true,
+            },
+            "[#lobby] <ann> one\n[#lobby] <ann> two\n",
+        ),
+        (Answer::History { to: "#lobby".into(), items: vec![], more: false }, "* no messages in #lobby\n"),
+        (Answer::Pong, "* pong\n"),
+        (Answer::Refused(slow), "! overloaded: the server has too much to do\n"),
+    ] {
+        assert_eq!(reply(&mut in_lobby(), answer), text);
+    }
+}
+
+#[test]
+fn events_are_frozen() {
+    let left = |nick: &str, reason| Departure { nick: nick.into(), reason };
+    let everything = PresenceDelta {
+        joined: vec![member("bob", Availability::Online, ""), member("joe", Availability::Away, "")],
+        left: vec![
+            left("eve", LeftReason::Left),
+            left("a", LeftReason::Closed),
+            left("b", LeftReason::Timeout),
+            left("c", LeftReason::GatewayLost),
+            left("d", LeftReason::Kicked),
+        ],
+        renamed: vec![Rename { from: "bob".into(), to: "bobby".into() }],
+        status: vec![member("ann", Availability::Away, "lunch"), member("joe", Availability::Online, "")],
+    };
+    let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
+    for (input, text) in [
+        (Event::Message(said("#lobby", r#""hi""#)), "[#lobby] <ann> hi\n"),
+        (Event::Message(said("bob", r#""hi""#)), "<- ann: hi\n"),
+        (Event::Message(said("#lobby", r#""""#)), "[#lobby] <ann> \n"),
+        (Event::Message(said("#lobby", "{ \"a\": [1,\n 2] }")), "[#lobby] <ann> {\"a\":[1,2]}\n"),
+        (Event::Message(said("#lobby", "null")), "[#lobby] <ann> null\n"),
+        (
+            Event::Message(said("#lobby", r#""one\n[#lobby] <bob> forged\r\n\u001b[2J\u0007\u009b\u007f\t""#)),
+            "[#lobby] <ann> one\\n[#lobby] <bob> forged\\u{d}\\n\\u{1b}[2J\\u{7}\\u{9b}\\u{7f}\\u{9}\n",
+        ),
+        (
+            Event::Message(said("#lobby", r#""a\u2028b\u2029c\u202ed\u2066e\u200ff\u061c""#)),
+            "[#lobby] <ann> a\\u{2028}b\\u{2029}c\\u{202e}d\\u{2066}e\\u{200f}f\\u{61c}\n",
+        ),
+        (Event::Message(said("#lobby", r#""👩‍🚀 שלום 你好""#)), "[#lobby] <ann> 👩‍🚀 שלום 你好\n"),
+        (
+            presence(everything, false),
+            "* bob joined #lobby\n* joe joined #lobby\n* eve left #lobby\n* a left #lobby (closed)\n\
+             * b left #lobby (timeout)\n* c left #lobby (gateway_lost)\n* d left #lobby (kicked)\n\
+             * bob is now known as bobby\n* ann is away: lunch\n* joe is online\n",
+        ),
+        (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
+        (Event::GoingAway { retry_after_ms: 1500 }, "* this server is going away, connect again in 2 s\n"),
+    ] {
+        assert_eq!(event(&input), text);
+    }
+}
+
+#[test]
+fn a_refusal_outside_a_request_is_a_line() {
+    assert_eq!(encode_refusal(&ErrorCode::TooLarge.into()), "! too_large: the message is over the size limit\n");
+}
+
+#[test]
+fn a_line_over_the_limit_or_over_it_once_escaped_is_too_large() {
+    let too_large = "= ! too_large: the message is over the size limit";
+    let mut dialect = in_lobby();
+    assert!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 2)).starts_with("send"));
+    assert_eq!(read(&mut dialect, &"x".repeat(FRAME_LIMIT + 1)), too_large);
+    assert_eq!(read(&mut dialect, &"\u{1}".repeat(FRAME_LIMIT / 2)), too_large);
+    assert_eq!(read(&mut dialect, &format!("/msg bob {}", "\u{1}".repeat(FRAME_LIMIT / 2))), too_large);
+}
+
+#[test]
+fn help_names_every_command_and_the_greeting_the_first_three() {
+    let help = read(&mut Dialect::default(), "/help");
+    for verb in ["nick", "join", "leave", "msg", "who", "rooms", "history", "away", "back", "ping", "quit"] {
+        assert!(help.contains(&format!("* /{verb} ")), "{verb}");
+    }
+    let greeting = String::from_utf8(greeting().to_vec()).unwrap();
+    for command in ["/nick NAME", "/join #room", "/help"] {
+        assert!(greeting.contains(command), "{command}");
+    }
+    assert!(greeting.lines().all(|line| line.starts_with("* ")) && greeting.ends_with('\n'));
+}
+
+/// Whole lines, and in them nothing that a terminal would act on.
+fn harmless(text: &[u8], lines: usize) {
+    let text = std::str::from_utf8(text).unwrap();
+    let unsafe_char = |c: char| {
+        c.is_control()
+            || "\u{2028}\u{2029}\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}"
+                .contains(c)
+    };
+    assert_eq!(text.matches('\n').count(), lines);
+    assert!(text.is_empty() || text.ends_with('\n'));
+    assert!(!text.contains(|c| c != '\n' && unsafe_char(c)), "{text:?}");
+}
+
+/// Text that is rich in what must not come through.
+fn hostile() -> impl Strategy<Value = String> {
+    prop::collection::vec(
+        prop_oneof![
+            any::<char>(),
+            prop::char::range('\0', '\u{9f}'),
+            prop::char::range('\u{2000}', '\u{2070}'),
+            Just('\u{61c}')
+        ],
+        0..24,
+    )
+    .prop_map(String::from_iter)
+}
+
+proptest! {
+    #[test]
+    fn any_line_is_read_and_answered(lines in prop::collection::vec("(/(nick|join|leave|msg|who|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
+        let mut dialect = in_lobby();
+        for line in lines {
+            if let Decoded::Local(text) = dialect.decode(&line) {
+                let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+                harmless(&text, lines);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_can_forge_a_line(text in hostile(), name in hostile()) {
+        let status = || Status { status: Availability::Away, text: text.clone() };
+        let member = || MemberInfo { nick: name.clone(), status: status() };
+        let message = || ChatMessage {
+            to: name.clone(),
+            from: name.clone(),
+            msg_id: String::new(),
+            seq: 1,
+            time: 1,
+            body: Body::from_text(&text),
+        };
+        let delta = PresenceDelta {
+            joined: vec![member()],
+            left: vec![Departure { nick: name.clone(), reason: LeftReason::Closed }],
+            renamed: vec![Rename { from: name.clone(), to: text.clone() }],
+            status: vec![member()],
+        };
+        harmless(&encode_event(&Event::Message(message())), 1);
+        harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
+        harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).because(text.as_str())), 1);
+
+        let mut dialect = in_lobby();
+        dialect.saying = Some(text.clone());
+        for (answer, lines) in [
+            (acked(&name, Placed::Online), 1),
+            (registered(&name), 1),
+            (joined(&name), 1),
+            (Answer::Left { room: name.clone() }, 1),
+            (Answer::Nick { nick: name.clone() }, 1),
+            (Answer::Status(status()), 1),
+            (Answer::Members { room: name.clone(), items: vec![member()], next_cursor: None }, 1),
+            (Answer::Rooms { items: vec![RoomItem { room: name.clone(), member_count: 1 }], next_cursor: None }, 1),
+            (Answer::History { to: name.clone(), items: vec![message()], more: false }, 1),
+            (Answer::History { to: name.clone(), items: vec![], more: false }, 1),
+        ] {
+            harmless(reply(&mut dialect, answer).as_bytes(), lines);
+        }
+    }
+
+    #[test]
+    fn any_json_body_is_one_harmless_line(body in r#"\{ "[a\\n]{0,3}" :[ \n\t\r]{0,4}(1e400|"(\\n|\\u001b|é){0,4}")\s?\}"#) {
+        if let Ok(raw) = RawValue::from_string(body) {
+            let mut message = said("#lobby", "1");
+            message.body = Body::from_raw(raw);
+            harmless(&encode_event(&Event::Message(message)), 1);
+        }
+    }
+}

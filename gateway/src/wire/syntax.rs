@@ -1,0 +1,47 @@
+//! What every dialect checks alike: names, targets, statuses and the ranges of numbers.
+//!
+//! Called by the decoders only. Each check answers with a coded refusal in our own words, so no dialect invents its own.
+
+use std::ops::RangeInclusive;
+
+use presence::codes::ErrorCode;
+use presence::model::{Availability, Nick, RoomName, STATUS_BYTES, Status};
+
+use crate::message::Target;
+
+use super::event::Refusal;
+
+/// Rows of one page of members or rooms.
+pub(super) const PAGE_ROWS: RangeInclusive<u64> = 1..=1000;
+/// Rows when the client names no limit.
+pub(super) const DEFAULT_PAGE_ROWS: usize = 100;
+/// Messages of one page of history.
+pub(super) const HISTORY_ROWS: RangeInclusive<u64> = 1..=200;
+
+/// A malformed request.
+pub(super) fn bad_request(detail: impl Into<String>) -> Refusal {
+    Refusal::from(ErrorCode::BadRequest).because(detail)
+}
+
+pub(super) fn nick(text: &str) -> Result<Nick, Refusal> {
+    Nick::parse(text).map_err(|error| Refusal::from(ErrorCode::BadNick).because(error.to_string()))
+}
+
+pub(super) fn room(text: &str) -> Result<RoomName, Refusal> {
+    RoomName::parse(text).map_err(|error| Refusal::from(ErrorCode::BadRoom).because(error.to_string()))
+}
+
+/// What begins with `#` is meant as a room, all else as a nickname.
+pub(super) fn target(text: &str) -> Result<Target, Refusal> {
+    if text.starts_with('#') { room(text).map(Target::Room) } else { nick(text).map(Target::Nick) }
+}
+
+pub(super) fn status(status: Availability, text: &str) -> Result<Status, Refusal> {
+    if text.len() > STATUS_BYTES {
+        return Err(bad_request(format!("`text` must be at most {STATUS_BYTES} bytes")));
+    }
+    if text.contains(char::is_control) {
+        return Err(bad_request("`text` must not hold control characters"));
+    }
+    Ok(Status { status, text: text.to_owned() })
+}

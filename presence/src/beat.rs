@@ -1,0 +1,259 @@
+//! The heartbeat of a gateway's lease, and what the process knows about its own lease.
+//!
+//! Runs inside gateways: one task opens a lease ([`open`]) and keeps it ([`keep`]) until it is lost; everybody else asks
+//! the [`Tenure`]. A beat is a write whose counter comes back over the gateway's own subscription, so one look at the
+//! tenure tells whether this node can publish **and** receive. Decides nothing about other gateways (see
+//! [`crate::reaper`]) and closes nothing itself.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::model::{Incarnation, NickKey};
+use crate::registry::{Beat, GatewayInfo, Registry, RegistryError};
+
+/// From one beat to the next.
+pub const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// The oldest echo that still proves that messages get through.
+pub const ECHO_LIMIT: Duration = Duration::from_secs(3);
+/// Nicks that one beat stamps as active, at most; the rest waits for the next.
+const ACTIVE_PER_BEAT: usize = 1000;
+/// Beats whose sending time is remembered.
+const REMEMBERED: usize = 16;
+
+/// What this process knows about its own lease. Shared by the beat, the sessions and the readiness check.
+#[derive(Debug, Default)]
+pub struct Tenure {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    incarnation: Option<Incarnation>,
+    /// Counter and sending time of the newest answered beats, oldest first.
+    beats: VecDeque<(u64, Instant)>,
+    /// The highest counter that came back.
+    echoed: u64,
+    /// Who did something since the last beat.
+    active: HashSet<NickKey>,
+}
+
+/// Why a node is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The store has not given out a lease, or took it away.
+    #[error("no lease yet: the store has not answered")]
+    NoLease,
+    /// Beats are not answered.
+    #[error("the store does not answer beats")]
+    NoBeat,
+    /// Beats are answered but do not come back: nothing else would either.
+    #[error("own beats do not come back over the subscription")]
+    NoEcho,
+}
+
+impl Tenure {
+    /// The incarnation whose lease is held, as far as this process knows.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.lock().incarnation.clone()
+    }
+
+    /// A user did something; told to the registry with the next beat.
+    pub fn active(&self, nick: &NickKey) {
+        let mut state = self.lock();
+        if !state.active.contains(nick) {
+            state.active.insert(nick.clone());
+        }
+    }
+
+    /// Our own beat came back over the subscription.
+    pub fn echoed(&self, incarnation: &Incarnation, counter: u64) {
+        let mut state = self.lock();
+        if state.incarnation.as_ref() == Some(incarnation) {
+            state.echoed = state.echoed.max(counter);
+        }
+    }
+
+    /// How long ago the newest beat was sent that came back; `None` when none did.
+    #[must_use]
+    pub fn echo_age(&self, now: Instant) -> Option<Duration> {
+        let state = self.lock();
+        let newest = state.beats.iter().rev().find(|(counter, _)| *counter <= state.echoed);
+        newest.map(|(_, sent)| now.saturating_duration_since(*sent))
+    }
+
+    /// Whether this node can publish and receive.
+    ///
+    /// # Errors
+    /// The first thing that is missing.
+    pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
+        let fresh = |age: Duration| age < ECHO_LIMIT;
+        if self.echo_age(now).is_some_and(fresh) {
+            return Ok(());
+        }
+        let state = self.lock();
+        match (&state.incarnation, state.beats.back()) {
+            (None, _) => Err(NotReady::NoLease),
+            (_, Some((_, sent))) if fresh(now.saturating_duration_since(*sent)) => Err(NotReady::NoEcho),
+            _ => Err(NotReady::NoBeat),
+        }
+    }
+
+    fn began(&self, incarnation: &Incarnation) {
+        let mut state = self.lock();
+        state.incarnation = Some(incarnation.clone());
+        state.beats.clear();
+        state.echoed = 0;
+    }
+
+    fn ended(&self) {
+        let mut state = self.lock();
+        state.incarnation = None;
+        state.beats.clear();
+        state.echoed = 0;
+    }
+
+    fn answered(&self, counter: u64, sent: Instant) {
+        let mut state = self.lock();
+        state.beats.push_back((counter, sent));
+        if state.beats.len() > REMEMBERED {
+            state.beats.pop_front();
+        }
+    }
+
+    fn take_active(&self) -> Vec<NickKey> {
+        let mut state = self.lock();
+        let mut waiting = std::mem::take(&mut state.active).into_iter();
+        let taken = waiting.by_ref().take(ACTIVE_PER_BEAT).collect();
+        state.active = waiting.collect();
+        taken
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every method leaves the state whole, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One answered look at the lease table: what the failure detector judges by.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When the question went out.
+    pub sent: Instant,
+    /// When the answer was in.
+    pub received: Instant,
+    /// The answer.
+    pub leases: Vec<crate::registry::Lease>,
+}
+
+/// Opens a lease for `incarnation`; waits as long as the store is away. Subscribe to its channel first, so that the
+/// first beat is heard. Dropping the future may leave the row behind: the detectors fence it after its time.
+pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnation, info: &GatewayInfo) {
+    let mut tick = tokio::time::interval(BEAT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        tick.tick().await;
+        match registry.open_lease(incarnation, info).await {
+            Ok(()) => break,
+            Err(error) if told => tracing::debug!(%error, "still no lease"),
+            Err(error) => {
+                tracing::warn!(%error, "no lease yet, trying on");
+                told = true;
+            }
+        }
+    }
+    tenure.began(incarnation);
+    tracing::info!(%incarnation, "lease opened");
+}
+
+/// Keeps the lease: a beat every second, each answer handed to `answered`. Returns when the lease is lost; a store that is
+/// away loses nothing. Dropping the future just stops the beat.
+pub async fn keep(
+    registry: &Registry,
+    tenure: &Tenure,
+    incarnation: &Incarnation,
+    mut answered: impl FnMut(Sample, Beat),
+) {
+    let mut tick = tokio::time::interval(BEAT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent = false;
+    loop {
+        tick.tick().await;
+        let sent = Instant::now();
+        match registry.beat(incarnation, &tenure.take_active()).await {
+            Ok(beat) => {
+                tenure.answered(beat.counter, sent);
+                if std::mem::take(&mut silent) {
+                    tracing::info!("beats are answered again");
+                }
+                let sample = Sample { sent, received: Instant::now(), leases: beat.leases.clone() };
+                answered(sample, beat);
+            }
+            Err(RegistryError::Fenced) => {
+                tenure.ended();
+                tracing::warn!(%incarnation, "lease lost");
+                return;
+            }
+            Err(error) if silent => tracing::debug!(%error, "beat not answered"),
+            Err(error) => {
+                tracing::warn!(%error, "beats are not answered");
+                silent = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn ready_needs_a_fresh_beat_that_came_back() {
+        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        assert_eq!(tenure.ready(start), Err(NotReady::NoLease));
+        tenure.began(&incarnation);
+        assert_eq!(tenure.ready(start), Err(NotReady::NoBeat));
+        tenure.answered(1, start);
+        assert_eq!(tenure.ready(start), Err(NotReady::NoEcho));
+        tenure.echoed(&Incarnation::random(), 1);
+        assert_eq!(tenure.ready(start), Err(NotReady::NoEcho), "somebody else's echo proves nothing");
+        tenure.echoed(&incarnation, 1);
+        assert_eq!(tenure.ready(start + SECOND * 2), Ok(()));
+        assert_eq!(tenure.ready(start + SECOND * 3), Err(NotReady::NoBeat));
+    }
+
+    #[test]
+    fn an_echo_that_overtakes_its_answer_counts_and_an_old_one_does_not() {
+        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        tenure.began(&incarnation);
+        tenure.echoed(&incarnation, 1);
+        tenure.answered(1, start);
+        assert_eq!(tenure.ready(start), Ok(()));
+        tenure.answered(2, start + SECOND);
+        tenure.answered(3, start + SECOND * 2);
+        tenure.answered(4, start + SECOND * 3);
+        assert_eq!(tenure.ready(start + SECOND * 3), Err(NotReady::NoEcho), "answers alone prove no subscription");
+        tenure.echoed(&incarnation, 2);
+        assert_eq!(tenure.ready(start + SECOND * 3), Ok(()), "the beat of two seconds ago came back");
+        assert_eq!(tenure.ready(start + SECOND * 4), Err(NotReady::NoEcho), "by now it is three seconds old");
+    }
+
+    #[test]
+    fn activity_is_told_once_and_in_portions() {
+        let tenure = Tenure::default();
+        for n in 0..ACTIVE_PER_BEAT + 5 {
+            tenure.active(&NickKey::from_store(&format!("n{n}")));
+            tenure.active(&NickKey::from_store(&format!("n{n}")));
+        }
+        assert_eq!(tenure.take_active().len(), ACTIVE_PER_BEAT);
+        assert_eq!(tenure.take_active().len(), 5);
+        assert!(tenure.take_active().is_empty());
+    }
+}

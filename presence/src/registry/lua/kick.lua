@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Orders the gateway of a nick's owner to end that session: at once over its channel, and by its mailbox in case that
+-- does not arrive.
+-- KEYS: 1 generation, 2 leases, 3 nick record
+-- ARGV: 1 base
+-- Reply: {'OK'} when somebody owned the nick, else {'NO'}
+-- Called by Registry::kick.
+local _, _, record = unpack(KEYS)
+
+enter_generation()
+local owner = redis.call('HGET', record, 'owner')
+local incarnation = owner and incarnation_of(owner)
+if not owner or not serves(incarnation) then
+  return { 'NO' }
+end
+local session = string.match(owner, '/([^/]+)/')
+redis.call('RPUSH', base .. 'mailbox:' .. incarnation, '{"kick":"' .. session .. '"}')
+redis.call('PUBLISH', base .. 'ch:gw:' .. incarnation, 'K ' .. session)
+return { 'OK' }

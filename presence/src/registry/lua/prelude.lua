@@ -1,0 +1,63 @@
+-- What every script of the registry begins with: it stands between a script's first line and its body.
+--
+-- The same in all of them: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel
+-- of the partition begins with (`base`). A name that is not known before the call is built from `base`, as in keys.rs.
+-- Owner tokens are `<incarnation>/<session>/<fence>`, member records `<owner token> <JSON of the member info>`.
+
+local base = ARGV[1]
+
+-- Freed nicks, ended sessions and empty rooms are remembered this long; a room's meta outlives every cursor into its log.
+local RETENTION = 72 * 3600
+local META_RETENTION = 73 * 3600
+
+-- Integer Unix milliseconds: for display and retention, never for ownership.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Notices that this is another history than the one the record knows (restart, failover, flush). The first line of every
+-- script that writes, and the one place that will hold it back while the phase is not open.
+local function enter_generation()
+  local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  if redis.call('HGET', KEYS[1], 'replid') == replid then
+    return
+  end
+  redis.call('HSET', KEYS[1], 'replid', replid, 'phase', 'open')
+  redis.call('HINCRBY', KEYS[1], 'generation', 1)
+end
+
+-- Whether a lease may write and own. One that is not in the table is as good as fenced.
+local function serves(incarnation)
+  local state = redis.call('HGET', KEYS[2], incarnation)
+  return state == 'live' or state == 'draining'
+end
+
+-- The incarnation in front of an owner token or a member record.
+local function incarnation_of(token)
+  return string.match(token, '^[^/]+')
+end
+
+-- The two halves of a member record: owner token and member info.
+local function split_record(record)
+  return string.match(record, '^(%S+) (.*)$')
+end
+
+-- The number of a room's newest message: what the meta says and what the log holds, whichever is further.
+local function room_top(room)
+  local seq = tonumber(redis.call('HGET', base .. 'room:' .. room, 'seq')) or 0
+  local top = redis.call('XREVRANGE', base .. 'log:' .. room, '+', '-', 'COUNT', 1)[1]
+  return math.max(seq, top and tonumber(string.match(top[1], '^%d+')) or 0)
+end
+
+-- Tells a room one change of its members, under the next version: a jump in versions is a change somebody missed.
+local function announce(room, delta)
+  local version = redis.call('HINCRBY', base .. 'room:' .. room, 'version', 1)
+  redis.call('PUBLISH', base .. 'ch:room:' .. room, 'P ' .. version .. ' ' .. #delta .. '\n' .. delta)
+end
+
+-- Adds to the bounded log that the event API reads. `fields` is JSON without its braces; the time is added here.
+local function log_event(kind, fields, ...)
+  local data = string.format('{' .. fields .. ',"time":%d}', ...)
+  redis.call('XADD', base .. 'events', 'MAXLEN', '~', 10000, '*', 'kind', kind, 'data', data)
+end

@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+-- Cleans up after an incarnation that has ended: what it still owns is freed and each leave told once. O(limit).
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 owned-members, 7 owned-nicks, 8 gateway-nicks,
+--       9 mailbox (6-9 of the incarnation)
+-- ARGV: 1 base, 2 incarnation, 3 most entries to clean up
+-- Reply: {'OK', nicks freed, memberships ended, 1 if there is more}; {'OK', 0, 0, 0} for one that serves
+-- Called by Registry::reap, from every reaper.
+local _, leases, beats, gateways, ended, owned_members, owned_nicks, gateway_nicks, mailbox = unpack(KEYS)
+local incarnation, limit = ARGV[2], tonumber(ARGV[3])
+local HOUR = 3600 * 1000
+
+enter_generation()
+if serves(incarnation) then
+  return { 'OK', 0, 0, 0 }
+end
+
+-- Entries are only removed as their record is dealt with, and a record that somebody else has taken since is left alone.
+local memberships = redis.call('SRANDMEMBER', owned_members, limit)
+local members, lines = 0, {}
+for _, entry in ipairs(memberships) do
+  local room, nick = string.match(entry, '^(%S+) (%S+)$')
+  local record = redis.call('HGET', base .. 'members:' .. room, nick)
+  if record and incarnation_of(record) == incarnation then
+    drop_member(room, nick, record)
+    local line = log_leave(room, shown_nick(record, nick), 'gateway_lost')
+    lines[room] = lines[room] and lines[room] .. ',' .. line or line
+    members = members + 1
+  else
+    redis.call('SREM', owned_members, entry)
+  end
+end
+for room, left in pairs(lines) do
+  announce(room, '{"left":[' .. left .. ']}')
+end
+
+local nicks = 0
+for _, nick in ipairs(redis.call('SRANDMEMBER', owned_nicks, limit - #memberships)) do
+  local owner = redis.call('HGET', base .. 'nick:' .. nick, 'owner')
+  if owner and incarnation_of(owner) == incarnation then
+    free_nick(nick, owner)
+    log_offline(nick, 'gateway_lost')
+    nicks = nicks + 1
+  else
+    redis.call('SREM', owned_nicks, nick)
+  end
+end
+
+if redis.call('EXISTS', owned_members, owned_nicks) > 0 then
+  return { 'OK', nicks, members, 1 }
+end
+redis.call('DEL', gateway_nicks, mailbox)
+-- The row stays for an hour, so that people see what happened to the gateway.
+if now() - (tonumber(redis.call('HGET', ended, incarnation)) or 0) > HOUR then
+  for _, rows in ipairs({ leases, beats, gateways, ended }) do
+    redis.call('HDEL', rows, incarnation)
+  end
+end
+return { 'OK', nicks, members, 0 }

@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- A gateway says what becomes of its own lease: draining, or drained when it owns nothing more.
+-- KEYS: 1 generation, 2 leases, 3 ended
+-- ARGV: 1 base, 2 incarnation, 3 state
+-- Reply: {'OK'}, also when the lease is in that state; {'FENCED'} when it has ended
+-- Called by Registry::set_lease.
+local _, leases, ended = unpack(KEYS)
+local _, incarnation, state = unpack(ARGV)
+
+enter_generation()
+if redis.call('HGET', leases, incarnation) == state then
+  return { 'OK' }
+end
+if not serves(incarnation) then
+  return { 'FENCED' }
+end
+redis.call('HSET', leases, incarnation, state)
+if not serves(incarnation) then
+  redis.call('HSET', ended, incarnation, now())
+end
+return { 'OK' }

@@ -1,0 +1,30 @@
+#!lua flags=no-writes
+-- What is known about some users, for the API. O(nicks given and their rooms).
+-- KEYS: 1 generation, 2 leases
+-- ARGV: 1 base, 2.. nick keys
+-- Reply: {'OK', row..} with {} for a nick that was never seen, else {nick as shown, 1 if online, status JSON or '', online
+--        since or 0, last active, {room as shown..}}
+-- Called by Registry::user, lookup and users.
+local rows = { 'OK' }
+for i = 2, #ARGV do
+  local nick = ARGV[i]
+  local record = redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'display', 'status', 'since', 'last_active')
+  local owner, display, status, since, last_active = unpack(record)
+  if not display then
+    rows[i] = {}
+  elseif not owner or not serves(incarnation_of(owner)) then
+    rows[i] = { display, 0, '', '0', last_active, {} }
+  else
+    -- The set may name rooms where a dead owner of the nick has not been cleaned up yet.
+    local keys, rooms = redis.call('SMEMBERS', base .. 'nick-rooms:' .. nick), {}
+    table.sort(keys)
+    for _, room in ipairs(keys) do
+      local member = redis.call('HGET', base .. 'members:' .. room, nick)
+      if member and split_record(member) == owner then
+        rooms[#rooms + 1] = redis.call('HGET', base .. 'room:' .. room, 'display') or room
+      end
+    end
+    rows[i] = { display, 1, status or '', since, last_active, rooms }
+  end
+end
+return rows

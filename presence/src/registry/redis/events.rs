@@ -1,0 +1,114 @@
+//! Waiting reads of the event log, over connections of their own: a blocked connection answers nothing else.
+//!
+//! Used by the event API only. A call takes an idle connection or makes one, and puts it back when the answer came; a
+//! failed or abandoned call just drops it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::streams::StreamReadReply;
+
+use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
+use crate::registry::{Event, RegistryError};
+
+/// How long a read waits for something to happen.
+const WAIT: Duration = Duration::from_secs(5);
+/// Idle connections that are kept.
+const IDLE: usize = 4;
+/// Before the first event of a log.
+const START: &str = "0-0";
+
+/// Reads the event log. Cheap to clone: clones share the idle connections.
+#[derive(Clone)]
+pub(super) struct EventReader {
+    redis: Redis,
+    idle: Arc<Mutex<Vec<MultiplexedConnection>>>,
+}
+
+impl std::fmt::Debug for EventReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventReader").finish_non_exhaustive()
+    }
+}
+
+impl EventReader {
+    pub(super) fn new(redis: Redis) -> Self {
+        Self { redis, idle: Arc::default() }
+    }
+
+    /// What came after `after`, waiting for it a while; and the position to go on from.
+    pub(super) async fn read(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
+        let mut connection = self.connection().await?;
+        let answer = self.read_over(&mut connection, after, limit).await.map_err(|error| classify(&error))?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(connection);
+        }
+        Ok(answer)
+    }
+
+    async fn read_over(
+        &self,
+        connection: &mut MultiplexedConnection,
+        after: Option<&str>,
+        limit: usize,
+    ) -> redis::RedisResult<(Vec<Event>, Option<String>)> {
+        // The end is looked up, not left to `$`: else what happens between this call and the next would be skipped.
+        let after = match after.filter(|id| is_position(id)) {
+            Some(id) => id.to_owned(),
+            None => self.end(connection).await?,
+        };
+        let reply: Option<StreamReadReply> = redis::cmd("XREAD")
+            .arg("COUNT")
+            .arg(limit.max(1))
+            .arg("BLOCK")
+            .arg(WAIT.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(self.redis.keys().events())
+            .arg(&after)
+            .query_async(connection)
+            .await?;
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
+        let events: Vec<Event> = entries
+            .map(|entry| Event {
+                kind: entry.get("kind").unwrap_or_default(),
+                data: entry.get("data").unwrap_or_default(),
+                id: entry.id,
+            })
+            .collect();
+        let position = events.last().map_or(after, |event| event.id.clone());
+        Ok((events, Some(position)))
+    }
+
+    async fn end(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<String> {
+        let newest: redis::streams::StreamRangeReply = redis::cmd("XREVRANGE")
+            .arg(self.redis.keys().events())
+            .arg("+")
+            .arg("-")
+            .arg("COUNT")
+            .arg(1)
+            .query_async(connection)
+            .await?;
+        Ok(newest.ids.into_iter().next().map_or_else(|| START.to_owned(), |entry| entry.id))
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, RegistryError> {
+        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
+        }
+        let config = connection_config().set_response_timeout(Some(WAIT + RESPONSE_TIMEOUT));
+        let connecting = self.redis.client().get_multiplexed_async_connection_with_config(&config);
+        connecting.await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+    }
+}
+
+/// Whether a text from outside is a position in a log; what is none means "from now on".
+fn is_position(id: &str) -> bool {
+    let (time, count) = id.split_once('-').unwrap_or((id, "0"));
+    [time, count].into_iter().all(|part| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}

@@ -1,0 +1,271 @@
+//! The registry of a cluster: each call is one script, so each is atomic and is done or not done as a whole.
+//!
+//! Writes go over the hot connections, all of one session over the same one; reads (see `reads`) go over the query pool,
+//! the event log over connections of its own. What the scripts keep where is written in [`crate::keys`], what they do in
+//! `registry/lua`. Nothing here decides anything: the scripts do.
+
+mod events;
+mod reads;
+mod reply;
+mod scripts;
+
+use redis::Script;
+
+use self::events::EventReader;
+use self::reply::{Reply, malformed};
+use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
+use crate::model::SessionId;
+use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
+use crate::redis::{Redis, classify};
+
+/// The registry in Redis. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RedisRegistry {
+    redis: Redis,
+    events: EventReader,
+}
+
+impl RedisRegistry {
+    /// The registry of the deployment that `redis` leads to.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        let events = EventReader::new(redis.clone());
+        Self { redis, events }
+    }
+
+    pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        let keys = self.redis.keys();
+        let named = [keys.beats(), keys.gateways()];
+        let mut reply = self
+            .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
+            .await?;
+        done(&mut reply)
+    }
+
+    pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+        let keys = self.redis.keys();
+        let named = [
+            keys.beats(),
+            keys.gateways(),
+            keys.gateway_nicks(incarnation),
+            keys.owned_nicks(incarnation),
+            keys.mailbox(incarnation),
+        ];
+        let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
+        let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
+        done(&mut reply)?;
+        let counter = reply.number()?;
+        let leases = reads::leases(reply.array()?)?;
+        let mut mailbox = Vec::new();
+        for command in reply.array()?.texts()? {
+            match serde_json::from_str(&command) {
+                Ok(command) => mailbox.push(command),
+                // Written by a newer version: no reason to stop beating.
+                Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
+            }
+        }
+        Ok(Beat { counter, leases, mailbox })
+    }
+
+    pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+        let named = [self.redis.keys().ended()];
+        let args = [incarnation.as_str(), state.as_str()];
+        done(&mut self.write(&scripts::SET_LEASE, incarnation.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError> {
+        let keys = self.redis.keys();
+        let named = [keys.beats(), keys.ended()];
+        let args = [incarnation.as_str(), &counter.to_string()];
+        whether(&mut self.write(&scripts::FENCE, incarnation.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<Reaped, RegistryError> {
+        let keys = self.redis.keys();
+        let named = [
+            keys.beats(),
+            keys.gateways(),
+            keys.ended(),
+            keys.owned_members(incarnation),
+            keys.owned_nicks(incarnation),
+            keys.gateway_nicks(incarnation),
+            keys.mailbox(incarnation),
+        ];
+        let args = [incarnation.as_str(), &limit.to_string()];
+        let mut reply = self.write(&scripts::REAP, incarnation.as_str(), &named, &args).await?;
+        done(&mut reply)?;
+        Ok(Reaped { nicks: reply.number()?, members: reply.number()?, more: reply.flag()? })
+    }
+
+    pub(super) async fn claim(
+        &self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+    ) -> Result<Fence, ClaimError> {
+        let keys = self.redis.keys();
+        let named = [
+            keys.fence(),
+            keys.nick(nick.key()),
+            keys.skeleton(nick.skeleton()),
+            keys.session(session),
+            keys.inbox(session),
+            keys.online(),
+            keys.gateway_nicks(incarnation),
+            keys.owned_nicks(incarnation),
+        ];
+        let args = [
+            incarnation.as_str(),
+            session.as_str(),
+            nick.key().as_str(),
+            nick.as_str(),
+            nick.skeleton(),
+            if nick.is_ascii() { "1" } else { "0" },
+        ];
+        let mut reply = self.write(&scripts::CLAIM, session.as_str(), &named, &args).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(Fence(reply.number()?)),
+            "IN_USE" => Err(ClaimError::InUse),
+            "CONFUSABLE" => Err(ClaimError::Confusable),
+            refusal => Err(refused(refusal).into()),
+        }
+    }
+
+    pub(super) async fn release(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        renamed_to: Option<&Nick>,
+    ) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().nick(nick.key())];
+        let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
+        let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
+        whether(&mut self.write(&scripts::RELEASE, owner.session.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn join(
+        &self,
+        room: &RoomName,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        entry: Entry<'_>,
+    ) -> Result<Joined, RegistryError> {
+        let keys = self.redis.keys();
+        let named = [
+            keys.room(room.key()),
+            keys.room_log(room.key()),
+            keys.members(room.key()),
+            keys.member_list(room.key()),
+            keys.rooms(),
+            keys.nick_rooms(nick.key()),
+            keys.owned_members(&owner.incarnation),
+        ];
+        let (old_nick, old_owner) = match entry {
+            Entry::New => ("", String::new()),
+            Entry::Renamed(nick, owner) => (nick.key().as_str(), owner.token()),
+        };
+        let args = [
+            &owner.token(),
+            room.key().as_str(),
+            room.as_str(),
+            nick.key().as_str(),
+            &member_info(nick, status),
+            &uuid::Uuid::new_v4().simple().to_string(),
+            old_nick,
+            &old_owner,
+        ];
+        let mut reply = self.write(&scripts::JOIN, owner.session.as_str(), &named, &args).await?;
+        done(&mut reply)?;
+        let room = RoomName::parse(&reply.text()?).map_err(|_| malformed("a room's name"))?;
+        Ok(Joined { room, epoch: reply.text()?, seq: reply.number()?, member_count: reply.number()? })
+    }
+
+    pub(super) async fn leave(
+        &self,
+        room: &RoomName,
+        nick: &Nick,
+        owner: &Owner,
+        reason: LeftReason,
+    ) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().members(room.key())];
+        let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str()];
+        whether(&mut self.write(&scripts::LEAVE, owner.session.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn set_status(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        rooms: &[RoomKey],
+    ) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().nick(nick.key())];
+        let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
+        let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
+        args.extend(rooms.iter().map(RoomKey::as_str));
+        whether(&mut self.write(&scripts::STATUS, owner.session.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().nick(nick)];
+        whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
+    }
+
+    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+        reads::lease_table(&self.redis).await
+    }
+
+    /// Calls a script that writes, in order with all others of the same `name`.
+    async fn write(&self, script: &Script, name: &str, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
+        call(&self.redis, script, &mut self.redis.lane(name), keys, args).await
+    }
+}
+
+/// Calls a script, with the keys and the argument that every script begins with in front.
+async fn call(
+    redis: &Redis,
+    script: &Script,
+    connection: &mut impl redis::aio::ConnectionLike,
+    keys: &[String],
+    args: &[&str],
+) -> Result<Reply, RegistryError> {
+    let mut invocation = script.prepare_invoke();
+    invocation.key(redis.keys().generation()).key(redis.keys().leases()).key(keys);
+    invocation.arg(redis.keys().base()).arg(args);
+    let value = invocation.invoke_async(connection).await.map_err(|error| classify(&error))?;
+    Reply::new(value)
+}
+
+/// The answer of a script that does what it is asked or refuses.
+fn done(reply: &mut Reply) -> Result<(), RegistryError> {
+    match reply.text()?.as_str() {
+        "OK" => Ok(()),
+        refusal => Err(refused(refusal)),
+    }
+}
+
+/// The answer of a script that compares first: whether it did it.
+fn whether(reply: &mut Reply) -> Result<bool, RegistryError> {
+    match reply.text()?.as_str() {
+        "OK" => Ok(true),
+        "NO" => Ok(false),
+        refusal => Err(refused(refusal)),
+    }
+}
+
+fn refused(word: &str) -> RegistryError {
+    match word {
+        "FENCED" => RegistryError::Fenced,
+        "STALE" => RegistryError::Unavailable("a later claim of the nickname is a member already".to_owned()),
+        _ => malformed("a word of the script"),
+    }
+}
+
+fn member_info(nick: &Nick, status: &Status) -> String {
+    json(&MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() })
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("our records are always JSON")
+}

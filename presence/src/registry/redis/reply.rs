@@ -1,0 +1,75 @@
+//! Reads what a script answered, piece by piece, in the order that the script's header gives.
+//!
+//! Suspicious by design: whatever is not what the header promises is an error, never a panic and never a default.
+
+use redis::Value;
+
+use crate::registry::RegistryError;
+
+/// An array of a reply, read from the front.
+#[derive(Debug)]
+pub(super) struct Reply(std::vec::IntoIter<Value>);
+
+impl Reply {
+    /// Takes the whole answer of a script.
+    pub(super) fn new(value: Value) -> Result<Self, RegistryError> {
+        match value {
+            Value::Array(items) => Ok(Self(items.into_iter())),
+            _ => Err(malformed("an array")),
+        }
+    }
+
+    /// The next piece, as text.
+    pub(super) fn text(&mut self) -> Result<String, RegistryError> {
+        match self.0.next() {
+            Some(Value::BulkString(bytes)) => String::from_utf8(bytes).map_err(|_| malformed("UTF-8")),
+            Some(Value::SimpleString(text)) => Ok(text),
+            Some(Value::Int(number)) => Ok(number.to_string()),
+            _ => Err(malformed("a text")),
+        }
+    }
+
+    /// The next piece, as a number that is not negative.
+    pub(super) fn number(&mut self) -> Result<u64, RegistryError> {
+        self.text()?.parse().map_err(|_| malformed("a number"))
+    }
+
+    /// The next piece, as 0 or 1.
+    pub(super) fn flag(&mut self) -> Result<bool, RegistryError> {
+        Ok(self.number()? != 0)
+    }
+
+    /// The next piece, an array of its own.
+    pub(super) fn array(&mut self) -> Result<Self, RegistryError> {
+        self.0.next().ok_or_else(|| malformed("an array")).and_then(Self::new)
+    }
+
+    /// Whether everything was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// What is left, each piece an array of its own.
+    pub(super) fn arrays(self) -> impl Iterator<Item = Result<Self, RegistryError>> {
+        self.0.map(Self::new)
+    }
+
+    /// What is left, as texts.
+    pub(super) fn texts(mut self) -> Result<Vec<String>, RegistryError> {
+        let mut texts = Vec::with_capacity(self.0.len());
+        while !self.is_empty() {
+            texts.push(self.text()?);
+        }
+        Ok(texts)
+    }
+}
+
+/// JSON that a script or one of us wrote.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, RegistryError> {
+    serde_json::from_str(text).map_err(|_| malformed("the JSON of a record"))
+}
+
+/// The answer made no sense. What was done is then not known either.
+pub(super) fn malformed(expected: &str) -> RegistryError {
+    RegistryError::Unknown(format!("malformed answer: expected {expected}"))
+}

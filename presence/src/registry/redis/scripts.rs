@@ -1,0 +1,39 @@
+//! The scripts of the registry, as they are sent to Redis: first line, shared parts, body.
+//!
+//! Each `.lua` file opens with what it is for, its KEYS, ARGV and replies. The first line (`#!lua flags=...`) must be the
+//! very first bytes of a script, so the shared parts go behind it.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Declares the scripts: a name, the shared parts it needs, its file.
+macro_rules! scripts {
+    ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            assemble(&[$(include_str!(concat!("../lua/", $part))),*], include_str!(concat!("../lua/", $file)))
+        });
+    )* };
+}
+
+scripts! {
+    OPEN_LEASE = ["prelude.lua"] "open_lease.lua";
+    BEAT = ["prelude.lua", "lease_table.lua"] "beat.lua";
+    LEASES = ["prelude.lua", "lease_table.lua"] "leases.lua";
+    SET_LEASE = ["prelude.lua"] "set_lease.lua";
+    FENCE = ["prelude.lua"] "fence.lua";
+    REAP = ["prelude.lua", "departures.lua"] "reap.lua";
+    CLAIM = ["prelude.lua", "departures.lua"] "claim.lua";
+    RELEASE = ["prelude.lua", "departures.lua"] "release.lua";
+    JOIN = ["prelude.lua", "departures.lua"] "join.lua";
+    LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";
+    STATUS = ["prelude.lua"] "status.lua";
+    KICK = ["prelude.lua"] "kick.lua";
+    USERS = ["prelude.lua"] "users.lua";
+    ROOMS = ["prelude.lua"] "rooms.lua";
+}
+
+fn assemble(parts: &[&str], script: &str) -> Script {
+    let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
+    Script::new(&[&[shebang], parts, &[body]].concat().join("\n"))
+}

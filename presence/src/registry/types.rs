@@ -1,0 +1,223 @@
+//! What registry calls take and give: errors, leases, rows of listings.
+//!
+//! Values only, shared by both arms and by everybody who calls them; re-exported by [`crate::registry`].
+
+use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+
+/// Why a registry call did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The caller's lease is not live. Whatever its sessions own is gone or will be.
+    #[error("the lease is not live")]
+    Fenced,
+    /// The store refused or could not be reached; nothing was done. The text is for logs only.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The command went out and no answer came back; it may have been done. The text is for logs only.
+    #[error("the outcome is not known: {0}")]
+    Unknown(String),
+}
+
+/// Why a nickname was not given out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody owns it.
+    #[error("the nickname is owned")]
+    InUse,
+    /// Somebody owns a nickname that looks like it.
+    #[error("the nickname looks like one that is owned")]
+    Confusable,
+    /// The call itself failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// What a gateway tells the cluster about itself when it takes a lease.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GatewayInfo {
+    /// The configured node id.
+    pub node: String,
+    /// The program's version.
+    pub version: String,
+    /// Where clients reach it over WebSocket.
+    pub ws: String,
+    /// Where clients reach it over TCP.
+    pub tcp: String,
+}
+
+/// The state of a lease. Only `Live` and `Draining` leases may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseState {
+    /// Serving.
+    Live,
+    /// Asked to end; still serving what it has.
+    Draining,
+    /// Ended cleanly.
+    Drained,
+    /// Declared dead. For good: the process must start a new incarnation.
+    Fenced,
+}
+
+impl LeaseState {
+    /// The word that stores keep.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Fenced => "fenced",
+        }
+    }
+
+    /// Whether a lease in this state may write, and what it owns is owned.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Live | Self::Draining)
+    }
+}
+
+/// One row of the lease table, as an observer samples it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose lease.
+    pub incarnation: Incarnation,
+    /// The configured node id of that gateway.
+    pub node: String,
+    /// Its beat counter.
+    pub counter: u64,
+    /// Its state.
+    pub state: LeaseState,
+    /// Whether it still owns nicks or memberships that somebody must clean up once it is fenced.
+    pub owns: bool,
+}
+
+/// The answer to a beat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// Our counter after this beat. It comes back on our own channel as the echo.
+    pub counter: u64,
+    /// The whole lease table, our own row included.
+    pub leases: Vec<Lease>,
+    /// Commands that waited for us.
+    pub mailbox: Vec<Command>,
+}
+
+/// A command for a gateway that travels by its mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// End this session.
+    Kick(SessionId),
+}
+
+/// A room as the joiner finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The room as it was shown first: everybody's name for it.
+    pub room: RoomName,
+    /// The room's epoch; with `seq` the joiner's position.
+    pub epoch: String,
+    /// The newest message when the member record was written: the member gets everything after it.
+    pub seq: u64,
+    /// Members, the joiner included.
+    pub member_count: u64,
+}
+
+/// How a member comes into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry<'a> {
+    /// As a new member.
+    New,
+    /// As the same session under another nickname: this record is replaced and others see a rename.
+    Renamed(&'a Nick, &'a Owner),
+}
+
+/// What a round of clean-up did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reaped {
+    /// Nicknames freed.
+    pub nicks: u64,
+    /// Memberships ended.
+    pub members: u64,
+    /// Whether anything of that incarnation is left for the next round.
+    pub more: bool,
+}
+
+/// A user as the API shows them.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct User {
+    /// The nickname as it is shown.
+    pub nick: String,
+    /// Whether a live session owns the nickname.
+    pub online: bool,
+    /// What the user says about themselves; plain `online` for somebody who is offline.
+    #[serde(flatten)]
+    pub status: Status,
+    /// Since when, in Unix milliseconds; absent while offline.
+    pub online_since: Option<u64>,
+    /// Last sign of activity, in Unix milliseconds.
+    pub last_active: u64,
+    /// The rooms the user is in, as they are shown.
+    pub rooms: Vec<String>,
+}
+
+/// A room as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Room {
+    /// The room as it is shown, with its `#`.
+    pub room: String,
+    /// How many members it has.
+    pub member_count: u64,
+    /// The number of its newest message, 0 before the first.
+    pub seq: u64,
+}
+
+/// A gateway as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Gateway {
+    /// The configured node id.
+    pub node: String,
+    /// Its present incarnation.
+    pub incarnation: String,
+    /// The program's version.
+    pub version: String,
+    /// The state of its lease.
+    pub state: LeaseState,
+    /// Its beat counter.
+    pub beat: u64,
+    /// Nicknames online on it.
+    pub users: u64,
+}
+
+/// Totals over the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, utoipa::ToSchema)]
+pub struct Stats {
+    /// Nicknames online.
+    pub users_online: u64,
+    /// Rooms with members.
+    pub rooms: u64,
+    /// Gateways whose lease is live or draining.
+    pub gateways: u64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Page<T> {
+    /// The rows, in the order of their keys.
+    pub items: Vec<T>,
+    /// Give it back to get the next page; `None` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Something that happened, from the bounded event log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its position in the log.
+    pub id: String,
+    /// online, offline, join, leave or rename.
+    pub kind: String,
+    /// The JSON object that was logged.
+    pub data: String,
+}
