@@ -221,3 +221,12 @@ pub struct Event {
     /// The JSON object that was logged.
     pub data: String,
 }
+
+/// The ends of the bounded event log, as positions for [`Registry::events`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLogEnds {
+    /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed.
+    pub complete_from: String,
+    /// The newest event.
+    pub newest: String,
+}

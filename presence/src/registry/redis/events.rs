@@ -3,14 +3,16 @@
 //! Used by the event API only. A call takes an idle connection or makes one, and puts it back when the answer came; a
 //! failed or abandoned call just drops it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
-use crate::registry::{Event, RegistryError};
+use crate::registry::{Event, EventLogEnds, RegistryError};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);
@@ -50,6 +52,27 @@ impl EventReader {
             idle.push(connection);
         }
         Ok(answer)
+    }
+
+    /// The ends of the log, at once.
+    pub(super) async fn ends(&self) -> Result<EventLogEnds, RegistryError> {
+        let mut connection = self.redis.query().await?;
+        let mut info = redis::cmd("XINFO");
+        info.arg("STREAM").arg(self.redis.keys().events());
+        let info: HashMap<String, Value> = match info.query_async(&mut connection).await {
+            Ok(info) => info,
+            // There is no log before the first event, and none after a flush.
+            Err(error) if error.detail() == Some("no such key") => HashMap::new(),
+            Err(error) => return Err(classify(&error)),
+        };
+        let newest = position(info.get("last-generated-id")).unwrap_or(START);
+        let whole = info.get("entries-added").is_some_and(|added| info.get("length") == Some(added));
+        let complete_from = match info.get("first-entry") {
+            _ if whole => START,
+            Some(Value::Array(entry)) => position(entry.first()).unwrap_or(newest),
+            _ => newest,
+        };
+        Ok(EventLogEnds { complete_from: complete_from.to_owned(), newest: newest.to_owned() })
     }
 
     async fn read_over(
@@ -104,6 +127,14 @@ impl EventReader {
         let config = connection_config().set_response_timeout(Some(WAIT + RESPONSE_TIMEOUT));
         let connecting = self.redis.client().get_multiplexed_async_connection_with_config(&config);
         connecting.await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+    }
+}
+
+/// A position as the server writes it.
+fn position(value: Option<&Value>) -> Option<&str> {
+    match value {
+        Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| is_position(id)),
+        _ => None,
     }
 }
 
