@@ -1,0 +1,289 @@
+//! The composition root of a gateway: puts the parts together, starts their tasks, ends them in order.
+//!
+//! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
+//!
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, admission, the admin door. All
+//! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use presence::admin::{self, Readiness};
+use presence::beat::{self, Sample, Tenure};
+use presence::codes::CloseCode;
+use presence::memory::Store;
+use presence::model::Incarnation;
+use presence::reaper::{self, Deed};
+use presence::redis::Redis;
+use presence::registry::{Command, GatewayInfo, LeaseState, MemoryRegistry, RedisRegistry, Registry};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sink};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::listen::{Admission, House, Limits, Listeners};
+use crate::metrics::{AtScrape, Metrics, Port};
+use crate::session::{Driver, Services};
+
+pub use presence::program::Drained;
+
+/// From one round of presence events to the next.
+const PRESENCE_ROUND: Duration = Duration::from_millis(200);
+/// How often readiness is looked at.
+const READINESS_ROUND: Duration = Duration::from_millis(100);
+/// How long the store may take to note that the lease ended cleanly.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// HTTP, with `/ws`.
+    pub ws: SocketAddr,
+    /// Text lines.
+    pub tcp: SocketAddr,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub admin: SocketAddr,
+}
+
+/// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Addresses,
+    services: Arc<Services>,
+    admission: Arc<Admission>,
+    connections: TaskTracker,
+    stop_connections: CancellationToken,
+    background: DropGuard,
+}
+
+impl Gateway {
+    /// Starts a gateway: its listeners are bound when this returns, but it lets nobody in before it is ready. A Redis that
+    /// cannot be reached is waited for, not an error.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or the Redis URL cannot be used.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        match &config.redis {
+            Some(url) => {
+                let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
+                let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
+                Self::assemble(&config, registry, |sink| Backplane::Redis(RedisBackplane::start(redis, sink))).await
+            }
+            None => Self::start_on(&config, &Store::default()).await,
+        }
+    }
+
+    /// Starts a gateway on a memory store; several of them on one store are a cluster in one process.
+    ///
+    /// # Errors
+    /// An address cannot be bound.
+    pub async fn start_on(config: &Config, store: &Store) -> anyhow::Result<Self> {
+        let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
+        Self::assemble(config, registry, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
+    }
+
+    async fn assemble(
+        config: &Config,
+        registry: Registry,
+        backplane: impl FnOnce(Sink) -> Backplane,
+    ) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(config.ws, config.tcp)?;
+        let admin =
+            TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
+        let addresses = Addresses {
+            ws: listeners.local_addr(Port::Ws)?,
+            tcp: listeners.local_addr(Port::Tcp)?,
+            admin: admin.local_addr()?,
+        };
+
+        let metrics = Arc::new(Metrics::new());
+        let hub = Arc::new(Hub::new(metrics.delivered.clone()));
+        let tenure = Arc::new(Tenure::default());
+        let services = Arc::new(Services {
+            node: config.node.as_str().into(),
+            registry,
+            backplane: backplane(sink(&hub, &tenure, &metrics)),
+            hub,
+            tenure,
+            metrics,
+        });
+        services.metrics.at_scrape(at_scrape(&services));
+
+        let (samples, samples_seen) = watch::channel(None);
+        let background = CancellationToken::new();
+        let (admission, connections) = (Arc::new(Admission::default()), TaskTracker::new());
+        let stop_connections = CancellationToken::new();
+        let info = info(config, &addresses);
+        spawn(&background, hold_lease(Arc::clone(&services), info, samples));
+        spawn(&background, reap(Arc::clone(&services), samples_seen));
+        spawn(&background, show_presence(Arc::clone(&services)));
+        spawn(&background, open_doors(Arc::clone(&services), Arc::clone(&admission)));
+        spawn(&background, serve_admin(admin, &services, &admission, &background));
+
+        let for_sessions = Arc::clone(&services);
+        let house = House::new(
+            move |format| Driver::new(&for_sessions, format),
+            Arc::clone(&admission),
+            Limits::default(),
+            Arc::clone(&services.metrics),
+            stop_connections.clone(),
+            connections.clone(),
+        );
+        listeners.serve(&house);
+        let background = background.drop_guard();
+        Ok(Self { addresses, services, admission, connections, stop_connections, background })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Ends in order: lets nobody in, closes every connection with 1012, gives back what their sessions own, and notes
+    /// that the lease ended cleanly; all within `grace`. Dropping the future ends at once.
+    pub async fn drain(self, grace: Duration) -> Drained {
+        self.admission.go_away();
+        self.set_lease(LeaseState::Draining).await;
+        self.stop_connections.cancel();
+        self.connections.close();
+        let whole = tokio::time::timeout(grace, self.connections.wait()).await.is_ok();
+        self.set_lease(LeaseState::Drained).await;
+        drop(self.background);
+        if whole { Drained::Whole } else { Drained::GraceRanOut }
+    }
+
+    /// Best effort: without it the detectors find out by themselves.
+    async fn set_lease(&self, state: LeaseState) {
+        let Some(incarnation) = self.services.tenure.incarnation() else { return };
+        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, state)).await;
+        match told {
+            Ok(Ok(())) => tracing::info!(?state, "lease state told"),
+            Ok(Err(error)) => tracing::info!(?state, %error, "lease state not told"),
+            Err(_) => tracing::info!(?state, "lease state not told in time"),
+        }
+    }
+}
+
+/// Runs a task until the gateway ends.
+fn spawn(background: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let ended = background.clone().cancelled_owned();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = ended => {}
+            () = task => {}
+        }
+    });
+}
+
+/// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
+fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
+    let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
+    Arc::new(move |delivery| {
+        match &delivery {
+            Delivery::Echo { counter, incarnation } => return tenure.echoed(incarnation, *counter),
+            Delivery::Resumed => reconnects.inc(),
+            _ => {}
+        }
+        hub.deliver(delivery);
+    })
+}
+
+fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
+    GatewayInfo {
+        node: config.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ws: addresses.ws.to_string(),
+        tcp: addresses.tcp.to_string(),
+    }
+}
+
+/// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
+/// sessions of a lost one closed.
+async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
+    let Services { registry, backplane, hub, tenure, .. } = &*services;
+    loop {
+        let incarnation = Incarnation::random();
+        backplane.listen_as(&incarnation).await;
+        beat::open(registry, tenure, &incarnation, &info).await;
+        beat::keep(registry, tenure, &incarnation, |sample, beat| {
+            samples.send_replace(Some(sample));
+            for Command::Kick(session) in beat.mailbox {
+                hub.close(&session, CloseCode::Kicked);
+            }
+        })
+        .await;
+        hub.close_incarnation(&incarnation, CloseCode::Restart);
+    }
+}
+
+async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
+    let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
+    let count = move |deed| {
+        if deed == Deed::Fenced {
+            counted.metrics.fences.inc();
+        }
+    };
+    reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
+}
+
+async fn show_presence(services: Arc<Services>) {
+    let mut round = tokio::time::interval(PRESENCE_ROUND);
+    loop {
+        round.tick().await;
+        services.hub.show_presence();
+    }
+}
+
+/// Newcomers are let in exactly while the gateway is ready.
+async fn open_doors(services: Arc<Services>, admission: Arc<Admission>) {
+    let mut round = tokio::time::interval(READINESS_ROUND);
+    loop {
+        round.tick().await;
+        admission.set_ready(services.tenure.ready(Instant::now()).is_ok());
+    }
+}
+
+fn serve_admin(
+    listener: TcpListener,
+    services: &Arc<Services>,
+    admission: &Arc<Admission>,
+    background: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let registry = services.metrics.registry.clone();
+    let (services, admission) = (Arc::clone(services), Arc::clone(admission));
+    let ready = move || {
+        let mut reasons = Vec::new();
+        if admission.is_leaving() {
+            reasons.push("draining".to_owned());
+        }
+        if let Err(reason) = services.tenure.ready(Instant::now()) {
+            reasons.push(reason.to_string());
+        }
+        Readiness { reasons }
+    };
+    let cancel = background.clone();
+    async move {
+        if let Err(error) = admin::serve(listener, registry, Arc::new(ready), cancel).await {
+            tracing::error!(%error, "the admin door broke");
+        }
+    }
+}
+
+fn at_scrape(services: &Arc<Services>) -> AtScrape {
+    let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
+    let beats = Arc::clone(services);
+    AtScrape {
+        sessions: Box::new(move || sessions.hub.census().sessions),
+        rooms: Box::new(move || rooms.hub.census().rooms),
+        beat_age: Box::new(move || {
+            let now = Instant::now();
+            beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()
+        }),
+    }
+}

@@ -1,0 +1,227 @@
+//! The rules for names, as tables and as properties over every character there is.
+#![allow(clippy::unwrap_used)]
+
+use percent_encoding::percent_decode_str;
+use proptest::prelude::*;
+
+use super::*;
+
+fn nick(text: &str) -> Nick {
+    Nick::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+fn room(text: &str) -> RoomName {
+    RoomName::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+/// A key as the text that it encodes.
+fn decoded(key: &str) -> String {
+    percent_decode_str(key).decode_utf8().unwrap().into_owned()
+}
+
+#[test]
+fn names_of_any_script_are_shown_as_typed_and_unique_by_their_case_mapped_form() {
+    for (typed, key) in [
+        ("ann", "ann"),
+        ("ANN", "ann"),
+        ("a-b_c", "a-b_c"),
+        ("<[a]>|^`'()=;", "<[a]>|^`'()=;"),
+        ("007", "007"),
+        ("安静", "安静"),
+        ("ひらカタ", "ひらカタ"),
+        ("한국", "한국"),
+        ("علي", "علي"),
+        ("علي1", "علي1"),
+        ("שלום", "שלום"),
+        ("अनु", "अनु"),
+        ("Жук", "жук"),
+        ("Ωμέγα", "ωμέγα"),
+        ("ΝΊΚΟΣ", "νίκοσ"),
+        ("νίκος", "νίκοσ"),
+        ("straẞe", "straße"),
+        ("strasse", "strasse"),
+        ("I", "i"),
+        ("ı", "ı"),
+        ("İ", "i\u{307}"),
+        ("É", "é"),
+        ("E\u{301}", "é"),
+        ("Ａｎｎ", "ann"),
+        ("ｶﾅ", "カナ"),
+        ("ﾊ\u{FF9F}", "パ"),
+        ("Ꭰꮿ", "ᎠᏯ"),
+        ("ꭰᏯ", "ᎠᏯ"),
+        ("l·l", "l·l"),
+        ("カ・ナ", "カ・ナ"),
+        ("\u{301}", "\u{301}"),
+    ] {
+        let nick = nick(typed);
+        assert_eq!((nick.as_str(), decoded(nick.key().as_str()).as_str()), (typed, key));
+        let room = room(&format!("#{typed}"));
+        assert_eq!((&room.as_str()[1..], decoded(room.key().as_str()).as_str()), (typed, key));
+    }
+}
+
+#[test]
+fn what_nobody_sees_or_somebody_needs_as_a_sign_is_forbidden() {
+    for text in [
+        "a b",
+        " ann",
+        "ann ",
+        "a\tb",
+        "a\nb",
+        "a\r\nb",
+        "a\0b",
+        "a\u{1b}b",
+        "a\u{7f}b",
+        "a\u{85}b",
+        "a\u{a0}b",          // no-break space
+        "a\u{2028}b",        // line separator
+        "a\u{3000}b",        // ideographic space
+        "a\u{ad}b",          // soft hyphen
+        "a\u{34f}b",         // combining grapheme joiner
+        "a\u{61c}b",         // Arabic letter mark
+        "\u{115f}",          // Hangul choseong filler
+        "\u{1160}",          // Hangul jungseong filler
+        "\u{3164}",          // Hangul filler
+        "\u{ffa0}",          // halfwidth Hangul filler
+        "a\u{180e}b",        // Mongolian vowel separator
+        "a\u{200b}b",        // zero width space
+        "a\u{200c}b",        // zero width non-joiner
+        "a\u{200d}b",        // zero width joiner
+        "क\u{94d}\u{200c}ष", // the same where PRECIS would allow them
+        "क\u{94d}\u{200d}ष",
+        "a\u{200e}b",  // left-to-right mark
+        "a\u{202e}b",  // right-to-left override
+        "a\u{2060}b",  // word joiner
+        "a\u{2066}b",  // left-to-right isolate
+        "a\u{fe0f}b",  // variation selector 16
+        "a\u{e0100}b", // variation selector 17
+        "a\u{feff}b",  // byte order mark
+        "a\u{e0061}b", // tag
+        "a\u{fffd}b",  // replacement character
+        "a\u{e000}b",  // private use
+        "a\u{fffe}b",  // noncharacter
+        "a\u{378}b",   // unassigned
+        "😀",
+        "👩\u{200d}🚀",
+        "♥",
+        "ﬁ",
+        "Ⅷ",
+        "²",
+        "1علي", // breaks the bidi rule
+        "annעלי",
+        "a·b", // middle dot outside Catalan
+        "＃a", // wide forms of reserved signs
+        "a：b",
+        "a＊",
+    ] {
+        assert_eq!(Nick::parse(text), Err(NameError::Forbidden), "{text:?}");
+        assert_eq!(RoomName::parse(&format!("#{text}")), Err(NameError::Forbidden), "#{text:?}");
+    }
+    for reserved in "#&:@+%~!,*?.$\"/\\{}".chars() {
+        for text in [format!("{reserved}"), format!("{reserved}a"), format!("a{reserved}"), format!("a{reserved}b")] {
+            assert_eq!(Nick::parse(&text), Err(NameError::Forbidden), "{text}");
+            assert_eq!(RoomName::parse(&format!("#{text}")), Err(NameError::Forbidden), "#{text}");
+        }
+    }
+}
+
+#[test]
+fn a_name_has_its_length_in_graphemes_and_in_bytes() {
+    let wide = "क\u{947}"; // 6 bytes, one grapheme
+    for (text, outcome) in [
+        (String::new(), Err(NameError::Empty)),
+        ("a".repeat(32), Ok(())),
+        ("a".repeat(33), Err(NameError::TooLong)),
+        ("é".repeat(32), Ok(())),
+        (format!("{}a", "é".repeat(32)), Err(NameError::TooLong)),
+        (format!("{}abcd", wide.repeat(10)), Ok(())),
+        (format!("{}abcde", wide.repeat(10)), Err(NameError::TooLong)),
+        (format!("x{}a", "\u{301}".repeat(31)), Ok(())),
+        (format!("x{}ab", "\u{301}".repeat(31)), Err(NameError::TooLong)),
+    ] {
+        assert_eq!(Nick::parse(&text).map(drop), outcome, "{} bytes {text}", text.len());
+    }
+    for (text, outcome) in [
+        (String::new(), Err(NameError::Empty)),
+        ("#".into(), Err(NameError::Empty)),
+        ("##".into(), Err(NameError::Forbidden)),
+        ("##a".into(), Err(NameError::Forbidden)),
+        ("lobby".into(), Err(NameError::NoHash)),
+        (" #lobby".into(), Err(NameError::NoHash)),
+        (format!("#{}", "a".repeat(63)), Ok(())),
+        (format!("#{}", "a".repeat(64)), Err(NameError::TooLong)),
+        (format!("#{}a", "é".repeat(62)), Ok(())),
+        (format!("#{}", "é".repeat(63)), Ok(())),
+        (format!("#{}a", wide.repeat(21)), Ok(())),
+        (format!("#{}ab", wide.repeat(21)), Err(NameError::TooLong)),
+    ] {
+        assert_eq!(RoomName::parse(&text).map(drop), outcome, "{} bytes {text}", text.len());
+    }
+}
+
+#[test]
+fn names_that_look_alike_share_a_skeleton() {
+    for (one, other) in [("\u{430}nn", "ann"), ("Аnn", "ann"), ("ı", "i"), ("раураl", "paypal"), ("о", "ο")] {
+        let (one, other) = (nick(one), nick(other));
+        assert_ne!(one.key(), other.key());
+        assert_eq!(one.skeleton(), other.skeleton(), "{one} {other}");
+    }
+    assert_ne!(nick("ann").skeleton(), nick("anne").skeleton());
+    assert!(nick("ann").is_ascii() && !nick("\u{430}nn").is_ascii());
+}
+
+fn is_plain(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_%-".contains(&byte))
+}
+
+/// What must hold of any text: it is refused, or its keys are plain and stand for themselves.
+fn check(text: &str) {
+    let Ok(nick) = Nick::parse(text) else { return };
+    let key = nick.key().as_str();
+    assert!(is_plain(key) && is_plain(nick.skeleton()), "{text:?} has the key {key}");
+    // Mapping may lengthen a name that is as long as it may be.
+    if let Err(error) = Nick::parse(&decoded(key)).map(|again| assert_eq!(again.key(), nick.key(), "{text:?}")) {
+        assert_eq!(error, NameError::TooLong, "{text:?} has the key {key}");
+    }
+    let room = room(&format!("#{text}"));
+    assert_eq!(room.key().as_str(), key, "one mapping for both");
+    let seen: usize = text.chars().map(|c| unicode_security::skeleton(c.encode_utf8(&mut [0; 4])).count().min(1)).sum();
+    assert_eq!(seen, text.chars().count(), "{text:?} holds a default-ignorable character");
+}
+
+#[test]
+fn every_character_is_refused_or_makes_a_sound_name() {
+    // The other planes hold ideographs, private use or nothing.
+    let all = ('\0'..='\u{1FFFF}').chain('\u{E0000}'..='\u{E0FFF}');
+    let mut caseless = Vec::new();
+    for c in all {
+        check(&c.to_string());
+        // After a virama, where PRECIS allows joiners.
+        check(&format!("क\u{94D}{c}ष"));
+        if !c.to_uppercase().eq([c])
+            && let (Ok(typed), Ok(shouted)) = (Nick::parse(&c.to_string()), Nick::parse(&c.to_uppercase().to_string()))
+            && typed.key() != shouted.key()
+        {
+            caseless.push(c);
+        }
+    }
+    // Upper case is ambiguous here: ß and its kin become several letters, ı becomes I, the iota below a capital one.
+    assert!(caseless.contains(&'ß') && caseless.contains(&'ı'));
+    caseless.retain(|c| c.to_uppercase().count() == 1);
+    assert_eq!(caseless, ['ı', '\u{345}']);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_refused_or_makes_a_sound_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_-]{1,12}") {
+        check(&text);
+        check(&name);
+    }
+
+    #[test]
+    fn ascii_names_conflict_by_case_only(one in "[A-Za-z0-9_-]{1,6}", other in "[A-Za-z0-9_-]{1,6}") {
+        prop_assert_eq!(nick(&one).key() == nick(&other).key(), one.eq_ignore_ascii_case(&other));
+        prop_assert!(nick(&one).key() == nick(&one.to_uppercase()).key());
+    }
+}
