@@ -118,6 +118,7 @@ impl RedisBackplane {
             .key(keys.nick(draft.from.key()))
             .key(keys.nick(to))
             .arg(keys.base())
+            .arg(to.as_str())
             .arg(BUCKET_KEYS)
             .arg(INBOX_MESSAGES)
             .arg(INBOX_SECONDS)
