@@ -8,93 +8,143 @@
 //! room channel: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`;
 //! gateway channel: `E <counter>`, `K <session>`, `D <session> <seq> <time> <len>\n<payload>`.
 
-use std::sync::Arc;
+mod channels;
+mod events;
+mod leases;
+mod log;
+mod nicks;
+mod rooms;
 
-use crate::model::{NickKey, Owner, RoomKey, RoomName};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Receives what is published on a channel. Called under the store's lock: must not call back into it, nor block.
-pub type Listener = Arc<dyn Fn(&[u8]) + Send + Sync>;
+use crate::keys::Keys;
+use crate::model::{NickKey, RoomKey, RoomName, SessionId};
 
-/// Ends a subscription when it is dropped.
-#[derive(Debug)]
-pub struct Subscription {}
+use self::channels::Channels;
+pub use self::channels::{Listener, Subscription};
+use self::events::EventLog;
+use self::leases::Leases;
+pub use self::log::{Append, AppendError, Appended, LogEntry};
+use self::log::{Inboxes, SeenKeys};
+use self::nicks::Nicks;
+use self::rooms::Rooms;
 
-/// A message to append. `payload` is opaque to the store.
-#[derive(Debug, Clone, Copy)]
-pub struct Append<'a> {
-    /// Who says it: the key under which the sender is a member (or owns the nick).
-    pub from: &'a NickKey,
-    /// The sender's claim.
-    pub owner: &'a Owner,
-    /// Idempotency key, unique per target and session.
-    pub key: &'a str,
-    /// The message's id, remembered with the key.
-    pub msg_id: &'a str,
-    /// What is stored and published.
-    pub payload: &'a str,
-}
-
-/// What an append gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Appended {
-    /// The id of the first attempt.
-    pub msg_id: String,
-    /// Position.
-    pub seq: u64,
-    /// Unix milliseconds.
-    pub time: u64,
-    /// The key had been seen.
-    pub duplicate: bool,
-}
-
-/// Why nothing was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendError {
-    /// The sender's lease is not live.
-    Fenced,
-    /// No member record, or not this owner's.
-    NotInRoom,
-    /// The nick was never seen.
-    NoSuchUser,
-    /// The nick is known; no live session owns it.
-    Offline,
-    /// A bounded structure is full.
-    Overloaded,
-}
-
-/// One entry of a room's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    /// Position.
-    pub seq: u64,
-    /// Unix milliseconds.
-    pub time: u64,
-    /// As it was appended.
-    pub payload: String,
-}
+/// Freed nicks, ended sessions and empty rooms are remembered this long, in milliseconds.
+const RETENTION: u64 = 72 * 3600 * 1000;
 
 /// The state of a cluster, in memory. Cheap to clone: clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Store {}
+#[derive(Debug, Clone)]
+pub struct Store {
+    state: Arc<Mutex<State>>,
+    channels: Channels,
+}
 
-#[allow(clippy::todo, missing_docs)]
+impl Default for Store {
+    fn default() -> Self {
+        let channels = Channels::default();
+        Self { state: Arc::new(Mutex::new(State::new(channels.clone()))), channels }
+    }
+}
+
 impl Store {
-    /// Hears a channel (a name made by [`crate::keys::Keys`] with prefix `parley`) until the subscription is dropped.
-    #[must_use]
-    pub fn listen(&self, _channel: &str, _listener: Listener) -> Subscription {
-        todo!()
+    /// Hears a channel (a name made by [`Keys`] with prefix `parley`) until the subscription is dropped.
+    pub fn listen(&self, channel: &str, listener: Listener) -> Subscription {
+        self.channels.listen(channel, listener)
     }
-    /// PUBLISH into a room.
-    pub fn append(&self, _room: &RoomName, _message: Append<'_>) -> Result<Appended, AppendError> {
-        todo!()
+
+    /// PUBLISH into a room: the message gets its number, is kept in the room's log and goes to everybody who listens.
+    ///
+    /// # Errors
+    /// `Fenced`, `NotInRoom` or `Overloaded`; nothing was done then.
+    pub fn append(&self, room: &RoomName, message: Append<'_>) -> Result<Appended, AppendError> {
+        self.lock().append(room.key(), message)
     }
-    /// DIRECT to a nick.
-    pub fn append_direct(&self, _to: &NickKey, _message: Append<'_>) -> Result<Appended, AppendError> {
-        todo!()
+
+    /// DIRECT to a nick: the message goes into the inbox of the session that owns it, and to that session's gateway.
+    ///
+    /// # Errors
+    /// `Fenced`, `NotInRoom` when the sender does not own its nick, `NoSuchUser`, `Offline` or `Overloaded`.
+    pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
+        self.lock().append_direct(to, message)
     }
+
     /// The log entries with `from <= seq <= to`, oldest first, at most `limit`; from the newest end when `newest` is set.
     #[must_use]
-    pub fn log(&self, _room: &RoomKey, _from: u64, _to: u64, _limit: usize, _newest: bool) -> Vec<LogEntry> {
-        todo!()
+    pub fn log(&self, room: &RoomKey, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+        self.lock().log(room, from, to, limit, newest)
     }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Listeners are the only foreign code that runs while it is held, after every change they are told of.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything that the Redis keys of a partition hold. Each part has its file, with the changes that begin there.
+#[derive(Debug)]
+pub(crate) struct State {
+    leases: Leases,
+    nicks: Nicks,
+    rooms: Rooms,
+    inboxes: Inboxes,
+    seen: SeenKeys,
+    events: EventLog,
+    leftovers: VecDeque<(u64, Leftover)>,
+    channels: Channels,
+    keys: Keys,
+}
+
+/// What is remembered for a while after it ended.
+#[derive(Debug)]
+enum Leftover {
+    Nick(NickKey),
+    Session(SessionId),
+    Room(RoomKey),
+}
+
+impl State {
+    fn new(channels: Channels) -> Self {
+        Self {
+            leases: Leases::default(),
+            nicks: Nicks::default(),
+            rooms: Rooms::default(),
+            inboxes: Inboxes::default(),
+            seen: SeenKeys::default(),
+            events: EventLog::default(),
+            leftovers: VecDeque::new(),
+            channels,
+            keys: Keys::new("parley"),
+        }
+    }
+
+    pub(crate) fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Notes that something ended, to be forgotten later if it has not begun again.
+    fn retire(&mut self, leftover: Leftover) {
+        self.leftovers.push_back((now(), leftover));
+    }
+
+    /// Forgets what ended long enough ago. Called by the beat: no timer of its own, and a few entries at a time.
+    fn forget(&mut self, now: u64) {
+        while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION) {
+            match self.leftovers.pop_front() {
+                Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
+                Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
+                Some((_, Leftover::Session(session))) if !self.nicks.has_nick(&session) => {
+                    self.inboxes.forget(&session)
+                }
+                Some((_, Leftover::Session(_))) => {}
+                None => {}
+            }
+        }
+    }
+}
+
+/// Unix milliseconds: for display and retention, never for ownership.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

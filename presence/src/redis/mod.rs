@@ -4,6 +4,7 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
@@ -32,6 +33,10 @@ const PIPELINE: usize = 1024;
 /// A deployment's Redis: where it is, and our connections to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     client: Client,
     lanes: [ConnectionManager; LANES],
     pool: Pool,
@@ -40,7 +45,7 @@ pub struct Redis {
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Redis").field("keys", self.keys()).finish_non_exhaustive()
     }
 }
 
@@ -64,14 +69,15 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        Ok(Self { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) })
+        let shared = Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The connection for scripts about `name` (a session, a room): always the same one, so their order holds.
     #[must_use]
     pub fn lane(&self, name: &str) -> ConnectionManager {
         let hash = name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        self.lanes[hash % LANES].clone()
+        self.shared.lanes[hash % LANES].clone()
     }
 
     /// A connection of the query pool.
@@ -79,19 +85,19 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        self.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+        self.shared.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
     }
 
     /// For connections that live apart: subscriptions and blocking reads.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.shared.client
     }
 
     /// The names of keys and channels.
     #[must_use]
     pub fn keys(&self) -> &Keys {
-        &self.keys
+        &self.shared.keys
     }
 }
 

@@ -1,72 +1,180 @@
-//! stub
-#![allow(clippy::todo, missing_docs, clippy::unused_async, clippy::too_many_arguments)]
-use super::*;
-/// stub
+//! The registry of one process: the calls of the contract, on the shared [`Store`].
+//!
+//! No call waits, but for the event log; they are `async` because the other arm's are.
+
+use std::time::Duration;
+
+use super::{
+    Beat, ClaimError, Entry, Event, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped, RegistryError, Room,
+    Stats, User,
+};
+use crate::memory::Store;
+use crate::model::{
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status,
+};
+
+/// How long a read of the event log waits for something to happen.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// The registry in memory. Cheap to clone: clones share the store.
 #[derive(Debug, Clone)]
-pub struct MemoryRegistry {}
-type R<T> = Result<T, RegistryError>;
+pub struct MemoryRegistry {
+    store: Store,
+}
+
 impl MemoryRegistry {
-    pub async fn open_lease(&self, _i: &Incarnation, _info: &GatewayInfo) -> R<()> {
-        todo!()
+    /// The registry of whoever shares this store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
     }
-    pub async fn beat(&self, _i: &Incarnation, _a: &[NickKey]) -> R<Beat> {
-        todo!()
+
+    pub(super) async fn events(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
+        let deadline = tokio::time::Instant::now() + WAIT;
+        let (changed, end) = {
+            let state = self.store.lock();
+            (state.events().changed(), state.events().end())
+        };
+        let mut position = after.map_or_else(|| end.clone(), str::to_owned);
+        loop {
+            let mut notified = std::pin::pin!(changed.notified());
+            notified.as_mut().enable();
+            // What is no position means "from now on".
+            let events = self.store.lock().events().after(&position, limit);
+            match events {
+                None => position.clone_from(&end),
+                Some(events) if events.is_empty() => {
+                    if tokio::time::timeout_at(deadline, notified).await.is_err() {
+                        return Ok((events, Some(position)));
+                    }
+                }
+                Some(events) => {
+                    let position = events.last().map(|event| event.id.clone());
+                    return Ok((events, position));
+                }
+            }
+        }
     }
-    pub async fn leases(&self) -> R<Vec<Lease>> {
-        todo!()
+}
+
+#[expect(clippy::unused_async, reason = "both arms have one shape")]
+impl MemoryRegistry {
+    pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        self.store.lock().open_lease(incarnation, info)
     }
-    pub async fn set_lease(&self, _i: &Incarnation, _s: LeaseState) -> R<()> {
-        todo!()
+
+    pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+        self.store.lock().beat(incarnation, active)
     }
-    pub async fn fence(&self, _i: &Incarnation, _c: u64) -> R<bool> {
-        todo!()
+
+    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+        Ok(self.store.lock().lease_table())
     }
-    pub async fn reap(&self, _i: &Incarnation, _l: usize) -> R<Reaped> {
-        todo!()
+
+    pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+        self.store.lock().set_lease(incarnation, state)
     }
-    pub async fn claim(&self, _i: &Incarnation, _s: &SessionId, _n: &Nick) -> Result<Fence, ClaimError> {
-        todo!()
+
+    pub(super) async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().fence(incarnation, counter))
     }
-    pub async fn release(&self, _n: &Nick, _o: &Owner, _r: Option<&Nick>) -> R<bool> {
-        todo!()
+
+    pub(super) async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<Reaped, RegistryError> {
+        Ok(self.store.lock().reap(incarnation, limit))
     }
-    pub async fn join(&self, _r: &RoomName, _n: &Nick, _o: &Owner, _s: &Status, _e: Entry<'_>) -> R<Joined> {
-        todo!()
+
+    pub(super) async fn claim(
+        &self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+    ) -> Result<Fence, ClaimError> {
+        self.store.lock().claim(incarnation, session, nick)
     }
-    pub async fn leave(&self, _r: &RoomName, _n: &Nick, _o: &Owner, _l: LeftReason) -> R<bool> {
-        todo!()
+
+    pub(super) async fn release(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        renamed_to: Option<&Nick>,
+    ) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().release(nick, owner, renamed_to))
     }
-    pub async fn set_status(&self, _n: &Nick, _o: &Owner, _s: &Status, _r: &[RoomKey]) -> R<bool> {
-        todo!()
+
+    pub(super) async fn join(
+        &self,
+        room: &RoomName,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        entry: Entry<'_>,
+    ) -> Result<Joined, RegistryError> {
+        self.store.lock().join(room, nick, owner, status, entry)
     }
-    pub async fn kick(&self, _n: &NickKey) -> R<bool> {
-        todo!()
+
+    pub(super) async fn leave(
+        &self,
+        room: &RoomName,
+        nick: &Nick,
+        owner: &Owner,
+        reason: LeftReason,
+    ) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().leave(room, nick, owner, reason))
     }
-    pub async fn user(&self, _n: &NickKey) -> R<Option<User>> {
-        todo!()
+
+    pub(super) async fn set_status(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        rooms: &[RoomKey],
+    ) -> Result<bool, RegistryError> {
+        self.store.lock().set_status(nick, owner, status, rooms)
     }
-    pub async fn lookup(&self, _n: &[NickKey]) -> R<Vec<Option<User>>> {
-        todo!()
+
+    pub(super) async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().kick(nick))
     }
-    pub async fn users(&self, _c: Option<&str>, _l: usize) -> R<Page<User>> {
-        todo!()
+
+    pub(super) async fn user(&self, nick: &NickKey) -> Result<Option<User>, RegistryError> {
+        Ok(self.store.lock().user(nick))
     }
-    pub async fn rooms(&self, _c: Option<&str>, _l: usize) -> R<Page<Room>> {
-        todo!()
+
+    pub(super) async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<User>>, RegistryError> {
+        let state = self.store.lock();
+        Ok(nicks.iter().map(|nick| state.user(nick)).collect())
     }
-    pub async fn room(&self, _r: &RoomKey) -> R<Option<Room>> {
-        todo!()
+
+    pub(super) async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<Page<User>, RegistryError> {
+        Ok(self.store.lock().users(cursor, limit))
     }
-    pub async fn members(&self, _r: &RoomKey, _c: Option<&str>, _l: usize) -> R<Page<MemberInfo>> {
-        todo!()
+
+    pub(super) async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<Page<Room>, RegistryError> {
+        Ok(self.store.lock().rooms(cursor, limit))
     }
-    pub async fn gateways(&self) -> R<Vec<Gateway>> {
-        todo!()
+
+    pub(super) async fn room(&self, room: &RoomKey) -> Result<Option<Room>, RegistryError> {
+        Ok(self.store.lock().room(room))
     }
-    pub async fn stats(&self) -> R<Stats> {
-        todo!()
+
+    pub(super) async fn members(
+        &self,
+        room: &RoomKey,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<MemberInfo>, RegistryError> {
+        Ok(self.store.lock().members(room, cursor, limit))
     }
-    pub async fn events(&self, _a: Option<&str>, _l: usize) -> R<(Vec<Event>, Option<String>)> {
-        todo!()
+
+    pub(super) async fn gateways(&self) -> Result<Vec<Gateway>, RegistryError> {
+        Ok(self.store.lock().gateways())
+    }
+
+    pub(super) async fn stats(&self) -> Result<Stats, RegistryError> {
+        Ok(self.store.lock().stats())
     }
 }

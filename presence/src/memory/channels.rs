@@ -1,0 +1,76 @@
+//! Channels of the in-memory store: names, and who hears them.
+//!
+//! Has a lock of its own, inside the store's: a subscription may be dropped anywhere, also by a listener while it is
+//! called.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Receives what is published on a channel. Called under the store's lock: must not call back into it, nor block.
+pub type Listener = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Ends a subscription when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the subscription"]
+pub struct Subscription {
+    channels: Channels,
+    channel: String,
+    number: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut table = self.channels.lock();
+        let Some(listeners) = table.listeners.get_mut(&self.channel) else { return };
+        let gone = listeners.iter().position(|(number, _)| *number == self.number).map(|at| listeners.remove(at));
+        if listeners.is_empty() {
+            table.listeners.remove(&self.channel);
+        }
+        // What the listener holds may itself be a subscription: it is dropped outside the lock.
+        drop(table);
+        drop(gone);
+    }
+}
+
+/// The table of channels. Cheap to clone: clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Channels(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    listeners: HashMap<String, Vec<(u64, Listener)>>,
+    next: u64,
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels").finish_non_exhaustive()
+    }
+}
+
+impl Channels {
+    pub(super) fn listen(&self, channel: &str, listener: Listener) -> Subscription {
+        let mut table = self.lock();
+        table.next += 1;
+        let number = table.next;
+        table.listeners.entry(channel.to_owned()).or_default().push((number, listener));
+        Subscription { channels: self.clone(), channel: channel.to_owned(), number }
+    }
+
+    /// Calls everybody who hears the channel, in the order of their subscriptions.
+    pub(super) fn publish(&self, channel: &str, text: &[u8]) {
+        let listeners: Vec<Listener> = match self.lock().listeners.get(channel) {
+            Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
+            None => return,
+        };
+        for listener in listeners {
+            listener(text);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing panics while it is held; listeners are called outside.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

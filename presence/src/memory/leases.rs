@@ -1,0 +1,181 @@
+//! Leases in memory: opening, beating, fencing, and the clean-up after those that ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{State, now};
+use crate::model::{Incarnation, LeftReason, NickKey, RoomKey};
+use crate::registry::{Beat, Command, Gateway, GatewayInfo, Lease, LeaseState, Reaped, RegistryError, Stats};
+
+/// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
+const ENDED_ROWS: u64 = 3600 * 1000;
+
+/// The lease table, and beside each lease what its gateway owns.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    rows: BTreeMap<Incarnation, Row>,
+    opened: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    info: GatewayInfo,
+    /// Grows with each lease that is opened: of two incarnations of a node, which is the newer one.
+    opened: u64,
+    counter: u64,
+    state: LeaseState,
+    ended: u64,
+    pub(super) nicks: BTreeSet<NickKey>,
+    pub(super) members: BTreeSet<(RoomKey, NickKey)>,
+    pub(super) mailbox: Vec<Command>,
+}
+
+impl Row {
+    fn lease(&self, incarnation: &Incarnation) -> Lease {
+        Lease {
+            incarnation: incarnation.clone(),
+            node: self.info.node.clone(),
+            counter: self.counter,
+            state: self.state,
+            owns: !self.nicks.is_empty() || !self.members.is_empty(),
+        }
+    }
+}
+
+impl Leases {
+    /// Whether a lease may write and own. One that is not in the table is as good as fenced.
+    pub(super) fn serves(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(|row| row.state.serves())
+    }
+
+    pub(super) fn row(&mut self, incarnation: &Incarnation) -> Option<&mut Row> {
+        self.rows.get_mut(incarnation)
+    }
+
+    fn serving(&mut self, incarnation: &Incarnation) -> Result<&mut Row, RegistryError> {
+        self.rows.get_mut(incarnation).filter(|row| row.state.serves()).ok_or(RegistryError::Fenced)
+    }
+}
+
+impl State {
+    pub(crate) fn open_lease(&mut self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        if let Some(row) = self.leases.rows.get(incarnation) {
+            return if row.state.serves() { Ok(()) } else { Err(RegistryError::Fenced) };
+        }
+        self.leases.opened += 1;
+        let row = Row {
+            info: info.clone(),
+            opened: self.leases.opened,
+            counter: 0,
+            state: LeaseState::Live,
+            ended: 0,
+            nicks: BTreeSet::new(),
+            members: BTreeSet::new(),
+            mailbox: Vec::new(),
+        };
+        self.leases.rows.insert(incarnation.clone(), row);
+        Ok(())
+    }
+
+    pub(crate) fn beat(&mut self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+        let row = self.leases.serving(incarnation)?;
+        row.counter += 1;
+        let counter = row.counter;
+        let mailbox = std::mem::take(&mut row.mailbox);
+        let now = now();
+        for nick in active {
+            self.nicks.stamp(nick, incarnation, now);
+        }
+        self.forget(now);
+        self.channels.publish(&self.keys.gateway_channel(incarnation), format!("E {counter}").as_bytes());
+        Ok(Beat { counter, leases: self.lease_table(), mailbox })
+    }
+
+    pub(crate) fn lease_table(&self) -> Vec<Lease> {
+        self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect()
+    }
+
+    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+        let row = self.leases.rows.get_mut(incarnation).ok_or(RegistryError::Fenced)?;
+        if row.state == state {
+            return Ok(());
+        }
+        if !row.state.serves() {
+            return Err(RegistryError::Fenced);
+        }
+        row.state = state;
+        if !state.serves() {
+            row.ended = now();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn fence(&mut self, incarnation: &Incarnation, counter: u64) -> bool {
+        match self.leases.serving(incarnation) {
+            Ok(row) if row.counter == counter => {
+                row.state = LeaseState::Fenced;
+                row.ended = now();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn reap(&mut self, incarnation: &Incarnation, limit: usize) -> Reaped {
+        let mut reaped = Reaped::default();
+        let Some(row) = self.leases.rows.get(incarnation).filter(|row| !row.state.serves()) else { return reaped };
+        let members: Vec<(RoomKey, NickKey)> = row.members.iter().take(limit).cloned().collect();
+        let nicks: Vec<NickKey> = row.nicks.iter().take(limit - members.len()).cloned().collect();
+
+        let mut left: HashMap<RoomKey, Vec<_>> = HashMap::new();
+        for (room, nick) in members {
+            // The index holds what the records say: whoever takes a record over takes it out of here.
+            if let Some(departure) = self.drop_member(&room, &nick, LeftReason::GatewayLost) {
+                left.entry(room).or_default().push(departure);
+                reaped.members += 1;
+            }
+        }
+        for (room, left) in left {
+            self.announce(&room, &crate::model::PresenceDelta { left, ..Default::default() });
+        }
+        for nick in nicks {
+            self.free_nick(&nick);
+            self.log_offline(&nick, LeftReason::GatewayLost);
+            reaped.nicks += 1;
+        }
+
+        let Some(row) = self.leases.rows.get(incarnation) else { return reaped };
+        reaped.more = row.lease(incarnation).owns;
+        if !reaped.more && now().saturating_sub(row.ended) > ENDED_ROWS {
+            self.leases.rows.remove(incarnation);
+        }
+        reaped
+    }
+
+    pub(crate) fn gateways(&self) -> Vec<Gateway> {
+        let mut newest: BTreeMap<&str, (&Incarnation, &Row)> = BTreeMap::new();
+        for (incarnation, row) in &self.leases.rows {
+            match newest.get(row.info.node.as_str()) {
+                Some((_, other)) if other.opened > row.opened => {}
+                _ => drop(newest.insert(&row.info.node, (incarnation, row))),
+            }
+        }
+        let gateway = |(incarnation, row): (&Incarnation, &Row)| Gateway {
+            node: row.info.node.clone(),
+            incarnation: incarnation.as_str().to_owned(),
+            version: row.info.version.clone(),
+            state: row.state,
+            beat: row.counter,
+            users: if row.state.serves() { row.nicks.len() as u64 } else { 0 },
+        };
+        newest.into_values().filter(|(_, row)| row.state != LeaseState::Drained).map(gateway).collect()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let serving = || self.leases.rows.values().filter(|row| row.state.serves());
+        Stats {
+            users_online: serving().map(|row| row.nicks.len() as u64).sum(),
+            rooms: self.rooms.listed(),
+            gateways: serving().count() as u64,
+        }
+    }
+}

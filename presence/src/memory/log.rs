@@ -1,0 +1,238 @@
+//! Messages in memory: the logs of rooms, the inboxes of sessions, and the idempotency keys in front of both.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+use super::{State, now};
+use crate::model::{NickKey, Owner, RoomKey, SessionId};
+
+/// Messages that a room keeps.
+const LOG_ENTRIES: usize = 10_000;
+/// Bytes of payload that a room keeps, whatever their number.
+const LOG_BYTES: usize = 16 * 1024 * 1024;
+/// Messages that an inbox keeps.
+const INBOX_ENTRIES: usize = 1_000;
+/// Bytes of payload that an inbox keeps.
+const INBOX_BYTES: usize = 256 * 1024;
+/// Idempotency keys that are remembered at most.
+const SEEN_KEYS: usize = 1_000_000;
+/// A key is remembered for one to two of these.
+const SEEN_FOR: Duration = Duration::from_secs(300);
+
+/// A message to append. `payload` is opaque to the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Append<'a> {
+    /// Who says it: the key under which the sender is a member (or owns the nick).
+    pub from: &'a NickKey,
+    /// The sender's claim.
+    pub owner: &'a Owner,
+    /// Idempotency key, unique per target and session.
+    pub key: &'a str,
+    /// The message's id, remembered with the key.
+    pub msg_id: &'a str,
+    /// What is stored and published.
+    pub payload: &'a str,
+}
+
+/// What an append gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The id of the first attempt.
+    pub msg_id: String,
+    /// Position.
+    pub seq: u64,
+    /// Unix milliseconds.
+    pub time: u64,
+    /// The key had been seen.
+    pub duplicate: bool,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendError {
+    /// The sender's lease is not live.
+    Fenced,
+    /// No member record, or not this owner's.
+    NotInRoom,
+    /// The nick was never seen.
+    NoSuchUser,
+    /// The nick is known; no live session owns it.
+    Offline,
+    /// A bounded structure is full.
+    Overloaded,
+}
+
+/// One entry of a room's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Position.
+    pub seq: u64,
+    /// Unix milliseconds.
+    pub time: u64,
+    /// As it was appended.
+    pub payload: String,
+}
+
+/// A numbered, bounded list of messages; the numbers have no gaps and the times never go back.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    entries: VecDeque<LogEntry>,
+    bytes: usize,
+    seq: u64,
+    time: u64,
+}
+
+impl Log {
+    /// The number of the newest message.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Adds a message and drops the oldest beyond the bounds. Returns its number and time.
+    fn push(&mut self, payload: &str, entries: usize, bytes: usize) -> (u64, u64) {
+        self.seq += 1;
+        self.time = self.time.max(now());
+        self.bytes += payload.len();
+        self.entries.push_back(LogEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
+        while self.entries.len() > entries || (self.bytes > bytes && self.entries.len() > 1) {
+            self.bytes -= self.entries.pop_front().map_or(0, |oldest| oldest.payload.len());
+        }
+        (self.seq, self.time)
+    }
+
+    /// Numbers are dense, so a stretch is found by counting.
+    fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+        let first = self.seq + 1 - self.entries.len() as u64;
+        let begin = from.max(first);
+        let end = to.min(self.seq);
+        if begin > end {
+            return Vec::new();
+        }
+        let count = limit.min((end - begin) as usize + 1);
+        let skip = if newest { end + 1 - count as u64 } else { begin } - first;
+        self.entries.iter().skip(skip as usize).take(count).cloned().collect()
+    }
+}
+
+/// The inboxes of sessions.
+#[derive(Debug, Default)]
+pub(super) struct Inboxes(HashMap<SessionId, Log>);
+
+impl Inboxes {
+    pub(super) fn forget(&mut self, session: &SessionId) {
+        self.0.remove(session);
+    }
+}
+
+/// Idempotency keys in two buckets, the older of which is dropped as a whole: full means refused, never forgotten early.
+///
+/// A key is kept as a 128-bit fingerprint under random secrets, which nobody can make collide and chance will not.
+#[derive(Debug)]
+pub(super) struct SeenKeys {
+    secrets: [RandomState; 2],
+    newer: HashMap<u128, Seen>,
+    older: HashMap<u128, Seen>,
+    since: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    msg_id: Box<str>,
+    seq: u64,
+    time: u64,
+}
+
+impl Default for SeenKeys {
+    fn default() -> Self {
+        Self {
+            secrets: [RandomState::new(), RandomState::new()],
+            newer: HashMap::new(),
+            older: HashMap::new(),
+            since: Instant::now(),
+        }
+    }
+}
+
+impl SeenKeys {
+    fn fingerprint(&self, target: &str, message: &Append<'_>) -> u128 {
+        let scope = (target, &message.owner.session, message.key);
+        let [high, low] = [0, 1].map(|half: usize| u128::from(self.secrets[half].hash_one(scope)));
+        high << 64 | low
+    }
+
+    /// What became of the first attempt, or `Ok(None)` when there is room for this one.
+    fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
+        self.rotate(Instant::now());
+        let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
+        if let Some(seen) = seen {
+            let Seen { msg_id, seq, time } = seen.clone();
+            return Ok(Some(Appended { msg_id: msg_id.into(), seq, time, duplicate: true }));
+        }
+        if self.newer.len() + self.older.len() >= SEEN_KEYS { Err(AppendError::Overloaded) } else { Ok(None) }
+    }
+
+    fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
+        self.newer.insert(fingerprint, Seen { msg_id: msg_id.into(), seq, time });
+        Appended { msg_id: msg_id.to_owned(), seq, time, duplicate: false }
+    }
+
+    fn rotate(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.since);
+        if age < SEEN_FOR {
+            return;
+        }
+        self.older = if age < 2 * SEEN_FOR { std::mem::take(&mut self.newer) } else { HashMap::new() };
+        self.newer.clear();
+        self.since = now;
+    }
+}
+
+impl State {
+    pub(super) fn append(&mut self, room: &RoomKey, message: Append<'_>) -> Result<Appended, AppendError> {
+        if !self.leases.serves(&message.owner.incarnation) {
+            return Err(AppendError::Fenced);
+        }
+        if self.rooms.member(room, message.from).is_none_or(|member| member.owner != *message.owner) {
+            return Err(AppendError::NotInRoom);
+        }
+        let fingerprint = self.seen.fingerprint(&format!("#{room}"), &message);
+        if let Some(first) = self.seen.check(fingerprint)? {
+            return Ok(first);
+        }
+        let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
+        let (seq, time) = state.log.push(message.payload, LOG_ENTRIES, LOG_BYTES);
+        let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
+        let text = format!("M {} {seq} {time} {}\n{}", state.epoch, message.payload.len(), message.payload);
+        self.channels.publish(&self.keys.room_channel(room), text.as_bytes());
+        Ok(appended)
+    }
+
+    pub(super) fn append_direct(&mut self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
+        if !self.leases.serves(&message.owner.incarnation) {
+            return Err(AppendError::Fenced);
+        }
+        if self.nicks.owner(message.from) != Some(message.owner) {
+            return Err(AppendError::NotInRoom);
+        }
+        let fingerprint = self.seen.fingerprint(to.as_str(), &message);
+        if let Some(first) = self.seen.check(fingerprint)? {
+            return Ok(first);
+        }
+        if !self.nicks.is_known(to) {
+            return Err(AppendError::NoSuchUser);
+        }
+        let Owner { incarnation, session, .. } = self.live_owner(to).cloned().ok_or(AppendError::Offline)?;
+        let inbox = self.inboxes.0.entry(session.clone()).or_default();
+        let (seq, time) = inbox.push(message.payload, INBOX_ENTRIES, INBOX_BYTES);
+        let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
+        let text = format!("D {session} {seq} {time} {}\n{}", message.payload.len(), message.payload);
+        self.channels.publish(&self.keys.gateway_channel(&incarnation), text.as_bytes());
+        Ok(appended)
+    }
+
+    pub(super) fn log(&self, room: &RoomKey, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+        self.rooms.get(room).map(|room| room.log.stretch(from, to, limit, newest)).unwrap_or_default()
+    }
+}
