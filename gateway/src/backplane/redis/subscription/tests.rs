@@ -181,12 +181,27 @@ fn two_interests_need_two_farewells() {
 #[test]
 fn a_room_given_up_while_it_is_asked_for_ends_with_the_answer() {
     let mut rig = Rig::whole(&[]);
-    play(&mut rig, [(0, room("a"), "subscribe[a]"), (0, unwant("a"), "")]);
-    rig.at(29_000, Input::Echo);
-    play(&mut rig, [(30_000, Input::Time, "")]);
-    assert_eq!(rig.deadline(), Some(32_000), "a passed deadline must not come again");
-    play(&mut rig, [(30_001, Input::Answered, "unsubscribe[a]"), (30_002, Input::Answered, "")]);
+    play(&mut rig, [(0, room("a"), "subscribe[a]"), (1, unwant("a"), "")]);
+    assert_eq!(rig.deadline(), Some(3000), "a passed deadline must not come again");
+    play(&mut rig, [(2, Input::Answered, "unsubscribe[a]"), (3, Input::Answered, "")]);
     assert!(rig.machine.topic("a").is_none());
+    play(
+        &mut rig,
+        [
+            (4, room("a"), "subscribe[a]"),
+            (5, unwant("a"), ""),
+            (6, room("a"), ""),
+            (7, Input::Answered, "heard[a]"),
+            (8, Input::Time, ""),
+        ],
+    );
+}
+
+#[test]
+fn a_room_given_up_before_it_could_be_asked_for_is_never_asked_for() {
+    let mut rig = Rig::new();
+    play(&mut rig, [(0, room("a"), ""), (0, unwant("a"), ""), (0, Input::Time, "connect"), (1, Input::Connected, "")]);
+    assert_eq!(rig.link(), Link::Subscribed);
 }
 
 #[test]
@@ -230,13 +245,7 @@ fn rooms_that_come_while_it_is_restored_do_not_keep_it_from_becoming_whole() {
     let mut rig = Rig::whole(&["a"]);
     play(
         &mut rig,
-        [
-            (0, LOST, ""),
-            (50, Input::Time, "connect"),
-            (60, Input::Connected, "subscribe[a,gw]"),
-            (61, room("b"), ""),
-            (61, unwant("a"), ""),
-        ],
+        [(0, LOST, ""), (50, Input::Time, "connect"), (60, Input::Connected, "subscribe[a,gw]"), (61, room("b"), "")],
     );
     let actions = rig.at(62, Input::Answered);
     assert!(actions.ends_with("resumed subscribe[b]"), "{actions}");
