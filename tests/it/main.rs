@@ -2,4 +2,5 @@
 //!
 //! One binary, one module per promise or part, so that it links once. Every test starts a cluster of its own.
 
+mod backplane_contract;
 mod registry_contract;
