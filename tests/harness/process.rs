@@ -289,7 +289,8 @@ mod tests {
 
     #[tokio::test]
     async fn reads_the_ready_line_and_the_exit_code() {
-        let script = r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
+        let script =
+            r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
         let mut process = shell(script).spawn();
         assert_eq!(process.ready().await["node"], "x");
         process.terminate();
