@@ -18,3 +18,4 @@ pub mod program;
 pub mod telemetry;
 pub mod admin;
 pub mod metrics;
+pub mod api;

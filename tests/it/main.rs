@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backplane_contract;
 mod bad_input;
 mod chat;
 mod embedded;
@@ -13,4 +14,5 @@ mod programs;
 mod protocol_doc;
 mod readiness;
 mod redis_away;
+mod registry_contract;
 mod tidy;
