@@ -56,13 +56,13 @@ impl LineClient {
     /// Takes a nickname and waits for it.
     pub async fn register(&self, nick: &str) {
         self.types(&format!("/nick {nick}")).await;
-        self.reads(&format!("*{nick}*")).await;
+        self.reads(&format!("* you are now known as {nick}")).await;
     }
 
     /// Enters a room and waits for it.
     pub async fn join(&self, room: &str) {
         self.types(&format!("/join {room}")).await;
-        self.reads(&format!("*{room}*")).await;
+        self.reads(&format!("* you are in {room}, members: *")).await;
     }
 
     /// Hears somebody say something in a room.
@@ -91,12 +91,20 @@ impl LineClient {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
 
-    /// Waits for the next line that was not used yet.
+    /// Waits for the next line that was not used yet, whatever it is.
     ///
     /// # Errors
     /// A complaint for people: what was heard instead.
     pub async fn next(&self, within: Duration) -> Result<String, String> {
-        self.transcript.take(within, "line", |_| true).await.map(|heard| heard.what)
+        self.next_that(within, |_| true).await
+    }
+
+    /// Waits for the next line that was not used yet and fits.
+    ///
+    /// # Errors
+    /// A complaint for people: what was heard instead.
+    pub async fn next_that(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Result<String, String> {
+        self.transcript.take(within, "line", |line| fits(line)).await.map(|heard| heard.what)
     }
 
     /// Every line so far that fits the pattern, in order.

@@ -248,6 +248,11 @@ impl WsClient {
         events.iter().map(|heard| presence(&heard.what, room, kind).filter(|entry| fits(entry)).count()).sum()
     }
 
+    /// Waits for the next frame of this type, event or reply, and uses it up.
+    pub async fn is_told(&self, kind: &str) -> Value {
+        self.take(PATIENCE, kind, |value| value["type"] == kind).await.what
+    }
+
     /// Waits for an event that fits, and uses it up.
     pub async fn expect_event(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
         self.take(within, what, |value| value.get("id").is_none() && fits(value)).await
