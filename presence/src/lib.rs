@@ -8,6 +8,7 @@ pub mod model;
 pub mod codes;
 pub mod keys;
 pub mod registry;
+pub mod server;
 pub mod redis;
 pub mod memory;
 pub mod beat;

@@ -137,6 +137,11 @@ impl Feed {
         alone
     }
 
+    #[cfg(test)]
+    pub(super) fn has_tail(&self) -> bool {
+        self.0.tail.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     async fn missed(&self, position: EventId) -> Result<Vec<Event>, RegistryError> {
         let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Vec::new()) };
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;

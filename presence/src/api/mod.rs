@@ -18,11 +18,11 @@ mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -35,6 +35,7 @@ use self::extract::cursor_out;
 use self::feed::Feed;
 use self::problem::{Problem, ProblemSchema};
 use crate::codes::ErrorCode;
+use crate::metrics::Metrics;
 use crate::registry::{Page, Registry, RegistryError};
 
 /// How long the registry may take. Under the 3 s in which a client hears that the store is away.
@@ -65,7 +66,7 @@ struct Document;
 /// The whole HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are answered to the end.
 ///
 /// Must be served inside a tokio runtime.
-pub fn router(registry: Registry, stop: CancellationToken) -> Router {
+pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
@@ -77,6 +78,7 @@ pub fn router(registry: Registry, stop: CancellationToken) -> Router {
         .fallback(async || Problem::new(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -84,6 +86,19 @@ pub fn router(registry: Registry, stop: CancellationToken) -> Router {
             response
         }))
         .with_state(Api::new(registry, stop))
+}
+
+/// Counts an answer under its route's pattern, so that no client decides how many series there are.
+async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    metrics.api_request(
+        route.as_ref().map_or("none", MatchedPath::as_str),
+        response.status().as_u16(),
+        began.elapsed(),
+    );
+    response
 }
 
 /// The documented routes. Whatever is added here is in the OpenAPI document too.

@@ -101,6 +101,7 @@ impl utoipa::PartialSchema for ProblemSchema {
             .required("detail")
             .property("code", text("The stable name that programs branch on.").enum_values(Some(slugs)))
             .required("code")
+            .examples(CODES.iter().map(|&code| document(code, code.message())))
             .into()
     }
 }

@@ -25,7 +25,8 @@ use crate::session::Outbox;
 use crate::session::outbox::Broadcast;
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
 
-use super::{Admission, House, Limits, Listeners, Port, Session};
+use super::{Admission, House, Limits, Listeners, Session};
+use crate::metrics::{Metrics, Port};
 
 /// How long any one step of a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -110,7 +111,7 @@ impl Session for Echo {
 struct World {
     ws: SocketAddr,
     tcp: SocketAddr,
-    house: Arc<House<Echo>>,
+    metrics: Arc<Metrics>,
     admission: Arc<Admission>,
     stage: Arc<Backstage>,
     stop: CancellationToken,
@@ -145,9 +146,11 @@ impl World {
             let deadline = backstage.alarm.map(|(wait, _)| Instant::now() + wait);
             Echo { outbox, deadline, stage: Arc::clone(&backstage) }
         };
-        let house = House::new(open_session, Arc::clone(&admission), limits, stop.clone(), tasks.clone());
+        let metrics = Arc::new(Metrics::new());
+        let house =
+            House::new(open_session, Arc::clone(&admission), limits, Arc::clone(&metrics), stop.clone(), tasks.clone());
         listeners.serve(&house);
-        Self { ws, tcp, house, admission, stage, stop, tasks }
+        Self { ws, tcp, metrics, admission, stage, stop, tasks }
     }
 
     fn outbox(&self, session: usize) -> Outbox {
@@ -164,7 +167,7 @@ impl World {
     }
 
     async fn empty(&self) {
-        let taken = |port| self.house.seats().taken(port);
+        let taken = |port| self.metrics.open(port);
         eventually("every seat is free again", || taken(Port::Ws) + taken(Port::Tcp) == 0).await;
     }
 

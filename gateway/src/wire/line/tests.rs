@@ -258,9 +258,9 @@ fn events_are_frozen() {
         (Event::Message(said("#lobby", r#""👩‍🚀 שלום 你好""#)), "[#lobby] <ann> 👩‍🚀 שלום 你好\n"),
         (
             presence(everything, false),
-            "* bob joined #lobby\n* joe joined #lobby\n* eve left #lobby\n* a left #lobby (closed)\n\
-             * b left #lobby (timeout)\n* c left #lobby (gateway_lost)\n* d left #lobby (kicked)\n\
-             * bob is now known as bobby\n* ann is away: lunch\n* joe is online\n",
+            "* eve left #lobby\n* a left #lobby (closed)\n* b left #lobby (timeout)\n* c left #lobby (gateway_lost)\n\
+             * d left #lobby (kicked)\n* bob is now known as bobby\n* bob joined #lobby\n* joe joined #lobby\n\
+             * ann is away: lunch\n* joe is online\n",
         ),
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
         (Event::GoingAway { retry_after_ms: 1500 }, "* this server is going away, connect again in 2 s\n"),
