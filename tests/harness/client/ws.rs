@@ -21,6 +21,8 @@ use super::PATIENCE;
 use super::transcript::{Ending, Heard, Transcript};
 
 type Socket = WebSocketStream<TcpStream>;
+/// Gone once the server has said goodbye: both halves must be, or the socket stays open.
+type Sink = Arc<tokio::sync::Mutex<Option<SplitSink<Socket, Message>>>>;
 
 /// A reply, or why there is none.
 pub type Answer = Result<Value, Refused>;
@@ -38,7 +40,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
-    sink: tokio::sync::Mutex<SplitSink<Socket, Message>>,
+    sink: Sink,
     transcript: Arc<Transcript<Value>>,
     reader: JoinHandle<()>,
     next_id: AtomicU64,
@@ -72,8 +74,8 @@ impl WsClient {
         let (socket, _) = timeout(PATIENCE, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();
         let transcript = Arc::new(Transcript::new());
-        let reader = tokio::spawn(read(stream, transcript.clone()));
-        let sink = tokio::sync::Mutex::new(sink);
+        let sink = Arc::new(tokio::sync::Mutex::new(Some(sink)));
+        let reader = tokio::spawn(read(stream, sink.clone(), transcript.clone()));
         let name = Mutex::new("somebody".to_owned());
         Ok(Self { name, sink, transcript, reader, next_id: AtomicU64::new(1) })
     }
@@ -201,7 +203,9 @@ impl WsClient {
 
     /// Sends any WebSocket message.
     pub async fn send_message(&self, message: Message) {
-        let _ = self.sink.lock().await.send(message).await;
+        if let Some(sink) = self.sink.lock().await.as_mut() {
+            let _ = sink.send(message).await;
+        }
     }
 
     /// Hears somebody say something in a room; returns the message.
@@ -324,7 +328,7 @@ fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item 
     event[kind].as_array().filter(|_| is_meant).into_iter().flatten()
 }
 
-async fn read(mut stream: SplitStream<Socket>, transcript: Arc<Transcript<Value>>) {
+async fn read(mut stream: SplitStream<Socket>, sink: Sink, transcript: Arc<Transcript<Value>>) {
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {
@@ -338,5 +342,7 @@ async fn read(mut stream: SplitStream<Socket>, transcript: Arc<Transcript<Value>
             _ => {}
         }
     }
+    // Before anybody waits for a writer that is stuck: a person who was told goodbye hangs up.
     transcript.end(close.0, close.1);
+    sink.lock().await.take();
 }
