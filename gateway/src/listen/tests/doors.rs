@@ -6,14 +6,14 @@ use super::*;
 async fn a_gateway_that_is_not_ready_lets_nobody_in_and_says_when_to_come_back() {
     let world = World::open();
     let mut inside = world.websocket().await;
-    world.admission.set_ready(false);
+    world.ready.store(false, Ordering::Relaxed);
     assert_eq!(refusals(&world).await, ["unavailable", "unavailable"]);
-    world.admission.set_ready(true);
+    world.ready.store(true, Ordering::Relaxed);
     world.websocket().await;
     world.line_client().await;
     world.admission.go_away();
     assert_eq!(refusals(&world).await, ["going_away", "going_away"]);
-    world.admission.set_ready(true);
+    world.ready.store(true, Ordering::Relaxed);
     assert_eq!(refusals(&world).await, ["going_away", "going_away"], "a drain is not taken back");
     inside.is_alive().await;
 }

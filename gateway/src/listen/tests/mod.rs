@@ -8,7 +8,7 @@ mod lines;
 mod pressure;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -112,6 +112,7 @@ struct World {
     ws: SocketAddr,
     tcp: SocketAddr,
     metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
     stage: Arc<Backstage>,
     stop: CancellationToken,
@@ -136,8 +137,9 @@ impl World {
             finished: AtomicUsize::new(0),
             alarm,
         });
-        let admission = Arc::new(Admission::default());
-        admission.set_ready(true);
+        let ready = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&ready);
+        let admission = Arc::new(Admission::new(move || asked.load(Ordering::Relaxed)));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let backstage = Arc::clone(&stage);
         let open_session = move |format: Format| {
@@ -150,7 +152,7 @@ impl World {
         let house =
             House::new(open_session, Arc::clone(&admission), limits, Arc::clone(&metrics), stop.clone(), tasks.clone());
         listeners.serve(&house);
-        Self { ws, tcp, metrics, admission, stage, stop, tasks }
+        Self { ws, tcp, metrics, ready, admission, stage, stop, tasks }
     }
 
     fn outbox(&self, session: usize) -> Outbox {
