@@ -255,10 +255,6 @@ fn serve_admin(
         if let Err(reason) = services.tenure.ready(Instant::now()) {
             reasons.push(reason.to_string());
         }
-        // The doors look every 100 ms: whoever reads "ready" here may connect at once.
-        if reasons.is_empty() && admission.refusal().is_some() {
-            reasons.push("the doors are about to open".to_owned());
-        }
         Readiness { reasons }
     };
     let cancel = background.clone();
