@@ -92,7 +92,7 @@ impl WsClient {
     pub async fn try_register(&self, nick: &str) -> Answer {
         let answer = self.request(json!({"type": "register", "nick": nick})).await;
         if answer.is_ok() {
-            nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
+            self.is_now(nick);
         }
         answer
     }
@@ -122,7 +122,9 @@ impl WsClient {
 
     /// Goes by another nickname.
     pub async fn rename(&self, nick: &str) -> Value {
-        self.must(json!({"type": "nick", "nick": nick})).await
+        let reply = self.must(json!({"type": "nick", "nick": nick})).await;
+        self.is_now(nick);
+        reply
     }
 
     /// Is away, saying why.
@@ -306,10 +308,14 @@ impl WsClient {
         self.transcript.has_ended()
     }
 
-    /// The nickname it registered last.
+    /// The nickname it goes by; `somebody` before it has one.
     #[must_use]
     pub fn name(&self) -> String {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_now(&self, nick: &str) {
+        nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     async fn take(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
