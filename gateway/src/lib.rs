@@ -11,4 +11,6 @@ pub mod listen;
 pub mod session;
 pub mod hub;
 pub mod backplane;
+pub mod config;
 pub mod metrics;
+pub mod server;

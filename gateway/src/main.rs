@@ -1,1 +1,72 @@
-fn main() {}
+//! The program `gateway`: what it loads and what it starts. The rest of its behaviour is [`presence::program`].
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gateway::config::Config;
+use gateway::server::Gateway;
+use presence::program::{self, Drained, Program};
+use presence::settings::SettingsError;
+use serde::Serialize;
+
+/// glibc keeps what a storm of connections took; this one gives it back. Its options are in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+struct Main;
+
+/// A gateway at work, and the name it goes by.
+struct Running {
+    node: String,
+    gateway: Gateway,
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    node: &'a str,
+    ws: SocketAddr,
+    tcp: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Program for Main {
+    const NAME: &'static str = "gateway";
+    const ABOUT: &'static str = "Parley gateway: holds chat clients' connections and carries what they say";
+    type Config = Config;
+    type Server = Running;
+
+    fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Config, SettingsError> {
+        Config::load(file, environment)
+    }
+
+    fn log_level(config: &Config) -> &str {
+        &config.log
+    }
+
+    fn grace(config: &Config) -> Duration {
+        config.grace
+    }
+
+    async fn start(config: Config) -> anyhow::Result<Running> {
+        Ok(Running { node: config.node.clone(), gateway: Gateway::start(config).await? })
+    }
+
+    fn ready(server: &Running) -> impl Serialize {
+        let addresses = server.gateway.addresses();
+        Ready { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+    }
+
+    async fn drain(server: Running, grace: Duration) -> Drained {
+        server.gateway.drain(grace).await
+    }
+}
+
+fn main() -> ExitCode {
+    program::run::<Main>()
+}

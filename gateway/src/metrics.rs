@@ -1,11 +1,199 @@
-//! stub
-use presence::codes::ErrorCode;
-/// stub
-#[derive(Debug, Default)]
-pub struct Metrics {}
-impl Metrics {
-    /// stub
-    pub fn refused(&self, _code: ErrorCode) {}
-    /// stub
-    pub fn registered(&self) {}
+//! What a gateway counts: typed handles on a registry of its own, made at the start and handed down.
+//!
+//! Doors, driver, hub, backplane and beat count into it; the admin door reads it. Label values come from the closed
+//! tables below and in [`presence::codes`]: never a nickname, a room or an address. Every series exists from the start.
+//! Nothing here decides anything.
+
+use presence::codes::{CloseCode, ErrorCode};
+use presence::metrics::{Label, Labelled, counter, registry};
+use prometheus::{IntCounter, IntGauge, PullingGauge, Registry};
+
+/// Declares a closed table of label values.
+macro_rules! label_table {
+    ($(#[$doc:meta])* $table:ident { $($(#[$row_doc:meta])* $row:ident => $value:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $table { $($(#[$row_doc])* $row,)* }
+
+        impl Label for $table {
+            const ROWS: &'static [Self] = &[$(Self::$row,)*];
+
+            fn value(self) -> &'static str {
+                match self { $(Self::$row => $value,)* }
+            }
+
+            fn row(self) -> usize {
+                self as usize
+            }
+        }
+    };
 }
+
+label_table! {
+    /// By which port a connection came.
+    Port {
+        /// WebSocket.
+        Ws => "ws",
+        /// Raw TCP.
+        Tcp => "tcp",
+    }
+}
+
+label_table! {
+    /// What came of a `register`.
+    Registration {
+        /// The session began.
+        Registered => "registered",
+        /// Somebody has the nickname.
+        InUse => "nick_in_use",
+        /// Somebody has one that looks like it.
+        Confusable => "nick_confusable",
+        /// The store could not say, or our lease was gone.
+        Failed => "failed",
+    }
+}
+
+label_table! {
+    /// To whom a message went.
+    Kind {
+        /// Into a room.
+        Room => "room",
+        /// To one user.
+        Direct => "direct",
+    }
+}
+
+/// The numbers of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Where everything below is registered.
+    pub registry: Registry,
+    connections: Labelled<Port, IntGauge>,
+    connections_total: Labelled<Port, IntCounter>,
+    /// Attempts to register, by what came of them.
+    pub registrations: Labelled<Registration, IntCounter>,
+    /// Messages that the store took from clients of this gateway; a repeated one counts once.
+    pub published: Labelled<Kind, IntCounter>,
+    /// Messages put into outboxes of this gateway, one for each receiver.
+    pub delivered: IntCounter,
+    /// Requests answered with an error.
+    pub refusals: Labelled<ErrorCode, IntCounter>,
+    /// Connections that this gateway ended, by why.
+    pub closes: Labelled<CloseCode, IntCounter>,
+    /// Subscriptions that were lost and are whole again.
+    pub backplane_reconnects: IntCounter,
+    /// Incarnations of other gateways that this one declared dead.
+    pub fences: IntCounter,
+}
+
+/// What is asked for at each scrape. The closures must not block.
+pub struct AtScrape {
+    /// How many sessions this gateway has.
+    pub sessions: Box<dyn Fn() -> usize + Send + Sync>,
+    /// How many rooms have members on this gateway.
+    pub rooms: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Seconds since the newest beat whose echo came back; since the start, before the first one.
+    pub beat_age: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for AtScrape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AtScrape")
+    }
+}
+
+impl Metrics {
+    /// Fresh metrics on a registry of their own.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = registry(env!("CARGO_PKG_VERSION"));
+        let on = &registry;
+        Self {
+            connections: Labelled::gauges(on, "parley_connections", "Client connections open now.", "door"),
+            connections_total: Labelled::counters(
+                on,
+                "parley_connections_total",
+                "Client connections accepted.",
+                "door",
+            ),
+            registrations: Labelled::counters(
+                on,
+                "parley_registrations_total",
+                "Attempts to register, by what came of them.",
+                "outcome",
+            ),
+            published: Labelled::counters(
+                on,
+                "parley_messages_published_total",
+                "Messages that the store took from clients of this gateway.",
+                "kind",
+            ),
+            delivered: counter(
+                on,
+                "parley_messages_delivered_total",
+                "Messages put into outboxes of this gateway, one for each receiver.",
+            ),
+            refusals: Labelled::counters(on, "parley_refusals_total", "Requests answered with an error.", "code"),
+            closes: Labelled::counters(on, "parley_closes_total", "Connections that this gateway ended.", "code"),
+            backplane_reconnects: counter(
+                on,
+                "parley_backplane_reconnects_total",
+                "Subscriptions that were lost and are whole again.",
+            ),
+            fences: counter(on, "parley_fences_total", "Gateway incarnations that this process declared dead."),
+            registry,
+        }
+    }
+
+    /// Counts a connection for as long as the answer lives.
+    #[must_use]
+    pub fn connected(&self, port: Port) -> Connected {
+        self.connections_total[port].inc();
+        let open = self.connections[port].clone();
+        open.inc();
+        Connected { open }
+    }
+
+    /// Connections of a port that are open now.
+    #[must_use]
+    pub fn open(&self, port: Port) -> i64 {
+        self.connections[port].get()
+    }
+
+    /// Adds the gauges that are read where the truth is. Call it once.
+    ///
+    /// # Panics
+    /// On a second call.
+    pub fn at_scrape(&self, AtScrape { sessions, rooms, beat_age }: AtScrape) {
+        let gauges = [
+            PullingGauge::new("parley_sessions", "Sessions on this gateway.", Box::new(move || sessions() as f64)),
+            PullingGauge::new("parley_rooms", "Rooms with members on this gateway.", Box::new(move || rooms() as f64)),
+            PullingGauge::new("parley_beat_age_seconds", "Since the newest beat that came back whole.", beat_age),
+        ];
+        for gauge in gauges {
+            let gauge = gauge.expect("the name is valid");
+            self.registry.register(Box::new(gauge)).expect("the gauges are added once");
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open connection in the numbers; dropping it takes it out.
+#[derive(Debug)]
+pub struct Connected {
+    open: IntGauge,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sin
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::listen::{Admission, House, Limits, Listeners};
-use crate::metrics::{AtScrape, Door, Metrics};
+use crate::metrics::{AtScrape, Metrics, Port};
 use crate::session::{Driver, Services};
 
 pub use presence::program::Drained;
@@ -93,10 +93,11 @@ impl Gateway {
         backplane: impl FnOnce(Sink) -> Backplane,
     ) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.ws, config.tcp)?;
-        let admin = TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
+        let admin =
+            TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
         let addresses = Addresses {
-            ws: listeners.local_addr(Door::Ws)?,
-            tcp: listeners.local_addr(Door::Tcp)?,
+            ws: listeners.local_addr(Port::Ws)?,
+            tcp: listeners.local_addr(Port::Tcp)?,
             admin: admin.local_addr()?,
         };
 
@@ -106,7 +107,7 @@ impl Gateway {
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
             registry,
-            backplane: backplane(sink(&hub, &tenure)),
+            backplane: backplane(sink(&hub, &tenure, &metrics)),
             hub,
             tenure,
             metrics,
@@ -181,11 +182,15 @@ fn spawn(background: &CancellationToken, task: impl Future<Output = ()> + Send +
 }
 
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
-fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>) -> Sink {
-    let (hub, tenure) = (Arc::clone(hub), Arc::clone(tenure));
-    Arc::new(move |delivery| match delivery {
-        Delivery::Echo { counter, incarnation } => tenure.echoed(&incarnation, counter),
-        delivery => hub.deliver(delivery),
+fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
+    let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
+    Arc::new(move |delivery| {
+        match &delivery {
+            Delivery::Echo { counter, incarnation } => return tenure.echoed(incarnation, *counter),
+            Delivery::Resumed => reconnects.inc(),
+            _ => {}
+        }
+        hub.deliver(delivery);
     })
 }
 
@@ -272,7 +277,7 @@ fn serve_admin(
 
 fn at_scrape(services: &Arc<Services>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let (beats, reconnects) = (Arc::clone(services), Arc::clone(services));
+    let beats = Arc::clone(services);
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         rooms: Box::new(move || rooms.hub.census().rooms),
@@ -280,6 +285,5 @@ fn at_scrape(services: &Arc<Services>) -> AtScrape {
             let now = Instant::now();
             beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()
         }),
-        backplane_reconnects: Box::new(move || reconnects.backplane.subscription().reconnects),
     }
 }

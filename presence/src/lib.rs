@@ -4,11 +4,19 @@
 //! presence process is down; the process itself serves [`api`] and runs the failure detector. Nothing here knows a wire
 //! format or a session's rules. Modules in reading order:
 
-pub mod beat;
+pub mod model;
 pub mod codes;
 pub mod keys;
-pub mod memory;
-pub mod model;
-pub mod reaper;
-pub mod redis;
 pub mod registry;
+pub mod server;
+pub mod redis;
+pub mod memory;
+pub mod beat;
+pub mod reaper;
+pub mod settings;
+pub mod config;
+pub mod program;
+pub mod telemetry;
+pub mod admin;
+pub mod metrics;
+pub mod api;

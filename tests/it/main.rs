@@ -1,1 +1,18 @@
-fn main() {}
+//! The promises of Parley, tested on real processes: real gateways, real presence, a real Redis, a real nginx.
+//!
+//! One binary, one module per promise or part, so that it links once. Every test starts a cluster of its own.
+
+#![allow(clippy::unwrap_used)]
+
+mod backplane_contract;
+mod bad_input;
+mod chat;
+mod embedded;
+mod failover;
+mod nicknames;
+mod programs;
+mod protocol_doc;
+mod readiness;
+mod redis_away;
+mod registry_contract;
+mod tidy;

@@ -13,11 +13,11 @@ pub mod coalesce;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
 use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
+use prometheus::IntCounter;
 
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
@@ -28,10 +28,10 @@ use crate::wire::Event;
 const MAX_KEPT: usize = 10_000;
 
 /// The sessions and rooms of one node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
-    delivered: AtomicU64,
+    delivered: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +83,12 @@ pub struct Census {
 }
 
 impl Hub {
+    /// A hub without anybody. What it puts into outboxes is counted on `delivered`.
+    #[must_use]
+    pub fn new(delivered: IntCounter) -> Self {
+        Self { state: Mutex::default(), delivered }
+    }
+
     /// A session has begun: direct messages for it go to `outbox`.
     pub fn attach(&self, session: &SessionId, nick: &Nick, incarnation: &Incarnation, outbox: &Outbox) {
         let session_state = Session { nick: nick.clone(), incarnation: incarnation.clone(), outbox: outbox.clone() };
@@ -182,12 +188,6 @@ impl Hub {
         Census { sessions: state.sessions.len(), rooms: state.rooms.len() }
     }
 
-    /// Messages put into outboxes since the start.
-    #[must_use]
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
     fn message(&self, room: &RoomKey, message: ChatMessage) {
         let mut state = self.lock();
         let Some(room) = state.rooms.get_mut(room) else { return };
@@ -205,7 +205,7 @@ impl Hub {
                 EntryState::Waiting(_) => member.outbox.close(CloseCode::Slow),
             }
         }
-        self.delivered.fetch_add(delivered, Ordering::Relaxed);
+        self.delivered.inc_by(delivered);
     }
 
     fn direct(&self, session: &SessionId, mut message: ChatMessage) {
@@ -213,7 +213,7 @@ impl Hub {
         let Some(session) = state.sessions.get(session) else { return };
         session.nick.as_str().clone_into(&mut message.to);
         session.outbox.event(&Broadcast::new(Event::Message(message)));
-        self.delivered.fetch_add(1, Ordering::Relaxed);
+        self.delivered.inc();
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {

@@ -8,6 +8,10 @@ use crate::message::Body;
 use crate::session::outbox::Out;
 use crate::wire::Format;
 
+fn hub() -> Hub {
+    Hub::new(IntCounter::new("delivered", "of this test").unwrap())
+}
+
 fn message(seq: u64) -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
@@ -43,7 +47,7 @@ fn room() -> RoomName {
 
 #[test]
 fn a_member_hears_everything_after_its_entry_once_and_in_order() {
-    let (hub, room, session) = (Hub::default(), room(), SessionId::random());
+    let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     arrive(&hub, &room, 1);
     hub.prepare(&room, &session, &outbox);
@@ -60,7 +64,7 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
 
 #[test]
 fn a_late_delivery_from_before_the_entry_is_not_shown() {
-    let (hub, room, session) = (Hub::default(), room(), SessionId::random());
+    let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
     hub.admit(room.key(), &session, 7);
@@ -71,7 +75,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
 
 #[test]
 fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
-    let (hub, room, session) = (Hub::default(), room(), SessionId::random());
+    let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
     hub.admit(room.key(), &session, 0);
@@ -101,7 +105,7 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
 
 #[test]
 fn a_direct_message_names_its_receiver_as_the_receiver_does() {
-    let (hub, session) = (Hub::default(), SessionId::random());
+    let (hub, session) = (hub(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.attach(&session, &Nick::parse("Bob").unwrap(), &Incarnation::random(), &outbox);
     hub.deliver(Delivery::Direct { session: session.clone(), message: message(1) });
@@ -113,7 +117,7 @@ fn a_direct_message_names_its_receiver_as_the_receiver_does() {
 
 #[test]
 fn only_the_lost_lease_loses_its_sessions() {
-    let hub = Hub::default();
+    let hub = hub();
     let (lost, kept) = (Incarnation::random(), Incarnation::random());
     let (a, b) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.attach(&SessionId::random(), &Nick::parse("a").unwrap(), &lost, &a);
@@ -124,7 +128,7 @@ fn only_the_lost_lease_loses_its_sessions() {
 
 #[test]
 fn a_room_without_local_members_is_forgotten() {
-    let (hub, room, session) = (Hub::default(), room(), SessionId::random());
+    let (hub, room, session) = (hub(), room(), SessionId::random());
     hub.prepare(&room, &session, &Outbox::new(Format::Json));
     assert_eq!(hub.census().rooms, 1);
     assert!(hub.remove(room.key(), &session));

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use presence::codes::ErrorCode;
+use presence::metrics::Label;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use crate::metrics::Port;
 use crate::wire::line;
 
 use super::connection::{Session, hang_up};
-use super::{House, Port, tcp, upgrade};
+use super::{House, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.
 const BACKLOG: i32 = 4096;
@@ -37,7 +39,7 @@ const BURST: Duration = Duration::from_secs(10);
 
 /// A listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for {port} on {addr}", port = port.as_str())]
+#[error("cannot listen for {port} on {addr}", port = port.value())]
 pub struct BindError {
     port: Port,
     addr: SocketAddr,
@@ -101,14 +103,14 @@ async fn accept<S: Session>(listener: TcpListener, port: Port, house: Arc<House<
             Ok((stream, _)) => {
                 if failed.is_some_and(|at| at.elapsed() > BURST) {
                     failed = None;
-                    info!(port = port.as_str(), "accepting connections again");
+                    info!(port = port.value(), "accepting connections again");
                 }
                 welcome(stream, port, &house);
             }
             Err(error) if died_in_the_queue(&error) => {}
             Err(error) => {
                 if failed.is_none_or(|at| at.elapsed() > BURST) {
-                    warn!(port = port.as_str(), %error, "cannot accept connections");
+                    warn!(port = port.value(), %error, "cannot accept connections");
                 }
                 failed = Some(Instant::now());
                 sleep(ACCEPT_PAUSE).await;
@@ -125,7 +127,7 @@ fn died_in_the_queue(error: &io::Error) -> bool {
 
 fn welcome<S: Session>(stream: TcpStream, port: Port, house: &Arc<House<S>>) {
     if let Err(error) = tune(&stream, port) {
-        debug!(port = port.as_str(), %error, "connection ended before it began");
+        debug!(port = port.value(), %error, "connection ended before it began");
         return;
     }
     let Some(seat) = house.seats.take(port) else {

@@ -24,10 +24,16 @@ impl Admission {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the gateway goes away.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
     /// Why a newcomer is refused; `None` lets them in.
     #[must_use]
     pub fn refusal(&self) -> Option<ErrorCode> {
-        if self.leaving.load(Ordering::Relaxed) {
+        if self.is_leaving() {
             return Some(ErrorCode::GoingAway);
         }
         (!self.ready.load(Ordering::Relaxed)).then_some(ErrorCode::Unavailable)

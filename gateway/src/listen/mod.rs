@@ -19,7 +19,6 @@ mod tests;
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
 pub use self::connection::Session;
-pub use self::seats::{Port, Seats};
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +27,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Metrics;
 use crate::wire::Format;
+
+use self::seats::Seats;
 
 /// How much the doors take on and how long they wait.
 #[derive(Debug, Clone)]
@@ -74,17 +76,12 @@ impl<S: Session> House<S> {
         open_session: impl Fn(Format) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
         limits: Limits,
+        metrics: Arc<Metrics>,
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = Seats::new(limits.connections);
+        let seats = Seats::new(limits.connections, metrics);
         Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, stop, tasks })
-    }
-
-    /// Who is connected, by port.
-    #[must_use]
-    pub fn seats(&self) -> &Seats {
-        &self.seats
     }
 }
 

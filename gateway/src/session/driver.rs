@@ -13,13 +13,13 @@ use std::time::{Instant, SystemTime};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
-use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
+use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
 use presence::registry::{ClaimError, Entry, Joined, Registry, RegistryError};
 
 use crate::backplane::{Backplane, Draft, PublishError, Published};
 use crate::hub::Hub;
 use crate::message::Body;
-use crate::metrics::Metrics;
+use crate::metrics::{Kind, Metrics, Registration};
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem};
 
 use super::core::{Core, Done, Effect, Identity, Op};
@@ -160,10 +160,8 @@ impl Driver {
     }
 
     fn reply(&self, reply: Reply) {
-        match &reply.answer {
-            Answer::Refused(refusal) => self.services.metrics.refused(refusal.code),
-            Answer::Registered { .. } => self.services.metrics.registered(),
-            _ => {}
+        if let Answer::Refused(refusal) = &reply.answer {
+            self.services.metrics.refusals[refusal.code].inc();
         }
         self.outbox.reply(reply);
     }
@@ -200,11 +198,11 @@ impl Driver {
             }
             Op::Publish(room, me, body, key) => {
                 let draft = draft(me, body, key);
-                published(answered(|| services.backplane.publish(&room, &draft)).await)
+                published(answered(|| services.backplane.publish(&room, &draft)).await, &services, Kind::Room)
             }
             Op::Direct(to, me, body, key) => {
                 let draft = draft(me, body, key);
-                published(answered(|| services.backplane.direct(to.key(), &draft)).await)
+                published(answered(|| services.backplane.direct(to.key(), &draft)).await, &services, Kind::Direct)
             }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
@@ -236,6 +234,9 @@ impl Driver {
             _ => (SessionId::random(), services.tenure.incarnation().ok_or_else(unavailable)?),
         };
         let claimed = answered(|| services.registry.claim(&incarnation, &session, &nick)).await;
+        if begins {
+            services.metrics.registrations[registration(&claimed)].inc();
+        }
         let fence = match claimed {
             Ok(fence) => fence,
             Err(ClaimError::InUse) => return Err(ErrorCode::NickInUse.into()),
@@ -310,9 +311,12 @@ fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
     Draft { msg_id, key, from: me.nick, owner: me.owner, body }
 }
 
-fn published(outcome: Result<Published, PublishError>) -> Result<Done, Refusal> {
+fn published(outcome: Result<Published, PublishError>, services: &Services, kind: Kind) -> Result<Done, Refusal> {
     match outcome {
-        Ok(Published { msg_id, seq, time, duplicate }) => Ok(Done::Published { msg_id, seq, time, duplicate }),
+        Ok(Published { msg_id, seq, time, duplicate }) => {
+            services.metrics.published[kind].inc_by(u64::from(!duplicate));
+            Ok(Done::Published { msg_id, seq, time, duplicate })
+        }
         Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
         Err(PublishError::NoSuchUser) => Err(ErrorCode::NoSuchUser.into()),
         Err(PublishError::Offline) => Err(ErrorCode::UserOffline.into()),
@@ -320,6 +324,15 @@ fn published(outcome: Result<Published, PublishError>) -> Result<Done, Refusal> 
             Err(Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Overloaded.into() })
         }
         Err(PublishError::Registry(error)) => Err(refusal(error)),
+    }
+}
+
+fn registration(claimed: &Result<Fence, ClaimError>) -> Registration {
+    match claimed {
+        Ok(_) => Registration::Registered,
+        Err(ClaimError::InUse) => Registration::InUse,
+        Err(ClaimError::Confusable) => Registration::Confusable,
+        Err(ClaimError::Registry(_)) => Registration::Failed,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::registry::Event;
+use crate::registry::{Event, EventLogEnds, event_position};
 
 /// Events that are kept.
 const KEPT: usize = 10_000;
@@ -18,6 +18,8 @@ type Position = (u64, u64);
 pub(crate) struct EventLog {
     entries: VecDeque<(Position, &'static str, String)>,
     last: Position,
+    /// The newest event that had to go.
+    trimmed: Position,
     changed: Arc<Notify>,
 }
 
@@ -26,8 +28,10 @@ impl EventLog {
     pub(super) fn add(&mut self, now: u64, kind: &'static str, mut fields: serde_json::Value) {
         fields["time"] = now.into();
         self.last = (now, 0).max((self.last.0, self.last.1 + 1));
-        if self.entries.len() == KEPT {
-            self.entries.pop_front();
+        if self.entries.len() == KEPT
+            && let Some((oldest, ..)) = self.entries.pop_front()
+        {
+            self.trimmed = oldest;
         }
         self.entries.push_back((self.last, kind, fields.to_string()));
         self.changed.notify_waiters();
@@ -43,10 +47,14 @@ impl EventLog {
         text(self.last)
     }
 
+    /// Where reading is complete from, and the newest event.
+    pub(crate) fn ends(&self) -> EventLogEnds {
+        EventLogEnds { complete_from: text(self.trimmed), newest: text(self.last) }
+    }
+
     /// The oldest events behind a position, at most `limit`; `None` when the text is no position.
     pub(crate) fn after(&self, position: &str, limit: usize) -> Option<Vec<Event>> {
-        let (time, count) = position.split_once('-').unwrap_or((position, "0"));
-        let after: Position = (time.parse().ok()?, count.parse().ok()?);
+        let after = event_position(position)?;
         let newer = self.entries.iter().skip_while(|(at, ..)| *at <= after).take(limit.max(1));
         let event = |(at, kind, data): &(Position, &str, String)| Event {
             id: text(*at),

@@ -101,6 +101,14 @@ impl Redis {
     }
 }
 
+/// Checks, without connecting, that `url` is one that [`Redis::open`] understands.
+///
+/// # Errors
+/// What is wrong with it; the text does not repeat the URL, which may hold a password.
+pub fn check_url(url: &str) -> Result<(), RedisError> {
+    url.into_connection_info().map(drop)
+}
+
 /// Settings for a connection of one's own: as on the hot path, timeouts and pushes are the caller's to change.
 #[must_use]
 pub fn connection_config() -> AsyncConnectionConfig {

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Entry, Event, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped, RegistryError, Room,
-    Stats, User,
+    Beat, ClaimError, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped,
+    RegistryError, Room, Stats, User,
 };
 use crate::memory::Store;
 use crate::model::{
@@ -176,5 +176,9 @@ impl MemoryRegistry {
 
     pub(super) async fn stats(&self) -> Result<Stats, RegistryError> {
         Ok(self.store.lock().stats())
+    }
+
+    pub(super) async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError> {
+        Ok(self.store.lock().events().ends())
     }
 }

@@ -22,9 +22,10 @@ use crate::model::{
 
 pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
+pub(crate) use self::types::event_position;
 pub use self::types::{
-    Beat, ClaimError, Command, Entry, Event, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped,
-    RegistryError, Room, Stats, User,
+    Beat, ClaimError, Command, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page,
+    Reaped, RegistryError, Room, Stats, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -260,5 +261,13 @@ impl Registry {
         limit: usize,
     ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
         each!(self, arm => arm.events(after, limit).await)
+    }
+
+    /// The ends of the event log, at once: where resuming is complete, and where now is.
+    ///
+    /// # Errors
+    /// See [`Registry::user`].
+    pub async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError> {
+        each!(self, arm => arm.event_log_ends().await)
     }
 }

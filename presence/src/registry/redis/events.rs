@@ -3,14 +3,16 @@
 //! Used by the event API only. A call takes an idle connection or makes one, and puts it back when the answer came; a
 //! failed or abandoned call just drops it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
-use crate::registry::{Event, RegistryError};
+use crate::registry::{Event, EventLogEnds, RegistryError, event_position};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);
@@ -52,6 +54,27 @@ impl EventReader {
         Ok(answer)
     }
 
+    /// The ends of the log, at once.
+    pub(super) async fn ends(&self) -> Result<EventLogEnds, RegistryError> {
+        let mut connection = self.redis.query().await?;
+        let mut info = redis::cmd("XINFO");
+        info.arg("STREAM").arg(self.redis.keys().events());
+        let info: HashMap<String, Value> = match info.query_async(&mut connection).await {
+            Ok(info) => info,
+            // There is no log before the first event, and none after a flush.
+            Err(error) if error.detail() == Some("no such key") => HashMap::new(),
+            Err(error) => return Err(classify(&error)),
+        };
+        let newest = position(info.get("last-generated-id")).unwrap_or(START);
+        let whole = info.get("entries-added").is_some_and(|added| info.get("length") == Some(added));
+        let complete_from = match info.get("first-entry") {
+            _ if whole => START,
+            Some(Value::Array(entry)) => position(entry.first()).unwrap_or(newest),
+            _ => newest,
+        };
+        Ok(EventLogEnds { complete_from: complete_from.to_owned(), newest: newest.to_owned() })
+    }
+
     async fn read_over(
         &self,
         connection: &mut MultiplexedConnection,
@@ -59,7 +82,7 @@ impl EventReader {
         limit: usize,
     ) -> redis::RedisResult<(Vec<Event>, Option<String>)> {
         // The end is looked up, not left to `$`: else what happens between this call and the next would be skipped.
-        let after = match after.filter(|id| is_position(id)) {
+        let after = match after.filter(|id| event_position(id).is_some()) {
             Some(id) => id.to_owned(),
             None => self.end(connection).await?,
         };
@@ -107,8 +130,10 @@ impl EventReader {
     }
 }
 
-/// Whether a text from outside is a position in a log; what is none means "from now on".
-fn is_position(id: &str) -> bool {
-    let (time, count) = id.split_once('-').unwrap_or((id, "0"));
-    [time, count].into_iter().all(|part| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit()))
+/// A position as the server writes it.
+fn position(value: Option<&Value>) -> Option<&str> {
+    match value {
+        Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| event_position(id).is_some()),
+        _ => None,
+    }
 }

@@ -11,7 +11,7 @@ use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
 use crate::redis::{Redis, classify};
 use crate::registry::{
-    Event, Gateway, GatewayInfo, Lease, LeaseState, PAGE_LIMIT, Page, RegistryError, Room, Stats, User,
+    Event, EventLogEnds, Gateway, GatewayInfo, Lease, LeaseState, PAGE_LIMIT, Page, RegistryError, Room, Stats, User,
 };
 
 /// Rows that one script looks up, so that none takes longer than a fraction of a millisecond or so.
@@ -143,6 +143,10 @@ impl RedisRegistry {
         limit: usize,
     ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
         self.events.read(after, limit).await
+    }
+
+    pub(in crate::registry) async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError> {
+        self.events.ends().await
     }
 
     /// One page of a set of keys, and where to go on.

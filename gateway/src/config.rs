@@ -1,0 +1,89 @@
+//! What a gateway is told when it starts: the validated form of its settings.
+//!
+//! `main` loads it, `server.rs` hands the parts down. Whatever is in a [`Config`] has been checked, and nothing checks
+//! it again. Shown as TOML (`--check`), it can be given back with `--config`, except for hidden credentials.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use presence::settings::{Key, RedisUrl, Settings, SettingsError};
+
+/// Every key of a gateway and its default. The variable of `listen.ws` is `PARLEY__LISTEN__WS`.
+pub const KEYS: &[Key] = &[
+    ("node.id", None),
+    ("redis.url", None),
+    ("redis.prefix", Some("parley")),
+    ("listen.ws", Some("127.0.0.1:8080")),
+    ("listen.tcp", Some("127.0.0.1:9000")),
+    ("admin.addr", Some("127.0.0.1:9180")),
+    ("drain.grace_seconds", Some("30")),
+    ("log.level", Some("info")),
+];
+
+/// A gateway's settings, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `node.id`: the name of this process in the cluster. Default: the host's name and a random suffix.
+    pub node: String,
+    /// `redis.url`: the cluster's Redis; `None` runs alone, on memory.
+    pub redis: Option<RedisUrl>,
+    /// `redis.prefix`: the first part of every key and channel; one for each cluster on a Redis.
+    pub prefix: String,
+    /// `listen.ws`: HTTP, with `/ws`. Port 0 takes a free one, as in the other two.
+    pub ws: SocketAddr,
+    /// `listen.tcp`: raw TCP, text lines.
+    pub tcp: SocketAddr,
+    /// `admin.addr`: `/livez`, `/readyz`, `/metrics`.
+    pub admin: SocketAddr,
+    /// `drain.grace_seconds`: how long a drain may take.
+    pub grace: Duration,
+    /// `log.level`: a level, or directives such as `info,gateway=debug`.
+    pub log: String,
+}
+
+impl Config {
+    /// Reads defaults, file and environment, and validates everything.
+    ///
+    /// # Errors
+    /// The first key that is unknown or has a value that it cannot have.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let settings = Settings::load(KEYS, file, environment)?;
+        Ok(Self {
+            node: settings.node_id()?,
+            redis: settings.redis_url()?,
+            prefix: settings.redis_prefix()?,
+            ws: settings.address("listen.ws")?,
+            tcp: settings.address("listen.tcp")?,
+            admin: settings.address("admin.addr")?,
+            grace: settings.grace()?,
+            log: settings.log_level()?,
+        })
+    }
+}
+
+/// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which
+/// Rust's quoting and TOML's are the same.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "node.id = {:?}", self.node)?;
+        match &self.redis {
+            Some(url) => writeln!(f, "redis.url = {url:?}")?,
+            None => writeln!(f, "# redis.url is not set: this gateway runs alone, on memory")?,
+        }
+        writeln!(f, "redis.prefix = {:?}", self.prefix)?;
+        writeln!(f, "listen.ws = \"{}\"", self.ws)?;
+        writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
+        writeln!(f, "admin.addr = \"{}\"", self.admin)?;
+        writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
+        writeln!(f, "log.level = {:?}", self.log)
+    }
+}
+
+#[cfg(test)]
+mod tests;

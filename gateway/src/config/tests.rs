@@ -1,0 +1,160 @@
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+
+use super::*;
+
+/// What the settings become, or the line that says why not.
+fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.toml");
+    let path = file.map(|text| {
+        std::fs::write(&path, text).unwrap();
+        path.as_path()
+    });
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::load(path, environment).map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
+}
+
+fn changed(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config {
+        node: "g1".to_owned(),
+        redis: None,
+        prefix: "parley".to_owned(),
+        ws: "127.0.0.1:8080".parse().unwrap(),
+        tcp: "127.0.0.1:9000".parse().unwrap(),
+        admin: "127.0.0.1:9180".parse().unwrap(),
+        grace: Duration::from_secs(30),
+        log: "info".to_owned(),
+    };
+    change(&mut config);
+    config
+}
+
+#[test]
+fn layers_lie_over_each_other_key_by_key() {
+    let named = "node.id = 'g1'";
+    let env = |name, value| vec![(name, value)];
+    let table = [
+        (named, vec![], changed(|_| {})),
+        ("[node]\nid = 'g1'\n[listen]\n[redis]\n", vec![], changed(|_| {})),
+        (named, env("PARLEY__NODE__ID", "g2"), changed(|c| c.node = "g2".into())),
+        (named, env("PARLEY__NODE__ID", "123"), changed(|c| c.node = "123".into())),
+        ("node.id = 123", vec![], changed(|c| c.node = "123".into())),
+        (named, env("PARLEY__LISTEN__WS", "[::]:0"), changed(|c| c.ws = "[::]:0".parse().unwrap())),
+        ("node.id = 'g1'\nlisten.tcp = '0.0.0.0:1'", vec![], changed(|c| c.tcp = "0.0.0.0:1".parse().unwrap())),
+        (named, env("PARLEY__REDIS__PREFIX", "blue:1"), changed(|c| c.prefix = "blue:1".into())),
+        ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
+        (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
+        (named, env("PARLEY__LOG__LEVEL", "info,gateway=debug"), changed(|c| c.log = "info,gateway=debug".into())),
+        (
+            "node.id = 'g1'\nredis.url = 'redis://file'",
+            env("PARLEY__REDIS__URL", "redis://u:p@h:6390/2"),
+            changed(|c| c.redis = Some("redis://u:p@h:6390/2".parse().unwrap())),
+        ),
+        // Set by an orchestrator for a service of our name, and by strangers: not ours.
+        (
+            named,
+            vec![("PARLEY_PORT", "tcp://10.0.0.1:80"), ("PARLEY_NODE_ID", "x"), ("NODE__ID", "x")],
+            changed(|_| {}),
+        ),
+    ];
+    for (file, environment, expected) in table {
+        assert_eq!(load(Some(file), &environment), Ok(expected), "{file:?} {environment:?}");
+    }
+}
+
+/// A file, an environment, and the line that they get.
+type Refused<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
+
+#[test]
+fn what_is_wrong_is_named_on_one_line() {
+    let ip_port = "expected IP:PORT, such as 127.0.0.1:8080 or [::]:8080";
+    let node = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -";
+    let prefix = "expected 1 to 64 printable ASCII characters without spaces and braces";
+    let seconds = "expected a whole number of seconds from 0 to 3600";
+    let long = "x".repeat(65);
+    let table: &[Refused<'_>] = &[
+        // Keys that nobody knows, in both places, also where a section is written as a value.
+        ("node.idd = 'x'", &[], "unknown key node.idd in /gateway.toml".into()),
+        ("nodes.id = 'x'", &[], "unknown key nodes.id in /gateway.toml".into()),
+        ("node = 'x'", &[], "unknown key node in /gateway.toml".into()),
+        ("node.id.x = 'x'", &[], "unknown key node.id.x in /gateway.toml".into()),
+        ("Node.ID = 'x'", &[], "unknown key Node.ID in /gateway.toml".into()),
+        ("", &[("PARLEY__NODE__IDD", "x")], "unknown key PARLEY__NODE__IDD in the environment".into()),
+        ("", &[("PARLEY__NODE", "x")], "unknown key PARLEY__NODE in the environment".into()),
+        ("", &[("PARLEY__", "x")], "unknown key PARLEY__ in the environment".into()),
+        ("", &[("PARLEY__node__id", "x")], "unknown key PARLEY__node__id in the environment".into()),
+        ("", &[("PARLEY__API__ADDR", "127.0.0.1:1")], "unknown key PARLEY__API__ADDR in the environment".into()),
+        // Values of a wrong type.
+        ("listen.ws = 8080", &[], format!(r#"listen.ws = "8080": {ip_port}"#)),
+        ("listen.ws = ['127.0.0.1:1']", &[], r#"listen.ws = "[..]": expected one value, not a list"#.into()),
+        ("listen = []", &[], "unknown key listen in /gateway.toml".into()),
+        ("drain.grace_seconds = 1.5", &[], format!(r#"drain.grace_seconds = "1.5": {seconds}"#)),
+        ("drain.grace_seconds = true", &[], format!(r#"drain.grace_seconds = "true": {seconds}"#)),
+        ("drain.grace_seconds = -1", &[], format!(r#"drain.grace_seconds = "-1": {seconds}"#)),
+        // Values out of range.
+        ("", &[("PARLEY__LISTEN__WS", ":::")], format!(r#"listen.ws = ":::": {ip_port}"#)),
+        ("", &[("PARLEY__LISTEN__TCP", "localhost:9000")], format!(r#"listen.tcp = "localhost:9000": {ip_port}"#)),
+        ("", &[("PARLEY__ADMIN__ADDR", "127.0.0.1:65536")], format!(r#"admin.addr = "127.0.0.1:65536": {ip_port}"#)),
+        ("", &[("PARLEY__NODE__ID", "a b")], format!(r#"node.id = "a b": {node}"#)),
+        ("", &[("PARLEY__NODE__ID", "g1\n")], format!(r#"node.id = "g1\n": {node}"#)),
+        ("", &[("PARLEY__NODE__ID", &long)], format!(r#"node.id = "{long}": {node}"#)),
+        ("", &[("PARLEY__REDIS__PREFIX", "{a}")], format!(r#"redis.prefix = "{{a}}": {prefix}"#)),
+        ("", &[("PARLEY__REDIS__PREFIX", "a b")], format!(r#"redis.prefix = "a b": {prefix}"#)),
+        ("", &[("PARLEY__DRAIN__GRACE_SECONDS", "3601")], format!(r#"drain.grace_seconds = "3601": {seconds}"#)),
+        // An empty variable is no way to say "default", least of all here.
+        ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT"#.into()),
+        ("", &[("PARLEY__REDIS__PREFIX", "")], format!(r#"redis.prefix = "": {prefix}"#)),
+        ("", &[("PARLEY__NODE__ID", "")], format!(r#"node.id = "": {node}"#)),
+    ];
+    for (file, environment, expected) in table {
+        let error = load(Some(file), environment).unwrap_err();
+        assert_eq!(error, *expected, "{file:?} {environment:?}");
+        assert_eq!(error.lines().count(), 1);
+    }
+    let error = load(None, &[("PARLEY__LOG__LEVEL", "loud")]).unwrap_err();
+    assert!(error.starts_with(r#"log.level = "loud": expected off, error"#), "{error}");
+}
+
+#[test]
+fn what_is_shown_can_be_given_back() {
+    let table = [
+        changed(|_| {}),
+        changed(|c| {
+            c.redis = Some("redis://127.0.0.1:6390/2".parse().unwrap());
+            c.prefix = r#"a"b\c'#="#.to_owned();
+            c.ws = "[::1]:0".parse().unwrap();
+            c.grace = Duration::from_secs(7);
+            c.log = r#"info,gateway[say{to="x"}]=debug"#.to_owned();
+        }),
+    ];
+    for config in table {
+        assert_eq!(load(Some(&config.to_string()), &[]), Ok(config));
+    }
+}
+
+#[test]
+fn a_shown_or_logged_config_holds_no_credentials() {
+    let config = changed(|c| c.redis = Some("redis://ann:hunter2@127.0.0.1:6390/2?protocol=resp3".parse().unwrap()));
+    assert!(config.to_string().contains("redis.url = \"redis://***@127.0.0.1:6390/2?***\"\n"), "{config}");
+    assert!(!format!("{config} {config:?}").contains("hunter2"));
+    assert!(config.redis.unwrap().reveal().contains("hunter2"));
+}
+
+#[test]
+fn without_a_name_the_host_gives_one_that_is_new_each_time() {
+    let names = [(); 2].map(|()| load(None, &[]).unwrap().node);
+    assert_ne!(names[0], names[1]);
+    for name in names {
+        assert_eq!(load(None, &[("PARLEY__NODE__ID", &name)]).unwrap().node, name);
+    }
+}
+
+#[test]
+fn every_key_can_be_set_and_is_shown() {
+    let shown = changed(|c| c.redis = Some("redis://h".parse().unwrap())).to_string();
+    let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
+    let known: Vec<_> = KEYS.iter().map(|(key, _)| *key).collect();
+    assert_eq!(shown, known);
+}

@@ -1,0 +1,110 @@
+//! The operators' door of both programs: `/livez`, `/readyz` and `/metrics`, on a listener of its own.
+//!
+//! Apart from the clients' doors, so that a flood of clients does not turn health checks away and nobody outside reads
+//! our numbers. Started by each `server.rs`. Decides nothing: readiness is asked of the closure it was given, and
+//! every number is read at the scrape.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::codes::ErrorCode;
+
+/// How long answers that are under way may take after the end was asked for.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Whether a program can do its work right now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Everything that stands against it, in words for operators; empty means ready.
+    pub reasons: Vec<String>,
+}
+
+/// Answers whether the program is ready. Asked at every check; must not block.
+pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
+
+/// Serves until `cancel`, then gives answers under way one second. Dropping the future ends it at once.
+///
+/// # Errors
+/// The listener broke; a connection that fails is no error.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Registry,
+    ready: ReadyCheck,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
+    let serving =
+        axum::serve(listener, router(metrics, ready)).with_graceful_shutdown(cancel.clone().cancelled_owned());
+    let overdue = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = overdue => Ok(()),
+    }
+}
+
+fn router(metrics: Registry, ready: ReadyCheck) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz).with_state(ready))
+        .route("/metrics", get(scrape).with_state(metrics))
+        .fallback(async || problem(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || problem(ErrorCode::MethodNotAllowed))
+}
+
+/// That it answers is the answer: whoever cannot publish must lose its clients, not be restarted.
+async fn livez() -> Response {
+    Json(serde_json::json!({ "live": true })).into_response()
+}
+
+#[derive(Serialize)]
+struct ReadyAnswer {
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+async fn readyz(State(ready): State<ReadyCheck>) -> Response {
+    let Readiness { reasons } = ready();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(ReadyAnswer { ready: reasons.is_empty(), reasons })).into_response()
+}
+
+async fn scrape(State(metrics): State<Registry>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    match encoder.encode(&metrics.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            problem(ErrorCode::Internal)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Problem {
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+}
+
+/// A problem document (RFC 9457) for a row of the error table.
+fn problem(code: ErrorCode) -> Response {
+    let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = Problem { title: code.message(), status: status.as_u16(), code: code.slug() };
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests;

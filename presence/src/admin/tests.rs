@@ -1,0 +1,117 @@
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use prometheus::{IntCounter, PullingGauge};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// An admin door with switches for what it tells.
+struct Door {
+    address: SocketAddr,
+    reasons: Arc<Mutex<Vec<String>>>,
+    metrics: Registry,
+    cancel: CancellationToken,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Door {
+    async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let reasons = Arc::<Mutex<Vec<String>>>::default();
+        let asked = reasons.clone();
+        let ready: ReadyCheck = Arc::new(move || Readiness { reasons: asked.lock().unwrap().clone() });
+        let (metrics, cancel) = (Registry::new(), CancellationToken::new());
+        let serving = tokio::spawn(serve(listener, metrics.clone(), ready, cancel.clone()));
+        Self { address, reasons, metrics, cancel, serving }
+    }
+
+    /// The answer to one request: everything, head included.
+    async fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    }
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap()
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+#[tokio::test]
+async fn readiness_is_asked_at_every_check_and_liveness_never() {
+    let door = Door::open().await;
+    let ready = door.ask("GET /readyz").await;
+    assert_eq!((status(&ready), body(&ready)), ("200", r#"{"ready":true,"reasons":[]}"#));
+
+    *door.reasons.lock().unwrap() = vec!["no echo for 3 s".to_owned(), "draining".to_owned()];
+    let red = door.ask("GET /readyz").await;
+    assert_eq!((status(&red), body(&red)), ("503", r#"{"ready":false,"reasons":["no echo for 3 s","draining"]}"#));
+    assert_eq!(status(&door.ask("GET /livez").await), "200");
+
+    door.reasons.lock().unwrap().clear();
+    assert_eq!(status(&door.ask("GET /readyz").await), "200");
+}
+
+#[tokio::test]
+async fn a_scrape_reads_the_numbers_of_this_moment() {
+    let door = Door::open().await;
+    let counter = IntCounter::new("a_total", "Counted.").unwrap();
+    let truth = Arc::new(Mutex::new(1.0));
+    let asked = truth.clone();
+    let gauge = PullingGauge::new("b", "Asked.", Box::new(move || *asked.lock().unwrap())).unwrap();
+    door.metrics.register(Box::new(counter.clone())).unwrap();
+    door.metrics.register(Box::new(gauge)).unwrap();
+
+    let first = door.ask("GET /metrics").await;
+    assert!(first.contains("content-type: text/plain; version=0.0.4"), "{first}");
+    assert!(body(&first).contains("# HELP a_total Counted.\n# TYPE a_total counter\na_total 0\n"), "{first}");
+    assert!(body(&first).contains("\nb 1\n"), "{first}");
+
+    counter.inc();
+    *truth.lock().unwrap() = 2.0;
+    let second = door.ask("GET /metrics").await;
+    assert!(body(&second).contains("\na_total 1\n") && body(&second).contains("\nb 2\n"), "{second}");
+}
+
+#[tokio::test]
+async fn anything_else_is_a_problem() {
+    let door = Door::open().await;
+    for (request, expected, code) in [
+        ("GET /", "404", "not_found"),
+        ("GET /livez/", "404", "not_found"),
+        ("POST /readyz", "405", "method_not_allowed"),
+    ] {
+        let answer = door.ask(request).await;
+        assert_eq!(status(&answer), expected, "{answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+        assert!(body(&answer).contains(&format!(r#""code":"{code}""#)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
+    let door = Door::open().await;
+    let mut half = TcpStream::connect(door.address).await.unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\nHos").await.unwrap();
+    // Accepted in order: once this one is answered, the other is being served.
+    door.ask("GET /livez").await;
+
+    door.cancel.cancel();
+    timeout(SOON, door.serving).await.unwrap().unwrap().unwrap();
+    TcpStream::connect(door.address).await.unwrap_err();
+}

@@ -1,0 +1,47 @@
+//! The cluster itself: its gateways and its totals.
+
+use axum::Json;
+use axum::extract::State;
+
+use super::Api;
+use super::problem::{Problem, Refusals};
+use crate::registry::{Gateway, Page, Stats};
+
+/// The gateways
+///
+/// The newest incarnation of each node; those that ended cleanly are left out. All of them are on one page.
+#[utoipa::path(
+    get,
+    path = "/v1/gateways",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "Every gateway.", body = Page<Gateway>, example = json!({
+            "items": [{
+                "node": "g1", "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4", "version": "0.1.0",
+                "state": "live", "beat": 4711, "users": 2,
+            }],
+            "next_cursor": null,
+        })),
+        Refusals,
+    ),
+)]
+pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<Page<Gateway>>, Problem> {
+    let items = api.ask(api.registry.gateways()).await?;
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+/// Totals over the cluster
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "The totals.", body = Stats, example = json!({
+            "users_online": 2, "rooms": 1, "gateways": 1,
+        })),
+        Refusals,
+    ),
+)]
+pub(super) async fn stats(State(api): State<Api>) -> Result<Json<Stats>, Problem> {
+    api.ask(api.registry.stats()).await.map(Json)
+}

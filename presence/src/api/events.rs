@@ -1,0 +1,92 @@
+//! `GET /v1/events`: who comes and goes, as server-sent events that resume by id.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use serde_json::json;
+
+use super::Api;
+use super::extract::bad;
+use super::feed::{Delivery, EventId, Subscription};
+use super::problem::{ListRefusals, Problem};
+
+/// A comment is sent when nothing else was for so long, so that proxies and clients see a living stream.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a client waits before it comes back after the stream ended.
+const RETRY: Duration = Duration::from_secs(2);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx to hand every event on at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Who comes and goes
+///
+/// Server-sent events: `online`, `offline`, `join`, `leave` and `rename`, each with an `id` and one JSON object as its
+/// data. The stream opens with the id of the present moment and sends a comment every 15 s. A client that comes back
+/// with `Last-Event-ID` (browsers do it by themselves) gets everything it missed first. The log is bounded: when some
+/// of that is gone, `gap` is sent before the rest, and the client should read the lists anew. A client that reads too
+/// slowly gets `lagged`; that, a lost store and a restart end the stream, and the client resumes by its id.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    tag = "events",
+    params((
+        "Last-Event-ID" = Option<String>, Header,
+        description = "Go on after this event; `0` for everything the log still holds.",
+        example = "1795252200000-0",
+    )),
+    responses(
+        (
+            status = 200, description = "A stream that does not end by itself.", body = String,
+            content_type = "text/event-stream",
+            example = json!("id: 1795252200000-0\nevent: online\ndata: {\"nick\":\"ann\"}\n\n"),
+        ),
+        ListRefusals,
+    ),
+)]
+pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    let last = last_event_id(&headers)?;
+    let subscription = api.ask(api.feed.subscribe(last)).await?;
+    let stream = opening(&subscription).chain(body(subscription));
+    let events = Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
+    Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], events).into_response())
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    let id = value.to_str().ok().and_then(EventId::parse);
+    id.map(Some).ok_or(bad("Last-Event-ID must be the id of an event of this stream"))
+}
+
+/// An id without data moves a client's position and shows it nothing, so even a client that saw no event resumes.
+fn opening(subscription: &Subscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+    let mut events = vec![Event::default().retry(RETRY)];
+    if subscription.gap() {
+        let data = json!({ "message": "events before the next one are gone, read the lists anew" });
+        events.push(Event::default().event("gap").data(data.to_string()));
+    } else {
+        events.push(Event::default().id(subscription.position().to_string()));
+    }
+    stream::iter(events.into_iter().map(Ok))
+}
+
+fn body(subscription: Subscription) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(Some(subscription), async |subscription| {
+        let mut subscription = subscription?;
+        match subscription.next().await? {
+            Delivery::Event(event) => {
+                let event = Event::default().id(&event.id).event(&event.kind).data(&event.data);
+                Some((Ok(event), Some(subscription)))
+            }
+            Delivery::Lagged(missed) => {
+                let event = Event::default().event("lagged").data(json!({ "missed": missed }).to_string());
+                Some((Ok(event), None))
+            }
+        }
+    })
+}

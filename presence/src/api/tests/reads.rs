@@ -1,0 +1,162 @@
+//! What is answered when all is well.
+
+use serde_json::json;
+
+use super::Served;
+use crate::model::{LeftReason, Nick, RoomName};
+
+#[tokio::test]
+async fn a_user_is_found_online_and_offline() {
+    let served = Served::empty().await;
+    let owner = served.user("Ann", &["#Lobby", "#go"]).await;
+
+    let answer = served.get("/v1/users/ann").await;
+    let ann = answer.json();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        (&ann["nick"], &ann["online"], &ann["status"], &ann["rooms"]),
+        (&json!("Ann"), &json!(true), &json!("online"), &json!(["#go", "#Lobby"]))
+    );
+    assert!(ann["online_since"].is_u64() && ann["last_active"].is_u64(), "times are integers: {ann}");
+
+    served.registry.release(&Nick::parse("ann").unwrap(), &owner, None).await.unwrap();
+    let answer = served.get("/v1/users/ANN").await;
+    let ann = answer.json();
+    assert_eq!((answer.status, &ann["nick"], &ann["online"]), (200, &json!("Ann"), &json!(false)));
+    assert_eq!((&ann["online_since"], &ann["rooms"]), (&json!(null), &json!([])));
+}
+
+#[tokio::test]
+async fn names_of_any_script_are_found_percent_encoded() {
+    let served = Served::empty().await;
+    served.user("小明", &["#大厅"]).await;
+    assert_eq!(served.get("/v1/users/%E5%B0%8F%E6%98%8E").await.json()["nick"], "小明");
+    for room in ["%23%E5%A4%A7%E5%8E%85", "%E5%A4%A7%E5%8E%85"] {
+        assert_eq!(served.get(&format!("/v1/rooms/{room}")).await.json()["room"], "#大厅");
+        assert_eq!(served.get(&format!("/v1/rooms/{room}/members")).await.json()["items"][0]["nick"], "小明");
+    }
+}
+
+#[tokio::test]
+async fn a_user_may_be_called_like_an_address() {
+    let served = Served::empty().await;
+    for nick in ["lookup", "Lookup", "%6cookup"] {
+        assert_eq!(served.get(&format!("/v1/users/{nick}")).await.json()["code"], "no_such_user");
+    }
+    served.user("Lookup", &[]).await;
+    for nick in ["lookup", "Lookup", "%6cookup"] {
+        assert_eq!(served.get(&format!("/v1/users/{nick}")).await.json()["nick"], "Lookup");
+    }
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_without_doubles_and_holes() {
+    let served = Served::empty().await;
+    // Keys with escapes, so that cursors have something to hide.
+    let names: Vec<String> = (0..25).map(|n| format!("名{n:02}")).collect();
+    for name in &names {
+        served.user(name, &["#lobby", &format!("#{name}")]).await;
+    }
+    for (list, field, others) in
+        [("/v1/users?online=true&", "nick", 0), ("/v1/rooms?", "room", 1), ("/v1/rooms/lobby/members?", "nick", 0)]
+    {
+        let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = served.get(&format!("{list}limit=10{cursor}")).await.json();
+            let items = page["items"].as_array().unwrap().clone();
+            assert!(items.len() <= 10, "{page}");
+            seen.extend(items.iter().map(|item| item[field].as_str().unwrap().to_owned()));
+            pages += 1;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!((seen.len(), pages), (25 + others, 3), "{list}: {seen:?}");
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 25 + others, "{list}");
+    }
+    let whole = served.get("/v1/users?online=true").await.json();
+    assert_eq!((whole["items"].as_array().unwrap().len(), &whole["next_cursor"]), (25, &json!(null)));
+}
+
+#[tokio::test]
+async fn an_empty_room_is_still_a_room() {
+    let served = Served::empty().await;
+    let owner = served.user("ann", &["#lobby"]).await;
+    let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
+    served.registry.leave(&room, &ann, &owner, LeftReason::Left).await.unwrap();
+    assert_eq!(served.get("/v1/rooms/lobby").await.json()["member_count"], 0);
+    assert_eq!(served.get("/v1/rooms/lobby/members").await.json(), json!({ "items": [], "next_cursor": null }));
+    assert_eq!(served.get("/v1/rooms").await.json(), json!({ "items": [], "next_cursor": null }));
+}
+
+#[tokio::test]
+async fn a_lookup_answers_for_each_name_in_order() {
+    let served = Served::empty().await;
+    served.user("ann", &[]).await;
+    let answer = served.lookup(r#"{"nicks":["zed","ANN","b@d","ann"],"more":1}"#).await;
+    let items = answer.json()["items"].clone();
+    assert_eq!(answer.status, 200);
+    assert_eq!(items[0], json!({ "asked": "zed", "user": null, "code": "no_such_user" }));
+    assert_eq!((&items[1]["asked"], &items[1]["user"]["nick"]), (&json!("ANN"), &json!("ann")));
+    assert_eq!(items[1]["code"], json!(null));
+    assert_eq!(items[2], json!({ "asked": "b@d", "user": null, "code": "bad_nick" }));
+    assert_eq!(items[3]["user"]["online"], true);
+    assert_eq!(served.lookup(r#"{"nicks":[]}"#).await.json(), json!({ "items": [] }));
+}
+
+#[tokio::test]
+async fn a_lookup_takes_a_thousand_names_and_not_one_more() {
+    let served = Served::empty().await;
+    let body = |count: usize| json!({ "nicks": vec!["小明小明小明小明小明小明小明"; count] }).to_string();
+    let answer = served.lookup(&body(1000)).await;
+    assert_eq!((answer.status, answer.json()["items"].as_array().unwrap().len()), (200, 1000));
+    let answer = served.lookup(&body(1001)).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")));
+    assert!(answer.json()["detail"].as_str().unwrap().contains("nicks"), "names what is wrong: {answer:?}");
+}
+
+#[tokio::test]
+async fn the_cluster_tells_its_gateways_and_totals() {
+    let served = Served::empty().await;
+    served.user("ann", &["#lobby"]).await;
+    served.user("bob", &["#lobby", "#go"]).await;
+    let stats = served.get("/v1/stats").await.json();
+    assert_eq!(stats, json!({ "users_online": 2, "rooms": 2, "gateways": 1 }));
+    let gateways = served.get("/v1/gateways").await.json();
+    let g1 = &gateways["items"][0];
+    assert_eq!(
+        (&g1["node"], &g1["state"], &g1["users"], &g1["version"]),
+        (&json!("g1"), &json!("live"), &json!(2), &json!("0.1.0"))
+    );
+    assert_eq!((gateways["items"].as_array().unwrap().len(), &gateways["next_cursor"]), (1, &json!(null)));
+}
+
+#[tokio::test]
+async fn the_root_leads_to_the_page_and_the_page_loads_nothing_from_outside() {
+    let served = Served::empty().await;
+    let root = served.get("/").await;
+    assert_eq!((root.status, root.header("location")), (307, Some("/docs")));
+    for (path, kind) in [("/docs", "text/html"), ("/docs/docs.css", "text/css"), ("/docs/docs.js", "text/javascript")] {
+        let answer = served.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.header("content-type").unwrap().starts_with(kind), "{answer:?}");
+        assert!(answer.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{path} names another place");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_counted_by_route_never_by_what_was_asked() {
+    let served = Served::empty().await;
+    served.get("/v1/users/ann").await;
+    served.get("/v1/users/bob").await;
+    served.get("/nowhere").await;
+    let text = prometheus::TextEncoder::new().encode_to_string(&served.metrics.registry.gather()).unwrap();
+    assert!(text.contains(r#"parley_api_requests_total{route="/v1/users/{nick}",status="404"} 2"#), "{text}");
+    assert!(text.contains(r#"parley_api_requests_total{route="none",status="404"} 1"#), "{text}");
+}

@@ -1,0 +1,16 @@
+//! Clients for tests: they speak like people, wait with deadlines, and remember everything they were told.
+
+mod line;
+mod raw;
+mod transcript;
+mod ws;
+
+pub use self::line::LineClient;
+pub use self::raw::{Frame, RawWs};
+pub use self::transcript::{Ending, Heard};
+pub use self::ws::{Answer, Refused, WsClient};
+
+use std::time::Duration;
+
+/// How long a client waits for what should come at once.
+pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,108 @@
+//! A WebSocket without manners: the handshake is real, after it any bytes can be sent.
+//!
+//! Tests of bad input use it, because a client library refuses to send what they want to send.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// A frame as the server sent it, whole and unmasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The opcode: 1 text, 8 close, 9 ping, 10 pong.
+    pub opcode: u8,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// A connection that was upgraded and then left to the test.
+#[derive(Debug)]
+pub struct RawWs {
+    stream: TcpStream,
+}
+
+impl RawWs {
+    /// Connects and upgrades.
+    ///
+    /// # Panics
+    /// When the server does not upgrade.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.expect("the door is open");
+        stream.set_nodelay(true).expect("a TCP socket");
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("the door is open");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(timeout(PATIENCE, stream.read_u8()).await.expect("an answer in time").expect("an answer"));
+        }
+        let head = String::from_utf8_lossy(&head);
+        assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
+        Self { stream }
+    }
+
+    /// Sends bytes as they are. A connection that is gone is left to the reading side.
+    pub async fn sends(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Sends a frame, masked with zeros: what is on the wire is the payload.
+    pub async fn sends_frame(&mut self, first_byte: u8, payload: &[u8]) {
+        self.sends(&frame(first_byte, payload)).await;
+    }
+
+    /// The next frame; `None` when the connection ended.
+    ///
+    /// # Panics
+    /// When neither comes in time.
+    pub async fn next(&mut self) -> Option<Frame> {
+        timeout(PATIENCE, self.read()).await.expect("a frame or the end in time")
+    }
+
+    /// Reads until the close frame and returns its code; `None` when the connection ended without one.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        while let Some(frame) = self.next().await {
+            if frame.opcode == 8 {
+                return Some(u16::from_be_bytes([*frame.payload.first()?, *frame.payload.get(1)?]));
+            }
+        }
+        None
+    }
+
+    async fn read(&mut self) -> Option<Frame> {
+        let head = [self.stream.read_u8().await.ok()?, self.stream.read_u8().await.ok()?];
+        let length = match head[1] {
+            126 => u64::from(self.stream.read_u16().await.ok()?),
+            127 => self.stream.read_u64().await.ok()?,
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; usize::try_from(length).ok()?];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some(Frame { opcode: head[0] & 0x0F, payload })
+    }
+}
+
+/// A whole client frame with this first byte (FIN, reserved bits, opcode), masked with zeros.
+fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first_byte];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | u8::try_from(length).expect("at most 125")),
+        length @ 126..=65535 => {
+            bytes.push(0x80 | 126);
+            bytes.extend(u16::try_from(length).expect("at most 65535").to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend(u64::try_from(length).expect("a length fits").to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(payload);
+    bytes
+}

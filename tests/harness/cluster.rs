@@ -1,0 +1,162 @@
+//! A whole cluster as a value: Redis, gateways, presence, nginx. Dropping it ends everything.
+//!
+//! [`Cluster::finish`] is the polite end that every test should reach: all programs leave on SIGTERM with exit code 0,
+//! and nobody has logged a warning that the test did not allow.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::client::{LineClient, WsClient};
+use crate::http;
+use crate::nginx::Nginx;
+use crate::node::Node;
+use crate::redis::Redis;
+
+/// What a cluster is to consist of.
+#[derive(Debug)]
+pub struct Builder {
+    gateways: usize,
+    presence: usize,
+    nginx: bool,
+    settings: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// How many gateways: g1, g2, ...
+    #[must_use]
+    pub fn gateways(mut self, count: usize) -> Self {
+        self.gateways = count;
+        self
+    }
+
+    /// How many presence processes: p1, p2, ...
+    #[must_use]
+    pub fn presence(mut self, count: usize) -> Self {
+        self.presence = count;
+        self
+    }
+
+    /// Whether nginx stands in front of the gateways.
+    #[must_use]
+    pub fn nginx(mut self, wanted: bool) -> Self {
+        self.nginx = wanted;
+        self
+    }
+
+    /// Sets a variable in the environment of every gateway.
+    #[must_use]
+    pub fn gateway_setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it all and waits until every part is ready.
+    ///
+    /// # Panics
+    /// When a part does not become ready.
+    pub async fn start(self) -> Cluster {
+        let redis = Redis::running().await;
+        let mut presence = Vec::new();
+        for number in 1..=self.presence {
+            presence.push(Node::presence(&format!("p{number}")).redis(&redis).start().await);
+        }
+        let mut gateways = Vec::new();
+        for number in 1..=self.gateways {
+            let node = Node::gateway(&format!("g{number}")).redis(&redis).fixed_ports();
+            let node = self.settings.iter().fold(node, |node, (key, value)| node.setting(key, value));
+            gateways.push(node.start().await);
+        }
+        let nginx = match self.nginx {
+            true => {
+                let ws: Vec<SocketAddr> = gateways.iter().map(Node::ws).collect();
+                let lines: Vec<SocketAddr> = gateways.iter().map(Node::tcp).collect();
+                Some(Nginx::start(&ws, &lines).await)
+            }
+            false => None,
+        };
+        Cluster { nginx, gateways, presence, redis, allowed: Vec::new() }
+    }
+}
+
+/// A running cluster. Fields are public: a test may do to any part what the world does to it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The front door, if there is one.
+    pub nginx: Option<Nginx>,
+    /// The gateways, g1 first.
+    pub gateways: Vec<Node>,
+    /// The presence processes, p1 first.
+    pub presence: Vec<Node>,
+    /// What they share.
+    pub redis: Redis,
+    allowed: Vec<String>,
+}
+
+impl Cluster {
+    /// Begins with one gateway, no presence process and no nginx.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder { gateways: 1, presence: 0, nginx: false, settings: Vec::new() }
+    }
+
+    /// A WebSocket client through the front door: nginx, or else the first gateway.
+    pub async fn ws(&self) -> WsClient {
+        WsClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].ws(), Nginx::ws)).await
+    }
+
+    /// A line client through the front door.
+    pub async fn line(&self) -> LineClient {
+        LineClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].tcp(), Nginx::tcp)).await
+    }
+
+    /// A WebSocket client of this gateway, 0 being g1.
+    pub async fn ws_on(&self, gateway: usize) -> WsClient {
+        WsClient::connect(self.gateways[gateway].ws()).await
+    }
+
+    /// A line client of this gateway, 0 being g1.
+    pub async fn line_on(&self, gateway: usize) -> LineClient {
+        LineClient::connect(self.gateways[gateway].tcp()).await
+    }
+
+    /// Asks the first presence process; the answer must be 200.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn ask(&self, path: &str) -> Value {
+        let answer = http::get(self.presence[0].api(), path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// Whether the first presence process shows the user as online.
+    pub async fn is_online(&self, nick: &str) -> bool {
+        self.ask(&format!("/v1/users/{nick}")).await["online"] == true
+    }
+
+    /// Warnings and errors that hold this text belong to the story.
+    pub fn allow(&mut self, text: &str) {
+        self.allowed.push(text.to_owned());
+    }
+
+    /// The polite end: SIGTERM to everybody who still runs, gateways first.
+    ///
+    /// # Panics
+    /// When a program does not exit with 0, or has logged a warning or error that was not allowed.
+    pub async fn finish(mut self) {
+        let mut complaints = Vec::new();
+        let nodes: Vec<&mut Node> = self.gateways.iter_mut().chain(&mut self.presence).collect();
+        for node in nodes {
+            if node.is_running() {
+                let code = node.end().await;
+                if code != Some(0) {
+                    complaints.push(format!("{} exited with {code:?}", node.name()));
+                }
+            }
+            let problems = node.problems(&self.allowed);
+            complaints.extend(problems.into_iter().map(|line| format!("{}: {line}", node.name())));
+        }
+        assert!(complaints.is_empty(), "the cluster did not end cleanly:\n{}", complaints.join("\n"));
+    }
+}

@@ -1,0 +1,119 @@
+//! HTTP as far as tests need it: one request on one connection, JSON or text back.
+//!
+//! Own lines instead of a client library, because tests also want to send what a library would refuse to.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The header block as it came, without the status line.
+    pub headers: String,
+    /// The body as text.
+    pub body: String,
+}
+
+impl Response {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
+    }
+
+    /// A header's value, whatever the case of its name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.headers.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(field, value)| field.eq_ignore_ascii_case(name).then(|| value.trim()))
+    }
+}
+
+/// GET.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub async fn get(address: SocketAddr, path: &str) -> Result<Response, String> {
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
+}
+
+/// POST with a JSON body.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Response, String> {
+    let body = body.to_string();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let length = body.len();
+    let request = format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    exchange(address, request.as_bytes()).await
+}
+
+/// Writes the bytes as they are and reads one answer.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Response, String> {
+    let bytes = timeout(PATIENCE, async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request).await?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await?;
+        Ok::<_, std::io::Error>(bytes)
+    });
+    let bytes = bytes.await.map_err(|_| format!("{address} did not answer"))?.map_err(|error| error.to_string())?;
+    parse(&bytes).ok_or_else(|| format!("not HTTP: {:?}", String::from_utf8_lossy(&bytes)))
+}
+
+fn parse(bytes: &[u8]) -> Option<Response> {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let (status_line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+    let status = status_line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
+    let mut response = Response { status, headers: headers.to_owned(), body: body.to_owned() };
+    if response.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        response.body = unchunk(body)?;
+    }
+    Some(response)
+}
+
+fn unchunk(mut rest: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.push_str(after.get(..size)?);
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_status_headers_and_both_kinds_of_bodies() {
+        let plain = parse(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n{\"a\":1}").expect("HTTP");
+        assert_eq!((plain.status, plain.header("retry-after")), (503, Some("2")));
+        assert_eq!(plain.json()["a"], 1);
+        let chunked = parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+        assert_eq!(chunked.expect("HTTP").body, "abcde");
+        assert_eq!(parse(b"SSH-2.0"), None);
+    }
+}

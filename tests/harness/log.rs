@@ -1,0 +1,74 @@
+//! What a program wrote to stderr, kept in memory: one JSON object per line, judged after the test.
+//!
+//! A WARN or ERROR that the test did not allow fails it, and so does a line that is no JSON: a panic message, or
+//! somebody's forgotten print.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+/// The lines of one program so far. Cheap to clone: clones see the same lines.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// Appends a line.
+    pub fn push(&self, line: String) {
+        self.lock().push(line);
+    }
+
+    /// All lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    /// The newest lines, for people.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> String {
+        let lines = self.lock();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// Whether a line holds the text.
+    #[must_use]
+    pub fn holds(&self, text: &str) -> bool {
+        self.lock().iter().any(|line| line.contains(text))
+    }
+
+    /// The lines that need a reason: WARN, ERROR, or no JSON, and holding none of the `allowed` texts.
+    #[must_use]
+    pub fn problems(&self, allowed: &[String]) -> Vec<String> {
+        let is_allowed = |line: &&String| allowed.iter().any(|text| line.contains(text.as_str()));
+        self.lock().iter().filter(|line| is_problem(line)).filter(|line| !is_allowed(line)).cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_problem(line: &str) -> bool {
+    let level = serde_json::from_str::<Value>(line).ok().and_then(|json| Some(json.get("level")?.as_str()?.to_owned()));
+    !matches!(level.as_deref(), Some("INFO" | "DEBUG" | "TRACE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_errors_and_foreign_lines_need_a_reason() {
+        let log = Log::default();
+        for line in [
+            r#"{"level":"INFO","fields":{"message":"ready"}}"#,
+            r#"{"level":"WARN","fields":{"message":"redis is away"}}"#,
+            r#"{"level":"ERROR","fields":{"message":"lost"}}"#,
+            "thread 'main' panicked at src/main.rs:1:1:",
+        ] {
+            log.push(line.to_owned());
+        }
+        assert_eq!(log.problems(&[]).len(), 3);
+        assert_eq!(log.problems(&["redis is away".to_owned(), "panicked".to_owned()]).len(), 1);
+    }
+}

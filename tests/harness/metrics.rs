@@ -1,0 +1,101 @@
+//! A scrape of `/metrics`, so that tests can ask for a number by name and labels.
+
+use std::collections::BTreeMap;
+
+/// One sample of the Prometheus text format.
+#[derive(Debug, Clone, PartialEq)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+/// Everything a program told at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Vec<Sample>);
+
+impl Metrics {
+    /// Reads the Prometheus text format, version 0.0.4.
+    ///
+    /// # Panics
+    /// At a line that is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self(lines.map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line}"))).collect())
+    }
+
+    /// The sum of all samples of this name whose labels hold these values; `None` when there is no such sample.
+    #[must_use]
+    pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let is_meant = |sample: &&Sample| {
+            sample.name == name
+                && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|held| held == value))
+        };
+        let mut values = self.0.iter().filter(is_meant).map(|sample| sample.value).peekable();
+        values.peek()?;
+        Some(values.sum())
+    }
+
+    /// The names of all samples, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.0.iter().map(|sample| sample.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let (name, mut rest, mut labels) = match line.split_once('{') {
+        Some((name, rest)) => (name, rest, BTreeMap::new()),
+        None => {
+            let (name, value) = line.split_once(' ')?;
+            return Some(Sample { name: name.to_owned(), labels: BTreeMap::new(), value: number(value)? });
+        }
+    };
+    while !rest.starts_with('}') {
+        let (label, quoted) = rest.split_once("=\"")?;
+        let end = closing_quote(quoted)?;
+        labels.insert(label.to_owned(), unescape(&quoted[..end]));
+        rest = quoted[end + 1..].trim_start_matches(',');
+    }
+    Some(Sample { name: name.to_owned(), labels, value: number(rest[1..].trim_start())? })
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends.then_some(at)
+    })
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("\\n", "\n").replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
+/// A value, with the time that may follow it left out.
+fn number(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_what_the_labels_leave_open() {
+        let metrics = Metrics::parse(
+            "# TYPE requests counter\nrequests{door=\"ws\",code=\"ok\"} 3\nrequests{door=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
+        );
+        assert_eq!(metrics.get("requests", &[]), Some(7.0));
+        assert_eq!(metrics.get("requests", &[("door", "ws")]), Some(3.0));
+        assert_eq!(metrics.get("requests", &[("code", "a \"b\"}")]), Some(4.0));
+        assert_eq!(metrics.get("requests", &[("door", "irc")]), None);
+        assert_eq!(metrics.get("up", &[]), Some(1.0));
+        assert_eq!(metrics.names(), ["requests", "up"]);
+    }
+}

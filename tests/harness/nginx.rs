@@ -1,0 +1,150 @@
+//! A real nginx with the shipped configuration in front of gateways: one door for WebSocket, one for text lines.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::eventually::eventually;
+use crate::port::Port;
+use crate::process::{Process, Program};
+use crate::repository;
+
+/// How long nginx may take to come up.
+const START: Duration = Duration::from_secs(10);
+
+/// A running nginx. Ended on drop.
+#[derive(Debug)]
+pub struct Nginx {
+    http: Port,
+    lines: Port,
+    master: Process,
+    directory: TempDir,
+}
+
+impl Nginx {
+    /// Starts nginx in front of these gateways and waits until both doors accept.
+    ///
+    /// # Panics
+    /// When it does not come up; its own words are in the message.
+    pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
+        let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
+        let run_directory = directory.path().to_str().expect("a temporary path is text");
+        let (http_port, lines_port) = (Port::reserve(), Port::reserve());
+        let text = render(&[
+            ("RUN_DIR", run_directory),
+            ("HTTP_LISTEN", &http_port.address().to_string()),
+            ("LINES_LISTEN", &lines_port.address().to_string()),
+            ("WS_SERVERS", &servers(ws)),
+            ("LINES_SERVERS", &servers(lines)),
+            ("STREAM_MODULE", &stream_module().await),
+            ("USER", ""),
+        ]);
+        let configuration = directory.path().join("nginx.conf");
+        std::fs::write(&configuration, text).expect("our own directory");
+        let program = Program::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
+        let mut master = program.args([configuration]).spawn();
+        for address in [http_port.address(), lines_port.address()] {
+            eventually(START, "nginx accepts", || {
+                assert!(!master.has_ended(), "nginx ended: {}", master.log().tail(20));
+                async move { TcpStream::connect(address).await }
+            })
+            .await;
+        }
+        Self { http: http_port, lines: lines_port, master, directory }
+    }
+
+    /// The door for WebSocket.
+    #[must_use]
+    pub fn ws(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// The door for text lines.
+    #[must_use]
+    pub fn tcp(&self) -> SocketAddr {
+        self.lines.address()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let errors = std::fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default();
+            eprintln!("--- nginx, its errors:\n{errors}");
+        }
+        // SIGTERM, not the SIGKILL of a dropped process: the master takes its workers along, and nobody else would.
+        if !self.master.has_ended() {
+            self.master.terminate();
+            self.master.wait();
+        }
+    }
+}
+
+fn servers(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|address| format!("server {address} max_fails=1 fail_timeout=2s;")).collect()
+}
+
+fn render(values: &[(&str, &str)]) -> String {
+    let template = repository().join("deploy/nginx/nginx.conf.in");
+    let text = std::fs::read_to_string(&template).unwrap_or_else(|error| panic!("{}: {error}", template.display()));
+    values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
+}
+
+async fn stream_module() -> String {
+    let script = repository().join("deploy/nginx/stream-module");
+    let script = script.to_str().expect("the path of the repository is text");
+    let finished = Program::system(script, "stream-module").run(START).await;
+    assert_eq!(finished.code, Some(0), "this nginx has no stream module: install libnginx-mod-stream");
+    finished.stdout
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::http;
+
+    /// Answers every connection with its name, whatever is asked.
+    async fn stand_in(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) && line.trim() != "" {
+                        line.clear();
+                    }
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn spreads_connections_over_gateways_behind_both_doors() {
+        let ws = [
+            stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng1").await,
+            stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng2").await,
+        ];
+        let lines = [stand_in("hello from g1\n").await];
+        let nginx = Nginx::start(&ws, &lines).await;
+        let mut names = Vec::new();
+        for _ in 0..4 {
+            names.push(http::get(nginx.ws(), "/ws").await.expect("an answer").body);
+        }
+        assert!(names.contains(&"g1".to_owned()) && names.contains(&"g2".to_owned()), "{names:?}");
+
+        let mut stream = BufReader::new(TcpStream::connect(nginx.tcp()).await.expect("nginx accepts"));
+        stream.write_all(b"\n").await.expect("open");
+        let mut line = String::new();
+        stream.read_line(&mut line).await.expect("open");
+        assert_eq!(line, "hello from g1\n");
+    }
+}

@@ -1,0 +1,249 @@
+//! One running gateway or presence process, and the way to configure, start, watch and end it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::eventually::eventually;
+use crate::http::{self, Response};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::port::Port;
+use crate::process::{Process, Program};
+use crate::redis::Redis;
+
+/// How long a node may take to become ready when nothing is wrong.
+const READY: Duration = Duration::from_secs(15);
+/// How long a node may take to end politely. Above the grace period that it gives itself.
+const END: Duration = Duration::from_secs(35);
+
+/// Which program a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Gateway,
+    Presence,
+}
+
+/// A node that is about to be started. Every port is free for the kernel to choose until it is set.
+#[derive(Debug)]
+pub struct Builder {
+    kind: Kind,
+    name: String,
+    settings: BTreeMap<String, String>,
+    ports: Vec<Port>,
+}
+
+impl Builder {
+    fn new(kind: Kind, name: &str) -> Self {
+        let listeners: &[&str] = match kind {
+            Kind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
+            Kind::Presence => &["PARLEY__API__ADDR", "PARLEY__ADMIN__ADDR"],
+        };
+        let mut settings: BTreeMap<_, _> =
+            listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
+        settings.insert("PARLEY__NODE__ID".to_owned(), name.to_owned());
+        Self { kind, name: name.to_owned(), settings, ports: Vec::new() }
+    }
+
+    /// Makes it a member of the cluster around this Redis.
+    #[must_use]
+    pub fn redis(self, redis: &Redis) -> Self {
+        self.setting("PARLEY__REDIS__URL", &redis.url())
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Gives it ports that are kept over a restart, as nginx needs it.
+    #[must_use]
+    pub fn fixed_ports(mut self) -> Self {
+        for value in self.settings.values_mut().filter(|value| *value == "127.0.0.1:0") {
+            let port = Port::reserve();
+            *value = port.address().to_string();
+            self.ports.push(port);
+        }
+        self
+    }
+
+    /// Starts it and waits until its listeners are bound; it may not be ready to serve yet.
+    pub async fn launch(self) -> Node {
+        let mut process = self.program().spawn();
+        let ready = process.ready().await;
+        Node { builder: self, process, ready, past: Log::default() }
+    }
+
+    /// Starts it and waits until it is ready to serve.
+    pub async fn start(self) -> Node {
+        let node = self.launch().await;
+        node.until_ready(READY).await;
+        node
+    }
+
+    /// The program with these settings, for tests of what happens before it is up.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        let binary = match self.kind {
+            Kind::Gateway => "gateway",
+            Kind::Presence => "presence",
+        };
+        self.settings.iter().fold(Program::parley(binary, &self.name), |program, (key, value)| program.env(key, value))
+    }
+}
+
+/// A running node. Killed on drop.
+#[derive(Debug)]
+pub struct Node {
+    builder: Builder,
+    process: Process,
+    ready: Value,
+    past: Log,
+}
+
+impl Node {
+    /// A gateway of this name. Without a Redis it runs alone.
+    #[must_use]
+    pub fn gateway(name: &str) -> Builder {
+        Builder::new(Kind::Gateway, name)
+    }
+
+    /// A presence process of this name.
+    #[must_use]
+    pub fn presence(name: &str) -> Builder {
+        Builder::new(Kind::Presence, name)
+    }
+
+    /// Its name in the cluster.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.builder.name
+    }
+
+    /// The process, for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it printed when its listeners were bound.
+    #[must_use]
+    pub fn ready_line(&self) -> &Value {
+        &self.ready
+    }
+
+    /// Where WebSocket clients connect.
+    #[must_use]
+    pub fn ws(&self) -> SocketAddr {
+        self.address("ws")
+    }
+
+    /// Where line clients connect.
+    #[must_use]
+    pub fn tcp(&self) -> SocketAddr {
+        self.address("tcp")
+    }
+
+    /// Where it tells about itself.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
+    /// Where the presence API is.
+    #[must_use]
+    pub fn api(&self) -> SocketAddr {
+        self.address("api")
+    }
+
+    fn address(&self, listener: &str) -> SocketAddr {
+        let text = self.ready[listener].as_str().unwrap_or_else(|| panic!("no `{listener}` in {}", self.ready));
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// The answer of `/readyz`.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub async fn readyz(&self) -> Result<Response, String> {
+        http::get(self.admin(), "/readyz").await
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Panics
+    /// When it does not within `within`; the reason it gave is in the message.
+    pub async fn until_ready(&self, within: Duration) {
+        self.until_readiness(200, within).await;
+    }
+
+    /// Waits until `/readyz` says no, and returns its answer.
+    ///
+    /// # Panics
+    /// When it does not within `within`.
+    pub async fn until_not_ready(&self, within: Duration) -> Response {
+        self.until_readiness(503, within).await
+    }
+
+    async fn until_readiness(&self, status: u16, within: Duration) -> Response {
+        eventually(within, &format!("{} answers {status} on /readyz", self.name()), || async {
+            let answer = self.readyz().await?;
+            if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
+        })
+        .await
+    }
+
+    /// A scrape of its metrics.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Metrics {
+        let answer =
+            http::get(self.admin(), "/metrics").await.unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Metrics::parse(&answer.body)
+    }
+
+    /// Whether its process is still there.
+    pub fn is_running(&mut self) -> bool {
+        !self.process.has_ended()
+    }
+
+    /// SIGTERM; returns its exit code, `None` when a signal ended it.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn end(&mut self) -> Option<i32> {
+        self.process.terminate();
+        self.process.exit_code(END).await
+    }
+
+    /// Starts it anew after its end, with the same settings. Ports stay only when they were fixed.
+    ///
+    /// # Panics
+    /// When it still runs, or does not become ready.
+    pub async fn restart(&mut self) {
+        assert!(!self.is_running(), "{} still runs", self.name());
+        self.process.log().lines().into_iter().for_each(|line| self.past.push(line));
+        self.process = self.builder.program().spawn();
+        self.ready = self.process.ready().await;
+        self.until_ready(READY).await;
+    }
+
+    /// What it wrote to stderr in this life.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.process.log()
+    }
+
+    /// Lines of all its lives that need a reason and have none.
+    #[must_use]
+    pub fn problems(&self, allowed: &[String]) -> Vec<String> {
+        let mut problems = self.past.problems(allowed);
+        problems.extend(self.log().problems(allowed));
+        problems
+    }
+}

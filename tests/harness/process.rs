@@ -1,0 +1,321 @@
+//! Real programs: started as in production, read through their ready line and log, ended by signals to their own pid.
+//!
+//! Plain threads read the two pipes, so nothing is lost while a test blocks, panics or has left its runtime. A program
+//! dies with the test process, whatever happens to that.
+//! Invariant: signals go to the recorded child only, and it is gone when the [`Process`] is dropped.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::eventually::eventually;
+use crate::log::Log;
+
+/// How long a program may take to say that its listeners are bound.
+const READY: Duration = Duration::from_secs(20);
+/// Lines of a program's log that a failed test shows.
+const TAIL: usize = 60;
+
+/// A program that is about to be started.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    command: Command,
+}
+
+impl Program {
+    /// One of Parley's own programs. It sees none of this process's Parley settings.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    #[must_use]
+    pub fn parley(binary: &str, name: &str) -> Self {
+        let path = binary_directory().join(binary);
+        assert!(
+            path.is_file(),
+            "{} is not there: run `cargo build --workspace --bins` first, or set PARLEY_BIN_DIR",
+            path.display()
+        );
+        let mut program = Self::bound_to_us("KILL", path.into(), name);
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("PARLEY__") || key == "RUST_LOG" {
+                program.command.env_remove(key);
+            }
+        }
+        program
+    }
+
+    /// A program of the system, found where servers are installed too.
+    #[must_use]
+    pub fn system(binary: &str, name: &str) -> Self {
+        // TERM, not KILL: a server with workers takes them along.
+        let mut program = Self::bound_to_us("TERM", binary.into(), name);
+        let path = std::env::var("PATH").unwrap_or_default();
+        program.command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+        program
+    }
+
+    /// `setpriv` becomes the program (same pid) after it told the kernel what to send it when we die.
+    fn bound_to_us(signal: &str, binary: OsString, name: &str) -> Self {
+        let mut command = Command::new("setpriv");
+        command.arg("--pdeathsig").arg(signal).arg("--").arg(binary);
+        Self { name: name.to_owned(), command }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    #[must_use]
+    pub fn spawn(mut self) -> Process {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
+        let (output, log) = (Log::default(), Log::default());
+        let readers = vec![
+            follow(child.stdout.take().expect("piped"), output.clone()),
+            follow(child.stderr.take().expect("piped"), log.clone()),
+        ];
+        Process { name: self.name, child, ended: None, output, log, readers }
+    }
+
+    /// Runs it to its end, which must come within `within`.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn run(self, within: Duration) -> Finished {
+        let mut process = self.spawn();
+        let code = process.exit_code(within).await;
+        Finished { code, stdout: process.output.lines().join("\n"), stderr: process.log.lines().join("\n") }
+    }
+}
+
+/// What a program left that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it said.
+    pub stdout: String,
+    /// What it logged.
+    pub stderr: String,
+}
+
+/// A running program. Killed on drop; shows the end of its log when the test panics.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    output: Log,
+    log: Log,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// The name that the test gave it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What it wrote to stdout so far.
+    #[must_use]
+    pub fn output(&self) -> &Log {
+        &self.output
+    }
+
+    /// Waits for the first line on stdout, which must be a JSON object with `"ready":true`.
+    ///
+    /// # Panics
+    /// When it ends first, says something else, or says nothing in time.
+    pub async fn ready(&mut self) -> Value {
+        let name = self.name.clone();
+        let line = eventually(READY, &format!("{name} says that it is ready"), || {
+            let line = self.output.lines().into_iter().next();
+            let ended = self.has_ended().then(|| panic!("{name} ended ({:?}) before it was ready", self.ended));
+            async move { line.ok_or(ended) }
+        })
+        .await;
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name}: not JSON: {line}"));
+        assert_eq!(ready["ready"], true, "{name}: {line}");
+        ready
+    }
+
+    /// Sends a signal to this process only.
+    ///
+    /// # Panics
+    /// When it has ended already.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(!self.has_ended(), "{} has ended ({:?}); no {signal} for it", self.name, self.ended);
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
+        kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
+    }
+
+    /// SIGTERM: the polite end.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// SIGKILL, and waits until the kernel has taken it away.
+    pub fn kill9(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// SIGSTOP: the process stands still; its sockets stay open. Returns once it does.
+    pub async fn stop_signal(&mut self) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        eventually(READY, &format!("{} stands still", self.name), || {
+            let state = std::fs::read_to_string(&stat).unwrap_or_default();
+            let is_stopped = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+            async move { if is_stopped { Ok(()) } else { Err(state) } }
+        })
+        .await;
+    }
+
+    /// SIGCONT: goes on where it stood.
+    pub fn cont(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits for its end, blocking; only for what is certain to end.
+    pub fn wait(&mut self) {
+        self.ended = Some(self.child.wait().expect("our own child"));
+    }
+
+    /// Whether it is gone.
+    pub fn has_ended(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("our own child");
+        }
+        self.ended.is_some()
+    }
+
+    /// Waits for its end; `None` when a signal ended it. Everything it wrote is in its log then.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        let what = format!("{} ends", self.name);
+        let status = eventually(within, &what, || {
+            let status = if self.has_ended() { self.ended } else { None };
+            async move { status.ok_or("still running") }
+        })
+        .await;
+        eventually(READY, "both pipes are at their end, which a child of it would hold open", || {
+            let is_read = self.readers.iter().all(JoinHandle::is_finished);
+            async move { if is_read { Ok(()) } else { Err("open") } }
+        })
+        .await;
+        status.code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- {} ({:?}), the end of its log:\n{}", self.name, self.ended, self.log.tail(TAIL));
+        }
+    }
+}
+
+/// Where the programs were built: beside the folder of this test, unless PARLEY_BIN_DIR says otherwise.
+fn binary_directory() -> PathBuf {
+    if let Some(directory) = std::env::var_os("PARLEY_BIN_DIR") {
+        return directory.into();
+    }
+    let this = std::env::current_exe().expect("a test knows its own path");
+    this.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_path_buf()
+}
+
+fn follow(pipe: impl Read + Send + 'static, log: Log) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            log.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+            line.clear();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Program {
+        Program::system("sh", "stand-in").args(["-c", script])
+    }
+
+    #[tokio::test]
+    async fn reads_the_ready_line_and_the_exit_code() {
+        let script =
+            r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
+        let mut process = shell(script).spawn();
+        assert_eq!(process.ready().await["node"], "x");
+        process.terminate();
+        assert_eq!(process.exit_code(SOON).await, Some(3));
+        assert!(process.log().holds("bye"));
+    }
+
+    #[tokio::test]
+    async fn stops_and_goes_on() {
+        let mut process = Program::system("cat", "stand-in").args(["/dev/zero"]).spawn();
+        process.stop_signal().await;
+        process.cont();
+        process.kill9();
+        assert_eq!(process.exit_code(SOON).await, None);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "ended")]
+    async fn an_early_end_is_told_at_once() {
+        shell("exit 64").spawn().ready().await;
+    }
+
+    #[tokio::test]
+    async fn runs_to_the_end() {
+        let finished = shell("echo out; echo err >&2; exit 7").run(SOON).await;
+        assert_eq!((finished.code, finished.stdout.as_str(), finished.stderr.as_str()), (Some(7), "out", "err"));
+    }
+}
