@@ -188,6 +188,10 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     assert!(state.user(ann.0.key()).is_none() && state.room(lobby.key()).is_none());
     assert!(state.inboxes.is_empty() && state.leftovers.is_empty());
     assert!(state.user(bob.0.key()).is_some(), "he is still there");
+
+    assert!(state.release(&bob.0, &bob.1, None));
+    state.forget(now() + RETENTION + 1000);
+    assert!(state.nicks.is_empty() && state.rooms.is_empty(), "{state:?}");
 }
 
 #[test]
