@@ -108,7 +108,7 @@ pub enum Delivery {
         /// The change.
         delta: PresenceDelta,
     },
-    /// A direct message for a session of this gateway. `to` is as the sender typed it; the hub writes the receiver's own.
+    /// A direct message for a session of this gateway. `to` is the nick's key; the hub writes how the receiver is shown.
     Direct {
         /// Whose.
         session: SessionId,
