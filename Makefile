@@ -1,6 +1,8 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
 .PHONY: help run build test check
+# A shell that was open when Rust was installed does not have it in its PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## list the targets
 	@echo "Parley, a chat cluster. make ..."

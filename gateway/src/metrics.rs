@@ -154,6 +154,12 @@ impl Metrics {
         Connected { open }
     }
 
+    /// Connections of a port that are open now.
+    #[must_use]
+    pub fn open(&self, port: Port) -> i64 {
+        self.connections[port].get()
+    }
+
     /// Adds the gauges that are read where the truth is. Call it once.
     ///
     /// # Panics

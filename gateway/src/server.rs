@@ -2,7 +2,7 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, admission, the admin door. All
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, the admin door. All
 //! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 use std::net::SocketAddr;
@@ -34,8 +34,6 @@ pub use presence::program::Drained;
 
 /// From one round of presence events to the next.
 const PRESENCE_ROUND: Duration = Duration::from_millis(200);
-/// How often readiness is looked at.
-const READINESS_ROUND: Duration = Duration::from_millis(100);
 /// How long the store may take to note that the lease ended cleanly.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -116,13 +114,14 @@ impl Gateway {
 
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
-        let (admission, connections) = (Arc::new(Admission::default()), TaskTracker::new());
+        let lease = Arc::clone(&services);
+        let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        let connections = TaskTracker::new();
         let stop_connections = CancellationToken::new();
         let info = info(config, &addresses);
         spawn(&background, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
-        spawn(&background, open_doors(Arc::clone(&services), Arc::clone(&admission)));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
         let for_sessions = Arc::clone(&services);
@@ -237,15 +236,6 @@ async fn show_presence(services: Arc<Services>) {
     loop {
         round.tick().await;
         services.hub.show_presence();
-    }
-}
-
-/// Newcomers are let in exactly while the gateway is ready.
-async fn open_doors(services: Arc<Services>, admission: Arc<Admission>) {
-    let mut round = tokio::time::interval(READINESS_ROUND);
-    loop {
-        round.tick().await;
-        admission.set_ready(services.tenure.ready(Instant::now()).is_ok());
     }
 }
 

@@ -83,7 +83,7 @@ impl Drop for Nginx {
 }
 
 fn servers(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(|address| format!("server {address} max_fails=1 fail_timeout=2s;")).collect()
+    addresses.iter().map(|address| format!("server {address} max_fails=0;")).collect()
 }
 
 fn render(values: &[(&str, &str)]) -> String {

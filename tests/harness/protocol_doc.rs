@@ -9,9 +9,10 @@
 //! ann-                                     ann's connection has been ended by the server
 //! ```
 //!
-//! What one client is told may come in any order (an ack races with the message itself), but all of it must be on the
-//! page: something untold is as wrong as something missing. Presence events may come or not; where one is on the page
-//! it must come.
+//! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
+//! races with the message itself. On the text door, where nobody can tell them apart, lines may come in any order. All
+//! that comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
+//! begins with `* `) may be left out.
 
 use std::collections::BTreeMap;
 
@@ -143,9 +144,10 @@ impl Person {
             (Self::Text(line), Deed::Sends(text)) => line.types(text).await,
             (Self::Json(ws), Deed::IsTold(text)) => {
                 let pattern: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
-                ws.next(PATIENCE, |value| json_fits(&pattern, value))
-                    .await
-                    .map_err(|heard| format!("{text}: {heard}"))?;
+                let next = ws.next(PATIENCE, |value| order_of(value) == order_of(&pattern)).await?;
+                if !json_fits(&pattern, &next) {
+                    return Err(format!("is told {next}, and the page says {pattern}"));
+                }
             }
             (Self::Text(line), Deed::IsTold(text)) => {
                 line.try_read(PATIENCE, text).await?;
@@ -162,6 +164,22 @@ impl Person {
             Self::Json(ws) => ws.unused(|value| value["type"] != "presence").iter().map(Value::to_string).collect(),
             Self::Text(line) => line.unused(|line| !line.starts_with("* ")),
         }
+    }
+}
+
+/// What keeps its order among its own kind.
+#[derive(PartialEq, Eq)]
+enum Order {
+    Replies,
+    Messages,
+    Presence,
+}
+
+fn order_of(frame: &Value) -> Order {
+    match frame["type"].as_str() {
+        Some("message" | "going_away") => Order::Messages,
+        Some("presence") => Order::Presence,
+        _ => Order::Replies,
     }
 }
 

@@ -2,4 +2,18 @@
 //!
 //! One binary, one module per promise or part, so that it links once. Every test starts a cluster of its own.
 
+#![allow(clippy::unwrap_used)]
+
+mod backplane_contract;
+mod bad_input;
+mod chat;
+mod embedded;
+mod failover;
+mod nicknames;
 mod presence_api;
+mod programs;
+mod protocol_doc;
+mod readiness;
+mod redis_away;
+mod registry_contract;
+mod tidy;

@@ -40,7 +40,7 @@ struct Heard {
     last_echo: Mutex<Option<Instant>>,
 }
 
-/// What this node listens to. Ending a subscription takes the store's lock, so none is dropped under this one's.
+/// What this node listens to.
 #[derive(Default)]
 struct Listening {
     gateway: Option<(Incarnation, presence::memory::Subscription)>,
@@ -51,7 +51,7 @@ struct Interest {
     count: usize,
     /// Since nobody wants it: until when it is heard nevertheless.
     until: Option<Instant>,
-    subscription: presence::memory::Subscription,
+    _subscription: presence::memory::Subscription,
 }
 
 impl std::fmt::Debug for MemoryBackplane {
@@ -84,25 +84,10 @@ impl MemoryBackplane {
     /// See [`super::Backplane::listen_as`].
     #[allow(clippy::unused_async, reason = "the other arm waits")]
     pub async fn listen_as(&self, incarnation: &Incarnation) {
-        let channel = self.node.keys.gateway_channel(incarnation);
-        let (sink, heard, own, place) =
-            (self.node.sink.clone(), self.node.heard.clone(), incarnation.clone(), channel.clone());
-        let listener: Listener = Arc::new(move |text| {
-            let Some(delivery) = envelope::read_gateway(&own, text) else {
-                heard.malformed.note(&place, 1);
-                return;
-            };
-            if matches!(delivery, Delivery::Echo { .. }) {
-                *lock(&heard.last_echo) = Some(Instant::now());
-            }
-            sink(delivery);
-        });
-        if self.node.listening().gateway.as_ref().is_some_and(|(present, _)| present == incarnation) {
-            return;
+        let mut listening = self.node.listening();
+        if listening.gateway.as_ref().is_none_or(|(present, _)| present != incarnation) {
+            listening.gateway = Some((incarnation.clone(), self.node.hear_gateway(incarnation.clone())));
         }
-        let subscription = self.node.store.listen(&channel, listener);
-        let before = self.node.listening().gateway.replace((incarnation.clone(), subscription));
-        drop(before);
     }
 
     /// See [`super::Backplane::subscribe`].
@@ -111,44 +96,28 @@ impl MemoryBackplane {
     /// None here.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
     pub async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
-        self.node.sweep();
-        if let Some(interest) = self.node.listening().rooms.get_mut(room) {
-            interest.count += 1;
-            interest.until = None;
-            return Ok(());
-        }
-        let channel = self.node.keys.room_channel(room);
-        let (sink, heard, own, place) =
-            (self.node.sink.clone(), self.node.heard.clone(), room.clone(), channel.clone());
-        let listener: Listener = Arc::new(move |text| {
-            let skipped = envelope::read_room(&own, text, |delivery| sink(delivery));
-            heard.malformed.note(&place, skipped);
-        });
-        let subscription = self.node.store.listen(&channel, listener);
         let mut listening = self.node.listening();
-        let spare = if let Some(interest) = listening.rooms.get_mut(room) {
-            // Somebody was faster: theirs stays.
-            interest.count += 1;
-            interest.until = None;
-            Some(subscription)
-        } else {
-            listening.rooms.insert(room.clone(), Interest { count: 1, until: None, subscription });
-            None
-        };
-        drop(listening);
-        drop(spare);
+        listening.end_lingering();
+        let interest = listening.rooms.entry(room.clone()).or_insert_with(|| Interest {
+            count: 0,
+            until: None,
+            _subscription: self.node.hear_room(room.clone()),
+        });
+        interest.count += 1;
+        interest.until = None;
         Ok(())
     }
 
     /// See [`super::Backplane::unsubscribe`].
     pub fn unsubscribe(&self, room: &RoomKey) {
-        if let Some(interest) = self.node.listening().rooms.get_mut(room) {
+        let mut listening = self.node.listening();
+        listening.end_lingering();
+        if let Some(interest) = listening.rooms.get_mut(room) {
             interest.count = interest.count.saturating_sub(1);
             if interest.count == 0 {
                 interest.until = Some(Instant::now() + LINGER);
             }
         }
-        self.node.sweep();
     }
 
     /// See [`super::Backplane::publish`].
@@ -168,7 +137,11 @@ impl MemoryBackplane {
     #[allow(clippy::unused_async, reason = "the other arm waits")]
     pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
         let payload = envelope::payload(to.as_str(), draft);
-        published(self.node.store.append_direct(to, append(draft, &payload)))
+        match self.node.store.append_direct(to, append(draft, &payload)) {
+            // There is no room: who does not own the nick they speak under has lost it with their lease.
+            Err(AppendError::NotInRoom) => Err(RegistryError::Fenced.into()),
+            answer => published(answer),
+        }
     }
 
     /// See [`super::Backplane::history`].
@@ -201,18 +174,38 @@ impl Node {
         lock(&self.listening)
     }
 
+    fn hear_room(&self, room: RoomKey) -> presence::memory::Subscription {
+        let channel = self.keys.room_channel(&room);
+        let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
+        let listener: Listener = Arc::new(move |text| {
+            let skipped = envelope::read_room(&room, text, |delivery| sink(delivery));
+            heard.malformed.note(&place, skipped);
+        });
+        self.store.listen(&channel, listener)
+    }
+
+    fn hear_gateway(&self, incarnation: Incarnation) -> presence::memory::Subscription {
+        let channel = self.keys.gateway_channel(&incarnation);
+        let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
+        let listener: Listener = Arc::new(move |text| {
+            let Some(delivery) = envelope::read_gateway(&incarnation, text) else {
+                heard.malformed.note(&place, 1);
+                return;
+            };
+            if matches!(delivery, Delivery::Echo { .. }) {
+                *lock(&heard.last_echo) = Some(Instant::now());
+            }
+            sink(delivery);
+        });
+        self.store.listen(&channel, listener)
+    }
+}
+
+impl Listening {
     /// Ends what has lingered long enough. Nothing waits for that, so it happens when somebody comes by.
-    fn sweep(&self) {
+    fn end_lingering(&mut self) {
         let now = Instant::now();
-        let ended: Vec<Interest> = {
-            let mut listening = self.listening();
-            listening
-                .rooms
-                .extract_if(|_, interest| interest.until.is_some_and(|until| until <= now))
-                .map(|(_, interest)| interest)
-                .collect()
-        };
-        drop(ended);
+        self.rooms.retain(|_, interest| interest.until.is_none_or(|until| until > now));
     }
 }
 

@@ -1,22 +1,24 @@
-//! Whether new connections are let in: written by the server as readiness changes, read by both doors.
+//! Whether new connections are let in: asked by both doors for every newcomer.
 //!
-//! Says nothing about connections that are in already, and never closes one.
+//! Asks for readiness at that moment, so whoever was just told that the gateway is ready gets in. Says nothing about
+//! connections that are in already, and never closes one.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use presence::codes::ErrorCode;
 
-/// The sign at the door. Closed until the gateway is ready, and for good once it goes away.
-#[derive(Debug, Default)]
+/// The sign at the door. Closed while the gateway is not ready, and for good once it goes away.
 pub struct Admission {
-    ready: AtomicBool,
+    ready: Box<dyn Fn() -> bool + Send + Sync>,
     leaving: AtomicBool,
 }
 
 impl Admission {
-    /// Lets newcomers in, or refuses them as `unavailable`. Has no effect any more on a gateway that goes away.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Relaxed);
+    /// Lets newcomers in while `ready` says so. It is asked often and must not block.
+    #[must_use]
+    pub fn new(ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { ready: Box::new(ready), leaving: AtomicBool::new(false) }
     }
 
     /// Refuses newcomers as `going_away`, for good: a drain is not taken back.
@@ -36,6 +38,12 @@ impl Admission {
         if self.is_leaving() {
             return Some(ErrorCode::GoingAway);
         }
-        (!self.ready.load(Ordering::Relaxed)).then_some(ErrorCode::Unavailable)
+        (!(self.ready)()).then_some(ErrorCode::Unavailable)
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("refusal", &self.refusal()).finish()
     }
 }

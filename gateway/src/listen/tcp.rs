@@ -39,7 +39,8 @@ struct LineDoor {
 
 impl LineDoor {
     fn new(tcp: TcpStream) -> Self {
-        Self { tcp, dialect: Dialect::default(), input: Lines::default(), queued: VecDeque::new() }
+        let queued = VecDeque::from([line::greeting()]);
+        Self { tcp, dialect: Dialect::default(), input: Lines::default(), queued }
     }
 
     fn say(&mut self, words: Bytes) {

@@ -50,7 +50,6 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
         .header_read_timeout(house.limits.header_wait)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(tcp), service)
         .with_upgrades();
     tokio::select! {
@@ -97,7 +96,7 @@ fn not_a_websocket(error: &Error) -> Answer {
         }
         ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader => {
             let answer = with(upgrade_required(), UPGRADE, HeaderValue::from_static("websocket"));
-            with(answer, CONNECTION, HeaderValue::from_static("upgrade"))
+            with(answer, CONNECTION, HeaderValue::from_static("upgrade, close"))
         }
         ProtocolError::MissingSecWebSocketVersionHeader => {
             with(upgrade_required(), SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
@@ -115,6 +114,7 @@ fn upgrade_required() -> Answer {
 fn problem(code: ErrorCode) -> Answer {
     let mut answer = Response::new(Full::from(problem_document(code)));
     *answer.status_mut() = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let answer = with(answer, CONNECTION, HeaderValue::from_static("close"));
     with(answer, CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))
 }
 

@@ -9,6 +9,8 @@ pub mod event;
 pub mod json;
 pub mod line;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use self::command::{Command, CorrelationId, Range, Request};
 pub use self::event::{Answer, Event, Placed, Refusal, Reply, RoomItem};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::registry::{Event, EventLogEnds};
+use crate::registry::{Event, EventLogEnds, event_position};
 
 /// Events that are kept.
 const KEPT: usize = 10_000;
@@ -54,8 +54,7 @@ impl EventLog {
 
     /// The oldest events behind a position, at most `limit`; `None` when the text is no position.
     pub(crate) fn after(&self, position: &str, limit: usize) -> Option<Vec<Event>> {
-        let (time, count) = position.split_once('-').unwrap_or((position, "0"));
-        let after: Position = (time.parse().ok()?, count.parse().ok()?);
+        let after = event_position(position)?;
         let newer = self.entries.iter().skip_while(|(at, ..)| *at <= after).take(limit.max(1));
         let event = |(at, kind, data): &(Position, &str, String)| Event {
             id: text(*at),

@@ -22,6 +22,7 @@ use crate::model::{
 
 pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
+pub(crate) use self::types::event_position;
 pub use self::types::{
     Beat, ClaimError, Command, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page,
     Reaped, RegistryError, Room, Stats, User,

@@ -230,3 +230,11 @@ pub struct EventLogEnds {
     /// The newest event.
     pub newest: String,
 }
+
+/// Reads a position of the event log, `<Unix ms>-<count>` or only the former. It comes back from outside: what is none
+/// means "from now on".
+pub(crate) fn event_position(text: &str) -> Option<(u64, u64)> {
+    let (time, count) = text.split_once('-').unwrap_or((text, "0"));
+    let number = |digits: &str| digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    Some((number(time)?, number(count)?))
+}

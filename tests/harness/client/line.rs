@@ -14,10 +14,13 @@ use super::PATIENCE;
 use super::transcript::{Ending, Heard, Transcript};
 use crate::pattern::text_fits;
 
+/// Gone once the server has hung up.
+type Writer = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
+
 /// One connected client. Dropping it cuts the connection.
 #[derive(Debug)]
 pub struct LineClient {
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: Writer,
     transcript: Arc<Transcript<String>>,
     reader: JoinHandle<()>,
 }
@@ -39,8 +42,9 @@ impl LineClient {
         stream.set_nodelay(true).expect("a TCP socket");
         let (reader, writer) = stream.into_split();
         let transcript = Arc::new(Transcript::new());
-        let reader = tokio::spawn(read(reader, transcript.clone()));
-        Self { writer: tokio::sync::Mutex::new(writer), transcript, reader }
+        let writer = Arc::new(tokio::sync::Mutex::new(Some(writer)));
+        let reader = tokio::spawn(read(reader, writer.clone(), transcript.clone()));
+        Self { writer, transcript, reader }
     }
 
     /// Types a line. A connection that is gone is left to the expectations.
@@ -50,19 +54,21 @@ impl LineClient {
 
     /// Sends bytes as they are.
     pub async fn sends(&self, bytes: &[u8]) {
-        let _ = self.writer.lock().await.write_all(bytes).await;
+        if let Some(writer) = self.writer.lock().await.as_mut() {
+            let _ = writer.write_all(bytes).await;
+        }
     }
 
     /// Takes a nickname and waits for it.
     pub async fn register(&self, nick: &str) {
         self.types(&format!("/nick {nick}")).await;
-        self.reads(&format!("*{nick}*")).await;
+        self.reads(&format!("* you are now known as {nick}")).await;
     }
 
     /// Enters a room and waits for it.
     pub async fn join(&self, room: &str) {
         self.types(&format!("/join {room}")).await;
-        self.reads(&format!("*{room}*")).await;
+        self.reads(&format!("* you are in {room}, members: *")).await;
     }
 
     /// Hears somebody say something in a room.
@@ -91,12 +97,20 @@ impl LineClient {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
 
-    /// Waits for the next line that was not used yet.
+    /// Waits for the next line that was not used yet, whatever it is.
     ///
     /// # Errors
     /// A complaint for people: what was heard instead.
     pub async fn next(&self, within: Duration) -> Result<String, String> {
-        self.transcript.take(within, "line", |_| true).await.map(|heard| heard.what)
+        self.next_that(within, |_| true).await
+    }
+
+    /// Waits for the next line that was not used yet and fits.
+    ///
+    /// # Errors
+    /// A complaint for people: what was heard instead.
+    pub async fn next_that(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Result<String, String> {
+        self.transcript.take(within, "line", |line| fits(line)).await.map(|heard| heard.what)
     }
 
     /// Every line so far that fits the pattern, in order.
@@ -136,7 +150,7 @@ impl LineClient {
     }
 }
 
-async fn read(stream: impl AsyncRead + Unpin, transcript: Arc<Transcript<String>>) {
+async fn read(stream: impl AsyncRead + Unpin, writer: Writer, transcript: Arc<Transcript<String>>) {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     while stream.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
@@ -145,4 +159,5 @@ async fn read(stream: impl AsyncRead + Unpin, transcript: Arc<Transcript<String>
         line.clear();
     }
     transcript.end(None, "the connection ended".to_owned());
+    writer.lock().await.take();
 }

@@ -21,6 +21,8 @@ use super::PATIENCE;
 use super::transcript::{Ending, Heard, Transcript};
 
 type Socket = WebSocketStream<TcpStream>;
+/// Gone once the server has said goodbye: both halves must be, or the socket stays open.
+type Sink = Arc<tokio::sync::Mutex<Option<SplitSink<Socket, Message>>>>;
 
 /// A reply, or why there is none.
 pub type Answer = Result<Value, Refused>;
@@ -38,7 +40,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
-    sink: tokio::sync::Mutex<SplitSink<Socket, Message>>,
+    sink: Sink,
     transcript: Arc<Transcript<Value>>,
     reader: JoinHandle<()>,
     next_id: AtomicU64,
@@ -72,8 +74,8 @@ impl WsClient {
         let (socket, _) = timeout(PATIENCE, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();
         let transcript = Arc::new(Transcript::new());
-        let reader = tokio::spawn(read(stream, transcript.clone()));
-        let sink = tokio::sync::Mutex::new(sink);
+        let sink = Arc::new(tokio::sync::Mutex::new(Some(sink)));
+        let reader = tokio::spawn(read(stream, sink.clone(), transcript.clone()));
         let name = Mutex::new("somebody".to_owned());
         Ok(Self { name, sink, transcript, reader, next_id: AtomicU64::new(1) })
     }
@@ -90,7 +92,7 @@ impl WsClient {
     pub async fn try_register(&self, nick: &str) -> Answer {
         let answer = self.request(json!({"type": "register", "nick": nick})).await;
         if answer.is_ok() {
-            nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
+            self.is_now(nick);
         }
         answer
     }
@@ -120,7 +122,9 @@ impl WsClient {
 
     /// Goes by another nickname.
     pub async fn rename(&self, nick: &str) -> Value {
-        self.must(json!({"type": "nick", "nick": nick})).await
+        let reply = self.must(json!({"type": "nick", "nick": nick})).await;
+        self.is_now(nick);
+        reply
     }
 
     /// Is away, saying why.
@@ -201,7 +205,9 @@ impl WsClient {
 
     /// Sends any WebSocket message.
     pub async fn send_message(&self, message: Message) {
-        let _ = self.sink.lock().await.send(message).await;
+        if let Some(sink) = self.sink.lock().await.as_mut() {
+            let _ = sink.send(message).await;
+        }
     }
 
     /// Hears somebody say something in a room; returns the message.
@@ -246,6 +252,11 @@ impl WsClient {
     pub fn count_seen(&self, room: &str, kind: &str, fits: impl Fn(&Value) -> bool) -> usize {
         let events = self.transcript.all(|_| true);
         events.iter().map(|heard| presence(&heard.what, room, kind).filter(|entry| fits(entry)).count()).sum()
+    }
+
+    /// Waits for the next frame of this type, event or reply, and uses it up.
+    pub async fn is_told(&self, kind: &str) -> Value {
+        self.take(PATIENCE, kind, |value| value["type"] == kind).await.what
     }
 
     /// Waits for an event that fits, and uses it up.
@@ -297,10 +308,14 @@ impl WsClient {
         self.transcript.has_ended()
     }
 
-    /// The nickname it registered last.
+    /// The nickname it goes by; `somebody` before it has one.
     #[must_use]
     pub fn name(&self) -> String {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_now(&self, nick: &str) {
+        nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     async fn take(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
@@ -319,7 +334,7 @@ fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item 
     event[kind].as_array().filter(|_| is_meant).into_iter().flatten()
 }
 
-async fn read(mut stream: SplitStream<Socket>, transcript: Arc<Transcript<Value>>) {
+async fn read(mut stream: SplitStream<Socket>, sink: Sink, transcript: Arc<Transcript<Value>>) {
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {
@@ -333,5 +348,7 @@ async fn read(mut stream: SplitStream<Socket>, transcript: Arc<Transcript<Value>
             _ => {}
         }
     }
+    // Before anybody waits for a writer that is stuck: a person who was told goodbye hangs up.
     transcript.end(close.0, close.1);
+    sink.lock().await.take();
 }

@@ -1,62 +1,39 @@
 #!lua
--- Puts a message into the inbox of the session that owns a nick and sends it to that session's gateway, in one step.
--- Everything is checked before the first write; without allow-oom a full Redis refuses the call whole.
---
+-- DIRECT: puts a message into the inbox of the session that owns a nick and sends it to that session's gateway.
 -- KEYS: 1 leases, 2 the sender's nick, 3 the receiver's nick
--- ARGV: 1 base of all keys, 2 most keys in an idempotency bucket, 3 most messages in an inbox, 4 seconds it is kept,
---       5 owner token, 6 idempotency key, 7 message id, 8 payload
--- Answer: {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, no_such_user, offline, overloaded
+-- ARGV: 1 base, 2 most keys in an idempotency bucket, 3 the receiver's nick key, 4 most messages in an inbox,
+--       5 seconds it is kept, 6 owner token, 7 idempotency key, 8 message id, 9 payload
+-- Reply: {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, no_such_user, offline, overloaded
+-- Called by RedisBackplane::direct.
+local _, sender, receiver = unpack(KEYS)
+local _, _, nick, inbox_bound, inbox_seconds, token, key, id, payload = unpack(ARGV)
 
-local BUCKET_MS = 300000
-local BUCKET_TTL_S = 660 -- a bucket is asked for during its own five minutes and the five after them
-
-local base, token, id, payload = ARGV[1], ARGV[5], ARGV[7], ARGV[8]
-
-local function refused(verdict)
-  return { verdict, 0, 0, '' }
-end
-
-local function serves(incarnation)
-  local lease = redis.call('HGET', KEYS[1], incarnation)
-  return lease == 'live' or lease == 'draining'
-end
-
-local incarnation, sender = string.match(token, '^([^/]+)/([^/]+)/')
-if not serves(incarnation) or redis.call('HGET', KEYS[2], 'owner') ~= token then
+local incarnation, session = split_token(token)
+if not serves(incarnation) or redis.call('HGET', sender, 'owner') ~= token then
   return refused('fenced')
 end
-
-if redis.call('EXISTS', KEYS[3]) == 0 then
+-- Scoped by nick, not by the session behind it: a retry must not reach whoever took the nick since. The key is last and
+-- the others hold no bar, so no two of them can be mistaken for each other.
+local field = '@' .. nick .. '|' .. session .. '|' .. key
+local first = first_answer(field)
+if first then
+  return first
+end
+if redis.call('EXISTS', receiver) == 0 then
   return refused('no_such_user')
 end
-local gateway, session = string.match(redis.call('HGET', KEYS[3], 'owner') or '', '^([^/]+)/([^/]+)/')
+local gateway, owner = split_token(redis.call('HGET', receiver, 'owner') or '')
 if not gateway or not serves(gateway) then
   return refused('offline')
 end
-
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local bucket = math.floor(now / BUCKET_MS)
-local current = base .. 'idempotency:' .. bucket
-local previous = base .. 'idempotency:' .. (bucket - 1)
--- The key is last and the others hold no bar, so no two of them can be mistaken for each other.
-local field = '@' .. session .. '|' .. sender .. '|' .. ARGV[6]
-local seen = redis.call('HGET', current, field) or redis.call('HGET', previous, field)
-if seen then
-  local first_seq, first_time, first_id = string.match(seen, '^(%d+) (%d+) (.*)$')
-  return { 'duplicate', tonumber(first_seq), tonumber(first_time), first_id }
-end
-if redis.call('HLEN', current) >= tonumber(ARGV[2]) then
+if room_for_keys <= 0 then
   return refused('overloaded')
 end
 
-local inbox = base .. 'inbox:' .. session
-local seq = redis.call('HINCRBY', base .. 'session:' .. session, 'inbox', 1)
-local number, stamp = string.format('%.0f', seq), string.format('%.0f', now)
-redis.call('XADD', inbox, 'MAXLEN', '~', ARGV[3], number .. '-0', 'time', stamp, 'payload', payload)
-redis.call('EXPIRE', inbox, ARGV[4])
-redis.call('HSET', current, field, number .. ' ' .. stamp .. ' ' .. id)
-redis.call('EXPIRE', current, BUCKET_TTL_S)
-local head = 'D ' .. session .. ' ' .. number .. ' ' .. stamp .. ' ' .. #payload .. '\n'
-redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, head .. payload)
+local inbox = base .. 'inbox:' .. owner
+local seq = redis.call('HINCRBY', base .. 'session:' .. owner, 'inbox', 1)
+redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, digits(seq) .. '-0', 'time', digits(now), 'payload', payload)
+redis.call('EXPIRE', inbox, inbox_seconds)
+remember(field, seq, now, id)
+redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, head('D', owner, seq, now, payload) .. payload)
 return { 'ok', seq, now, id }

@@ -1,97 +1,71 @@
 #!lua
--- Puts messages of one room into its log and onto its channel in one step, or says of each why not.
--- Everything is checked before the first write; without allow-oom a full Redis refuses the call whole.
---
+-- PUBLISH: puts messages of one room into its log and onto its channel in one step, or says of each why not.
 -- KEYS: 1 leases, 2 room, 3 log, 4 members, 5 channel
--- ARGV: 1 base of all keys, 2 room key, 3 most keys in an idempotency bucket, 4 most messages in the log,
+-- ARGV: 1 base, 2 most keys in an idempotency bucket, 3 room key, 4 most messages in the log,
 --       then five for each message: owner token, nick key, idempotency key, message id, payload
--- Answer: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded
+-- Reply: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded
+-- Called by RedisBackplane::publish.
+local _, meta, log, members, channel = unpack(KEYS)
+local room, log_bound = ARGV[3], ARGV[4]
 
-local BUCKET_MS = 300000
-local BUCKET_TTL_S = 660 -- a bucket is asked for during its own five minutes and the five after them
-
--- Here a changed replication id against the generation record will answer `unavailable`, once generations recover.
-
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-local meta = redis.call('HMGET', KEYS[2], 'seq', 'time', 'epoch')
-local epoch = meta[3]
-local time = math.max(now, tonumber(meta[2] or 0))
--- Meta and log are written together; the higher one wins when one of them was lost or restored alone.
-local seq = tonumber(meta[1] or 0)
-local top = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
+local shown = redis.call('HMGET', meta, 'epoch', 'seq', 'time')
+local epoch, seq, time = shown[1], tonumber(shown[2]) or 0, math.max(tonumber(shown[3]) or 0, now)
+-- Meta and log are written together; the one that is further wins when one of them was lost or restored alone.
+local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if top then
   seq = math.max(seq, tonumber(string.match(top[1], '^%d+')))
 end
 
-local bucket = math.floor(now / BUCKET_MS)
-local current = ARGV[1] .. 'idempotency:' .. bucket
-local previous = ARGV[1] .. 'idempotency:' .. (bucket - 1)
-local room_left = tonumber(ARGV[3]) - redis.call('HLEN', current)
-
--- Idempotency field -> the answer of the message of this call that took it.
-local taken = {}
-local answers = {}
 local accepted = {}
-
-local function first_answer(field)
-  if taken[field] then
-    return taken[field]
-  end
-  local seen = redis.call('HGET', current, field) or redis.call('HGET', previous, field)
-  if not seen then
-    return nil
-  end
-  local seen_seq, seen_time, id = string.match(seen, '^(%d+) (%d+) (.*)$')
-  return { 'ok', tonumber(seen_seq), tonumber(seen_time), id }
-end
+-- Idempotency field -> the message of this call that took it.
+local taken = {}
 
 local function judge(token, nick, key, id, payload)
-  local incarnation, session = string.match(token, '^([^/]+)/([^/]+)/')
-  local lease = redis.call('HGET', KEYS[1], incarnation)
-  if lease ~= 'live' and lease ~= 'draining' then
-    return { 'fenced', 0, 0, '' }
+  local incarnation, session = split_token(token)
+  if not serves(incarnation) then
+    return refused('fenced')
   end
-  local member = redis.call('HGET', KEYS[4], nick)
+  local member = redis.call('HGET', members, nick)
   if not epoch or not member or string.sub(member, 1, #token + 1) ~= token .. ' ' then
-    return { 'not_in_room', 0, 0, '' }
+    return refused('not_in_room')
   end
   -- The key is last and the others hold no bar, so no two of them can be mistaken for each other.
-  local field = '#' .. ARGV[2] .. '|' .. session .. '|' .. key
-  local first = first_answer(field)
+  local field = '#' .. room .. '|' .. session .. '|' .. key
+  local first = taken[field]
   if first then
-    return { 'duplicate', first[2], first[3], first[4] }
+    return { 'duplicate', first.seq, time, first.id }
   end
-  if room_left <= 0 then
-    return { 'overloaded', 0, 0, '' }
+  local answer = first_answer(field)
+  if answer then
+    return answer
   end
-  room_left = room_left - 1
+  if #accepted >= room_for_keys then
+    return refused('overloaded')
+  end
   seq = seq + 1
-  local answer = { 'ok', seq, time, id }
-  taken[field] = answer
-  accepted[#accepted + 1] = { answer = answer, field = field, payload = payload }
-  return answer
+  local message = { field = field, seq = seq, id = id, payload = payload }
+  taken[field] = message
+  accepted[#accepted + 1] = message
+  return { 'ok', seq, time, id }
 end
 
+local answers = {}
 for i = 5, #ARGV, 5 do
-  answers[#answers + 1] = judge(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+  answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
 end
-
 if #accepted == 0 then
   return answers
 end
 
-local stamp = string.format('%.0f', time)
 local frames = {}
 for _, message in ipairs(accepted) do
-  local number = string.format('%.0f', message.answer[2])
   -- The ids are seqs, so age cannot be trimmed by id: the time stands in the entry for whoever trims by age.
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], number .. '-0', 'time', stamp, 'payload', message.payload)
-  redis.call('HSET', current, message.field, number .. ' ' .. stamp .. ' ' .. message.answer[4])
-  frames[#frames + 1] = 'M ' .. epoch .. ' ' .. number .. ' ' .. stamp .. ' ' .. #message.payload .. '\n'
+  redis.call('XADD', log, 'MAXLEN', '~', log_bound, digits(message.seq) .. '-0', 'time', digits(time), 'payload',
+    message.payload)
+  remember(message.field, message.seq, time, message.id)
+  frames[#frames + 1] = head('M', epoch, message.seq, time, message.payload)
   frames[#frames + 1] = message.payload
 end
-redis.call('EXPIRE', current, BUCKET_TTL_S)
-redis.call('HSET', KEYS[2], 'seq', string.format('%.0f', seq), 'time', stamp)
-redis.call('PUBLISH', KEYS[5], table.concat(frames))
+redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
+redis.call('PUBLISH', channel, table.concat(frames))
 return answers

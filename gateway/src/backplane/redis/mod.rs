@@ -20,8 +20,8 @@ use self::subscriber::Subscriber;
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
 
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lua/publish.lua")));
-static DIRECT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../lua/direct.lua")));
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/publish.lua")));
+static DIRECT: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/direct.lua")));
 
 /// Most idempotency keys that are remembered for one span of five minutes, over all rooms and nicks of a partition.
 const BUCKET_KEYS: usize = 1_000_000;
@@ -95,8 +95,8 @@ impl RedisBackplane {
             .key(keys.members(room.key()))
             .key(keys.room_channel(room.key()))
             .arg(keys.base())
-            .arg(room.key().as_str())
             .arg(BUCKET_KEYS)
+            .arg(room.key().as_str())
             .arg(LOG_MESSAGES)
             .arg(draft.owner.token())
             .arg(draft.from.key().as_str())
@@ -119,6 +119,7 @@ impl RedisBackplane {
             .key(keys.nick(to))
             .arg(keys.base())
             .arg(BUCKET_KEYS)
+            .arg(to.as_str())
             .arg(INBOX_MESSAGES)
             .arg(INBOX_SECONDS)
             .arg(draft.owner.token())
@@ -139,8 +140,8 @@ impl RedisBackplane {
         let count = limit.saturating_add(1);
         let command = match range {
             Range::Newest => redis::Cmd::xrevrange_count(&log, "+", "-", count),
-            Range::Before(seq) => redis::Cmd::xrevrange_count(&log, format!("({seq}-0"), "-", count),
-            Range::After(seq) => redis::Cmd::xrange_count(&log, format!("({seq}-0"), "+", count),
+            Range::Before(seq) => redis::Cmd::xrevrange_count(&log, seq.saturating_sub(1), "-", count),
+            Range::After(seq) => redis::Cmd::xrange_count(&log, seq.saturating_add(1), "+", count),
         };
         let mut connection = self.node.redis.query().await?;
         let reply: StreamRangeReply = settle(command.query_async(&mut connection)).await?;
@@ -166,6 +167,12 @@ impl RedisBackplane {
         let mut lane = self.node.redis.lane(lane);
         settle(script.invoke_async(&mut lane)).await
     }
+}
+
+/// The first line of a script must be its very first bytes, so what both share goes behind it.
+fn script(text: &str) -> Script {
+    let (first, body) = text.split_once('\n').unwrap_or((text, ""));
+    Script::new(&[first, include_str!("../lua/prelude.lua"), body].join("\n"))
 }
 
 fn published((verdict, seq, time, msg_id): Answer) -> Result<Published, PublishError> {

@@ -55,6 +55,7 @@ impl Subscriber {
             decisions,
             connection: Connection::None,
             waiters: HashMap::new(),
+            broken: false,
             status: publisher,
         };
         tokio::spawn(task.run(inbox));
@@ -193,6 +194,8 @@ struct Task {
     decisions: Subscriptions,
     connection: Connection,
     waiters: HashMap<Channel, Vec<oneshot::Sender<()>>>,
+    /// An outage is logged once, at its beginning and at its end.
+    broken: bool,
     status: watch::Sender<Subscription>,
 }
 
@@ -201,6 +204,8 @@ impl Task {
         loop {
             let deadline = self.decisions.deadline();
             tokio::select! {
+                // Time comes last: an echo that waits in the feed is not late.
+                biased;
                 wish = wishes.recv() => match wish {
                     Some(wish) => self.wish(wish),
                     None => return,
@@ -260,10 +265,10 @@ impl Task {
     }
 
     fn lose(&mut self, reason: &str) {
-        if self.decisions.whole() {
-            tracing::warn!(reason, "lost the subscription");
+        if std::mem::replace(&mut self.broken, true) {
+            tracing::debug!(reason, "still no subscription");
         } else {
-            tracing::debug!(reason, "could not subscribe");
+            tracing::warn!(reason, "lost the subscription");
         }
         self.connection = Connection::None;
         self.input(Input::Lost { dice: rand::random() });
@@ -288,10 +293,7 @@ impl Task {
                     let _ = waiter.send(());
                 }
             }
-            Action::Resumed => {
-                tracing::info!("the subscription is whole again");
-                (self.sink)(Delivery::Resumed);
-            }
+            Action::Resumed => (self.sink)(Delivery::Resumed),
         }
     }
 
@@ -320,7 +322,11 @@ impl Task {
         }
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
+        if self.broken && self.decisions.whole() {
+            self.broken = false;
+            tracing::info!("the subscription is whole again");
+        }
         let status = Subscription { malformed: self.malformed.count(), ..self.decisions.status() };
         self.status.send_if_modified(|shown| std::mem::replace(shown, status) != status);
     }

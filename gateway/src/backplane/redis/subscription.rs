@@ -236,7 +236,10 @@ impl Subscriptions {
     }
 
     fn unwant(&mut self, now: Instant, channel: &Channel) {
-        self.give_up(channel, now + LINGER);
+        // What is not heard yet has nothing to linger for.
+        let heard = self.wishes.get(channel).is_some_and(|wish| wish.state == Hearing::Yes);
+        self.give_up(channel, if heard { now + LINGER } else { now });
+        self.linger_out(now);
     }
 
     fn listen(&mut self, now: Instant, channel: Channel, incarnation: Incarnation, actions: &mut Vec<Action>) {

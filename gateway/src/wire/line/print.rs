@@ -92,11 +92,9 @@ fn message(lines: &mut Lines, said: &ChatMessage) {
     }
 }
 
+/// In the order in which a sum of changes is to be read: who left may have had a name that somebody has now.
 fn presence(lines: &mut Lines, room: &str, delta: &PresenceDelta) {
     let room = Safe(room);
-    for MemberInfo { nick, .. } in &delta.joined {
-        lines.add(format_args!("* {} joined {room}", Safe(nick)));
-    }
     for left in &delta.left {
         match left.reason {
             LeftReason::Left => lines.add(format_args!("* {} left {room}", Safe(&left.nick))),
@@ -105,6 +103,9 @@ fn presence(lines: &mut Lines, room: &str, delta: &PresenceDelta) {
     }
     for renamed in &delta.renamed {
         lines.add(format_args!("* {} is now known as {}", Safe(&renamed.from), Safe(&renamed.to)));
+    }
+    for MemberInfo { nick, .. } in &delta.joined {
+        lines.add(format_args!("* {} joined {room}", Safe(nick)));
     }
     for MemberInfo { nick, status } in &delta.status {
         lines.add(format_args!("* {} is {}", Safe(nick), Doing(status)));

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
-use crate::registry::{Event, EventLogEnds, RegistryError};
+use crate::registry::{Event, EventLogEnds, RegistryError, event_position};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl EventReader {
         limit: usize,
     ) -> redis::RedisResult<(Vec<Event>, Option<String>)> {
         // The end is looked up, not left to `$`: else what happens between this call and the next would be skipped.
-        let after = match after.filter(|id| is_position(id)) {
+        let after = match after.filter(|id| event_position(id).is_some()) {
             Some(id) => id.to_owned(),
             None => self.end(connection).await?,
         };
@@ -133,13 +133,7 @@ impl EventReader {
 /// A position as the server writes it.
 fn position(value: Option<&Value>) -> Option<&str> {
     match value {
-        Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| is_position(id)),
+        Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| event_position(id).is_some()),
         _ => None,
     }
-}
-
-/// Whether a text from outside is a position in a log; what is none means "from now on".
-fn is_position(id: &str) -> bool {
-    let (time, count) = id.split_once('-').unwrap_or((id, "0"));
-    [time, count].into_iter().all(|part| part.parse::<u64>().is_ok() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }

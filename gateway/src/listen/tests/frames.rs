@@ -1,0 +1,196 @@
+//! RFC 6455 on the wire: what is answered, and what ends a connection with which code.
+
+use super::*;
+
+use crate::wire::{FRAME_LIMIT, HARD_LIMIT};
+
+fn masked_later(first: u8, length_bytes: &[u8]) -> Vec<u8> {
+    let mut header = vec![first];
+    header.extend(length_bytes);
+    header.extend([1, 2, 3, 4]);
+    header
+}
+
+#[tokio::test]
+async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
+    let world = World::open();
+    let mut control = world.websocket().await;
+    let rows: &[(&str, Vec<u8>, u16)] = &[
+        ("unmasked", vec![0x81, 0x02, b'h', b'i'], 1002),
+        ("reserved bit 1", frame(0xC1, b"{}"), 1002),
+        ("reserved bit 2", frame(0xA1, b"{}"), 1002),
+        ("reserved bit 3", frame(0x91, b"{}"), 1002),
+        ("opcode 3", frame(0x83, b""), 1002),
+        ("opcode 7", frame(0x87, b""), 1002),
+        ("opcode 11", frame(0x8B, b""), 1002),
+        ("opcode 15", frame(0x8F, b""), 1002),
+        ("fragmented ping", frame(0x09, b"x"), 1002),
+        ("fragmented close", frame(0x08, &[0x03, 0xE8]), 1002),
+        ("ping of 126 bytes", frame(0x89, &[0; 126]), 1002),
+        ("pong of 126 bytes", frame(0x8A, &[0; 126]), 1002),
+        ("continuation first", frame(0x80, b"x"), 1002),
+        ("text inside a fragmented text", [frame(0x01, b"{"), frame(0x81, b"}")].concat(), 1002),
+        ("binary", frame(0x82, b"x"), 1003),
+        ("fragmented binary", [frame(0x02, b"x"), frame(0x80, b"y")].concat(), 1003),
+        ("not UTF-8", frame(0x81, &[0xC3, 0x28]), 1007),
+        ("overlong UTF-8", frame(0x81, &[0xC0, 0xAF]), 1007),
+        ("surrogate", frame(0x81, &[0xED, 0xA0, 0x80]), 1007),
+        ("beyond U+10FFFF", frame(0x81, &[0xF4, 0x90, 0x80, 0x80]), 1007),
+        ("UTF-8 that stops in the middle", frame(0x81, &[0xE2, 0x82]), 1007),
+        ("UTF-8 broken across fragments", [frame(0x01, &[0xE2]), frame(0x80, &[0x28, 0xA1])].concat(), 1007),
+        ("UTF-8 fragments that stop in the middle", [frame(0x01, b"a"), frame(0x80, &[0xE2])].concat(), 1007),
+        ("2^63 - 1 bytes announced", masked_later(0x81, &[0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255]), 1009),
+        ("2^64 - 1 bytes announced", masked_later(0x81, &[0xFF, 255, 255, 255, 255, 255, 255, 255, 255]), 1009),
+        ("over the hard limit", frame(0x81, &vec![b' '; HARD_LIMIT + 1]), 1009),
+        (
+            "over the hard limit in fragments",
+            [frame(0x01, &vec![b' '; HARD_LIMIT / 2 + 1]), frame(0x80, &vec![b' '; HARD_LIMIT / 2])].concat(),
+            1009,
+        ),
+        ("close of 1 byte", frame(0x88, &[3]), 1002),
+        ("close 999", frame(0x88, &999u16.to_be_bytes()), 1002),
+        ("close 1004", frame(0x88, &1004u16.to_be_bytes()), 1002),
+        ("close 1005", frame(0x88, &1005u16.to_be_bytes()), 1002),
+        ("close 1006", frame(0x88, &1006u16.to_be_bytes()), 1002),
+        ("close 1015", frame(0x88, &1015u16.to_be_bytes()), 1002),
+        ("close 2999", frame(0x88, &2999u16.to_be_bytes()), 1002),
+        ("close 65535", frame(0x88, &65535u16.to_be_bytes()), 1002),
+        ("close with a reason of 124 bytes", frame(0x88, &[[0x03, 0xE8].as_slice(), &[b'x'; 124]].concat()), 1002),
+        ("close with a reason that is not UTF-8", frame(0x88, &[0x03, 0xE8, 0xFF]), 1007),
+    ];
+    for (what, bytes, expected) in rows {
+        let mut client = world.websocket().await;
+        client.0.send(bytes).await;
+        let (code, _) = client.closed().await;
+        assert_eq!(code, *expected, "{what}");
+        control.is_alive().await;
+    }
+    world.ended_as(&vec![LeftReason::Closed; rows.len()]).await;
+}
+
+#[tokio::test]
+async fn a_close_is_answered_with_the_same_code() {
+    let world = World::open();
+    for code in [1000u16, 1001, 1012, 3000, 4999] {
+        let mut client = world.websocket().await;
+        client.0.send(&frame(0x88, &code.to_be_bytes())).await;
+        assert_eq!(client.closed().await.0, code);
+    }
+    let mut client = world.websocket().await;
+    client.0.send(&frame(0x88, b"")).await;
+    assert_eq!(client.closed().await.0, 1005, "a close without a code gets one without a code");
+    world.ended_as(&[LeftReason::Closed; 6]).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn our_close_carries_number_and_slug_and_ends_with_the_clients_answer() {
+    let world = World::with(Limits { close_wait: PATIENCE * 10, ..limits() }, None);
+    let mut client = world.websocket().await;
+    client.send(r#"{"type":"bye"}"#).await;
+    assert_eq!(client.frame().await.unwrap(), (0x88, [&1000u16.to_be_bytes(), b"bye".as_slice()].concat()));
+    world.ended_as(&[LeftReason::Closed]).await;
+    client.0.send(&frame(0x88, &1000u16.to_be_bytes())).await;
+    assert_eq!(client.frame().await, None);
+    drop(client);
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_answers_our_close_is_dropped() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    world.outbox(0).close(CloseCode::Kicked);
+    assert_eq!(client.frame().await.unwrap().0, 0x88);
+    world.ended_as(&[LeftReason::Kicked]).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    for size in [FRAME_LIMIT + 1, HARD_LIMIT] {
+        client.0.send(&frame(0x81, &vec![b' '; size])).await;
+        assert!(client.text().await.contains(r#""code":"too_large""#));
+        client.is_alive().await;
+    }
+    client.0.send(&frame(0x81, &vec![b' '; FRAME_LIMIT])).await;
+    assert!(client.text().await.contains(r#""code":"bad_request""#), "a frame at the limit is read");
+}
+
+#[tokio::test]
+async fn the_code_arrives_although_the_client_goes_on_sending() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    client.0.send(&frame(0x81, &vec![b' '; 4 * HARD_LIMIT])).await;
+    assert_eq!(client.closed().await, (1009, "too_big".to_owned()));
+}
+
+#[tokio::test]
+async fn a_text_may_come_in_fragments_with_pings_between_them() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    let body = r#"{"type":"ping","id":"é"}"#.as_bytes();
+    let cut = body.iter().position(|&b| b == 0xC3).unwrap() + 1;
+    client.0.send(&frame(0x01, &body[..cut])).await;
+    client.0.send(&frame(0x89, b"there?")).await;
+    assert_eq!(client.frame().await.unwrap(), (0x8A, b"there?".to_vec()));
+    client.0.send(&frame(0x00, b"")).await;
+    client.0.send(&frame(0x80, &body[cut..])).await;
+    assert_eq!(client.text().await, r#"{"type":"pong","id":"é"}"#);
+}
+
+#[tokio::test]
+async fn frames_may_come_one_byte_at_a_time() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    for byte in frame(0x81, br#"{"type":"ping","id":1}"#) {
+        client.0.send(&[byte]).await;
+    }
+    assert_eq!(client.text().await, r#"{"type":"pong","id":1}"#);
+}
+
+#[tokio::test]
+async fn pings_and_pongs_count_as_signs_of_life() {
+    let world = World::open();
+    let mut client = world.websocket().await;
+    client.0.send(&frame(0x89, b"")).await;
+    assert_eq!(client.frame().await.unwrap(), (0x8A, Vec::new()));
+    client.0.send(&frame(0x8A, b"")).await;
+    eventually("both were heard", || world.stage.heard.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(world.stage.begun.load(Ordering::SeqCst), 0, "neither was a request");
+}
+
+#[tokio::test]
+async fn a_ping_of_the_session_is_a_ping_on_the_wire() {
+    let world = World::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.ping())));
+    let mut client = world.websocket().await;
+    assert_eq!(client.frame().await.unwrap(), (0x89, Vec::new()));
+    client.is_alive().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_just_ends_ends_the_session() {
+    let world = World::open();
+    drop(world.websocket().await);
+    world.ended_as(&[LeftReason::Closed]).await;
+    world.empty().await;
+}
+
+#[tokio::test]
+async fn an_ordinary_client_library_gets_along() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let world = World::open();
+    let tcp = TcpStream::connect(world.ws).await.unwrap();
+    let (mut client, _) = soon(tokio_tungstenite::client_async("ws://parley/ws", tcp)).await.unwrap();
+    client.send(Message::text(r#"{"type":"ping","id":1}"#)).await.unwrap();
+    assert_eq!(soon(client.next()).await.unwrap().unwrap(), Message::text(r#"{"type":"pong","id":1}"#));
+    client.send(Message::text(r#"{"type":"bye","id":2}"#)).await.unwrap();
+    let Message::Close(Some(close)) = soon(client.next()).await.unwrap().unwrap() else { panic!("no close") };
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, "bye"));
+    assert!(soon(client.next()).await.is_none(), "the close handshake is complete");
+    world.empty().await;
+}

@@ -1,0 +1,217 @@
+//! The protocol page against the code: both tables row by row, and every example as far as a codec can tell.
+//!
+//! What the examples say of the server is held to by playing them against one; here each line that a client sends must
+//! decode, or be refused as the page shows.
+#![allow(clippy::unwrap_used)]
+
+use presence::codes::{CloseCode, ErrorCode};
+use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use serde_json::Value;
+
+use super::line::{Decoded, Dialect};
+use super::{Answer, Command, Event, Placed, Reply, json, line};
+use crate::message::{Body, ChatMessage};
+
+const PAGE: &str = include_str!("../../PROTOCOL.md");
+
+/// The rows of the table below a heading, without its two head rows.
+fn rows(heading: &str) -> Vec<&'static str> {
+    let (_, section) = PAGE.split_once(&format!("\n## {heading}\n")).expect(heading);
+    let table = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    table.skip(2).collect()
+}
+
+fn yes_or_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+#[test]
+fn the_error_table_is_that_of_the_code() {
+    let row = |code: &ErrorCode| {
+        let temporary = yes_or_no(code.temporary());
+        format!("| `{}` | {temporary} | {} | {} |", code.slug(), code.http_status(), code.message())
+    };
+    assert_eq!(rows("Errors"), ErrorCode::ALL.iter().map(row).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_close_table_is_that_of_the_code() {
+    let row =
+        |code: &CloseCode| format!("| {} | `{}` | {} | ", code.number(), code.slug(), yes_or_no(code.reconnect()));
+    let (rows, known) = (rows("Close codes"), CloseCode::ALL.iter().map(row).collect::<Vec<_>>());
+    assert_eq!(rows.len(), known.len());
+    for (row, known) in rows.iter().zip(known) {
+        assert!(row.strip_prefix(known.as_str()).is_some_and(|when| when.len() > 2), "{row} is not {known}");
+    }
+}
+
+/// The blocks with this tag: the number of the line they begin on, and their lines.
+fn blocks(tag: &str) -> Vec<(usize, Vec<&'static str>)> {
+    let mut blocks = Vec::new();
+    let mut lines = (1..).zip(PAGE.lines());
+    while let Some((number, fence)) = lines.next() {
+        let Some(opened) = fence.strip_prefix("```") else { continue };
+        let block = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+        if opened == tag {
+            blocks.push((number, block));
+        }
+    }
+    assert!(!blocks.is_empty(), "no {tag} on the page");
+    blocks
+}
+
+/// Who, what (`>`, `<`, `+`, `-`) and the text of one line of an example.
+fn step(line: &str) -> (&str, char, &str) {
+    let at = line.find(|c: char| !c.is_alphanumeric()).expect(line);
+    let mut rest = line[at..].chars();
+    let sign = rest.next().unwrap();
+    assert!("><+-".contains(sign) && at > 0, "{line}");
+    (&line[..at], sign, rest.as_str().trim_start())
+}
+
+/// What only a decoder answers.
+const DECODER_CODES: [ErrorCode; 5] =
+    [ErrorCode::BadRequest, ErrorCode::UnknownType, ErrorCode::TooLarge, ErrorCode::BadNick, ErrorCode::BadRoom];
+
+#[test]
+fn every_json_example_decodes_or_is_refused_as_it_says() {
+    for (number, block) in blocks("parley") {
+        for (at, example) in block.iter().enumerate() {
+            let (who, '>', sent) = step(example) else { continue };
+            let told = || block[at + 1..].iter().map(|line| step(line)).filter(|(to, ..)| *to == who);
+            let replied = told().find(|(_, sign, text)| *sign == '<' && !text.starts_with(r#"{"type":"message""#));
+            let decoded = json::decode(sent);
+            if let Ok(super::Request { command: Command::Bye, .. }) = decoded {
+                assert_eq!(told().map(|(_, sign, _)| sign).collect::<String>(), "-", "block {number}: {example}");
+                continue;
+            }
+            let reply: Value = serde_json::from_str(replied.expect(example).2).expect(example);
+            match decoded {
+                Ok(request) => {
+                    let id = request.id.map(|id| serde_json::from_str::<Value>(id.get()).unwrap());
+                    assert_eq!(reply.get("id"), id.as_ref(), "block {number}: {example}");
+                    let is_decoders = DECODER_CODES.iter().any(|code| reply["code"] == code.slug());
+                    assert!(!is_decoders, "block {number}: {example} decodes");
+                }
+                Err((id, refusal)) => {
+                    let refused = json::encode_reply(&Reply { id, answer: Answer::Refused(refusal) });
+                    let refused: Value = serde_json::from_slice(&refused).unwrap();
+                    assert_eq!(reply, refused, "block {number}: {example}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_examples_show_every_request_and_every_reply() {
+    let lines = || blocks("parley").into_iter().flat_map(|(_, block)| block);
+    let kinds = |wanted: char| {
+        let texts = lines().map(step).filter(move |(_, sign, _)| *sign == wanted);
+        let objects = texts.filter_map(|(_, _, text)| serde_json::from_str::<Value>(text).ok());
+        objects.map(|object| object["type"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let requests =
+        ["register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "ping", "bye"];
+    for request in requests {
+        assert!(kinds('>').contains(request), "{request}");
+    }
+    let replies =
+        ["registered", "joined", "left", "ack", "nick", "status", "members", "rooms", "history", "pong", "error"];
+    for reply in replies {
+        assert!(kinds('<').contains(reply), "{reply}");
+    }
+    for (_, block) in blocks("parley").into_iter().chain(blocks("lines")) {
+        let mut connected = Vec::new();
+        for (who, sign, text) in block.into_iter().map(step) {
+            if sign == '+' {
+                connected.push(who);
+            }
+            assert!(connected.contains(&who), "{who} is not connected");
+            assert_eq!("+-".contains(sign), text.is_empty(), "{who}{sign} {text}");
+        }
+    }
+}
+
+#[test]
+fn the_events_are_shown_as_they_are_written() {
+    let member =
+        |nick: &str, status, text: &str| MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } };
+    let delta = PresenceDelta {
+        joined: vec![member("bob", Availability::Online, "")],
+        left: vec![Departure { nick: "eve".into(), reason: LeftReason::Closed }],
+        renamed: vec![Rename { from: "joe".into(), to: "joey".into() }],
+        status: vec![member("ann", Availability::Away, "lunch")],
+    };
+    let message = ChatMessage {
+        to: "#lobby".into(),
+        from: "ann".into(),
+        msg_id: "0198f2f0".into(),
+        seq: 132,
+        time: 1_700_000_000_000,
+        body: Body::from_text("hi"),
+    };
+    let written = [
+        Event::Message(message),
+        Event::Presence { room: "#lobby".into(), delta, resync: false },
+        Event::Presence { room: "#lobby".into(), delta: PresenceDelta::default(), resync: true },
+        Event::GoingAway { retry_after_ms: 1500 },
+    ]
+    .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);
+    let shown: Vec<_> = blocks("json").into_iter().map(|(_, block)| block).collect();
+    assert_eq!(shown, written);
+}
+
+/// What a server would answer where the dialect needs an answer to go on; `None` where it does not.
+fn expected(command: Command) -> Option<Answer> {
+    match command {
+        Command::Register { nick } => Some(Answer::Registered {
+            nick: nick.as_str().into(),
+            session: String::new(),
+            heartbeat_ms: 0,
+            node: String::new(),
+            time: 0,
+        }),
+        Command::Nick { nick } => Some(Answer::Nick { nick: nick.as_str().into() }),
+        Command::Leave { room } => Some(Answer::Left { room: room.as_str().into() }),
+        Command::Status(status) => Some(Answer::Status(status)),
+        Command::Ping => Some(Answer::Pong),
+        Command::Send { to: crate::message::Target::Nick(nick), .. } => Some(Answer::Ack {
+            to: nick.as_str().into(),
+            msg_id: String::new(),
+            placed: Placed::Online,
+            time: 0,
+            duplicate: false,
+        }),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_line_example_reads_as_it_says() {
+    for (number, block) in blocks("lines") {
+        let mut dialects = std::collections::HashMap::<&str, Dialect>::new();
+        for (at, example) in block.iter().enumerate() {
+            let (who, '>', typed) = step(example) else { continue };
+            let dialect = dialects.entry(who).or_default();
+            let output = match dialect.decode(typed) {
+                Decoded::Nothing => panic!("block {number}: {example} is blank"),
+                Decoded::Local(text) => text,
+                Decoded::Request(request) => {
+                    if let Command::Join { room } = &request.command {
+                        let room = room.as_str().to_owned();
+                        let joined = Answer::Joined { room, epoch: String::new(), seq: 0, member_count: 0 };
+                        dialect.encode_reply(&Reply { id: None, answer: joined });
+                    }
+                    let Some(answer) = expected(request.command) else { continue };
+                    dialect.encode_reply(&Reply { id: None, answer })
+                }
+            };
+            let told = block[at + 1..].iter().map(|line| step(line)).find(|(to, sign, _)| *to == who && *sign == '<');
+            let told = told.expect(example).2;
+            assert_eq!(String::from_utf8(output.to_vec()).unwrap(), format!("{told}\n"), "block {number}: {example}");
+        }
+    }
+    let greeting = line::greeting();
+    assert!(greeting.starts_with(b"* "), "the page says that such lines are left out");
+}

@@ -1,0 +1,215 @@
+//! Worlds, nodes and people: what the stories are told with.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
+use gateway::message::{Body, ChatMessage};
+use presence::memory::Store;
+use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use presence::redis::Redis;
+use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use tokio::task::JoinHandle;
+
+use super::redis_server::RedisServer;
+
+/// How long something may take that should come soon.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// Waits until `holds` answers with a value.
+pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(value) = holds().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A store, and nodes on it.
+pub(crate) enum World {
+    Memory(Store),
+    Redis(Box<RedisServer>),
+}
+
+impl World {
+    pub(crate) fn memory() -> Self {
+        Self::Memory(Store::default())
+    }
+
+    pub(crate) fn redis() -> Self {
+        Self::Redis(Box::new(RedisServer::start()))
+    }
+
+    pub(crate) fn server(&mut self) -> &mut RedisServer {
+        let Self::Redis(server) = self else { panic!("only Redis has a server") };
+        server
+    }
+
+    /// A node with a live lease that beats once a second and listens to its own channel.
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        let mut node = self.silent_node(name).await;
+        node.beat();
+        node
+    }
+
+    /// A node that does not beat.
+    pub(crate) async fn silent_node(&self, name: &str) -> Node {
+        let heard = Heard::default();
+        let ears = heard.clone();
+        let sink = Arc::new(move |delivery| ears.0.lock().unwrap().push(delivery));
+        let (backplane, registry) = match self {
+            Self::Memory(store) => (
+                Backplane::Memory(MemoryBackplane::start(store.clone(), sink)),
+                Registry::Memory(MemoryRegistry::new(store.clone())),
+            ),
+            Self::Redis(server) => {
+                let redis = Redis::open(&server.url(), "parley").unwrap();
+                (
+                    Backplane::Redis(RedisBackplane::start(redis.clone(), sink)),
+                    Registry::Redis(RedisRegistry::new(redis)),
+                )
+            }
+        };
+        let incarnation = Incarnation::random();
+        let info = GatewayInfo {
+            node: name.to_owned(),
+            version: "0".to_owned(),
+            ws: "127.0.0.1:1".to_owned(),
+            tcp: "127.0.0.1:2".to_owned(),
+        };
+        registry.open_lease(&incarnation, &info).await.unwrap();
+        backplane.listen_as(&incarnation).await;
+        Node { name: name.to_owned(), backplane, registry, incarnation, heard, beating: None }
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<Delivery>>>);
+
+impl Heard {
+    pub(crate) fn all(&self) -> Vec<Delivery> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// What a gateway is to the backplane.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) backplane: Backplane,
+    pub(crate) registry: Registry,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) heard: Heard,
+    beating: Option<JoinHandle<()>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop_beating();
+    }
+}
+
+impl Node {
+    pub(crate) fn beat(&mut self) {
+        let (registry, incarnation) = (self.registry.clone(), self.incarnation.clone());
+        self.beating = Some(tokio::spawn(async move {
+            loop {
+                let _ = registry.beat(&incarnation, &[]).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }));
+    }
+
+    pub(crate) fn stop_beating(&mut self) {
+        if let Some(beating) = self.beating.take() {
+            beating.abort();
+        }
+    }
+
+    /// Somebody with a nickname on this node.
+    pub(crate) async fn person(&self, nick: &str) -> Person {
+        let nick = Nick::parse(nick).unwrap();
+        let session = SessionId::random();
+        let fence = self.registry.claim(&self.incarnation, &session, &nick).await.unwrap();
+        Person { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
+    }
+
+    /// Somebody in a room that this node is subscribed to.
+    pub(crate) async fn member(&self, nick: &str, room: &RoomName) -> Person {
+        let person = self.person(nick).await;
+        self.join(&person, room).await;
+        person
+    }
+
+    pub(crate) async fn join(&self, person: &Person, room: &RoomName) {
+        self.backplane.subscribe(room.key()).await.unwrap();
+        self.registry.join(room, &person.nick, &person.owner, &Status::default(), Entry::New).await.unwrap();
+    }
+
+    pub(crate) async fn say(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+        self.backplane.publish(room, draft).await
+    }
+
+    /// What was heard in a room so far.
+    pub(crate) fn messages(&self, room: &RoomName) -> Vec<ChatMessage> {
+        let of_room = |delivery| match delivery {
+            Delivery::Room { room: of, message, .. } if of == *room.key() => Some(message),
+            _ => None,
+        };
+        self.heard.all().into_iter().filter_map(of_room).collect()
+    }
+
+    /// The direct messages that were heard so far, with the sessions they are for.
+    pub(crate) fn directs(&self) -> Vec<(SessionId, ChatMessage)> {
+        let direct = |delivery| match delivery {
+            Delivery::Direct { session, message } => Some((session, message)),
+            _ => None,
+        };
+        self.heard.all().into_iter().filter_map(direct).collect()
+    }
+
+    pub(crate) fn resumed(&self) -> usize {
+        self.heard.all().iter().filter(|delivery| matches!(delivery, Delivery::Resumed)).count()
+    }
+
+    /// Waits for the message, and for nothing else.
+    pub(crate) async fn hears(&self, room: &RoomName, msg_id: &str) -> ChatMessage {
+        self.hears_within(SOON, room, msg_id).await
+    }
+
+    pub(crate) async fn hears_within(&self, patience: Duration, room: &RoomName, msg_id: &str) -> ChatMessage {
+        let what = format!("{} hears {msg_id} in {room}", self.name);
+        eventually(patience, &what, async || self.messages(room).into_iter().find(|message| message.msg_id == msg_id))
+            .await
+    }
+
+    pub(crate) async fn connected_within(&self, patience: Duration) {
+        let what = format!("{} is connected", self.name);
+        eventually(patience, &what, async || self.backplane.subscription().connected().then_some(())).await;
+    }
+}
+
+/// Somebody with a nickname.
+#[derive(Clone)]
+pub(crate) struct Person {
+    pub(crate) nick: Nick,
+    pub(crate) owner: Owner,
+}
+
+impl Person {
+    /// A message without a key of the client's.
+    pub(crate) fn draft(&self, text: &str) -> Draft {
+        let msg_id = SessionId::random().to_string();
+        Draft { msg_id, key: None, from: self.nick.clone(), owner: self.owner.clone(), body: Body::from_text(text) }
+    }
+
+    pub(crate) fn keyed(&self, key: &str, text: &str) -> Draft {
+        Draft { key: Some(key.to_owned()), ..self.draft(text) }
+    }
+}
+
+pub(crate) fn room(name: &str) -> RoomName {
+    RoomName::parse(name).unwrap()
+}

@@ -1,0 +1,404 @@
+//! Input that no decent client sends. Every row has one exact reaction, and a healthy neighbour notices nothing.
+
+use std::time::Duration;
+
+use harness::{LineClient, Node, RawWs, WsClient, http};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+const SOON: Duration = Duration::from_secs(5);
+/// The longest message that is read as a request.
+const FRAME_LIMIT: usize = 64 * 1024;
+/// The longest message that is skipped; a longer one ends the connection.
+const HARD_LIMIT: usize = 1024 * 1024;
+
+/// A gateway, and two neighbours who chat on it while others misbehave.
+struct House {
+    gateway: Node,
+    ann: WsClient,
+    bob: LineClient,
+}
+
+impl House {
+    async fn open() -> Self {
+        let gateway = Node::gateway("g1").start().await;
+        let (ann, bob) = (WsClient::connect(gateway.ws()).await, LineClient::connect(gateway.tcp()).await);
+        ann.register("ann").await;
+        ann.join("#home").await;
+        bob.register("bob").await;
+        bob.join("#home").await;
+        Self { gateway, ann, bob }
+    }
+
+    async fn ws(&self) -> WsClient {
+        WsClient::connect(self.gateway.ws()).await
+    }
+
+    async fn raw(&self) -> RawWs {
+        RawWs::connect(self.gateway.ws()).await
+    }
+
+    async fn line(&self) -> LineClient {
+        LineClient::connect(self.gateway.tcp()).await
+    }
+
+    /// The neighbours still hear each other, and nothing else.
+    async fn is_well(&self, after: &str) {
+        self.ann.say("#home", after).await;
+        self.bob.hears("#home", "ann", after).await;
+        self.ann.hears("#home", "ann", after).await;
+    }
+
+    /// The neighbours never noticed, and the log is clean: bad input is the sender's fault, no warning.
+    async fn closes(mut self) {
+        let others = self.ann.heard(|event| event["type"] == "message" && event["from"] != "ann");
+        assert!(others.is_empty(), "the neighbour heard {others:?}");
+        assert_eq!((self.ann.has_ended(), self.bob.has_ended()), (None, None));
+        assert_eq!(self.gateway.end().await, Some(0));
+        assert_eq!(self.gateway.problems(&[]), Vec::<String>::new());
+    }
+}
+
+/// Sends a text frame and returns the code of the `error` that answers it.
+async fn code_of(client: &WsClient, text: &str) -> (Value, String) {
+    client.send_message(Message::text(text)).await;
+    let error = client.is_told("error").await;
+    (error["id"].clone(), error["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn frames_that_are_no_request_are_refused_and_the_connection_lives() {
+    let house = House::open().await;
+    let eve = house.ws().await;
+    let deep = format!("{{\"type\":\"ping\",\"id\":1,\"x\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let rows = [
+        ("", Value::Null, "bad_request"),
+        ("{", Value::Null, "bad_request"),
+        ("null", Value::Null, "bad_request"),
+        ("[]", Value::Null, "bad_request"),
+        ("\"ping\"", Value::Null, "bad_request"),
+        ("{\"type\":\"ping\"} trailing", Value::Null, "bad_request"),
+        ("\u{feff}{\"type\":\"ping\"}", Value::Null, "bad_request"),
+        ("{\"type\":\"ping\",\"id\":NaN}", Value::Null, "bad_request"),
+        ("{\"type\":\"ping\",\"id\":[1]}", Value::Null, "bad_request"),
+        ("{\"id\":1}", json!(1), "bad_request"),
+        ("{\"id\":\"a\",\"type\":7}", json!("a"), "bad_request"),
+        ("{\"id\":2,\"type\":\"dance\"}", json!(2), "unknown_type"),
+        ("{\"id\":3,\"type\":\"ping\",\"type\":\"bye\"}", json!(3), "bad_request"),
+        ("{\"id\":4,\"type\":\"register\"}", json!(4), "bad_request"),
+        ("{\"id\":5,\"type\":\"register\",\"nick\":7}", json!(5), "bad_request"),
+        ("{\"id\":6,\"type\":\"register\",\"nick\":\"\\ud800\"}", json!(6), "bad_request"),
+        ("{\"id\":7,\"type\":\"join\",\"room\":\"#a\"}", json!(7), "not_registered"),
+        (deep.as_str(), json!(1), "bad_request"),
+    ];
+    for (text, id, code) in rows {
+        let shown: String = text.chars().take(60).collect();
+        assert_eq!(code_of(&eve, text).await, (id, code.to_owned()), "{shown}");
+    }
+    house.is_well("after frames that are no request").await;
+    eve.register("eve").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_not_allowed_are_refused_with_their_id() {
+    let house = House::open().await;
+    let eve = house.ws().await;
+    for verb in ["join", "leave", "members"] {
+        let request = json!({"type": verb, "room": "#home"});
+        assert_eq!(eve.request(request).await.unwrap_err().code, "not_registered", "{verb}");
+    }
+    eve.register("eve").await;
+    assert_eq!(eve.try_register("eve2").await.unwrap_err().code, "already_registered");
+    let rows = [
+        (json!({"type": "send", "to": "#home", "body": "hi"}), "not_in_room"),
+        (json!({"type": "leave", "room": "#home"}), "not_in_room"),
+        (json!({"type": "history", "to": "#home"}), "not_in_room"),
+        (json!({"type": "join", "room": "home"}), "bad_room"),
+        (json!({"type": "join", "room": "#"}), "bad_room"),
+        (json!({"type": "join", "room": "#a b"}), "bad_room"),
+        (json!({"type": "join", "room": format!("#{}", "r".repeat(64))}), "bad_room"),
+        (json!({"type": "send", "to": "no:body", "body": "hi"}), "bad_nick"),
+        (json!({"type": "send", "to": "", "body": "hi"}), "bad_nick"),
+        (json!({"type": "send", "to": "#home"}), "bad_request"),
+        (json!({"type": "send", "to": "ann", "body": "hi", "key": ""}), "bad_request"),
+        (json!({"type": "send", "to": "ann", "body": "hi", "key": "k".repeat(65)}), "bad_request"),
+        (json!({"type": "status", "status": "asleep"}), "bad_request"),
+        (json!({"type": "rooms", "limit": 0}), "bad_request"),
+        (json!({"type": "rooms", "limit": 1001}), "bad_request"),
+        (json!({"type": "rooms", "limit": -1}), "bad_request"),
+        (json!({"type": "rooms", "limit": "10"}), "bad_request"),
+        (json!({"type": "rooms", "cursor": "c".repeat(4096)}), "bad_request"),
+    ];
+    for (request, code) in rows {
+        let shown: String = request.to_string().chars().take(80).collect();
+        assert_eq!(eve.request(request).await.expect_err(&shown).code, code, "{shown}");
+    }
+    house.is_well("after requests that are not allowed").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn names_that_break_a_rule_are_refused() {
+    let house = House::open().await;
+    let eve = house.ws().await;
+    let long = "n".repeat(33);
+    let heavy = "界".repeat(22);
+    let names = [
+        "",
+        " ",
+        "two words",
+        " ann",
+        "a\u{0}b",
+        "a\nb",
+        "a\r\nb",
+        "a\tb",
+        "#room",
+        "a:b",
+        "{0}",
+        "a*",
+        "a?",
+        "@a",
+        "a,b",
+        "a!b",
+        "a/b",
+        "a\\b",
+        "a\u{200b}b",
+        "a\u{202e}b",
+        "a\u{2066}b",
+        "\u{feff}ann",
+        "a\u{ad}b",
+        "a\u{fe0f}",
+        "\u{ff03}room",
+        "a\u{a0}b",
+        "a\u{3000}b",
+        "a\u{378}b",
+        long.as_str(),
+        heavy.as_str(),
+    ];
+    for name in names {
+        let refused = eve.try_register(name).await.expect_err(name);
+        assert_eq!(refused.code, "bad_nick", "{name:?}");
+    }
+    house.is_well("after bad names").await;
+    eve.register(&"n".repeat(32)).await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_too_large_and_far_over_it_ends_the_connection() {
+    let house = House::open().await;
+    let eve = house.ws().await;
+    eve.register("eve").await;
+    eve.join("#home").await;
+    let of_size = |size: usize| {
+        let frame = |body: String| format!("{{\"type\":\"send\",\"to\":\"#eve\",\"body\":\"{body}\"}}");
+        frame("x".repeat(size - frame(String::new()).len()))
+    };
+    assert_eq!(code_of(&eve, &of_size(FRAME_LIMIT)).await.1, "not_in_room", "read as a request");
+    assert_eq!(code_of(&eve, &of_size(FRAME_LIMIT + 1)).await.1, "too_large");
+    assert_eq!(code_of(&eve, &of_size(HARD_LIMIT)).await.1, "too_large");
+    house.is_well("after 1 MiB").await;
+    eve.send_message(Message::text(of_size(HARD_LIMIT + 1))).await;
+    assert_eq!(eve.closed().await.code, Some(1009));
+
+    let mut raw = house.raw().await;
+    raw.sends(&[0x81, 0x80 | 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]).await;
+    let code = raw.close_code().await;
+    assert!(matches!(code, Some(1009 | 1002)), "a length beyond all lengths: {code:?}");
+    house.is_well("after a length beyond all lengths").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn broken_framing_ends_the_connection_with_the_code_of_the_rfc() {
+    const TEXT: u8 = 0x81;
+    let house = House::open().await;
+    // What, the bytes, the close code of RFC 6455 section 7.4.1.
+    let masked = |first: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
+    };
+    let rows = [
+        ("an unmasked frame", vec![TEXT, 2, b'h', b'i'], 1002),
+        ("reserved bit 1", masked(0xC1, b"hi"), 1002),
+        ("reserved bit 2", masked(0xA1, b"hi"), 1002),
+        ("reserved bit 3", masked(0x91, b"hi"), 1002),
+        ("reserved data opcode", masked(0x83, b"hi"), 1002),
+        ("reserved control opcode", masked(0x8B, b"hi"), 1002),
+        ("a fragmented ping", masked(0x09, b"hi"), 1002),
+        ("a ping over 125 bytes", [&[0x89, 0x80 | 126, 0, 126, 0, 0, 0, 0], &[b'x'; 126][..]].concat(), 1002),
+        ("a continuation of nothing", masked(0x80, b"hi"), 1002),
+        ("a message inside a message", [masked(0x01, b"{"), masked(TEXT, b"}")].concat(), 1002),
+        ("binary", masked(0x82, b"hi"), 1003),
+        ("bytes that are no UTF-8", masked(TEXT, &[0xC0, 0xAF]), 1007),
+        ("a surrogate in UTF-8", masked(TEXT, &[0xED, 0xA0, 0x80]), 1007),
+        ("half a character", masked(TEXT, &[0xE7, 0x95]), 1007),
+        ("a broken character in two frames", [masked(0x01, &[0xC3]), masked(0x80, b"(")].concat(), 1007),
+        ("a close code of nobody", masked(0x88, &999_u16.to_be_bytes()), 1002),
+        ("a close frame of one byte", masked(0x88, &[3]), 1002),
+    ];
+    for (what, bytes, code) in rows {
+        let mut raw = house.raw().await;
+        raw.sends(&bytes).await;
+        assert_eq!(raw.close_code().await, Some(code), "{what}");
+    }
+    house.is_well("after broken frames").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn frames_that_are_only_odd_are_taken() {
+    let house = House::open().await;
+    let mut raw = house.raw().await;
+    raw.sends_frame(0x01, b"{\"type\":").await;
+    raw.sends_frame(0x89, b"between").await;
+    raw.sends_frame(0x00, b"").await;
+    raw.sends_frame(0x80, b"\"ping\",\"id\":9}").await;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.push(raw.next().await.expect("the connection lives"));
+    }
+    told.sort_by_key(|frame| frame.opcode);
+    assert_eq!((told[0].opcode, told[1].opcode, told[1].payload.as_slice()), (1, 10, &b"between"[..]));
+    let pong: Value = serde_json::from_slice(&told[0].payload).unwrap();
+    assert_eq!(pong["id"], 9);
+
+    // One byte at a time.
+    let mut frame = vec![0x81, 0x80 | 15, 0, 0, 0, 0];
+    frame.extend(b"{\"type\":\"ping\"}");
+    for byte in frame {
+        raw.sends(&[byte]).await;
+    }
+    assert_eq!(raw.next().await.expect("the connection lives").opcode, 1);
+    house.is_well("after odd frames").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn the_http_port_takes_nothing_but_an_upgrade_of_ws() {
+    let house = House::open().await;
+    let address = house.gateway.ws();
+    let upgrade = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade";
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let rows = [
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 404),
+        ("GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 404),
+        ("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 426),
+        (format!("GET /ws HTTP/1.1\r\n{upgrade}\r\nSec-WebSocket-Version: 13\r\n\r\n"), 400),
+        (format!("GET /ws HTTP/1.1\r\n{upgrade}\r\n{key}\r\nSec-WebSocket-Version: 8\r\n\r\n"), 426),
+        (format!("POST /ws HTTP/1.1\r\n{upgrade}\r\n{key}\r\nSec-WebSocket-Version: 13\r\n\r\n"), 405),
+        (format!("GET /ws HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(64 * 1024)), 431),
+        (format!("GET /ws HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200)), 431),
+        ("hello, is this a chat?\r\n\r\n".to_owned(), 400),
+    ];
+    for (request, status) in rows {
+        let shown: String = request.chars().take(70).collect();
+        let answer = http::exchange(address, request.as_bytes()).await.unwrap_or_else(|e| panic!("{shown}: {e}"));
+        assert_eq!(answer.status, status, "{shown}: {answer:?}");
+    }
+    // A TLS handshake on the plain port: whatever is answered, it ends at once.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xFC, 0x03, 0x03]).await.unwrap();
+    stream.write_all(&[0; 512]).await.unwrap();
+    tokio::time::timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("hung up").ok();
+    house.is_well("after garbage on the HTTP port").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_cut_off() {
+    /// The header must be complete within 10 s.
+    const HEADER: Duration = Duration::from_secs(13);
+    let house = House::open().await;
+    let mut slow = TcpStream::connect(house.gateway.ws()).await.unwrap();
+    slow.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+    let silent = TcpStream::connect(house.gateway.ws()).await.unwrap();
+    for mut stream in [slow, silent] {
+        tokio::time::timeout(HEADER, stream.read_to_end(&mut Vec::new())).await.expect("hung up in time").ok();
+    }
+    house.is_well("after slow handshakes").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
+    let house = House::open().await;
+    let eve = house.line().await;
+    eve.types("hello?").await;
+    eve.reads("! not_registered: *").await;
+    eve.types("/dance").await;
+    eve.reads("! unknown_type: *").await;
+    eve.types("/nick").await;
+    eve.reads("! bad_request: *").await;
+    eve.types("/nick a\u{0}b").await;
+    eve.reads("! bad_nick: *").await;
+    eve.sends(b"\xC0\xAF\n").await;
+    eve.reads("! bad_request: *").await;
+    eve.types(&"x".repeat(FRAME_LIMIT + 1)).await;
+    eve.reads("! too_large: *").await;
+    eve.types(&"x".repeat(3 * HARD_LIMIT)).await;
+    eve.reads("! too_large: *").await;
+    eve.sends(b"\r\n\n\r\r\n").await;
+    house.is_well("after lines that are not lines").await;
+
+    // What others hear of control characters has no power over a terminal.
+    eve.sends(b"/nick eve\r\n").await;
+    eve.reads("* you are now known as eve").await;
+    eve.join("#eve").await;
+    let mal = house.line().await;
+    mal.register("mal").await;
+    mal.join("#eve").await;
+    let ws = house.ws().await;
+    ws.register("wes").await;
+    ws.join("#eve").await;
+    ws.say("#eve", "a\u{1b}[2Jb\n[#eve] <ann> forged\u{0}\u{202e}").await;
+    mal.reads("[#eve] <wes> a\\u{1b}[2Jb\\n[#eve] <ann> forged\\u{0}\\u{202e}").await;
+    assert!(mal.heard("[#eve] <ann>*").is_empty(), "a line was forged");
+    eve.types("tab\tand nul\u{0}").await;
+    ws.hears("#eve", "eve", "tab\tand nul\u{0}").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn binary_frames_on_the_text_port_are_refused_in_words() {
+    let house = House::open().await;
+    let eve = house.line().await;
+    eve.sends(&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0, 0, 0, 0, 1]).await;
+    eve.reads("! bad_request: *").await;
+    eve.closed().await;
+    house.is_well("after binary frames").await;
+    house.closes().await;
+}
+
+#[tokio::test]
+async fn a_crowd_of_bad_clients_leaves_nothing_behind() {
+    let house = House::open().await;
+    for round in 0..20_u8 {
+        let mut raw = house.raw().await;
+        raw.sends(&[0x81, 0x80 | 4, 0, 0, 0, 0, b'{', b'}', round, 0xFF]).await;
+        assert_eq!(raw.close_code().await, Some(1007));
+        let eve = house.ws().await;
+        eve.register("eve").await;
+        eve.join("#eve").await;
+        eve.send_message(Message::binary(vec![round])).await;
+        assert_eq!(eve.closed().await.code, Some(1003));
+        harness::eventually(SOON, "eve's name is free again", || async {
+            let next = house.ws().await;
+            next.try_register("eve").await.map_err(|refused| refused.code)
+        })
+        .await;
+        harness::eventually(SOON, "eve is gone", || async {
+            let refused = house.ann.try_say("eve", "still there?").await;
+            refused.map_or_else(
+                |refused| if refused.code == "user_offline" { Ok(()) } else { Err(refused.code) },
+                |_| Err("online".to_owned()),
+            )
+        })
+        .await;
+    }
+    house.is_well("after a crowd").await;
+    house.closes().await;
+}

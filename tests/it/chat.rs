@@ -1,0 +1,210 @@
+//! Friends on different gateways, behind nginx, through both doors: they talk as if they were on one.
+
+use std::time::Duration;
+
+use harness::{Cluster, LineClient, WsClient};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(5);
+
+async fn cluster() -> Cluster {
+    Cluster::builder().gateways(2).presence(1).nginx(true).start().await
+}
+
+/// Registers two people who came through nginx and are on different gateways. It spreads connections, so a second
+/// attempt or two are enough.
+async fn apart(cluster: &Cluster, first: &str, second: &str) -> (WsClient, WsClient) {
+    let one = cluster.ws().await;
+    let home = one.register(first).await["node"].clone();
+    for _ in 0..10 {
+        let other = cluster.ws().await;
+        if other.register(second).await["node"] != home {
+            return (one, other);
+        }
+        other.bye().await;
+        harness::eventually(SOON, "the nickname is free again", || async {
+            if cluster.is_online(second).await { Err("online") } else { Ok(()) }
+        })
+        .await;
+    }
+    panic!("nginx sends everybody to {home}");
+}
+
+/// A third friend, with telnet.
+async fn by_telnet(cluster: &Cluster, nick: &str, room: &str) -> LineClient {
+    let person = cluster.line().await;
+    person.register(nick).await;
+    person.join(room).await;
+    person
+}
+
+#[tokio::test]
+async fn what_is_said_in_a_room_is_heard_on_every_gateway_and_at_both_doors() {
+    let cluster = cluster().await;
+    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+
+    let ack = ann.say("#lobby", "hi").await;
+    let heard = bob.hears("#lobby", "ann", "hi").await;
+    carl.hears("#lobby", "ann", "hi").await;
+    assert_eq!((&heard["msg_id"], &heard["seq"], &heard["time"]), (&ack["msg_id"], &ack["seq"], &ack["time"]));
+    assert_eq!(ann.hears("#lobby", "ann", "hi").await, heard, "the sender gets the same message in its place");
+
+    carl.types("hello from a terminal").await;
+    ann.hears("#lobby", "carl", "hello from a terminal").await;
+    bob.hears("#lobby", "carl", "hello from a terminal").await;
+    carl.hears("#lobby", "carl", "hello from a terminal").await;
+
+    bob.must(json!({"type": "send", "to": "#lobby", "body": {"any": ["json", 1, null]}})).await;
+    let is_it = |event: &Value| event["type"] == "message" && event["body"] == json!({"any": ["json", 1, null]});
+    ann.expect_event(SOON, "a body that is an object", is_it).await;
+    carl.hears("#lobby", "bob", r#"{"any":["json",1,null]}"#).await;
+
+    let said: Vec<Value> = bob.history("#lobby", 10).await;
+    assert_eq!(said.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(said[0]["body"], "hi");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_said_to_one_is_heard_by_that_one_alone() {
+    let cluster = cluster().await;
+    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+
+    let ack = ann.say("bob", "just for you").await;
+    assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None), "{ack}");
+    let heard = bob.hears_privately("ann", "just for you").await;
+    assert_eq!((&heard["msg_id"], &heard["seq"]), (&ack["msg_id"], &json!(1)));
+
+    carl.types("/msg ann psst").await;
+    carl.reads("-> ann: psst").await;
+    ann.hears_privately("carl", "psst").await;
+    ann.say("carl", "what?").await;
+    carl.reads("<- ann: what?").await;
+
+    let echoes = ann.heard(|event| event["type"] == "message" && event["from"] == "ann");
+    assert!(echoes.is_empty(), "direct messages are not echoed: {echoes:?}");
+    assert!(carl.heard("*just for you*").is_empty(), "carl heard what was not for him");
+    assert_eq!(ann.try_say("nobody", "hello?").await.unwrap_err().code, "no_such_user");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn friends_see_each_other_come_change_and_go() {
+    let cluster = cluster().await;
+    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    ann.join("#lobby").await;
+    assert_eq!(bob.join("#lobby").await["member_count"], 2);
+    ann.sees_join("#lobby", "bob").await;
+    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+    ann.sees_join("#lobby", "carl").await;
+    bob.sees_join("#lobby", "carl").await;
+    assert_eq!(ann.members("#lobby").await, ["ann", "bob", "carl"]);
+
+    bob.rename("bobby").await;
+    ann.sees_rename("#lobby", "bob", "bobby").await;
+    carl.reads("* bob is now known as bobby").await;
+    bob.say("#lobby", "still me").await;
+    ann.hears("#lobby", "bobby", "still me").await;
+    assert_eq!(ann.members("#lobby").await, ["ann", "bobby", "carl"]);
+    assert!(!cluster.is_online("bob").await && cluster.is_online("bobby").await);
+
+    bob.away("lunch").await;
+    let is_away = |entry: &Value| entry == &json!({"nick": "bobby", "status": "away", "text": "lunch"});
+    ann.sees(SOON, "#lobby", "status", is_away).await;
+    carl.reads("* bobby is away: lunch").await;
+
+    bob.leave("#lobby").await;
+    ann.sees_left("#lobby", "bobby", "left").await;
+    carl.reads("* bobby left #lobby").await;
+    assert_eq!(bob.try_say("#lobby", "am I still there?").await.unwrap_err().code, "not_in_room");
+    ann.say("bobby", "you can still hear me").await;
+    bob.hears_privately("ann", "you can still hear me").await;
+
+    carl.types("/quit").await;
+    ann.sees_left("#lobby", "carl", "closed").await;
+    assert_eq!(bob.bye().await.code, Some(1000));
+    assert_eq!(ann.members("#lobby").await, ["ann"]);
+    assert_eq!(ann.count_seen("#lobby", "left", |_| true), 2, "each leave is told once");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_leaves_at_once() {
+    let cluster = cluster().await;
+    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    ann.sees_join("#lobby", "bob").await;
+    drop(bob);
+    ann.sees_left("#lobby", "bob", "closed").await;
+    let again = cluster.ws().await;
+    harness::eventually(SOON, "the nickname is free again", || async {
+        again.try_register("bob").await.map_err(|refused| refused.code)
+    })
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_done_and_answered_in_order() {
+    let cluster = cluster().await;
+    let ann = cluster.ws().await;
+    let mut ids = vec![
+        ann.post(json!({"type": "register", "nick": "ann"})).await,
+        ann.post(json!({"type": "join", "room": "#lobby"})).await,
+    ];
+    for number in 0..50 {
+        ids.push(ann.post(json!({"type": "send", "to": "#lobby", "body": number})).await);
+        ids.push(ann.post(json!({"type": "no such thing"})).await);
+    }
+    ids.push(ann.post(json!({"type": "leave", "room": "#lobby"})).await);
+    ids.push(ann.post(json!({"type": "send", "to": "#lobby", "body": "too late"})).await);
+    let last = ann.reply_within(SOON, *ids.last().unwrap()).await;
+    assert_eq!(last.unwrap_err().code, "not_in_room");
+
+    let replies = ann.heard(|value| value.get("id").is_some());
+    assert_eq!(replies.iter().map(|reply| reply["id"].as_u64().unwrap()).collect::<Vec<_>>(), ids);
+    let acks: Vec<u64> = replies.iter().filter_map(|reply| reply["seq"].as_u64()).collect();
+    assert_eq!(acks[1..], (1..=50).collect::<Vec<u64>>(), "the first is the position of the join");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn everybody_hears_a_room_in_the_same_order() {
+    const EACH: usize = 100;
+    let cluster = cluster().await;
+    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let carl = cluster.ws().await;
+    carl.register("carl").await;
+    let everybody = [&ann, &bob, &carl];
+    for person in everybody {
+        person.join("#lobby").await;
+    }
+    for number in 0..EACH {
+        for person in everybody {
+            person.post(json!({"type": "send", "to": "#lobby", "body": number})).await;
+        }
+    }
+    let is_message = |event: &Value| event["type"] == "message";
+    let all = u64::try_from(3 * EACH).unwrap();
+    for person in everybody {
+        person.expect_event(SOON, "the last message", |event| is_message(event) && event["seq"] == all).await;
+    }
+    let order = ann.heard(is_message);
+    assert_eq!(
+        order.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        Vec::from_iter(1..=all)
+    );
+    assert_eq!(bob.heard(is_message), order);
+    assert_eq!(carl.heard(is_message), order);
+    for name in ["ann", "bob", "carl"] {
+        let said = order.iter().filter(|message| message["from"] == name);
+        let numbers: Vec<usize> = said.map(|message| message["body"].as_u64().unwrap().try_into().unwrap()).collect();
+        assert_eq!(numbers, Vec::from_iter(0..EACH), "{name} is heard in the order of speaking");
+    }
+    cluster.finish().await;
+}

@@ -1,0 +1,174 @@
+//! A gateway that dies, or stands still for too long: its users are gone in time, its names are free, and nothing it
+//! still has to say gets through.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use harness::{Cluster, eventually, stays};
+use redis::streams::StreamRangeReply;
+use serde_json::{Value, json};
+
+/// A dead gateway's users are offline within this time after the kill.
+const AT_MOST: Duration = Duration::from_secs(12);
+/// And not before its counter stood still for 8 s, of which up to one had passed at the kill.
+const AT_LEAST: Duration = Duration::from_secs(7);
+/// After a fault has ended everything is whole again within this time.
+const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_killed_gateway_loses_its_users_in_time_and_once() {
+    lose_a_gateway(1).await;
+}
+
+#[tokio::test]
+async fn gateways_detect_a_killed_gateway_without_any_presence_process() {
+    lose_a_gateway(0).await;
+}
+
+async fn lose_a_gateway(presence: usize) {
+    let mut cluster = Cluster::builder().gateways(3).presence(presence).start().await;
+    cluster.allow("fenced");
+    let (ann, zoe) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
+    let (bob, carl) = (cluster.ws_on(1).await, cluster.line_on(2).await);
+    for (person, name) in [(&ann, "ann"), (&zoe, "zoe"), (&bob, "bob")] {
+        person.register(name).await;
+        person.join("#lobby").await;
+    }
+    carl.register("carl").await;
+    carl.join("#lobby").await;
+
+    let killed = Instant::now();
+    cluster.gateways[0].process().kill9();
+    let heir = cluster.ws_on(2).await;
+    stays(AT_LEAST.saturating_sub(killed.elapsed()), "the dead gateway's claim", || async {
+        match heir.try_register("ann").await {
+            Err(refused) if refused.code == "nick_in_use" => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    assert_eq!(bob.count_seen("#lobby", "left", |_| true), 0, "nobody left before the fence");
+
+    let lost = |nick: &'static str| move |entry: &Value| entry == &json!({"nick": nick, "reason": "gateway_lost"});
+    for nick in ["ann", "zoe"] {
+        let rest = AT_MOST.saturating_sub(killed.elapsed());
+        let seen = bob.sees(rest, "#lobby", "left", lost(nick)).await;
+        let after = seen.at.duration_since(killed);
+        assert!((AT_LEAST..=AT_MOST).contains(&after), "{nick} left {after:?} after the kill");
+        carl.reads(&format!("* {nick} left #lobby (gateway_lost)")).await;
+    }
+    let rest = AT_MOST.saturating_sub(killed.elapsed());
+    eventually(rest, "the nickname is free", || async { heir.try_register("ann").await }).await;
+    if presence > 0 {
+        assert!(!cluster.is_online("zoe").await, "zoe is shown as offline");
+        assert_eq!(bob.members("#lobby").await, ["bob", "carl"]);
+    }
+
+    // Every detector that did not fence looks once more after 3 s: long enough to see a leave told twice.
+    stays(Duration::from_secs(5), "each leave told once", || async {
+        let seen = ["ann", "zoe"].map(|nick| bob.count_seen("#lobby", "left", lost(nick)));
+        if seen == [1, 1] { Ok(()) } else { Err(seen) }
+    })
+    .await;
+    assert_eq!(carl.heard("* * left #lobby*").len(), 2);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
+    const FROZEN: Duration = Duration::from_secs(15);
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    for text in ["fenced", "lease lost", "beats are not answered", "lost the subscription"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    ann.register("ann").await;
+    bob.register("bob").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    ann.say("#lobby", "before").await;
+    bob.hears("#lobby", "ann", "before").await;
+    let (pid, first_life) = (cluster.gateways[0].process().pid(), incarnation(&cluster, "g1").await);
+
+    let frozen = Instant::now();
+    cluster.gateways[0].process().stop_signal().await;
+    // Waits in the frozen gateway's socket: the first things it will read when it wakes up.
+    for _ in 0..20 {
+        ann.post(json!({"type": "send", "to": "#lobby", "body": "ghost"})).await;
+    }
+    let is_ann = |entry: &Value| entry == &json!({"nick": "ann", "reason": "gateway_lost"});
+    bob.sees(AT_MOST, "#lobby", "left", is_ann).await;
+    let new_ann = cluster.ws_on(1).await;
+    let rest = FROZEN.saturating_sub(frozen.elapsed());
+    eventually(rest, "the nickname is taken elsewhere", || async { new_ann.try_register("ann").await }).await;
+    new_ann.join("#lobby").await;
+    new_ann.say("#lobby", "after").await;
+    stays(FROZEN.saturating_sub(frozen.elapsed()), "the new ann", || async {
+        if cluster.is_online("ann").await { Ok(()) } else { Err("offline") }
+    })
+    .await;
+    cluster.gateways[0].process().cont();
+    let thawed = Instant::now();
+
+    assert_eq!(ann.closed_within(WHOLE_AGAIN).await.code, Some(1012));
+    let acked = ann.heard(|value| value["type"] == "ack" && value["id"].as_u64() > Some(3));
+    assert!(acked.is_empty(), "the ghost was acked: {acked:?}");
+    cluster.gateways[0].until_ready(WHOLE_AGAIN.saturating_sub(thawed.elapsed())).await;
+    assert_eq!(cluster.gateways[0].process().pid(), pid, "without a restart");
+    assert_ne!(incarnation(&cluster, "g1").await, first_life, "under a new incarnation");
+
+    let dora = cluster.ws_on(0).await;
+    assert_eq!(dora.try_register("ann").await.unwrap_err().code, "nick_in_use");
+    dora.register("dora").await;
+    dora.join("#lobby").await;
+    dora.say("#lobby", "g1 is back").await;
+    bob.hears("#lobby", "dora", "g1 is back").await;
+    new_ann.say("#lobby", "still ann").await;
+    dora.hears("#lobby", "ann", "still ann").await;
+
+    assert_eq!(bob.count_seen("#lobby", "left", |_| true), 1, "one leave, no second one after waking up");
+    let said: Vec<Value> = bob.history("#lobby", 200).await;
+    assert!(said.iter().all(|message| message["body"] != "ghost"), "{said:?}");
+    assert_fences_never_go_back(&cluster).await;
+    assert_owned_by_one_at_a_time(&cluster, "ann").await;
+    cluster.finish().await;
+}
+
+/// Which incarnation of a gateway the cluster knows.
+async fn incarnation(cluster: &Cluster, node: &str) -> String {
+    let gateways = cluster.ask("/v1/gateways").await;
+    let items = gateways["items"].as_array().expect("a list");
+    let gateway = items.iter().find(|gateway| gateway["node"] == node);
+    gateway.unwrap_or_else(|| panic!("no {node}: {gateways}"))["incarnation"].as_str().expect("text").to_owned()
+}
+
+/// In the log of a room the claim under which a nickname speaks only ever gets newer.
+async fn assert_fences_never_go_back(cluster: &Cluster) {
+    let log: StreamRangeReply = cluster.redis.call("XRANGE parley:{0}:log:lobby - +").await;
+    assert!(log.ids.len() >= 4, "an empty log proves nothing");
+    let mut newest: HashMap<String, u64> = HashMap::new();
+    for entry in log.ids {
+        let payload = entry.map.into_values().map(|value| redis::from_redis_value::<String>(value).unwrap());
+        let said = payload.filter_map(|text| serde_json::from_str::<Value>(&text).ok()).find(Value::is_object);
+        let said = said.expect("every entry holds a message");
+        let (from, fence) = (said["from"].as_str().unwrap().to_owned(), said["fence"].as_u64().unwrap());
+        let before = newest.insert(from, fence).unwrap_or_default();
+        assert!(before <= fence, "the fence of {said} is older than {before}");
+    }
+}
+
+/// In the log of events a nickname comes and goes by turns: it was never taken while somebody had it.
+async fn assert_owned_by_one_at_a_time(cluster: &Cluster, nick: &str) {
+    let events: StreamRangeReply = cluster.redis.call("XRANGE parley:{0}:events - +").await;
+    let texts = events.ids.into_iter().map(|entry| {
+        let words = entry.map.into_values().map(|value| redis::from_redis_value::<String>(value).unwrap());
+        words.collect::<Vec<String>>()
+    });
+    let about = texts.filter(|words| words.iter().any(|word| word.contains(&format!("\"{nick}\""))));
+    let turns: Vec<&str> = about
+        .filter_map(|words| ["online", "offline"].into_iter().find(|kind| words.iter().any(|word| word == kind)))
+        .collect();
+    assert!(turns.len() >= 3, "an empty log proves nothing: {turns:?}");
+    assert!(turns.iter().step_by(2).all(|turn| *turn == "online"), "{turns:?}");
+    assert!(turns.iter().skip(1).step_by(2).all(|turn| *turn == "offline"), "{turns:?}");
+}

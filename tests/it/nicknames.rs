@@ -1,0 +1,122 @@
+//! A nickname belongs to one person in the whole cluster, however many reach for it at once.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use harness::{Cluster, LineClient, WsClient, eventually};
+use serde_json::json;
+
+const CONTENDERS: usize = 200;
+const ROUNDS: usize = 100;
+const SOON: Duration = Duration::from_secs(20);
+
+/// Somebody who wants the nickname.
+enum Contender {
+    Json(WsClient),
+    Text(LineClient),
+}
+
+impl Contender {
+    /// By turns on both gateways and at both doors.
+    async fn connect(cluster: &Cluster, number: usize) -> Self {
+        match number % 4 {
+            0 | 1 => Self::Json(cluster.ws_on(number % 2).await),
+            _ => Self::Text(cluster.line_on(number % 2).await),
+        }
+    }
+
+    /// Reaches for the nickname: a newcomer registers it, somebody who has another one changes to it.
+    async fn wins(&self, nick: &str) -> bool {
+        match self {
+            Self::Json(ws) => {
+                let verb = if ws.name() == "somebody" { "register" } else { "nick" };
+                let answer = ws.request_within(SOON, json!({"type": verb, "nick": nick})).await;
+                answer.map_err(|refused| assert_eq!(refused.code, "nick_in_use")).is_ok()
+            }
+            Self::Text(line) => {
+                line.types(&format!("/nick {nick}")).await;
+                let is_answer = |line: &str| line.starts_with("* you are now known as ") || line.starts_with("! ");
+                let answer = line.next_that(SOON, is_answer).await.unwrap();
+                if answer.starts_with("! ") {
+                    assert!(answer.starts_with("! nick_in_use"), "{answer}");
+                    return false;
+                }
+                true
+            }
+        }
+    }
+
+    /// Goes by another nickname from now on.
+    async fn steps_aside(&self, nick: &str) {
+        match self {
+            Self::Json(ws) => drop(ws.rename(nick).await),
+            Self::Text(line) => line.register(nick).await,
+        }
+    }
+
+    async fn says_bye(&self) {
+        match self {
+            Self::Json(ws) => drop(ws.bye().await),
+            Self::Text(line) => {
+                line.types("/quit").await;
+                line.closed().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_nickname_raced_for_on_both_gateways_is_won_exactly_once() {
+    let cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    let mut contenders = join_all((0..CONTENDERS).map(|number| Contender::connect(&cluster, number))).await;
+    for round in 0..ROUNDS {
+        let outcomes = join_all(contenders.iter().map(|contender| contender.wins("star"))).await;
+        let winners: Vec<usize> = (0..CONTENDERS).filter(|number| outcomes[*number]).collect();
+        assert_eq!(winners.len(), 1, "round {round} was won by {winners:?}");
+        assert!(cluster.is_online("star").await);
+
+        // Half of the winners keep their connection and take another name, half of them go and come back.
+        let winner = winners[0];
+        if round % 2 == 0 {
+            contenders[winner].steps_aside(&format!("former-star-{round}")).await;
+        } else {
+            contenders[winner].says_bye().await;
+            contenders[winner] = Contender::connect(&cluster, winner).await;
+        }
+        eventually(SOON, "the nickname is free again", || async {
+            if cluster.is_online("star").await { Err("taken") } else { Ok(()) }
+        })
+        .await;
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn names_that_differ_by_case_only_are_the_same_name() {
+    let cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    let ann = cluster.ws_on(0).await;
+    ann.register("Ann").await;
+    let other = cluster.ws_on(1).await;
+    assert_eq!(other.try_register("aNN").await.unwrap_err().code, "nick_in_use");
+    other.register("bob").await;
+    other.say("ANN", "any spelling finds you").await;
+    let heard = ann.hears_privately("bob", "any spelling finds you").await;
+    assert_eq!(heard["to"], "Ann");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_name_that_looks_like_another_is_refused() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let ann = cluster.ws_on(0).await;
+    ann.register("paypal").await;
+    let other = cluster.ws_on(1).await;
+    // Cyrillic letters that look like p and a.
+    assert_eq!(other.try_register("\u{440}\u{430}ypal").await.unwrap_err().code, "nick_confusable");
+    other.register("小明").await;
+    other.join("#大廳").await;
+    ann.join("#大廳").await;
+    other.say("#大廳", "你好").await;
+    ann.hears("#大廳", "小明", "你好").await;
+    cluster.finish().await;
+}

@@ -1,0 +1,106 @@
+//! How the programs behave towards whoever starts them: flags, settings, exit codes, the ready line.
+
+use std::time::Duration;
+
+use harness::process::Finished;
+use harness::{Node, Program};
+
+const SOON: Duration = Duration::from_secs(10);
+
+async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> Finished {
+    let program = Program::parley("gateway", "gateway").args(args.iter().map(|arg| (*arg).to_owned()));
+    settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
+}
+
+/// Exit code 64, one line that holds all these words, and no ready line.
+async fn refused(args: &[&str], settings: &[(&str, &str)], words: &[&str]) {
+    let finished = gateway(args, settings).await;
+    assert_eq!(finished.code, Some(64), "{args:?} {settings:?}: {finished:?}");
+    assert_eq!(finished.stdout, "", "{args:?} {settings:?}: {finished:?}");
+    assert_eq!(finished.stderr.lines().count(), 1, "{args:?} {settings:?}: {finished:?}");
+    for word in words {
+        assert!(finished.stderr.contains(word), "{args:?} {settings:?} must name {word}: {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn bad_settings_end_it_with_64_naming_key_value_and_reason() {
+    refused(&[], &[("PARLEY__LISTEN__WS", "here:8080")], &["listen.ws", "here:8080", "IP:PORT"]).await;
+    refused(&[], &[("PARLEY__LISTEN__TCP", "")], &["listen.tcp"]).await;
+    refused(&[], &[("PARLEY__ADMIN__ADDR", "127.0.0.1:99999")], &["admin.addr", "127.0.0.1:99999"]).await;
+    refused(&[], &[("PARLEY__REDIS__URL", "http://127.0.0.1/")], &["redis.url", "redis://"]).await;
+    refused(&[], &[("PARLEY__REDIS__URL", "rediss://127.0.0.1/")], &["redis.url", "rediss"]).await;
+    refused(&[], &[("PARLEY__REDIS__PREFIX", "a{b}")], &["redis.prefix", "a{b}"]).await;
+    refused(&[], &[("PARLEY__NODE__ID", "two words")], &["node.id", "two words"]).await;
+}
+
+#[tokio::test]
+async fn unknown_keys_and_flags_end_it_with_64() {
+    refused(&[], &[("PARLEY__LISTEN__WSS", "127.0.0.1:1")], &["PARLEY__LISTEN__WSS"]).await;
+    refused(&["--colour"], &[], &["--colour"]).await;
+    refused(&["--config", "/no/such/file.toml"], &[], &["/no/such/file.toml"]).await;
+}
+
+#[tokio::test]
+async fn a_bad_file_is_named_with_its_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let broken = write("broken.toml", "[listen\n");
+    refused(&["--config", &broken], &[], &["broken.toml"]).await;
+    let unknown = write("unknown.toml", "listen.wss = \"127.0.0.1:1\"\n");
+    refused(&["--config", &unknown], &[], &["unknown.toml", "listen.wss"]).await;
+    let wrong = write("wrong.toml", "[listen]\nws = 8080\n");
+    refused(&["--config", &wrong], &[], &["listen.ws", "8080"]).await;
+}
+
+#[tokio::test]
+async fn the_environment_goes_over_the_file_and_check_shows_what_is_in_effect() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.toml");
+    std::fs::write(&path, "node.id = \"from-file\"\nredis.prefix = \"from-file\"\n").unwrap();
+    let settings = [("PARLEY__NODE__ID", "from-env"), ("PARLEY__REDIS__URL", "redis://ann:secret@127.0.0.1:1/")];
+    let finished = gateway(&["--check", "--config", path.to_str().unwrap()], &settings).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("from-env") && finished.stdout.contains("from-file"), "{finished:?}");
+    assert!(!finished.stdout.contains("secret") && !finished.stderr.contains("secret"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn both_programs_tell_their_version() {
+    for binary in ["gateway", "presence"] {
+        let finished = Program::parley(binary, binary).args(["--version"]).run(SOON).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert_eq!(finished.stdout, format!("{binary} {}", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[tokio::test]
+async fn the_ready_line_names_the_node_and_the_real_ports() {
+    let mut gateway = Node::gateway("g1").launch().await;
+    assert_eq!(gateway.ready_line()["node"], "g1");
+    for address in [gateway.ws(), gateway.tcp(), gateway.admin()] {
+        assert_ne!(address.port(), 0);
+    }
+    assert_eq!(gateway.end().await, Some(0));
+    assert_eq!(gateway.process().output().lines().len(), 1, "exactly one line on stdout");
+}
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
+    let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
+    for (key, default) in gateway::config::KEYS.iter().chain(presence::config::KEYS) {
+        let row = row(key).unwrap_or_else(|| panic!("{key} is not in README.md"));
+        let port = default.map(|default| default.trim_start_matches("127.0.0.1:"));
+        assert!(port.is_none_or(|port| row.contains(port)), "{key} has another default: {row}");
+    }
+    let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
+    let mut keys: Vec<&str> = gateway::config::KEYS.iter().chain(presence::config::KEYS).map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(rows, keys.len(), "README.md lists a setting that no program has");
+}

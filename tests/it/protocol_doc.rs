@@ -1,0 +1,16 @@
+//! The examples of PROTOCOL.md do what the page says.
+
+use harness::{Node, protocol_doc};
+
+#[tokio::test]
+async fn every_example_of_the_protocol_page_is_true() {
+    let page = std::fs::read_to_string(harness::repository().join("gateway/PROTOCOL.md")).unwrap();
+    let examples = protocol_doc::examples(&page);
+    assert!(examples.len() >= 5, "the page has {} examples only", examples.len());
+    for example in examples {
+        let mut gateway = Node::gateway("g1").start().await;
+        example.play(&gateway).await;
+        assert_eq!(gateway.end().await, Some(0));
+        assert_eq!(gateway.problems(&[]), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,114 @@
+//! Redis is not there: not yet, or not for a while. Gateways say so, refuse with a code, lose nobody, and come back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use harness::{Cluster, LineClient, Node, Redis, WsClient, http, stays};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Error;
+
+/// A gateway says that it is not ready within this time.
+const RED: Duration = Duration::from_secs(5);
+/// After Redis is back everything is whole again within this time.
+const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
+    let mut redis = Redis::away();
+    let mut gateway = Node::gateway("g1").redis(&redis).launch().await;
+    assert_eq!(http::get(gateway.admin(), "/livez").await.unwrap().status, 200, "alive");
+    let answer = gateway.readyz().await.unwrap();
+    assert_eq!(answer.status, 503, "not ready");
+    assert!(answer.body.contains("no lease"), "and why: {answer:?}");
+
+    let Err(Error::Http(refusal)) = WsClient::try_connect(gateway.ws()).await else { panic!("the door is open") };
+    assert_eq!(refusal.status(), 503);
+    assert!(refusal.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
+    let person = LineClient::connect(gateway.tcp()).await;
+    person.closed().await;
+    let said = person.heard("*");
+    assert!(said.len() == 1 && said[0].starts_with("! unavailable: "), "{said:?}");
+
+    redis.start().await;
+    gateway.until_ready(WHOLE_AGAIN).await;
+    let (ann, bob) = (WsClient::connect(gateway.ws()).await, LineClient::connect(gateway.tcp()).await);
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    bob.register("bob").await;
+    bob.join("#lobby").await;
+    bob.types("here we are").await;
+    ann.hears("#lobby", "bob", "here we are").await;
+
+    assert_eq!(gateway.end().await, Some(0));
+    let allowed = ["no lease yet", "no subscription", "lost the subscription"].map(str::to_owned);
+    assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_redis_that_pauses_costs_nobody_their_place() {
+    const PAUSE: Duration = Duration::from_secs(20);
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    for text in ["beats are not answered", "lost the subscription", "not ready", "does not answer"] {
+        cluster.allow(text);
+    }
+    let (ann, bob, carl) = (cluster.ws_on(0).await, cluster.ws_on(1).await, cluster.line_on(1).await);
+    ann.register("ann").await;
+    bob.register("bob").await;
+    carl.register("carl").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    carl.join("#lobby").await;
+    let lives = cluster.ask("/v1/gateways").await;
+
+    let paused = Instant::now();
+    cluster.redis.stop_signal().await;
+    let everybody_stays = stays(PAUSE, "every place", || async {
+        let endings = (ann.has_ended(), bob.has_ended(), carl.has_ended());
+        let left = ann.count_seen("#lobby", "left", |_| true) + bob.count_seen("#lobby", "left", |_| true);
+        if endings == (None, None, None) && left == 0 { Ok(()) } else { Err((endings, left)) }
+    });
+    let everything_is_refused = async {
+        let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+        while paused.elapsed() < PAUSE - Duration::from_secs(3) {
+            let request = json!({"type": "send", "to": "#lobby", "body": "in the dark"});
+            let refused = ann.request_within(PAUSE, request).await.expect_err("nothing can be said");
+            *codes.entry(refused.code).or_default() += 1;
+        }
+        codes
+    };
+    let readiness_is_honest = async {
+        for gateway in &cluster.gateways {
+            gateway.until_not_ready(RED).await;
+        }
+        let answer = http::get(cluster.presence[0].api(), "/v1/users/ann").await.unwrap();
+        assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")), "never a stale answer");
+    };
+    let ((), codes, ()) = tokio::join!(everybody_stays, everything_is_refused, readiness_is_honest);
+    assert!(codes.keys().all(|code| code == "unavailable" || code == "outcome_unknown"), "{codes:?}");
+
+    cluster.redis.cont();
+    let back = Instant::now();
+    for gateway in &cluster.gateways {
+        gateway.until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
+    }
+    ann.say("#lobby", "light").await;
+    bob.hears("#lobby", "ann", "light").await;
+    carl.hears("#lobby", "ann", "light").await;
+    assert!(back.elapsed() < WHOLE_AGAIN, "whole again after {:?}", back.elapsed());
+
+    // Long enough for a detector that wrongly counted the pause to act on it.
+    stays(Duration::from_secs(10), "every place", || async {
+        let left = ann.count_seen("#lobby", "left", |_| true) + bob.count_seen("#lobby", "left", |_| true);
+        if ann.has_ended().is_none() && bob.has_ended().is_none() && left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    assert_eq!(names_of(&cluster.ask("/v1/gateways").await), names_of(&lives), "nobody was fenced");
+    assert_eq!(ann.members("#lobby").await, ["ann", "bob", "carl"]);
+    cluster.finish().await;
+}
+
+/// Which lives of which gateways a listing shows.
+fn names_of(gateways: &Value) -> Vec<(String, String)> {
+    let items = gateways["items"].as_array().expect("a list").iter();
+    items.map(|gateway| (gateway["node"].to_string(), gateway["incarnation"].to_string())).collect()
+}

@@ -1,0 +1,107 @@
+//! One arm of the registry under test: how it is made, and how its channels are heard.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt;
+use harness::eventually;
+use presence::keys::Keys;
+use presence::memory::{Store, Subscription};
+use presence::redis::Redis;
+use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
+
+use super::PATIENCE;
+
+const PREFIX: &str = "parley";
+
+/// A fresh, empty registry.
+pub(super) struct Arm {
+    pub(super) registry: Registry,
+    pub(super) keys: Keys,
+    store: Option<Store>,
+    server: Option<harness::Redis>,
+}
+
+impl Arm {
+    pub(super) fn memory() -> Self {
+        let store = Store::default();
+        let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
+        Self { registry, keys: Keys::new(PREFIX), store: Some(store), server: None }
+    }
+
+    pub(super) async fn redis() -> Self {
+        let mut server = harness::Redis::away().setting("appendonly", "no").setting("enable-debug-command", "yes");
+        server.start().await;
+        let redis = Redis::open(&server.url(), PREFIX).unwrap();
+        let registry = Registry::Redis(RedisRegistry::new(redis));
+        Self { registry, keys: Keys::new(PREFIX), store: None, server: Some(server) }
+    }
+
+    /// Asks the server behind the Redis arm, past the registry.
+    pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.server.as_ref().unwrap().connection().await;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
+    }
+
+    /// Hears a channel from now on.
+    pub(super) async fn listen(&self, channel: &str) -> Heard {
+        let texts: Texts = Arc::default();
+        let into = Arc::clone(&texts);
+        if let Some(store) = &self.store {
+            let listener = move |text: &[u8]| into.lock().unwrap().push(String::from_utf8(text.to_vec()).unwrap());
+            return Heard { texts, _ears: Ears::Memory(store.listen(channel, Arc::new(listener))) };
+        }
+        let client = redis::Client::open(self.server.as_ref().unwrap().url()).unwrap();
+        let mut pubsub = client.get_async_pubsub().await.unwrap();
+        pubsub.subscribe(channel).await.unwrap();
+        let task = tokio::spawn(async move {
+            let mut messages = pubsub.on_message();
+            while let Some(message) = messages.next().await {
+                into.lock().unwrap().push(message.get_payload().unwrap());
+            }
+        });
+        Heard { texts, _ears: Ears::Redis(task) }
+    }
+}
+
+type Texts = Arc<Mutex<Vec<String>>>;
+
+/// What was heard on a channel so far.
+pub(super) struct Heard {
+    texts: Texts,
+    _ears: Ears,
+}
+
+#[allow(dead_code, reason = "held for what dropping them does")]
+enum Ears {
+    Memory(Subscription),
+    Redis(tokio::task::JoinHandle<()>),
+}
+
+impl Heard {
+    /// Waits until a text holds `mark`, then gives everything that was heard up to there. A channel keeps the order, so
+    /// a text published last on purpose proves that nothing else came before it.
+    pub(super) async fn until(&self, mark: &str) -> Vec<String> {
+        eventually(PATIENCE, &format!("{mark:?} is heard"), || async {
+            let texts = self.texts.lock().unwrap().clone();
+            match texts.iter().position(|text| text.contains(mark)) {
+                Some(at) => Ok(texts[..=at].to_vec()),
+                None => Err(texts),
+            }
+        })
+        .await
+    }
+
+    /// The members' versions and deltas that were heard until one holds `mark`, the lengths checked.
+    pub(super) async fn deltas_until(&self, mark: &str) -> Vec<(u64, serde_json::Value)> {
+        let texts = self.until(mark).await;
+        texts.iter().map(|text| delta(text)).collect()
+    }
+}
+
+fn delta(text: &str) -> (u64, serde_json::Value) {
+    let (head, body) = text.split_once('\n').unwrap();
+    let words: Vec<&str> = head.split(' ').collect();
+    let ["P", version, length] = words[..] else { panic!("not a change of members: {text}") };
+    assert_eq!(length.parse::<usize>().unwrap(), body.len(), "{text}");
+    (version.parse().unwrap(), serde_json::from_str(body).unwrap())
+}

@@ -1,0 +1,211 @@
+//! What only a real Redis can show: a flushed script cache, a full memory, a new history, and which keys are touched.
+
+use presence::model::{LeftReason, Status};
+use presence::registry::{ClaimError, Entry, LeaseState, Reaped, RegistryError};
+
+use super::{Arm, room};
+
+#[tokio::test]
+async fn a_flushed_script_cache_is_invisible() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    for number in 0..20 {
+        let () = arm.ask(&["SCRIPT", "FLUSH"]).await;
+        let user = node.user(&format!("user{number}")).await;
+        let () = arm.ask(&["SCRIPT", "FLUSH"]).await;
+        user.join("#lobby").await;
+        arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    }
+    assert_eq!(arm.registry.users(None, 100).await.unwrap().items.len(), 20);
+}
+
+#[tokio::test]
+async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let (ann, bob) = (node.user("ann").await, other.user("bob").await);
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    let () = arm.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+
+    let refused = node.claim("eve").await;
+    assert!(matches!(refused, Err(ClaimError::Registry(RegistryError::Unavailable(_)))), "{:?}", refused.err());
+    let joined = arm.registry.join(&room("#other"), &ann.nick, &ann.owner, &Status::default(), Entry::New).await;
+    assert!(matches!(joined, Err(RegistryError::Unavailable(_))), "{joined:?}");
+    assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused whole");
+
+    arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
+    assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
+    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left).await.unwrap());
+    assert!(ann.release().await);
+    other.fence().await;
+    let reaped = arm.registry.reap(&other.incarnation, 10).await.unwrap();
+    assert_eq!((reaped.nicks, reaped.members), (1, 1));
+    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_history_is_a_new_generation() {
+    let arm = Arm::redis().await;
+    let key = arm.keys.generation();
+    let generation = async || arm.ask::<[String; 3]>(&["HMGET", &key, "replid", "generation", "phase"]).await;
+    let node = arm.node("g1").await;
+    let [first, number, phase] = generation().await;
+    assert_eq!((number.as_str(), phase.as_str()), ("1", "open"));
+    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    assert_eq!(generation().await[1], "1", "the same history");
+
+    let () = arm.ask(&["DEBUG", "CHANGE-REPL-ID"]).await;
+    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    let [second, number, _] = generation().await;
+    assert_eq!(number, "2");
+    assert_ne!(first, second);
+
+    // Whatever writes first notices that everything is gone.
+    let () = arm.ask(&["FLUSHALL"]).await;
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
+    assert_eq!(generation().await[1], "1");
+}
+
+#[tokio::test]
+async fn the_listing_cache_is_rebuilt_from_the_index() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    node.user("ann").await;
+    node.user("bob").await;
+    let cache = arm.keys.gateway_nicks(&node.incarnation);
+    let ttl: i64 = arm.ask(&["TTL", &cache]).await;
+    assert!((890..=900).contains(&ttl), "{ttl}");
+
+    let () = arm.ask(&["DEL", &cache]).await;
+    assert_eq!(arm.registry.gateways().await.unwrap()[0].users, 0);
+    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    assert_eq!(arm.registry.gateways().await.unwrap()[0].users, 2);
+    let () = arm.ask(&["EXPIRE", &cache, "5"]).await;
+    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    let ttl: i64 = arm.ask(&["TTL", &cache]).await;
+    assert!(ttl > 890, "{ttl}");
+}
+
+#[tokio::test]
+async fn the_number_of_a_room_is_the_furthest_of_meta_and_log() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let ann = node.user("ann").await;
+    let lobby = room("#lobby");
+    let (meta, log) = (arm.keys.room(lobby.key()), arm.keys.room_log(lobby.key()));
+    let () = arm.ask(&["XADD", &log, "7-0", "m", "x"]).await;
+    assert_eq!(ann.join("#lobby").await.seq, 7, "the meta was lost");
+    let () = arm.ask(&["HSET", &meta, "seq", "9"]).await;
+    assert_eq!(ann.join("#lobby").await.seq, 9, "the log was trimmed");
+    assert_eq!(arm.registry.room(lobby.key()).await.unwrap().unwrap().seq, 9);
+}
+
+#[tokio::test]
+async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let ann = node.user("ann").await;
+    ann.join("#lobby").await;
+    let keys =
+        [arm.keys.nick(ann.nick.key()), arm.keys.session(&ann.owner.session), arm.keys.room(room("#lobby").key())];
+    let ttls = async || {
+        let mut ttls = Vec::new();
+        for key in &keys {
+            ttls.push(arm.ask::<i64>(&["TTL", key]).await / 3600);
+        }
+        ttls
+    };
+    assert_eq!(ttls().await, [0, 0, 0], "none of them has one");
+    ann.leave("#lobby").await;
+    ann.release().await;
+    assert!(ttls().await.iter().all(|hours| (71..=73).contains(hours)), "{:?}", ttls().await);
+    let again = node.claim_as(&ann.owner.session, "ann").await.unwrap();
+    again.join("#lobby").await;
+    assert_eq!(ttls().await, [0, 0, 0]);
+
+    // Every key that was made carries the one hash tag.
+    let made: Vec<String> = arm.ask(&["KEYS", "*"]).await;
+    assert!(made.iter().all(|key| key.starts_with(arm.keys.base())), "{made:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    // One leaves, one renames and leaves, one loses the gateway, one is taken over from it.
+    let ann = node.user("ann").await;
+    ann.join("#lobby").await;
+    let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
+    let entry = Entry::Renamed(&ann.nick, &ann.owner);
+    arm.registry.join(&room("#lobby"), &anna.nick, &anna.owner, &Status::default(), entry).await.unwrap();
+    arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap();
+    let lost = other.user("lost").await;
+    lost.join("#lobby").await;
+    let taken = other.user("taken").await;
+    taken.join("#lobby").await;
+    arm.registry.kick(lost.nick.key()).await.unwrap();
+    other.fence().await;
+    let taker = node.user("taken").await;
+    taker.join("#lobby").await;
+    arm.registry.reap(&other.incarnation, 100).await.unwrap();
+    for user in [anna, taker] {
+        assert!(user.leave("#lobby").await);
+        assert!(user.release().await);
+    }
+
+    let mut left: Vec<String> = arm.ask(&["KEYS", "*"]).await;
+    left.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session:", "session "));
+    left.sort_unstable();
+    let sessions = left.iter().filter(|key| key.starts_with("session ")).count();
+    left.retain(|key| !key.starts_with("session "));
+    let remembered = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
+    let tables = ["beats", "ended", "events", "fence", "gateways", "generation", "leases"];
+    let mut expected: Vec<&str> = remembered.into_iter().chain(tables).collect();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(sessions, 4);
+}
+
+#[tokio::test]
+async fn a_reaper_believes_the_record_and_not_the_index() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = other.user("ann").await;
+    ann.join("#lobby").await;
+    node.fence().await;
+    let () = arm.ask(&["SADD", &arm.keys.owned_nicks(&node.incarnation), "ann", "never"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.owned_members(&node.incarnation), "lobby ann", "never ann"]).await;
+
+    assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
+    assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), Reaped::default());
+    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| lease.owns == (lease.node == "g2")));
+    assert!(ann.leave("#lobby").await);
+    assert!(ann.release().await);
+}
+
+#[tokio::test]
+async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    node.fence().await;
+    arm.registry.reap(&node.incarnation, 10).await.unwrap();
+    assert_eq!(arm.registry.leases().await.unwrap().len(), 1);
+    let ended = arm.keys.ended();
+    let row = node.incarnation.as_str();
+    let () = arm.ask(&["HINCRBY", &ended, row, "-3601000"]).await;
+    arm.registry.reap(&node.incarnation, 10).await.unwrap();
+    assert!(arm.registry.leases().await.unwrap().is_empty());
+    for table in [arm.keys.beats(), arm.keys.gateways(), ended] {
+        let exists: bool = arm.ask(&["EXISTS", &table]).await;
+        assert!(!exists);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_record_is_an_error_and_no_panic() {
+    let arm = Arm::redis().await;
+    arm.node("g1").await;
+    let () = arm.ask(&["HSET", &arm.keys.leases(), "x", "odd"]).await;
+    assert!(matches!(arm.registry.leases().await, Err(RegistryError::Unknown(_))));
+}
