@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{PATIENCE, Served};
-use crate::api::feed::{Delivery, EventId, Feed};
+use crate::api::feed::{Delivery, EventId, Feed, Subscription};
 use crate::model::{LeftReason, Nick, RoomName};
 
 /// A client of the stream.
@@ -172,20 +172,19 @@ async fn a_slow_subscriber_is_told_and_goes_on_from_where_it_was() {
     let mut slow = feed.subscribe(None).await.unwrap();
     let mut quick = feed.subscribe(None).await.unwrap();
     served.user("u0", &[]).await;
-    assert!(matches!(slow.next().await, Some(Delivery::Event(_))));
+    heard(&mut quick, "u0").await;
+    heard(&mut slow, "u0").await;
     let here = slow.position();
     for n in 1..=1500 {
         served.user(&format!("u{n}"), &[]).await;
         // Nobody else waits for the slow one.
-        assert!(matches!(timeout(PATIENCE, quick.next()).await.unwrap(), Some(Delivery::Event(_))));
+        heard(&mut quick, &format!("u{n}")).await;
     }
-    quick.next().await;
-    assert!(matches!(slow.next().await, Some(Delivery::Lagged(_))));
+    assert!(matches!(timeout(PATIENCE, slow.next()).await.unwrap(), Some(Delivery::Lagged(_))));
     let mut again = feed.subscribe(Some(here)).await.unwrap();
     assert!(!again.gap());
     for n in 1..=1500 {
-        let Some(Delivery::Event(event)) = again.next().await else { panic!("event {n}") };
-        assert!(event.data.contains(&format!("\"u{n}\"")), "{event:?}");
+        heard(&mut again, &format!("u{n}")).await;
     }
 }
 
@@ -208,7 +207,31 @@ async fn one_tail_serves_everybody_and_ends_with_the_last() {
     // And another begins.
     let mut third = feed.subscribe(None).await.unwrap();
     served.user("ann", &[]).await;
-    assert!(matches!(third.next().await, Some(Delivery::Event(_))));
+    heard(&mut third, "ann").await;
+}
+
+#[tokio::test]
+async fn what_comes_while_the_missed_is_read_is_told_once() {
+    let served = Served::empty().await;
+    let feed = Feed::new(served.registry.clone(), served.stop.clone());
+    let start = feed.subscribe(None).await.unwrap().position();
+    served.user("missed", &[]).await;
+    // Comes over the shared tail and with the page of the missed.
+    let (mut resumed, mut fresh) = (feed.subscribe(Some(start)).await.unwrap(), feed.subscribe(None).await.unwrap());
+    served.user("meanwhile", &[]).await;
+    heard(&mut fresh, "meanwhile").await;
+    for nick in ["missed", "meanwhile"] {
+        heard(&mut resumed, nick).await;
+    }
+    served.user("later", &[]).await;
+    heard(&mut resumed, "later").await;
+}
+
+/// The next delivery is that this user came online.
+async fn heard(subscription: &mut Subscription, nick: &str) {
+    let next = timeout(PATIENCE, subscription.next()).await.unwrap();
+    let Some(Delivery::Event(event)) = next else { panic!("{nick}: {next:?}") };
+    assert_eq!(serde_json::from_str::<Value>(&event.data).unwrap()["nick"], nick, "{event:?}");
 }
 
 #[test]
