@@ -15,6 +15,7 @@ use presence::codes::CloseCode;
 use presence::model::LeftReason;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -155,6 +156,8 @@ async fn talk<D: Door, S: Session>(
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut stopped = pin!(stop.cancelled());
     loop {
+        // A client that sends faster than we read must not keep its neighbours on this thread waiting.
+        consume_budget().await;
         round(door, &outbox, limits).await?;
         let deadline = session.deadline();
         if deadline != armed {

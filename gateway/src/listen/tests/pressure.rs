@@ -140,6 +140,28 @@ async fn a_flood_of_pings_from_a_client_that_reads_nothing_piles_up_nothing() {
     world.empty().await;
 }
 
+#[tokio::test]
+async fn a_client_that_sends_without_a_pause_does_not_keep_its_neighbours_waiting() {
+    let world = World::open();
+    let mut healthy = world.websocket().await;
+    let mut hostile = std::net::TcpStream::connect(world.tcp).unwrap();
+    let sender = std::thread::spawn(move || {
+        use std::io::Write;
+        let (start, blank) = (Instant::now(), vec![b'\n'; 64 * 1024]);
+        while start.elapsed() < Duration::from_secs(2) && hostile.write_all(&blank).is_ok() {}
+    });
+    let start = Instant::now();
+    let mut worst = Duration::ZERO;
+    while start.elapsed() < Duration::from_secs(1) {
+        let asked = Instant::now();
+        healthy.is_alive().await;
+        worst = worst.max(asked.elapsed());
+    }
+    assert!(worst < Duration::from_millis(200), "a neighbour waited {worst:?}");
+    world.stop.cancel();
+    eventually("the sender has given up", || sender.is_finished()).await;
+}
+
 const OUT_OF_DESCRIPTORS: &str = "listen::tests::pressure::the_doors_open_again_after_a_lack_of_descriptors";
 
 /// Runs once more in a process of its own, where descriptors are few and nobody else needs them.
