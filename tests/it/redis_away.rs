@@ -45,10 +45,29 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
 }
 
 #[tokio::test]
-async fn a_redis_that_pauses_costs_nobody_their_place() {
-    const PAUSE: Duration = Duration::from_secs(20);
-    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["beats are not answered", "lost the subscription", "not ready", "does not answer"] {
+async fn a_redis_that_stands_still_costs_nobody_their_place() {
+    outage(Outage::Frozen).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_killed_and_comes_back_costs_nobody_their_place() {
+    outage(Outage::Killed).await;
+}
+
+/// Two ways of being away: frozen, it does what it was asked as soon as it wakes up; killed, all connections are new
+/// afterwards, and whoever is back first sees everybody else's beat as it was before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outage {
+    Frozen,
+    Killed,
+}
+
+async fn outage(outage: Outage) {
+    const AWAY: Duration = Duration::from_secs(20);
+    // Nothing that was answered is lost: this is about being away, not about losing data.
+    let cluster = Cluster::builder().gateways(2).presence(1).redis_setting("appendfsync", "always");
+    let mut cluster = cluster.start().await;
+    for text in ["beats are not answered", "lost the subscription", "no subscription", "not ready", "does not answer"] {
         cluster.allow(text);
     }
     let (ann, bob, carl) = (cluster.ws_on(0).await, cluster.ws_on(1).await, cluster.line_on(1).await);
@@ -60,18 +79,21 @@ async fn a_redis_that_pauses_costs_nobody_their_place() {
     carl.join("#lobby").await;
     let lives = cluster.ask("/v1/gateways").await;
 
-    let paused = Instant::now();
-    cluster.redis.stop_signal().await;
-    let everybody_stays = stays(PAUSE, "every place", || async {
+    let began = Instant::now();
+    match outage {
+        Outage::Frozen => cluster.redis.stop_signal().await,
+        Outage::Killed => cluster.redis.kill9(),
+    }
+    let everybody_stays = stays(AWAY, "every place", || async {
         let endings = (ann.has_ended(), bob.has_ended(), carl.has_ended());
         let left = ann.count_seen("#lobby", "left", |_| true) + bob.count_seen("#lobby", "left", |_| true);
         if endings == (None, None, None) && left == 0 { Ok(()) } else { Err((endings, left)) }
     });
     let everything_is_refused = async {
         let mut codes: BTreeMap<String, usize> = BTreeMap::new();
-        while paused.elapsed() < PAUSE - Duration::from_secs(3) {
+        while began.elapsed() < AWAY - Duration::from_secs(3) {
             let request = json!({"type": "send", "to": "#lobby", "body": "in the dark"});
-            let refused = ann.request_within(PAUSE, request).await.expect_err("nothing can be said");
+            let refused = ann.request_within(AWAY, request).await.expect_err("nothing can be said");
             *codes.entry(refused.code).or_default() += 1;
         }
         codes
@@ -86,7 +108,10 @@ async fn a_redis_that_pauses_costs_nobody_their_place() {
     let ((), codes, ()) = tokio::join!(everybody_stays, everything_is_refused, readiness_is_honest);
     assert!(codes.keys().all(|code| code == "unavailable" || code == "outcome_unknown"), "{codes:?}");
 
-    cluster.redis.cont();
+    match outage {
+        Outage::Frozen => cluster.redis.cont(),
+        Outage::Killed => cluster.redis.start().await,
+    }
     let back = Instant::now();
     for gateway in &cluster.gateways {
         gateway.until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
@@ -96,7 +121,7 @@ async fn a_redis_that_pauses_costs_nobody_their_place() {
     carl.hears("#lobby", "ann", "light").await;
     assert!(back.elapsed() < WHOLE_AGAIN, "whole again after {:?}", back.elapsed());
 
-    // Long enough for a detector that wrongly counted the pause to act on it.
+    // Long enough for a detector that wrongly counted the outage to act on it.
     stays(Duration::from_secs(10), "every place", || async {
         let left = ann.count_seen("#lobby", "left", |_| true) + bob.count_seen("#lobby", "left", |_| true);
         if ann.has_ended().is_none() && bob.has_ended().is_none() && left == 0 { Ok(()) } else { Err(left) }
