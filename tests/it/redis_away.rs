@@ -64,6 +64,8 @@ enum Outage {
 
 async fn outage(outage: Outage) {
     const AWAY: Duration = Duration::from_secs(20);
+    /// Several beats of the others, and well below the 8 s after which a gateway counts as dead.
+    const SLOWER: Duration = Duration::from_secs(3);
     // Nothing that was answered is lost: this is about being away, not about losing data.
     let cluster = Cluster::builder().gateways(2).presence(1).redis_setting("appendfsync", "always");
     let mut cluster = cluster.start().await;
@@ -115,6 +117,11 @@ async fn outage(outage: Outage) {
             cluster.gateways[1].process().stop_signal().await;
             cluster.redis.start().await;
             cluster.gateways[0].until_ready(WHOLE_AGAIN).await;
+            stays(SLOWER, "the place of those on the slow gateway", || async {
+                let left = ann.count_seen("#lobby", "left", |_| true);
+                if left == 0 { Ok(()) } else { Err(left) }
+            })
+            .await;
             cluster.gateways[1].process().cont();
         }
     }
