@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, LineClient, Node, Redis, WsClient, http, stays};
+use harness::{Cluster, LineClient, Node, Redis, WsClient, eventually, http, stays};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
@@ -79,7 +79,13 @@ async fn outage(outage: Outage) {
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     carl.join("#lobby").await;
-    let lives = cluster.ask("/v1/gateways").await;
+    // Every detector has seen every beat go on: an outage before that would find nobody who could misjudge it.
+    let lives = eventually(WHOLE_AGAIN, "three beats of each gateway", || async {
+        let gateways = cluster.ask("/v1/gateways").await;
+        let beats = gateways["items"].as_array().expect("a list").iter().map(|gateway| gateway["beat"].as_u64());
+        if beats.clone().all(|beat| beat >= Some(3)) { Ok(gateways) } else { Err(gateways) }
+    })
+    .await;
 
     let began = Instant::now();
     match outage {
