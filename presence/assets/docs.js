@@ -77,7 +77,7 @@ const trial = (path, method, operation) => {
     return { parameter, input: el("input", { value, placeholder: parameter.schema?.default ?? "", spellcheck: false }) };
   });
   const example = operation.requestBody?.content?.["application/json"]?.example;
-  const body = operation.requestBody ? el("textarea", { value: pretty(example ?? {}), spellcheck: false }) : null;
+  const body = operation.requestBody ? el("textarea", { value: pretty(example ?? {}), rows: pretty(example ?? {}).split("\n").length, spellcheck: false }) : null;
   const address = el("code");
   const output = el("output");
   const button = el("button", {}, "Try it");

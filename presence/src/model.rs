@@ -26,7 +26,7 @@ const RESERVED: &str = "#&:@+%~!,*?.$\"/\\{}";
 
 /// Zero width non-joiner and joiner: the only default-ignorable characters that the PRECIS class lets through, in some
 /// contexts. Two names must not differ by what nobody sees.
-const JOINERS: [char; 2] = ['\u{200C}', '\u{200D}'];
+const JOINERS: &str = "\u{200C}\u{200D}";
 
 /// What a key keeps as it is; all else is written `%XX`, so no name can carry a separator or a hash tag into a key.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -145,16 +145,13 @@ fn case_map(text: &str, graphemes: usize, bytes: usize) -> Result<String, NameEr
     if text.len() > bytes || text.graphemes(true).count() > graphemes {
         return Err(NameError::TooLong);
     }
-    if text.chars().any(|c| RESERVED.contains(c) || JOINERS.contains(&c) || c.is_control() || c.is_whitespace()) {
-        return Err(NameError::Forbidden);
-    }
-    // The profile refuses what is left of the list: default-ignorables, bidi controls, unassigned code points. Beyond the
-    // list it refuses symbols (emoji among them), compatibility forms other than wide and narrow ones, and what breaks
-    // the bidi rule of RFC 5893. "Unassigned" is as of Unicode 6.3, so a later table never moves a key.
+    // The profile refuses white space, controls, bidi controls, default-ignorables and unassigned code points, which are
+    // on our list, and more: symbols (emoji among them), compatibility forms other than wide and narrow ones, and what
+    // breaks the bidi rule of RFC 5893. "Unassigned" is as of Unicode 6.3, so a later table never moves a key.
     let folded: String = text.chars().map(fold).collect();
     let mapped = UsernameCaseMapped::enforce(folded).map_err(|_| NameError::Forbidden)?;
-    // Width mapping can turn a wide sign into a reserved one (U+FF03 into '#').
-    if mapped.chars().any(|c| RESERVED.contains(c)) {
+    // Not before the mapping, which can turn a wide sign into a reserved one (U+FF03 into '#').
+    if mapped.chars().any(|c| RESERVED.contains(c) || JOINERS.contains(c)) {
         return Err(NameError::Forbidden);
     }
     Ok(mapped.chars().map(fold).collect())

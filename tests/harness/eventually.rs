@@ -15,12 +15,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// When `within` is over: with `what` was expected and the last state seen.
-pub async fn eventually<T, S, F, P>(within: Duration, what: &str, mut probe: F) -> T
-where
-    S: Debug,
-    F: FnMut() -> P,
-    P: Future<Output = Result<T, S>>,
-{
+pub async fn eventually<T, S: Debug>(within: Duration, what: &str, mut probe: impl AsyncFnMut() -> Result<T, S>) -> T {
     let deadline = Instant::now() + within;
     let mut seen = None;
     loop {
@@ -40,12 +35,7 @@ where
 ///
 /// # Panics
 /// At the first `Err`, with the state seen.
-pub async fn stays<S, F, P>(period: Duration, what: &str, mut probe: F)
-where
-    S: Debug,
-    F: FnMut() -> P,
-    P: Future<Output = Result<(), S>>,
-{
+pub async fn stays<S: Debug>(period: Duration, what: &str, mut probe: impl AsyncFnMut() -> Result<(), S>) {
     let start = Instant::now();
     while start.elapsed() < period {
         if let Err(state) = probe().await {

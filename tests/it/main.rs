@@ -10,6 +10,7 @@ mod chat;
 mod embedded;
 mod failover;
 mod nicknames;
+mod presence_api;
 mod programs;
 mod protocol_doc;
 mod readiness;

@@ -88,3 +88,19 @@ async fn the_ready_line_names_the_node_and_the_real_ports() {
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(gateway.process().output().lines().len(), 1, "exactly one line on stdout");
 }
+
+#[test]
+fn the_readme_lists_every_setting_with_its_default() {
+    let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
+    let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
+    for (key, default) in gateway::config::KEYS.iter().chain(presence::config::KEYS) {
+        let row = row(key).unwrap_or_else(|| panic!("{key} is not in README.md"));
+        let port = default.map(|default| default.trim_start_matches("127.0.0.1:"));
+        assert!(port.is_none_or(|port| row.contains(port)), "{key} has another default: {row}");
+    }
+    let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
+    let mut keys: Vec<&str> = gateway::config::KEYS.iter().chain(presence::config::KEYS).map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(rows, keys.len(), "README.md lists a setting that no program has");
+}

@@ -7,7 +7,7 @@ use axum::routing::get;
 
 /// Holds the page to its word: nothing from outside, nothing inline.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
 );
 
 /// The page and its two files, and `/`, which leads there.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{State, now};
-use crate::model::{Incarnation, LeftReason, NickKey, RoomKey};
+use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
 use crate::registry::{Beat, Command, Gateway, GatewayInfo, Lease, LeaseState, Reaped, RegistryError, Stats};
 
 /// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
@@ -122,22 +122,29 @@ impl State {
 
     pub(crate) fn reap(&mut self, incarnation: &Incarnation, limit: usize) -> Reaped {
         let mut reaped = Reaped::default();
-        let Some(row) = self.leases.rows.get(incarnation).filter(|row| !row.state.serves()) else { return reaped };
-        let members: Vec<(RoomKey, NickKey)> = row.members.iter().take(limit).cloned().collect();
-        let nicks: Vec<NickKey> = row.nicks.iter().take(limit - members.len()).cloned().collect();
+        let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.state.serves()) else { return reaped };
+        let members: Vec<(RoomKey, NickKey)> = (0..limit).map_while(|_| row.members.pop_first()).collect();
+        let nicks: Vec<NickKey> = (members.len()..limit).map_while(|_| row.nicks.pop_first()).collect();
+        let is_theirs = |owner: &Owner| owner.incarnation == *incarnation;
 
         let mut left: HashMap<RoomKey, Vec<_>> = HashMap::new();
         for (room, nick) in members {
-            // The index holds what the records say: whoever takes a record over takes it out of here.
+            // The record decides, not the index.
+            if !self.rooms.member(&room, &nick).is_some_and(|member| is_theirs(&member.owner)) {
+                continue;
+            }
             if let Some(departure) = self.drop_member(&room, &nick, LeftReason::GatewayLost) {
                 left.entry(room).or_default().push(departure);
                 reaped.members += 1;
             }
         }
         for (room, left) in left {
-            self.announce(&room, &crate::model::PresenceDelta { left, ..Default::default() });
+            self.announce(&room, &PresenceDelta { left, ..Default::default() });
         }
         for nick in nicks {
+            if !self.nicks.owner(&nick).is_some_and(is_theirs) {
+                continue;
+            }
             self.free_nick(&nick);
             self.log_offline(&nick, LeftReason::GatewayLost);
             reaped.nicks += 1;

@@ -17,7 +17,7 @@ const INBOX_ENTRIES: usize = 1_000;
 /// Bytes of payload that an inbox keeps.
 const INBOX_BYTES: usize = 256 * 1024;
 /// Idempotency keys that are remembered at most.
-const SEEN_KEYS: usize = 1_000_000;
+pub(super) const SEEN_KEYS: usize = 1_000_000;
 /// A key is remembered for one to two of these.
 const SEEN_FOR: Duration = Duration::from_secs(300);
 
@@ -91,7 +91,7 @@ impl Log {
     }
 
     /// Adds a message and drops the oldest beyond the bounds. Returns its number and time.
-    fn push(&mut self, payload: &str, entries: usize, bytes: usize) -> (u64, u64) {
+    pub(super) fn push(&mut self, payload: &str, entries: usize, bytes: usize) -> (u64, u64) {
         self.seq += 1;
         self.time = self.time.max(now());
         self.bytes += payload.len();
@@ -103,7 +103,7 @@ impl Log {
     }
 
     /// Numbers are dense, so a stretch is found by counting.
-    fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    pub(super) fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
         let first = self.seq + 1 - self.entries.len() as u64;
         let begin = from.max(first);
         let end = to.min(self.seq);
@@ -123,6 +123,11 @@ pub(super) struct Inboxes(HashMap<SessionId, Log>);
 impl Inboxes {
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.0.remove(session);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -163,7 +168,7 @@ impl SeenKeys {
     }
 
     /// What became of the first attempt, or `Ok(None)` when there is room for this one.
-    fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
+    pub(super) fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
         self.rotate(Instant::now());
         let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
         if let Some(seen) = seen {
@@ -173,12 +178,12 @@ impl SeenKeys {
         if self.newer.len() + self.older.len() >= SEEN_KEYS { Err(AppendError::Overloaded) } else { Ok(None) }
     }
 
-    fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
+    pub(super) fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
         self.newer.insert(fingerprint, Seen { msg_id: msg_id.into(), seq, time });
         Appended { msg_id: msg_id.to_owned(), seq, time, duplicate: false }
     }
 
-    fn rotate(&mut self, now: Instant) {
+    pub(super) fn rotate(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.since);
         if age < SEEN_FOR {
             return;

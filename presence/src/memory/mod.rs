@@ -14,6 +14,8 @@ mod leases;
 mod log;
 mod nicks;
 mod rooms;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -54,6 +54,11 @@ impl Nicks {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty() && self.sessions.is_empty()
+    }
+
     /// Forgets a nick that was freed then and not taken since.
     pub(super) fn forget(&mut self, nick: &NickKey, freed: u64) {
         if self.records.get(nick).is_some_and(|record| record.owner.is_none() && record.freed <= freed) {

@@ -71,6 +71,11 @@ impl Rooms {
         true
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.is_empty() && self.listed.is_empty() && self.of_nicks.is_empty()
+    }
+
     /// Forgets a room that was empty then and has been since.
     pub(super) fn forget(&mut self, room: &RoomKey, emptied: u64) {
         if self.rooms.get(room).is_some_and(|room| room.members.is_empty() && room.emptied <= emptied) {

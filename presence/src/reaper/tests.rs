@@ -32,19 +32,19 @@ fn first_verdict(counter: impl Fn(u32) -> u64, sampled: impl Fn(u32) -> bool, ti
 
 #[test]
 fn a_counter_that_stands_still_is_fenced_after_8_s_and_not_before() {
-    let fenced = first_verdict(|_| 7, |tick| tick % 10 == 0, 1000).expect("fenced");
+    let fenced = first_verdict(|_| 7, |tick| tick.is_multiple_of(10), 1000).expect("fenced");
     assert!((80..=90).contains(&fenced), "at tick {fenced}");
 }
 
 #[test]
 fn a_counter_that_moves_is_left_alone() {
-    assert_eq!(first_verdict(|tick| u64::from(tick / 50), |tick| tick % 10 == 0, 5000), None);
+    assert_eq!(first_verdict(|tick| u64::from(tick / 50), |tick| tick.is_multiple_of(10), 5000), None);
 }
 
 #[test]
 fn a_break_in_our_own_view_starts_the_count_anew() {
     // Answers come for 7 s, then not for 2.5 s, then again: an outage must not be laid at a gateway's door.
-    let sampled = |tick: u32| tick % 10 == 0 && !(71..95).contains(&(tick % 95));
+    let sampled = |tick: u32| tick.is_multiple_of(10) && !(71..95).contains(&(tick % 95));
     assert_eq!(first_verdict(|_| 7, sampled, 5000), None);
 }
 

@@ -155,7 +155,7 @@ pub struct User {
     /// What the user says about themselves; plain `online` for somebody who is offline.
     #[serde(flatten)]
     pub status: Status,
-    /// Since when, in Unix milliseconds; absent while offline.
+    /// Since when, in Unix milliseconds; `null` while offline.
     pub online_since: Option<u64>,
     /// Last sign of activity, in Unix milliseconds.
     pub last_active: u64,
@@ -207,7 +207,7 @@ pub struct Stats {
 pub struct Page<T> {
     /// The rows, in the order of their keys.
     pub items: Vec<T>,
-    /// Give it back to get the next page; `None` on the last one.
+    /// Give it back to get the next page; `null` on the last one.
     pub next_cursor: Option<String>,
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Arm, on_both_arms};
+use harness::eventually;
+
+use super::{Arm, PATIENCE, on_both_arms};
 
 on_both_arms! {
     events_are_told_in_their_order,
@@ -59,7 +61,6 @@ async fn a_reader_waits_for_something_to_happen(arm: &Arm) {
         let (registry, position) = (arm.registry.clone(), position.clone());
         tokio::spawn(async move { registry.events(position.as_deref(), 10).await.unwrap().0 })
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
     node.user("eve").await;
     for reader in waiting {
         assert!(reader.await.unwrap()[0].data.contains("\"eve\""));
@@ -72,10 +73,12 @@ async fn what_is_no_position_means_from_now_on(arm: &Arm) {
     for nonsense in ["$", "", "-", "1-2-3", "+1-0", "99999999999999999999-0", "abc"] {
         let (registry, nonsense) = (arm.registry.clone(), nonsense.to_owned());
         let reader = tokio::spawn(async move { registry.events(Some(&nonsense), 10).await.unwrap().0 });
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let bob = node.user("bob").await;
+        eventually(PATIENCE, "the reader hears of bob", || async {
+            node.user("bob").await.release().await;
+            if reader.is_finished() { Ok(()) } else { Err("it waits") }
+        })
+        .await;
         let events = reader.await.unwrap();
         assert!(events[0].data.contains("\"bob\""), "{events:?}");
-        bob.release().await;
     }
 }

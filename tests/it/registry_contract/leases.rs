@@ -3,7 +3,7 @@
 use presence::model::{Incarnation, LeftReason, Status};
 use presence::registry::{ClaimError, Entry, LeaseState, RegistryError};
 
-use super::{Arm, on_both_arms, room, told};
+use super::{Arm, PATIENCE, on_both_arms, room, told};
 
 on_both_arms! {
     a_lease_is_opened_once,
@@ -60,7 +60,9 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
         users.iter().map(|user| user.as_ref().unwrap().last_active).collect()
     };
     let before = last_active(&before);
+    let deadline = std::time::Instant::now() + PATIENCE;
     loop {
+        assert!(std::time::Instant::now() < deadline, "ann is not stamped");
         let both = [ann.nick.key().clone(), bob.nick.key().clone()];
         arm.registry.beat(&node.incarnation, &both).await.unwrap();
         let after = last_active(&arm.registry.lookup(&both).await.unwrap());

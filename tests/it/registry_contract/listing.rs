@@ -1,9 +1,12 @@
 //! Listings: whole, in order, page by page.
 
+use std::time::SystemTime;
+
+use harness::eventually;
 use presence::model::Nick;
 use presence::registry::{LeaseState, Page, Stats};
 
-use super::{Arm, nick, on_both_arms, room};
+use super::{Arm, PATIENCE, nick, on_both_arms, room};
 
 on_both_arms! {
     pages_lose_nobody_and_show_nobody_twice,
@@ -98,7 +101,11 @@ async fn gateways_are_listed_with_their_newest_incarnation(arm: &Arm) {
     let first = arm.node("g1").await;
     first.fence().await;
     // Opened in the same millisecond it would be a matter of chance which one is newer.
-    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let opened = SystemTime::now();
+    eventually(PATIENCE, "the clock moves", || async {
+        opened.elapsed().ok().filter(|passed| passed.as_millis() > 1).ok_or("not yet")
+    })
+    .await;
     let (second, other) = (arm.node("g1").await, arm.node("g2").await);
     second.user("ann").await;
     other.user("bob").await;

@@ -1,7 +1,7 @@
 //! What only a real Redis can show: a flushed script cache, a full memory, a new history, and which keys are touched.
 
-use presence::model::LeftReason;
-use presence::registry::{ClaimError, LeaseState, RegistryError};
+use presence::model::{LeftReason, Status};
+use presence::registry::{ClaimError, Entry, LeaseState, Reaped, RegistryError};
 
 use super::{Arm, room};
 
@@ -30,10 +30,7 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 
     let refused = node.claim("eve").await;
     assert!(matches!(refused, Err(ClaimError::Registry(RegistryError::Unavailable(_)))), "{:?}", refused.err());
-    let joined = arm
-        .registry
-        .join(&room("#other"), &ann.nick, &ann.owner, &Default::default(), presence::registry::Entry::New)
-        .await;
+    let joined = arm.registry.join(&room("#other"), &ann.nick, &ann.owner, &Status::default(), Entry::New).await;
     assert!(matches!(joined, Err(RegistryError::Unavailable(_))), "{joined:?}");
     assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused whole");
 
@@ -130,6 +127,61 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     // Every key that was made carries the one hash tag.
     let made: Vec<String> = arm.ask(&["KEYS", "*"]).await;
     assert!(made.iter().all(|key| key.starts_with(arm.keys.base())), "{made:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    // One leaves, one renames and leaves, one loses the gateway, one is taken over from it.
+    let ann = node.user("ann").await;
+    ann.join("#lobby").await;
+    let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
+    let entry = Entry::Renamed(&ann.nick, &ann.owner);
+    arm.registry.join(&room("#lobby"), &anna.nick, &anna.owner, &Status::default(), entry).await.unwrap();
+    arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap();
+    let lost = other.user("lost").await;
+    lost.join("#lobby").await;
+    let taken = other.user("taken").await;
+    taken.join("#lobby").await;
+    arm.registry.kick(lost.nick.key()).await.unwrap();
+    other.fence().await;
+    let taker = node.user("taken").await;
+    taker.join("#lobby").await;
+    arm.registry.reap(&other.incarnation, 100).await.unwrap();
+    for user in [anna, taker] {
+        assert!(user.leave("#lobby").await);
+        assert!(user.release().await);
+    }
+
+    let mut left: Vec<String> = arm.ask(&["KEYS", "*"]).await;
+    left.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session:", "session "));
+    left.sort_unstable();
+    let sessions = left.iter().filter(|key| key.starts_with("session ")).count();
+    left.retain(|key| !key.starts_with("session "));
+    let remembered = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
+    let tables = ["beats", "ended", "events", "fence", "gateways", "generation", "leases"];
+    let mut expected: Vec<&str> = remembered.into_iter().chain(tables).collect();
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    assert_eq!(sessions, 4);
+}
+
+#[tokio::test]
+async fn a_reaper_believes_the_record_and_not_the_index() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = other.user("ann").await;
+    ann.join("#lobby").await;
+    node.fence().await;
+    let () = arm.ask(&["SADD", &arm.keys.owned_nicks(&node.incarnation), "ann", "never"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.owned_members(&node.incarnation), "lobby ann", "never ann"]).await;
+
+    assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
+    assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), Reaped::default());
+    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| lease.owns == (lease.node == "g2")));
+    assert!(ann.leave("#lobby").await);
+    assert!(ann.release().await);
 }
 
 #[tokio::test]

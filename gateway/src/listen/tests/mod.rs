@@ -55,9 +55,11 @@ struct Backstage {
     gate: Semaphore,
     begun: AtomicUsize,
     finished: AtomicUsize,
-    /// What each session does at its deadline, and when.
-    alarm: Option<(Duration, fn(&Outbox))>,
+    alarm: Option<Alarm>,
 }
+
+/// When the deadline of each session is, and what it does then.
+type Alarm = (Duration, fn(&Outbox));
 
 /// Answers `pong` to everything; `register` waits for the gate; `bye` closes.
 struct Echo {
@@ -124,7 +126,7 @@ impl World {
         Self::with(limits(), None)
     }
 
-    fn with(limits: Limits, alarm: Option<(Duration, fn(&Outbox))>) -> Self {
+    fn with(limits: Limits, alarm: Option<Alarm>) -> Self {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
         let (ws, tcp) = (listeners.local_addr(Port::Ws).unwrap(), listeners.local_addr(Port::Tcp).unwrap());

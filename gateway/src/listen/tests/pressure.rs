@@ -2,14 +2,19 @@
 
 use super::*;
 
-/// More than the kernel holds for one connection, both ends together, and a full outbox beside it.
-async fn flood(outbox: &Outbox) {
-    let text = message(&"x".repeat(32 * 1024));
+/// Talks to a connection until it is closed, and returns how many bytes it took in: outbox, door and kernel together.
+async fn flood(outbox: &Outbox) -> usize {
+    const SIZE: usize = 32 * 1024;
+    let text = message(&"x".repeat(SIZE));
     let start = Instant::now();
-    while outbox.closing().is_none() && start.elapsed() < PATIENCE {
+    let mut taken = 0;
+    while outbox.closing().is_none() {
+        assert!(start.elapsed() < PATIENCE, "a reader that reads nothing was never found too slow");
         outbox.event(&text);
+        taken += SIZE;
         tokio::task::yield_now().await;
     }
+    taken
 }
 
 #[tokio::test]
@@ -96,7 +101,8 @@ async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
         }
         worst
     };
-    let (worst, (), ()) = soon(async { tokio::join!(worst, flood(&ws), flood(&line)) }).await;
+    let (worst, ws_took, line_took) = soon(async { tokio::join!(worst, flood(&ws), flood(&line)) }).await;
+    assert!(ws_took.max(line_took) < 2 * 1024 * 1024, "a stalled reader cost {ws_took} or {line_took} bytes");
     assert!(worst < Duration::from_millis(500), "a neighbour waited {worst:?}");
     assert_eq!((ws.closing(), line.closing()), (Some(CloseCode::Slow), Some(CloseCode::Slow)));
     eventually("the stalled connections are gone", || {

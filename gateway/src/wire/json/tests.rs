@@ -193,6 +193,7 @@ fn plain(command: crate::wire::Command) -> String {
 #[test]
 fn a_body_passes_byte_for_byte() {
     let nested = format!("{}{}", "[".repeat(31), "]".repeat(31));
+    let brackets = format!(r#""\"{}""#, "[".repeat(40));
     for body in [
         "null",
         "false",
@@ -202,6 +203,7 @@ fn a_body_passes_byte_for_byte() {
         "\"\"",
         "\"\\ud83d\\ude00 \\\\ud800\"",
         "{ \"a\" :\t1, \"a\":2 }",
+        &brackets,
         &nested,
     ] {
         let frame = format!(r#"{{"type":"send","to":"bob","body": {body} }}"#);

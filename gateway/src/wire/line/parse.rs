@@ -20,9 +20,6 @@ pub(super) enum Line {
 
 /// Reads one line without its line end; `None` when it is blank.
 pub(super) fn line(dialect: &mut Dialect, line: &str) -> Result<Option<Line>, Refusal> {
-    if line.len() > FRAME_LIMIT {
-        return Err(ErrorCode::TooLarge.into());
-    }
     if line.trim().is_empty() {
         return Ok(None);
     }

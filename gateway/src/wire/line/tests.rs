@@ -275,11 +275,11 @@ fn a_refusal_outside_a_request_is_a_line() {
 }
 
 #[test]
-fn a_line_over_the_limit_or_over_it_once_escaped_is_too_large() {
+fn a_text_that_is_over_the_limit_as_a_body_is_too_large() {
     let too_large = "= ! too_large: the message is over the size limit";
     let mut dialect = in_lobby();
     assert!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 2)).starts_with("send"));
-    assert_eq!(read(&mut dialect, &"x".repeat(FRAME_LIMIT + 1)), too_large);
+    assert_eq!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 1)), too_large);
     assert_eq!(read(&mut dialect, &"\u{1}".repeat(FRAME_LIMIT / 2)), too_large);
     assert_eq!(read(&mut dialect, &format!("/msg bob {}", "\u{1}".repeat(FRAME_LIMIT / 2))), too_large);
 }

@@ -73,3 +73,43 @@ pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T,
 pub(super) fn malformed(expected: &str) -> RegistryError {
     RegistryError::Unknown(format!("malformed answer: expected {expected}"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn reply(items: Vec<Value>) -> Reply {
+        Reply::new(Value::Array(items)).unwrap()
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn what_the_header_promises_is_read_in_order() {
+        let row = Value::Array(vec![text("a"), text("b")]);
+        let mut reply = reply(vec![text("OK"), Value::Int(7), text("8"), Value::Int(1), row]);
+        assert_eq!(reply.text().unwrap(), "OK");
+        assert_eq!((reply.number().unwrap(), reply.number().unwrap()), (7, 8));
+        assert!(reply.flag().unwrap());
+        assert_eq!(reply.array().unwrap().texts().unwrap(), ["a", "b"]);
+        assert!(reply.is_empty());
+    }
+
+    #[test]
+    fn anything_else_is_an_error_and_no_panic() {
+        assert!(Reply::new(Value::Nil).is_err());
+        assert!(reply(vec![]).text().is_err());
+        assert!(reply(vec![Value::Nil]).text().is_err());
+        assert!(reply(vec![Value::BulkString(vec![0xff])]).text().is_err());
+        assert!(reply(vec![Value::Int(-1)]).number().is_err());
+        assert!(reply(vec![text("1.5")]).number().is_err());
+        assert!(reply(vec![text("x")]).array().is_err());
+        assert!(reply(vec![Value::Array(vec![]), Value::Nil]).arrays().any(|row| row.is_err()));
+        assert!(reply(vec![text("a"), Value::Array(vec![])]).texts().is_err());
+        assert!(from_json::<u64>("{").is_err());
+    }
+}

@@ -37,3 +37,6 @@ fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
     Script::new(&[&[shebang], parts, &[body]].concat().join("\n"))
 }
+
+#[cfg(test)]
+mod tests;

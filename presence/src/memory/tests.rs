@@ -1,0 +1,212 @@
+//! The messages of the in-memory store, and what it forgets. Leases, nicks and rooms are in the contract suite.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::model::{Incarnation, LeftReason, Nick, Owner, Status};
+use crate::registry::{Entry, GatewayInfo};
+
+/// One gateway with ann in a room and bob beside it.
+struct World {
+    store: Store,
+    lobby: RoomName,
+    ann: (Nick, Owner),
+    bob: (Nick, Owner),
+}
+
+fn world() -> World {
+    let store = Store::default();
+    let incarnation = Incarnation::random();
+    let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+    store.lock().open_lease(&incarnation, &info).unwrap();
+    let claim = |name: &str| {
+        let (nick, session) = (Nick::parse(name).unwrap(), SessionId::random());
+        let fence = store.lock().claim(&incarnation, &session, &nick).unwrap();
+        (nick, Owner { incarnation: incarnation.clone(), session, fence })
+    };
+    let (ann, bob) = (claim("ann"), claim("bob"));
+    let lobby = RoomName::parse("#lobby").unwrap();
+    store.lock().join(&lobby, &ann.0, &ann.1, &Status::default(), Entry::New).unwrap();
+    World { store, lobby, ann, bob }
+}
+
+fn message<'a>((nick, owner): &'a (Nick, Owner), key: &'a str, payload: &'a str) -> Append<'a> {
+    Append { from: nick.key(), owner, key, msg_id: key, payload }
+}
+
+fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, Subscription) {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let into = Arc::clone(&heard);
+    let listener = move |text: &[u8]| into.lock().unwrap().push(String::from_utf8(text.to_vec()).unwrap());
+    let subscription = store.listen(channel, Arc::new(listener));
+    (heard, subscription)
+}
+
+#[test]
+fn an_append_is_numbered_kept_and_heard() {
+    let World { store, lobby, ann, .. } = world();
+    let (heard, subscription) = listen(&store, &Keys::new("parley").room_channel(lobby.key()));
+    let first = store.append(&lobby, message(&ann, "k1", "häi")).unwrap();
+    let second = store.append(&lobby, message(&ann, "k2", "two\nlines")).unwrap();
+    drop(subscription);
+    store.append(&lobby, message(&ann, "k3", "unheard")).unwrap();
+
+    assert_eq!((first.seq, second.seq, first.duplicate), (1, 2, false));
+    assert!(second.time >= first.time);
+    let epoch = store.lock().rooms.get(lobby.key()).unwrap().epoch.clone();
+    let expected = [format!("M {epoch} 1 {} 4\nhäi", first.time), format!("M {epoch} 2 {} 9\ntwo\nlines", second.time)];
+    assert_eq!(*heard.lock().unwrap(), expected);
+    assert_eq!(store.lock().room(lobby.key()).unwrap().seq, 3);
+}
+
+#[test]
+fn a_key_seen_before_adds_nothing() {
+    let World { store, lobby, ann, bob } = world();
+    store.lock().join(&lobby, &bob.0, &bob.1, &Status::default(), Entry::New).unwrap();
+    let (heard, _subscription) = listen(&store, &Keys::new("parley").room_channel(lobby.key()));
+    let first = store.append(&lobby, message(&ann, "key", "hi")).unwrap();
+    let again = store.append(&lobby, Append { msg_id: "other", ..message(&ann, "key", "changed") }).unwrap();
+    assert_eq!(again, Appended { duplicate: true, ..first });
+    // The same key of somebody else, or for somebody else, is another key.
+    assert!(!store.append(&lobby, message(&bob, "key", "hi")).unwrap().duplicate);
+    assert!(!store.append_direct(bob.0.key(), message(&ann, "key", "hi")).unwrap().duplicate);
+    assert_eq!(heard.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn only_members_with_a_live_lease_append() {
+    let World { store, lobby, ann, bob } = world();
+    assert_eq!(store.append(&lobby, message(&bob, "k", "hi")), Err(AppendError::NotInRoom));
+    let as_ann = (ann.0.clone(), bob.1.clone());
+    assert_eq!(store.append(&lobby, message(&as_ann, "k", "hi")), Err(AppendError::NotInRoom));
+    let never = RoomName::parse("#never").unwrap();
+    assert_eq!(store.append(&never, message(&ann, "k", "hi")), Err(AppendError::NotInRoom));
+    assert!(store.lock().fence(&ann.1.incarnation, 0));
+    assert_eq!(store.append(&lobby, message(&ann, "k", "hi")), Err(AppendError::Fenced));
+    assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k", "hi")), Err(AppendError::Fenced));
+}
+
+#[test]
+fn a_direct_message_goes_to_the_owners_gateway() {
+    let World { store, ann, bob, .. } = world();
+    let (heard, _subscription) = listen(&store, &Keys::new("parley").gateway_channel(&bob.1.incarnation));
+    let sent = store.append_direct(bob.0.key(), message(&ann, "k1", "psst")).unwrap();
+    assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k2", "hey")).unwrap().seq, 2);
+    assert_eq!(heard.lock().unwrap()[0], format!("D {} 1 {} 4\npsst", bob.1.session, sent.time));
+
+    let nobody = Nick::parse("nobody").unwrap();
+    assert_eq!(store.append_direct(nobody.key(), message(&ann, "k3", "?")), Err(AppendError::NoSuchUser));
+    let as_bob = (bob.0.clone(), ann.1.clone());
+    assert_eq!(store.append_direct(bob.0.key(), message(&as_bob, "k3", "?")), Err(AppendError::NotInRoom));
+    assert!(store.lock().release(&bob.0, &bob.1, None));
+    assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k3", "?")), Err(AppendError::Offline));
+    assert!(store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap().duplicate);
+}
+
+#[test]
+fn a_stretch_of_the_log_is_cut_to_what_is_there() {
+    let World { store, lobby, ann, .. } = world();
+    for number in 1..=10 {
+        store.append(&lobby, message(&ann, &format!("k{number}"), "x")).unwrap();
+    }
+    let seqs = |from, to, limit, newest| -> Vec<u64> {
+        store.log(lobby.key(), from, to, limit, newest).into_iter().map(|entry| entry.seq).collect()
+    };
+    assert_eq!(seqs(1, u64::MAX, 3, false), [1, 2, 3]);
+    assert_eq!(seqs(1, u64::MAX, 3, true), [8, 9, 10]);
+    assert_eq!(seqs(0, 4, 3, true), [2, 3, 4]);
+    assert_eq!(seqs(4, 4, 9, false), [4]);
+    assert_eq!(seqs(9, 99, 9, false), [9, 10]);
+    assert!(seqs(11, u64::MAX, 9, false).is_empty());
+    assert!(seqs(5, 4, 9, true).is_empty());
+    assert!(store.log(&RoomKey::from_store("never"), 0, 9, 9, false).is_empty());
+}
+
+#[test]
+fn logs_are_bounded_in_number_and_bytes() {
+    let mut log = log::Log::default();
+    for _ in 0..30 {
+        log.push("12345", 20, 1000);
+    }
+    let kept = log.stretch(0, u64::MAX, 100, false);
+    assert_eq!((kept.len(), kept[0].seq, kept[19].seq), (20, 11, 30));
+    log.push(&"x".repeat(990), 20, 1000);
+    assert_eq!(log.stretch(0, u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
+    log.push(&"x".repeat(9990), 20, 1000);
+    assert_eq!(log.stretch(0, u64::MAX, 100, false).len(), 1, "never the newest one");
+}
+
+#[test]
+fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
+    let mut seen = log::SeenKeys::default();
+    let began = Instant::now();
+    seen.note(1, "m", (1, 0));
+    seen.rotate(began + Duration::from_secs(301));
+    seen.note(2, "m", (2, 0));
+    assert!(seen.check(1).unwrap().is_some() && seen.check(2).unwrap().is_some());
+    seen.rotate(began + Duration::from_secs(602));
+    assert!(seen.check(1).unwrap().is_none() && seen.check(2).unwrap().is_some());
+    seen.rotate(began + Duration::from_secs(1300));
+    assert!(seen.check(2).unwrap().is_none(), "a long quiet time forgets both");
+}
+
+#[test]
+fn too_many_keys_are_refused() {
+    let mut seen = log::SeenKeys::default();
+    for fingerprint in 0..log::SEEN_KEYS as u128 {
+        seen.note(fingerprint, "", (1, 0));
+    }
+    assert_eq!(seen.check(u128::MAX), Err(AppendError::Overloaded));
+    assert!(seen.check(7).unwrap().is_some(), "known ones are still known");
+}
+
+#[test]
+fn a_subscription_may_end_while_it_is_called() {
+    let store = Store::default();
+    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let inner = Arc::clone(&own);
+    let subscription = store.listen("c", Arc::new(move |_: &[u8]| drop(inner.lock().unwrap().take())));
+    *own.lock().unwrap() = Some(subscription);
+    store.channels.publish("c", b"once");
+    assert!(own.lock().unwrap().is_none());
+    store.channels.publish("c", b"nobody");
+}
+
+#[test]
+fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
+    let World { store, lobby, ann, bob } = world();
+    store.append_direct(ann.0.key(), message(&bob, "k", "x")).unwrap();
+    let mut state = store.lock();
+    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left));
+    assert!(state.release(&ann.0, &ann.1, None));
+    state.forget(now() + RETENTION - 1000);
+    assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
+
+    state.forget(now() + RETENTION + 1000);
+    assert!(state.user(ann.0.key()).is_none() && state.room(lobby.key()).is_none());
+    assert!(state.inboxes.is_empty() && state.leftovers.is_empty());
+    assert!(state.user(bob.0.key()).is_some(), "he is still there");
+
+    assert!(state.release(&bob.0, &bob.1, None));
+    state.forget(now() + RETENTION + 1000);
+    assert!(state.nicks.is_empty() && state.rooms.is_empty(), "{state:?}");
+}
+
+#[test]
+fn who_came_back_is_not_forgotten() {
+    let World { store, lobby, ann, .. } = world();
+    let mut state = store.lock();
+    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left));
+    assert!(state.release(&ann.0, &ann.1, None));
+    let fence = state.claim(&ann.1.incarnation, &ann.1.session, &ann.0).unwrap();
+    let owner = Owner { fence, ..ann.1.clone() };
+    state.join(&lobby, &ann.0, &owner, &Status::default(), Entry::New).unwrap();
+    drop(state);
+    store.append_direct(ann.0.key(), message(&(ann.0.clone(), owner), "k", "x")).unwrap();
+    let mut state = store.lock();
+    state.forget(now() + RETENTION + 1000);
+    assert_eq!(state.user(ann.0.key()).unwrap().rooms, ["#lobby"]);
+    assert!(!state.inboxes.is_empty());
+}

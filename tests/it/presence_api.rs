@@ -1,0 +1,398 @@
+//! The presence process: its API page played example by example, and what it does when Redis is away.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use harness::http::{self, Response};
+use harness::pattern::{json_fits, text_fits};
+use harness::{Redis, eventually, repository, stays};
+use presence::config::Config;
+use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status};
+use presence::program::Drained;
+use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
+use presence::server::Presence;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest wait for what should come at once.
+const SOON: Duration = Duration::from_secs(5);
+/// Within this an answer says that Redis is away, whatever is wrong with it.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// One gateway's worth of people, written straight into the registry.
+struct People {
+    registry: Registry,
+    incarnation: Incarnation,
+}
+
+impl People {
+    async fn on(redis: &Redis) -> Self {
+        let opened = presence::redis::Redis::open(&redis.url(), "parley").expect("a good URL");
+        let registry = Registry::Redis(RedisRegistry::new(opened));
+        let incarnation = Incarnation::random();
+        let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
+        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp };
+        registry.open_lease(&incarnation, &info).await.expect("a lease");
+        Self { registry, incarnation }
+    }
+
+    async fn come(&self, nick: &str) -> Owner {
+        let session = SessionId::random();
+        let fence = self.registry.claim(&self.incarnation, &session, &name(nick)).await.expect("a free nick");
+        Owner { incarnation: self.incarnation.clone(), session, fence }
+    }
+
+    async fn join(&self, nick: &str, owner: &Owner, room: &str) {
+        let room = RoomName::parse(room).expect("a room");
+        let (nick, status) = (name(nick), Status::default());
+        self.registry.join(&room, &nick, owner, &status, Entry::New).await.expect("room for one more");
+    }
+
+    async fn go(&self, nick: &str, owner: &Owner) {
+        assert!(self.registry.release(&name(nick), owner, None).await.expect("an answer"));
+    }
+}
+
+fn name(nick: &str) -> Nick {
+    Nick::parse(nick).expect("a nick")
+}
+
+async fn presence(redis: &Redis) -> Presence {
+    let free = "127.0.0.1:0".parse().expect("an address");
+    let config = Config {
+        node: "p1".to_owned(),
+        redis: redis.url().parse().expect("a good URL"),
+        prefix: "parley".to_owned(),
+        api: free,
+        admin: free,
+        grace: SOON,
+        log: "info".to_owned(),
+    };
+    Presence::start(config).await.expect("free ports")
+}
+
+async fn get(address: SocketAddr, path: &str) -> Response {
+    http::get(address, path).await.expect("an answer")
+}
+
+/// Asks until the answer has this status.
+async fn until(address: SocketAddr, path: &str, status: u16, within: Duration) -> Response {
+    eventually(within, path, || async move {
+        let answer = http::get(address, path).await?;
+        if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
+    })
+    .await
+}
+
+/// A block of the page: what is asked, and what is answered.
+#[derive(Debug)]
+struct Example<'a> {
+    line: usize,
+    /// The command that is printed above it.
+    command: &'a str,
+    method: &'a str,
+    path: &'a str,
+    headers: Vec<&'a str>,
+    body: Option<&'a str>,
+    status: u16,
+    answer: String,
+}
+
+fn examples(page: &str) -> Vec<Example<'_>> {
+    let mut found = Vec::new();
+    let mut command = "";
+    let mut lines = (1..).zip(page.lines());
+    while let Some((line, text)) = lines.next() {
+        match text {
+            "```sh" => command = lines.next().expect("a command").1,
+            "```api" => {
+                let block: Vec<&str> = lines.by_ref().map(|(_, text)| text).take_while(|text| *text != "```").collect();
+                let (method, path) = block[0].split_once(' ').expect("a method and a path");
+                let at = block.iter().position(|text| text.parse::<u16>().is_ok()).expect("a status");
+                let (mut headers, mut body) = (Vec::new(), None);
+                for &part in &block[1..at] {
+                    if part.starts_with('{') { body = Some(part) } else { headers.push(part) }
+                }
+                let (status, answer) = (block[at].parse().expect("a status"), block[at + 1..].join("\n"));
+                found.push(Example { line, command, method, path, headers, body, status, answer });
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+impl Example<'_> {
+    fn request(&self) -> String {
+        let (body, headers) = (self.body.unwrap_or_default(), &self.headers);
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let length = body.len();
+        let (method, path) = (self.method, self.path);
+        format!("{method} {path} HTTP/1.0\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+    }
+
+    async fn play(&self, api: SocketAddr) {
+        let line = self.line;
+        let asks = self.command.contains(self.path) && self.body.is_none_or(|body| self.command.contains(body));
+        assert!(asks, "line {line}: the command above asks something else: {}", self.command);
+        if self.path == "/v1/events" {
+            return self.play_stream(api).await;
+        }
+        let answer = http::exchange(api, self.request().as_bytes()).await.expect("an answer");
+        assert_eq!(answer.status, self.status, "line {line}: {answer:?}");
+        let pattern: Value = serde_json::from_str(&self.answer).unwrap_or_else(|error| panic!("line {line}: {error}"));
+        assert!(json_fits(&pattern, &answer.json()), "line {line}: {}", answer.body);
+    }
+
+    async fn play_stream(&self, api: SocketAddr) {
+        let mut stream = Stream::send(api, &self.request()).await;
+        let wanted: Vec<&str> = self.answer.lines().collect();
+        stream.until(|body| body.lines().count() >= wanted.len()).await;
+        for (wanted, seen) in wanted.iter().zip(stream.body().lines()) {
+            assert!(text_fits(wanted, seen), "example at line {}: {seen:?} is not {wanted:?}", self.line);
+        }
+    }
+}
+
+/// An event stream as it comes.
+struct Stream {
+    connection: TcpStream,
+    text: String,
+    ended: bool,
+}
+
+impl Stream {
+    async fn open(api: SocketAddr, last_id: Option<&str>) -> Self {
+        let header = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        // HTTP/1.0, so that nothing is chunked.
+        let mut stream = Self::send(api, &format!("GET /v1/events HTTP/1.0\r\n{header}\r\n")).await;
+        stream.until(|body| !body.is_empty()).await;
+        stream
+    }
+
+    async fn send(api: SocketAddr, request: &str) -> Self {
+        let mut connection = TcpStream::connect(api).await.expect("a listener");
+        connection.write_all(request.as_bytes()).await.expect("a reader");
+        Self { connection, text: String::new(), ended: false }
+    }
+
+    fn body(&self) -> &str {
+        self.text.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+    }
+
+    fn last_id(&self) -> &str {
+        self.body().lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("an id")
+    }
+
+    async fn read(&mut self) {
+        let mut bytes = [0; 4096];
+        let read = timeout(2 * SOON, self.connection.read(&mut bytes)).await;
+        let read = read.unwrap_or_else(|_| panic!("nothing more in time; so far: {}", self.text)).unwrap_or(0);
+        self.text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        self.ended = read == 0;
+    }
+
+    async fn until(&mut self, enough: impl Fn(&str) -> bool) {
+        while !enough(self.body()) {
+            assert!(!self.ended, "the stream ended after: {}", self.text);
+            self.read().await;
+        }
+    }
+
+    async fn hear(&mut self, what: &str) {
+        self.until(|body| body.contains(what)).await;
+    }
+
+    async fn end(&mut self) {
+        while !self.ended {
+            self.read().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_says_what_the_api_does() {
+    let redis = Redis::running().await;
+    let people = People::on(&redis).await;
+    let ann = people.come("ann").await;
+    people.join("ann", &ann, "#lobby").await;
+    let bob = people.come("bob").await;
+    people.join("bob", &bob, "#lobby").await;
+    let lunch = Status { status: Availability::Away, text: "lunch".to_owned() };
+    let lobby = RoomName::parse("#lobby").expect("a room").key().clone();
+    people.registry.set_status(&name("bob"), &bob, &lunch, &[lobby]).await.expect("an answer");
+    let eve = people.come("eve").await;
+    people.go("eve", &eve).await;
+
+    let page = std::fs::read_to_string(repository().join("presence/API.md")).expect("the page");
+    let examples = examples(&page);
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    for example in &examples {
+        example.play(api).await;
+    }
+
+    // Nothing is served that the page does not show, and no code is in use that it does not explain.
+    let document = get(api, "/openapi.json").await.json();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        let shown = |method: &String| page.contains(&format!("### `{} {path}", method.to_uppercase()));
+        let methods = methods.as_object().expect("methods");
+        assert!(methods.keys().all(shown), "{path} has no chapter");
+        let fits = |example: &Example<'_>| {
+            let (path, asked) = (path.split('/'), example.path.split(['?']).next().unwrap_or_default().split('/'));
+            path.clone().count() == asked.clone().count()
+                && path.zip(asked).all(|(part, asked)| part.starts_with('{') || part == asked)
+        };
+        assert!(examples.iter().any(fits), "{path} has no example");
+    }
+    let codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array().expect("codes");
+    for code in codes {
+        let code = code.as_str().expect("a slug");
+        assert!(page.contains(&format!("| `{code}` |")), "{code} is not explained");
+    }
+}
+
+#[tokio::test]
+async fn everything_is_refused_while_redis_is_gone_and_answered_when_it_is_back() {
+    let mut redis = Redis::running().await;
+    let people = People::on(&redis).await;
+    people.come("ann").await;
+    let presence = presence(&redis).await;
+    let (api, admin) = (presence.addresses().api, presence.addresses().admin);
+    until(admin, "/readyz", 200, SOON).await;
+    assert_eq!(get(api, "/v1/users/ann").await.json()["online"], true);
+
+    redis.kill9();
+    let killed = Instant::now();
+    stays(AWAY + Duration::from_secs(1), "refusals", || async {
+        let asked = Instant::now();
+        let answer = get(api, "/v1/users/ann").await;
+        let (took, code) = (asked.elapsed(), answer.json()["code"].clone());
+        let refused = (answer.status, &code, answer.header("retry-after")) == (503, &json!("unavailable"), Some("1"));
+        if refused && took < AWAY { Ok(()) } else { Err((answer, took)) }
+    })
+    .await;
+    let answer = until(admin, "/readyz", 503, SOON).await;
+    assert!(answer.body.contains("redis has not answered"), "{answer:?}");
+    assert!(killed.elapsed() < 2 * SOON);
+
+    redis.restart().await;
+    until(api, "/v1/users/ann", 200, SOON).await;
+    until(admin, "/readyz", 200, SOON).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_stands_still_is_away_too() {
+    let mut redis = Redis::running().await;
+    People::on(&redis).await.come("ann").await;
+    let presence = presence(&redis).await;
+    let (api, admin) = (presence.addresses().api, presence.addresses().admin);
+    until(admin, "/readyz", 200, SOON).await;
+    get(api, "/v1/stats").await;
+
+    redis.stop_signal().await;
+    let stopped = Instant::now();
+    // More at once than there are connections to Redis: none may wait for another's patience.
+    let asks = (0..32).map(|_| async {
+        let answer = get(api, "/v1/stats").await;
+        (answer.status, stopped.elapsed())
+    });
+    for (status, after) in futures_util::future::join_all(asks).await {
+        assert!(status == 503 && after < AWAY, "{status} after {after:?}");
+    }
+    until(admin, "/readyz", 503, AWAY + Duration::from_secs(1)).await;
+
+    redis.cont();
+    until(api, "/v1/stats", 200, SOON).await;
+    until(admin, "/readyz", 200, SOON).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_redis_and_resumes_where_it_was() {
+    let mut redis = Redis::away().setting("appendfsync", "always");
+    redis.start().await;
+    let people = People::on(&redis).await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+
+    let mut stream = Stream::open(api, None).await;
+    people.come("ann").await;
+    stream.hear(r#""nick":"ann""#).await;
+    let last_id = stream.last_id().to_owned();
+    redis.kill9();
+    stream.end().await;
+    let refused = until(api, "/v1/events", 503, SOON).await;
+    assert_eq!(refused.json()["code"], "unavailable");
+
+    redis.restart().await;
+    until(api, "/v1/stats", 200, SOON).await;
+    eventually(SOON, "bob comes", || async {
+        let session = SessionId::random();
+        people.registry.claim(&people.incarnation, &session, &name("bob")).await
+    })
+    .await;
+    let mut stream = Stream::open(api, Some(&last_id)).await;
+    stream.hear(r#""nick":"bob""#).await;
+    assert!(!stream.body().contains("event: gap") && !stream.body().contains("ann"), "{}", stream.body());
+}
+
+#[tokio::test]
+async fn a_stream_says_when_events_are_lost() {
+    let redis = Redis::running().await;
+    let people = People::on(&redis).await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    let mut stream = Stream::open(api, None).await;
+    let ann = people.come("ann").await;
+    stream.hear(r#""nick":"ann""#).await;
+    let last_id = stream.last_id().to_owned();
+
+    people.go("ann", &ann).await;
+    people.come("bob").await;
+    redis.call::<u64>("XTRIM parley:{0}:events MAXLEN 1").await;
+    let mut trimmed = Stream::open(api, Some(&last_id)).await;
+    trimmed.hear(r#""nick":"bob""#).await;
+    assert!(trimmed.body().contains("event: gap"), "{}", trimmed.body());
+
+    redis.call::<()>("FLUSHALL").await;
+    let mut flushed = Stream::open(api, Some(&last_id)).await;
+    flushed.hear("event: gap").await;
+}
+
+#[tokio::test]
+async fn members_of_a_dead_gateway_are_not_online() {
+    let redis = Redis::running().await;
+    let people = People::on(&redis).await;
+    let ann = people.come("ann").await;
+    people.join("ann", &ann, "#lobby").await;
+    let presence = presence(&redis).await;
+    let (api, admin) = (presence.addresses().api, presence.addresses().admin);
+    let mut stream = Stream::open(api, None).await;
+    // Its lease was opened and never beat: the process notices by itself, and says so.
+    let offline = eventually(Duration::from_secs(12), "ann is offline", || async {
+        let ann = get(api, "/v1/users/ann").await.json();
+        if ann["online"] == false { Ok(ann) } else { Err(ann) }
+    });
+    assert_eq!(offline.await["rooms"], json!([]));
+    stream.hear("event: leave").await;
+    stream.hear("event: offline").await;
+    stream.hear(&format!(r#""reason":"{}""#, LeftReason::GatewayLost.as_str())).await;
+    let metrics = get(admin, "/metrics").await.body;
+    assert!(metrics.contains("parley_fences_total 1") && metrics.contains("parley_reaped_nicks_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn ends_within_its_grace_with_streams_open() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let (api, admin) = (presence.addresses().api, presence.addresses().admin);
+    until(admin, "/readyz", 200, SOON).await;
+    let mut stream = Stream::open(api, None).await;
+    let asked = Instant::now();
+    assert_eq!(presence.shutdown(SOON).await, Drained::Whole);
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    stream.end().await;
+    http::get(api, "/v1/stats").await.expect_err("nobody listens");
+}
