@@ -20,6 +20,7 @@ pub struct Builder {
     presence: usize,
     nginx: bool,
     settings: Vec<(String, String)>,
+    redis: Redis,
 }
 
 impl Builder {
@@ -51,12 +52,20 @@ impl Builder {
         self
     }
 
+    /// Changes a setting of the shipped Redis configuration.
+    #[must_use]
+    pub fn redis_setting(mut self, name: &str, value: &str) -> Self {
+        self.redis = self.redis.setting(name, value);
+        self
+    }
+
     /// Starts it all and waits until every part is ready.
     ///
     /// # Panics
     /// When a part does not become ready.
     pub async fn start(self) -> Cluster {
-        let redis = Redis::running().await;
+        let mut redis = self.redis;
+        redis.start().await;
         let mut presence = Vec::new();
         for number in 1..=self.presence {
             presence.push(Node::presence(&format!("p{number}")).redis(&redis).start().await);
@@ -97,7 +106,7 @@ impl Cluster {
     /// Begins with one gateway, no presence process and no nginx.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { gateways: 1, presence: 0, nginx: false, settings: Vec::new() }
+        Builder { gateways: 1, presence: 0, nginx: false, settings: Vec::new(), redis: Redis::away() }
     }
 
     /// A WebSocket client through the front door: nginx, or else the first gateway.
