@@ -85,20 +85,25 @@ impl Tenure {
         newest.map(|(_, sent)| now.saturating_duration_since(*sent))
     }
 
+    /// Whether the store has answered lately, so that asking it for something is worth a try.
+    #[must_use]
+    pub fn is_answered(&self, now: Instant) -> bool {
+        let state = self.lock();
+        state.beats.back().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) < ECHO_LIMIT)
+    }
+
     /// Whether this node can publish and receive.
     ///
     /// # Errors
     /// The first thing that is missing.
     pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
-        let fresh = |age: Duration| age < ECHO_LIMIT;
-        if self.echo_age(now).is_some_and(fresh) {
+        if self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT) {
             return Ok(());
         }
-        let state = self.lock();
-        match (&state.incarnation, state.beats.back()) {
+        match (self.incarnation(), self.is_answered(now)) {
             (None, _) => Err(NotReady::NoLease),
-            (_, Some((_, sent))) if fresh(now.saturating_duration_since(*sent)) => Err(NotReady::NoEcho),
-            _ => Err(NotReady::NoBeat),
+            (Some(_), true) => Err(NotReady::NoEcho),
+            (Some(_), false) => Err(NotReady::NoBeat),
         }
     }
 

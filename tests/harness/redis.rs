@@ -2,7 +2,6 @@
 //!
 //! It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -115,14 +114,18 @@ impl Redis {
     ///
     /// # Panics
     /// When Redis refuses it, or answers something else than a `T`.
-    pub async fn call<T: FromRedisValue + Debug>(&self, command: &str) -> T {
-        let mut words = command.split_whitespace();
-        let mut call = redis::cmd(words.next().expect("a command"));
-        words.for_each(|word| {
-            call.arg(word);
-        });
+    pub async fn call<T: FromRedisValue>(&self, command: &str) -> T {
+        self.ask(&command.split_whitespace().collect::<Vec<_>>()).await
+    }
+
+    /// The same for words that hold blanks, such as a script.
+    ///
+    /// # Panics
+    /// When Redis refuses it, or answers something else than a `T`.
+    pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.connection().await;
-        call.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+        let answer = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await;
+        answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
     async fn try_connection(&self) -> redis::RedisResult<MultiplexedConnection> {

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
-mod redis_server;
 mod rig;
 mod stories;
 
@@ -20,7 +19,7 @@ macro_rules! on_both_arms {
         mod redis {
             use super::{rig::World, stories};
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { stories::$story(&World::redis()).await; })*
+            async fn $story() { stories::$story(&World::redis().await).await; })*
         }
     };
 }

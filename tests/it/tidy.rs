@@ -48,14 +48,7 @@ const LONG: usize = 500;
 const MAY_BE_LONG: &[(&str, &str)] = &[];
 
 /// The one place that waits for the world, and files that wait by the clock for a reason of their own.
-const MAY_SLEEP: &[(&str, &str)] = &[
-    ("tests/harness/eventually.rs", "polls, so that nobody else has to"),
-    ("tests/it/backplane_contract/redis_server.rs", "polls with a deadline"),
-    ("tests/it/backplane_contract/rig.rs", "polls with a deadline, and beats once a second"),
-    ("tests/it/registry_contract/arm.rs", "polls with a deadline"),
-    ("tests/it/registry_contract/events.rs", "gives readers time to block; too short a pause only makes it easier"),
-    ("tests/it/registry_contract/listing.rs", "two leases must not begin in the same millisecond"),
-];
+const MAY_SLEEP: &[(&str, &str)] = &[("tests/harness/eventually.rs", "polls, so that nobody else has to")];
 
 struct Source {
     /// From the root of the repository.

@@ -182,6 +182,10 @@ impl Driver {
     async fn perform(&mut self, op: Op) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let registry = &services.registry;
+        // While the store is away a refusal at once is better than a doubt after seconds, and true: nothing was sent.
+        if !services.tenure.is_answered(Instant::now()) {
+            return Err(unavailable());
+        }
         match op {
             Op::Claim(nick, session) => self.claim(nick, session).await,
             Op::Release(was, owner, now) => {

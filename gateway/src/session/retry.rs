@@ -3,14 +3,14 @@
 //! An `Unknown` outcome may have been done, so giving up on it too early tells a client less than could be known; an
 //! `Unavailable` one was not done, so a live client hears of it at once and decides for itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use presence::registry::{ClaimError, RegistryError};
 
 use crate::backplane::PublishError;
 
-/// How often a call is made before its outcome counts as unknown.
-const ATTEMPTS: u32 = 3;
+/// For how long a call is made again before its outcome counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// The first pause between two attempts, at most; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts.
@@ -40,18 +40,21 @@ impl Failure for PublishError {
     }
 }
 
-/// Makes an idempotent call again while its outcome is unknown, a few times.
+/// Makes an idempotent call again while its outcome is unknown, for a few seconds.
 ///
 /// # Errors
 /// The last outcome.
 pub(super) async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
-    for attempt in 1..ATTEMPTS {
+    let start = Instant::now();
+    for attempt in 1.. {
         match call().await {
-            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_))) => pause(attempt).await,
+            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_))) && start.elapsed() < PATIENCE => {
+                pause(attempt).await;
+            }
             outcome => return outcome,
         }
     }
-    call().await
+    unreachable!("the attempts are not counted out")
 }
 
 /// Makes an idempotent call until the store has answered, however long that takes. For tidying up, where nobody waits.

@@ -22,7 +22,7 @@ struct Pair {
 
 impl Pair {
     async fn new() -> Self {
-        let world = World::redis();
+        let world = World::redis().await;
         let lobby = room("#lobby");
         let (one, two) = (world.node("g1").await, world.node("g2").await);
         let ann = one.member("ann", &lobby).await;
@@ -60,7 +60,7 @@ impl Pair {
 
 async fn room_subscribers(world: &mut World, room: &RoomName) -> u64 {
     let channel = format!("parley:{{0}}:ch:room:{}", room.key());
-    let (_, count): (String, u64) = world.server().call(&["PUBSUB", "NUMSUB", &channel]).await;
+    let (_, count): (String, u64) = world.server().ask(&["PUBSUB", "NUMSUB", &channel]).await;
     count
 }
 
@@ -68,7 +68,7 @@ async fn room_subscribers(world: &mut World, room: &RoomName) -> u64 {
 async fn a_cut_subscription_is_made_again_and_said_once() {
     let mut pair = Pair::new().await;
     for round in 1..=3 {
-        let killed: u64 = pair.world.server().call(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let killed: u64 = pair.world.server().ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
         assert_eq!(killed, 2);
         for node in pair.nodes() {
             eventually(SOON, "it resumes", async || (node.resumed() == round).then_some(())).await;
@@ -96,10 +96,10 @@ async fn twelve_hundred_rooms_are_heard_again_after_a_cut() {
     for result in futures_util::future::join_all(subscribed).await {
         result.unwrap();
     }
-    let _: u64 = pair.world.server().call(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let _: u64 = pair.world.server().ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     eventually(SOON, "it resumes", async || (pair.two.resumed() == 1).then_some(())).await;
     // Whole means all of them, not only the first chunk.
-    let channels: Vec<String> = pair.world.server().call(&["PUBSUB", "CHANNELS", "*:ch:room:r*"]).await;
+    let channels: Vec<String> = pair.world.server().ask(&["PUBSUB", "CHANNELS", "*:ch:room:r*"]).await;
     assert_eq!(channels.len(), ROOMS);
     for at in [0, 499, 500, 1199] {
         let person = pair.one.member(&format!("p{at}"), &rooms[at]).await;
@@ -113,9 +113,9 @@ async fn twelve_hundred_rooms_are_heard_again_after_a_cut() {
 async fn forgotten_scripts_are_not_noticed() {
     let mut pair = Pair::new().await;
     for seq in 1..=3 {
-        let _: String = pair.world.server().call(&["SCRIPT", "FLUSH"]).await;
+        let _: String = pair.world.server().ask(&["SCRIPT", "FLUSH"]).await;
         assert_eq!(pair.one.say(&pair.lobby, &pair.ann.draft("hi")).await.unwrap().seq, seq);
-        let _: String = pair.world.server().call(&["SCRIPT", "FLUSH"]).await;
+        let _: String = pair.world.server().ask(&["SCRIPT", "FLUSH"]).await;
         let ack = pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.draft("note")).await.unwrap();
         assert_eq!(ack.seq, seq);
     }
@@ -125,7 +125,7 @@ async fn forgotten_scripts_are_not_noticed() {
 async fn a_frozen_redis_refuses_and_everything_is_whole_after_it_thaws() {
     let mut pair = Pair::new().await;
     pair.works_within(SOON).await;
-    pair.world.server().freeze();
+    pair.world.server().stop_signal().await;
     let frozen = Instant::now();
     let draft = pair.ann.draft("said into the ice");
     let refused = pair.one.say(&pair.lobby, &draft).await;
@@ -138,7 +138,7 @@ async fn a_frozen_redis_refuses_and_everything_is_whole_after_it_thaws() {
     assert!(matches!(refused, Err(RegistryError::Unavailable(_))), "{refused:?}");
     assert!(asked.elapsed() < Duration::from_secs(3));
     tokio::time::sleep_until((frozen + Duration::from_secs(8)).into()).await;
-    pair.world.server().thaw();
+    pair.world.server().cont();
     let thawed = Instant::now();
 
     let seq = pair.say_until_acked(WHOLE_AGAIN, &draft).await;
@@ -161,7 +161,7 @@ async fn a_killed_redis_refuses_and_everything_is_whole_after_it_is_back() {
     let mut pair = Pair::new().await;
     pair.works_within(SOON).await;
     let before = pair.one.messages(&pair.lobby).len();
-    pair.world.server().kill();
+    pair.world.server().kill9();
     for _ in 0..2 {
         let asked = Instant::now();
         let refused = pair.one.say(&pair.lobby, &pair.ann.draft("to nobody")).await;
@@ -175,7 +175,7 @@ async fn a_killed_redis_refuses_and_everything_is_whole_after_it_is_back() {
     let refused = pair.two.backplane.subscribe(room("#new").key()).await;
     assert!(matches!(refused, Err(RegistryError::Unavailable(_))), "{refused:?}");
     assert!(asked.elapsed() < Duration::from_secs(3));
-    pair.world.server().resume_after_kill();
+    pair.world.server().start().await;
     let back = Instant::now();
 
     pair.works_within(WHOLE_AGAIN).await;
@@ -206,8 +206,8 @@ async fn a_connection_over_which_our_own_beat_does_not_return_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_starts_before_redis_listens_when_it_comes() {
-    let mut world = World::redis();
-    world.server().kill();
+    let mut world = World::redis().await;
+    world.server().kill9();
     let redis = presence::redis::Redis::open(&world.server().url(), "parley").unwrap();
     let backplane =
         gateway::backplane::RedisBackplane::start(redis, std::sync::Arc::new(|delivery| panic!("{delivery:?}")));
@@ -216,10 +216,10 @@ async fn a_node_that_starts_before_redis_listens_when_it_comes() {
     let waited = tokio::time::timeout(Duration::from_millis(300), backplane.listen_as(&incarnation)).await;
     assert!(waited.is_err());
     assert_eq!(backplane.subscription().reconnects, 0);
-    world.server().resume_after_kill();
+    world.server().start().await;
     eventually(SOON, "it listens", async || backplane.subscription().connected().then_some(())).await;
     let channel = format!("parley:{{0}}:ch:gw:{incarnation}");
-    let (_, count): (String, u64) = world.server().call(&["PUBSUB", "NUMSUB", &channel]).await;
+    let (_, count): (String, u64) = world.server().ask(&["PUBSUB", "NUMSUB", &channel]).await;
     assert_eq!(count, 1);
     tokio::time::timeout(SOON, backplane.listen_as(&incarnation)).await.unwrap();
     assert_eq!(backplane.subscription().gap(Instant::now()), Duration::ZERO, "nothing had been heard before");
@@ -230,13 +230,13 @@ async fn a_full_redis_refuses_whole() {
     let mut pair = Pair::new().await;
     pair.works_within(SOON).await;
     let heard = pair.one.messages(&pair.lobby).len();
-    let _: String = pair.world.server().call(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let _: String = pair.world.server().ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let draft = pair.ann.draft("too much");
     let refused = pair.one.say(&pair.lobby, &draft).await;
     assert!(matches!(refused, Err(PublishError::Registry(RegistryError::Unavailable(_)))), "{refused:?}");
     let refused = pair.one.backplane.direct(pair.ann.nick.key(), &draft).await;
     assert!(matches!(refused, Err(PublishError::Registry(RegistryError::Unavailable(_)))), "{refused:?}");
-    let _: String = pair.world.server().call(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let _: String = pair.world.server().ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
 
     let ack = pair.one.say(&pair.lobby, &draft).await.unwrap();
     assert_eq!((ack.seq, ack.duplicate), (heard as u64 + 1, false), "the refusal left nothing behind");
@@ -256,11 +256,11 @@ async fn full_idempotency_buckets_refuse_and_forget_nothing() {
             for i = key, key + 999 do pairs[#pairs + 1] = i; pairs[#pairs + 1] = '' end
             redis.call('HSET', KEYS[1], unpack(pairs))
         end";
-    let _: String = pair.world.server().call(&["CONFIG", "SET", "appendonly", "no"]).await;
+    let _: String = pair.world.server().ask(&["CONFIG", "SET", "appendonly", "no"]).await;
     for piece in (0..1000).step_by(50) {
-        let _: () = pair.world.server().call(&["EVAL", fill, "1", &bucket(0), &piece.to_string()]).await;
+        let _: () = pair.world.server().ask(&["EVAL", fill, "1", &bucket(0), &piece.to_string()]).await;
     }
-    let _: u64 = pair.world.server().call(&["COPY", &bucket(0), &bucket(1)]).await;
+    let _: u64 = pair.world.server().ask(&["COPY", &bucket(0), &bucket(1)]).await;
     let refused = pair.one.say(&pair.lobby, &pair.ann.draft("one too many")).await;
     assert_eq!(refused, Err(PublishError::Overloaded));
     let refused = pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.draft("one too many")).await;
@@ -276,11 +276,11 @@ async fn the_next_number_follows_the_log_and_the_meta_whichever_is_further() {
     for seq in 1..=3 {
         assert_eq!(pair.one.say(&pair.lobby, &pair.ann.draft("hi")).await.unwrap().seq, seq);
     }
-    let _: u64 = pair.world.server().call(&["HSET", meta, "seq", "1"]).await;
+    let _: u64 = pair.world.server().ask(&["HSET", meta, "seq", "1"]).await;
     assert_eq!(pair.one.say(&pair.lobby, &pair.ann.draft("the meta is behind")).await.unwrap().seq, 4);
-    let _: u64 = pair.world.server().call(&["DEL", log]).await;
+    let _: u64 = pair.world.server().ask(&["DEL", log]).await;
     assert_eq!(pair.one.say(&pair.lobby, &pair.ann.draft("the log is gone")).await.unwrap().seq, 5);
-    let _: u64 = pair.world.server().call(&["HSET", meta, "time", "9000000000000"]).await;
+    let _: u64 = pair.world.server().ask(&["HSET", meta, "time", "9000000000000"]).await;
     let ack = pair.one.say(&pair.lobby, &pair.ann.draft("the clock went back")).await.unwrap();
     assert_eq!((ack.seq, ack.time), (6, 9_000_000_000_000));
 }
@@ -290,13 +290,13 @@ async fn keys_and_inboxes_do_not_stay_for_ever() {
     let mut pair = Pair::new().await;
     pair.one.say(&pair.lobby, &pair.ann.draft("hi")).await.unwrap();
     pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.draft("note")).await.unwrap();
-    let buckets: Vec<String> = pair.world.server().call(&["KEYS", "*:idempotency:*"]).await;
+    let buckets: Vec<String> = pair.world.server().ask(&["KEYS", "*:idempotency:*"]).await;
     assert!(!buckets.is_empty());
     for bucket in buckets {
-        let ttl: i64 = pair.world.server().call(&["TTL", &bucket]).await;
+        let ttl: i64 = pair.world.server().ask(&["TTL", &bucket]).await;
         assert!((600..=660).contains(&ttl), "{ttl}: asked for during its own five minutes and the five after them");
     }
     let inbox = format!("parley:{{0}}:inbox:{}", pair.ann.owner.session);
-    let ttl: i64 = pair.world.server().call(&["TTL", &inbox]).await;
+    let ttl: i64 = pair.world.server().ask(&["TTL", &inbox]).await;
     assert!((259_190..=259_200).contains(&ttl), "{ttl}");
 }

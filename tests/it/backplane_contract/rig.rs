@@ -1,7 +1,7 @@
 //! Worlds, nodes and people: what the stories are told with.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
 use gateway::message::{Body, ChatMessage};
@@ -11,27 +11,18 @@ use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use tokio::task::JoinHandle;
 
-use super::redis_server::RedisServer;
-
 /// How long something may take that should come soon.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until `holds` answers with a value.
 pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(value) = holds().await {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    harness::eventually(patience, what, async || holds().await.ok_or("not yet")).await
 }
 
 /// A store, and nodes on it.
 pub(crate) enum World {
     Memory(Store),
-    Redis(Box<RedisServer>),
+    Redis(Box<harness::Redis>),
 }
 
 impl World {
@@ -39,11 +30,13 @@ impl World {
         Self::Memory(Store::default())
     }
 
-    pub(crate) fn redis() -> Self {
-        Self::Redis(Box::new(RedisServer::start()))
+    pub(crate) async fn redis() -> Self {
+        let mut server = harness::Redis::away().setting("appendfsync", "always");
+        server.start().await;
+        Self::Redis(Box::new(server))
     }
 
-    pub(crate) fn server(&mut self) -> &mut RedisServer {
+    pub(crate) fn server(&mut self) -> &mut harness::Redis {
         let Self::Redis(server) = self else { panic!("only Redis has a server") };
         server
     }
@@ -115,9 +108,10 @@ impl Node {
     pub(crate) fn beat(&mut self) {
         let (registry, incarnation) = (self.registry.clone(), self.incarnation.clone());
         self.beating = Some(tokio::spawn(async move {
+            let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
+                second.tick().await;
                 let _ = registry.beat(&incarnation, &[]).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }));
     }

@@ -436,7 +436,7 @@ pub(crate) async fn text_that_is_not_ours_harms_nobody(world: &World) {
                 (gateway.as_str(), "D s 1 1 3\n..."),
             ];
             for (channel, text) in texts {
-                let _: u64 = server.call(&["PUBLISH", channel, text]).await;
+                let _: u64 = server.ask(&["PUBLISH", channel, text]).await;
             }
             texts.len() as u64
         }
@@ -469,7 +469,7 @@ pub(crate) async fn dropping_the_last_clone_ends_the_deliveries(world: &World) {
 
     drop(clone);
     if let World::Redis(server) = world {
-        let subscribers = async || server.call::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.lines().count();
+        let subscribers = async || server.ask::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.lines().count();
         eventually(SOON, "its connection is closed", async || (subscribers().await == 1).then_some(())).await;
     }
     let last = ann.draft("none is left");

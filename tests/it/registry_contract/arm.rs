@@ -38,8 +38,7 @@ impl Arm {
 
     /// Asks the server behind the Redis arm, past the registry.
     pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.server.as_ref().unwrap().connection().await;
-        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await.unwrap()
+        self.server.as_ref().unwrap().ask(words).await
     }
 
     /// Hears a channel from now on.

@@ -16,7 +16,7 @@ use self::reply::{Reply, malformed};
 use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
 use crate::model::SessionId;
 use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
-use crate::redis::{Redis, classify};
+use crate::redis::{Redis, settle};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -233,7 +233,7 @@ async fn call(
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation()).key(redis.keys().leases()).key(keys);
     invocation.arg(redis.keys().base()).arg(args);
-    let value = invocation.invoke_async(connection).await.map_err(|error| classify(&error))?;
+    let value = settle(invocation.invoke_async(connection)).await?;
     Reply::new(value)
 }
 
