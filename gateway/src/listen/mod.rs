@@ -1,8 +1,8 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
-//! One connection, by file: [`accept`] takes the socket, [`upgrade`] turns an HTTP request into a WebSocket, [`ws`] and
-//! [`tcp`] (over [`lines`]) speak the two framings, [`connection`] runs the conversation between a door and its session. Called by the
-//! server, which owns readiness ([`Admission`]) and the stop signal. Never knows rooms, nicknames or the store.
+//! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
+//! (over `lines`) speak the two framings, `connection` runs the conversation between a door and its session. Called by
+//! the server, which owns readiness ([`Admission`]) and the stop signal. Never knows rooms, nicknames or the store.
 
 mod accept;
 mod admission;
