@@ -44,6 +44,48 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
 }
 
+/// Longer than a gateway waits for one answer, shorter than it goes on trying.
+const HICCUP: Duration = Duration::from_millis(2_500);
+
+#[tokio::test]
+async fn a_hiccup_doubles_nothing_and_leaves_no_name_behind() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for text in ["beats are not answered", "lost the subscription", "no subscription"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    ann.say("#lobby", "Redis knows the scripts").await;
+
+    // The first attempt of each is done without an answer, the next one finds it done.
+    cluster.redis.stop_signal().await;
+    let said = ann.post(json!({"type": "send", "to": "#lobby", "body": "hi"})).await;
+    let named = bob.post(json!({"type": "register", "nick": "bob"})).await;
+    let nobody_answers = || async {
+        let answers = ann.heard(|event| event["id"] == said);
+        if answers.is_empty() { Ok(()) } else { Err(answers) }
+    };
+    stays(HICCUP, "no answer", nobody_answers).await;
+    cluster.redis.cont();
+    let ack = ann.reply_within(WHOLE_AGAIN, said).await.expect("it is acked");
+    assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(2), &json!(false)), "ann said it once");
+    bob.reply_within(WHOLE_AGAIN, named).await.expect("bob has his name");
+    assert_eq!(ann.history("#lobby", 10).await.len(), 2);
+    ann.hears("#lobby", "ann", "hi").await;
+
+    // A claim that stays in doubt is settled before the next one.
+    let eve = cluster.ws_on(0).await;
+    cluster.redis.stop_signal().await;
+    let named = eve.post(json!({"type": "register", "nick": "eve"})).await;
+    let refused = eve.reply_within(WHOLE_AGAIN, named).await.expect_err("nobody answers");
+    assert_eq!(refused.code, "outcome_unknown");
+    cluster.redis.cont();
+    cluster.gateways[0].until_ready(WHOLE_AGAIN).await;
+    eve.register("eve").await;
+    cluster.finish().await;
+}
+
 #[tokio::test]
 async fn a_redis_that_stands_still_costs_nobody_their_place() {
     outage(Outage::Frozen).await;
