@@ -115,11 +115,14 @@ impl Hub {
         room.members.insert(session.clone(), member);
     }
 
-    /// The member has entered at `seq`: sends what was kept and is newer, then everything that follows. Does nothing for
-    /// a member that has entered before.
-    pub fn admit(&self, room: &RoomKey, session: &SessionId, seq: u64) {
+    /// The member has entered at `seq` the room that the store knows by this name: sends what was kept and is newer, then
+    /// everything that follows. Nothing is sent to a member that has entered before.
+    pub fn admit(&self, name: &RoomName, session: &SessionId, seq: u64) {
         let mut state = self.lock();
-        let Some(member) = state.rooms.get_mut(room).and_then(|room| room.members.get_mut(session)) else { return };
+        let Some(room) = state.rooms.get_mut(name.key()) else { return };
+        let Some(member) = room.members.get_mut(session) else { return };
+        // The first one here may have typed it otherwise.
+        name.as_str().clone_into(&mut room.display);
         if let EntryState::Waiting(kept) = &member.entry {
             let newer = kept.iter().filter(|(position, _)| *position > seq);
             newer.for_each(|(_, message)| member.outbox.event(message));

@@ -26,8 +26,8 @@ pub enum Effect {
     Reply(Reply),
     /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
     Perform(Op),
-    /// Everything after this position of the room goes to the client from here on.
-    Admit(RoomKey, u64),
+    /// Everything after this position of the room, under this name, goes to the client from here on.
+    Admit(RoomName, u64),
     /// End the connection.
     Close(CloseCode),
 }
@@ -277,9 +277,8 @@ impl Core {
             }
             (Pending::Join, Done::Joined { room, epoch, seq, member_count }) => {
                 let reply = Answer::Joined { room: room.as_str().to_owned(), epoch, seq, member_count };
-                let key = room.key().clone();
-                self.rooms.insert(key.clone(), room);
-                vec![answer(id, reply), Effect::Admit(key, seq)]
+                self.rooms.insert(room.key().clone(), room.clone());
+                vec![answer(id, reply), Effect::Admit(room, seq)]
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());

@@ -116,7 +116,7 @@ fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
 fn a_join_is_answered_before_anything_of_the_room_is_let_in() {
     let mut core = registered("ann");
     assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a") })), ["do Join"]);
-    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit a after 7"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after 7"]);
 }
 
 #[test]
