@@ -229,13 +229,22 @@ impl Driver {
         }
     }
 
-    /// A new session gets a new id for every attempt of its client, so that tidying up a doubtful one hits no other.
+    /// A new session gets a new id for every attempt of its client, so that tidying up a doubtful one hits no other. But
+    /// whoever tries a doubtful name again is the session that may have it already, and must not stand in its own way.
     async fn claim(&mut self, nick: Nick, session: Option<SessionId>) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let begins = session.is_none();
+        let mut was_doubtful = false;
         let (session, incarnation) = match (session, self.names.first()) {
             (Some(session), Some((_, owner))) => (session, owner.incarnation.clone()),
-            _ => (SessionId::random(), services.tenure.incarnation().ok_or_else(unavailable)?),
+            _ => {
+                let incarnation = services.tenure.incarnation().ok_or_else(unavailable)?;
+                let again =
+                    |(of, _, name): &(Incarnation, SessionId, Nick)| *of == incarnation && name.key() == nick.key();
+                let doubtful = self.doubtful.iter().position(again).map(|at| self.doubtful.swap_remove(at).1);
+                was_doubtful = doubtful.is_some();
+                (doubtful.unwrap_or_else(SessionId::random), incarnation)
+            }
         };
         let claimed = answered(|| services.registry.claim(&incarnation, &session, &nick)).await;
         if begins {
@@ -246,7 +255,8 @@ impl Driver {
             Err(ClaimError::InUse) => return Err(ErrorCode::NickInUse.into()),
             Err(ClaimError::Confusable) => return Err(ErrorCode::NickConfusable.into()),
             Err(ClaimError::Registry(error)) => {
-                if matches!(error, RegistryError::Unknown(_)) {
+                // Also what was in doubt before: that this attempt was not made says nothing about the one before.
+                if matches!(error, RegistryError::Unknown(_)) || was_doubtful {
                     self.doubtful.push((incarnation, session, nick));
                 }
                 return Err(refusal(error));
