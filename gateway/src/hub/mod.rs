@@ -27,6 +27,10 @@ use crate::wire::Event;
 /// Messages that are kept for one member between [`Hub::prepare`] and [`Hub::admit`]; more of them close it as slow.
 const MAX_KEPT: usize = 10_000;
 
+/// Changes of a room's members that are shown one by one. When more come in one round, as when a gateway is lost or a
+/// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
+const MAX_SHOWN: usize = 256;
+
 /// The sessions and rooms of one node.
 #[derive(Debug)]
 pub struct Hub {
@@ -174,7 +178,7 @@ impl Hub {
             let Some(room) = state.rooms.get_mut(&key) else { continue };
             let delta = std::mem::take(&mut room.delta);
             let resync = std::mem::take(&mut room.resync);
-            if coalesce::is_empty(&delta) && !resync {
+            if coalesce::count(&delta) == 0 && !resync {
                 continue;
             }
             let event = Broadcast::new(Event::Presence { room: room.display.clone(), delta, resync });
@@ -227,6 +231,10 @@ impl Hub {
         room.resync |= room.version.is_some_and(|last| version != last + 1);
         room.version = Some(version);
         coalesce::add(&mut room.delta, delta);
+        if coalesce::count(&room.delta) > MAX_SHOWN {
+            room.delta = PresenceDelta::default();
+            room.resync = true;
+        }
         changed.push(key.clone());
     }
 

@@ -104,6 +104,23 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
 }
 
 #[test]
+fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
+    let (hub, room, session) = (hub(), room(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&room, &session, &outbox);
+    hub.admit(&room, &session, 0);
+    for version in 0..20 {
+        let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
+        let left = (0..200).map(|n| lost(version * 200 + n)).collect();
+        let delta = PresenceDelta { left, ..PresenceDelta::default() };
+        hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
+    }
+    hub.show_presence();
+    assert_eq!(outbox.closing(), None);
+    assert_eq!(waiting(&outbox)[0]["resync"], true, "and is told to ask who is left");
+}
+
+#[test]
 fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_typed_it() {
     let (hub, session) = (hub(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
