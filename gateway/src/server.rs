@@ -209,7 +209,9 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
     loop {
         let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
-        beat::open(registry, tenure, &incarnation, &info).await;
+        if !beat::open(registry, tenure, &incarnation, &info).await {
+            continue;
+        }
         beat::keep(registry, tenure, &incarnation, |sample, beat| {
             samples.send_replace(Some(sample));
             for Command::Kick(session) in beat.mailbox {

@@ -27,6 +27,10 @@ use crate::wire::Event;
 /// Messages that are kept for one member between [`Hub::prepare`] and [`Hub::admit`]; more of them close it as slow.
 const MAX_KEPT: usize = 10_000;
 
+/// Changes of a room's members that are shown one by one. When more come in one round, as when a gateway is lost or a
+/// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
+const MAX_SHOWN: usize = 256;
+
 /// The sessions and rooms of one node.
 #[derive(Debug)]
 pub struct Hub {
@@ -115,11 +119,14 @@ impl Hub {
         room.members.insert(session.clone(), member);
     }
 
-    /// The member has entered at `seq`: sends what was kept and is newer, then everything that follows. Does nothing for
-    /// a member that has entered before.
-    pub fn admit(&self, room: &RoomKey, session: &SessionId, seq: u64) {
+    /// The member has entered at `seq` the room that the store knows by this name: sends what was kept and is newer, then
+    /// everything that follows. Nothing is sent to a member that has entered before.
+    pub fn admit(&self, name: &RoomName, session: &SessionId, seq: u64) {
         let mut state = self.lock();
-        let Some(member) = state.rooms.get_mut(room).and_then(|room| room.members.get_mut(session)) else { return };
+        let Some(room) = state.rooms.get_mut(name.key()) else { return };
+        let Some(member) = room.members.get_mut(session) else { return };
+        // The first one here may have typed it otherwise.
+        name.as_str().clone_into(&mut room.display);
         if let EntryState::Waiting(kept) = &member.entry {
             let newer = kept.iter().filter(|(position, _)| *position > seq);
             newer.for_each(|(_, message)| member.outbox.event(message));
@@ -171,7 +178,7 @@ impl Hub {
             let Some(room) = state.rooms.get_mut(&key) else { continue };
             let delta = std::mem::take(&mut room.delta);
             let resync = std::mem::take(&mut room.resync);
-            if coalesce::is_empty(&delta) && !resync {
+            if coalesce::count(&delta) == 0 && !resync {
                 continue;
             }
             let event = Broadcast::new(Event::Presence { room: room.display.clone(), delta, resync });
@@ -224,6 +231,10 @@ impl Hub {
         room.resync |= room.version.is_some_and(|last| version != last + 1);
         room.version = Some(version);
         coalesce::add(&mut room.delta, delta);
+        if coalesce::count(&room.delta) > MAX_SHOWN {
+            room.delta = PresenceDelta::default();
+            room.resync = true;
+        }
         changed.push(key.clone());
     }
 

@@ -54,10 +54,10 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
     arrive(&hub, &room, 2);
     arrive(&hub, &room, 3);
     assert!(seqs(&outbox).is_empty(), "nothing before the entry is answered");
-    hub.admit(room.key(), &session, 2);
+    hub.admit(&room, &session, 2);
     arrive(&hub, &room, 4);
     assert_eq!(seqs(&outbox), [3, 4]);
-    hub.admit(room.key(), &session, 9);
+    hub.admit(&room, &session, 9);
     arrive(&hub, &room, 5);
     assert_eq!(seqs(&outbox), [5], "a second admission changes nothing");
 }
@@ -67,7 +67,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    hub.admit(room.key(), &session, 7);
+    hub.admit(&room, &session, 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
     assert_eq!(seqs(&outbox), [8]);
@@ -78,7 +78,7 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    hub.admit(room.key(), &session, 0);
+    hub.admit(&room, &session, 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
         joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
@@ -101,6 +101,36 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "anything may have been missed");
+}
+
+#[test]
+fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
+    let (hub, room, session) = (hub(), room(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&room, &session, &outbox);
+    hub.admit(&room, &session, 0);
+    for version in 0..20 {
+        let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
+        let left = (0..200).map(|n| lost(version * 200 + n)).collect();
+        let delta = PresenceDelta { left, ..PresenceDelta::default() };
+        hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
+    }
+    hub.show_presence();
+    assert_eq!(outbox.closing(), None);
+    assert_eq!(waiting(&outbox)[0]["resync"], true, "and is told to ask who is left");
+}
+
+#[test]
+fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_typed_it() {
+    let (hub, session) = (hub(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
+    hub.admit(&room(), &session, 0);
+    let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
+    let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
+    hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
+    hub.show_presence();
+    assert_eq!(waiting(&outbox)[0]["room"], "#lobby");
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub enum Effect {
     Reply(Reply),
     /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
     Perform(Op),
-    /// Everything after this position of the room goes to the client from here on.
-    Admit(RoomKey, u64),
+    /// Everything after this position of the room, under this name, goes to the client from here on.
+    Admit(RoomName, u64),
     /// End the connection.
     Close(CloseCode),
 }
@@ -128,7 +128,7 @@ pub struct Core {
 #[derive(Debug)]
 enum Pending {
     Register(Nick),
-    /// The new name is claimed and carried into the rooms one by one; then the old one is given back.
+    /// The new name is claimed, gets the status, and is carried into the rooms one by one; then the old one is given back.
     Rename {
         now: Nick,
         was: Identity,
@@ -277,9 +277,8 @@ impl Core {
             }
             (Pending::Join, Done::Joined { room, epoch, seq, member_count }) => {
                 let reply = Answer::Joined { room: room.as_str().to_owned(), epoch, seq, member_count };
-                let key = room.key().clone();
-                self.rooms.insert(key.clone(), room);
-                vec![answer(id, reply), Effect::Admit(key, seq)]
+                self.rooms.insert(room.key().clone(), room.clone());
+                vec![answer(id, reply), Effect::Admit(room, seq)]
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
@@ -314,8 +313,9 @@ impl Core {
         }
     }
 
-    /// One step of a change of name: claimed, then carried into each room, then the old name goes back. Every step is a
-    /// script on one partition; nobody can say anything in between, since the session waits.
+    /// One step of a change of name: claimed, then what the session says about itself, then carried into each room, then
+    /// the old name goes back. Every step is a script on one partition; nobody can say anything in between, since the
+    /// session waits.
     fn renaming(
         &mut self,
         id: CorrelationId,
@@ -325,9 +325,9 @@ impl Core {
         claimed: Option<Owner>,
         done: Done,
     ) -> Vec<Effect> {
-        let owner = match (done, claimed) {
-            (Done::Claimed(owner, _), None) => owner,
-            (Done::Joined { .. } | Done::Settled, Some(owner)) => owner,
+        let (owner, is_new) = match (done, claimed) {
+            (Done::Claimed(owner, _), None) => (owner, true),
+            (Done::Joined { .. } | Done::Settled, Some(owner)) => (owner, false),
             _ => {
                 debug_assert!(false, "the outcome is of another kind than its op");
                 return vec![refuse(id, ErrorCode::Internal), Effect::Close(CloseCode::Internal)];
@@ -336,6 +336,11 @@ impl Core {
         let me = Identity { nick: now.clone(), owner: owner.clone(), status: was.status.clone() };
         // From the claim on the session owns both names; whatever happens now, its end gives the new one back.
         self.identity = Some(me.clone());
+        // A name that was just claimed is plain online; the rooms are told with their new member records.
+        if is_new && was.owner != owner && me.status != Status::default() {
+            let op = Op::SetStatus(me.clone(), me.status, Vec::new());
+            return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
+        }
         if let Some(room) = rooms.pop_front() {
             let op = Op::Join { room, me, was: Some(was.clone()), again: true };
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);

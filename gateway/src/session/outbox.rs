@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::wire::{Event, Format, Reply};
 
-/// Most bytes that may wait for one connection.
+/// Most bytes that may wait for one connection, unless it is a single entry.
 pub const OUTBOX_BYTES: usize = 256 * 1024;
 /// What an entry is counted as beside its text.
 const ENTRY_BYTES: usize = 64;
@@ -158,7 +158,8 @@ impl Outbox {
         if queue.close.is_some() {
             return;
         }
-        if queue.bytes + size > OUTBOX_BYTES {
+        // Whatever its size, one entry says nothing about how fast its reader is.
+        if !queue.items.is_empty() && queue.bytes + size > OUTBOX_BYTES {
             queue.items.clear();
             queue.bytes = 0;
             queue.close = Some(CloseCode::Slow);
@@ -173,5 +174,30 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // A panic while the lock is held leaves a queue that is still a queue.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Body, ChatMessage};
+
+    /// Text doors write a control character as six signs, so a message that fits a frame may be longer than the bound.
+    fn said(text: &str) -> Arc<Broadcast> {
+        let [to, from, msg_id] = ["#lobby", "eve", "m"].map(ToOwned::to_owned);
+        Broadcast::new(Event::Message(ChatMessage { to, from, msg_id, seq: 1, time: 1, body: Body::from_text(text) }))
+    }
+
+    #[test]
+    fn a_single_event_does_not_make_a_slow_reader_and_what_it_holds_up_does() {
+        let outbox = Outbox::new(Format::Line);
+        let long = said(&"\u{7f}".repeat(60_000));
+        assert!(long.bytes(Format::Line).len() > OUTBOX_BYTES);
+        outbox.event(&long);
+        assert_eq!(outbox.closing(), None);
+        assert_eq!(outbox.take().items.len(), 1);
+        outbox.event(&said("hi"));
+        outbox.event(&long);
+        assert_eq!(outbox.closing(), Some(CloseCode::Slow));
     }
 }
