@@ -10,7 +10,7 @@ mod subscription;
 
 use std::sync::{Arc, LazyLock};
 
-use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
+use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
 use presence::redis::{Redis, settle};
 use presence::registry::RegistryError;
 use redis::streams::StreamRangeReply;
@@ -25,8 +25,6 @@ static DIRECT: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/d
 
 /// Most idempotency keys that are remembered for one span of five minutes, over all rooms and nicks of a partition.
 const BUCKET_KEYS: usize = 1_000_000;
-/// Most messages kept of one room; Redis may keep some more.
-const LOG_MESSAGES: usize = 10_000;
 /// Most messages kept in one inbox; Redis may keep some more.
 const INBOX_MESSAGES: usize = 1_000;
 /// Seconds that an inbox is kept after its newest message: 72 hours.
@@ -44,18 +42,25 @@ pub struct RedisBackplane {
 #[derive(Debug)]
 struct Node {
     redis: Redis,
+    retention: Retention,
     subscriber: Subscriber,
     malformed: Arc<Malformed>,
 }
 
 impl RedisBackplane {
-    /// Starts to keep a subscription whose deliveries go to `sink`. Redis need not be there yet. Needs a running tokio
-    /// runtime.
+    /// As [`RedisBackplane::start_keeping`], with the default bounds of logs.
     #[must_use]
     pub fn start(redis: Redis, sink: Sink) -> Self {
+        Self::start_keeping(redis, Retention::default(), sink)
+    }
+
+    /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps the logs of rooms within
+    /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
+    #[must_use]
+    pub fn start_keeping(redis: Redis, retention: Retention, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
-        Self { node: Arc::new(Node { redis, subscriber, malformed }) }
+        Self { node: Arc::new(Node { redis, retention, subscriber, malformed }) }
     }
 
     /// See [`super::Backplane::subscription`].
@@ -97,7 +102,8 @@ impl RedisBackplane {
             .arg(keys.base())
             .arg(BUCKET_KEYS)
             .arg(room.key().as_str())
-            .arg(LOG_MESSAGES)
+            .arg(self.node.retention.messages)
+            .arg(self.node.retention.age.as_millis() as u64)
             .arg(draft.owner.token())
             .arg(draft.from.key().as_str())
             .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
