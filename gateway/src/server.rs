@@ -70,13 +70,14 @@ impl Gateway {
             Some(url) => {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-                Self::assemble(&config, registry, |sink| Backplane::Redis(RedisBackplane::start(redis, sink))).await
+                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis, config.history, sink));
+                Self::assemble(&config, registry, backplane).await
             }
-            None => Self::start_on(&config, &Store::default()).await,
+            None => Self::start_on(&config, &Store::keeping(config.history)).await,
         }
     }
 
-    /// Starts a gateway on a memory store; several of them on one store are a cluster in one process.
+    /// Starts a gateway on a memory store, which has bounds of its own for the logs of rooms; several of them on one store are a cluster in one process.
     ///
     /// # Errors
     /// An address cannot be bound.

@@ -16,4 +16,5 @@ mod protocol_doc;
 mod readiness;
 mod redis_away;
 mod registry_contract;
+mod retention;
 mod tidy;
