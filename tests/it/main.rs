@@ -7,6 +7,7 @@
 mod backplane_contract;
 mod bad_input;
 mod chat;
+mod drain;
 mod embedded;
 mod failover;
 mod nicknames;
@@ -16,4 +17,5 @@ mod protocol_doc;
 mod readiness;
 mod redis_away;
 mod registry_contract;
+mod slow_reader;
 mod tidy;
