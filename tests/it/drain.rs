@@ -82,8 +82,6 @@ async fn a_crowd_is_sent_elsewhere_and_nothing_acked_is_lost() {
         })
         .await;
         kill(g1, Signal::SIGTERM).expect("g1 runs");
-        cluster.gateways[0].until_not_ready(Duration::from_secs(1)).await;
-        refuses_newcomers(&cluster).await;
         Instant::now()
     };
     let (moved, signalled) = tokio::join!(join_all(moves), drain);
@@ -126,8 +124,15 @@ async fn a_crowd_is_sent_elsewhere_and_nothing_acked_is_lost() {
     cluster.finish().await;
 }
 
-/// The WebSocket door of g1 says when to come back, the text door says why not, and both hang up; nginx goes elsewhere.
-async fn refuses_newcomers(cluster: &Cluster) {
+#[tokio::test]
+async fn newcomers_are_refused_with_a_word_while_others_still_finish() {
+    let mut cluster = Cluster::builder().gateways(2).nginx(true).start().await;
+    let ann = cluster.ws_on(0).await;
+    ann.register("ann").await;
+    cluster.gateways[0].process().terminate();
+    ann.is_told("going_away").await;
+    let ready = cluster.gateways[0].readyz().await.expect("an answer");
+    assert!(ready.status == 503 && ready.body.contains("draining"), "{ready:?}");
     let Err(Error::Http(refusal)) = WsClient::try_connect(cluster.gateways[0].ws()).await else {
         panic!("g1 still lets people in, or does not answer them");
     };
@@ -135,7 +140,10 @@ async fn refuses_newcomers(cluster: &Cluster) {
     let person = LineClient::connect(cluster.gateways[0].tcp()).await;
     person.reads("! going_away: this gateway is going away").await;
     person.closed().await;
-    assert_eq!(cluster.ws().await.register("newcomer").await["node"], "g2");
+    assert_eq!(cluster.ws().await.register("newcomer").await["node"], "g2", "nginx goes elsewhere");
+    assert_eq!(ann.closed().await.code, Some(1012));
+    assert_eq!(cluster.gateways[0].process().exit_code(GRACE).await, Some(0));
+    cluster.finish().await;
 }
 
 /// Every message of a room, page by page.
