@@ -5,6 +5,8 @@
 //! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, the admin door. All
 //! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
+mod drain;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use presence::memory::Store;
 use presence::model::Incarnation;
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
-use presence::registry::{Command, GatewayInfo, LeaseState, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sink};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::listen::{Admission, House, Limits, Listeners};
+use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::session::{Driver, Services};
 
@@ -34,8 +36,6 @@ pub use presence::program::Drained;
 
 /// From one round of presence events to the next.
 const PRESENCE_ROUND: Duration = Duration::from_millis(200);
-/// How long the store may take to note that the lease ended cleanly.
-const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Where a gateway listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,9 @@ pub struct Gateway {
     services: Arc<Services>,
     admission: Arc<Admission>,
     connections: TaskTracker,
-    stop_connections: CancellationToken,
+    closing: CancellationToken,
+    departure: Arc<Departure>,
+    beating: CancellationToken,
     background: DropGuard,
 }
 
@@ -101,7 +103,7 @@ impl Gateway {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(metrics.delivered.clone()));
+        let hub = Arc::new(Hub::new(metrics.delivered.clone(), metrics.dropped.clone()));
         let tenure = Arc::new(Tenure::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
@@ -118,9 +120,10 @@ impl Gateway {
         let lease = Arc::clone(&services);
         let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
         let connections = TaskTracker::new();
-        let stop_connections = CancellationToken::new();
+        let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
-        spawn(&background, hold_lease(Arc::clone(&services), info, samples));
+        let beating = background.child_token();
+        spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
@@ -131,12 +134,13 @@ impl Gateway {
             Arc::clone(&admission),
             Limits::default(),
             Arc::clone(&services.metrics),
-            stop_connections.clone(),
+            closing.clone(),
+            Arc::clone(&departure),
             connections.clone(),
         );
         listeners.serve(&house);
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, stop_connections, background })
+        Ok(Self { addresses, services, admission, connections, closing, departure, beating, background })
     }
 
     /// Where it listens.
@@ -144,37 +148,15 @@ impl Gateway {
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
-
-    /// Ends in order: lets nobody in, closes every connection with 1012, gives back what their sessions own, and notes
-    /// that the lease ended cleanly; all within `grace`. Dropping the future ends at once.
-    pub async fn drain(self, grace: Duration) -> Drained {
-        self.admission.go_away();
-        self.set_lease(LeaseState::Draining).await;
-        self.stop_connections.cancel();
-        self.connections.close();
-        let whole = tokio::time::timeout(grace, self.connections.wait()).await.is_ok();
-        self.set_lease(LeaseState::Drained).await;
-        drop(self.background);
-        if whole { Drained::Whole } else { Drained::GraceRanOut }
-    }
-
-    /// Best effort: without it the detectors find out by themselves.
-    async fn set_lease(&self, state: LeaseState) {
-        let Some(incarnation) = self.services.tenure.incarnation() else { return };
-        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, state)).await;
-        match told {
-            Ok(Ok(())) => tracing::info!(?state, "lease state told"),
-            Ok(Err(error)) => tracing::info!(?state, %error, "lease state not told"),
-            Err(_) => tracing::info!(?state, "lease state not told in time"),
-        }
-    }
 }
 
-/// Runs a task until the gateway ends.
-fn spawn(background: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-    let ended = background.clone().cancelled_owned();
+/// Runs a task until the gateway, or this part of it, ends.
+fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let ended = part.clone().cancelled_owned();
     tokio::spawn(async move {
         tokio::select! {
+            // First, so that a task that was told to end takes no further step.
+            biased;
             () = ended => {}
             () = task => {}
         }

@@ -21,7 +21,7 @@ use prometheus::IntCounter;
 
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox};
+use crate::session::outbox::{Broadcast, Outbox, Pushed};
 use crate::wire::Event;
 
 /// Messages that are kept for one member between [`Hub::prepare`] and [`Hub::admit`]; more of them close it as slow.
@@ -36,6 +36,7 @@ const MAX_SHOWN: usize = 256;
 pub struct Hub {
     state: Mutex<State>,
     delivered: IntCounter,
+    left_out: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -87,10 +88,11 @@ pub struct Census {
 }
 
 impl Hub {
-    /// A hub without anybody. What it puts into outboxes is counted on `delivered`.
+    /// A hub without anybody. Messages that it puts into outboxes are counted on `delivered`, events that an outbox left
+    /// out on `left_out`.
     #[must_use]
-    pub fn new(delivered: IntCounter) -> Self {
-        Self { state: Mutex::default(), delivered }
+    pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
+        Self { state: Mutex::default(), delivered, left_out }
     }
 
     /// A session has begun: direct messages for it go to `outbox`.
@@ -129,7 +131,9 @@ impl Hub {
         name.as_str().clone_into(&mut room.display);
         if let EntryState::Waiting(kept) = &member.entry {
             let newer = kept.iter().filter(|(position, _)| *position > seq);
-            newer.for_each(|(_, message)| member.outbox.event(message));
+            for (_, message) in newer {
+                member.outbox.event(message);
+            }
             member.entry = EntryState::Live(seq);
         }
     }
@@ -183,7 +187,9 @@ impl Hub {
             }
             let event = Broadcast::new(Event::Presence { room: room.display.clone(), delta, resync });
             for member in room.members.values().filter(|member| matches!(member.entry, EntryState::Live(_))) {
-                member.outbox.event(&event);
+                if member.outbox.event(&event) == Pushed::LeftOut {
+                    self.left_out.inc();
+                }
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::session::outbox::Out;
 use crate::wire::Format;
 
 fn hub() -> Hub {
-    Hub::new(IntCounter::new("delivered", "of this test").unwrap())
+    let counter = |name| IntCounter::new(name, "of this test").unwrap();
+    Hub::new(counter("delivered"), counter("left_out"))
 }
 
 fn message(seq: u64) -> ChatMessage {

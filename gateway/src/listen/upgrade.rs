@@ -56,7 +56,7 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
     tokio::select! {
         // Broken HTTP, a header that never ended, a client that left: the socket is closed and nobody had a session.
         _ = http => {}
-        () = house.stop.cancelled() => {}
+        () = house.closing.cancelled() => {}
     }
 }
 

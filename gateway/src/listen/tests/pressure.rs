@@ -158,7 +158,7 @@ async fn a_client_that_sends_without_a_pause_does_not_keep_its_neighbours_waitin
         worst = worst.max(asked.elapsed());
     }
     assert!(worst < Duration::from_millis(200), "a neighbour waited {worst:?}");
-    world.stop.cancel();
+    world.leave(Duration::ZERO, Duration::ZERO);
     eventually("the sender has given up", || sender.is_finished()).await;
 }
 

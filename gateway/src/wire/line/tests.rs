@@ -263,7 +263,7 @@ fn events_are_frozen() {
              * ann is away: lunch\n* joe is online\n",
         ),
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
-        (Event::GoingAway { retry_after_ms: 1500 }, "* this server is going away, connect again in 2 s\n"),
+        (Event::GoingAway { retry_after_ms: 1500 }, "* going away: this server ends in 2 s, connect again then\n"),
     ] {
         assert_eq!(event(&input), text);
     }
