@@ -224,8 +224,9 @@ impl Outbox {
         if queue.close.is_some() {
             return;
         }
-        let waiting = queue.bytes - queue.largest_reply;
-        if waiting + size > OUTBOX_BYTES && (queue.is_overdue() || waiting + size > BURST_BYTES) {
+        // The largest reply may be this one.
+        let waiting = queue.bytes + size - queue.largest_reply;
+        if waiting > OUTBOX_BYTES && (queue.is_overdue() || waiting > BURST_BYTES) {
             *queue = Queue { close: Some(CloseCode::Slow), ..Queue::default() };
         } else {
             queue.bytes += size;

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::{Body, ChatMessage};
 use crate::session::Outbox;
-use crate::session::outbox::Broadcast;
+use crate::session::outbox::{BURST_BYTES, Broadcast};
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
 
 use super::{Admission, Departure, House, Limits, Listeners, Pace, Session};

@@ -101,10 +101,14 @@ fn unknown(reason: &str) -> PublishError {
     RegistryError::Unknown(reason.to_owned()).into()
 }
 
+async fn outcome(said: JoinHandle<Outcome>) -> Outcome {
+    tokio::time::timeout(PATIENCE, said).await.expect("it is answered").unwrap()
+}
+
 async fn acked(said: Vec<JoinHandle<Outcome>>) -> Vec<String> {
     let mut ids = Vec::new();
-    for outcome in said {
-        ids.push(outcome.await.unwrap().unwrap().msg_id);
+    for said in said {
+        ids.push(outcome(said).await.unwrap().msg_id);
     }
     ids
 }
@@ -168,11 +172,11 @@ async fn each_message_of_a_batch_gets_its_own_outcome() {
     let call = world.call().await;
     let (good, bad, late) = (world.say("r", "good"), world.say("r", "bad"), world.say("r", "late"));
     call.ack();
-    first.await.unwrap().unwrap();
+    outcome(first).await.unwrap();
     let call = world.call().await;
     let outcomes = vec![Ok(published("good")), Err(PublishError::NotInRoom), Ok(published("late"))];
     call.answer.send(Ok(outcomes)).unwrap();
-    assert_eq!(bad.await.unwrap(), Err(PublishError::NotInRoom));
+    assert_eq!(outcome(bad).await, Err(PublishError::NotInRoom));
     assert_eq!(acked(vec![good, late]).await, ["good", "late"]);
 }
 
@@ -184,17 +188,17 @@ async fn a_call_that_fails_fails_its_batch_and_nobody_else() {
     let batch = ["2", "3", "4", "5"].map(|text| world.say("r", text));
     let after = world.say("r", "6");
     call.ack();
-    first.await.unwrap().unwrap();
+    outcome(first).await.unwrap();
     world.call().await.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
-    for outcome in batch {
-        assert_eq!(outcome.await.unwrap(), Err(unknown("lost")));
+    for said in batch {
+        assert_eq!(outcome(said).await, Err(unknown("lost")));
     }
     world.call().await.ack();
     assert_eq!(acked(vec![after]).await, ["6"]);
 
     let said = world.say("r", "7");
     world.call().await.answer.send(Ok(Vec::new())).unwrap();
-    assert_eq!(said.await.unwrap(), Err(unknown("not one outcome per message")));
+    assert_eq!(outcome(said).await, Err(unknown("not one outcome per message")));
     world.is_idle().await;
 }
 
@@ -264,11 +268,8 @@ async fn a_room_is_bounded_in_bytes() {
     assert_eq!(world.say_padded("r", "3", 2).unwrap_err(), PublishError::Overloaded);
     said.push(world.say("r", "4"));
     first.ack();
-    while said.iter().any(|outcome| !outcome.is_finished()) {
-        tokio::select! {
-            call = world.calls.recv() => call.unwrap().ack(),
-            () = tokio::task::yield_now() => {}
-        }
+    for _ in 0..2 {
+        world.call().await.ack();
     }
     assert_eq!(acked(said).await, ["1", "2", "4"]);
     world.is_idle().await;
@@ -287,7 +288,7 @@ async fn what_waited_for_too_long_is_refused_and_was_not_sent() {
     let call = world.call().await;
     assert_eq!(call.texts(), ["early"]);
     call.ack();
-    assert_eq!(late.await.unwrap(), Err(PublishError::Overloaded));
+    assert_eq!(outcome(late).await, Err(PublishError::Overloaded));
     assert_eq!(acked(vec![first, early]).await, ["1", "early"]);
 }
 
@@ -296,7 +297,7 @@ async fn a_turn_that_breaks_off_leaves_its_room_usable() {
     let mut world = World::new(LIMITS);
     let broken = world.say("r", "1");
     drop(world.call().await);
-    assert_eq!(broken.await.unwrap(), Err(unknown("given up")));
+    assert_eq!(outcome(broken).await, Err(unknown("given up")));
     world.is_idle().await;
     let said = world.say("r", "2");
     world.call().await.ack();
