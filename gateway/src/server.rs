@@ -20,6 +20,7 @@ use presence::model::Incarnation;
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
 use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::twin;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -66,14 +67,23 @@ impl Gateway {
     /// cannot be reached is waited for, not an error.
     ///
     /// # Errors
-    /// An address cannot be bound, or the Redis URL cannot be used.
+    /// An address cannot be bound, the Redis URL cannot be used, Redis is unfit, or another live gateway has this node id.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         match &config.redis {
             Some(url) => {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis, config.history, sink));
-                Self::assemble(&config, registry, backplane).await
+                let is_there = redis.is_fit().await?;
+                if is_there {
+                    twin::refuse_second(&registry, &config.node).await?;
+                }
+                let backplane =
+                    |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), config.history, sink));
+                let gateway = Self::assemble(&config, registry, backplane).await?;
+                if !is_there {
+                    spawn(&gateway.beating, redis.complain_when_unfit());
+                }
+                Ok(gateway)
             }
             None => Self::start_on(&config, &Store::keeping(config.history)).await,
         }

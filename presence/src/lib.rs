@@ -14,6 +14,7 @@ pub mod redis;
 pub mod memory;
 pub mod beat;
 pub mod reaper;
+pub mod twin;
 pub mod settings;
 pub mod config;
 pub mod program;

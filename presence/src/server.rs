@@ -59,10 +59,11 @@ impl Presence {
     /// Binds the listeners and starts every task. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Redis' URL cannot be understood, or an address cannot be bound. An unreachable Redis is no error.
+    /// Redis' URL cannot be understood, it is unfit, or an address cannot be bound. An unreachable Redis is no error.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let redis = Redis::open(config.redis.reveal(), &config.prefix).context("open redis")?;
-        let registry = Registry::Redis(RedisRegistry::new(redis));
+        let is_there = redis.is_fit().await?;
+        let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = Metrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
@@ -75,6 +76,9 @@ impl Presence {
             let (leave, sampled) = (leave.clone(), sampled.clone());
             move || readiness(&leave, sampled.borrow().as_ref())
         };
+        if !is_there {
+            spawn(&tasks, &stop, redis.complain_when_unfit());
+        }
         spawn(&tasks, &stop, observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
         spawn(&tasks, &stop, log_readiness(ready.clone()));

@@ -7,6 +7,7 @@
 mod backplane_contract;
 mod bad_input;
 mod chat;
+mod deploy;
 mod drain;
 mod embedded;
 mod failover;
