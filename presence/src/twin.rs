@@ -2,8 +2,8 @@
 //!
 //! A gateway asks once, before it opens its first lease. What is in the lease table proves nothing: after a crash the row
 //! of the last life is still there. Only a counter that moves between two looks shows a process that lives, so a restart
-//! after `kill -9` costs one pause and is never refused. Fences nobody, and a twin that stands still is let be: the
-//! failure detector deals with it.
+//! after `kill -9` costs one pause and is never refused. Fences nobody. A twin that stands still is let be (the
+//! failure detector deals with it), and two that start in the same moment do not see each other.
 
 use std::time::Duration;
 

@@ -94,6 +94,7 @@ async fn who_is_named_by_nginx_and_prometheus_listens_there() {
     let prometheus = document("deploy/prometheus/prometheus.yml");
     let jobs = list(&prometheus["scrape_configs"]).iter();
     let targets: Vec<&str> = jobs.flat_map(|job| list(&job["static_configs"][0]["targets"])).map(text).collect();
+    assert_eq!(list(&prometheus["rule_files"]), ["/etc/prometheus/alerts.yml"], "the folder that is mounted there");
     assert_eq!((servers.len(), targets.len()), (6, 5), "each gateway at two doors; everybody is scraped");
     let unknown: Vec<_> = servers.iter().chain(&targets).filter(|address| !listening.contains(**address)).collect();
     assert!(unknown.is_empty(), "nobody listens at {unknown:?}; those who do: {listening:?}");
