@@ -1,0 +1,62 @@
+//! Contiguity: after seq n a connection is told n + 1, or that there is a jump. The first is the one after `joined`.
+//!
+//! The text door tells no numbers; there the log says which message follows which.
+
+use std::collections::HashMap;
+
+use super::{Evidence, Finding};
+use crate::history::Op;
+
+pub(super) fn check(evidence: &Evidence) -> Finding {
+    let mut finding = Finding::default();
+    let numbers: HashMap<(&str, &str), u64> = evidence
+        .logs
+        .iter()
+        .flat_map(|(room, log)| log.iter().map(|entry| ((room.as_str(), entry.key.as_str()), entry.seq)))
+        .collect();
+    for ((connection, room), told) in evidence.lists() {
+        let mut newest = None;
+        for event in told {
+            match &event.op {
+                Op::Join { seq, .. } => newest = *seq,
+                Op::Jump { .. } => newest = None,
+                Op::Message { key, seq, .. } => {
+                    let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
+                    finding.judged += 1;
+                    if newest.is_some_and(|newest: u64| newest + 1 != seq) {
+                        finding.broken.push(format!("{room}: {connection:?} after {newest:?} was told {event:?}"));
+                    }
+                    newest = Some(seq);
+                }
+                _ => {}
+            }
+        }
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+    use crate::history::Kind;
+
+    #[test]
+    fn a_hole_is_found_unless_it_is_told() {
+        let evidence =
+            sample::with(sample::good(), sample::line(62, "bob", 1, Kind::Ok, sample::message(4, "ann", "k4")));
+        assert_eq!(check(&evidence).broken.len(), 1);
+        let jump = Op::Jump { room: "#a".to_owned(), told: "gap".to_owned() };
+        let mut told = evidence;
+        let last = told.events.iter().position(|event| event.op == sample::message(4, "ann", "k4")).unwrap_or(0);
+        told.events.insert(last, sample::line(62, "bob", 1, Kind::Ok, jump));
+        assert_eq!(check(&told).broken, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_hole_right_after_the_join_is_found() {
+        let mut evidence = sample::good();
+        evidence.events.retain(|event| event.op != sample::message(1, "ann", "k1"));
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+}
