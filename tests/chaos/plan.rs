@@ -107,7 +107,8 @@ impl Fault {
     fn lasts(self) -> (u64, u64) {
         match self {
             Self::GatewayKill { .. } => (5, 140),
-            Self::GatewayStop { .. } => (20, 160),
+            // Beyond the 8 s after which it counts as dead, more often than not.
+            Self::GatewayStop { .. } => (20, 200),
             Self::GatewayRestart { .. } => (1, 10),
             Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
             Self::RedisStop => (10, 120),

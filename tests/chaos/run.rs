@@ -29,8 +29,13 @@ const MARKS: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(15);
 /// Between two looks whether a gateway has drained.
 const AGAIN: Duration = Duration::from_millis(200);
-/// Members over WebSocket, and as text lines. Two rivals come on top.
+/// Members over WebSocket, and as text lines.
 const MEMBERS: (usize, usize) = (8, 3);
+/// Nicknames that two rivals each want, on top of the members: one holds it on one gateway, the other waits on the next
+/// one to inherit when the first dies, stands still or is cut off, and speaks under it when the first one wakes.
+const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
+const HOLDS: Duration = Duration::from_secs(3600);
+const INHERITS: Duration = Duration::from_secs(6);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
 /// What a run is to do.
@@ -171,9 +176,13 @@ fn orders(bench: &Bench) -> Vec<Orders> {
     };
     let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2))).collect();
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1))));
-    for process in ["rival0", "rival1"] {
-        let orders = member(process.to_owned(), ws, rooms(0, 1));
-        all.push(Orders { nick: "crown".to_owned(), hangs_up_after: Some(Duration::from_secs(3)), ..orders });
+    let gateways = &bench.cluster.gateways;
+    for (at, prize) in PRIZES.iter().enumerate() {
+        for (role, on, patience) in [("holder", at, HOLDS), ("heir", at + 1, INHERITS)] {
+            let own = Address::WebSocket(gateways[on % gateways.len()].ws());
+            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1));
+            all.push(Orders { nick: (*prize).to_owned(), hangs_up_after: Some(patience), ..orders });
+        }
     }
     all
 }

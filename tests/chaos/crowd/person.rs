@@ -176,7 +176,12 @@ impl Person {
 
     async fn talk(&mut self, door: &mut Door, pending: &mut BTreeMap<u64, Pending>) -> Result<(), Ended> {
         let is_text = matches!(self.orders.address, Address::Lines(_));
-        let most_open = if is_text { 1 } else { 3 };
+        let most_open = match (is_text, self.orders.hangs_up_after) {
+            (true, _) => 1,
+            (false, None) => 3,
+            // Goes on talking to a gateway that stands still, also when the other one has the name already.
+            (false, Some(_)) => 60,
+        };
         let hangs_up_at =
             self.orders.hangs_up_after.map(|after| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5)));
         let mut tick = interval(self.orders.pace.mul_f64(self.rng.random_range(0.7..1.3)));
