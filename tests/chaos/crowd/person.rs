@@ -205,7 +205,8 @@ impl Person {
                 door.ask(*id, Request::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
-            if wish == Wish::Mark && !has_marked && pending.is_empty() {
+            // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
+            if wish == Wish::Mark && !has_marked && (is_text || pending.is_empty()) {
                 has_marked = true;
                 for room in self.orders.rooms.clone() {
                     self.say(door, pending, room, "mark").await;
