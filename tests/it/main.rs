@@ -13,6 +13,7 @@ mod nicknames;
 mod presence_api;
 mod programs;
 mod protocol_doc;
+mod reading;
 mod readiness;
 mod redis_away;
 mod registry_contract;

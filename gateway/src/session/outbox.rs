@@ -14,6 +14,8 @@ use crate::wire::{Event, Format, Reply};
 
 /// Most bytes that may wait for one connection.
 pub const OUTBOX_BYTES: usize = 256 * 1024;
+/// So little waits for a connection that keeps up: what is read for it from a log goes in at its own pace.
+const LITTLE: usize = OUTBOX_BYTES / 4;
 /// What an entry is counted as beside its text.
 const ENTRY_BYTES: usize = 64;
 
@@ -65,6 +67,7 @@ pub struct Outbox {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Notify,
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +114,7 @@ impl Outbox {
     pub fn close(&self, code: CloseCode) {
         self.lock().close.get_or_insert(code);
         self.shared.ready.notify_one();
+        self.shared.taken.notify_one();
     }
 
     /// Whether the connection is to end, and why.
@@ -145,11 +149,26 @@ impl Outbox {
         }
     }
 
+    /// Waits until little is left to write, or the connection is to end. One waiter at a time: the session's driver.
+    pub async fn has_room(&self) {
+        loop {
+            let taken = self.shared.taken.notified();
+            {
+                let queue = self.lock();
+                if queue.bytes <= LITTLE || queue.close.is_some() {
+                    return;
+                }
+            }
+            taken.await;
+        }
+    }
+
     /// Takes everything that waits.
     #[must_use]
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.bytes = 0;
+        self.shared.taken.notify_one();
         Batch { items: std::mem::take(&mut queue.items), close: queue.close }
     }
 

@@ -5,6 +5,7 @@
 //! what arrives.
 
 mod feed;
+mod reads;
 mod subscriber;
 mod subscription;
 
