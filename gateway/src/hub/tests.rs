@@ -1,6 +1,8 @@
 //! The hub by itself: what arrives in which outbox.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use presence::model::{Departure, LeftReason, MemberInfo, Status};
 
 use super::*;
@@ -152,6 +154,11 @@ fn told(outbox: &Outbox) -> Vec<String> {
     waiting(outbox).iter().map(word).collect()
 }
 
+/// What rooms ask for, which they do at once.
+async fn asked(hub: &Hub) -> Vec<(RoomKey, Ask)> {
+    tokio::time::timeout(Duration::from_secs(5), hub.asks()).await.expect("a room asks for something")
+}
+
 fn page(kept: &[u64], top: u64) -> Reading {
     let messages = kept.iter().map(|&seq| (seq, message(seq))).collect();
     Reading::Page(Page { epoch: "e".into(), top, messages, through: top })
@@ -226,7 +233,7 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     // Bob joins at 4, of which the room has not heard yet.
     hub.prepare(&room, &bob, &of_bob);
     assert_eq!(hub.admit(room.key(), &bob, "e", 4), Admission::Entered);
-    let asks = hub.asks().await;
+    let asks = asked(&hub).await;
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
     assert_eq!((of, place.seq), (room.key(), 1));
     hub.read(of, ask, page(&[4], 5));
@@ -234,9 +241,9 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     assert_eq!(told(&of_bob), ["5"], "what is gone was before his time");
 
     arrive(&hub, &room, 9);
-    let asks = hub.asks().await;
+    let asks = asked(&hub).await;
     hub.read(room.key(), &asks[0].1, Reading::Failed);
-    let asks = hub.asks().await;
+    let asks = asked(&hub).await;
     hub.read(room.key(), &asks[0].1, page(&[], 9));
     assert_eq!(told(&of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
 }
@@ -248,10 +255,10 @@ async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_m
     hub.prepare(&room, &session, &outbox);
     hub.deliver(Delivery::Resumed);
     enter(&hub, &session, 1);
-    let asks = hub.asks().await;
+    let asks = asked(&hub).await;
     let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
     hub.read(room.key(), ask, Reading::Top("e".into(), 2));
-    let asks = hub.asks().await;
+    let asks = asked(&hub).await;
     hub.read(room.key(), &asks[0].1, page(&[2], 2));
     assert_eq!(told(&outbox), ["2"]);
 }
