@@ -7,6 +7,7 @@
 mod backplane_contract;
 mod bad_input;
 mod chat;
+mod drain;
 mod embedded;
 mod failover;
 mod nicknames;
@@ -17,4 +18,6 @@ mod reading;
 mod readiness;
 mod redis_away;
 mod registry_contract;
+mod retention;
+mod slow_reader;
 mod tidy;

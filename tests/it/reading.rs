@@ -129,6 +129,27 @@ async fn a_quiet_room_learns_what_was_said_while_the_subscription_was_down() {
 }
 
 #[tokio::test]
+async fn a_message_that_comes_twice_is_given_once() {
+    const CHANNEL: &str = "parley:{0}:ch:room:lobby";
+    let cluster = cluster().await;
+    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let epoch = ann.join("#lobby").await["epoch"].as_str().unwrap().to_owned();
+    for seq in 1..=5_u64 {
+        ann.say("#lobby", "once").await;
+        let payload = json!({"to": "#lobby", "from": "ann", "id": "m", "fence": 1, "body": "once"}).to_string();
+        let copy = format!("M {epoch} {seq} 1 {}\n{payload}", payload.len());
+        let heard: u64 = cluster.redis.ask(&["PUBLISH", CHANNEL, &copy]).await;
+        assert_eq!(heard, 2, "both gateways");
+    }
+    ann.say("#lobby", "the end").await;
+    for person in [&ann, &bob] {
+        until_given(person, 6).await;
+        assert_eq!(given(person), words(1..=6));
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn a_hole_is_filled_before_what_follows_it_and_what_is_gone_is_told() {
     let cluster = cluster().await;
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);

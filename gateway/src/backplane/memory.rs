@@ -1,7 +1,8 @@
 //! The arm between the nodes of one process: the same contract over [`presence::memory::Store`].
 //!
 //! Serves the embedded default, where one gateway runs alone, and tests that run several nodes on one store. Nothing is
-//! ever lost here and no connection breaks, so a subscription is always whole and nothing is ever resumed.
+//! ever lost here and no connection breaks, so a subscription is always whole and nothing is ever resumed. A publish is
+//! done when its call returns: nothing waits, so there is no queue to batch or to bound.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -37,6 +37,7 @@ pub struct Hub {
     /// A room asks for a reading.
     asked: Notify,
     delivered: IntCounter,
+    left_out: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -88,10 +89,11 @@ pub struct Census {
 }
 
 impl Hub {
-    /// A hub without anybody. What it puts into outboxes is counted on `delivered`.
+    /// A hub without anybody. Messages that it puts into outboxes are counted on `delivered`, events that an outbox left
+    /// out on `left_out`.
     #[must_use]
-    pub fn new(delivered: IntCounter) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), delivered }
+    pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
+        Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
     }
 
     /// A session has begun: direct messages for it go to `outbox`.
@@ -124,9 +126,11 @@ impl Hub {
     }
 
     /// The client has everything of this epoch up to `after`: sends what is kept and newer, then everything that follows.
-    pub fn admit(&self, room: &RoomKey, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    /// `name` is what the store knows the room by.
+    pub fn admit(&self, name: &RoomName, session: &SessionId, epoch: &str, after: u64) -> Admission {
         let mut state = self.lock();
-        state.rooms.get_mut(room).map_or(Admission::Entered, |room| room.admit(session, epoch, after))
+        let room = state.rooms.get_mut(name.key());
+        room.map_or(Admission::Entered, |room| room.admit(name.as_str(), session, epoch, after))
     }
 
     /// The member has left, or did not enter after all. Returns whether it was there.
@@ -208,7 +212,7 @@ impl Hub {
         let mut state = self.lock();
         for key in std::mem::take(&mut state.changed) {
             if let Some(room) = state.rooms.get_mut(&key) {
-                room.show_presence();
+                self.left_out.inc_by(room.show_presence());
             }
         }
     }

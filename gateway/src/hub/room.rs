@@ -11,13 +11,17 @@ use presence::model::{PresenceDelta, SessionId};
 use super::position::{Position, Step};
 use super::{Admission, coalesce};
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox};
+use crate::session::outbox::{Broadcast, Outbox, Pushed};
 use crate::wire::Event;
 
 /// Bytes that are kept for one member on its way in: with what its outbox may hold by then, they fit in.
 const KEPT_BYTES: usize = 96 * 1024;
 /// What a kept event is counted as beside its body.
 const KEPT_EACH: usize = 256;
+
+/// Changes of a room's members that are shown one by one. When more come in one round, as when a gateway is lost or a
+/// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
+const MAX_SHOWN: usize = 256;
 
 /// A room with local members.
 #[derive(Debug)]
@@ -84,7 +88,9 @@ impl Room {
     }
 
     /// See [`super::Hub::admit`].
-    pub(super) fn admit(&mut self, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    pub(super) fn admit(&mut self, name: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
+        // The first one here may have typed it otherwise.
+        name.clone_into(&mut self.display);
         let Some(member) = self.members.get_mut(session) else { return Admission::Entered };
         let Entry::Waiting(kept) = &member.entry else { return Admission::Entered };
         let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
@@ -131,6 +137,10 @@ impl Room {
         self.resync |= self.version.is_some_and(|last| version != last + 1);
         self.version = Some(version);
         coalesce::add(&mut self.delta, delta);
+        if coalesce::count(&self.delta) > MAX_SHOWN {
+            self.delta = PresenceDelta::default();
+            self.resync = true;
+        }
     }
 
     /// Nobody knows which changes were missed.
@@ -139,17 +149,16 @@ impl Room {
         self.resync = true;
     }
 
-    /// Shows the members what changed since the last call, as one event.
-    pub(super) fn show_presence(&mut self) {
+    /// Shows the members what changed since the last call, as one event. Returns how many outboxes left it out.
+    pub(super) fn show_presence(&mut self) -> u64 {
         let delta = std::mem::take(&mut self.delta);
         let resync = std::mem::take(&mut self.resync);
-        if coalesce::is_empty(&delta) && !resync {
-            return;
+        if coalesce::count(&delta) == 0 && !resync {
+            return 0;
         }
         let event = Broadcast::new(Event::Presence { room: self.display.clone(), delta, resync });
-        for member in self.members.values().filter(|member| matches!(member.entry, Entry::Live(_))) {
-            member.outbox.event(&event);
-        }
+        let live = self.members.values().filter(|member| matches!(member.entry, Entry::Live(_)));
+        live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
     }
 
     fn spread(&mut self, event: &Numbered) -> u64 {

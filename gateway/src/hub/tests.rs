@@ -11,7 +11,8 @@ use crate::session::outbox::Out;
 use crate::wire::Format;
 
 fn hub() -> Hub {
-    Hub::new(IntCounter::new("delivered", "of this test").unwrap())
+    let counter = |name| IntCounter::new(name, "of this test").unwrap();
+    Hub::new(counter("delivered"), counter("left_out"))
 }
 
 fn message(seq: u64) -> ChatMessage {
@@ -46,7 +47,7 @@ fn seqs(outbox: &Outbox) -> Vec<u64> {
 /// Joins at this top, without a past.
 fn enter(hub: &Hub, session: &SessionId, top: u64) {
     hub.begin(room().key(), "e", top);
-    assert_eq!(hub.admit(room().key(), session, "e", top), Admission::Entered);
+    assert_eq!(hub.admit(&room(), session, "e", top), Admission::Entered);
 }
 
 fn room() -> RoomName {
@@ -109,6 +110,36 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "anything may have been missed");
+}
+
+#[test]
+fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
+    let (hub, room, session) = (hub(), room(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&room, &session, &outbox);
+    enter(&hub, &session, 0);
+    for version in 0..20 {
+        let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
+        let left = (0..200).map(|n| lost(version * 200 + n)).collect();
+        let delta = PresenceDelta { left, ..PresenceDelta::default() };
+        hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
+    }
+    hub.show_presence();
+    assert_eq!(outbox.closing(), None);
+    assert_eq!(waiting(&outbox)[0]["resync"], true, "and is told to ask who is left");
+}
+
+#[test]
+fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_typed_it() {
+    let (hub, session) = (hub(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
+    enter(&hub, &session, 0);
+    let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
+    let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
+    hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
+    hub.show_presence();
+    assert_eq!(waiting(&outbox)[0]["room"], "#lobby");
 }
 
 #[test]
@@ -175,11 +206,11 @@ fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() 
     arrive(&hub, &room, 6);
     hub.begin(room.key(), "e", 6);
     arrive(&hub, &room, 7);
-    let enter = |after| hub.admit(room.key(), &bob, "e", after);
+    let enter = |after| hub.admit(&room, &bob, "e", after);
     assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
     assert!(told(&of_bob).is_empty(), "nothing goes out before its turn");
     arrive(&hub, &room, 8);
-    assert_eq!(hub.admit(room.key(), &bob, "f", 6), Admission::Behind, "a position in another history");
+    assert_eq!(hub.admit(&room, &bob, "f", 6), Admission::Behind, "a position in another history");
     assert_eq!(enter(5), Admission::Entered);
     arrive(&hub, &room, 9);
     assert_eq!(told(&of_bob), ["6", "7", "8", "9"]);
@@ -194,7 +225,7 @@ fn a_member_may_have_read_further_than_the_room_has_heard() {
     hub.prepare(&room, &ann, &of_ann);
     enter(&hub, &ann, 5);
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(room.key(), &bob, "e", 8), Admission::Entered);
+    assert_eq!(hub.admit(&room, &bob, "e", 8), Admission::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
     }
@@ -216,9 +247,9 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
         arrive(&hub, &room, seq);
         let _ = of_ann.take();
     }
-    assert_eq!(hub.admit(room.key(), &bob, "e", 0), Admission::Behind);
+    assert_eq!(hub.admit(&room, &bob, "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");
-    assert_eq!(hub.admit(room.key(), &bob, "e", 1990), Admission::Entered);
+    assert_eq!(hub.admit(&room, &bob, "e", 1990), Admission::Entered);
     assert_eq!(seqs(&of_bob), Vec::from_iter(1991..=2000));
 }
 
@@ -232,7 +263,7 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     arrive(&hub, &room, 5);
     // Bob joins at 4, of which the room has not heard yet.
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(room.key(), &bob, "e", 4), Admission::Entered);
+    assert_eq!(hub.admit(&room, &bob, "e", 4), Admission::Entered);
     let asks = asked(&hub).await;
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
     assert_eq!((of, place.seq), (room.key(), 1));
@@ -271,7 +302,7 @@ fn another_history_is_told_to_whoever_had_something_of_the_one_before() {
     hub.prepare(&room, &ann, &of_ann);
     enter(&hub, &ann, 0);
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(room.key(), &bob, "e", 1), Admission::Entered);
+    assert_eq!(hub.admit(&room, &bob, "e", 1), Admission::Entered);
     hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(1) });
     assert_eq!(told(&of_ann), ["epoch 0", "1"]);
     assert_eq!(told(&of_bob), ["rewound 0", "1"]);

@@ -40,7 +40,9 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
     let mut fruitless = 0;
     while fruitless < ATTEMPTS {
         outbox.has_room().await;
-        if outbox.closing().is_some() || hub.admit(&key, session, &cursor.epoch, cursor.after) == Admission::Entered {
+        if outbox.closing().is_some()
+            || hub.admit(&cursor.room, session, &cursor.epoch, cursor.after) == Admission::Entered
+        {
             return;
         }
         if cursor.after > top.saturating_add(MOST_MEANWHILE) {

@@ -143,7 +143,7 @@ pub struct Core {
 #[derive(Debug)]
 enum Pending {
     Register(Nick),
-    /// The new name is claimed and carried into the rooms one by one; then the old one is given back.
+    /// The new name is claimed, gets the status, and is carried into the rooms one by one; then the old one is given back.
     Rename {
         now: Nick,
         was: Identity,
@@ -330,8 +330,9 @@ impl Core {
         }
     }
 
-    /// One step of a change of name: claimed, then carried into each room, then the old name goes back. Every step is a
-    /// script on one partition; nobody can say anything in between, since the session waits.
+    /// One step of a change of name: claimed, then what the session says about itself, then carried into each room, then
+    /// the old name goes back. Every step is a script on one partition; nobody can say anything in between, since the
+    /// session waits.
     fn renaming(
         &mut self,
         id: CorrelationId,
@@ -341,9 +342,9 @@ impl Core {
         claimed: Option<Owner>,
         done: Done,
     ) -> Vec<Effect> {
-        let owner = match (done, claimed) {
-            (Done::Claimed(owner, _), None) => owner,
-            (Done::Joined { .. } | Done::Settled, Some(owner)) => owner,
+        let (owner, is_new) = match (done, claimed) {
+            (Done::Claimed(owner, _), None) => (owner, true),
+            (Done::Joined { .. } | Done::Settled, Some(owner)) => (owner, false),
             _ => {
                 debug_assert!(false, "the outcome is of another kind than its op");
                 return vec![refuse(id, ErrorCode::Internal), Effect::Close(CloseCode::Internal)];
@@ -352,6 +353,11 @@ impl Core {
         let me = Identity { nick: now.clone(), owner: owner.clone(), status: was.status.clone() };
         // From the claim on the session owns both names; whatever happens now, its end gives the new one back.
         self.identity = Some(me.clone());
+        // A name that was just claimed is plain online; the rooms are told with their new member records.
+        if is_new && was.owner != owner && me.status != Status::default() {
+            let op = Op::SetStatus(me.clone(), me.status, Vec::new());
+            return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
+        }
         if let Some(room) = rooms.pop_front() {
             let op = Op::Join { room, me, was: Some(was.clone()), again: true };
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);

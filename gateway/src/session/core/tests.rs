@@ -1,7 +1,7 @@
 //! The core by itself: stories in tables, and random lives that must keep the rules.
 #![allow(clippy::unwrap_used)]
 
-use presence::model::{Fence, Incarnation};
+use presence::model::{Availability, Fence, Incarnation};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -187,6 +187,22 @@ fn a_new_name_is_claimed_carried_into_every_room_and_the_old_one_given_back_last
     assert_eq!((old, old_owner.fence, new), (&nick("ann"), Fence(1), &nick("anna")));
     assert_eq!(words(&tell(&mut core, Done::Settled)), ["Nick"]);
     assert_eq!(core.identity().unwrap().owner, owner(2));
+}
+
+#[test]
+fn a_new_name_says_about_itself_what_the_old_one_did() {
+    let mut core = member("ann", &["#a"]);
+    let away = Status { status: Availability::Away, text: "tea".into() };
+    ask(&mut core, Command::Status(away.clone()));
+    tell(&mut core, Done::Settled);
+    ask(&mut core, Command::Nick { nick: nick("anna") });
+    let first = tell(&mut core, Done::Claimed(owner(2), 5));
+    let [Effect::Perform(Op::SetStatus(me, status, rooms))] = &first[..] else { panic!("{first:?}") };
+    assert_eq!((&me.nick, me.owner.fence, status, rooms.len()), (&nick("anna"), Fence(2), &away, 0));
+    assert_eq!(words(&tell(&mut core, Done::Settled)), ["do Join"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["do Release"]);
+    assert_eq!(words(&tell(&mut core, Done::Settled)), ["Nick"]);
+    assert_eq!(core.identity().unwrap().status, away);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub fn encode_event(event: &Event) -> Bytes {
         }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
-            lines.add(format_args!("* this server is going away, connect again in {seconds} s"));
+            lines.add(format_args!("* going away: this server ends in {seconds} s, connect again then"));
         }
     }
     lines.finish()

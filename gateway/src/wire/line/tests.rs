@@ -269,7 +269,7 @@ fn events_are_frozen() {
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
             "* #lobby begins anew: what follows was said in it\n",
         ),
-        (Event::GoingAway { retry_after_ms: 1500 }, "* this server is going away, connect again in 2 s\n"),
+        (Event::GoingAway { retry_after_ms: 1500 }, "* going away: this server ends in 2 s, connect again then\n"),
     ] {
         assert_eq!(event(&input), text);
     }
