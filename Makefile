@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run build test chaos check
+.PHONY: help run roll build test chaos check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -14,6 +14,9 @@ help: ## list the targets
 
 run: ## bring up the whole cluster here, installing what is missing; Ctrl-C takes it down
 	@deploy/run
+
+roll: ## restart the gateways of the running cluster one by one; `make build roll` puts a new build into service
+	@deploy/roll
 
 build: ## build the two programs as they are deployed
 	cargo build --locked --release -p gateway -p presence

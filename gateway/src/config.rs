@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use presence::model::Retention;
 use presence::settings::{Key, RedisUrl, Settings, SettingsError};
 
 /// Every key of a gateway and its default. The variable of `listen.ws` is `PARLEY__LISTEN__WS`.
@@ -19,9 +20,16 @@ pub const KEYS: &[Key] = &[
     ("listen.ws", Some("127.0.0.1:8080")),
     ("listen.tcp", Some("127.0.0.1:9000")),
     ("admin.addr", Some("127.0.0.1:9180")),
+    ("history.max_messages", Some("10000")),
+    ("history.max_age_hours", Some("72")),
     ("drain.grace_seconds", Some("30")),
     ("log.level", Some("info")),
 ];
+
+/// Most messages of a room that may be kept.
+const MAX_HISTORY_MESSAGES: u64 = 1_000_000;
+/// Longest time that they may be kept: a year.
+const MAX_HISTORY_HOURS: u64 = 8760;
 
 /// A gateway's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +46,8 @@ pub struct Config {
     pub tcp: SocketAddr,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
+    /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
+    pub history: Retention,
     /// `drain.grace_seconds`: how long a drain may take.
     pub grace: Duration,
     /// `log.level`: a level, or directives such as `info,gateway=debug`.
@@ -61,10 +71,22 @@ impl Config {
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
             admin: settings.address("admin.addr")?,
+            history: history(&settings)?,
             grace: settings.grace()?,
             log: settings.log_level()?,
         })
     }
+}
+
+fn history(settings: &Settings) -> Result<Retention, SettingsError> {
+    let whole = |text: &str, most: u64| text.parse().ok().filter(|number| (1..=most).contains(number));
+    let messages = settings.required("history.max_messages", |text| {
+        whole(text, MAX_HISTORY_MESSAGES).ok_or("expected a whole number from 1 to 1000000")
+    })?;
+    let hours = settings.required("history.max_age_hours", |text| {
+        whole(text, MAX_HISTORY_HOURS).ok_or("expected a whole number of hours from 1 to 8760")
+    })?;
+    Ok(Retention { messages: messages as usize, age: Duration::from_secs(hours * 3600) })
 }
 
 /// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which
@@ -80,6 +102,8 @@ impl fmt::Display for Config {
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
+        writeln!(f, "history.max_messages = {}", self.history.messages)?;
+        writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         writeln!(f, "log.level = {:?}", self.log)
     }

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub published: Labelled<Kind, IntCounter>,
     /// Messages put into outboxes of this gateway, one for each receiver.
     pub delivered: IntCounter,
+    /// Changes of presence that were left out because too much waited for a reader, one for each receiver.
+    pub dropped: IntCounter,
     /// Requests answered with an error.
     pub refusals: Labelled<ErrorCode, IntCounter>,
     /// Connections that this gateway ended, by why.
@@ -132,6 +134,11 @@ impl Metrics {
                 on,
                 "parley_messages_delivered_total",
                 "Messages put into outboxes of this gateway, one for each receiver.",
+            ),
+            dropped: counter(
+                on,
+                "parley_events_dropped_total",
+                "Presence events left out for slow readers, one for each receiver.",
             ),
             refusals: Labelled::counters(on, "parley_refusals_total", "Requests answered with an error.", "code"),
             closes: Labelled::counters(on, "parley_closes_total", "Connections that this gateway ended.", "code"),

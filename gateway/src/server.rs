@@ -2,8 +2,10 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, the admin door. All
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, readings, the admin door. All
 //! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+
+mod drain;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use presence::memory::Store;
 use presence::model::Incarnation;
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
-use presence::registry::{Command, GatewayInfo, LeaseState, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,16 +28,15 @@ use tokio_util::task::TaskTracker;
 use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sink};
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::listen::{Admission, House, Limits, Listeners};
+use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
+use crate::reading;
 use crate::session::{Driver, Services};
 
 pub use presence::program::Drained;
 
 /// From one round of presence events to the next.
 const PRESENCE_ROUND: Duration = Duration::from_millis(200);
-/// How long the store may take to note that the lease ended cleanly.
-const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Where a gateway listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,9 @@ pub struct Gateway {
     services: Arc<Services>,
     admission: Arc<Admission>,
     connections: TaskTracker,
-    stop_connections: CancellationToken,
+    closing: CancellationToken,
+    departure: Arc<Departure>,
+    beating: CancellationToken,
     background: DropGuard,
 }
 
@@ -70,13 +73,14 @@ impl Gateway {
             Some(url) => {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-                Self::assemble(&config, registry, |sink| Backplane::Redis(RedisBackplane::start(redis, sink))).await
+                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis, config.history, sink));
+                Self::assemble(&config, registry, backplane).await
             }
-            None => Self::start_on(&config, &Store::default()).await,
+            None => Self::start_on(&config, &Store::keeping(config.history)).await,
         }
     }
 
-    /// Starts a gateway on a memory store; several of them on one store are a cluster in one process.
+    /// Starts a gateway on a memory store, which has bounds of its own for the logs of rooms; several of them on one store are a cluster in one process.
     ///
     /// # Errors
     /// An address cannot be bound.
@@ -100,7 +104,7 @@ impl Gateway {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(metrics.delivered.clone()));
+        let hub = Arc::new(Hub::new(metrics.delivered.clone(), metrics.dropped.clone()));
         let tenure = Arc::new(Tenure::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
@@ -117,11 +121,13 @@ impl Gateway {
         let lease = Arc::clone(&services);
         let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
         let connections = TaskTracker::new();
-        let stop_connections = CancellationToken::new();
+        let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
-        spawn(&background, hold_lease(Arc::clone(&services), info, samples));
+        let beating = background.child_token();
+        spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
+        spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
         let for_sessions = Arc::clone(&services);
@@ -130,12 +136,13 @@ impl Gateway {
             Arc::clone(&admission),
             Limits::default(),
             Arc::clone(&services.metrics),
-            stop_connections.clone(),
+            closing.clone(),
+            Arc::clone(&departure),
             connections.clone(),
         );
         listeners.serve(&house);
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, stop_connections, background })
+        Ok(Self { addresses, services, admission, connections, closing, departure, beating, background })
     }
 
     /// Where it listens.
@@ -143,37 +150,15 @@ impl Gateway {
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
-
-    /// Ends in order: lets nobody in, closes every connection with 1012, gives back what their sessions own, and notes
-    /// that the lease ended cleanly; all within `grace`. Dropping the future ends at once.
-    pub async fn drain(self, grace: Duration) -> Drained {
-        self.admission.go_away();
-        self.set_lease(LeaseState::Draining).await;
-        self.stop_connections.cancel();
-        self.connections.close();
-        let whole = tokio::time::timeout(grace, self.connections.wait()).await.is_ok();
-        self.set_lease(LeaseState::Drained).await;
-        drop(self.background);
-        if whole { Drained::Whole } else { Drained::GraceRanOut }
-    }
-
-    /// Best effort: without it the detectors find out by themselves.
-    async fn set_lease(&self, state: LeaseState) {
-        let Some(incarnation) = self.services.tenure.incarnation() else { return };
-        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, state)).await;
-        match told {
-            Ok(Ok(())) => tracing::info!(?state, "lease state told"),
-            Ok(Err(error)) => tracing::info!(?state, %error, "lease state not told"),
-            Err(_) => tracing::info!(?state, "lease state not told in time"),
-        }
-    }
 }
 
-/// Runs a task until the gateway ends.
-fn spawn(background: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-    let ended = background.clone().cancelled_owned();
+/// Runs a task until the gateway, or this part of it, ends.
+fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let ended = part.clone().cancelled_owned();
     tokio::spawn(async move {
         tokio::select! {
+            // First, so that a task that was told to end takes no further step.
+            biased;
             () = ended => {}
             () = task => {}
         }
@@ -185,7 +170,13 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
     Arc::new(move |delivery| {
         match &delivery {
-            Delivery::Echo { counter, incarnation } => return tenure.echoed(incarnation, *counter),
+            Delivery::Echo { counter, incarnation } => {
+                tenure.echoed(incarnation, *counter);
+                if reading::is_late(tenure.echo_age(Instant::now())) {
+                    hub.doubt();
+                }
+                return;
+            }
             Delivery::Resumed => reconnects.inc(),
             _ => {}
         }
@@ -209,7 +200,9 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
     loop {
         let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
-        beat::open(registry, tenure, &incarnation, &info).await;
+        if !beat::open(registry, tenure, &incarnation, &info).await {
+            continue;
+        }
         beat::keep(registry, tenure, &incarnation, |sample, beat| {
             samples.send_replace(Some(sample));
             for Command::Kick(session) in beat.mailbox {

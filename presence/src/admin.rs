@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::ErrorCode;
+use crate::problem;
 
 /// How long answers that are under way may take after the end was asked for.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -59,8 +60,8 @@ fn router(metrics: Registry, ready: ReadyCheck) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(scrape).with_state(metrics))
-        .fallback(async || problem(ErrorCode::NotFound))
-        .method_not_allowed_fallback(async || problem(ErrorCode::MethodNotAllowed))
+        .fallback(async || refuse(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || refuse(ErrorCode::MethodNotAllowed))
 }
 
 /// That it answers is the answer: whoever cannot publish must lose its clients, not be restarted.
@@ -87,23 +88,14 @@ async fn scrape(State(metrics): State<Registry>) -> Response {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics could not be written");
-            problem(ErrorCode::Internal)
+            refuse(ErrorCode::Internal)
         }
     }
 }
 
-#[derive(Serialize)]
-struct Problem {
-    title: &'static str,
-    status: u16,
-    code: &'static str,
-}
-
-/// A problem document (RFC 9457) for a row of the error table.
-fn problem(code: ErrorCode) -> Response {
+fn refuse(code: ErrorCode) -> Response {
     let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = Problem { title: code.message(), status: status.as_u16(), code: code.slug() };
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+    (status, [(header::CONTENT_TYPE, problem::MEDIA_TYPE)], Json(problem::document(code))).into_response()
 }
 
 #[cfg(test)]

@@ -155,8 +155,11 @@ pub struct Sample {
 }
 
 /// Opens a lease for `incarnation`; waits as long as the store is away. Subscribe to its channel first, so that the
-/// first beat is heard. Dropping the future may leave the row behind: the detectors fence it after its time.
-pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnation, info: &GatewayInfo) {
+/// first beat is heard. Returns whether it is open: when the answer was lost for so long that the detectors fenced what
+/// was never seen to beat, it never will be, and another incarnation has to try. Dropping the future may leave the row
+/// behind: the detectors fence it after its time.
+#[must_use]
+pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnation, info: &GatewayInfo) -> bool {
     let mut tick = tokio::time::interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
@@ -164,6 +167,10 @@ pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnatio
         tick.tick().await;
         match registry.open_lease(incarnation, info).await {
             Ok(()) => break,
+            Err(RegistryError::Fenced) => {
+                tracing::warn!(%incarnation, "lease lost before it was used");
+                return false;
+            }
             Err(error) if told => tracing::debug!(%error, "still no lease"),
             Err(error) => {
                 tracing::warn!(%error, "no lease yet, trying on");
@@ -173,6 +180,7 @@ pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnatio
     }
     tenure.began(incarnation);
     tracing::info!(%incarnation, "lease opened");
+    true
 }
 
 /// Keeps the lease: a beat every second, each answer handed to `answered`. Returns when the lease is lost; a store that is
@@ -216,8 +224,24 @@ pub async fn keep(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::memory::Store;
+    use crate::registry::MemoryRegistry;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn a_lease_that_was_fenced_before_its_first_beat_is_not_waited_for() {
+        let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
+        let (tenure, incarnation) = (Tenure::default(), Incarnation::random());
+        let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+        // The row was written, its answer was lost, and nothing was heard of us for the time of a fence.
+        registry.open_lease(&incarnation, &info).await.unwrap();
+        assert!(registry.fence(&incarnation, 0).await.unwrap());
+        let opened = tokio::time::timeout(SECOND * 10, open(&registry, &tenure, &incarnation, &info)).await;
+        assert_eq!(opened, Ok(false), "another incarnation has to try");
+        assert_eq!(tenure.incarnation(), None);
+        assert!(open(&registry, &tenure, &Incarnation::random(), &info).await);
+    }
 
     #[test]
     fn ready_needs_a_fresh_beat_that_came_back() {

@@ -6,6 +6,7 @@
 
 pub mod model;
 pub mod codes;
+pub mod problem;
 pub mod keys;
 pub mod registry;
 pub mod server;

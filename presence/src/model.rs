@@ -5,6 +5,7 @@
 //! Invariant: a [`Nick`] or [`RoomName`] in hand is valid, and its key is safe inside any Redis key.
 
 use std::fmt;
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use precis_profiles::UsernameCaseMapped;
@@ -357,6 +358,21 @@ pub struct Rename {
     pub from: String,
     /// The nickname now.
     pub to: String,
+}
+
+/// How much of a room's log is kept: what lies beyond either bound goes when somebody speaks in the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest messages, at most so many. A store that trims in blocks may keep some more.
+    pub messages: usize,
+    /// Messages that are at most this old.
+    pub age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { messages: 10_000, age: Duration::from_secs(72 * 3600) }
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,18 @@ pub enum Kind {
     Info,
 }
 
+/// A jump in a room's numbers that a member is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Jump {
+    /// These are gone.
+    Gap { from: u64, to: u64 },
+    /// Everything after this is void.
+    Rewound { seq: u64 },
+    /// The counting goes on under another epoch.
+    Epoch { seq: u64 },
+}
+
 /// What a line of the history is about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
@@ -40,8 +52,8 @@ pub enum Op {
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
     /// Is told what somebody said. The text door tells neither id nor number.
     Message { room: String, from: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told that the numbers jump: `gap`, `epoch` or `rewound`.
-    Jump { room: String, told: String },
+    /// Is told that the numbers jump.
+    Jump { room: String, jump: Jump },
     /// The end of a connection, by either side.
     End { why: String },
     /// A fault begins (invoke) and has been cleared (ok).

@@ -136,7 +136,9 @@ impl Redis {
     }
 
     async fn try_connection(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(self.url())?.get_multiplexed_async_connection().await
+        // Patient: on a busy machine a big command may take long, and only the test's own deadline counts.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     fn server(&mut self) -> &mut Process {
@@ -162,7 +164,9 @@ mod tests {
         let mut redis = Redis::running().await;
         let mut connection = redis.connection().await;
         redis.stop_signal().await;
-        redis::cmd("PING").query_async::<()>(&mut connection).await.expect_err("nobody answers");
+        let ping = redis::cmd("PING");
+        let asked = ping.query_async::<()>(&mut connection);
+        tokio::time::timeout(Duration::from_secs(1), asked).await.expect_err("nobody answers");
         redis.cont();
         assert_eq!(redis.call::<String>("PING").await, "PONG");
     }

@@ -4,6 +4,7 @@
 //! nicknames and join rooms through the real registry, so a promise here is a promise of both together.
 #![allow(clippy::unwrap_used)]
 
+mod batching;
 mod faults;
 mod rig;
 mod stories;

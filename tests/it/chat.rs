@@ -116,6 +116,10 @@ async fn friends_see_each_other_come_change_and_go() {
     let is_away = |entry: &Value| entry == &json!({"nick": "bobby", "status": "away", "text": "lunch"});
     ann.sees(SOON, "#lobby", "status", is_away).await;
     carl.reads("* bobby is away: lunch").await;
+    bob.rename("robert").await;
+    let robert = cluster.ask("/v1/users/robert").await;
+    assert_eq!((&robert["status"], &robert["text"]), (&json!("away"), &json!("lunch")), "another name, the same lunch");
+    bob.rename("bobby").await;
 
     bob.leave("#lobby").await;
     ann.sees_left("#lobby", "bobby", "left").await;

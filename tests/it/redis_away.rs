@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, LineClient, Node, Redis, WsClient, http, stays};
+use harness::{Cluster, LineClient, Node, Redis, WsClient, eventually, http, stays};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
@@ -42,6 +42,64 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     assert_eq!(gateway.end().await, Some(0));
     let allowed = ["no lease yet", "no subscription", "lost the subscription"].map(str::to_owned);
     assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
+}
+
+/// Longer than a gateway waits for one answer, shorter than it goes on trying.
+const HICCUP: Duration = Duration::from_millis(2_500);
+
+#[tokio::test]
+async fn a_hiccup_doubles_nothing() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for text in ["beats are not answered", "lost the subscription", "no subscription"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    ann.say("#lobby", "Redis knows the scripts").await;
+
+    // The first attempt of each is done without an answer, the next one finds it done.
+    cluster.redis.stop_signal().await;
+    let said = ann.post(json!({"type": "send", "to": "#lobby", "body": "hi"})).await;
+    let named = bob.post(json!({"type": "register", "nick": "bob"})).await;
+    let nobody_answers = || async {
+        let answers = ann.heard(|event| event["id"] == said);
+        if answers.is_empty() { Ok(()) } else { Err(answers) }
+    };
+    stays(HICCUP, "no answer", nobody_answers).await;
+    cluster.redis.cont();
+    let ack = ann.reply_within(WHOLE_AGAIN, said).await.expect("it is acked");
+    assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(2), &json!(false)), "ann said it once");
+    bob.reply_within(WHOLE_AGAIN, named).await.expect("bob has his name");
+    assert_eq!(ann.history("#lobby", 10).await.len(), 2);
+    ann.hears("#lobby", "ann", "hi").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_registers_again_after_a_lost_answer_is_not_kept_out_by_it() {
+    let mut redis = Redis::running().await;
+    let gateway = Node::gateway("g1").redis(&redis).start().await;
+    let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
+    // Redis knows the script and every connection of the gateway, whichever it will be: the claim is one command.
+    bob.register("bob").await;
+    for number in 0..16 {
+        let guest = WsClient::connect(gateway.ws()).await;
+        guest.register(&format!("guest{number}")).await;
+        guest.bye().await;
+    }
+    // The claim goes out and is carried out, but so late that nobody waits for its answer any more.
+    redis.stop_signal().await;
+    let refused = ann.request_within(RED * 3, json!({"type": "register", "nick": "ann"})).await.unwrap_err();
+    assert_eq!(refused.code, "outcome_unknown");
+    redis.cont();
+    gateway.until_ready(WHOLE_AGAIN).await;
+    ann.register("ann").await;
+
+    // And it is one session, whose end leaves nothing behind.
+    ann.bye().await;
+    let taken = async || bob.request(json!({"type": "nick", "nick": "ann"})).await.map_err(|refused| refused.code);
+    eventually(WHOLE_AGAIN, "the name to be free", taken).await;
 }
 
 #[tokio::test]

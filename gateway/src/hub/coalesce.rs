@@ -21,10 +21,10 @@ pub fn add(sum: &mut PresenceDelta, next: PresenceDelta) {
     }
 }
 
-/// Whether there is nothing to show.
+/// How many changes there are to show.
 #[must_use]
-pub fn is_empty(sum: &PresenceDelta) -> bool {
-    sum.joined.is_empty() && sum.left.is_empty() && sum.renamed.is_empty() && sum.status.is_empty()
+pub fn count(sum: &PresenceDelta) -> usize {
+    sum.joined.len() + sum.left.len() + sum.renamed.len() + sum.status.len()
 }
 
 fn leave(sum: &mut PresenceDelta, mut departure: Departure) {
@@ -161,6 +161,6 @@ mod tests {
                 ..Default::default()
             },
         );
-        assert!(is_empty(&sum));
+        assert_eq!(count(&sum), 0);
     }
 }

@@ -96,7 +96,7 @@ async fn accept<S: Session>(listener: TcpListener, port: Port, house: Arc<House<
     loop {
         let accepted = tokio::select! {
             biased;
-            () = house.stop.cancelled() => return,
+            () = house.closing.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -10,20 +10,23 @@ use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, FutureExt, select};
 use presence::codes::CloseCode;
 use presence::model::LeftReason;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-use crate::session::outbox::Out;
+use crate::session::outbox::{Broadcast, Out};
 use crate::session::{Driver, Outbox};
-use crate::wire::{CorrelationId, Refusal, Request};
+use crate::wire::{CorrelationId, Event, Refusal, Request};
 
 use super::Limits;
+use super::departure::{Departure, Parting, due};
+
+/// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
+const NAMES_FIRST: Duration = Duration::from_millis(500);
 
 /// What a connection needs of a session: exactly the driver's interface, so that doors are tested without a store.
 pub trait Session: Send + 'static {
@@ -135,12 +138,18 @@ pub(super) async fn run<D: Door, S: Session>(
     mut door: D,
     mut session: S,
     limits: &Limits,
-    stop: &CancellationToken,
+    departure: &Departure,
 ) -> End {
-    let Err(end) = talk(&mut door, &mut session, limits, stop).await;
-    // Together: others see the leave at once, however long the goodbye takes.
+    let Err(end) = talk(&mut door, &mut session, limits, departure).await;
+    let mut ending = pin!(session.end(end.left_reason()));
+    // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
+    let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
     let goodbye = timeout(limits.close_wait, door.close(end.code()));
-    let _ = tokio::join!(session.end(end.left_reason()), goodbye);
+    if settled {
+        let _ = goodbye.await;
+    } else {
+        let _ = tokio::join!(ending, goodbye);
+    }
     end
 }
 
@@ -149,16 +158,17 @@ async fn talk<D: Door, S: Session>(
     door: &mut D,
     session: &mut S,
     limits: &Limits,
-    stop: &CancellationToken,
+    departure: &Departure,
 ) -> Result<Infallible, End> {
     let outbox = session.outbox();
     let mut armed = None;
     let mut alarm = pin!(sleep(Duration::ZERO));
-    let mut stopped = pin!(stop.cancelled());
+    let mut announced = pin!(departure.announced(limits.close_wait));
+    let mut parting: Option<Parting> = None;
     loop {
         // A client that sends faster than we read must not keep its neighbours on this thread waiting.
         consume_budget().await;
-        round(door, &outbox, limits).await?;
+        round(door, &outbox, limits, departure).await?;
         let deadline = session.deadline();
         if deadline != armed {
             armed = deadline;
@@ -166,19 +176,39 @@ async fn talk<D: Door, S: Session>(
                 alarm.as_mut().reset(at.into());
             }
         }
-        tokio::select! {
-            input = door.next() => match input {
-                Input::Request(decoded) => {
-                    session.heard();
-                    beside_output(session.request(decoded), door, &outbox, limits).await?;
+        let input = tokio::select! {
+            input = door.next() => Some(input),
+            () = outbox.ready() => None,
+            () = &mut alarm, if armed.is_some() => {
+                session.tick();
+                None
+            }
+            told = &mut announced, if parting.is_none() => {
+                outbox.event(&Broadcast::new(Event::GoingAway { retry_after_ms: told.retry_after_ms() }));
+                parting = Some(told);
+                None
+            }
+            () = due(parting), if parting.is_some() => {
+                // What has arrived by now is still answered; what crosses our goodbye on the wire is not.
+                let arrived = door.next().now_or_never().filter(|_| !parting.is_some_and(|parting| parting.is_final()));
+                if arrived.is_none() {
+                    outbox.close(CloseCode::Restart);
                 }
-                Input::Heard => session.heard(),
-                Input::Unacceptable(code) => outbox.close(code),
-                Input::Gone => return Err(End::Gone),
-            },
-            () = outbox.ready() => {}
-            () = &mut alarm, if armed.is_some() => session.tick(),
-            () = &mut stopped => outbox.close(CloseCode::Restart),
+                arrived
+            }
+        };
+        match input {
+            Some(Input::Request(decoded)) => {
+                session.heard();
+                beside_output(session.request(decoded), door, &outbox, limits, departure).await?;
+                if let Some(parting) = &mut parting {
+                    parting.was_asked();
+                }
+            }
+            Some(Input::Heard) => session.heard(),
+            Some(Input::Unacceptable(code)) => outbox.close(code),
+            Some(Input::Gone) => return Err(End::Gone),
+            None => {}
         }
     }
 }
@@ -189,11 +219,12 @@ async fn beside_output<D: Door>(
     door: &mut D,
     outbox: &Outbox,
     limits: &Limits,
+    departure: &Departure,
 ) -> Result<(), End> {
     let output = async {
         loop {
             outbox.ready().await;
-            if let Err(end) = round(door, outbox, limits).await {
+            if let Err(end) = round(door, outbox, limits, departure).await {
                 return end;
             }
         }
@@ -202,6 +233,8 @@ async fn beside_output<D: Door>(
         // A round that was cut short here is finished by the next one.
         Either::Left(((), _)) => Ok(()),
         Either::Right((end, request)) => {
+            // Nobody takes output any more: a request that waits for room must not wait for ever.
+            outbox.close(end.code().unwrap_or(CloseCode::Normal));
             request.await;
             Err(end)
         }
@@ -209,11 +242,15 @@ async fn beside_output<D: Door>(
 }
 
 /// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed.
-async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits) -> Result<(), End> {
+async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
     let batch = outbox.take();
     door.queue(batch.items);
     let given_up = async {
-        let code = outbox.closed().await;
+        // A reader that stands still must not hold up the end of the house either.
+        let code = tokio::select! {
+            code = outbox.closed() => code,
+            () = departure.over() => CloseCode::Restart,
+        };
         sleep(limits.close_wait).await;
         code
     };

@@ -1,12 +1,14 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
-//! One connection, by file: [`accept`] takes the socket, [`upgrade`] turns an HTTP request into a WebSocket, [`ws`] and
-//! [`tcp`] (over [`lines`]) speak the two framings, [`connection`] runs the conversation between a door and its session. Called by the
-//! server, which owns readiness ([`Admission`]) and the stop signal. Never knows rooms, nicknames or the store.
+//! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
+//! (over `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
+//! ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
+//! nicknames or the store.
 
 mod accept;
 mod admission;
 mod connection;
+mod departure;
 mod lines;
 mod seats;
 mod tcp;
@@ -19,6 +21,7 @@ mod tests;
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
 pub use self::connection::Session;
+pub use self::departure::{Departure, Pace};
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,26 +65,29 @@ pub struct House<S> {
     admission: Arc<Admission>,
     limits: Limits,
     seats: Seats,
-    stop: CancellationToken,
+    closing: CancellationToken,
+    departure: Arc<Departure>,
     tasks: TaskTracker,
 }
 
 impl<S: Session> House<S> {
     /// Puts a house together; [`Listeners::serve`] opens its doors.
     ///
-    /// `open_session` begins a session for every connection that is let in. Cancelling `stop` ends the accept loops and
-    /// every connection, with [`CloseCode::Restart`](presence::codes::CloseCode::Restart); every task runs on `tasks`,
-    /// so closing that and waiting for it is waiting for the last session's end.
+    /// `open_session` begins a session for every connection that is let in. Cancelling `closing` ends the accept loops
+    /// and every handshake; beginning `departure` ends every conversation in its time, with
+    /// [`CloseCode::Restart`](presence::codes::CloseCode::Restart). Every task runs on `tasks`, so closing that and
+    /// waiting for it is waiting for the last session's end.
     pub fn new(
         open_session: impl Fn(Format) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
         limits: Limits,
         metrics: Arc<Metrics>,
-        stop: CancellationToken,
+        closing: CancellationToken,
+        departure: Arc<Departure>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let seats = Seats::new(limits.connections, metrics);
-        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, stop, tasks })
+        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, closing, departure, tasks })
     }
 }
 

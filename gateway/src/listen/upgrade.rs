@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use presence::codes::ErrorCode;
+use presence::problem;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -55,7 +56,7 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
     tokio::select! {
         // Broken HTTP, a header that never ended, a client that left: the socket is closed and nobody had a session.
         _ = http => {}
-        () = house.stop.cancelled() => {}
+        () = house.closing.cancelled() => {}
     }
 }
 
@@ -63,13 +64,13 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
 /// an allow-list belongs here, before the handshake.
 fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, seat: &Arc<Seat>) -> Answer {
     if request.uri().path() != "/ws" {
-        return problem(ErrorCode::NotFound);
+        return refusal(ErrorCode::NotFound);
     }
     if let Some(code) = house.admission.refusal() {
-        return with(problem(code), RETRY_AFTER, RETRY_AFTER_SECONDS);
+        return with(refusal(code), RETRY_AFTER, RETRY_AFTER_SECONDS);
     }
     if !request.headers().contains_key(HOST) {
-        return problem(ErrorCode::BadRequest);
+        return refusal(ErrorCode::BadRequest);
     }
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
@@ -89,10 +90,10 @@ fn offers_ours(headers: &HeaderMap) -> bool {
 }
 
 fn not_a_websocket(error: &Error) -> Answer {
-    let Error::Protocol(error) = error else { return problem(ErrorCode::BadRequest) };
+    let Error::Protocol(error) = error else { return refusal(ErrorCode::BadRequest) };
     match error {
         ProtocolError::WrongHttpMethod => {
-            with(problem(ErrorCode::MethodNotAllowed), ALLOW, HeaderValue::from_static("GET"))
+            with(refusal(ErrorCode::MethodNotAllowed), ALLOW, HeaderValue::from_static("GET"))
         }
         ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader => {
             let answer = with(upgrade_required(), UPGRADE, HeaderValue::from_static("websocket"));
@@ -101,21 +102,21 @@ fn not_a_websocket(error: &Error) -> Answer {
         ProtocolError::MissingSecWebSocketVersionHeader => {
             with(upgrade_required(), SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
         }
-        _ => problem(ErrorCode::BadRequest),
+        _ => refusal(ErrorCode::BadRequest),
     }
 }
 
 fn upgrade_required() -> Answer {
-    let mut answer = problem(ErrorCode::BadRequest);
+    let mut answer = refusal(ErrorCode::BadRequest);
     *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
     answer
 }
 
-fn problem(code: ErrorCode) -> Answer {
-    let mut answer = Response::new(Full::from(problem_document(code)));
+fn refusal(code: ErrorCode) -> Answer {
+    let mut answer = Response::new(Full::from(problem::document(code).to_string()));
     *answer.status_mut() = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let answer = with(answer, CONNECTION, HeaderValue::from_static("close"));
-    with(answer, CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))
+    with(answer, CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE))
 }
 
 fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
@@ -123,20 +124,9 @@ fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
     answer
 }
 
-/// A problem document (RFC 9457) with our slug as `code`.
-fn problem_document(code: ErrorCode) -> String {
-    serde_json::json!({
-        "type": "about:blank",
-        "title": code.message(),
-        "status": code.http_status(),
-        "code": code.slug(),
-    })
-    .to_string()
-}
-
 /// The same refusal as bytes, for a connection that gets no seat and so no HTTP.
 pub(super) fn raw_refusal(code: ErrorCode) -> Bytes {
-    let body = problem_document(code);
+    let body = problem::document(code).to_string();
     let length = body.len();
     let status = code.http_status();
     Bytes::from(format!(

@@ -22,6 +22,7 @@ fn every_series_is_there_before_anything_happened() {
         "parley_registrations_total{outcome=\"nick_confusable\"} 0",
         "parley_messages_published_total{kind=\"direct\"} 0",
         "parley_messages_delivered_total 0",
+        "parley_events_dropped_total 0",
         "parley_refusals_total{code=\"overloaded\"} 0",
         "parley_closes_total{code=\"slow_consumer\"} 0",
         "parley_backplane_reconnects_total 0",

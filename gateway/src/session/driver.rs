@@ -22,9 +22,10 @@ use crate::message::Body;
 use crate::metrics::{Kind, Metrics, Registration};
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem};
 
-use super::core::{Core, Done, Effect, Identity, Op};
+use super::catch_up::catch_up;
+use super::core::{Core, Done, Effect, Entrance, Identity, Op};
 use super::liveness::Due;
-use super::outbox::Outbox;
+use super::outbox::{Broadcast, Outbox};
 use super::retry::{answered, until_answered};
 
 /// What a client is told to wait when the store is away.
@@ -120,7 +121,8 @@ impl Driver {
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
-                    Effect::Admit(room, seq) => self.with_session(|hub, session| hub.admit(&room, session, seq)),
+                    Effect::Tell(event) => drop(self.outbox.event(&Broadcast::new(event))),
+                    Effect::Admit(entrance) => self.enter(entrance).await,
                     Effect::Close(code) => self.outbox.close(code),
                     Effect::Perform(op) => work = Some(op),
                 }
@@ -148,6 +150,13 @@ impl Driver {
                 let _ = until_answered(|| services.registry.leave(room, nick, owner, reason)).await;
             }
             let _ = until_answered(|| services.registry.release(nick, owner, None)).await;
+        }
+    }
+
+    /// Boxed: what it holds while it reads would otherwise be part of every connection.
+    async fn enter(&self, entrance: Entrance) {
+        if let Some(me) = self.core.identity() {
+            Box::pin(catch_up(&self.services, &self.outbox, &me.owner.session, entrance)).await;
         }
     }
 
@@ -202,11 +211,13 @@ impl Driver {
             }
             Op::Publish(room, me, body, key) => {
                 let draft = draft(me, body, key);
-                published(answered(|| services.backplane.publish(&room, &draft)).await, &services, Kind::Room)
+                let outcome = answered(|| services.backplane.publish(&room, &draft)).await;
+                self.published(&draft, outcome, Kind::Room)
             }
             Op::Direct(to, me, body, key) => {
                 let draft = draft(me, body, key);
-                published(answered(|| services.backplane.direct(to.key(), &draft)).await, &services, Kind::Direct)
+                let outcome = answered(|| services.backplane.direct(to.key(), &draft)).await;
+                self.published(&draft, outcome, Kind::Direct)
             }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
@@ -229,10 +240,50 @@ impl Driver {
         }
     }
 
+    /// What a client hears of its message. One that the store had already, because our own first attempt was done and its
+    /// answer lost, is no duplicate to a client that sent it once: a repetition of the client's has another id.
+    fn published(&self, draft: &Draft, outcome: Result<Published, PublishError>, kind: Kind) -> Result<Done, Refusal> {
+        match outcome {
+            Ok(Published { msg_id, seq, time, duplicate }) => {
+                let duplicate = duplicate && msg_id != draft.msg_id;
+                self.services.metrics.published[kind].inc_by(u64::from(!duplicate));
+                Ok(Done::Published { msg_id, seq, time, duplicate })
+            }
+            Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
+            Err(PublishError::NoSuchUser) => Err(ErrorCode::NoSuchUser.into()),
+            Err(PublishError::Offline) => Err(ErrorCode::UserOffline.into()),
+            Err(PublishError::Overloaded) => {
+                Err(Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Overloaded.into() })
+            }
+            Err(PublishError::Registry(error)) => Err(refusal(error)),
+        }
+    }
+
+    /// Gives back what a claim of this connection may have taken without our knowing, as far as the store answers; what
+    /// stays in doubt is left to the end. Without it a client would find its own nickname in use.
+    async fn settle_doubtful(&mut self) {
+        let services = Arc::clone(&self.services);
+        for (incarnation, session, nick) in std::mem::take(&mut self.doubtful) {
+            match answered(|| services.registry.claim(&incarnation, &session, &nick)).await {
+                Ok(fence) => {
+                    let owner = Owner { incarnation, session, fence };
+                    if answered(|| services.registry.release(&nick, &owner, None)).await.is_err() {
+                        self.names.push((nick, owner));
+                    }
+                }
+                Err(ClaimError::Registry(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
+                    self.doubtful.push((incarnation, session, nick));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// A new session gets a new id for every attempt of its client, so that tidying up a doubtful one hits no other.
     async fn claim(&mut self, nick: Nick, session: Option<SessionId>) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let begins = session.is_none();
+        self.settle_doubtful().await;
         let (session, incarnation) = match (session, self.names.first()) {
             (Some(session), Some((_, owner))) => (session, owner.incarnation.clone()),
             _ => (SessionId::random(), services.tenure.incarnation().ok_or_else(unavailable)?),
@@ -313,22 +364,6 @@ fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
     // Version 7 ids sort by time, which keeps logs readable.
     let msg_id = uuid::Uuid::now_v7().to_string();
     Draft { msg_id, key, from: me.nick, owner: me.owner, body }
-}
-
-fn published(outcome: Result<Published, PublishError>, services: &Services, kind: Kind) -> Result<Done, Refusal> {
-    match outcome {
-        Ok(Published { msg_id, seq, time, duplicate }) => {
-            services.metrics.published[kind].inc_by(u64::from(!duplicate));
-            Ok(Done::Published { msg_id, seq, time, duplicate })
-        }
-        Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
-        Err(PublishError::NoSuchUser) => Err(ErrorCode::NoSuchUser.into()),
-        Err(PublishError::Offline) => Err(ErrorCode::UserOffline.into()),
-        Err(PublishError::Overloaded) => {
-            Err(Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Overloaded.into() })
-        }
-        Err(PublishError::Registry(error)) => Err(refusal(error)),
-    }
 }
 
 fn registration(claimed: &Result<Fence, ClaimError>) -> Registration {

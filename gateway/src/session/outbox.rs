@@ -1,19 +1,31 @@
 //! What waits to be written to one connection: filled by the session's driver and by the hub, emptied by the door.
 //!
-//! Bounded in bytes. A reader that falls behind is closed with [`CloseCode::Slow`] and costs nobody else a wait: pushing
-//! never blocks. Knows no socket and no format; each [`Broadcast`] is encoded once per format, whoever asks first.
+//! Bounded in bytes. For a reader that falls behind, changes of presence are left out first: it is told to `resync` when
+//! it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
+//! costs nobody else a wait: pushing never blocks. Knows no socket and no format; each [`Broadcast`] is encoded once per
+//! format, whoever asks first.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use presence::codes::CloseCode;
+use presence::model::PresenceDelta;
 use tokio::sync::Notify;
 
-use crate::wire::{Event, Format, Reply};
+use crate::wire::{Answer, Event, Format, Reply};
 
-/// Most bytes that may wait for one connection.
+/// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
+/// client has asked for it.
 pub const OUTBOX_BYTES: usize = 256 * 1024;
+/// A burst tells nothing about its reader: nobody is slow before something has waited for so long.
+pub const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// Most bytes that may wait at all.
+pub const BURST_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes that wait already when changes of presence are left out.
+pub const SOFT_BYTES: usize = 64 * 1024;
 /// What an entry is counted as beside its text.
 const ENTRY_BYTES: usize = 64;
 
@@ -41,6 +53,27 @@ impl Broadcast {
         };
         cell.get_or_init(|| format.encode(&self.event)).clone()
     }
+
+    /// The room whose list can be asked for again when this event is left out; `None` when it must not be.
+    fn expendable(&self) -> Option<&str> {
+        match &self.event {
+            Event::Presence { room, .. } => Some(room),
+            Event::Message(_)
+            | Event::Gap { .. }
+            | Event::Epoch { .. }
+            | Event::Rewound { .. }
+            | Event::GoingAway { .. } => None,
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits to be written, or the connection has ended.
+    Taken,
+    /// It was left out: too much waits already.
+    LeftOut,
 }
 
 /// One thing to write.
@@ -65,13 +98,28 @@ pub struct Outbox {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Notify,
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Out>,
+    /// The size of everything that waits.
     bytes: usize,
+    /// Since when the oldest of it waits.
+    since: Option<Instant>,
+    /// The largest reply of it.
+    largest_reply: usize,
+    /// Rooms, as they are shown, of which a change was left out and nothing has been said yet.
+    stale: BTreeSet<String>,
     close: Option<CloseCode>,
+}
+
+impl Queue {
+    /// Whether something waits for so long that its reader is slow.
+    fn is_overdue(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= SLOW_AFTER)
+    }
 }
 
 /// What the door finds when it looks.
@@ -92,25 +140,40 @@ impl Outbox {
 
     /// Queues the answer to a request. Never blocks.
     pub fn reply(&self, reply: Reply) {
-        self.push(Out::Reply(reply), ENTRY_BYTES);
+        let size = ENTRY_BYTES + size(&reply.answer);
+        let mut queue = self.lock();
+        queue.largest_reply = queue.largest_reply.max(size);
+        self.push(queue, Out::Reply(reply), size);
     }
 
-    /// Queues an event. Never blocks; encodes it when nobody has for this format yet.
-    pub fn event(&self, event: &Broadcast) {
+    /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
+    pub fn event(&self, event: &Broadcast) -> Pushed {
+        let mut queue = self.lock();
+        if let Some(room) = event.expendable()
+            && queue.bytes > SOFT_BYTES
+        {
+            if !queue.stale.contains(room) {
+                queue.stale.insert(room.to_owned());
+            }
+            return Pushed::LeftOut;
+        }
+        drop(queue);
         let bytes = event.bytes(self.format);
-        let size = bytes.len();
-        self.push(Out::Event(bytes), size + ENTRY_BYTES);
+        let size = bytes.len() + ENTRY_BYTES;
+        self.push(self.lock(), Out::Event(bytes), size);
+        Pushed::Taken
     }
 
     /// Queues a ping.
     pub fn ping(&self) {
-        self.push(Out::Ping, ENTRY_BYTES);
+        self.push(self.lock(), Out::Ping, ENTRY_BYTES);
     }
 
     /// Ends the connection after what is queued; the first reason given stands. Nothing is taken on afterwards.
     pub fn close(&self, code: CloseCode) {
         self.lock().close.get_or_insert(code);
         self.shared.ready.notify_one();
+        self.shared.taken.notify_one();
     }
 
     /// Whether the connection is to end, and why.
@@ -145,25 +208,50 @@ impl Outbox {
         }
     }
 
-    /// Takes everything that waits.
+    /// Waits until little is left to write, or the connection is to end. One waiter at a time: the session's driver.
+    pub async fn has_room(&self) {
+        loop {
+            let taken = self.shared.taken.notified();
+            {
+                let queue = self.lock();
+                if queue.bytes <= SOFT_BYTES || queue.close.is_some() {
+                    return;
+                }
+            }
+            taken.await;
+        }
+    }
+
+    /// Takes everything that waits. What was taken before has gone out, so this is where the reader has caught up and
+    /// hears which rooms it has to ask about again.
     #[must_use]
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.bytes = 0;
-        Batch { items: std::mem::take(&mut queue.items), close: queue.close }
+        self.shared.taken.notify_one();
+        queue.since = None;
+        queue.largest_reply = 0;
+        let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
+        let close = queue.close;
+        drop(queue);
+        for room in stale {
+            let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
+            items.push_back(Out::Event(self.format.encode(&resync)));
+        }
+        Batch { items, close }
     }
 
-    fn push(&self, item: Out, size: usize) {
-        let mut queue = self.lock();
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {
         if queue.close.is_some() {
             return;
         }
-        if queue.bytes + size > OUTBOX_BYTES {
-            queue.items.clear();
-            queue.bytes = 0;
-            queue.close = Some(CloseCode::Slow);
+        // The largest reply may be this one.
+        let waiting = queue.bytes + size - queue.largest_reply;
+        if waiting > OUTBOX_BYTES && (queue.is_overdue() || waiting > BURST_BYTES) {
+            *queue = Queue { close: Some(CloseCode::Slow), ..Queue::default() };
         } else {
             queue.bytes += size;
+            queue.since.get_or_insert_with(Instant::now);
             queue.items.push_back(item);
         }
         drop(queue);
@@ -175,3 +263,21 @@ impl Outbox {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// About how long a reply will be, in any format: what is of other people's making is counted, the rest is small.
+fn size(answer: &Answer) -> usize {
+    match answer {
+        Answer::History { items, .. } => items
+            .iter()
+            .map(|said| said.to.len() + said.from.len() + said.msg_id.len() + said.body.json().len() + ENTRY_BYTES)
+            .sum(),
+        Answer::Members { items, .. } => {
+            items.iter().map(|member| member.nick.len() + member.status.text.len() + ENTRY_BYTES).sum()
+        }
+        Answer::Rooms { items, .. } => items.iter().map(|item| item.room.len() + ENTRY_BYTES).sum(),
+        _ => 2 * ENTRY_BYTES,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,8 @@
 //! the store away it is a refusal. The presence process serves [`router`]; tests serve it over a memory registry.
 //! Nothing here knows a key or a Redis command, and nothing here writes.
 //!
-//! A handler takes checked values ([`extract`]), asks the registry through [`Api::ask`] and answers JSON or a
-//! [`problem::Problem`]. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are made of it.
+//! A handler takes checked values (`extract`), asks the registry through `Api::ask` and answers JSON or a
+//! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are made of it.
 
 mod cluster;
 mod docs;

@@ -9,15 +9,13 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
 use crate::codes::ErrorCode;
+use crate::problem::{self, MEDIA_TYPE};
 
-/// The media type of RFC 9457 section 3.
-const MEDIA_TYPE: &str = "application/problem+json";
 /// What a client is asked to wait before it tries a temporary refusal again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -60,13 +58,10 @@ impl Problem {
 }
 
 fn document(code: ErrorCode, detail: &str) -> serde_json::Value {
-    json!({
-        "type": format!("/docs#{}", code.slug()),
-        "title": code.message(),
-        "status": code.http_status(),
-        "detail": detail,
-        "code": code.slug(),
-    })
+    let mut document = problem::document(code);
+    document["type"] = format!("/docs#{}", code.slug()).into();
+    document["detail"] = detail.into();
+    document
 }
 
 impl IntoResponse for Problem {

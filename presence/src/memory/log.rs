@@ -5,17 +5,17 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
-use super::{State, now};
-use crate::model::{NickKey, Owner, RoomKey, SessionId};
+use super::{RETENTION, State, now};
+use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
-/// Messages that a room keeps.
-const LOG_ENTRIES: usize = 10_000;
 /// Bytes of payload that a room keeps, whatever their number.
 const LOG_BYTES: usize = 16 * 1024 * 1024;
-/// Messages that an inbox keeps.
-const INBOX_ENTRIES: usize = 1_000;
+/// What an inbox keeps.
+const INBOX: Retention = Retention { messages: 1_000, age: Duration::from_millis(RETENTION) };
 /// Bytes of payload that an inbox keeps.
 const INBOX_BYTES: usize = 256 * 1024;
+/// Most messages that one call takes away.
+const TRIM_STEP: usize = 256;
 /// Idempotency keys that are remembered at most.
 pub(super) const SEEN_KEYS: usize = 1_000_000;
 /// A key is remembered for one to two of these.
@@ -90,14 +90,18 @@ impl Log {
         self.seq
     }
 
-    /// Adds a message and drops the oldest beyond the bounds. Returns its number and time.
-    pub(super) fn push(&mut self, payload: &str, entries: usize, bytes: usize) -> (u64, u64) {
+    /// Adds a message and drops the oldest beyond the bounds, never the new one. Returns its number and time.
+    pub(super) fn push(&mut self, payload: &str, now: u64, keep: Retention, bytes: usize) -> (u64, u64) {
         self.seq += 1;
-        self.time = self.time.max(now());
+        self.time = self.time.max(now);
         self.bytes += payload.len();
         self.entries.push_back(LogEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
-        while self.entries.len() > entries || (self.bytes > bytes && self.entries.len() > 1) {
-            self.bytes -= self.entries.pop_front().map_or(0, |oldest| oldest.payload.len());
+        let oldest_kept = now.saturating_sub(keep.age.as_millis() as u64);
+        for _ in 0..TRIM_STEP {
+            let crowded = self.entries.len() > keep.messages || self.bytes > bytes;
+            let surplus = |oldest: &mut LogEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
+            let Some(dropped) = self.entries.pop_front_if(surplus) else { break };
+            self.bytes -= dropped.payload.len();
         }
         (self.seq, self.time)
     }
@@ -207,7 +211,7 @@ impl State {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
-        let (seq, time) = state.log.push(message.payload, LOG_ENTRIES, LOG_BYTES);
+        let (seq, time) = state.log.push(message.payload, now(), self.retention, LOG_BYTES);
         let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room_channel(room), text.as_bytes());
@@ -230,7 +234,7 @@ impl State {
         }
         let Owner { incarnation, session, .. } = self.live_owner(to).cloned().ok_or(AppendError::Offline)?;
         let inbox = self.inboxes.0.entry(session.clone()).or_default();
-        let (seq, time) = inbox.push(message.payload, INBOX_ENTRIES, INBOX_BYTES);
+        let (seq, time) = inbox.push(message.payload, now(), INBOX, INBOX_BYTES);
         let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("D {session} {seq} {time} {}\n{}", message.payload.len(), message.payload);
         self.channels.publish(&self.keys.gateway_channel(&incarnation), text.as_bytes());

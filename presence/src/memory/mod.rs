@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::keys::Keys;
-use crate::model::{NickKey, RoomKey, RoomName, SessionId};
+use crate::model::{NickKey, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
 pub use self::channels::{Listener, Subscription};
@@ -45,12 +45,18 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        let channels = Channels::default();
-        Self { state: Arc::new(Mutex::new(State::new(channels.clone()))), channels }
+        Self::keeping(Retention::default())
     }
 }
 
 impl Store {
+    /// An empty store that keeps the logs of rooms within `retention`.
+    #[must_use]
+    pub fn keeping(retention: Retention) -> Self {
+        let channels = Channels::default();
+        Self { state: Arc::new(Mutex::new(State::new(retention, channels.clone()))), channels }
+    }
+
     /// Hears a channel (a name made by [`Keys`] with prefix `parley`) until the subscription is dropped.
     pub fn listen(&self, channel: &str, listener: Listener) -> Subscription {
         self.channels.listen(channel, listener)
@@ -78,6 +84,12 @@ impl Store {
         self.lock().log(room, from, to, limit, newest)
     }
 
+    /// A room's epoch and the number of its newest message; `None` when there is no such room.
+    #[must_use]
+    pub fn top(&self, room: &RoomKey) -> Option<(String, u64)> {
+        self.lock().rooms.get(room).map(|room| (room.epoch.clone(), room.log.seq()))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Listeners are the only foreign code that runs while it is held, after every change they are told of.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,6 +106,7 @@ pub(crate) struct State {
     seen: SeenKeys,
     events: EventLog,
     leftovers: VecDeque<(u64, Leftover)>,
+    retention: Retention,
     channels: Channels,
     keys: Keys,
 }
@@ -107,7 +120,7 @@ enum Leftover {
 }
 
 impl State {
-    fn new(channels: Channels) -> Self {
+    fn new(retention: Retention, channels: Channels) -> Self {
         Self {
             leases: Leases::default(),
             nicks: Nicks::default(),
@@ -116,6 +129,7 @@ impl State {
             seen: SeenKeys::default(),
             events: EventLog::default(),
             leftovers: VecDeque::new(),
+            retention,
             channels,
             keys: Keys::new("parley"),
         }

@@ -160,7 +160,7 @@ pub fn classify(error: &RedisError) -> RegistryError {
 /// answer in the end. Dropping the future may leave the command done or not.
 ///
 /// # Errors
-/// `Unknown` when no answer came within [`CALL_TIMEOUT`], else as [`classify`] says.
+/// `Unknown` when no answer came within `CALL_TIMEOUT`, else as [`classify`] says.
 pub async fn settle<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RegistryError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|error| classify(&error)),

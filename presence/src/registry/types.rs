@@ -222,7 +222,7 @@ pub struct Event {
     pub data: String,
 }
 
-/// The ends of the bounded event log, as positions for [`Registry::events`].
+/// The ends of the bounded event log, as positions for [`super::Registry::events`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventLogEnds {
     /// Reading from here, or from anything newer, misses nothing; what is older may have been trimmed.

@@ -16,7 +16,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    for ((connection, room), told) in evidence.lists() {
+    for ((connection, room), told) in evidence.held() {
         let mut keys = HashSet::new();
         for event in told {
             let Op::Message { key, .. } = &event.op else { continue };

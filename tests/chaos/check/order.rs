@@ -1,4 +1,4 @@
-//! Order: what one connection was told in a room is a part of the room's log, in its order.
+//! Order: what one connection was told in a room, and not told to discard, is a part of the room's log, in its order.
 //!
 //! Messages that are in no log count as told out of nothing, unless Redis may have forgotten them or they were trimmed.
 
@@ -14,7 +14,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         .iter()
         .flat_map(|(room, log)| log.iter().enumerate().map(|(at, entry)| ((room.as_str(), entry.key.as_str()), at)))
         .collect();
-    for ((connection, room), told) in evidence.lists() {
+    for ((connection, room), told) in evidence.held() {
         let mut newest = None;
         for event in told {
             let Op::Message { key, .. } = &event.op else { continue };
@@ -40,7 +40,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::Kind;
+    use crate::history::{Jump, Kind};
 
     #[test]
     fn an_exchange_is_found() {
@@ -50,8 +50,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_from_nowhere_is_found() {
+    fn a_message_from_nowhere_is_found_unless_it_was_to_be_discarded() {
         let ghost = sample::line(62, "bob", 1, Kind::Ok, sample::message(3, "ann", "ghost"));
-        assert_eq!(check(&sample::with(sample::good(), ghost)).broken.len(), 1);
+        let haunted = sample::with(sample::good(), ghost);
+        assert_eq!(check(&haunted).broken.len(), 1);
+        let rewound = |seq| {
+            let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Rewound { seq } };
+            check(&sample::with(haunted.clone(), sample::line(63, "bob", 1, Kind::Ok, jump))).broken.len()
+        };
+        assert_eq!((rewound(2), rewound(3)), (0, 1));
     }
 }

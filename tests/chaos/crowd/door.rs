@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::history::Jump;
+
 /// How long connecting and writing may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,7 +72,7 @@ pub enum Heard {
     },
     Jump {
         room: String,
-        told: String,
+        jump: Jump,
     },
     Ended {
         why: String,
@@ -172,7 +174,12 @@ fn event(value: &Value) -> Heard {
         "message" => {
             Heard::Message { room: named("to"), from: named("from"), key: named("body"), msg_id: text("msg_id"), seq }
         }
-        told @ ("gap" | "epoch" | "rewound") => Heard::Jump { room: named("to"), told: told.to_owned() },
+        "gap" => {
+            let from = value["from_seq"].as_u64().unwrap_or_default();
+            Heard::Jump { room: named("to"), jump: Jump::Gap { from, to: value["to_seq"].as_u64().unwrap_or_default() } }
+        }
+        "rewound" => Heard::Jump { room: named("to"), jump: Jump::Rewound { seq: seq.unwrap_or_default() } },
+        "epoch" => Heard::Jump { room: named("to"), jump: Jump::Epoch { seq: seq.unwrap_or_default() } },
         _ => Heard::Other,
     }
 }
@@ -186,7 +193,7 @@ fn output(line: &str) -> Heard {
         if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
             return Heard::Joined { room: room.to_owned(), seq: None };
         }
-        return Heard::Other;
+        return jump(rest).unwrap_or(Heard::Other);
     }
     if let Some((code, _)) = line.strip_prefix("! ").and_then(|rest| rest.split_once(':')) {
         return Heard::Refused { id: None, code: code.to_owned() };
@@ -197,6 +204,17 @@ fn output(line: &str) -> Heard {
         let (room, from, key) = (room.to_owned(), from.to_owned(), key.to_owned());
         Heard::Message { room, from, key, msg_id: None, seq: None }
     })
+}
+
+/// Reads what the text door says of a jump.
+fn jump(said: &str) -> Option<Heard> {
+    if let Some((room, _)) = said.split_once(" begins anew") {
+        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Rewound { seq: 0 } });
+    }
+    let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
+    let (from, to) = numbers.split_once(" to ")?;
+    let jump = Jump::Gap { from: from.parse().ok()?, to: to.parse().ok()? };
+    Some(Heard::Jump { room: room.to_owned(), jump })
 }
 
 #[cfg(test)]
@@ -213,6 +231,9 @@ mod tests {
         assert_eq!(output("* you are in #a, members: 3"), Heard::Joined { room: "#a".to_owned(), seq: None });
         assert_eq!(output("! nick_in_use: no"), Heard::Refused { id: None, code: "nick_in_use".to_owned() });
         assert_eq!(output("* bob joined #a"), Heard::Other);
+        let gap = Heard::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 } };
+        assert_eq!(output("* messages 4 to 6 of #a are gone"), gap);
+        assert_eq!(event(&json!({"type": "gap", "to": "#a", "from_seq": 4, "to_seq": 6})), gap);
         let refused = event(&json!({"type": "error", "id": 4, "code": "unavailable"}));
         assert_eq!(refused, Heard::Refused { id: Some(4), code: "unavailable".to_owned() });
     }

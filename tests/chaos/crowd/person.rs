@@ -280,7 +280,7 @@ impl Person {
             Heard::Message { room, from, key, msg_id, seq } => {
                 self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
             }
-            Heard::Jump { room, told } => self.note(Kind::Ok, Op::Jump { room, told }),
+            Heard::Jump { room, jump } => self.note(Kind::Ok, Op::Jump { room, jump }),
             _ => {}
         }
     }

@@ -203,9 +203,22 @@ async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
 }
 
 #[tokio::test]
+async fn a_foreign_row_of_the_lease_table_stops_no_beat() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let () = arm.ask(&["HSET", &arm.keys.leases(), "x", "odd"]).await;
+    let () = arm.ask(&["HSET", &arm.keys.leases(), "y", "live"]).await;
+    let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    assert_eq!(beat.leases.len(), 1, "ours is read");
+    assert_eq!(beat.leases, arm.registry.leases().await.unwrap());
+    assert_eq!(arm.registry.gateways().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_foreign_record_is_an_error_and_no_panic() {
     let arm = Arm::redis().await;
-    arm.node("g1").await;
-    let () = arm.ask(&["HSET", &arm.keys.leases(), "x", "odd"]).await;
-    assert!(matches!(arm.registry.leases().await, Err(RegistryError::Unknown(_))));
+    let node = arm.node("g1").await;
+    let (_, nick) = (node.claim("ann").await.unwrap(), super::nick("ann"));
+    let () = arm.ask(&["HSET", &arm.keys.nick(nick.key()), "status", "{"]).await;
+    assert!(matches!(arm.registry.user(nick.key()).await, Err(RegistryError::Unknown(_))));
 }

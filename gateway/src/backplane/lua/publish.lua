@@ -2,11 +2,15 @@
 -- PUBLISH: puts messages of one room into its log and onto its channel in one step, or says of each why not.
 -- KEYS: 1 leases, 2 room, 3 log, 4 members, 5 channel
 -- ARGV: 1 base, 2 most keys in an idempotency bucket, 3 room key, 4 most messages in the log,
+--       5 how old they may be in milliseconds,
 --       then five for each message: owner token, nick key, idempotency key, message id, payload
 -- Reply: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded
 -- Called by RedisBackplane::publish.
 local _, meta, log, members, channel = unpack(KEYS)
-local room, log_bound = ARGV[3], ARGV[4]
+local room, most_kept, oldest_kept = ARGV[3], ARGV[4], now - ARGV[5]
+
+-- Most messages that one call takes away because of their age. A power of two, above what a call can add.
+local TRIM_STEP = 256
 
 local shown = redis.call('HMGET', meta, 'epoch', 'seq', 'time')
 local epoch, seq, time = shown[1], tonumber(shown[2]) or 0, math.max(tonumber(shown[3]) or 0, now)
@@ -49,8 +53,32 @@ local function judge(token, nick, key, id, payload)
   return { 'ok', seq, time, id }
 end
 
+-- The seq of the first entry from `seq` on if it is too old, else nil.
+local function expired(seq)
+  local entry = redis.call('XRANGE', log, seq, '+', 'COUNT', 1)[1]
+  local written = entry and entry[2][1] == 'time' and tonumber(entry[2][2])
+  if written and written < oldest_kept then
+    return tonumber(string.match(entry[1], '^%d+'))
+  end
+end
+
+-- The ids are seqs, so age is found by looking. Times never go back, so one look tells about everything before it: the
+-- step is halved until it ends on a message that has to go. Usually that is one look at a message that stays.
+local function trim_by_age()
+  local first = expired('-')
+  if not first then
+    return
+  end
+  local step, last = TRIM_STEP, first
+  while step > 1 and last == first do
+    last = expired(digits(first + step - 1)) or first
+    step = step / 2
+  end
+  redis.call('XTRIM', log, 'MINID', '=', digits(last + 1) .. '-0')
+end
+
 local answers = {}
-for i = 5, #ARGV, 5 do
+for i = 6, #ARGV, 5 do
   answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
 end
 if #accepted == 0 then
@@ -59,13 +87,13 @@ end
 
 local frames = {}
 for _, message in ipairs(accepted) do
-  -- The ids are seqs, so age cannot be trimmed by id: the time stands in the entry for whoever trims by age.
-  redis.call('XADD', log, 'MAXLEN', '~', log_bound, digits(message.seq) .. '-0', 'time', digits(time), 'payload',
+  redis.call('XADD', log, 'MAXLEN', '~', most_kept, digits(message.seq) .. '-0', 'time', digits(time), 'payload',
     message.payload)
   remember(message.field, message.seq, time, message.id)
   frames[#frames + 1] = head('M', epoch, message.seq, time, message.payload)
   frames[#frames + 1] = message.payload
 end
 redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
+trim_by_age()
 redis.call('PUBLISH', channel, table.concat(frames))
 return answers

@@ -1,21 +1,24 @@
 //! The arm between the processes of a cluster: scripts put messages into Redis, one subscription brings them out.
 //!
 //! Knows keys, scripts and channels; what the texts mean is in [`super::envelope`], how the subscription is kept whole in
-//! [`subscriber`]. Publishes go over the shared lanes, histories over the query pool, so that neither stands in front of
-//! what arrives.
+//! [`subscriber`], how messages of a room share a call in [`publisher`]. Publishes go over the shared lanes, histories
+//! over the query pool, so that neither stands in front of what arrives.
 
 mod feed;
+mod publisher;
+mod reads;
 mod subscriber;
 mod subscription;
 
 use std::sync::{Arc, LazyLock};
 
-use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
+use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
 use presence::redis::{Redis, settle};
 use presence::registry::RegistryError;
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
+use self::publisher::{Limits, Log, Message, Publisher};
 use self::subscriber::Subscriber;
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
@@ -25,8 +28,6 @@ static DIRECT: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/d
 
 /// Most idempotency keys that are remembered for one span of five minutes, over all rooms and nicks of a partition.
 const BUCKET_KEYS: usize = 1_000_000;
-/// Most messages kept of one room; Redis may keep some more.
-const LOG_MESSAGES: usize = 10_000;
 /// Most messages kept in one inbox; Redis may keep some more.
 const INBOX_MESSAGES: usize = 1_000;
 /// Seconds that an inbox is kept after its newest message: 72 hours.
@@ -44,18 +45,26 @@ pub struct RedisBackplane {
 #[derive(Debug)]
 struct Node {
     redis: Redis,
+    publisher: Publisher<Logs>,
     subscriber: Subscriber,
     malformed: Arc<Malformed>,
 }
 
 impl RedisBackplane {
-    /// Starts to keep a subscription whose deliveries go to `sink`. Redis need not be there yet. Needs a running tokio
-    /// runtime.
+    /// As [`RedisBackplane::start_keeping`], with the default bounds of logs.
     #[must_use]
     pub fn start(redis: Redis, sink: Sink) -> Self {
+        Self::start_keeping(redis, Retention::default(), sink)
+    }
+
+    /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps the logs of rooms within
+    /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
+    #[must_use]
+    pub fn start_keeping(redis: Redis, retention: Retention, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
-        Self { node: Arc::new(Node { redis, subscriber, malformed }) }
+        let publisher = Publisher::new(Logs { redis: redis.clone(), retention }, Limits::default());
+        Self { node: Arc::new(Node { redis, publisher, subscriber, malformed }) }
     }
 
     /// See [`super::Backplane::subscription`].
@@ -87,24 +96,14 @@ impl RedisBackplane {
     /// # Errors
     /// See there.
     pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
-        let keys = self.node.redis.keys();
-        let mut call = PUBLISH.prepare_invoke();
-        call.key(keys.leases())
-            .key(keys.room(room.key()))
-            .key(keys.room_log(room.key()))
-            .key(keys.members(room.key()))
-            .key(keys.room_channel(room.key()))
-            .arg(keys.base())
-            .arg(BUCKET_KEYS)
-            .arg(room.key().as_str())
-            .arg(LOG_MESSAGES)
-            .arg(draft.owner.token())
-            .arg(draft.from.key().as_str())
-            .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
-            .arg(&draft.msg_id)
-            .arg(envelope::payload(room.as_str(), draft));
-        let [answer]: [Answer; 1] = self.call(room.key().as_str(), &call).await?;
-        published(answer)
+        let message = Message {
+            token: draft.owner.token(),
+            nick: draft.from.key().as_str().to_owned(),
+            key: draft.key.as_ref().unwrap_or(&draft.msg_id).clone(),
+            msg_id: draft.msg_id.clone(),
+            payload: envelope::payload(room.as_str(), draft),
+        };
+        self.node.publisher.publish(room.key(), message).await
     }
 
     /// See [`super::Backplane::direct`].
@@ -112,6 +111,8 @@ impl RedisBackplane {
     /// # Errors
     /// See there.
     pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+        let payload = envelope::payload(to.as_str(), draft);
+        let _place = self.node.publisher.place(payload.len())?;
         let keys = self.node.redis.keys();
         let mut call = DIRECT.prepare_invoke();
         call.key(keys.leases())
@@ -125,9 +126,8 @@ impl RedisBackplane {
             .arg(draft.owner.token())
             .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
             .arg(&draft.msg_id)
-            .arg(envelope::payload(to.as_str(), draft));
-        let answer: Answer = self.call(to.as_str(), &call).await?;
-        published(answer)
+            .arg(payload);
+        published(invoke(&self.node.redis, to.as_str(), &call).await?)
     }
 
     /// See [`super::Backplane::history`].
@@ -162,11 +162,48 @@ impl RedisBackplane {
         }
         Ok(Stretch { messages, more })
     }
+}
 
-    async fn call<T: FromRedisValue>(&self, lane: &str, script: &ScriptInvocation<'_>) -> Result<T, RegistryError> {
-        let mut lane = self.node.redis.lane(lane);
-        settle(script.invoke_async(&mut lane)).await
+/// The logs of rooms: one call of a script puts a batch into one of them.
+#[derive(Debug)]
+struct Logs {
+    redis: Redis,
+    retention: Retention,
+}
+
+impl Log for Logs {
+    async fn append(
+        &self,
+        room: &RoomKey,
+        batch: &[Message],
+    ) -> Result<Vec<Result<Published, PublishError>>, RegistryError> {
+        let keys = self.redis.keys();
+        let mut call = PUBLISH.prepare_invoke();
+        call.key(keys.leases())
+            .key(keys.room(room))
+            .key(keys.room_log(room))
+            .key(keys.members(room))
+            .key(keys.room_channel(room))
+            .arg(keys.base())
+            .arg(BUCKET_KEYS)
+            .arg(room.as_str())
+            .arg(self.retention.messages)
+            .arg(self.retention.age.as_millis() as u64);
+        for Message { token, nick, key, msg_id, payload } in batch {
+            call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
+        }
+        let answers: Vec<Answer> = invoke(&self.redis, room.as_str(), &call).await?;
+        Ok(answers.into_iter().map(published).collect())
     }
+}
+
+async fn invoke<T: FromRedisValue>(
+    redis: &Redis,
+    lane: &str,
+    script: &ScriptInvocation<'_>,
+) -> Result<T, RegistryError> {
+    let mut lane = redis.lane(lane);
+    settle(script.invoke_async(&mut lane)).await
 }
 
 /// The first line of a script must be its very first bytes, so what both share goes behind it.

@@ -52,10 +52,11 @@ async fn at_the_stop_everybody_hears_why_and_every_task_ends() {
     let line = world.line_client().await;
     let silent = Wire::connect(world.ws).await;
     eventually("the silent one is in", || world.metrics.open(Port::Ws) == 2).await;
-    world.stop.cancel();
-    world.tasks.close();
+    world.leave(Duration::ZERO, Duration::ZERO);
+    assert_eq!(ws.text().await, r#"{"type":"going_away","retry_after_ms":0}"#);
     assert_eq!(ws.closed().await, (1012, "restart".to_owned()));
-    assert_eq!(line.rest().await, "* closing: restart\n");
+    let last_words = "* going away: this server ends in 0 s, connect again then\n* closing: restart\n";
+    assert_eq!(line.rest().await, last_words);
     assert_eq!(silent.rest().await, "");
     soon(world.tasks.wait()).await;
     world.ended_as(&[LeftReason::Closed; 2]).await;
@@ -68,10 +69,10 @@ async fn a_stop_waits_for_the_request_that_is_being_handled() {
     let mut client = world.websocket().await;
     client.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
     eventually("the request has begun", || world.stage.begun.load(Ordering::SeqCst) == 1).await;
-    world.stop.cancel();
-    world.tasks.close();
+    world.leave(Duration::ZERO, Duration::ZERO);
     world.stage.gate.add_permits(1);
     assert_eq!(client.text().await, r#"{"type":"pong","id":1}"#);
+    assert!(client.text().await.contains("going_away"));
     assert_eq!(client.closed().await.0, 1012);
     soon(world.tasks.wait()).await;
 }

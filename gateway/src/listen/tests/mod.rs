@@ -1,6 +1,7 @@
 //! The doors over real sockets on loopback, with a session that answers without any store.
 #![allow(clippy::unwrap_used)]
 
+mod departure;
 mod doors;
 mod frames;
 mod handshake;
@@ -22,10 +23,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::{Body, ChatMessage};
 use crate::session::Outbox;
-use crate::session::outbox::Broadcast;
+use crate::session::outbox::{BURST_BYTES, Broadcast};
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
 
-use super::{Admission, House, Limits, Listeners, Session};
+use super::{Admission, Departure, House, Limits, Listeners, Pace, Session};
 use crate::metrics::{Metrics, Port};
 
 /// How long any one step of a test may take.
@@ -117,7 +118,8 @@ struct World {
     ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
     stage: Arc<Backstage>,
-    stop: CancellationToken,
+    closing: CancellationToken,
+    departure: Arc<Departure>,
     tasks: TaskTracker,
 }
 
@@ -142,7 +144,8 @@ impl World {
         let ready = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&ready);
         let admission = Arc::new(Admission::new(move || asked.load(Ordering::Relaxed)));
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (closing, departure, tasks) =
+            (CancellationToken::new(), Arc::new(Departure::default()), TaskTracker::new());
         let backstage = Arc::clone(&stage);
         let open_session = move |format: Format| {
             let outbox = Outbox::new(format);
@@ -151,10 +154,24 @@ impl World {
             Echo { outbox, deadline, stage: Arc::clone(&backstage) }
         };
         let metrics = Arc::new(Metrics::new());
-        let house =
-            House::new(open_session, Arc::clone(&admission), limits, Arc::clone(&metrics), stop.clone(), tasks.clone());
+        let house = House::new(
+            open_session,
+            Arc::clone(&admission),
+            limits,
+            Arc::clone(&metrics),
+            closing.clone(),
+            Arc::clone(&departure),
+            tasks.clone(),
+        );
         listeners.serve(&house);
-        Self { ws, tcp, metrics, ready, admission, stage, stop, tasks }
+        Self { ws, tcp, metrics, ready, admission, stage, closing, departure, tasks }
+    }
+
+    /// The gateway goes away.
+    fn leave(&self, notice: Duration, window: Duration) {
+        self.departure.begin(Pace { notice, window });
+        self.closing.cancel();
+        self.tasks.close();
     }
 
     fn outbox(&self, session: usize) -> Outbox {
@@ -198,14 +215,18 @@ fn limits() -> Limits {
 }
 
 fn message(text: &str) -> Arc<Broadcast> {
-    Broadcast::new(Event::Message(ChatMessage {
+    Broadcast::new(Event::Message(lobby_message(text)))
+}
+
+fn lobby_message(text: &str) -> ChatMessage {
+    ChatMessage {
         to: "#lobby".to_owned(),
         from: "ann".to_owned(),
         msg_id: "m".to_owned(),
         seq: 1,
         time: 1,
         body: Body::from_text(text),
-    }))
+    }
 }
 
 /// The request of RFC 6455 section 1.3, with more header lines.

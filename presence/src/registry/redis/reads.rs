@@ -207,13 +207,26 @@ pub(super) async fn lease_table(redis: &Redis) -> Result<Vec<Lease>, RegistryErr
 
 /// The rows of a lease table within a reply.
 pub(super) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
-    rows.arrays().map(|row| Ok(lease_row(row?)?.lease)).collect()
+    Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
 async fn lease_rows(redis: &Redis) -> Result<Vec<LeaseRow>, RegistryError> {
     let named = [redis.keys().beats(), redis.keys().gateways()];
     let mut reply = read(redis, &scripts::LEASES, &named, &[]).await?;
-    reply.array()?.arrays().map(|row| lease_row(row?)).collect()
+    readable(reply.array()?)
+}
+
+/// The rows that are ours to read. Every beat brings the whole table, so one that another version wrote, or nobody of us,
+/// must not stop all the others.
+fn readable(rows: Reply) -> Result<Vec<LeaseRow>, RegistryError> {
+    let mut read = Vec::new();
+    for row in rows.arrays() {
+        match lease_row(row?) {
+            Ok(row) => read.push(row),
+            Err(error) => tracing::debug!(%error, "skipped a row of the lease table"),
+        }
+    }
+    Ok(read)
 }
 
 fn lease_row(mut row: Reply) -> Result<LeaseRow, RegistryError> {

@@ -1,0 +1,278 @@
+//! Batches by themselves: what is said in a room while a publish call is under way goes with the next one.
+//!
+//! The Redis arm publishes through it. One call per room and gateway is under way at a time, so the order in which
+//! messages came holds; rooms do not wait for each other. A room that nobody speaks in costs nothing: its queue and the
+//! task that works through it begin with a message and end when nothing waits. There is no timer and no delay.
+//! Bounded in messages, bytes and time ([`Limits`]): what does not fit is refused before anything is done.
+//! Knows no Redis: how a batch reaches the store is behind [`Log`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use presence::model::RoomKey;
+use presence::registry::RegistryError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::super::{PublishError, Published};
+
+/// What came of one message.
+type Outcome = Result<Published, PublishError>;
+
+/// Where batches go.
+pub(super) trait Log: Send + Sync + 'static {
+    /// Appends messages to a room's log in one step, and says of each what became of it, in their order.
+    ///
+    /// # Errors
+    /// `Unavailable` when nothing was done, `Unknown` when that is not known.
+    fn append(
+        &self,
+        room: &RoomKey,
+        batch: &[Message],
+    ) -> impl Future<Output = Result<Vec<Outcome>, RegistryError>> + Send;
+}
+
+/// A message as the store takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Message {
+    /// The sender's claim.
+    pub(super) token: String,
+    /// The sender's nick key.
+    pub(super) nick: String,
+    /// Idempotency key.
+    pub(super) key: String,
+    /// Its id.
+    pub(super) msg_id: String,
+    /// What is stored and sent.
+    pub(super) payload: String,
+}
+
+impl Message {
+    /// What it costs to hold and to send: every part but the payload is short and bounded, except the client's key.
+    fn bytes(&self) -> usize {
+        self.payload.len() + self.key.len()
+    }
+}
+
+/// So many messages, and so many bytes of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// What is taken on at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// One call. Redis does nothing else meanwhile, and a subscriber gets it as one frame. One message always fits.
+    pub(super) batch: Load,
+    /// What waits in one room.
+    pub(super) room: Load,
+    /// What waits or is under way on this gateway, in all rooms and to nicknames.
+    pub(super) gateway: Load,
+    /// How long a message waits for its turn. Longer than a healthy store ever takes for a full queue.
+    pub(super) wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch: Load { messages: 64, bytes: 256 * 1024 },
+            room: Load { messages: 1024, bytes: 8 * 1024 * 1024 },
+            gateway: Load { messages: 16 * 1024, bytes: 64 * 1024 * 1024 },
+            wait: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Queues of messages in front of a [`Log`]. A message that was sent is waited for by its room's task, also when the
+/// publisher is dropped.
+#[derive(Debug)]
+pub(super) struct Publisher<L> {
+    desk: Arc<Desk<L>>,
+}
+
+/// What the publisher and the tasks of busy rooms share.
+#[derive(Debug)]
+struct Desk<L> {
+    log: L,
+    limits: Limits,
+    /// What is left of the gateway's limits.
+    messages: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    /// The rooms that a [`Turn`] works for.
+    busy: Mutex<HashMap<RoomKey, Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
+    since: Instant,
+    caller: Caller,
+}
+
+/// Whom to tell.
+#[derive(Debug)]
+struct Caller {
+    reply: oneshot::Sender<Outcome>,
+    _place: Place,
+}
+
+/// A place within the gateway's limits, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _message: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl<L: Log> Publisher<L> {
+    pub(super) fn new(log: L, limits: Limits) -> Self {
+        let [messages, bytes] =
+            [limits.gateway.messages, limits.gateway.bytes].map(|most| Arc::new(Semaphore::new(most)));
+        Self { desk: Arc::new(Desk { log, limits, messages, bytes, busy: Mutex::default() }) }
+    }
+
+    /// Publishes one message and waits for what became of it. Dropping the future takes a message that still waits out of
+    /// its queue; one that is under way may be done or not. Others are not touched by that.
+    ///
+    /// # Errors
+    /// `Overloaded` when a limit is reached: nothing was done. Else what the log says.
+    pub(super) async fn publish(&self, room: &RoomKey, message: Message) -> Outcome {
+        let outcome = self.enqueue(room, message)?.await;
+        outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the call was given up".to_owned()).into()))
+    }
+
+    /// A place for work that goes past the queues, under the same limits of the gateway.
+    ///
+    /// # Errors
+    /// `Overloaded` when there is none.
+    pub(super) fn place(&self, bytes: usize) -> Result<Place, PublishError> {
+        let bytes = u32::try_from(bytes).map_err(|_| PublishError::Overloaded)?;
+        let message = Arc::clone(&self.desk.messages).try_acquire_owned();
+        let bytes = Arc::clone(&self.desk.bytes).try_acquire_many_owned(bytes);
+        let (Ok(message), Ok(bytes)) = (message, bytes) else { return Err(PublishError::Overloaded) };
+        Ok(Place { _message: message, _bytes: bytes })
+    }
+
+    /// Queues a message; in a room where nothing is under way its turn is now.
+    fn enqueue(&self, room: &RoomKey, message: Message) -> Result<oneshot::Receiver<Outcome>, PublishError> {
+        let place = self.place(message.bytes())?;
+        let (reply, outcome) = oneshot::channel();
+        let waiting = Waiting { message, since: Instant::now(), caller: Caller { reply, _place: place } };
+        let mut busy = self.desk.busy();
+        if let Some(queue) = busy.get_mut(room) {
+            queue.push(waiting, self.desk.limits.room)?;
+            return Ok(outcome);
+        }
+        let mut queue = Queue::default();
+        queue.push(waiting, self.desk.limits.room)?;
+        busy.insert(room.clone(), queue);
+        drop(busy);
+        tokio::spawn(Turn { desk: Arc::clone(&self.desk), room: room.clone(), over: false }.run());
+        Ok(outcome)
+    }
+}
+
+impl<L> Desk<L> {
+    fn busy(&self) -> MutexGuard<'_, HashMap<RoomKey, Queue>> {
+        // Nothing panics while it is held.
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn push(&mut self, waiting: Waiting, most: Load) -> Result<(), PublishError> {
+        let bytes = self.bytes + waiting.message.bytes();
+        if self.waiting.len() >= most.messages || bytes > most.bytes {
+            return Err(PublishError::Overloaded);
+        }
+        self.bytes = bytes;
+        self.waiting.push_back(waiting);
+        Ok(())
+    }
+
+    /// Takes out what goes with the next call, and on the way what nobody waits for and what has waited for too long.
+    fn next(&mut self, limits: &Limits) -> (Vec<Message>, Vec<Caller>) {
+        let (mut batch, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
+        while let Some(Waiting { message, since, caller }) =
+            self.waiting.pop_front_if(|next| batch.is_empty() || fits(batch.len() + 1, bytes + next.message.bytes()))
+        {
+            let size = message.bytes();
+            self.bytes -= size;
+            if caller.reply.is_closed() {
+                continue;
+            }
+            if since.elapsed() > limits.wait {
+                caller.tell(Err(PublishError::Overloaded));
+                continue;
+            }
+            bytes += size;
+            batch.push(message);
+            callers.push(caller);
+        }
+        (batch, callers)
+    }
+}
+
+impl Caller {
+    /// One that has gone away misses nothing.
+    fn tell(self, outcome: Outcome) {
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// One room's work, from its first message until nothing waits.
+struct Turn<L> {
+    desk: Arc<Desk<L>>,
+    room: RoomKey,
+    over: bool,
+}
+
+impl<L: Log> Turn<L> {
+    async fn run(mut self) {
+        while let Some((batch, callers)) = self.next() {
+            match self.desk.log.append(&self.room, &batch).await {
+                Ok(outcomes) if outcomes.len() == callers.len() => {
+                    callers.into_iter().zip(outcomes).for_each(|(caller, outcome)| caller.tell(outcome));
+                }
+                Ok(_) => fail(callers, &RegistryError::Unknown("not one outcome per message".to_owned())),
+                Err(error) => fail(callers, &error),
+            }
+        }
+    }
+
+    /// The next batch. When there is none the room is idle in the same step, and the next message begins a new turn.
+    fn next(&mut self) -> Option<(Vec<Message>, Vec<Caller>)> {
+        let mut busy = self.desk.busy();
+        let next = busy.get_mut(&self.room).map(|queue| queue.next(&self.desk.limits));
+        let next = next.filter(|(batch, _)| !batch.is_empty());
+        if next.is_none() {
+            busy.remove(&self.room);
+            self.over = true;
+        }
+        next
+    }
+}
+
+fn fail(callers: Vec<Caller>, error: &RegistryError) {
+    callers.into_iter().for_each(|caller| caller.tell(Err(error.clone().into())));
+}
+
+/// A turn that ends before its time (a panic, the end of the runtime) must not leave a room busy for ever.
+impl<L> Drop for Turn<L> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.desk.busy().remove(&self.room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
