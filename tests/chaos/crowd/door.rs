@@ -176,7 +176,10 @@ fn event(value: &Value) -> Heard {
         }
         "gap" => {
             let from = value["from_seq"].as_u64().unwrap_or_default();
-            Heard::Jump { room: named("to"), jump: Jump::Gap { from, to: value["to_seq"].as_u64().unwrap_or_default() } }
+            Heard::Jump {
+                room: named("to"),
+                jump: Jump::Gap { from, to: value["to_seq"].as_u64().unwrap_or_default() },
+            }
         }
         "rewound" => Heard::Jump { room: named("to"), jump: Jump::Rewound { seq: seq.unwrap_or_default() } },
         "epoch" => Heard::Jump { room: named("to"), jump: Jump::Epoch { seq: seq.unwrap_or_default() } },
