@@ -86,12 +86,12 @@ impl Nginx {
     ///
     /// # Panics
     /// When nginx does not take it; its own words are in the message.
-    pub async fn reload(&mut self, text: impl FnOnce(Place<'_>) -> String) {
-        let directory = self.directory.path();
+    pub async fn reconfigure(&mut self, text: impl FnOnce(Place<'_>) -> String) {
+        let directory = self.directory.path().to_owned();
         let place = Place { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
         std::fs::write(directory.join(CONFIGURATION), text(place)).expect("our own directory");
         let before = self.workers();
-        self.master.signal(Signal::SIGHUP);
+        self.reload();
         eventually(START, "new workers have taken over", async || {
             let workers = self.workers();
             let (old, new): (Vec<u32>, Vec<u32>) = workers.into_iter().partition(|worker| before.contains(worker));
@@ -126,6 +126,16 @@ impl Nginx {
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.lines.address()
+    }
+}
+
+impl Nginx {
+    /// Reads its configuration anew, as an operator does it: new workers serve, old ones finish what they have.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn reload(&mut self) {
+        self.master.signal(Signal::SIGHUP);
     }
 }
 

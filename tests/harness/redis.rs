@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,16 +110,28 @@ impl Redis {
         self.server().cont();
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     /// How programs are told where it is.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://parley:{PASSWORD}@{}/", self.port.address())
+        Self::url_through(self.address())
+    }
+
+    /// The same by way of another address, such as that of a bad network.
+    #[must_use]
+    pub fn url_through(address: SocketAddr) -> String {
+        format!("redis://parley:{PASSWORD}@{address}/")
     }
 
     /// A way in with every right, for what only tests do.
     #[must_use]
     pub fn admin_url(&self) -> String {
-        format!("redis://{}/", self.port.address())
+        format!("redis://{}/", self.address())
     }
 
     /// A connection of one's own.

@@ -109,7 +109,7 @@ async fn a_reload_drops_nobody_and_newcomers_follow_it() {
     ann.say("#lobby", "before").await;
     carl.hears("#lobby", "ann", "before").await;
 
-    front.reload(|place| shipped.at(place, &cluster.gateways, &[0])).await;
+    front.reconfigure(|place| shipped.at(place, &cluster.gateways, &[0])).await;
     assert!(front.old_workers() > 0, "somebody is still served by an old worker");
     let mut newcomers = Vec::new();
     for name in ["eve", "fred", "gina"] {
