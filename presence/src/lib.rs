@@ -16,6 +16,8 @@ pub mod beat;
 pub mod reaper;
 pub mod settings;
 pub mod config;
+pub mod live;
+pub mod reload;
 pub mod program;
 pub mod telemetry;
 pub mod admin;

@@ -45,6 +45,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Presence {
     addresses: Addresses,
+    metrics: Metrics,
     /// The API's listener, until its last answer.
     api: JoinHandle<()>,
     /// Everything else.
@@ -84,15 +85,21 @@ impl Presence {
                 tracing::error!(%error, "admin listener broke");
             }
         });
-        let router = api::router(registry, metrics, leave.clone());
+        let router = api::router(registry, metrics.clone(), leave.clone());
         let api = tokio::spawn(http::serve(api, router, leave.clone()));
-        Ok(Self { addresses, api, tasks, leave, stop })
+        Ok(Self { addresses, metrics, api, tasks, leave, stop })
     }
 
     /// Where it listens: the real ports, also where the settings say 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Where its numbers are.
+    #[must_use]
+    pub fn metrics(&self) -> &prometheus::Registry {
+        &self.metrics.registry
     }
 
     /// Stops taking requests, finishes those under way within `grace`, then ends everything else. Until then the

@@ -1,33 +1,154 @@
-//! Logs: to stderr, as text for a person at a terminal and as JSON lines for everything else.
+//! Logs: to stderr, as text for a person at a terminal and as JSON lines for everything else, and to files when asked.
 //!
-//! Called once by each program's `main`, before anything that could log. Libraries and tests never call [`init`]: what
-//! it sets is global to the process.
+//! Called once by each program, before anything that could log; the [`Filter`] that it answers changes the level later.
+//! Libraries and tests never call [`init`]: what it sets is global to the process.
+//! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/logs.rs` looks.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use anyhow::Context;
+use tracing::Subscriber;
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-/// Sends logs to stderr from now on, panics of tasks included.
+/// Where logs go and which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logs {
+    /// A level, or directives: what [`filter`] understands.
+    pub level: String,
+    /// How lines look.
+    pub format: Format,
+    /// A file that lines go to beside stderr. There is one a day: the date is added to its name.
+    pub file: Option<PathBuf>,
+    /// How many of those files are kept, today's included.
+    pub kept: usize,
+}
+
+/// As TOML, a line for each setting.
+impl fmt::Display for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "log.level = {:?}", self.level)?;
+        writeln!(f, "log.format = \"{}\"", self.format)?;
+        match &self.file {
+            Some(file) => writeln!(f, "log.file = {file:?}")?,
+            None => writeln!(f, "# log.file is not set: logs go to stderr only")?,
+        }
+        writeln!(f, "log.files = {}", self.kept)
+    }
+}
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Text on a terminal, JSON everywhere else.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Format {
+    fn is_text(self, on_terminal: bool) -> bool {
+        match self {
+            Self::Auto => on_terminal,
+            Self::Text => true,
+            Self::Json => false,
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected auto, text or json"),
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Which lines are written, while the program runs.
+#[derive(Debug)]
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// Writes the lines of another level from now on.
+    ///
+    /// # Errors
+    /// `level` is no filter, see [`filter`].
+    pub fn set(&self, level: &str) -> Result<(), &'static str> {
+        let filter = filter(level)?;
+        self.0.reload(filter).map_err(|_| "logs are not written any more")
+    }
+}
+
+/// Sends logs to stderr from now on, panics of tasks included, and into the file.
 ///
 /// # Errors
-/// `level` is no filter, see [`filter`].
+/// The level is no filter, or the file's folder cannot be written.
 ///
 /// # Panics
 /// On a second call in one process.
-pub fn init(level: &str) -> Result<(), &'static str> {
-    let logs = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logs.init();
-    } else {
-        logs.json().flatten_event(true).init();
-    }
+pub fn init(logs: &Logs) -> anyhow::Result<Filter> {
+    let (filter, handle) = reload::Layer::new(filter(&logs.level).map_err(anyhow::Error::msg).context("log.level")?);
+    let file = match &logs.file {
+        Some(path) => Some(lines(logs.format.is_text(false), false, open(path, logs.kept)?)),
+        None => None,
+    };
+    let on_terminal = std::io::stderr().is_terminal();
+    let stderr = lines(logs.format.is_text(on_terminal), on_terminal, std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(stderr).with(file).init();
     // A panic is a line like any other then, so whoever watches the logs for errors sees it.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, panic = panic.payload_as_str(), "panicked");
     }));
-    Ok(())
+    Ok(Filter(handle))
+}
+
+/// Writes lines. A span is a line when it is over: each is one step of a message's way, with its time.
+fn lines<S, W>(as_text: bool, coloured: bool, to: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE).with_ansi(coloured).with_writer(to);
+    if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
+}
+
+fn open(path: &Path, kept: usize) -> anyhow::Result<RollingFileAppender> {
+    let name = path.file_name().context("log.file names no file")?.to_string_lossy();
+    let folder = path.parent().unwrap_or_else(|| "".as_ref());
+    let folder = if folder.as_os_str().is_empty() { ".".as_ref() } else { folder };
+    RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix(name)
+        .max_log_files(kept)
+        .build(folder)
+        .with_context(|| format!("log.file = {:?}", path.display().to_string()))
 }
 
 /// Understands `log.level`: a level, or a list such as `info,gateway=debug`.
@@ -59,6 +180,15 @@ mod tests {
         }
         for text in ["", "loud", "info,", "info gateway=debug", "gateway", "gateway=loud"] {
             filter(text).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn only_a_terminal_gets_text_unasked() {
+        let table = [(Format::Auto, true, true), (Format::Auto, false, false)];
+        let asked = [(Format::Text, false, true), (Format::Json, true, false)];
+        for (format, on_terminal, is_text) in table.into_iter().chain(asked) {
+            assert_eq!(format.is_text(on_terminal), is_text, "{format} {on_terminal}");
         }
     }
 }

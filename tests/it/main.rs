@@ -7,6 +7,7 @@
 mod backplane_contract;
 mod bad_input;
 mod chat;
+mod config;
 mod drain;
 mod embedded;
 mod failover;
@@ -17,6 +18,7 @@ mod protocol_doc;
 mod readiness;
 mod redis_away;
 mod registry_contract;
+mod reload;
 mod retention;
 mod slow_reader;
 mod tidy;
