@@ -51,6 +51,7 @@ pub const KEYS: &[Key] = &[
     key::LOG_FORMAT,
     key::LOG_FILE,
     key::LOG_FILES,
+    key::LOG_FILE_MIB,
 ];
 
 /// Most messages of a room that may be kept.
@@ -83,7 +84,7 @@ pub struct Config {
     pub history: Retention,
     /// `drain.grace_seconds`: how long a drain may take.
     pub grace: Duration,
-    /// `log.level`, `log.format`, `log.file` and `log.files`.
+    /// `log.*`.
     pub logs: Logs,
 }
 

@@ -13,4 +13,5 @@ pub mod hub;
 pub mod backplane;
 pub mod config;
 pub mod metrics;
+pub mod trace;
 pub mod server;

@@ -32,6 +32,7 @@ use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::session::{Driver, Services};
+use crate::trace;
 
 pub use presence::program::Drained;
 
@@ -208,7 +209,7 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
             Delivery::Resumed => reconnects.inc(),
             _ => {}
         }
-        hub.deliver(delivery);
+        trace::deliver(&delivery).in_scope(|| hub.deliver(delivery));
     })
 }
 

@@ -27,6 +27,7 @@ pub const KEYS: &[Key] = &[
     key::LOG_FORMAT,
     key::LOG_FILE,
     key::LOG_FILES,
+    key::LOG_FILE_MIB,
 ];
 
 /// The presence program's settings, validated.
@@ -44,7 +45,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `drain.grace_seconds`: how long answers under way may take at the end.
     pub grace: Duration,
-    /// `log.level`, `log.format`, `log.file` and `log.files`.
+    /// `log.*`.
     pub logs: Logs,
 }
 

@@ -43,7 +43,9 @@ const PREFIX_BYTES: usize = 64;
 /// Longest grace period that can be asked for.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 /// Most files of logs that are kept.
-const MAX_LOG_FILES: usize = 1000;
+const MAX_LOG_FILES: u64 = 1000;
+/// Largest file of logs, in MiB.
+const MAX_LOG_MIB: u64 = 65536;
 /// Most bytes of a file with a secret: beyond them it is not one.
 const SECRET_BYTES: u64 = 64 * 1024;
 
@@ -330,7 +332,7 @@ impl Settings {
         })
     }
 
-    /// `log.level`, `log.format`, `log.file` and `log.files`.
+    /// `log.*`.
     ///
     /// # Errors
     /// `Invalid` when one of them is not what it should be. That the file can be written is not looked at.
@@ -341,8 +343,10 @@ impl Settings {
             let path = PathBuf::from(text);
             path.file_name().is_some().then_some(path).ok_or("expected the path of a file")
         })?;
-        let kept = self.number("log.files", 1..=MAX_LOG_FILES as u64, "expected a whole number from 1 to 1000")?;
-        Ok(Logs { level, format, file, kept: kept as usize })
+        let kept = self.number("log.files", 1..=MAX_LOG_FILES, "expected a whole number from 1 to 1000")?;
+        let size_mib =
+            self.number("log.file_mib", 1..=MAX_LOG_MIB, "expected a whole number of MiB from 1 to 65536")?;
+        Ok(Logs { level, format, file, kept: kept as usize, size_mib })
     }
 }
 

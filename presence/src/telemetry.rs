@@ -4,14 +4,16 @@
 //! Libraries and tests never call [`init`]: what it sets is global to the process.
 //! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/logs.rs` looks.
 
+mod rolling;
+
 use std::fmt;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Mutex;
 
 use anyhow::Context;
 use tracing::Subscriber;
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -20,6 +22,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use self::rolling::Rolling;
+
 /// Where logs go and which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
@@ -27,10 +31,12 @@ pub struct Logs {
     pub level: String,
     /// How lines look.
     pub format: Format,
-    /// A file that lines go to beside stderr. There is one a day: the date is added to its name.
+    /// A file that lines go to beside stderr.
     pub file: Option<PathBuf>,
-    /// How many of those files are kept, today's included.
+    /// How many of those files are kept, the newest included.
     pub kept: usize,
+    /// How large one of them gets, in MiB.
+    pub size_mib: u64,
 }
 
 /// As TOML, a line for each setting.
@@ -42,7 +48,8 @@ impl fmt::Display for Logs {
             Some(file) => writeln!(f, "log.file = {file:?}")?,
             None => writeln!(f, "# log.file is not set: logs go to stderr only")?,
         }
-        writeln!(f, "log.files = {}", self.kept)
+        writeln!(f, "log.files = {}", self.kept)?;
+        writeln!(f, "log.file_mib = {}", self.size_mib)
     }
 }
 
@@ -108,14 +115,18 @@ impl Filter {
 /// Sends logs to stderr from now on, panics of tasks included, and into the file.
 ///
 /// # Errors
-/// The level is no filter, or the file's folder cannot be written.
+/// The level is no filter, or the file cannot be written.
 ///
 /// # Panics
 /// On a second call in one process.
 pub fn init(logs: &Logs) -> anyhow::Result<Filter> {
     let (filter, handle) = reload::Layer::new(filter(&logs.level).map_err(anyhow::Error::msg).context("log.level")?);
     let file = match &logs.file {
-        Some(path) => Some(lines(logs.format.is_text(false), false, open(path, logs.kept)?)),
+        Some(path) => {
+            let file = Rolling::open(path, logs.kept, logs.size_mib << 20);
+            let file = file.with_context(|| format!("log.file = {path:?}"))?;
+            Some(lines(logs.format.is_text(false), false, Mutex::new(file)))
+        }
         None => None,
     };
     let on_terminal = std::io::stderr().is_terminal();
@@ -137,18 +148,6 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE).with_ansi(coloured).with_writer(to);
     if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
-}
-
-fn open(path: &Path, kept: usize) -> anyhow::Result<RollingFileAppender> {
-    let name = path.file_name().context("log.file names no file")?.to_string_lossy();
-    let folder = path.parent().unwrap_or_else(|| "".as_ref());
-    let folder = if folder.as_os_str().is_empty() { ".".as_ref() } else { folder };
-    RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix(name)
-        .max_log_files(kept)
-        .build(folder)
-        .with_context(|| format!("log.file = {:?}", path.display().to_string()))
 }
 
 /// Understands `log.level`: a level, or a list such as `info,gateway=debug`.

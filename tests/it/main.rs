@@ -11,6 +11,7 @@ mod config;
 mod drain;
 mod embedded;
 mod failover;
+mod logs;
 mod nicknames;
 mod presence_api;
 mod programs;

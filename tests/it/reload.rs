@@ -110,8 +110,10 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
     let bob = LineClient::connect(world.node.tcp()).await;
     bob.reads("! overloaded: *").await;
-    let lines = world
-        .reload("limits.connections = 9\nlisten.origins = 'https://chat.example'\nlog.level = 'debug'\n", "applied");
+    let lines = world.reload(
+        "redis.prefix = 'a'\nlimits.connections = 9\nlisten.origins = 'https://chat.example'\nlog.level = 'debug'\n",
+        "applied",
+    );
     assert!(lines.await.iter().all(|line| line["message"] != "settings that need a restart"));
     assert_eq!(world.number("parley_config_restart_pending", &[]).await, 0.0);
     assert_eq!(world.page_from("https://evil.example").await, 403);
@@ -153,7 +155,7 @@ async fn a_mistake_changes_nothing() {
 
 #[tokio::test]
 async fn presence_reloads_too_and_neither_tells_a_secret() {
-    let redis = Redis::start().await;
+    let redis = Redis::running().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("url");
     std::fs::write(&secret, redis.url()).unwrap();

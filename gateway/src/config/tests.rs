@@ -32,7 +32,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600) },
         grace: Duration::from_secs(30),
         limits: Limits::default(),
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 7 },
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64 },
     };
     change(&mut config);
     config
@@ -82,6 +82,7 @@ fn layers_lie_over_each_other_key_by_key() {
         (named, env("PARLEY__LOG__FORMAT", "json"), changed(|c| c.logs.format = Format::Json)),
         (named, env("PARLEY__LOG__FILE", "/var/log/g1.log"), changed(|c| c.logs.file = Some("/var/log/g1.log".into()))),
         (named, env("PARLEY__LOG__FILES", "3"), changed(|c| c.logs.kept = 3)),
+        (named, env("PARLEY__LOG__FILE_MIB", "3"), changed(|c| c.logs.size_mib = 3)),
         // Set by an orchestrator for a service of our name, and by strangers: not ours.
         (
             named,
@@ -188,6 +189,7 @@ fn what_is_wrong_is_named_on_one_line() {
         ),
         ("log.format = 'xml'", &[], r#"log.format = "xml": expected auto, text or json"#.into()),
         ("log.file = '/'", &[], r#"log.file = "/": expected the path of a file"#.into()),
+        ("log.file_mib = 0", &[], r#"log.file_mib = "0": expected a whole number of MiB from 1 to 65536"#.into()),
         ("log.files = 0", &[], r#"log.files = "0": expected a whole number from 1 to 1000"#.into()),
         // An empty variable is no way to say "default", least of all here.
         ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT"#.into()),
@@ -218,6 +220,7 @@ fn what_is_shown_can_be_given_back() {
             c.logs.format = Format::Text;
             c.logs.file = Some("logs/g1 .log".into());
             c.logs.kept = 1;
+            c.logs.size_mib = 1;
             c.grace = Duration::from_secs(7);
             c.logs.level = r#"info,gateway[say{to="x"}]=debug"#.to_owned();
         }),

@@ -56,10 +56,11 @@ pub const LOG_FORMAT: Key = Key::text("log.format")
 /// `log.file`, of both programs.
 pub const LOG_FILE: Key = Key::text("log.file")
     .sample("/var/log/parley/node.log")
-    .meaning("also log into this file, of which there is one a day: the date (UTC) goes behind the name");
+    .meaning("also log into this file; one that is full gets a number");
 /// `log.files`, of both programs.
-pub const LOG_FILES: Key =
-    Key::number("log.files").default("7").meaning("days that log files are kept: as many of them, 1 to 1000");
+pub const LOG_FILES: Key = Key::number("log.files").default("5").meaning("log files that are kept, 1 to 1000");
+/// `log.file_mib`, of both programs.
+pub const LOG_FILE_MIB: Key = Key::number("log.file_mib").default("64").meaning("MiB of a full log file, 1 to 65536");
 
 impl Key {
     const fn new(name: &'static str, kind: Kind) -> Self {
