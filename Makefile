@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test check
+.PHONY: help run roll build test test-otlp check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -30,8 +30,15 @@ test: ## run every test: units, properties, contracts, clusters in one process a
 		set -ex; cargo test --locked --workspace; \
 	fi
 
+test-otlp: ## test the export of spans, on a build with the feature that does it
+	@deploy/bootstrap rust cc redis-server
+	cargo build --locked --workspace --bins --features gateway/otlp
+	install -D target/debug/gateway target/otlp/gateway
+	PARLEY_BIN_DIR=$(CURDIR)/target/otlp cargo test --locked -p parley-tests --features gateway/otlp,otlp --test otlp
+	cargo build --locked --workspace --bins
+
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features gateway/otlp,parley-tests/otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps

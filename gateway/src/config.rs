@@ -11,7 +11,7 @@ use std::time::Duration;
 use presence::model::Retention;
 use presence::settings::key::{self, Key};
 use presence::settings::{RedisUrl, Settings, SettingsError};
-use presence::telemetry::Logs;
+use presence::telemetry::{Logs, SpansTo};
 
 use crate::listen::Limits;
 
@@ -52,6 +52,10 @@ pub const KEYS: &[Key] = &[
     key::LOG_FILE,
     key::LOG_FILES,
     key::LOG_FILE_MIB,
+    #[cfg(feature = "otlp")]
+    Key::text("otlp.endpoint")
+        .sample("http://127.0.0.1:4318/v1/traces")
+        .meaning("collector that gets the spans of messages, at every level of the logs: OTLP over HTTP, as JSON"),
 ];
 
 /// Most messages of a room that may be kept.
@@ -94,8 +98,11 @@ impl Config {
     /// # Errors
     /// The first key that has a value that it cannot have.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let node = settings.node_id()?;
+        let endpoint = settings.optional("otlp.endpoint", endpoint)?;
+        let spans = endpoint.map(|endpoint| SpansTo { endpoint, node: node.clone() });
         Ok(Self {
-            node: settings.node_id()?,
+            node,
             redis: settings.redis_url()?,
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
@@ -104,7 +111,7 @@ impl Config {
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             grace: settings.grace()?,
-            logs: settings.logs()?,
+            logs: Logs { spans, ..settings.logs()? },
         })
     }
 }
@@ -148,6 +155,12 @@ fn origin(text: &str) -> Result<String, &'static str> {
     let default_port = matches!(scheme, "http") && host.ends_with(":80") || scheme == "https" && host.ends_with(":443");
     let valid = [scheme, host].iter().all(|part| !part.is_empty() && part.chars().all(is_plain)) && !default_port;
     if valid { Ok(text.to_owned()) } else { Err(expected) }
+}
+
+/// A collector runs on the same machine or in the same private network, so there is no TLS.
+fn endpoint(text: &str) -> Result<String, &'static str> {
+    let is_plain = text.starts_with("http://") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain { Ok(text.to_owned()) } else { Err("expected http://HOST:PORT/v1/traces") }
 }
 
 /// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which

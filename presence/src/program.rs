@@ -26,7 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::reload::Reloader;
 use crate::settings::{Key, Settings, SettingsError, Sources, example};
-use crate::telemetry::{self, Filter, Logs};
+use crate::telemetry::{self, Logs, Telemetry};
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +143,8 @@ pub fn run<P: Program>() -> ExitCode {
         Ok(told) => told,
         Err(exit) => return exit.into(),
     };
-    let filter = match telemetry::init(P::logs(&told.config)) {
-        Ok(filter) => filter,
+    let telemetry = match telemetry::init(P::logs(&told.config)) {
+        Ok(telemetry) => telemetry,
         Err(reason) => {
             say(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
             return Exit::BadSettings.into();
@@ -157,7 +157,7 @@ pub fn run<P: Program>() -> ExitCode {
             return Exit::NotStarted.into();
         }
     };
-    let exit = runtime.block_on(serve::<P>(told, &filter));
+    let exit = runtime.block_on(serve::<P>(told, &telemetry));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     exit.into()
@@ -209,7 +209,7 @@ fn ready_line(server: impl Serialize) -> String {
     serde_json::to_string(&line).expect("a name and addresses are always JSON") + "\n"
 }
 
-async fn serve<P: Program>(told: Told<P::Config>, filter: &Filter) -> Exit {
+async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit {
     let Told { sources, settings, config } = told;
     let mut grace = P::grace(&config);
     let started = async {
@@ -234,7 +234,7 @@ async fn serve<P: Program>(told: Told<P::Config>, filter: &Filter) -> Exit {
     while signals.next().await == Wish::Reload {
         reloader.reload(P::config, |config| {
             grace = P::grace(config);
-            if let Err(reason) = filter.set(&P::logs(config).level) {
+            if let Err(reason) = telemetry.set_level(&P::logs(config).level) {
                 tracing::error!(reason, "log level not changed");
             }
             P::reload(&server, config);

@@ -1,9 +1,11 @@
 //! Logs: to stderr, as text for a person at a terminal and as JSON lines for everything else, and to files when asked.
 //!
-//! Called once by each program, before anything that could log; the [`Filter`] that it answers changes the level later.
+//! Called once by each program, before anything that could log; the [`Telemetry`] that it answers changes the level later.
 //! Libraries and tests never call [`init`]: what it sets is global to the process.
 //! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/logs.rs` looks.
 
+#[cfg(feature = "otlp")]
+mod otlp;
 mod rolling;
 
 use std::fmt;
@@ -13,12 +15,10 @@ use std::str::FromStr;
 use std::sync::Mutex;
 
 use anyhow::Context;
-use tracing::Subscriber;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
@@ -37,6 +37,17 @@ pub struct Logs {
     pub kept: usize,
     /// How large one of them gets, in MiB.
     pub size_mib: u64,
+    /// Where spans of messages are sent; only builds with the feature `otlp` do.
+    pub spans: Option<SpansTo>,
+}
+
+/// A collector of spans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpansTo {
+    /// `http://HOST:PORT/v1/traces`.
+    pub endpoint: String,
+    /// Whose spans these are.
+    pub node: String,
 }
 
 /// As TOML, a line for each setting.
@@ -49,7 +60,11 @@ impl fmt::Display for Logs {
             None => writeln!(f, "# log.file is not set: logs go to stderr only")?,
         }
         writeln!(f, "log.files = {}", self.kept)?;
-        writeln!(f, "log.file_mib = {}", self.size_mib)
+        writeln!(f, "log.file_mib = {}", self.size_mib)?;
+        match &self.spans {
+            Some(to) => writeln!(f, "otlp.endpoint = {:?}", to.endpoint),
+            None => Ok(()),
+        }
     }
 }
 
@@ -97,55 +112,79 @@ impl fmt::Display for Format {
     }
 }
 
-/// Which lines are written, while the program runs.
+/// The logs of this process, while it runs. Dropping it sends the last spans.
 #[derive(Debug)]
-pub struct Filter(reload::Handle<EnvFilter, Registry>);
+pub struct Telemetry {
+    level: reload::Handle<EnvFilter, Registry>,
+    #[cfg(feature = "otlp")]
+    exporter: Option<otlp::Exporter>,
+}
 
-impl Filter {
+impl Telemetry {
     /// Writes the lines of another level from now on.
     ///
     /// # Errors
     /// `level` is no filter, see [`filter`].
-    pub fn set(&self, level: &str) -> Result<(), &'static str> {
+    pub fn set_level(&self, level: &str) -> Result<(), &'static str> {
         let filter = filter(level)?;
-        self.0.reload(filter).map_err(|_| "logs are not written any more")
+        self.level.reload(filter).map_err(|_| "logs are not written any more")
+    }
+}
+
+#[cfg(feature = "otlp")]
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(exporter) = &self.exporter {
+            exporter.end();
+        }
     }
 }
 
 /// Sends logs to stderr from now on, panics of tasks included, and into the file.
 ///
 /// # Errors
-/// The level is no filter, or the file cannot be written.
+/// The level is no filter, the file cannot be written, or spans cannot be sent there.
 ///
 /// # Panics
 /// On a second call in one process.
-pub fn init(logs: &Logs) -> anyhow::Result<Filter> {
-    let (filter, handle) = reload::Layer::new(filter(&logs.level).map_err(anyhow::Error::msg).context("log.level")?);
-    let file = match &logs.file {
-        Some(path) => {
-            let file = Rolling::open(path, logs.kept, logs.size_mib << 20);
-            let file = file.with_context(|| format!("log.file = {path:?}"))?;
-            Some(lines(logs.format.is_text(false), false, Mutex::new(file)))
-        }
-        None => None,
-    };
+pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
+    let level = filter(&logs.level).map_err(anyhow::Error::msg).context("log.level")?;
+    let (level, handle) = reload::Layer::new(level);
     let on_terminal = std::io::stderr().is_terminal();
-    let stderr = lines(logs.format.is_text(on_terminal), on_terminal, std::io::stderr);
-    tracing_subscriber::registry().with(filter).with(stderr).with(file).init();
+    let mut to = vec![lines(logs.format.is_text(on_terminal), on_terminal, std::io::stderr)];
+    if let Some(path) = &logs.file {
+        let file = Rolling::open(path, logs.kept, logs.size_mib << 20);
+        let file = file.with_context(|| format!("log.file = {path:?}"))?;
+        to.push(lines(logs.format.is_text(false), false, Mutex::new(file)));
+    }
+    let layers = vec![to.with_filter(level).boxed()];
+    #[cfg(feature = "otlp")]
+    let (exporter, layers) = {
+        let exporter = logs.spans.as_ref().map(otlp::Exporter::start).transpose()?;
+        // Spans go there at every level of the logs.
+        let is_exported = tracing_subscriber::filter::filter_fn(otlp::is_exported);
+        let spans = exporter.clone().map(|exporter| exporter.with_filter(is_exported).boxed());
+        (exporter, layers.into_iter().chain(spans).collect::<Vec<_>>())
+    };
+    tracing_subscriber::registry().with(layers).init();
     // A panic is a line like any other then, so whoever watches the logs for errors sees it.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, panic = panic.payload_as_str(), "panicked");
     }));
-    Ok(Filter(handle))
+    Ok(Telemetry {
+        level: handle,
+        #[cfg(feature = "otlp")]
+        exporter,
+    })
 }
 
 /// Writes lines. A span is a line when it is over: each is one step of a message's way, with its time.
-fn lines<S, W>(as_text: bool, coloured: bool, to: W) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
+fn lines(
+    as_text: bool,
+    coloured: bool,
+    to: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE).with_ansi(coloured).with_writer(to);
     if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
 }

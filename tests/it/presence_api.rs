@@ -69,7 +69,7 @@ async fn presence(redis: &Redis) -> Presence {
         api: free,
         admin: free,
         grace: SOON,
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 1, size_mib: 1 },
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 1, size_mib: 1, spans: None },
     };
     Presence::start(config).await.expect("free ports")
 }

@@ -32,7 +32,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600) },
         grace: Duration::from_secs(30),
         limits: Limits::default(),
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64 },
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
     };
     change(&mut config);
     config

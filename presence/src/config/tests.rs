@@ -23,7 +23,7 @@ fn presence_needs_a_redis_and_nothing_else() {
         api: "127.0.0.1:8090".parse().unwrap(),
         admin: "127.0.0.1:9190".parse().unwrap(),
         grace: Duration::from_secs(30),
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64 },
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
     };
     assert_eq!(config, expected);
     assert_eq!(

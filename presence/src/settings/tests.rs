@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
