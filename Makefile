@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## list the targets
 	@echo "Parley, a chat cluster. make ..."
-	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo
 	@echo "make run OFFSET=10000 moves every port, so that several clusters can run side by side. One at a time:"
 	@echo "HTTP_PORT LINES_PORT G1_WS_PORT G1_LINES_PORT G1_ADMIN_PORT G2_WS_PORT G2_LINES_PORT G2_ADMIN_PORT"
