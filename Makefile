@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test test-otlp check
+.PHONY: help run roll build test test-otlp chaos check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -36,6 +36,12 @@ test-otlp: ## test the export of spans, on a build with the feature that does it
 	install -D target/debug/gateway target/otlp/gateway
 	PARLEY_BIN_DIR=$(CURDIR)/target/otlp cargo test --locked -p parley-tests --features gateway/otlp,otlp --test otlp
 	cargo build --locked --workspace --bins
+
+chaos: ## break a cluster on purpose and check what is promised: make chaos [SEED=n] [SECONDS=n] [FSYNC=always]
+	@deploy/bootstrap rust cc redis-server nginx stream-module
+	cargo build --locked --workspace --bins
+	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
+		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc
