@@ -78,7 +78,8 @@ impl Presence {
         };
         spawn(&tasks, &stop, observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
-        spawn(&tasks, &stop, log_readiness(ready.clone()));
+        // Up to the end only: that it is not ready then is no news.
+        spawn(&tasks, &leave, log_readiness(ready.clone()));
         let operators = admin::serve(admin, metrics.registry.clone(), Arc::new(ready), stop.clone());
         tasks.spawn(async {
             if let Err(error) = operators.await {
