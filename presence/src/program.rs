@@ -158,6 +158,9 @@ pub fn run<P: Program>() -> ExitCode {
         }
     };
     let exit = runtime.block_on(serve::<P>(told, &telemetry));
+    if exit == Exit::Done {
+        telemetry.end();
+    }
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     exit.into()

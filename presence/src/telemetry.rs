@@ -112,7 +112,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The logs of this process, while it runs. Dropping it sends the last spans.
+/// The logs of this process, while it runs.
 #[derive(Debug)]
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
@@ -129,11 +129,10 @@ impl Telemetry {
         let filter = filter(level)?;
         self.level.reload(filter).map_err(|_| "logs are not written any more")
     }
-}
 
-#[cfg(feature = "otlp")]
-impl Drop for Telemetry {
-    fn drop(&mut self) {
+    /// Sends the last spans, for at most two seconds: for an end in order, not for one at once.
+    pub fn end(&self) {
+        #[cfg(feature = "otlp")]
         if let Some(exporter) = &self.exporter {
             exporter.end();
         }
