@@ -17,6 +17,8 @@ pub mod reaper;
 pub mod twin;
 pub mod settings;
 pub mod config;
+pub mod live;
+pub mod reload;
 pub mod program;
 pub mod telemetry;
 pub mod admin;

@@ -45,6 +45,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Presence {
     addresses: Addresses,
+    metrics: Metrics,
     /// The API's listener, until its last answer.
     api: JoinHandle<()>,
     /// Everything else.
@@ -81,22 +82,29 @@ impl Presence {
         }
         spawn(&tasks, &stop, observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
-        spawn(&tasks, &stop, log_readiness(ready.clone()));
+        // Up to the end only: that it is not ready then is no news.
+        spawn(&tasks, &leave, log_readiness(ready.clone()));
         let operators = admin::serve(admin, metrics.registry.clone(), Arc::new(ready), stop.clone());
         tasks.spawn(async {
             if let Err(error) = operators.await {
                 tracing::error!(%error, "admin listener broke");
             }
         });
-        let router = api::router(registry, metrics, leave.clone());
+        let router = api::router(registry, metrics.clone(), leave.clone());
         let api = tokio::spawn(http::serve(api, router, leave.clone()));
-        Ok(Self { addresses, api, tasks, leave, stop })
+        Ok(Self { addresses, metrics, api, tasks, leave, stop })
     }
 
     /// Where it listens: the real ports, also where the settings say 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Where its numbers are.
+    #[must_use]
+    pub fn metrics(&self) -> &prometheus::Registry {
+        &self.metrics.registry
     }
 
     /// Stops taking requests, finishes those under way within `grace`, then ends everything else. Until then the

@@ -130,7 +130,7 @@ fn welcome<S: Session>(stream: TcpStream, port: Port, house: &Arc<House<S>>) {
         debug!(port = port.value(), %error, "connection ended before it began");
         return;
     }
-    let Some(seat) = house.seats.take(port) else {
+    let Some(seat) = house.seats.take(port, house.limits.get().connections) else {
         turn_away(stream, port, ErrorCode::Overloaded, house);
         return;
     };
@@ -164,7 +164,7 @@ fn turn_away<S: Session>(mut stream: TcpStream, port: Port, code: ErrorCode, hou
         Port::Ws => upgrade::raw_refusal(code),
         Port::Tcp => line::encode_refusal(&code.into()),
     };
-    let limit = house.limits.close_wait;
+    let limit = house.limits.get().close_wait;
     house.tasks.spawn(async move {
         let _ = timeout(limit, async {
             if stream.write_all(&words).await.is_ok() {

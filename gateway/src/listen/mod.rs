@@ -27,6 +27,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::live::Live;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,9 +36,12 @@ use crate::wire::Format;
 
 use self::seats::Seats;
 
-/// How much the doors take on and how long they wait.
-#[derive(Debug, Clone)]
+/// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
+/// for all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Origins of web pages that may open a WebSocket; empty lets all in. What sends no origin is no web page.
+    pub origins: Arc<[String]>,
     /// Connections of both ports together; one more is refused as `overloaded`.
     pub connections: usize,
     /// How long a WebSocket client may take for its HTTP header.
@@ -51,6 +55,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            origins: Arc::default(),
             connections: 16_384,
             header_wait: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
@@ -63,7 +68,7 @@ impl Default for Limits {
 pub struct House<S> {
     open_session: Box<dyn Fn(Format) -> S + Send + Sync>,
     admission: Arc<Admission>,
-    limits: Limits,
+    limits: Live<Limits>,
     seats: Seats,
     closing: CancellationToken,
     departure: Arc<Departure>,
@@ -80,19 +85,19 @@ impl<S: Session> House<S> {
     pub fn new(
         open_session: impl Fn(Format) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
-        limits: Limits,
+        limits: Live<Limits>,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
         departure: Arc<Departure>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = Seats::new(limits.connections, metrics);
+        let seats = Seats::new(metrics);
         Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, closing, departure, tasks })
     }
 }
 
 impl<S> fmt::Debug for House<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House").field("limits", &self.limits).field("seats", &self.seats).finish_non_exhaustive()
+        f.debug_struct("House").field("limits", &self.limits.get()).field("seats", &self.seats).finish_non_exhaustive()
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn serve<S: Session>(upgrade: OnUpgrade, house: Arc<House<S>>, 
         WebSocketStream::from_partially_read(io.into_inner(), read_buf.into(), Role::Server, Some(framing())).await;
     let door = WsDoor { ws, queued: VecDeque::new() };
     let session = (house.open_session)(Format::Json);
-    seat.ended(connection::run(door, session, &house.limits, &house.departure).await);
+    seat.ended(connection::run(door, session, &house.limits.get(), &house.departure).await);
 }
 
 struct WsDoor {

@@ -66,5 +66,5 @@ impl Effective {
 
 fn is_known(binary: &str, variable: &str) -> bool {
     let keys: &[Key] = if binary == "gateway" { gateway::config::KEYS } else { presence::config::KEYS };
-    keys.iter().any(|(key, _)| variable == format!("PARLEY__{}", key.to_uppercase().replace('.', "__")))
+    keys.iter().any(|key| variable == format!("PARLEY__{}", key.name.to_uppercase().replace('.', "__")))
 }
