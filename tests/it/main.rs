@@ -10,6 +10,7 @@ mod chat;
 mod drain;
 mod embedded;
 mod failover;
+mod load;
 mod nicknames;
 mod presence_api;
 mod programs;

@@ -376,6 +376,8 @@ impl Floor {
         let scenario = if self.rounds { "floor_rounds" } else { "floor" };
         let mut prepared =
             prepared(scenario, &self.common, self.common.plan(vec![address], self.members, self.members, traffic))?;
+        // Its queue of newcomers is that of the standard library, 128.
+        prepared.plan.in_flight = prepared.plan.in_flight.min(100);
         prepared.course.watched = vec![Watched { name: "floor".to_owned(), pid: server }];
         Ok(prepared)
     }

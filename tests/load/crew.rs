@@ -25,6 +25,7 @@ pub(crate) struct Crew {
     words: Receiver<(usize, Option<Word>)>,
     progress: Vec<Progress>,
     clients: u64,
+    base_kib: u64,
     bar: bool,
 }
 
@@ -39,6 +40,7 @@ impl Crew {
             words,
             progress: vec![Progress::default(); count as usize],
             clients: u64::from(plan.clients),
+            base_kib: 0,
             bar: std::io::stderr().is_terminal(),
         };
         for worker in 0..count {
@@ -54,7 +56,7 @@ impl Crew {
         }
         for _ in 0..count {
             match crew.words.recv() {
-                Ok((_, Some(Word::Hired))) => {}
+                Ok((_, Some(Word::Hired { base_kib }))) => crew.base_kib += base_kib,
                 _ => bail!("a worker did not start"),
             }
         }
@@ -64,6 +66,11 @@ impl Crew {
     /// How many workers there are.
     pub(crate) fn size(&self) -> usize {
         self.workers.len()
+    }
+
+    /// The memory of all workers before they knew of any clients.
+    pub(crate) fn base_kib(&self) -> u64 {
+        self.base_kib
     }
 
     /// The sum of what the kernel says about them.

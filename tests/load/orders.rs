@@ -31,8 +31,8 @@ pub(crate) enum Order {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Word {
-    /// Hired: the memory for the clients is there, none is connected.
-    Hired,
+    /// Hired: the memory for the clients is there, none is connected. With the memory of the process before that.
+    Hired { base_kib: u64 },
     /// How far it is, several times a second.
     Progress(Progress),
     /// The answer to [`Order::Report`].

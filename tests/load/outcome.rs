@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::clock::SECOND;
-use crate::process::{self, Sample};
+use crate::process;
 use crate::run::{Finished, Moment};
 use crate::tally::Latencies;
 
@@ -25,7 +25,7 @@ pub(crate) fn json(scenario: &str, finished: &Finished) -> Value {
     // A backlog that is heard after the window lowers the rate.
     let end = finished.begun.at as f64 + window * SECOND as f64;
     let span = (measured.last as f64).max(end) / SECOND as f64 - finished.begun.at as f64 / SECOND as f64;
-    let login_span = seconds(&finished.before, &finished.ready);
+    let login_span = tally.there.saturating_sub(finished.login) as f64 / SECOND as f64;
     let (begun, ended) = (&finished.begun, &finished.ended);
     let server_cpu: f64 = begun.watched.iter().zip(&ended.watched).map(|(from, to)| to.cpu() - from.cpu()).sum();
     let load_cpu = (ended.load.cpu() - begun.load.cpu()) / seconds(begun, ended).max(1e-3) / *workers as f64;
@@ -72,7 +72,7 @@ pub(crate) fn json(scenario: &str, finished: &Finished) -> Value {
             "processes": workers,
             "cores_each": load_cpu,
             "too_busy": load_cpu > BUSY,
-            "bytes_per_idle_client": bytes_each(&finished.before.load, &finished.ready.load, plan.clients),
+            "bytes_per_idle_client": bytes_each(finished.base_kib, finished.ready.load.rss_kib, plan.clients),
         },
     })
 }
@@ -100,8 +100,8 @@ fn latency(latencies: &Latencies) -> Value {
     })
 }
 
-fn bytes_each(before: &Sample, after: &Sample, clients: u32) -> f64 {
-    (after.rss_kib as f64 - before.rss_kib as f64) * 1024.0 / f64::from(clients.max(1))
+fn bytes_each(before_kib: u64, after_kib: u64, clients: u32) -> f64 {
+    (after_kib as f64 - before_kib as f64) * 1024.0 / f64::from(clients.max(1))
 }
 
 fn processes(finished: &Finished) -> Value {
@@ -119,7 +119,7 @@ fn processes(finished: &Finished) -> Value {
             "rss_ended_kib": ended.rss_kib,
             "rss_after_kib": sample(&finished.after).rss_kib,
             "rss_peak_kib": sample(&finished.after).peak_kib,
-            "bytes_per_client": bytes_each(&sample(&finished.before), &sample(&finished.ready), finished.plan.clients),
+            "bytes_per_client": bytes_each(sample(&finished.before).rss_kib, sample(&finished.ready).rss_kib, finished.plan.clients),
         });
         processes.insert(watched.name.clone(), told);
     }

@@ -64,6 +64,10 @@ pub(crate) struct Finished {
     pub(crate) plan: Plan,
     pub(crate) course: Course,
     pub(crate) workers: usize,
+    /// Memory of the workers without clients.
+    pub(crate) base_kib: u64,
+    /// When the first login was due.
+    pub(crate) login: Nanos,
     pub(crate) tally: Tally,
     /// Nobody is connected.
     pub(crate) before: Moment,
@@ -82,7 +86,7 @@ pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
     let descriptors = process::raise_descriptors()?;
     let most = u32::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(u32::MAX);
     let mut crew = Crew::hire(&plan, course.per_process.min(most))?;
-    let workers = crew.size();
+    let (workers, base_kib) = (crew.size(), crew.base_kib());
     let moment = |crew: &Crew| Moment {
         at: clock::now(),
         watched: course.watched.iter().map(|watched| Sample::of(watched.pid)).collect(),
@@ -90,7 +94,8 @@ pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
     };
 
     let before = moment(&crew);
-    log_in(&mut crew, &plan)?;
+    let login = clock::now() + SOON;
+    log_in(&mut crew, &plan, login)?;
     let ready = moment(&crew);
 
     hold(&mut crew, "quiet", nanos(course.quiet))?;
@@ -117,12 +122,12 @@ pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
     hold(&mut crew, "quiet", nanos(course.quiet))?;
     let after = moment(&crew);
     let tally = crew.report()?;
-    Ok(Finished { plan, course, workers, tally, before, ready, begun, ended, after })
+    Ok(Finished { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
 }
 
-fn log_in(crew: &mut Crew, plan: &Plan) -> Result<()> {
+fn log_in(crew: &mut Crew, plan: &Plan, at: Nanos) -> Result<()> {
     let all = u64::from(plan.clients);
-    crew.order(&Order::Login { at: clock::now() + SOON })?;
+    crew.order(&Order::Login { at })?;
     let is_complete = |progress: &Progress| progress.ready + progress.failed >= all;
     let mut still = Still::since(clock::now());
     crew.watch("logging in", |progress, now| is_complete(progress) || still.lasts(progress.ready, now) > STUCK)?;

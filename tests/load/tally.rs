@@ -127,6 +127,8 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: Faults,
     pub(crate) tails: BTreeMap<u32, Tail>,
+    /// When the last client was there.
+    pub(crate) there: Nanos,
     /// From the time a login was due to the room being entered.
     pub(crate) login: Latencies,
     /// From the loss of a connection to the session's return.
@@ -166,6 +168,7 @@ impl Tally {
         for (name, tail) in &other.tails {
             self.tails.entry(*name).or_default().merge(tail);
         }
+        self.there = self.there.max(other.there);
         self.login.merge(&other.login);
         self.resume.merge(&other.resume);
         self.delivery.merge(&other.delivery);

@@ -139,8 +139,7 @@ impl Worker {
             let next = self.ledger.expects(client, 0).unwrap_or_default();
             self.joined(client, next);
         } else if was_resumed {
-            // The session was not there any more: counted, and begun anew.
-            self.tally.error("not_resumed");
+            // The session is not there any more.
             self.sessions.tokens.remove(&number);
             self.lost(client, "begins_anew");
         }

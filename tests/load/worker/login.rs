@@ -23,10 +23,7 @@ impl Worker {
                     self.plan_next(schedule.due(0, u64::from(number)), Due::Login(number));
                 }
             }
-            None => {
-                self.queue.extend(numbers);
-                self.let_in();
-            }
+            None => numbers.for_each(|number| self.plan_next(at, Due::Retry(number))),
         }
     }
 
@@ -88,6 +85,10 @@ impl Worker {
             let seq = self.ledger.expects(client, 0)?.saturating_sub(1);
             Some(Resume { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
         });
+        if self.storming && resume.is_none() {
+            // It comes back as somebody new, and what was said meanwhile is lost to it.
+            self.tally.error("not_resumed");
+        }
         let who = Identity { nick: &nick, room: room.as_deref(), resume };
         dialect.greet(&who, &mut dialect.writes(&mut self.outgoing));
         self.send_outgoing(client);
@@ -99,7 +100,8 @@ impl Worker {
         if state.stage != Stage::Greeting {
             return;
         }
-        let latency = clock::now().saturating_sub(state.began);
+        let now = clock::now();
+        let latency = now.saturating_sub(state.began);
         (state.stage, state.attempts, state.began) = (Stage::Ready, 0, 0);
         let next = if self.plan.counts_seqs() { next } else { 0 };
         self.ledger.listens(client, next);
@@ -108,7 +110,10 @@ impl Worker {
                 self.tally.resume.record(latency);
                 self.tally.progress.resumed += 1;
             }
-            false => self.tally.login.record(latency),
+            false => {
+                self.tally.there = now;
+                self.tally.login.record(latency);
+            }
         }
         self.tally.progress.ready += 1;
         self.in_flight -= 1;

@@ -27,6 +27,7 @@ use crate::clock::{self, Nanos};
 use crate::ledger::{Ledger, Tail};
 use crate::orders::{Order, Word};
 use crate::plan::Plan;
+use crate::process::Sample;
 use crate::schedule::{Schedule, Window};
 use crate::tally::Tally;
 
@@ -98,6 +99,7 @@ struct Worker {
 
 /// Runs a worker until its stdin ends.
 pub(crate) fn run() -> Result<()> {
+    let base_kib = Sample::of(std::process::id()).rss_kib;
     let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut pending = Vec::new();
     let Some(Order::Hire { plan, from, to, workers }) = read_orders(&mut orders, &mut pending)?.into_iter().next()
@@ -107,7 +109,7 @@ pub(crate) fn run() -> Result<()> {
     let mut worker = Worker::new(plan, from, to, workers)?;
     let descriptor = orders.as_raw_fd();
     worker.poll.registry().register(&mut SourceFd(&descriptor), ORDERS, Interest::READABLE)?;
-    tell(&Word::Hired)?;
+    tell(&Word::Hired { base_kib })?;
     worker.plan_next(clock::now() + TOLD_EVERY, Due::Tell);
 
     let mut events = Events::with_capacity(1024);
