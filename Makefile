@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test check
+.PHONY: help run roll build test check bench
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -29,6 +29,9 @@ test: ## run every test: units, properties, contracts, clusters in one process a
 	else \
 		set -ex; cargo test --locked --workspace; \
 	fi
+
+bench: ## measure Parley, the floor and its peers on this machine, which takes an hour of quiet: docs/PERFORMANCE.md
+	@deploy/bench/run
 
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc

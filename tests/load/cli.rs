@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Burst(Burst),
     /// The least that a delivery can cost: a bare process that sends to every member, under the same clients
     Floor(Floor),
+    /// A page, a plot and one file of figures from the outcomes of many runs
+    Report(Report),
+    /// A port of loopback that nobody has right now
+    FreePort,
     /// What runs under `floor`
     #[command(hide = true)]
     FloorServer(FloorServer),
@@ -229,6 +233,19 @@ pub(crate) struct Floor {
 pub(crate) struct FloorServer {
     #[arg(long)]
     pub(crate) rounds: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// The folder with the outcomes
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) from: PathBuf,
+    /// Where PERFORMANCE.md, performance.svg and performance.json go
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) into: PathBuf,
+    /// Says that the figures are not for publication
+    #[arg(long)]
+    pub(crate) draft: bool,
 }
 
 impl Target {

@@ -16,6 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::frame::{self, opcode};
 use crate::process;
+use crate::worker::await_events;
 
 const DOOR: Token = Token(usize::MAX - 1);
 const STDIN: Token = Token(usize::MAX - 2);
@@ -73,7 +74,7 @@ pub(crate) fn serve(rounds: bool) -> Result<()> {
     let (mut events, mut buffer, mut next) = (Events::with_capacity(1024), vec![0; 64 * 1024], 0);
     let (mut round, mut gone) = (Vec::new(), Vec::new());
     loop {
-        poll.poll(&mut events, None)?;
+        await_events(&mut poll, &mut events, None)?;
         for event in &events {
             match event.token() {
                 STDIN => return Ok(()),

@@ -21,11 +21,14 @@ mod orders;
 mod outcome;
 mod plan;
 mod process;
+mod report;
 mod run;
 mod schedule;
 mod stamp;
 mod tally;
 mod worker;
+
+use std::net::TcpListener;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -45,6 +48,11 @@ fn main() -> Result<()> {
         Command::Floor(scenario) => {
             let server = floor::Server::start(scenario.rounds)?;
             carry_out(scenario.prepare(server.address, server.pid())?)
+        }
+        Command::Report(options) => report::write(&options.from, &options.into, options.draft),
+        Command::FreePort => {
+            println!("{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+            Ok(())
         }
         Command::FloorServer(options) => floor::serve(options.rounds),
         Command::Worker => worker::run(),

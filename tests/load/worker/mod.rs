@@ -115,11 +115,7 @@ pub(crate) fn run() -> Result<()> {
     let mut events = Events::with_capacity(1024);
     loop {
         let busy = worker.do_what_is_due()?;
-        if let Err(error) = worker.poll.poll(&mut events, busy.then_some(Duration::ZERO))
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error).context("cannot wait for events");
-        }
+        await_events(&mut worker.poll, &mut events, busy.then_some(Duration::ZERO))?;
         for event in &events {
             match event.token() {
                 ORDERS => {
@@ -127,13 +123,22 @@ pub(crate) fn run() -> Result<()> {
                     if given.is_empty() && pending.is_empty() {
                         return Ok(());
                     }
-                    given.into_iter().try_for_each(|order| worker.obey(order))?;
+                    given.iter().try_for_each(|order| worker.obey(order))?;
                 }
                 TIMER => worker.timer_set = 0,
                 Token(client) => worker.attend(client, event),
             }
         }
     }
+}
+
+/// Waits for sockets. A process that was paused and goes on has nothing to hear, and that is no error.
+pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        result => result.context("cannot wait for events")?,
+    }
+    Ok(())
 }
 
 /// Whole lines that have come; none at the end of the stream.
@@ -235,8 +240,8 @@ impl Worker {
         Ok(())
     }
 
-    fn obey(&mut self, order: Order) -> Result<()> {
-        match order {
+    fn obey(&mut self, order: &Order) -> Result<()> {
+        match *order {
             Order::Hire { .. } => bail!("hired twice"),
             Order::Login { at } => self.begin_logins(at),
             Order::Talk { window } => self.begin_talk(window),
