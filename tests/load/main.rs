@@ -23,6 +23,7 @@ mod plan;
 mod process;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
 mod stamp;
 mod tally;
@@ -33,7 +34,8 @@ use std::net::TcpListener;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::cli::{Cli, Command, Prepared};
+use crate::cli::{Cli, Command};
+use crate::scenario::Prepared;
 
 fn main() -> Result<()> {
     match Cli::parse().command {

@@ -13,7 +13,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 60.0;
-const LEGEND: f64 = 50.0;
+const LEGEND: f64 = 70.0;
 
 /// One colour per subject, told apart by the colour-blind too (Okabe and Ito).
 const COLOURS: &[&str] = &["#999999", "#000000", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7"];
