@@ -6,6 +6,7 @@
 
 mod backplane_contract;
 mod bad_input;
+mod chaos;
 mod chat;
 mod drain;
 mod embedded;
@@ -15,6 +16,7 @@ mod nicknames;
 mod presence_api;
 mod programs;
 mod protocol_doc;
+mod reading;
 mod readiness;
 mod redis_away;
 mod registry_contract;
