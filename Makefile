@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test test-otlp chaos check
+.PHONY: help run roll build test test-otlp chaos bench check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -42,6 +42,9 @@ chaos: ## break a cluster on purpose and check what is promised: make chaos [SEE
 	cargo build --locked --workspace --bins
 	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
+
+bench: ## measure Parley, the floor and its peers on this machine, which takes an hour of quiet: docs/PERFORMANCE.md
+	@deploy/bench/run
 
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc

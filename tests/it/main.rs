@@ -13,6 +13,7 @@ mod deploy;
 mod drain;
 mod embedded;
 mod failover;
+mod load;
 mod logs;
 mod nicknames;
 mod presence_api;
