@@ -19,7 +19,8 @@ use tracing::{debug, info, warn};
 use crate::metrics::Port;
 use crate::wire::line;
 
-use super::connection::{Session, hang_up};
+use super::connection::Session;
+use super::frame::hang_up;
 use super::{House, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.

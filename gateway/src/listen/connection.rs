@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, FutureExt, select};
 use presence::codes::CloseCode;
 use presence::model::LeftReason;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
@@ -260,13 +258,5 @@ async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departur
             Err(_) => Err(End::Closed(CloseCode::Slow)),
         },
         code = given_up => Err(End::Closed(code)),
-    }
-}
-
-/// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
-/// connection and may take our last words with it.
-pub(super) async fn hang_up(mut tcp: TcpStream) {
-    if tcp.shutdown().await.is_ok() {
-        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
     }
 }

@@ -1,7 +1,7 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
+//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
 //! ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
 //! nicknames or the store.
 
@@ -9,6 +9,7 @@ mod accept;
 mod admission;
 mod connection;
 mod departure;
+pub mod frame;
 mod lines;
 mod seats;
 mod tcp;

@@ -17,7 +17,8 @@ use crate::wire::line::{self, Decoded, Dialect};
 use crate::wire::{Format, Refusal};
 
 use super::House;
-use super::connection::{self, Door, Input, Session, hang_up};
+use super::connection::{self, Door, Input, Session};
+use super::frame::hang_up;
 use super::lines::{Line, Lines};
 use super::seats::Seat;
 
