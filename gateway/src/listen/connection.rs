@@ -132,13 +132,25 @@ impl End {
 }
 
 /// Runs a connection from its first byte to its last. The session has ended when this returns.
-pub(super) async fn run<D: Door, S: Session>(
+///
+/// What is done seldom (a request, a socket that stands still, the end) is boxed, so that a connection at rest holds no
+/// room for it.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn run<D: Door, S: Session>(
     mut door: D,
     mut session: S,
     limits: &Limits,
     departure: &Departure,
-) -> End {
-    let Err(end) = talk(&mut door, &mut session, limits, departure).await;
+) -> impl Future<Output = End> + Send {
+    async move {
+        let Err(end) = talk(&mut door, &mut session, limits, departure).await;
+        Box::pin(part(door, session, end, limits)).await;
+        end
+    }
+}
+
+/// Ends both halves of a connection.
+async fn part<D: Door, S: Session>(door: D, session: S, end: End, limits: &Limits) {
     let mut ending = pin!(session.end(end.left_reason()));
     // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
     let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
@@ -148,7 +160,6 @@ pub(super) async fn run<D: Door, S: Session>(
     } else {
         let _ = tokio::join!(ending, goodbye);
     }
-    end
 }
 
 /// The conversation. Comes back only with its end.
@@ -186,7 +197,7 @@ async fn talk<D: Door, S: Session>(
                 parting = Some(told);
                 None
             }
-            () = due(parting), if parting.is_some() => {
+            () = async { Box::pin(due(parting)).await }, if parting.is_some() => {
                 // What has arrived by now is still answered; what crosses our goodbye on the wire is not.
                 let arrived = door.next().now_or_never().filter(|_| !parting.is_some_and(|parting| parting.is_final()));
                 if arrived.is_none() {
@@ -198,7 +209,7 @@ async fn talk<D: Door, S: Session>(
         match input {
             Some(Input::Request(decoded)) => {
                 session.heard();
-                beside_output(session.request(decoded), door, &outbox, limits, departure).await?;
+                Box::pin(beside_output(session.request(decoded), door, &outbox, limits, departure)).await?;
                 if let Some(parting) = &mut parting {
                     parting.was_asked();
                 }
@@ -241,6 +252,16 @@ async fn beside_output<D: Door>(
 async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
     let batch = outbox.take();
     door.queue(batch.items);
+    // Most rounds go out at once; only one that stands still needs clocks.
+    let written = match door.flush().now_or_never() {
+        Some(written) => written.map_err(|_| End::Gone),
+        None => Box::pin(stalled(door, outbox, limits, departure)).await,
+    };
+    written.and_then(|()| batch.close.map_or(Ok(()), |code| Err(End::Closed(code))))
+}
+
+/// Goes on with a flush for as long as its reader may take.
+async fn stalled<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
     let given_up = async {
         // A reader that stands still must not hold up the end of the house either.
         let code = tokio::select! {
@@ -253,8 +274,7 @@ async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departur
     tokio::select! {
         biased;
         written = timeout(limits.write_stall, door.flush()) => match written {
-            Ok(Ok(())) => batch.close.map_or(Ok(()), |code| Err(End::Closed(code))),
-            Ok(Err(_)) => Err(End::Gone),
+            Ok(written) => written.map_err(|_| End::Gone),
             Err(_) => Err(End::Closed(CloseCode::Slow)),
         },
         code = given_up => Err(End::Closed(code)),
