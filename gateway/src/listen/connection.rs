@@ -20,8 +20,8 @@ use crate::session::outbox::{Broadcast, Out};
 use crate::session::{Driver, Outbox};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::Limits;
 use super::departure::{Departure, Parting, due};
+use super::{House, Limits};
 
 /// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
 const NAMES_FIRST: Duration = Duration::from_millis(500);
@@ -139,12 +139,11 @@ impl End {
 pub(super) fn run<D: Door, S: Session>(
     mut door: D,
     mut session: S,
-    limits: &Limits,
-    departure: &Departure,
+    house: &House<S>,
 ) -> impl Future<Output = End> + Send {
     async move {
-        let Err(end) = talk(&mut door, &mut session, limits, departure).await;
-        Box::pin(part(door, session, end, limits)).await;
+        let Err(end) = talk(&mut door, &mut session, house).await;
+        Box::pin(part(door, session, end, &house.limits)).await;
         end
     }
 }
@@ -163,32 +162,21 @@ async fn part<D: Door, S: Session>(door: D, session: S, end: End, limits: &Limit
 }
 
 /// The conversation. Comes back only with its end.
-async fn talk<D: Door, S: Session>(
-    door: &mut D,
-    session: &mut S,
-    limits: &Limits,
-    departure: &Departure,
-) -> Result<Infallible, End> {
+async fn talk<D: Door, S: Session>(door: &mut D, session: &mut S, house: &House<S>) -> Result<Infallible, End> {
+    let House { limits, departure, .. } = house;
     let outbox = session.outbox();
-    let mut armed = None;
-    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut alarm = house.wheel.alarm();
     let mut announced = pin!(departure.announced(limits.close_wait));
     let mut parting: Option<Parting> = None;
     loop {
         // A client that sends faster than we read must not keep its neighbours on this thread waiting.
         consume_budget().await;
         round(door, &outbox, limits, departure).await?;
-        let deadline = session.deadline();
-        if deadline != armed {
-            armed = deadline;
-            if let Some(at) = deadline {
-                alarm.as_mut().reset(at.into());
-            }
-        }
+        alarm.set(session.deadline());
         let input = tokio::select! {
             input = door.next() => Some(input),
             () = outbox.ready() => None,
-            () = &mut alarm, if armed.is_some() => {
+            () = alarm.rang() => {
                 session.tick();
                 None
             }

@@ -1,8 +1,8 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
-//! ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
+//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `wheel` is
+//! its clock, `departure` ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
 //! nicknames or the store.
 
 mod accept;
@@ -14,6 +14,7 @@ mod lines;
 mod seats;
 mod tcp;
 mod upgrade;
+mod wheel;
 mod ws;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::wire::Format;
 
 use self::seats::Seats;
+use self::wheel::Wheel;
 
 /// How much the doors take on and how long they wait.
 #[derive(Debug, Clone)]
@@ -68,6 +70,8 @@ pub struct House<S> {
     seats: Seats,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    /// Turns for as long as anybody is in the house.
+    wheel: Arc<Wheel>,
     tasks: TaskTracker,
 }
 
@@ -88,7 +92,8 @@ impl<S: Session> House<S> {
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let seats = Seats::new(limits.connections, metrics);
-        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, closing, departure, tasks })
+        let (open_session, wheel) = (Box::new(open_session), Arc::new(Wheel::new()));
+        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, tasks })
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::{seats::Seat, tcp, ws};
 use super::*;
 
 /// Most bytes that the task of a connection may hold beside its driver.
-const TASK: usize = 1100;
+const TASK: usize = 1024;
 /// Most bytes that a reader may hold.
 const READER: usize = 64;
 
