@@ -64,7 +64,7 @@ async fn echo(socket: &mut Socket) -> Over {
             Ok(Heard::Text(text)) => socket.output().text(text),
             Ok(Heard::Binary(bytes)) => socket.output().binary(bytes),
             Ok(Heard::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
-            Ok(Heard::Control) => {}
+            Ok(Heard::Nothing) => {}
             Ok(Heard::Close) => return Over::Gone,
             Err(over) => return over,
         }
@@ -79,7 +79,7 @@ enum Heard {
     Text(Bytes),
     Binary(Bytes),
     Skipped,
-    Control,
+    Nothing,
     Close,
 }
 
@@ -88,7 +88,7 @@ fn heard(event: Event<'_>) -> Heard {
         Event::Text(text) => Heard::Text(text.into_owned().into()),
         Event::Binary(bytes) => Heard::Binary(bytes.into_owned().into()),
         Event::TooLarge(_) => Heard::Skipped,
-        Event::Ping(_) | Event::Pong(_) => Heard::Control,
+        Event::Fragment | Event::Ping(_) | Event::Pong(_) => Heard::Nothing,
         Event::Close { .. } => Heard::Close,
     }
 }

@@ -72,7 +72,7 @@ fn decode(event: Event<'_>) -> Input {
         Event::Text(text) => Input::Request(json::decode(&text)),
         Event::TooLarge(Kind::Text) => Input::Request(Err((None, ErrorCode::TooLarge.into()))),
         Event::Binary(_) | Event::TooLarge(Kind::Binary) => Input::Unacceptable(CloseCode::Unsupported),
-        Event::Ping(_) | Event::Pong(_) => Input::Heard,
+        Event::Ping(_) | Event::Pong(_) | Event::Fragment => Input::Heard,
         Event::Close { .. } => Input::Gone,
     }
 }

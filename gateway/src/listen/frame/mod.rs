@@ -60,6 +60,8 @@ pub enum Event<'a> {
     Binary(Cow<'a, [u8]>),
     /// A message over the limit has ended; it was discarded.
     TooLarge(Kind),
+    /// A frame of a message that has not ended. There may be thousands of them in one read, so each is told.
+    Fragment,
     /// A ping, to be answered with a pong that holds the same.
     Ping(Cow<'a, [u8]>),
     /// A pong, asked for or not.

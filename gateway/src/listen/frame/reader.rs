@@ -84,42 +84,37 @@ impl Reader {
         matches!(self.state, State::Over)
     }
 
-    /// Bytes that are kept for a message that has not ended.
+    /// Room that is kept for a message that has not ended, in bytes.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.capacity()
     }
 
     fn advance<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
-        loop {
-            let mut frame = match self.state {
-                State::Head { bytes, len } => match self.head(bytes, usize::from(len), input)? {
-                    Some(frame) => frame,
-                    None => return Ok(None),
-                },
-                State::Payload(frame) => frame,
-                State::Over => {
-                    *input = &mut [];
-                    return Ok(None);
-                }
-            };
-            let piece = take(input, frame.left as usize);
-            frame.mask = unmask(piece, frame.mask);
-            frame.left -= piece.len() as u32;
-            if frame.left > 0 {
-                self.keep(frame, piece)?;
-                self.state = State::Payload(Frame { is_begun: true, ..frame });
+        let mut frame = match self.state {
+            State::Head { bytes, len } => match self.head(bytes, usize::from(len), input)? {
+                Some(frame) => frame,
+                None => return Ok(None),
+            },
+            State::Payload(frame) => frame,
+            State::Over => {
+                *input = &mut [];
                 return Ok(None);
             }
-            self.state = BETWEEN_FRAMES;
-            let found = match frame.opcode {
-                OpCode::Control(control) => Some(self.control(frame, control, piece)?),
-                OpCode::Data(_) => self.data(frame, piece)?,
-            };
-            if found.is_some() {
-                return Ok(found);
-            }
+        };
+        let piece = take(input, frame.left as usize);
+        frame.mask = unmask(piece, frame.mask);
+        frame.left -= piece.len() as u32;
+        if frame.left > 0 {
+            self.keep(frame, piece)?;
+            self.state = State::Payload(Frame { is_begun: true, ..frame });
+            return Ok(None);
         }
+        self.state = BETWEEN_FRAMES;
+        Ok(Some(match frame.opcode {
+            OpCode::Control(control) => self.control(frame, control, piece)?,
+            OpCode::Data(_) => self.data(frame, piece)?,
+        }))
     }
 
     /// Reads a header, of which `len` bytes came before this input.
@@ -227,18 +222,18 @@ impl Reader {
         }
     }
 
-    /// The last piece of a data frame; the event, if the message ends with it.
-    fn data<'a>(&mut self, frame: Frame, piece: &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
+    /// The last piece of a data frame, mostly the only one, and maybe the end of its message.
+    fn data<'a>(&mut self, frame: Frame, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
         let is_in_one_piece = frame.is_final && !frame.is_begun && frame.opcode != OpCode::Data(Data::Continue);
         if !is_in_one_piece || self.is_skipping() {
             self.keep(frame, piece)?;
         }
         if !frame.is_final {
-            return Ok(None);
+            return Ok(Event::Fragment);
         }
         let (kind, is_skipped) = (self.kind.take().unwrap_or(Kind::Binary), self.is_skipping());
         self.length = 0;
-        let event = match (kind, is_in_one_piece) {
+        Ok(match (kind, is_in_one_piece) {
             (Kind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
             _ if is_skipped => Event::TooLarge(kind),
             (Kind::Binary, true) => Event::Binary(Cow::Borrowed(piece)),
@@ -248,8 +243,7 @@ impl Reader {
             (Kind::Text, false) => {
                 Event::Text(Cow::Owned(String::from_utf8(mem::take(&mut self.held)).map_err(|_| Violation::BadUtf8)?))
             }
-        };
-        Ok(Some(event))
+        })
     }
 }
 

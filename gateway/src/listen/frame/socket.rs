@@ -62,6 +62,8 @@ impl Socket {
     /// Takes a stream over from its handshake, with what was read of it beyond that.
     #[must_use]
     pub fn new(tcp: TcpStream, unread: BytesMut, limits: Limits) -> Self {
+        // Empty or not, it may hold the buffer of the handshake.
+        let unread = if unread.is_empty() { BytesMut::new() } else { unread };
         Self { tcp, reader: Reader::new(limits), writer: Writer::default(), unread }
     }
 
@@ -102,6 +104,12 @@ impl Socket {
         hang_up(self.tcp).await;
     }
 
+    /// Bytes of buffers that belong to this connection alone.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.reader.held() + self.unread.capacity() + self.writer.held()
+    }
+
     fn poll_next<T>(&mut self, cx: &mut Context<'_>, decode: &mut impl FnMut(Event<'_>) -> T) -> Poll<Result<T, Over>> {
         let Self { tcp, reader, writer, unread } = self;
         let mut step = |input: &mut &mut [u8]| match reader.next(input) {
@@ -129,16 +137,23 @@ impl Socket {
                     return Poll::Ready(found);
                 }
             }
+            let mut is_more_likely = false;
             let read = poll_read(tcp, cx, |mut input| {
                 if input.is_empty() {
                     return Some(Err(Over::Gone));
                 }
+                is_more_likely = input.len() == SCRATCH;
                 let found = step(&mut input);
                 unread.extend_from_slice(input);
                 found
             });
             match ready!(read) {
                 Ok(Some(found)) => return Poll::Ready(found),
+                // One buffer of a large message is one turn.
+                Ok(None) if is_more_likely => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(None) => {}
                 Err(_) => return Poll::Ready(Err(Over::Gone)),
             }

@@ -103,6 +103,12 @@ impl Writer {
         self.frames.is_empty()
     }
 
+    /// Room for frames that is kept.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.frames.capacity()
+    }
+
     /// Shows what is to be written next, for one vectored write. Empty only if nothing is queued.
     pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let mut heads = [Head::default(); AT_ONCE];

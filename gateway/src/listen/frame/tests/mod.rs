@@ -4,6 +4,7 @@
 mod compare;
 mod corpus;
 mod differential;
+mod socket;
 mod table;
 mod writer;
 
