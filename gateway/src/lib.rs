@@ -10,6 +10,7 @@ pub mod wire;
 pub mod listen;
 pub mod session;
 pub mod hub;
+pub mod reading;
 pub mod backplane;
 pub mod config;
 pub mod metrics;

@@ -2,7 +2,7 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, the admin door. All
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, readings, the admin door. All
 //! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 mod drain;
@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
+use crate::reading;
 use crate::session::{Driver, Services};
 
 pub use presence::program::Drained;
@@ -126,6 +127,7 @@ impl Gateway {
         spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
+        spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
         let for_sessions = Arc::clone(&services);
@@ -168,7 +170,13 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
     Arc::new(move |delivery| {
         match &delivery {
-            Delivery::Echo { counter, incarnation } => return tenure.echoed(incarnation, *counter),
+            Delivery::Echo { counter, incarnation } => {
+                tenure.echoed(incarnation, *counter);
+                if reading::is_late(tenure.echo_age(Instant::now())) {
+                    hub.doubt();
+                }
+                return;
+            }
             Delivery::Resumed => reconnects.inc(),
             _ => {}
         }

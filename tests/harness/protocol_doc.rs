@@ -9,6 +9,8 @@
 //! ann-                                     ann's connection has been ended by the server
 //! ```
 //!
+//! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from there on.
+//!
 //! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
 //! races with the message itself. On the text door, where nobody can tell them apart, lines may come in any order. All
 //! that comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
@@ -106,6 +108,7 @@ impl Example {
     /// Where the gateway does something else than the page says, with the line of the page.
     pub async fn play(&self, gateway: &Node) {
         let mut people: BTreeMap<&str, Person> = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for step in &self.steps {
             let who = step.who.as_str();
             if step.deed == Deed::Connects {
@@ -113,7 +116,7 @@ impl Example {
                 continue;
             }
             let person = people.get(who).unwrap_or_else(|| panic!("line {}: {who} is not connected", step.line));
-            if let Err(complaint) = person.does(&step.deed).await {
+            if let Err(complaint) = person.does(&step.deed, &mut known).await {
                 panic!("line {} of the page, {who}: {complaint}", step.line);
             }
         }
@@ -137,14 +140,16 @@ impl Person {
         }
     }
 
-    async fn does(&self, deed: &Deed) -> Result<(), String> {
+    async fn does(&self, deed: &Deed, known: &mut BTreeMap<String, Value>) -> Result<(), String> {
         match (self, deed) {
             (_, Deed::Connects) => {}
-            (Self::Json(ws), Deed::Sends(text)) => ws.send_message(text.as_str().into()).await,
+            (Self::Json(ws), Deed::Sends(text)) => ws.send_message(filled(text, known).into()).await,
             (Self::Text(line), Deed::Sends(text)) => line.types(text).await,
             (Self::Json(ws), Deed::IsTold(text)) => {
-                let pattern: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+                let mut pattern: Value =
+                    serde_json::from_str(&filled(text, known)).map_err(|error| format!("not JSON: {error}"))?;
                 let next = ws.next(PATIENCE, |value| order_of(value) == order_of(&pattern)).await?;
+                learn(&mut pattern, &next, known);
                 if !json_fits(&pattern, &next) {
                     return Err(format!("is told {next}, and the page says {pattern}"));
                 }
@@ -167,6 +172,21 @@ impl Person {
     }
 }
 
+/// The text with what is known in the place of its names.
+fn filled(text: &str, known: &BTreeMap<String, Value>) -> String {
+    known.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("\"{name}\""), &value.to_string()))
+}
+
+/// Notes the values of the names in a pattern that are told for the first time.
+fn learn(pattern: &mut Value, told: &Value, known: &mut BTreeMap<String, Value>) {
+    for (field, value) in pattern.as_object_mut().into_iter().flatten() {
+        if let Some(name) = value.as_str().filter(|name| name.starts_with('$')) {
+            known.insert(name.to_owned(), told[field].clone());
+            *value = told[field].clone();
+        }
+    }
+}
+
 /// What keeps its order among its own kind.
 #[derive(PartialEq, Eq)]
 enum Order {
@@ -177,7 +197,7 @@ enum Order {
 
 fn order_of(frame: &Value) -> Order {
     match frame["type"].as_str() {
-        Some("message" | "going_away") => Order::Messages,
+        Some("message" | "gap" | "rewound" | "epoch" | "going_away") => Order::Messages,
         Some("presence") => Order::Presence,
         _ => Order::Replies,
     }

@@ -6,6 +6,7 @@
 
 mod backplane_contract;
 mod bad_input;
+mod chaos;
 mod chat;
 mod drain;
 mod embedded;
@@ -14,6 +15,7 @@ mod nicknames;
 mod presence_api;
 mod programs;
 mod protocol_doc;
+mod reading;
 mod readiness;
 mod redis_away;
 mod registry_contract;

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use presence::keys::Keys;
-use presence::memory::{Append, AppendError, Appended, Listener, Store};
+use presence::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
 use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
 use presence::registry::RegistryError;
 
 use super::malformed::Malformed;
-use super::{Delivery, Draft, Link, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+use super::{
+    Delivery, Draft, Link, Missed, PublishError, Published, Range, Sink, Stretch, Subscription, Top, envelope,
+};
 
 /// How long a room that nobody wants is still heard, so that a quick return costs nothing.
 const LINGER: Duration = Duration::from_secs(30);
@@ -167,6 +169,31 @@ impl MemoryBackplane {
             .filter_map(|entry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time))
             .collect();
         Ok(Stretch { messages, more })
+    }
+}
+
+impl MemoryBackplane {
+    /// See [`super::Backplane::missed`].
+    ///
+    /// # Errors
+    /// None here.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn missed(&self, room: &RoomKey, after: u64, limit: usize) -> Result<Option<Missed>, RegistryError> {
+        let Some((epoch, top)) = self.node.store.top(room) else { return Ok(None) };
+        let entries = self.node.store.log(room, after.saturating_add(1), top, limit, false);
+        let through = entries.last().filter(|_| entries.len() == limit).map_or(top, |last| last.seq);
+        let read = |entry: &LogEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
+        Ok(Some(Missed { epoch, top, messages: entries.iter().filter_map(read).collect(), through }))
+    }
+
+    /// See [`super::Backplane::tops`].
+    ///
+    /// # Errors
+    /// None here.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn tops(&self, rooms: &[RoomKey]) -> Result<Vec<Top>, RegistryError> {
+        let top = |room: &RoomKey| self.node.store.top(room).map(|(epoch, seq)| (room.clone(), epoch, seq));
+        Ok(rooms.iter().filter_map(top).collect())
     }
 }
 

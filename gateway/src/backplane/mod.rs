@@ -84,6 +84,23 @@ pub struct Stretch {
     pub more: bool,
 }
 
+/// What a room's log still keeps after a position, as far as one page goes. Read in one step: everything in it is of one
+/// epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Missed {
+    /// The room's epoch.
+    pub epoch: String,
+    /// The newest message of the room.
+    pub top: u64,
+    /// Oldest first. Numbers that are left out are not kept any more, or cannot be read.
+    pub messages: Vec<ChatMessage>,
+    /// Up to here the page is complete; never past `top`.
+    pub through: u64,
+}
+
+/// Where a room's log ends: the room, its epoch, the number of its newest message.
+pub type Top = (RoomKey, String, u64);
+
 /// Which stretch.
 pub use crate::wire::command::Range;
 
@@ -245,5 +262,21 @@ impl Backplane {
     /// `Unavailable` or `Unknown`.
     pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
         each!(self, arm => arm.history(room, range, limit).await)
+    }
+
+    /// Reads what the log keeps after a position, `limit` messages at most. `None`: the store knows no such room.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn missed(&self, room: &RoomKey, after: u64, limit: usize) -> Result<Option<Missed>, RegistryError> {
+        each!(self, arm => arm.missed(room, after, limit).await)
+    }
+
+    /// Reads where the logs of rooms end, in few round trips. Rooms that the store does not know are left out.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn tops(&self, rooms: &[RoomKey]) -> Result<Vec<Top>, RegistryError> {
+        each!(self, arm => arm.tops(rooms).await)
     }
 }

@@ -1,40 +1,41 @@
-//! Who is on this node: sessions and their outboxes, rooms and their local members.
+//! Who is on this node: sessions and their outboxes, rooms with their positions and local members.
 //!
 //! The backplane's task calls [`Hub::deliver`] with everything that arrives; drivers enter and leave rooms; the server
-//! calls [`Hub::show_presence`] a few times a second. Delivering never waits for anybody: an outbox takes the event or
-//! closes its connection. Knows no store and no socket.
+//! calls [`Hub::show_presence`] a few times a second; the reading task reads what rooms ask for and hands it to
+//! [`Hub::read`]. Delivering never waits for anybody: an outbox takes the event or closes its connection. Knows no store
+//! and no socket.
 //!
-//! A member enters in two steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record
-//! is written (from there on the room's messages are kept for it), [`Hub::admit`] with the position the record took
-//! effect at (what is kept and newer goes out, then everything that follows).
-//! Invariant: a room's messages reach every member's outbox in one order, the order of delivery.
+//! A member enters in steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record is
+//! written (from there on the room's messages are kept for it), [`Hub::begin`] with the top that the record was written
+//! at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks again.
+//! Invariant: a room's messages reach every member's outbox in one order, without a hole that it is not told of.
 
 pub mod coalesce;
+pub mod position;
+mod room;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
 use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
 use prometheus::IntCounter;
+use tokio::sync::Notify;
 
+use self::position::{Ask, Page, Position, Step};
+use self::room::Room;
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox, Pushed};
+use crate::session::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
-
-/// Messages that are kept for one member between [`Hub::prepare`] and [`Hub::admit`]; more of them close it as slow.
-const MAX_KEPT: usize = 10_000;
-
-/// Changes of a room's members that are shown one by one. When more come in one round, as when a gateway is lost or a
-/// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
-const MAX_SHOWN: usize = 256;
 
 /// The sessions and rooms of one node.
 #[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
+    /// A room asks for a reading.
+    asked: Notify,
     delivered: IntCounter,
     left_out: IntCounter,
 }
@@ -45,6 +46,8 @@ struct State {
     rooms: HashMap<RoomKey, Room>,
     /// Rooms with something to show at the next round of presence.
     changed: Vec<RoomKey>,
+    /// Rooms whose logs are to be read.
+    asking: HashSet<RoomKey>,
 }
 
 #[derive(Debug)]
@@ -54,28 +57,26 @@ struct Session {
     outbox: Outbox,
 }
 
-#[derive(Debug)]
-struct Room {
-    display: String,
-    members: HashMap<SessionId, Member>,
-    /// The members version of the last change seen, once there was one.
-    version: Option<u64>,
-    delta: PresenceDelta,
-    resync: bool,
+/// Whether a member is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Everything that follows goes out to it. Also for one that has entered before, or has left.
+    Entered,
+    /// The room is further than what is kept for it: read on in the log, and ask again.
+    Behind,
 }
 
+/// What came of reading a room's log for it.
 #[derive(Debug)]
-struct Member {
-    outbox: Outbox,
-    entry: EntryState,
-}
-
-#[derive(Debug)]
-enum EntryState {
-    /// The member record is being written; what comes meanwhile is kept.
-    Waiting(Vec<(u64, Arc<Broadcast>)>),
-    /// Everything after this position goes out.
-    Live(u64),
+pub enum Reading {
+    /// It ends there: epoch and seq.
+    Top(String, u64),
+    /// It keeps this.
+    Page(Page<ChatMessage>),
+    /// There is no such room.
+    Vanished,
+    /// It could not be read; it is to be tried again.
+    Failed,
 }
 
 /// How much is on this node.
@@ -92,7 +93,7 @@ impl Hub {
     /// out on `left_out`.
     #[must_use]
     pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
-        Self { state: Mutex::default(), delivered, left_out }
+        Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
     }
 
     /// A session has begun: direct messages for it go to `outbox`.
@@ -115,44 +116,75 @@ impl Hub {
 
     /// Keeps the room's messages for a member that is about to enter.
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
-        let member = Member { outbox: outbox.clone(), entry: EntryState::Waiting(Vec::new()) };
         let mut state = self.lock();
-        let room = state.rooms.entry(room.key().clone()).or_insert_with(|| Room::new(room.as_str()));
-        room.members.insert(session.clone(), member);
+        state.rooms.entry(room.key().clone()).or_insert_with(|| Room::new(room.as_str())).prepare(session, outbox);
     }
 
-    /// The member has entered at `seq` the room that the store knows by this name: sends what was kept and is newer, then
-    /// everything that follows. Nothing is sent to a member that has entered before.
-    pub fn admit(&self, name: &RoomName, session: &SessionId, seq: u64) {
+    /// A top of the room's log that was read after its subscription was confirmed: a room that has not begun begins here.
+    pub fn begin(&self, room: &RoomKey, epoch: &str, top: u64) {
+        self.advance(room, |position, steps| position.begin(epoch, top, steps));
+    }
+
+    /// The client has everything of this epoch up to `after`: sends what is kept and newer, then everything that follows.
+    /// `name` is what the store knows the room by.
+    pub fn admit(&self, name: &RoomName, session: &SessionId, epoch: &str, after: u64) -> Admission {
         let mut state = self.lock();
-        let Some(room) = state.rooms.get_mut(name.key()) else { return };
-        let Some(member) = room.members.get_mut(session) else { return };
-        // The first one here may have typed it otherwise.
-        name.as_str().clone_into(&mut room.display);
-        if let EntryState::Waiting(kept) = &member.entry {
-            let newer = kept.iter().filter(|(position, _)| *position > seq);
-            for (_, message) in newer {
-                member.outbox.event(message);
-            }
-            member.entry = EntryState::Live(seq);
-        }
+        let room = state.rooms.get_mut(name.key());
+        room.map_or(Admission::Entered, |room| room.admit(name.as_str(), session, epoch, after))
     }
 
     /// The member has left, or did not enter after all. Returns whether it was there.
     pub fn remove(&self, room: &RoomKey, session: &SessionId) -> bool {
         let mut state = self.lock();
         let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return false };
-        let was_there = entry.get_mut().members.remove(session).is_some();
-        if entry.get().members.is_empty() {
+        let was_there = entry.get_mut().remove(session);
+        if entry.get().is_empty() {
             entry.remove();
         }
         was_there
     }
 
+    /// Something may be missing that nothing later will show: the tops of all rooms are to be compared.
+    pub fn doubt(&self) {
+        let mut state = self.lock();
+        let State { rooms, asking, .. } = &mut *state;
+        for (key, room) in rooms {
+            room.position.doubt();
+            asking.insert(key.clone());
+        }
+        self.asked.notify_one();
+    }
+
+    /// Waits until rooms ask for readings, and takes these. Each is to be answered with [`Hub::read`]. Dropping the
+    /// future loses nothing. One waiter: the reading task.
+    pub async fn asks(&self) -> Vec<(RoomKey, Ask)> {
+        loop {
+            let asked = self.asked.notified();
+            let asks = self.take_asks();
+            if !asks.is_empty() {
+                return asks;
+            }
+            asked.await;
+        }
+    }
+
+    /// What was read for a room that asked for it.
+    pub fn read(&self, room: &RoomKey, ask: &Ask, reading: Reading) {
+        let (Ask::Top(asked) | Ask::Page(asked)) = ask;
+        self.advance(room, |position, steps| match reading {
+            Reading::Top(epoch, top) => position.top(asked, &epoch, top, steps),
+            Reading::Page(page) => position.page(asked, page, steps),
+            Reading::Vanished => position.vanished(),
+            Reading::Failed => position.doubt(),
+        });
+    }
+
     /// Takes what arrived from the backplane. Never blocks. Beats are not the hub's: an echo is ignored.
     pub fn deliver(&self, delivery: Delivery) {
         match delivery {
-            Delivery::Room { room, message, .. } => self.message(&room, message),
+            Delivery::Room { room, epoch, message } => {
+                self.advance(&room, |position, steps| position.arrived(&epoch, message.seq, message, steps));
+            }
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, message } => self.direct(&session, message),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
@@ -179,17 +211,8 @@ impl Hub {
     pub fn show_presence(&self) {
         let mut state = self.lock();
         for key in std::mem::take(&mut state.changed) {
-            let Some(room) = state.rooms.get_mut(&key) else { continue };
-            let delta = std::mem::take(&mut room.delta);
-            let resync = std::mem::take(&mut room.resync);
-            if coalesce::count(&delta) == 0 && !resync {
-                continue;
-            }
-            let event = Broadcast::new(Event::Presence { room: room.display.clone(), delta, resync });
-            for member in room.members.values().filter(|member| matches!(member.entry, EntryState::Live(_))) {
-                if member.outbox.event(&event) == Pushed::LeftOut {
-                    self.left_out.inc();
-                }
+            if let Some(room) = state.rooms.get_mut(&key) {
+                self.left_out.inc_by(room.show_presence());
             }
         }
     }
@@ -201,24 +224,27 @@ impl Hub {
         Census { sessions: state.sessions.len(), rooms: state.rooms.len() }
     }
 
-    fn message(&self, room: &RoomKey, message: ChatMessage) {
+    /// Changes a room's position, gives its members what comes of it, and notes what it asks for.
+    fn advance(&self, key: &RoomKey, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
         let mut state = self.lock();
-        let Some(room) = state.rooms.get_mut(room) else { return };
-        let seq = message.seq;
-        let message = Broadcast::new(Event::Message(message));
-        let mut delivered = 0;
-        for member in room.members.values_mut() {
-            match &mut member.entry {
-                EntryState::Live(after) if seq > *after => {
-                    member.outbox.event(&message);
-                    delivered += 1;
-                }
-                EntryState::Live(_) => {}
-                EntryState::Waiting(kept) if kept.len() < MAX_KEPT => kept.push((seq, Arc::clone(&message))),
-                EntryState::Waiting(_) => member.outbox.close(CloseCode::Slow),
-            }
+        let State { rooms, asking, .. } = &mut *state;
+        let Some(room) = rooms.get_mut(key) else { return };
+        let mut steps = Vec::new();
+        change(&mut room.position, &mut steps);
+        self.delivered.inc_by(room.take(steps));
+        if room.position.is_asking() && asking.insert(key.clone()) {
+            self.asked.notify_one();
         }
-        self.delivered.inc_by(delivered);
+    }
+
+    fn take_asks(&self) -> Vec<(RoomKey, Ask)> {
+        let mut state = self.lock();
+        let State { rooms, asking, .. } = &mut *state;
+        let asks = asking.drain().filter_map(|key| {
+            let ask = rooms.get_mut(&key)?.position.asks()?;
+            Some((key, ask))
+        });
+        asks.collect()
     }
 
     fn direct(&self, session: &SessionId, mut message: ChatMessage) {
@@ -233,24 +259,17 @@ impl Hub {
         let mut state = self.lock();
         let State { rooms, changed, .. } = &mut *state;
         let Some(room) = rooms.get_mut(key) else { return };
-        // A jump means that a change was missed: the sum would be wrong, so members are told to ask again.
-        room.resync |= room.version.is_some_and(|last| version != last + 1);
-        room.version = Some(version);
-        coalesce::add(&mut room.delta, delta);
-        if coalesce::count(&room.delta) > MAX_SHOWN {
-            room.delta = PresenceDelta::default();
-            room.resync = true;
-        }
+        room.change(version, delta);
         changed.push(key.clone());
     }
 
-    /// The subscription was away: nobody knows which changes were missed.
+    /// The subscription was away: nobody knows what was missed.
     fn resumed(&self) {
+        self.doubt();
         let mut state = self.lock();
         let State { rooms, changed, .. } = &mut *state;
         for (key, room) in rooms {
-            room.version = None;
-            room.resync = true;
+            room.missed_changes();
             changed.push(key.clone());
         }
     }
@@ -258,18 +277,6 @@ impl Hub {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every method leaves the state whole between its steps, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Room {
-    fn new(display: &str) -> Self {
-        Self {
-            display: display.to_owned(),
-            members: HashMap::new(),
-            version: None,
-            delta: PresenceDelta::default(),
-            resync: false,
-        }
     }
 }
 

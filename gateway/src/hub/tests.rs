@@ -1,6 +1,8 @@
 //! The hub by itself: what arrives in which outbox.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use presence::model::{Departure, LeftReason, MemberInfo, Status};
 
 use super::*;
@@ -42,6 +44,12 @@ fn seqs(outbox: &Outbox) -> Vec<u64> {
     waiting(outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
+/// Joins at this top, without a past.
+fn enter(hub: &Hub, session: &SessionId, top: u64) {
+    hub.begin(room().key(), "e", top);
+    assert_eq!(hub.admit(&room(), session, "e", top), Admission::Entered);
+}
+
 fn room() -> RoomName {
     RoomName::parse("#lobby").unwrap()
 }
@@ -53,12 +61,12 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
     arrive(&hub, &room, 1);
     hub.prepare(&room, &session, &outbox);
     arrive(&hub, &room, 2);
-    arrive(&hub, &room, 3);
     assert!(seqs(&outbox).is_empty(), "nothing before the entry is answered");
-    hub.admit(&room, &session, 2);
+    enter(&hub, &session, 2);
+    arrive(&hub, &room, 3);
     arrive(&hub, &room, 4);
     assert_eq!(seqs(&outbox), [3, 4]);
-    hub.admit(&room, &session, 9);
+    enter(&hub, &session, 9);
     arrive(&hub, &room, 5);
     assert_eq!(seqs(&outbox), [5], "a second admission changes nothing");
 }
@@ -68,7 +76,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    hub.admit(&room, &session, 7);
+    enter(&hub, &session, 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
     assert_eq!(seqs(&outbox), [8]);
@@ -79,7 +87,7 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    hub.admit(&room, &session, 0);
+    enter(&hub, &session, 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
         joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
@@ -109,7 +117,7 @@ fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    hub.admit(&room, &session, 0);
+    enter(&hub, &session, 0);
     for version in 0..20 {
         let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
         let left = (0..200).map(|n| lost(version * 200 + n)).collect();
@@ -126,7 +134,7 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     let (hub, session) = (hub(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
-    hub.admit(&room(), &session, 0);
+    enter(&hub, &session, 0);
     let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
@@ -165,4 +173,137 @@ fn a_room_without_local_members_is_forgotten() {
     assert!(hub.remove(room.key(), &session));
     assert!(!hub.remove(room.key(), &session));
     assert_eq!(hub.census().rooms, 0);
+}
+
+/// The words for what waits: `3`, `gap 4-6`, `rewound 0`.
+fn told(outbox: &Outbox) -> Vec<String> {
+    let word = |event: &serde_json::Value| match event["type"].as_str().unwrap() {
+        "message" => event["seq"].to_string(),
+        "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
+        kind => format!("{kind} {}", event["seq"]),
+    };
+    waiting(outbox).iter().map(word).collect()
+}
+
+/// What rooms ask for, which they do at once.
+async fn asked(hub: &Hub) -> Vec<(RoomKey, Ask)> {
+    tokio::time::timeout(Duration::from_secs(5), hub.asks()).await.expect("a room asks for something")
+}
+
+fn page(kept: &[u64], top: u64) -> Reading {
+    let messages = kept.iter().map(|&seq| (seq, message(seq))).collect();
+    Reading::Page(Page { epoch: "e".into(), top, messages, through: top })
+}
+
+#[test]
+fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &ann, &of_ann);
+    enter(&hub, &ann, 5);
+    hub.prepare(&room, &bob, &of_bob);
+    arrive(&hub, &room, 6);
+    hub.begin(room.key(), "e", 6);
+    arrive(&hub, &room, 7);
+    let enter = |after| hub.admit(&room, &bob, "e", after);
+    assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
+    assert!(told(&of_bob).is_empty(), "nothing goes out before its turn");
+    arrive(&hub, &room, 8);
+    assert_eq!(hub.admit(&room, &bob, "f", 6), Admission::Behind, "a position in another history");
+    assert_eq!(enter(5), Admission::Entered);
+    arrive(&hub, &room, 9);
+    assert_eq!(told(&of_bob), ["6", "7", "8", "9"]);
+    assert_eq!(told(&of_ann), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn a_member_may_have_read_further_than_the_room_has_heard() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &ann, &of_ann);
+    enter(&hub, &ann, 5);
+    hub.prepare(&room, &bob, &of_bob);
+    assert_eq!(hub.admit(&room, &bob, "e", 8), Admission::Entered);
+    for seq in 6..=9 {
+        arrive(&hub, &room, seq);
+    }
+    assert_eq!(
+        (told(&of_bob), told(&of_ann)),
+        (vec!["9".to_owned()], ["6", "7", "8", "9"].map(str::to_owned).to_vec())
+    );
+}
+
+#[test]
+fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &ann, &of_ann);
+    enter(&hub, &ann, 0);
+    hub.prepare(&room, &bob, &of_bob);
+    for seq in 1..=2000 {
+        arrive(&hub, &room, seq);
+        let _ = of_ann.take();
+    }
+    assert_eq!(hub.admit(&room, &bob, "e", 0), Admission::Behind);
+    assert_eq!(of_bob.closing(), None, "nobody is closed for it");
+    assert_eq!(hub.admit(&room, &bob, "e", 1990), Admission::Entered);
+    assert_eq!(seqs(&of_bob), Vec::from_iter(1991..=2000));
+}
+
+#[tokio::test]
+async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &ann, &of_ann);
+    enter(&hub, &ann, 1);
+    arrive(&hub, &room, 5);
+    // Bob joins at 4, of which the room has not heard yet.
+    hub.prepare(&room, &bob, &of_bob);
+    assert_eq!(hub.admit(&room, &bob, "e", 4), Admission::Entered);
+    let asks = asked(&hub).await;
+    let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
+    assert_eq!((of, place.seq), (room.key(), 1));
+    hub.read(of, ask, page(&[4], 5));
+    assert_eq!(told(&of_ann), ["gap 2-3", "4", "5"]);
+    assert_eq!(told(&of_bob), ["5"], "what is gone was before his time");
+
+    arrive(&hub, &room, 9);
+    let asks = asked(&hub).await;
+    hub.read(room.key(), &asks[0].1, Reading::Failed);
+    let asks = asked(&hub).await;
+    hub.read(room.key(), &asks[0].1, page(&[], 9));
+    assert_eq!(told(&of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
+}
+
+#[tokio::test]
+async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_member_gets_what_was_missed() {
+    let (hub, room, session) = (hub(), room(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&room, &session, &outbox);
+    hub.deliver(Delivery::Resumed);
+    enter(&hub, &session, 1);
+    let asks = asked(&hub).await;
+    let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
+    hub.read(room.key(), ask, Reading::Top("e".into(), 2));
+    let asks = asked(&hub).await;
+    hub.read(room.key(), &asks[0].1, page(&[2], 2));
+    assert_eq!(told(&outbox), ["2"]);
+}
+
+#[test]
+fn another_history_is_told_to_whoever_had_something_of_the_one_before() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &ann, &of_ann);
+    enter(&hub, &ann, 0);
+    hub.prepare(&room, &bob, &of_bob);
+    assert_eq!(hub.admit(&room, &bob, "e", 1), Admission::Entered);
+    hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(1) });
+    assert_eq!(told(&of_ann), ["epoch 0", "1"]);
+    assert_eq!(told(&of_bob), ["rewound 0", "1"]);
 }

@@ -230,6 +230,8 @@ async fn beside_output<D: Door>(
         // A round that was cut short here is finished by the next one.
         Either::Left(((), _)) => Ok(()),
         Either::Right((end, request)) => {
+            // Nobody takes output any more: a request that waits for room must not wait for ever.
+            outbox.close(end.code().unwrap_or(CloseCode::Normal));
             request.await;
             Err(end)
         }

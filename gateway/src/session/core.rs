@@ -12,7 +12,7 @@ use presence::codes::{CloseCode, ErrorCode};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
 use crate::message::{Body, ChatMessage, Target};
-use crate::wire::{Answer, Command, CorrelationId, Placed, Range, Refusal, Reply, Request, RoomItem};
+use crate::wire::{Answer, Command, CorrelationId, Event, Placed, Range, Refusal, Reply, Request, RoomItem, Since};
 
 use super::liveness::Liveness;
 
@@ -26,10 +26,25 @@ pub enum Effect {
     Reply(Reply),
     /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
     Perform(Op),
-    /// Everything after this position of the room, under this name, goes to the client from here on.
-    Admit(RoomName, u64),
+    /// Tell the client.
+    Tell(Event),
+    /// Everything after a position of the room goes to the client, and what is said from here on.
+    Admit(Entrance),
     /// End the connection.
     Close(CloseCode),
+}
+
+/// How a session enters a room that it has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entrance {
+    /// The room.
+    pub room: RoomName,
+    /// Its epoch.
+    pub epoch: String,
+    /// Its newest message when the session joined.
+    pub top: u64,
+    /// What the client gets comes after this.
+    pub after: u64,
 }
 
 /// Work for stores and backplane. Idempotent by session, so the driver may repeat it after a lost answer.
@@ -135,7 +150,8 @@ enum Pending {
         rooms: VecDeque<RoomName>,
         claimed: Option<Owner>,
     },
-    Join,
+    /// Where the client was, if it said so and is not in the room.
+    Join(Option<Since>),
     Leave(RoomName),
     Send(Target),
     Status(Status),
@@ -210,12 +226,13 @@ impl Core {
 
     fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
-            Command::Join { room } => {
+            Command::Join { room, since } => {
                 let again = self.rooms.contains_key(room.key());
                 if !again && self.rooms.len() >= MAX_ROOMS {
                     return vec![refuse(id, ErrorCode::TooManyRooms)];
                 }
-                self.perform(id, Pending::Join, Op::Join { room, me, was: None, again })
+                let since = since.filter(|_| !again);
+                self.perform(id, Pending::Join(since), Op::Join { room, me, was: None, again })
             }
             Command::Leave { room } => {
                 let Some(room) = self.rooms.get(room.key()).cloned() else {
@@ -275,10 +292,10 @@ impl Core {
             (Pending::Rename { now: nick, was, rooms, claimed }, done) => {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
-            (Pending::Join, Done::Joined { room, epoch, seq, member_count }) => {
-                let reply = Answer::Joined { room: room.as_str().to_owned(), epoch, seq, member_count };
+            (Pending::Join(since), Done::Joined { room, epoch, seq, member_count }) => {
                 self.rooms.insert(room.key().clone(), room.clone());
-                vec![answer(id, reply), Effect::Admit(room, seq)]
+                let entrance = Entrance { room, epoch, top: seq, after: seq };
+                entered(id, entrance, member_count, since)
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
@@ -371,6 +388,25 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
     if half_way {
         effects.push(Effect::Close(CloseCode::Restart));
     }
+    effects
+}
+
+/// A client that was in the room before goes on where it was, if that is in the room's history as it is now; else it has
+/// to begin anew.
+fn entered(id: CorrelationId, mut entrance: Entrance, member_count: u64, since: Option<Since>) -> Vec<Effect> {
+    let (room, epoch, seq) = (entrance.room.as_str().to_owned(), entrance.epoch.clone(), entrance.top);
+    let recovered = since.as_ref().is_some_and(|since| since.epoch == epoch && since.seq <= seq);
+    let rewound = Event::Rewound { to: room.clone(), epoch: epoch.clone(), seq: 0 };
+    let mut effects = vec![answer(id, Answer::Joined { room, epoch, seq, member_count, recovered })];
+    match since {
+        Some(since) if recovered => entrance.after = since.seq,
+        Some(_) => {
+            entrance.after = 0;
+            effects.push(Effect::Tell(rewound));
+        }
+        None => {}
+    }
+    effects.push(Effect::Admit(entrance));
     effects
 }
 

@@ -22,9 +22,10 @@ use crate::message::Body;
 use crate::metrics::{Kind, Metrics, Registration};
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem};
 
-use super::core::{Core, Done, Effect, Identity, Op};
+use super::catch_up::catch_up;
+use super::core::{Core, Done, Effect, Entrance, Identity, Op};
 use super::liveness::Due;
-use super::outbox::Outbox;
+use super::outbox::{Broadcast, Outbox};
 use super::retry::{answered, until_answered};
 
 /// What a client is told to wait when the store is away.
@@ -120,7 +121,8 @@ impl Driver {
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
-                    Effect::Admit(room, seq) => self.with_session(|hub, session| hub.admit(&room, session, seq)),
+                    Effect::Tell(event) => drop(self.outbox.event(&Broadcast::new(event))),
+                    Effect::Admit(entrance) => self.enter(entrance).await,
                     Effect::Close(code) => self.outbox.close(code),
                     Effect::Perform(op) => work = Some(op),
                 }
@@ -148,6 +150,13 @@ impl Driver {
                 let _ = until_answered(|| services.registry.leave(room, nick, owner, reason)).await;
             }
             let _ = until_answered(|| services.registry.release(nick, owner, None)).await;
+        }
+    }
+
+    /// Boxed: what it holds while it reads would otherwise be part of every connection.
+    async fn enter(&self, entrance: Entrance) {
+        if let Some(me) = self.core.identity() {
+            Box::pin(catch_up(&self.services, &self.outbox, &me.owner.session, entrance)).await;
         }
     }
 

@@ -58,7 +58,11 @@ impl Broadcast {
     fn expendable(&self) -> Option<&str> {
         match &self.event {
             Event::Presence { room, .. } => Some(room),
-            Event::Message(_) | Event::GoingAway { .. } => None,
+            Event::Message(_)
+            | Event::Gap { .. }
+            | Event::Epoch { .. }
+            | Event::Rewound { .. }
+            | Event::GoingAway { .. } => None,
         }
     }
 }
@@ -94,6 +98,7 @@ pub struct Outbox {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Notify,
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +173,7 @@ impl Outbox {
     pub fn close(&self, code: CloseCode) {
         self.lock().close.get_or_insert(code);
         self.shared.ready.notify_one();
+        self.shared.taken.notify_one();
     }
 
     /// Whether the connection is to end, and why.
@@ -202,12 +208,27 @@ impl Outbox {
         }
     }
 
+    /// Waits until little is left to write, or the connection is to end. One waiter at a time: the session's driver.
+    pub async fn has_room(&self) {
+        loop {
+            let taken = self.shared.taken.notified();
+            {
+                let queue = self.lock();
+                if queue.bytes <= SOFT_BYTES || queue.close.is_some() {
+                    return;
+                }
+            }
+            taken.await;
+        }
+    }
+
     /// Takes everything that waits. What was taken before has gone out, so this is where the reader has caught up and
     /// hears which rooms it has to ask about again.
     #[must_use]
     pub fn take(&self) -> Batch {
         let mut queue = self.lock();
         queue.bytes = 0;
+        self.shared.taken.notify_one();
         queue.since = None;
         queue.largest_reply = 0;
         let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));

@@ -76,7 +76,7 @@ pub(super) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E
 }
 
 /// Full jitter, so that a thousand sessions that lost the same store do not come back as one.
-async fn pause(attempt: u32) {
+pub(super) async fn pause(attempt: u32) {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(MAX_PAUSE);
     tokio::time::sleep(longest.mul_f64(rand::random::<f64>())).await;
 }

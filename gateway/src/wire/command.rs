@@ -29,6 +29,15 @@ pub enum Range {
     After(u64),
 }
 
+/// Where a client was in a room: the last message it has, or the position that a `joined` told it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Since {
+    /// Which counting.
+    pub epoch: String,
+    /// The number.
+    pub seq: u64,
+}
+
 /// The verbs. Names are validated, limits are in range, bodies are untouched.
 #[derive(Debug)]
 pub enum Command {
@@ -41,6 +50,8 @@ pub enum Command {
     Join {
         /// The room to enter.
         room: RoomName,
+        /// Where the client was in it, to get what it missed.
+        since: Option<Since>,
     },
     /// Leave a room.
     Leave {

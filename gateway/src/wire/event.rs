@@ -64,7 +64,7 @@ pub enum Answer {
         /// The server's clock, Unix milliseconds.
         time: u64,
     },
-    /// The room was entered: everything after `seq` follows.
+    /// The room was entered: everything follows that was said after `seq`, or after where the client was.
     Joined {
         /// The room as it is shown.
         room: String,
@@ -74,6 +74,8 @@ pub enum Answer {
         seq: u64,
         /// Members, the client included.
         member_count: u64,
+        /// Whether what follows goes on where the client was.
+        recovered: bool,
     },
     /// The room was left.
     Left {
@@ -165,6 +167,33 @@ pub enum Event {
         delta: PresenceDelta,
         /// Changes were missed: ask for `members` again.
         resync: bool,
+    },
+    /// Messages of a room are not kept any more and cannot be given.
+    Gap {
+        /// The room as it is shown.
+        to: String,
+        /// The first that is gone.
+        from_seq: u64,
+        /// The last that is gone.
+        to_seq: u64,
+    },
+    /// A new counting begins after a seq; nothing was lost.
+    Epoch {
+        /// The room as it is shown.
+        to: String,
+        /// The new epoch.
+        epoch: String,
+        /// After which seq it begins.
+        seq: u64,
+    },
+    /// What was given after a seq is void; what follows is the truth.
+    Rewound {
+        /// The room as it is shown.
+        to: String,
+        /// The epoch of what follows.
+        epoch: String,
+        /// The last seq that still holds.
+        seq: u64,
     },
     /// This gateway is leaving; come back after so many milliseconds.
     GoingAway {

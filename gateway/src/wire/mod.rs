@@ -12,7 +12,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, CorrelationId, Range, Request};
+pub use self::command::{Command, CorrelationId, Range, Request, Since};
 pub use self::event::{Answer, Event, Placed, Refusal, Reply, RoomItem};
 
 use bytes::Bytes;

@@ -155,6 +155,9 @@ fn the_events_are_shown_as_they_are_written() {
         Event::Message(message),
         Event::Presence { room: "#lobby".into(), delta, resync: false },
         Event::Presence { room: "#lobby".into(), delta: PresenceDelta::default(), resync: true },
+        Event::Gap { to: "#lobby".into(), from_seq: 121, to_seq: 130 },
+        Event::Rewound { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
+        Event::Epoch { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::GoingAway { retry_after_ms: 1500 },
     ]
     .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);
@@ -198,9 +201,10 @@ fn every_line_example_reads_as_it_says() {
                 Decoded::Nothing => panic!("block {number}: {example} is blank"),
                 Decoded::Local(text) => text,
                 Decoded::Request(request) => {
-                    if let Command::Join { room } = &request.command {
+                    if let Command::Join { room, .. } = &request.command {
                         let room = room.as_str().to_owned();
-                        let joined = Answer::Joined { room, epoch: String::new(), seq: 0, member_count: 0 };
+                        let joined =
+                            Answer::Joined { room, epoch: String::new(), seq: 0, member_count: 0, recovered: false };
                         dialect.encode_reply(&Reply { id: None, answer: joined });
                     }
                     let Some(answer) = expected(request.command) else { continue };

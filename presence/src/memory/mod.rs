@@ -84,6 +84,12 @@ impl Store {
         self.lock().log(room, from, to, limit, newest)
     }
 
+    /// A room's epoch and the number of its newest message; `None` when there is no such room.
+    #[must_use]
+    pub fn top(&self, room: &RoomKey) -> Option<(String, u64)> {
+        self.lock().rooms.get(room).map(|room| (room.epoch.clone(), room.log.seq()))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Listeners are the only foreign code that runs while it is held, after every change they are told of.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

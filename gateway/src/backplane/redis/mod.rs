@@ -6,6 +6,7 @@
 
 mod feed;
 mod publisher;
+mod reads;
 mod subscriber;
 mod subscription;
 

@@ -48,7 +48,9 @@ fn words(effects: &[Effect]) -> Vec<String> {
             let text = format!("{op:?}");
             format!("do {}", text.split([' ', '(']).next().unwrap())
         }
-        Effect::Admit(room, seq) => format!("admit {room} after {seq}"),
+        Effect::Tell(Event::Rewound { seq, .. }) => format!("rewound to {seq}"),
+        Effect::Tell(event) => format!("{event:?}"),
+        Effect::Admit(Entrance { room, after, .. }) => format!("admit {room} after {after}"),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
     effects.iter().map(word).collect()
@@ -68,7 +70,7 @@ fn registered(name: &str) -> Core {
 fn member(name: &str, of: &[&str]) -> Core {
     let mut core = registered(name);
     for name in of {
-        ask(&mut core, Command::Join { room: room(name) });
+        ask(&mut core, Command::Join { room: room(name), since: None });
         tell(&mut core, joined(name));
     }
     core
@@ -85,7 +87,7 @@ fn say(to: &str) -> Command {
 #[test]
 fn before_register_only_ping_and_bye_are_heard() {
     for command in [
-        Command::Join { room: room("#a") },
+        Command::Join { room: room("#a"), since: None },
         Command::Leave { room: room("#a") },
         say("#a"),
         say("bob"),
@@ -115,8 +117,32 @@ fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
 #[test]
 fn a_join_is_answered_before_anything_of_the_room_is_let_in() {
     let mut core = registered("ann");
-    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a") })), ["do Join"]);
+    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a"), since: None })), ["do Join"]);
     assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after 7"]);
+}
+
+#[test]
+fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
+    let since = |epoch: &str, seq| Some(Since { epoch: epoch.into(), seq });
+    for (since, recovered, after) in [
+        (None, "false", vec!["admit #a after 7"]),
+        (since("e", 3), "true", vec!["admit #a after 3"]),
+        (since("e", 0), "true", vec!["admit #a after 0"]),
+        (since("e", 7), "true", vec!["admit #a after 7"]),
+        (since("e", 8), "false", vec!["rewound to 0", "admit #a after 0"]),
+        (since("f", 3), "false", vec!["rewound to 0", "admit #a after 0"]),
+    ] {
+        let mut core = registered("ann");
+        ask(&mut core, Command::Join { room: room("#a"), since: since.clone() });
+        let effects = tell(&mut core, joined("#a"));
+        assert!(format!("{:?}", effects[0]).contains(&format!("recovered: {recovered}")), "{since:?}: {effects:?}");
+        assert_eq!(words(&effects[1..]), after, "{since:?}");
+    }
+    let mut core = member("ann", &["#a"]);
+    ask(&mut core, Command::Join { room: room("#a"), since: since("e", 3) });
+    let again = tell(&mut core, joined("#a"));
+    assert_eq!(words(&again)[1..], ["admit #a after 7"], "who is in has missed nothing");
+    assert!(format!("{:?}", again[0]).contains("recovered: false"));
 }
 
 #[test]
@@ -140,8 +166,12 @@ fn rooms_need_membership_and_nicks_do_not() {
 fn a_room_too_many_is_refused() {
     let names: Vec<String> = (0..MAX_ROOMS).map(|n| format!("#r{n}")).collect();
     let mut core = member("ann", &names.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#more") })), ["too_many_rooms"]);
-    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#r3") })), ["do Join"], "it is in that one");
+    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#more"), since: None })), ["too_many_rooms"]);
+    assert_eq!(
+        words(&ask(&mut core, Command::Join { room: room("#r3"), since: None })),
+        ["do Join"],
+        "it is in that one"
+    );
 }
 
 #[test]
@@ -203,7 +233,7 @@ fn command(kind: u8, which: u8) -> Command {
     let who = ["ann", "bob", "eve"][usize::from(which % 3)];
     match kind {
         0 => Command::Register { nick: nick(who) },
-        1 => Command::Join { room: room(name) },
+        1 => Command::Join { room: room(name), since: None },
         2 => Command::Leave { room: room(name) },
         3 => say(name),
         4 => say(who),
@@ -249,7 +279,7 @@ proptest! {
                     match effect {
                         Effect::Reply(reply) => replies.push(reply.id.unwrap().get().to_owned()),
                         Effect::Perform(next) => op = Some(next),
-                        Effect::Admit(..) | Effect::Close(_) => {}
+                        Effect::Tell(_) | Effect::Admit(_) | Effect::Close(_) => {}
                     }
                 }
                 let Some(op) = op else { break };

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
-use crate::wire::{Command, CorrelationId, FRAME_LIMIT, Range, Refusal, Request};
+use crate::wire::{Command, CorrelationId, FRAME_LIMIT, Range, Refusal, Request, Since};
 
 /// Longest `id` as it is written, quotes and escapes included, in bytes.
 const ID_BYTES: usize = 128;
@@ -91,7 +91,7 @@ impl<'a> Fields<'a> {
     fn command(&self) -> Result<Command, Refusal> {
         Ok(match self.string("type")?.as_ref() {
             "register" => Command::Register { nick: self.nick()? },
-            "join" => Command::Join { room: self.room()? },
+            "join" => Command::Join { room: self.room()?, since: self.since()? },
             "leave" => Command::Leave { room: self.room()? },
             "send" => Command::Send {
                 to: syntax::target(&self.string("to")?)?,
@@ -154,6 +154,14 @@ impl<'a> Fields<'a> {
             (Some(seq), None) => Ok(Range::Before(seq)),
             (None, Some(seq)) => Ok(Range::After(seq)),
             (Some(_), Some(_)) => Err(bad_request("`before` and `after` exclude each other")),
+        }
+    }
+
+    fn since(&self) -> Result<Option<Since>, Refusal> {
+        let Some(raw) = self.values.get("since") else { return Ok(None) };
+        match serde_json::from_str(raw.get()) {
+            Ok(Since { epoch, seq }) if seq <= SEQ_MAX && raw.get().starts_with('{') => Ok(Some(Since { epoch, seq })),
+            _ => Err(bad_request("`since` must be {\"epoch\": a string, \"seq\": a whole number}")),
         }
     }
 

@@ -20,12 +20,12 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             .field("heartbeat_ms", heartbeat_ms)
             .field("node", node)
             .field("time", time),
-        Answer::Joined { room, epoch, seq, member_count } => frame("joined")
+        Answer::Joined { room, epoch, seq, member_count, recovered } => frame("joined")
             .field("room", room)
             .field("epoch", epoch)
             .field("seq", seq)
             .field("member_count", member_count)
-            .field("recovered", &false),
+            .field("recovered", recovered),
         Answer::Left { room } => frame("left").field("room", room),
         Answer::Ack { to, msg_id, placed, time, duplicate } => {
             let ack = frame("ack").field("to", to).field("msg_id", msg_id);
@@ -57,6 +57,13 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Message(message) => Frame::new("message").fields(message),
         Event::Presence { room, delta, resync } => {
             Frame::new("presence").field("room", room).fields(delta).optional("resync", resync.then_some(&true))
+        }
+        Event::Gap { to, from_seq, to_seq } => {
+            Frame::new("gap").field("to", to).field("from_seq", from_seq).field("to_seq", to_seq)
+        }
+        Event::Epoch { to, epoch, seq } => Frame::new("epoch").field("to", to).field("epoch", epoch).field("seq", seq),
+        Event::Rewound { to, epoch, seq } => {
+            Frame::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
         }
         Event::GoingAway { retry_after_ms } => Frame::new("going_away").field("retry_after_ms", retry_after_ms),
     }

@@ -53,7 +53,7 @@ fn replies_are_frozen() {
             r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","rooms":[],"heartbeat_ms":30000,"node":"g1","time":7}"##,
         ),
         (
-            Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57 },
+            Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57, recovered: false },
             r##"{"type":"joined","id":1,"room":"#lobby","epoch":"e1","seq":131,"member_count":57,"recovered":false}"##,
         ),
         (Answer::Left { room: "#lobby".into() }, r##"{"type":"left","id":1,"room":"#lobby"}"##),
@@ -133,6 +133,18 @@ fn events_are_frozen() {
             r##"{"type":"presence","room":"#lobby","joined":[{"nick":"bob","status":"online"}],"left":[{"nick":"eve","reason":"gateway_lost"}],"renamed":[{"from":"x","to":"y"}],"status":[{"nick":"ann","status":"away","text":"lunch"}]}"##,
         ),
         (presence(PresenceDelta::default(), true), r##"{"type":"presence","room":"#lobby","resync":true}"##),
+        (
+            Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 },
+            r##"{"type":"gap","to":"#lobby","from_seq":4,"to_seq":6}"##,
+        ),
+        (
+            Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 },
+            r##"{"type":"epoch","to":"#lobby","epoch":"e2","seq":6}"##,
+        ),
+        (
+            Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
+            r##"{"type":"rewound","to":"#lobby","epoch":"e2","seq":0}"##,
+        ),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {
         assert_eq!(event(&input), text);
@@ -144,7 +156,11 @@ fn every_request_decodes() {
     for (frame, command) in [
         (r#"{"type":"register","nick":"Ann"}"#, r#"Register { nick: "Ann" }"#),
         (r#"{"type":"register","nick":"ann","resume":7,"since":{}}"#, r#"Register { nick: "ann" }"#),
-        (r##"{"type":"join","room":"#Lobby"}"##, r##"Join { room: "#Lobby" }"##),
+        (r##"{"type":"join","room":"#Lobby"}"##, r##"Join { room: "#Lobby", since: None }"##),
+        (
+            r##"{"type":"join","room":"#a","since":{"seq":9,"epoch":"e1","x":[]}}"##,
+            r##"Join { room: "#a", since: Some(Since { epoch: "e1", seq: 9 }) }"##,
+        ),
         (r##"{"type":"leave","room":"#lobby"}"##, r##"Leave { room: "#lobby" }"##),
         (r##"{"type":"send","to":"#lobby","body":"hi"}"##, r##"Send { to: "#lobby", body: "hi", key: None }"##),
         (r#"{"type":"send","to":"bob","body":"hi","key":"k"}"#, r#"Send { to: "bob", body: "hi", key: Some("k") }"#),
@@ -177,7 +193,7 @@ fn plain(command: crate::wire::Command) -> String {
     match command {
         Register { nick } => format!("Register {{ nick: {:?} }}", nick.as_str()),
         Nick { nick } => format!("Nick {{ nick: {:?} }}", nick.as_str()),
-        Join { room } => format!("Join {{ room: {:?} }}", room.as_str()),
+        Join { room, since } => format!("Join {{ room: {:?}, since: {since:?} }}", room.as_str()),
         Leave { room } => format!("Leave {{ room: {:?} }}", room.as_str()),
         Send { to, body, key } => format!("Send {{ to: {:?}, body: {}, key: {key:?} }}", to.as_str(), body.json()),
         Members { room, limit, cursor } => {
@@ -284,12 +300,19 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
     let text = format!(r#""type":"status","status":"away","text":"{}""#, "é".repeat(129));
     let rows = "bad_request: `limit` must be a whole number from 1 to 1000";
     let history_rows = "bad_request: `limit` must be a whole number from 1 to 200";
+    let since = "bad_request: `since` must be {\"epoch\": a string, \"seq\": a whole number}";
     let seq = "must be a whole number from 0 to 9007199254740991";
     for (fields, refusal) in [
         ("", "bad_request: `type` is missing"),
         (r#""type":7"#, "bad_request: `type` must be a string"),
         (r#""type":null"#, "bad_request: `type` must be a string"),
         (r#""type":"""#, "unknown_type: there is no such request type"),
+        (r##""type":"join","room":"#a","since":null"##, since),
+        (r##""type":"join","room":"#a","since":["e",1]"##, since),
+        (r##""type":"join","room":"#a","since":{"epoch":"e"}"##, since),
+        (r##""type":"join","room":"#a","since":{"epoch":"e","seq":-1}"##, since),
+        (r##""type":"join","room":"#a","since":{"epoch":"e","seq":9007199254740992}"##, since),
+        (r##""type":"join","room":"#a","since":{"epoch":1,"seq":1}"##, since),
         (r#""type":"PING""#, "unknown_type: there is no such request type"),
         (r#""type":"typing","to":7"#, "unknown_type: there is no such request type"),
         (r#""type":"ping","type":"ping""#, "bad_request: a field is given twice"),

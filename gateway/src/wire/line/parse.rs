@@ -34,7 +34,7 @@ pub(super) fn line(dialect: &mut Dialect, line: &str) -> Result<Option<Line>, Re
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
             if dialect.registered { Command::Nick { nick } } else { Command::Register { nick } }
         }
-        "join" => Command::Join { room: room(required(argument, "/join #ROOM")?)? },
+        "join" => Command::Join { room: room(required(argument, "/join #ROOM")?)?, since: None },
         "leave" => Command::Leave { room: room_or_current(dialect, argument)? },
         "msg" => message(dialect, argument)?,
         "who" => {

@@ -20,6 +20,14 @@ pub fn encode_event(event: &Event) -> Bytes {
                 lines.add(format_args!("* people came or went in {0}, see /who {0}", Safe(room)));
             }
         }
+        Event::Gap { to, from_seq, to_seq } => {
+            lines.add(format_args!("* messages {from_seq} to {to_seq} of {} are gone", Safe(to)));
+        }
+        // Lines show no numbers, so another counting is nothing to speak of.
+        Event::Epoch { .. } => {}
+        Event::Rewound { to, .. } => {
+            lines.add(format_args!("* {} begins anew: what follows was said in it", Safe(to)));
+        }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
             lines.add(format_args!("* going away: this server ends in {seconds} s, connect again then"));

@@ -23,7 +23,7 @@ fn registered(nick: &str) -> Answer {
 }
 
 fn joined(room: &str) -> Answer {
-    Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3 }
+    Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3, recovered: false }
 }
 
 fn acked(to: &str, placed: Placed) -> Answer {
@@ -66,7 +66,7 @@ fn read(dialect: &mut Dialect, line: &str) -> String {
     match command {
         Command::Register { nick } => format!("register {nick}"),
         Command::Nick { nick } => format!("nick {nick}"),
-        Command::Join { room } => format!("join {room}"),
+        Command::Join { room, .. } => format!("join {room}"),
         Command::Leave { room } => format!("leave {room}"),
         Command::Send { to, body, key: None } => format!("send {} {}", to.as_str(), body.json()),
         Command::Status(status) => format!("status {:?} {:?}", status.status, status.text),
@@ -263,6 +263,12 @@ fn events_are_frozen() {
              * ann is away: lunch\n* joe is online\n",
         ),
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
+        (Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 }, "* messages 4 to 6 of #lobby are gone\n"),
+        (Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 }, ""),
+        (
+            Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
+            "* #lobby begins anew: what follows was said in it\n",
+        ),
         (Event::GoingAway { retry_after_ms: 1500 }, "* going away: this server ends in 2 s, connect again then\n"),
     ] {
         assert_eq!(event(&input), text);

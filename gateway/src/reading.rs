@@ -1,0 +1,89 @@
+//! Reads from the rooms' logs what did not arrive, and brings it to the hub: one task per node, started by the server.
+//!
+//! It reads only what a room asks for: a page after a hole, or the top after a doubt (the subscription was away, or our
+//! own beat came back late). At rest it does nothing; it never polls. What to make of an answer is
+//! [`crate::hub::position`]'s to decide.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use presence::model::RoomKey;
+use presence::registry::RegistryError;
+
+use crate::backplane::{Backplane, Missed};
+use crate::hub::position::{Ask, Page};
+use crate::hub::{Hub, Reading};
+use crate::message::ChatMessage;
+
+/// Messages of one page.
+const PAGE: usize = 200;
+/// Pages that are read at a time: some of the query pool's connections stay free for others.
+const AT_ONCE: usize = 4;
+/// How long after a failed read the next one waits: half of it, and up to as much again at random.
+const PAUSE: Duration = Duration::from_millis(200);
+/// An own beat that took so long to come back leaves a doubt whether everything else did.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Whether the echo of an own beat, as old as this when it arrived, came late.
+#[must_use]
+pub fn is_late(echo_age: Option<Duration>) -> bool {
+    echo_age.is_some_and(|age| age > LATE)
+}
+
+/// Reads for as long as it is polled.
+pub async fn run(hub: Arc<Hub>, backplane: Backplane) {
+    loop {
+        let (pages, tops): (Vec<_>, Vec<_>) =
+            hub.asks().await.into_iter().partition(|(_, ask)| matches!(ask, Ask::Page(_)));
+        let (compared, refilled) = tokio::join!(compare(&hub, &backplane, tops), refill(&hub, &backplane, pages));
+        if let Err(error) = compared.and(refilled) {
+            tracing::debug!(%error, "rooms could not be read, trying on");
+            tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+        }
+    }
+}
+
+/// Compares the tops of rooms, all together.
+async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(RoomKey, Ask)>) -> Result<(), RegistryError> {
+    let rooms: Vec<RoomKey> = asks.iter().map(|(room, _)| room.clone()).collect();
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    let read = backplane.tops(&rooms).await;
+    let mut tops = HashMap::new();
+    if let Ok(read) = &read {
+        tops.extend(read.iter().map(|(room, epoch, top)| (room, (epoch, *top))));
+    }
+    for (room, ask) in &asks {
+        let reading = match tops.get(room) {
+            _ if read.is_err() => Reading::Failed,
+            Some((epoch, top)) => Reading::Top((*epoch).clone(), *top),
+            None => Reading::Vanished,
+        };
+        hub.read(room, ask, reading);
+    }
+    read.map(drop)
+}
+
+/// Reads one page for each room; a room that needs more asks again, behind the others.
+async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(RoomKey, Ask)>) -> Result<(), RegistryError> {
+    let reads = stream::iter(asks).map(async |(room, ask)| {
+        let (Ask::Page(asked) | Ask::Top(asked)) = &ask;
+        let read = backplane.missed(&room, asked.seq, PAGE).await;
+        let (reading, outcome) = match read {
+            Ok(Some(missed)) => (Reading::Page(page(missed)), Ok(())),
+            Ok(None) => (Reading::Vanished, Ok(())),
+            Err(error) => (Reading::Failed, Err(error)),
+        };
+        hub.read(&room, &ask, reading);
+        outcome
+    });
+    reads.buffer_unordered(AT_ONCE).fold(Ok(()), async |all, one| all.and(one)).await
+}
+
+fn page(Missed { epoch, top, messages, through }: Missed) -> Page<ChatMessage> {
+    let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
+    Page { epoch, top, messages, through }
+}
