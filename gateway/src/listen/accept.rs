@@ -19,7 +19,9 @@ use tracing::{debug, info, warn};
 use crate::metrics::Port;
 use crate::wire::line;
 
-use super::connection::{Session, hang_up};
+use super::connection::Session;
+use super::frame::hang_up;
+use super::wheel::Wheel;
 use super::{House, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.
@@ -76,6 +78,8 @@ impl Listeners {
 
     /// Starts accepting on both ports. Returns at once; the loops and all connections run on the house's tasks.
     pub fn serve<S: Session>(self, house: &Arc<House<S>>) {
+        // Not on the house's tasks, which it outlives by a notch.
+        tokio::spawn(Wheel::run(Arc::downgrade(&house.wheel)));
         house.tasks.spawn(accept(self.ws, Port::Ws, Arc::clone(house)));
         house.tasks.spawn(accept(self.tcp, Port::Tcp, Arc::clone(house)));
     }

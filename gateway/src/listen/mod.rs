@@ -1,18 +1,20 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
-//! ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
+//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `wheel` is
+//! its clock, `departure` ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
 //! nicknames or the store.
 
 mod accept;
 mod admission;
 mod connection;
 mod departure;
+pub mod frame;
 mod lines;
 mod seats;
 mod tcp;
 mod upgrade;
+mod wheel;
 mod ws;
 
 #[cfg(test)]
@@ -35,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::wire::Format;
 
 use self::seats::Seats;
+use self::wheel::Wheel;
 
 /// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
 /// for all of it.
@@ -72,6 +75,8 @@ pub struct House<S> {
     seats: Seats,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    /// Turns for as long as anybody is in the house.
+    wheel: Arc<Wheel>,
     tasks: TaskTracker,
 }
 
@@ -92,7 +97,8 @@ impl<S: Session> House<S> {
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let seats = Seats::new(metrics);
-        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, closing, departure, tasks })
+        let (open_session, wheel) = (Box::new(open_session), Arc::new(Wheel::new()));
+        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, tasks })
     }
 }
 

@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use presence::codes::ErrorCode;
 use presence::problem;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tungstenite::Error;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::server::create_response_with_body;
 
 use super::connection::Session;
 use super::seats::Seat;

@@ -1,6 +1,7 @@
 //! The doors over real sockets on loopback, with a session that answers without any store.
 #![allow(clippy::unwrap_used)]
 
+mod cost;
 mod departure;
 mod doors;
 mod frames;
