@@ -56,7 +56,10 @@ fn the_rights_are_those_that_the_sources_need() {
     let calls = lua.matches("redis.call(").count() + lua.matches("redis.pcall(").count();
     let readable = lua.matches("redis.call('").count() + lua.matches("redis.pcall('").count();
     assert_eq!(calls, readable, "a script that computes the name of a command cannot be checked");
-    let in_rust = quoted_after(&rust, &["redis::cmd(", ".cmd("], '"');
+    let mut in_rust = quoted_after(&rust, &["redis::cmd(", ".cmd("], '"');
+    if rust.contains(".atomic()") {
+        in_rust.extend(["multi", "exec"].map(str::to_owned));
+    }
     assert!(in_scripts.len() > 20 && in_rust.len() > 3, "the sources were not found");
 
     let allowed = allowed();
