@@ -48,6 +48,20 @@ async fn nothing_is_held_between_messages() {
 }
 
 #[tokio::test]
+async fn every_frame_is_a_turn_of_its_own() {
+    const FRAGMENTS: usize = 5000;
+    let (mut socket, mut client) = connected(BytesMut::new()).await;
+    client.write_all(&masked(0x01, b"")).await.unwrap();
+    client.write_all(&masked(0x00, b"").repeat(FRAGMENTS)).await.unwrap();
+    client.write_all(&masked(0x80, b"")).await.unwrap();
+    for turn in 0..=FRAGMENTS {
+        let decode = |event: Event<'_>| assert_eq!(event, Event::Fragment, "turn {turn}");
+        timeout(PATIENCE, socket.next(decode)).await.unwrap().unwrap();
+    }
+    assert_eq!(text(&mut socket).await, "");
+}
+
+#[tokio::test]
 async fn a_wait_for_input_may_be_dropped_anywhere() {
     let (mut socket, mut client) = connected(BytesMut::new()).await;
     let message = masked(0x81, b"bit by bit");
