@@ -16,3 +16,4 @@ pub mod config;
 pub mod metrics;
 pub mod trace;
 pub mod server;
+pub mod ctl;

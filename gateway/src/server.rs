@@ -69,6 +69,7 @@ pub struct Gateway {
     closing: CancellationToken,
     departure: Arc<Departure>,
     rules: Rules,
+    dismissed: CancellationToken,
     beating: CancellationToken,
     background: DropGuard,
 }
@@ -155,7 +156,8 @@ impl Gateway {
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
         let beating = background.child_token();
-        spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
+        let dismissed = CancellationToken::new();
+        spawn(&beating, hold_lease(Arc::clone(&services), info, samples, dismissed.clone()));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
@@ -175,7 +177,18 @@ impl Gateway {
         listeners.serve(&house);
         let rules = Rules { limits, history };
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, closing, departure, rules, beating, background })
+        Ok(Self {
+            addresses,
+            services,
+            admission,
+            connections,
+            closing,
+            departure,
+            rules,
+            dismissed,
+            beating,
+            background,
+        })
     }
 
     /// Where it listens.
@@ -188,6 +201,12 @@ impl Gateway {
     #[must_use]
     pub fn metrics(&self) -> &prometheus::Registry {
         &self.services.metrics.registry
+    }
+
+    /// Waits until an operator orders this gateway to end, by the store. It serves on until [`Gateway::drain`]. Dropping
+    /// the future loses nothing.
+    pub fn dismissed(&self) -> impl Future<Output = ()> + use<> {
+        self.dismissed.clone().cancelled_owned()
     }
 
     /// Takes over the limits, the allowed origins and how much history is kept. Everything else of `config` is not
@@ -241,7 +260,12 @@ fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
 
 /// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
 /// sessions of a lost one closed.
-async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
+async fn hold_lease(
+    services: Arc<Services>,
+    info: GatewayInfo,
+    samples: watch::Sender<Option<Sample>>,
+    dismissed: CancellationToken,
+) {
     let Services { registry, backplane, hub, tenure, .. } = &*services;
     loop {
         let incarnation = Incarnation::random();
@@ -251,8 +275,14 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         }
         beat::keep(registry, tenure, &incarnation, |sample, beat| {
             samples.send_replace(Some(sample));
-            for Command::Kick(session) in beat.mailbox {
-                hub.close(&session, CloseCode::Kicked);
+            for command in beat.mailbox {
+                match command {
+                    Command::Kick(session) => hub.close(&session, CloseCode::Kicked),
+                    Command::Drain => {
+                        tracing::info!("ordered to drain");
+                        dismissed.cancel();
+                    }
+                }
             }
         })
         .await;

@@ -50,6 +50,8 @@ impl Keys {
         leases => "leases";
         /// Hash: incarnation -> `<Unix ms of its opening> <JSON of what the gateway told about itself>`.
         gateways => "gateways";
+        /// Hash: incarnation -> Unix ms of its newest beat, for people to read; the failure detector watches `beats`.
+        beaten => "beaten";
         /// Hash: incarnation -> Unix ms when its lease was fenced or drained, so that old rows can go.
         ended => "ended";
         /// Counter: the fencing number of the newest claim.

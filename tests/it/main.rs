@@ -9,6 +9,7 @@ mod bad_input;
 mod chaos;
 mod chat;
 mod config;
+mod ctl;
 mod deploy;
 mod drain;
 mod embedded;

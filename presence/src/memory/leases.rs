@@ -109,6 +109,12 @@ impl State {
         Ok(())
     }
 
+    pub(crate) fn drain(&mut self, incarnation: &Incarnation) -> bool {
+        let Ok(row) = self.leases.serving(incarnation) else { return false };
+        row.mailbox.push(Command::Drain);
+        true
+    }
+
     pub(crate) fn fence(&mut self, incarnation: &Incarnation, counter: u64) -> bool {
         match self.leases.serving(incarnation) {
             Ok(row) if row.counter == counter => {

@@ -5,16 +5,18 @@
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
 mod fitness;
+mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
 
 pub use self::fitness::Unfit;
+pub use self::server::Server;
 use crate::keys::Keys;
 use crate::registry::RegistryError;
 
@@ -91,7 +93,11 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        self.shared.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+        self.shared.pool.get().await.map_err(|error| {
+            // What the pool was doing is of no interest to anybody.
+            let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
+            RegistryError::Unavailable(reason)
+        })
     }
 
     /// For connections that live apart: subscriptions and blocking reads.

@@ -140,6 +140,10 @@ impl MemoryRegistry {
         Ok(self.store.lock().kick(nick))
     }
 
+    pub(super) async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().drain(incarnation))
+    }
+
     pub(super) async fn user(&self, nick: &NickKey) -> Result<Option<User>, RegistryError> {
         Ok(self.store.lock().user(nick))
     }

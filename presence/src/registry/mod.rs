@@ -21,7 +21,7 @@ use crate::model::{
 };
 
 pub use self::memory::MemoryRegistry;
-pub use self::redis::RedisRegistry;
+pub use self::redis::{RedisRegistry, Standing};
 pub(crate) use self::types::event_position;
 pub use self::types::{
     Beat, ClaimError, Command, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page,
@@ -179,6 +179,14 @@ impl Registry {
     /// `Unavailable` or `Unknown`.
     pub async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         each!(self, arm => arm.kick(nick).await)
+    }
+
+    /// Leaves an order in a gateway's mailbox to end in order, as on SIGTERM. Returns whether that gateway serves.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`; ordered twice is ordered once.
+    pub async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.drain(incarnation).await)
     }
 
     /// One user; `None` when never seen.

@@ -110,6 +110,8 @@ pub struct Beat {
 pub enum Command {
     /// End this session.
     Kick(SessionId),
+    /// End the whole process in order, as on SIGTERM.
+    Drain,
 }
 
 /// A room as the joiner finds it.

@@ -1,7 +1,7 @@
 //! Leases: opening, beating, fencing, and what a lease that ended can still do.
 
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseState, RegistryError};
+use presence::registry::{ClaimError, Command, Entry, LeaseState, RegistryError};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -15,6 +15,7 @@ on_both_arms! {
     of_many_observers_one_fences,
     a_fenced_lease_is_fenced_for_good,
     a_draining_lease_serves_and_a_drained_one_does_not,
+    an_order_to_drain_waits_for_the_beat_of_its_gateway,
 }
 
 async fn a_lease_is_opened_once(arm: &Arm) {
@@ -146,4 +147,15 @@ async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(arm.registry.gateways().await.unwrap().is_empty(), "it ended cleanly");
     assert_eq!(arm.registry.stats().await.unwrap().gateways, 0);
+}
+
+async fn an_order_to_drain_waits_for_the_beat_of_its_gateway(arm: &Arm) {
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    assert!(arm.registry.drain(&node.incarnation).await.unwrap());
+    assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox, [Command::Drain]);
+    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
+    node.fence().await;
+    assert!(!arm.registry.drain(&node.incarnation).await.unwrap(), "it has ended");
+    assert!(!arm.registry.drain(&Incarnation::random()).await.unwrap(), "it never was");
 }

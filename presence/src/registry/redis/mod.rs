@@ -5,6 +5,7 @@
 //! `registry/lua`. Nothing here decides anything: the scripts do.
 
 mod events;
+mod inspect;
 mod reads;
 mod reply;
 mod scripts;
@@ -12,6 +13,7 @@ mod scripts;
 use redis::Script;
 
 use self::events::EventReader;
+pub use self::inspect::Standing;
 use self::reply::{Reply, malformed};
 use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
 use crate::model::SessionId;
@@ -210,6 +212,11 @@ impl RedisRegistry {
     pub(super) async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         let named = [self.redis.keys().nick(nick)];
         whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
+    }
+
+    pub(super) async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().mailbox(incarnation)];
+        whether(&mut self.write(&scripts::DRAIN, incarnation.as_str(), &named, &[incarnation.as_str()]).await?)
     }
 
     pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {

@@ -18,10 +18,10 @@ use crate::registry::{
 const STEP: usize = 100;
 
 /// A row of the lease table with everything that listings want to know.
-struct LeaseRow {
-    lease: Lease,
-    opened: u64,
-    info: GatewayInfo,
+pub(super) struct LeaseRow {
+    pub(super) lease: Lease,
+    pub(super) opened: u64,
+    pub(super) info: GatewayInfo,
 }
 
 impl RedisRegistry {
@@ -210,7 +210,8 @@ pub(super) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
     Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
-async fn lease_rows(redis: &Redis) -> Result<Vec<LeaseRow>, RegistryError> {
+/// The whole lease table.
+pub(super) async fn lease_rows(redis: &Redis) -> Result<Vec<LeaseRow>, RegistryError> {
     let named = [redis.keys().beats(), redis.keys().gateways()];
     let mut reply = read(redis, &scripts::LEASES, &named, &[]).await?;
     readable(reply.array()?)

@@ -29,6 +29,7 @@ scripts! {
     LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";
     STATUS = ["prelude.lua"] "status.lua";
     KICK = ["prelude.lua"] "kick.lua";
+    DRAIN = ["prelude.lua"] "drain.lua";
     USERS = ["prelude.lua"] "users.lua";
     ROOMS = ["prelude.lua"] "rooms.lua";
 }
