@@ -205,8 +205,11 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         }
         beat::keep(registry, tenure, &incarnation, |sample, beat| {
             samples.send_replace(Some(sample));
-            for Command::Kick(session) in beat.mailbox {
-                hub.close(&session, CloseCode::Kicked);
+            for command in beat.mailbox {
+                match command {
+                    Command::Kick(session) => hub.close(&session, CloseCode::Kicked),
+                    Command::Taken { session, fence } => hub.taken_over(&session, fence),
+                }
             }
         })
         .await;
