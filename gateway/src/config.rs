@@ -22,6 +22,7 @@ pub const KEYS: &[Key] = &[
     ("admin.addr", Some("127.0.0.1:9180")),
     ("history.max_messages", Some("10000")),
     ("history.max_age_hours", Some("72")),
+    ("session.hold_seconds", Some("60")),
     ("drain.grace_seconds", Some("30")),
     ("log.level", Some("info")),
 ];
@@ -30,6 +31,11 @@ pub const KEYS: &[Key] = &[
 const MAX_HISTORY_MESSAGES: u64 = 1_000_000;
 /// Longest time that they may be kept: a year.
 const MAX_HISTORY_HOURS: u64 = 8760;
+
+/// Shortest time that a nickname may be kept for who lost its connection: until others are told that they left.
+const LEAST_HOLD_SECONDS: u64 = 5;
+/// Longest time that it may be kept: an hour.
+const MAX_HOLD_SECONDS: u64 = 3600;
 
 /// A gateway's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
     pub history: Retention,
+    /// `session.hold_seconds`: how long a nickname is kept for a session that lost its connection.
+    pub hold: Duration,
     /// `drain.grace_seconds`: how long a drain may take.
     pub grace: Duration,
     /// `log.level`: a level, or directives such as `info,gateway=debug`.
@@ -72,10 +80,18 @@ impl Config {
             tcp: settings.address("listen.tcp")?,
             admin: settings.address("admin.addr")?,
             history: history(&settings)?,
+            hold: hold(&settings)?,
             grace: settings.grace()?,
             log: settings.log_level()?,
         })
     }
+}
+
+fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
+    settings.required("session.hold_seconds", |text| {
+        let seconds = text.parse().ok().filter(|seconds| (LEAST_HOLD_SECONDS..=MAX_HOLD_SECONDS).contains(seconds));
+        seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 5 to 3600")
+    })
 }
 
 fn history(settings: &Settings) -> Result<Retention, SettingsError> {
@@ -104,6 +120,7 @@ impl fmt::Display for Config {
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
+        writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         writeln!(f, "log.level = {:?}", self.log)
     }

@@ -2,8 +2,8 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, readings, the admin door. All
-//! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
+//! presence rounds, readings, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 mod drain;
 
@@ -31,7 +31,7 @@ use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::reading;
-use crate::session::{Driver, Services};
+use crate::session::{self, Driver, Holdings, Services};
 
 pub use presence::program::Drained;
 
@@ -58,6 +58,8 @@ pub struct Gateway {
     connections: TaskTracker,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    /// Sends off sessions that do not come back.
+    parting: CancellationToken,
     beating: CancellationToken,
     background: DropGuard,
 }
@@ -111,6 +113,8 @@ impl Gateway {
             registry,
             backplane: backplane(sink(&hub, &tenure, &metrics)),
             hub,
+            holdings: Holdings::default(),
+            hold: config.hold,
             tenure,
             metrics,
         });
@@ -123,9 +127,10 @@ impl Gateway {
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
-        let beating = background.child_token();
+        let (beating, parting) = (background.child_token(), background.child_token());
         spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
+        spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
@@ -142,7 +147,7 @@ impl Gateway {
         );
         listeners.serve(&house);
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, closing, departure, beating, background })
+        Ok(Self { addresses, services, admission, connections, closing, departure, parting, beating, background })
     }
 
     /// Where it listens.
@@ -196,7 +201,7 @@ fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
 /// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
 /// sessions of a lost one closed.
 async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
-    let Services { registry, backplane, hub, tenure, .. } = &*services;
+    let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
     loop {
         let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
@@ -208,12 +213,16 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
             for command in beat.mailbox {
                 match command {
                     Command::Kick(session) => hub.close(&session, CloseCode::Kicked),
-                    Command::Taken { session, fence } => hub.taken_over(&session, fence),
+                    Command::Taken { session, fence } => {
+                        hub.taken_over(&session, fence);
+                        holdings.taken(&session, fence);
+                    }
                 }
             }
         })
         .await;
         hub.close_incarnation(&incarnation, CloseCode::Restart);
+        holdings.forget(&incarnation);
     }
 }
 
@@ -225,6 +234,10 @@ async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>)
         }
     };
     reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
+}
+
+async fn part(services: Arc<Services>) {
+    session::departure::run(&services).await;
 }
 
 async fn show_presence(services: Arc<Services>) {
@@ -263,9 +276,10 @@ fn serve_admin(
 
 fn at_scrape(services: &Arc<Services>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let beats = Arc::clone(services);
+    let (beats, detached) = (Arc::clone(services), Arc::clone(services));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
+        detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
         beat_age: Box::new(move || {
             let now = Instant::now();

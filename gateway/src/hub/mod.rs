@@ -141,15 +141,14 @@ impl Hub {
         room.map_or(Admission::Entered, |room| room.admit(name.as_str(), session, epoch, after))
     }
 
-    /// The member has left, or did not enter after all. Returns whether it was there.
-    pub fn remove(&self, room: &RoomKey, session: &SessionId) -> bool {
+    /// The member has left, or did not enter after all. One that is in over another connection by now stays.
+    pub fn remove(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return false };
-        let was_there = entry.get_mut().remove(session);
+        let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return };
+        entry.get_mut().remove(session, outbox);
         if entry.get().is_empty() {
             entry.remove();
         }
-        was_there
     }
 
     /// Something may be missing that nothing later will show: the tops of all rooms are to be compared.

@@ -194,10 +194,13 @@ fn only_the_lost_lease_loses_its_sessions() {
 #[test]
 fn a_room_without_local_members_is_forgotten() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
-    hub.prepare(&room, &session, &Outbox::new(Format::Json));
-    assert_eq!(hub.census().rooms, 1);
-    assert!(hub.remove(room.key(), &session));
-    assert!(!hub.remove(room.key(), &session));
+    let (old, new) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &session, &old);
+    hub.prepare(&room, &session, &new);
+    hub.remove(room.key(), &session, &old);
+    assert_eq!(hub.census().rooms, 1, "the session is in over its newer connection");
+    hub.remove(room.key(), &session, &new);
+    hub.remove(room.key(), &session, &new);
     assert_eq!(hub.census().rooms, 0);
 }
 

@@ -75,6 +75,7 @@ impl Door for WsDoor {
             Some(Ok(Message::Text(text))) => Input::Request(json::decode(&text)),
             Some(Ok(Message::Binary(_))) => Input::Unacceptable(CloseCode::Unsupported),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Input::Heard,
+            Some(Ok(Message::Close(frame))) if is_goodbye(frame.as_ref()) => Input::Goodbye,
             Some(Ok(Message::Close(_))) | None => Input::Gone,
             Some(Err(error)) => failure(&error),
         }
@@ -110,6 +111,12 @@ impl Door for WsDoor {
             hang_up(self.ws.into_inner()).await;
         }
     }
+}
+
+/// A close that a client's program asked for, by our number for it or without one. Any other, such as 1001 of a page that
+/// is being left, leaves it open whether the client comes back.
+fn is_goodbye(frame: Option<&CloseFrame>) -> bool {
+    frame.is_none_or(|frame| frame.code == CloseCode::Normal.number().into())
 }
 
 fn frame(item: Out) -> Message {

@@ -1,9 +1,9 @@
-//! The end of a gateway in order: nobody is lost, nobody is doubled, and the others are not overrun.
+//! The end of a gateway in order: nobody is lost, nobody is doubled, others see nobody leave, and they are not overrun.
 //!
 //! ```text
 //! signal   red on /readyz, newcomers refused, everybody told when they go      lease: draining
 //! notice   listeners closed; connections closed with 1012, evenly over the window
-//! the end  every request answered, every queue written, every name given back  lease: drained
+//! the end  every request answered, every queue written, every session left to be resumed elsewhere  lease: drained
 //! ```
 //! While newcomers are refused the doors still answer, so that a balancer hears it and takes another gateway.
 
@@ -31,7 +31,7 @@ impl Gateway {
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {
-            self.set_lease(Farewell::Drained { hold: Duration::ZERO }).await;
+            self.set_lease(Farewell::Drained { hold: self.services.hold }).await;
         }
         drop(self.background);
         if whole { Drained::Whole } else { Drained::GraceRanOut }
@@ -39,6 +39,8 @@ impl Gateway {
 
     async fn empty(&self, grace: Duration) {
         self.admission.go_away();
+        // Who has lost its connection here may be about to come back somewhere else: nobody is told of a leave any more.
+        self.parting.cancel();
         let sessions = self.services.hub.census().sessions;
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "sending everybody elsewhere");
