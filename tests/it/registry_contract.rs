@@ -11,6 +11,7 @@ mod nicks;
 mod reaping;
 mod redis_only;
 mod rooms;
+mod sessions;
 
 use std::time::Duration;
 

@@ -117,7 +117,7 @@ impl State {
             let (fence, was) = (owner.fence, known.was.clone());
             return Ok(self.resumed(session, nick, fence, was));
         }
-        if !self.holds_for(nick.key(), session) {
+        if !self.keeps(nick.key(), session) {
             self.may_take(nick, session, is_own)?;
         }
 
