@@ -11,7 +11,6 @@ mod chat;
 mod drain;
 mod embedded;
 mod failover;
-mod inbox;
 mod nicknames;
 mod presence_api;
 mod programs;

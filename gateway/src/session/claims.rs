@@ -71,8 +71,7 @@ impl Driver {
         services.metrics.registrations[registration(&claimed)].inc();
         let owner = claimed.map_err(claim_refusal)?;
         self.attach(owner.clone(), nick, Status::default(), hash);
-        let inbox = Since { epoch: String::new(), seq: 0 };
-        Ok(Done::Begun(Beginning { owner, token, inbox, time: unix_ms() }))
+        Ok(Done::Begun(Beginning { owner, token, inbox: None, time: unix_ms() }))
     }
 
     pub(super) async fn rename(&mut self, nick: Nick, session: SessionId) -> Result<Done, Refusal> {
@@ -122,7 +121,7 @@ impl Driver {
         let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();
         self.rooms = rooms.iter().map(|room| (room.key().clone(), room.clone())).collect();
         self.attach(owner.clone(), nick, status.clone(), hash);
-        let beginning = Beginning { owner, token, inbox: Since { epoch, seq }, time: unix_ms() };
+        let beginning = Beginning { owner, token, inbox: Some(Since { epoch, seq }), time: unix_ms() };
         Ok(Done::Resumed(beginning, Resumption { was, status, rooms, read }))
     }
 

@@ -61,8 +61,8 @@ pub enum Answer {
         resume: Token,
         /// The rooms that the session is in still, silent until they are entered.
         rooms: Vec<RestoredRoom>,
-        /// Where its inbox ends.
-        inbox: Since,
+        /// Where the inbox of a session that goes on ends.
+        inbox: Option<Since>,
         /// How often the server pings an active client, in milliseconds.
         heartbeat_ms: u64,
         /// The node that answered.

@@ -9,7 +9,7 @@ use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceD
 use serde_json::Value;
 
 use super::line::{Decoded, Dialect};
-use super::{Answer, Command, Event, Placed, Reply, Since, Token, json, line};
+use super::{Answer, Command, Event, Placed, Reply, Token, json, line};
 use crate::message::{Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -185,7 +185,7 @@ fn expected(command: Command) -> Option<Answer> {
             session: String::new(),
             resume: Token::new(""),
             rooms: Vec::new(),
-            inbox: Since { epoch: String::new(), seq: 0 },
+            inbox: None,
             heartbeat_ms: 0,
             node: String::new(),
             time: 0,

@@ -64,7 +64,7 @@ fn register(name: &str) -> Command {
 }
 
 fn beginning(fence: u64) -> Beginning {
-    let inbox = Since { epoch: "i".into(), seq: 4 };
+    let inbox = Some(Since { epoch: "i".into(), seq: 4 });
     Beginning { owner: owner(fence), token: Token::new("t"), inbox, time: 5 }
 }
 

@@ -94,8 +94,8 @@ pub struct Beginning {
     pub owner: Owner,
     /// What the client comes back with.
     pub token: Token,
-    /// Where the inbox ends.
-    pub inbox: Since,
+    /// Where the inbox of a session that goes on ends.
+    pub inbox: Option<Since>,
     /// The server's clock, Unix milliseconds.
     pub time: u64,
 }

@@ -20,7 +20,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             .field("session", session)
             .field("resume", resume)
             .field("rooms", rooms)
-            .field("inbox", inbox)
+            .optional("inbox", inbox.as_ref())
             .field("heartbeat_ms", heartbeat_ms)
             .field("node", node)
             .field("time", time),

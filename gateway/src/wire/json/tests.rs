@@ -48,7 +48,7 @@ fn replies_are_frozen() {
                 session: "s1".into(),
                 resume: Token::new("s1.secret"),
                 rooms: vec![RestoredRoom { room: "#lobby".into(), epoch: "e1".into(), seq: 131 }],
-                inbox: Since { epoch: "e2".into(), seq: 3 },
+                inbox: Some(Since { epoch: "e2".into(), seq: 3 }),
                 heartbeat_ms: 30_000,
                 node: "g1".into(),
                 time: 7,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
 use crate::message::{Body, ChatMessage};
-use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Since, Token};
+use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Token};
 
 fn reply(dialect: &mut Dialect, answer: Answer) -> String {
     String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap()
@@ -24,7 +24,7 @@ fn registered(nick: &str) -> Answer {
         session: "s1".into(),
         resume: Token::new("s1.secret"),
         rooms: Vec::new(),
-        inbox: Since { epoch: "e".into(), seq: 0 },
+        inbox: None,
         heartbeat_ms: 30_000,
         node: "g1".into(),
         time: 7,
