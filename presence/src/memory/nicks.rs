@@ -48,6 +48,11 @@ impl Nicks {
         self.records.contains_key(nick)
     }
 
+    /// Whether its owner has no connection.
+    pub(super) fn is_detached(&self, nick: &NickKey) -> bool {
+        self.records.get(nick).is_some_and(|record| record.detached)
+    }
+
     pub(super) fn display(&self, nick: &NickKey) -> Option<&str> {
         self.records.get(nick).map(|record| &*record.display)
     }
