@@ -203,14 +203,32 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         if !beat::open(registry, tenure, &incarnation, &info).await {
             continue;
         }
-        beat::keep(registry, tenure, &incarnation, |sample, beat| {
-            samples.send_replace(Some(sample));
-            for Command::Kick(session) in beat.mailbox {
-                hub.close(&session, CloseCode::Kicked);
-            }
-        })
-        .await;
+        let mut keeper = LeaseKeeper { services: &services, samples: &samples };
+        beat::keep(registry, tenure, &incarnation, &info, &mut keeper).await;
         hub.close_incarnation(&incarnation, CloseCode::Restart);
+    }
+}
+
+/// The gateway's side of its lease.
+struct LeaseKeeper<'a> {
+    services: &'a Services,
+    samples: &'a watch::Sender<Option<Sample>>,
+}
+
+impl beat::Keeper for LeaseKeeper<'_> {
+    fn holdings(&self) -> Vec<Holding> {
+        self.services.holdings.all()
+    }
+
+    fn answered(&mut self, sample: Sample, beat: Beat) {
+        self.samples.send_replace(Some(sample));
+        for Command::Kick(session) in beat.mailbox {
+            self.services.hub.close(&session, CloseCode::Kicked);
+        }
+    }
+
+    fn overtaken(&mut self, owner: &Owner) {
+        self.services.hub.close(&owner.session, CloseCode::Restart);
     }
 }
 

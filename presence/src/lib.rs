@@ -13,6 +13,7 @@ pub mod server;
 pub mod redis;
 pub mod memory;
 pub mod beat;
+mod recovery;
 pub mod reaper;
 pub mod settings;
 pub mod config;

@@ -96,7 +96,7 @@ impl Node {
 
     /// Dies: an observer that saw its counter fences it.
     async fn fence(&self) {
-        let leases = self.registry.leases().await.unwrap();
+        let leases = self.registry.leases().await.unwrap().leases;
         let lease = leases.iter().find(|lease| lease.incarnation == self.incarnation).unwrap();
         assert!(self.registry.fence(&self.incarnation, lease.counter).await.unwrap());
     }

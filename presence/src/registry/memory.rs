@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped,
+    Beat, ClaimError, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, LeaseState, LeaseTable, Page, Reaped,
     RegistryError, Room, Stats, User,
 };
 use crate::memory::Store;
@@ -71,7 +71,19 @@ impl MemoryRegistry {
         self.store.lock().beat(incarnation, active)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn reassert(
+        &self,
+        incarnation: &Incarnation,
+        _: &GatewayInfo,
+        _: u64,
+        _: &[Holding],
+        _: bool,
+    ) -> Result<Vec<Owner>, RegistryError> {
+        // Memory forgets nothing while its process lives.
+        self.store.lock().reassert(incarnation)
+    }
+
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         Ok(self.store.lock().lease_table())
     }
 

@@ -93,9 +93,49 @@ pub struct Lease {
     pub owns: bool,
 }
 
+/// Whether the store gives anything out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// The store may hold less than it did: until the gateways have said what they hold, nothing is given out.
+    #[default]
+    Recovering,
+    /// All is as it should be.
+    Open,
+}
+
+/// One history of the store, from a restart, failover or loss of data to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation {
+    /// Its number: grows, is never used twice, and is 0 where none is known.
+    pub number: u64,
+    /// What it is good for.
+    pub phase: Phase,
+}
+
+impl Generation {
+    /// Whether names, memberships and messages are given out.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self.phase == Phase::Open
+    }
+}
+
+/// The lease table as an observer without a lease sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseTable {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Its rows.
+    pub leases: Vec<Lease>,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Whether we have said what we hold since it began; until then [`super::Registry::reassert`] is due.
+    pub asserted: bool,
     /// Our counter after this beat. It comes back on our own channel as the echo.
     pub counter: u64,
     /// The whole lease table, our own row included.

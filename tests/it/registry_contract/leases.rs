@@ -22,7 +22,7 @@ async fn a_lease_is_opened_once(arm: &Arm) {
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     arm.registry.open_lease(&node.incarnation, &told("g1")).await.unwrap();
 
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert_eq!(leases.len(), 1);
     assert_eq!(leases[0].incarnation, node.incarnation);
     assert_eq!((leases[0].node.as_str(), leases[0].counter, leases[0].state), ("g1", 1, LeaseState::Live));
@@ -78,7 +78,7 @@ async fn without_a_lease_nothing_beats(arm: &Arm) {
     assert_eq!(arm.registry.beat(&unknown, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(arm.registry.set_lease(&unknown, LeaseState::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
-    assert!(arm.registry.leases().await.unwrap().is_empty());
+    assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
 
 async fn a_fence_needs_the_counter_that_was_seen(arm: &Arm) {

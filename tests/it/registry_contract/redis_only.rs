@@ -179,7 +179,7 @@ async fn a_reaper_believes_the_record_and_not_the_index() {
 
     assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
     assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), Reaped::default());
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| lease.owns == (lease.node == "g2")));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
 }
@@ -190,12 +190,12 @@ async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
     let node = arm.node("g1").await;
     node.fence().await;
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
-    assert_eq!(arm.registry.leases().await.unwrap().len(), 1);
+    assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 1);
     let ended = arm.keys.ended();
     let row = node.incarnation.as_str();
     let () = arm.ask(&["HINCRBY", &ended, row, "-3601000"]).await;
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
-    assert!(arm.registry.leases().await.unwrap().is_empty());
+    assert!(arm.registry.leases().await.unwrap().leases.is_empty());
     for table in [arm.keys.beats(), arm.keys.gateways(), ended] {
         let exists: bool = arm.ask(&["EXISTS", &table]).await;
         assert!(!exists);
@@ -210,7 +210,7 @@ async fn a_foreign_row_of_the_lease_table_stops_no_beat() {
     let () = arm.ask(&["HSET", &arm.keys.leases(), "y", "live"]).await;
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert_eq!(beat.leases.len(), 1, "ours is read");
-    assert_eq!(beat.leases, arm.registry.leases().await.unwrap());
+    assert_eq!(beat.leases, arm.registry.leases().await.unwrap().leases);
     assert_eq!(arm.registry.gateways().await.unwrap().len(), 1);
 }
 

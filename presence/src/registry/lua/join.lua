@@ -13,6 +13,7 @@ local function fence_of(owner)
 end
 
 enter_generation()
+require_open()
 if not serves(incarnation_of(token)) then
   return { 'FENCED' }
 end

@@ -6,6 +6,7 @@
 
 mod events;
 mod reads;
+mod reassert;
 mod reply;
 mod scripts;
 
@@ -13,7 +14,7 @@ use redis::Script;
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
-use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
+use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, LeaseState, LeaseTable, Reaped, RegistryError};
 use crate::model::SessionId;
 use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
 use crate::redis::{Redis, settle};
@@ -35,7 +36,7 @@ impl RedisRegistry {
 
     pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         let keys = self.redis.keys();
-        let named = [keys.beats(), keys.gateways()];
+        let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
         let mut reply = self
             .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
             .await?;
@@ -47,6 +48,7 @@ impl RedisRegistry {
         let named = [
             keys.beats(),
             keys.gateways(),
+            keys.ended(),
             keys.gateway_nicks(incarnation),
             keys.owned_nicks(incarnation),
             keys.mailbox(incarnation),
@@ -54,6 +56,8 @@ impl RedisRegistry {
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
         done(&mut reply)?;
+        let generation = reads::generation(&mut reply)?;
+        let asserted = reply.flag()?;
         let counter = reply.number()?;
         let leases = reads::leases(reply.array()?)?;
         let mut mailbox = Vec::new();
@@ -64,7 +68,7 @@ impl RedisRegistry {
                 Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
             }
         }
-        Ok(Beat { counter, leases, mailbox })
+        Ok(Beat { generation, asserted, counter, leases, mailbox })
     }
 
     pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
@@ -212,7 +216,7 @@ impl RedisRegistry {
         whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         reads::lease_table(&self.redis).await
     }
 
@@ -258,6 +262,7 @@ fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
         "STALE" => RegistryError::Unavailable("a later claim of the nickname is a member already".to_owned()),
+        "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a word of the script"),
     }
 }
