@@ -16,10 +16,10 @@ use presence::admin::{self, Readiness};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::memory::Store;
-use presence::model::Incarnation;
+use presence::model::{Incarnation, Owner};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
-use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,7 +31,7 @@ use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::reading;
-use crate::session::{Driver, Services};
+use crate::session::{Driver, Holdings, Services};
 
 pub use presence::program::Drained;
 
@@ -112,6 +112,7 @@ impl Gateway {
             backplane: backplane(sink(&hub, &tenure, &metrics)),
             hub,
             tenure,
+            holdings: Holdings::default(),
             metrics,
         });
         services.metrics.at_scrape(at_scrape(&services));
@@ -222,13 +223,16 @@ impl beat::Keeper for LeaseKeeper<'_> {
 
     fn answered(&mut self, sample: Sample, beat: Beat) {
         self.samples.send_replace(Some(sample));
-        for Command::Kick(session) in beat.mailbox {
-            self.services.hub.close(&session, CloseCode::Kicked);
+        for command in beat.mailbox {
+            match command {
+                Command::Kick(session) => self.services.hub.close(&session, CloseCode::Kicked),
+                Command::Taken { session, fence } => self.services.hub.taken_over(&session, fence),
+            }
         }
     }
 
     fn overtaken(&mut self, owner: &Owner) {
-        self.services.hub.close(&owner.session, CloseCode::Restart);
+        self.services.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
     }
 }
 

@@ -132,4 +132,6 @@ close_table! {
     Slow, 4002, "slow_consumer", true;
     /// An operator ended the session.
     Kicked, 4003, "kicked", false;
+    /// The session goes on over another connection.
+    TakenOver, 4004, "taken_over", false;
 }

@@ -95,6 +95,8 @@ impl Keys {
         /// Hash: `nick` (the session's nick key), `inbox` (the position of its inbox). No TTL while it owns the nick,
         /// 72 h afterwards; the same for its inbox.
         session(SessionId) => "session";
+        /// Set: the rooms of this partition that the session comes back to. No TTL while it is in one, 72 h afterwards.
+        session_rooms(SessionId) => "session-rooms";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox(SessionId) => "inbox";
         /// Hash: idempotency keys of one 5-minute bucket.

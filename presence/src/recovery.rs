@@ -37,7 +37,11 @@ impl Speech {
         if self.generation != generation {
             *self = Self { generation, holdings: keeper.holdings(), said: 0 };
             self.holdings.retain(|holding| holding.owner.incarnation == *incarnation);
-            tracing::info!(generation, sessions = self.holdings.len(), "the store is recovering, telling it what we hold");
+            tracing::info!(
+                generation,
+                sessions = self.holdings.len(),
+                "the store is recovering, telling it what we hold"
+            );
         }
         while Instant::now() < until {
             let rest = &self.holdings[self.said..];

@@ -7,7 +7,7 @@ use harness::http::{self, Response};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
 use presence::config::Config;
-use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status};
+use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::program::Drained;
 use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
 use presence::server::Presence;
@@ -40,7 +40,11 @@ impl People {
 
     async fn come(&self, nick: &str) -> Owner {
         let session = SessionId::random();
-        let fence = self.registry.claim(&self.incarnation, &session, &name(nick)).await.expect("a free nick");
+        let fence = self
+            .registry
+            .claim(&self.incarnation, &session, &name(nick), &TokenHash::of(b"secret"))
+            .await
+            .expect("a free nick");
         Owner { incarnation: self.incarnation.clone(), session, fence }
     }
 
@@ -330,7 +334,7 @@ async fn a_stream_ends_with_redis_and_resumes_where_it_was() {
     until(api, "/v1/stats", 200, SOON).await;
     eventually(SOON, "bob comes", || async {
         let session = SessionId::random();
-        people.registry.claim(&people.incarnation, &session, &name("bob")).await
+        people.registry.claim(&people.incarnation, &session, &name("bob"), &TokenHash::of(b"secret")).await
     })
     .await;
     let mut stream = Stream::open(api, Some(&last_id)).await;

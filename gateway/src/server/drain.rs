@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use presence::registry::LeaseState;
+use presence::registry::Farewell;
 
 use crate::listen::Pace;
 
@@ -31,7 +31,7 @@ impl Gateway {
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {
-            self.set_lease(LeaseState::Drained).await;
+            self.set_lease(Farewell::Drained { hold: Duration::ZERO }).await;
         }
         drop(self.background);
         if whole { Drained::Whole } else { Drained::GraceRanOut }
@@ -47,15 +47,16 @@ impl Gateway {
             tokio::time::sleep(pace.notice).await;
             self.closing.cancel();
         };
-        tokio::join!(self.set_lease(LeaseState::Draining), doors);
+        tokio::join!(self.set_lease(Farewell::Draining), doors);
         self.connections.close();
         self.connections.wait().await;
     }
 
     /// Best effort: without it, as for a gateway whose time ran out, the detectors find out by themselves and clean up.
-    async fn set_lease(&self, state: LeaseState) {
+    async fn set_lease(&self, farewell: Farewell) {
         let Some(incarnation) = self.services.tenure.incarnation() else { return };
-        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, state)).await;
+        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, farewell)).await;
+        let state = farewell.state();
         match told {
             Ok(Ok(())) => tracing::info!(?state, "lease state told"),
             Ok(Err(error)) => tracing::info!(?state, %error, "lease state not told"),

@@ -13,8 +13,8 @@ use std::time::{Instant, SystemTime};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
-use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
-use presence::registry::{ClaimError, Entry, Joined, Registry, RegistryError};
+use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId, TokenHash};
+use presence::registry::{ClaimError, Entry, Joined, Leaving, Registry, RegistryError};
 
 use crate::backplane::{Backplane, Draft, PublishError, Published};
 use crate::hub::Hub;
@@ -24,6 +24,7 @@ use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Reques
 
 use super::catch_up::catch_up;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
+use super::holdings::Holdings;
 use super::liveness::Due;
 use super::outbox::{Broadcast, Outbox};
 use super::retry::{answered, until_answered};
@@ -44,6 +45,8 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// This node's lease.
     pub tenure: Arc<Tenure>,
+    /// What its sessions hold in the store.
+    pub holdings: Holdings,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -60,6 +63,8 @@ pub struct Driver {
     rooms: BTreeMap<RoomKey, RoomName>,
     /// Claims whose answer was lost: the store may hold these names for these sessions.
     doubtful: Vec<(Incarnation, SessionId, Nick)>,
+    /// What the session would be resumed with; the client is not told yet.
+    token: TokenHash,
 }
 
 impl Driver {
@@ -77,6 +82,7 @@ impl Driver {
             names: Vec::new(),
             rooms: BTreeMap::new(),
             doubtful: Vec::new(),
+            token: TokenHash::of(&rand::random::<[u8; 32]>()),
         }
     }
 
@@ -137,17 +143,22 @@ impl Driver {
     /// to its end; nobody is kept waiting by it.
     pub async fn end(mut self, reason: LeftReason) {
         let services = Arc::clone(&self.services);
-        self.with_session(|hub, session| hub.detach(session));
+        if let Some(me) = self.core.identity() {
+            services.hub.detach(&me.owner);
+            services.holdings.ended(&me.owner.session, me.owner.fence);
+        }
         self.rooms.keys().for_each(|room| self.fall_silent(room));
         for (incarnation, session, nick) in std::mem::take(&mut self.doubtful) {
-            if let Ok(fence) = until_answered(|| services.registry.claim(&incarnation, &session, &nick)).await {
+            if let Ok(fence) =
+                until_answered(|| services.registry.claim(&incarnation, &session, &nick, &self.token)).await
+            {
                 self.names.push((nick, Owner { incarnation, session, fence }));
             }
         }
         for (nick, owner) in &self.names {
             // An error that is left is a refusal for good: then there is nothing of ours to take away.
             for room in self.rooms.values() {
-                let _ = until_answered(|| services.registry.leave(room, nick, owner, reason)).await;
+                let _ = until_answered(|| services.registry.leave(room, nick, owner, reason, Leaving::ForGood)).await;
             }
             let _ = until_answered(|| services.registry.release(nick, owner, None)).await;
         }
@@ -182,12 +193,6 @@ impl Driver {
         }
     }
 
-    fn with_session(&self, act: impl FnOnce(&Hub, &SessionId)) {
-        if let Some(me) = self.core.identity() {
-            act(&self.services.hub, &me.owner.session);
-        }
-    }
-
     async fn perform(&mut self, op: Op) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let registry = &services.registry;
@@ -204,7 +209,12 @@ impl Driver {
             }
             Op::Join { room, me, was, again } => self.join(room, &me, was.as_ref(), again).await,
             Op::Leave(room, me) => {
-                answered(|| registry.leave(&room, &me.nick, &me.owner, LeftReason::Left)).await.map_err(refusal)?;
+                services.holdings.left(&me.owner.session, room.key());
+                let left = || registry.leave(&room, &me.nick, &me.owner, LeftReason::Left, Leaving::ForGood);
+                if let Err(error) = answered(left).await {
+                    services.holdings.joined(&me.owner.session, &room);
+                    return Err(refusal(error));
+                }
                 self.fall_silent(room.key());
                 self.rooms.remove(room.key());
                 Ok(Done::Settled)
@@ -221,7 +231,11 @@ impl Driver {
             }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
-                if owned.map_err(refusal)? { Ok(Done::Settled) } else { Err(unavailable()) }
+                if !owned.map_err(refusal)? {
+                    return Err(unavailable());
+                }
+                services.holdings.status(&me.owner.session, &status);
+                Ok(Done::Settled)
             }
             Op::Members(room, limit, cursor) => {
                 let page = registry.members(room.key(), cursor.as_deref(), limit).await.map_err(refusal)?;
@@ -264,7 +278,7 @@ impl Driver {
     async fn settle_doubtful(&mut self) {
         let services = Arc::clone(&self.services);
         for (incarnation, session, nick) in std::mem::take(&mut self.doubtful) {
-            match answered(|| services.registry.claim(&incarnation, &session, &nick)).await {
+            match answered(|| services.registry.claim(&incarnation, &session, &nick, &self.token)).await {
                 Ok(fence) => {
                     let owner = Owner { incarnation, session, fence };
                     if answered(|| services.registry.release(&nick, &owner, None)).await.is_err() {
@@ -288,13 +302,16 @@ impl Driver {
             (Some(session), Some((_, owner))) => (session, owner.incarnation.clone()),
             _ => (SessionId::random(), services.tenure.incarnation().ok_or_else(unavailable)?),
         };
-        let claimed = answered(|| services.registry.claim(&incarnation, &session, &nick)).await;
+        let claimed = answered(|| services.registry.claim(&incarnation, &session, &nick, &self.token)).await;
         if begins {
             services.metrics.registrations[registration(&claimed)].inc();
         }
         let fence = match claimed {
             Ok(fence) => fence,
-            Err(ClaimError::InUse) => return Err(ErrorCode::NickInUse.into()),
+            Err(ClaimError::InUse { retry_after }) => {
+                let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                return Err(Refusal { retry_after_ms, ..ErrorCode::NickInUse.into() });
+            }
             Err(ClaimError::Confusable) => return Err(ErrorCode::NickConfusable.into()),
             Err(ClaimError::Registry(error)) => {
                 if matches!(error, RegistryError::Unknown(_)) {
@@ -307,9 +324,11 @@ impl Driver {
         self.names.retain(|(_, known)| *known != owner);
         self.names.push((nick.clone(), owner.clone()));
         if begins {
-            services.hub.attach(&session, &nick, &incarnation, &self.outbox);
+            services.hub.attach(&owner, &nick, &self.outbox);
+            services.holdings.begin(owner.clone(), nick, self.token.clone());
         } else {
-            services.hub.rename(&session, &nick);
+            services.hub.rename(&owner, &nick);
+            services.holdings.renamed(&owner, &nick);
         }
         // The lease may have been lost while the claim was under way: then nobody has closed this session yet.
         if services.tenure.incarnation() != Some(incarnation) {
@@ -337,7 +356,10 @@ impl Driver {
         }
         let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));
         match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
-            Ok(Joined { room, epoch, seq, member_count }) => Ok(Done::Joined { room, epoch, seq, member_count }),
+            Ok(Joined { room, epoch, seq, member_count }) => {
+                services.holdings.joined(session, &room);
+                Ok(Done::Joined { room, epoch, seq, member_count })
+            }
             Err(error) => {
                 if !again {
                     self.withdraw(&room, me, &error).await;
@@ -350,7 +372,7 @@ impl Driver {
     /// Undoes a first join that failed or may have been done.
     async fn withdraw(&mut self, room: &RoomName, me: &Identity, error: &RegistryError) {
         self.fall_silent(room.key());
-        let left = || self.services.registry.leave(room, &me.nick, &me.owner, LeftReason::Left);
+        let left = || self.services.registry.leave(room, &me.nick, &me.owner, LeftReason::Left, Leaving::ForGood);
         if matches!(error, RegistryError::Unknown(_)) && answered(left).await.is_err() {
             // The member record may be there: only the end of the session can be sure to take it away.
             self.outbox.close(CloseCode::Restart);
@@ -369,7 +391,7 @@ fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
 fn registration(claimed: &Result<Fence, ClaimError>) -> Registration {
     match claimed {
         Ok(_) => Registration::Registered,
-        Err(ClaimError::InUse) => Registration::InUse,
+        Err(ClaimError::InUse { .. }) => Registration::InUse,
         Err(ClaimError::Confusable) => Registration::Confusable,
         Err(ClaimError::Registry(_)) => Registration::Failed,
     }

@@ -10,9 +10,11 @@
 mod catch_up;
 pub mod core;
 pub mod driver;
+pub mod holdings;
 pub mod liveness;
 pub mod outbox;
 mod retry;
 
 pub use self::driver::{Driver, Services};
+pub use self::holdings::Holdings;
 pub use self::outbox::Outbox;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::nicks::Freed;
 use super::{State, now};
 use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
 use crate::registry::{
-    Beat, Command, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, Phase, Reaped, RegistryError, Stats,
+    Beat, Command, Farewell, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, Phase, Reaped,
+    RegistryError, Stats,
 };
 
 /// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
@@ -26,12 +28,18 @@ pub(super) struct Row {
     counter: u64,
     state: LeaseState,
     ended: u64,
+    /// Until when what a drained gateway owns is held.
+    held_until: u64,
     pub(super) nicks: BTreeSet<NickKey>,
     pub(super) members: BTreeSet<(RoomKey, NickKey)>,
     pub(super) mailbox: Vec<Command>,
 }
 
 impl Row {
+    fn holds(&self) -> bool {
+        self.state.serves() || self.state == LeaseState::Drained && self.held_until > now()
+    }
+
     fn lease(&self, incarnation: &Incarnation) -> Lease {
         Lease {
             incarnation: incarnation.clone(),
@@ -47,6 +55,21 @@ impl Leases {
     /// Whether a lease may write and own. One that is not in the table is as good as fenced.
     pub(super) fn serves(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.serves())
+    }
+
+    pub(super) fn is_drained(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
+    }
+
+    /// Whether what a gateway owns is shown as there: its lease is live, or drained and held.
+    pub(super) fn holds(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(Row::holds)
+    }
+
+    /// Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
+    pub(super) fn lost(&self, incarnation: &Incarnation) -> LeftReason {
+        let known = self.rows.get(incarnation).map(|row| row.state);
+        if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }
     }
 
     pub(super) fn row(&mut self, incarnation: &Incarnation) -> Option<&mut Row> {
@@ -70,6 +93,7 @@ impl State {
             counter: 0,
             state: LeaseState::Live,
             ended: 0,
+            held_until: 0,
             nicks: BTreeSet::new(),
             members: BTreeSet::new(),
             mailbox: Vec::new(),
@@ -103,17 +127,18 @@ impl State {
         LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases }
     }
 
-    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
         let row = self.leases.rows.get_mut(incarnation).ok_or(RegistryError::Fenced)?;
-        if row.state == state {
+        if row.state == farewell.state() {
             return Ok(());
         }
         if !row.state.serves() {
             return Err(RegistryError::Fenced);
         }
-        row.state = state;
-        if !state.serves() {
+        row.state = farewell.state();
+        if let Farewell::Drained { hold } = farewell {
             row.ended = now();
+            row.held_until = row.ended + hold.as_millis() as u64;
         }
         Ok(())
     }
@@ -131,7 +156,8 @@ impl State {
 
     pub(crate) fn reap(&mut self, incarnation: &Incarnation, limit: usize) -> Reaped {
         let mut reaped = Reaped::default();
-        let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.state.serves()) else { return reaped };
+        let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.holds()) else { return reaped };
+        let reason = if row.state == LeaseState::Drained { LeftReason::Closed } else { LeftReason::GatewayLost };
         let members: Vec<(RoomKey, NickKey)> = (0..limit).map_while(|_| row.members.pop_first()).collect();
         let nicks: Vec<NickKey> = (members.len()..limit).map_while(|_| row.nicks.pop_first()).collect();
         let is_theirs = |owner: &Owner| owner.incarnation == *incarnation;
@@ -142,7 +168,7 @@ impl State {
             if !self.rooms.member(&room, &nick).is_some_and(|member| is_theirs(&member.owner)) {
                 continue;
             }
-            if let Some(departure) = self.drop_member(&room, &nick, LeftReason::GatewayLost) {
+            if let Some(departure) = self.drop_member(&room, &nick, reason) {
                 left.entry(room).or_default().push(departure);
                 reaped.members += 1;
             }
@@ -154,8 +180,8 @@ impl State {
             if !self.nicks.owner(&nick).is_some_and(is_theirs) {
                 continue;
             }
-            self.free_nick(&nick);
-            self.log_offline(&nick, LeftReason::GatewayLost);
+            self.free_nick(&nick, Freed::ForAnybody);
+            self.log_offline(&nick, reason);
             reaped.nicks += 1;
         }
 
@@ -187,11 +213,11 @@ impl State {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let serving = || self.leases.rows.values().filter(|row| row.state.serves());
+        let rows = || self.leases.rows.values();
         Stats {
-            users_online: serving().map(|row| row.nicks.len() as u64).sum(),
+            users_online: rows().filter(|row| row.holds()).map(|row| row.nicks.len() as u64).sum(),
             rooms: self.rooms.listed(),
-            gateways: serving().count() as u64,
+            gateways: rows().filter(|row| row.state.serves()).count() as u64,
         }
     }
 }

@@ -125,6 +125,11 @@ impl Log {
 pub(super) struct Inboxes(HashMap<SessionId, Log>);
 
 impl Inboxes {
+    /// The number of the newest message to a session.
+    pub(super) fn top(&self, session: &SessionId) -> u64 {
+        self.0.get(session).map_or(0, Log::seq)
+    }
+
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.0.remove(session);
     }

@@ -2,7 +2,9 @@
 //!
 //! Values only, shared by both arms and by everybody who calls them; re-exported by [`crate::registry`].
 
-use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use std::time::Duration;
+
+use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 
 /// Why a registry call did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,15 +23,124 @@ pub enum RegistryError {
 /// Why a nickname was not given out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// Somebody owns it.
-    #[error("the nickname is owned")]
-    InUse,
+    /// Somebody owns it, or may still come back to it.
+    #[error("the nickname is owned or held")]
+    InUse {
+        /// For how long it is held for somebody without a connection; `None` while somebody is there.
+        retry_after: Option<Duration>,
+    },
     /// Somebody owns a nickname that looks like it.
     #[error("the nickname looks like one that is owned")]
     Confusable,
     /// The call itself failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+/// Why a session was not resumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// There is no such session, or not with this token.
+    #[error("the token is not one of a session")]
+    UnknownToken,
+    /// The nickname was not given out.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// What a client presents to come back to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The session.
+    pub session: SessionId,
+    /// The hash of the secret it was given.
+    pub presented: TokenHash,
+}
+
+/// A session that was resumed, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The new claim's fencing number.
+    pub fence: Fence,
+    /// The nickname and claim before, when it was still owned: member records may carry them.
+    pub was: Option<(Nick, Owner)>,
+    /// What the user says about themselves; plain online when the session had gone offline.
+    pub status: Status,
+    /// The rooms that it is in, or was in when it ended against its will. Each has to be joined again.
+    pub rooms: Vec<Restored>,
+    /// Its inbox.
+    pub inbox: Inbox,
+}
+
+/// A room that a resumed session comes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The room as it is shown.
+    pub room: RoomName,
+    /// Its epoch.
+    pub epoch: String,
+    /// Its newest message.
+    pub seq: u64,
+}
+
+/// The direct messages to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// Their epoch.
+    pub epoch: String,
+    /// The newest one.
+    pub seq: u64,
+    /// Up to which the client said it has read them.
+    pub read: u64,
+}
+
+/// What a gateway knows about a session of its own that has a nickname, with a connection or without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The nickname.
+    pub nick: Nick,
+    /// The claim.
+    pub owner: Owner,
+    /// What the user says about themselves.
+    pub status: Status,
+    /// The rooms it is in.
+    pub rooms: Vec<RoomName>,
+    /// What the client comes back with.
+    pub token: TokenHash,
+    /// Whether it has no connection.
+    pub detached: bool,
+}
+
+/// Whether a session that leaves a room comes back to it when it is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It wanted to leave.
+    ForGood,
+    /// Its connection was lost: the room is restored.
+    ForNow,
+}
+
+/// How a gateway ends its lease in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was asked to end and still serves what it has.
+    Draining,
+    /// It has ended. What it still owns are detached sessions.
+    Drained {
+        /// For how long they are held, silently.
+        hold: Duration,
+    },
+}
+
+impl Farewell {
+    /// The state of the lease from then on.
+    #[must_use]
+    pub fn state(self) -> LeaseState {
+        match self {
+            Self::Draining => LeaseState::Draining,
+            Self::Drained { .. } => LeaseState::Drained,
+        }
+    }
 }
 
 /// What a gateway tells the cluster about itself when it takes a lease.
@@ -150,6 +261,13 @@ pub struct Beat {
 pub enum Command {
     /// End this session.
     Kick(SessionId),
+    /// The session was resumed elsewhere: end the connection that has this claim, and no newer one.
+    Taken {
+        /// The session.
+        session: SessionId,
+        /// The claim that it had here.
+        fence: Fence,
+    },
 }
 
 /// A room as the joiner finds it.

@@ -1,7 +1,9 @@
 //! Leases: opening, beating, fencing, and what a lease that ended can still do.
 
+use std::time::Duration;
+
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseState, RegistryError};
+use presence::registry::{ClaimError, Entry, Farewell, LeaseState, Leaving, RegistryError};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -76,7 +78,7 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
 async fn without_a_lease_nothing_beats(arm: &Arm) {
     let unknown = Incarnation::random();
     assert_eq!(arm.registry.beat(&unknown, &[]).await, Err(RegistryError::Fenced));
-    assert_eq!(arm.registry.set_lease(&unknown, LeaseState::Draining).await, Err(RegistryError::Fenced));
+    assert_eq!(arm.registry.set_lease(&unknown, Farewell::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
     assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
@@ -113,7 +115,7 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
 
     let fenced = Err(RegistryError::Fenced);
     assert_eq!(arm.registry.open_lease(&node.incarnation, &told("g1")).await, fenced);
-    assert_eq!(arm.registry.set_lease(&node.incarnation, LeaseState::Live).await, fenced);
+    assert_eq!(arm.registry.set_lease(&node.incarnation, Farewell::Draining).await, fenced);
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert_eq!(
         node.claim_as(&ann.owner.session, "ann").await.err(),
@@ -126,21 +128,23 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
     assert_eq!(told.err(), Some(RegistryError::Fenced));
 
     // What only takes from the caller still works: nobody needs to wait for the reaper.
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed).await.unwrap());
+    assert!(
+        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed, Leaving::ForGood).await.unwrap()
+    );
     assert!(ann.release().await);
 }
 
 async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     let node = arm.node("g1").await;
-    arm.registry.set_lease(&node.incarnation, LeaseState::Draining).await.unwrap();
-    arm.registry.set_lease(&node.incarnation, LeaseState::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert_eq!(arm.registry.gateways().await.unwrap()[0].state, LeaseState::Draining);
 
-    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);

@@ -1,7 +1,9 @@
 //! What only a real Redis can show: a flushed script cache, a full memory, a new history, and which keys are touched.
 
+use std::time::Duration;
+
 use presence::model::{LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseState, Reaped, RegistryError};
+use presence::registry::{ClaimError, Entry, Farewell, Leaving, Reaped, RegistryError};
 
 use super::{Arm, room};
 
@@ -36,12 +38,14 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 
     arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left).await.unwrap());
+    assert!(
+        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+    );
     assert!(ann.release().await);
     other.fence().await;
     let reaped = arm.registry.reap(&other.incarnation, 10).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members), (1, 1));
-    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
 }
 
 #[tokio::test]

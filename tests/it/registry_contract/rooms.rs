@@ -1,7 +1,7 @@
 //! Memberships: entered once, left once, and told once, in versions without gaps.
 
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{Entry, RegistryError};
+use presence::registry::{Entry, Leaving, RegistryError};
 use serde_json::json;
 
 use super::{Arm, on_both_arms, room};
@@ -45,8 +45,15 @@ async fn a_leave_is_announced_once(arm: &Arm) {
     let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
 
     assert!(!bob.leave("#lobby").await, "he is not in it");
-    assert!(!arm.registry.leave(&room("#lobby"), &ann.nick, &bob.owner, LeftReason::Left).await.unwrap());
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Timeout).await.unwrap());
+    assert!(
+        !arm.registry.leave(&room("#lobby"), &ann.nick, &bob.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+    );
+    assert!(
+        arm.registry
+            .leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Timeout, Leaving::ForGood)
+            .await
+            .unwrap()
+    );
     assert!(!ann.leave("#lobby").await);
     assert!(!ann.leave("#never").await);
     bob.join("#lobby").await;

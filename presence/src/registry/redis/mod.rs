@@ -14,9 +14,15 @@ use redis::Script;
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
-use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, LeaseState, LeaseTable, Reaped, RegistryError};
-use crate::model::SessionId;
-use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
+use std::time::Duration;
+
+use super::{
+    Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
+    Resumed, Ticket,
+};
+use crate::model::{
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
+};
 use crate::redis::{Redis, settle};
 
 /// The registry in Redis. Cheap to clone.
@@ -71,9 +77,9 @@ impl RedisRegistry {
         Ok(Beat { generation, asserted, counter, leases, mailbox })
     }
 
-    pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+    pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
         let named = [self.redis.keys().ended()];
-        let args = [incarnation.as_str(), state.as_str()];
+        let args = [incarnation.as_str(), farewell.state().as_str()];
         done(&mut self.write(&scripts::SET_LEASE, incarnation.as_str(), &named, &args).await?)
     }
 
@@ -106,6 +112,7 @@ impl RedisRegistry {
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
+        _token: &TokenHash,
     ) -> Result<Fence, ClaimError> {
         let keys = self.redis.keys();
         let named = [
@@ -129,10 +136,36 @@ impl RedisRegistry {
         let mut reply = self.write(&scripts::CLAIM, session.as_str(), &named, &args).await?;
         match reply.text()?.as_str() {
             "OK" => Ok(Fence(reply.number()?)),
-            "IN_USE" => Err(ClaimError::InUse),
+            "IN_USE" => Err(ClaimError::InUse { retry_after: None }),
             "CONFUSABLE" => Err(ClaimError::Confusable),
             refusal => Err(refused(refusal).into()),
         }
+    }
+
+    pub(super) async fn resume(
+        &self,
+        _incarnation: &Incarnation,
+        _ticket: &Ticket,
+        _nick: &Nick,
+        _next: &TokenHash,
+    ) -> Result<Resumed, ResumeError> {
+        Err(ResumeError::UnknownToken)
+    }
+
+    pub(super) async fn confirm(&self, _session: &SessionId, _token: &TokenHash) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    pub(super) async fn detach(&self, _nick: &Nick, _owner: &Owner, _hold: Duration) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    pub(super) async fn depart(&self, _n: &Nick, _owner: &Owner, _reason: LeftReason) -> Result<bool, RegistryError> {
+        Ok(false)
+    }
+
+    pub(super) async fn read(&self, _session: &SessionId, _seq: u64) -> Result<bool, RegistryError> {
+        Ok(false)
     }
 
     pub(super) async fn release(
@@ -191,6 +224,7 @@ impl RedisRegistry {
         nick: &Nick,
         owner: &Owner,
         reason: LeftReason,
+        _leaving: Leaving,
     ) -> Result<bool, RegistryError> {
         let named = [self.redis.keys().members(room.key())];
         let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str()];

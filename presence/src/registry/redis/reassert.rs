@@ -50,17 +50,7 @@ impl RedisRegistry {
         last: bool,
     ) -> Result<Vec<Owner>, RegistryError> {
         let keys = self.redis.keys();
-        let named = [
-            keys.beats(),
-            keys.gateways(),
-            keys.fence(),
-            keys.asserted(),
-            keys.online(),
-            keys.rooms(),
-            keys.gateway_nicks(incarnation),
-            keys.owned_nicks(incarnation),
-            keys.owned_members(incarnation),
-        ];
+        let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
         let mut args = vec![
             incarnation.to_string(),
             json(info),

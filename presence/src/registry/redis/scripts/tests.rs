@@ -16,7 +16,7 @@ fn files() -> BTreeMap<String, String> {
 }
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
-    let shared = ["prelude.lua", "departures.lua", "lease_table.lua", "open_generation.lua"];
+    let shared = ["prelude.lua", "departures.lua", "lease_table.lua", "open_generation.lua", "restore.lua"];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.as_str()))
 }
 
