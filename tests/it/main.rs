@@ -16,6 +16,7 @@ mod programs;
 mod protocol_doc;
 mod reading;
 mod readiness;
+mod recovery;
 mod redis_away;
 mod registry_contract;
 mod retention;

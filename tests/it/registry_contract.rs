@@ -9,6 +9,7 @@ mod leases;
 mod listing;
 mod nicks;
 mod reaping;
+mod recovery;
 mod redis_only;
 mod rooms;
 

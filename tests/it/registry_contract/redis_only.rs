@@ -49,29 +49,6 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 }
 
 #[tokio::test]
-async fn a_new_history_is_a_new_generation() {
-    let arm = Arm::redis().await;
-    let key = arm.keys.generation();
-    let generation = async || arm.ask::<[String; 3]>(&["HMGET", &key, "replid", "generation", "phase"]).await;
-    let node = arm.node("g1").await;
-    let [first, number, phase] = generation().await;
-    assert_eq!((number.as_str(), phase.as_str()), ("1", "open"));
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    assert_eq!(generation().await[1], "1", "the same history");
-
-    let () = arm.ask(&["DEBUG", "CHANGE-REPL-ID"]).await;
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    let [second, number, _] = generation().await;
-    assert_eq!(number, "2");
-    assert_ne!(first, second);
-
-    // Whatever writes first notices that everything is gone.
-    let () = arm.ask(&["FLUSHALL"]).await;
-    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
-    assert_eq!(generation().await[1], "1");
-}
-
-#[tokio::test]
 async fn the_listing_cache_is_rebuilt_from_the_index() {
     let arm = Arm::redis().await;
     let node = arm.node("g1").await;
@@ -164,7 +141,7 @@ async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
     let sessions = left.iter().filter(|key| key.starts_with("session ")).count();
     left.retain(|key| !key.starts_with("session "));
     let remembered = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
-    let tables = ["beats", "ended", "events", "fence", "gateways", "generation", "leases"];
+    let tables = ["asserted", "beats", "ended", "events", "fence", "gateways", "generation", "leases"];
     let mut expected: Vec<&str> = remembered.into_iter().chain(tables).collect();
     expected.sort_unstable();
     assert_eq!(left, expected);

@@ -19,6 +19,7 @@ if redis.call('HEXISTS', leases, incarnation) == 0 then
     end
     begin_generation()
   end
+  redis.call('SREM', base .. 'asserted', incarnation)
 elseif not serves(incarnation) then
   return { 'FENCED' }
 end

@@ -32,10 +32,12 @@ local function begin_generation()
   redis.call('DEL', base .. 'asserted')
 end
 
--- Notices that this is another history than the one the record knows (restart, failover, flush), or that what ownership
--- rests on is gone. The first line of every script that writes.
+-- Notices that this is another history than the one the record knows (restart, failover, flush), or that an open one has
+-- lost what ownership rests on. The first line of every script that writes.
 local function enter_generation()
-  if redis.call('HGET', KEYS[1], 'replid') ~= history() or redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
+  local known = redis.call('HMGET', KEYS[1], 'replid', 'phase')
+  local is_known = known[1] == history()
+  if not is_known or known[2] == 'open' and redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
     begin_generation()
   end
 end
