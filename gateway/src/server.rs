@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use presence::admin::{self, Readiness};
+use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::memory::Store;
@@ -197,7 +198,7 @@ fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
 /// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
 /// sessions of a lost one closed.
 async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
-    let Services { registry, backplane, hub, tenure, .. } = &*services;
+    let Services { registry, backplane, hub, tenure, holdings, .. } = &*services;
     loop {
         let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
@@ -205,7 +206,12 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
             continue;
         }
         let mut keeper = LeaseKeeper { services: &services, samples: &samples };
-        beat::keep(registry, tenure, &incarnation, &info, &mut keeper).await;
+        let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
+        let overtaken = |owner: &Owner| hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
+        tokio::select! {
+            () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
+            () = audit::run(audited, || holdings.all(), overtaken) => {}
+        }
         hub.close_incarnation(&incarnation, CloseCode::Restart);
     }
 }

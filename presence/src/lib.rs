@@ -14,6 +14,7 @@ pub mod redis;
 pub mod memory;
 pub mod beat;
 mod recovery;
+pub mod audit;
 pub mod reaper;
 pub mod settings;
 pub mod config;

@@ -29,9 +29,9 @@ pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
 pub(crate) use self::types::event_position;
 pub use self::types::{
-    Beat, ClaimError, Command, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation, Holding, Inbox,
-    Joined, Lease, LeaseState, LeaseTable, Leaving, Page, Phase, Reaped, RegistryError, Restored, ResumeError, Resumed,
-    Room, Stats, Ticket, User,
+    Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,
+    Holding, Inbox, Joined, Lease, LeaseState, LeaseTable, Leaving, Page, Phase, Reaped, RegistryError, Restored,
+    ResumeError, Resumed, Room, Stats, Surplus, Ticket, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -90,6 +90,15 @@ impl Registry {
         last: bool,
     ) -> Result<Vec<Owner>, RegistryError> {
         each!(self, arm => arm.reassert(incarnation, info, generation, holdings, last).await)
+    }
+
+    /// Where the store and a gateway differ about what the gateway holds. A request under way is a difference, too, and
+    /// what is read at different moments: only what is found again is one.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn audit(&self, incarnation: &Incarnation, holdings: &[Holding]) -> Result<Differences, RegistryError> {
+        each!(self, arm => arm.audit(incarnation, holdings).await)
     }
 
     /// The lease table, for observers without a lease of their own.

@@ -111,6 +111,34 @@ pub struct Holding {
     pub detached: bool,
 }
 
+/// Where a store and a gateway differ about what the gateway holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Claims whose nickname, or a room of theirs, the store does not have.
+    pub missing: Vec<Owner>,
+    /// What the store has beside.
+    pub surplus: Vec<Surplus>,
+}
+
+impl Differences {
+    /// What was found before, too.
+    #[must_use]
+    pub fn in_both(&self, before: &Self) -> Self {
+        let missing = self.missing.iter().filter(|owner| before.missing.contains(owner)).cloned().collect();
+        let surplus = self.surplus.iter().filter(|surplus| before.surplus.contains(surplus)).cloned().collect();
+        Self { missing, surplus }
+    }
+}
+
+/// What a store says a gateway holds, and the gateway does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surplus {
+    /// A nickname.
+    Nick(Nick, Owner),
+    /// A membership.
+    Member(RoomName, Nick, Owner),
+}
+
 /// Whether a session that leaves a room comes back to it when it is resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {

@@ -4,6 +4,7 @@
 //! the event log over connections of its own. What the scripts keep where is written in [`crate::keys`], what they do in
 //! `registry/lua`. Nothing here decides anything: the scripts do.
 
+mod audit;
 mod events;
 mod reads;
 mod reassert;

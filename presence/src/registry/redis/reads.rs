@@ -285,7 +285,12 @@ fn room(mut row: Reply) -> Result<Option<Room>, RegistryError> {
 }
 
 /// Calls a script that only reads.
-async fn read(redis: &Redis, script: &redis::Script, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
+pub(super) async fn read(
+    redis: &Redis,
+    script: &redis::Script,
+    keys: &[String],
+    args: &[&str],
+) -> Result<Reply, RegistryError> {
     let mut connection = redis.query().await?;
     let mut reply = call(redis, script, &mut connection, keys, args).await?;
     done(&mut reply)?;

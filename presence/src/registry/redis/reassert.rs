@@ -9,7 +9,7 @@ use crate::registry::{GatewayInfo, Holding, RegistryError};
 
 /// A holding as the script reads it.
 #[derive(Serialize)]
-struct Said<'a> {
+pub(super) struct Said<'a> {
     nick: &'a str,
     display: &'a str,
     skeleton: &'a str,
@@ -61,16 +61,17 @@ impl RedisRegistry {
         args.extend(holdings.iter().map(|holding| json(&Said::from(holding))));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut reply = self.write(&scripts::REASSERT, incarnation.as_str(), &named, &args).await?;
-        overtaken(&mut reply, holdings)
+        done(&mut reply)?;
+        claims(&mut reply, holdings)
     }
 }
 
-fn overtaken(reply: &mut Reply, holdings: &[Holding]) -> Result<Vec<Owner>, RegistryError> {
-    done(reply)?;
-    let mut overtaken = Vec::new();
+/// The claims among those of `holdings` whose tokens are left in a reply.
+pub(super) fn claims(reply: &mut Reply, holdings: &[Holding]) -> Result<Vec<Owner>, RegistryError> {
+    let mut claims = Vec::new();
     while !reply.is_empty() {
         let token = reply.text()?;
-        overtaken.extend(holdings.iter().map(|holding| &holding.owner).find(|owner| owner.token() == token).cloned());
+        claims.extend(holdings.iter().map(|holding| &holding.owner).find(|owner| owner.token() == token).cloned());
     }
-    Ok(overtaken)
+    Ok(claims)
 }

@@ -23,7 +23,7 @@ fn scripts() -> impl Iterator<Item = (String, String)> {
 #[test]
 fn every_script_says_what_a_full_redis_does_with_it() {
     let grows = ["claim.lua", "join.lua", "open_lease.lua", "status.lua"];
-    let reads = ["leases.lua", "rooms.lua", "users.lua"];
+    let reads = ["audit.lua", "leases.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",
