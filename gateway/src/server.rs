@@ -210,7 +210,7 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         let overtaken = |owner: &Owner| hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
         tokio::select! {
             () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
-            () = audit::run(audited, || holdings.all(), overtaken) => {}
+            () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
         }
         hub.close_incarnation(&incarnation, CloseCode::Restart);
     }

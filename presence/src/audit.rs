@@ -11,10 +11,21 @@ use crate::beat::Tenure;
 use crate::model::{Incarnation, LeftReason, Owner};
 use crate::registry::{Differences, GatewayInfo, Holding, Leaving, Registry, RegistryError, Surplus};
 
-/// From one look to the next when all is well.
-const EVERY: Duration = Duration::from_secs(60);
-/// And when it is not: longer than any request takes.
-const AGAIN: Duration = Duration::from_secs(10);
+/// How often a gateway looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// From one look to the next when all is well.
+    pub every: Duration,
+    /// And when it is not: longer than any request takes, or a request under way is undone.
+    pub again: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(60), again: Duration::from_secs(10) }
+    }
+}
+
 /// Holdings that one call puts back.
 const STEP: usize = 50;
 
@@ -33,17 +44,18 @@ pub struct Audited<'a> {
 
 /// Compares for as long as it is polled. `holdings` is everything that the gateway's sessions hold, `overtaken` hears of
 /// claims that a later one has overtaken. Dropping the future leaves nothing half done.
-pub async fn run(gateway: Audited<'_>, holdings: impl Fn() -> Vec<Holding>, overtaken: impl Fn(&Owner)) {
+pub async fn run(gateway: Audited<'_>, pace: Pace, holdings: impl Fn() -> Vec<Holding>, overtaken: impl Fn(&Owner)) {
     let mut generations = gateway.tenure.generations();
     let mut before = Differences::default();
     loop {
-        let pause = if before == Differences::default() { EVERY } else { AGAIN };
+        let pause = if before == Differences::default() { pace.every } else { pace.again };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // A generation that has just opened is looked at at once.
             Ok(()) = generations.changed() => {}
         }
         if !generations.borrow_and_update().is_open() {
+            before = Differences::default();
             continue;
         }
         let mut held = holdings();

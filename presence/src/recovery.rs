@@ -56,7 +56,7 @@ impl Speech {
             }
             self.said += batch.len();
             if last {
-                // Should the answer to the last word be lost on the store's side, all is said once more.
+                // Asked once more, by a store that overruled one of our claims, we say everything once more.
                 *self = Self::default();
                 return;
             }

@@ -12,6 +12,7 @@ mod reaping;
 mod recovery;
 mod redis_only;
 mod rooms;
+mod sessions;
 
 use std::time::Duration;
 

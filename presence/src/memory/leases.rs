@@ -27,17 +27,17 @@ pub(super) struct Row {
     opened: u64,
     counter: u64,
     state: LeaseState,
+    /// When it was fenced, or when the hold of a drained one is over.
     ended: u64,
-    /// Until when what a drained gateway owns is held.
-    held_until: u64,
     pub(super) nicks: BTreeSet<NickKey>,
     pub(super) members: BTreeSet<(RoomKey, NickKey)>,
     pub(super) mailbox: Vec<Command>,
 }
 
 impl Row {
+    /// Whether nobody may clean up what it owns yet.
     fn holds(&self) -> bool {
-        self.state.serves() || self.state == LeaseState::Drained && self.held_until > now()
+        self.state.serves() || self.state == LeaseState::Drained && self.ended > now()
     }
 
     fn lease(&self, incarnation: &Incarnation) -> Lease {
@@ -61,9 +61,9 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
     }
 
-    /// Whether what a gateway owns is shown as there: its lease is live, or drained and held.
-    pub(super) fn holds(&self, incarnation: &Incarnation) -> bool {
-        self.rows.get(incarnation).is_some_and(Row::holds)
+    /// Whether what a gateway owns is shown as there.
+    pub(super) fn shows(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
 
     /// Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
@@ -93,7 +93,6 @@ impl State {
             counter: 0,
             state: LeaseState::Live,
             ended: 0,
-            held_until: 0,
             nicks: BTreeSet::new(),
             members: BTreeSet::new(),
             mailbox: Vec::new(),
@@ -137,8 +136,7 @@ impl State {
         }
         row.state = farewell.state();
         if let Farewell::Drained { hold } = farewell {
-            row.ended = now();
-            row.held_until = row.ended + hold.as_millis() as u64;
+            row.ended = now() + hold.as_millis() as u64;
         }
         Ok(())
     }
@@ -165,7 +163,12 @@ impl State {
         let mut left: HashMap<RoomKey, Vec<_>> = HashMap::new();
         for (room, nick) in members {
             // The record decides, not the index.
-            if !self.rooms.member(&room, &nick).is_some_and(|member| is_theirs(&member.owner)) {
+            let Some(owner) = self.rooms.member(&room, &nick).map(|member| member.owner.clone()).filter(is_theirs)
+            else {
+                continue;
+            };
+            if let Some(newer) = self.live_owner(&nick).filter(|newer| newer.succeeds(&owner)).cloned() {
+                self.hand_over(&room, &nick, newer);
                 continue;
             }
             if let Some(departure) = self.drop_member(&room, &nick, reason) {
@@ -215,7 +218,7 @@ impl State {
     pub(crate) fn stats(&self) -> Stats {
         let rows = || self.leases.rows.values();
         Stats {
-            users_online: rows().filter(|row| row.holds()).map(|row| row.nicks.len() as u64).sum(),
+            users_online: rows().filter(|row| row.state.shows()).map(|row| row.nicks.len() as u64).sum(),
             rooms: self.rooms.listed(),
             gateways: rows().filter(|row| row.state.serves()).count() as u64,
         }

@@ -154,11 +154,7 @@ impl State {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
                 Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
-                Some((ended, Leftover::Session(session))) => {
-                    if self.sessions.forget(&session, ended) {
-                        self.inboxes.forget(&session);
-                    }
-                }
+                Some((ended, Leftover::Session(session))) => self.forget_session(&session, ended),
                 None => {}
             }
         }

@@ -179,17 +179,12 @@ impl State {
         }
     }
 
-    /// Whether a session owns a nick that nobody was told it has lost: its lease is live, or drained and held.
-    pub(super) fn holds_for(&self, nick: &NickKey, session: &SessionId) -> bool {
-        self.shown_owner(nick).is_some_and(|owner| owner.session == *session)
-    }
-
-    /// The owner of a nick while it is shown as online.
-    fn shown_owner(&self, nick: &NickKey) -> Option<&Owner> {
-        let record = self.nicks.records.get(nick)?;
-        let owner = record.owner.as_ref()?;
-        let serves = self.leases.serves(&owner.incarnation);
-        (serves || self.leases.is_drained(&owner.incarnation) && record.held_until > now()).then_some(owner)
+    /// Whether a session still has its nick, with a connection or without: its lease is live, or drained and the hold on.
+    pub(super) fn keeps(&self, nick: &NickKey, session: &SessionId) -> bool {
+        let Some(record) = self.nicks.records.get(nick) else { return false };
+        let Some(owner) = record.owner.as_ref().filter(|owner| owner.session == *session) else { return false };
+        let held = self.leases.is_drained(&owner.incarnation) && record.held_until > now();
+        held || self.leases.serves(&owner.incarnation)
     }
 
     /// Gives a nick to a session that did not have it. Whoever had it is gone: the caller has looked.
@@ -321,7 +316,7 @@ impl State {
 
     pub(crate) fn user(&self, nick: &NickKey) -> Option<User> {
         let record = self.nicks.records.get(nick)?;
-        let online = self.shown_owner(nick);
+        let online = self.nicks.owner(nick).filter(|owner| self.leases.shows(&owner.incarnation));
         Some(User {
             nick: record.display.to_string(),
             online: online.is_some(),

@@ -212,8 +212,17 @@ impl State {
         let mut rows = state.members.range((from, Bound::Unbounded));
         let page: Vec<(&NickKey, &Member)> = rows.by_ref().take(limit).collect();
         let next_cursor = rows.next().and(page.last()).map(|(nick, _)| nick.as_str().to_owned());
-        let live = page.into_iter().filter(|(_, member)| self.leases.holds(&member.owner.incarnation));
+        let live = page.into_iter().filter(|(_, member)| self.leases.shows(&member.owner.incarnation));
         Page { items: live.map(|(_, member)| member.info.clone()).collect(), next_cursor }
+    }
+
+    /// Gives a member record to a newer claim of its session, which is about to join again itself.
+    pub(super) fn hand_over(&mut self, room: &RoomKey, nick: &NickKey, newer: Owner) {
+        let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return };
+        if let Some(row) = self.leases.row(&newer.incarnation) {
+            row.members.insert((room.clone(), nick.clone()));
+        }
+        member.owner = newer;
     }
 
     /// Deletes a member record, whoever owns it: the caller has compared. Logs the leave and returns what to announce.

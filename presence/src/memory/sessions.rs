@@ -74,15 +74,6 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session that ended then and was not resumed since. Returns whether it did.
-    pub(super) fn forget(&mut self, session: &SessionId, ended: u64) -> bool {
-        let gone = self.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended));
-        if gone {
-            self.0.remove(session);
-        }
-        gone
-    }
-
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -90,6 +81,14 @@ impl Sessions {
 }
 
 impl State {
+    /// Forgets a session that ended then and was not resumed since.
+    pub(super) fn forget_session(&mut self, session: &SessionId, ended: u64) {
+        if self.sessions.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended)) {
+            self.sessions.0.remove(session);
+            self.inboxes.forget(session);
+        }
+    }
+
     pub(crate) fn resume(
         &mut self,
         incarnation: &Incarnation,
@@ -117,7 +116,7 @@ impl State {
             let (fence, was) = (owner.fence, known.was.clone());
             return Ok(self.resumed(session, nick, fence, was));
         }
-        if !self.holds_for(nick.key(), session) {
+        if !self.keeps(nick.key(), session) {
             self.may_take(nick, session, is_own)?;
         }
 

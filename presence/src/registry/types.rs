@@ -215,6 +215,12 @@ impl LeaseState {
     pub fn serves(self) -> bool {
         matches!(self, Self::Live | Self::Draining)
     }
+
+    /// Whether what a lease in this state owns is shown as there. What a drained one holds is, until it is cleaned up.
+    #[must_use]
+    pub fn shows(self) -> bool {
+        self != Self::Fenced
+    }
 }
 
 /// One row of the lease table, as an observer samples it.

@@ -159,6 +159,8 @@ async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
+    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online, "as before, until somebody tidies up");
+    arm.registry.reap(&node.incarnation, 10).await.unwrap();
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(arm.registry.gateways().await.unwrap().is_empty(), "it ended cleanly");
     assert_eq!(arm.registry.stats().await.unwrap().gateways, 0);

@@ -1,11 +1,16 @@
 //! A store that lost something, or may have: it gives nothing out before everybody has said what they hold, and then has
 //! all of it again. Only Redis forgets, so these stories are Redis's alone.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::eventually;
+use presence::audit::{self, Audited, Pace};
+use presence::beat::{self, Tenure};
 use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
-use presence::registry::{Beat, ClaimError, Entry, Generation, Holding, LeaseState, Leaving, Phase, RegistryError};
+use presence::registry::{
+    Beat, ClaimError, Differences, Entry, Generation, Holding, LeaseState, Leaving, Phase, RegistryError, Surplus,
+};
 
 use super::{Arm, Node, PATIENCE, User, nick, room, told};
 
@@ -313,4 +318,140 @@ async fn a_session_that_had_no_connection_has_none_afterwards() {
     node.say(&[Holding { detached: true, ..ann.holding(&[]) }]).await;
     let again: u64 = arm.ask(&["HGET", &record, "detached"]).await;
     assert_eq!(again, detached, "its time runs on");
+}
+
+#[tokio::test]
+async fn what_was_lost_alone_is_found_and_put_back() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    let held = [ann.holding(&["#lobby"]), bob.holding(&["#lobby"])];
+    let audit = async || arm.registry.audit(&node.incarnation, &held).await.unwrap();
+    assert_eq!(audit().await, Differences::default());
+    let (nick, lobby) = (ann.nick.key(), room("#lobby"));
+    let base = arm.keys.base();
+    for lost in [
+        vec!["DEL".to_owned(), arm.keys.nick(nick)],
+        vec!["ZREM".to_owned(), arm.keys.online(), "ann".to_owned()],
+        vec!["SREM".to_owned(), arm.keys.owned_nicks(&node.incarnation), "ann".to_owned()],
+        vec!["SREM".to_owned(), arm.keys.owned_members(&node.incarnation), "lobby ann".to_owned()],
+        vec!["HDEL".to_owned(), format!("{base}members:lobby"), "ann".to_owned()],
+    ] {
+        let words: Vec<&str> = lost.iter().map(String::as_str).collect();
+        let count: u64 = arm.ask(&words).await;
+        assert_eq!(count, 1, "{lost:?}");
+        assert_eq!(audit().await, Differences { missing: vec![ann.owner.clone()], surplus: vec![] }, "{lost:?}");
+        node.say(&held[..1]).await;
+        assert_eq!(audit().await, Differences::default(), "{lost:?}");
+    }
+    assert_eq!(arm.registry.members(lobby.key(), None, 10).await.unwrap().items.len(), 2);
+    assert!(arm.registry.user(nick).await.unwrap().unwrap().online);
+}
+
+#[tokio::test]
+async fn what_nobody_holds_is_found() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let (ann, bob) = (node.user("ann").await, node.user("Bob").await);
+    ann.join("#lobby").await;
+    bob.join("#Lobby").await;
+    other.user("carl").await.join("#lobby").await;
+    // Entries of an index that no record bears out are nobody's.
+    let () = arm.ask(&["SADD", &arm.keys.owned_nicks(&node.incarnation), "carl", "never"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.owned_members(&node.incarnation), "lobby carl", "never ann"]).await;
+    let found = arm.registry.audit(&node.incarnation, &[ann.holding(&[])]).await.unwrap();
+    assert!(found.missing.is_empty());
+    let mut surplus = found.surplus;
+    surplus.sort_by_key(|surplus| format!("{surplus:?}"));
+    let lobby = || room("#lobby");
+    let mut expected = vec![
+        Surplus::Member(lobby(), bob.nick.clone(), bob.owner.clone()),
+        Surplus::Member(lobby(), ann.nick.clone(), ann.owner.clone()),
+        Surplus::Nick(bob.nick.clone(), bob.owner.clone()),
+    ];
+    expected.sort_by_key(|surplus| format!("{surplus:?}"));
+    assert_eq!(surplus, expected);
+}
+
+/// A gateway that compares what `held` says with the store, for as long as the task runs.
+struct Auditor {
+    held: Arc<Mutex<Vec<Holding>>>,
+    overtaken: Arc<Mutex<Vec<Owner>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Auditor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Auditor {
+    fn of(node: &Node, holdings: &[Holding]) -> Self {
+        let held = Arc::new(Mutex::new(holdings.to_vec()));
+        let overtaken: Arc<Mutex<Vec<Owner>>> = Arc::default();
+        let (node, holdings, closed) = (node.clone(), Arc::clone(&held), Arc::clone(&overtaken));
+        let task = tokio::spawn(async move {
+            let (tenure, info) = (Tenure::default(), told("g1"));
+            let audited =
+                Audited { registry: &node.registry, tenure: &tenure, incarnation: &node.incarnation, info: &info };
+            let pace = Pace { every: Duration::from_millis(300), again: Duration::from_millis(150) };
+            let mut keeper = Deaf;
+            tokio::select! {
+                () = beat::keep(&node.registry, &tenure, &node.incarnation, &info, &mut keeper) => {}
+                () = audit::run(audited, pace, || holdings.lock().unwrap().clone(), |owner| {
+                    closed.lock().unwrap().push(owner.clone());
+                }) => {}
+            }
+        });
+        Self { held, overtaken, task }
+    }
+}
+
+/// Keeps a lease and minds nothing.
+struct Deaf;
+
+impl beat::Keeper for Deaf {
+    fn holdings(&self) -> Vec<Holding> {
+        Vec::new()
+    }
+    fn answered(&mut self, _: beat::Sample, _: Beat) {}
+    fn overtaken(&mut self, _: &Owner) {}
+}
+
+#[tokio::test]
+async fn a_gateway_and_the_store_agree_again() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let (ann, bob, carl) = (node.user("ann").await, node.user("bob").await, node.user("carl").await);
+    for user in [&ann, &bob, &carl] {
+        user.join("#lobby").await;
+    }
+    let auditor = Auditor::of(&node, &[ann.holding(&["#lobby"]), carl.holding(&["#lobby"])]);
+    // ann's nick is lost, bob was never given back, carl's nick has been taken by a later claim.
+    let () = arm.ask(&["DEL", &arm.keys.nick(ann.nick.key())]).await;
+    let usurper = format!("{}/usurper/99", other.incarnation);
+    let () = arm.ask(&["HSET", &arm.keys.nick(carl.nick.key()), "owner", &usurper]).await;
+    eventually(PATIENCE, "both agree", async || {
+        let [ann_is, bob_is] = [&ann, &bob].map(|user| user.nick.key().clone());
+        let users = arm.registry.lookup(&[ann_is, bob_is]).await.unwrap();
+        let online: Vec<bool> = users.iter().flatten().map(|user| user.online).collect();
+        let members = arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items;
+        let names: Vec<String> = members.into_iter().map(|member| member.nick).collect();
+        let overtaken = auditor.overtaken.lock().unwrap().clone();
+        let agreed = online == [true, false] && names == ["ann", "carl"] && overtaken.contains(&carl.owner);
+        if agreed { Ok(()) } else { Err((online, names, overtaken)) }
+    })
+    .await;
+
+    // A room that was left while the store was asked is not put back.
+    auditor.held.lock().unwrap()[0].rooms.clear();
+    eventually(PATIENCE, "ann has left", async || {
+        let rooms = arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms;
+        if rooms.is_empty() { Ok(()) } else { Err(rooms) }
+    })
+    .await;
+    assert!(ann.release().await, "and is still there herself");
 }

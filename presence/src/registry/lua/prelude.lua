@@ -71,11 +71,15 @@ local function split_record(record)
   return string.match(record, '^(%S+) (.*)$')
 end
 
--- The number of a room's newest message: what the meta says and what the log holds, whichever is further.
-local function room_top(room)
-  local seq = tonumber(redis.call('HGET', base .. 'room:' .. room, 'seq')) or 0
-  local top = redis.call('XREVRANGE', base .. 'log:' .. room, '+', '-', 'COUNT', 1)[1]
+-- The number of a log's newest message: what the meta says and what the log holds, whichever is further.
+local function log_top(meta, log)
+  local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0
+  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   return math.max(seq, top and tonumber(string.match(top[1], '^%d+')) or 0)
+end
+
+local function room_top(room)
+  return log_top(base .. 'room:' .. room, base .. 'log:' .. room)
 end
 
 -- Tells a room one change of its members, under the next version: a jump in versions is a change somebody missed.

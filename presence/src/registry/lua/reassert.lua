@@ -27,7 +27,7 @@ end
 local reply = { 'OK' }
 for i = 7, #ARGV do
   local holding = cjson.decode(ARGV[i])
-  if restore_nick(holding) then
+  if restore_nick(holding, epoch) then
     for _, room in ipairs(holding.rooms) do
       restore_member(holding, room[1], room[2], epoch)
     end

@@ -13,6 +13,13 @@ local function fence_of(owner)
   return fence
 end
 
+-- Gives a log that has lost its meta an epoch, in the generation that lost it.
+local function mint(meta, epoch)
+  if redis.call('HSETNX', meta, 'epoch', epoch) == 1 then
+    redis.call('HSET', meta, 'generation', redis.call('HGET', KEYS[1], 'generation'))
+  end
+end
+
 -- Somebody else's earlier claim ends here. Should its gateway have spoken already, it has to speak again, and hears then
 -- that it was overtaken.
 local function overrule(nick, owner)
@@ -22,8 +29,9 @@ local function overrule(nick, owner)
   redis.call('SREM', base .. 'asserted', gateway)
 end
 
--- Restores a nick and its session, unless a later claim has it. Returns whether the nick is the holding's.
-local function restore_nick(holding)
+-- Restores a nick and its session, unless a later claim has it. Returns whether the nick is the holding's. `epoch` is for
+-- an inbox that has none, here, and for a room.
+local function restore_nick(holding, epoch)
   local nick, owner = holding.nick, holding.owner
   local record, incarnation = base .. 'nick:' .. nick, incarnation_of(owner)
   local session = string.match(owner, '/([^/]+)/')
@@ -51,6 +59,7 @@ local function restore_nick(holding)
     redis.call('HSET', record, 'held_until', time + HOLD_MS)
   end
   redis.call('PERSIST', record)
+  redis.call('PERSIST', base .. 'skeleton:' .. holding.skeleton)
   redis.call('ZADD', base .. 'skeleton:' .. holding.skeleton, holding.ascii, nick)
   redis.call('ZADD', base .. 'online', 0, nick)
   redis.call('SADD', base .. 'owned-nicks:' .. incarnation, nick)
@@ -58,12 +67,13 @@ local function restore_nick(holding)
   redis.call('EXPIRE', base .. 'gateway-nicks:' .. incarnation, 900)
   redis.call('HSET', session_record, 'nick', nick)
   redis.call('HSETNX', session_record, 'token', holding.token)
+  mint(session_record, epoch)
   redis.call('PERSIST', session_record)
   redis.call('PERSIST', base .. 'inbox:' .. session)
   return true
 end
 
--- Restores one membership, unless a later claim of the nick has it. `epoch` is for a room that has none.
+-- Restores one membership, unless a later claim of the nick has it.
 local function restore_member(holding, room, name, epoch)
   local nick, owner, entry = holding.nick, holding.owner, room .. ' ' .. holding.nick
   local members, meta = base .. 'members:' .. room, base .. 'room:' .. room
@@ -83,9 +93,7 @@ local function restore_member(holding, room, name, epoch)
   redis.call('SADD', base .. 'owned-members:' .. incarnation_of(owner), entry)
   redis.call('SADD', session_rooms, room)
   redis.call('PERSIST', session_rooms)
-  if redis.call('HSETNX', meta, 'epoch', epoch) == 1 then
-    redis.call('HSET', meta, 'generation', redis.call('HGET', KEYS[1], 'generation'))
-  end
+  mint(meta, epoch)
   redis.call('HSETNX', meta, 'display', name)
   redis.call('PERSIST', meta)
   redis.call('PERSIST', base .. 'log:' .. room)

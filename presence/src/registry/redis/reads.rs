@@ -87,14 +87,14 @@ impl RedisRegistry {
             .query_async(&mut connection)
             .await
             .map_err(|error| classify(&error))?;
-        let serves = |token: &str| {
+        let shown = |token: &str| {
             let incarnation = token.split('/').next().unwrap_or_default();
-            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::serves)
+            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::shows)
         };
         let mut items = Vec::with_capacity(records.len());
         for record in records.into_iter().flatten() {
             let (token, info) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
-            if serves(token) {
+            if shown(token) {
                 items.push(from_json(info)?);
             }
         }
@@ -186,7 +186,7 @@ impl RedisRegistry {
         Ok(rows)
     }
 
-    /// How many nicks are online on each of these gateways: none where the lease is not live.
+    /// How many nicks are online on each of these gateways: none where the lease is fenced.
     async fn users_of(&self, rows: &[LeaseRow]) -> Result<Vec<u64>, RegistryError> {
         let mut pipe = redis::pipe();
         for row in rows {
@@ -197,7 +197,7 @@ impl RedisRegistry {
             [] => Vec::new(),
             _ => pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?,
         };
-        Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.serves() { users } else { 0 }).collect())
+        Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())
     }
 }
 
