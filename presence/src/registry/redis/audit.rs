@@ -65,7 +65,7 @@ impl RedisRegistry {
             let records: Vec<(Option<String>, Option<String>)> =
                 pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?;
             owned.extend(records.into_iter().filter_map(|(token, display)| {
-                let owner = owner(&token?)?;
+                let owner = owner(&token?).filter(|owner| owner.incarnation == *incarnation)?;
                 Some(Surplus::Nick(Nick::parse(&display?).ok()?, owner))
             }));
         }
