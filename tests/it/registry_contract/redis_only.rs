@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use presence::model::{LeftReason, Status};
-use presence::registry::{ClaimError, Entry, Farewell, Leaving, Reaped, RegistryError};
+use presence::registry::{ClaimError, Entry, Farewell, Leaving, Reaped, RegistryError, Ticket};
 
-use super::{Arm, room};
+use super::{Arm, room, token};
 
 #[tokio::test]
 async fn a_flushed_script_cache_is_invisible() {
@@ -108,6 +108,27 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     // Every key that was made carries the one hash tag.
     let made: Vec<String> = arm.ask(&["KEYS", "*"]).await;
     assert!(made.iter().all(|key| key.starts_with(arm.keys.base())), "{made:?}");
+}
+
+#[tokio::test]
+async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let (ann, other) = (node.user("nil").await, node.user("ni1").await);
+    assert_eq!(ann.nick.skeleton(), other.nick.skeleton(), "two ASCII names may share one");
+    let skeleton = arm.keys.skeleton(ann.nick.skeleton());
+    let hold = Duration::from_secs(60);
+    let depart = async |user: &super::User| {
+        assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
+        assert!(arm.registry.depart(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        arm.ask::<i64>(&["TTL", &skeleton]).await
+    };
+    assert_eq!(depart(&ann).await, -1, "the other one is owned");
+    assert!((1..=60).contains(&depart(&other).await), "both are only held");
+    let again = Ticket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let next = token(&ann.owner.session, 1);
+    arm.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
+    assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
 }
 
 #[tokio::test]
