@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use presence::admin::{self, Readiness};
+use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::live::Live;
 use presence::memory::Store;
-use presence::model::{Incarnation, Retention};
+use presence::model::{Incarnation, Owner, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
-use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
 use presence::twin;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -265,21 +266,50 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         if !beat::open(registry, tenure, &incarnation, &info).await {
             continue;
         }
-        beat::keep(registry, tenure, &incarnation, |sample, beat| {
-            samples.send_replace(Some(sample));
-            for command in beat.mailbox {
-                match command {
-                    Command::Kick(session) => hub.close(&session, CloseCode::Kicked),
-                    Command::Taken { session, fence } => {
-                        hub.taken_over(&session, fence);
-                        holdings.taken(&session, fence);
-                    }
-                }
-            }
-        })
-        .await;
+        let mut keeper = LeaseKeeper { services: &services, samples: &samples };
+        let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
+        let overtaken = |owner: &Owner| end_overtaken(&services, owner);
+        tokio::select! {
+            () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
+            () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
+        }
         hub.close_incarnation(&incarnation, CloseCode::Restart);
         holdings.forget(&incarnation);
+    }
+}
+
+/// Ends what is here of a session that a later claim has, with a connection or without one.
+fn end_overtaken(services: &Services, owner: &Owner) {
+    services.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
+    services.holdings.release(owner);
+}
+
+/// The gateway's side of its lease.
+struct LeaseKeeper<'a> {
+    services: &'a Services,
+    samples: &'a watch::Sender<Option<Sample>>,
+}
+
+impl beat::Keeper for LeaseKeeper<'_> {
+    fn holdings(&self) -> Vec<Holding> {
+        self.services.holdings.all()
+    }
+
+    fn answered(&mut self, sample: Sample, beat: Beat) {
+        self.samples.send_replace(Some(sample));
+        for command in beat.mailbox {
+            match command {
+                Command::Kick(session) => self.services.hub.close(&session, CloseCode::Kicked),
+                Command::Taken { session, fence } => {
+                    self.services.hub.taken_over(&session, fence);
+                    self.services.holdings.taken(&session, fence);
+                }
+            }
+        }
+    }
+
+    fn overtaken(&mut self, owner: &Owner) {
+        end_overtaken(self.services, owner);
     }
 }
 

@@ -42,7 +42,9 @@ impl Keys {
     }
 
     plain! {
-        /// Hash: `replid` (the replication id seen), `generation`, `phase`.
+        /// Hash: `replid` (the replication id seen), `generation` (its number, never used twice), `phase` (open or
+        /// recovering), `since` (Unix ms of its begin, or of the end of the last break in the beats while it recovers), `seen`
+        /// (Unix ms of the last beat then).
         generation => "generation";
         /// Hash: incarnation -> beat counter.
         beats => "beats";
@@ -53,6 +55,8 @@ impl Keys {
         /// Hash: incarnation -> Unix ms when its lease was fenced, or when the hold of a drained one is over: until then
         /// what it owns is left alone. An hour later the row can go.
         ended => "ended";
+        /// Set: incarnations that have said what they hold since the generation began.
+        asserted => "asserted";
         /// Counter: the fencing number of the newest claim.
         fence => "fence";
         /// Sorted set, all scores 0: rooms with members, for paging.

@@ -40,7 +40,9 @@ pub async fn refuse_second(registry: &Registry, node: &str) -> Result<(), Twin> 
 
 async fn serving(registry: &Registry, node: &str) -> Option<Vec<Lease>> {
     match registry.leases().await {
-        Ok(leases) => Some(leases.into_iter().filter(|lease| lease.node == node && lease.state.serves()).collect()),
+        Ok(leases) => {
+            Some(leases.leases.into_iter().filter(|lease| lease.node == node && lease.state.serves()).collect())
+        }
         Err(error) => {
             tracing::debug!(%error, "the lease table was not read");
             None

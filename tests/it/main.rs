@@ -21,6 +21,7 @@ mod programs;
 mod protocol_doc;
 mod reading;
 mod readiness;
+mod recovery;
 mod redis_away;
 mod registry_contract;
 mod resume;

@@ -9,6 +9,7 @@ mod leases;
 mod listing;
 mod nicks;
 mod reaping;
+mod recovery;
 mod redis_only;
 mod rooms;
 mod sessions;
@@ -97,7 +98,7 @@ impl Node {
 
     /// Dies: an observer that saw its counter fences it.
     async fn fence(&self) {
-        let leases = self.registry.leases().await.unwrap();
+        let leases = self.registry.leases().await.unwrap().leases;
         let lease = leases.iter().find(|lease| lease.incarnation == self.incarnation).unwrap();
         assert!(self.registry.fence(&self.incarnation, lease.counter).await.unwrap());
     }

@@ -210,8 +210,13 @@ impl Hub {
 
     /// Ends the connection that has this claim to the session; one that resumed it has a newer claim and stays.
     pub fn taken_over(&self, session: &SessionId, fence: Fence) {
+        self.end_claim(session, fence, CloseCode::TakenOver);
+    }
+
+    /// Ends the connection that has this claim to the session, if one has it.
+    pub fn end_claim(&self, session: &SessionId, fence: Fence, code: CloseCode) {
         if let Some(known) = self.lock().sessions.get(session).filter(|known| known.owner.fence == fence) {
-            known.outbox.close(CloseCode::TakenOver);
+            known.outbox.close(code);
         }
     }
 

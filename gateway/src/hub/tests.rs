@@ -107,6 +107,12 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "6 was missed");
+    for (version, resync) in [(8, false), (8, true), (1, true)] {
+        change(version, joined("dan"));
+        hub.show_presence();
+        let told = waiting(&outbox)[0].get("resync").is_some();
+        assert_eq!(told, resync, "{version}: a store that lost something counts from before, or anew");
+    }
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "anything may have been missed");

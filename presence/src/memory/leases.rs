@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::nicks::Freed;
 use super::{State, now};
 use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
-use crate::registry::{Beat, Command, Farewell, Gateway, GatewayInfo, Lease, LeaseState, Reaped, RegistryError, Stats};
+use crate::registry::{
+    Beat, Command, Farewell, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, Phase, Reaped,
+    RegistryError, Stats,
+};
 
 /// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
 const ENDED_ROWS: u64 = 3600 * 1000;
@@ -109,11 +112,18 @@ impl State {
         }
         self.forget(now);
         self.channels.publish(&self.keys.gateway_channel(incarnation), format!("E {counter}").as_bytes());
-        Ok(Beat { counter, leases: self.lease_table(), mailbox })
+        let LeaseTable { generation, leases } = self.lease_table();
+        Ok(Beat { generation, asserted: true, counter, leases, mailbox })
     }
 
-    pub(crate) fn lease_table(&self) -> Vec<Lease> {
-        self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect()
+    pub(crate) fn reassert(&mut self, incarnation: &Incarnation) -> Result<Vec<Owner>, RegistryError> {
+        self.leases.serving(incarnation).map(|_| Vec::new())
+    }
+
+    /// Memory goes with its process, so it has one history.
+    pub(crate) fn lease_table(&self) -> LeaseTable {
+        let leases = self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect();
+        LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases }
     }
 
     pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {

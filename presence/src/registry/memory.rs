@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Joined, Lease, Leaving, Page, Reaped,
-    RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
+    Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Joined,
+    LeaseTable, Leaving, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
 };
 use crate::memory::Store;
 use crate::model::{
@@ -71,7 +71,23 @@ impl MemoryRegistry {
         self.store.lock().beat(incarnation, active)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn reassert(
+        &self,
+        incarnation: &Incarnation,
+        _: &GatewayInfo,
+        _: u64,
+        _: &[Holding],
+        _: bool,
+    ) -> Result<Vec<Owner>, RegistryError> {
+        // Memory forgets nothing while its process lives.
+        self.store.lock().reassert(incarnation)
+    }
+
+    pub(super) async fn audit(&self, _: &Incarnation, _: &[Holding]) -> Result<Differences, RegistryError> {
+        Ok(Differences::default())
+    }
+
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         Ok(self.store.lock().lease_table())
     }
 

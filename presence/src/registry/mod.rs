@@ -29,8 +29,9 @@ pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
 pub(crate) use self::types::event_position;
 pub use self::types::{
-    Beat, ClaimError, Command, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Inbox, Joined,
-    Lease, LeaseState, Leaving, Page, Reaped, RegistryError, Restored, ResumeError, Resumed, Room, Stats, Ticket, User,
+    Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,
+    Holding, Inbox, Joined, Lease, LeaseState, LeaseTable, Leaving, Page, Phase, Reaped, RegistryError, Restored,
+    ResumeError, Resumed, Room, Stats, Surplus, Ticket, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -69,16 +70,42 @@ impl Registry {
     /// One write, so it fails where a write would fail.
     ///
     /// # Errors
-    /// `Fenced` when the lease is fenced, drained or unknown.
+    /// `Fenced` when the lease is fenced or drained, or unknown to a generation that should know it.
     pub async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
         each!(self, arm => arm.beat(incarnation, active).await)
+    }
+
+    /// Says what a gateway holds, in a generation that has not heard it yet: the store puts back what it lacks of the lease
+    /// and of the holdings, and announces none of it. Call it in batches, the `last` of which ends the speech. Returns the
+    /// claims among them that a later one has overtaken: their sessions are to be closed. Idempotent.
+    ///
+    /// # Errors
+    /// `Fenced` when it comes too late, `Unavailable` also when another generation has begun.
+    pub async fn reassert(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        generation: u64,
+        holdings: &[Holding],
+        last: bool,
+    ) -> Result<Vec<Owner>, RegistryError> {
+        each!(self, arm => arm.reassert(incarnation, info, generation, holdings, last).await)
+    }
+
+    /// Where the store and a gateway differ about what the gateway holds. A request under way is a difference, too, and
+    /// what is read at different moments: only what is found again is one.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn audit(&self, incarnation: &Incarnation, holdings: &[Holding]) -> Result<Differences, RegistryError> {
+        each!(self, arm => arm.audit(incarnation, holdings).await)
     }
 
     /// The lease table, for observers without a lease of their own.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         each!(self, arm => arm.leases().await)
     }
 

@@ -111,6 +111,34 @@ pub struct Holding {
     pub detached: bool,
 }
 
+/// Where a store and a gateway differ about what the gateway holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Claims whose nickname, or a room of theirs, the store does not have.
+    pub missing: Vec<Owner>,
+    /// What the store has beside.
+    pub surplus: Vec<Surplus>,
+}
+
+impl Differences {
+    /// What was found before, too.
+    #[must_use]
+    pub fn in_both(&self, before: &Self) -> Self {
+        let missing = self.missing.iter().filter(|owner| before.missing.contains(owner)).cloned().collect();
+        let surplus = self.surplus.iter().filter(|surplus| before.surplus.contains(surplus)).cloned().collect();
+        Self { missing, surplus }
+    }
+}
+
+/// What a store says a gateway holds, and the gateway does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surplus {
+    /// A nickname.
+    Nick(Nick, Owner),
+    /// A membership.
+    Member(RoomName, Nick, Owner),
+}
+
 /// Whether a session that leaves a room comes back to it when it is resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {
@@ -210,9 +238,49 @@ pub struct Lease {
     pub owns: bool,
 }
 
+/// Whether the store gives anything out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// The store may hold less than it did: until the gateways have said what they hold, nothing is given out.
+    #[default]
+    Recovering,
+    /// All is as it should be.
+    Open,
+}
+
+/// One history of the store, from a restart, failover or loss of data to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation {
+    /// Its number: grows, is never used twice, and is 0 where none is known.
+    pub number: u64,
+    /// What it is good for.
+    pub phase: Phase,
+}
+
+impl Generation {
+    /// Whether names, memberships and messages are given out.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self.phase == Phase::Open
+    }
+}
+
+/// The lease table as an observer without a lease sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseTable {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Its rows.
+    pub leases: Vec<Lease>,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Whether we have said what we hold since it began; until then [`super::Registry::reassert`] is due.
+    pub asserted: bool,
     /// Our counter after this beat. It comes back on our own channel as the echo.
     pub counter: u64,
     /// The whole lease table, our own row included.

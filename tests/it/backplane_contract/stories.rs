@@ -135,7 +135,7 @@ pub(crate) async fn only_a_member_with_the_right_claim_may_publish(world: &World
 
     let bob = two.member("bob", &lobby).await;
     let fenced = async || {
-        let leases = two.registry.leases().await.unwrap();
+        let leases = two.registry.leases().await.unwrap().leases;
         let counter = leases.iter().find(|lease| lease.incarnation == two.incarnation).unwrap().counter;
         two.registry.fence(&two.incarnation, counter).await.unwrap().then_some(())
     };

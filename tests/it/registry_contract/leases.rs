@@ -12,7 +12,8 @@ on_both_arms! {
     a_beat_counts_and_comes_back_on_the_own_channel,
     a_beat_answers_with_the_whole_lease_table,
     a_beat_stamps_only_what_its_gateway_owns,
-    without_a_lease_nothing_beats,
+    without_a_lease_there_is_nothing_to_end,
+    a_lease_that_serves_is_heard_and_no_other,
     a_fence_needs_the_counter_that_was_seen,
     of_many_observers_one_fences,
     a_fenced_lease_is_fenced_for_good,
@@ -24,7 +25,7 @@ async fn a_lease_is_opened_once(arm: &Arm) {
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     arm.registry.open_lease(&node.incarnation, &told("g1")).await.unwrap();
 
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert_eq!(leases.len(), 1);
     assert_eq!(leases[0].incarnation, node.incarnation);
     assert_eq!((leases[0].node.as_str(), leases[0].counter, leases[0].state), ("g1", 1, LeaseState::Live));
@@ -75,12 +76,23 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
     }
 }
 
-async fn without_a_lease_nothing_beats(arm: &Arm) {
+async fn a_lease_that_serves_is_heard_and_no_other(arm: &Arm) {
+    let node = arm.node("g1").await;
+    let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    assert!(beat.generation.is_open() && beat.asserted, "there is nothing to say");
+    assert_eq!(arm.registry.leases().await.unwrap().generation, beat.generation);
+    let say = async || arm.registry.reassert(&node.incarnation, &told("g1"), beat.generation.number, &[], true).await;
+    assert_eq!(say().await, Ok(Vec::new()));
+    node.fence().await;
+    assert_eq!(say().await, Err(RegistryError::Fenced));
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
+}
+
+async fn without_a_lease_there_is_nothing_to_end(arm: &Arm) {
     let unknown = Incarnation::random();
-    assert_eq!(arm.registry.beat(&unknown, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(arm.registry.set_lease(&unknown, Farewell::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
-    assert!(arm.registry.leases().await.unwrap().is_empty());
+    assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
 
 async fn a_fence_needs_the_counter_that_was_seen(arm: &Arm) {

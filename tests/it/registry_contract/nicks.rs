@@ -79,7 +79,7 @@ async fn what_a_fenced_gateway_owned_is_free(arm: &Arm) {
     assert_eq!(arm.history().await, ["online ann", "offline ann gateway_lost", "online ann"]);
     assert!(!dead.release().await, "the dead owner owns nothing any more");
 
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     let owns: Vec<_> = leases.iter().filter(|lease| lease.owns).map(|lease| lease.node.as_str()).collect();
     assert_eq!(owns, ["g2"], "nothing is left for the reaper");
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();

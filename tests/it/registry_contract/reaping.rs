@@ -68,7 +68,7 @@ async fn assert_clean(arm: &Arm, heard: HashMap<&str, super::arm::Heard>, other:
     assert_eq!((count("offline "), count("leave ")), (10, 30));
     let users = arm.registry.users(None, 100).await.unwrap().items;
     assert_eq!(users.iter().map(|user| user.nick.as_str()).collect::<Vec<_>>(), ["alive", "last"]);
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
     for number in 0..10 {
         other.user(&format!("dead{number}")).await;

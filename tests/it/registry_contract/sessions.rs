@@ -1,6 +1,8 @@
 //! Sessions that outlive their connection: held, resumed, taken over, and announced only when something changed for
 //! others.
 
+mod tokens;
+
 use std::time::Duration;
 
 use harness::eventually;
@@ -21,11 +23,6 @@ on_both_arms! {
     a_held_nick_is_refused_until_its_time,
     a_lookalike_of_a_held_nick_is_refused_until_its_time,
     a_clean_end_holds_nothing,
-    a_token_finds_its_freed_nick_again,
-    a_token_whose_nick_was_taken_resumes_under_another,
-    the_token_before_is_valid_until_the_next_is_confirmed,
-    what_is_no_token_resumes_nothing,
-    a_resume_asked_again_gives_the_same_answer,
     a_drained_gateway_holds_silently_and_is_announced_once,
     a_crash_keeps_tokens_and_rooms,
     a_rename_carries_the_session,
@@ -153,14 +150,14 @@ async fn a_resume_within_the_delay_is_silent(arm: &Arm) {
 
     let after = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert_eq!((after.online_since, &after.rooms), (before.online_since, &before.rooms));
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
     there.user("bob").await.join("#lobby").await;
     assert_eq!(heard.deltas_until("bob").await, [(2, joined("bob"))], "nobody was told anything");
     let expected = ["online ann", "join #Lobby ann", "join #art ann", "online bob", "join #Lobby bob"];
     assert_eq!(arm.history().await, expected);
     assert!(back.user.leave("#lobby").await && back.user.leave("#art").await && back.user.release().await);
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| !lease.owns || lease.node == "g2"));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns || lease.node == "g2"));
 }
 
 async fn a_session_is_taken_over_from_a_living_connection(arm: &Arm) {
@@ -201,7 +198,7 @@ async fn a_take_over_on_the_same_gateway_is_one_too(arm: &Arm) {
     assert_eq!(mailbox, [taken], "the older connection of the two");
     assert_eq!(members(arm, "#lobby").await, ["Ann"], "in the new spelling");
     assert!(back.user.leave("#lobby").await && back.user.release().await);
-    assert!(!arm.registry.leases().await.unwrap()[0].owns);
+    assert!(!arm.registry.leases().await.unwrap().leases[0].owns);
 }
 
 async fn who_does_not_come_back_goes_offline_before_the_rooms_are_left(arm: &Arm) {
@@ -217,7 +214,7 @@ async fn who_does_not_come_back_goes_offline_before_the_rooms_are_left(arm: &Arm
     assert!(!ann.lose("#lobby").await);
     let told = ["online ann", "join #lobby ann", "offline ann closed", "leave #lobby ann closed"];
     assert_eq!(arm.history().await, told);
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| !lease.owns));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns));
 
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#lobby"]));
@@ -239,7 +236,7 @@ async fn a_resume_among_the_leaves_keeps_the_rest(arm: &Arm) {
     let story = ["offline ann closed", "leave #one ann closed", "online ann", "join #one ann"];
     assert_eq!(arm.history().await[3..], story, "nothing of #two");
     assert_eq!(members(arm, "#two").await, ["ann"]);
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| lease.owns == (lease.node == "g2")));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
 }
 
 async fn a_held_nick_is_refused_until_its_time(arm: &Arm) {
@@ -275,92 +272,6 @@ async fn a_clean_end_holds_nothing(arm: &Arm) {
     assert!(ann.detach(HOLD).await);
     assert!(ann.release().await);
     node.user("ann").await;
-}
-
-async fn a_token_finds_its_freed_nick_again(arm: &Arm) {
-    let node = arm.node("g1").await;
-    let ann = node.user("ann").await;
-    ann.join("#lobby").await;
-    ann.join("#art").await;
-    assert!(ann.leave("#lobby").await && ann.release().await && ann.lose("#art").await);
-    let back = node.resume(&ann, "ann", 0, 1).await.unwrap();
-    assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#art"]), "not what she had left");
-    assert!(back.user.is_online().await);
-
-    // The same after a departure whose hold is over.
-    assert!(back.user.detach(Duration::ZERO).await && back.user.depart().await);
-    node.user("ann").await.release().await;
-    let again = node.resume(&ann, "ann", 1, 2).await.unwrap();
-    assert!(again.user.is_online().await && again.user.owner.fence > back.user.owner.fence);
-}
-
-async fn a_token_whose_nick_was_taken_resumes_under_another(arm: &Arm) {
-    let node = arm.node("g1").await;
-    let ann = node.user("ann").await;
-    ann.join("#lobby").await;
-    assert!(ann.detach(Duration::ZERO).await && ann.depart().await && ann.lose("#lobby").await);
-    let stranger = node.user("ann").await;
-    let refused = node.resume(&ann, "ann", 0, 1).await.err();
-    assert_eq!(refused, Some(ResumeError::Claim(ClaimError::InUse { retry_after: None })));
-
-    let back = node.resume(&ann, "anna", 0, 1).await.unwrap();
-    assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#lobby"]));
-    back.rejoin().await;
-    assert!(stranger.is_online().await && back.user.is_online().await);
-    assert_eq!(members(arm, "#lobby").await, ["anna"]);
-    // The nick that another session holds is not this one's to resume either.
-    assert!(stranger.detach(HOLD).await && stranger.depart().await);
-    let refused = node.resume(&ann, "ann", 1, 2).await.err();
-    assert!(matches!(refused, Some(ResumeError::Claim(ClaimError::InUse { retry_after: Some(_) }))), "{refused:?}");
-    node.resume(&stranger, "ann", 0, 1).await.unwrap();
-}
-
-async fn the_token_before_is_valid_until_the_next_is_confirmed(arm: &Arm) {
-    let node = arm.node("g1").await;
-    let ann = node.user("ann").await;
-    let session = &ann.owner.session;
-    node.resume(&ann, "ann", 0, 1).await.unwrap();
-    // The client never heard of secret 1.
-    let back = node.resume(&ann, "ann", 0, 2).await.unwrap();
-    assert_eq!(node.resume(&ann, "ann", 1, 3).await.err(), Some(ResumeError::UnknownToken));
-    assert!(!arm.registry.confirm(session, &token(session, 1)).await.unwrap(), "late, from another connection");
-    node.resume(&ann, "ann", 0, 2).await.unwrap();
-    assert!(arm.registry.confirm(session, &token(session, 2)).await.unwrap());
-    assert!(arm.registry.confirm(session, &token(session, 2)).await.unwrap(), "again");
-    assert_eq!(node.resume(&ann, "ann", 0, 3).await.err(), Some(ResumeError::UnknownToken));
-    let last = node.resume(&ann, "ann", 2, 3).await.unwrap();
-    assert!(last.user.owner.fence > back.user.owner.fence);
-}
-
-async fn what_is_no_token_resumes_nothing(arm: &Arm) {
-    let node = arm.node("g1").await;
-    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
-    assert_eq!(node.resume(&ann, "ann", 7, 1).await.err(), Some(ResumeError::UnknownToken), "forged");
-    let nobody = User { owner: Owner { session: SessionId::random(), ..ann.owner.clone() }, ..ann.clone() };
-    assert_eq!(node.resume(&nobody, "ann", 0, 1).await.err(), Some(ResumeError::UnknownToken), "never seen");
-    let ticket = Ticket { session: ann.owner.session.clone(), presented: token(&bob.owner.session, 0) };
-    let next = token(&bob.owner.session, 1);
-    let refused = arm.registry.resume(&node.incarnation, &ticket, &ann.nick, &next).await;
-    assert_eq!(refused.err(), Some(ResumeError::UnknownToken), "of another session");
-    assert!(!arm.registry.confirm(&nobody.owner.session, &next).await.unwrap());
-    assert!(ann.is_online().await && ann.release().await, "hers as before");
-
-    node.fence().await;
-    let fenced = node.resume(&bob, "bob", 0, 1).await.err();
-    assert_eq!(fenced, Some(ResumeError::Claim(RegistryError::Fenced.into())), "a gateway that is gone itself");
-}
-
-async fn a_resume_asked_again_gives_the_same_answer(arm: &Arm) {
-    let (here, there) = (arm.node("g1").await, arm.node("g2").await);
-    let ann = here.user("Ann").await;
-    ann.join("#lobby").await;
-    let first = there.resume(&ann, "anna", 0, 1).await.unwrap();
-    let again = there.resume(&ann, "anna", 0, 1).await.unwrap();
-    assert_eq!(first.found, again.found);
-    assert_eq!(first.found.was, Some((ann.nick.clone(), ann.owner.clone())));
-    let beat = arm.registry.beat(&here.incarnation, &[]).await.unwrap();
-    assert_eq!(beat.mailbox.len(), 1, "and the old gateway one order");
-    assert_eq!(arm.history().await, ["online Ann", "join #lobby Ann", "rename Ann anna"]);
 }
 
 async fn a_drained_gateway_holds_silently_and_is_announced_once(arm: &Arm) {
@@ -528,7 +439,7 @@ async fn a_newer_claim_ends_the_membership_of_an_older_one(arm: &Arm) {
     assert!(back.user.release().await);
     assert!(back.user.leave("#lobby").await);
     assert!(members(arm, "#lobby").await.is_empty());
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| !lease.owns));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns));
 }
 
 async fn the_read_cursor_goes_forward_to_the_end(arm: &Arm) {

@@ -15,6 +15,7 @@ local function is_claimant(owner)
 end
 
 enter_generation()
+require_open()
 if not serves(incarnation) then
   return { 'FENCED' }
 end

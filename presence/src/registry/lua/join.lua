@@ -10,6 +10,7 @@ local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, n
 local _, token, room, display, nick, info, epoch, old_nick, old_token = unpack(ARGV)
 
 enter_generation()
+require_open()
 if not serves(incarnation_of(token)) then
   return { 'FENCED' }
 end

@@ -11,6 +11,7 @@
 local presented, next_token = ARGV[8], ARGV[9]
 
 enter_generation()
+require_open()
 
 local function is_own(owner)
   return session_of(owner) == session

@@ -4,8 +4,10 @@
 //! the event log over connections of its own. What the scripts keep where is written in [`crate::keys`], what they do in
 //! `registry/lua`. Nothing here decides anything: the scripts do.
 
+mod audit;
 mod events;
 mod reads;
+mod reassert;
 mod reply;
 mod scripts;
 
@@ -16,7 +18,7 @@ use self::reply::{Reply, malformed};
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, Lease, Leaving, Reaped, RegistryError, ResumeError,
+    Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
     Resumed, Ticket,
 };
 use crate::model::{
@@ -41,7 +43,7 @@ impl RedisRegistry {
 
     pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         let keys = self.redis.keys();
-        let named = [keys.beats(), keys.gateways()];
+        let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
         let mut reply = self
             .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
             .await?;
@@ -53,6 +55,7 @@ impl RedisRegistry {
         let named = [
             keys.beats(),
             keys.gateways(),
+            keys.ended(),
             keys.gateway_nicks(incarnation),
             keys.owned_nicks(incarnation),
             keys.mailbox(incarnation),
@@ -60,6 +63,8 @@ impl RedisRegistry {
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
         done(&mut reply)?;
+        let generation = reads::generation(&mut reply)?;
+        let asserted = reply.flag()?;
         let counter = reply.number()?;
         let leases = reads::leases(reply.array()?)?;
         let mut mailbox = Vec::new();
@@ -70,7 +75,7 @@ impl RedisRegistry {
                 Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
             }
         }
-        Ok(Beat { counter, leases, mailbox })
+        Ok(Beat { generation, asserted, counter, leases, mailbox })
     }
 
     pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
@@ -279,7 +284,7 @@ impl RedisRegistry {
         whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         reads::lease_table(&self.redis).await
     }
 
@@ -335,6 +340,7 @@ fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
         "STALE" => RegistryError::Unavailable("the claim is not the newest one".to_owned()),
+        "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a word of the script"),
     }
 }

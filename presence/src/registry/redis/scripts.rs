@@ -18,7 +18,9 @@ macro_rules! scripts {
 
 scripts! {
     OPEN_LEASE = ["prelude.lua"] "open_lease.lua";
-    BEAT = ["prelude.lua", "lease_table.lua"] "beat.lua";
+    BEAT = ["prelude.lua", "lease_table.lua", "open_generation.lua"] "beat.lua";
+    REASSERT = ["prelude.lua", "restore.lua"] "reassert.lua";
+    AUDIT = ["prelude.lua"] "audit.lua";
     LEASES = ["prelude.lua", "lease_table.lua"] "leases.lua";
     SET_LEASE = ["prelude.lua"] "set_lease.lua";
     FENCE = ["prelude.lua"] "fence.lua";
