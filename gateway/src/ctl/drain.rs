@@ -26,7 +26,7 @@ pub(super) async fn drain(cluster: &Cluster, node: &str) -> Result<Answer, Failu
 
 /// The newest life of the gateway. An earlier one that has died is none of our business.
 async fn find(cluster: &Cluster, node: &str) -> Result<Standing, Failure> {
-    let mut serving = cluster.store.standings().await?;
+    let mut serving = cluster.store.standings().await?.1;
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
         Some(position) => Ok(serving.swap_remove(position)),
@@ -48,7 +48,7 @@ async fn order(cluster: &Cluster, gateway: &Standing) -> Result<(), Failure> {
     }
     let deadline = Instant::now() + TAKEN_WITHIN;
     while Instant::now() < deadline {
-        let leases = cluster.registry.leases().await?;
+        let leases = cluster.registry.leases().await?.leases;
         let lease = leases.into_iter().find(|lease| lease.incarnation == incarnation);
         match lease.map(|lease| lease.state) {
             Some(LeaseState::Live) => tokio::time::sleep(LOOK_AGAIN).await,

@@ -16,6 +16,10 @@ struct Status {
     gateways: Vec<Standing>,
     sessions: u64,
     rooms: u64,
+    /// The number of the store's history.
+    generation: u64,
+    /// Whether it waits for the gateways to say what they hold, and gives nothing out.
+    recovering: bool,
 }
 
 #[derive(Serialize)]
@@ -27,14 +31,17 @@ struct Redis {
 
 pub(super) async fn status(cluster: &Cluster) -> Result<Answer, Failure> {
     let server = cluster.redis.server().await?;
-    let gateways = cluster.store.standings().await?;
+    let (generation, gateways) = cluster.store.standings().await?;
     let sessions = gateways.iter().filter(|gateway| gateway.state.serves()).map(|gateway| gateway.sessions).sum();
     let rooms = cluster.registry.stats().await?.rooms;
-    let status = Status { redis: Redis { address: cluster.address.clone(), server }, gateways, sessions, rooms };
+    let redis = Redis { address: cluster.address.clone(), server };
+    let (generation, recovering) = (generation.number, !generation.is_open());
+    let status = Status { redis, gateways, sessions, rooms, generation, recovering };
     Ok(Answer::new(text(&status), &status))
 }
 
-fn text(Status { redis: Redis { address, server }, gateways, sessions, rooms }: &Status) -> String {
+fn text(status: &Status) -> String {
+    let Status { redis: Redis { address, server }, gateways, sessions, rooms, .. } = status;
     let memory = match server.memory_limit_bytes {
         0 => mebibytes(server.memory_bytes),
         limit => format!("{} of {}", mebibytes(server.memory_bytes), mebibytes(limit)),
@@ -50,10 +57,16 @@ fn text(Status { redis: Redis { address, server }, gateways, sessions, rooms }: 
     ];
     let rows: Vec<[String; 8]> = gateways.iter().map(row).collect();
     let serving = gateways.iter().filter(|gateway| gateway.state.serves()).count() as u64;
+    let recovering = if status.recovering { ", the store is recovering" } else { "" };
     [
         table(["REDIS", "ROLE", "REPLICAS", "VERSION", "UP", "MEMORY", "APPEND-ONLY FILE"], &[redis]),
         table(["GATEWAY", "STATE", "SESSIONS", "LAST BEAT", "UP", "VERSION", "WEBSOCKET", "LINES"], &rows),
-        format!("{} on {}, {}\n", count(*sessions, "session"), count(serving, "gateway"), count(*rooms, "room")),
+        format!(
+            "{} on {}, {}{recovering}\n",
+            count(*sessions, "session"),
+            count(serving, "gateway"),
+            count(*rooms, "room"),
+        ),
     ]
     .join("\n")
 }

@@ -72,7 +72,7 @@ async fn one(cluster: &Cluster, nick: &str) -> Result<User, Failure> {
 }
 
 async fn locate(cluster: &Cluster, users: Vec<User>) -> Result<Vec<Whereabouts>, Failure> {
-    let leases = cluster.registry.leases().await?;
+    let leases = cluster.registry.leases().await?.leases;
     let nodes: HashMap<_, _> = leases.into_iter().map(|lease| (lease.incarnation, lease.node)).collect();
     let key = |user: &User| Nick::parse(&user.nick).map(|nick| nick.key().clone());
     let keys: Vec<NickKey> = users.iter().filter_map(|user| key(user).ok()).collect();

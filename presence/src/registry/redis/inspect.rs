@@ -7,7 +7,7 @@ use super::reads::{LeaseRow, lease_rows};
 use super::{RedisRegistry, reply::malformed};
 use crate::model::{Incarnation, NickKey};
 use crate::redis::classify;
-use crate::registry::{LeaseState, RegistryError};
+use crate::registry::{Generation, LeaseState, RegistryError};
 
 /// Rows that one transaction reads.
 const STEP: usize = 100;
@@ -40,12 +40,13 @@ pub struct Standing {
 
 impl RedisRegistry {
     /// Every gateway that serves, and of the nodes without one the newest that was fenced, by node. One whose process
-    /// has died serves until it is fenced, so a node may have two rows.
+    /// has died serves until it is fenced, so a node may have two rows. With the generation that they are of.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn standings(&self) -> Result<Vec<Standing>, RegistryError> {
-        let rows = shown(lease_rows(&self.redis).await?);
+    pub async fn standings(&self) -> Result<(Generation, Vec<Standing>), RegistryError> {
+        let (generation, rows) = lease_rows(&self.redis).await?;
+        let rows = shown(rows);
         let keys = self.redis.keys();
         let mut questions = redis::pipe();
         questions.cmd("TIME");
@@ -73,7 +74,8 @@ impl RedisRegistry {
                 tcp: row.info.tcp,
             })
         };
-        rows.into_iter().map(standing).collect()
+        let standings = rows.into_iter().map(standing).collect::<Result<_, RegistryError>>()?;
+        Ok((generation, standings))
     }
 
     /// Who has each of these nicknames, in the order asked: `None` where nobody does.
