@@ -7,12 +7,11 @@
 
 mod drain;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use presence::admin::{self, Readiness};
 use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
@@ -33,6 +32,7 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
+use crate::operators;
 use crate::reading;
 use crate::session::{self, Driver, Holdings, Services};
 use crate::trace;
@@ -49,7 +49,7 @@ pub struct Addresses {
     pub ws: SocketAddr,
     /// Text lines.
     pub tcp: SocketAddr,
-    /// `/livez`, `/readyz`, `/metrics`.
+    /// `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
 }
 
@@ -93,9 +93,11 @@ impl Gateway {
                 if is_there {
                     twin::refuse_second(&registry, &config.node).await?;
                 }
+                // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
+                let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let gateway = Self::assemble(&config, history, registry, backplane).await?;
+                let gateway = Self::assemble(&config, facing, history, registry, backplane).await?;
                 if !is_there {
                     spawn(&gateway.beating, redis.complain_when_unfit());
                 }
@@ -119,12 +121,13 @@ impl Gateway {
 
     async fn assemble_on(config: &Config, history: Live<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        Self::assemble(config, history, registry, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink)))
-            .await
+        let backplane = |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink));
+        Self::assemble(config, None, history, registry, backplane).await
     }
 
     async fn assemble(
         config: &Config,
+        facing: Option<IpAddr>,
         history: Live<Retention>,
         registry: Registry,
         backplane: impl FnOnce(Sink) -> Backplane,
@@ -159,7 +162,7 @@ impl Gateway {
         let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
-        let info = info(config, &addresses);
+        let info = info(config, &addresses, facing);
         let (beating, parting) = (background.child_token(), background.child_token());
         let dismissed = CancellationToken::new();
         spawn(&beating, hold_lease(Arc::clone(&services), info, samples, dismissed.clone()));
@@ -167,7 +170,8 @@ impl Gateway {
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
-        spawn(&background, serve_admin(admin, &services, &admission, &background));
+        let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
+        tokio::spawn(operators);
 
         let limits = Live::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
@@ -256,12 +260,14 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     })
 }
 
-fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
+fn info(config: &Config, addresses: &Addresses, facing: Option<IpAddr>) -> GatewayInfo {
+    let admin = SocketAddr::new(facing.unwrap_or(addresses.admin.ip()), addresses.admin.port());
     GatewayInfo {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ws: addresses.ws.to_string(),
         tcp: addresses.tcp.to_string(),
+        admin: admin.to_string(),
     }
 }
 
@@ -351,32 +357,6 @@ async fn show_presence(services: Arc<Services>) {
     loop {
         round.tick().await;
         services.hub.show_presence();
-    }
-}
-
-fn serve_admin(
-    listener: TcpListener,
-    services: &Arc<Services>,
-    admission: &Arc<Admission>,
-    background: &CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let registry = services.metrics.registry.clone();
-    let (services, admission) = (Arc::clone(services), Arc::clone(admission));
-    let ready = move || {
-        let mut reasons = Vec::new();
-        if admission.is_leaving() {
-            reasons.push("draining".to_owned());
-        }
-        if let Err(reason) = services.tenure.ready(Instant::now()) {
-            reasons.push(reason.to_string());
-        }
-        Readiness { reasons }
-    };
-    let cancel = background.clone();
-    async move {
-        if let Err(error) = admin::serve(listener, registry, Arc::new(ready), cancel).await {
-            tracing::error!(%error, "the admin door broke");
-        }
     }
 }
 

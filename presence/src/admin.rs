@@ -1,4 +1,5 @@
-//! The operators' door of both programs: `/livez`, `/readyz` and `/metrics`, on a listener of its own.
+//! The operators' door of both programs: `/livez`, `/readyz`, `/metrics`, and what else a program tells, on a listener of
+//! its own.
 //!
 //! Apart from the clients' doors, so that a flood of clients does not turn health checks away and nobody outside reads
 //! our numbers. Started by each `server.rs`. Decides nothing: readiness is asked of the closure it was given, and
@@ -33,18 +34,32 @@ pub struct Readiness {
 /// Answers whether the program is ready. Asked at every check; must not block.
 pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
+/// A JSON document. Asked at every request; must not block.
+pub type Document = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What the door answers with, beside that the process lives.
+pub struct Answers {
+    /// `/metrics`.
+    pub metrics: Registry,
+    /// `/readyz`.
+    pub ready: ReadyCheck,
+    /// Further paths.
+    pub documents: Vec<(&'static str, Document)>,
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let paths: Vec<&str> = self.documents.iter().map(|(path, _)| *path).collect();
+        f.debug_struct("Answers").field("ready", &(self.ready)()).field("documents", &paths).finish_non_exhaustive()
+    }
+}
+
 /// Serves until `cancel`, then gives answers under way one second. Dropping the future ends it at once.
 ///
 /// # Errors
 /// The listener broke; a connection that fails is no error.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Registry,
-    ready: ReadyCheck,
-    cancel: CancellationToken,
-) -> std::io::Result<()> {
-    let serving =
-        axum::serve(listener, router(metrics, ready)).with_graceful_shutdown(cancel.clone().cancelled_owned());
+pub async fn serve(listener: TcpListener, answers: Answers, cancel: CancellationToken) -> std::io::Result<()> {
+    let serving = axum::serve(listener, router(answers)).with_graceful_shutdown(cancel.clone().cancelled_owned());
     let overdue = async {
         cancel.cancelled().await;
         tokio::time::sleep(LAST_ANSWERS).await;
@@ -55,8 +70,12 @@ pub async fn serve(
     }
 }
 
-fn router(metrics: Registry, ready: ReadyCheck) -> Router {
-    Router::new()
+fn router(Answers { metrics, ready, documents }: Answers) -> Router {
+    let tell = async |State(document): State<Document>| Json(document()).into_response();
+    let documents = documents
+        .into_iter()
+        .fold(Router::new(), |router, (path, document)| router.route(path, get(tell).with_state(document)));
+    documents
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(scrape).with_state(metrics))

@@ -276,7 +276,13 @@ mod tests {
     async fn a_lease_that_was_fenced_before_its_first_beat_is_not_waited_for() {
         let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
         let (tenure, incarnation) = (Tenure::default(), Incarnation::random());
-        let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+        let info = GatewayInfo {
+            node: "g1".into(),
+            version: "1".into(),
+            ws: String::new(),
+            tcp: String::new(),
+            admin: String::new(),
+        };
         // The row was written, its answer was lost, and nothing was heard of us for the time of a fence.
         registry.open_lease(&incarnation, &info).await.unwrap();
         assert!(registry.fence(&incarnation, 0).await.unwrap());

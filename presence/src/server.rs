@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Answers, Readiness};
 use crate::api;
 use crate::beat::Sample;
 use crate::config::Config;
@@ -84,7 +84,8 @@ impl Presence {
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
         // Up to the end only: that it is not ready then is no news.
         spawn(&tasks, &leave, log_readiness(ready.clone()));
-        let operators = admin::serve(admin, metrics.registry.clone(), Arc::new(ready), stop.clone());
+        let answers = Answers { metrics: metrics.registry.clone(), ready: Arc::new(ready), documents: Vec::new() };
+        let operators = admin::serve(admin, answers, stop.clone());
         tasks.spawn(async {
             if let Err(error) = operators.await {
                 tracing::error!(%error, "admin listener broke");

@@ -67,7 +67,13 @@ mod tests {
     async fn with_lease(node: &str) -> (Registry, Incarnation) {
         let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
         let incarnation = Incarnation::random();
-        let info = GatewayInfo { node: node.into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+        let info = GatewayInfo {
+            node: node.into(),
+            version: "1".into(),
+            ws: String::new(),
+            tcp: String::new(),
+            admin: String::new(),
+        };
         registry.open_lease(&incarnation, &info).await.unwrap();
         registry.beat(&incarnation, &[]).await.unwrap();
         (registry, incarnation)

@@ -1,6 +1,7 @@
 //! `gateway ctl`: what an operator's shell is told of a cluster, and what it can order. Run as the program that is
 //! deployed, with the rights on Redis that are deployed.
 
+mod audit;
 mod orders;
 mod reads;
 

@@ -40,7 +40,7 @@ impl Speaker {
     async fn enter(backplane: Backplane, registry: &Registry) -> Self {
         let (incarnation, session) = (Incarnation::random(), SessionId::random());
         let empty = String::new;
-        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty() };
+        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
         let fence = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();

@@ -7,9 +7,10 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | it is so, or it is done |
-//! | 1 | refused: nobody of that name is there |
+//! | 1 | refused: nobody of that name is there; or the audit found drift |
 //! | 2 | bad flags or settings, or somebody who is needed does not answer |
 
+mod audit;
 mod drain;
 mod kick;
 mod status;
@@ -31,7 +32,7 @@ use serde::Serialize;
 use crate::config::{Config, KEYS};
 
 /// Ask a cluster, and tell it what to do. Redis is found by the settings of a gateway; the exit code is 0 when it is so or
-/// done, 1 when it is refused, 2 for bad flags or settings and when Redis does not answer.
+/// done, 1 when it is refused or drift was found, 2 for bad flags or settings and when Redis does not answer.
 #[derive(Debug, clap::Parser)]
 #[command(disable_help_subcommand = true)]
 struct Flags {
@@ -62,6 +63,12 @@ enum Command {
     Kick {
         /// The nickname, in any case
         nick: String,
+    },
+    /// Compare what the store has with what the gateways hold; exit code 1 if they differ
+    Audit {
+        /// Where the admin port of a gateway is, over what it tells itself. May be given for several gateways
+        #[arg(long = "gateway", value_name = "NODE=HOST:PORT")]
+        gateways: Vec<String>,
     },
     /// Order a gateway to end as on SIGTERM: its clients go to the others, then it exits with 0
     Drain {
@@ -98,6 +105,8 @@ impl Failure {
 
 /// What a command found or did.
 struct Answer {
+    /// The exit code.
+    code: u8,
     /// For people; ends with its last line.
     text: String,
     json: serde_json::Value,
@@ -105,7 +114,7 @@ struct Answer {
 
 impl Answer {
     fn new(text: String, json: &impl Serialize) -> Self {
-        Self { text, json: serde_json::to_value(json).expect("rows of names and numbers are always JSON") }
+        Self { code: 0, text, json: serde_json::to_value(json).expect("rows of names and numbers are always JSON") }
     }
 }
 
@@ -135,11 +144,12 @@ pub fn run(flags: impl IntoIterator<Item = OsString>, environment: Vec<(OsString
     };
     let Flags { config, set, json, command } = flags;
     match answer(&command, &Sources { file: config, environment, flags: set }) {
-        Ok(answer) if json => say(std::io::stdout(), &format!("{}\n", answer.json)),
-        Ok(answer) => say(std::io::stdout(), &answer.text),
-        Err(failure) => return fail(&failure),
+        Ok(Answer { code, text, json: document }) => {
+            say(std::io::stdout(), &if json { format!("{document}\n") } else { text });
+            code.into()
+        }
+        Err(failure) => fail(&failure),
     }
-    ExitCode::SUCCESS
 }
 
 /// The first paragraph, in one line.
@@ -163,6 +173,7 @@ fn answer(command: &Command, sources: &Sources) -> Result<Answer, Failure> {
             Command::Status => status::status(&cluster).await,
             Command::Who { whom } => who::who(&cluster, whom.as_deref()).await,
             Command::Kick { nick } => kick::kick(&cluster, nick).await,
+            Command::Audit { gateways } => audit::audit(&cluster, gateways).await,
             Command::Drain { node } => drain::drain(&cluster, node).await,
         };
         answer.map_err(|failure| match failure {

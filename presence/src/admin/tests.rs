@@ -29,7 +29,9 @@ impl Door {
         let asked = reasons.clone();
         let ready: ReadyCheck = Arc::new(move || Readiness { reasons: asked.lock().unwrap().clone() });
         let (metrics, cancel) = (Registry::new(), CancellationToken::new());
-        let serving = tokio::spawn(serve(listener, metrics.clone(), ready, cancel.clone()));
+        let more: Document = Arc::new(|| serde_json::json!({ "more": 1 }));
+        let answers = Answers { metrics: metrics.clone(), ready, documents: vec![("/more", more)] };
+        let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
         Self { address, reasons, metrics, cancel, serving }
     }
 
@@ -86,6 +88,13 @@ async fn a_scrape_reads_the_numbers_of_this_moment() {
     *truth.lock().unwrap() = 2.0;
     let second = door.ask("GET /metrics").await;
     assert!(body(&second).contains("\na_total 1\n") && body(&second).contains("\nb 2\n"), "{second}");
+}
+
+#[tokio::test]
+async fn a_program_tells_more_on_paths_of_its_own() {
+    let door = Door::open().await;
+    let answer = door.ask("GET /more").await;
+    assert_eq!((status(&answer), body(&answer)), ("200", r#"{"more":1}"#), "{answer}");
 }
 
 #[tokio::test]

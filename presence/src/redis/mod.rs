@@ -7,13 +7,18 @@
 mod fitness;
 mod server;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind,
+};
+
+use tokio::net::UdpSocket;
 
 pub use self::fitness::Unfit;
 pub use self::server::Server;
@@ -104,6 +109,21 @@ impl Redis {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.shared.client
+    }
+
+    /// The address of this machine that Redis is reached from, as far as the routes tell: nothing is sent. `None` when the
+    /// name of Redis is not known, or not within a second.
+    pub async fn facing(&self) -> Option<IpAddr> {
+        let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
+        let facing = async {
+            let redis = tokio::net::lookup_host((host.as_str(), *port)).await?.next();
+            let redis = redis.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+            let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let socket = UdpSocket::bind((any, 0)).await?;
+            socket.connect(redis).await?;
+            Ok::<_, std::io::Error>(socket.local_addr()?.ip())
+        };
+        tokio::time::timeout(Duration::from_secs(1), facing).await.ok()?.ok()
     }
 
     /// The names of keys and channels.

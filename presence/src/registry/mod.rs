@@ -26,7 +26,7 @@ use crate::model::{
 };
 
 pub use self::memory::MemoryRegistry;
-pub use self::redis::{RedisRegistry, Standing};
+pub use self::redis::{Held, Inventory, Membership, RedisRegistry, Standing};
 pub(crate) use self::types::event_position;
 pub use self::types::{
     Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,

@@ -182,6 +182,9 @@ pub struct GatewayInfo {
     pub ws: String,
     /// Where clients reach it over TCP.
     pub tcp: String,
+    /// Where operators reach it: its admin port.
+    #[serde(default)]
+    pub admin: String,
 }
 
 /// The state of a lease. Only `Live` and `Draining` leases may write.

@@ -72,6 +72,7 @@ impl World {
             version: "0".to_owned(),
             ws: "127.0.0.1:1".to_owned(),
             tcp: "127.0.0.1:2".to_owned(),
+            admin: String::new(),
         };
         registry.open_lease(&incarnation, &info).await.unwrap();
         backplane.listen_as(&incarnation).await;

@@ -392,6 +392,7 @@ pub(crate) async fn a_new_incarnation_hears_its_own_channel_only(world: &World) 
         version: "0".to_owned(),
         ws: String::new(),
         tcp: String::new(),
+        admin: String::new(),
     };
     node.registry.open_lease(&node.incarnation, &info).await.unwrap();
     node.backplane.listen_as(&node.incarnation).await;

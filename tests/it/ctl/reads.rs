@@ -121,7 +121,7 @@ async fn what_cannot_be_asked_is_told_in_one_line_with_exit_code_2() {
     failed(&alone, 2, &["redis.url is not set"]);
     let help = Program::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
     assert_eq!(help.code, Some(0), "{help:?}");
-    for command in ["status", "who", "kick"] {
+    for command in ["status", "who", "kick", "drain", "audit"] {
         assert!(help.stdout.contains(command), "{help:?}");
     }
     let help = Program::parley("gateway", "gateway").args(["--help"]).run(SOON).await;

@@ -36,6 +36,8 @@ pub struct Standing {
     pub ws: String,
     /// Where clients reach it over TCP.
     pub tcp: String,
+    /// Where operators reach it: empty for one of an older version.
+    pub admin: String,
 }
 
 impl RedisRegistry {
@@ -72,6 +74,7 @@ impl RedisRegistry {
                 version: row.info.version,
                 ws: row.info.ws,
                 tcp: row.info.tcp,
+                admin: row.info.admin,
             })
         };
         let standings = rows.into_iter().map(standing).collect::<Result<_, RegistryError>>()?;

@@ -7,6 +7,7 @@
 mod audit;
 mod events;
 mod inspect;
+mod inventory;
 mod reads;
 mod reassert;
 mod reply;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use redis::Script;
 
 pub use self::inspect::Standing;
+pub use self::inventory::{Held, Inventory, Membership};
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};

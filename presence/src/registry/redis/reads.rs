@@ -151,7 +151,7 @@ impl RedisRegistry {
     }
 
     /// One page of a set of keys, and where to go on.
-    async fn page(
+    pub(super) async fn page(
         &self,
         set: &str,
         cursor: Option<&str>,
