@@ -90,14 +90,13 @@ impl Gateway {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
                 let is_there = redis.is_fit().await?;
-                if is_there {
-                    twin::refuse_second(&registry, &config.node).await?;
-                }
+                let over = if is_there { Some(twin::refuse_second(&registry, &config.node).await?) } else { None };
                 // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
                 let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let gateway = Self::assemble(&config, facing, history, registry, backplane).await?;
+                let gateway =
+                    Self::assemble(&config, Surroundings { facing, over }, history, registry, backplane).await?;
                 if !is_there {
                     spawn(&gateway.beating, redis.complain_when_unfit());
                 }
@@ -122,12 +121,12 @@ impl Gateway {
     async fn assemble_on(config: &Config, history: Live<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         let backplane = |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink));
-        Self::assemble(config, None, history, registry, backplane).await
+        Self::assemble(config, Surroundings::default(), history, registry, backplane).await
     }
 
     async fn assemble(
         config: &Config,
-        facing: Option<IpAddr>,
+        Surroundings { facing, over }: Surroundings,
         history: Live<Retention>,
         registry: Registry,
         backplane: impl FnOnce(Sink) -> Backplane,
@@ -163,9 +162,13 @@ impl Gateway {
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses, facing);
+        let incarnation = Incarnation::random();
+        if let Some(over) = over {
+            twin::open_alone(&services.registry, &incarnation, &info, &over).await?;
+        }
         let (beating, parting) = (background.child_token(), background.child_token());
         let dismissed = CancellationToken::new();
-        spawn(&beating, hold_lease(Arc::clone(&services), info, samples, dismissed.clone()));
+        spawn(&beating, hold_lease(Arc::clone(&services), incarnation, info, samples, dismissed.clone()));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
@@ -228,6 +231,15 @@ impl Gateway {
     }
 }
 
+/// What a gateway finds out about its place in a cluster before it starts.
+#[derive(Debug, Default)]
+struct Surroundings {
+    /// The address that Redis is reached from, when its own tells others nothing.
+    facing: Option<IpAddr>,
+    /// Former lives of this node; `None` when nobody could be asked.
+    over: Option<Vec<Incarnation>>,
+}
+
 /// Runs a task until the gateway, or this part of it, ends.
 fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     let ended = part.clone().cancelled_owned();
@@ -275,15 +287,16 @@ fn info(config: &Config, addresses: &Addresses, facing: Option<IpAddr>) -> Gatew
 /// sessions of a lost one closed.
 async fn hold_lease(
     services: Arc<Services>,
+    mut incarnation: Incarnation,
     info: GatewayInfo,
     samples: watch::Sender<Option<Sample>>,
     dismissed: CancellationToken,
 ) {
     let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
     loop {
-        let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
         if !beat::open(registry, tenure, &incarnation, &info).await {
+            incarnation = Incarnation::random();
             continue;
         }
         let mut keeper = LeaseKeeper { services: &services, samples: &samples, dismissed: &dismissed };
@@ -295,6 +308,7 @@ async fn hold_lease(
         }
         hub.close_incarnation(&incarnation, CloseCode::Restart);
         holdings.forget(&incarnation);
+        incarnation = Incarnation::random();
     }
 }
 

@@ -67,6 +67,19 @@ impl MemoryRegistry {
         self.store.lock().open_lease(incarnation, info)
     }
 
+    pub(super) async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        let mut state = self.store.lock();
+        match state.twin(incarnation, &info.node, over) {
+            Some(twin) => Ok(Some(twin)),
+            None => state.open_lease(incarnation, info).map(|()| None),
+        }
+    }
+
     pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
         self.store.lock().beat(incarnation, active)
     }

@@ -47,12 +47,30 @@ impl RedisRegistry {
     }
 
     pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        done(&mut self.enter(&[incarnation.as_str(), &json(info), ""]).await?)
+    }
+
+    pub(super) async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        let json = json(info);
+        let mut args = vec![incarnation.as_str(), &json, &info.node];
+        args.extend(over.iter().map(Incarnation::as_str));
+        let mut reply = self.enter(&args).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(None),
+            "TWIN" => Ok(Some(Incarnation::from_store(&reply.text()?))),
+            refusal => Err(refused(refusal)),
+        }
+    }
+
+    async fn enter(&self, args: &[&str]) -> Result<Reply, RegistryError> {
         let keys = self.redis.keys();
         let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
-        let mut reply = self
-            .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
-            .await?;
-        done(&mut reply)
+        self.write(&scripts::OPEN_LEASE, args[0], &named, args).await
     }
 
     pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {

@@ -17,7 +17,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    OPEN_LEASE = ["prelude.lua"] "open_lease.lua";
+    OPEN_LEASE = ["prelude.lua", "lease_table.lua"] "open_lease.lua";
     BEAT = ["prelude.lua", "lease_table.lua", "open_generation.lua"] "beat.lua";
     REASSERT = ["prelude.lua", "restore.lua"] "reassert.lua";
     AUDIT = ["prelude.lua"] "audit.lua";
