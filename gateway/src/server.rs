@@ -17,7 +17,7 @@ use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::live::Live;
 use presence::memory::Store;
-use presence::model::{Incarnation, Owner, Retention};
+use presence::model::{Incarnation, LeftReason, Owner, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
 use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
@@ -334,7 +334,10 @@ impl beat::Keeper for LeaseKeeper<'_> {
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
-                Command::Kick(session) => self.services.hub.close(&session, CloseCode::Kicked),
+                Command::Kick(session) => {
+                    self.services.hub.close(&session, CloseCode::Kicked);
+                    self.services.holdings.send_off(&session, LeftReason::Kicked);
+                }
                 Command::Drain => {
                     tracing::info!("ordered to drain");
                     self.dismissed.cancel();

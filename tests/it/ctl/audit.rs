@@ -40,9 +40,10 @@ async fn a_cluster_at_work_has_no_drift() {
     drop(gone);
     let churn = async {
         for round in 0.. {
-            ann.join("#corridor").await;
+            let room = format!("#room{round}");
+            ann.join(&room).await;
             bob.rename(&format!("bob{round}")).await;
-            ann.leave("#corridor").await;
+            ann.leave(&room).await;
         }
     };
     let audits = async {

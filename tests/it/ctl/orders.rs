@@ -25,6 +25,26 @@ async fn kick_ends_a_session_wherever_it_is() {
 }
 
 #[tokio::test]
+async fn kick_does_not_wait_for_a_session_that_lost_its_connection() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    ann.register("ann").await;
+    bob.register("bob").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    drop(ann);
+    eventually(SOON, "the store knows that ann has no connection", || async {
+        let detached: Option<u64> = cluster.redis.call("HGET parley:{0}:nick:ann detached").await;
+        detached.ok_or("connected")
+    })
+    .await;
+    assert_eq!(told(&cluster.redis, &["kick", "ann"]).await, "kicked ann");
+    bob.sees(SOON, "#lobby", "left", |left| left == &json!({"nick": "ann", "reason": "kicked"})).await;
+    failed(&ctl(&cluster.redis, &["kick", "ann"]).await, 1, &["nobody is online as ann"]);
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn drain_sends_everybody_elsewhere_and_ends_that_gateway_only() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).nginx(true).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);

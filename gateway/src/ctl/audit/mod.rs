@@ -1,8 +1,9 @@
 //! `ctl audit`: whether the store and the gateways agree about who holds what.
 //!
-//! Two looks 5 s apart, each at what the gateways say they hold and then at the store; only what both saw, of the
-//! same claims, is called drift, because a single look sees requests under way. Changes nothing: a gateway mends what
-//! concerns it by itself, once a minute. What a gateway that has ended still owns is left to the reapers and is no drift.
+//! Up to four looks within some seconds, each at what the gateways say they hold and then at the store; only what all of
+//! them saw, of the same claims, is called drift, because a single look sees requests under way. Changes nothing: a gateway
+//! mends what concerns it by itself, once a minute. What a gateway that has ended still owns is left to the reapers and is
+//! no drift.
 
 mod compare;
 mod holdings;
@@ -19,8 +20,8 @@ use self::compare::{Drift, compare};
 use super::table::{count, table};
 use super::{Answer, Cluster, Failure};
 
-/// From one look to the next: longer than any request takes.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// From one look to the next: at first longer than any request takes, then because somebody may be at the same again.
+const LOOK_AGAIN: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
 
 /// What one look saw.
 struct Look {
@@ -46,8 +47,11 @@ struct Row {
 pub(super) async fn audit(cluster: &Cluster, addresses: &[String]) -> Result<Answer, Failure> {
     let addresses = addresses.iter().map(|text| address(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
     let mut look = look_once(cluster, &addresses).await?;
-    if !look.drift.is_empty() {
-        tokio::time::sleep(LOOK_AGAIN).await;
+    for pause in LOOK_AGAIN {
+        if look.drift.is_empty() {
+            break;
+        }
+        tokio::time::sleep(pause).await;
         let before = std::mem::replace(&mut look, look_once(cluster, &addresses).await?).drift;
         look.drift.retain(|drift| before.contains(drift));
     }
