@@ -2,15 +2,27 @@
 //! and in order, or was told what it lacks.
 #![allow(clippy::unwrap_used)]
 
+use presence::log::read_forks;
 use proptest::prelude::*;
+
+use std::collections::VecDeque;
 
 use super::*;
 
 const E: &str = "e";
 
+fn head(epoch: &str, top: u64) -> Head {
+    Head { epoch: epoch.to_owned(), top, forks: Vec::new() }
+}
+
+/// Where a log ends in `epoch`, which began after this message of [`E`].
+fn forked(epoch: &str, fork: u64, top: u64) -> Head {
+    Head { forks: read_forks(&format!("{E}:{fork}")), ..head(epoch, top) }
+}
+
 fn at(seq: u64) -> Position<u64> {
     let mut position = Position::default();
-    position.begin(E, seq, &mut Vec::new());
+    position.begin(&head(E, seq), &mut Vec::new());
     position
 }
 
@@ -20,17 +32,21 @@ fn arrive(position: &mut Position<u64>, epoch: &str, seq: u64) -> Vec<Step<u64>>
     steps
 }
 
-fn page(position: &mut Position<u64>, asked: &Place, epoch: &str, kept: &[u64], top: u64) -> Vec<Step<u64>> {
-    let messages = kept.iter().map(|&seq| (seq, seq)).collect();
+fn page(position: &mut Position<u64>, asked: &Place, head: Head, kept: &[u64]) -> Vec<Step<u64>> {
+    let (messages, through) = (kept.iter().map(|&seq| (seq, seq)).collect(), head.top);
     let mut steps = Vec::new();
-    position.page(asked, Page { epoch: epoch.to_owned(), top, messages, through: top }, &mut steps);
+    position.page(asked, Page { head, messages, through }, &mut steps);
     steps
 }
 
-fn top(position: &mut Position<u64>, asked: &Place, epoch: &str, top: u64) -> Vec<Step<u64>> {
+fn top(position: &mut Position<u64>, asked: &Place, head: &Head) -> Vec<Step<u64>> {
     let mut steps = Vec::new();
-    position.top(asked, epoch, top, &mut steps);
+    position.top(asked, head, &mut steps);
     steps
+}
+
+fn turn(seq: u64, reach: u64, shared: u64) -> Vec<Step<u64>> {
+    vec![Step::Turn { was: Place { epoch: E.into(), seq, reach }, epoch: "f".into(), shared }]
 }
 
 fn messages(seqs: impl IntoIterator<Item = u64>) -> Vec<Step<u64>> {
@@ -75,12 +91,12 @@ fn a_hole_is_read_and_what_is_behind_it_waits() {
     assert_eq!(arrive(&mut position, E, 8), []);
     let asked = asked_page(&mut position);
     assert_eq!((asked.seq, asked.reach), (4, 8));
-    assert_eq!(page(&mut position, &asked, E, &[5, 6], 8), messages(5..9), "what is here needs no log");
+    assert_eq!(page(&mut position, &asked, head(E, 8), &[5, 6]), messages(5..9), "what is here needs no log");
     let mut position = at(4);
     arrive(&mut position, E, 7);
     let asked = asked_page(&mut position);
     arrive(&mut position, E, 8);
-    assert_eq!(page(&mut position, &asked, E, &[5, 6, 7], 7), messages(5..9), "8 had arrived meanwhile");
+    assert_eq!(page(&mut position, &asked, head(E, 7), &[5, 6, 7]), messages(5..9), "8 had arrived meanwhile");
     assert!(!position.is_asking());
 }
 
@@ -98,7 +114,7 @@ fn what_is_not_kept_any_more_is_told_and_nothing_else() {
     let mut position = at(4);
     arrive(&mut position, E, 10);
     let asked = asked_page(&mut position);
-    let told = page(&mut position, &asked, E, &[7, 8, 10], 10);
+    let told = page(&mut position, &asked, head(E, 10), &[7, 8, 10]);
     let gap = |from, to| vec![Step::Gap { from, to }];
     assert_eq!(told, [gap(5, 6), messages([7, 8]), gap(9, 9), messages([10])].concat());
     assert!(!position.is_asking());
@@ -110,12 +126,12 @@ fn a_doubt_asks_for_the_top_and_the_top_for_what_is_missing() {
     position.doubt();
     let asked = asked_top(&mut position);
     assert_eq!(position.asks(), None, "once");
-    assert_eq!(top(&mut position, &asked, E, 6), []);
+    assert_eq!(top(&mut position, &asked, &head(E, 6)), []);
     let asked = asked_page(&mut position);
-    assert_eq!(page(&mut position, &asked, E, &[5, 6], 6), messages([5, 6]));
+    assert_eq!(page(&mut position, &asked, head(E, 6), &[5, 6]), messages([5, 6]));
     position.doubt();
     let asked = asked_top(&mut position);
-    assert_eq!(top(&mut position, &asked, E, 6), []);
+    assert_eq!(top(&mut position, &asked, &head(E, 6)), []);
     assert!(!position.is_asking(), "nothing was missing");
 }
 
@@ -125,11 +141,11 @@ fn a_doubt_from_before_the_beginning_is_not_forgotten() {
         let mut position = Position::default();
         doubt(&mut position);
         assert_eq!(position.asks(), None, "there is nothing to compare with yet");
-        position.begin(E, 4, &mut Vec::new());
+        position.begin(&head(E, 4), &mut Vec::new());
         let asked = asked_top(&mut position);
-        top(&mut position, &asked, E, 5);
+        top(&mut position, &asked, &head(E, 5));
         let asked = asked_page(&mut position);
-        assert_eq!(page(&mut position, &asked, E, &[5], 5), messages([5]));
+        assert_eq!(page(&mut position, &asked, head(E, 5), &[5]), messages([5]));
     }
 }
 
@@ -142,47 +158,85 @@ fn more_than_is_held_comes_from_the_log() {
     }
     let asked = asked_page(&mut position);
     let mut told = Vec::new();
-    position.page(&asked, Page { epoch: E.into(), top: last, messages: vec![(1, 1)], through: 1 }, &mut told);
+    position.page(&asked, Page { head: head(E, last), messages: vec![(1, 1)], through: 1 }, &mut told);
     assert_eq!(told.len(), 1 + HELD, "a page that ends early, and what is held");
     let asked = asked_page(&mut position);
     let rest: Vec<u64> = (asked.seq + 1..=last).collect();
-    assert_eq!(page(&mut position, &asked, E, &rest, last), messages(rest.clone()));
+    assert_eq!(page(&mut position, &asked, head(E, last), &rest), messages(rest.clone()));
     assert!(!position.is_asking());
 }
 
 #[test]
-fn another_history_is_told_from_its_beginning() {
-    let anew = |voids| vec![Step::Anew { epoch: "f".into(), voids }];
-    let mut position = at(4);
-    assert_eq!(arrive(&mut position, "f", 2), anew(true));
-    assert_eq!(arrive(&mut position, E, 5), [], "a straggler of the old one is none of it");
-    let asked = asked_page(&mut position);
-    assert_eq!((asked.epoch.as_str(), asked.seq), ("f", 0));
-    assert_eq!(page(&mut position, &asked, "f", &[1, 2], 2), messages([1, 2]));
-    assert_eq!(arrive(&mut position, "f", 3), messages([3]));
-
-    let mut position = at(0);
-    assert_eq!(arrive(&mut position, "f", 1), [anew(false), messages([1])].concat(), "nothing was before");
-
-    let mut position = at(4);
-    position.doubt();
-    let asked = asked_top(&mut position);
-    assert_eq!(top(&mut position, &asked, "f", 9), anew(true));
-    asked_page(&mut position);
+fn another_history_is_entered_where_it_leaves_ours() {
+    // Up to where the histories are one, and where that leaves a room that has given out 4 and knows of 6.
+    for (head, shared, goes_on_at) in
+        [(forked("f", 9, 9), 9, 4), (forked("f", 4, 6), 4, 4), (forked("f", 2, 6), 2, 2), (head("f", 6), 0, 0)]
+    {
+        let mut position = at(4);
+        arrive(&mut position, E, 6);
+        assert_eq!(arrive(&mut position, "f", 6), [], "nobody knows yet what it is worth");
+        let asked = asked_page(&mut position);
+        assert_eq!(top(&mut position, &asked, &head), turn(4, 6, shared), "{head:?}");
+        assert_eq!(arrive(&mut position, E, 5), [], "a straggler of the old one is none of it");
+        let asked = asked_page(&mut position);
+        assert_eq!((asked.epoch.as_str(), asked.seq), ("f", goes_on_at));
+        let rest: Vec<u64> = (goes_on_at + 1..=head.top).collect();
+        assert_eq!(page(&mut position, &asked, head, &rest), messages(rest));
+        assert!(!position.is_asking());
+    }
 }
 
 #[test]
-fn a_log_that_is_shorter_than_it_was_is_another_history() {
+fn a_page_of_another_history_is_taken_when_nothing_of_ours_is_void() {
+    let mut position = at(4);
+    arrive(&mut position, E, 7);
+    let asked = asked_page(&mut position);
+    let told = page(&mut position, &asked, forked("f", 5, 6), &[5, 6]);
+    assert_eq!(told, [turn(4, 7, 5), messages([5, 6])].concat(), "7 is lost, and so is the old 6");
+    let mut position = at(4);
+    arrive(&mut position, E, 7);
+    let asked = asked_page(&mut position);
+    let told = page(&mut position, &asked, forked("f", 3, 6), &[5, 6]);
+    assert_eq!(told, turn(4, 7, 3), "the page begins behind where we go on");
+    assert_eq!(asked_page(&mut position).seq, 3);
+}
+
+#[test]
+fn a_head_that_was_read_before_or_elsewhere_turns_nothing_by_itself() {
+    let mut steps = Vec::new();
+    let mut position = at(4);
+    position.begin(&forked("f", 4, 4), &mut steps);
+    assert_eq!(std::mem::take(&mut steps), turn(4, 4, 4), "it knows ours as its past");
+    for late in [head(E, 4), head("g", 9)] {
+        position.begin(&late, &mut steps);
+        assert_eq!((steps.as_slice(), position.place().unwrap().epoch.as_str()), (&[][..], "f"));
+        asked_top(&mut position);
+    }
+}
+
+#[test]
+fn a_log_from_its_start_takes_any_epoch_and_misses_no_message() {
+    let mut position = Position::at_start();
+    let asked = asked_top(&mut position);
+    let turned = top(&mut position, &asked, &head("f", 1));
+    let was = Place { epoch: String::new(), seq: 0, reach: 0 };
+    assert_eq!(turned, [Step::Turn { was, epoch: "f".into(), shared: 0 }]);
+    let asked = asked_page(&mut position);
+    assert_eq!(page(&mut position, &asked, head("f", 1), &[1]), messages([1]));
+}
+
+#[test]
+fn a_log_that_is_shorter_than_it_was_is_cut_back_to_what_there_is() {
     let mut position = at(4);
     position.doubt();
     let asked = asked_top(&mut position);
     assert_eq!(arrive(&mut position, E, 5), messages([5]));
-    assert_eq!(top(&mut position, &asked, E, 4), [], "5 came after the question");
+    assert_eq!(top(&mut position, &asked, &head(E, 4)), [], "5 came after the question");
     position.doubt();
     let asked = asked_top(&mut position);
-    assert_eq!(top(&mut position, &asked, E, 3), [Step::Anew { epoch: E.into(), voids: true }]);
-    let asked = asked_page(&mut position);
-    assert_eq!(page(&mut position, &asked, E, &[1, 2, 3], 3), messages(1..4));
+    let was = Place { epoch: E.into(), seq: 5, reach: 5 };
+    assert_eq!(top(&mut position, &asked, &head(E, 3)), [Step::Turn { was, epoch: E.into(), shared: 3 }]);
+    assert_eq!(arrive(&mut position, E, 4), messages([4]));
 }
 
 #[test]
@@ -190,19 +244,10 @@ fn an_answer_that_was_overtaken_by_another_history_is_asked_for_again() {
     let mut position = at(4);
     position.doubt();
     let asked = asked_top(&mut position);
-    arrive(&mut position, "f", 1);
-    assert_eq!(top(&mut position, &asked, E, 9), []);
+    position.begin(&forked("f", 4, 4), &mut Vec::new());
+    assert_eq!(top(&mut position, &asked, &head(E, 9)), []);
     assert_eq!(position.place().unwrap().epoch, "f");
     assert!(position.is_asking());
-}
-
-#[test]
-fn a_room_that_vanished_is_not_asked_about_for_ever() {
-    let mut position = at(4);
-    arrive(&mut position, E, 9);
-    asked_page(&mut position);
-    position.vanished();
-    assert!(!position.is_asking());
 }
 
 /// One thing that happens between a store and a listener.
@@ -313,10 +358,10 @@ impl World {
 
     fn answered(&mut self) {
         match self.answer.take() {
-            Some((Ask::Top(place), _, _, top)) => self.position.top(&place, E, top, &mut self.given),
+            Some((Ask::Top(place), _, _, top)) => self.position.top(&place, &head(E, top), &mut self.given),
             Some((Ask::Page(place), kept, through, top)) => {
                 let messages = kept.into_iter().map(|seq| (seq, seq)).collect();
-                self.position.page(&place, Page { epoch: E.into(), top, messages, through }, &mut self.given);
+                self.position.page(&place, Page { head: head(E, top), messages, through }, &mut self.given);
             }
             None => {}
         }
@@ -352,7 +397,7 @@ proptest! {
                     prop_assert!(to <= world.was_trimmed, "{from} to {to} are still in the log");
                     (from, to)
                 }
-                Step::Anew { .. } => return Err(TestCaseError::fail("there is but one history")),
+                Step::Turn { .. } => return Err(TestCaseError::fail("there is but one history")),
             };
             prop_assert_eq!(from, next);
             next = to + 1;
