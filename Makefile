@@ -1,6 +1,6 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test check
+.PHONY: help run roll build test chaos check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -29,6 +29,12 @@ test: ## run every test: units, properties, contracts, clusters in one process a
 	else \
 		set -ex; cargo test --locked --workspace; \
 	fi
+
+chaos: ## break a cluster on purpose and check what is promised: make chaos [SEED=n] [SECONDS=n] [FSYNC=always]
+	@deploy/bootstrap rust cc redis-server nginx stream-module
+	cargo build --locked --workspace --bins
+	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
+		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc

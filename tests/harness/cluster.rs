@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::client::{LineClient, WsClient};
+use crate::fault_proxy::FaultProxy;
 use crate::http;
 use crate::nginx::Nginx;
 use crate::node::Node;
@@ -19,6 +20,7 @@ pub struct Builder {
     gateways: usize,
     presence: usize,
     nginx: bool,
+    fault_proxies: bool,
     settings: Vec<(String, String)>,
     redis: Redis,
 }
@@ -42,6 +44,13 @@ impl Builder {
     #[must_use]
     pub fn nginx(mut self, wanted: bool) -> Self {
         self.nginx = wanted;
+        self
+    }
+
+    /// Whether every gateway has a network of its own to Redis that can be made bad.
+    #[must_use]
+    pub fn fault_proxies(mut self, wanted: bool) -> Self {
+        self.fault_proxies = wanted;
         self
     }
 
@@ -70,9 +79,14 @@ impl Builder {
         for number in 1..=self.presence {
             presence.push(Node::presence(&format!("p{number}")).redis(&redis).start().await);
         }
-        let mut gateways = Vec::new();
+        let (mut gateways, mut proxies) = (Vec::new(), Vec::new());
         for number in 1..=self.gateways {
-            let node = Node::gateway(&format!("g{number}")).redis(&redis).fixed_ports();
+            let mut node = Node::gateway(&format!("g{number}")).redis(&redis).fixed_ports();
+            if self.fault_proxies {
+                let proxy = FaultProxy::start(redis.address()).await;
+                node = node.setting("PARLEY__REDIS__URL", &format!("redis://{}/", proxy.address()));
+                proxies.push(proxy);
+            }
             let node = self.settings.iter().fold(node, |node, (key, value)| node.setting(key, value));
             gateways.push(node.start().await);
         }
@@ -84,7 +98,7 @@ impl Builder {
             }
             false => None,
         };
-        Cluster { nginx, gateways, presence, redis, allowed: Vec::new() }
+        Cluster { nginx, gateways, presence, proxies, redis, allowed: Vec::new() }
     }
 }
 
@@ -97,6 +111,8 @@ pub struct Cluster {
     pub gateways: Vec<Node>,
     /// The presence processes, p1 first.
     pub presence: Vec<Node>,
+    /// The network between each gateway and Redis, in the order of the gateways; empty when it was not asked for.
+    pub proxies: Vec<FaultProxy>,
     /// What they share.
     pub redis: Redis,
     allowed: Vec<String>,
@@ -106,7 +122,14 @@ impl Cluster {
     /// Begins with one gateway, no presence process and no nginx.
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { gateways: 1, presence: 0, nginx: false, settings: Vec::new(), redis: Redis::away() }
+        Builder {
+            gateways: 1,
+            presence: 0,
+            nginx: false,
+            fault_proxies: false,
+            settings: Vec::new(),
+            redis: Redis::away(),
+        }
     }
 
     /// A WebSocket client through the front door: nginx, or else the first gateway.

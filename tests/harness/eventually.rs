@@ -31,6 +31,20 @@ pub async fn eventually<T, S: Debug>(within: Duration, what: &str, mut probe: im
     }
 }
 
+/// Looks again and again until `probe` finds something; `None` when `limit` is over. For those who go on without it.
+pub async fn within<T>(limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = timeout_at(deadline, probe()).await.ok()? {
+            return Some(found);
+        }
+        if Instant::now() + PAUSE > deadline {
+            return None;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
 /// Looks again and again for as long as `period` and insists that `probe` answers `Ok` every time.
 ///
 /// # Panics
@@ -70,6 +84,12 @@ mod tests {
     #[should_panic(expected = "it hung in its last look")]
     async fn a_look_that_hangs_is_cut_off() {
         eventually(Duration::from_millis(50), "anything", std::future::pending::<Result<(), ()>>).await;
+    }
+
+    #[tokio::test]
+    async fn goes_on_without_what_does_not_come() {
+        assert_eq!(within(Duration::from_secs(5), async || Some(7)).await, Some(7));
+        assert_eq!(within(Duration::from_millis(50), async || None::<()>).await, None);
     }
 
     #[tokio::test]

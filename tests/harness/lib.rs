@@ -10,6 +10,7 @@
 pub mod client;
 pub mod cluster;
 pub mod eventually;
+pub mod fault_proxy;
 pub mod http;
 pub mod log;
 pub mod metrics;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::client::{LineClient, RawWs, WsClient};
 pub use self::cluster::Cluster;
-pub use self::eventually::{eventually, stays};
+pub use self::eventually::{eventually, stays, within};
+pub use self::fault_proxy::FaultProxy;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
 pub use self::process::{Process, Program};

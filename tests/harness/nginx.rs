@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -65,6 +66,16 @@ impl Nginx {
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.lines.address()
+    }
+}
+
+impl Nginx {
+    /// Reads its configuration anew, as an operator does it: new workers serve, old ones finish what they have.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn reload(&mut self) {
+        self.master.signal(Signal::SIGHUP);
     }
 }
 

@@ -226,11 +226,19 @@ impl Node {
     /// # Panics
     /// When it still runs, or does not become ready.
     pub async fn restart(&mut self) {
+        self.relaunch().await;
+        self.until_ready(READY).await;
+    }
+
+    /// Starts it anew after its end and waits until its listeners are bound; it may not be ready to serve yet.
+    ///
+    /// # Panics
+    /// When it still runs, or does not come up.
+    pub async fn relaunch(&mut self) {
         assert!(!self.is_running(), "{} still runs", self.name());
         self.process.log().lines().into_iter().for_each(|line| self.past.push(line));
         self.process = self.builder.program().spawn();
         self.ready = self.process.ready().await;
-        self.until_ready(READY).await;
     }
 
     /// What it wrote to stderr in this life.

@@ -257,13 +257,15 @@ impl Drop for Process {
     }
 }
 
-/// Where the programs were built: beside the folder of this test, unless PARLEY_BIN_DIR says otherwise.
+/// Where the programs were built: beside this program, or beside the folder of this test, unless PARLEY_BIN_DIR says
+/// otherwise.
 fn binary_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("PARLEY_BIN_DIR") {
         return directory.into();
     }
     let this = std::env::current_exe().expect("a test knows its own path");
-    this.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_path_buf()
+    let folder = this.parent().expect("target/<profile>/<program> or target/<profile>/deps/<test>");
+    if folder.ends_with("deps") { folder.parent().expect("as above") } else { folder }.to_path_buf()
 }
 
 fn follow(pipe: impl Read + Send + 'static, log: Log) -> JoinHandle<()> {

@@ -2,6 +2,7 @@
 //!
 //! It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -96,10 +97,16 @@ impl Redis {
         self.server().cont();
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     /// How programs are told where it is.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://{}/", self.port.address())
+        format!("redis://{}/", self.address())
     }
 
     /// A connection of one's own.

@@ -6,6 +6,7 @@
 
 mod backplane_contract;
 mod bad_input;
+mod chaos;
 mod chat;
 mod drain;
 mod embedded;

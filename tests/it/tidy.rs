@@ -54,7 +54,11 @@ const LONG: usize = 500;
 const MAY_BE_LONG: &[(&str, &str)] = &[];
 
 /// The one place that waits for the world, and files that wait by the clock for a reason of their own.
-const MAY_SLEEP: &[(&str, &str)] = &[("tests/harness/eventually.rs", "polls, so that nobody else has to")];
+const MAY_SLEEP: &[(&str, &str)] = &[
+    ("tests/harness/eventually.rs", "polls, so that nobody else has to"),
+    ("tests/harness/fault_proxy.rs", "is slow on purpose"),
+    ("tests/chaos/run.rs", "keeps to the times of the plan"),
+];
 
 struct Source {
     /// From the root of the repository.

@@ -1,0 +1,150 @@
+//! The cluster under faults: breaks one part as the plan says, clears it, and finds out who died meanwhile.
+//!
+//! Called by the run only. Signals go to processes that the cluster itself started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use harness::fault_proxy::{Direction, Mode};
+use harness::{Cluster, Node, within};
+
+use crate::history::{Kind, Op, Recorder};
+use crate::plan::{Fault, Network, Size};
+
+/// How long a gateway may take to drain: its own grace period and a little.
+const DRAIN: Duration = Duration::from_secs(40);
+/// How the bench is called in the history.
+pub const BENCH: &str = "bench";
+
+/// A cluster and what is known of its faults.
+pub struct Bench {
+    pub cluster: Cluster,
+    recorder: Recorder,
+    /// Faults that hold now.
+    active: BTreeSet<Fault>,
+    /// Nodes that are down because the plan says so, and since when.
+    down: BTreeMap<String, Instant>,
+}
+
+impl Bench {
+    /// Starts the cluster of the bench.
+    pub async fn start(size: Size, fsync: &str, recorder: Recorder) -> Self {
+        let cluster = Cluster::builder().gateways(size.gateways).presence(size.presence).nginx(true);
+        // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
+        let cluster = cluster.fault_proxies(true).redis_setting("appendfsync", fsync).start().await;
+        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new() }
+    }
+
+    /// Breaks something; left out when that part still is not whole from the fault before.
+    pub async fn begin(&mut self, fault: Fault) {
+        self.revive().await;
+        if self.active.iter().any(|active| active.part() == fault.part()) {
+            return;
+        }
+        self.active.insert(fault);
+        self.note(Kind::Invoke, Op::Fault(fault));
+        match fault {
+            Fault::GatewayKill { gateway } => {
+                self.down.insert(self.cluster.gateways[gateway].name().to_owned(), Instant::now());
+                self.cluster.gateways[gateway].process().kill9();
+            }
+            Fault::GatewayStop { gateway } => self.cluster.gateways[gateway].process().stop_signal().await,
+            Fault::GatewayRestart { gateway } => {
+                self.down.insert(self.cluster.gateways[gateway].name().to_owned(), Instant::now());
+                self.cluster.gateways[gateway].process().terminate();
+            }
+            Fault::PresenceStop { presence } => self.cluster.presence[presence].process().stop_signal().await,
+            Fault::RedisStop => self.cluster.redis.stop_signal().await,
+            Fault::RedisKill => self.cluster.redis.kill9(),
+            Fault::CutSubscriptions => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await),
+            Fault::CutCommands => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE normal").await),
+            Fault::FlushScripts => self.cluster.redis.call::<()>("SCRIPT FLUSH").await,
+            Fault::BadNetwork { gateway, network } => self.cluster.proxies[gateway].set(mode(network)),
+            Fault::NginxReload => self.cluster.nginx.iter_mut().for_each(harness::Nginx::reload),
+        }
+    }
+
+    /// Clears it; false when that has to wait, because a gateway is still draining.
+    pub async fn clear(&mut self, fault: Fault) -> bool {
+        if !self.active.contains(&fault) {
+            return true;
+        }
+        match fault {
+            Fault::GatewayKill { gateway } => {
+                self.cluster.gateways[gateway].relaunch().await;
+                self.down.remove(self.cluster.gateways[gateway].name());
+            }
+            Fault::GatewayStop { gateway } => self.cluster.gateways[gateway].process().cont(),
+            Fault::GatewayRestart { gateway } => {
+                let node = &mut self.cluster.gateways[gateway];
+                let is_stuck = self.down.get(node.name()).is_some_and(|since| since.elapsed() > DRAIN);
+                if node.is_running() && !is_stuck {
+                    return false;
+                }
+                let exited = end(node, Duration::ZERO).await;
+                self.recorder.note(BENCH, 0, Kind::Ok, exited);
+                node.relaunch().await;
+                self.down.remove(node.name());
+            }
+            Fault::PresenceStop { presence } => self.cluster.presence[presence].process().cont(),
+            Fault::RedisStop => self.cluster.redis.cont(),
+            Fault::RedisKill => self.cluster.redis.start().await,
+            Fault::BadNetwork { gateway, .. } => self.cluster.proxies[gateway].set(Mode::Pass),
+            Fault::CutSubscriptions | Fault::CutCommands | Fault::FlushScripts | Fault::NginxReload => {}
+        }
+        self.active.remove(&fault);
+        self.note(Kind::Ok, Op::Fault(fault));
+        true
+    }
+
+    /// Starts again whoever ended without being told to, and writes it down.
+    pub async fn revive(&mut self) {
+        for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
+            if node.is_running() || self.down.contains_key(node.name()) {
+                continue;
+            }
+            let code = node.process().exit_code(Duration::from_secs(5)).await;
+            let ended = Op::Exit { node: node.name().to_owned(), code, asked: false };
+            self.recorder.note(BENCH, 0, Kind::Ok, ended);
+            node.relaunch().await;
+        }
+    }
+
+    /// The polite end of every program.
+    pub async fn finish(mut self) {
+        self.revive().await;
+        for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
+            node.process().terminate();
+        }
+        for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
+            let exited = end(node, DRAIN).await;
+            self.recorder.note(BENCH, 0, Kind::Ok, exited);
+        }
+    }
+
+    fn note(&self, kind: Kind, op: Op) {
+        self.recorder.note(BENCH, 0, kind, op);
+    }
+}
+
+/// Waits for the end of a node that was told to leave; kills it when it does not.
+async fn end(node: &mut Node, limit: Duration) -> Op {
+    let ended = within(limit, async || node.process().has_ended().then_some(())).await;
+    if ended.is_none() {
+        node.process().kill9();
+    }
+    let code = node.process().exit_code(Duration::from_secs(5)).await;
+    Op::Exit { node: node.name().to_owned(), code, asked: true }
+}
+
+fn mode(network: Network) -> Mode {
+    let ms = Duration::from_millis;
+    match network {
+        Network::Late => Mode::Late { delay: ms(20), jitter: ms(150) },
+        Network::BlackHole => Mode::BlackHole,
+        Network::Reset => Mode::Reset,
+        Network::StallRequests => Mode::Stall(Direction::Requests),
+        Network::StallReplies => Mode::Stall(Direction::Replies),
+        Network::Slice => Mode::Slice,
+    }
+}

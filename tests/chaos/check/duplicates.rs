@@ -1,0 +1,55 @@
+//! Duplicates: no key and no message id is twice in a room's log, and none twice in what one connection was told.
+
+use std::collections::HashSet;
+
+use super::{Evidence, Finding};
+use crate::history::Op;
+
+pub(super) fn check(evidence: &Evidence) -> Finding {
+    let mut finding = Finding::default();
+    for (room, log) in &evidence.logs {
+        let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
+        for entry in log {
+            finding.judged += 1;
+            if !keys.insert(&entry.key) || !ids.insert(&entry.msg_id) {
+                finding.broken.push(format!("{room}: in the log twice: {entry:?}"));
+            }
+        }
+    }
+    for ((connection, room), told) in evidence.held() {
+        let mut keys = HashSet::new();
+        for event in told {
+            let Op::Message { key, .. } = &event.op else { continue };
+            finding.judged += 1;
+            if !keys.insert(key) {
+                finding.broken.push(format!("{room}: {connection:?} was told twice: {event:?}"));
+            }
+        }
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+    use crate::history::Kind;
+
+    #[test]
+    fn a_second_copy_in_the_log_is_found_by_key_and_by_id() {
+        let mut evidence = sample::good();
+        evidence.logs.values_mut().for_each(|log| log.push(sample::entry(3, "ann", 3, "k1")));
+        assert_eq!(check(&evidence).broken.len(), 1);
+        evidence.logs.values_mut().for_each(|log| {
+            log[2].key = "other".to_owned();
+            log[2].msg_id = "m1".to_owned();
+        });
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_message_told_twice_is_found() {
+        let again = sample::line(62, "bob", 1, Kind::Ok, sample::message(2, "ann", "mark-ann-2"));
+        assert_eq!(check(&sample::with(sample::good(), again)).broken.len(), 1);
+    }
+}

@@ -1,0 +1,23 @@
+//! Leaks: when everybody has left, no gateway holds more descriptors than before they came, and Redis knows of nothing
+//! that anybody owns.
+
+use super::{Evidence, Finding};
+use crate::history::Op;
+
+pub(super) fn check(evidence: &Evidence) -> Finding {
+    let leave = Op::Phase { name: "leave".to_owned() };
+    let has_left = evidence.events.iter().any(|event| event.op == leave);
+    Finding { judged: usize::from(has_left), excused: 0, broken: evidence.leftovers.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn what_is_left_over_is_told() {
+        let leftovers = vec!["owned-nicks:x".to_owned()];
+        assert_eq!(check(&Evidence { leftovers, ..sample::good() }).broken.len(), 1);
+    }
+}

@@ -1,0 +1,250 @@
+//! The checkers: pure functions from what was recorded and what was found at the end to what is wrong.
+//!
+//! One table says which promise each of them holds the cluster to, and whether Parley promises it today. Only a broken
+//! promise fails a run; what is not promised yet is counted, so that it is seen to get better.
+
+mod contiguity;
+mod duplicates;
+mod leaks;
+mod loss;
+mod nicknames;
+mod order;
+mod presence;
+mod recovery;
+mod survival;
+
+use std::collections::BTreeMap;
+
+use crate::history::{Event, Jump, Kind, Op};
+use crate::plan::Fault;
+
+/// A second, as the history counts.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// One message of a room's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub seq: u64,
+    pub msg_id: String,
+    pub from: String,
+    pub fence: u64,
+    pub key: String,
+}
+
+/// Somebody went offline, as the store wrote it down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departure {
+    /// On the clock of the history.
+    pub at: u64,
+    pub nick: String,
+    pub reason: String,
+}
+
+/// All there is to judge a run by.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// In the order of time.
+    pub events: Vec<Event>,
+    /// Of every room, oldest first.
+    pub logs: BTreeMap<String, Vec<Entry>>,
+    /// In the order of time.
+    pub departures: Vec<Departure>,
+    /// What was there after everybody had left and should not be, in words.
+    pub leftovers: Vec<String>,
+    /// Whether Redis had to write before it answered.
+    pub fsync_always: bool,
+}
+
+/// A connection of a member.
+pub type Connection<'a> = (&'a str, u32);
+
+impl Evidence {
+    /// The times in which a fault held: those still on at the end have no end.
+    pub fn faults(&self) -> Vec<(u64, u64, Fault)> {
+        let mut found: Vec<(u64, u64, Fault)> = Vec::new();
+        for event in &self.events {
+            match (&event.op, event.kind) {
+                (Op::Fault(fault), Kind::Invoke) => found.push((event.at, u64::MAX, *fault)),
+                (Op::Fault(fault), _) => {
+                    let open = found.iter_mut().rev().find(|(_, end, open)| *end == u64::MAX && open == fault);
+                    if let Some((_, end, _)) = open {
+                        *end = event.at;
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether Redis may have forgotten, by its configuration, what it acknowledged at that moment.
+    pub fn may_be_forgotten(&self, at: u64) -> bool {
+        // Written once a second, postponed by at most another, and a moment for the answer to be heard.
+        let is_near = |(kill, _, fault): &(u64, u64, Fault)| {
+            *fault == Fault::RedisKill && at + 5 * SECOND / 2 >= *kill && at <= *kill + SECOND
+        };
+        !self.fsync_always && self.faults().iter().any(is_near)
+    }
+
+    /// What each connection was told in each room, in its order, with the jumps it was told of.
+    pub fn lists(&self) -> BTreeMap<(Connection<'_>, &str), Vec<&Event>> {
+        let mut lists: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
+        for event in self.events.iter().filter(|event| event.kind == Kind::Ok) {
+            if let Op::Message { room, .. } | Op::Jump { room, .. } | Op::Join { room, .. } = &event.op {
+                lists.entry(((event.process.as_str(), event.connection), room.as_str())).or_default().push(event);
+            }
+        }
+        lists
+    }
+
+    /// What each connection holds of each room at its end: told messages in their order, without those that it was told
+    /// to discard.
+    pub fn held(&self) -> BTreeMap<(Connection<'_>, &str), Vec<&Event>> {
+        let mut lists = self.lists();
+        for list in lists.values_mut() {
+            let mut held: Vec<&Event> = Vec::new();
+            for event in &*list {
+                match event.op {
+                    Op::Message { .. } => held.push(event),
+                    Op::Jump { jump: Jump::Rewound { seq }, .. } => held.retain(|before| is_up_to(before, seq)),
+                    _ => {}
+                }
+            }
+            *list = held;
+        }
+        lists
+    }
+
+    /// The log of a room; empty when there is none.
+    pub fn log(&self, room: &str) -> &[Entry] {
+        self.logs.get(room).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the oldest messages of a room were trimmed away.
+    pub fn is_trimmed(&self, room: &str) -> bool {
+        self.log(room).first().is_some_and(|first| first.seq > 1)
+    }
+}
+
+/// Whether it was told with a number up to `seq`. The text door tells none, and discards everything.
+fn is_up_to(event: &Event, seq: u64) -> bool {
+    matches!(event.op, Op::Message { seq: Some(number), .. } if number <= seq)
+}
+
+/// What a checker found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// How many things it judged: a checker that judged nothing proves nothing.
+    pub judged: usize,
+    /// How many were wrong and are excused by a limit that the README states.
+    pub excused: usize,
+    /// What is wrong, in words.
+    pub broken: Vec<String>,
+}
+
+/// Whether the README promises it today, and why or why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    Given(&'static str),
+    NotYet(&'static str),
+}
+
+/// One row of the table.
+pub struct Checker {
+    pub name: &'static str,
+    pub promise: Promise,
+    pub check: fn(&Evidence) -> Finding,
+}
+
+use Promise::{Given, NotYet};
+
+/// Every checker, and what the README says about it today.
+pub const CHECKERS: &[Checker] = &[
+    Checker {
+        name: "loss",
+        promise: Given("an acked message is in the room's log, as far as Redis keeps what it acknowledged"),
+        check: loss::check,
+    },
+    Checker {
+        name: "duplicates",
+        promise: Given("a retry with the same key makes no second copy"),
+        check: duplicates::check,
+    },
+    Checker { name: "order", promise: Given("messages of a room have one order"), check: order::check },
+    Checker {
+        name: "contiguity",
+        promise: Given("after seq n comes n + 1, or an event that says what is not there"),
+        check: contiguity::check,
+    },
+    Checker {
+        name: "nicknames",
+        promise: Given("a nickname has one owner in the whole cluster"),
+        check: nicknames::check,
+    },
+    Checker {
+        name: "presence",
+        promise: Given("a crashed gateway's users are offline within 12 s; an outage of Redis makes nobody offline"),
+        check: presence::check,
+    },
+    Checker {
+        name: "recovery",
+        promise: Given("when a fault clears, service is whole within 15 s, with no restart"),
+        check: recovery::check,
+    },
+    Checker {
+        name: "survival",
+        promise: Given("no program ends that was not told to, and a drain ends with 0"),
+        check: survival::check,
+    },
+    Checker {
+        name: "leaks",
+        promise: NotYet("the README promises nothing about what is left behind"),
+        check: leaks::check,
+    },
+];
+
+/// How a checker's finding reads under its promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Holds,
+    Broken(usize),
+    NotPromised(usize),
+}
+
+impl Checker {
+    /// Judges a finding.
+    pub fn verdict(&self, finding: &Finding) -> Verdict {
+        match self.promise {
+            NotYet(_) => Verdict::NotPromised(finding.broken.len()),
+            Given(_) if finding.broken.is_empty() => Verdict::Holds,
+            Given(_) => Verdict::Broken(finding.broken.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod sample;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_run_passes_every_checker_and_each_has_something_to_judge() {
+        for checker in CHECKERS {
+            let finding = (checker.check)(&sample::good());
+            assert_eq!(finding.broken, Vec::<String>::new(), "{}", checker.name);
+            assert!(finding.judged > 0, "{} judged nothing", checker.name);
+        }
+    }
+
+    #[test]
+    fn only_what_is_promised_can_be_broken() {
+        let finding = Finding { broken: vec!["x".to_owned()], ..Finding::default() };
+        let verdicts = CHECKERS.iter().map(|checker| (checker.promise, checker.verdict(&finding)));
+        for (promise, verdict) in verdicts {
+            let expected = if matches!(promise, Given(_)) { Verdict::Broken(1) } else { Verdict::NotPromised(1) };
+            assert_eq!(verdict, expected);
+        }
+    }
+}

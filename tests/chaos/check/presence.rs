@@ -1,0 +1,133 @@
+//! Presence: users of a killed gateway are offline within 12 s of Redis answering, and nobody is called lost whose
+//! gateway was not dead, frozen or cut off for as long as it takes to tell.
+//!
+//! Only those who came in over WebSocket are judged: the text door does not tell which gateway it is.
+
+use std::collections::HashMap;
+
+use super::{Departure, Evidence, Finding, SECOND};
+use crate::history::{Kind, Op};
+use crate::plan::Fault;
+
+/// A killed gateway's users are offline by then.
+const AT_MOST: u64 = 12 * SECOND;
+/// A gateway that was silent for less than this lives. Its counter must stand still for 8 s, one of which may have
+/// passed already, and a beat may have been on its way.
+const AT_LEAST: u64 = 6 * SECOND;
+/// The longest after the beginning of such a silence that a leave may still come from it.
+const LATEST: u64 = 60 * SECOND;
+
+/// A session: from the nickname to the end of the connection.
+struct Stay<'a> {
+    nick: &'a str,
+    node: &'a str,
+    from: u64,
+    to: u64,
+}
+
+pub(super) fn check(evidence: &Evidence) -> Finding {
+    let mut finding = Finding::default();
+    let (stays, faults) = (stays(evidence), evidence.faults());
+    for (killed, _, fault) in faults.iter().filter(|(_, _, fault)| matches!(fault, Fault::GatewayKill { .. })) {
+        let deadline = deadline(*killed, &faults);
+        let is_there = |stay: &&Stay<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
+        for stay in stays.iter().filter(is_there) {
+            finding.judged += 1;
+            let went = |d: &&Departure| d.nick == stay.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
+            if !evidence.departures.iter().any(|departure| went(&departure)) {
+                let after = (deadline - killed) / SECOND;
+                finding.broken.push(format!("{} of {} not offline {after} s after the kill", stay.nick, stay.node));
+            }
+        }
+    }
+    for lost in evidence.departures.iter().filter(|departure| departure.reason == "gateway_lost") {
+        let latest = stays.iter().filter(|stay| stay.nick == lost.nick && stay.from <= lost.at).max_by_key(|s| s.from);
+        let Some(stay) = latest else { continue };
+        finding.judged += 1;
+        let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
+            let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
+            let lasts = if is_dead { u64::MAX } else { to - from };
+            is_on(stay.node, *fault) && lasts >= AT_LEAST && from + AT_LEAST <= lost.at && lost.at <= from + LATEST
+        };
+        if !faults.iter().any(is_reason) {
+            let at = lost.at / SECOND;
+            finding.broken.push(format!("{} called lost at {at} s, but {} was not", lost.nick, stay.node));
+        }
+    }
+    finding
+}
+
+fn is_on(node: &str, fault: Fault) -> bool {
+    fault.gateway().is_some_and(|gateway| node == format!("g{}", gateway + 1))
+}
+
+/// Twelve seconds without a silence of Redis that began before they were over.
+fn deadline(killed: u64, faults: &[(u64, u64, Fault)]) -> u64 {
+    let mut deadline = killed + AT_MOST;
+    for (from, to, _) in faults.iter().filter(|(_, _, fault)| fault.silences_redis()) {
+        if *from <= deadline && *to >= killed {
+            deadline = deadline.max(to.saturating_add(AT_MOST));
+        }
+    }
+    deadline
+}
+
+fn stays(evidence: &Evidence) -> Vec<Stay<'_>> {
+    let (mut stays, mut open) = (Vec::<Stay<'_>>::new(), HashMap::new());
+    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
+        let connection = (event.process.as_str(), event.connection);
+        match &event.op {
+            Op::Register { nick, node: Some(node) } => {
+                open.insert(connection, stays.len());
+                stays.push(Stay { nick, node, from: event.at, to: u64::MAX });
+            }
+            Op::End { .. } => {
+                if let Some(at) = open.remove(&connection) {
+                    stays[at].to = event.at;
+                }
+            }
+            _ => {}
+        }
+    }
+    stays
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn users_of_a_killed_gateway_that_stay_online_are_found() {
+        let mut evidence = sample::good();
+        evidence.departures[0].at += 4 * SECOND;
+        assert_eq!(check(&evidence).broken.len(), 1, "13 s after the kill");
+        evidence.departures.clear();
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn the_clock_waits_for_redis() {
+        let mut evidence = sample::good();
+        evidence.departures[0].at += 4 * SECOND;
+        for (second, kind) in [(14, Kind::Invoke), (16, Kind::Ok)] {
+            evidence = sample::with(evidence, sample::line(second, "bench", 0, kind, Op::Fault(Fault::RedisStop)));
+        }
+        assert_eq!(check(&evidence).broken, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_flap_in_an_outage_of_redis_is_found() {
+        let mut evidence = sample::good();
+        let reason = "gateway_lost".to_owned();
+        evidence.departures.push(Departure { at: 45 * SECOND, nick: "bob".to_owned(), reason });
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_verdict_that_came_too_early_is_found() {
+        let mut evidence = sample::good();
+        evidence.departures[0].at = 14 * SECOND;
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+}

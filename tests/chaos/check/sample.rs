@@ -1,0 +1,71 @@
+//! A small history in which everything is as it should be; the checkers' tests break it, one thing at a time.
+//!
+//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later and comes back on g2;
+//! Redis is away for a while and nobody leaves.
+
+use super::{Departure, Entry, Evidence, SECOND};
+use crate::history::{Event, Kind, Op};
+use crate::plan::Fault;
+
+/// Builds one line of history at this second.
+pub(super) fn line(second: u64, process: &str, connection: u32, kind: Kind, op: Op) -> Event {
+    Event { at: second * SECOND, process: process.to_owned(), connection, kind, op }
+}
+
+pub(super) fn registered(nick: &str, node: &str) -> Op {
+    Op::Register { nick: nick.to_owned(), node: Some(node.to_owned()) }
+}
+
+pub(super) fn send(seq: Option<u64>) -> impl Fn(&str) -> Op {
+    move |key| Op::Send { room: "#a".to_owned(), key: key.to_owned(), msg_id: seq.map(|seq| format!("m{seq}")), seq }
+}
+
+pub(super) fn message(seq: u64, from: &str, key: &str) -> Op {
+    let (room, from, key) = ("#a".to_owned(), from.to_owned(), key.to_owned());
+    Op::Message { room, from, key, msg_id: Some(format!("m{seq}")), seq: Some(seq) }
+}
+
+pub(super) fn entry(seq: u64, from: &str, fence: u64, key: &str) -> Entry {
+    Entry { seq, msg_id: format!("m{seq}"), from: from.to_owned(), fence, key: key.to_owned() }
+}
+
+pub(super) fn good() -> Evidence {
+    use Kind::{Invoke, Ok};
+    let join = |seq| Op::Join { room: "#a".to_owned(), seq: Some(seq) };
+    let (kill, outage) = (Fault::GatewayKill { gateway: 0 }, Fault::RedisStop);
+    let phase = |name: &str| Op::Phase { name: name.to_owned() };
+    let events = vec![
+        line(1, "ann", 1, Ok, registered("ann", "g1")),
+        line(1, "bob", 1, Ok, registered("bob", "g2")),
+        line(2, "ann", 1, Ok, join(0)),
+        line(2, "bob", 1, Ok, join(0)),
+        line(3, "ann", 1, Invoke, send(None)("k1")),
+        line(3, "ann", 1, Ok, send(Some(1))("k1")),
+        line(3, "bob", 1, Ok, message(1, "ann", "k1")),
+        line(10, "bench", 0, Invoke, Op::Fault(kill)),
+        line(10, "ann", 1, Ok, Op::End { why: "reset".to_owned() }),
+        line(12, "bench", 0, Ok, Op::Fault(kill)),
+        line(24, "ann", 2, Ok, registered("ann", "g2")),
+        line(24, "ann", 2, Ok, join(1)),
+        line(30, "bench", 0, Invoke, Op::Fault(outage)),
+        line(50, "bench", 0, Ok, Op::Fault(outage)),
+        line(60, "bench", 0, Ok, phase("mark")),
+        line(61, "ann", 2, Invoke, send(None)("mark-ann-2")),
+        line(61, "ann", 2, Ok, send(Some(2))("mark-ann-2")),
+        line(61, "ann", 2, Ok, message(2, "ann", "mark-ann-2")),
+        line(61, "bob", 1, Ok, message(2, "ann", "mark-ann-2")),
+        line(80, "bench", 0, Ok, phase("leave")),
+        line(81, "bench", 0, Ok, Op::Exit { node: "g2".to_owned(), code: Some(0), asked: true }),
+    ];
+    let log = vec![entry(1, "ann", 1, "k1"), entry(2, "ann", 3, "mark-ann-2")];
+    let departures = vec![Departure { at: 19 * SECOND, nick: "ann".to_owned(), reason: "gateway_lost".to_owned() }];
+    let logs = [("#a".to_owned(), log)].into();
+    Evidence { events, logs, departures, ..Evidence::default() }
+}
+
+/// Puts an event into its place in time.
+pub(super) fn with(mut evidence: Evidence, event: Event) -> Evidence {
+    let place = evidence.events.partition_point(|other| other.at <= event.at);
+    evidence.events.insert(place, event);
+    evidence
+}

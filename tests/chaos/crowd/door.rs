@@ -1,0 +1,243 @@
+//! One connection of a member, over WebSocket or as text lines: requests out, what was heard in.
+//!
+//! Used by the person only. It keeps no state of the chat: which answer belongs to what is the person's business.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::history::Jump;
+
+/// How long connecting and writing may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a member comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    WebSocket(SocketAddr),
+    Lines(SocketAddr),
+}
+
+/// What a member asks for.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
+    Register {
+        nick: &'a str,
+    },
+    Join {
+        room: &'a str,
+    },
+    /// On the text door it goes to the room that was entered last, without a key.
+    Send {
+        room: &'a str,
+        key: &'a str,
+    },
+    Bye,
+}
+
+/// What a member is told, as far as it matters here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    Registered {
+        node: Option<String>,
+    },
+    Joined {
+        room: String,
+        seq: Option<u64>,
+    },
+    Acked {
+        id: u64,
+        msg_id: Option<String>,
+        seq: Option<u64>,
+    },
+    /// Without an id on the text door.
+    Refused {
+        id: Option<u64>,
+        code: String,
+    },
+    Message {
+        room: String,
+        from: String,
+        key: String,
+        msg_id: Option<String>,
+        seq: Option<u64>,
+    },
+    Jump {
+        room: String,
+        jump: Jump,
+    },
+    Ended {
+        why: String,
+    },
+    Other,
+}
+
+/// One connection.
+pub enum Door {
+    WebSocket(Box<WebSocketStream<TcpStream>>),
+    Lines { reader: Lines<BufReader<OwnedReadHalf>>, writer: OwnedWriteHalf },
+}
+
+impl Door {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub async fn connect(address: Address) -> Result<Self, String> {
+        let connecting = async {
+            match address {
+                Address::WebSocket(address) => {
+                    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+                    let upgraded = client_async(format!("ws://{address}/ws"), stream).await;
+                    upgraded.map(|(socket, _)| Self::WebSocket(Box::new(socket))).map_err(|error| error.to_string())
+                }
+                Address::Lines(address) => {
+                    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+                    let (reader, writer) = stream.into_split();
+                    Ok(Self::Lines { reader: BufReader::new(reader).lines(), writer })
+                }
+            }
+        };
+        timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err("no answer to a connect".to_owned()))
+    }
+
+    /// Asks. A connection that is gone shows in [`Door::next`].
+    pub async fn ask(&mut self, id: u64, request: Request<'_>) {
+        let asking = async {
+            match self {
+                Self::WebSocket(socket) => drop(socket.send(Message::text(frame(id, request).to_string())).await),
+                Self::Lines { writer, .. } => drop(writer.write_all(line(request).as_bytes()).await),
+            }
+        };
+        // A gateway that stands still takes nothing; what it does not answer the person gives up on.
+        let _ = timeout(PATIENCE, asking).await;
+    }
+
+    /// The next thing heard. Cancel safe.
+    pub async fn next(&mut self) -> Heard {
+        match self {
+            Self::WebSocket(socket) => match socket.next().await {
+                Some(Ok(Message::Text(text))) => event(&serde_json::from_str(&text).unwrap_or_default()),
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.map_or_else(|| "none".to_owned(), |frame| u16::from(frame.code).to_string());
+                    Heard::Ended { why: format!("closed with {code}") }
+                }
+                Some(Ok(_)) => Heard::Other,
+                Some(Err(error)) => Heard::Ended { why: error.to_string() },
+                None => Heard::Ended { why: "end of the stream".to_owned() },
+            },
+            Self::Lines { reader, .. } => match reader.next_line().await {
+                Ok(Some(text)) => output(&text),
+                Ok(None) => Heard::Ended { why: "end of the stream".to_owned() },
+                Err(error) => Heard::Ended { why: error.to_string() },
+            },
+        }
+    }
+}
+
+fn frame(id: u64, request: Request<'_>) -> Value {
+    match request {
+        Request::Register { nick } => json!({"type": "register", "id": id, "nick": nick}),
+        Request::Join { room } => json!({"type": "join", "id": id, "room": room}),
+        Request::Send { room, key } => json!({"type": "send", "id": id, "to": room, "body": key, "key": key}),
+        Request::Bye => json!({"type": "bye"}),
+    }
+}
+
+fn line(request: Request<'_>) -> String {
+    match request {
+        Request::Register { nick } => format!("/nick {nick}\n"),
+        Request::Join { room } => format!("/join {room}\n"),
+        Request::Send { key, .. } => format!("{key}\n"),
+        Request::Bye => "/quit\n".to_owned(),
+    }
+}
+
+/// Reads a frame of the JSON protocol.
+fn event(value: &Value) -> Heard {
+    let text = |field: &str| value[field].as_str().map(str::to_owned);
+    let named = |field: &str| text(field).unwrap_or_default();
+    let (id, seq) = (value["id"].as_u64(), value["seq"].as_u64());
+    match named("type").as_str() {
+        "registered" => Heard::Registered { node: text("node") },
+        "joined" => Heard::Joined { room: named("room"), seq },
+        "ack" => Heard::Acked { id: id.unwrap_or_default(), msg_id: text("msg_id"), seq },
+        "error" => Heard::Refused { id, code: named("code") },
+        "message" => {
+            Heard::Message { room: named("to"), from: named("from"), key: named("body"), msg_id: text("msg_id"), seq }
+        }
+        "gap" => {
+            let from = value["from_seq"].as_u64().unwrap_or_default();
+            Heard::Jump {
+                room: named("to"),
+                jump: Jump::Gap { from, to: value["to_seq"].as_u64().unwrap_or_default() },
+            }
+        }
+        "rewound" => Heard::Jump { room: named("to"), jump: Jump::Rewound { seq: seq.unwrap_or_default() } },
+        "epoch" => Heard::Jump { room: named("to"), jump: Jump::Epoch { seq: seq.unwrap_or_default() } },
+        _ => Heard::Other,
+    }
+}
+
+/// Reads a line of the text door.
+fn output(line: &str) -> Heard {
+    if let Some(rest) = line.strip_prefix("* ") {
+        if rest.starts_with("you are now known as ") {
+            return Heard::Registered { node: None };
+        }
+        if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
+            return Heard::Joined { room: room.to_owned(), seq: None };
+        }
+        return jump(rest).unwrap_or(Heard::Other);
+    }
+    if let Some((code, _)) = line.strip_prefix("! ").and_then(|rest| rest.split_once(':')) {
+        return Heard::Refused { id: None, code: code.to_owned() };
+    }
+    let said = line.strip_prefix('[').and_then(|rest| rest.split_once("] <"));
+    let said = said.and_then(|(room, rest)| Some((room, rest.split_once("> ")?)));
+    said.map_or(Heard::Other, |(room, (from, key))| {
+        let (room, from, key) = (room.to_owned(), from.to_owned(), key.to_owned());
+        Heard::Message { room, from, key, msg_id: None, seq: None }
+    })
+}
+
+/// Reads what the text door says of a jump.
+fn jump(said: &str) -> Option<Heard> {
+    if let Some((room, _)) = said.split_once(" begins anew") {
+        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Rewound { seq: 0 } });
+    }
+    let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
+    let (from, to) = numbers.split_once(" to ")?;
+    let jump = Jump::Gap { from: from.parse().ok()?, to: to.parse().ok()? };
+    Some(Heard::Jump { room: room.to_owned(), jump })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_doors_are_understood() {
+        let (room, from, key) = ("#a".to_owned(), "ann".to_owned(), "ann-1".to_owned());
+        let told = Heard::Message { room, from, key, msg_id: None, seq: None };
+        assert_eq!(output("[#a] <ann> ann-1"), told);
+        let frame = json!({"type": "message", "to": "#a", "from": "ann", "body": "ann-1"});
+        assert_eq!(event(&frame), told);
+        assert_eq!(output("* you are in #a, members: 3"), Heard::Joined { room: "#a".to_owned(), seq: None });
+        assert_eq!(output("! nick_in_use: no"), Heard::Refused { id: None, code: "nick_in_use".to_owned() });
+        assert_eq!(output("* bob joined #a"), Heard::Other);
+        let gap = Heard::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 } };
+        assert_eq!(output("* messages 4 to 6 of #a are gone"), gap);
+        assert_eq!(event(&json!({"type": "gap", "to": "#a", "from_seq": 4, "to_seq": 6})), gap);
+        let refused = event(&json!({"type": "error", "id": 4, "code": "unavailable"}));
+        assert_eq!(refused, Heard::Refused { id: Some(4), code: "unavailable".to_owned() });
+    }
+}

@@ -1,0 +1,9 @@
+//! The crowd: members who talk all the time, come back whenever they are cut off, and write down what they are told.
+//!
+//! Started by the bench through nginx's doors. They behave as PROTOCOL.md asks of clients, and judge nothing.
+
+mod door;
+mod person;
+
+pub use self::door::Address;
+pub use self::person::{Orders, Person, Wish};

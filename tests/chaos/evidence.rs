@@ -1,0 +1,94 @@
+//! What is found at the end of a run: the rooms' logs, who went offline when, and what is left that should be gone.
+//!
+//! Read straight from Redis, where the promises are kept, and from /proc. Nothing here judges.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::{Cluster, Node, Redis, within};
+use redis::streams::{StreamId, StreamRangeReply};
+use serde_json::Value;
+
+use crate::check::{Departure, Entry};
+use crate::history::Recorder;
+
+/// What every key begins with, see `presence/src/keys.rs`.
+const BASE: &str = "parley:{0}:";
+/// Entries of a stream read in one call.
+const PAGE: usize = 1000;
+/// Pages read of one stream at most: a hundred times what a log holds.
+const PAGES: usize = 1000;
+/// How long cleaning up may take when everybody has left.
+const TIDY: Duration = Duration::from_secs(20);
+/// Descriptors that come and go: a scrape, a connection that is being closed.
+const SLACK: usize = 4;
+
+/// The log of a room (`#name`), oldest first.
+pub async fn log(redis: &Redis, room: &str) -> Vec<Entry> {
+    let entries = stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
+    entries.iter().filter_map(entry).collect()
+}
+
+/// Everybody who went offline, in the order of time.
+pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<Departure> {
+    let departure = |entry: &StreamId| {
+        let (kind, data) = (entry.get::<String>("kind")?, entry.get::<String>("data")?);
+        let data: Value = serde_json::from_str(&data).ok()?;
+        let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
+        let at = recorder.moment(data["time"].as_u64()?);
+        (kind == "offline").then(|| Departure { at, nick: text("nick"), reason: text("reason") })
+    };
+    stream(redis, &format!("{BASE}events")).await.iter().filter_map(departure).collect()
+}
+
+/// The open descriptors of each gateway.
+pub fn descriptors(cluster: &mut Cluster) -> BTreeMap<String, usize> {
+    let count = |node: &mut Node| {
+        let pid = node.process().pid();
+        (node.name().to_owned(), std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
+    };
+    cluster.gateways.iter_mut().map(count).collect()
+}
+
+/// What is still there a while after everybody has left, in words.
+pub async fn leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
+    let mut left = Vec::new();
+    within(TIDY, async || {
+        left = look(cluster, before).await;
+        left.is_empty().then_some(())
+    })
+    .await;
+    left
+}
+
+async fn look(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
+    let mut left = Vec::new();
+    for kind in ["owned-nicks:*", "owned-members:*", "members:*", "gateway-nicks:*", "mailbox:*"] {
+        left.extend(cluster.redis.call::<Vec<String>>(&format!("KEYS {BASE}{kind}")).await);
+    }
+    for (node, now) in descriptors(cluster) {
+        let then = before.get(&node).copied().unwrap_or_default();
+        if now > then + SLACK {
+            left.push(format!("{node} holds {now} descriptors, {then} before anybody came"));
+        }
+    }
+    left
+}
+
+fn entry(entry: &StreamId) -> Option<Entry> {
+    let seq = entry.id.split('-').next()?.parse().ok()?;
+    let payload: Value = serde_json::from_str(&entry.get::<String>("payload")?).ok()?;
+    let text = |field: &str| payload[field].as_str().map(str::to_owned);
+    Some(Entry { seq, msg_id: text("id")?, from: text("from")?, fence: payload["fence"].as_u64()?, key: text("body")? })
+}
+
+async fn stream(redis: &Redis, key: &str) -> Vec<StreamId> {
+    let (mut entries, mut from) = (Vec::new(), "-".to_owned());
+    for _ in 0..PAGES {
+        let page: StreamRangeReply = redis.call(&format!("XRANGE {key} {from} + COUNT {PAGE}")).await;
+        let Some(last) = page.ids.last() else { break };
+        from = format!("({}", last.id);
+        entries.extend(page.ids);
+    }
+    entries
+}

@@ -1,0 +1,172 @@
+//! The history of one run: what everybody asked, what they were told, what was broken and when.
+//!
+//! Written by the crowd and by the bench while they run, read by the checkers afterwards, kept as one JSON object a line.
+//! An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (nobody knows): an answer that did
+//! not come is never a failure. Nothing here judges.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::plan::Fault;
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// It begins.
+    Invoke,
+    /// It was done.
+    Ok,
+    /// It was certainly not done.
+    Fail,
+    /// Nobody knows whether it was done.
+    Info,
+}
+
+/// A jump in a room's numbers that a member is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Jump {
+    /// These are gone.
+    Gap { from: u64, to: u64 },
+    /// Everything after this is void.
+    Rewound { seq: u64 },
+    /// The counting goes on under another epoch.
+    Epoch { seq: u64 },
+}
+
+/// What a line of the history is about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "op", content = "value", rename_all = "snake_case")]
+pub enum Op {
+    /// Takes a nickname; the node is known when it was taken over WebSocket.
+    Register { nick: String, node: Option<String> },
+    /// Enters a room; `seq` is its newest message then.
+    Join { room: String, seq: Option<u64> },
+    /// Says something; `key` is the idempotency key and the body.
+    Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
+    /// Is told what somebody said. The text door tells neither id nor number.
+    Message { room: String, from: String, key: String, msg_id: Option<String>, seq: Option<u64> },
+    /// Is told that the numbers jump.
+    Jump { room: String, jump: Jump },
+    /// The end of a connection, by either side.
+    End { why: String },
+    /// A fault begins (invoke) and has been cleared (ok).
+    Fault(Fault),
+    /// The bench goes on to its next part.
+    Phase { name: String },
+    /// A program ended; a code of 0 after SIGTERM is in order.
+    Exit { node: String, code: Option<i32>, asked: bool },
+}
+
+/// One line of the history.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// Nanoseconds since the start of the run.
+    pub at: u64,
+    /// Who: a member of the crowd, or `bench`.
+    pub process: String,
+    /// Which of its connections, from 1.
+    pub connection: u32,
+    /// Where the operation stands.
+    pub kind: Kind,
+    /// The operation.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+/// Collects events. Cheap to clone: clones write to the same history.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    start: Instant,
+    start_ms: u64,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Recorder {
+    /// The clock starts now.
+    pub fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
+        Self { start: Instant::now(), start_ms, events: Arc::default() }
+    }
+
+    /// Appends an event that happens now.
+    pub fn note(&self, process: &str, connection: u32, kind: Kind, op: Op) {
+        // The clock is read under the lock, so the order of the lines is the order of their times.
+        let mut events = self.lock();
+        let at = nanoseconds(self.start.elapsed());
+        events.push(Event { at, process: process.to_owned(), connection, kind, op });
+    }
+
+    /// The moment of a Redis timestamp (Unix milliseconds of this machine) in this history; 0 for what came before it.
+    pub fn moment(&self, unix_ms: u64) -> u64 {
+        unix_ms.saturating_sub(self.start_ms) * 1_000_000
+    }
+
+    /// Everything so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().clone()
+    }
+
+    /// Looks at what came after the first `seen` events; returns how many there are now.
+    pub fn since(&self, seen: usize, look: impl FnMut(&Event)) -> usize {
+        let events = self.lock();
+        events.iter().skip(seen).for_each(look);
+        events.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes a history, one JSON object a line.
+///
+/// # Errors
+/// As the file system tells it.
+pub fn write(path: &Path, events: &[Event]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut file = BufWriter::new(File::create(path)?);
+    for event in events {
+        serde_json::to_writer(&mut file, event)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+}
+
+/// A duration as the history counts.
+pub fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_what_and_how_it_went() {
+        let op = Op::Send { room: "#a".to_owned(), key: "k".to_owned(), msg_id: None, seq: Some(3) };
+        let event = Event { at: 5, process: "ann".to_owned(), connection: 2, kind: Kind::Info, op };
+        let expected = r##"{"at":5,"process":"ann","connection":2,"kind":"info","op":"send","value":{"room":"#a","key":"k","msg_id":null,"seq":3}}"##;
+        assert_eq!(serde_json::to_string(&event).unwrap(), expected);
+    }
+
+    #[test]
+    fn times_never_go_back() {
+        let recorder = Recorder::start();
+        for _ in 0..100 {
+            recorder.note("ann", 1, Kind::Ok, Op::End { why: "test".to_owned() });
+        }
+        assert!(recorder.events().is_sorted_by_key(|event| event.at));
+        assert_eq!(recorder.since(40, |_| {}), 100);
+    }
+}

@@ -1,0 +1,82 @@
+//! The fault bench: breaks a real cluster in every way that one seed draws, and checks what is promised.
+//!
+//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of the
+//! run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check, report.
+
+#![allow(missing_docs)] // A program: nobody outside reads its items.
+#![allow(unreachable_pub)]
+#![allow(clippy::print_stdout)] // Its output is its purpose.
+
+mod bench;
+mod check;
+mod crowd;
+mod evidence;
+mod history;
+mod plan;
+mod report;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+
+use crate::plan::Size;
+use crate::run::Task;
+
+/// Breaks a Parley cluster on purpose and checks what is promised.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Draws the faults; the same seed draws the same. A new one when left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long faults are made; coming up and catching up take about half a minute more.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    seconds: u64,
+    /// When Redis writes to its disk: `everysec`, as shipped, or `always`.
+    #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
+    fsync: String,
+    /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.
+    #[arg(long)]
+    history: Option<PathBuf>,
+    /// Only print the plan.
+    #[arg(long)]
+    plan: bool,
+    /// What is tested, for the table of results.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    version_under_test: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
+    let size = Size { gateways: 3, presence: 2 };
+    let steps = plan::draw(seed, length, size);
+    // First of all: a run that hangs or dies can be made again.
+    println!("seed {seed}, {} s, appendfsync {}, {} faults", flags.seconds, flags.fsync, steps.len());
+    if flags.plan {
+        for step in &steps {
+            println!("{:6.1} s, for {:4.1} s: {}", step.begins.as_secs_f64(), step.lasts.as_secs_f64(), step.fault);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let task = Task { seed, size, fsync: flags.fsync, steps, length };
+    let evidence = run::run(&task).await;
+    let path = flags.history.unwrap_or_else(|| report::default_path(seed));
+    let written = history::write(&path, &evidence.events);
+    let passed = report::print(&task, &flags.version_under_test, &evidence);
+    match written {
+        Ok(()) => println!("history: {}", path.display()),
+        Err(error) => println!("no history at {}: {error}", path.display()),
+    }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,301 @@
+//! The plan of a run, drawn from its seed: which fault, when, for how long. Pure, so the same seed is the same plan.
+//!
+//! First nothing, then one fault at a time with pauses between, then several at once with a pause now and then. A fault
+//! takes one part of the cluster for itself, and no part has two at a time: what happens stays explainable.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde::Serialize;
+
+/// What a bad network between a gateway and Redis does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    Late,
+    BlackHole,
+    Reset,
+    StallRequests,
+    StallReplies,
+    Slice,
+}
+
+/// One way to break something. Numbers count from 0: gateway 0 is g1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+pub enum Fault {
+    /// kill -9, and a start when it is cleared.
+    GatewayKill { gateway: usize },
+    /// SIGSTOP, and SIGCONT.
+    GatewayStop { gateway: usize },
+    /// SIGTERM, and a start.
+    GatewayRestart { gateway: usize },
+    /// SIGSTOP, and SIGCONT.
+    PresenceStop { presence: usize },
+    /// SIGSTOP, and SIGCONT.
+    RedisStop,
+    /// kill -9, and a start with the same files.
+    RedisKill,
+    /// `CLIENT KILL TYPE pubsub`.
+    CutSubscriptions,
+    /// `CLIENT KILL TYPE normal`.
+    CutCommands,
+    /// `SCRIPT FLUSH`.
+    FlushScripts,
+    /// The network between one gateway and Redis.
+    BadNetwork { gateway: usize, network: Network },
+    /// SIGHUP.
+    NginxReload,
+}
+
+impl Fault {
+    /// What it breaks, as the table of results says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GatewayKill { .. } => "gateway kill -9",
+            Self::GatewayStop { .. } => "gateway stopped",
+            Self::GatewayRestart { .. } => "gateway restarted",
+            Self::PresenceStop { .. } => "presence stopped",
+            Self::RedisStop => "redis stopped",
+            Self::RedisKill => "redis kill -9",
+            Self::CutSubscriptions => "subscriptions cut",
+            Self::CutCommands => "command connections cut",
+            Self::FlushScripts => "scripts flushed",
+            Self::BadNetwork { network: Network::Late, .. } => "network late",
+            Self::BadNetwork { network: Network::BlackHole, .. } => "network black hole",
+            Self::BadNetwork { network: Network::Reset, .. } => "network resets",
+            Self::BadNetwork { network: Network::StallRequests, .. } => "network stalls requests",
+            Self::BadNetwork { network: Network::StallReplies, .. } => "network stalls replies",
+            Self::BadNetwork { network: Network::Slice, .. } => "network slices",
+            Self::NginxReload => "nginx reload",
+        }
+    }
+
+    /// The part of the cluster that it has for itself.
+    pub fn part(self) -> String {
+        match self.gateway() {
+            Some(gateway) => format!("g{}", gateway + 1),
+            None => match self {
+                Self::PresenceStop { presence } => format!("p{}", presence + 1),
+                Self::NginxReload => "nginx".to_owned(),
+                _ => "redis".to_owned(),
+            },
+        }
+    }
+
+    /// Which gateway it is about, if it is about one.
+    pub fn gateway(self) -> Option<usize> {
+        match self {
+            Self::GatewayKill { gateway }
+            | Self::GatewayStop { gateway }
+            | Self::GatewayRestart { gateway }
+            | Self::BadNetwork { gateway, .. } => Some(gateway),
+            _ => None,
+        }
+    }
+
+    /// Whether those who ask Redis get no answer, all of them, for a moment or longer.
+    pub fn silences_redis(self) -> bool {
+        matches!(self, Self::RedisStop | Self::RedisKill | Self::CutCommands)
+    }
+
+    /// The shortest and longest time it lasts, in tenths of a second.
+    fn lasts(self) -> (u64, u64) {
+        match self {
+            Self::GatewayKill { .. } => (5, 140),
+            // Beyond the 8 s after which it counts as dead, more often than not.
+            Self::GatewayStop { .. } => (20, 200),
+            Self::GatewayRestart { .. } => (1, 10),
+            Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
+            Self::RedisStop => (10, 120),
+            Self::RedisKill => (1, 50),
+            Self::CutSubscriptions | Self::CutCommands | Self::FlushScripts | Self::NginxReload => (0, 0),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.part())
+    }
+}
+
+/// A fault with its place in time, counted from the start of the crowd's talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub begins: Duration,
+    pub lasts: Duration,
+    pub fault: Fault,
+}
+
+impl Step {
+    /// When it is cleared.
+    pub fn ends(&self) -> Duration {
+        self.begins + self.lasts
+    }
+}
+
+/// How big the cluster is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub gateways: usize,
+    pub presence: usize,
+}
+
+/// Draws the plan: every step ends within `length`.
+pub fn draw(seed: u64, length: Duration, size: Size) -> Vec<Step> {
+    let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut dice = Dice { rng, bag: Vec::new(), size, longest: length / 5 };
+    let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
+    steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
+    steps.sort_by_key(|step| step.begins);
+    steps
+}
+
+fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
+    let (mut steps, mut now) = (Vec::new(), from);
+    while now < to {
+        let fault = dice.fault();
+        // A rolling restart is one gateway after the other.
+        let faults = match fault {
+            Fault::GatewayRestart { .. } => {
+                (0..dice.size.gateways).map(|n| Fault::GatewayRestart { gateway: n }).collect()
+            }
+            fault => vec![fault],
+        };
+        for fault in faults {
+            let step = Step { begins: now, lasts: dice.lasts(fault), fault };
+            now = step.ends() + dice.tenths(10, 30);
+            steps.push(step);
+        }
+    }
+    steps.retain(|step| step.ends() <= to);
+    steps
+}
+
+fn several_at_once(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
+    let (mut steps, mut now) = (Vec::<Step>::new(), from);
+    let mut busy: BTreeMap<String, Duration> = BTreeMap::new();
+    while now < to {
+        let fault = dice.fault();
+        let step = Step { begins: now, lasts: dice.lasts(fault), fault };
+        let is_free = busy.get(&fault.part()).is_none_or(|until| *until < now);
+        if is_free && step.ends() <= to {
+            // A part has a moment of peace before its next fault, or no fault would meet a part that works.
+            busy.insert(fault.part(), step.ends() + Duration::from_secs(1));
+            steps.push(step);
+        }
+        now += match dice.rng.random_ratio(1, 12) {
+            true => busy.values().max().map_or(Duration::ZERO, |last| last.saturating_sub(now)) + dice.tenths(20, 50),
+            false => dice.tenths(5, 25),
+        };
+    }
+    steps
+}
+
+struct Dice {
+    rng: Xoshiro256PlusPlus,
+    /// Kinds that were not drawn yet: all come before one comes again.
+    bag: Vec<Fault>,
+    size: Size,
+    /// A short run has room for short faults only.
+    longest: Duration,
+}
+
+impl Dice {
+    fn fault(&mut self) -> Fault {
+        if self.bag.is_empty() {
+            let gateway = 0;
+            self.bag = vec![
+                Fault::GatewayKill { gateway },
+                Fault::GatewayStop { gateway },
+                Fault::GatewayRestart { gateway },
+                Fault::PresenceStop { presence: 0 },
+                Fault::RedisStop,
+                Fault::RedisKill,
+                Fault::CutSubscriptions,
+                Fault::CutCommands,
+                Fault::FlushScripts,
+                Fault::NginxReload,
+            ];
+            use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
+            let networks = [Late, BlackHole, Reset, StallRequests, StallReplies, Slice];
+            self.bag.extend(networks.map(|network| Fault::BadNetwork { gateway, network }));
+            self.bag.shuffle(&mut self.rng);
+        }
+        let drawn = self.bag.pop().unwrap_or(Fault::FlushScripts);
+        let any = self.rng.random_range(0..self.size.gateways);
+        match drawn {
+            Fault::GatewayKill { .. } => Fault::GatewayKill { gateway: any },
+            Fault::GatewayStop { .. } => Fault::GatewayStop { gateway: any },
+            Fault::GatewayRestart { .. } => Fault::GatewayRestart { gateway: any },
+            Fault::BadNetwork { network, .. } => Fault::BadNetwork { gateway: any, network },
+            Fault::PresenceStop { .. } => {
+                Fault::PresenceStop { presence: self.rng.random_range(0..self.size.presence) }
+            }
+            other => other,
+        }
+    }
+
+    fn lasts(&mut self, fault: Fault) -> Duration {
+        let (least, most) = fault.lasts();
+        self.tenths(least, most).min(self.longest)
+    }
+
+    fn tenths(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(100 * self.rng.random_range(least..=most))
+    }
+}
+
+/// How often each kind of fault is among these.
+pub fn count(faults: impl IntoIterator<Item = Fault>) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for fault in faults {
+        *counts.entry(fault.name()).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size { gateways: 3, presence: 2 };
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_seed_is_a_plan() {
+        assert_eq!(draw(7, LONG, SIZE), draw(7, LONG, SIZE));
+        assert_ne!(draw(7, LONG, SIZE), draw(8, LONG, SIZE));
+    }
+
+    #[test]
+    fn a_long_plan_has_every_kind_and_stays_within_its_time() {
+        let steps = draw(7, LONG, SIZE);
+        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 16);
+        assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
+    }
+
+    #[test]
+    fn faults_come_alone_first_and_no_part_has_two_at_a_time() {
+        for seed in 0..50 {
+            let steps = draw(seed, LONG, SIZE);
+            let alone = LONG * 6 / 10;
+            let meets = |a: &Step, b: &Step| a.begins <= b.ends() && b.begins <= a.ends();
+            let mut together = 0;
+            for (at, step) in steps.iter().enumerate() {
+                for other in &steps[at + 1..] {
+                    let met = meets(step, other);
+                    assert!(!met || step.fault.part() != other.fault.part(), "{step:?} {other:?}");
+                    assert!(!met || other.begins >= alone, "{step:?} {other:?}");
+                    together += usize::from(met);
+                }
+            }
+            assert!(together > 5, "seed {seed}: only {together} at once");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One run: a quiet beginning, the faults of the plan, a heal, a drain until all have caught up, and the evidence.
+//!
+//! Every part is bounded in time. A run never fails by itself: it returns what was seen, and the checkers judge.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::within;
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::bench::{BENCH, Bench};
+use crate::check::Evidence;
+use crate::crowd::{Address, Orders, Person, Wish};
+use crate::evidence;
+use crate::history::{Kind, Op, Recorder};
+use crate::plan::{Size, Step};
+
+/// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
+const RETURN: Duration = Duration::from_secs(60);
+/// How long the last words may take to be heard.
+const MARKS: Duration = Duration::from_secs(20);
+/// How long all may take to say goodbye; who does not is cut off.
+const GOODBYE: Duration = Duration::from_secs(15);
+/// Between two looks whether a gateway has drained.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Members over WebSocket, and as text lines.
+const MEMBERS: (usize, usize) = (8, 3);
+/// Nicknames that two rivals each want, on top of the members: one holds it on one gateway, the other waits on the next
+/// one to inherit when the first dies, stands still or is cut off, and speaks under it when the first one wakes.
+const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
+const HOLDS: Duration = Duration::from_secs(3600);
+const INHERITS: Duration = Duration::from_secs(6);
+const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
+
+/// What a run is to do.
+#[derive(Debug)]
+pub struct Task {
+    pub seed: u64,
+    pub size: Size,
+    pub fsync: String,
+    pub steps: Vec<Step>,
+    pub length: Duration,
+}
+
+/// Runs it.
+pub async fn run(task: &Task) -> Evidence {
+    let recorder = Recorder::start();
+    let mut bench = Bench::start(task.size, &task.fsync, recorder.clone()).await;
+    let before = evidence::descriptors(&mut bench.cluster);
+    let crowd = Crowd::enter(task.seed, &bench, &recorder);
+    phase(&recorder, "quiet");
+    // Faults meet people who talk.
+    crowd.all_seated().await;
+    phase(&recorder, "faults");
+    carry_out(&mut bench, &task.steps, task.length).await;
+    bench.revive().await;
+    phase(&recorder, "heal");
+    if crowd.all_seated().await {
+        phase(&recorder, "mark");
+        crowd.mark(&recorder).await;
+    }
+    crowd.leave().await;
+    phase(&recorder, "leave");
+    let leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
+    let mut logs = BTreeMap::new();
+    for room in ROOMS {
+        logs.insert(room.to_owned(), evidence::log(&bench.cluster.redis, room).await);
+    }
+    let departures = evidence::departures(&bench.cluster.redis, &recorder).await;
+    bench.finish().await;
+    let fsync_always = task.fsync == "always";
+    Evidence { events: recorder.events(), logs, departures, leftovers, fsync_always }
+}
+
+fn phase(recorder: &Recorder, name: &str) {
+    recorder.note(BENCH, 0, Kind::Ok, Op::Phase { name: name.to_owned() });
+}
+
+/// Does what the plan says, when it says it or as soon after as can be.
+async fn carry_out(bench: &mut Bench, steps: &[Step], length: Duration) {
+    let start = Instant::now();
+    let begins = steps.iter().map(|step| (step.begins, true, step.fault));
+    let ends = steps.iter().map(|step| (step.ends(), false, step.fault));
+    let mut actions: Vec<_> = begins.chain(ends).collect();
+    // Stable: a fault that lasts no time begins before it ends.
+    actions.sort_by_key(|(at, ..)| *at);
+    let mut actions = VecDeque::from(actions);
+    while let Some((at, is_begin, fault)) = actions.pop_front() {
+        sleep(at.saturating_sub(start.elapsed())).await;
+        if is_begin {
+            bench.begin(fault).await;
+        } else if !bench.clear(fault).await {
+            // The others do not wait for a gateway that takes its time to drain.
+            let again = (at.max(start.elapsed()) + AGAIN, false, fault);
+            actions.insert(actions.partition_point(|(other, ..)| *other <= again.0), again);
+        }
+    }
+    sleep(length.saturating_sub(start.elapsed())).await;
+}
+
+struct Crowd {
+    wish: watch::Sender<Wish>,
+    people: JoinSet<()>,
+    seats: Vec<Arc<AtomicBool>>,
+    /// Room and member, of those who say a last word.
+    members: Vec<(String, String)>,
+}
+
+impl Crowd {
+    /// Sends everybody in.
+    fn enter(seed: u64, bench: &Bench, recorder: &Recorder) -> Self {
+        let (wish, seen) = watch::channel(Wish::Talk);
+        let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
+        for (number, orders) in orders(bench).into_iter().enumerate() {
+            let rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(1 + number as u64));
+            let is_rival = orders.hangs_up_after.is_some();
+            let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
+            crowd.members.extend(members.filter(|_| !is_rival));
+            let person = Person::new(orders, seen.clone(), recorder.clone(), rng);
+            crowd.seats.extend((!is_rival).then(|| person.seat()));
+            crowd.people.spawn(person.live());
+        }
+        crowd
+    }
+
+    async fn all_seated(&self) -> bool {
+        let is_full = || self.seats.iter().all(|seat| seat.load(Ordering::Relaxed));
+        within(RETURN, async || is_full().then_some(())).await.is_some()
+    }
+
+    /// Has everybody say a last word in every room, and waits until all have heard all of them.
+    async fn mark(&self, recorder: &Recorder) {
+        self.wish.send_replace(Wish::Mark);
+        let (mut seen, mut heard) = (recorder.events().len(), BTreeSet::new());
+        within(MARKS, async || {
+            seen = recorder.since(seen, |event| {
+                let Op::Message { room, key, .. } = &event.op else { return };
+                let speaker = key.strip_prefix("mark-").and_then(|rest| rest.rsplit_once('-'));
+                if let Some((speaker, _)) = speaker {
+                    heard.insert((room.clone(), speaker.to_owned(), event.process.clone()));
+                }
+            });
+            let is_heard = |room: &String, speaker: &String| {
+                let mut listeners = self.members.iter().filter(|(other, _)| other == room);
+                listeners.all(|(_, who)| heard.contains(&(room.clone(), speaker.clone(), who.clone())))
+            };
+            self.members.iter().all(|(room, speaker)| is_heard(room, speaker)).then_some(())
+        })
+        .await;
+    }
+
+    async fn leave(mut self) {
+        self.wish.send_replace(Wish::Leave);
+        within(GOODBYE, async || {
+            while self.people.try_join_next().is_some() {}
+            self.people.is_empty().then_some(())
+        })
+        .await;
+        self.people.shutdown().await;
+    }
+}
+
+fn orders(bench: &Bench) -> Vec<Orders> {
+    let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
+    let (ws, lines) = (Address::WebSocket(nginx.ws()), Address::Lines(nginx.tcp()));
+    let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
+    let member = |process: String, address, rooms| {
+        let pace = Duration::from_millis(300);
+        Orders { nick: process.clone(), process, address, rooms, hangs_up_after: None, pace }
+    };
+    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2))).collect();
+    all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1))));
+    let gateways = &bench.cluster.gateways;
+    for (at, prize) in PRIZES.iter().enumerate() {
+        for (role, on, patience) in [("holder", at, HOLDS), ("heir", at + 1, INHERITS)] {
+            let own = Address::WebSocket(gateways[on % gateways.len()].ws());
+            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1));
+            all.push(Orders { nick: (*prize).to_owned(), hangs_up_after: Some(patience), ..orders });
+        }
+    }
+    all
+}
