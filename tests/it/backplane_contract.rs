@@ -6,6 +6,7 @@
 
 mod batching;
 mod directs;
+mod epochs;
 mod faults;
 mod rig;
 mod stories;
