@@ -13,6 +13,7 @@ mod writes;
 
 use std::sync::Arc;
 
+use presence::live::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
 use presence::redis::{LOG, Redis, settle};
 use presence::registry::RegistryError;
@@ -44,13 +45,13 @@ impl RedisBackplane {
     /// As [`RedisBackplane::start_keeping`], with the default bounds of logs.
     #[must_use]
     pub fn start(redis: Redis, sink: Sink) -> Self {
-        Self::start_keeping(redis, Retention::default(), sink)
+        Self::start_keeping(redis, Live::default(), sink)
     }
 
     /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps the logs of rooms within
     /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
     #[must_use]
-    pub fn start_keeping(redis: Redis, retention: Retention, sink: Sink) -> Self {
+    pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
         let writes = Writes { redis: redis.clone(), retention };

@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use presence::live::Live;
 use presence::model::{NickKey, Retention, RoomKey};
 use presence::redis::{Redis, settle};
 use presence::registry::RegistryError;
@@ -70,7 +71,7 @@ pub(super) type Outcome = Result<Published, PublishError>;
 #[derive(Debug, Clone)]
 pub(super) struct Writes {
     pub(super) redis: Redis,
-    pub(super) retention: Retention,
+    pub(super) retention: Live<Retention>,
 }
 
 impl Writes {
@@ -80,9 +81,10 @@ impl Writes {
     /// `Unavailable` when nothing was done, `Unknown` when that is not known.
     pub(super) async fn publish(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
         let keys = self.redis.keys();
+        let retention = self.retention.get();
         let mut call = self.call(&PUBLISH);
         call.key(keys.room(room)).key(keys.room_log(room)).key(keys.members(room)).key(keys.room_channel(room));
-        call.arg(room.as_str()).arg(self.retention.messages).arg(self.retention.age.as_millis() as u64).arg(epoch());
+        call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
         for Message { token, nick, key, msg_id, payload } in batch {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
