@@ -103,13 +103,14 @@ impl Tenure {
     /// # Errors
     /// The first thing that is missing.
     pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
-        if self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT) {
-            return if self.generation.borrow().is_open() { Ok(()) } else { Err(NotReady::Recovering) };
-        }
+        let is_open = self.generation.borrow().is_open();
+        let is_heard = self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT);
         match (self.incarnation(), self.is_answered(now)) {
             (None, _) => Err(NotReady::NoLease),
-            (Some(_), true) => Err(NotReady::NoEcho),
             (Some(_), false) => Err(NotReady::NoBeat),
+            (Some(_), true) if !is_open => Err(NotReady::Recovering),
+            (Some(_), true) if !is_heard => Err(NotReady::NoEcho),
+            (Some(_), true) => Ok(()),
         }
     }
 
@@ -328,16 +329,16 @@ mod tests {
         assert!(generations.has_changed().unwrap());
         assert_eq!((*generations.borrow_and_update(), tenure.generation()), (OPEN, 1));
 
-        // It counts from before, and the echo of then is not taken for the echo of now.
         let recovering = Generation { number: 2, phase: Phase::Recovering };
         tenure.answered(recovering, 3, start + SECOND);
-        assert_eq!(tenure.ready(start + SECOND), Err(NotReady::NoEcho));
-        tenure.echoed(&incarnation, 3);
         assert_eq!(tenure.ready(start + SECOND), Err(NotReady::Recovering));
         assert_eq!(*generations.borrow_and_update(), recovering);
         tenure.answered(recovering, 4, start + SECOND);
         assert!(!generations.has_changed().unwrap(), "told once");
         tenure.answered(Generation { phase: Phase::Open, ..recovering }, 5, start + SECOND * 2);
+        // It counts from before, and the echo of then is not taken for the echo of now.
+        assert_eq!(tenure.ready(start + SECOND * 2), Err(NotReady::NoEcho));
+        tenure.echoed(&incarnation, 5);
         assert_eq!(tenure.ready(start + SECOND * 2), Ok(()));
         assert!(generations.has_changed().unwrap());
     }
