@@ -1,5 +1,6 @@
 //! What holds on both arms for messages from one to another.
 
+use std::slice;
 use std::time::Duration;
 
 use gateway::backplane::{Delivery, Log, PublishError, Published};
@@ -147,7 +148,7 @@ pub(crate) async fn who_is_writing_is_heard_where_it_matters(world: &World) {
     };
     let in_lobby = (Log::Room(lobby.key().clone()), Some(ann.owner.session.clone()), "Ann".to_owned());
     let to_bob = (Log::Inbox(bob.owner.session.clone()), None, "Ann".to_owned());
-    assert_eq!(heard(&one), [in_lobby.clone()]);
+    assert_eq!(heard(&one), slice::from_ref(&in_lobby));
     assert!(heard(&two).contains(&to_bob) && heard(&two).contains(&in_lobby), "{:?}", heard(&two));
     assert_eq!((heard(&two).len(), heard(&three)), (2, Vec::new()));
     let missed = one.backplane.missed(&Log::Inbox(bob.owner.session), 0, 10).await;
