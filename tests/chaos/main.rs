@@ -34,6 +34,12 @@ struct Flags {
     /// How long faults are made; coming up and catching up take about half a minute more.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     seconds: u64,
+    /// About how many messages a second the members say together.
+    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    rate: u32,
+    /// Instead of faults: restart all gateways one after the other, so many times.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rolls: Option<u32>,
     /// When Redis writes to its disk: `everysec`, as shipped, or `always`.
     #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
     fsync: String,
@@ -60,16 +66,17 @@ async fn main() -> ExitCode {
     let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
     let size = Size { gateways: 3, presence: 2 };
-    let steps = plan::draw(seed, length, size);
+    let steps = flags.rolls.map_or_else(|| plan::draw(seed, length, size), |rolls| plan::rolls(rolls, size));
+    let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
     // First of all: a run that hangs or dies can be made again.
-    println!("seed {seed}, {} s, appendfsync {}, {} faults", flags.seconds, flags.fsync, steps.len());
+    println!("seed {seed}, {} s, appendfsync {}, {} faults", length.as_secs(), flags.fsync, steps.len());
     if flags.plan {
         for step in &steps {
             println!("{:6.1} s, for {:4.1} s: {}", step.begins.as_secs_f64(), step.lasts.as_secs_f64(), step.fault);
         }
         return ExitCode::SUCCESS;
     }
-    let task = Task { seed, size, fsync: flags.fsync, steps, length };
+    let task = Task { seed, size, fsync: flags.fsync, steps, length, rate: flags.rate };
     let evidence = run::run(&task).await;
     let path = flags.history.unwrap_or_else(|| report::default_path(seed));
     let written = history::write(&path, &evidence.events);

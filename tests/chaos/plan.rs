@@ -146,6 +146,11 @@ pub struct Size {
     pub presence: usize,
 }
 
+/// A gateway has said again by then what Redis may have forgotten, and a moment for faults that begin late.
+const DOUBLE: Duration = Duration::from_secs(6);
+/// From one gateway's restart to the next: time to drain, to start, and for those who left to be back.
+const ROLL: Duration = Duration::from_secs(8);
+
 /// Draws the plan: every step ends within `length`.
 pub fn draw(seed: u64, length: Duration, size: Size) -> Vec<Step> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -153,7 +158,16 @@ pub fn draw(seed: u64, length: Duration, size: Size) -> Vec<Step> {
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
+    let redis: Vec<Step> = steps.iter().filter(|step| step.fault == Fault::RedisKill).copied().collect();
+    steps.retain(|step| !redis.iter().any(|kill| is_double(kill, step)));
     steps
+}
+
+/// Restarts every gateway `times` times, one after the other, and nothing else.
+pub fn rolls(times: u32, size: Size) -> Vec<Step> {
+    let restarts = (0..times).flat_map(|_| (0..size.gateways).map(|gateway| Fault::GatewayRestart { gateway }));
+    let step = |(number, fault)| Step { begins: ROLL * (number + 1), lasts: ROLL / 8, fault };
+    (0_u32..).zip(restarts).map(step).collect()
 }
 
 fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
@@ -195,6 +209,13 @@ fn several_at_once(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
         };
     }
     steps
+}
+
+/// Whether this is the double fault that nobody promises anything for: Redis forgets what it acknowledged last, and the
+/// gateway that would say it again is killed too.
+fn is_double(redis: &Step, step: &Step) -> bool {
+    let is_near = step.begins < redis.ends() + DOUBLE && redis.begins < step.begins + DOUBLE;
+    matches!(step.fault, Fault::GatewayKill { .. }) && is_near
 }
 
 struct Dice {
@@ -278,6 +299,28 @@ mod tests {
         let steps = draw(7, LONG, SIZE);
         assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 16);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
+    }
+
+    #[test]
+    fn redis_and_a_gateway_are_not_killed_at_a_time() {
+        for seed in 0..200 {
+            let steps = draw(seed, LONG, SIZE);
+            for step in steps.iter().filter(|step| step.fault == Fault::RedisKill) {
+                let is_near = |other: &&Step| {
+                    matches!(other.fault, Fault::GatewayKill { .. })
+                        && other.begins < step.ends() + DOUBLE
+                        && step.begins < other.begins + DOUBLE
+                };
+                assert_eq!(steps.iter().find(is_near), None, "seed {seed}: {step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_roll_is_every_gateway_once_and_one_at_a_time() {
+        let steps = rolls(20, SIZE);
+        assert_eq!(steps.len(), 60);
+        assert!(steps.windows(2).all(|pair| pair[0].ends() < pair[1].begins && pair[0].fault != pair[1].fault));
     }
 
     #[test]

@@ -36,6 +36,7 @@ const MEMBERS: (usize, usize) = (8, 3);
 const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
 const HOLDS: Duration = Duration::from_secs(3600);
 const INHERITS: Duration = Duration::from_secs(6);
+const RIVALS_PACE: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
 /// What a run is to do.
@@ -46,6 +47,8 @@ pub struct Task {
     pub fsync: String,
     pub steps: Vec<Step>,
     pub length: Duration,
+    /// Messages a second, of all members together, as long as they are answered.
+    pub rate: u32,
 }
 
 /// Runs it.
@@ -53,7 +56,7 @@ pub async fn run(task: &Task) -> Evidence {
     let recorder = Recorder::start();
     let mut bench = Bench::start(task.size, &task.fsync, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
-    let crowd = Crowd::enter(task.seed, &bench, &recorder);
+    let crowd = Crowd::enter(task.seed, task.rate, &bench, &recorder);
     phase(&recorder, "quiet");
     // Faults meet people who talk.
     crowd.all_seated().await;
@@ -72,6 +75,7 @@ pub async fn run(task: &Task) -> Evidence {
     for room in ROOMS {
         logs.insert(room.to_owned(), evidence::log(&bench.cluster.redis, room).await);
     }
+    logs.extend(evidence::inboxes(&bench.cluster.redis, &recorder.events()).await);
     let departures = evidence::departures(&bench.cluster.redis, &recorder).await;
     bench.finish().await;
     let fsync_always = task.fsync == "always";
@@ -114,10 +118,10 @@ struct Crowd {
 
 impl Crowd {
     /// Sends everybody in.
-    fn enter(seed: u64, bench: &Bench, recorder: &Recorder) -> Self {
+    fn enter(seed: u64, rate: u32, bench: &Bench, recorder: &Recorder) -> Self {
         let (wish, seen) = watch::channel(Wish::Talk);
         let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
-        for (number, orders) in orders(bench).into_iter().enumerate() {
+        for (number, orders) in orders(bench, rate).into_iter().enumerate() {
             let rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(1 + number as u64));
             let is_rival = orders.hangs_up_after.is_some();
             let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
@@ -166,22 +170,33 @@ impl Crowd {
     }
 }
 
-fn orders(bench: &Bench) -> Vec<Orders> {
+/// Everybody, who together say about `rate` things a second.
+fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
     let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
     let (ws, lines) = (Address::WebSocket(nginx.ws()), Address::Lines(nginx.tcp()));
     let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
-    let member = |process: String, address, rooms| {
-        let pace = Duration::from_millis(300);
-        Orders { nick: process.clone(), process, address, rooms, hangs_up_after: None, pace }
+    let talkers = (MEMBERS.0 + MEMBERS.1) as u32;
+    let pace = Duration::from_secs(talkers.into()) / rate.max(1);
+    let member = |process: String, address, rooms, most_open| {
+        let nick = process.clone();
+        Orders { nick, process, address, rooms, friends: Vec::new(), hangs_up_after: None, pace, most_open }
     };
-    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2))).collect();
-    all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1))));
+    // Enough under way for the rate while an answer takes a while.
+    let open = 3 + rate as usize / 20;
+    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
+    for (n, orders) in all.iter_mut().enumerate() {
+        orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
+    }
+    // The text door acks nothing, so one at a time.
+    all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {
         for (role, on, patience) in [("holder", at, HOLDS), ("heir", at + 1, INHERITS)] {
             let own = Address::WebSocket(gateways[on % gateways.len()].ws());
-            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1));
-            all.push(Orders { nick: (*prize).to_owned(), hangs_up_after: Some(patience), ..orders });
+            // Goes on talking to a gateway that stands still, also when the other one has the name already.
+            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1), 60);
+            let (nick, pace) = ((*prize).to_owned(), RIVALS_PACE);
+            all.push(Orders { nick, pace, hangs_up_after: Some(patience), ..orders });
         }
     }
     all

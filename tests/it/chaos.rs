@@ -16,7 +16,7 @@ async fn every_promise_holds_under_faults() {
     let finished = bench.args(["--seed", SEED, "--seconds", "20"]).run(PATIENCE).await;
     let what = format!("{}\n{}", finished.stdout, finished.stderr);
     assert_eq!(finished.code, Some(0), "make chaos SEED={SEED} SECONDS=20:\n{what}");
-    for checker in ["loss", "duplicates", "order", "nicknames", "presence", "survival"] {
+    for checker in ["loss", "duplicates", "order", "contiguity", "nicknames", "presence", "recovery", "survival"] {
         assert!(what.contains(&format!("| {checker} | holds (")), "{checker} does not hold:\n{what}");
     }
 }

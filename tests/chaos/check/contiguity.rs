@@ -1,4 +1,4 @@
-//! Contiguity: after seq n a connection is told n + 1, or of a jump that says where it goes on. The first is the one
+//! Contiguity: after seq n a session is told n + 1, or of a jump that says where it goes on. The first is the one
 //! after `joined`.
 //!
 //! The text door tells no numbers; there the log says which message follows which.
@@ -15,7 +15,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         .iter()
         .flat_map(|(room, log)| log.iter().map(|entry| ((room.as_str(), entry.key.as_str()), entry.seq)))
         .collect();
-    for ((connection, room), told) in evidence.lists() {
+    for ((session, room), told) in evidence.lists() {
         let mut newest = None;
         for event in told {
             match &event.op {
@@ -27,7 +27,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                         Jump::Epoch { seq } => newest.is_none_or(|newest| *seq == newest),
                     };
                     if !is_right {
-                        finding.broken.push(format!("{room}: {connection:?} after {newest:?} was told {event:?}"));
+                        finding.broken.push(format!("{room}: {session:?} after {newest:?} was told {event:?}"));
                     }
                     let (Jump::Gap { to: seq, .. } | Jump::Rewound { seq } | Jump::Epoch { seq }) = jump;
                     newest = Some(*seq);
@@ -36,7 +36,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;
                     if newest.is_some_and(|newest: u64| newest + 1 != seq) {
-                        finding.broken.push(format!("{room}: {connection:?} after {newest:?} was told {event:?}"));
+                        finding.broken.push(format!("{room}: {session:?} after {newest:?} was told {event:?}"));
                     }
                     newest = Some(seq);
                 }

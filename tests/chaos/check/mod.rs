@@ -5,12 +5,14 @@
 
 mod contiguity;
 mod duplicates;
+mod inbox;
 mod leaks;
 mod loss;
 mod nicknames;
 mod order;
 mod presence;
 mod recovery;
+mod stillness;
 mod survival;
 
 use std::collections::BTreeMap;
@@ -55,8 +57,8 @@ pub struct Evidence {
     pub fsync_always: bool,
 }
 
-/// A connection of a member.
-pub type Connection<'a> = (&'a str, u32);
+/// A session of a member: who, and which of theirs.
+pub type Session<'a> = (&'a str, u32);
 
 impl Evidence {
     /// The times in which a fault held: those still on at the end have no end.
@@ -86,20 +88,20 @@ impl Evidence {
         !self.fsync_always && self.faults().iter().any(is_near)
     }
 
-    /// What each connection was told in each room, in its order, with the jumps it was told of.
-    pub fn lists(&self) -> BTreeMap<(Connection<'_>, &str), Vec<&Event>> {
+    /// What each session was told in each room, in its order, with the jumps it was told of.
+    pub fn lists(&self) -> BTreeMap<(Session<'_>, &str), Vec<&Event>> {
         let mut lists: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
         for event in self.events.iter().filter(|event| event.kind == Kind::Ok) {
             if let Op::Message { room, .. } | Op::Jump { room, .. } | Op::Join { room, .. } = &event.op {
-                lists.entry(((event.process.as_str(), event.connection), room.as_str())).or_default().push(event);
+                lists.entry(((event.process.as_str(), event.session), room.as_str())).or_default().push(event);
             }
         }
         lists
     }
 
-    /// What each connection holds of each room at its end: told messages in their order, without those that it was told
+    /// What each session holds of each room at its end: told messages in their order, without those that it was told
     /// to discard.
-    pub fn held(&self) -> BTreeMap<(Connection<'_>, &str), Vec<&Event>> {
+    pub fn held(&self) -> BTreeMap<(Session<'_>, &str), Vec<&Event>> {
         let mut lists = self.lists();
         for list in lists.values_mut() {
             let mut held: Vec<&Event> = Vec::new();
@@ -186,6 +188,8 @@ pub const CHECKERS: &[Checker] = &[
         promise: Given("a crashed gateway's users are offline within 12 s; an outage of Redis makes nobody offline"),
         check: presence::check,
     },
+    Checker { name: "stillness", promise: NotYet("a session ends with its connection"), check: stillness::check },
+    Checker { name: "inbox", promise: NotYet("who is away is sent nothing"), check: inbox::check },
     Checker {
         name: "recovery",
         promise: Given("when a fault clears, service is whole within 15 s, with no restart"),

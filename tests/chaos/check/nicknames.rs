@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Connection, Evidence, Finding};
+use super::{Evidence, Finding, Session};
 use crate::history::{Kind, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
@@ -18,28 +18,28 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    let mut names: HashMap<Connection<'_>, &str> = HashMap::new();
+    let mut names: HashMap<Session<'_>, &str> = HashMap::new();
     // Who was given the nick last, as far as anybody had been told.
-    let mut owners: HashMap<&str, Connection<'_>> = HashMap::new();
+    let mut owners: HashMap<&str, Session<'_>> = HashMap::new();
     // What was begun when somebody else had the name already.
-    let mut stolen: HashMap<&str, Connection<'_>> = HashMap::new();
+    let mut stolen: HashMap<&str, Session<'_>> = HashMap::new();
     for event in &evidence.events {
-        let connection = (event.process.as_str(), event.connection);
+        let session = (event.process.as_str(), event.session);
         match (&event.op, event.kind) {
             (Op::Register { nick, .. }, Kind::Ok) => {
-                names.insert(connection, nick);
-                owners.insert(nick, connection);
+                names.insert(session, nick);
+                owners.insert(nick, session);
             }
             (Op::Send { key, .. }, Kind::Invoke) => {
-                let owner = names.get(&connection).and_then(|nick| owners.get(nick));
-                if let Some(owner) = owner.filter(|owner| **owner != connection) {
+                let owner = names.get(&session).and_then(|nick| owners.get(nick));
+                if let Some(owner) = owner.filter(|owner| **owner != session) {
                     stolen.insert(key, *owner);
                 }
             }
             (Op::Send { key, .. }, Kind::Ok) => {
                 finding.judged += 1;
                 if let Some(owner) = stolen.get(key.as_str()) {
-                    finding.broken.push(format!("{connection:?} said {key} under the name that {owner:?} had"));
+                    finding.broken.push(format!("{session:?} said {key} under the name that {owner:?} had"));
                 }
             }
             _ => {}
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_fence_that_goes_back_is_found() {
         let mut evidence = sample::good();
-        evidence.logs.values_mut().for_each(|log| log[1].fence = 0);
+        sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 

@@ -1,7 +1,8 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
-//! A send that was refused for a while, or whose outcome is unknown, is repeated with the same key on the same connection.
-//! A key belongs to the session, so what is in flight when a connection ends stays unknown and is never said again.
+//! Over WebSocket it goes on with its session, with the places that it has; rivals and the text door begin a new one each
+//! time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
+//! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use rand::rngs::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::door::{Address, Door, Heard, Request};
-use crate::history::{Kind, Op, Recorder};
+use super::door::{Address, Door, Heard, Places, Request};
+use crate::history::{Jump, Kind, Op, Recorder};
 
 /// How long an answer may take: longer than a gateway stands still, so that it is heard what it says when it wakes.
 const ANSWER: Duration = Duration::from_secs(25);
+/// What a gateway says of a session that it cannot go on with.
+const SESSION_GONE: &str = "resume_failed";
 /// How long coming in may take in all, refusals included.
 const ENTRY: Duration = Duration::from_secs(60);
 
@@ -43,10 +46,14 @@ pub struct Orders {
     pub address: Address,
     /// What it is in; one on the text door.
     pub rooms: Vec<String>,
+    /// Nicknames (`@ann`) that it says something to now and then.
+    pub friends: Vec<String>,
     /// Rivals hang up after about this time, so that the other one gets the name.
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
     pub pace: Duration,
+    /// What may wait for an answer at a time.
+    pub most_open: usize,
 }
 
 /// One member.
@@ -56,9 +63,21 @@ pub struct Person {
     recorder: Recorder,
     rng: Xoshiro256PlusPlus,
     is_seated: Arc<AtomicBool>,
-    connection: u32,
+    /// How many sessions it has had.
+    session: u32,
+    /// The one that it can go on with.
+    held: Option<Held>,
+    /// What has no answer yet, by the request's id.
+    pending: BTreeMap<u64, Pending>,
     said: u64,
     next_id: u64,
+}
+
+/// What a session is gone on with.
+#[derive(Debug, Default)]
+struct Held {
+    token: String,
+    places: Places,
 }
 
 /// Something said that has no answer yet.
@@ -73,7 +92,18 @@ type Ended = String;
 
 impl Person {
     pub fn new(orders: Orders, wish: watch::Receiver<Wish>, recorder: Recorder, rng: Xoshiro256PlusPlus) -> Self {
-        Self { orders, wish, recorder, rng, is_seated: Arc::default(), connection: 0, said: 0, next_id: 1 }
+        Self {
+            orders,
+            wish,
+            recorder,
+            rng,
+            is_seated: Arc::default(),
+            session: 0,
+            held: None,
+            pending: BTreeMap::new(),
+            said: 0,
+            next_id: 1,
+        }
     }
 
     /// Whether it is in all its rooms at the moment.
@@ -84,7 +114,6 @@ impl Person {
     /// Comes again and again until it is told to leave.
     pub async fn live(mut self) {
         while self.wants_in() {
-            self.connection += 1;
             let end = match Door::connect(self.orders.address).await {
                 Ok(mut door) => {
                     let end = self.visit(&mut door).await;
@@ -98,6 +127,7 @@ impl Person {
             // Nothing to wait for but the order to leave.
             let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
         }
+        self.give_up_pending();
     }
 
     fn wants_in(&self) -> bool {
@@ -110,26 +140,67 @@ impl Person {
 
     /// One connection, from the nickname to its end.
     async fn visit(&mut self, door: &mut Door) -> Result<(), Ended> {
-        let nick = self.orders.nick.clone();
-        let taken = Op::Register { nick: nick.clone(), node: None };
-        let Heard::Registered { node } = self.enter(door, Request::Register { nick: &nick }, taken).await? else {
-            return Err("unexpected answer".to_owned());
-        };
-        self.note(Kind::Ok, Op::Register { nick, node });
+        self.register(door).await?;
         for room in self.orders.rooms.clone() {
+            if self.held.as_ref().is_some_and(|held| held.places.contains_key(&room)) {
+                continue;
+            }
             let joined = Op::Join { room: room.clone(), seq: None };
-            let Heard::Joined { room, seq } = self.enter(door, Request::Join { room: &room }, joined).await? else {
+            let Heard::Joined { room, place } = self.enter(door, Request::Join { room: &room }, joined).await? else {
                 return Err("unexpected answer".to_owned());
             };
-            self.note(Kind::Ok, Op::Join { room, seq });
+            self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
+            if let (Some(held), Some(place)) = (&mut self.held, place) {
+                held.places.insert(room, place);
+            }
         }
         self.is_seated.store(true, Ordering::Relaxed);
-        let mut pending = BTreeMap::new();
-        let end = self.talk(door, &mut pending).await;
-        for open in pending.into_values() {
-            self.note(Kind::Info, sent(open.room, open.key, None, None));
+        for open in self.pending.values_mut() {
+            (open.since, open.again_at) = (Instant::now(), Some(Instant::now()));
+        }
+        let end = self.talk(door).await;
+        if self.held.is_none() {
+            self.give_up_pending();
         }
         end
+    }
+
+    /// Goes on with the session that it has, or begins one.
+    async fn register(&mut self, door: &mut Door) -> Result<(), Ended> {
+        let (nick, before) = (self.orders.nick.clone(), self.held.take());
+        let resume = before.as_ref().map(|held| (held.token.as_str(), &held.places));
+        let resumed = resume.is_some();
+        let asked = Op::Register { nick: nick.clone(), node: None, session: None, resumed };
+        let answer = self.enter(door, Request::Register { nick: &nick, resume }, asked).await;
+        let (node, session, token, inbox) = match answer {
+            Ok(Heard::Registered { node, session, token, inbox }) => (node, session, token, inbox),
+            Ok(_) => return Err("unexpected answer".to_owned()),
+            // The session is gone: what was in flight in it stays unknown.
+            Err(why) if why == format!("refused: {SESSION_GONE}") => {
+                self.give_up_pending();
+                return Err(why);
+            }
+            Err(why) => {
+                self.held = before;
+                return Err(why);
+            }
+        };
+        if !resumed {
+            self.session += 1;
+        }
+        self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
+        let goes_on = self.orders.hangs_up_after.is_none();
+        self.held = token.filter(|_| goes_on).map(|token| Held { token, ..before.unwrap_or_default() });
+        if let (Some(held), Some(inbox)) = (&mut self.held, inbox) {
+            held.places.entry("@".to_owned()).or_insert(inbox);
+        }
+        Ok(())
+    }
+
+    fn give_up_pending(&mut self) {
+        for open in std::mem::take(&mut self.pending).into_values() {
+            self.note(Kind::Info, sent(open.room, open.key, None, None));
+        }
     }
 
     /// Asks until it is granted; refusals that may pass are tried again.
@@ -174,14 +245,8 @@ impl Person {
         }
     }
 
-    async fn talk(&mut self, door: &mut Door, pending: &mut BTreeMap<u64, Pending>) -> Result<(), Ended> {
+    async fn talk(&mut self, door: &mut Door) -> Result<(), Ended> {
         let is_text = matches!(self.orders.address, Address::Lines(_));
-        let most_open = match (is_text, self.orders.hangs_up_after) {
-            (true, _) => 1,
-            (false, None) => 3,
-            // Goes on talking to a gateway that stands still, also when the other one has the name already.
-            (false, Some(_)) => 60,
-        };
         let hangs_up_at =
             self.orders.hangs_up_after.map(|after| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5)));
         let mut tick = interval(self.orders.pace.mul_f64(self.rng.random_range(0.7..1.3)));
@@ -192,29 +257,29 @@ impl Person {
             tokio::select! {
                 heard = door.next() => match heard {
                     Heard::Ended { why } => return Err(why),
-                    heard => self.settle(heard, pending, is_text)?,
+                    heard => self.settle(heard, is_text)?,
                 },
                 _ = tick.tick() => is_due = true,
             }
             let now = Instant::now();
-            if pending.values().any(|open| open.since + ANSWER < now) {
+            if self.pending.values().any(|open| open.since + ANSWER < now) {
                 return Err("no answer".to_owned());
             }
-            for (id, open) in pending.iter_mut().filter(|(_, open)| open.again_at.is_some_and(|at| at <= now)) {
+            for (id, open) in self.pending.iter_mut().filter(|(_, open)| open.again_at.is_some_and(|at| at <= now)) {
                 open.again_at = None;
                 door.ask(*id, Request::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
             // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
-            if wish == Wish::Mark && !has_marked && (is_text || pending.is_empty()) {
+            if wish == Wish::Mark && !has_marked && (is_text || self.pending.is_empty()) {
                 has_marked = true;
                 for room in self.orders.rooms.clone() {
-                    self.say(door, pending, room, "mark").await;
+                    self.say(door, room, "mark").await;
                 }
             }
             let is_over = hangs_up_at.is_some_and(|at| at < now || wish != Wish::Talk);
             // A rival on a gateway that stands still waits for what that says when it wakes.
-            if is_over && pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
+            if is_over && self.pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
                 return Err("hung up".to_owned());
             }
             if wish == Wish::Leave {
@@ -222,51 +287,60 @@ impl Person {
                 let _ = self.answer(door, now + Duration::from_secs(3)).await;
                 return Ok(());
             }
-            if wish == Wish::Talk && is_due && pending.len() < most_open {
-                let room = self.orders.rooms[self.rng.random_range(0..self.orders.rooms.len())].clone();
-                self.say(door, pending, room, "said").await;
+            if wish == Wish::Talk && is_due && self.pending.len() < self.orders.most_open {
+                let to = self.somewhere();
+                self.say(door, to, "said").await;
             }
         }
     }
 
-    async fn say(&mut self, door: &mut Door, pending: &mut BTreeMap<u64, Pending>, room: String, what: &str) {
+    /// One of its rooms, or now and then a friend.
+    fn somewhere(&mut self) -> String {
+        let Orders { rooms, friends, .. } = &self.orders;
+        let to_friend = !friends.is_empty() && self.rng.random_ratio(1, 8);
+        let choice = if to_friend { friends } else { rooms };
+        choice[self.rng.random_range(0..choice.len())].clone()
+    }
+
+    async fn say(&mut self, door: &mut Door, room: String, what: &str) {
         self.said += 1;
         let key = format!("{what}-{}-{}", self.orders.process, self.said);
         self.note(Kind::Invoke, sent(room.clone(), key.clone(), None, None));
         let id = self.id();
         door.ask(id, Request::Send { room: &room, key: &key }).await;
-        pending.insert(id, Pending { room, key, since: Instant::now(), again_at: None });
+        self.pending.insert(id, Pending { room, key, since: Instant::now(), again_at: None });
     }
 
     /// Takes in one thing heard, answers to what is open included.
-    fn settle(&mut self, heard: Heard, pending: &mut BTreeMap<u64, Pending>, is_text: bool) -> Result<(), Ended> {
+    fn settle(&mut self, heard: Heard, is_text: bool) -> Result<(), Ended> {
         match heard {
             Heard::Acked { id, msg_id, seq } => {
-                if let Some(open) = pending.remove(&id) {
+                if let Some(open) = self.pending.remove(&id) {
                     self.note(Kind::Ok, sent(open.room, open.key, msg_id, seq));
                 }
             }
             Heard::Refused { id, code } => {
-                let Some(id) = id.or_else(|| pending.keys().next().copied()) else { return Ok(()) };
-                let Some(open) = pending.get_mut(&id) else { return Ok(()) };
+                let Some(id) = id.or_else(|| self.pending.keys().next().copied()) else { return Ok(()) };
+                let Some(open) = self.pending.get_mut(&id) else { return Ok(()) };
                 let may_pass = ["unavailable", "overloaded", "outcome_unknown"].contains(&code.as_str());
                 if may_pass && !is_text {
                     open.again_at = Some(Instant::now() + Duration::from_millis(self.rng.random_range(100..600)));
                     return Ok(());
                 }
                 let kind = if code == "outcome_unknown" || code == "internal" { Kind::Info } else { Kind::Fail };
-                if let Some(open) = pending.remove(&id) {
+                if let Some(open) = self.pending.remove(&id) {
                     self.note(kind, sent(open.room, open.key, None, None));
                 }
-                if !may_pass {
+                // A friend who never came is nobody yet.
+                if !may_pass && code != "no_such_user" {
                     return Err(format!("refused: {code}"));
                 }
             }
             Heard::Message { ref key, .. } => {
                 // The text door acks nothing: what comes back to its sender was said.
-                let own = pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
+                let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
-                if let Some(open) = own.and_then(|id| pending.remove(&id)) {
+                if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {
                     self.note(Kind::Ok, sent(open.room, open.key, None, None));
                 }
             }
@@ -275,14 +349,29 @@ impl Person {
         Ok(())
     }
 
-    fn hears(&self, event: Heard) {
+    fn hears(&mut self, event: Heard) {
         match event {
             Heard::Message { room, from, key, msg_id, seq } => {
+                self.moves(&room, seq, None);
                 self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
             }
-            Heard::Jump { room, jump } => self.note(Kind::Ok, Op::Jump { room, jump }),
+            Heard::Jump { room, jump, epoch } => {
+                let (Jump::Gap { to: seq, .. } | Jump::Rewound { seq } | Jump::Epoch { seq }) = jump;
+                self.moves(&room, Some(seq), epoch);
+                self.note(Kind::Ok, Op::Jump { room, jump });
+            }
+            Heard::Left { room, nicks } if !nicks.is_empty() => self.note(Kind::Ok, Op::Left { room, nicks }),
             _ => {}
         }
+    }
+
+    /// Notes how far it has heard.
+    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) {
+        let at = if room.starts_with('@') { "@" } else { room };
+        let place = self.held.as_mut().and_then(|held| held.places.get_mut(at));
+        let (Some(place), Some(seq)) = (place, seq) else { return };
+        place.seq = seq;
+        place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
     }
 
     fn id(&mut self) -> u64 {
@@ -291,7 +380,7 @@ impl Person {
     }
 
     fn note(&self, kind: Kind, op: Op) {
-        self.recorder.note(&self.orders.process, self.connection, kind, op);
+        self.recorder.note(&self.orders.process, self.session, kind, op);
     }
 }
 
