@@ -40,6 +40,9 @@ struct Flags {
     /// Instead of faults: restart all gateways one after the other, so many times.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rolls: Option<u32>,
+    /// Draw only faults of this name, as the table calls it; may be given again.
+    #[arg(long, value_parser = fault_name)]
+    only: Vec<String>,
     /// When Redis writes to its disk: `everysec`, as shipped, or `always`.
     #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
     fsync: String,
@@ -54,6 +57,14 @@ struct Flags {
     version_under_test: String,
 }
 
+fn fault_name(name: &str) -> Result<String, String> {
+    let mut names = plan::every_kind().map(plan::Fault::name);
+    names.any(|known| known == name).then(|| name.to_owned()).ok_or_else(|| {
+        let names: Vec<&str> = plan::every_kind().map(plan::Fault::name).collect();
+        format!("one of: {}", names.join(", "))
+    })
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -66,7 +77,7 @@ async fn main() -> ExitCode {
     let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
     let size = Size { gateways: 3, presence: 2 };
-    let steps = flags.rolls.map_or_else(|| plan::draw(seed, length, size), |rolls| plan::rolls(rolls, size));
+    let steps = flags.rolls.map_or_else(|| plan::draw(seed, length, size, &flags.only), |rolls| plan::rolls(rolls, size));
     let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
     // First of all: a run that hangs or dies can be made again.
     println!("seed {seed}, {} s, appendfsync {}, {} faults", length.as_secs(), flags.fsync, steps.len());

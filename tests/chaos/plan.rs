@@ -151,10 +151,17 @@ const DOUBLE: Duration = Duration::from_secs(6);
 /// From one gateway's restart to the next: time to drain, to start, and for those who left to be back.
 const ROLL: Duration = Duration::from_secs(8);
 
-/// Draws the plan: every step ends within `length`.
-pub fn draw(seed: u64, length: Duration, size: Size) -> Vec<Step> {
+/// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is empty.
+pub fn draw(seed: u64, length: Duration, size: Size, only: &[String]) -> Vec<Step> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut dice = Dice { rng, bag: Vec::new(), size, longest: length / 5 };
+    let all = every_kind().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()));
+    let kinds: Vec<Fault> = all.collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    // A short run has room for short faults only, unless it is for one kind of fault.
+    let longest = if only.is_empty() { length / 5 } else { length / 2 };
+    let mut dice = Dice { rng, kinds, bag: Vec::new(), size, longest };
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
@@ -218,34 +225,39 @@ fn is_double(redis: &Step, step: &Step) -> bool {
     matches!(step.fault, Fault::GatewayKill { .. }) && is_near
 }
 
+/// One fault of each kind; which part it breaks is drawn.
+pub fn every_kind() -> impl Iterator<Item = Fault> {
+    use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
+    let gateway = 0;
+    let plain = [
+        Fault::GatewayKill { gateway },
+        Fault::GatewayStop { gateway },
+        Fault::GatewayRestart { gateway },
+        Fault::PresenceStop { presence: 0 },
+        Fault::RedisStop,
+        Fault::RedisKill,
+        Fault::CutSubscriptions,
+        Fault::CutCommands,
+        Fault::FlushScripts,
+        Fault::NginxReload,
+    ];
+    let networks = [Late, BlackHole, Reset, StallRequests, StallReplies, Slice];
+    plain.into_iter().chain(networks.map(|network| Fault::BadNetwork { gateway, network }))
+}
+
 struct Dice {
     rng: Xoshiro256PlusPlus,
+    kinds: Vec<Fault>,
     /// Kinds that were not drawn yet: all come before one comes again.
     bag: Vec<Fault>,
     size: Size,
-    /// A short run has room for short faults only.
     longest: Duration,
 }
 
 impl Dice {
     fn fault(&mut self) -> Fault {
         if self.bag.is_empty() {
-            let gateway = 0;
-            self.bag = vec![
-                Fault::GatewayKill { gateway },
-                Fault::GatewayStop { gateway },
-                Fault::GatewayRestart { gateway },
-                Fault::PresenceStop { presence: 0 },
-                Fault::RedisStop,
-                Fault::RedisKill,
-                Fault::CutSubscriptions,
-                Fault::CutCommands,
-                Fault::FlushScripts,
-                Fault::NginxReload,
-            ];
-            use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
-            let networks = [Late, BlackHole, Reset, StallRequests, StallReplies, Slice];
-            self.bag.extend(networks.map(|network| Fault::BadNetwork { gateway, network }));
+            self.bag.clone_from(&self.kinds);
             self.bag.shuffle(&mut self.rng);
         }
         let drawn = self.bag.pop().unwrap_or(Fault::FlushScripts);
@@ -290,13 +302,13 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_plan() {
-        assert_eq!(draw(7, LONG, SIZE), draw(7, LONG, SIZE));
-        assert_ne!(draw(7, LONG, SIZE), draw(8, LONG, SIZE));
+        assert_eq!(draw(7, LONG, SIZE, &[]), draw(7, LONG, SIZE, &[]));
+        assert_ne!(draw(7, LONG, SIZE, &[]), draw(8, LONG, SIZE, &[]));
     }
 
     #[test]
     fn a_long_plan_has_every_kind_and_stays_within_its_time() {
-        let steps = draw(7, LONG, SIZE);
+        let steps = draw(7, LONG, SIZE, &[]);
         assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 16);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
     }
@@ -304,7 +316,7 @@ mod tests {
     #[test]
     fn redis_and_a_gateway_are_not_killed_at_a_time() {
         for seed in 0..200 {
-            let steps = draw(seed, LONG, SIZE);
+            let steps = draw(seed, LONG, SIZE, &[]);
             for step in steps.iter().filter(|step| step.fault == Fault::RedisKill) {
                 let is_near = |other: &&Step| {
                     matches!(other.fault, Fault::GatewayKill { .. })
@@ -326,7 +338,7 @@ mod tests {
     #[test]
     fn faults_come_alone_first_and_no_part_has_two_at_a_time() {
         for seed in 0..50 {
-            let steps = draw(seed, LONG, SIZE);
+            let steps = draw(seed, LONG, SIZE, &[]);
             let alone = LONG * 6 / 10;
             let meets = |a: &Step, b: &Step| a.begins <= b.ends() && b.begins <= a.ends();
             let mut together = 0;
