@@ -1,12 +1,12 @@
 # Parley's one front door: `make` alone lists what there is. Everything works on a fresh Debian or Ubuntu with Rust.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test chaos check
+.PHONY: help run roll build test test-otlp chaos bench check
 # A shell that was open when Rust was installed does not have it in its PATH yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## list the targets
 	@echo "Parley, a chat cluster. make ..."
-	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo
 	@echo "make run OFFSET=10000 moves every port, so that several clusters can run side by side. One at a time:"
 	@echo "HTTP_PORT LINES_PORT G1_WS_PORT G1_LINES_PORT G1_ADMIN_PORT G2_WS_PORT G2_LINES_PORT G2_ADMIN_PORT"
@@ -22,7 +22,7 @@ build: ## build the two programs as they are deployed
 	cargo build --locked --release -p gateway -p presence
 
 test: ## run every test: units, properties, contracts, clusters in one process and of real processes
-	@deploy/bootstrap rust cc redis-server nginx stream-module
+	@deploy/bootstrap rust cc redis-server nginx stream-module openssl
 	cargo build --locked --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \
@@ -30,14 +30,24 @@ test: ## run every test: units, properties, contracts, clusters in one process a
 		set -ex; cargo test --locked --workspace; \
 	fi
 
+test-otlp: ## test the export of spans, on a build with the feature that does it
+	@deploy/bootstrap rust cc redis-server
+	cargo build --locked --workspace --bins --features gateway/otlp
+	install -D target/debug/gateway target/otlp/gateway
+	PARLEY_BIN_DIR=$(CURDIR)/target/otlp cargo test --locked -p parley-tests --features gateway/otlp,otlp --test otlp
+	cargo build --locked --workspace --bins
+
 chaos: ## break a cluster on purpose and check what is promised: make chaos [SEED=n] [SECONDS=n] [FSYNC=always]
 	@deploy/bootstrap rust cc redis-server nginx stream-module
 	cargo build --locked --workspace --bins
 	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
+bench: ## measure Parley, the floor and its peers on this machine, which takes an hour of quiet: docs/PERFORMANCE.md
+	@deploy/bench/run
+
 check: ## formatting, lints and documentation, with warnings as errors
 	@deploy/bootstrap rust cc
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features gateway/otlp,parley-tests/otlp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps

@@ -3,33 +3,69 @@
 //! `main` loads it, `server.rs` hands the parts down. Whatever is in a [`Config`] has been checked, and nothing checks
 //! it again. Shown as TOML (`--check`), it can be given back with `--config`, except for hidden credentials.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use presence::model::Retention;
-use presence::settings::{Key, RedisUrl, Settings, SettingsError};
+use presence::settings::key::{self, Key};
+use presence::settings::{RedisUrl, Settings, SettingsError};
+use presence::telemetry::{Logs, SpansTo};
 
-/// Every key of a gateway and its default. The variable of `listen.ws` is `PARLEY__LISTEN__WS`.
+use crate::listen::Limits;
+
+/// Every key of a gateway. The variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
-    ("node.id", None),
-    ("redis.url", None),
-    ("redis.prefix", Some("parley")),
-    ("listen.ws", Some("127.0.0.1:8080")),
-    ("listen.tcp", Some("127.0.0.1:9000")),
-    ("admin.addr", Some("127.0.0.1:9180")),
-    ("history.max_messages", Some("10000")),
-    ("history.max_age_hours", Some("72")),
-    ("drain.grace_seconds", Some("30")),
-    ("log.level", Some("info")),
+    key::NODE_ID,
+    Key::secret("redis.url")
+        .sample("redis://127.0.0.1:6379")
+        .meaning("the cluster's Redis, redis://HOST:PORT; unset: this gateway runs alone, on memory"),
+    key::REDIS_PREFIX,
+    Key::text("listen.ws").default("127.0.0.1:8080").meaning("IP:PORT of HTTP, with /ws; port 0 takes a free one"),
+    Key::text("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT of text lines"),
+    Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
+        "web pages that may connect, by their origin; empty: any. Clients that send no Origin are no web pages",
+    ),
+    Key::text("admin.addr")
+        .default("127.0.0.1:9180")
+        .meaning("IP:PORT of /livez, /readyz and /metrics: never a clients' port"),
+    Key::number("limits.connections")
+        .default("16384")
+        .live()
+        .meaning("connections of both ports together, 1 to 1000000; one more is refused as overloaded"),
+    Key::number("limits.write_stall_seconds")
+        .default("30")
+        .live()
+        .meaning("seconds that a reader may take nothing before it is closed as slow, 1 to 3600; for new connections"),
+    Key::number("history.max_messages")
+        .default("10000")
+        .live()
+        .meaning("messages that a room keeps, 1 to 1000000; with Redis it may be a hundred more"),
+    Key::number("history.max_age_hours")
+        .default("72")
+        .live()
+        .meaning("hours that a room keeps them, 1 to 8760; they go when it is next spoken in"),
+    key::DRAIN_GRACE,
+    key::LOG_LEVEL,
+    key::LOG_FORMAT,
+    key::LOG_FILE,
+    key::LOG_FILES,
+    key::LOG_FILE_MIB,
+    #[cfg(feature = "otlp")]
+    Key::text("otlp.endpoint")
+        .sample("http://127.0.0.1:4318/v1/traces")
+        .meaning("collector that gets the spans of messages, at every level of the logs: OTLP over HTTP, as JSON"),
 ];
 
 /// Most messages of a room that may be kept.
 const MAX_HISTORY_MESSAGES: u64 = 1_000_000;
 /// Longest time that they may be kept: a year.
 const MAX_HISTORY_HOURS: u64 = 8760;
+/// Most connections that can be asked for.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+/// Longest patience with a reader, in seconds.
+const MAX_WRITE_STALL: u64 = 3600;
 
 /// A gateway's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,49 +80,87 @@ pub struct Config {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
+    /// `listen.origins` and `limits.*`: whom the doors let in, how many, and how long they wait.
+    pub limits: Limits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
     pub history: Retention,
     /// `drain.grace_seconds`: how long a drain may take.
     pub grace: Duration,
-    /// `log.level`: a level, or directives such as `info,gateway=debug`.
-    pub log: String,
+    /// `log.*`.
+    pub logs: Logs,
 }
 
 impl Config {
-    /// Reads defaults, file and environment, and validates everything.
+    /// Validates everything.
     ///
     /// # Errors
-    /// The first key that is unknown or has a value that it cannot have.
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
-        let settings = Settings::load(KEYS, file, environment)?;
+    /// The first key that has a value that it cannot have.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        let node = settings.node_id()?;
+        let endpoint = settings.optional("otlp.endpoint", endpoint)?;
+        let spans = endpoint.map(|endpoint| SpansTo { endpoint, node: node.clone() });
         Ok(Self {
-            node: settings.node_id()?,
+            node,
             redis: settings.redis_url()?,
             prefix: settings.redis_prefix()?,
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
+            limits: limits(settings)?,
             admin: settings.address("admin.addr")?,
-            history: history(&settings)?,
+            history: history(settings)?,
             grace: settings.grace()?,
-            log: settings.log_level()?,
+            logs: Logs { spans, ..settings.logs()? },
         })
     }
 }
 
 fn history(settings: &Settings) -> Result<Retention, SettingsError> {
-    let whole = |text: &str, most: u64| text.parse().ok().filter(|number| (1..=most).contains(number));
-    let messages = settings.required("history.max_messages", |text| {
-        whole(text, MAX_HISTORY_MESSAGES).ok_or("expected a whole number from 1 to 1000000")
-    })?;
-    let hours = settings.required("history.max_age_hours", |text| {
-        whole(text, MAX_HISTORY_HOURS).ok_or("expected a whole number of hours from 1 to 8760")
-    })?;
+    let messages = settings.number(
+        "history.max_messages",
+        1..=MAX_HISTORY_MESSAGES,
+        "expected a whole number from 1 to 1000000",
+    )?;
+    let hours = settings.number(
+        "history.max_age_hours",
+        1..=MAX_HISTORY_HOURS,
+        "expected a whole number of hours from 1 to 8760",
+    )?;
     Ok(Retention { messages: messages as usize, age: Duration::from_secs(hours * 3600) })
+}
+
+fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
+    let origins = settings.list("listen.origins", origin)?;
+    let connections =
+        settings.number("limits.connections", 1..=MAX_CONNECTIONS, "expected a whole number from 1 to 1000000")?;
+    let stall = settings.number(
+        "limits.write_stall_seconds",
+        1..=MAX_WRITE_STALL,
+        "expected a whole number of seconds from 1 to 3600",
+    )?;
+    Ok(Limits {
+        origins: Arc::from(origins),
+        connections: connections as usize,
+        write_stall: Duration::from_secs(stall),
+        ..Limits::default()
+    })
+}
+
+/// An origin as browsers send it: scheme and host in lower case, a port unless it is the scheme's own, no path.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let expected = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
+    let (scheme, host) = text.split_once("://").ok_or(expected)?;
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:[]_".contains(c);
+    let default_port = matches!(scheme, "http") && host.ends_with(":80") || scheme == "https" && host.ends_with(":443");
+    let valid = [scheme, host].iter().all(|part| !part.is_empty() && part.chars().all(is_plain)) && !default_port;
+    if valid { Ok(text.to_owned()) } else { Err(expected) }
+}
+
+/// A collector runs on the same machine or in the same private network, so there is no TLS.
+fn endpoint(text: &str) -> Result<String, &'static str> {
+    let is_plain = text.starts_with("http://") && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain { Ok(text.to_owned()) } else { Err("expected http://HOST:PORT/v1/traces") }
 }
 
 /// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which
@@ -101,11 +175,14 @@ impl fmt::Display for Config {
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
+        writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
+        writeln!(f, "limits.connections = {}", self.limits.connections)?;
+        writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
-        writeln!(f, "log.level = {:?}", self.log)
+        write!(f, "{}", self.logs)
     }
 }
 

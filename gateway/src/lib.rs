@@ -14,4 +14,5 @@ pub mod reading;
 pub mod backplane;
 pub mod config;
 pub mod metrics;
+pub mod trace;
 pub mod server;

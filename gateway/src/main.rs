@@ -1,15 +1,14 @@
 //! The program `gateway`: what it loads and what it starts. The rest of its behaviour is [`presence::program`].
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gateway::config::Config;
+use gateway::config::{Config, KEYS};
 use gateway::server::Gateway;
 use presence::program::{self, Drained, Program};
-use presence::settings::SettingsError;
+use presence::settings::{Key, Settings, SettingsError};
+use presence::telemetry::Logs;
 use serde::Serialize;
 
 /// glibc keeps what a storm of connections took; this one gives it back. Its options are in `.cargo/config.toml`.
@@ -38,15 +37,14 @@ impl Program for Main {
     type Config = Config;
     type Server = Running;
 
-    fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Config, SettingsError> {
-        Config::load(file, environment)
+    const KEYS: &'static [Key] = KEYS;
+
+    fn config(settings: &Settings) -> Result<Config, SettingsError> {
+        Config::new(settings)
     }
 
-    fn log_level(config: &Config) -> &str {
-        &config.log
+    fn logs(config: &Config) -> &Logs {
+        &config.logs
     }
 
     fn grace(config: &Config) -> Duration {
@@ -60,6 +58,14 @@ impl Program for Main {
     fn ready(server: &Running) -> impl Serialize {
         let addresses = server.gateway.addresses();
         Ready { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+    }
+
+    fn metrics(server: &Running) -> &prometheus::Registry {
+        server.gateway.metrics()
+    }
+
+    fn reload(server: &Running, config: &Config) {
+        server.gateway.reload(config);
     }
 
     async fn drain(server: Running, grace: Duration) -> Drained {

@@ -15,11 +15,13 @@ use anyhow::Context;
 use presence::admin::{self, Readiness};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
+use presence::live::Live;
 use presence::memory::Store;
-use presence::model::Incarnation;
+use presence::model::{Incarnation, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
 use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::twin;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -32,6 +34,7 @@ use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::reading;
 use crate::session::{Driver, Services};
+use crate::trace;
 
 pub use presence::program::Drained;
 
@@ -49,6 +52,13 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// What a reload of the settings changes while the gateway runs.
+#[derive(Debug)]
+struct Rules {
+    limits: Live<Limits>,
+    history: Live<Retention>,
+}
+
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Gateway {
@@ -58,6 +68,7 @@ pub struct Gateway {
     connections: TaskTracker,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    rules: Rules,
     beating: CancellationToken,
     background: DropGuard,
 }
@@ -67,30 +78,50 @@ impl Gateway {
     /// cannot be reached is waited for, not an error.
     ///
     /// # Errors
-    /// An address cannot be bound, or the Redis URL cannot be used.
+    /// An address cannot be bound, the Redis URL cannot be used, Redis is unfit, or another live gateway has this node id.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let history = Live::from(config.history);
         match &config.redis {
             Some(url) => {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis, config.history, sink));
-                Self::assemble(&config, registry, backplane).await
+                let is_there = redis.is_fit().await?;
+                if is_there {
+                    twin::refuse_second(&registry, &config.node).await?;
+                }
+                let kept = history.clone();
+                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
+                let gateway = Self::assemble(&config, history, registry, backplane).await?;
+                if !is_there {
+                    spawn(&gateway.beating, redis.complain_when_unfit());
+                }
+                Ok(gateway)
             }
-            None => Self::start_on(&config, &Store::keeping(config.history)).await,
+            None => {
+                let store = Store::keeping(history.clone());
+                Self::assemble_on(&config, history, &store).await
+            }
         }
     }
 
-    /// Starts a gateway on a memory store, which has bounds of its own for the logs of rooms; several of them on one store are a cluster in one process.
+    /// Starts a gateway on a memory store, which has bounds of its own for the logs of rooms; several of them on one
+    /// store are a cluster in one process.
     ///
     /// # Errors
     /// An address cannot be bound.
     pub async fn start_on(config: &Config, store: &Store) -> anyhow::Result<Self> {
+        Self::assemble_on(config, Live::from(config.history), store).await
+    }
+
+    async fn assemble_on(config: &Config, history: Live<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        Self::assemble(config, registry, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
+        Self::assemble(config, history, registry, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink)))
+            .await
     }
 
     async fn assemble(
         config: &Config,
+        history: Live<Retention>,
         registry: Registry,
         backplane: impl FnOnce(Sink) -> Backplane,
     ) -> anyhow::Result<Self> {
@@ -130,25 +161,40 @@ impl Gateway {
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
+        let limits = Live::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
         let house = House::new(
             move |format| Driver::new(&for_sessions, format),
             Arc::clone(&admission),
-            Limits::default(),
+            limits.clone(),
             Arc::clone(&services.metrics),
             closing.clone(),
             Arc::clone(&departure),
             connections.clone(),
         );
         listeners.serve(&house);
+        let rules = Rules { limits, history };
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, closing, departure, beating, background })
+        Ok(Self { addresses, services, admission, connections, closing, departure, rules, beating, background })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Where its numbers are.
+    #[must_use]
+    pub fn metrics(&self) -> &prometheus::Registry {
+        &self.services.metrics.registry
+    }
+
+    /// Takes over the limits, the allowed origins and how much history is kept. Everything else of `config` is not
+    /// looked at.
+    pub fn reload(&self, config: &Config) {
+        self.rules.limits.set(config.limits.clone());
+        self.rules.history.set(config.history);
     }
 }
 
@@ -180,7 +226,7 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
             Delivery::Resumed => reconnects.inc(),
             _ => {}
         }
-        hub.deliver(delivery);
+        trace::deliver(&delivery).in_scope(|| hub.deliver(delivery));
     })
 }
 

@@ -66,6 +66,8 @@ error_table! {
     NotFound, "not_found", false, 404, "there is nothing at this address";
     /// The page exists, the method does not.
     MethodNotAllowed, "method_not_allowed", false, 405, "this address does not take that method";
+    /// A web page that may not connect here.
+    ForbiddenOrigin, "forbidden_origin", false, 403, "web pages of this origin may not connect";
     /// More work than this server takes on; nothing was done.
     Overloaded, "overloaded", true, 503, "the server has too much to do";
     /// The cluster cannot do this right now; nothing was done.

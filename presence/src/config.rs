@@ -3,23 +3,31 @@
 //! `main` loads it, `server.rs` hands the parts down. Whatever is in a [`Config`] has been checked, and nothing checks
 //! it again. Shown as TOML (`--check`), it can be given back with `--config`, except for hidden credentials.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use crate::settings::{Key, RedisUrl, Settings, SettingsError};
+use crate::settings::key::{self, Key};
+use crate::settings::{RedisUrl, Settings, SettingsError};
+use crate::telemetry::Logs;
 
-/// Every key of the presence program and its default. The variable of `api.addr` is `PARLEY__API__ADDR`.
+/// Every key of the presence program. The variable of `api.addr` is `PARLEY__API__ADDR`.
 pub const KEYS: &[Key] = &[
-    ("node.id", None),
-    ("redis.url", None),
-    ("redis.prefix", Some("parley")),
-    ("api.addr", Some("127.0.0.1:8090")),
-    ("admin.addr", Some("127.0.0.1:9190")),
-    ("drain.grace_seconds", Some("30")),
-    ("log.level", Some("info")),
+    key::NODE_ID,
+    Key::secret("redis.url")
+        .sample("redis://127.0.0.1:6379")
+        .meaning("the Redis that the gateways share, redis://HOST:PORT; has to be set"),
+    key::REDIS_PREFIX,
+    Key::text("api.addr").default("127.0.0.1:8090").meaning("IP:PORT of the HTTP API; port 0 takes a free one"),
+    Key::text("admin.addr")
+        .default("127.0.0.1:9190")
+        .meaning("IP:PORT of /livez, /readyz and /metrics: never the clients' port"),
+    key::DRAIN_GRACE,
+    key::LOG_LEVEL,
+    key::LOG_FORMAT,
+    key::LOG_FILE,
+    key::LOG_FILES,
+    key::LOG_FILE_MIB,
 ];
 
 /// The presence program's settings, validated.
@@ -37,20 +45,16 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `drain.grace_seconds`: how long answers under way may take at the end.
     pub grace: Duration,
-    /// `log.level`: a level, or directives such as `info,presence=debug`.
-    pub log: String,
+    /// `log.*`.
+    pub logs: Logs,
 }
 
 impl Config {
-    /// Reads defaults, file and environment, and validates everything.
+    /// Validates everything.
     ///
     /// # Errors
-    /// The first key that is unknown, missing, or has a value that it cannot have.
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
-        let settings = Settings::load(KEYS, file, environment)?;
+    /// The first key that is missing, or has a value that it cannot have.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let no_redis = SettingsError::Missing {
             key: "redis.url",
             reason: "presence answers from the Redis that the gateways share, so it needs its URL",
@@ -62,7 +66,7 @@ impl Config {
             api: settings.address("api.addr")?,
             admin: settings.address("admin.addr")?,
             grace: settings.grace()?,
-            log: settings.log_level()?,
+            logs: settings.logs()?,
         })
     }
 }
@@ -77,7 +81,7 @@ impl fmt::Display for Config {
         writeln!(f, "api.addr = \"{}\"", self.api)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
-        writeln!(f, "log.level = {:?}", self.log)
+        write!(f, "{}", self.logs)
     }
 }
 

@@ -1,15 +1,14 @@
 //! The program `presence`: what it loads and what it starts. The rest of its behaviour is [`presence::program`].
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use presence::config::Config;
+use presence::config::{Config, KEYS};
 use presence::program::{self, Drained, Program};
 use presence::server::Presence;
-use presence::settings::SettingsError;
+use presence::settings::{Key, Settings, SettingsError};
+use presence::telemetry::Logs;
 use serde::Serialize;
 
 struct Main;
@@ -33,15 +32,14 @@ impl Program for Main {
     type Config = Config;
     type Server = Running;
 
-    fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Config, SettingsError> {
-        Config::load(file, environment)
+    const KEYS: &'static [Key] = KEYS;
+
+    fn config(settings: &Settings) -> Result<Config, SettingsError> {
+        Config::new(settings)
     }
 
-    fn log_level(config: &Config) -> &str {
-        &config.log
+    fn logs(config: &Config) -> &Logs {
+        &config.logs
     }
 
     fn grace(config: &Config) -> Duration {
@@ -56,6 +54,13 @@ impl Program for Main {
         let addresses = server.presence.addresses();
         Ready { node: &server.node, api: addresses.api, admin: addresses.admin }
     }
+
+    fn metrics(server: &Running) -> &prometheus::Registry {
+        server.presence.metrics()
+    }
+
+    /// What is live here, the program itself takes over: level of logs and grace period.
+    fn reload(_server: &Running, _config: &Config) {}
 
     async fn drain(server: Running, grace: Duration) -> Drained {
         server.presence.shutdown(grace).await

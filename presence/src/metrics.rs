@@ -10,9 +10,9 @@ use std::ops::Index;
 use std::time::Duration;
 
 use prometheus::{
-    HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, exponential_buckets,
+    HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, exponential_buckets,
     register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_counter_with_registry,
-    register_int_gauge_vec_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 use crate::codes::{CloseCode, ErrorCode};
@@ -106,14 +106,25 @@ pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     register_int_counter_with_registry!(name, help, registry).expect(LITERAL)
 }
 
+/// A gauge without labels.
+#[must_use]
+pub fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register_int_gauge_with_registry!(name, help, registry).expect(LITERAL)
+}
+
+/// A gauge that is always 1 and tells something in its label.
+#[must_use]
+pub fn info(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
+    register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(LITERAL)
+}
+
 /// A registry with what every program tells about itself: `parley_build_info{version}`, always 1, and the `process_*`
 /// family (memory, CPU, descriptors, start time) where there is `/proc`.
 #[must_use]
 pub fn registry(version: &str) -> Registry {
     let registry = Registry::new();
-    let help = "Always 1; the version is in the label.";
-    let build = register_int_gauge_vec_with_registry!("parley_build_info", help, &["version"], registry);
-    build.expect(LITERAL).with_label_values(&[version]).set(1);
+    let build = info(&registry, "parley_build_info", "Always 1; the version is in the label.", "version");
+    build.with_label_values(&[version]).set(1);
     #[cfg(target_os = "linux")]
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect(LITERAL);
     registry

@@ -1,5 +1,7 @@
 //! How both programs behave towards whoever starts them: flags, exit codes, the ready line, signals.
 //!
+//! SIGTERM and SIGINT ask for an end in order, a second one ends at once; SIGHUP reads the settings again.
+//!
 //! `gateway` and `presence` are the same program in this respect, so it is written once; each `main.rs` says only what
 //! it loads and what it starts. Servers and tests that start them in their own process never come here.
 //!
@@ -13,7 +15,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,8 +24,9 @@ use clap::{CommandFactory, FromArgMatches};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::settings::SettingsError;
-use crate::telemetry;
+use crate::reload::Reloader;
+use crate::settings::{Key, Settings, SettingsError, Sources, example};
+use crate::telemetry::{self, Logs, Telemetry};
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +80,17 @@ pub trait Program {
     /// What runs.
     type Server;
 
-    /// Reads and validates the settings.
+    /// Every setting that it knows.
+    const KEYS: &'static [Key];
+
+    /// Validates the settings.
     ///
     /// # Errors
     /// The first key that is wrong.
-    fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self::Config, SettingsError>;
+    fn config(settings: &Settings) -> Result<Self::Config, SettingsError>;
 
-    /// Which logs are written.
-    fn log_level(config: &Self::Config) -> &str;
+    /// Where logs go and which.
+    fn logs(config: &Self::Config) -> &Logs;
 
     /// How long draining may take.
     fn grace(config: &Self::Config) -> Duration;
@@ -97,6 +100,13 @@ pub trait Program {
 
     /// What the ready line tells beside `"ready":true`: the node's name and every bound address.
     fn ready(server: &Self::Server) -> impl Serialize;
+
+    /// Where its numbers are.
+    fn metrics(server: &Self::Server) -> &prometheus::Registry;
+
+    /// Takes over what is [`live`](Key::live) of newer settings, and nothing else. Log level and grace period are none of
+    /// its business.
+    fn reload(server: &Self::Server, config: &Self::Config);
 
     /// Ends serving, within about `grace`. Dropping the future ends it at once.
     fn drain(server: Self::Server, grace: Duration) -> impl Future<Output = Drained>;
@@ -108,22 +118,38 @@ struct Flags {
     /// Read settings from this TOML file; environment variables such as PARLEY__NODE__ID go over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Set one key; goes over file and environment. May be given for several keys
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Check the settings, print the ones in effect with secrets hidden, and exit
     #[arg(long)]
     check: bool,
+    /// Print a settings file with every key, its meaning and its default, and exit
+    #[arg(long)]
+    example: bool,
+}
+
+/// What a program was told when it started.
+struct Told<C> {
+    sources: Sources,
+    settings: Settings,
+    config: C,
 }
 
 /// Runs a program from its flags to its exit code.
 #[must_use]
 pub fn run<P: Program>() -> ExitCode {
-    let config = match configure::<P>(std::env::args_os(), std::env::vars_os()) {
-        Ok(config) => config,
+    let told = match configure::<P>(std::env::args_os(), std::env::vars_os()) {
+        Ok(told) => told,
         Err(exit) => return exit.into(),
     };
-    if let Err(reason) = telemetry::init(P::log_level(&config)) {
-        say(std::io::stderr(), format_args!("{}: log.level: {reason}\n", P::NAME));
-        return Exit::BadSettings.into();
-    }
+    let telemetry = match telemetry::init(P::logs(&told.config)) {
+        Ok(telemetry) => telemetry,
+        Err(reason) => {
+            say(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
+            return Exit::BadSettings.into();
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -131,7 +157,10 @@ pub fn run<P: Program>() -> ExitCode {
             return Exit::NotStarted.into();
         }
     };
-    let exit = runtime.block_on(serve::<P>(config));
+    let exit = runtime.block_on(serve::<P>(told, &telemetry));
+    if exit == Exit::Done {
+        telemetry.end();
+    }
     // Whatever still runs has had its time.
     runtime.shutdown_background();
     exit.into()
@@ -141,7 +170,7 @@ pub fn run<P: Program>() -> ExitCode {
 fn configure<P: Program>(
     flags: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<P::Config, Exit> {
+) -> Result<Told<P::Config>, Exit> {
     let command = Flags::command().name(P::NAME).about(P::ABOUT);
     let flags = command.try_get_matches_from(flags).and_then(|matches| Flags::from_arg_matches(&matches));
     let flags = flags.map_err(|answer| {
@@ -154,7 +183,13 @@ fn configure<P: Program>(
         say(std::io::stderr(), format_args!("{0}: {reason} (see {0} --help)\n", P::NAME));
         Exit::BadSettings
     })?;
-    let config = P::load(flags.config.as_deref(), environment).map_err(|reason| {
+    if flags.example {
+        say(std::io::stdout(), example(P::NAME, P::KEYS));
+        return Err(Exit::Done);
+    }
+    let sources = Sources { file: flags.config, environment: environment.into_iter().collect(), flags: flags.set };
+    let read = Settings::load(P::KEYS, &sources).and_then(|settings| Ok((P::config(&settings)?, settings)));
+    let (config, settings) = read.map_err(|reason| {
         say(std::io::stderr(), format_args!("{}: {reason}\n", P::NAME));
         Exit::BadSettings
     })?;
@@ -162,7 +197,7 @@ fn configure<P: Program>(
         say(std::io::stdout(), config);
         return Err(Exit::Done);
     }
-    Ok(config)
+    Ok(Told { sources, settings, config })
 }
 
 #[derive(Serialize)]
@@ -177,13 +212,14 @@ fn ready_line(server: impl Serialize) -> String {
     serde_json::to_string(&line).expect("a name and addresses are always JSON") + "\n"
 }
 
-async fn serve<P: Program>(config: P::Config) -> Exit {
-    let grace = P::grace(&config);
+async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit {
+    let Told { sources, settings, config } = told;
+    let mut grace = P::grace(&config);
     let started = async {
         let mut signals = Signals::listen().context("listen for signals")?;
         let server = tokio::select! {
             server = P::start(config) => server?,
-            () = signals.next() => return Ok(None),
+            () = signals.end() => return Ok(None),
         };
         anyhow::Ok(Some((server, signals)))
     };
@@ -195,13 +231,22 @@ async fn serve<P: Program>(config: P::Config) -> Exit {
             return Exit::NotStarted;
         }
     };
+    let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     say(std::io::stdout(), ready_line(P::ready(&server)));
 
-    signals.next().await;
+    while signals.next().await == Wish::Reload {
+        reloader.reload(P::config, |config| {
+            grace = P::grace(config);
+            if let Err(reason) = telemetry.set_level(&P::logs(config).level) {
+                tracing::error!(reason, "log level not changed");
+            }
+            P::reload(&server, config);
+        });
+    }
     tracing::info!(grace_seconds = grace.as_secs(), "draining");
     let drained = tokio::select! {
         drained = P::drain(server, grace) => drained,
-        () = signals.next() => {
+        () = signals.end() => {
             tracing::warn!("second signal, ending at once");
             return Exit::GraceRanOut;
         }
@@ -218,19 +263,39 @@ async fn serve<P: Program>(config: P::Config) -> Exit {
     }
 }
 
-/// The two signals that ask for an end.
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    End,
+    Reload,
+}
+
+/// The signals that we hear.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 
-    /// Waits for one. Those that came since the last call and before it count as one.
-    async fn next(&mut self) {
+    /// Waits for one. Those of a kind that came since the last call count as one; an end goes before a reload.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for one that asks for an end. A wish for a reload stays until somebody asks [`Signals::next`].
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -45,6 +45,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Presence {
     addresses: Addresses,
+    metrics: Metrics,
     /// The API's listener, until its last answer.
     api: JoinHandle<()>,
     /// Everything else.
@@ -59,10 +60,11 @@ impl Presence {
     /// Binds the listeners and starts every task. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Redis' URL cannot be understood, or an address cannot be bound. An unreachable Redis is no error.
+    /// Redis' URL cannot be understood, it is unfit, or an address cannot be bound. An unreachable Redis is no error.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let redis = Redis::open(config.redis.reveal(), &config.prefix).context("open redis")?;
-        let registry = Registry::Redis(RedisRegistry::new(redis));
+        let is_there = redis.is_fit().await?;
+        let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = Metrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
@@ -75,24 +77,34 @@ impl Presence {
             let (leave, sampled) = (leave.clone(), sampled.clone());
             move || readiness(&leave, sampled.borrow().as_ref())
         };
+        if !is_there {
+            spawn(&tasks, &stop, redis.complain_when_unfit());
+        }
         spawn(&tasks, &stop, observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
-        spawn(&tasks, &stop, log_readiness(ready.clone()));
+        // Up to the end only: that it is not ready then is no news.
+        spawn(&tasks, &leave, log_readiness(ready.clone()));
         let operators = admin::serve(admin, metrics.registry.clone(), Arc::new(ready), stop.clone());
         tasks.spawn(async {
             if let Err(error) = operators.await {
                 tracing::error!(%error, "admin listener broke");
             }
         });
-        let router = api::router(registry, metrics, leave.clone());
+        let router = api::router(registry, metrics.clone(), leave.clone());
         let api = tokio::spawn(http::serve(api, router, leave.clone()));
-        Ok(Self { addresses, api, tasks, leave, stop })
+        Ok(Self { addresses, metrics, api, tasks, leave, stop })
     }
 
     /// Where it listens: the real ports, also where the settings say 0.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Where its numbers are.
+    #[must_use]
+    pub fn metrics(&self) -> &prometheus::Registry {
+        &self.metrics.registry
     }
 
     /// Stops taking requests, finishes those under way within `grace`, then ends everything else. Until then the

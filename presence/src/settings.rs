@@ -1,37 +1,49 @@
-//! Where a program's settings come from: defaults in code, over them a TOML file, over that the environment.
+//! Where a program's settings come from: defaults in code, over them a TOML file, over that the environment, over all
+//! the flags.
 //!
-//! Both programs read theirs through [`Settings`] when they start, each with its own table of [`Key`]s, and turn them
-//! into a validated `Config` in one function. A key that is in no table is an error wherever it was set, so a typing
-//! error never passes for a default. Every error is one line that names key, value and reason.
+//! Both programs read theirs through [`Settings`], when they start and at every reload, each with its own table of
+//! [`Key`]s, and turn them into a validated `Config` in one function. A key that is in no table is an error wherever it was
+//! set, so a typing error never passes for a default. Every error is one line that names key, value and reason.
 //! Never repeats a password: a Redis URL is shown without its credentials.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+mod example;
+pub mod key;
+mod redis_url;
+mod sources;
+
+use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ::config::{ConfigError, Environment, File, FileFormat, Source, Value, ValueKind};
 use nix::unistd::gethostname;
 
-use crate::telemetry;
+use crate::telemetry::{self, Format, Logs};
 
-/// What the environment variables of both programs begin with. A single `_` would collide with what orchestrators set
-/// for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`), so those are not ours and are ignored.
-const PREFIX: &str = "PARLEY__";
+pub use self::example::example;
+pub use self::key::{Key, Kind};
+pub use self::redis_url::RedisUrl;
+pub use self::sources::Sources;
+
+use self::key::words;
+use self::redis_url::redacted;
+use self::sources::{environment_source, file_source, flag_source, invalid, leaves, read_secret};
+
 /// Longest node id, in bytes.
 const NODE_ID_BYTES: usize = 64;
 /// Longest key prefix, in bytes.
 const PREFIX_BYTES: usize = 64;
 /// Longest grace period that can be asked for.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
+/// Most files of logs that are kept.
+const MAX_LOG_FILES: u64 = 1000;
+/// Largest file of logs, in MiB.
+const MAX_LOG_MIB: u64 = 65536;
 
-/// A setting that a program knows: its dotted name, and what it is when nobody sets it.
-pub type Key = (&'static str, Option<&'static str>);
-
-/// Why a program does not start with these settings. Each is one line.
+/// Why a program does not start with these settings, or does not take them over. Each is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// The file is not there, cannot be read, or is not TOML.
@@ -43,12 +55,14 @@ pub enum SettingsError {
         reason: String,
     },
     /// Somebody set a key that this program does not know.
-    #[error("unknown key {key} in {place}")]
+    #[error("unknown key {key} in {place}: the nearest known one is {nearest}")]
     Unknown {
         /// The dotted key, or the variable.
         key: String,
-        /// The file, or the environment.
+        /// The file, the environment, or the flags.
         place: String,
+        /// What may have been meant.
+        nearest: String,
     },
     /// A key has a value that it cannot have.
     #[error("{key} = {value:?}: {reason}")]
@@ -59,6 +73,12 @@ pub enum SettingsError {
         value: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A secret was given both itself and by the name of its file.
+    #[error("{key} and {key}_file are both set: give one of them")]
+    Twice {
+        /// The dotted key.
+        key: &'static str,
     },
     /// A key without a default was not set.
     #[error("{key} is not set: {reason}")]
@@ -71,37 +91,116 @@ pub enum SettingsError {
 }
 
 /// A program's settings after all layers: the text of each key that has one.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Settings {
+    keys: &'static [Key],
     values: BTreeMap<String, String>,
 }
 
+/// Never shows a value: it may be a secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+/// A setting that is another one in other settings. Shown without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which.
+    pub key: &'static Key,
+    from: String,
+    to: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {} -> {}", self.key.name, self.from, self.to)
+    }
+}
+
 impl Settings {
-    /// Reads all layers. `environment` is the whole environment; what does not begin with `PARLEY__` is skipped.
+    /// Reads all layers.
     ///
-    /// An empty variable is a value like any other, and no key takes it: `PARLEY__REDIS__URL=$UNSET` must not quietly
-    /// start a gateway that belongs to no cluster.
+    /// An empty variable is a value like any other, and hardly a key takes it: `PARLEY__REDIS__URL=$UNSET` must not
+    /// quietly start a gateway that belongs to no cluster.
     ///
     /// # Errors
-    /// The file cannot be used, or a source sets a key that is not in `keys`.
-    pub fn load(
-        keys: &[Key],
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
+    /// A file cannot be used, or a source sets a key that is not in `keys`.
+    pub fn load(keys: &'static [Key], sources: &Sources) -> Result<Self, SettingsError> {
         let mut builder = ::config::Config::builder();
-        for (key, default) in keys {
+        for Key { name, default, .. } in keys {
             if let Some(text) = default {
-                builder = builder.set_default(*key, *text).expect("our own keys are paths");
+                builder = builder.set_default(*name, *text).expect("our own keys are paths");
             }
         }
-        if let Some(path) = file {
+        if let Some(path) = &sources.file {
             builder = builder.add_source(file_source(keys, path)?);
         }
-        builder = builder.add_source(environment_source(keys, environment)?);
+        builder = builder.add_source(environment_source(keys, &sources.environment)?);
+        for flag in &sources.flags {
+            let (name, value) = flag_source(keys, flag)?;
+            builder = builder.set_override(name, value).expect("our own keys are paths");
+        }
         let merged = builder.build().expect("every source was read before");
-        let values = leaves(merged.cache.kind).into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        Ok(Self { values })
+        let values = leaves(merged.cache.kind).into_iter().filter_map(|(key, value)| Some((key, value.text?)));
+        let mut settings = Self { keys, values: values.collect() };
+        settings.read_secrets()?;
+        Ok(settings)
+    }
+
+    /// Puts the content of the files that hold secrets into the place of their names.
+    fn read_secrets(&mut self) -> Result<(), SettingsError> {
+        for key in self.keys {
+            let Some(named) = key.file_name() else { continue };
+            let Some(path) = self.values.remove(&named) else { continue };
+            let secret = read_secret(Path::new(&path));
+            let secret = secret.map_err(|reason| SettingsError::Invalid {
+                key: named,
+                value: path,
+                reason: reason.to_string(),
+            })?;
+            if self.values.insert(key.name.to_owned(), secret).is_some() {
+                return Err(SettingsError::Twice { key: key.name });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is another value in `new`, in the order of the table.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Vec<Change> {
+        let changed = self.keys.iter().filter(|key| self.values.get(key.name) != new.values.get(key.name));
+        changed.map(|key| Change { key, from: self.shown(key), to: new.shown(key) }).collect()
+    }
+
+    /// Takes these values over from `new`.
+    pub fn take_over<'a>(&mut self, new: &Self, changes: impl IntoIterator<Item = &'a Change>) {
+        for Change { key, .. } in changes {
+            match new.values.get(key.name) {
+                Some(value) => self.values.insert(key.name.to_owned(), value.clone()),
+                None => self.values.remove(key.name),
+            };
+        }
+    }
+
+    /// Short text that is the same for the same settings of the same version, but for `node.id` and secrets: tells
+    /// members of a cluster apart that should have been given the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        for key in self.keys.iter().filter(|key| key.name != key::NODE_ID.name) {
+            (key.name, self.shown(key)).hash(&mut hasher);
+        }
+        format!("{:016x}", hasher.finish())
+    }
+
+    fn shown(&self, key: &Key) -> String {
+        match (self.values.get(key.name), key.kind) {
+            (None, _) => "unset".to_owned(),
+            (Some(secret), Kind::Secret) => key.toml(&redacted(secret)),
+            (Some(value), _) => key.toml(value),
+        }
     }
 
     /// The value of a key, parsed; `None` when it is not set and has no default.
@@ -116,7 +215,7 @@ impl Settings {
         let Some(text) = self.values.get(key) else { return Ok(None) };
         match parse(text) {
             Ok(value) => Ok(Some(value)),
-            Err(reason) => Err(invalid(key, text, reason)),
+            Err(reason) => Err(invalid(self.keys, key, text, reason)),
         }
     }
 
@@ -130,6 +229,31 @@ impl Settings {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingsError> {
         self.optional(key, parse)?.ok_or(SettingsError::Missing { key, reason: "it has no default" })
+    }
+
+    /// The words of a list, each parsed; none when it is not set.
+    ///
+    /// # Errors
+    /// `Invalid` with what `parse` says about a word.
+    pub fn list<T, E: fmt::Display>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, SettingsError> {
+        Ok(self.optional(key, |text| words(text).map(parse).collect())?.unwrap_or_default())
+    }
+
+    /// A whole number within bounds. `expected` says so in words.
+    ///
+    /// # Errors
+    /// `Invalid` for anything else.
+    pub fn number(
+        &self,
+        key: &'static str,
+        bounds: std::ops::RangeInclusive<u64>,
+        expected: &'static str,
+    ) -> Result<u64, SettingsError> {
+        self.required(key, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(expected))
     }
 
     /// `node.id`: what was set, else the host's name and a random suffix.
@@ -184,89 +308,22 @@ impl Settings {
         })
     }
 
-    /// `log.level`: a level, or directives such as `info,gateway=debug`.
+    /// `log.*`.
     ///
     /// # Errors
-    /// `Invalid` when it is neither.
-    pub fn log_level(&self) -> Result<String, SettingsError> {
-        self.required("log.level", |text| telemetry::filter(text).map(|_| text.to_owned()))
+    /// `Invalid` when one of them is not what it should be. That the file can be written is not looked at.
+    pub fn logs(&self) -> Result<Logs, SettingsError> {
+        let level = self.required("log.level", |text| telemetry::filter(text).map(|_| text.to_owned()))?;
+        let format = self.required("log.format", Format::from_str)?;
+        let file = self.optional("log.file", |text| {
+            let path = PathBuf::from(text);
+            path.file_name().is_some().then_some(path).ok_or("expected the path of a file")
+        })?;
+        let kept = self.number("log.files", 1..=MAX_LOG_FILES, "expected a whole number from 1 to 1000")?;
+        let size_mib =
+            self.number("log.file_mib", 1..=MAX_LOG_MIB, "expected a whole number of MiB from 1 to 65536")?;
+        Ok(Logs { level, format, file, kept: kept as usize, size_mib, spans: None })
     }
-}
-
-fn invalid(key: &str, text: &str, reason: impl fmt::Display) -> SettingsError {
-    let value = if key == "redis.url" { redacted(text) } else { text.to_owned() };
-    SettingsError::Invalid { key: key.to_owned(), value, reason: reason.to_string() }
-}
-
-fn known(keys: &[Key], key: &str) -> bool {
-    keys.iter().any(|(name, _)| *name == key)
-}
-
-/// Reads the file here rather than in the config crate, which guesses at extensions and answers with half a page.
-fn file_source(keys: &[Key], path: &Path) -> Result<impl Source + Send + Sync + 'static + use<>, SettingsError> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SettingsError::File { file: file.clone(), reason: error.to_string() })?;
-    let source = File::from_str(&text, FileFormat::Toml);
-    let table =
-        source.collect().map_err(|error| SettingsError::File { file: file.clone(), reason: one_line(&error) })?;
-    for (key, value) in leaves(ValueKind::Table(table)) {
-        if !known(keys, &key) {
-            return Err(SettingsError::Unknown { key, place: file });
-        }
-        if value.is_none() {
-            return Err(invalid(&key, "[..]", "expected one value, not a list"));
-        }
-    }
-    Ok(source)
-}
-
-fn environment_source(
-    keys: &[Key],
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Environment, SettingsError> {
-    let variable = |key: &str| format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
-    let known: HashMap<String, &str> = keys.iter().map(|(key, _)| (variable(key), *key)).collect();
-    let mut ours = HashMap::new();
-    for (name, value) in environment {
-        let name = name.to_string_lossy().into_owned();
-        if !name.starts_with(PREFIX) {
-            continue;
-        }
-        let Some(key) = known.get(&name) else {
-            return Err(SettingsError::Unknown { key: name, place: "the environment".to_owned() });
-        };
-        let Ok(value) = value.into_string() else {
-            return Err(invalid(key, "..", "it is not UTF-8"));
-        };
-        ours.insert(name, value);
-    }
-    Ok(Environment::with_prefix("PARLEY").separator("__").source(Some(ours)))
-}
-
-/// The values of a tree by dotted key; `None` for a list. An empty section has none.
-fn leaves(kind: ValueKind) -> Vec<(String, Option<String>)> {
-    let ValueKind::Table(table) = kind else { return Vec::new() };
-    let mut all = Vec::new();
-    for (key, Value { kind, .. }) in table {
-        match kind {
-            ValueKind::Table(_) => {
-                all.extend(leaves(kind).into_iter().map(|(inner, value)| (format!("{key}.{inner}"), value)));
-            }
-            ValueKind::Array(_) => all.push((key, None)),
-            _ => all.push((key, Some(kind.to_string()))),
-        }
-    }
-    all
-}
-
-/// The first and the last line of a parse error: where and what, without the piece of the file between them, which may
-/// hold a password.
-fn one_line(error: &ConfigError) -> String {
-    let text = error.to_string();
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let place = lines.next().unwrap_or_default();
-    lines.next_back().map_or_else(|| place.to_owned(), |reason| format!("{place}: {reason}"))
 }
 
 fn parse_node_id(text: &str) -> Result<String, &'static str> {
@@ -285,61 +342,6 @@ fn random_node_id() -> String {
     let host: String = host.to_string_lossy().chars().filter(|c| c.is_ascii() && in_node_id(*c as u8)).collect();
     let host = if host.is_empty() { "node" } else { &host[..host.len().min(NODE_ID_BYTES - suffix.len())] };
     format!("{host}{suffix}")
-}
-
-/// Where Redis is. Shown without its credentials; the whole URL is given out by name only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// The whole URL, credentials included: for connecting, never for showing.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for RedisUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "redis" => {}
-            "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis-sentinel" | "redis+cluster" | "rediss+cluster"
-            | "redis-cluster" | "redis+unix" | "unix" => {
-                return Err(format!("{scheme}:// comes later: expected a plain redis://HOST:PORT"));
-            }
-            _ => return Err("expected redis://HOST:PORT".to_owned()),
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("expected printable ASCII without spaces; write anything else as %XX".to_owned());
-        }
-        crate::redis::check_url(text).map_err(|error| error.to_string())?;
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted(&self.0))
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redacted(&self.0))
-    }
-}
-
-/// Hides everything between scheme and last `@`, and a query. Works on text that is no URL: it hides more, never less.
-fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return if url.is_empty() { String::new() } else { "***".to_owned() };
-    };
-    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
-    format!("{scheme}://{hidden}{rest}{query}")
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Builder {
             let mut node = Node::gateway(&format!("g{number}")).redis(&redis).fixed_ports();
             if self.fault_proxies {
                 let proxy = FaultProxy::start(redis.address()).await;
-                node = node.setting("PARLEY__REDIS__URL", &format!("redis://{}/", proxy.address()));
+                node = node.setting("PARLEY__REDIS__URL", &Redis::url_through(proxy.address()));
                 proxies.push(proxy);
             }
             let node = self.settings.iter().fold(node, |node, (key, value)| node.setting(key, value));

@@ -1,4 +1,4 @@
-//! A real nginx with the shipped configuration in front of gateways: one door for WebSocket, one for text lines.
+//! A real nginx with a shipped configuration in front of gateways: one door for WebSocket, one for text lines.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +15,20 @@ use crate::repository;
 /// How long nginx may take to come up.
 const START: Duration = Duration::from_secs(10);
 
+/// Its file within its directory.
+const CONFIGURATION: &str = "nginx.conf";
+
+/// Where an nginx is to listen, and the only directory that it may write to.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// A directory of its own; errors go to `error.log` in it.
+    pub directory: &'a str,
+    /// The door for HTTP.
+    pub http: SocketAddr,
+    /// The door for text lines.
+    pub lines: SocketAddr,
+}
+
 /// A running nginx. Ended on drop.
 #[derive(Debug)]
 pub struct Nginx {
@@ -30,20 +44,32 @@ impl Nginx {
     /// # Panics
     /// When it does not come up; its own words are in the message.
     pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
+        let module = stream_module().await;
+        Self::configured(|place| {
+            render(&[
+                ("RUN_DIR", place.directory),
+                ("HTTP_LISTEN", &place.http.to_string()),
+                ("LINES_LISTEN", &place.lines.to_string()),
+                ("WS_SERVERS", &servers(ws)),
+                ("LINES_SERVERS", &servers(lines)),
+                ("STREAM_MODULE", &module),
+                ("USER", ""),
+            ])
+        })
+        .await
+    }
+
+    /// Starts nginx with the configuration that `text` makes for its place, and waits until both doors accept.
+    ///
+    /// # Panics
+    /// When it does not come up; its own words are in the message.
+    pub async fn configured(text: impl FnOnce(Place<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
         let (http_port, lines_port) = (Port::reserve(), Port::reserve());
-        let text = render(&[
-            ("RUN_DIR", run_directory),
-            ("HTTP_LISTEN", &http_port.address().to_string()),
-            ("LINES_LISTEN", &lines_port.address().to_string()),
-            ("WS_SERVERS", &servers(ws)),
-            ("LINES_SERVERS", &servers(lines)),
-            ("STREAM_MODULE", &stream_module().await),
-            ("USER", ""),
-        ]);
-        let configuration = directory.path().join("nginx.conf");
-        std::fs::write(&configuration, text).expect("our own directory");
+        let place = Place { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
+        let configuration = directory.path().join(CONFIGURATION);
+        std::fs::write(&configuration, text(place)).expect("our own directory");
         let program = Program::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
         let mut master = program.args([configuration]).spawn();
         for address in [http_port.address(), lines_port.address()] {
@@ -54,6 +80,40 @@ impl Nginx {
             .await;
         }
         Self { http: http_port, lines: lines_port, master, directory }
+    }
+
+    /// Changes the configuration and reloads it: returns when new workers accept and all old ones no longer do.
+    ///
+    /// # Panics
+    /// When nginx does not take it; its own words are in the message.
+    pub async fn reconfigure(&mut self, text: impl FnOnce(Place<'_>) -> String) {
+        let directory = self.directory.path().to_owned();
+        let place = Place { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
+        std::fs::write(directory.join(CONFIGURATION), text(place)).expect("our own directory");
+        let before = self.workers();
+        self.reload();
+        eventually(START, "new workers have taken over", async || {
+            let workers = self.workers();
+            let (old, new): (Vec<u32>, Vec<u32>) = workers.into_iter().partition(|worker| before.contains(worker));
+            if !new.is_empty() && old.iter().all(|worker| is_shutting_down(*worker)) {
+                return Ok(());
+            }
+            let errors = std::fs::read_to_string(directory.join("error.log")).unwrap_or_default();
+            Err(format!("old {old:?}, new {new:?}: {errors}"))
+        })
+        .await;
+    }
+
+    /// Old workers that still serve somebody.
+    #[must_use]
+    pub fn old_workers(&self) -> usize {
+        self.workers().into_iter().filter(|worker| is_shutting_down(*worker)).count()
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let master = self.master.pid();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// The door for WebSocket.
@@ -103,7 +163,17 @@ fn render(values: &[(&str, &str)]) -> String {
     values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-async fn stream_module() -> String {
+/// nginx says so in the name of a worker that accepts nobody and waits for its last connection.
+fn is_shutting_down(worker: u32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
+    name.contains("shutting down")
+}
+
+/// The line that gives this nginx its TCP proxy, if it needs one.
+///
+/// # Panics
+/// When it has none.
+pub async fn stream_module() -> String {
     let script = repository().join("deploy/nginx/stream-module");
     let script = script.to_str().expect("the path of the repository is text");
     let finished = Program::system(script, "stream-module").run(START).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,6 +33,7 @@ pub struct Builder {
     kind: Kind,
     name: String,
     settings: BTreeMap<String, String>,
+    config: Option<PathBuf>,
     ports: Vec<Port>,
 }
 
@@ -44,7 +46,7 @@ impl Builder {
         let mut settings: BTreeMap<_, _> =
             listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
         settings.insert("PARLEY__NODE__ID".to_owned(), name.to_owned());
-        Self { kind, name: name.to_owned(), settings, ports: Vec::new() }
+        Self { kind, name: name.to_owned(), settings, config: None, ports: Vec::new() }
     }
 
     /// Makes it a member of the cluster around this Redis.
@@ -58,6 +60,12 @@ impl Builder {
     pub fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// Has it read this settings file too.
+    #[must_use]
+    pub fn config(self, file: &Path) -> Self {
+        Self { config: Some(file.to_owned()), ..self }
     }
 
     /// Gives it ports that are kept over a restart, as nginx needs it.
@@ -92,7 +100,9 @@ impl Builder {
             Kind::Gateway => "gateway",
             Kind::Presence => "presence",
         };
-        self.settings.iter().fold(Program::parley(binary, &self.name), |program, (key, value)| program.env(key, value))
+        let config = self.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
+        let program = Program::parley(binary, &self.name).args(config);
+        self.settings.iter().fold(program, |program, (key, value)| program.env(key, value))
     }
 }
 

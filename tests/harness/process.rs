@@ -37,19 +37,29 @@ impl Program {
     /// When it has not been built.
     #[must_use]
     pub fn parley(binary: &str, name: &str) -> Self {
-        let path = binary_directory().join(binary);
-        assert!(
-            path.is_file(),
-            "{} is not there: run `cargo build --workspace --bins` first, or set PARLEY_BIN_DIR",
-            path.display()
-        );
-        let mut program = Self::bound_to_us("KILL", path.into(), name);
+        Self::bound_to_us("KILL", built(binary).into(), name).without_settings()
+    }
+
+    /// One of Parley's own programs that believes to be on a terminal. What appears there is its output; signals and ready
+    /// lines are not for it.
+    ///
+    /// # Panics
+    /// When it has not been built.
+    #[must_use]
+    pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
+        let command = built(binary);
+        let command = command.to_str().expect("a path without surprises");
+        let terminal = ["--quiet", "--return", "--command", command, "/dev/null"];
+        Self::bound_to_us("TERM", "script".into(), name).args(terminal).without_settings()
+    }
+
+    fn without_settings(mut self) -> Self {
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("PARLEY__") || key == "RUST_LOG" {
-                program.command.env_remove(key);
+                self.command.env_remove(key);
             }
         }
-        program
+        self
     }
 
     /// A program of the system, found where servers are installed too.
@@ -266,6 +276,16 @@ fn binary_directory() -> PathBuf {
     let this = std::env::current_exe().expect("a test knows its own path");
     let folder = this.parent().expect("target/<profile>/<program> or target/<profile>/deps/<test>");
     if folder.ends_with("deps") { folder.parent().expect("as above") } else { folder }.to_path_buf()
+}
+
+fn built(binary: &str) -> PathBuf {
+    let path = binary_directory().join(binary);
+    assert!(
+        path.is_file(),
+        "{} is not there: run `cargo build --workspace --bins` first, or set PARLEY_BIN_DIR",
+        path.display()
+    );
+    path
 }
 
 fn follow(pipe: impl Read + Send + 'static, log: Log) -> JoinHandle<()> {

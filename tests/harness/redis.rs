@@ -1,8 +1,13 @@
-//! A real redis-server with the shipped configuration, on a port and in a directory of its own.
+//! A real redis-server with the shipped configuration and the shipped rights, on a port and in a directory of its own.
 //!
+//! Programs get the URL of the user `parley`, the tests themselves may do anything. Whatever Parley was refused fails the
+//! test in the end, so a right that is missing in `deploy/redis/users.acl.in` is found by the first test that needs it.
 //! It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
 
-use std::net::SocketAddr;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use redis::FromRedisValue;
@@ -16,6 +21,12 @@ use crate::repository;
 
 /// How long Redis may take to come up.
 const START: Duration = Duration::from_secs(10);
+/// How long Redis may take, at the end of a test, to tell what it refused. A frozen one is not waited for.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// The password of the user `parley` in tests.
+const PASSWORD: &str = "not-a-secret";
+/// What tests need and nobody else gets: a way in without a name.
+const ADMIN: &str = "user default on nopass ~* &* +@all";
 
 /// One Redis: a place for it, and the server while it runs. Killed on drop.
 #[derive(Debug)]
@@ -34,6 +45,7 @@ impl Redis {
     #[must_use]
     pub fn away() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("users.acl"), users()).expect("our own directory");
         Self { port: Port::reserve(), directory, settings: Vec::new(), server: None }
     }
 
@@ -61,7 +73,8 @@ impl Redis {
         let program = Program::system("redis-server", "redis")
             .args([configuration])
             .args(["--port".to_owned(), self.port.number().to_string(), "--dir".to_owned()])
-            .args([self.directory.path()])
+            .args([self.directory.path().as_os_str(), OsStr::new("--aclfile")])
+            .args([self.directory.path().join("users.acl")])
             .args(self.settings.clone());
         self.server = Some(program.spawn());
         eventually(START, "redis answers", || async {
@@ -106,6 +119,18 @@ impl Redis {
     /// How programs are told where it is.
     #[must_use]
     pub fn url(&self) -> String {
+        Self::url_through(self.address())
+    }
+
+    /// The same by way of another address, such as that of a bad network.
+    #[must_use]
+    pub fn url_through(address: SocketAddr) -> String {
+        format!("redis://parley:{PASSWORD}@{address}/")
+    }
+
+    /// A way in with every right, for what only tests do.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
         format!("redis://{}/", self.address())
     }
 
@@ -138,12 +163,44 @@ impl Redis {
     async fn try_connection(&self) -> redis::RedisResult<MultiplexedConnection> {
         // Patient: on a busy machine a big command may take long, and only the test's own deadline counts.
         let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
-        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await
+        redis::Client::open(self.admin_url())?.get_multiplexed_async_connection_with_config(&patient).await
     }
 
     fn server(&mut self) -> &mut Process {
         self.server.as_mut().expect("this Redis runs")
     }
+
+    /// What Redis has refused since it started, as it tells it; `None` when it does not answer.
+    fn refusals(&self) -> Option<String> {
+        let mut stream = TcpStream::connect_timeout(&self.port.address(), LAST_WORD).ok()?;
+        stream.set_read_timeout(Some(LAST_WORD)).ok()?;
+        stream.write_all(b"ACL LOG\r\nQUIT\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.server.is_none() || std::thread::panicking() {
+            return;
+        }
+        let refused = self.refusals().filter(|answer| !answer.starts_with("*0\r\n"));
+        assert!(refused.is_none(), "Redis refused what deploy/redis/users.acl.in does not allow: {refused:?}");
+    }
+}
+
+/// The shipped rights with the tests' own way in.
+fn users() -> String {
+    let password = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(password.path(), PASSWORD).expect("our own file");
+    let rendered = Command::new(repository().join("deploy/redis/acl")).arg(password.path()).output();
+    let rendered = rendered.expect("deploy/redis/acl runs");
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let users = String::from_utf8(rendered.stdout).expect("text");
+    assert!(users.contains("user default off\n"), "nobody gets in without a name: {users}");
+    users.replace("user default off\n", &format!("{ADMIN}\n"))
 }
 
 #[cfg(test)]
@@ -157,6 +214,16 @@ mod tests {
         redis.call::<()>("SET name ann").await;
         redis.restart().await;
         assert_eq!(redis.call::<String>("GET name").await, "ann");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "Redis refused")]
+    async fn does_not_pass_over_what_was_refused() {
+        let redis = Redis::running().await;
+        let client = redis::Client::open(redis.url()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+        let refused = redis::cmd("KEYS").arg("*").query_async::<()>(&mut connection).await;
+        assert!(refused.expect_err("not allowed").to_string().contains("keys"));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomNa
 use presence::program::Drained;
 use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
 use presence::server::Presence;
+use presence::telemetry::{Format, Logs};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,7 +69,7 @@ async fn presence(redis: &Redis) -> Presence {
         api: free,
         admin: free,
         grace: SOON,
-        log: "info".to_owned(),
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 1, size_mib: 1, spans: None },
     };
     Presence::start(config).await.expect("free ports")
 }

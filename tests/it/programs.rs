@@ -36,7 +36,8 @@ async fn bad_settings_end_it_with_64_naming_key_value_and_reason() {
 
 #[tokio::test]
 async fn unknown_keys_and_flags_end_it_with_64() {
-    refused(&[], &[("PARLEY__LISTEN__WSS", "127.0.0.1:1")], &["PARLEY__LISTEN__WSS"]).await;
+    refused(&[], &[("PARLEY__LISTEN__WSS", "127.0.0.1:1")], &["PARLEY__LISTEN__WSS", "PARLEY__LISTEN__WS"]).await;
+    refused(&["--set", "listen.tpc=127.0.0.1:1"], &[], &["listen.tpc", "listen.tcp", "the flags"]).await;
     refused(&["--colour"], &[], &["--colour"]).await;
     refused(&["--config", "/no/such/file.toml"], &[], &["/no/such/file.toml"]).await;
 }
@@ -52,7 +53,7 @@ async fn a_bad_file_is_named_with_its_key() {
     let broken = write("broken.toml", "[listen\n");
     refused(&["--config", &broken], &[], &["broken.toml"]).await;
     let unknown = write("unknown.toml", "listen.wss = \"127.0.0.1:1\"\n");
-    refused(&["--config", &unknown], &[], &["unknown.toml", "listen.wss"]).await;
+    refused(&["--config", &unknown], &[], &["unknown.toml", "listen.wss", "listen.ws"]).await;
     let wrong = write("wrong.toml", "[listen]\nws = 8080\n");
     refused(&["--config", &wrong], &[], &["listen.ws", "8080"]).await;
 }
@@ -93,14 +94,17 @@ async fn the_ready_line_names_the_node_and_the_real_ports() {
 fn the_readme_lists_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
     let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
-    for (key, default) in gateway::config::KEYS.iter().chain(presence::config::KEYS) {
-        let row = row(key).unwrap_or_else(|| panic!("{key} is not in README.md"));
-        let port = default.map(|default| default.trim_start_matches("127.0.0.1:"));
-        assert!(port.is_none_or(|port| row.contains(port)), "{key} has another default: {row}");
+    let keys = || gateway::config::KEYS.iter().chain(presence::config::KEYS);
+    for key in keys() {
+        let row = row(key.name).unwrap_or_else(|| panic!("{} is not in README.md", key.name));
+        let default = key.default.unwrap_or_default();
+        let [_, _, shown, reloads, _, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("not a row: {row}") };
+        assert!(shown.contains(default.trim_start_matches("127.0.0.1:")), "{} has another default: {row}", key.name);
+        assert_eq!(reloads.trim(), if key.live { "yes" } else { "" }, "what a reload takes over: {row}");
     }
     let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
-    let mut keys: Vec<&str> = gateway::config::KEYS.iter().chain(presence::config::KEYS).map(|(key, _)| *key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    assert_eq!(rows, keys.len(), "README.md lists a setting that no program has");
+    let mut names: Vec<&str> = keys().map(|key| key.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(rows, names.len(), "README.md lists a setting that no program has");
 }

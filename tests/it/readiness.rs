@@ -22,7 +22,7 @@ async fn a_gateway_that_hears_nothing_is_not_ready() {
 
     // Nobody may subscribe any more, and nobody is subscribed; every other command works.
     let cut = Instant::now();
-    cluster.redis.call::<()>("ACL SETUSER default -subscribe -ssubscribe -psubscribe").await;
+    cluster.redis.call::<()>("ACL SETUSER parley -subscribe").await;
     let killed: u64 = cluster.redis.call("CLIENT KILL TYPE pubsub").await;
     assert!(killed >= 2, "{killed} subscriptions were cut");
     for gateway in &cluster.gateways {
@@ -36,11 +36,12 @@ async fn a_gateway_that_hears_nothing_is_not_ready() {
     })
     .await;
 
-    cluster.redis.call::<()>("ACL SETUSER default +@all").await;
+    cluster.redis.call::<()>("ACL SETUSER parley +subscribe").await;
     for gateway in &cluster.gateways {
         gateway.until_ready(WHOLE_AGAIN).await;
     }
     ann.say("#lobby", "can you hear me?").await;
     bob.hears("#lobby", "ann", "can you hear me?").await;
+    cluster.redis.call::<()>("ACL LOG RESET").await;
     cluster.finish().await;
 }

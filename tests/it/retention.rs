@@ -27,12 +27,12 @@ impl Speaker {
     async fn on_redis(server: &harness::Redis, retention: Retention) -> Self {
         let redis = Redis::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-        let backplane = RedisBackplane::start_keeping(redis, retention, Arc::new(|_| {}));
+        let backplane = RedisBackplane::start_keeping(redis, retention.into(), Arc::new(|_| {}));
         Self::enter(Backplane::Redis(backplane), &registry).await
     }
 
     async fn on_memory(retention: Retention) -> Self {
-        let store = Store::keeping(retention);
+        let store = Store::keeping(retention.into());
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))), &registry).await
     }

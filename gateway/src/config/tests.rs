@@ -2,6 +2,9 @@
 
 use std::ffi::OsString;
 
+use presence::settings::Sources;
+use presence::telemetry::Format;
+
 use super::*;
 
 /// What the settings become, or the line that says why not.
@@ -12,8 +15,10 @@ fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<Config, Stri
         std::fs::write(&path, text).unwrap();
         path.as_path()
     });
-    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Config::load(path, environment).map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    let sources = Sources { file: path.map(ToOwned::to_owned), environment, flags: Vec::new() };
+    let config = Settings::load(KEYS, &sources).and_then(|settings| Config::new(&settings));
+    config.map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
 }
 
 fn changed(change: impl FnOnce(&mut Config)) -> Config {
@@ -26,7 +31,8 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         admin: "127.0.0.1:9180".parse().unwrap(),
         history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600) },
         grace: Duration::from_secs(30),
-        log: "info".to_owned(),
+        limits: Limits::default(),
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
     };
     change(&mut config);
     config
@@ -36,6 +42,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
 fn layers_lie_over_each_other_key_by_key() {
     let named = "node.id = 'g1'";
     let env = |name, value| vec![(name, value)];
+    let two = || ["https://a".to_owned(), "http://b:1".to_owned()].into();
     let table = [
         (named, vec![], changed(|_| {})),
         ("[node]\nid = 'g1'\n[listen]\n[redis]\n", vec![], changed(|_| {})),
@@ -53,12 +60,29 @@ fn layers_lie_over_each_other_key_by_key() {
             vec![],
             changed(|c| c.history.age = Duration::from_secs(7200)),
         ),
-        (named, env("PARLEY__LOG__LEVEL", "info,gateway=debug"), changed(|c| c.log = "info,gateway=debug".into())),
+        (
+            named,
+            env("PARLEY__LOG__LEVEL", "info,gateway=debug"),
+            changed(|c| c.logs.level = "info,gateway=debug".into()),
+        ),
         (
             "node.id = 'g1'\nredis.url = 'redis://file'",
             env("PARLEY__REDIS__URL", "redis://u:p@h:6390/2"),
             changed(|c| c.redis = Some("redis://u:p@h:6390/2".parse().unwrap())),
         ),
+        ("node.id = 'g1'\nlisten.origins = ['https://a', 'http://b:1']", vec![], changed(|c| c.limits.origins = two())),
+        (named, env("PARLEY__LISTEN__ORIGINS", "https://a, http://b:1"), changed(|c| c.limits.origins = two())),
+        ("node.id = 'g1'\nlisten.origins = ['https://a']", env("PARLEY__LISTEN__ORIGINS", ""), changed(|_| {})),
+        (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
+        (
+            named,
+            env("PARLEY__LIMITS__WRITE_STALL_SECONDS", "5"),
+            changed(|c| c.limits.write_stall = Duration::from_secs(5)),
+        ),
+        (named, env("PARLEY__LOG__FORMAT", "json"), changed(|c| c.logs.format = Format::Json)),
+        (named, env("PARLEY__LOG__FILE", "/var/log/g1.log"), changed(|c| c.logs.file = Some("/var/log/g1.log".into()))),
+        (named, env("PARLEY__LOG__FILES", "3"), changed(|c| c.logs.kept = 3)),
+        (named, env("PARLEY__LOG__FILE_MIB", "3"), changed(|c| c.logs.size_mib = 3)),
         // Set by an orchestrator for a service of our name, and by strangers: not ours.
         (
             named,
@@ -82,23 +106,55 @@ fn what_is_wrong_is_named_on_one_line() {
     let seconds = "expected a whole number of seconds from 0 to 3600";
     let messages = "expected a whole number from 1 to 1000000";
     let hours = "expected a whole number of hours from 1 to 8760";
+    let origins = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let long = "x".repeat(65);
     let table: &[Refused<'_>] = &[
         // Keys that nobody knows, in both places, also where a section is written as a value.
-        ("node.idd = 'x'", &[], "unknown key node.idd in /gateway.toml".into()),
-        ("nodes.id = 'x'", &[], "unknown key nodes.id in /gateway.toml".into()),
-        ("node = 'x'", &[], "unknown key node in /gateway.toml".into()),
-        ("node.id.x = 'x'", &[], "unknown key node.id.x in /gateway.toml".into()),
-        ("Node.ID = 'x'", &[], "unknown key Node.ID in /gateway.toml".into()),
-        ("", &[("PARLEY__NODE__IDD", "x")], "unknown key PARLEY__NODE__IDD in the environment".into()),
-        ("", &[("PARLEY__NODE", "x")], "unknown key PARLEY__NODE in the environment".into()),
-        ("", &[("PARLEY__", "x")], "unknown key PARLEY__ in the environment".into()),
-        ("", &[("PARLEY__node__id", "x")], "unknown key PARLEY__node__id in the environment".into()),
-        ("", &[("PARLEY__API__ADDR", "127.0.0.1:1")], "unknown key PARLEY__API__ADDR in the environment".into()),
+        ("node.idd = 'x'", &[], "unknown key node.idd in /gateway.toml: the nearest known one is node.id".into()),
+        ("nodes.id = 'x'", &[], "unknown key nodes.id in /gateway.toml: the nearest known one is node.id".into()),
+        ("node = 'x'", &[], "unknown key node in /gateway.toml: the nearest known one is node.id".into()),
+        ("node.id.x = 'x'", &[], "unknown key node.id.x in /gateway.toml: the nearest known one is node.id".into()),
+        ("Node.ID = 'x'", &[], "unknown key Node.ID in /gateway.toml: the nearest known one is node.id".into()),
+        (
+            "",
+            &[("PARLEY__NODE__IDD", "x")],
+            "unknown key PARLEY__NODE__IDD in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+        ),
+        (
+            "",
+            &[("PARLEY__NODE", "x")],
+            "unknown key PARLEY__NODE in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+        ),
+        (
+            "",
+            &[("PARLEY__", "x")],
+            "unknown key PARLEY__ in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+        ),
+        (
+            "",
+            &[("PARLEY__node__id", "x")],
+            "unknown key PARLEY__node__id in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+        ),
+        (
+            "",
+            &[("PARLEY__API__ADDR", "127.0.0.1:1")],
+            "unknown key PARLEY__API__ADDR in the environment: the nearest known one is PARLEY__ADMIN__ADDR".into(),
+        ),
         // Values of a wrong type.
         ("listen.ws = 8080", &[], format!(r#"listen.ws = "8080": {ip_port}"#)),
         ("listen.ws = ['127.0.0.1:1']", &[], r#"listen.ws = "[..]": expected one value, not a list"#.into()),
-        ("listen = []", &[], "unknown key listen in /gateway.toml".into()),
+        ("listen = []", &[], "unknown key listen in /gateway.toml: the nearest known one is listen.ws".into()),
+        ("log.files = [7]", &[], r#"log.files = "[..]": expected one value, not a list"#.into()),
+        (
+            "listen.origins = [['x']]",
+            &[],
+            r#"listen.origins = "[..]": expected values, not lists or tables, between the brackets"#.into(),
+        ),
+        (
+            "",
+            &[("PARLEY__NODE__ID_FILE", "x")],
+            "unknown key PARLEY__NODE__ID_FILE in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+        ),
         ("drain.grace_seconds = 1.5", &[], format!(r#"drain.grace_seconds = "1.5": {seconds}"#)),
         ("drain.grace_seconds = true", &[], format!(r#"drain.grace_seconds = "true": {seconds}"#)),
         ("drain.grace_seconds = -1", &[], format!(r#"drain.grace_seconds = "-1": {seconds}"#)),
@@ -116,6 +172,25 @@ fn what_is_wrong_is_named_on_one_line() {
         ("history.max_messages = 1000001", &[], format!(r#"history.max_messages = "1000001": {messages}"#)),
         ("history.max_age_hours = 0", &[], format!(r#"history.max_age_hours = "0": {hours}"#)),
         ("", &[("PARLEY__HISTORY__MAX_AGE_HOURS", "8761")], format!(r#"history.max_age_hours = "8761": {hours}"#)),
+        ("listen.origins = 'https://h/'", &[], format!(r#"listen.origins = "https://h/": {origins}"#)),
+        ("listen.origins = ['https://h', 'h']", &[], format!(r#"listen.origins = "https://h,h": {origins}"#)),
+        ("listen.origins = '*'", &[], format!(r#"listen.origins = "*": {origins}"#)),
+        ("listen.origins = 'https://H'", &[], format!(r#"listen.origins = "https://H": {origins}"#)),
+        ("listen.origins = 'https://h:443'", &[], format!(r#"listen.origins = "https://h:443": {origins}"#)),
+        (
+            "limits.connections = 0",
+            &[],
+            r#"limits.connections = "0": expected a whole number from 1 to 1000000"#.into(),
+        ),
+        (
+            "limits.write_stall_seconds = 0",
+            &[],
+            r#"limits.write_stall_seconds = "0": expected a whole number of seconds from 1 to 3600"#.into(),
+        ),
+        ("log.format = 'xml'", &[], r#"log.format = "xml": expected auto, text or json"#.into()),
+        ("log.file = '/'", &[], r#"log.file = "/": expected the path of a file"#.into()),
+        ("log.file_mib = 0", &[], r#"log.file_mib = "0": expected a whole number of MiB from 1 to 65536"#.into()),
+        ("log.files = 0", &[], r#"log.files = "0": expected a whole number from 1 to 1000"#.into()),
         // An empty variable is no way to say "default", least of all here.
         ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT"#.into()),
         ("", &[("PARLEY__REDIS__PREFIX", "")], format!(r#"redis.prefix = "": {prefix}"#)),
@@ -139,8 +214,15 @@ fn what_is_shown_can_be_given_back() {
             c.prefix = r#"a"b\c'#="#.to_owned();
             c.ws = "[::1]:0".parse().unwrap();
             c.history = Retention { messages: 1, age: Duration::from_secs(8760 * 3600) };
+            c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
+            c.limits.connections = 2;
+            c.limits.write_stall = Duration::from_secs(4);
+            c.logs.format = Format::Text;
+            c.logs.file = Some("logs/g1 .log".into());
+            c.logs.kept = 1;
+            c.logs.size_mib = 1;
             c.grace = Duration::from_secs(7);
-            c.log = r#"info,gateway[say{to="x"}]=debug"#.to_owned();
+            c.logs.level = r#"info,gateway[say{to="x"}]=debug"#.to_owned();
         }),
     ];
     for config in table {
@@ -167,8 +249,12 @@ fn without_a_name_the_host_gives_one_that_is_new_each_time() {
 
 #[test]
 fn every_key_can_be_set_and_is_shown() {
-    let shown = changed(|c| c.redis = Some("redis://h".parse().unwrap())).to_string();
+    let shown = changed(|c| {
+        c.redis = Some("redis://h".parse().unwrap());
+        c.logs.file = Some("/x".into());
+    });
+    let shown = shown.to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
-    let known: Vec<_> = KEYS.iter().map(|(key, _)| *key).collect();
+    let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
     assert_eq!(shown, known);
 }

@@ -19,7 +19,9 @@ use tracing::{debug, info, warn};
 use crate::metrics::Port;
 use crate::wire::line;
 
-use super::connection::{Session, hang_up};
+use super::connection::Session;
+use super::frame::hang_up;
+use super::wheel::Wheel;
 use super::{House, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.
@@ -76,6 +78,8 @@ impl Listeners {
 
     /// Starts accepting on both ports. Returns at once; the loops and all connections run on the house's tasks.
     pub fn serve<S: Session>(self, house: &Arc<House<S>>) {
+        // Not on the house's tasks, which it outlives by a notch.
+        tokio::spawn(Wheel::run(Arc::downgrade(&house.wheel)));
         house.tasks.spawn(accept(self.ws, Port::Ws, Arc::clone(house)));
         house.tasks.spawn(accept(self.tcp, Port::Tcp, Arc::clone(house)));
     }
@@ -130,7 +134,7 @@ fn welcome<S: Session>(stream: TcpStream, port: Port, house: &Arc<House<S>>) {
         debug!(port = port.value(), %error, "connection ended before it began");
         return;
     }
-    let Some(seat) = house.seats.take(port) else {
+    let Some(seat) = house.seats.take(port, house.limits.get().connections) else {
         turn_away(stream, port, ErrorCode::Overloaded, house);
         return;
     };
@@ -164,7 +168,7 @@ fn turn_away<S: Session>(mut stream: TcpStream, port: Port, code: ErrorCode, hou
         Port::Ws => upgrade::raw_refusal(code),
         Port::Tcp => line::encode_refusal(&code.into()),
     };
-    let limit = house.limits.close_wait;
+    let limit = house.limits.get().close_wait;
     house.tasks.spawn(async move {
         let _ = timeout(limit, async {
             if stream.write_all(&words).await.is_ok() {

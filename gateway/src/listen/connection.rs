@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, FutureExt, select};
 use presence::codes::CloseCode;
 use presence::model::LeftReason;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
@@ -22,8 +20,8 @@ use crate::session::outbox::{Broadcast, Out};
 use crate::session::{Driver, Outbox};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::Limits;
 use super::departure::{Departure, Parting, due};
+use super::{House, Limits};
 
 /// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
 const NAMES_FIRST: Duration = Duration::from_millis(500);
@@ -134,13 +132,25 @@ impl End {
 }
 
 /// Runs a connection from its first byte to its last. The session has ended when this returns.
-pub(super) async fn run<D: Door, S: Session>(
+///
+/// What is done seldom (a request, a socket that stands still, the end) is boxed, so that a connection at rest holds no
+/// room for it.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
+pub(super) fn run<D: Door, S: Session>(
     mut door: D,
     mut session: S,
-    limits: &Limits,
-    departure: &Departure,
-) -> End {
-    let Err(end) = talk(&mut door, &mut session, limits, departure).await;
+    house: &House<S>,
+) -> impl Future<Output = End> + Send {
+    async move {
+        let limits = house.limits.get();
+        let Err(end) = talk(&mut door, &mut session, house, &limits).await;
+        Box::pin(part(door, session, end, &limits)).await;
+        end
+    }
+}
+
+/// Ends both halves of a connection.
+async fn part<D: Door, S: Session>(door: D, session: S, end: End, limits: &Limits) {
     let mut ending = pin!(session.end(end.left_reason()));
     // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
     let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
@@ -150,36 +160,29 @@ pub(super) async fn run<D: Door, S: Session>(
     } else {
         let _ = tokio::join!(ending, goodbye);
     }
-    end
 }
 
 /// The conversation. Comes back only with its end.
 async fn talk<D: Door, S: Session>(
     door: &mut D,
     session: &mut S,
+    house: &House<S>,
     limits: &Limits,
-    departure: &Departure,
 ) -> Result<Infallible, End> {
+    let departure = &house.departure;
     let outbox = session.outbox();
-    let mut armed = None;
-    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut alarm = house.wheel.alarm();
     let mut announced = pin!(departure.announced(limits.close_wait));
     let mut parting: Option<Parting> = None;
     loop {
         // A client that sends faster than we read must not keep its neighbours on this thread waiting.
         consume_budget().await;
         round(door, &outbox, limits, departure).await?;
-        let deadline = session.deadline();
-        if deadline != armed {
-            armed = deadline;
-            if let Some(at) = deadline {
-                alarm.as_mut().reset(at.into());
-            }
-        }
+        alarm.set(session.deadline());
         let input = tokio::select! {
             input = door.next() => Some(input),
             () = outbox.ready() => None,
-            () = &mut alarm, if armed.is_some() => {
+            () = alarm.rang() => {
                 session.tick();
                 None
             }
@@ -188,7 +191,7 @@ async fn talk<D: Door, S: Session>(
                 parting = Some(told);
                 None
             }
-            () = due(parting), if parting.is_some() => {
+            () = async { Box::pin(due(parting)).await }, if parting.is_some() => {
                 // What has arrived by now is still answered; what crosses our goodbye on the wire is not.
                 let arrived = door.next().now_or_never().filter(|_| !parting.is_some_and(|parting| parting.is_final()));
                 if arrived.is_none() {
@@ -200,7 +203,7 @@ async fn talk<D: Door, S: Session>(
         match input {
             Some(Input::Request(decoded)) => {
                 session.heard();
-                beside_output(session.request(decoded), door, &outbox, limits, departure).await?;
+                Box::pin(beside_output(session.request(decoded), door, &outbox, limits, departure)).await?;
                 if let Some(parting) = &mut parting {
                     parting.was_asked();
                 }
@@ -245,6 +248,16 @@ async fn beside_output<D: Door>(
 async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
     let batch = outbox.take();
     door.queue(batch.items);
+    // Most rounds go out at once; only one that stands still needs clocks.
+    let written = match door.flush().now_or_never() {
+        Some(written) => written.map_err(|_| End::Gone),
+        None => Box::pin(stalled(door, outbox, limits, departure)).await,
+    };
+    written.and_then(|()| batch.close.map_or(Ok(()), |code| Err(End::Closed(code))))
+}
+
+/// Goes on with a flush for as long as its reader may take.
+async fn stalled<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
     let given_up = async {
         // A reader that stands still must not hold up the end of the house either.
         let code = tokio::select! {
@@ -257,18 +270,9 @@ async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departur
     tokio::select! {
         biased;
         written = timeout(limits.write_stall, door.flush()) => match written {
-            Ok(Ok(())) => batch.close.map_or(Ok(()), |code| Err(End::Closed(code))),
-            Ok(Err(_)) => Err(End::Gone),
+            Ok(written) => written.map_err(|_| End::Gone),
             Err(_) => Err(End::Closed(CloseCode::Slow)),
         },
         code = given_up => Err(End::Closed(code)),
-    }
-}
-
-/// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
-/// connection and may take our last words with it.
-pub(super) async fn hang_up(mut tcp: TcpStream) {
-    if tcp.shutdown().await.is_ok() {
-        let _ = tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await;
     }
 }

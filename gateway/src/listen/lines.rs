@@ -3,6 +3,7 @@
 //! Holds at most one line and one read, whatever arrives, and nothing at all between lines: it waits for bytes first
 //! and makes room for them then. Knows no dialect.
 
+use std::future::poll_fn;
 use std::io;
 use std::mem;
 
@@ -49,7 +50,7 @@ impl Lines {
             self.bytes = BytesMut::new();
         }
         loop {
-            tcp.readable().await?;
+            poll_fn(|cx| tcp.poll_read_ready(cx)).await?;
             self.bytes.reserve(READ_CHUNK);
             match tcp.try_read_buf(&mut self.bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -1,18 +1,20 @@
 //! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `departure`
-//! ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
+//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `wheel` is
+//! its clock, `departure` ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
 //! nicknames or the store.
 
 mod accept;
 mod admission;
 mod connection;
 mod departure;
+pub mod frame;
 mod lines;
 mod seats;
 mod tcp;
 mod upgrade;
+mod wheel;
 mod ws;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::live::Live;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,10 +37,14 @@ use crate::metrics::Metrics;
 use crate::wire::Format;
 
 use self::seats::Seats;
+use self::wheel::Wheel;
 
-/// How much the doors take on and how long they wait.
-#[derive(Debug, Clone)]
+/// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
+/// for all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Origins of web pages that may open a WebSocket; empty lets all in. What sends no origin is no web page.
+    pub origins: Arc<[String]>,
     /// Connections of both ports together; one more is refused as `overloaded`.
     pub connections: usize,
     /// How long a WebSocket client may take for its HTTP header.
@@ -51,6 +58,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            origins: Arc::default(),
             connections: 16_384,
             header_wait: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
@@ -63,10 +71,12 @@ impl Default for Limits {
 pub struct House<S> {
     open_session: Box<dyn Fn(Format) -> S + Send + Sync>,
     admission: Arc<Admission>,
-    limits: Limits,
+    limits: Live<Limits>,
     seats: Seats,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    /// Turns for as long as anybody is in the house.
+    wheel: Arc<Wheel>,
     tasks: TaskTracker,
 }
 
@@ -80,19 +90,20 @@ impl<S: Session> House<S> {
     pub fn new(
         open_session: impl Fn(Format) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
-        limits: Limits,
+        limits: Live<Limits>,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
         departure: Arc<Departure>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = Seats::new(limits.connections, metrics);
-        Arc::new(Self { open_session: Box::new(open_session), admission, limits, seats, closing, departure, tasks })
+        let seats = Seats::new(metrics);
+        let (open_session, wheel) = (Box::new(open_session), Arc::new(Wheel::new()));
+        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, tasks })
     }
 }
 
 impl<S> fmt::Debug for House<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House").field("limits", &self.limits).field("seats", &self.seats).finish_non_exhaustive()
+        f.debug_struct("House").field("limits", &self.limits.get()).field("seats", &self.seats).finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 //! A [`Seat`] is taken when a socket is accepted and given back by its drop, so a connection is counted out exactly
 //! once, however its task ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use presence::metrics::Label;
@@ -19,22 +20,25 @@ const REFUSALS: usize = 256;
 /// The seats of one gateway.
 #[derive(Debug)]
 pub(super) struct Seats {
-    free: Arc<Semaphore>,
+    taken: Arc<AtomicUsize>,
     refusals: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
 impl Seats {
-    pub(super) fn new(count: usize, metrics: Arc<Metrics>) -> Self {
-        Self { free: Arc::new(Semaphore::new(count)), refusals: Arc::new(Semaphore::new(REFUSALS)), metrics }
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS)), metrics }
     }
 
-    /// A seat for a new connection; `None` when the house is full.
-    pub(super) fn take(&self, port: Port) -> Option<Seat> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+    /// A seat for a new connection; `None` when `count` of them are taken. When there were more once, nobody is asked to
+    /// leave.
+    pub(super) fn take(&self, port: Port, count: usize) -> Option<Seat> {
+        let is_free = |taken: usize| (taken < count).then_some(taken + 1);
+        self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
+        let taken = Arc::clone(&self.taken);
         let connected = self.metrics.connected(port);
         let metrics = Arc::clone(&self.metrics);
-        Some(Seat { port, end: OnceLock::new(), metrics, _connected: connected, _permit: permit })
+        Some(Seat { port, end: OnceLock::new(), metrics, taken, _connected: connected })
     }
 
     /// Leave to tell a newcomer that the house is full; `None` when too many are being told already.
@@ -49,8 +53,8 @@ pub(super) struct Seat {
     port: Port,
     end: OnceLock<End>,
     metrics: Arc<Metrics>,
+    taken: Arc<AtomicUsize>,
     _connected: Connected,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Seat {
@@ -62,6 +66,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
         if let Some(End::Closed(code)) = self.end.get() {
             self.metrics.closes[*code].inc();
         }

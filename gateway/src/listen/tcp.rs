@@ -4,12 +4,15 @@
 //! There is no silence limit here; the kernel's keepalive finds the dead. Knows nothing of what the lines say.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use presence::codes::{CloseCode, ErrorCode};
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::session::outbox::Out;
@@ -17,7 +20,8 @@ use crate::wire::line::{self, Decoded, Dialect};
 use crate::wire::{Format, Refusal};
 
 use super::House;
-use super::connection::{self, Door, Input, Session, hang_up};
+use super::connection::{self, Door, Input, Session};
+use super::frame::hang_up;
 use super::lines::{Line, Lines};
 use super::seats::Seat;
 
@@ -27,7 +31,7 @@ const WRITE_SLICES: usize = 64;
 /// Holds the conversation on a line connection.
 pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
     let session = (house.open_session)(Format::Line);
-    seat.ended(connection::run(LineDoor::new(tcp), session, &house.limits, &house.departure).await);
+    seat.ended(connection::run(LineDoor::new(tcp), session, &house).await);
 }
 
 struct LineDoor {
@@ -47,6 +51,14 @@ impl LineDoor {
         if !words.is_empty() {
             self.queued.push_back(words);
         }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        for (slice, words) in slices.iter_mut().zip(&self.queued) {
+            *slice = IoSlice::new(words);
+        }
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, &slices[..self.queued.len().min(WRITE_SLICES)])
     }
 
     /// Drops so many bytes from the front of the queue: they are written.
@@ -113,8 +125,7 @@ impl Door for LineDoor {
 
     async fn flush(&mut self) -> io::Result<()> {
         while !self.queued.is_empty() {
-            let slices: Vec<IoSlice<'_>> = self.queued.iter().take(WRITE_SLICES).map(|b| IoSlice::new(b)).collect();
-            let written = self.tcp.write_vectored(&slices).await?;
+            let written = poll_fn(|cx| self.poll_write(cx)).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }

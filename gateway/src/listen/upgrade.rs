@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::server::conn::http1;
@@ -20,9 +20,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use presence::codes::ErrorCode;
 use presence::problem;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tungstenite::Error;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::server::create_response_with_body;
 
 use super::connection::Session;
 use super::seats::Seat;
@@ -48,7 +48,7 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(house.limits.header_wait)
+        .header_read_timeout(house.limits.get().header_wait)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES)
         .serve_connection(TokioIo::new(tcp), service)
@@ -60,8 +60,7 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
     }
 }
 
-/// Upgrades, or says why not. No `Origin` check: there are no cookies, so a foreign page gains nothing by our answer;
-/// an allow-list belongs here, before the handshake.
+/// Upgrades, or says why not.
 fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, seat: &Arc<Seat>) -> Answer {
     if request.uri().path() != "/ws" {
         return refusal(ErrorCode::NotFound);
@@ -71,6 +70,9 @@ fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, sea
     }
     if !request.headers().contains_key(HOST) {
         return refusal(ErrorCode::BadRequest);
+    }
+    if !may_connect(request.headers(), &house.limits.get().origins) {
+        return refusal(ErrorCode::ForbiddenOrigin);
     }
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
@@ -82,6 +84,18 @@ fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, sea
     let upgrade = hyper::upgrade::on(&mut request);
     house.tasks.spawn(ws::serve(upgrade, Arc::clone(house), Arc::clone(seat)));
     response
+}
+
+/// Whether the page that asks is one of those that may. Browsers tell its origin and let no page change it; whoever tells
+/// none is no page, and whoever tells two is nothing that we know.
+fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
+    let mut told = headers.get_all(ORIGIN).iter();
+    match (told.next(), told.next()) {
+        _ if origins.is_empty() => true,
+        (None, _) => true,
+        (Some(origin), None) => origins.iter().any(|known| known.as_bytes() == origin.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn offers_ours(headers: &HeaderMap) -> bool {

@@ -15,11 +15,13 @@ use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
 use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
 use presence::registry::{ClaimError, Entry, Joined, Registry, RegistryError};
+use tracing::Instrument;
 
 use crate::backplane::{Backplane, Draft, PublishError, Published};
 use crate::hub::Hub;
 use crate::message::Body;
 use crate::metrics::{Kind, Metrics, Registration};
+use crate::trace;
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem};
 
 use super::catch_up::catch_up;
@@ -211,12 +213,16 @@ impl Driver {
             }
             Op::Publish(room, me, body, key) => {
                 let draft = draft(me, body, key);
-                let outcome = answered(|| services.backplane.publish(&room, &draft)).await;
+                let outcome = answered(|| services.backplane.publish(&room, &draft))
+                    .instrument(trace::publish(room.as_str(), &draft))
+                    .await;
                 self.published(&draft, outcome, Kind::Room)
             }
             Op::Direct(to, me, body, key) => {
                 let draft = draft(me, body, key);
-                let outcome = answered(|| services.backplane.direct(to.key(), &draft)).await;
+                let outcome = answered(|| services.backplane.direct(to.key(), &draft))
+                    .instrument(trace::publish(to.as_str(), &draft))
+                    .await;
                 self.published(&draft, outcome, Kind::Direct)
             }
             Op::SetStatus(me, status, rooms) => {

@@ -3,10 +3,14 @@
 use std::ffi::OsString;
 
 use super::*;
+use crate::settings::Sources;
+use crate::telemetry::Format;
 
 fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
-    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Config::load(None, environment).map_err(|error| error.to_string())
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    let sources = Sources { environment, ..Sources::default() };
+    let config = Settings::load(KEYS, &sources).and_then(|settings| Config::new(&settings));
+    config.map_err(|error| error.to_string())
 }
 
 #[test]
@@ -19,7 +23,7 @@ fn presence_needs_a_redis_and_nothing_else() {
         api: "127.0.0.1:8090".parse().unwrap(),
         admin: "127.0.0.1:9190".parse().unwrap(),
         grace: Duration::from_secs(30),
-        log: "info".to_owned(),
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
     };
     assert_eq!(config, expected);
     assert_eq!(
@@ -31,13 +35,13 @@ fn presence_needs_a_redis_and_nothing_else() {
 #[test]
 fn a_gateways_key_is_not_one_of_ours() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
-    assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment");
+    assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the nearest known one is PARLEY__NODE__ID");
 }
 
 #[test]
 fn every_key_is_shown() {
-    let shown = load(&[("PARLEY__REDIS__URL", "redis://h")]).unwrap().to_string();
+    let shown = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LOG__FILE", "/x")]).unwrap().to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
-    let known: Vec<_> = KEYS.iter().map(|(key, _)| *key).collect();
+    let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
     assert_eq!(shown, known);
 }

@@ -211,7 +211,7 @@ impl State {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
-        let (seq, time) = state.log.push(message.payload, now(), self.retention, LOG_BYTES);
+        let (seq, time) = state.log.push(message.payload, now(), self.retention.get(), LOG_BYTES);
         let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room_channel(room), text.as_bytes());

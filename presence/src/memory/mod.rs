@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::keys::Keys;
+use crate::live::Live;
 use crate::model::{NickKey, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
@@ -45,14 +46,14 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self::keeping(Retention::default())
+        Self::keeping(Live::default())
     }
 }
 
 impl Store {
     /// An empty store that keeps the logs of rooms within `retention`.
     #[must_use]
-    pub fn keeping(retention: Retention) -> Self {
+    pub fn keeping(retention: Live<Retention>) -> Self {
         let channels = Channels::default();
         Self { state: Arc::new(Mutex::new(State::new(retention, channels.clone()))), channels }
     }
@@ -106,7 +107,7 @@ pub(crate) struct State {
     seen: SeenKeys,
     events: EventLog,
     leftovers: VecDeque<(u64, Leftover)>,
-    retention: Retention,
+    retention: Live<Retention>,
     channels: Channels,
     keys: Keys,
 }
@@ -120,7 +121,7 @@ enum Leftover {
 }
 
 impl State {
-    fn new(retention: Retention, channels: Channels) -> Self {
+    fn new(retention: Live<Retention>, channels: Channels) -> Self {
         Self {
             leases: Leases::default(),
             nicks: Nicks::default(),

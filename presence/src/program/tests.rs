@@ -11,18 +11,14 @@ impl Program for Sample {
     type Config = String;
     type Server = ();
 
-    fn load(
-        file: Option<&Path>,
-        _environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<String, SettingsError> {
-        match file {
-            Some(file) if file == Path::new("bad") => Err(SettingsError::Missing { key: "a", reason: "b" }),
-            file => Ok(format!("{file:?}\n")),
-        }
+    const KEYS: &'static [Key] = &[Key::text("word").default("fine").meaning("a word")];
+
+    fn config(settings: &Settings) -> Result<String, SettingsError> {
+        settings.required("word", |word| if word == "bad" { Err("not that") } else { Ok(format!("{word}\n")) })
     }
 
-    fn log_level(_config: &String) -> &str {
-        "info"
+    fn logs(_config: &String) -> &Logs {
+        panic!("nothing is started here")
     }
 
     fn grace(_config: &String) -> Duration {
@@ -35,6 +31,12 @@ impl Program for Sample {
 
     fn ready((): &()) -> impl Serialize {}
 
+    fn metrics((): &()) -> &prometheus::Registry {
+        panic!("nothing is started here")
+    }
+
+    fn reload((): &(), _config: &String) {}
+
     async fn drain((): (), _grace: Duration) -> Drained {
         Drained::Whole
     }
@@ -42,13 +44,26 @@ impl Program for Sample {
 
 #[test]
 fn flags_decide_how_it_ends_without_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("word = {name:?}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (good, bad) = (file("good"), file("bad"));
+    let (good, bad) = (good.as_str(), bad.as_str());
     let table: &[(&[&str], Result<&str, Exit>)] = &[
-        (&[], Ok("None\n")),
-        (&["--config", "good"], Ok("Some(\"good\")\n")),
-        (&["--config=good"], Ok("Some(\"good\")\n")),
-        (&["--config", "bad"], Err(Exit::BadSettings)),
-        (&["--config", "good", "--check"], Err(Exit::Done)),
-        (&["--config", "bad", "--check"], Err(Exit::BadSettings)),
+        (&[], Ok("fine\n")),
+        (&["--config", good], Ok("good\n")),
+        (&[&format!("--config={good}")], Ok("good\n")),
+        (&["--config", good, "--set", "word=better"], Ok("better\n")),
+        (&["--config", bad, "--set", "word=better"], Ok("better\n")),
+        (&["--config", bad], Err(Exit::BadSettings)),
+        (&["--set", "wort=better"], Err(Exit::BadSettings)),
+        (&["--set", "word"], Ok("\n")),
+        (&["--config", good, "--check"], Err(Exit::Done)),
+        (&["--config", bad, "--check"], Err(Exit::BadSettings)),
+        (&["--config", bad, "--example"], Err(Exit::Done)),
         (&["--version"], Err(Exit::Done)),
         (&["--help"], Err(Exit::Done)),
         (&["--config"], Err(Exit::BadSettings)),
@@ -57,8 +72,9 @@ fn flags_decide_how_it_ends_without_starting() {
         (&["--check", "--check"], Err(Exit::BadSettings)),
     ];
     for (flags, expected) in table {
-        let flags = ["sample"].iter().chain(*flags).map(OsString::from);
-        assert_eq!(configure::<Sample>(flags, []).as_deref(), expected.as_ref().copied());
+        let given = ["sample"].iter().chain(*flags).map(OsString::from);
+        let told = configure::<Sample>(given, []).map(|told| told.config);
+        assert_eq!(told.as_deref(), expected.as_ref().copied(), "{flags:?}");
     }
 }
 

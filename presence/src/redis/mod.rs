@@ -4,6 +4,8 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+mod fitness;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
 
+pub use self::fitness::Unfit;
 use crate::keys::Keys;
 use crate::registry::RegistryError;
 
@@ -58,6 +61,9 @@ impl Redis {
     /// The URL cannot be understood.
     pub fn open(url: &str, prefix: &str) -> Result<Self, RedisError> {
         let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
+        // Without a name of the library in CLIENT LIST, our user needs no right to CLIENT.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings);
         let client = Client::open(info.clone())?;
         let lane = || ConnectionManager::new_lazy_with_config(client.clone(), lane_config());
         let manager = Manager::new_with_config(info, connection_config())?;

@@ -1,8 +1,17 @@
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
+
+const URL: &[Key] = &[Key::secret("redis.url")];
+
+fn load(keys: &'static [Key], environment: &[(&str, &str)], flags: &[&str]) -> Result<Settings, String> {
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    Settings::load(keys, &Sources { file: None, environment, flags }).map_err(|error| error.to_string())
+}
 
 #[test]
 fn a_redis_url_is_plain_or_told_why_not() {
@@ -44,8 +53,7 @@ fn a_refused_redis_url_keeps_its_password_to_itself() {
     for url in
         ["rediss://:hunter2@h", "redis://:hunter2@h:x", "redis://:hunter2@h/x", "hunter2@h", "redis://:hunter/2@h"]
     {
-        let environment = [(OsString::from("PARLEY__REDIS__URL"), OsString::from(url))];
-        let error = Settings::load(&[("redis.url", None)], None, environment).unwrap().redis_url().unwrap_err();
+        let error = load(URL, &[("PARLEY__REDIS__URL", url)], &[]).unwrap().redis_url().unwrap_err();
         assert!(error.to_string().starts_with("redis.url = "), "{error}");
         assert!(!error.to_string().contains("hunter"), "{error}");
     }
@@ -55,7 +63,8 @@ fn a_refused_redis_url_keeps_its_password_to_itself() {
 fn a_file_that_cannot_be_used_is_named_with_the_place_but_not_its_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("settings");
-    let load = || Settings::load(&[("redis.url", None)], Some(&path), []).unwrap_err().to_string();
+    let sources = Sources { file: Some(path.clone()), ..Sources::default() };
+    let load = || Settings::load(URL, &sources).unwrap_err().to_string();
     assert!(load().ends_with("settings: No such file or directory (os error 2)"), "{}", load());
     for text in ["[redis]\nurl = \"redis://:hunter2@h\" x", "redis.url = 'hunter2", "redis.url = hunter2"] {
         std::fs::write(&path, text).unwrap();
@@ -69,10 +78,12 @@ fn a_file_that_cannot_be_used_is_named_with_the_place_but_not_its_text() {
 #[test]
 fn a_variable_of_ours_must_be_text() {
     let junk = OsString::from_vec(vec![b'g', 0xff]);
-    let keys: &[Key] = &[("node.id", None)];
-    let error = Settings::load(keys, None, [("PARLEY__NODE__ID".into(), junk.clone())]).unwrap_err();
+    let load = |environment: &[(OsString, OsString)]| {
+        Settings::load(&[key::NODE_ID], &Sources { environment: environment.to_vec(), ..Sources::default() })
+    };
+    let error = load(&[("PARLEY__NODE__ID".into(), junk.clone())]).unwrap_err();
     assert_eq!(error.to_string(), r#"node.id = "..": it is not UTF-8"#);
-    Settings::load(keys, None, [("TERM".into(), junk.clone()), (junk, "x".into())]).unwrap();
+    load(&[("TERM".into(), junk.clone()), (junk, "x".into())]).unwrap();
 }
 
 #[test]
@@ -81,4 +92,74 @@ fn a_random_node_id_is_a_node_id() {
     assert_eq!(parse_node_id(&id), Ok(id.clone()));
     let (_, suffix) = id.rsplit_once('-').unwrap();
     assert_eq!(suffix.len(), 8);
+}
+
+#[test]
+fn a_secret_may_come_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("url");
+    let named = path.to_str().unwrap();
+    let url = |environment: &[(&str, &str)], flags: &[&str]| {
+        let settings = load(URL, environment, flags)?;
+        settings.redis_url().map(|url| url.unwrap().reveal().to_owned()).map_err(|error| error.to_string())
+    };
+    let from_file = || url(&[("PARLEY__REDIS__URL_FILE", named)], &[]);
+
+    assert_eq!(from_file().unwrap_err(), format!("redis.url_file = {named:?}: No such file or directory (os error 2)"));
+    for text in ["redis://:hunter2@h", "redis://:hunter2@h\n", "redis://:hunter2@h\r\n"] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(from_file().unwrap(), "redis://:hunter2@h");
+    }
+    assert_eq!(url(&[], &[&format!("redis.url_file={named}")]).unwrap(), "redis://:hunter2@h");
+    assert_eq!(
+        url(&[("PARLEY__REDIS__URL_FILE", named), ("PARLEY__REDIS__URL", "redis://h")], &[]).unwrap_err(),
+        "redis.url and redis.url_file are both set: give one of them"
+    );
+    for text in ["redis://:hunter2@h:x".as_bytes(), b"hunter2", b"", b"hunter2\xff", &[b'x'; 100_000]] {
+        std::fs::write(&path, text).unwrap();
+        let error = from_file().unwrap_err();
+        assert!(error.starts_with("redis.url") && !error.contains("hunter2") && error.len() < 300, "{error}");
+    }
+}
+
+#[test]
+fn a_command_line_is_no_place_for_a_secret() {
+    let error = load(URL, &[], &["redis.url=redis://:hunter2@h"]).unwrap_err();
+    assert!(error.contains("redis.url_file") && !error.contains("hunter2"), "{error}");
+    let shown = format!("{:?}", load(URL, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_change_is_shown_without_secrets_and_can_be_taken_over() {
+    const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
+    let old = load(KEYS, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap();
+    let new =
+        load(KEYS, &[("PARLEY__REDIS__URL", "redis://:hunter3@i"), ("PARLEY__LOG__LEVEL", "debug")], &["node.id=g1"]);
+    let new = new.unwrap();
+    let changes = old.changes(&new);
+    let shown: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    let expected = [
+        r#"redis.url = "redis://***@h" -> "redis://***@i""#,
+        r#"log.level = "info" -> "debug""#,
+        r#"node.id = unset -> "g1""#,
+    ];
+    assert_eq!(shown, expected);
+
+    let mut taken = old.clone();
+    taken.take_over(&new, changes.iter().filter(|change| change.key.live));
+    assert_eq!(old.changes(&taken).len(), 1);
+    taken.take_over(&new, &changes);
+    assert_eq!(taken.changes(&new), []);
+}
+
+#[test]
+fn a_fingerprint_tells_settings_apart_but_no_secrets_and_no_nodes() {
+    const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
+    let of = |url: &str, flag: &str| load(KEYS, &[("PARLEY__REDIS__URL", url)], &[flag]).unwrap().fingerprint();
+    let one = of("redis://:hunter2@h", "node.id=g1");
+    assert_eq!(of("redis://:hunter3@h", "node.id=g1"), one);
+    assert_eq!(of("redis://:hunter2@h", "node.id=g2"), one);
+    assert_ne!(of("redis://:hunter2@i", "node.id=g1"), one);
+    assert_ne!(of("redis://:hunter2@h", "log.level=debug"), one);
 }

@@ -49,7 +49,7 @@ impl Arm {
             let listener = move |text: &[u8]| into.lock().unwrap().push(String::from_utf8(text.to_vec()).unwrap());
             return Heard { texts, _ears: Ears::Memory(store.listen(channel, Arc::new(listener))) };
         }
-        let client = redis::Client::open(self.server.as_ref().unwrap().url()).unwrap();
+        let client = redis::Client::open(self.server.as_ref().unwrap().admin_url()).unwrap();
         let mut pubsub = client.get_async_pubsub().await.unwrap();
         pubsub.subscribe(channel).await.unwrap();
         let task = tokio::spawn(async move {

@@ -12,6 +12,7 @@ mod subscription;
 
 use std::sync::{Arc, LazyLock};
 
+use presence::live::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
 use presence::redis::{Redis, settle};
 use presence::registry::RegistryError;
@@ -54,13 +55,13 @@ impl RedisBackplane {
     /// As [`RedisBackplane::start_keeping`], with the default bounds of logs.
     #[must_use]
     pub fn start(redis: Redis, sink: Sink) -> Self {
-        Self::start_keeping(redis, Retention::default(), sink)
+        Self::start_keeping(redis, Live::default(), sink)
     }
 
     /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps the logs of rooms within
     /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
     #[must_use]
-    pub fn start_keeping(redis: Redis, retention: Retention, sink: Sink) -> Self {
+    pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
         let publisher = Publisher::new(Logs { redis: redis.clone(), retention }, Limits::default());
@@ -168,7 +169,7 @@ impl RedisBackplane {
 #[derive(Debug)]
 struct Logs {
     redis: Redis,
-    retention: Retention,
+    retention: Live<Retention>,
 }
 
 impl Log for Logs {
@@ -178,6 +179,7 @@ impl Log for Logs {
         batch: &[Message],
     ) -> Result<Vec<Result<Published, PublishError>>, RegistryError> {
         let keys = self.redis.keys();
+        let retention = self.retention.get();
         let mut call = PUBLISH.prepare_invoke();
         call.key(keys.leases())
             .key(keys.room(room))
@@ -187,8 +189,8 @@ impl Log for Logs {
             .arg(keys.base())
             .arg(BUCKET_KEYS)
             .arg(room.as_str())
-            .arg(self.retention.messages)
-            .arg(self.retention.age.as_millis() as u64);
+            .arg(retention.messages)
+            .arg(retention.age.as_millis() as u64);
         for Message { token, nick, key, msg_id, payload } in batch {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }

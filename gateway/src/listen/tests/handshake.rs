@@ -103,3 +103,27 @@ async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
     soon(hung_up).await;
     world.empty().await;
 }
+
+#[tokio::test]
+async fn only_pages_of_the_allowed_origins_connect() {
+    let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
+    let limits = Live::from(Limits { origins, ..limits() });
+    let world = World::with(limits.clone(), None);
+    for (headers, status) in [
+        ("", 101),
+        ("Origin: https://chat.example.org\r\n", 101),
+        ("Origin: http://localhost:8080\r\n", 101),
+        ("Origin: http://chat.example.org\r\n", 403),
+        ("Origin: https://chat.example.org.evil.example\r\n", 403),
+        ("Origin: https://evil.example\r\n", 403),
+        ("Origin: null\r\n", 403),
+        ("Origin:\r\n", 403),
+        ("Origin: https://chat.example.org\r\nOrigin: https://evil.example\r\n", 403),
+    ] {
+        let head = ask(&world, &upgrade_request(headers)).await;
+        assert_eq!(head.split(' ').nth(1), Some(status.to_string().as_str()), "{headers}: {head}");
+    }
+    limits.set(Limits { origins: Arc::default(), ..limits.get() });
+    let head = ask(&world, &upgrade_request("Origin: https://evil.example\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "an empty list lets all in: {head}");
+}

@@ -1,6 +1,7 @@
 //! The doors over real sockets on loopback, with a session that answers without any store.
 #![allow(clippy::unwrap_used)]
 
+mod cost;
 mod departure;
 mod doors;
 mod frames;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use presence::codes::CloseCode;
+use presence::live::Live;
 use presence::model::LeftReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -128,7 +130,8 @@ impl World {
         Self::with(limits(), None)
     }
 
-    fn with(limits: Limits, alarm: Option<Alarm>) -> Self {
+    fn with(limits: impl Into<Live<Limits>>, alarm: Option<Alarm>) -> Self {
+        let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
         let (ws, tcp) = (listeners.local_addr(Port::Ws).unwrap(), listeners.local_addr(Port::Tcp).unwrap());

@@ -1,0 +1,50 @@
+// The chat that one writes in an afternoon: npm `ws`, and one Redis channel per room. A node of it is one process.
+// No history, no acks, no unique names, no order beyond that of Redis: the least that can be called the same service.
+// Speaks: {"join":room} -> {"joined":room}; {"to":room,"body":text} -> {"room":room,"body":text} to every member; {"ping":1}.
+//
+//   node ws.js REDIS_PORT      says {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
+'use strict';
+const { WebSocketServer } = require('ws');
+const Redis = require('ioredis');
+
+const redis = { host: '127.0.0.1', port: Number(process.argv[2]), noDelay: true };
+const publisher = new Redis(redis);
+const subscriber = new Redis(redis);
+const rooms = new Map(); // room -> Set of its members on this node
+
+subscriber.on('message', (room, text) => {
+  for (const member of rooms.get(room) ?? []) member.send(text);
+});
+
+async function join(socket, room) {
+  if (!rooms.has(room)) rooms.set(room, new Set());
+  rooms.get(room).add(socket);
+  socket.room = room;
+  await subscriber.subscribe(room);
+  socket.send(JSON.stringify({ joined: room }));
+}
+
+function leave(socket) {
+  const members = rooms.get(socket.room);
+  if (members === undefined) return;
+  members.delete(socket);
+  if (members.size === 0) {
+    rooms.delete(socket.room);
+    subscriber.unsubscribe(socket.room);
+  }
+}
+
+const server = new WebSocketServer({ host: '127.0.0.1', port: 0, backlog: 4096, perMessageDeflate: false });
+server.on('connection', (socket) => {
+  socket.on('message', (data) => {
+    const message = JSON.parse(data);
+    if (message.to !== undefined) publisher.publish(message.to, JSON.stringify({ room: message.to, body: message.body }));
+    else if (message.join !== undefined) join(socket, message.join);
+    else if (message.ping !== undefined) socket.send('{"pong":1}');
+  });
+  socket.on('close', () => leave(socket));
+  socket.on('error', () => {});
+});
+server.on('listening', () => {
+  console.log(JSON.stringify({ ready: true, ws: `127.0.0.1:${server.address().port}` }));
+});

@@ -1,0 +1,205 @@
+//! Sends every text and binary message back, through the framing of the gateway and nothing else of it.
+//!
+//! For conformance tools and for measuring the framing by itself:
+//! `cargo run -p gateway --example ws_echo -- --listen 127.0.0.1:9002 --max-message 16777216`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use clap::Parser;
+use gateway::listen::frame::{Event, Limits, Over, Socket};
+use presence::codes::CloseCode;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+/// How long a client may take for its handshake, and for its last frame.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends every message back.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9002")]
+    listen: SocketAddr,
+    /// The longest message that is sent back, in bytes.
+    #[arg(long, default_value_t = 16 * 1024 * 1024)]
+    max_message: u32,
+    /// The longest message that is skipped instead; a longer one ends the connection. Not below --max-message.
+    #[arg(long, default_value_t = 16 * 1024 * 1024)]
+    max_skipped: u32,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    let listener = TcpListener::bind(flags.listen).await?;
+    let limits = Limits::new(flags.max_message, flags.max_skipped.max(flags.max_message));
+    serve(listener, limits).await
+}
+
+async fn serve(listener: TcpListener, limits: Limits) -> anyhow::Result<()> {
+    loop {
+        let (tcp, _) = listener.accept().await?;
+        tcp.set_nodelay(true)?;
+        tokio::spawn(converse(tcp, limits));
+    }
+}
+
+async fn converse(tcp: TcpStream, limits: Limits) {
+    let Ok(Ok(upgraded)) = timeout(PATIENCE, tokio_tungstenite::accept_async(tcp)).await else { return };
+    let mut socket = Socket::new(upgraded.into_inner(), BytesMut::new(), limits);
+    let end = echo(&mut socket).await;
+    let code = match end {
+        Over::Broken(violation) => Some(violation.close_code()),
+        Over::Gone => None,
+    };
+    let _ = timeout(PATIENCE, socket.close(code.map(|code| (code.number(), code.slug())))).await;
+}
+
+/// Answers until there is nothing to answer any more.
+async fn echo(socket: &mut Socket) -> Over {
+    loop {
+        match socket.next(heard).await {
+            Ok(Heard::Text(text)) => socket.output().text(text),
+            Ok(Heard::Binary(bytes)) => socket.output().binary(bytes),
+            Ok(Heard::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
+            Ok(Heard::Nothing) => {}
+            Ok(Heard::Close) => return Over::Gone,
+            Err(over) => return over,
+        }
+        if socket.flush().await.is_err() {
+            return Over::Gone;
+        }
+    }
+}
+
+/// An event that the reader's buffer does not hold on to.
+enum Heard {
+    Text(Bytes),
+    Binary(Bytes),
+    Skipped,
+    Nothing,
+    Close,
+}
+
+fn heard(event: Event<'_>) -> Heard {
+    match event {
+        Event::Text(text) => Heard::Text(text.into_owned().into()),
+        Event::Binary(bytes) => Heard::Binary(bytes.into_owned().into()),
+        Event::TooLarge(_) => Heard::Skipped,
+        Event::Fragment | Event::Ping(_) | Event::Pong(_) => Heard::Nothing,
+        Event::Close { .. } => Heard::Close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::Frame};
+    use tokio_tungstenite::tungstenite::{Error, Message};
+    use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    struct Client(WebSocketStream<TcpStream>);
+
+    impl Client {
+        async fn connect(max_message: usize, max_skipped: usize) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tokio::spawn(serve(listener, Limits::new(max_message as u32, max_skipped as u32)));
+            let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
+            Self(client_async_with_config("ws://echo/", tcp, Some(config)).await.unwrap().0)
+        }
+
+        async fn sends(&mut self, message: Message) {
+            timeout(PATIENCE, self.0.send(message)).await.unwrap().unwrap();
+        }
+
+        async fn hears(&mut self) -> Message {
+            timeout(PATIENCE * 4, self.0.next()).await.unwrap().unwrap().unwrap()
+        }
+
+        async fn is_answered(&mut self, message: Message) {
+            self.sends(message.clone()).await;
+            assert!(self.hears().await == message, "another message came back");
+        }
+
+        async fn ends_with(mut self, code: CloseCode) {
+            let Message::Close(Some(close)) = self.hears().await else { panic!("no close frame") };
+            assert_eq!(close.code, code);
+            let after = timeout(PATIENCE, self.0.next()).await.unwrap();
+            assert!(matches!(after, None | Some(Err(Error::ConnectionClosed))), "{after:?}");
+        }
+    }
+
+    fn fragment(payload: &[u8], opcode: Data, is_final: bool) -> Message {
+        Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(opcode), is_final))
+    }
+
+    #[tokio::test]
+    async fn messages_of_all_sizes_come_back() {
+        let mut client = Client::connect(16 * MIB, 16 * MIB).await;
+        for size in [0, 1, 125, 126, 127, 65535, 65536, 65537, MIB, 16 * MIB] {
+            client.is_answered(Message::binary(vec![7; size])).await;
+            client.is_answered(Message::text("x".repeat(size))).await;
+        }
+        client.sends(Message::binary(vec![7; 16 * MIB + 1])).await;
+        client.ends_with(CloseCode::Size).await;
+    }
+
+    #[tokio::test]
+    async fn fragments_come_back_as_one_message_and_pings_are_answered_between_them() {
+        let mut client = Client::connect(MIB, MIB).await;
+        let world = "世".as_bytes();
+        client.sends(fragment(&world[..1], Data::Text, false)).await;
+        client.sends(fragment(b"", Data::Continue, false)).await;
+        client.sends(Message::Ping(Bytes::from_static(b"there?"))).await;
+        assert_eq!(client.hears().await, Message::Pong(Bytes::from_static(b"there?")));
+        client.sends(fragment(&world[1..], Data::Continue, true)).await;
+        assert_eq!(client.hears().await, Message::text("世"));
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_at_once_comes_back_in_order() {
+        let mut client = Client::connect(MIB, MIB).await;
+        for i in 0..5000 {
+            client.0.feed(Message::text(i.to_string())).await.unwrap();
+        }
+        client.0.flush().await.unwrap();
+        for i in 0..5000 {
+            assert_eq!(client.hears().await, Message::text(i.to_string()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_is_skipped() {
+        let mut client = Client::connect(1000, MIB).await;
+        client.sends(Message::binary(vec![0; MIB])).await;
+        assert_eq!(client.hears().await, Message::text("too_big"));
+        client.is_answered(Message::binary(vec![0; 1000])).await;
+    }
+
+    #[tokio::test]
+    async fn a_close_is_answered_and_ends_the_connection() {
+        let mut client = Client::connect(MIB, MIB).await;
+        let close = CloseFrame { code: CloseCode::Away, reason: "tea".into() };
+        client.sends(Message::Close(Some(close))).await;
+        client.ends_with(CloseCode::Away).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_the_protocol_is_told_so() {
+        let mut client = Client::connect(MIB, MIB).await;
+        client.sends(fragment(b"x", Data::Continue, true)).await;
+        client.ends_with(CloseCode::Protocol).await;
+        let mut client = Client::connect(MIB, MIB).await;
+        client.sends(fragment(&[0xFF], Data::Text, true)).await;
+        client.ends_with(CloseCode::Invalid).await;
+    }
+}

@@ -1,0 +1,277 @@
+//! Bytes in, events out: one client's input, however it is cut.
+//!
+//! At rest it is a few words and owns nothing. A message that arrives in one piece is unmasked and handed out where it
+//! lies; what arrives in pieces is collected, and the collection goes with the event. Every frame is judged by its header,
+//! before its payload is waited for.
+
+use std::borrow::Cow;
+use std::io::Cursor;
+use std::mem;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::mask::{Mask, unmask};
+use super::utf8::Utf8;
+use super::{Event, Kind, Limits, Violation};
+
+/// The longest header of a frame.
+const LONGEST_HEAD: usize = 14;
+/// The longest payload of a control frame.
+const LONGEST_CONTROL: u64 = 125;
+
+/// The state of one client's input.
+#[derive(Debug)]
+pub struct Reader {
+    limits: Limits,
+    state: State,
+    /// The message so far, unless it is being skipped; behind it a control frame that came in pieces.
+    held: Vec<u8>,
+    /// The message under way.
+    kind: Option<Kind>,
+    /// How long it is, with the frame that is being read. Over the limit means that it is skipped.
+    length: u32,
+    utf8: Utf8,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The first bytes of a frame's header have arrived.
+    Head { bytes: [u8; LONGEST_HEAD], len: u8 },
+    /// Inside the payload of a frame.
+    Payload(Frame),
+    /// Nothing that comes now means anything.
+    Over,
+}
+
+const BETWEEN_FRAMES: State = State::Head { bytes: [0; LONGEST_HEAD], len: 0 };
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    opcode: OpCode,
+    is_final: bool,
+    /// Whether a piece of it has been kept.
+    is_begun: bool,
+    mask: Mask,
+    /// Bytes of the payload that have not been looked at.
+    left: u32,
+}
+
+impl Reader {
+    /// A client that has sent nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: BETWEEN_FRAMES, held: Vec::new(), kind: None, length: 0, utf8: Utf8::default() }
+    }
+
+    /// The next event in the input, which is cut down to what follows it. `None`: all of it is looked at, and more is
+    /// needed.
+    ///
+    /// # Errors
+    /// The input is unacceptable. Nothing after it is looked at, here or in further calls.
+    pub fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
+        let found = self.advance(input);
+        if matches!(found, Err(_) | Ok(Some(Event::Close { .. }))) {
+            self.state = State::Over;
+            self.held = Vec::new();
+        }
+        found
+    }
+
+    /// Whether the last frame has been read, or one after which there is no other.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Room that is kept for a message that has not ended, in bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.capacity()
+    }
+
+    fn advance<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
+        let mut frame = match self.state {
+            State::Head { bytes, len } => match self.head(bytes, usize::from(len), input)? {
+                Some(frame) => frame,
+                None => return Ok(None),
+            },
+            State::Payload(frame) => frame,
+            State::Over => {
+                *input = &mut [];
+                return Ok(None);
+            }
+        };
+        let piece = take(input, frame.left as usize);
+        frame.mask = unmask(piece, frame.mask);
+        frame.left -= piece.len() as u32;
+        if frame.left > 0 {
+            self.keep(frame, piece)?;
+            self.state = State::Payload(Frame { is_begun: true, ..frame });
+            return Ok(None);
+        }
+        self.state = BETWEEN_FRAMES;
+        Ok(Some(match frame.opcode {
+            OpCode::Control(control) => self.control(frame, control, piece)?,
+            OpCode::Data(_) => self.data(frame, piece)?,
+        }))
+    }
+
+    /// Reads a header, of which `len` bytes came before this input.
+    fn head(
+        &mut self,
+        mut bytes: [u8; LONGEST_HEAD],
+        len: usize,
+        input: &mut &mut [u8],
+    ) -> Result<Option<Frame>, Violation> {
+        let fresh = input.len().min(LONGEST_HEAD - len);
+        bytes[len..len + fresh].copy_from_slice(&input[..fresh]);
+        let mut cursor = Cursor::new(&bytes[..len + fresh]);
+        let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol)? else {
+            take(input, fresh);
+            self.state = State::Head { bytes, len: (len + fresh) as u8 };
+            return Ok(None);
+        };
+        let whole = cursor.position() as usize;
+        take(input, whole - len);
+        // Of the three forms of a length only the shortest that holds it is allowed.
+        if header.len(length) != whole {
+            return Err(Violation::Protocol);
+        }
+        self.judge(&header, length).map(Some)
+    }
+
+    fn judge(&mut self, header: &FrameHeader, length: u64) -> Result<Frame, Violation> {
+        let Some(mask) = header.mask else { return Err(Violation::Protocol) };
+        if header.rsv1 || header.rsv2 || header.rsv3 || length > i64::MAX as u64 {
+            return Err(Violation::Protocol);
+        }
+        match (header.opcode, self.kind) {
+            (OpCode::Control(Control::Close | Control::Ping | Control::Pong), _) => {
+                if !header.is_final || length > LONGEST_CONTROL {
+                    return Err(Violation::Protocol);
+                }
+            }
+            (OpCode::Data(Data::Continue), Some(_)) => self.lengthen(length)?,
+            (OpCode::Data(Data::Text), None) => self.begin(Kind::Text, length)?,
+            (OpCode::Data(Data::Binary), None) => self.begin(Kind::Binary, length)?,
+            _ => return Err(Violation::Protocol),
+        }
+        // In range: a longer data frame was refused just now.
+        let left = length as u32;
+        Ok(Frame { opcode: header.opcode, is_final: header.is_final, is_begun: false, mask, left })
+    }
+
+    fn begin(&mut self, kind: Kind, length: u64) -> Result<(), Violation> {
+        self.kind = Some(kind);
+        self.length = 0;
+        self.utf8 = Utf8::default();
+        self.lengthen(length)
+    }
+
+    fn lengthen(&mut self, by: u64) -> Result<(), Violation> {
+        let length = by.saturating_add(self.length.into());
+        if length > self.limits.skipped.into() {
+            return Err(Violation::TooBig);
+        }
+        self.length = length as u32;
+        if self.is_skipping() {
+            self.held = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn is_skipping(&self) -> bool {
+        self.length > self.limits.message
+    }
+
+    /// Keeps a piece of a frame whose end has not arrived, or of a message whose end has not.
+    fn keep(&mut self, frame: Frame, piece: &[u8]) -> Result<(), Violation> {
+        if matches!(frame.opcode, OpCode::Data(_)) {
+            if self.kind == Some(Kind::Text) {
+                self.utf8.check(piece)?;
+            }
+            if self.is_skipping() {
+                return Ok(());
+            }
+        }
+        // Room for the whole frame at once: what a client announces is bounded by the limit.
+        self.held.reserve(piece.len() + frame.left as usize);
+        self.held.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The last piece of a control frame, mostly the only one.
+    fn control<'a>(&mut self, frame: Frame, control: Control, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
+        let payload = if frame.is_begun {
+            self.held.extend_from_slice(piece);
+            // Before it lies the message that this frame interrupts.
+            let start = if self.kind.is_none() || self.is_skipping() { 0 } else { self.length as usize };
+            let payload = self.held.split_off(start);
+            if start == 0 {
+                self.held = Vec::new();
+            }
+            Cow::Owned(payload)
+        } else {
+            Cow::Borrowed(&*piece)
+        };
+        match control {
+            Control::Ping => Ok(Event::Ping(payload)),
+            Control::Pong => Ok(Event::Pong(payload)),
+            _ => close(payload),
+        }
+    }
+
+    /// The last piece of a data frame, mostly the only one, and maybe the end of its message.
+    fn data<'a>(&mut self, frame: Frame, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
+        let is_in_one_piece = frame.is_final && !frame.is_begun && frame.opcode != OpCode::Data(Data::Continue);
+        if !is_in_one_piece || self.is_skipping() {
+            self.keep(frame, piece)?;
+        }
+        if !frame.is_final {
+            return Ok(Event::Fragment);
+        }
+        let (kind, is_skipped) = (self.kind.take().unwrap_or(Kind::Binary), self.is_skipping());
+        self.length = 0;
+        Ok(match (kind, is_in_one_piece) {
+            (Kind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
+            _ if is_skipped => Event::TooLarge(kind),
+            (Kind::Binary, true) => Event::Binary(Cow::Borrowed(piece)),
+            (Kind::Binary, false) => Event::Binary(Cow::Owned(mem::take(&mut self.held))),
+            (Kind::Text, true) => Event::Text(Cow::Borrowed(str::from_utf8(piece).map_err(|_| Violation::BadUtf8)?)),
+            // Known to be UTF-8, piece by piece; the second look is the price of a text that came in pieces.
+            (Kind::Text, false) => {
+                Event::Text(Cow::Owned(String::from_utf8(mem::take(&mut self.held)).map_err(|_| Violation::BadUtf8)?))
+            }
+        })
+    }
+}
+
+/// Splits so many bytes off the front of the input, or all there are.
+fn take<'a>(input: &mut &'a mut [u8], most: usize) -> &'a mut [u8] {
+    let most = most.min(input.len());
+    let (front, rest) = mem::take(input).split_at_mut(most);
+    *input = rest;
+    front
+}
+
+fn close(payload: Cow<'_, [u8]>) -> Result<Event<'_>, Violation> {
+    if payload.is_empty() {
+        return Ok(Event::Close { code: None, reason: Cow::Borrowed("") });
+    }
+    let Some(code) = payload.first_chunk().map(|code| u16::from_be_bytes(*code)).filter(|code| may_be_sent(*code))
+    else {
+        return Err(Violation::Protocol);
+    };
+    let reason = match payload {
+        Cow::Borrowed(payload) => str::from_utf8(&payload[2..]).map(Cow::Borrowed),
+        Cow::Owned(payload) => str::from_utf8(&payload[2..]).map(|reason| Cow::Owned(reason.to_owned())),
+    };
+    Ok(Event::Close { code: Some(code), reason: reason.map_err(|_| Violation::BadUtf8)? })
+}
+
+/// Whether a close code may stand in a frame: those of the RFC and of IANA's register that are not for use inside an
+/// endpoint only, and the ranges for libraries and for private use.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}

@@ -1,0 +1,183 @@
+//! Reader and writer on a TCP stream.
+//!
+//! Reads into a buffer of the thread: what a read brings is handled where it lies, and only what cannot be handled in the
+//! same turn is taken along. Everything is poll functions that keep their state in the socket, so every future made of
+//! them is a pointer, and dropping it loses nothing.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::{Event, Limits, Reader, Violation, Writer};
+
+/// Bytes of one read.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    /// Where this thread reads to. Empty until it first reads.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Reads what has arrived into the buffer of this thread, and looks at it there. No bytes: the other side has ended.
+pub(in crate::listen) fn poll_read<T>(
+    tcp: &mut TcpStream,
+    cx: &mut Context<'_>,
+    look: impl FnOnce(&mut [u8]) -> T,
+) -> Poll<io::Result<T>> {
+    let mut buffer = BUFFER.take();
+    buffer.resize(SCRATCH, 0);
+    let mut read = ReadBuf::new(&mut buffer);
+    // Not `try_read`: this one knows that a buffer that is not full has emptied the socket, and saves asking again.
+    let outcome = Pin::new(tcp).poll_read(cx, &mut read).map_ok(|()| look(read.filled_mut()));
+    BUFFER.set(buffer);
+    outcome
+}
+
+/// Why there are no more events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The client broke the protocol: it is to be told so.
+    Broken(Violation),
+    /// The stream has ended.
+    Gone,
+}
+
+/// A WebSocket after its handshake.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+    reader: Reader,
+    writer: Writer,
+    /// What a read brought along beyond its first event.
+    unread: BytesMut,
+}
+
+impl Socket {
+    /// Takes a stream over from its handshake, with what was read of it beyond that.
+    #[must_use]
+    pub fn new(tcp: TcpStream, unread: BytesMut, limits: Limits) -> Self {
+        // Empty or not, it may hold the buffer of the handshake.
+        let unread = if unread.is_empty() { BytesMut::new() } else { unread };
+        Self { tcp, reader: Reader::new(limits), writer: Writer::default(), unread }
+    }
+
+    /// What is to be written; [`Socket::flush`] writes it.
+    pub fn output(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    /// The next event, as `decode` sees it. Pings and closes are answered with the next flush. Dropping the future loses
+    /// nothing. `decode` must not read a socket itself.
+    ///
+    /// # Errors
+    /// There are no more events.
+    pub async fn next<T>(&mut self, mut decode: impl FnMut(Event<'_>) -> T) -> Result<T, Over> {
+        poll_fn(|cx| self.poll_next(cx, &mut decode)).await
+    }
+
+    /// Writes all that is queued. A dropped flush is continued by the next one.
+    ///
+    /// # Errors
+    /// The stream is of no use any more.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Ends the connection: with a code when it is us who end it, and the client's own last frame is waited for. Takes as
+    /// long as the other side does: the caller sets the limit.
+    pub async fn close(mut self, code: Option<(u16, &str)>) {
+        if let Some((code, reason)) = code {
+            self.writer.close(Some(code), reason);
+        }
+        if self.flush().await.is_err() {
+            return;
+        }
+        if code.is_some() {
+            while !self.reader.is_over() && self.next(|_| ()).await.is_ok() {}
+        }
+        hang_up(self.tcp).await;
+    }
+
+    /// Bytes of buffers that belong to this connection alone.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.reader.held() + self.unread.capacity() + self.writer.held()
+    }
+
+    fn poll_next<T>(&mut self, cx: &mut Context<'_>, decode: &mut impl FnMut(Event<'_>) -> T) -> Poll<Result<T, Over>> {
+        let Self { tcp, reader, writer, unread } = self;
+        let mut step = |input: &mut &mut [u8]| match reader.next(input) {
+            Ok(None) => None,
+            Ok(Some(event)) => {
+                match &event {
+                    Event::Ping(payload) => writer.pong(payload),
+                    Event::Close { code, .. } => writer.close(*code, ""),
+                    _ => {}
+                }
+                Some(Ok(decode(event)))
+            }
+            Err(violation) => Some(Err(Over::Broken(violation))),
+        };
+        loop {
+            if !unread.is_empty() {
+                let mut input = &mut unread[..];
+                let found = step(&mut input);
+                let left = input.len();
+                unread.advance(unread.len() - left);
+                if unread.is_empty() {
+                    *unread = BytesMut::new();
+                }
+                if let Some(found) = found {
+                    return Poll::Ready(found);
+                }
+            }
+            let mut is_more_likely = false;
+            let read = poll_read(tcp, cx, |mut input| {
+                if input.is_empty() {
+                    return Some(Err(Over::Gone));
+                }
+                is_more_likely = input.len() == SCRATCH;
+                let found = step(&mut input);
+                unread.extend_from_slice(input);
+                found
+            });
+            match ready!(read) {
+                Ok(Some(found)) => return Poll::Ready(found),
+                // One buffer of a large message is one turn.
+                Ok(None) if is_more_likely => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Err(Over::Gone)),
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { tcp, writer, .. } = self;
+        while !writer.is_empty() {
+            let written = ready!(writer.show(|slices| Pin::new(&mut *tcp).poll_write_vectored(cx, slices)))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            writer.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
+/// connection and may take our last words with it.
+pub(in crate::listen) async fn hang_up(mut tcp: TcpStream) {
+    if tcp.shutdown().await.is_ok() {
+        let skip = |tcp: &mut TcpStream, cx: &mut Context<'_>| poll_read(tcp, cx, |skipped| skipped.is_empty());
+        while let Ok(false) = poll_fn(|cx| skip(&mut tcp, cx)).await {}
+    }
+}

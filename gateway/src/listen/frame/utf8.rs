@@ -1,0 +1,91 @@
+//! UTF-8 that arrives in pieces: fails with the first byte that no further byte can make good.
+
+use std::str::from_utf8;
+
+use super::Violation;
+
+/// Most bytes of one character.
+const LONGEST: usize = 4;
+
+/// What is known of a text so far: everything is well but for the beginning of one character at its end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Utf8 {
+    begun: [u8; LONGEST],
+    len: u8,
+}
+
+impl Utf8 {
+    /// Whether the text may end here.
+    pub(super) fn is_whole(self) -> bool {
+        self.len == 0
+    }
+
+    /// Looks at the next piece.
+    pub(super) fn check(&mut self, mut piece: &[u8]) -> Result<(), Violation> {
+        while !self.is_whole() {
+            let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
+            piece = rest;
+            self.begun[usize::from(self.len)] = byte;
+            self.len += 1;
+            match from_utf8(&self.begun[..usize::from(self.len)]) {
+                Ok(_) => self.len = 0,
+                Err(error) if error.error_len().is_some() => return Err(Violation::BadUtf8),
+                Err(_) => {}
+            }
+        }
+        let Err(error) = from_utf8(piece) else { return Ok(()) };
+        if error.error_len().is_some() {
+            return Err(Violation::BadUtf8);
+        }
+        let begun = &piece[error.valid_up_to()..];
+        self.begun[..begun.len()].copy_from_slice(begun);
+        self.len = begun.len() as u8;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Checks a text in pieces: whether it is well, or with which byte it went bad.
+    fn in_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<bool, usize> {
+        let (mut utf8, mut seen) = (Utf8::default(), 0);
+        for piece in pieces {
+            seen += piece.len();
+            utf8.check(piece).map_err(|_| seen)?;
+        }
+        Ok(utf8.is_whole())
+    }
+
+    fn mostly_text() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => "\\PC{0,4}".prop_map(String::into_bytes),
+            1 => proptest::collection::vec(any::<u8>(), 0..4),
+        ];
+        proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_judged_the_same_however_it_is_cut(text in mostly_text(), size in 1usize..7) {
+            let expected = from_utf8(&text);
+            match in_pieces(text.chunks(size)) {
+                Ok(whole) => prop_assert_eq!(whole, expected.is_ok()),
+                Err(_) => prop_assert!(expected.is_err_and(|error| error.error_len().is_some())),
+            }
+        }
+
+        #[test]
+        fn a_text_fails_with_its_first_bad_byte(text in mostly_text()) {
+            let bad = from_utf8(&text).err().filter(|error| error.error_len().is_some());
+            // The byte that makes the difference is the first one that a prefix does not forgive.
+            let first_bad = bad.map(|_| {
+                (1..=text.len()).find(|&n| from_utf8(&text[..n]).is_err_and(|e| e.error_len().is_some()))
+            });
+            prop_assert_eq!(in_pieces(text.chunks(1)).err(), first_bad.flatten());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Messages in, bytes out: what waits to be written to one client, in frames.
+//!
+//! Payloads are shared and never copied; headers are made on the stack at the moment of writing. Does no IO: it shows
+//! what is next and is told how much of it went out, so a write that stops anywhere goes on there.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// Frames that go out in one write.
+const AT_ONCE: usize = 32;
+/// The longest header of a frame without a mask.
+const LONGEST_HEAD: usize = 10;
+/// The longest reason of a close frame.
+const LONGEST_REASON: usize = 123;
+
+/// The output of one connection.
+#[derive(Debug, Default)]
+pub struct Writer {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that are out.
+    written: usize,
+    /// Whether a close frame is queued or out: nothing may follow it.
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Frame {
+    opcode: OpCode,
+    payload: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    bytes: [u8; LONGEST_HEAD],
+    len: usize,
+}
+
+impl Frame {
+    fn header(&self) -> FrameHeader {
+        FrameHeader { opcode: self.opcode, ..FrameHeader::default() }
+    }
+
+    fn len(&self) -> usize {
+        self.header().len(self.payload.len() as u64) + self.payload.len()
+    }
+
+    fn head(&self) -> Head {
+        let mut bytes = [0; LONGEST_HEAD];
+        let header = self.header();
+        let length = self.payload.len() as u64;
+        header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
+        Head { bytes, len: header.len(length) }
+    }
+}
+
+impl Writer {
+    /// Queues a text. The caller knows that it is UTF-8.
+    pub fn text(&mut self, text: Bytes) {
+        self.push(OpCode::Data(Data::Text), text);
+    }
+
+    /// Queues a binary message.
+    pub fn binary(&mut self, bytes: Bytes) {
+        self.push(OpCode::Data(Data::Binary), bytes);
+    }
+
+    /// Queues a ping without a payload.
+    pub fn ping(&mut self) {
+        self.push(OpCode::Control(Control::Ping), Bytes::new());
+    }
+
+    /// Queues the answer to a ping. One that waits at the end is replaced: only the newest ping has to be answered.
+    pub fn pong(&mut self, payload: &[u8]) {
+        let waits = self.frames.len() > usize::from(self.written > 0);
+        if let Some(last) = self.frames.back_mut().filter(|last| waits && last.opcode == OpCode::Control(Control::Pong))
+        {
+            last.payload = Bytes::copy_from_slice(payload);
+        } else {
+            self.push(OpCode::Control(Control::Pong), Bytes::copy_from_slice(payload));
+        }
+    }
+
+    /// Queues the last frame; what is queued after it is dropped. A reason that is too long is left out.
+    pub fn close(&mut self, code: Option<u16>, reason: &str) {
+        let mut payload = BytesMut::new();
+        if let Some(code) = code {
+            payload.put_u16(code);
+            if reason.len() <= LONGEST_REASON {
+                payload.put_slice(reason.as_bytes());
+            }
+        }
+        self.push(OpCode::Control(Control::Close), payload.freeze());
+        self.is_closed = true;
+    }
+
+    /// Whether everything is out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Room for frames that is kept.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.frames.capacity()
+    }
+
+    /// Shows what is to be written next, for one vectored write. Empty only if nothing is queued.
+    pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        let mut heads = [Head::default(); AT_ONCE];
+        for (head, frame) in heads.iter_mut().zip(&self.frames) {
+            *head = frame.head();
+        }
+        let mut slices = [IoSlice::new(&[]); 2 * AT_ONCE];
+        let mut used = 0;
+        let mut written = self.written;
+        for (head, frame) in heads.iter().zip(&self.frames) {
+            for part in [&head.bytes[..head.len], &frame.payload[..]] {
+                let out = written.min(part.len());
+                written -= out;
+                if out < part.len() {
+                    slices[used] = IoSlice::new(&part[out..]);
+                    used += 1;
+                }
+            }
+        }
+        write(&slices[..used])
+    }
+
+    /// So many bytes more are out. Frees what it can.
+    pub fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(len) = self.frames.front().map(Frame::len).filter(|&len| len <= self.written) {
+            self.written -= len;
+            self.frames.pop_front();
+        }
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new();
+        }
+    }
+
+    fn push(&mut self, opcode: OpCode, payload: Bytes) {
+        if !self.is_closed {
+            self.frames.push_back(Frame { opcode, payload });
+        }
+    }
+}

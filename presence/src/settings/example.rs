@@ -1,0 +1,30 @@
+//! The example file of a program, made from its table of keys: every setting with its meaning and its default.
+
+use std::fmt::Write;
+
+use super::key::{Key, Kind};
+
+/// A TOML file that changes nothing: what has a default stands there behind `#`, ready to be uncommented. What has none
+/// is shown as an example behind `# `.
+#[must_use]
+pub fn example(program: &str, keys: &[Key]) -> String {
+    let mut text = format!(
+        "# Settings of the {program} program with their defaults. Read with: {program} --config FILE\n\
+         # Over this file goes the environment (PARLEY__NODE__ID is node.id), over that the flags (--set node.id=x).\n\
+         # {program} --check shows what is in effect, {program} --example prints this file.\n\
+         # On SIGHUP the file is read again; what is marked \"reloads\" is taken over, the rest waits for a restart.\n"
+    );
+    for key in keys {
+        let reloads = if key.live { " (reloads)" } else { "" };
+        let _ = write!(text, "\n# {}{reloads}\n", key.meaning);
+        let _ = match (key.default, key.kind) {
+            (Some(value), _) => writeln!(text, "#{} = {}", key.name, key.toml(value)),
+            (None, Kind::List) => writeln!(text, "# {} = {}\n#{} = []", key.name, key.toml(key.sample), key.name),
+            (None, _) => writeln!(text, "# {} = {}", key.name, key.toml(key.sample)),
+        };
+        if let Some(file) = key.file_name() {
+            let _ = writeln!(text, "# or, from a file of its own: {file} = \"/run/secrets/{}\"", key.name);
+        }
+    }
+    text
+}

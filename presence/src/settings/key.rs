@@ -1,0 +1,184 @@
+//! What a setting is: a row of a program's table, from which everything else about it is made.
+//!
+//! Loading, validation of names, the example file, `--check`, what a reload takes over and the test of README's table all
+//! read these rows, so a setting is described once. Pure values; nothing here reads a file.
+
+/// How a setting is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// A whole number.
+    Number,
+    /// Several words: an array in TOML, separated by commas in the environment.
+    List,
+    /// A string that is shown nowhere. May stand in a file of its own, named by the same key with `_file` behind it.
+    Secret,
+}
+
+/// A setting that a program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its dotted name.
+    pub name: &'static str,
+    /// How it is written.
+    pub kind: Kind,
+    /// What it is when nobody sets it.
+    pub default: Option<&'static str>,
+    /// Something that it could be, for the example of a setting without a default.
+    pub sample: &'static str,
+    /// What it does, with its unit and its bounds.
+    pub meaning: &'static str,
+    /// Whether a reload takes it over; otherwise it waits for a restart.
+    pub live: bool,
+}
+
+/// `node.id`, of both programs.
+pub const NODE_ID: Key = Key::text("node.id")
+    .sample("g1")
+    .meaning("name of this process in the cluster; unset: the host's name and a random suffix");
+/// `redis.prefix`, of both programs.
+pub const REDIS_PREFIX: Key = Key::text("redis.prefix")
+    .default("parley")
+    .meaning("first part of every key and channel; one for each cluster on a Redis");
+/// `drain.grace_seconds`, of both programs.
+pub const DRAIN_GRACE: Key =
+    Key::number("drain.grace_seconds").default("30").live().meaning("seconds that ending in order may take, 0 to 3600");
+/// `log.level`, of both programs.
+pub const LOG_LEVEL: Key = Key::text("log.level")
+    .default("info")
+    .live()
+    .meaning("off, error, warn, info, debug or trace, or directives such as info,gateway=debug");
+/// `log.format`, of both programs.
+pub const LOG_FORMAT: Key = Key::text("log.format")
+    .default("auto")
+    .meaning("text, json, or auto: text when stderr is a terminal, JSON lines otherwise and in files");
+/// `log.file`, of both programs.
+pub const LOG_FILE: Key = Key::text("log.file")
+    .sample("/var/log/parley/node.log")
+    .meaning("also log into this file; one that is full gets a number");
+/// `log.files`, of both programs.
+pub const LOG_FILES: Key = Key::number("log.files").default("5").meaning("log files that are kept, 1 to 1000");
+/// `log.file_mib`, of both programs.
+pub const LOG_FILE_MIB: Key = Key::number("log.file_mib").default("64").meaning("MiB of a full log file, 1 to 65536");
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind, default: None, sample: "", meaning: "", live: false }
+    }
+
+    /// A string.
+    #[must_use]
+    pub const fn text(name: &'static str) -> Self {
+        Self::new(name, Kind::Text)
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub const fn number(name: &'static str) -> Self {
+        Self::new(name, Kind::Number)
+    }
+
+    /// Several words, none by default.
+    #[must_use]
+    pub const fn list(name: &'static str) -> Self {
+        Self::new(name, Kind::List)
+    }
+
+    /// A string that is shown nowhere.
+    #[must_use]
+    pub const fn secret(name: &'static str) -> Self {
+        Self::new(name, Kind::Secret)
+    }
+
+    /// With this default.
+    #[must_use]
+    pub const fn default(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+
+    /// With this example, for want of a default.
+    #[must_use]
+    pub const fn sample(self, sample: &'static str) -> Self {
+        Self { sample, ..self }
+    }
+
+    /// With this meaning.
+    #[must_use]
+    pub const fn meaning(self, meaning: &'static str) -> Self {
+        Self { meaning, ..self }
+    }
+
+    /// Taken over by a reload.
+    #[must_use]
+    pub const fn live(self) -> Self {
+        Self { live: true, ..self }
+    }
+
+    /// The setting that names the file with this secret; `None` for what is no secret.
+    #[must_use]
+    pub fn file_name(&self) -> Option<String> {
+        (self.kind == Kind::Secret).then(|| format!("{}_file", self.name))
+    }
+
+    /// A value as TOML. What validation lets through is printable ASCII, for which Rust's quoting and TOML's are the same.
+    #[must_use]
+    pub fn toml(&self, value: &str) -> String {
+        match self.kind {
+            Kind::Number => value.to_owned(),
+            Kind::Text | Kind::Secret => format!("{value:?}"),
+            Kind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// The words of a [`Kind::List`].
+pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+/// The name among `names` that is written most like `name`, whatever the case. The first of several.
+#[must_use]
+pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_ascii_lowercase();
+    names.into_iter().min_by_key(|known| distance(&name, &known.to_ascii_lowercase()))
+}
+
+/// Letters to add, drop or change until one word is the other (Levenshtein), row by row.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, letter) in from.chars().enumerate() {
+        let mut diagonal = line;
+        row[0] = line + 1;
+        for (column, other) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_counts_letters() {
+        for (from, to, letters) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("wss", "ws", 1), ("ä", "a", 1)]
+        {
+            assert_eq!(distance(from, to), letters, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_the_one_that_was_meant() {
+        let names = ["node.id", "listen.ws", "listen.tcp", "log.level"];
+        for (typed, meant) in [("node.idd", "node.id"), ("LISTEN.WSS", "listen.ws"), ("loglevel", "log.level")] {
+            assert_eq!(nearest(typed, names), Some(meant));
+        }
+        assert_eq!(nearest("x", []), None);
+    }
+}

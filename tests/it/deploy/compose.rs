@@ -1,0 +1,147 @@
+//! `compose.yaml`: who is in the cluster, what each is told, and that everything it names is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use harness::repository;
+use serde_json::Value;
+
+use super::dockerfile::Dockerfile;
+use super::settings::Effective;
+use super::yaml::{document, list, seconds, text};
+
+const GATEWAYS: [&str; 3] = ["gateway-1", "gateway-2", "gateway-3"];
+const PRESENCES: [&str; 2] = ["presence-1", "presence-2"];
+
+fn compose() -> Value {
+    document("deploy/compose.yaml")
+}
+
+/// Every service of ours: its name, its program, and what the program makes of image and service together.
+async fn programs(compose: &Value) -> Vec<(&'static str, &'static str, Effective)> {
+    let dockerfile = Dockerfile::read();
+    let mut found = Vec::new();
+    let ours = GATEWAYS.map(|name| (name, "gateway")).into_iter().chain(PRESENCES.map(|name| (name, "presence")));
+    for (name, binary) in ours {
+        let service = &compose["services"][name];
+        let image = dockerfile.environment(binary);
+        let given = service["environment"].as_object().unwrap_or_else(|| panic!("no {name}"));
+        let both: BTreeMap<&str, &str> = image
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .chain(given.iter().map(|(key, value)| (key.as_str(), text(value))))
+            .collect();
+        assert_eq!(both["PARLEY__NODE__ID"], name, "each has its own name");
+        found.push((name, binary, Effective::of(binary, both).await));
+    }
+    found
+}
+
+#[test]
+fn the_whole_cluster_is_there() {
+    let compose = compose();
+    let names: BTreeSet<&str> = compose["services"].as_object().unwrap().keys().map(String::as_str).collect();
+    let others = ["redis", "nginx", "prometheus", "grafana"];
+    let wanted: BTreeSet<&str> = GATEWAYS.into_iter().chain(PRESENCES).chain(others).collect();
+    assert_eq!(names, wanted);
+    let networks: Vec<&str> =
+        names.iter().map(|name| text(&compose["services"][name]["networks"]["parley"]["ipv4_address"])).collect();
+    assert_eq!(networks.iter().collect::<BTreeSet<_>>().len(), names.len(), "an address each: {networks:?}");
+}
+
+#[tokio::test]
+async fn programs_are_told_what_they_know_and_given_the_time_they_need() {
+    let compose = compose();
+    for (name, binary, effective) in programs(&compose).await {
+        let service = &compose["services"][name];
+        effective.assert_is_member();
+        let stop = seconds(&service["stop_grace_period"]);
+        assert!(
+            stop >= effective.grace() + 5,
+            "{name} is killed after {stop} s, its drain takes {}",
+            effective.grace()
+        );
+        assert_eq!(text(&service["image"]), format!("parley-{binary}:{}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(text(&service["build"]["target"]), binary);
+        assert_eq!(service["read_only"], true, "{name}");
+        assert_eq!(text(&service["cap_drop"][0]), "ALL", "{name}");
+        assert_eq!(text(&service["depends_on"]["redis"]["condition"]), "service_healthy", "{name}");
+        assert!(service.get("healthcheck").is_none(), "{name} has that of its image");
+        let url = text(&service["environment"]["PARLEY__REDIS__URL_FILE"]);
+        let secret = url.strip_prefix("/run/secrets/").unwrap();
+        assert!(list(&service["secrets"]).iter().any(|given| given == secret), "{name} is not given {secret}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_named_by_nginx_and_prometheus_listens_there() {
+    let compose = compose();
+    let mut listening = BTreeSet::new();
+    for (name, _, effective) in programs(&compose).await {
+        for key in ["listen.ws", "listen.tcp", "api.addr", "admin.addr"] {
+            if effective.has(key) {
+                listening.insert(format!("{name}:{}", effective.port(key)));
+            }
+        }
+        for port in list(&compose["services"][name]["ports"]) {
+            let inside = text(port).rsplit_once(':').unwrap().1;
+            assert!(listening.contains(&format!("{name}:{inside}")), "{name} does not listen on {inside}");
+            assert!(text(port).starts_with("127.0.0.1:"), "{name}: {port} is for the inside only");
+        }
+    }
+    let nginx = std::fs::read_to_string(repository().join("deploy/nginx/parley.conf")).unwrap();
+    let servers = nginx.lines().filter_map(|line| line.trim().strip_prefix("server ")?.split_once(' '));
+    let servers: Vec<&str> = servers.map(|(address, _)| address).filter(|address| *address != "{").collect();
+    let prometheus = document("deploy/prometheus/prometheus.yml");
+    let jobs = list(&prometheus["scrape_configs"]).iter();
+    let targets: Vec<&str> = jobs.flat_map(|job| list(&job["static_configs"][0]["targets"])).map(text).collect();
+    assert_eq!(list(&prometheus["rule_files"]), ["/etc/prometheus/alerts.yml"], "the folder that is mounted there");
+    assert_eq!((servers.len(), targets.len()), (6, 5), "each gateway at two doors; everybody is scraped");
+    let unknown: Vec<_> = servers.iter().chain(&targets).filter(|address| !listening.contains(**address)).collect();
+    assert!(unknown.is_empty(), "nobody listens at {unknown:?}; those who do: {listening:?}");
+
+    for port in list(&compose["services"]["nginx"]["ports"]) {
+        let inside = text(port).rsplit_once(':').unwrap().1;
+        assert!(nginx.contains(&format!("listen {inside} ssl")), "nginx does not listen on {inside}");
+    }
+}
+
+#[test]
+fn every_file_that_is_mounted_is_in_the_repository() {
+    let compose = compose();
+    let named: BTreeSet<&str> = compose["volumes"].as_object().unwrap().keys().map(String::as_str).collect();
+    let ignored = std::fs::read_to_string(repository().join(".gitignore")).unwrap();
+    assert!(ignored.lines().any(|line| line == "/deploy/secrets.d"), "secrets are never committed");
+    let secrets = compose["secrets"].as_object().unwrap().values().map(|secret| text(&secret["file"]));
+    let mounts = compose["services"].as_object().unwrap().values().flat_map(|service| list(&service["volumes"]));
+    let sources = mounts.map(|mount| text(mount).split(':').next().unwrap()).chain(secrets);
+    for source in sources {
+        if named.contains(source) {
+            continue;
+        }
+        if let Some(secret) = source.strip_prefix("./secrets.d/") {
+            let maker = std::fs::read_to_string(repository().join("deploy/secrets")).unwrap();
+            assert!(maker.contains(&format!(" {secret}")), "deploy/secrets makes no {secret}");
+            continue;
+        }
+        let path = repository().join("deploy").join(source);
+        // The dashboards are a part of their own, with or without which the rest of the file has to be right.
+        let comes_apart = source.starts_with("../grafana/") && !repository().join("grafana").exists();
+        assert!(path.exists() || comes_apart, "{source} is not there");
+    }
+}
+
+#[test]
+fn redis_starts_with_the_shipped_promises_and_rights() {
+    let compose = compose();
+    let redis = &compose["services"]["redis"];
+    let command = text(&redis["command"][0]);
+    let mounts: Vec<&str> = list(&redis["volumes"]).iter().map(text).collect();
+    for word in command.split_whitespace().filter(|word| word.starts_with("/etc/parley/")) {
+        assert!(mounts.iter().any(|mount| mount.split(':').nth(1) == Some(word)), "{word} is not mounted");
+    }
+    assert!(mounts.iter().any(|mount| mount.ends_with(":/etc/parley/users.acl.in:ro")), "deploy/redis/acl reads it");
+    for word in ["/run/secrets/redis_password", "--aclfile /run/parley/users.acl", "exec redis-server", "--dir /data"] {
+        assert!(command.contains(word), "{command:?} lacks {word}");
+    }
+    assert!(mounts.contains(&"redis:/data"), "what Redis keeps outlives its container");
+}

@@ -1,0 +1,172 @@
+//! The Dockerfile: what it copies is there and enough to build, what runs is small, not root, and tells its health.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::{Node, Program, Redis, repository};
+use serde_json::Value;
+
+use super::settings::Effective;
+
+/// An instruction and its text, comments and continued lines resolved.
+type Instruction = (String, String);
+
+/// A stage: what it builds on, its name, its instructions.
+struct Stage {
+    base: String,
+    name: String,
+    instructions: Vec<Instruction>,
+}
+
+pub(super) struct Dockerfile {
+    stages: Vec<Stage>,
+}
+
+impl Dockerfile {
+    pub(super) fn read() -> Self {
+        let text = fs::read_to_string(repository().join("deploy/Dockerfile")).unwrap();
+        let code: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
+        let mut stages: Vec<Stage> = Vec::new();
+        for line in code.join("\n").replace("\\\n", " ").lines() {
+            let (word, rest) = line.split_once(' ').unwrap();
+            if word == "FROM" {
+                let (base, name) = rest.split_once(" AS ").unwrap_or_else(|| panic!("a stage without a name: {line}"));
+                stages.push(Stage { base: base.to_owned(), name: name.to_owned(), instructions: Vec::new() });
+            } else {
+                let stage = stages.last_mut().expect("FROM comes first");
+                stage.instructions.push((word.to_owned(), rest.trim().to_owned()));
+            }
+        }
+        Self { stages }
+    }
+
+    fn stage(&self, name: &str) -> &Stage {
+        self.stages.iter().find(|stage| stage.name == name).unwrap_or_else(|| panic!("no stage {name}"))
+    }
+
+    /// What a stage says, what it builds on first.
+    fn of(&self, name: &str, word: &str) -> Vec<&str> {
+        let stage = self.stage(name);
+        let inherits = self.stages.iter().any(|other| other.name == stage.base);
+        let mut found = if inherits { self.of(&stage.base, word) } else { Vec::new() };
+        found.extend(stage.instructions.iter().filter(|(found, _)| found == word).map(|(_, rest)| rest.as_str()));
+        found
+    }
+
+    /// The variables that an image brings.
+    pub(super) fn environment(&self, name: &str) -> BTreeMap<String, String> {
+        let pairs = self.of(name, "ENV").into_iter().flat_map(str::split_whitespace);
+        pairs.map(|pair| pair.split_once('=').unwrap()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+}
+
+#[tokio::test]
+async fn images_hold_one_program_that_listens_where_the_image_says() {
+    let dockerfile = Dockerfile::read();
+    for (image, keys) in
+        [("gateway", ["listen.ws", "listen.tcp", "admin.addr"].as_slice()), ("presence", &["api.addr", "admin.addr"])]
+    {
+        let copied = format!("--from=build /out/{image} /usr/local/bin/{image}");
+        assert!(dockerfile.of(image, "COPY").contains(&copied.as_str()), "{image} is not copied");
+        assert_eq!(dockerfile.of(image, "ENTRYPOINT"), [format!("[\"{image}\"]")]);
+        let environment = dockerfile.environment(image);
+        let given = environment.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let effective = Effective::of(image, given.chain([("PARLEY__REDIS__URL_FILE", "/run/secrets/x")])).await;
+        let ports: Vec<String> = keys.iter().map(|key| effective.port(key).to_string()).collect();
+        assert_eq!(dockerfile.of(image, "EXPOSE"), [ports.join(" ")], "{image}");
+    }
+}
+
+#[test]
+fn images_are_small_not_root_and_tell_their_health() {
+    let dockerfile = Dockerfile::read();
+    for image in ["gateway", "presence"] {
+        assert_eq!(dockerfile.stage(image).base, "runtime");
+        let user = *dockerfile.of(image, "USER").last().expect("a user");
+        let (user, group) = user.split_once(':').unwrap();
+        assert!(user.parse::<u32>().unwrap() > 0 && group.parse::<u32>().unwrap() > 0, "{user}:{group} is root");
+        assert_eq!(dockerfile.of(image, "STOPSIGNAL"), ["SIGTERM"]);
+        let health = dockerfile.of(image, "HEALTHCHECK");
+        assert!(health.len() == 1 && health[0].ends_with("CMD [\"ready\"]"), "{health:?}");
+        assert!(dockerfile.of(image, "COPY").contains(&"deploy/docker/ready /usr/local/bin/ready"));
+    }
+    assert_eq!(dockerfile.stage("runtime").base, "debian:bookworm-slim");
+    let toolchain = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let version = toolchain.split_once("rust-version = \"").unwrap().1.split('"').next().unwrap();
+    assert_eq!(dockerfile.stage("build").base, format!("rust:{version}-bookworm"), "what Cargo.toml asks for");
+}
+
+/// The sources that the build stage copies are a workspace in which cargo finds both programs, and the lock file holds.
+#[test]
+fn what_is_copied_is_enough_to_build() {
+    let dockerfile = Dockerfile::read();
+    let context = tempfile::tempdir().unwrap();
+    let ignored = fs::read_to_string(repository().join("deploy/Dockerfile.dockerignore")).unwrap();
+    for copy in dockerfile.of("build", "COPY") {
+        let words: Vec<&str> = copy.split_whitespace().collect();
+        let (to, from) = words.split_last().unwrap();
+        for name in from {
+            assert!(ignored.lines().any(|line| line == format!("!{name}")), "{name} does not reach the builder");
+            let target = if *to == "./" { context.path().join(name) } else { context.path().join(to) };
+            copy_tree(&repository().join(name), &target);
+        }
+    }
+    let cargo = |arguments: &[&str]| {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let output = Command::new(cargo).args(arguments).current_dir(context.path()).output().unwrap();
+        assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    cargo(&["tree", "--locked", "--offline", "-p", "gateway", "-p", "presence"]);
+    let metadata = cargo(&["metadata", "--locked", "--offline", "--no-deps", "--format-version", "1"]);
+    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let targets: Vec<&Value> = packages.flat_map(|package| package["targets"].as_array().unwrap()).collect();
+    let build = dockerfile.of("build", "RUN").join(" ");
+    for binary in ["gateway", "presence"] {
+        let is_there = targets.iter().any(|target| target["name"] == binary && target["kind"][0] == "bin");
+        assert!(is_there, "no binary {binary}");
+        assert!(
+            build.contains(&format!("-p {binary}")) && build.contains(&format!("target/release/{binary}")),
+            "{build}"
+        );
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    if from.is_file() {
+        fs::copy(from, to).unwrap();
+        return;
+    }
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.unwrap();
+        copy_tree(&entry.path(), &to.join(entry.file_name()));
+    }
+}
+
+/// The script of the health check, run for real.
+#[tokio::test]
+async fn the_health_check_says_what_readyz_says() {
+    let ready = async |admin: String| {
+        let script = repository().join("deploy/docker/ready");
+        let program = Program::system(script.to_str().unwrap(), "ready").env("PARLEY__ADMIN__ADDR", &admin);
+        program.run(Duration::from_secs(5)).await.code
+    };
+    let mut redis = Redis::running().await;
+    for node in [Node::gateway("g1"), Node::presence("p1")] {
+        let node = node.redis(&redis).start().await;
+        // As in the image: bound everywhere, asked on loopback.
+        let admin = format!("0.0.0.0:{}", node.admin().port());
+        assert_eq!(ready(admin.clone()).await, Some(0), "{}", node.name());
+        redis.kill9();
+        node.until_not_ready(Duration::from_secs(10)).await;
+        assert_eq!(ready(admin.clone()).await, Some(1), "{}", node.name());
+        drop(node);
+        assert_eq!(ready(admin).await, Some(1), "nobody is there");
+        redis.start().await;
+    }
+}

@@ -1,0 +1,128 @@
+//! The Kubernetes manifests: names that fit each other, probes that ask what there is, times that fit the drain.
+
+use serde_json::Value;
+
+use super::settings::Effective;
+use super::yaml::{document, documents, list, text};
+
+const BASE: &str = "deploy/k8s/base";
+
+/// Every object of the base.
+fn objects() -> Vec<Value> {
+    let kustomization = document(&format!("{BASE}/kustomization.yaml"));
+    list(&kustomization["resources"]).iter().flat_map(|file| documents(&format!("{BASE}/{}", text(file)))).collect()
+}
+
+fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    let object = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
+    assert!(found.next().is_none(), "two of {kind} {name}");
+    object
+}
+
+/// Each program with the port of its service by name.
+const PROGRAMS: &[(&str, &[(&str, &str)])] =
+    &[("gateway", &[("ws", "listen.ws"), ("lines", "listen.tcp")]), ("presence", &[("api", "api.addr")])];
+
+/// The variables of a container; what the cluster fills in as `x`.
+fn environment(container: &Value) -> Vec<(&str, &str)> {
+    let variables = list(&container["env"]).iter();
+    variables.map(|variable| (text(&variable["name"]), variable["value"].as_str().unwrap_or("x"))).collect()
+}
+
+/// The number of the port with this name.
+fn port(container: &Value, name: &Value) -> u64 {
+    let port = list(&container["ports"]).iter().find(|port| port["name"] == *name);
+    port.unwrap_or_else(|| panic!("no port {name}"))["containerPort"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn programs_are_told_what_they_know_and_listen_where_they_are_asked() {
+    let objects = objects();
+    for (program, doors) in PROGRAMS {
+        let name = format!("parley-{program}");
+        let pod = &object(&objects, "Deployment", &name)["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let effective = Effective::of(program, environment(container)).await;
+        effective.assert_is_member();
+        let own_name = list(&container["env"]).iter().find(|variable| variable["name"] == "PARLEY__NODE__ID").unwrap();
+        assert_eq!(own_name["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name", "each pod has its own name");
+
+        let service = object(&objects, "Service", &name);
+        let ports = list(&service["spec"]["ports"]);
+        assert_eq!(ports.len(), doors.len(), "{name}: the admin port is not for everybody");
+        for (door, key) in *doors {
+            let served = ports.iter().find(|port| port["name"] == *door).unwrap_or_else(|| panic!("no {door}"));
+            assert_eq!(port(container, &served["targetPort"]), effective.port(key), "{name} {door}");
+        }
+        for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
+            let asks = &container[probe]["httpGet"];
+            assert_eq!(asks["path"], path, "{name} {probe}");
+            assert_eq!(port(container, &asks["port"]), effective.port("admin.addr"), "{name} {probe}");
+        }
+        let scraped = &object(&objects, "Deployment", &name)["spec"]["template"]["metadata"]["annotations"];
+        assert_eq!(text(&scraped["prometheus.io/port"]), effective.port("admin.addr").to_string());
+
+        let given = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        let stop = list(&container["lifecycle"]["preStop"]["exec"]["command"]);
+        assert_eq!(text(&stop[0]), "sleep", "{name}");
+        let needed = text(&stop[1]).parse::<u64>().unwrap() + effective.grace() + 5;
+        assert!(given >= needed, "{name} is killed after {given} s, preStop and drain take {needed} s");
+    }
+}
+
+#[test]
+fn selectors_select_and_disruptions_take_one_at_a_time() {
+    let objects = objects();
+    for (program, _) in PROGRAMS {
+        let name = format!("parley-{program}");
+        let deployment = &object(&objects, "Deployment", &name)["spec"];
+        let labels = &deployment["template"]["metadata"]["labels"];
+        assert!(labels.as_object().is_some_and(|labels| !labels.is_empty()), "{name}");
+        let budget = &object(&objects, "PodDisruptionBudget", &name)["spec"];
+        let service = &object(&objects, "Service", &name)["spec"];
+        let spread = &deployment["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"];
+        for selector in [&deployment["selector"], &budget["selector"], spread] {
+            assert_eq!(&selector["matchLabels"], labels, "{name}");
+        }
+        assert_eq!(&service["selector"], labels, "{name}");
+        assert_eq!(budget["maxUnavailable"], 1, "{name}");
+        assert!(deployment["replicas"].as_u64().unwrap() > 1, "{name}: one alone cannot be replaced in order");
+        assert_eq!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"], 0, "{name}");
+    }
+    assert_eq!(objects.len(), 3 * PROGRAMS.len(), "an object that nothing here looks at");
+}
+
+#[test]
+fn pods_have_the_least_rights_and_their_secret() {
+    let objects = objects();
+    for (program, _) in PROGRAMS {
+        let pod = &object(&objects, "Deployment", &format!("parley-{program}"))["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+        assert_eq!(text(&container["securityContext"]["capabilities"]["drop"][0]), "ALL");
+
+        let url = environment(container).into_iter().find(|(key, _)| *key == "PARLEY__REDIS__URL_FILE").unwrap().1;
+        let mount = &container["volumeMounts"][0];
+        assert_eq!(url, format!("{}/redis_url", text(&mount["mountPath"])), "{program}");
+        let volume = list(&pod["volumes"]).iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+        assert_eq!(volume["secret"]["secretName"], "parley-redis", "{program}");
+    }
+}
+
+#[test]
+fn images_are_those_of_this_version() {
+    let kustomization = document(&format!("{BASE}/kustomization.yaml"));
+    let objects = objects();
+    for (program, _) in PROGRAMS {
+        let image = format!("parley-{program}");
+        let container = &object(&objects, "Deployment", &image)["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(text(&container["image"]), format!("{image}:{}", env!("CARGO_PKG_VERSION")));
+        let tag = list(&kustomization["images"]).iter().find(|known| known["name"] == image.as_str()).unwrap();
+        assert_eq!(text(&tag["newTag"]), env!("CARGO_PKG_VERSION"));
+    }
+}

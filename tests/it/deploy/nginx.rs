@@ -1,0 +1,220 @@
+//! The nginx of production, run for real: TLS on both doors, and a reload that drops nobody.
+//!
+//! Clients of the tests speak no TLS. A second nginx does it for them: it listens in the clear, and connects to the first
+//! one over TLS, whose certificate it verifies.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use harness::nginx::{Place, stream_module};
+use harness::{Cluster, LineClient, Nginx, Node, WsClient, eventually, http, stays};
+
+/// The name in the certificate.
+const SITE: &str = "chat.example";
+const SOON: Duration = Duration::from_secs(10);
+
+/// The shipped file with the lines marked `# site` adapted to this place, and with only those.
+struct Shipped {
+    text: String,
+    module: String,
+    secrets: tempfile::TempDir,
+}
+
+impl Shipped {
+    async fn read() -> Self {
+        let secrets = tempfile::tempdir().unwrap();
+        let script = harness::repository().join("deploy/secrets");
+        let made = Command::new(script).arg(secrets.path()).args(["redis:6379", SITE]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let text = fs::read_to_string(harness::repository().join("deploy/nginx/parley.conf")).unwrap();
+        Self { text, module: stream_module().await, secrets }
+    }
+
+    fn certificate(&self) -> String {
+        self.secrets.path().join("tls.crt").to_str().unwrap().to_owned()
+    }
+
+    /// For gateways at these addresses, of which those in `down` are taken out.
+    fn at(&self, place: Place<'_>, gateways: &[Node], down: &[usize]) -> String {
+        let server = |line: &str| {
+            let (number, port) = line.strip_prefix("server gateway-")?.split_once(' ')?.0.split_once(':')?;
+            let number = number.parse::<usize>().unwrap() - 1;
+            let Some(gateway) = gateways.get(number) else { return Some(String::new()) };
+            let address = if port == "8080" { gateway.ws() } else { gateway.tcp() };
+            let rest = line.split_once(' ')?.1.split_once(' ')?.1;
+            let state = if down.contains(&number) { "down " } else { "" };
+            Some(format!("server {address} {state}{rest}"))
+        };
+        let adapt = |line: &str| {
+            let Some((rest, _)) = line.split_once(" # site") else { return line.to_owned() };
+            let rest = rest.trim();
+            let adapted = match rest.split_whitespace().next().unwrap() {
+                "include" => format!("daemon off; {}", self.module),
+                "server" => server(rest).unwrap(),
+                "listen" if rest.contains(" 443 ") => rest.replace("443", &place.http.to_string()),
+                "listen" => rest.replace("9443", &place.lines.to_string()),
+                _ => rest
+                    .replace("/etc/nginx/tls", self.secrets.path().to_str().unwrap())
+                    .replace("/run", place.directory)
+                    .replace("/var/log/nginx", place.directory),
+            };
+            assert_ne!(adapted, rest, "a line that is marked has something to adapt");
+            adapted
+        };
+        let lines: Vec<String> = self.text.lines().map(adapt).collect();
+        lines.join("\n")
+    }
+}
+
+/// Clients in the clear on this side, TLS on the other.
+async fn tls_for_clients(front: &Nginx, shipped: &Shipped) -> Nginx {
+    let (ws, lines, certificate) = (front.ws(), front.tcp(), shipped.certificate());
+    let door = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
+    let configuration = |place: Place<'_>| {
+        format!(
+            "daemon off; {module}\npid {directory}/nginx.pid; error_log {directory}/error.log warn; events {{}}\nstream {{\n\
+             proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate};\n\
+             proxy_ssl_server_name on; proxy_ssl_name {SITE}; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n{} {}\n}}\n",
+            door(place.http, ws),
+            door(place.lines, lines),
+            module = shipped.module,
+            directory = place.directory,
+        )
+    };
+    Nginx::configured(configuration).await
+}
+
+#[tokio::test]
+async fn a_reload_drops_nobody_and_newcomers_follow_it() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let shipped = Shipped::read().await;
+    let mut front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
+    let clients = tls_for_clients(&front, &shipped).await;
+
+    let (ann, bob) = (WsClient::connect(clients.ws()).await, WsClient::connect(clients.ws()).await);
+    let (carl, dora) = (LineClient::connect(clients.tcp()).await, LineClient::connect(clients.tcp()).await);
+    let mut nodes = [ann.register("ann").await, bob.register("bob").await].map(|reply| reply["node"].to_string());
+    nodes.sort();
+    assert_eq!(nodes, ["\"g1\"", "\"g2\""], "least_conn spreads them");
+    for person in [&ann, &bob] {
+        person.join("#lobby").await;
+    }
+    for (person, name) in [(&carl, "carl"), (&dora, "dora")] {
+        person.register(name).await;
+        person.join("#lobby").await;
+    }
+    ann.say("#lobby", "before").await;
+    carl.hears("#lobby", "ann", "before").await;
+
+    front.reconfigure(|place| shipped.at(place, &cluster.gateways, &[0])).await;
+    assert!(front.old_workers() > 0, "somebody is still served by an old worker");
+    let mut newcomers = Vec::new();
+    for name in ["eve", "fred", "gina"] {
+        let newcomer = WsClient::connect(clients.ws()).await;
+        assert_eq!(newcomer.register(name).await["node"], "g2", "g1 was taken out");
+        newcomer.join("#lobby").await;
+        newcomers.push(newcomer);
+    }
+    let hugo = LineClient::connect(clients.tcp()).await;
+    hugo.register("hugo").await;
+    hugo.join("#lobby").await;
+
+    // Longer than nginx would need to end what it no longer wants.
+    let mut count = 0;
+    stays(Duration::from_secs(4), "the talk of old and new", || {
+        count += 1;
+        let text = format!("still here {count}");
+        let (ann, bob, carl, dora, hugo, newcomers) = (&ann, &bob, &carl, &dora, &hugo, &newcomers);
+        async move {
+            ann.say("#lobby", &text).await;
+            carl.types(&text).await;
+            for person in [bob, &newcomers[0]] {
+                person.hears("#lobby", "ann", &text).await;
+                person.hears("#lobby", "carl", &text).await;
+            }
+            for person in [dora, hugo] {
+                person.hears("#lobby", "ann", &text).await;
+            }
+            Ok::<(), ()>(())
+        }
+    })
+    .await;
+
+    for client in [ann, bob] {
+        drop(client);
+    }
+    for client in [carl, dora] {
+        drop(client);
+    }
+    eventually(SOON, "old workers end with their last client", || async {
+        if front.old_workers() == 0 { Ok(()) } else { Err(front.old_workers()) }
+    })
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn nobody_is_served_in_the_clear_and_a_wrong_certificate_is_noticed() {
+    let cluster = Cluster::builder().gateways(1).start().await;
+    let shipped = Shipped::read().await;
+    let front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
+    let answer = http::get(front.ws(), "/ws").await.unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(answer.body.contains("HTTPS"), "{answer:?}");
+
+    let other = Shipped::read().await;
+    let strangers = tls_for_clients(&front, &other).await;
+    WsClient::try_connect(strangers.ws()).await.expect_err("the certificate is not the one they trust");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn without_a_gateway_clients_are_told_when_to_come_again() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    let shipped = Shipped::read().await;
+    let front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
+    let clients = tls_for_clients(&front, &shipped).await;
+    assert_eq!(cluster.gateways[0].end().await, Some(0));
+    let answer = http::get(clients.ws(), "/ws").await.unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")), "{answer:?}");
+    cluster.finish().await;
+}
+
+#[test]
+fn both_doors_balance_over_all_workers_by_connections() {
+    let text = read(&harness::repository().join("deploy/nginx/parley.conf"));
+    for (upstream, port) in [("gateways_ws", 8080), ("gateways_lines", 9000)] {
+        let (_, rest) = text.split_once(&format!("upstream {upstream} {{")).unwrap();
+        let block = rest.split_once("\n    }").unwrap().0;
+        let directives: Vec<&str> = block.lines().map(str::trim).collect();
+        assert!(directives.contains(&"least_conn;"), "{upstream}: {block}");
+        assert!(directives.contains(&format!("zone {upstream} 64k;").as_str()), "{upstream}: {block}");
+        let servers = directives.iter().filter_map(|line| line.strip_prefix("server "));
+        let servers: Vec<String> = servers.map(|line| line.split_once(' ').unwrap().1.to_owned()).collect();
+        assert_eq!(servers, vec!["weight=1 max_fails=0; # site"; 3], "{upstream}");
+        assert_eq!(block.matches(&format!(":{port} ")).count(), 3, "{upstream}");
+    }
+    assert!(text.contains("\n        keepalive 32;"), "connections to gateways are kept");
+}
+
+#[test]
+fn secrets_are_made_once_and_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let make = || {
+        let script = harness::repository().join("deploy/secrets");
+        let made = Command::new(script).arg(directory.path()).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        ["redis_password", "redis_url", "tls.crt", "tls.key"].map(|name| read(&directory.path().join(name)))
+    };
+    let first = make();
+    assert_eq!(first[1], format!("redis://parley:{}@redis:6379/", first[0]));
+    assert!(first[0].len() >= 32 && first[2].contains("BEGIN CERTIFICATE"), "{first:?}");
+    assert_eq!(make(), first);
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}

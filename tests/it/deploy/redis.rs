@@ -1,0 +1,118 @@
+//! The rights of the user `parley` on Redis: all that are needed and no other.
+//!
+//! That they suffice is shown by every test of this binary, which run under them: the harness fails a test in the end
+//! when Redis has refused anything.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use harness::{Node, Redis, eventually};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// What the client library sends by itself or for a method of its own, so that no line of ours names it.
+const LIBRARY: &[&str] = &["evalsha", "hello", "ping", "script|load", "subscribe", "unsubscribe", "unwatch"];
+
+/// The sources of both programs, without tests.
+fn sources(ending: &str) -> String {
+    fn collect(folder: &Path, ending: &str, text: &mut String) {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() && !entry.ends_with("tests") {
+                collect(&entry, ending, text);
+            } else if entry.extension().is_some_and(|found| found == ending) && !entry.ends_with("tests.rs") {
+                let code = fs::read_to_string(&entry).unwrap();
+                text.push_str(code.split("#[cfg(test)]").next().unwrap());
+            }
+        }
+    }
+    let mut text = String::new();
+    for folder in ["gateway/src", "presence/src"] {
+        collect(&harness::repository().join(folder), ending, &mut text);
+    }
+    text
+}
+
+/// What stands in quotes right behind each of these words.
+fn quoted_after<'a>(text: &'a str, words: &[&str], quote: char) -> BTreeSet<String> {
+    let names = words.iter().flat_map(|word| text.split(word).skip(1));
+    let name = |rest: &'a str| rest.trim_start().strip_prefix(quote)?.split_once(quote).map(|(name, _)| name);
+    names.filter_map(name).map(str::to_lowercase).collect()
+}
+
+/// The commands that the user `parley` may call.
+fn allowed() -> BTreeSet<String> {
+    let template = fs::read_to_string(harness::repository().join("deploy/redis/users.acl.in")).unwrap();
+    let (_, parley) = template.split_once("user parley").unwrap();
+    let rules = parley.lines().filter(|line| !line.trim_start().starts_with('#'));
+    rules.flat_map(str::split_whitespace).filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_rights_are_those_that_the_sources_need() {
+    let (lua, rust) = (sources("lua"), sources("rs"));
+    let in_scripts = quoted_after(&lua, &["redis.call(", "redis.pcall("], '\'');
+    let calls = lua.matches("redis.call(").count() + lua.matches("redis.pcall(").count();
+    let readable = lua.matches("redis.call('").count() + lua.matches("redis.pcall('").count();
+    assert_eq!(calls, readable, "a script that computes the name of a command cannot be checked");
+    let mut in_rust = quoted_after(&rust, &["redis::cmd(", ".cmd("], '"');
+    if rust.contains(".atomic()") {
+        in_rust.extend(["multi", "exec"].map(str::to_owned));
+    }
+    assert!(in_scripts.len() > 20 && in_rust.len() > 3, "the sources were not found");
+
+    let allowed = allowed();
+    let names: BTreeSet<&str> = allowed.iter().map(|right| right.split('|').next().unwrap()).collect();
+    let missing: Vec<_> = in_scripts.union(&in_rust).filter(|command| !names.contains(command.as_str())).collect();
+    assert!(missing.is_empty(), "deploy/redis/users.acl.in lacks {missing:?}");
+
+    let is_used = |right: &&String| {
+        let command = right.split('|').next().unwrap();
+        LIBRARY.contains(&right.as_str()) || in_scripts.contains(command) || in_rust.contains(command)
+    };
+    let idle: Vec<_> = allowed.iter().filter(|right| !is_used(right)).collect();
+    assert!(idle.is_empty(), "deploy/redis/users.acl.in allows what nobody calls: {idle:?}");
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_told_in_the_log() {
+    // Within a script Redis 7.0 tells the line, and ACL LOG the command.
+    let in_script = "can't run this command";
+    for (right, words) in [("evalsha", "evalsha"), ("hset", in_script), ("subscribe", "subscribe")] {
+        let redis = Redis::running().await;
+        redis.call::<()>(&format!("ACL SETUSER parley -{right}")).await;
+        let gateway = Node::gateway("g1").redis(&redis).launch().await;
+        eventually(SOON, &format!("the missing {right} is told"), || async {
+            let lines = gateway.log().lines();
+            let told = lines.into_iter().find(|line| line.contains("WARN") && line.contains(words));
+            told.ok_or_else(|| gateway.log().tail(20))
+        })
+        .await;
+        let answer = gateway.readyz().await.unwrap();
+        assert_eq!(answer.status, 503, "and it is not ready: {answer:?}");
+        assert!(format!("{:?}", redis.call::<redis::Value>("ACL LOG").await).contains(right));
+        drop(gateway);
+        redis.call::<()>("ACL LOG RESET").await;
+    }
+}
+
+#[tokio::test]
+async fn everything_else_is_refused() {
+    let redis = Redis::running().await;
+    let probe = redis.admin_url().replace("redis://", "redis://probe:x@");
+    let cases: [(&str, &[&[&str]]); 2] = [
+        (&probe, &[&["HGET", "parley:{0}:nick", "ann"], &["PUBLISH", "parley:x", "hi"], &["INFO"]]),
+        (&redis.url(), &[&["HGET", "other:{0}:nick", "ann"], &["PUBLISH", "other:x", "hi"], &["FLUSHALL"]]),
+    ];
+    for (url, commands) in cases {
+        let client = redis::Client::open(url).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        assert_eq!(redis::cmd("PING").query_async::<String>(&mut connection).await.unwrap(), "PONG");
+        for words in commands {
+            let refused = redis::cmd(words[0]).arg(&words[1..]).query_async::<()>(&mut connection).await.unwrap_err();
+            assert_eq!(refused.code(), Some("NOPERM"), "{words:?}: {refused}");
+        }
+    }
+    redis.call::<()>("ACL LOG RESET").await;
+}

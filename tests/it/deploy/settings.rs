@@ -1,0 +1,70 @@
+//! What a program makes of an environment that a file of `deploy/` gives it: the program itself is asked, by `--check`.
+//!
+//! So a wrong key, a wrong value and a changed default are found here without a list of settings to keep up to date.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::Program;
+use presence::settings::Key;
+
+const SOON: Duration = Duration::from_secs(10);
+/// Stands in for what comes from a secret.
+const REDIS: &str = "redis://parley:secret@redis:6379/";
+
+/// The settings in effect, by dotted key.
+#[derive(Debug)]
+pub(super) struct Effective {
+    values: BTreeMap<String, String>,
+}
+
+impl Effective {
+    /// What `binary` makes of these variables.
+    pub(super) async fn of<'a>(binary: &str, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut program = Program::parley(binary, binary).args(["--check"]);
+        for (key, value) in environment.into_iter().filter(|(key, _)| key.starts_with("PARLEY_")) {
+            // `KEY_FILE` names a file with the value of KEY, which is not on this machine.
+            program = match key.strip_suffix("_FILE") {
+                Some(inner) => {
+                    assert!(value.starts_with('/') || value.starts_with("%d/"), "{key}={value}: not a path");
+                    assert!(is_known(binary, inner), "{binary} does not know {key}");
+                    assert_eq!(inner, "PARLEY__REDIS__URL", "the only secret");
+                    program.env(inner, REDIS)
+                }
+                None => program.env(key, value),
+            };
+        }
+        let checked = program.run(SOON).await;
+        assert_eq!(checked.code, Some(0), "{binary} --check: {checked:?}");
+        let values = checked.stdout.lines().filter_map(|line| line.split_once(" = "));
+        Self { values: values.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect() }
+    }
+
+    /// Whether it has this setting.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// The port of an address; it must be reachable from elsewhere.
+    pub(super) fn port(&self, key: &str) -> u64 {
+        let address = &self.values[key];
+        let (host, port) = address.rsplit_once(':').unwrap();
+        assert_eq!(host, "0.0.0.0", "{key} = {address} is not reachable from outside");
+        port.parse().unwrap()
+    }
+
+    /// How long ending may take, in seconds.
+    pub(super) fn grace(&self) -> u64 {
+        self.values["drain.grace_seconds"].parse().unwrap()
+    }
+
+    /// A member of a cluster, with its Redis.
+    pub(super) fn assert_is_member(&self) {
+        assert_eq!(self.values.get("redis.url").map(String::as_str), Some("redis://***@redis:6379/"), "{self:?}");
+    }
+}
+
+fn is_known(binary: &str, variable: &str) -> bool {
+    let keys: &[Key] = if binary == "gateway" { gateway::config::KEYS } else { presence::config::KEYS };
+    keys.iter().any(|key| variable == format!("PARLEY__{}", key.name.to_uppercase().replace('.', "__")))
+}

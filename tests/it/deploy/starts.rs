@@ -1,0 +1,74 @@
+//! What a program looks at before it starts to serve: whether the Redis is fit, and whether its name is taken.
+
+use std::time::Duration;
+
+use harness::process::Finished;
+use harness::{Cluster, Node, Redis, eventually};
+
+const SOON: Duration = Duration::from_secs(15);
+
+/// Exit code 1, no ready line, and a log that says why.
+fn could_not_start(finished: &Finished, words: &[&str]) {
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
+    for word in words {
+        assert!(finished.stderr.contains(word), "must say {word:?}: {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_starts_on_a_redis_that_evicts() {
+    let mut redis = Redis::away().setting("maxmemory-policy", "allkeys-lru");
+    redis.start().await;
+    for node in [Node::gateway("g1"), Node::presence("p1")] {
+        let finished = node.redis(&redis).program().run(SOON).await;
+        could_not_start(&finished, &["maxmemory-policy allkeys-lru", "noeviction"]);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_late_and_evicts_is_an_error_in_the_log() {
+    let mut redis = Redis::away().setting("maxmemory-policy", "volatile-ttl");
+    let nodes = [Node::gateway("g1").redis(&redis).launch().await, Node::presence("p1").redis(&redis).launch().await];
+    redis.start().await;
+    for node in &nodes {
+        eventually(SOON, "it is said", || async {
+            let lines = node.log().lines();
+            let said = lines.into_iter().find(|line| line.contains("ERROR") && line.contains("volatile-ttl"));
+            said.ok_or_else(|| node.log().tail(10))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_gateway_of_the_same_name_is_refused_while_the_first_one_lives() {
+    let cluster = Cluster::builder().gateways(1).start().await;
+    let ann = cluster.ws_on(0).await;
+    ann.register("ann").await;
+    let second = Node::gateway("g1").redis(&cluster.redis).program().run(SOON).await;
+    could_not_start(&second, &["node.id", "g1", "in use"]);
+
+    let other = Node::gateway("g2").redis(&cluster.redis).start().await;
+    drop(other);
+    ann.join("#lobby").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_killed_starts_again_under_its_name_at_once() {
+    let mut cluster = Cluster::builder().gateways(2).start().await;
+    cluster.allow("fenced");
+    let bob = cluster.ws_on(1).await;
+    bob.register("bob").await;
+    for _ in 0..2 {
+        cluster.gateways[0].process().kill9();
+        cluster.gateways[0].restart().await;
+    }
+    let ann = cluster.ws_on(0).await;
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    ann.say("#lobby", "back").await;
+    bob.hears("#lobby", "ann", "back").await;
+    cluster.finish().await;
+}

@@ -1,0 +1,180 @@
+//! SIGHUP: what the settings say now is taken over where it can be, named where it cannot, and a mistake changes nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::{LineClient, Node, Redis, WsClient, eventually, http};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(10);
+const RELOADED: &str = "settings reloaded";
+const WAITS: &str = "settings that need a restart";
+const REFUSED: &str = "settings not reloaded, nothing has changed";
+
+/// A node with a settings file that can be written anew.
+struct World {
+    node: Node,
+    file: PathBuf,
+    _folder: TempDir,
+}
+
+impl World {
+    async fn start(node: harness::node::Builder, settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("settings.toml");
+        std::fs::write(&file, settings).unwrap();
+        let node = node.config(&file).start().await;
+        Self { node, file, _folder: folder }
+    }
+
+    /// Writes the settings, asks for a reload, and returns once it has been counted and told in this message; the lines
+    /// that it logged.
+    async fn reload(&mut self, settings: &str, outcome: &str, told: &str) -> Vec<Value> {
+        let (before, logged) = (self.reloads(outcome).await, self.node.log().lines().len());
+        std::fs::write(&self.file, settings).unwrap();
+        self.node.process().signal(Signal::SIGHUP);
+        eventually(SOON, &format!("a reload is {outcome}"), async || {
+            let now = self.reloads(outcome).await;
+            if now == before + 1.0 { Ok(()) } else { Err(now) }
+        })
+        .await;
+        eventually(SOON, &format!("a line says: {told}"), async || {
+            let lines = self.node.log().lines().split_off(logged);
+            let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+            if lines.iter().any(|line| line["message"] == told) { Ok(lines) } else { Err(lines) }
+        })
+        .await
+    }
+
+    async fn reloads(&self, outcome: &str) -> f64 {
+        self.number("parley_config_reloads_total", &[("outcome", outcome)]).await
+    }
+
+    async fn number(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.node.metrics().await.get(name, labels).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// The line of the fingerprint; there is exactly one.
+    async fn fingerprint(&self) -> String {
+        let scrape = http::get(self.node.admin(), "/metrics").await.unwrap().body;
+        let lines: Vec<&str> = scrape.lines().filter(|line| line.starts_with("parley_config_info{")).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines[0].to_owned()
+    }
+
+    /// The status of an upgrade that a page of this origin asks for.
+    async fn page_from(&self, origin: &str) -> u16 {
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: {origin}\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(self.node.ws()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; "HTTP/1.1 101".len()];
+        timeout(SOON, stream.read_exact(&mut answer)).await.expect("an answer in time").unwrap();
+        str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
+    let mut world = World::start(Node::gateway("g1"), "redis.prefix = 'a'\n").await;
+    let fingerprint = world.fingerprint().await;
+    let ann = WsClient::connect(world.node.ws()).await;
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    for text in ["one", "two", "three"] {
+        ann.say("#lobby", text).await;
+    }
+    assert_eq!(world.page_from("https://evil.example").await, 101);
+    assert!(!world.node.log().holds("\"DEBUG\""));
+
+    let settings = "redis.prefix = 'b'\nlisten.origins = ['https://chat.example']\nlimits.connections = 1\n\
+                    history.max_messages = 2\nlog.level = 'debug'\ndrain.grace_seconds = 5\n";
+    let lines = world.reload(settings, "applied", WAITS).await;
+    let line =
+        |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{lines:?}"));
+    let changed = line(RELOADED)["changed"].as_str().unwrap();
+    for change in [
+        r#"listen.origins = unset -> ["https://chat.example"]"#,
+        "limits.connections = 16384 -> 1",
+        "history.max_messages = 10000 -> 2",
+        r#"log.level = "info" -> "debug""#,
+        "drain.grace_seconds = 30 -> 5",
+    ] {
+        assert!(changed.contains(change), "{change} in {changed}");
+    }
+    assert_eq!(line(WAITS)["waiting"], r#"redis.prefix = "a" -> "b""#);
+    assert_eq!(world.number("parley_config_restart_pending", &[]).await, 1.0);
+    assert_ne!(world.fingerprint().await, fingerprint);
+
+    // Whoever is in stays in, and nobody else gets a seat.
+    ann.say("#lobby", "four").await;
+    assert_eq!(ann.history("#lobby", 10).await.len(), 2);
+    let bob = LineClient::connect(world.node.tcp()).await;
+    bob.reads("! overloaded: *").await;
+    let lines = world.reload(
+        "redis.prefix = 'a'\nlimits.connections = 9\nlisten.origins = 'https://chat.example'\nlog.level = 'debug'\n",
+        "applied",
+        RELOADED,
+    );
+    assert!(lines.await.iter().all(|line| line["message"] != WAITS));
+    assert_eq!(world.number("parley_config_restart_pending", &[]).await, 0.0);
+    assert_eq!(world.page_from("https://evil.example").await, 403);
+    assert_eq!(world.page_from("https://chat.example").await, 101);
+    eventually(SOON, "the new level shows in the log", async || {
+        if world.node.log().holds("\"DEBUG\"") { Ok(()) } else { Err("no line of DEBUG") }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mistake_changes_nothing() {
+    let good = "limits.connections = 2\nlog.level = 'info'\n";
+    let mut world = World::start(Node::gateway("g1"), good).await;
+    let fingerprint = world.fingerprint().await;
+    for (bad, reason) in [
+        ("limits.connections = 1\nlog.level = 'loud'\n", "log.level"),
+        ("limits.connections = 1\nlog.levle = 'debug'\n", "the nearest known one is log.level"),
+        ("limits.connections = 0\nlog.level = 'debug'\n", "limits.connections"),
+        ("limits.connections = [\n", "TOML"),
+    ] {
+        let lines = world.reload(bad, "rejected", REFUSED).await;
+        let told = lines.iter().find(|line| line["message"] == REFUSED).unwrap();
+        assert_eq!(told["level"], "WARN");
+        assert!(told["reason"].as_str().unwrap().contains(reason), "{told}");
+    }
+    std::fs::remove_file(&world.file).unwrap();
+    world.node.process().signal(Signal::SIGHUP);
+    eventually(SOON, "a file that is gone is a mistake too", async || {
+        let rejected = world.reloads("rejected").await;
+        if rejected == 5.0 { Ok(()) } else { Err(rejected) }
+    })
+    .await;
+    assert_eq!((world.reloads("applied").await, world.fingerprint().await), (0.0, fingerprint));
+    let (ann, _bob) = (WsClient::connect(world.node.ws()).await, WsClient::connect(world.node.ws()).await);
+    ann.request(json!({"type": "ping"})).await.unwrap();
+    assert!(!world.node.log().holds("\"DEBUG\""), "the level is as it was");
+}
+
+#[tokio::test]
+async fn presence_reloads_too_and_neither_tells_a_secret() {
+    let redis = Redis::running().await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("url");
+    std::fs::write(&secret, redis.url()).unwrap();
+    let settings = format!("redis.url_file = {:?}\n", secret.to_str().unwrap());
+    let mut world = World::start(Node::presence("p1"), &settings).await;
+    std::fs::write(&secret, redis.url().replace("redis://", "redis://:hunter2@")).unwrap();
+    let lines = world.reload(&format!("{settings}log.level = 'warn'\n"), "applied", WAITS).await;
+    let waiting = lines.iter().find(|line| line["message"] == WAITS).unwrap();
+    let waiting = waiting["waiting"].as_str().unwrap();
+    assert!(waiting.starts_with("redis.url = ") && waiting.contains("redis://***@"), "{waiting}");
+    assert!(!world.node.log().holds("hunter2"));
+    assert_eq!(world.node.end().await, Some(0));
+}

@@ -1,0 +1,176 @@
+//! The workers of a run: started, ordered, listened to, and gone when the crew is dropped.
+//!
+//! Invariant: a worker outlives neither the crew nor this process, since it ends with its stdin.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::clock::{self, Nanos};
+use crate::orders::{Order, Word};
+use crate::plan::Plan;
+use crate::process::Sample;
+use crate::tally::{Progress, Tally};
+
+/// How often a condition is looked at again when nobody says anything.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// All workers of a run.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    workers: Vec<(Child, ChildStdin)>,
+    words: Receiver<(usize, Option<Word>)>,
+    progress: Vec<Progress>,
+    clients: u64,
+    base_kib: u64,
+    bar: bool,
+}
+
+impl Crew {
+    /// Starts as many workers as the clients need at `per_process` each, and waits until they are hired.
+    pub(crate) fn hire(plan: &Plan, per_process: u32) -> Result<Self> {
+        let count = plan.clients.div_ceil(per_process.max(1)).max(1);
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let (tell, words) = channel();
+        let mut crew = Self {
+            workers: Vec::new(),
+            words,
+            progress: vec![Progress::default(); count as usize],
+            clients: u64::from(plan.clients),
+            base_kib: 0,
+            bar: std::io::stderr().is_terminal(),
+        };
+        for worker in 0..count {
+            let child = Command::new(&program).arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+            let mut child = child.context("cannot start a worker")?;
+            let (orders, lines) = (child.stdin.take().context("no stdin")?, child.stdout.take().context("no stdout")?);
+            let tell = tell.clone();
+            std::thread::spawn(move || listen(worker as usize, BufReader::new(lines), &tell));
+            crew.workers.push((child, orders));
+            let share = |worker: u32| u32::try_from(u64::from(plan.clients) * u64::from(worker) / u64::from(count));
+            let (from, to) = (share(worker)?, share(worker + 1)?);
+            crew.order_one(worker as usize, &Order::Hire { plan: plan.clone(), from, to, workers: count })?;
+        }
+        for _ in 0..count {
+            match crew.words.recv() {
+                Ok((_, Some(Word::Hired { base_kib }))) => crew.base_kib += base_kib,
+                _ => bail!("a worker did not start"),
+            }
+        }
+        Ok(crew)
+    }
+
+    /// How many workers there are.
+    pub(crate) fn size(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The memory of all workers before they knew of any clients.
+    pub(crate) fn base_kib(&self) -> u64 {
+        self.base_kib
+    }
+
+    /// The sum of what the kernel says about them.
+    pub(crate) fn sample(&self) -> Sample {
+        self.workers.iter().map(|(child, _)| Sample::of(child.id())).fold(Sample::default(), |sum, one| Sample {
+            user: sum.user + one.user,
+            system: sum.system + one.system,
+            rss_kib: sum.rss_kib + one.rss_kib,
+            peak_kib: sum.peak_kib + one.peak_kib,
+        })
+    }
+
+    /// Tells all workers.
+    pub(crate) fn order(&mut self, order: &Order) -> Result<()> {
+        (0..self.workers.len()).try_for_each(|worker| self.order_one(worker, order))
+    }
+
+    fn order_one(&mut self, worker: usize, order: &Order) -> Result<()> {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        self.workers[worker].1.write_all(&line).context("a worker is gone")
+    }
+
+    /// How far all clients are, as of a moment ago.
+    pub(crate) fn progress(&self) -> Progress {
+        let mut sum = Progress::default();
+        self.progress.iter().for_each(|one| sum.add(one));
+        sum
+    }
+
+    /// Listens until `enough` says so of the progress and the time; `what` is shown meanwhile.
+    pub(crate) fn watch(&mut self, what: &str, mut enough: impl FnMut(&Progress, Nanos) -> bool) -> Result<()> {
+        loop {
+            let progress = self.progress();
+            if enough(&progress, clock::now()) {
+                self.draw("");
+                return Ok(());
+            }
+            match self.words.recv_timeout(GLANCE) {
+                Ok((worker, Some(Word::Progress(told)))) => {
+                    self.progress[worker] = told;
+                    self.draw(&line(what, &progress, self.clients));
+                }
+                Ok((_, Some(_))) | Err(RecvTimeoutError::Timeout) => {}
+                Ok((_, None)) | Err(RecvTimeoutError::Disconnected) => bail!("a worker ended before its time"),
+            }
+        }
+    }
+
+    /// What all clients saw.
+    pub(crate) fn report(&mut self) -> Result<Tally> {
+        self.order(&Order::Report)?;
+        let (mut tally, mut missing) = (Tally::default(), self.workers.len());
+        while missing > 0 {
+            match self.words.recv()? {
+                (_, Some(Word::Report(told))) => {
+                    tally.merge(&told);
+                    missing -= 1;
+                }
+                (_, Some(_)) => {}
+                (_, None) => bail!("a worker ended before it reported"),
+            }
+        }
+        Ok(tally)
+    }
+
+    /// One line that replaces itself, on a terminal; nothing elsewhere.
+    fn draw(&self, text: &str) {
+        if self.bar {
+            eprint!("\r\x1b[K{text}");
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for (mut child, orders) in self.workers.drain(..) {
+            drop(orders);
+            // It ends by itself; killing covers one that is stuck.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<Word>)>) {
+    let words = lines.lines().map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
+    for word in words {
+        if tell.send((worker, Some(word))).is_err() {
+            return;
+        }
+    }
+    // When nobody listens any more, that is no news.
+    drop(tell.send((worker, None)));
+}
+
+fn line(what: &str, progress: &Progress, clients: u64) -> String {
+    const WIDTH: u64 = 24;
+    let done = progress.ready * WIDTH / clients.max(1);
+    let bar: String = (0..WIDTH).map(|at| if at < done { '#' } else { '.' }).collect();
+    let Progress { ready, sent, answered, delivered, .. } = progress;
+    format!("{what} [{bar}] {ready}/{clients} there, {sent} sent, {answered} answered, {delivered} heard")
+}

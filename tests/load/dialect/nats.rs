@@ -1,0 +1,44 @@
+//! The NATS client protocol: a room is a subject. The server answers a PING after all that was asked before it, so the
+//! first PONG says that the subscription stands.
+
+use super::{Heard, Identity, Outgoing, Step, delivery};
+
+pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+    let subscription = who.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
+    out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
+}
+
+pub(super) fn publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+    out.put(format!("PUB {} {}\r\n{body}\r\n", subject(to), body.len()));
+}
+
+/// A subject has no `#`.
+fn subject(room: &str) -> &str {
+    room.trim_start_matches('#')
+}
+
+/// A line, and with `MSG` the payload whose length it ends with.
+pub(super) fn unit(stream: &[u8]) -> Option<usize> {
+    let line = stream.iter().position(|byte| *byte == b'\n')? + 1;
+    if !stream.starts_with(b"MSG ") {
+        return Some(line);
+    }
+    let words = std::str::from_utf8(&stream[..line]).unwrap_or_default();
+    let payload: usize =
+        words.split_ascii_whitespace().next_back().and_then(|word| word.parse().ok()).unwrap_or_default();
+    let whole = line + payload + 2;
+    (stream.len() >= whole).then_some(whole)
+}
+
+pub(super) fn hear(unit: &[u8], out: &mut Outgoing<'_>) -> Heard {
+    match unit {
+        _ if unit.starts_with(b"MSG ") => delivery(unit),
+        b"PING\r\n" => {
+            out.put("PONG\r\n");
+            Heard::Nothing
+        }
+        b"PONG\r\n" => Heard::Pong,
+        _ if unit.starts_with(b"-ERR") => Heard::Refused { step: Step::Login, code: "nats_err".to_owned() },
+        _ => Heard::Nothing,
+    }
+}

@@ -1,0 +1,103 @@
+//! Parley's JSON, as gateway/PROTOCOL.md has it.
+//!
+//! Deliveries, which are nearly everything, are recognised by their first bytes and not parsed; the rest is parsed fully.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Heard, Identity, Outgoing, Step};
+use crate::stamp::Stamp;
+
+/// What our requests are called, so that an answer tells its question. Those of one kind are answered in order.
+const REGISTER: u64 = 1;
+const JOIN: u64 = 2;
+const SEND: u64 = 3;
+const PING: u64 = 4;
+
+const MESSAGE: &[u8] = br#"{"type":"message","#;
+const SEQ: &[u8] = br#""seq":"#;
+
+/// Everything that a reply or event other than a message may hold and we look at.
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    id: Option<u64>,
+    seq: Option<u64>,
+    to_seq: Option<u64>,
+    code: Option<String>,
+    epoch: Option<String>,
+    resume: Option<String>,
+    to: Option<String>,
+    rooms: Option<Vec<Restored>>,
+}
+
+#[derive(Deserialize)]
+struct Restored {
+    room: String,
+}
+
+pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+    let mut register = json!({"type": "register", "id": REGISTER, "nick": who.nick});
+    if let Some(resume) = &who.resume {
+        register["resume"] = json!(resume.token);
+        let position = json!({"epoch": resume.epoch, "seq": resume.seq});
+        register["since"] = json!(who.room.map(|room| (room, position)).into_iter().collect::<BTreeMap<_, _>>());
+    }
+    out.put(register.to_string());
+    // With `since` the room comes back by itself.
+    if let (Some(room), None) = (who.room, &who.resume) {
+        out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
+    }
+}
+
+pub(super) fn publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+    // Names and bodies of ours need no escapes.
+    out.put(format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#));
+}
+
+pub(super) fn ping(out: &mut Outgoing<'_>) {
+    out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
+}
+
+pub(super) fn hear(unit: &[u8], room: &dyn Fn() -> Option<String>) -> Heard {
+    if unit.starts_with(MESSAGE) {
+        return Heard::Delivery { seq: seq(unit), stamp: Stamp::find(unit) };
+    }
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(unit) else {
+        return Heard::Refused { step: Step::Login, code: "not_parley".to_owned() };
+    };
+    let ours = |name: &str| room().as_deref() == Some(name);
+    match &*event.kind {
+        "registered" => {
+            let restored = event.rooms.unwrap_or_default().iter().any(|restored| ours(&restored.room));
+            Heard::Registered { resume: event.resume, restored }
+        }
+        "joined" => Heard::Joined { next: event.seq.unwrap_or_default() + 1, epoch: event.epoch },
+        "ack" => Heard::Acked { seq: event.seq },
+        "pong" => Heard::Pong,
+        "gap" | "rewound" if event.to.as_deref().is_some_and(ours) => {
+            let next = event.to_seq.or(event.seq).unwrap_or_default() + 1;
+            Heard::Moved { kind: event.kind.into_owned(), next }
+        }
+        "error" => {
+            let step = match event.id {
+                Some(SEND) => Step::Publish,
+                Some(PING) => Step::Ping,
+                _ => Step::Login,
+            };
+            Heard::Refused { step, code: event.code.unwrap_or_default() }
+        }
+        _ => Heard::Nothing,
+    }
+}
+
+/// The seq of a message. It stands before the body, which comes last.
+fn seq(unit: &[u8]) -> Option<u64> {
+    let at = unit.windows(SEQ.len()).position(|window| window == SEQ)? + SEQ.len();
+    let digits = unit[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |seq, digit| seq * 10 + u64::from(digit - b'0')))
+}

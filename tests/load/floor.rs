@@ -1,0 +1,200 @@
+//! The floor of a delivery: one process, one epoll, one send() per member and message, and nothing else.
+//!
+//! It knows no rooms, names, order or store; a frame from anybody goes to everybody, itself included. With `rounds`, all
+//! that one wake-up brought goes out in one send() per member: the bound for servers that batch. Members that read
+//! slowly get the rest when they do, without a bound; they are our own clients.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::frame::{self, opcode};
+use crate::process;
+use crate::worker::await_events;
+
+const DOOR: Token = Token(usize::MAX - 1);
+const STDIN: Token = Token(usize::MAX - 2);
+
+/// A floor in a process of its own. Gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port of loopback.
+    pub(crate) fn start(rounds: bool) -> Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = Command::new(program);
+        command.arg("floor-server").args(rounds.then_some("--rounds"));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start the floor")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        Ok(Self { child, address: line.trim().parse().context("the floor did not start")? })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+struct Member {
+    socket: TcpStream,
+    is_upgraded: bool,
+    received: Vec<u8>,
+    unsent: Vec<u8>,
+}
+
+/// Says its address on stdout and serves until its stdin ends.
+pub(crate) fn serve(rounds: bool) -> Result<()> {
+    process::raise_descriptors()?;
+    let mut poll = Poll::new()?;
+    let mut door = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
+    poll.registry().register(&mut SourceFd(&0), STDIN, Interest::READABLE)?;
+    writeln!(io::stdout(), "{}", door.local_addr()?)?;
+
+    let mut members: HashMap<usize, Member> = HashMap::new();
+    let (mut events, mut buffer, mut next) = (Events::with_capacity(1024), vec![0; 64 * 1024], 0);
+    let (mut round, mut gone) = (Vec::new(), Vec::new());
+    loop {
+        await_events(&mut poll, &mut events, None)?;
+        for event in &events {
+            match event.token() {
+                STDIN => return Ok(()),
+                DOOR => {
+                    while let Ok((mut socket, _)) = door.accept() {
+                        socket.set_nodelay(true)?;
+                        poll.registry().register(&mut socket, Token(next), Interest::READABLE | Interest::WRITABLE)?;
+                        members.insert(
+                            next,
+                            Member { socket, is_upgraded: false, received: Vec::new(), unsent: Vec::new() },
+                        );
+                        next += 1;
+                    }
+                }
+                Token(number) => {
+                    let before = round.len();
+                    let Some(member) = members.get_mut(&number) else { continue };
+                    let lives = (!event.is_writable() || member.flush().is_ok())
+                        && (!event.is_readable() || member.read(&mut buffer, &mut round).is_ok());
+                    if !lives {
+                        gone.push(number);
+                    }
+                    if !rounds && round.len() > before {
+                        for message in messages(&round) {
+                            send_to_all(&mut members, message, &mut gone);
+                        }
+                        round.clear();
+                    }
+                }
+            }
+        }
+        if !round.is_empty() {
+            send_to_all(&mut members, &round, &mut gone);
+            round.clear();
+        }
+        gone.drain(..).for_each(|number| drop(members.remove(&number)));
+    }
+}
+
+/// The frames that were put one after the other.
+fn messages(mut round: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, length) = frame::take(round).ok()??;
+        let (first, rest) = round.split_at(length);
+        round = rest;
+        Some(first)
+    })
+}
+
+fn send_to_all(members: &mut HashMap<usize, Member>, bytes: &[u8], gone: &mut Vec<usize>) {
+    for (number, member) in members.iter_mut().filter(|(_, member)| member.is_upgraded) {
+        if member.send(bytes).is_err() {
+            gone.push(*number);
+        }
+    }
+}
+
+impl Member {
+    /// Reads what came; what is for everybody goes into `round`.
+    fn read(&mut self, buffer: &mut [u8], round: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let received = std::mem::take(&mut self.received);
+        let used = self.take_in(&received, round)?;
+        self.received = received[used..].to_vec();
+        Ok(())
+    }
+
+    fn take_in(&mut self, bytes: &[u8], round: &mut Vec<u8>) -> io::Result<usize> {
+        let mut used = 0;
+        if !self.is_upgraded {
+            let Some(head) = frame::head(bytes).map_err(io::Error::other)? else { return Ok(0) };
+            (self.is_upgraded, used) = (true, head);
+            self.send(&frame::response())?;
+        }
+        while let Some((frame, length)) = frame::take(&bytes[used..]).map_err(io::Error::other)? {
+            used += length;
+            match frame.payload {
+                b"?" => {
+                    let mut echo = Vec::new();
+                    frame::put_bare(opcode::TEXT, frame.payload, &mut echo);
+                    self.send(&echo)?;
+                }
+                payload => frame::put_bare(opcode::TEXT, payload, round),
+            }
+        }
+        Ok(used)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let sent = write(&mut self.socket, bytes)?;
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            let sent = write(&mut self.socket, &self.unsent)?;
+            if sent == 0 {
+                break;
+            }
+            self.unsent.drain(..sent);
+        }
+        Ok(())
+    }
+}
+
+fn write(socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match socket.write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}

@@ -1,0 +1,192 @@
+//! WebSocket framing (RFC 6455) as far as a client under test needs it: the handshake and whole frames, on byte slices.
+//!
+//! Own code because a client here is no task and no buffer, only a file descriptor; a library's stream holds kilobytes
+//! per connection. Client frames are masked with a key of zero, which leaves the payload as it is: masking protects
+//! proxies from browsers, and here is neither. Pure; the sockets are the caller's.
+
+use std::net::SocketAddr;
+
+/// Kinds of frames.
+pub(crate) mod opcode {
+    pub(crate) const CONTINUATION: u8 = 0;
+    pub(crate) const TEXT: u8 = 1;
+    pub(crate) const BINARY: u8 = 2;
+    pub(crate) const CLOSE: u8 = 8;
+    pub(crate) const PING: u8 = 9;
+    pub(crate) const PONG: u8 = 10;
+}
+
+/// The key that every client here sends, the example of RFC 6455, and what it must be answered with.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Longer heads and frames than this are taken for garbage.
+const HEAD_MAX: usize = 16 * 1024;
+const FRAME_MAX: u64 = 16 * 1024 * 1024;
+
+/// A whole frame from a server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame<'a> {
+    pub(crate) opcode: u8,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Bytes that are no WebSocket, or a refused handshake: what it is counted as.
+pub(crate) type Broken = String;
+
+/// The request that turns a connection into a WebSocket.
+pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// What a server answers to [`request`]; only the floor needs it.
+pub(crate) fn response() -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The length of the head (of a request or a response) that the bytes begin with, once it is whole.
+pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    match bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        Some(at) => Ok(Some(at + 4)),
+        None if bytes.len() > HEAD_MAX => Err("bad_handshake".to_owned()),
+        None => Ok(None),
+    }
+}
+
+/// The length of the response, once it is whole and agrees to the upgrade. Otherwise an `http_` and its status.
+pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    let Some(length) = head(bytes)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes[..length]);
+    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("?");
+    if status != "101" {
+        return Err(format!("http_{status}"));
+    }
+    if !text.contains(ACCEPT) {
+        return Err("bad_handshake".to_owned());
+    }
+    Ok(Some(length))
+}
+
+/// Appends a frame as a client sends it.
+pub(crate) fn put_masked(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+    put_head(opcode, payload.len(), 0x80, out);
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload);
+}
+
+/// Appends a frame as a server sends it.
+pub(crate) fn put_bare(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+    put_head(opcode, payload.len(), 0, out);
+    out.extend_from_slice(payload);
+}
+
+fn put_head(opcode: u8, length: usize, masked: u8, out: &mut Vec<u8>) {
+    out.push(0x80 | opcode);
+    if let Ok(short @ ..=125) = u8::try_from(length) {
+        out.push(masked | short);
+    } else if let Ok(medium) = u16::try_from(length) {
+        out.push(masked | 126);
+        out.extend_from_slice(&medium.to_be_bytes());
+    } else {
+        out.push(masked | 127);
+        out.extend_from_slice(&(length as u64).to_be_bytes());
+    }
+}
+
+/// The frame that the bytes begin with, once it is whole, and its length in all. A masked one must have the key of
+/// zero: the floor reads frames of our own clients with it.
+pub(crate) fn take(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Broken> {
+    let [first, second, ..] = *bytes else { return Ok(None) };
+    let opcode = first & 0x0f;
+    // Only a dialect that is a stream of its own bears fragments: it takes them as they come.
+    let whole = first & 0xf0 == 0x80 || matches!((first, opcode), (0..=0x0f, opcode::BINARY | opcode::CONTINUATION));
+    if !whole {
+        return Err("bad_frame".to_owned());
+    }
+    let (length, mut at) = match second & 0x7f {
+        126 => match bytes.get(2..4) {
+            Some(field) => (u64::from(u16::from_be_bytes([field[0], field[1]])), 4),
+            None => return Ok(None),
+        },
+        127 => match bytes.get(2..10).and_then(|field| field.try_into().ok()) {
+            Some(field) => (u64::from_be_bytes(field), 10),
+            None => return Ok(None),
+        },
+        short => (u64::from(short), 2),
+    };
+    if length > FRAME_MAX {
+        return Err("bad_frame".to_owned());
+    }
+    if second & 0x80 != 0 {
+        match bytes.get(at..at + 4) {
+            Some([0, 0, 0, 0]) => at += 4,
+            Some(_) => return Err("bad_frame".to_owned()),
+            None => return Ok(None),
+        }
+    }
+    let end = at + usize::try_from(length).unwrap_or(usize::MAX - at);
+    Ok(bytes.get(at..end).map(|payload| (Frame { opcode, payload }, end)))
+}
+
+/// What a close frame is counted as.
+pub(crate) fn close_code(payload: &[u8]) -> String {
+    match *payload {
+        [high, low, ..] => format!("close_{}", u16::from_be_bytes([high, low])),
+        _ => "close_1005".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn frames_of_every_length_come_back() {
+        for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
+            let payload = vec![b'p'; length];
+            for put in [put_masked, put_bare] {
+                let mut bytes = Vec::new();
+                put(opcode::TEXT, &payload, &mut bytes);
+                let whole = bytes.len();
+                bytes.extend_from_slice(b"next");
+                let (frame, used) = take(&bytes).unwrap().unwrap();
+                assert_eq!((frame.opcode, frame.payload, used), (opcode::TEXT, payload.as_slice(), whole));
+                assert!((0..whole.min(20)).chain([whole - 1]).all(|cut| take(&bytes[..cut]) == Ok(None)), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_an_error() {
+        let huge = [0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        for bytes in [&[0x01, 0x00][..], &[0xc1, 0x00], &[0x81, 0x80, 1, 2, 3, 4], &huge] {
+            assert_eq!(take(bytes), Err("bad_frame".to_owned()), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_is_agreed_to_or_counted_by_its_status() {
+        let response = response();
+        assert_eq!(upgraded(&response[..response.len() - 1]), Ok(None));
+        assert_eq!(upgraded(&[&response[..], b"\x81\x00"].concat()), Ok(Some(response.len())));
+        assert_eq!(upgraded(b"HTTP/1.1 503 No\r\nRetry-After: 1\r\n\r\n"), Err("http_503".to_owned()));
+        assert_eq!(upgraded(b"HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: no\r\n\r\n"), Err("bad_handshake".to_owned()));
+        assert_eq!(upgraded(&[b'x'; 20_000]), Err("bad_handshake".to_owned()));
+        assert!(
+            request("/ws", "127.0.0.1:80".parse().unwrap()).starts_with(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
+        );
+    }
+
+    #[test]
+    fn a_close_is_named_by_its_number() {
+        assert_eq!([close_code(&[0x03, 0xf4, b'x']), close_code(&[])], ["close_1012", "close_1005"]);
+    }
+}

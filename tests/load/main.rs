@@ -1,0 +1,73 @@
+//! `load`: many thin clients against a cluster of Parley, its peers, or the floor, and what they saw.
+//!
+//! One process coordinates ([`run`]) and starts workers of itself ([`worker`]), each an epoll loop with as many clients
+//! as it may have descriptors. `make bench` drives it; by hand, `load room --ws 127.0.0.1:8081,127.0.0.1:8082` is a
+//! beginning. It knows Parley from outside only.
+
+// It is a program for a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+// Counts become figures here: nothing of it is near 2^53, and a client's number fits its type by the plan.
+#![allow(clippy::cast_precision_loss)]
+
+mod cli;
+mod client;
+mod clock;
+mod crew;
+mod dialect;
+mod floor;
+mod frame;
+mod ledger;
+mod orders;
+mod outcome;
+mod plan;
+mod process;
+mod report;
+mod run;
+mod scenario;
+mod schedule;
+mod stamp;
+mod tally;
+mod worker;
+
+use std::net::TcpListener;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::scenario::Prepared;
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Echo(scenario) => carry_out(scenario.prepare()?),
+        Command::Idle(scenario) => carry_out(scenario.prepare()?),
+        Command::Room(scenario) => carry_out(scenario.prepare()?),
+        Command::Rooms(scenario) => carry_out(scenario.prepare()?),
+        Command::Dm(scenario) => carry_out(scenario.prepare()?),
+        Command::Login(scenario) => carry_out(scenario.prepare()?),
+        Command::Resume(scenario) => carry_out(scenario.prepare()?),
+        Command::Burst(scenario) => carry_out(scenario.prepare()?),
+        Command::Floor(scenario) => {
+            let server = floor::Server::start(scenario.rounds)?;
+            carry_out(scenario.prepare(server.address, server.pid())?)
+        }
+        Command::Report(options) => report::write(&options.from, &options.into, options.draft),
+        Command::FreePort => {
+            println!("{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+            Ok(())
+        }
+        Command::FloorServer(options) => floor::serve(options.rounds),
+        Command::Worker => worker::run(),
+    }
+}
+
+fn carry_out(prepared: Prepared) -> Result<()> {
+    let Prepared { scenario, plan, course, json } = prepared;
+    let finished = run::run(plan, course)?;
+    let outcome = outcome::json(scenario, &finished);
+    println!("{}", outcome::summary(&outcome));
+    if let Some(path) = json {
+        std::fs::write(&path, format!("{outcome:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! What a run has shown, for programs (JSON) and for people.
+//!
+//! Everything that a figure depends on is in the JSON: the plan, the machine, what every process spent. A figure that the
+//! load itself has spoiled says so.
+
+use serde_json::{Map, Value, json};
+
+use crate::clock::SECOND;
+use crate::process;
+use crate::run::{Finished, Moment};
+use crate::tally::Latencies;
+
+/// A load process that was this busy measured itself.
+const BUSY: f64 = 0.8;
+
+/// The outcome as one JSON object; `scenario` is its name.
+pub(crate) fn json(scenario: &str, finished: &Finished) -> Value {
+    let Finished { plan, course, tally, workers, .. } = finished;
+    let (measured, progress) = (&tally.measured, &tally.progress);
+    let seconds = |from: &Moment, to: &Moment| to.at.saturating_sub(from.at) as f64 / SECOND as f64;
+    let window = match plan.senders() {
+        0 => seconds(&finished.begun, &finished.ended),
+        _ => course.measured.as_secs_f64(),
+    };
+    // A backlog that is heard after the window lowers the rate.
+    let end = finished.begun.at as f64 + window * SECOND as f64;
+    let span = (measured.last as f64).max(end) / SECOND as f64 - finished.begun.at as f64 / SECOND as f64;
+    let login_span = tally.there.saturating_sub(finished.login) as f64 / SECOND as f64;
+    let (begun, ended) = (&finished.begun, &finished.ended);
+    let server_cpu: f64 = begun.watched.iter().zip(&ended.watched).map(|(from, to)| to.cpu() - from.cpu()).sum();
+    let load_cpu = (ended.load.cpu() - begun.load.cpu()) / seconds(begun, ended).max(1e-3) / *workers as f64;
+    let heard = measured.delivered + measured.echoed;
+    json!({
+        "scenario": scenario,
+        "plan": plan,
+        "peer": plan.addresses[0].dialect,
+        "unix_time": std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+        "machine": process::machine(),
+        "debug_build": cfg!(debug_assertions),
+        "clients": plan.clients,
+        "seconds": window,
+        "login": {
+            "seconds": login_span,
+            "per_second": f64::from(plan.clients) / login_span.max(1e-3),
+            "ms": latency(&tally.login),
+        },
+        "offered_per_s": plan.rate(),
+        "sent": measured.sent,
+        "sent_per_s": measured.sent as f64 / window.max(1e-3),
+        "acked": measured.acked,
+        "refused": progress.refused,
+        "delivered": measured.delivered,
+        "delivered_per_s": measured.delivered as f64 / span.max(1e-3),
+        "echoed_per_s": measured.echoed as f64 / span.max(1e-3),
+        "resumed": progress.resumed,
+        "lost": lost(finished),
+        "duplicated": tally.faults.duplicated,
+        "out_of_order": tally.faults.out_of_order,
+        "messages_per_read": measured.delivered as f64 / measured.reads.max(1) as f64,
+        "delivery_ms": latency(&tally.delivery),
+        "ack_ms": latency(&tally.ack),
+        "echo_ms": latency(&tally.echo),
+        "resume_ms": latency(&tally.resume),
+        "errors": tally.errors,
+        "server_us_per_message": (heard > 0 && !course.watched.is_empty()).then(|| server_cpu * 1e6 / heard as f64),
+        "login_us_per_client": (!course.watched.is_empty()).then(|| {
+            let spent = finished.before.watched.iter().zip(&finished.ready.watched);
+            spent.map(|(from, to)| to.cpu() - from.cpu()).sum::<f64>() * 1e6 / f64::from(plan.clients.max(1))
+        }),
+        "processes": processes(finished),
+        "load": {
+            "processes": workers,
+            "cores_each": load_cpu,
+            "too_busy": load_cpu > BUSY,
+            "bytes_per_idle_client": bytes_each(finished.base_kib, finished.ready.load.rss_kib, plan.clients),
+        },
+    })
+}
+
+/// Messages that somebody should have heard and did not. What was refused was never sent; where messages are counted by
+/// their publishers' numbers, it left a hole that is none.
+fn lost(finished: &Finished) -> u64 {
+    let tally = &finished.tally;
+    let missing = tally.faults.missing + tally.tails.values().map(|tail| tail.missing()).sum::<u64>();
+    let excused = match finished.plan.counts_seqs() {
+        true => 0,
+        false => tally.progress.refused * finished.plan.readers(),
+    };
+    missing.saturating_sub(excused)
+}
+
+fn latency(latencies: &Latencies) -> Value {
+    if latencies.count() == 0 {
+        return Value::Null;
+    }
+    let at = |percentile| latencies.percentile_ms(percentile);
+    json!({
+        "count": latencies.count(), "mean": latencies.mean_ms(), "p50": at(50.0), "p90": at(90.0), "p99": at(99.0),
+        "p999": at(99.9), "max": at(100.0),
+    })
+}
+
+fn bytes_each(before_kib: u64, after_kib: u64, clients: u32) -> f64 {
+    (after_kib as f64 - before_kib as f64) * 1024.0 / f64::from(clients.max(1))
+}
+
+fn processes(finished: &Finished) -> Value {
+    let mut processes = Map::new();
+    for (at, watched) in finished.course.watched.iter().enumerate() {
+        let sample = |moment: &Moment| moment.watched[at];
+        let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
+        let told = json!({
+            "pid": watched.pid,
+            "user_s": ended.user - begun.user,
+            "system_s": ended.system - begun.system,
+            "rss_before_kib": sample(&finished.before).rss_kib,
+            "rss_ready_kib": sample(&finished.ready).rss_kib,
+            "rss_begun_kib": begun.rss_kib,
+            "rss_ended_kib": ended.rss_kib,
+            "rss_after_kib": sample(&finished.after).rss_kib,
+            "rss_peak_kib": sample(&finished.after).peak_kib,
+            "bytes_per_client": bytes_each(sample(&finished.before).rss_kib, sample(&finished.ready).rss_kib, finished.plan.clients),
+        });
+        processes.insert(watched.name.clone(), told);
+    }
+    Value::Object(processes)
+}
+
+/// The outcome in a few lines.
+pub(crate) fn summary(outcome: &Value) -> String {
+    let number = |key: &str| outcome[key].as_f64().unwrap_or_default();
+    let mut lines = vec![format!(
+        "{} ({}): {} clients there after {:.1} s ({:.0} a second), {}",
+        outcome["scenario"].as_str().unwrap_or_default(),
+        outcome["peer"].as_str().unwrap_or_default(),
+        outcome["clients"],
+        outcome["login"]["seconds"].as_f64().unwrap_or_default(),
+        outcome["login"]["per_second"].as_f64().unwrap_or_default(),
+        milliseconds(&outcome["login"]["ms"]),
+    )];
+    let mut timed = |what: &str, per_second: f64, key: &str| {
+        if !outcome[key].is_null() {
+            lines.push(format!("  {what:<10} {per_second:>10.0} a second   {}", milliseconds(&outcome[key])));
+        }
+    };
+    timed("delivered", number("delivered_per_s"), "delivery_ms");
+    timed("acked", number("acked") / number("seconds").max(1e-3), "ack_ms");
+    timed("echoed", number("echoed_per_s"), "echo_ms");
+    timed("resumed", number("resumed"), "resume_ms");
+    if number("delivered") > 0.0 {
+        lines.push(format!(
+            "  of {} sent: {} lost, {} duplicated, {} out of order, {} refused; {:.1} messages a read",
+            outcome["sent"],
+            outcome["lost"],
+            outcome["duplicated"],
+            outcome["out_of_order"],
+            outcome["refused"],
+            number("messages_per_read"),
+        ));
+    }
+    if let Some(errors) = outcome["errors"].as_object().filter(|errors| !errors.is_empty()) {
+        let errors: Vec<String> = errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
+        lines.push(format!("  not as it should be: {}", errors.join(", ")));
+    }
+    if let Some(micros) = outcome["server_us_per_message"].as_f64() {
+        lines.push(format!("  server CPU {micros:.2} us a message"));
+    }
+    for (name, process) in outcome["processes"].as_object().into_iter().flatten() {
+        let get = |key: &str| process[key].as_f64().unwrap_or_default();
+        lines.push(format!(
+            "  {name:<10} user {:.2} s, system {:.2} s; MiB: {:.1} before, {:.1} ready, {:.1} ended, {:.1} after, {:.1} peak; {:.0} bytes a client",
+            get("user_s"),
+            get("system_s"),
+            get("rss_before_kib") / 1024.0,
+            get("rss_ready_kib") / 1024.0,
+            get("rss_ended_kib") / 1024.0,
+            get("rss_after_kib") / 1024.0,
+            get("rss_peak_kib") / 1024.0,
+            get("bytes_per_client"),
+        ));
+    }
+    let load = &outcome["load"];
+    lines.push(format!(
+        "  load itself: {} processes, {:.2} cores each, {:.0} bytes a client{}",
+        load["processes"],
+        load["cores_each"].as_f64().unwrap_or_default(),
+        load["bytes_per_idle_client"].as_f64().unwrap_or_default(),
+        if load["too_busy"] == true { " -- TOO BUSY: these figures are of the load, not of the server" } else { "" },
+    ));
+    lines.join("\n")
+}
+
+fn milliseconds(latency: &Value) -> String {
+    let get = |key: &str| latency[key].as_f64().unwrap_or_default();
+    format!("ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, max {:.2}", get("p50"), get("p99"), get("p999"), get("max"))
+}

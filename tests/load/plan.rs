@@ -1,0 +1,208 @@
+//! What a run does, and who of its clients does what. Pure, and the same in every process of the run.
+//!
+//! The command line makes a [`Plan`], the coordinator sends it to its workers. Clients are numbered through; client `i`
+//! goes to address `i % addresses`, so the members of a room and its publishers are spread over all gateways.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::Dialect;
+
+/// Where clients connect to and what they speak there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Address {
+    pub(crate) at: SocketAddr,
+    pub(crate) dialect: Dialect,
+}
+
+/// What the clients do in the measured window. Rates are messages a second in all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Traffic {
+    /// Nothing.
+    Silence,
+    /// So many of each room's members speak in it.
+    Rooms { rate: f64, publishers: u32 },
+    /// Everybody speaks to their partner, who is at another gateway.
+    Direct { rate: f64 },
+    /// Pings: at a rate, or each as soon as the one before it was answered.
+    Echo { rate: Option<f64> },
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// What the names of this run begin with, so that runs against one cluster do not meet.
+    pub(crate) run: String,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) clients: u32,
+    /// Members of each room; nobody is in a room when zero.
+    pub(crate) room_size: u32,
+    pub(crate) traffic: Traffic,
+    /// Bytes of a message's body.
+    pub(crate) body: usize,
+    /// Logins under way at a time, over all processes.
+    pub(crate) in_flight: u32,
+    /// Logins a second; as fast as they are answered when absent.
+    pub(crate) login_rate: Option<f64>,
+    /// Whether a client that loses its connection resumes its session.
+    pub(crate) resumes: bool,
+}
+
+impl Plan {
+    /// Where the client goes when it was turned away so many times: round the addresses that speak as its first one.
+    pub(crate) fn address(&self, client: u32, attempts: u32) -> Address {
+        let (first, count) = (client as usize, self.addresses.len());
+        let dialect = self.addresses[first % count].dialect;
+        let mut round = (first..).map(|at| self.addresses[at % count]).filter(|address| address.dialect == dialect);
+        round.nth(attempts as usize).unwrap_or(self.addresses[first % count])
+    }
+
+    /// The client's nickname.
+    pub(crate) fn nick(&self, client: u32) -> String {
+        format!("{}u{client}", self.run)
+    }
+
+    /// The number of the client's room.
+    pub(crate) fn room_number(&self, client: u32) -> Option<u32> {
+        client.checked_div(self.room_size)
+    }
+
+    /// The client's room, with its `#`.
+    pub(crate) fn room(&self, client: u32) -> Option<String> {
+        if self.is_direct() {
+            let is_addressed = self.address(client, 0).dialect.has_people();
+            return (!is_addressed).then(|| self.nick(client));
+        }
+        self.room_number(client).map(|room| format!("#{}r{room}", self.run))
+    }
+
+    /// The client with whom this one speaks in private.
+    pub(crate) fn partner(&self, client: u32) -> u32 {
+        client ^ 1
+    }
+
+    /// Whom the client speaks to.
+    pub(crate) fn target(&self, client: u32) -> String {
+        match self.is_direct() {
+            true => self.nick(self.partner(client)),
+            false => self.room(client).unwrap_or_default(),
+        }
+    }
+
+    fn is_direct(&self) -> bool {
+        matches!(self.traffic, Traffic::Direct { .. })
+    }
+
+    /// How many clients send something.
+    pub(crate) fn senders(&self) -> u32 {
+        match self.traffic {
+            Traffic::Silence => 0,
+            Traffic::Rooms { publishers, .. } => {
+                self.clients.checked_div(self.room_size).unwrap_or_default() * publishers
+            }
+            Traffic::Direct { .. } | Traffic::Echo { .. } => self.clients,
+        }
+    }
+
+    /// Messages offered a second, unless the clients themselves set the pace.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        match self.traffic {
+            Traffic::Silence => None,
+            Traffic::Rooms { rate, .. } | Traffic::Direct { rate } => Some(rate),
+            Traffic::Echo { rate } => rate,
+        }
+    }
+
+    /// The client's number among the senders.
+    pub(crate) fn sender(&self, client: u32) -> Option<u32> {
+        match self.traffic {
+            Traffic::Silence => None,
+            Traffic::Rooms { publishers, .. } => {
+                let (room, seat) = (self.room_number(client)?, client % self.room_size);
+                (seat < publishers).then_some(room * publishers + seat)
+            }
+            Traffic::Direct { .. } | Traffic::Echo { .. } => Some(client),
+        }
+    }
+
+    /// Whether what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
+    /// numbers.
+    pub(crate) fn counts_seqs(&self) -> bool {
+        !self.is_direct() && self.addresses.iter().all(|address| address.dialect.has_seqs())
+    }
+
+    /// Streams that a client counts through.
+    pub(crate) fn streams(&self) -> u32 {
+        match self.traffic {
+            Traffic::Rooms { publishers, .. } if !self.counts_seqs() => publishers,
+            _ => 1,
+        }
+    }
+
+    /// The name, in the whole run, of a stream of a client.
+    pub(crate) fn stream(&self, client: u32, stream: u32) -> u32 {
+        match self.is_direct() {
+            true => self.partner(client),
+            false => self.room_number(client).unwrap_or_default() * self.streams() + stream,
+        }
+    }
+
+    /// How many hear a message.
+    pub(crate) fn readers(&self) -> u64 {
+        match self.traffic {
+            Traffic::Silence | Traffic::Echo { .. } => 0,
+            Traffic::Direct { .. } => 1,
+            Traffic::Rooms { .. } => u64::from(self.room_size),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn plan(dialect: Dialect, traffic: Traffic) -> Plan {
+        let address = |port| Address { at: SocketAddr::from(([127, 0, 0, 1], port)), dialect };
+        Plan {
+            run: "t".to_owned(),
+            addresses: vec![address(1), address(2)],
+            clients: 12,
+            room_size: 4,
+            traffic,
+            body: 128,
+            in_flight: 10,
+            login_rate: None,
+            resumes: false,
+        }
+    }
+
+    #[test]
+    fn publishers_are_counted_through_and_spread_over_gateways() {
+        let plan = plan(Dialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        let senders: Vec<_> = (0..12).filter_map(|client| Some((client, plan.sender(client)?))).collect();
+        assert_eq!(senders, [(0, 0), (1, 1), (4, 2), (5, 3), (8, 4), (9, 5)]);
+        assert_eq!(plan.senders(), 6);
+        assert_ne!(plan.address(4, 0), plan.address(5, 0));
+        assert_ne!(plan.address(4, 0), plan.address(4, 1));
+    }
+
+    #[test]
+    fn streams_have_one_name_for_all_who_read_them() {
+        let by_publisher = plan(Dialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        assert_eq!((by_publisher.streams(), by_publisher.stream(4, 1), by_publisher.stream(7, 1)), (2, 3, 3));
+        let by_seq = plan(Dialect::Parley, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        assert_eq!((by_seq.streams(), by_seq.stream(4, 0), by_seq.stream(8, 0)), (1, 1, 2));
+        let direct = plan(Dialect::Parley, Traffic::Direct { rate: 1.0 });
+        assert_eq!((direct.stream(4, 0), direct.target(4), direct.room(4)), (5, "tu5".to_owned(), None));
+    }
+
+    #[test]
+    fn a_peer_without_people_has_a_room_for_each() {
+        let plan = plan(Dialect::Nats, Traffic::Direct { rate: 1.0 });
+        assert_eq!((plan.room(4), plan.target(5)), (Some("tu4".to_owned()), "tu4".to_owned()));
+    }
+}

@@ -1,0 +1,172 @@
+//! The page: tables in Markdown, and under which conditions they came about.
+
+use super::Row;
+
+const INTRODUCTION: &str = "\
+Written by `make bench`, which repeats all of it on another machine: [deploy/bench/run](../deploy/bench/run) starts each
+subject as two nodes with a Redis of its own (NATS as a cluster of two), and the same clients
+([tests/load](../tests/load/main.rs)) measure one after the other. All figures are in [performance.json](performance.json).
+
+- **Latency counts from the time at which a message was due**, not from when a late sender got round to it. Each hearing
+  of a message counts; warm-up does not.
+- **Server CPU** is user and system time of all processes of the subject, nodes and Redis, per message heard. On loopback
+  a sender pays for the receiver's share of the kernel's work too.
+- **The floor** is one bare epoll process that does one send() per member and message, and nothing else; *in rounds*, all
+  that one wake-up brought goes out in one send() per member. It has no rooms, names, acks, order or store.
+- Parley is measured as it ships: acked, kept in a history, ordered, under unique names. None of the peers does that here.
+- *messages a read*: how many of its messages a client finds at once, a measure of batching.
+- † the load itself was too busy: the figure is a bound, not a measurement.
+";
+
+/// The whole page.
+pub(super) fn page(rows: &[Row], draft: bool) -> String {
+    let mut page = "# Performance\n\n".to_owned();
+    if draft {
+        page += "**Draft, not for publication**: a debug build, or a machine that was not quiet.\n\n";
+    }
+    page += INTRODUCTION;
+    page += "\n![Latency over rate, memory over connections](performance.svg)\n";
+    page += &room(rows);
+    page += &idle(rows);
+    page += &others(rows);
+    page += &burst(rows);
+    page += &conditions(rows);
+    page
+}
+
+fn of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a Row> {
+    rows.iter().filter(move |row| row.scenario == scenario)
+}
+
+fn shown(figure: Option<f64>, decimals: usize) -> String {
+    figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.decimals$}"))
+}
+
+fn dagger(row: &Row) -> &'static str {
+    if row.outcome["load"]["too_busy"] == true { "†" } else { "" }
+}
+
+fn faults(row: &Row) -> String {
+    let figures = ["lost", "duplicated", "out_of_order"].map(|key| shown(row.figure(key), 0));
+    figures.join(" / ")
+}
+
+fn room(rows: &[Row]) -> String {
+    let Some(first) = of(rows, "room").next() else { return String::new() };
+    let mut text = format!(
+        "\n## A room of {:.0} members\n\n\
+         | messages/s | subject | heard/s | p50 ms | p99 ms | p99.9 ms | server us | × floor | × rounds | messages a read | lost / doubled / disordered |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        first.clients()
+    );
+    for row in of(rows, "room") {
+        let cost = row.figure("server_us_per_message");
+        let floor = |subject: &str| {
+            let floor = of(rows, "room").find(|floor| floor.subject == subject && floor.rate() == row.rate())?;
+            Some(cost? / floor.figure("server_us_per_message").filter(|cost| *cost > 0.0)?)
+        };
+        text += &format!(
+            "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            row.rate(),
+            dagger(row),
+            row.subject,
+            shown(row.figure("delivered_per_s"), 0),
+            shown(row.figure("delivery_ms.p50"), 1),
+            shown(row.figure("delivery_ms.p99"), 1),
+            shown(row.figure("delivery_ms.p999"), 1),
+            shown(cost, 2),
+            shown(floor("floor"), 2),
+            shown(floor("floor in rounds"), 2),
+            shown(row.figure("messages_per_read"), 1),
+            faults(row),
+        );
+    }
+    text
+}
+
+fn idle(rows: &[Row]) -> String {
+    if of(rows, "idle").next().is_none() {
+        return String::new();
+    }
+    let mut text = "\n## Idle connections, in rooms of 100\n\n\
+                    | connections | subject | KiB each, of the nodes | load: bytes each |\n| --- | --- | --- | --- |\n"
+        .to_owned();
+    for row in of(rows, "idle") {
+        let load = shown(row.figure("load.bytes_per_idle_client"), 0);
+        text +=
+            &format!("| {:.0} | {} | {} | {load} |\n", row.clients(), row.subject, shown(row.node_kib_per_client(), 1));
+    }
+    text
+}
+
+/// What has a row per subject: the scenario, its title, where its latency is, and its pace.
+const OTHERS: &[(&str, &str, &str, &str)] = &[
+    ("login", "Logins: connect, register, join, as fast as it goes", "login.ms", "login.per_second"),
+    ("rooms", "Many rooms", "delivery_ms", "delivered_per_s"),
+    ("dm", "Direct messages, across nodes", "delivery_ms", "delivered_per_s"),
+    ("echo", "Pings, each when the last is answered", "echo_ms", "echoed_per_s"),
+    ("resume", "Sessions resumed after a storm", "resume_ms", "resumed"),
+];
+
+fn others(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for (scenario, title, latency, pace) in OTHERS {
+        if of(rows, scenario).next().is_none() {
+            continue;
+        }
+        text += &format!(
+            "\n## {title}\n\n| clients | offered/s | subject | reached/s | p50 ms | p99 ms | p99.9 ms | server us each | lost / doubled / disordered |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        );
+        for row in of(rows, scenario) {
+            let cost = if *scenario == "login" { "login_us_per_client" } else { "server_us_per_message" };
+            let at = |percentile: &str| shown(row.figure(&format!("{latency}.{percentile}")), 2);
+            text += &format!(
+                "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                row.clients(),
+                dagger(row),
+                shown(row.figure("offered_per_s"), 0),
+                row.subject,
+                shown(row.figure(pace), 0),
+                at("p50"),
+                at("p99"),
+                at("p999"),
+                shown(row.figure(cost), 1),
+                faults(row),
+            );
+        }
+    }
+    text
+}
+
+fn burst(rows: &[Row]) -> String {
+    if of(rows, "burst").next().is_none() {
+        return String::new();
+    }
+    let mut text = "\n## Memory after a burst\n\n\
+                    | subject | messages/s | most, × before | after the quiet, × before |\n| --- | --- | --- | --- |\n"
+        .to_owned();
+    for row in of(rows, "burst") {
+        let growth = row.node_memory_growth();
+        let (peak, after) = (growth.map(|(peak, _)| peak), growth.map(|(_, after)| after));
+        text += &format!("| {} | {:.0} | {} | {} |\n", row.subject, row.rate(), shown(peak, 2), shown(after, 2));
+    }
+    text
+}
+
+fn conditions(rows: &[Row]) -> String {
+    let Some(row) = rows.first() else { return String::new() };
+    let machine = &row.outcome["machine"];
+    let word = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
+    format!(
+        "\n## Conditions\n\nOne machine for all, clients included: {} CPUs ({}), Linux {}, congestion control {}, netdev_max_backlog {}, \
+         {} descriptors a process. {} seconds measured each.\n",
+        machine["cpus"],
+        word("cpu"),
+        word("kernel"),
+        word("congestion_control"),
+        word("netdev_max_backlog"),
+        machine["descriptors"],
+        shown(of(rows, "room").next().and_then(|row| row.figure("seconds")), 0),
+    )
+}

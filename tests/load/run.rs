@@ -1,0 +1,198 @@
+//! One run from the first login to the last delivery: phases, samples between them, and when it is over.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clock::{self, Nanos, SECOND, nanos};
+use crate::crew::Crew;
+use crate::orders::Order;
+use crate::plan::Plan;
+use crate::process::{self, Sample, Watched};
+use crate::schedule::Window;
+use crate::tally::{Progress, Tally};
+
+/// Descriptors that a worker needs beside its clients'.
+const SPARE: u64 = 100;
+/// Logins that do not get on for so long are given up.
+const STUCK: Nanos = 60 * SECOND;
+/// After the window: what did not come for so long does not come.
+const SILENCE: Nanos = 3 * SECOND;
+/// A little later than now: time for an order to reach all workers.
+const SOON: Nanos = SECOND / 10;
+
+/// How a run goes, beside its plan.
+#[derive(Debug, Clone)]
+pub(crate) struct Course {
+    pub(crate) warmup: Duration,
+    /// How long is measured; with no traffic, how long the clients are held.
+    pub(crate) measured: Duration,
+    /// How long nothing happens before and after, to compare memory.
+    pub(crate) quiet: Duration,
+    pub(crate) storm: Option<Storm>,
+    /// Clients of one process; fewer when it may not have so many descriptors.
+    pub(crate) per_process: u32,
+    pub(crate) watched: Vec<Watched>,
+    /// How long what is still under way is waited for.
+    pub(crate) patience: Duration,
+}
+
+/// How connections are lost in the middle of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storm {
+    /// Clients drop all of them.
+    Drop,
+    /// A gateway is killed.
+    Kill { pid: i32 },
+}
+
+/// All processes at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Moment {
+    pub(crate) at: Nanos,
+    /// In the order of [`Course::watched`].
+    pub(crate) watched: Vec<Sample>,
+    /// All workers together.
+    pub(crate) load: Sample,
+}
+
+/// What a run leaves.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) plan: Plan,
+    pub(crate) course: Course,
+    pub(crate) workers: usize,
+    /// Memory of the workers without clients.
+    pub(crate) base_kib: u64,
+    /// When the first login was due.
+    pub(crate) login: Nanos,
+    pub(crate) tally: Tally,
+    /// Nobody is connected.
+    pub(crate) before: Moment,
+    /// Everybody is there.
+    pub(crate) ready: Moment,
+    /// The warm-up is over.
+    pub(crate) begun: Moment,
+    /// The last delivery has come.
+    pub(crate) ended: Moment,
+    /// The quiet after it is over.
+    pub(crate) after: Moment,
+}
+
+/// Carries it out.
+pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
+    let descriptors = process::raise_descriptors()?;
+    let most = u32::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(u32::MAX);
+    let mut crew = Crew::hire(&plan, course.per_process.min(most))?;
+    let (workers, base_kib) = (crew.size(), crew.base_kib());
+    let moment = |crew: &Crew| Moment {
+        at: clock::now(),
+        watched: course.watched.iter().map(|watched| Sample::of(watched.pid)).collect(),
+        load: crew.sample(),
+    };
+
+    let before = moment(&crew);
+    let login = clock::now() + SOON;
+    log_in(&mut crew, &plan, login)?;
+    let ready = moment(&crew);
+
+    hold(&mut crew, "quiet", nanos(course.quiet))?;
+    let begun = match plan.senders() {
+        0 => {
+            let begun = moment(&crew);
+            hold(&mut crew, "holding", nanos(course.measured))?;
+            begun
+        }
+        _ => {
+            let window = Window::new(clock::now() + SOON, course.warmup, course.measured);
+            crew.order(&Order::Talk { window })?;
+            crew.watch("warm-up", |_, now| now >= window.measured)?;
+            let begun = moment(&crew);
+            if let Some(storm) = course.storm {
+                storm.break_out(&mut crew)?;
+            }
+            crew.watch("measuring", |_, now| now >= window.end)?;
+            drain(&mut crew, &plan, &course)?;
+            begun
+        }
+    };
+    let ended = moment(&crew);
+    hold(&mut crew, "quiet", nanos(course.quiet))?;
+    let after = moment(&crew);
+    let tally = crew.report()?;
+    Ok(Finished { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
+}
+
+fn log_in(crew: &mut Crew, plan: &Plan, at: Nanos) -> Result<()> {
+    let all = u64::from(plan.clients);
+    crew.order(&Order::Login { at })?;
+    let is_complete = |progress: &Progress| progress.ready + progress.failed >= all;
+    let mut still = Still::since(clock::now());
+    crew.watch("logging in", |progress, now| is_complete(progress) || still.lasts(progress.ready, now) > STUCK)?;
+    let progress = crew.progress();
+    if progress.ready < all {
+        let errors = crew.report()?.errors;
+        bail!("only {} of {all} clients could log in: {errors:?}", progress.ready);
+    }
+    Ok(())
+}
+
+fn hold(crew: &mut Crew, what: &str, time: Nanos) -> Result<()> {
+    let end = clock::now() + time;
+    crew.watch(what, |_, now| now >= end)
+}
+
+/// Waits for what is still under way.
+fn drain(crew: &mut Crew, plan: &Plan, course: &Course) -> Result<()> {
+    // The last messages of the window are in what the workers tell by then.
+    let earliest = clock::now() + SECOND / 2;
+    let end = earliest + nanos(course.patience);
+    let all = u64::from(plan.clients);
+    let has_acks = plan.addresses.iter().all(|address| address.dialect.has_acks()) || plan.readers() == 0;
+    let is_settled = |progress: &Progress| {
+        let is_answered = !has_acks || progress.answered >= progress.sent;
+        let is_back = course.storm.is_none() || progress.ready >= all;
+        let is_heard = progress.delivered >= progress.sent.saturating_sub(progress.refused) * plan.readers();
+        is_answered && is_back && is_heard
+    };
+    let mut still = Still::since(clock::now());
+    crew.watch("waiting for the last", |progress, now| {
+        let moves = progress.delivered + progress.answered + progress.ready;
+        (now >= earliest && is_settled(progress)) || still.lasts(moves, now) > SILENCE || now >= end
+    })
+}
+
+impl Storm {
+    fn break_out(self, crew: &mut Crew) -> Result<()> {
+        match self {
+            Self::Drop => crew.order(&Order::Storm),
+            Self::Kill { pid } => {
+                crew.order(&Order::Brace)?;
+                hold(crew, "bracing", SOON)?;
+                Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+            }
+        }
+    }
+}
+
+/// For how long a number has not changed.
+#[derive(Debug)]
+struct Still {
+    value: u64,
+    since: Nanos,
+}
+
+impl Still {
+    fn since(now: Nanos) -> Self {
+        Self { value: 0, since: now }
+    }
+
+    fn lasts(&mut self, value: u64, now: Nanos) -> Nanos {
+        if self.value != value {
+            (self.value, self.since) = (value, now);
+        }
+        now.saturating_sub(self.since)
+    }
+}

@@ -1,0 +1,165 @@
+//! What each scenario of the command line means: who connects, who speaks, and how the run goes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::cli::{Burst, Common, Dm, Echo, Floor, Idle, Login, Resume, Room, Rooms, Target};
+use crate::dialect::Dialect;
+use crate::plan::{Address, Plan, Traffic};
+use crate::process::Watched;
+use crate::run::{Course, Storm};
+
+impl Target {
+    fn addresses(&self) -> Result<Vec<Address>> {
+        let ws = self.ws.iter().map(|at| Address { at: *at, dialect: self.peer });
+        let tcp = self.tcp.iter().map(|at| Address { at: *at, dialect: Dialect::Lines });
+        let addresses: Vec<Address> = ws.chain(tcp).collect();
+        ensure!(!addresses.is_empty(), "nowhere to connect to: give --ws or --tcp");
+        Ok(addresses)
+    }
+}
+
+impl Common {
+    fn plan(&self, addresses: Vec<Address>, clients: u32, room_size: u32, traffic: Traffic) -> Plan {
+        // Different for every run against the same cluster.
+        let run = format!("L{:x}", std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis()) & 0xffff_ffff);
+        Plan {
+            run,
+            addresses,
+            clients,
+            room_size,
+            traffic,
+            body: self.body,
+            in_flight: self.in_flight,
+            login_rate: None,
+            resumes: false,
+        }
+    }
+
+    fn course(&self) -> Result<Course> {
+        Ok(Course {
+            warmup: Duration::try_from_secs_f64(self.warmup)?,
+            measured: Duration::try_from_secs_f64(self.seconds)?,
+            quiet: Duration::ZERO,
+            storm: None,
+            per_process: self.per_process,
+            watched: self.watched.clone(),
+            patience: Duration::try_from_secs_f64(self.patience)?,
+        })
+    }
+}
+
+/// A scenario by its name, ready to run, and where its outcome goes.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) scenario: &'static str,
+    pub(crate) plan: Plan,
+    pub(crate) course: Course,
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn prepared(scenario: &'static str, common: &Common, plan: Plan) -> Result<Prepared> {
+    ensure!(plan.clients > 0, "there are no clients");
+    ensure!(plan.rate().is_none_or(|rate| rate > 0.0), "a rate is above zero");
+    Ok(Prepared { scenario, plan, course: common.course()?, json: common.json.clone() })
+}
+
+fn room(rate: f64, publishers: u32, members: u32) -> Traffic {
+    Traffic::Rooms { rate, publishers: publishers.clamp(1, members.max(1)) }
+}
+
+impl Echo {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let traffic = Traffic::Echo { rate: self.rate };
+        prepared("echo", &self.common, self.common.plan(self.target.addresses()?, self.connections, 0, traffic))
+    }
+}
+
+impl Idle {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let members = self.members.unwrap_or(self.connections);
+        prepared(
+            "idle",
+            &self.common,
+            self.common.plan(self.target.addresses()?, self.connections, members, Traffic::Silence),
+        )
+    }
+}
+
+impl Room {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let traffic = room(self.rate, self.publishers, self.members);
+        prepared("room", &self.common, self.common.plan(self.target.addresses()?, self.members, self.members, traffic))
+    }
+}
+
+impl Rooms {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let traffic = room(self.rate, self.publishers, self.members);
+        let clients = self.rooms.saturating_mul(self.members);
+        prepared("rooms", &self.common, self.common.plan(self.target.addresses()?, clients, self.members, traffic))
+    }
+}
+
+impl Dm {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let traffic = Traffic::Direct { rate: self.rate };
+        ensure!(self.target.peer != Dialect::Bare, "the floor knows nobody by name");
+        prepared(
+            "dm",
+            &self.common,
+            self.common.plan(self.target.addresses()?, self.pairs.saturating_mul(2), 0, traffic),
+        )
+    }
+}
+
+impl Login {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let mut plan = self.common.plan(self.target.addresses()?, self.connections, self.members, Traffic::Silence);
+        plan.login_rate = self.rate;
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0), "a rate is above zero");
+        let mut prepared = prepared("login", &self.common, plan)?;
+        // All that is measured is over when everybody is there.
+        prepared.course.measured = Duration::ZERO;
+        Ok(prepared)
+    }
+}
+
+impl Resume {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        ensure!(self.target.peer == Dialect::Parley && self.target.tcp.is_empty(), "only JSON sessions can be resumed");
+        let traffic = room(self.rate, 1, self.members);
+        let mut plan = self.common.plan(self.target.addresses()?, self.members, self.members, traffic);
+        plan.resumes = true;
+        let mut prepared = prepared("resume", &self.common, plan)?;
+        prepared.course.storm = Some(self.kill_pid.map_or(Storm::Drop, |pid| Storm::Kill { pid }));
+        Ok(prepared)
+    }
+}
+
+impl Burst {
+    pub(crate) fn prepare(&self) -> Result<Prepared> {
+        let traffic = room(self.rate, 10, self.members);
+        let plan = self.common.plan(self.target.addresses()?, self.members, self.members, traffic);
+        let mut prepared = prepared("burst", &self.common, plan)?;
+        prepared.course.quiet = Duration::try_from_secs_f64(self.quiet)?;
+        Ok(prepared)
+    }
+}
+
+impl Floor {
+    pub(crate) fn prepare(&self, at: SocketAddr, server: u32) -> Result<Prepared> {
+        let address = Address { at, dialect: Dialect::Bare };
+        let traffic = room(self.rate, self.publishers, self.members);
+        let scenario = if self.rounds { "floor_rounds" } else { "floor" };
+        let mut prepared =
+            prepared(scenario, &self.common, self.common.plan(vec![address], self.members, self.members, traffic))?;
+        // Its queue of newcomers is that of the standard library, 128.
+        prepared.plan.in_flight = prepared.plan.in_flight.min(100);
+        prepared.course.watched = vec![Watched { name: "floor".to_owned(), pid: server }];
+        Ok(prepared)
+    }
+}

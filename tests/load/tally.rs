@@ -1,0 +1,223 @@
+//! What the clients of one process saw: counts, faults and latencies; and how those of several processes become one.
+//!
+//! Workers send it as JSON; a histogram travels as its buckets (value, count), which lose nothing on the way because both
+//! ends have the same buckets.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::clock::Nanos;
+use crate::ledger::{Faults, Tail};
+
+/// Longer latencies than this count as it: an hour.
+const LONGEST: Nanos = 3_600_000_000_000;
+/// Significant decimal digits of a latency.
+const DIGITS: u8 = 3;
+
+/// A distribution of latencies.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        // The bounds are constants that it takes; without them it grows with what it holds.
+        Self(Histogram::new_with_bounds(1, LONGEST, DIGITS).unwrap_or_else(|_| unreachable!("constant bounds")))
+    }
+}
+
+impl Latencies {
+    /// Adds one.
+    pub(crate) fn record(&mut self, latency: Nanos) {
+        self.0.saturating_record(latency);
+    }
+
+    /// Adds all of the other.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for bucket in other.0.iter_recorded() {
+            self.0.saturating_record_n(bucket.value_iterated_to(), bucket.count_at_value());
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency, in milliseconds, that this percentage stays within.
+    pub(crate) fn percentile_ms(&self, percentile: f64) -> f64 {
+        self.0.value_at_percentile(percentile) as f64 / 1e6
+    }
+
+    /// The average in milliseconds.
+    pub(crate) fn mean_ms(&self) -> f64 {
+        self.0.mean() / 1e6
+    }
+}
+
+impl Serialize for Latencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer
+            .collect_seq(self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut latencies = Self::default();
+        for (value, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            latencies.0.saturating_record_n(value, count);
+        }
+        Ok(latencies)
+    }
+}
+
+/// How far the clients are: small enough to be told several times a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Connected, registered and in their room.
+    pub(crate) ready: u64,
+    /// Turned away so often that they gave up.
+    pub(crate) failed: u64,
+    /// Messages and pings sent.
+    pub(crate) sent: u64,
+    /// Answered ones of those that are answered, whether with yes or no.
+    pub(crate) answered: u64,
+    /// Refused ones, and those whose connection ended before the answer.
+    pub(crate) refused: u64,
+    /// Messages heard.
+    pub(crate) delivered: u64,
+    /// Sessions that came back.
+    pub(crate) resumed: u64,
+}
+
+impl Progress {
+    /// Adds what other clients did.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.ready += other.ready;
+        self.failed += other.failed;
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.delivered += other.delivered;
+        self.resumed += other.resumed;
+    }
+}
+
+/// Of the measured window alone: what was due in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) echoed: u64,
+    pub(crate) delivered: u64,
+    /// Reads from sockets in which something of it came.
+    pub(crate) reads: u64,
+    /// When the last of it came.
+    pub(crate) last: Nanos,
+}
+
+/// Everything that was seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    pub(crate) progress: Progress,
+    pub(crate) measured: Measured,
+    /// Refusals, closes and broken connections by their code.
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) faults: Faults,
+    pub(crate) tails: BTreeMap<u32, Tail>,
+    /// When the last client was there.
+    pub(crate) there: Nanos,
+    /// From the time a login was due to the room being entered.
+    pub(crate) login: Latencies,
+    /// From the loss of a connection to the session's return.
+    pub(crate) resume: Latencies,
+    /// From the time a message was due to each hearing of it.
+    pub(crate) delivery: Latencies,
+    /// From the time a message was due to its ack.
+    pub(crate) ack: Latencies,
+    /// From the time a ping was due to its answer.
+    pub(crate) echo: Latencies,
+}
+
+impl Tally {
+    /// Counts something that went wrong.
+    pub(crate) fn error(&mut self, code: &str) {
+        match self.errors.get_mut(code) {
+            Some(count) => *count += 1,
+            None => drop(self.errors.insert(code.to_owned(), 1)),
+        }
+    }
+
+    /// Adds what the clients of another process saw.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.progress.add(&other.progress);
+        self.measured.sent += other.measured.sent;
+        self.measured.acked += other.measured.acked;
+        self.measured.echoed += other.measured.echoed;
+        self.measured.delivered += other.measured.delivered;
+        self.measured.reads += other.measured.reads;
+        self.measured.last = self.measured.last.max(other.measured.last);
+        for (code, count) in &other.errors {
+            *self.errors.entry(code.clone()).or_default() += count;
+        }
+        self.faults.missing += other.faults.missing;
+        self.faults.duplicated += other.faults.duplicated;
+        self.faults.out_of_order += other.faults.out_of_order;
+        for (name, tail) in &other.tails {
+            self.tails.entry(*name).or_default().merge(tail);
+        }
+        self.there = self.there.max(other.there);
+        self.login.merge(&other.login);
+        self.resume.merge(&other.resume);
+        self.delivery.merge(&other.delivery);
+        self.ack.merge(&other.ack);
+        self.echo.merge(&other.echo);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn seen(latencies: impl IntoIterator<Item = u64>) -> Tally {
+        let mut tally = Tally::default();
+        for latency in latencies {
+            tally.delivery.record(latency);
+        }
+        tally
+    }
+
+    #[test]
+    fn two_processes_merged_over_json_are_one() {
+        let values: Vec<u64> = (1..=10_000_u64).map(|number| number * number * 37).collect();
+        let mut all = seen(values.iter().copied());
+        let (some, others) = values.split_at(3333);
+        let mut merged = seen(some.iter().copied());
+        merged.error("overloaded");
+        merged.tails.insert(3, Tail { readers: 1, next: 5, top: 5 });
+        let mut other = seen(others.iter().copied());
+        other.error("overloaded");
+        other.tails.insert(3, Tail { readers: 2, next: 9, top: 6 });
+        let told = serde_json::to_string(&other).unwrap();
+        merged.merge(&serde_json::from_str(&told).unwrap());
+
+        all.errors.insert("overloaded".to_owned(), 2);
+        all.tails.insert(3, Tail { readers: 3, next: 14, top: 6 });
+        for percentile in [0.0, 50.0, 99.0, 99.9, 100.0] {
+            let (one, two) = (all.delivery.percentile_ms(percentile), merged.delivery.percentile_ms(percentile));
+            assert!((one - two).abs() <= one * 1e-3, "{percentile}: {one} {two}");
+        }
+        assert_eq!(merged.delivery.count(), 10_000);
+        assert_eq!((merged.errors, merged.tails), (all.errors, all.tails));
+    }
+
+    #[test]
+    fn a_latency_beyond_all_bounds_is_the_longest() {
+        let tally = seen([u64::MAX, 0]);
+        assert!(tally.delivery.percentile_ms(100.0) >= LONGEST as f64 / 1e6 * 0.999);
+    }
+}

@@ -1,0 +1,164 @@
+//! What the clients of a worker hear: from the bytes of a socket to counts and latencies.
+
+use super::Worker;
+use crate::client::Stage;
+use crate::clock::{self, Nanos};
+use crate::dialect::{Framing, Heard, Step};
+use crate::frame::{self, opcode};
+
+impl Worker {
+    /// Reads until nothing is left. A read that did not fill the buffer took everything, unless the end has come too.
+    pub(super) fn read(&mut self, client: usize, ends: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        loop {
+            let filled = match self.clients[client].read(&mut buffer) {
+                Ok(Some(filled)) => filled,
+                Ok(None) => break,
+                Err(error) => {
+                    self.lost(client, &super::named(&error));
+                    break;
+                }
+            };
+            match self.take_in(client, &buffer[..filled]) {
+                Ok(used) => self.clients[client].keep_received(&buffer[used..filled]),
+                Err(code) => self.lost(client, &code),
+            }
+            if self.clients[client].stage == Stage::Away || (filled < buffer.len() && !ends) {
+                break;
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Takes in all that is whole, and says how much that was. An error ends the connection and is counted as it.
+    fn take_in(&mut self, client: usize, bytes: &[u8]) -> Result<usize, String> {
+        let now = clock::now();
+        let delivered = self.tally.measured.delivered;
+        let mut used = 0;
+        if self.clients[client].stage == Stage::Upgrading {
+            let Some(head) = frame::upgraded(bytes)? else { return Ok(0) };
+            used = head;
+            self.upgraded(client);
+        }
+        match self.address(client).dialect.framing() {
+            Framing::Raw => used += self.take_units(client, &bytes[used..], now),
+            Framing::Text | Framing::Binary => {
+                while self.clients[client].stage != Stage::Away
+                    && let Some((frame, length)) = frame::take(&bytes[used..])?
+                {
+                    used += length;
+                    self.take_frame(client, &frame, now)?;
+                }
+            }
+        }
+        if self.tally.measured.delivered > delivered {
+            self.tally.measured.reads += 1;
+            self.tally.measured.last = now;
+        }
+        Ok(used)
+    }
+
+    fn take_frame(&mut self, client: usize, frame: &frame::Frame<'_>, now: Nanos) -> Result<(), String> {
+        match frame.opcode {
+            opcode::TEXT => self.hear(client, frame.payload, now),
+            opcode::BINARY | opcode::CONTINUATION => {
+                let stream = self.clients[client].take_stream(frame.payload);
+                let used = self.take_units(client, &stream, now);
+                if self.clients[client].stage != Stage::Away {
+                    self.clients[client].keep_stream(&stream[used..]);
+                }
+            }
+            opcode::PING => {
+                frame::put_masked(opcode::PONG, frame.payload, &mut self.outgoing);
+                self.send_outgoing(client);
+            }
+            opcode::CLOSE => return Err(frame::close_code(frame.payload)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_units(&mut self, client: usize, stream: &[u8], now: Nanos) -> usize {
+        let (dialect, mut used) = (self.address(client).dialect, 0);
+        while self.clients[client].stage != Stage::Away
+            && let Some(length) = dialect.unit(&stream[used..])
+        {
+            self.hear(client, &stream[used..used + length], now);
+            used += length;
+        }
+        used
+    }
+
+    fn hear(&mut self, client: usize, unit: &[u8], now: Nanos) {
+        let (dialect, number) = (self.address(client).dialect, self.number(client));
+        let (plan, outgoing) = (&self.plan, &mut self.outgoing);
+        let heard = dialect.hear(unit, &|| plan.room(number), &mut dialect.writes(outgoing));
+        if !self.outgoing.is_empty() {
+            self.send_outgoing(client);
+        }
+        let is_greeting = self.clients[client].stage == Stage::Greeting;
+        match heard {
+            Heard::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
+            Heard::Acked { seq } => self.acked(client, seq),
+            // NATS answers a ping after the subscription before it.
+            Heard::Pong if is_greeting => self.joined(client, 0),
+            Heard::Pong => self.echoed(client),
+            Heard::Registered { resume, restored } => self.registered(client, resume, restored),
+            Heard::Joined { next, epoch } => {
+                if let Some((room, epoch)) = self.plan.room_number(number).zip(epoch.filter(|_| self.plan.resumes)) {
+                    self.sessions.epochs.insert(room, epoch);
+                }
+                self.joined(client, next);
+            }
+            Heard::Refused { code, .. } if is_greeting => self.lost(client, &code),
+            Heard::Refused { step, code } => {
+                self.tally.error(&code);
+                if step != Step::Login {
+                    self.refused(client);
+                }
+            }
+            Heard::Moved { kind, next } => {
+                self.tally.error(&kind);
+                if self.plan.counts_seqs() {
+                    self.ledger.repositioned(client, 0, next);
+                }
+            }
+            Heard::Nothing => {}
+        }
+    }
+
+    /// A nickname is taken: without a room to enter, or with the room of the resumed session, that is all.
+    fn registered(&mut self, client: usize, resume: Option<String>, restored: bool) {
+        let number = self.number(client);
+        let has_room = self.plan.room(number).is_some();
+        let was_resumed = self.sessions.tokens.contains_key(&number);
+        if let Some(token) = resume.filter(|_| self.plan.resumes) {
+            self.sessions.tokens.insert(number, token.into_boxed_str());
+        }
+        if !has_room || (was_resumed && restored) {
+            let next = self.ledger.expects(client, 0).unwrap_or_default();
+            self.joined(client, next);
+        } else if was_resumed {
+            // The session is not there any more.
+            self.sessions.tokens.remove(&number);
+            self.lost(client, "begins_anew");
+        }
+    }
+
+    fn delivered(&mut self, client: usize, seq: Option<u64>, stamp: Option<crate::stamp::Stamp>, now: Nanos) {
+        self.tally.progress.delivered += 1;
+        let Some(stamp) = stamp else { return self.tally.error("foreign_message") };
+        if self.plan.counts_seqs() {
+            if let Some(seq) = seq {
+                self.ledger.hears(client, 0, seq);
+            }
+        } else {
+            let stream = stamp.publisher % self.plan.streams();
+            self.ledger.hears(client, stream as usize, u64::from(stamp.number));
+        }
+        if self.window.is_some_and(|window| window.counts(stamp.due)) {
+            self.tally.measured.delivered += 1;
+            self.tally.delivery.record(now.saturating_sub(stamp.due));
+        }
+    }
+}

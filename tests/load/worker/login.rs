@@ -1,0 +1,185 @@
+//! How the clients of a worker come in, fail, and come back: a bounded number at a time, or at a rate.
+
+use super::{Due, Worker, named};
+use crate::client::Stage;
+use crate::clock::{self, Nanos};
+use crate::dialect::{Framing, Identity, Resume};
+use crate::frame;
+use crate::schedule::Schedule;
+
+/// Who was turned away so often gives up.
+const ATTEMPTS: u8 = 8;
+/// How long it waits after the first time; then twice as long each time.
+const PAUSE: Nanos = 50_000_000;
+
+impl Worker {
+    /// All clients log in: when it is their turn at the plan's rate, or each when another one is done.
+    pub(super) fn begin_logins(&mut self, at: Nanos) {
+        let numbers = self.first..self.first + self.clients.len() as u32;
+        match self.plan.login_rate {
+            Some(rate) => {
+                let schedule = Schedule::new(at, rate, 1);
+                for number in numbers {
+                    self.plan_next(schedule.due(0, u64::from(number)), Due::Login(number));
+                }
+            }
+            None => numbers.for_each(|number| self.plan_next(at, Due::Retry(number))),
+        }
+    }
+
+    pub(super) fn login_due(&mut self, number: u32, at: Nanos) {
+        let client = self.index(number);
+        self.clients[client].began = at;
+        self.queue_login(number);
+    }
+
+    pub(super) fn queue_login(&mut self, number: u32) {
+        self.queue.push_back(number);
+        self.let_in();
+    }
+
+    /// Connects those who wait, as far as the bound allows.
+    fn let_in(&mut self) {
+        let bound = self.plan.in_flight.div_ceil(self.workers).max(1);
+        while self.in_flight < bound {
+            let Some(number) = self.queue.pop_front() else { return };
+            self.in_flight += 1;
+            let index = self.index(number);
+            let client = &mut self.clients[index];
+            if client.began == 0 {
+                client.began = clock::now();
+            }
+            let address = self.plan.address(number, u32::from(client.attempts));
+            if let Err(error) = client.connect(address.at, self.poll.registry(), mio::Token(index)) {
+                self.turned_away(index, &named(&error));
+            }
+        }
+    }
+
+    /// The connection was made, or not: asks for the upgrade, or greets.
+    pub(super) fn connected(&mut self, client: usize) {
+        match self.clients[client].is_connected() {
+            Err(error) => return self.lost(client, &named(&error)),
+            Ok(false) => return,
+            Ok(true) => {}
+        }
+        let address = self.address(client);
+        if address.dialect.framing() == Framing::Raw {
+            return self.upgraded(client);
+        }
+        self.clients[client].stage = Stage::Upgrading;
+        self.outgoing.extend(frame::request(address.dialect.path(), address.at));
+        self.send_outgoing(client);
+    }
+
+    /// The way is open: says who it is.
+    pub(super) fn upgraded(&mut self, client: usize) {
+        self.clients[client].stage = Stage::Greeting;
+        let (dialect, number) = (self.address(client).dialect, self.number(client));
+        if dialect.is_there_at_once() {
+            return self.joined(client, 0);
+        }
+        let (nick, room) = (self.plan.nick(number), self.plan.room(number));
+        let room_number = self.plan.room_number(number).unwrap_or_default();
+        let resume = self.sessions.tokens.get(&number).and_then(|token| {
+            let seq = self.ledger.expects(client, 0)?.saturating_sub(1);
+            Some(Resume { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
+        });
+        if self.storming && resume.is_none() {
+            // It comes back as somebody new, and what was said meanwhile is lost to it.
+            self.tally.error("not_resumed");
+        }
+        let who = Identity { nick: &nick, room: room.as_deref(), resume };
+        dialect.greet(&who, &mut dialect.writes(&mut self.outgoing));
+        self.send_outgoing(client);
+    }
+
+    /// It is there, and hears everything from `next` on.
+    pub(super) fn joined(&mut self, client: usize, next: u64) {
+        let state = &mut self.clients[client];
+        if state.stage != Stage::Greeting {
+            return;
+        }
+        let now = clock::now();
+        let latency = now.saturating_sub(state.began);
+        (state.stage, state.attempts, state.began) = (Stage::Ready, 0, 0);
+        let next = if self.plan.counts_seqs() { next } else { 0 };
+        self.ledger.listens(client, next);
+        match self.storming {
+            true => {
+                self.tally.resume.record(latency);
+                self.tally.progress.resumed += 1;
+            }
+            false => {
+                self.tally.there = now;
+                self.tally.login.record(latency);
+            }
+        }
+        self.tally.progress.ready += 1;
+        self.in_flight -= 1;
+        self.let_in();
+    }
+
+    /// The connection ended, whoever did it.
+    pub(super) fn lost(&mut self, client: usize, code: &str) {
+        match self.clients[client].stage {
+            Stage::Away => {}
+            Stage::Ready => {
+                self.tally.error(code);
+                self.forget(client);
+                if self.storming {
+                    self.login_due(self.number(client), clock::now());
+                }
+            }
+            Stage::Connecting | Stage::Upgrading | Stage::Greeting => self.turned_away(client, code),
+        }
+    }
+
+    fn turned_away(&mut self, client: usize, code: &str) {
+        self.tally.error(code);
+        self.in_flight -= 1;
+        let number = self.number(client);
+        let state = &mut self.clients[client];
+        state.close();
+        state.attempts += 1;
+        if state.attempts < ATTEMPTS {
+            let pause = PAUSE << state.attempts;
+            self.plan_next(clock::now() + pause, Due::Retry(number));
+        } else {
+            self.tally.progress.failed += 1;
+        }
+    }
+
+    /// A client that was there is not any more; what it asked for stays unanswered.
+    fn forget(&mut self, client: usize) {
+        self.clients[client].close();
+        self.tally.progress.ready -= 1;
+        let number = self.number(client);
+        if let Some(talker) = self.talkers.get_mut(&number) {
+            let unanswered = std::mem::take(&mut talker.unanswered).len() as u64;
+            self.tally.progress.answered += unanswered;
+            self.tally.progress.refused += unanswered;
+            if unanswered > 0 {
+                *self.tally.errors.entry("unanswered".to_owned()).or_default() += unanswered;
+            }
+        }
+    }
+
+    /// The storm: all connections end at this moment, unannounced, and all sessions come back.
+    pub(super) fn drop_everybody(&mut self) {
+        let now = clock::now();
+        for client in 0..self.clients.len() {
+            if self.clients[client].stage == Stage::Ready {
+                self.forget(client);
+                self.clients[client].began = now;
+                self.queue.push_back(self.number(client));
+            }
+        }
+        self.let_in();
+    }
+
+    /// Where the client is connected, or about to be.
+    pub(super) fn address(&self, client: usize) -> crate::plan::Address {
+        self.plan.address(self.number(client), u32::from(self.clients[client].attempts))
+    }
+}

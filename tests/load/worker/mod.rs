@@ -1,0 +1,308 @@
+//! A worker: one process, one thread, one epoll loop, up to a descriptor limit of clients.
+//!
+//! The coordinator starts it and gives orders; it tells its progress and in the end its tally. What is due at a time is
+//! in the agenda; a timer descriptor wakes the loop to the microsecond, since epoll's own timeout is in milliseconds and
+//! the error would be in every latency.
+
+mod hearing;
+mod login;
+mod talk;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::client::{Client, Stage};
+use crate::clock::{self, Nanos};
+use crate::ledger::{Ledger, Tail};
+use crate::orders::{Order, Word};
+use crate::plan::Plan;
+use crate::process::Sample;
+use crate::schedule::{Schedule, Window};
+use crate::tally::Tally;
+
+const ORDERS: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
+/// One read takes in at most so much.
+const BUFFER: usize = 256 * 1024;
+const TOLD_EVERY: Nanos = 200_000_000;
+/// What is due is done in portions, so that reading keeps up with sending.
+const PORTION: usize = 256;
+
+/// Something that is due at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// The client logs in: from the time it was due.
+    Login(u32),
+    /// The client, turned away before, tries again.
+    Retry(u32),
+    /// The client speaks or pings.
+    Talk(u32),
+    /// The coordinator hears how far we are.
+    Tell,
+}
+
+/// What a client that speaks has done.
+#[derive(Debug, Default)]
+struct Talker {
+    /// Its turns so far, for the schedule.
+    turns: u64,
+    /// Its messages so far; fewer than turns where it was away.
+    messages: u32,
+    /// When each of its unanswered messages or pings was due.
+    unanswered: VecDeque<Nanos>,
+}
+
+/// Where sessions can be resumed; empty unless the plan resumes.
+#[derive(Debug, Default)]
+struct Sessions {
+    tokens: HashMap<u32, Box<str>>,
+    /// By the number of the room.
+    epochs: HashMap<u32, String>,
+}
+
+struct Worker {
+    plan: Plan,
+    /// The number of our first client in the whole run.
+    first: u32,
+    workers: u32,
+    clients: Vec<Client>,
+    poll: Poll,
+    timer: TimerFd,
+    timer_set: Nanos,
+    buffer: Vec<u8>,
+    outgoing: Vec<u8>,
+    agenda: BinaryHeap<Reverse<(Nanos, Due)>>,
+    /// Clients that wait for others to have logged in.
+    queue: VecDeque<u32>,
+    in_flight: u32,
+    storming: bool,
+    sessions: Sessions,
+    window: Option<Window>,
+    schedule: Schedule,
+    talkers: HashMap<u32, Talker>,
+    ledger: Ledger,
+    /// By the name of a stream: what follows the last message that was taken.
+    tops: HashMap<u32, u64>,
+    tally: Tally,
+}
+
+/// Runs a worker until its stdin ends.
+pub(crate) fn run() -> Result<()> {
+    let base_kib = Sample::of(std::process::id()).rss_kib;
+    let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut pending = Vec::new();
+    let Some(Order::Hire { plan, from, to, workers }) = read_orders(&mut orders, &mut pending)?.into_iter().next()
+    else {
+        bail!("a worker is started by `load` itself");
+    };
+    let mut worker = Worker::new(plan, from, to, workers)?;
+    let descriptor = orders.as_raw_fd();
+    worker.poll.registry().register(&mut SourceFd(&descriptor), ORDERS, Interest::READABLE)?;
+    tell(&Word::Hired { base_kib })?;
+    worker.plan_next(clock::now() + TOLD_EVERY, Due::Tell);
+
+    let mut events = Events::with_capacity(1024);
+    loop {
+        let busy = worker.do_what_is_due()?;
+        await_events(&mut worker.poll, &mut events, busy.then_some(Duration::ZERO))?;
+        for event in &events {
+            match event.token() {
+                ORDERS => {
+                    let given = read_orders(&mut orders, &mut pending)?;
+                    if given.is_empty() && pending.is_empty() {
+                        return Ok(());
+                    }
+                    given.iter().try_for_each(|order| worker.obey(order))?;
+                }
+                TIMER => worker.timer_set = 0,
+                Token(client) => worker.attend(client, event),
+            }
+        }
+    }
+}
+
+/// Waits for sockets. A process that was paused and goes on has nothing to hear, and that is no error.
+pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+        result => result.context("cannot wait for events")?,
+    }
+    Ok(())
+}
+
+/// Whole lines that have come; none at the end of the stream.
+fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<Order>> {
+    let mut chunk = [0; 4096];
+    loop {
+        let count = from.read(&mut chunk)?;
+        if count == 0 {
+            pending.clear();
+            return Ok(Vec::new());
+        }
+        pending.extend_from_slice(&chunk[..count]);
+        let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let lines: Vec<u8> = pending.drain(..=end).collect();
+        let orders = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        return orders.map(|line| serde_json::from_slice(line).context("not an order")).collect();
+    }
+}
+
+fn tell(word: &Word) -> Result<()> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    io::stdout().lock().write_all(&line).context("the coordinator is gone")
+}
+
+impl Worker {
+    fn new(plan: Plan, from: u32, to: u32, workers: u32) -> Result<Self> {
+        let poll = Poll::new()?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
+        poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+        let mut clients = Vec::new();
+        clients.resize_with((to - from) as usize, Client::default);
+        Ok(Self {
+            first: from,
+            workers,
+            poll,
+            timer,
+            timer_set: 0,
+            buffer: vec![0; BUFFER],
+            outgoing: Vec::new(),
+            agenda: BinaryHeap::new(),
+            queue: VecDeque::new(),
+            in_flight: 0,
+            storming: false,
+            sessions: Sessions::default(),
+            window: None,
+            schedule: Schedule::new(0, 1.0, 1),
+            talkers: HashMap::new(),
+            ledger: Ledger::new(clients.len(), plan.streams() as usize),
+            tops: HashMap::new(),
+            tally: Tally::default(),
+            clients,
+            plan,
+        })
+    }
+
+    /// The client's number in the whole run.
+    fn number(&self, client: usize) -> u32 {
+        // No more clients than the plan has, whose number is a u32.
+        self.first + client as u32
+    }
+
+    fn index(&self, number: u32) -> usize {
+        (number - self.first) as usize
+    }
+
+    fn plan_next(&mut self, at: Nanos, due: Due) {
+        self.agenda.push(Reverse((at, due)));
+    }
+
+    /// Does what is due by now, and sets the timer for what is next. True when there was more than one portion.
+    fn do_what_is_due(&mut self) -> Result<bool> {
+        for _ in 0..PORTION {
+            let Some(Reverse((at, due))) = self.agenda.peek().copied() else { return Ok(false) };
+            if at > clock::now() {
+                self.wake_at(at)?;
+                return Ok(false);
+            }
+            self.agenda.pop();
+            match due {
+                Due::Login(number) => self.login_due(number, at),
+                Due::Retry(number) => self.queue_login(number),
+                Due::Talk(number) => self.talk(number, at),
+                Due::Tell => {
+                    tell(&Word::Progress(self.tally.progress))?;
+                    self.plan_next(clock::now() + TOLD_EVERY, Due::Tell);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn wake_at(&mut self, at: Nanos) -> Result<()> {
+        if self.timer_set != at {
+            let time = TimeSpec::from_duration(Duration::from_nanos(at));
+            self.timer.set(Expiration::OneShot(time), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            self.timer_set = at;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, order: &Order) -> Result<()> {
+        match *order {
+            Order::Hire { .. } => bail!("hired twice"),
+            Order::Login { at } => self.begin_logins(at),
+            Order::Talk { window } => self.begin_talk(window),
+            Order::Brace => self.storming = true,
+            Order::Storm => {
+                self.storming = true;
+                self.drop_everybody();
+            }
+            Order::Report => {
+                self.take_stock();
+                tell(&Word::Progress(self.tally.progress))?;
+                tell(&Word::Report(Box::new(self.tally.clone())))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings what the ledger knows into the tally.
+    fn take_stock(&mut self) {
+        let (plan, first) = (&self.plan, self.first);
+        self.tally.faults = self.ledger.faults();
+        self.tally.tails = self.ledger.tails(|client, stream| plan.stream(first + client as u32, stream as u32));
+        for (name, top) in &self.tops {
+            self.tally.tails.entry(*name).or_default().merge(&Tail { top: *top, ..Tail::default() });
+        }
+    }
+
+    /// Something happened at the client's socket.
+    fn attend(&mut self, client: usize, event: &Event) {
+        let stage = self.clients[client].stage;
+        if stage == Stage::Away {
+            return;
+        }
+        if stage == Stage::Connecting {
+            self.connected(client);
+        } else if event.is_writable()
+            && let Err(error) = self.clients[client].flush()
+        {
+            return self.lost(client, &named(&error));
+        }
+        if event.is_readable() {
+            self.read(client, event.is_read_closed());
+        }
+    }
+
+    /// Writes what was put into `outgoing`, to this client.
+    fn send_outgoing(&mut self, client: usize) {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let sent = self.clients[client].send(&outgoing);
+        self.outgoing = outgoing;
+        self.outgoing.clear();
+        if let Err(error) = sent {
+            self.lost(client, &named(&error));
+        }
+    }
+}
+
+/// What an error of a socket is counted as.
+fn named(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "closed_without_code".to_owned(),
+        kind => kind.to_string().replace(' ', "_"),
+    }
+}

@@ -1,0 +1,113 @@
+//! What the clients of a worker say, each message when it is due.
+
+use std::collections::hash_map::Entry;
+
+use super::{Due, Talker, Worker};
+use crate::client::Stage;
+use crate::clock::{self, Nanos};
+use crate::plan::Traffic;
+use crate::schedule::{Schedule, Window};
+use crate::stamp::Stamp;
+
+impl Worker {
+    /// Everybody who speaks gets their first turn.
+    pub(super) fn begin_talk(&mut self, window: Window) {
+        self.window = Some(window);
+        let rate = self.plan.rate();
+        self.schedule = Schedule::new(window.start, rate.unwrap_or(1.0), u64::from(self.plan.senders()));
+        for client in 0..self.clients.len() {
+            let number = self.number(client);
+            let Some(sender) = self.plan.sender(number) else { continue };
+            let Entry::Vacant(vacant) = self.talkers.entry(number) else { continue };
+            vacant.insert(Talker::default());
+            match rate {
+                Some(_) => self.plan_next(self.schedule.due(u64::from(sender), 0), Due::Talk(number)),
+                None => self.plan_next(window.start, Due::Talk(number)),
+            }
+        }
+    }
+
+    /// The client speaks, or pings; what it says was due at `due`, however late it is.
+    pub(super) fn talk(&mut self, number: u32, due: Nanos) {
+        let Some(window) = self.window.filter(|window| due < window.end) else { return };
+        self.plan_next_turn(number);
+        let client = self.index(number);
+        if self.clients[client].stage != Stage::Ready {
+            return self.tally.error("not_connected");
+        }
+        let (dialect, sender) = (self.address(client).dialect, self.plan.sender(number).unwrap_or_default());
+        let Some(talker) = self.talkers.get_mut(&number) else { return };
+        let is_ping = matches!(self.plan.traffic, Traffic::Echo { .. });
+        if is_ping {
+            dialect.ping(&mut dialect.writes(&mut self.outgoing));
+        } else {
+            let stamp = Stamp { due, publisher: sender, number: talker.messages };
+            talker.messages += 1;
+            if !self.plan.counts_seqs() {
+                self.tops.insert(sender, u64::from(talker.messages));
+            }
+            let body = String::from_utf8(stamp.body(self.plan.body)).unwrap_or_default();
+            dialect.publish(&self.plan.target(number), &body, &mut dialect.writes(&mut self.outgoing));
+        }
+        if is_ping || dialect.has_acks() {
+            talker.unanswered.push_back(due);
+        }
+        self.tally.progress.sent += 1;
+        self.tally.measured.sent += u64::from(window.counts(due));
+        self.send_outgoing(client);
+    }
+
+    /// In the open loop the next turn comes at its time, whatever became of this one.
+    fn plan_next_turn(&mut self, number: u32) {
+        if self.plan.rate().is_none() {
+            return;
+        }
+        let sender = u64::from(self.plan.sender(number).unwrap_or_default());
+        let Some(talker) = self.talkers.get_mut(&number) else { return };
+        talker.turns += 1;
+        let due = self.schedule.due(sender, talker.turns);
+        self.plan_next(due, Due::Talk(number));
+    }
+
+    /// The oldest unanswered message or ping of the client was answered: when it was due.
+    fn answered(&mut self, client: usize) -> Option<Nanos> {
+        let number = self.number(client);
+        let due = self.talkers.get_mut(&number)?.unanswered.pop_front()?;
+        self.tally.progress.answered += 1;
+        Some(due)
+    }
+
+    /// A message was taken, as this seq of its room.
+    pub(super) fn acked(&mut self, client: usize, seq: Option<u64>) {
+        let Some(due) = self.answered(client) else { return };
+        if self.window.is_some_and(|window| window.counts(due)) {
+            self.tally.measured.acked += 1;
+            self.tally.ack.record(clock::now().saturating_sub(due));
+        }
+        if let Some(seq) = seq.filter(|_| self.plan.counts_seqs()) {
+            let top = self.tops.entry(self.plan.stream(self.number(client), 0)).or_default();
+            *top = (*top).max(seq + 1);
+        }
+    }
+
+    /// A message or ping was refused.
+    pub(super) fn refused(&mut self, client: usize) {
+        if self.answered(client).is_some() {
+            self.tally.progress.refused += 1;
+        }
+    }
+
+    /// A ping was answered. In the closed loop the next one follows.
+    pub(super) fn echoed(&mut self, client: usize) {
+        let Some(due) = self.answered(client) else { return };
+        let now = clock::now();
+        if self.window.is_some_and(|window| window.counts(due)) {
+            self.tally.measured.echoed += 1;
+            self.tally.measured.last = now;
+            self.tally.echo.record(now.saturating_sub(due));
+        }
+        if self.plan.rate().is_none() {
+            self.talk(self.number(client), now);
+        }
+    }
+}
