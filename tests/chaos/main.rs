@@ -77,7 +77,8 @@ async fn main() -> ExitCode {
     let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
     let size = Size { gateways: 3, presence: 2 };
-    let steps = flags.rolls.map_or_else(|| plan::draw(seed, length, size, &flags.only), |rolls| plan::rolls(rolls, size));
+    let steps =
+        flags.rolls.map_or_else(|| plan::draw(seed, length, size, &flags.only), |rolls| plan::rolls(rolls, size));
     let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
     // First of all: a run that hangs or dies can be made again.
     println!("seed {seed}, {} s, appendfsync {}, {} faults", length.as_secs(), flags.fsync, steps.len());
