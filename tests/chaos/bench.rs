@@ -10,6 +10,7 @@ use harness::{Cluster, Node, within};
 
 use crate::history::{Kind, Op, Recorder};
 use crate::plan::{Fault, Network, Size};
+use crate::run::Task;
 
 /// How long a gateway may take to drain: its own grace period and a little.
 const DRAIN: Duration = Duration::from_secs(40);
@@ -28,10 +29,15 @@ pub struct Bench {
 
 impl Bench {
     /// Starts the cluster of the bench.
-    pub async fn start(size: Size, fsync: &str, recorder: Recorder) -> Self {
-        let cluster = Cluster::builder().gateways(size.gateways).presence(size.presence).nginx(true);
+    pub async fn start(task: &Task, recorder: Recorder) -> Self {
+        let Size { gateways, presence } = task.size;
+        let cluster = Cluster::builder().gateways(gateways).presence(presence).nginx(true).fault_proxies(true);
         // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
-        let cluster = cluster.fault_proxies(true).redis_setting("appendfsync", fsync).start().await;
+        let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
+        if let Some(story) = task.story {
+            cluster = cluster.gateway_setting("PARLEY_SABOTAGE", story.mechanism);
+        }
+        let cluster = cluster.start().await;
         Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new() }
     }
 

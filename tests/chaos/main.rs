@@ -1,7 +1,8 @@
 //! The fault bench: breaks a real cluster in every way that one seed draws, and checks what is promised.
 //!
 //! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of the
-//! run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check, report.
+//! run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
+//! report, sabotage.
 
 #![allow(missing_docs)] // A program: nobody outside reads its items.
 #![allow(unreachable_pub)]
@@ -15,6 +16,7 @@ mod history;
 mod plan;
 mod report;
 mod run;
+mod sabotage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ use clap::Parser;
 
 use crate::plan::Size;
 use crate::run::Task;
+use crate::sabotage::{STORIES, Story};
 
 /// Breaks a Parley cluster on purpose and checks what is promised.
 #[derive(Debug, Parser)]
@@ -49,6 +52,10 @@ struct Flags {
     /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Instead of faults from a seed: take this mechanism out of debug builds, and see whether that is noticed. `nothing`
+    /// tells the same stories with everything in its place.
+    #[arg(long, value_parser = mechanism)]
+    without: Option<String>,
     /// Only print the plan.
     #[arg(long)]
     plan: bool,
@@ -65,6 +72,12 @@ fn fault_name(name: &str) -> Result<String, String> {
     })
 }
 
+fn mechanism(name: &str) -> Result<String, String> {
+    let mut known = STORIES.iter().map(|story| story.mechanism).chain([sabotage::NOTHING]);
+    let names = || STORIES.map(|story| story.mechanism).join(", ");
+    known.any(|known| known == name).then(|| name.to_owned()).ok_or_else(|| format!("one of: {}, nothing", names()))
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = match Flags::try_parse() {
@@ -77,9 +90,20 @@ async fn main() -> ExitCode {
     let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
     let size = Size { gateways: 3, presence: 2 };
-    let steps =
-        flags.rolls.map_or_else(|| plan::draw(seed, length, size, &flags.only), |rolls| plan::rolls(rolls, size));
-    let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
+    let (story, rate) = (flags.without.as_deref().and_then(Story::of), flags.rate);
+    let (steps, length, rate) = match (&flags.without, flags.rolls) {
+        (None, None) => (plan::draw(seed, length, size, &flags.only), length, rate),
+        (None, Some(rolls)) => {
+            let steps = plan::rolls(rolls, size);
+            let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
+            (steps, length, rate)
+        }
+        (Some(_), _) => {
+            let told = story.map_or_else(|| STORIES.to_vec(), |story| vec![story.told_alone()]);
+            let (steps, length) = sabotage::plan(&told);
+            (steps, length, sabotage::RATE)
+        }
+    };
     // First of all: a run that hangs or dies can be made again.
     println!("seed {seed}, {} s, appendfsync {}, {} faults", length.as_secs(), flags.fsync, steps.len());
     if flags.plan {
@@ -88,7 +112,7 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let task = Task { seed, size, fsync: flags.fsync, steps, length, rate: flags.rate };
+    let task = Task { seed, size, fsync: flags.fsync, steps, length, rate, story };
     let evidence = run::run(&task).await;
     let path = flags.history.unwrap_or_else(|| report::default_path(seed));
     let written = history::write(&path, &evidence.events);

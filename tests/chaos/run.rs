@@ -20,6 +20,7 @@ use crate::crowd::{Address, Orders, Person, Wish};
 use crate::evidence;
 use crate::history::{Kind, Op, Recorder};
 use crate::plan::{Size, Step};
+use crate::sabotage::Story;
 
 /// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
 const RETURN: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ const MEMBERS: (usize, usize) = (8, 3);
 const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
 const HOLDS: Duration = Duration::from_secs(3600);
 const INHERITS: Duration = Duration::from_secs(6);
+const COMES_LATE: Duration = Duration::from_secs(1);
 const RIVALS_PACE: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
@@ -49,12 +51,14 @@ pub struct Task {
     pub length: Duration,
     /// Messages a second, of all members together, as long as they are answered.
     pub rate: u32,
+    /// What is taken out; it ends with the last fault then, for it would not come back whole.
+    pub story: Option<Story>,
 }
 
 /// Runs it.
 pub async fn run(task: &Task) -> Evidence {
     let recorder = Recorder::start();
-    let mut bench = Bench::start(task.size, &task.fsync, recorder.clone()).await;
+    let mut bench = Bench::start(task, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
     let crowd = Crowd::enter(task.seed, task.rate, &bench, &recorder);
     phase(&recorder, "quiet");
@@ -62,22 +66,30 @@ pub async fn run(task: &Task) -> Evidence {
     crowd.all_seated().await;
     phase(&recorder, "faults");
     carry_out(&mut bench, &task.steps, task.length).await;
-    bench.revive().await;
-    phase(&recorder, "heal");
-    if crowd.all_seated().await {
-        phase(&recorder, "mark");
-        crowd.mark(&recorder).await;
+    let is_to_be_whole = task.story.is_none();
+    let mut leftovers = Vec::new();
+    if is_to_be_whole {
+        bench.revive().await;
+        phase(&recorder, "heal");
+        if crowd.all_seated().await {
+            phase(&recorder, "mark");
+            crowd.mark(&recorder).await;
+        }
+        crowd.leave().await;
+        phase(&recorder, "leave");
+        leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
+    } else {
+        crowd.vanish().await;
     }
-    crowd.leave().await;
-    phase(&recorder, "leave");
-    let leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
     let mut logs = BTreeMap::new();
     for room in ROOMS {
         logs.insert(room.to_owned(), evidence::log(&bench.cluster.redis, room).await);
     }
     logs.extend(evidence::inboxes(&bench.cluster.redis, &recorder.events()).await);
     let departures = evidence::departures(&bench.cluster.redis, &recorder).await;
-    bench.finish().await;
+    if is_to_be_whole {
+        bench.finish().await;
+    }
     let fsync_always = task.fsync == "always";
     Evidence { events: recorder.events(), logs, departures, leftovers, fsync_always }
 }
@@ -166,6 +178,10 @@ impl Crowd {
             self.people.is_empty().then_some(())
         })
         .await;
+        self.vanish().await;
+    }
+
+    async fn vanish(mut self) {
         self.people.shutdown().await;
     }
 }
@@ -179,7 +195,8 @@ fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
     let pace = Duration::from_secs(talkers.into()) / rate.max(1);
     let member = |process: String, address, rooms, most_open| {
         let nick = process.clone();
-        Orders { nick, process, address, rooms, friends: Vec::new(), hangs_up_after: None, pace, most_open }
+        let (friends, comes_after) = (Vec::new(), Duration::ZERO);
+        Orders { nick, process, address, rooms, friends, comes_after, hangs_up_after: None, pace, most_open }
     };
     // Enough under way for the rate while an answer takes a while.
     let open = 3 + rate as usize / 20;
@@ -191,12 +208,13 @@ fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {
-        for (role, on, patience) in [("holder", at, HOLDS), ("heir", at + 1, INHERITS)] {
+        let roles = [("holder", at, HOLDS, Duration::ZERO), ("heir", at + 1, INHERITS, COMES_LATE)];
+        for (role, on, patience, comes_after) in roles {
             let own = Address::WebSocket(gateways[on % gateways.len()].ws());
             // Goes on talking to a gateway that stands still, also when the other one has the name already.
             let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1), 60);
             let (nick, pace) = ((*prize).to_owned(), RIVALS_PACE);
-            all.push(Orders { nick, pace, hangs_up_after: Some(patience), ..orders });
+            all.push(Orders { nick, pace, comes_after, hangs_up_after: Some(patience), ..orders });
         }
     }
     all

@@ -1,10 +1,15 @@
-//! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, and nobody gets a message acked that
-//! they began to say under a name which somebody else had been given before.
+//! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, nobody gets a message acked that they
+//! began to say under a name which somebody else had been given before, and nobody is given the name of somebody who is
+//! there, on a gateway that nobody had a reason to call lost.
 
 use std::collections::HashMap;
 
-use super::{Evidence, Finding, Session};
+use super::presence::{Stay, is_lost, stays};
+use super::{Evidence, Finding, SECOND, Session};
 use crate::history::{Kind, Op};
+
+/// A connection that was closed writes it down by then.
+const NOTICED: u64 = SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
@@ -45,7 +50,24 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             _ => {}
         }
     }
+    given_twice(evidence, &mut finding);
     finding
+}
+
+/// Names given to somebody while a connection held them that went on afterwards, or was refused something under them.
+fn given_twice(evidence: &Evidence, finding: &mut Finding) {
+    let (stays, faults) = (stays(evidence), evidence.faults());
+    for (at, later) in stays.iter().enumerate() {
+        let is_other = |stay: &&Stay<'_>| stay.nick == later.nick && stay.session != later.session;
+        for holder in stays[..at].iter().filter(is_other) {
+            finding.judged += 1;
+            let goes_on = holder.to > later.from + NOTICED || holder.why.starts_with("refused");
+            if holder.to > later.from && goes_on && !is_lost(holder, later.from, &faults) {
+                let (nick, at) = (later.nick, later.from / SECOND);
+                finding.broken.push(format!("{:?} got {nick} at {at} s, {:?} had it", later.session, holder.session));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +80,20 @@ mod tests {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_given_away_while_somebody_has_it_is_found() {
+        let given = |at, nick, evidence| {
+            let rival = |at, op| sample::line(at, "rival", 1, Kind::Ok, op);
+            let evidence = sample::with(evidence, rival(at, sample::registered(nick, "g3")));
+            check(&sample::with(evidence, rival(at + 1, Op::End { why: "hung up".to_owned() }))).broken.len()
+        };
+        assert_eq!(given(5, "bob", sample::good()), 1, "bob is there all the time");
+        assert_eq!(given(12, "ann", sample::good()), 0, "her connection was reset");
+        let mut deaf = sample::good();
+        deaf.events.retain(|event| event.process != "ann" || !matches!(event.op, Op::End { .. }));
+        assert_eq!(given(20, "ann", deaf), 0, "her gateway was killed");
     }
 
     #[test]

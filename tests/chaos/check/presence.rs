@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Departure, Evidence, Finding, SECOND};
+use super::{Departure, Evidence, Finding, SECOND, Session};
 use crate::history::{Kind, Op};
 use crate::plan::Fault;
 
@@ -19,10 +19,13 @@ const LATEST: u64 = 60 * SECOND;
 
 /// A connection: from the nickname to its end.
 pub(super) struct Stay<'a> {
+    pub(super) session: Session<'a>,
     pub(super) nick: &'a str,
     pub(super) node: &'a str,
     pub(super) from: u64,
     pub(super) to: u64,
+    /// How it ended; empty while it lasts.
+    pub(super) why: &'a str,
     pub(super) is_rival: bool,
 }
 
@@ -93,11 +96,11 @@ pub(super) fn stays(evidence: &Evidence) -> Vec<Stay<'_>> {
             Op::Register { nick, node: Some(node), .. } => {
                 open.insert(session, stays.len());
                 let is_rival = event.process.starts_with("rival");
-                stays.push(Stay { nick, node, from: event.at, to: u64::MAX, is_rival });
+                stays.push(Stay { session, nick, node, from: event.at, to: u64::MAX, why: "", is_rival });
             }
-            Op::End { .. } => {
+            Op::End { why } => {
                 if let Some(at) = open.remove(&session) {
-                    stays[at].to = event.at;
+                    (stays[at].to, stays[at].why) = (event.at, why);
                 }
             }
             _ => {}

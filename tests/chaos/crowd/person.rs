@@ -48,6 +48,8 @@ pub struct Orders {
     pub rooms: Vec<String>,
     /// Nicknames (`@ann`) that it says something to now and then.
     pub friends: Vec<String>,
+    /// How long it waits before it comes for the first time.
+    pub comes_after: Duration,
     /// Rivals hang up after about this time, so that the other one gets the name.
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
@@ -113,6 +115,7 @@ impl Person {
 
     /// Comes again and again until it is told to leave.
     pub async fn live(mut self) {
+        self.rest(self.orders.comes_after).await;
         while self.wants_in() {
             let end = match Door::connect(self.orders.address).await {
                 Ok(mut door) => {
@@ -124,10 +127,14 @@ impl Person {
             };
             self.note(Kind::Ok, Op::End { why: end });
             let pause = Duration::from_millis(self.rng.random_range(100..700));
-            // Nothing to wait for but the order to leave.
-            let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
+            self.rest(pause).await;
         }
         self.give_up_pending();
+    }
+
+    /// Waits, unless it is told to leave.
+    async fn rest(&mut self, pause: Duration) {
+        let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
     }
 
     fn wants_in(&self) -> bool {

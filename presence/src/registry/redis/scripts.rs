@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::sabotage;
+
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
     ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
@@ -35,7 +37,7 @@ scripts! {
 
 fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
-    Script::new(&[&[shebang], parts, &[body]].concat().join("\n"))
+    Script::new(&sabotage::script(&[&[shebang], parts, &[body]].concat().join("\n")))
 }
 
 #[cfg(test)]
