@@ -15,6 +15,8 @@ pub mod redis;
 pub mod sabotage;
 pub mod memory;
 pub mod beat;
+mod recovery;
+pub mod audit;
 pub mod reaper;
 pub mod twin;
 pub mod settings;

@@ -59,7 +59,7 @@ mod debug {
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
         (Fence, "redis.call('HGET', sender, 'owner') ~= token", "false"),
-        (Claim, "if owner and serves(incarnation_of(owner)) then", "if false then"),
+        (Claim, "local left = kept(nick, is_own)", "local left = nil"),
         (Dedupe, "if not answer then", "if true then"),
     ];
 
@@ -83,8 +83,8 @@ mod debug {
 
         #[test]
         fn only_the_scripts_that_hold_a_mechanism_are_cut() {
-            let claim = "if owner and serves(incarnation_of(owner)) then\n  return { 'IN_USE' }\nend";
-            assert_eq!(cut(claim, Claim), "if false then\n  return { 'IN_USE' }\nend");
+            let claim = "local left = kept(nick, is_own)\nif left then";
+            assert_eq!(cut(claim, Claim), "local left = nil\nif left then");
             assert_eq!(cut(claim, Dedupe), claim);
             assert_eq!(cut(claim, Refill), claim);
         }

@@ -79,13 +79,6 @@ impl Audience {
         }
     }
 
-    /// Of a session that has just begun: whatever comes into its inbox is for it.
-    pub(super) fn of_new_session(nick: &str, session: &SessionId, outbox: &Outbox) -> Self {
-        let member = Member { outbox: outbox.clone(), entry: Entry::Live(0) };
-        let members = HashMap::from([(session.clone(), member)]);
-        Self { position: Position::at_start(), members, ..Self::new(nick) }
-    }
-
     /// It goes by another name.
     pub(super) fn rename(&mut self, display: &str) {
         display.clone_into(&mut self.display);
@@ -106,10 +99,18 @@ impl Audience {
     }
 
     /// See [`super::Hub::admit`].
-    pub(super) fn admit(&mut self, name: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    pub(super) fn admit(
+        &mut self,
+        name: &str,
+        (session, outbox): (&SessionId, &Outbox),
+        epoch: &str,
+        after: u64,
+    ) -> Admission {
         // The first one here may have typed it otherwise.
         name.clone_into(&mut self.display);
-        let Some(member) = self.members.get_mut(session) else { return Admission::Entered };
+        let Some(member) = self.members.get_mut(session).filter(|member| member.outbox.is(outbox)) else {
+            return Admission::Entered;
+        };
         let Entry::Waiting(kept) = &member.entry else { return Admission::Entered };
         let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
         if after < place.seq {
@@ -124,8 +125,10 @@ impl Audience {
         Admission::Entered
     }
 
-    pub(super) fn remove(&mut self, session: &SessionId) -> bool {
-        self.members.remove(session).is_some()
+    pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
+        if self.members.get(session).is_some_and(|member| member.outbox.is(outbox)) {
+            self.members.remove(session);
+        }
     }
 
     /// Gives every member what the position gave out. Returns how many messages went into outboxes.
@@ -194,10 +197,7 @@ impl Audience {
 
     /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
     fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
-        let is_first = was.epoch.is_empty();
-        if !is_first {
-            tracing::info!(to = self.display, epoch, seq = was.seq, shared, "the log has another history");
-        }
+        tracing::info!(to = self.display, epoch, seq = was.seq, shared, "the log has another history");
         let (to, epoch) = (&self.display, epoch.to_owned());
         let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: shared });
         for member in self.members.values_mut() {
@@ -207,7 +207,7 @@ impl Audience {
                     if has > shared {
                         member.outbox.event(&rewound);
                         *after = shared;
-                    } else if was.epoch != epoch && !is_first {
+                    } else if was.epoch != epoch {
                         let event = Event::Epoch { to: to.clone(), epoch: epoch.clone(), seq: has };
                         member.outbox.event(&Broadcast::new(event));
                     }
