@@ -20,8 +20,8 @@ const PAGE: usize = 1000;
 const PAGES: usize = 1000;
 /// How long cleaning up may take when everybody has left.
 const TIDY: Duration = Duration::from_secs(20);
-/// Descriptors that come and go: a scrape, a connection that is being closed.
-const SLACK: usize = 4;
+/// Descriptors that come and go: a scrape, a connection that is being closed, the eight of the query pool.
+const SLACK: usize = 12;
 
 /// The log of a room (`#name`), oldest first.
 pub async fn log(redis: &Redis, room: &str) -> Vec<Entry> {

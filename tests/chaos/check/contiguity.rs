@@ -1,5 +1,5 @@
 //! Contiguity: after seq n a session is told n + 1, or of a jump that says where it goes on. The first is the one
-//! after `joined`.
+//! after `joined`. Nothing that the log still has at the end is said to be gone.
 //!
 //! The text door tells no numbers; there the log says which message follows which.
 
@@ -22,7 +22,10 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                 Op::Join { seq, .. } => newest = *seq,
                 Op::Jump { jump, .. } => {
                     let is_right = match jump {
-                        Jump::Gap { from, to } => from <= to && newest.is_none_or(|newest| newest + 1 == *from),
+                        Jump::Gap { from, to } => {
+                            let is_kept = evidence.log(room).iter().any(|entry| (*from..=*to).contains(&entry.seq));
+                            from <= to && newest.is_none_or(|newest| newest + 1 == *from) && !is_kept
+                        }
                         Jump::Rewound { seq } => newest.is_none_or(|newest| *seq <= newest),
                         Jump::Epoch { seq } => newest.is_none_or(|newest| *seq == newest),
                     };
@@ -68,6 +71,11 @@ mod tests {
         assert_eq!(broken_when_told(3, 3), 0);
         assert_eq!(broken_when_told(2, 3), 1, "a gap over what was told");
         assert_eq!(broken_when_told(3, 4), 1, "a gap over what comes next");
+        let mut kept = sample::good();
+        sample::change(&mut kept, |log| log.push(sample::entry(3, "ann", 3, "k3")));
+        let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 3, to: 3 } };
+        let told = sample::with(kept, sample::line(62, "bob", 1, Kind::Ok, jump));
+        assert_eq!(check(&told).broken.len(), 1, "it is in the log");
     }
 
     #[test]

@@ -51,11 +51,11 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    for lost in evidence.departures.iter().filter(|departure| departure.reason == "gateway_lost") {
+    for lost in &evidence.departures {
         let latest = stays.iter().filter(|stay| stay.nick == lost.nick && stay.from <= lost.at).max_by_key(|s| s.from);
         let Some(stay) = latest else { continue };
         finding.judged += 1;
-        if !is_lost(stay, lost.at, &faults) {
+        if lost.reason == "gateway_lost" && !is_lost(stay, lost.at, &faults) {
             let at = lost.at / SECOND;
             finding.broken.push(format!("{} called lost at {at} s, but {} was not", lost.nick, stay.node));
         }

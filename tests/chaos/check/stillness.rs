@@ -5,7 +5,7 @@
 
 use super::presence::{Stay, is_lost, stays};
 use super::{Evidence, Finding, SECOND};
-use crate::history::{Kind, Op};
+use crate::history::{Event, Kind, Op};
 
 /// A leave is shown 5 s after the connection ended; clocks and connections have half a second.
 const HELD_BACK: u64 = 9 * SECOND / 2;
@@ -15,9 +15,11 @@ const LATEST: u64 = 60 * SECOND;
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let (stays, faults) = (stays(evidence), evidence.faults());
-    let is_end = |event: &&crate::history::Event| event.op == Op::Phase { name: "leave".to_owned() };
+    let is_end = |event: &&Event| event.op == Op::Phase { name: "leave".to_owned() };
     // Everybody says goodbye a little before that is noted.
     let end = evidence.events.iter().rfind(is_end).map_or(u64::MAX, |event| event.at.saturating_sub(20 * SECOND));
+    // Every return that nobody was to see.
+    finding.judged += evidence.events.iter().filter(|event| is_return(event)).count();
     for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok && event.at < end) {
         let Op::Left { room, nicks } = &event.op else { continue };
         for nick in nicks {
@@ -35,6 +37,10 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         }
     }
     finding
+}
+
+fn is_return(event: &Event) -> bool {
+    event.kind == Kind::Ok && matches!(event.op, Op::Register { resumed: true, .. })
 }
 
 /// Whether somebody was away for long enough, and not too long ago.

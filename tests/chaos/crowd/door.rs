@@ -35,8 +35,10 @@ pub enum Request<'a> {
         nick: &'a str,
         resume: Option<(&'a str, &'a Places)>,
     },
+    /// With the place that it has, to be told what it missed.
     Join {
         room: &'a str,
+        since: Option<&'a Place>,
     },
     /// On the text door it goes to the room that was entered last, without a key.
     Send {
@@ -54,6 +56,8 @@ pub enum Heard {
         session: Option<String>,
         token: Option<String>,
         inbox: Option<Place>,
+        /// Those that it is in already, when it goes on with a session.
+        rooms: Vec<String>,
     },
     Joined {
         room: String,
@@ -168,11 +172,14 @@ fn frame(id: u64, request: Request<'_>) -> Value {
     match request {
         Request::Register { nick, resume: None } => json!({"type": "register", "id": id, "nick": nick}),
         Request::Register { nick, resume: Some((token, places)) } => {
-            let place = |(at, place): (&String, &Place)| (at.clone(), json!({"epoch": place.epoch, "seq": place.seq}));
-            let since: serde_json::Map<String, Value> = places.iter().map(place).collect();
+            let since: serde_json::Map<String, Value> =
+                places.iter().map(|(at, place)| (at.clone(), since(place))).collect();
             json!({"type": "register", "id": id, "nick": nick, "resume": token, "since": since})
         }
-        Request::Join { room } => json!({"type": "join", "id": id, "room": room}),
+        Request::Join { room, since: None } => json!({"type": "join", "id": id, "room": room}),
+        Request::Join { room, since: Some(place) } => {
+            json!({"type": "join", "id": id, "room": room, "since": since(place)})
+        }
         Request::Send { room, key } => {
             json!({"type": "send", "id": id, "to": room.trim_start_matches('@'), "body": key, "key": key})
         }
@@ -180,10 +187,14 @@ fn frame(id: u64, request: Request<'_>) -> Value {
     }
 }
 
+fn since(place: &Place) -> Value {
+    json!({"epoch": place.epoch, "seq": place.seq})
+}
+
 fn line(request: Request<'_>) -> String {
     match request {
         Request::Register { nick, .. } => format!("/nick {nick}\n"),
-        Request::Join { room } => format!("/join {room}\n"),
+        Request::Join { room, .. } => format!("/join {room}\n"),
         Request::Send { key, .. } => format!("{key}\n"),
         Request::Bye => "/quit\n".to_owned(),
     }
@@ -199,7 +210,9 @@ fn event(value: &Value) -> Heard {
     match named("type").as_str() {
         "registered" => {
             let (node, session, token) = (text("node"), text("session"), text("resume"));
-            Heard::Registered { node, session, token, inbox: place(&value["inbox"]) }
+            let name = |room: &Value| room["room"].as_str().map(str::to_owned);
+            let rooms = value["rooms"].as_array().into_iter().flatten().filter_map(name).collect();
+            Heard::Registered { node, session, token, inbox: place(&value["inbox"]), rooms }
         }
         "joined" => Heard::Joined { room: named("room"), place: place(value) },
         "presence" => {
@@ -232,7 +245,7 @@ fn addressed(to: String) -> String {
 fn output(line: &str) -> Heard {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
-            return Heard::Registered { node: None, session: None, token: None, inbox: None };
+            return Heard::Registered { node: None, session: None, token: None, inbox: None, rooms: Vec::new() };
         }
         if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
             return Heard::Joined { room: room.to_owned(), place: None };

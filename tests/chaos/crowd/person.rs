@@ -1,7 +1,7 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
-//! Over WebSocket it goes on with its session, with the places that it has; rivals and the text door begin a new one each
-//! time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
+//! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
+//! rivals and the text door begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
 //! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
 
 use std::collections::BTreeMap;
@@ -67,19 +67,14 @@ pub struct Person {
     is_seated: Arc<AtomicBool>,
     /// How many sessions it has had.
     session: u32,
-    /// The one that it can go on with.
-    held: Option<Held>,
+    /// Goes on with the last one.
+    token: Option<String>,
+    /// How far it has heard its rooms, and its inbox (`@`).
+    places: Places,
     /// What has no answer yet, by the request's id.
     pending: BTreeMap<u64, Pending>,
     said: u64,
     next_id: u64,
-}
-
-/// What a session is gone on with.
-#[derive(Debug, Default)]
-struct Held {
-    token: String,
-    places: Places,
 }
 
 /// Something said that has no answer yet.
@@ -101,7 +96,8 @@ impl Person {
             rng,
             is_seated: Arc::default(),
             session: 0,
-            held: None,
+            token: None,
+            places: Places::new(),
             pending: BTreeMap::new(),
             said: 0,
             next_id: 1,
@@ -147,18 +143,22 @@ impl Person {
 
     /// One connection, from the nickname to its end.
     async fn visit(&mut self, door: &mut Door) -> Result<(), Ended> {
-        self.register(door).await?;
+        let there = self.register(door).await?;
         for room in self.orders.rooms.clone() {
-            if self.held.as_ref().is_some_and(|held| held.places.contains_key(&room)) {
+            let since = self.places.get(&room).cloned();
+            if since.is_some() && there.contains(&room) {
                 continue;
             }
             let joined = Op::Join { room: room.clone(), seq: None };
-            let Heard::Joined { room, place } = self.enter(door, Request::Join { room: &room }, joined).await? else {
+            let request = Request::Join { room: &room, since: since.as_ref() };
+            let Heard::Joined { room, place } = self.enter(door, request, joined).await? else {
                 return Err("unexpected answer".to_owned());
             };
+            // What it missed comes next, from the place that it had.
+            let place = since.or(place);
             self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
-            if let (Some(held), Some(place)) = (&mut self.held, place) {
-                held.places.insert(room, place);
+            if let Some(place) = place.filter(|_| self.token.is_some()) {
+                self.places.insert(room, place);
             }
         }
         self.is_seated.store(true, Ordering::Relaxed);
@@ -166,42 +166,38 @@ impl Person {
             (open.since, open.again_at) = (Instant::now(), Some(Instant::now()));
         }
         let end = self.talk(door).await;
-        if self.held.is_none() {
+        if self.token.is_none() {
             self.give_up_pending();
         }
         end
     }
 
-    /// Goes on with the session that it has, or begins one.
-    async fn register(&mut self, door: &mut Door) -> Result<(), Ended> {
-        let (nick, before) = (self.orders.nick.clone(), self.held.take());
-        let resume = before.as_ref().map(|held| (held.token.as_str(), &held.places));
+    /// Goes on with the session that it has, or begins one. Returns the rooms that it is in already.
+    async fn register(&mut self, door: &mut Door) -> Result<Vec<String>, Ended> {
+        let (nick, token, places) = (self.orders.nick.clone(), self.token.clone(), self.places.clone());
+        let resume = token.as_deref().map(|token| (token, &places));
         let resumed = resume.is_some();
         let asked = Op::Register { nick: nick.clone(), node: None, session: None, resumed };
         let answer = self.enter(door, Request::Register { nick: &nick, resume }, asked).await;
-        let (node, session, token, inbox) = match answer {
-            Ok(Heard::Registered { node, session, token, inbox }) => (node, session, token, inbox),
-            Ok(_) => return Err("unexpected answer".to_owned()),
-            // The session is gone: what was in flight in it stays unknown.
-            Err(why) if why == format!("refused: {SESSION_GONE}") => {
-                self.give_up_pending();
-                return Err(why);
-            }
-            Err(why) => {
-                self.held = before;
-                return Err(why);
-            }
+        if answer.as_ref().is_err_and(|why| *why == format!("refused: {SESSION_GONE}")) {
+            // What was in flight in it stays unknown.
+            self.token = None;
+            self.give_up_pending();
+        }
+        let Heard::Registered { node, session, token, inbox, rooms } = answer? else {
+            return Err("unexpected answer".to_owned());
         };
         if !resumed {
             self.session += 1;
+            self.places.remove("@");
         }
         self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
         let goes_on = self.orders.hangs_up_after.is_none();
-        self.held = token.filter(|_| goes_on).map(|token| Held { token, ..before.unwrap_or_default() });
-        if let (Some(held), Some(inbox)) = (&mut self.held, inbox) {
-            held.places.entry("@".to_owned()).or_insert(inbox);
+        self.token = token.filter(|_| goes_on);
+        if let Some(inbox) = inbox.filter(|_| goes_on) {
+            self.places.entry("@".to_owned()).or_insert(inbox);
         }
-        Ok(())
+        Ok(rooms)
     }
 
     fn give_up_pending(&mut self) {
@@ -287,6 +283,10 @@ impl Person {
             let is_over = hangs_up_at.is_some_and(|at| at < now || wish != Wish::Talk);
             // A rival on a gateway that stands still waits for what that says when it wakes.
             if is_over && self.pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
+                // A name whose owner is just gone is kept for it for a while.
+                if self.rng.random_ratio(2, 3) {
+                    door.ask(0, Request::Bye).await;
+                }
                 return Err("hung up".to_owned());
             }
             if wish == Wish::Leave {
@@ -375,8 +375,7 @@ impl Person {
     /// Notes how far it has heard.
     fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) {
         let at = if room.starts_with('@') { "@" } else { room };
-        let place = self.held.as_mut().and_then(|held| held.places.get_mut(at));
-        let (Some(place), Some(seq)) = (place, seq) else { return };
+        let (Some(place), Some(seq)) = (self.places.get_mut(at), seq) else { return };
         place.seq = seq;
         place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
     }
