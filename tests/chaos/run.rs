@@ -36,6 +36,7 @@ const MEMBERS: (usize, usize) = (8, 3);
 /// one to inherit when the first dies, stands still or is cut off, and speaks under it when the first one wakes.
 const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
 const HOLDS: Duration = Duration::from_secs(3600);
+const BREAKS_OFF: Duration = Duration::from_secs(25);
 const INHERITS: Duration = Duration::from_secs(6);
 const COMES_LATE: Duration = Duration::from_secs(1);
 const RIVALS_PACE: Duration = Duration::from_millis(300);
@@ -195,13 +196,24 @@ fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
     let pace = Duration::from_secs(talkers.into()) / rate.max(1);
     let member = |process: String, address, rooms, most_open| {
         let nick = process.clone();
-        let (friends, comes_after) = (Vec::new(), Duration::ZERO);
-        Orders { nick, process, address, rooms, friends, comes_after, hangs_up_after: None, pace, most_open }
+        Orders {
+            nick,
+            process,
+            address,
+            rooms,
+            friends: Vec::new(),
+            comes_after: Duration::ZERO,
+            breaks_off_after: None,
+            hangs_up_after: None,
+            pace,
+            most_open,
+        }
     };
     // Enough under way for the rate while an answer takes a while.
     let open = 3 + rate as usize / 20;
     let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
     for (n, orders) in all.iter_mut().enumerate() {
+        orders.breaks_off_after = Some(BREAKS_OFF);
         orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
     // The text door acks nothing, so one at a time.

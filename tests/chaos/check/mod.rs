@@ -12,6 +12,7 @@ mod nicknames;
 mod order;
 mod presence;
 mod recovery;
+mod sessions;
 mod stillness;
 mod survival;
 
@@ -187,6 +188,11 @@ pub const CHECKERS: &[Checker] = &[
         name: "presence",
         promise: Given("a crashed gateway's users are offline within 12 s; an outage of Redis makes nobody offline"),
         check: presence::check,
+    },
+    Checker {
+        name: "sessions",
+        promise: Given("who comes back with its token goes on, in every room that it was in"),
+        check: sessions::check,
     },
     Checker { name: "stillness", promise: NotYet("a session ends with its connection"), check: stillness::check },
     Checker { name: "inbox", promise: NotYet("who is away is sent nothing"), check: inbox::check },

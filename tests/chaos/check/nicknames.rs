@@ -99,9 +99,12 @@ mod tests {
     #[test]
     fn a_ghost_that_speaks_under_a_lost_name_is_found() {
         use Kind::{Invoke, Ok};
-        let evidence = sample::with(sample::good(), sample::line(26, "ann", 1, Invoke, sample::send(None)("ghost")));
+        let rival = |at, op| sample::line(at, "rival", 1, Ok, op);
+        let evidence = sample::with(sample::good(), rival(12, sample::registered("ann", "g3")));
+        let evidence = sample::with(evidence, rival(20, Op::End { why: "hung up".to_owned() }));
+        let evidence = sample::with(evidence, sample::line(13, "ann", 1, Invoke, sample::send(None)("ghost")));
         assert_eq!(check(&evidence).broken, Vec::<String>::new(), "asking is allowed");
-        let evidence = sample::with(evidence, sample::line(27, "ann", 1, Ok, sample::send(Some(9))("ghost")));
+        let evidence = sample::with(evidence, sample::line(14, "ann", 1, Ok, sample::send(Some(9))("ghost")));
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 }

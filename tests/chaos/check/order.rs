@@ -46,7 +46,7 @@ mod tests {
     fn an_exchange_is_found() {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log.reverse());
-        assert_eq!(check(&evidence).broken.len(), 1, "bob was told both");
+        assert_eq!(check(&evidence).broken.len(), 2, "both were told both");
     }
 
     #[test]

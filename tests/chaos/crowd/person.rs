@@ -19,6 +19,8 @@ use crate::history::{Jump, Kind, Op, Recorder};
 
 /// How long an answer may take: longer than a gateway stands still, so that it is heard what it says when it wakes.
 const ANSWER: Duration = Duration::from_secs(25);
+/// How a connection ended that was lost on the way; a fifth of them for long enough that others may see it.
+const BROKE_OFF: &str = "broke off";
 /// What a gateway says of a session that it cannot go on with.
 const SESSION_GONE: &str = "resume_failed";
 /// How long coming in may take in all, refusals included.
@@ -50,6 +52,8 @@ pub struct Orders {
     pub friends: Vec<String>,
     /// How long it waits before it comes for the first time.
     pub comes_after: Duration,
+    /// About how long its connections last before they break off, as on a bad network.
+    pub breaks_off_after: Option<Duration>,
     /// Rivals hang up after about this time, so that the other one gets the name.
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
@@ -121,8 +125,9 @@ impl Person {
                 }
                 Err(why) => why,
             };
+            let is_far = end == BROKE_OFF && self.rng.random_ratio(1, 5);
             self.note(Kind::Ok, Op::End { why: end });
-            let pause = Duration::from_millis(self.rng.random_range(100..700));
+            let pause = Duration::from_millis(self.rng.random_range(if is_far { 4_000..14_000 } else { 100..700 }));
             self.rest(pause).await;
         }
         self.give_up_pending();
@@ -250,8 +255,9 @@ impl Person {
 
     async fn talk(&mut self, door: &mut Door) -> Result<(), Ended> {
         let is_text = matches!(self.orders.address, Address::Lines(_));
-        let hangs_up_at =
-            self.orders.hangs_up_after.map(|after| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5)));
+        let mut about = |after: Duration| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5));
+        let hangs_up_at = self.orders.hangs_up_after.map(&mut about);
+        let breaks_off_at = self.orders.breaks_off_after.map(&mut about);
         let mut tick = interval(self.orders.pace.mul_f64(self.rng.random_range(0.7..1.3)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_marked = false;
@@ -279,6 +285,9 @@ impl Person {
                 for room in self.orders.rooms.clone() {
                     self.say(door, room, "mark").await;
                 }
+            }
+            if wish == Wish::Talk && breaks_off_at.is_some_and(|at| at < now) {
+                return Err(BROKE_OFF.to_owned());
             }
             let is_over = hangs_up_at.is_some_and(|at| at < now || wish != Wish::Talk);
             // A rival on a gateway that stands still waits for what that says when it wakes.
