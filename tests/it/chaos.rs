@@ -11,8 +11,20 @@ const SEED: &str = "78";
 /// The faults take 20 s; coming up, catching up and a drain without Redis the rest.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// What is promised, as the table calls it.
-const PROMISED: [&str; 8] =
-    ["loss", "duplicates", "order", "contiguity", "nicknames", "presence", "recovery", "survival"];
+const PROMISED: [&str; 12] = [
+    "loss",
+    "duplicates",
+    "order",
+    "contiguity",
+    "nicknames",
+    "presence",
+    "sessions",
+    "stillness",
+    "inbox",
+    "recovery",
+    "survival",
+    "leaks",
+];
 
 async fn chaos(flags: &[&str]) -> Finished {
     let history = tempfile::NamedTempFile::new().expect("a place for the history");
