@@ -280,7 +280,8 @@ impl Person {
             }
             let wish = *self.wish.borrow();
             // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
-            if wish == Wish::Mark && !has_marked && (is_text || self.pending.is_empty()) {
+            let may_mark = wish == Wish::Mark && !has_marked && hangs_up_at.is_none();
+            if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;
                 for room in self.orders.rooms.clone() {
                     self.say(door, room, "mark").await;
