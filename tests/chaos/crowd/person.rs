@@ -75,6 +75,8 @@ pub struct Person {
     token: Option<String>,
     /// How far it has heard its rooms, and its inbox (`@`).
     places: Places,
+    /// A connection that it has given up and whose other end does not know.
+    lost: Option<Door>,
     /// What has no answer yet, by the request's id.
     pending: BTreeMap<u64, Pending>,
     said: u64,
@@ -102,6 +104,7 @@ impl Person {
             session: 0,
             token: None,
             places: Places::new(),
+            lost: None,
             pending: BTreeMap::new(),
             said: 0,
             next_id: 1,
@@ -121,7 +124,10 @@ impl Person {
                 Ok(mut door) => {
                     let end = self.visit(&mut door).await;
                     self.is_seated.store(false, Ordering::Relaxed);
-                    end.err().unwrap_or_else(|| "said goodbye".to_owned())
+                    let end = end.err().unwrap_or_else(|| "said goodbye".to_owned());
+                    // Half of the lost ones look to the gateway as if they were still there.
+                    self.lost = (end == BROKE_OFF && self.rng.random_ratio(1, 2)).then_some(door);
+                    end
                 }
                 Err(why) => why,
             };
