@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::{Direction, Mode};
+use harness::redis::Written;
 use harness::{Cluster, Node, within};
 
 use crate::history::{Kind, Op, Recorder};
@@ -27,6 +28,9 @@ pub struct Bench {
     active: BTreeSet<Fault>,
     /// Nodes that are down because the plan says so, and since when.
     down: BTreeMap<String, Instant>,
+    /// What is left of Redis when it crashes.
+    on_disk: Option<Written>,
+    fsync_always: bool,
 }
 
 impl Bench {
@@ -41,7 +45,13 @@ impl Bench {
             cluster = cluster.gateway_setting("PARLEY_SABOTAGE", story.mechanism);
         }
         let cluster = cluster.start().await;
-        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new() }
+        let fsync_always = task.fsync == "always";
+        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), on_disk: None, fsync_always }
+    }
+
+    /// What Redis has written by now is on the disk; what it writes from now on is not yet, unless it has to wait for it.
+    pub fn look_at_disk(&mut self) {
+        self.on_disk = self.cluster.redis.written().filter(|_| !self.fsync_always);
     }
 
     /// Breaks something; left out when that part still is not whole from the fault before.
@@ -65,6 +75,7 @@ impl Bench {
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().stop_signal().await,
             Fault::RedisStop => self.cluster.redis.stop_signal().await,
             Fault::RedisKill => self.cluster.redis.kill9(),
+            Fault::RedisCrash => self.cluster.redis.crash(self.on_disk.take()),
             Fault::CutSubscriptions => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await),
             Fault::CutCommands => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE normal").await),
             Fault::FlushScripts => self.cluster.redis.call::<()>("SCRIPT FLUSH").await,
@@ -97,7 +108,7 @@ impl Bench {
             }
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().cont(),
             Fault::RedisStop => self.cluster.redis.cont(),
-            Fault::RedisKill => self.cluster.redis.start().await,
+            Fault::RedisKill | Fault::RedisCrash => self.cluster.redis.start().await,
             Fault::BadNetwork { gateway, .. } => self.cluster.proxies[gateway].set(Mode::Pass),
             Fault::CutSubscriptions | Fault::CutCommands | Fault::FlushScripts | Fault::NginxReload => {}
         }

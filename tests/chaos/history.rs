@@ -36,8 +36,20 @@ pub enum Jump {
     Gap { from: u64, to: u64 },
     /// Everything after this is void.
     Rewound { seq: u64 },
+    /// Everything so far is void; the text door does not tell where it goes on.
+    Anew,
     /// The counting goes on under another epoch.
     Epoch { seq: u64 },
+}
+
+impl Jump {
+    /// The number before the next one, where it is told.
+    pub fn goes_on_after(self) -> Option<u64> {
+        match self {
+            Self::Gap { to: seq, .. } | Self::Rewound { seq } | Self::Epoch { seq } => Some(seq),
+            Self::Anew => None,
+        }
+    }
 }
 
 /// What a line of the history is about.

@@ -40,6 +40,8 @@ pub enum Fault {
     RedisStop,
     /// kill -9, and a start with the same files.
     RedisKill,
+    /// kill -9, and a start with what was on the disk a second before.
+    RedisCrash,
     /// `CLIENT KILL TYPE pubsub`.
     CutSubscriptions,
     /// `CLIENT KILL TYPE normal`.
@@ -62,6 +64,7 @@ impl Fault {
             Self::PresenceStop { .. } => "presence stopped",
             Self::RedisStop => "redis stopped",
             Self::RedisKill => "redis kill -9",
+            Self::RedisCrash => "redis crash",
             Self::CutSubscriptions => "subscriptions cut",
             Self::CutCommands => "command connections cut",
             Self::FlushScripts => "scripts flushed",
@@ -100,7 +103,12 @@ impl Fault {
 
     /// Whether those who ask Redis get no answer, all of them, for a moment or longer.
     pub fn silences_redis(self) -> bool {
-        matches!(self, Self::RedisStop | Self::RedisKill | Self::CutCommands)
+        matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
+    }
+
+    /// Whether Redis may come back without what it acknowledged last.
+    pub fn makes_redis_forget(self) -> bool {
+        matches!(self, Self::RedisKill | Self::RedisCrash)
     }
 
     /// The shortest and longest time it lasts, in tenths of a second.
@@ -112,7 +120,7 @@ impl Fault {
             Self::GatewayRestart { .. } => (1, 10),
             Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
             Self::RedisStop => (10, 120),
-            Self::RedisKill => (1, 50),
+            Self::RedisKill | Self::RedisCrash => (1, 50),
             Self::CutSubscriptions | Self::CutCommands | Self::FlushScripts | Self::NginxReload => (0, 0),
         }
     }
@@ -165,7 +173,7 @@ pub fn draw(seed: u64, length: Duration, size: Size, only: &[String]) -> Vec<Ste
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
-    let redis: Vec<Step> = steps.iter().filter(|step| step.fault == Fault::RedisKill).copied().collect();
+    let redis: Vec<Step> = steps.iter().filter(|step| step.fault.makes_redis_forget()).copied().collect();
     steps.retain(|step| !redis.iter().any(|kill| is_double(kill, step)));
     steps
 }
@@ -194,7 +202,7 @@ fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
             steps.push(step);
         }
     }
-    steps.retain(|step| step.ends() <= to);
+    steps.retain(|step| step.ends() < to);
     steps
 }
 
@@ -236,6 +244,7 @@ pub fn every_kind() -> impl Iterator<Item = Fault> {
         Fault::PresenceStop { presence: 0 },
         Fault::RedisStop,
         Fault::RedisKill,
+        Fault::RedisCrash,
         Fault::CutSubscriptions,
         Fault::CutCommands,
         Fault::FlushScripts,
@@ -309,7 +318,7 @@ mod tests {
     #[test]
     fn a_long_plan_has_every_kind_and_stays_within_its_time() {
         let steps = draw(7, LONG, SIZE, &[]);
-        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 16);
+        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 17);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
     }
 
@@ -317,7 +326,7 @@ mod tests {
     fn redis_and_a_gateway_are_not_killed_at_a_time() {
         for seed in 0..200 {
             let steps = draw(seed, LONG, SIZE, &[]);
-            for step in steps.iter().filter(|step| step.fault == Fault::RedisKill) {
+            for step in steps.iter().filter(|step| step.fault.makes_redis_forget()) {
                 let is_near = |other: &&Step| {
                     matches!(other.fault, Fault::GatewayKill { .. })
                         && other.begins < step.ends() + DOUBLE

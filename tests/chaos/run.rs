@@ -19,7 +19,7 @@ use crate::check::Evidence;
 use crate::crowd::{Address, Orders, Person, Wish};
 use crate::evidence;
 use crate::history::{Kind, Op, Recorder};
-use crate::plan::{Size, Step};
+use crate::plan::{Fault, Size, Step};
 use crate::sabotage::Story;
 
 /// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
@@ -30,6 +30,8 @@ const MARKS: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(15);
 /// Between two looks whether a gateway has drained.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What Redis wrote in this time before a crash is lost: it has its disk write once a second.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 /// Members over WebSocket, and as text lines.
 const MEMBERS: (usize, usize) = (8, 3);
 /// Nicknames that two rivals each want, on top of the members: one holds it on one gateway, the other waits on the next
@@ -109,6 +111,10 @@ async fn carry_out(bench: &mut Bench, steps: &[Step], length: Duration) {
     actions.sort_by_key(|(at, ..)| *at);
     let mut actions = VecDeque::from(actions);
     while let Some((at, is_begin, fault)) = actions.pop_front() {
+        if is_begin && fault == Fault::RedisCrash {
+            sleep(at.saturating_sub(FORGOTTEN).saturating_sub(start.elapsed())).await;
+            bench.look_at_disk();
+        }
         sleep(at.saturating_sub(start.elapsed())).await;
         if is_begin {
             bench.begin(fault).await;

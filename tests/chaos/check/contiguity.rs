@@ -28,12 +28,12 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                         }
                         Jump::Rewound { seq } => newest.is_none_or(|newest| *seq <= newest),
                         Jump::Epoch { seq } => newest.is_none_or(|newest| *seq == newest),
+                        Jump::Anew => true,
                     };
                     if !is_right {
                         finding.broken.push(format!("{room}: {session:?} after {newest:?} was told {event:?}"));
                     }
-                    let (Jump::Gap { to: seq, .. } | Jump::Rewound { seq } | Jump::Epoch { seq }) = jump;
-                    newest = Some(*seq);
+                    newest = jump.goes_on_after();
                 }
                 Op::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };

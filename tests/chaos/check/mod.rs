@@ -83,7 +83,7 @@ impl Evidence {
     pub fn may_be_forgotten(&self, at: u64) -> bool {
         // Written once a second, postponed by at most another, and a moment for the answer to be heard.
         let is_near = |(kill, _, fault): &(u64, u64, Fault)| {
-            *fault == Fault::RedisKill && at + 5 * SECOND / 2 >= *kill && at <= *kill + SECOND
+            fault.makes_redis_forget() && at + 5 * SECOND / 2 >= *kill && at <= *kill + SECOND
         };
         !self.fsync_always && self.faults().iter().any(is_near)
     }
@@ -108,6 +108,7 @@ impl Evidence {
             for event in &*list {
                 match event.op {
                     Op::Message { .. } => held.push(event),
+                    Op::Jump { jump: Jump::Anew, .. } => held.clear(),
                     Op::Jump { jump: Jump::Rewound { seq }, .. } => held.retain(|before| is_up_to(before, seq)),
                     _ => {}
                 }
@@ -128,7 +129,7 @@ impl Evidence {
     }
 }
 
-/// Whether it was told with a number up to `seq`. The text door tells none, and discards everything.
+/// Whether it was told with a number up to `seq`.
 fn is_up_to(event: &Event, seq: u64) -> bool {
     matches!(event.op, Op::Message { seq: Some(number), .. } if number <= seq)
 }

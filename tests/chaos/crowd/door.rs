@@ -266,7 +266,7 @@ fn output(line: &str) -> Heard {
 /// Reads what the text door says of a jump.
 fn jump(said: &str) -> Option<Heard> {
     if let Some((room, _)) = said.split_once(" begins anew") {
-        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Rewound { seq: 0 }, epoch: None });
+        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });
     }
     let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
     let (from, to) = numbers.split_once(" to ")?;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::door::{Address, Door, Heard, Places, Request};
-use crate::history::{Jump, Kind, Op, Recorder};
+use crate::history::{Kind, Op, Recorder};
 
 /// How long an answer may take: longer than a gateway stands still, so that it is heard what it says when it wakes.
 const ANSWER: Duration = Duration::from_secs(25);
@@ -379,8 +379,7 @@ impl Person {
                 self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
             }
             Heard::Jump { room, jump, epoch } => {
-                let (Jump::Gap { to: seq, .. } | Jump::Rewound { seq } | Jump::Epoch { seq }) = jump;
-                self.moves(&room, Some(seq), epoch);
+                self.moves(&room, jump.goes_on_after(), epoch);
                 self.note(Kind::Ok, Op::Jump { room, jump });
             }
             Heard::Left { room, nicks } if !nicks.is_empty() => self.note(Kind::Ok, Op::Left { room, nicks }),
