@@ -19,6 +19,10 @@ pub enum Mechanism {
     Refill,
     /// Who is on the way into a log gets what is said meanwhile after what was said before.
     HoldBack,
+    /// A gateway counts as dead only when its beat has stood still for a while.
+    Patience,
+    /// Others are not shown at once that a connection was lost.
+    Stillness,
 }
 
 /// Whether that mechanism is taken out.
@@ -49,10 +53,17 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Refill};
+    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Stillness};
 
-    const NAMES: [(&str, Mechanism); 5] =
-        [("fence", Fence), ("claim", Claim), ("dedupe", Dedupe), ("refill", Refill), ("hold_back", HoldBack)];
+    const NAMES: [(&str, Mechanism); 7] = [
+        ("fence", Fence),
+        ("claim", Claim),
+        ("dedupe", Dedupe),
+        ("refill", Refill),
+        ("hold_back", HoldBack),
+        ("patience", Patience),
+        ("stillness", Stillness),
+    ];
 
     /// What a script says, and what it says instead.
     const CUTS: [(Mechanism, &str, &str); 5] = [

@@ -63,7 +63,7 @@ pub async fn run(task: &Task) -> Evidence {
     let recorder = Recorder::start();
     let mut bench = Bench::start(task, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
-    let crowd = Crowd::enter(task.seed, task.rate, &bench, &recorder);
+    let crowd = Crowd::enter(task, &bench, &recorder);
     phase(&recorder, "quiet");
     // Faults meet people who talk.
     crowd.all_seated().await;
@@ -137,11 +137,11 @@ struct Crowd {
 
 impl Crowd {
     /// Sends everybody in.
-    fn enter(seed: u64, rate: u32, bench: &Bench, recorder: &Recorder) -> Self {
+    fn enter(task: &Task, bench: &Bench, recorder: &Recorder) -> Self {
         let (wish, seen) = watch::channel(Wish::Talk);
         let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
-        for (number, orders) in orders(bench, rate).into_iter().enumerate() {
-            let rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(1 + number as u64));
+        for (number, orders) in orders(task, bench).into_iter().enumerate() {
+            let rng = Xoshiro256PlusPlus::seed_from_u64(task.seed.wrapping_add(1 + number as u64));
             let is_rival = orders.hangs_up_after.is_some();
             let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
             crowd.members.extend(members.filter(|_| !is_rival));
@@ -193,8 +193,10 @@ impl Crowd {
     }
 }
 
-/// Everybody, who together say about `rate` things a second.
-fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
+/// Everybody, who together say about as much as the task wants.
+fn orders(task: &Task, bench: &Bench) -> Vec<Orders> {
+    let rate = task.rate;
+    let breaks_off = task.story.and_then(|story| story.breaks_off).unwrap_or(BREAKS_OFF);
     let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
     let (ws, lines) = (Address::WebSocket(nginx.ws()), Address::Lines(nginx.tcp()));
     let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
@@ -219,7 +221,7 @@ fn orders(bench: &Bench, rate: u32) -> Vec<Orders> {
     let open = 3 + rate as usize / 20;
     let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
     for (n, orders) in all.iter_mut().enumerate() {
-        orders.breaks_off_after = Some(BREAKS_OFF);
+        orders.breaks_off_after = Some(breaks_off);
         orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
     // The text door acks nothing, so one at a time.

@@ -21,25 +21,29 @@ pub struct Story {
     tenths: (u64, u64),
     /// None is needed where people get in each other's way by themselves.
     fault: Option<Fault>,
+    /// How long connections of members last, if not as long as usual.
+    pub breaks_off: Option<Duration>,
 }
 
 /// Every story. No two break the same part at a time.
-pub const STORIES: [Story; 5] = [
+pub const STORIES: [Story; 7] = [
     // It sleeps until it counts as dead and its names went to others; then it wakes and goes on.
     Story {
         mechanism: "fence",
         checker: "nicknames",
         tenths: (10, 140),
         fault: Some(Fault::GatewayStop { gateway: 0 }),
+        breaks_off: None,
     },
     // Two rivals who both want a name.
-    Story { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None },
+    Story { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
     // Messages that are written and whose answers get lost are said again.
     Story {
         mechanism: "dedupe",
         checker: "duplicates",
         tenths: (10, 40),
         fault: Some(Fault::BadNetwork { gateway: 1, network: Network::StallReplies }),
+        breaks_off: None,
     },
     // What is said while a gateway hears nothing.
     Story {
@@ -47,6 +51,7 @@ pub const STORIES: [Story; 5] = [
         checker: "contiguity",
         tenths: (70, 15),
         fault: Some(Fault::BadNetwork { gateway: 1, network: Network::Reset }),
+        breaks_off: None,
     },
     // Those who sat there come in elsewhere, where others go on talking.
     Story {
@@ -54,6 +59,23 @@ pub const STORIES: [Story; 5] = [
         checker: "contiguity",
         tenths: (20, 5),
         fault: Some(Fault::GatewayRestart { gateway: 2 }),
+        breaks_off: None,
+    },
+    // A nap that is shorter than death.
+    Story {
+        mechanism: "patience",
+        checker: "presence",
+        tenths: (90, 45),
+        fault: Some(Fault::GatewayStop { gateway: 2 }),
+        breaks_off: None,
+    },
+    // People on a bad network, who are back at once.
+    Story {
+        mechanism: "stillness",
+        checker: "stillness",
+        tenths: (0, 60),
+        fault: None,
+        breaks_off: Some(Duration::from_secs(3)),
     },
 ];
 

@@ -83,3 +83,13 @@ async fn holes_that_are_not_refilled_are_noticed() {
 async fn news_that_overtakes_what_was_missed_is_noticed() {
     is_noticed("hold_back", "contiguity").await;
 }
+
+#[tokio::test]
+async fn a_gateway_that_is_declared_dead_too_early_is_noticed() {
+    is_noticed("patience", "presence").await;
+}
+
+#[tokio::test]
+async fn a_leave_that_is_shown_at_once_is_noticed() {
+    is_noticed("stillness", "stillness").await;
+}
