@@ -17,6 +17,8 @@ use crate::run::Task;
 const DRAIN: Duration = Duration::from_secs(40);
 /// How long a name is kept for a session without a connection: less than as shipped, so that it ends within a run.
 const HOLD_SECONDS: &str = "10";
+/// What a room's log keeps: more than a run says, so that everything can be judged at its end.
+const MAX_MESSAGES: &str = "1000000";
 /// How the bench is called in the history.
 pub const BENCH: &str = "bench";
 
@@ -41,6 +43,7 @@ impl Bench {
         // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
         let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
         cluster = cluster.gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD_SECONDS);
+        cluster = cluster.gateway_setting("PARLEY__HISTORY__MAX_MESSAGES", MAX_MESSAGES);
         if let Some(story) = task.story {
             cluster = cluster.gateway_setting("PARLEY_SABOTAGE", story.mechanism);
         }

@@ -160,7 +160,7 @@ impl Crowd {
     /// Has everybody say a last word in every room, and waits until all have heard all of them.
     async fn mark(&self, recorder: &Recorder) {
         self.wish.send_replace(Wish::Mark);
-        let (mut seen, mut heard) = (recorder.events().len(), BTreeSet::new());
+        let (mut seen, mut heard) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
         within(MARKS, async || {
             seen = recorder.since(seen, |event| {
                 let Op::Message { room, key, .. } = &event.op else { return };

@@ -320,7 +320,7 @@ impl Person {
     /// One of its rooms, or now and then a friend.
     fn somewhere(&mut self) -> String {
         let Orders { rooms, friends, .. } = &self.orders;
-        let to_friend = !friends.is_empty() && self.rng.random_ratio(1, 8);
+        let to_friend = !friends.is_empty() && self.rng.random_ratio(1, 40);
         let choice = if to_friend { friends } else { rooms };
         choice[self.rng.random_range(0..choice.len())].clone()
     }
