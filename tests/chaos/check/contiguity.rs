@@ -35,6 +35,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                     }
                     newest = jump.goes_on_after();
                 }
+                // Said again afterwards it has another number by now.
+                Op::Message { seq: None, .. } if evidence.is_before_forgetting(event.at) => newest = None,
                 Op::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;

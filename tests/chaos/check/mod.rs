@@ -79,8 +79,13 @@ impl Evidence {
         found
     }
 
-    /// Whether Redis may have forgotten, by its configuration, what it acknowledged at that moment.
+    /// Whether what is lost that was acknowledged at that moment is excused: Redis itself may have forgotten it.
     pub fn may_be_forgotten(&self, at: u64) -> bool {
+        self.is_before_forgetting(at)
+    }
+
+    /// Whether Redis may have forgotten, by its configuration, what it wrote at that moment.
+    pub fn is_before_forgetting(&self, at: u64) -> bool {
         // Written once a second, postponed by at most another, and a moment for the answer to be heard.
         let is_near = |(kill, _, fault): &(u64, u64, Fault)| {
             fault.makes_redis_forget() && at + 5 * SECOND / 2 >= *kill && at <= *kill + SECOND
