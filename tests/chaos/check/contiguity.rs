@@ -9,7 +9,7 @@ use super::{Evidence, Finding};
 use crate::history::{Jump, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::default();
+    let (mut finding, forgotten) = (Finding::default(), evidence.forgotten());
     let numbers: HashMap<(&str, &str), u64> = evidence
         .logs
         .iter()
@@ -36,7 +36,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                     newest = jump.goes_on_after();
                 }
                 // Said again afterwards it has another number by now.
-                Op::Message { seq: None, .. } if evidence.is_before_forgetting(event.at) => newest = None,
+                Op::Message { seq: None, .. } if forgotten.hold(event.at) => newest = None,
                 Op::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;

@@ -8,7 +8,7 @@ use super::{Evidence, Finding};
 use crate::history::{Kind, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::default();
+    let (mut finding, excused) = (Finding::default(), evidence.excused_losses());
     let by_key: HashMap<(&str, &str), (&str, u64)> = evidence
         .logs
         .iter()
@@ -26,7 +26,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         }
         let oldest = evidence.log(room).first().map_or(0, |first| first.seq);
         let is_trimmed = evidence.is_trimmed(room) && seq.is_none_or(|seq| seq < oldest);
-        if is_trimmed || evidence.may_be_forgotten(event.at) {
+        if is_trimmed || excused.hold(event.at) {
             finding.excused += 1;
         } else {
             finding.broken.push(format!("{room}: {key} was acked as {msg_id:?} {seq:?}, logged: {logged:?}"));

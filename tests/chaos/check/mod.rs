@@ -60,6 +60,17 @@ pub struct Evidence {
 /// A session of a member: who, and which of theirs.
 pub type Session<'a> = (&'a str, u32);
 
+/// Stretches of time.
+#[derive(Debug, Clone)]
+pub struct Moments(Vec<(u64, u64)>);
+
+impl Moments {
+    /// Whether that moment is in one of them.
+    pub fn hold(&self, at: u64) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&at))
+    }
+}
+
 impl Evidence {
     /// The times in which a fault held: those still on at the end have no end.
     pub fn faults(&self) -> Vec<(u64, u64, Fault)> {
@@ -79,18 +90,17 @@ impl Evidence {
         found
     }
 
-    /// Whether what is lost that was acknowledged at that moment is excused: Redis itself may have forgotten it.
-    pub fn may_be_forgotten(&self, at: u64) -> bool {
-        self.is_before_forgetting(at)
+    /// When Redis acknowledged what is excused if it is lost.
+    pub fn excused_losses(&self) -> Moments {
+        self.forgotten()
     }
 
-    /// Whether Redis may have forgotten, by its configuration, what it wrote at that moment.
-    pub fn is_before_forgetting(&self, at: u64) -> bool {
+    /// When Redis wrote what it may have forgotten since, by its configuration.
+    pub fn forgotten(&self) -> Moments {
         // Written once a second, postponed by at most another, and a moment for the answer to be heard.
-        let is_near = |(kill, _, fault): &(u64, u64, Fault)| {
-            fault.makes_redis_forget() && at + 5 * SECOND / 2 >= *kill && at <= *kill + SECOND
-        };
-        !self.fsync_always && self.faults().iter().any(is_near)
+        let before = |kill: u64| (kill.saturating_sub(5 * SECOND / 2), kill + SECOND);
+        let kills = self.faults().into_iter().filter(|(.., fault)| fault.makes_redis_forget() && !self.fsync_always);
+        Moments(kills.map(|(kill, ..)| before(kill)).collect())
     }
 
     /// What each session was told in each room, in its order, with the jumps it was told of.

@@ -8,7 +8,7 @@ use super::{Evidence, Finding};
 use crate::history::Op;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::default();
+    let (mut finding, excused) = (Finding::default(), evidence.excused_losses());
     let places: HashMap<(&str, &str), usize> = evidence
         .logs
         .iter()
@@ -20,7 +20,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             let Op::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
             let Some(place) = places.get(&(room, key.as_str())) else {
-                if evidence.is_trimmed(room) || evidence.may_be_forgotten(event.at) {
+                if evidence.is_trimmed(room) || excused.hold(event.at) {
                     finding.excused += 1;
                 } else {
                     finding.broken.push(format!("{room}: {session:?} was told what is not in the log: {event:?}"));
