@@ -12,6 +12,7 @@ pub mod keys;
 pub mod registry;
 pub mod server;
 pub mod redis;
+pub mod sabotage;
 pub mod memory;
 pub mod beat;
 mod recovery;

@@ -30,7 +30,7 @@ pub use self::eventually::{eventually, stays, within};
 pub use self::fault_proxy::FaultProxy;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
-pub use self::process::{Process, Program};
+pub use self::process::{Finished, Process, Program};
 pub use self::redis::Redis;
 
 /// The root of the repository: where `deploy/` and the documents are.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
+use presence::sabotage::{self, Mechanism};
 
 use super::position::{Place, Position, Step};
 use super::{Admission, coalesce};
@@ -89,7 +90,11 @@ impl Audience {
 
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
-        let member = Member { outbox: outbox.clone(), entry: Entry::Waiting(Kept::default()) };
+        let entry = match sabotage::takes(Mechanism::HoldBack) {
+            false => Entry::Waiting(Kept::default()),
+            true => Entry::Live(0),
+        };
+        let member = Member { outbox: outbox.clone(), entry };
         self.members.insert(session.clone(), member);
     }
 

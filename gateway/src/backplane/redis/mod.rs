@@ -17,6 +17,7 @@ use presence::live::Live;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::redis::{GENERATION, LOG, Redis, settle};
 use presence::registry::RegistryError;
+use presence::sabotage;
 use redis::Script;
 use redis::streams::StreamRangeReply;
 
@@ -160,7 +161,7 @@ impl Log for Writes {
 /// The first line of a script must be its very first bytes, so what it shares with others goes behind it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n"))
+    Script::new(&sabotage::script(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n")))
 }
 
 /// An epoch that nobody has used, for a log that has to begin one.

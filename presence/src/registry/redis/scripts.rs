@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use crate::redis::GENERATION;
+use crate::sabotage;
 
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
@@ -45,7 +46,7 @@ scripts! {
 
 fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
-    Script::new(&[&[shebang], parts, &[body]].concat().join("\n"))
+    Script::new(&sabotage::script(&[&[shebang], parts, &[body]].concat().join("\n")))
 }
 
 #[cfg(test)]
