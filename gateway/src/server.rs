@@ -15,6 +15,7 @@ use anyhow::Context;
 use presence::admin::{self, Readiness};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
+use presence::lag;
 use presence::live::Live;
 use presence::memory::Store;
 use presence::model::{Incarnation, Retention};
@@ -92,6 +93,7 @@ impl Gateway {
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
                 let gateway = Self::assemble(&config, history, registry, backplane).await?;
+                redis.calls().register(gateway.metrics());
                 if !is_there {
                     spawn(&gateway.beating, redis.complain_when_unfit());
                 }
@@ -135,7 +137,7 @@ impl Gateway {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(metrics.delivered.clone(), metrics.dropped.clone()));
+        let hub = Arc::new(Hub::new(metrics.counts.clone()));
         let tenure = Arc::new(Tenure::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
@@ -145,12 +147,12 @@ impl Gateway {
             tenure,
             metrics,
         });
-        services.metrics.at_scrape(at_scrape(&services));
 
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
         let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
@@ -159,6 +161,7 @@ impl Gateway {
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
+        spawn(&background, lag::watch(services.metrics.registry.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
         let limits = Live::from(config.limits.clone());
@@ -214,11 +217,16 @@ fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
 fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
+    let round_trip = metrics.round_trip.clone();
     Arc::new(move |delivery| {
         match &delivery {
             Delivery::Echo { counter, incarnation } => {
                 tenure.echoed(incarnation, *counter);
-                if reading::is_late(tenure.echo_age(Instant::now())) {
+                let now = Instant::now();
+                if let Some(took) = tenure.round_trip(*counter, now) {
+                    round_trip.took(took);
+                }
+                if reading::is_late(tenure.echo_age(now)) {
                     hub.doubt();
                 }
                 return;
@@ -256,15 +264,18 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
             }
         })
         .await;
+        services.metrics.leases_lost.inc();
         hub.close_incarnation(&incarnation, CloseCode::Restart);
     }
 }
 
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
     let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
-    let count = move |deed| {
-        if deed == Deed::Fenced {
-            counted.metrics.fences.inc();
+    let count = move |deed| match deed {
+        Deed::Fenced => counted.metrics.fences.inc(),
+        Deed::Reaped(reaped) => {
+            counted.metrics.reaped_nicks.inc_by(reaped.nicks);
+            counted.metrics.reaped_members.inc_by(reaped.members);
         }
     };
     reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
@@ -304,15 +315,17 @@ fn serve_admin(
     }
 }
 
-fn at_scrape(services: &Arc<Services>) -> AtScrape {
+fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let beats = Arc::clone(services);
+    let (beats, heard, admission) = (Arc::clone(services), Arc::clone(services), Arc::clone(admission));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         rooms: Box::new(move || rooms.hub.census().rooms),
         beat_age: Box::new(move || {
             let now = Instant::now();
-            beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()
+            beats.tenure.echo_age(now).unwrap_or(now - started)
         }),
+        subscription: Box::new(move || heard.backplane.subscription()),
+        draining: Box::new(move || admission.is_leaving()),
     }
 }

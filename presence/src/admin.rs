@@ -4,6 +4,7 @@
 //! our numbers. Started by each `server.rs`. Decides nothing: readiness is asked of the closure it was given, and
 //! every number is read at the scrape.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::ErrorCode;
+use crate::metrics::{Pulled, Rises};
 use crate::problem;
 
 /// How long answers that are under way may take after the end was asked for.
@@ -33,6 +35,10 @@ pub struct Readiness {
 /// Answers whether the program is ready. Asked at every check; must not block.
 pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
+/// Looks up what the next scrape shows and no closure can ask for, such as what only the store knows. Waited for at every
+/// scrape: it has to end in about a second, whatever the store does.
+pub type BeforeScrape = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// Serves until `cancel`, then gives answers under way one second. Dropping the future ends it at once.
 ///
 /// # Errors
@@ -43,8 +49,23 @@ pub async fn serve(
     ready: ReadyCheck,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
-    let serving =
-        axum::serve(listener, router(metrics, ready)).with_graceful_shutdown(cancel.clone().cancelled_owned());
+    serve_asking(listener, metrics, ready, Arc::new(|| Box::pin(std::future::ready(()))), cancel).await
+}
+
+/// The same, with something to look up at every scrape.
+///
+/// # Errors
+/// See [`serve`].
+pub async fn serve_asking(
+    listener: TcpListener,
+    metrics: Registry,
+    ready: ReadyCheck,
+    before_scrape: BeforeScrape,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
+    show_readiness(&metrics, &ready);
+    let serving = axum::serve(listener, router(metrics, ready, before_scrape))
+        .with_graceful_shutdown(cancel.clone().cancelled_owned());
     let overdue = async {
         cancel.cancelled().await;
         tokio::time::sleep(LAST_ANSWERS).await;
@@ -55,11 +76,24 @@ pub async fn serve(
     }
 }
 
-fn router(metrics: Registry, ready: ReadyCheck) -> Router {
+/// What `/readyz` answers, as a number: alerts go by it, also when nobody routes by readiness.
+fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
+    let ready = Arc::clone(ready);
+    let shown = move || Some(f64::from(u8::from(ready().reasons.is_empty())));
+    Pulled::register(
+        metrics,
+        Rises::No,
+        "parley_ready",
+        "1 while this program can do its work, as /readyz says.",
+        shown,
+    );
+}
+
+fn router(metrics: Registry, ready: ReadyCheck, before_scrape: BeforeScrape) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
-        .route("/metrics", get(scrape).with_state(metrics))
+        .route("/metrics", get(scrape).with_state((metrics, before_scrape)))
         .fallback(async || refuse(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || refuse(ErrorCode::MethodNotAllowed))
 }
@@ -81,7 +115,8 @@ async fn readyz(State(ready): State<ReadyCheck>) -> Response {
     (status, Json(ReadyAnswer { ready: reasons.is_empty(), reasons })).into_response()
 }
 
-async fn scrape(State(metrics): State<Registry>) -> Response {
+async fn scrape(State((metrics, before_scrape)): State<(Registry, BeforeScrape)>) -> Response {
+    before_scrape().await;
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&metrics.gather(), &mut text) {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use presence::model::{Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 pub use self::memory::MemoryBackplane;
 pub use self::redis::RedisBackplane;
@@ -40,6 +40,8 @@ pub struct Draft {
     pub owner: Owner,
     /// What is said.
     pub body: Body,
+    /// When its gateway took it on.
+    pub accepted: Accepted,
 }
 
 /// A message that is in the store.

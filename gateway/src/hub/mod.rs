@@ -20,13 +20,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
 use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use self::position::{Ask, Page, Position, Step};
 use self::room::Room;
 use crate::backplane::Delivery;
 use crate::message::ChatMessage;
+use crate::metrics::Counts;
 use crate::session::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
 
@@ -36,8 +36,7 @@ pub struct Hub {
     state: Mutex<State>,
     /// A room asks for a reading.
     asked: Notify,
-    delivered: IntCounter,
-    left_out: IntCounter,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -89,11 +88,10 @@ pub struct Census {
 }
 
 impl Hub {
-    /// A hub without anybody. Messages that it puts into outboxes are counted on `delivered`, events that an outbox left
-    /// out on `left_out`.
+    /// A hub without anybody, whose work is counted on `counts`.
     #[must_use]
-    pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
+    pub fn new(counts: Counts) -> Self {
+        Self { state: Mutex::default(), asked: Notify::new(), counts }
     }
 
     /// A session has begun: direct messages for it go to `outbox`.
@@ -173,7 +171,10 @@ impl Hub {
         let (Ask::Top(asked) | Ask::Page(asked)) = ask;
         self.advance(room, |position, steps| match reading {
             Reading::Top(epoch, top) => position.top(asked, &epoch, top, steps),
-            Reading::Page(page) => position.page(asked, page, steps),
+            Reading::Page(page) => {
+                position.page(asked, page, steps);
+                self.counts.gap(steps);
+            }
             Reading::Vanished => position.vanished(),
             Reading::Failed => position.doubt(),
         });
@@ -212,7 +213,7 @@ impl Hub {
         let mut state = self.lock();
         for key in std::mem::take(&mut state.changed) {
             if let Some(room) = state.rooms.get_mut(&key) {
-                self.left_out.inc_by(room.show_presence());
+                self.counts.left_out.inc_by(room.show_presence());
             }
         }
     }
@@ -231,7 +232,7 @@ impl Hub {
         let Some(room) = rooms.get_mut(key) else { return };
         let mut steps = Vec::new();
         change(&mut room.position, &mut steps);
-        self.delivered.inc_by(room.take(steps));
+        self.counts.round(room.take(steps));
         if room.position.is_asking() && asking.insert(key.clone()) {
             self.asked.notify_one();
         }
@@ -252,7 +253,7 @@ impl Hub {
         let Some(session) = state.sessions.get(session) else { return };
         session.nick.as_str().clone_into(&mut message.to);
         session.outbox.event(&Broadcast::new(Event::Message(message)));
-        self.delivered.inc();
+        self.counts.round(1);
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {

@@ -40,6 +40,7 @@ impl Gateway {
     async fn empty(&self, grace: Duration) {
         self.admission.go_away();
         let sessions = self.services.hub.census().sessions;
+        self.services.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "sending everybody elsewhere");
         self.departure.begin(pace);

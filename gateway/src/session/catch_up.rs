@@ -53,7 +53,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
             Ok(Some(page)) => {
                 hub.begin(&key, &page.epoch, page.top);
                 let delivered = cursor.give(page).await;
-                services.metrics.delivered.inc_by(delivered.unwrap_or(0));
+                services.metrics.counts.delivered.inc_by(delivered.unwrap_or(0));
                 delivered.is_some()
             }
             Ok(None) => false,

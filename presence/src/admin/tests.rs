@@ -89,6 +89,26 @@ async fn a_scrape_reads_the_numbers_of_this_moment() {
 }
 
 #[tokio::test]
+async fn readiness_is_a_number_too_and_what_has_to_be_looked_up_is_looked_up_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (metrics, cancel) = (Registry::new(), CancellationToken::new());
+    let looked_up = IntCounter::new("looks_total", "Looks.").unwrap();
+    metrics.register(Box::new(looked_up.clone())).unwrap();
+    let look: BeforeScrape = Arc::new(move || {
+        let looked_up = looked_up.clone();
+        Box::pin(async move { looked_up.inc() })
+    });
+    let red: ReadyCheck = Arc::new(|| Readiness { reasons: vec!["draining".to_owned()] });
+    let serving = tokio::spawn(serve_asking(listener, metrics.clone(), red, look, cancel.clone()));
+    let door = Door { address, reasons: Arc::default(), metrics, cancel, serving };
+    let text = door.ask("GET /metrics").await;
+    assert!(text.contains("\nlooks_total 1\n") && text.contains("\nparley_ready 0\n"), "{text}");
+    let green = Door::open().await.ask("GET /metrics").await;
+    assert!(green.contains("\nparley_ready 1\n"), "{green}");
+}
+
+#[tokio::test]
 async fn anything_else_is_a_problem() {
     let door = Door::open().await;
     for (request, expected, code) in [

@@ -4,7 +4,9 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+mod calls;
 mod fitness;
+mod vitals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,9 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
 
+pub use self::calls::{Call, Calls};
 pub use self::fitness::Unfit;
+pub use self::vitals::Vitals;
 use crate::keys::Keys;
 use crate::registry::RegistryError;
 
@@ -44,6 +48,7 @@ struct Shared {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
+    calls: Calls,
 }
 
 impl std::fmt::Debug for Redis {
@@ -75,7 +80,8 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let shared = Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) };
+        let shared =
+            Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: Calls::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -98,6 +104,24 @@ impl Redis {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.shared.client
+    }
+
+    /// How its calls did: what is counted of them.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.shared.calls
+    }
+
+    /// Waits for the answer to one call as [`settle`] does, and counts it under its kind.
+    ///
+    /// # Errors
+    /// See [`settle`].
+    pub async fn timed<T>(
+        &self,
+        call: Call,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        self.shared.calls.count(call, settle(answer)).await
     }
 
     /// The names of keys and channels.

@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 
 use presence::live::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
-use presence::redis::{Redis, settle};
+use presence::redis::{Call, Redis};
 use presence::registry::RegistryError;
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script, ScriptInvocation};
@@ -128,7 +128,7 @@ impl RedisBackplane {
             .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
             .arg(&draft.msg_id)
             .arg(payload);
-        published(invoke(&self.node.redis, to.as_str(), &call).await?)
+        published(invoke(&self.node.redis, Call::Direct, to.as_str(), &call).await?)
     }
 
     /// See [`super::Backplane::history`].
@@ -145,7 +145,8 @@ impl RedisBackplane {
             Range::After(seq) => redis::Cmd::xrange_count(&log, seq.saturating_add(1), "+", count),
         };
         let mut connection = self.node.redis.query().await?;
-        let reply: StreamRangeReply = settle(command.query_async(&mut connection)).await?;
+        let answer = command.query_async(&mut connection);
+        let reply: StreamRangeReply = self.node.redis.timed(Call::Log, answer).await?;
 
         let more = reply.ids.len() > limit;
         let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
@@ -194,18 +195,19 @@ impl Log for Logs {
         for Message { token, nick, key, msg_id, payload } in batch {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
-        let answers: Vec<Answer> = invoke(&self.redis, room.as_str(), &call).await?;
+        let answers: Vec<Answer> = invoke(&self.redis, Call::Publish, room.as_str(), &call).await?;
         Ok(answers.into_iter().map(published).collect())
     }
 }
 
 async fn invoke<T: FromRedisValue>(
     redis: &Redis,
+    kind: Call,
     lane: &str,
     script: &ScriptInvocation<'_>,
 ) -> Result<T, RegistryError> {
     let mut lane = redis.lane(lane);
-    settle(script.invoke_async(&mut lane)).await
+    redis.timed(kind, script.invoke_async(&mut lane)).await
 }
 
 /// The first line of a script must be its very first bytes, so what both share goes behind it.

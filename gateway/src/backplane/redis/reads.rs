@@ -5,7 +5,7 @@
 
 use presence::keys::Keys;
 use presence::model::RoomKey;
-use presence::redis::{classify, settle};
+use presence::redis::{Call, classify};
 use presence::registry::RegistryError;
 use redis::streams::{StreamId, StreamRangeReply};
 use redis::{Pipeline, Value};
@@ -31,7 +31,8 @@ impl RedisBackplane {
         ask_top(read.atomic(), keys, room);
         read.xrange_count(keys.room_log(room), after.saturating_add(1), "+", limit);
         let mut connection = self.node.redis.query().await?;
-        let (meta, newest, page): (_, _, StreamRangeReply) = settle(read.query_async(&mut connection)).await?;
+        let (meta, newest, page): (_, _, StreamRangeReply) =
+            self.node.redis.timed(Call::Log, read.query_async(&mut connection)).await?;
         let Some((epoch, top)) = top((meta, newest)) else { return Ok(None) };
 
         let last = page.ids.last().map_or(after, |entry| seq(entry).unwrap_or(after));
@@ -52,7 +53,7 @@ impl RedisBackplane {
             read.atomic();
             chunk.iter().for_each(|room| ask_top(&mut read, self.node.redis.keys(), room));
             let mut connection = self.node.redis.query().await?;
-            let shown: Vec<Value> = settle(read.query_async(&mut connection)).await?;
+            let shown: Vec<Value> = self.node.redis.timed(Call::Log, read.query_async(&mut connection)).await?;
             for (room, shown) in chunk.iter().zip(shown.chunks_exact(2)) {
                 let shown = Value::Array(shown.to_vec());
                 let shown = redis::from_redis_value(shown).map_err(|error| classify(&error.into()))?;

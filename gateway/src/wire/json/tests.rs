@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem};
 
 fn raw(json: &str) -> Box<RawValue> {
@@ -30,6 +30,7 @@ fn said(body: &str) -> ChatMessage {
         seq: 132,
         time: 1_700_000_000_000,
         body: Body::from_raw(raw(body)),
+        accepted: Accepted::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::reply::{Reply, from_json, malformed};
 use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
-use crate::redis::{Redis, classify};
+use crate::redis::{Call, Redis, classify};
 use crate::registry::{
     Event, EventLogEnds, Gateway, GatewayInfo, Lease, LeaseState, PAGE_LIMIT, Page, RegistryError, Room, Stats, User,
 };
@@ -273,7 +273,7 @@ fn room(mut row: Reply) -> Result<Option<Room>, RegistryError> {
 /// Calls a script that only reads.
 async fn read(redis: &Redis, script: &redis::Script, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
     let mut connection = redis.query().await?;
-    let mut reply = call(redis, script, &mut connection, keys, args).await?;
+    let mut reply = call(redis, Call::Read, script, &mut connection, keys, args).await?;
     done(&mut reply)?;
     Ok(reply)
 }
