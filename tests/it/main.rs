@@ -27,3 +27,4 @@ mod reload;
 mod retention;
 mod slow_reader;
 mod tidy;
+mod watching;
