@@ -31,6 +31,27 @@ async fn promtool_takes_the_rules_and_their_tests() {
 }
 
 #[tokio::test]
+async fn prometheus_takes_both_configurations_with_the_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = repository().join(RULES);
+    let of_run = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml.in")).unwrap();
+    let of_compose = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml")).unwrap();
+    let runner = fs::read_to_string(repository().join("deploy/run")).unwrap();
+    assert!(runner.contains("RULES=\"$PWD/deploy/prometheus/alerts.yml\""), "make run says where they are");
+    for (name, text, place) in [("run", of_run, "@RULES@"), ("compose", of_compose, "/etc/prometheus/alerts.yml")] {
+        assert!(text.contains(place), "{name} watches no rules");
+        let text = text.replace(place, rules.to_str().unwrap());
+        // What is left between at-signs is an address.
+        let text: String = text.split('@').enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "h:1" }).collect();
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        let ran = Program::system("promtool", "promtool").args(["check", "config"]).args([&file]).run(PATIENCE).await;
+        assert_eq!(ran.code, Some(0), "{name}: {}\n{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains("rules found"), "{name}: {}", ran.stdout);
+    }
+}
+
+#[tokio::test]
 async fn a_broken_alert_fails_its_test() {
     let (rules, tests) = [RULES, TESTS].map(|file| fs::read_to_string(repository().join(file)).unwrap()).into();
     for alert in alerts() {
