@@ -60,6 +60,20 @@ label_table! {
 }
 
 label_table! {
+    /// What came of a `register` that was to go on with a session.
+    Return {
+        /// The session goes on.
+        Resumed => "resumed",
+        /// There is no such session, or not with this token.
+        UnknownToken => "unknown_token",
+        /// Another nickname was asked for, and somebody has it or one that looks like it.
+        InUse => "in_use",
+        /// The store could not say, or our lease was gone.
+        Failed => "failed",
+    }
+}
+
+label_table! {
     /// To whom a message went.
     Kind {
         /// Into a room.
@@ -96,8 +110,12 @@ pub struct Metrics {
     pub registry: Registry,
     connections: [Labelled<Stage, IntGauge>; 2],
     connections_total: Labelled<Port, IntCounter>,
-    /// Attempts to register, by what came of them.
+    /// Attempts to begin a session, by what came of them.
     pub registrations: Labelled<Registration, IntCounter>,
+    /// Attempts to go on with a session, by what came of them.
+    pub resumes: Labelled<Return, IntCounter>,
+    /// From the request to the last message of what was missed being queued.
+    pub resume_seconds: Histogram,
     /// Messages that the store took from clients of this gateway; a repeated one counts once.
     pub published: Labelled<Kind, IntCounter>,
     /// Messages that the store had already: a client said them again.
@@ -145,8 +163,20 @@ impl Metrics {
             registrations: Labelled::counters(
                 on,
                 "parley_registrations_total",
-                "Attempts to register, by what came of them.",
+                "Attempts to begin a session, by what came of them.",
                 "outcome",
+            ),
+            resumes: Labelled::counters(
+                on,
+                "parley_resumes_total",
+                "Attempts to go on with a session, by what came of them.",
+                "outcome",
+            ),
+            resume_seconds: Family::single(
+                on,
+                "parley_resume_seconds",
+                "From a request to go on with a session to the last message of what it missed being queued.",
+                Bounds::SECONDS,
             ),
             published: Labelled::counters(
                 on,

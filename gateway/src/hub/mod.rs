@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
-use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
+use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 
 use self::position::{Ask, Page, Position, Step};
@@ -52,7 +52,7 @@ struct State {
 #[derive(Debug)]
 struct Session {
     nick: Nick,
-    incarnation: Incarnation,
+    owner: Owner,
     outbox: Outbox,
 }
 
@@ -94,22 +94,30 @@ impl Hub {
         Self { state: Mutex::default(), asked: Notify::new(), counts }
     }
 
-    /// A session has begun: direct messages for it go to `outbox`.
-    pub fn attach(&self, session: &SessionId, nick: &Nick, incarnation: &Incarnation, outbox: &Outbox) {
-        let session_state = Session { nick: nick.clone(), incarnation: incarnation.clone(), outbox: outbox.clone() };
-        self.lock().sessions.insert(session.clone(), session_state);
-    }
-
-    /// The session goes by another name.
-    pub fn rename(&self, session: &SessionId, nick: &Nick) {
-        if let Some(known) = self.lock().sessions.get_mut(session) {
-            known.nick = nick.clone();
+    /// A session has begun or was resumed here: direct messages for it go to `outbox`. An older connection of it ends.
+    pub fn attach(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
+        let begun = Session { nick: nick.clone(), owner: owner.clone(), outbox: outbox.clone() };
+        if let Some(older) = self.lock().sessions.insert(owner.session.clone(), begun) {
+            older.outbox.close(CloseCode::TakenOver);
         }
     }
 
-    /// The session is over. Its rooms are left one by one with [`Hub::remove`].
-    pub fn detach(&self, session: &SessionId) {
-        self.lock().sessions.remove(session);
+    /// The session goes by another name, under the claim to it.
+    pub fn rename(&self, owner: &Owner, nick: &Nick) {
+        if let Some(known) = self.lock().sessions.get_mut(&owner.session) {
+            known.nick = nick.clone();
+            known.owner = owner.clone();
+        }
+    }
+
+    /// The session is over, unless it goes on here over a newer connection. Its rooms are left one by one with
+    /// [`Hub::remove`].
+    pub fn detach(&self, owner: &Owner) {
+        if let Entry::Occupied(known) = self.lock().sessions.entry(owner.session.clone())
+            && owner.succeeds(&known.get().owner)
+        {
+            known.remove();
+        }
     }
 
     /// Keeps the room's messages for a member that is about to enter.
@@ -131,15 +139,14 @@ impl Hub {
         room.map_or(Admission::Entered, |room| room.admit(name.as_str(), session, epoch, after))
     }
 
-    /// The member has left, or did not enter after all. Returns whether it was there.
-    pub fn remove(&self, room: &RoomKey, session: &SessionId) -> bool {
+    /// The member has left, or did not enter after all. One that is in over another connection by now stays.
+    pub fn remove(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return false };
-        let was_there = entry.get_mut().remove(session);
+        let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return };
+        entry.get_mut().remove(session, outbox);
         if entry.get().is_empty() {
             entry.remove();
         }
-        was_there
     }
 
     /// Something may be missing that nothing later will show: the tops of all rooms are to be compared.
@@ -189,6 +196,7 @@ impl Hub {
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, message } => self.direct(&session, message),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
+            Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),
             Delivery::Echo { .. } => {}
         }
@@ -201,10 +209,22 @@ impl Hub {
         }
     }
 
+    /// Ends the connection that has this claim to the session; one that resumed it has a newer claim and stays.
+    pub fn taken_over(&self, session: &SessionId, fence: Fence) {
+        self.end_claim(session, fence, CloseCode::TakenOver);
+    }
+
+    /// Ends the connection that has this claim to the session, if one has it.
+    pub fn end_claim(&self, session: &SessionId, fence: Fence, code: CloseCode) {
+        if let Some(known) = self.lock().sessions.get(session).filter(|known| known.owner.fence == fence) {
+            known.outbox.close(code);
+        }
+    }
+
     /// Ends every session that a lost lease had claimed.
     pub fn close_incarnation(&self, incarnation: &Incarnation, code: CloseCode) {
         let state = self.lock();
-        let lost = state.sessions.values().filter(|session| session.incarnation == *incarnation);
+        let lost = state.sessions.values().filter(|session| session.owner.incarnation == *incarnation);
         lost.for_each(|session| session.outbox.close(code));
     }
 

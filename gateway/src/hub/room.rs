@@ -106,8 +106,10 @@ impl Room {
         Admission::Entered
     }
 
-    pub(super) fn remove(&mut self, session: &SessionId) -> bool {
-        self.members.remove(session).is_some()
+    pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
+        if self.members.get(session).is_some_and(|member| member.outbox.is(outbox)) {
+            self.members.remove(session);
+        }
     }
 
     /// Gives every member what the position gave out. Returns how many messages went into outboxes.

@@ -108,6 +108,12 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "6 was missed");
+    for (version, resync) in [(8, false), (8, true), (1, true)] {
+        change(version, joined("dan"));
+        hub.show_presence();
+        let told = waiting(&outbox)[0].get("resync").is_some();
+        assert_eq!(told, resync, "{version}: a store that lost something counts from before, or anew");
+    }
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
     assert_eq!(waiting(&outbox)[0]["resync"], true, "anything may have been missed");
@@ -146,13 +152,39 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
 #[test]
 fn a_direct_message_names_its_receiver_as_the_receiver_does() {
     let (hub, session) = (hub(), SessionId::random());
-    let outbox = Outbox::new(Format::Json);
-    hub.attach(&session, &Nick::parse("Bob").unwrap(), &Incarnation::random(), &outbox);
+    let (outbox, owner) = (Outbox::new(Format::Json), owner(&session, &Incarnation::random(), 1));
+    hub.attach(&owner, &Nick::parse("Bob").unwrap(), &outbox);
     hub.deliver(Delivery::Direct { session: session.clone(), message: message(1) });
     assert_eq!(waiting(&outbox)[0]["to"], "Bob");
-    hub.detach(&session);
+    hub.detach(&owner);
     hub.deliver(Delivery::Direct { session, message: message(2) });
     assert!(waiting(&outbox).is_empty());
+}
+
+fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
+    Owner { incarnation: incarnation.clone(), session: session.clone(), fence: Fence(fence) }
+}
+
+#[test]
+fn of_two_connections_of_a_session_the_newer_claim_stays() {
+    let (hub, session, here) = (hub(), SessionId::random(), Incarnation::random());
+    let nick = Nick::parse("ann").unwrap();
+    let (old, new) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    let (first, second) = (owner(&session, &here, 1), owner(&session, &here, 2));
+    hub.attach(&first, &nick, &old);
+    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(7) });
+    assert_eq!(old.closing(), None, "another claim is not its own");
+    hub.attach(&second, &nick, &new);
+    assert_eq!(old.closing(), Some(CloseCode::TakenOver));
+
+    // What is late for the first connection does nothing to the second.
+    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(1) });
+    hub.detach(&first);
+    assert_eq!((new.closing(), hub.census().sessions), (None, 1));
+    hub.deliver(Delivery::Taken { session, fence: Fence(2) });
+    assert_eq!(new.closing(), Some(CloseCode::TakenOver));
+    hub.detach(&second);
+    assert_eq!(hub.census().sessions, 0);
 }
 
 #[test]
@@ -160,8 +192,8 @@ fn only_the_lost_lease_loses_its_sessions() {
     let hub = hub();
     let (lost, kept) = (Incarnation::random(), Incarnation::random());
     let (a, b) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
-    hub.attach(&SessionId::random(), &Nick::parse("a").unwrap(), &lost, &a);
-    hub.attach(&SessionId::random(), &Nick::parse("b").unwrap(), &kept, &b);
+    hub.attach(&owner(&SessionId::random(), &lost, 1), &Nick::parse("a").unwrap(), &a);
+    hub.attach(&owner(&SessionId::random(), &kept, 1), &Nick::parse("b").unwrap(), &b);
     hub.close_incarnation(&lost, CloseCode::Restart);
     assert_eq!((a.closing(), b.closing()), (Some(CloseCode::Restart), None));
 }
@@ -169,10 +201,13 @@ fn only_the_lost_lease_loses_its_sessions() {
 #[test]
 fn a_room_without_local_members_is_forgotten() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
-    hub.prepare(&room, &session, &Outbox::new(Format::Json));
-    assert_eq!(hub.census().rooms, 1);
-    assert!(hub.remove(room.key(), &session));
-    assert!(!hub.remove(room.key(), &session));
+    let (old, new) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &session, &old);
+    hub.prepare(&room, &session, &new);
+    hub.remove(room.key(), &session, &old);
+    assert_eq!(hub.census().rooms, 1, "the session is in over its newer connection");
+    hub.remove(room.key(), &session, &new);
+    hub.remove(room.key(), &session, &new);
     assert_eq!(hub.census().rooms, 0);
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use presence::memory::Store;
+use presence::registry::{Generation, Phase};
 use prometheus::TextEncoder;
 
 use super::*;
@@ -77,6 +78,8 @@ fn a_row_counts_under_its_own_name() {
     assert_line(&metrics, "parley_closes_total{code=\"kicked\"} 1");
     assert_line(&metrics, "parley_messages_published_total{kind=\"room\"} 2");
     assert_line(&metrics, "parley_registrations_total{outcome=\"failed\"} 1");
+    metrics.resumes[Return::UnknownToken].inc();
+    assert_line(&metrics, "parley_resumes_total{outcome=\"unknown_token\"} 1");
 }
 
 #[tokio::test]
@@ -85,7 +88,9 @@ async fn what_is_true_now_is_asked_at_the_scrape() {
     let backplane = MemoryBackplane::start(Store::default(), Arc::new(|_| {}));
     metrics.at_scrape(AtScrape {
         sessions: Box::new(|| 3),
+        detached: Box::new(|| 1),
         rooms: Box::new(|| 2),
+        generation: Box::new(|| Generation { number: 7, phase: Phase::Recovering }),
         beat_age: Box::new(|| Duration::from_millis(250)),
         subscription: Box::new(move || backplane.subscription()),
         draining: Box::new(|| true),
@@ -93,6 +98,9 @@ async fn what_is_true_now_is_asked_at_the_scrape() {
     metrics.standing(|| 1, || 4096);
     for line in [
         "parley_sessions 3",
+        "parley_detached_sessions 1",
+        "parley_store_generation 7",
+        "parley_store_recovering 1",
         "parley_rooms 2",
         "parley_beat_age_seconds 0.25",
         "parley_draining 1",

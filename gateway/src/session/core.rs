@@ -4,145 +4,60 @@
 //! [`Op`] it asks for and feeds the outcome back, so requests of a connection are answered in order by construction.
 //! Never reads a clock (an `Instant` is passed in), never touches a store, a socket or a format.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use presence::codes::{CloseCode, ErrorCode};
-use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
+use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
-use crate::message::{Body, ChatMessage, Target};
-use crate::wire::{Answer, Command, CorrelationId, Event, Placed, Range, Refusal, Reply, Request, RoomItem, Since};
+use crate::message::Target;
+use crate::wire::{
+    Answer, Command, CorrelationId, Event, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since,
+};
 
 use super::liveness::Liveness;
 
+mod work;
+
+pub use self::work::{Beginning, Done, Effect, Entrance, Identity, Op, Resumption};
+
 /// Most rooms a session may be in.
 pub const MAX_ROOMS: usize = 128;
-
-/// What the driver shall do, in order.
-#[derive(Debug)]
-pub enum Effect {
-    /// Answer a request.
-    Reply(Reply),
-    /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
-    Perform(Op),
-    /// Tell the client.
-    Tell(Event),
-    /// Everything after a position of the room goes to the client, and what is said from here on.
-    Admit(Entrance),
-    /// End the connection.
-    Close(CloseCode),
-}
-
-/// How a session enters a room that it has joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entrance {
-    /// The room.
-    pub room: RoomName,
-    /// Its epoch.
-    pub epoch: String,
-    /// Its newest message when the session joined.
-    pub top: u64,
-    /// What the client gets comes after this.
-    pub after: u64,
-}
-
-/// Work for stores and backplane. Idempotent by session, so the driver may repeat it after a lost answer.
-#[derive(Debug, Clone)]
-pub enum Op {
-    /// Take a nickname: for a new session, or as another name of this one.
-    Claim(Nick, Option<SessionId>),
-    /// Give a nickname back after a change to another.
-    Release(Nick, Owner, Nick),
-    /// Enter a room; `was` is the session's former name there, when it has changed.
-    Join {
-        /// The room.
-        room: RoomName,
-        /// As whom.
-        me: Identity,
-        /// The former name.
-        was: Option<Identity>,
-        /// Whether the session hears the room already.
-        again: bool,
-    },
-    /// Leave a room.
-    Leave(RoomName, Identity),
-    /// Say something in a room.
-    Publish(RoomName, Identity, Body, Option<String>),
-    /// Say something to somebody.
-    Direct(Nick, Identity, Body, Option<String>),
-    /// Record and announce a status.
-    SetStatus(Identity, Status, Vec<RoomKey>),
-    /// List the members of a room.
-    Members(RoomName, usize, Option<String>),
-    /// List rooms.
-    Rooms(usize, Option<String>),
-    /// Read a room's log.
-    History(RoomName, Range, usize),
-}
-
-/// A session's name, its claim to it, and what it says about itself.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The nickname.
-    pub nick: Nick,
-    /// The claim.
-    pub owner: Owner,
-    /// The status.
-    pub status: Status,
-}
-
-/// What came of an [`Op`] that was done.
-#[derive(Debug)]
-pub enum Done {
-    /// The nickname is owned; the server's clock said so many Unix milliseconds.
-    Claimed(Owner, u64),
-    /// The nickname was given back, the room left, or the status recorded.
-    Settled,
-    /// The room was entered.
-    Joined {
-        /// Everybody's name for it.
-        room: RoomName,
-        /// Its epoch.
-        epoch: String,
-        /// Its newest message.
-        seq: u64,
-        /// Its members.
-        member_count: u64,
-    },
-    /// The message is in the store.
-    Published {
-        /// Its id.
-        msg_id: String,
-        /// Its position.
-        seq: u64,
-        /// When.
-        time: u64,
-        /// Whether it was there before.
-        duplicate: bool,
-    },
-    /// A page of members.
-    Members(Vec<MemberInfo>, Option<String>),
-    /// A page of rooms.
-    Rooms(Vec<RoomItem>, Option<String>),
-    /// A stretch of a log.
-    History(Vec<ChatMessage>, bool),
-}
 
 /// The state of one session.
 #[derive(Debug)]
 pub struct Core {
     node: Arc<str>,
     identity: Option<Identity>,
-    rooms: BTreeMap<RoomKey, RoomName>,
+    rooms: BTreeMap<RoomKey, Seat>,
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
+    presumed: Presumed,
+}
+
+/// A place in a room.
+#[derive(Debug)]
+struct Seat {
+    room: RoomName,
+    /// Whether what is said there is given to the client.
+    hears: bool,
+}
+
+/// Whether the client has heard that it is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presumed {
+    /// Nobody knows. For a resumed session the token before is kept for that reason.
+    Deaf { resumed: bool },
+    /// It has asked for something since.
+    Informed,
 }
 
 /// What the outcome that is awaited will be used for.
 #[derive(Debug)]
 enum Pending {
-    Register(Nick),
+    Register(Nick, Option<Resume>),
+    Restore(Box<Restoring>),
     /// The new name is claimed, gets the status, and is carried into the rooms one by one; then the old one is given back.
     Rename {
         now: Nick,
@@ -157,14 +72,35 @@ enum Pending {
     Status(Status),
     Members(RoomName),
     Rooms,
+    Read(u64),
     History(RoomName),
+}
+
+/// A session that goes on: its places are written anew, one by one, then the client is told, then it is let in where it
+/// wants to.
+#[derive(Debug)]
+struct Restoring {
+    beginning: Beginning,
+    me: Identity,
+    was: Option<Identity>,
+    rooms: VecDeque<RoomName>,
+    wanted: HashMap<RoomKey, Since>,
+    restored: Vec<RestoredRoom>,
+    entrances: Vec<Effect>,
 }
 
 impl Core {
     /// A connection to `node` that has not registered. `pings` is whether its door can ask for signs of life.
     #[must_use]
     pub fn new(node: Arc<str>, now: Instant, pings: bool) -> Self {
-        Self { node, identity: None, rooms: BTreeMap::new(), liveness: Liveness::new(now, pings), pending: None }
+        Self {
+            node,
+            identity: None,
+            rooms: BTreeMap::new(),
+            liveness: Liveness::new(now, pings),
+            pending: None,
+            presumed: Presumed::Deaf { resumed: false },
+        }
     }
 
     /// Who the session is, once it has registered.
@@ -175,7 +111,14 @@ impl Core {
 
     /// The rooms it is in.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
-        self.rooms.values()
+        self.rooms.values().map(|seat| &seat.room)
+    }
+
+    /// Whether anybody can know of this session, or of its newest token: the client has said something since it was told.
+    /// A session of before is known in any case.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.presumed != Presumed::Deaf { resumed: false }
     }
 
     /// Silence and its limits.
@@ -192,16 +135,31 @@ impl Core {
     /// Takes one request. While an [`Op`] is out the driver must not call this.
     pub fn request(&mut self, now: Instant, request: Request) -> Vec<Effect> {
         debug_assert!(self.pending.is_none(), "one request at a time");
-        let Request { id, command } = request;
+        let mut effects = Vec::from_iter(self.informed());
+        effects.extend(self.asked(now, request));
+        effects
+    }
+
+    /// Whoever asks for something has heard what came before.
+    fn informed(&mut self) -> Option<Effect> {
+        self.identity.as_ref()?;
+        let before = std::mem::replace(&mut self.presumed, Presumed::Informed);
+        (before == Presumed::Deaf { resumed: true }).then_some(Effect::Confirm)
+    }
+
+    fn asked(&mut self, now: Instant, Request { id, command }: Request) -> Vec<Effect> {
         match command {
             Command::Ping => return vec![answer(id, Answer::Pong)],
             Command::Bye => return vec![Effect::Close(CloseCode::Normal)],
             _ => self.liveness.acted(now),
         }
         match (&self.identity, command) {
-            (None, Command::Register { nick }) => {
-                let op = Op::Claim(nick.clone(), None);
-                self.perform(id, Pending::Register(nick), op)
+            (None, Command::Register { nick, resume }) => {
+                let op = match &resume {
+                    None => Op::Claim(nick.clone(), None),
+                    Some(resume) => Op::Resume(nick.clone(), resume.token.clone()),
+                };
+                self.perform(id, Pending::Register(nick, resume), op)
             }
             (Some(_), Command::Register { .. }) => vec![refuse(id, ErrorCode::AlreadyRegistered)],
             (None, _) => vec![refuse(id, ErrorCode::NotRegistered)],
@@ -227,23 +185,20 @@ impl Core {
     fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
             Command::Join { room, since } => {
-                let again = self.rooms.contains_key(room.key());
-                if !again && self.rooms.len() >= MAX_ROOMS {
+                let seat = self.rooms.get(room.key());
+                if seat.is_none() && self.rooms.len() >= MAX_ROOMS {
                     return vec![refuse(id, ErrorCode::TooManyRooms)];
                 }
-                let since = since.filter(|_| !again);
-                self.perform(id, Pending::Join(since), Op::Join { room, me, was: None, again })
+                let enters = !seat.is_some_and(|seat| seat.hears);
+                let since = since.filter(|_| enters);
+                self.perform(id, Pending::Join(since), Op::Join { room, me, was: None, enters })
             }
             Command::Leave { room } => {
-                let Some(room) = self.rooms.get(room.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&room) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::Leave(room.clone()), Op::Leave(room, me))
             }
             Command::Send { to: Target::Room(asked), body, key } => {
-                let Some(room) = self.rooms.get(asked.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&asked) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::Send(Target::Room(asked)), Op::Publish(room, me, body, key))
             }
             Command::Send { to: Target::Nick(nick), body, key } => {
@@ -254,7 +209,7 @@ impl Core {
             }
             Command::Nick { nick } => {
                 let op = Op::Claim(nick.clone(), Some(me.owner.session.clone()));
-                let rooms = self.rooms.values().cloned().collect();
+                let rooms = self.rooms().cloned().collect();
                 self.perform(id, Pending::Rename { now: nick, was: me, rooms, claimed: None }, op)
             }
             Command::Status(status) => {
@@ -266,48 +221,69 @@ impl Core {
             }
             Command::Rooms { limit, cursor } => self.perform(id, Pending::Rooms, Op::Rooms(limit, cursor)),
             Command::History { room, range, limit } => {
-                let Some(room) = self.rooms.get(room.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&room) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::History(room.clone()), Op::History(room, range, limit))
             }
+            Command::Read { seq } => self.perform(id, Pending::Read(seq), Op::Read(me.owner.session, seq)),
             Command::Register { .. } | Command::Ping | Command::Bye => Vec::new(),
         }
     }
 
     fn done(&mut self, now: Instant, id: CorrelationId, pending: Pending, done: Done) -> Vec<Effect> {
         match (pending, done) {
-            (Pending::Register(nick), Done::Claimed(owner, time)) => {
-                let reply = Answer::Registered {
-                    nick: nick.as_str().to_owned(),
-                    session: owner.session.to_string(),
-                    heartbeat_ms: self.liveness.heartbeat_ms(),
-                    node: self.node.to_string(),
-                    time,
-                };
-                self.liveness.registered(now);
-                self.identity = Some(Identity { nick, owner, status: Status::default() });
-                vec![answer(id, reply)]
+            (Pending::Register(nick, None), Done::Begun(beginning)) => {
+                let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
+                self.begin(now, me, false);
+                vec![self.registered_reply(id, beginning, Vec::new())]
+            }
+            (
+                Pending::Register(nick, Some(resume)),
+                Done::Resumed(beginning, Resumption { was, status, rooms, .. }),
+            ) => {
+                let was = was.filter(|(before, _)| *before != nick);
+                let was = was.map(|(nick, owner)| Identity { nick, owner, status: status.clone() });
+                let me = Identity { nick, owner: beginning.owner.clone(), status };
+                self.begin(now, me.clone(), true);
+                let wanted = resume.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect();
+                let (restored, entrances) = (Vec::new(), Vec::new());
+                let rooms = rooms.into();
+                self.restore(id, Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances }))
+            }
+            (Pending::Restore(mut restoring), Done::Joined { room, epoch, seq, .. }) => {
+                let wanted = restoring.wanted.remove(room.key());
+                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: wanted.is_some() });
+                let shown = room.as_str().to_owned();
+                restoring.restored.push(RestoredRoom { room: shown, epoch: epoch.clone(), seq });
+                if let Some(since) = wanted {
+                    let (effects, _) = entered(Entrance { room, epoch, top: seq, after: seq }, Some(since));
+                    restoring.entrances.extend(effects);
+                }
+                self.restore(id, restoring)
             }
             (Pending::Rename { now: nick, was, rooms, claimed }, done) => {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
             (Pending::Join(since), Done::Joined { room, epoch, seq, member_count }) => {
-                self.rooms.insert(room.key().clone(), room.clone());
-                let entrance = Entrance { room, epoch, top: seq, after: seq };
-                entered(id, entrance, member_count, since)
+                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: true });
+                let shown = room.as_str().to_owned();
+                let (effects, recovered) =
+                    entered(Entrance { room, epoch: epoch.clone(), top: seq, after: seq }, since);
+                let joined = Answer::Joined { room: shown, epoch, seq, member_count, recovered };
+                std::iter::once(answer(id, joined)).chain(effects).collect()
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
                 vec![answer(id, Answer::Left { room: room.as_str().to_owned() })]
             }
-            (Pending::Send(to), Done::Published { msg_id, seq, time, duplicate }) => {
+            (Pending::Send(to), Done::Published { msg_id, seq, time, duplicate, online }) => {
                 let placed = match to {
                     Target::Room(_) => Placed::Room { seq },
-                    Target::Nick(_) => Placed::Online,
+                    Target::Nick(_) if online => Placed::Online,
+                    Target::Nick(_) => Placed::Offline,
                 };
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
+            (Pending::Read(seq), Done::Settled) => vec![answer(id, Answer::Read { seq })],
             (Pending::Status(status), Done::Settled) => {
                 if let Some(me) = &mut self.identity {
                     me.status = status.clone();
@@ -330,6 +306,46 @@ impl Core {
         }
     }
 
+    fn begin(&mut self, now: Instant, me: Identity, resumed: bool) {
+        self.liveness.registered(now);
+        self.identity = Some(me);
+        self.presumed = Presumed::Deaf { resumed };
+    }
+
+    /// One step of going on with a session: the next of its rooms, or all of them are restored.
+    fn restore(&mut self, id: CorrelationId, mut restoring: Box<Restoring>) -> Vec<Effect> {
+        if let Some(room) = restoring.rooms.pop_front() {
+            let (me, was) = (restoring.me.clone(), restoring.was.clone());
+            let enters = restoring.wanted.contains_key(room.key());
+            return self.perform(id, Pending::Restore(restoring), Op::Join { room, me, was, enters });
+        }
+        let Restoring { beginning, restored, entrances, .. } = *restoring;
+        let mut effects = vec![self.registered_reply(id, beginning, restored)];
+        effects.extend(entrances);
+        effects
+    }
+
+    fn registered_reply(&self, id: CorrelationId, beginning: Beginning, rooms: Vec<RestoredRoom>) -> Effect {
+        let Beginning { owner, token, inbox, time } = beginning;
+        let nick = self.identity.as_ref().map(|me| me.nick.as_str().to_owned()).unwrap_or_default();
+        let reply = Answer::Registered {
+            nick,
+            session: owner.session.to_string(),
+            resume: token,
+            rooms,
+            inbox,
+            heartbeat_ms: self.liveness.heartbeat_ms(),
+            node: self.node.to_string(),
+            time,
+        };
+        answer(id, reply)
+    }
+
+    /// The room by the name that everybody knows it by, if the session is in it.
+    fn seat(&self, asked: &RoomName) -> Option<RoomName> {
+        self.rooms.get(asked.key()).map(|seat| seat.room.clone())
+    }
+
     /// One step of a change of name: claimed, then what the session says about itself, then carried into each room, then
     /// the old name goes back. Every step is a script on one partition; nobody can say anything in between, since the
     /// session waits.
@@ -343,7 +359,7 @@ impl Core {
         done: Done,
     ) -> Vec<Effect> {
         let (owner, is_new) = match (done, claimed) {
-            (Done::Claimed(owner, _), None) => (owner, true),
+            (Done::Claimed(owner), None) => (owner, true),
             (Done::Joined { .. } | Done::Settled, Some(owner)) => (owner, false),
             _ => {
                 debug_assert!(false, "the outcome is of another kind than its op");
@@ -359,7 +375,7 @@ impl Core {
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
         }
         if let Some(room) = rooms.pop_front() {
-            let op = Op::Join { room, me, was: Some(was.clone()), again: true };
+            let op = Op::Join { room, me, was: Some(was.clone()), enters: false };
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
         }
         if was.nick.key() != now.key() && was.owner != owner {
@@ -377,11 +393,12 @@ impl Core {
     }
 }
 
-/// A change of name that stopped half-way leaves a session with two names: only its end can tidy that up.
+/// A change of name that stopped half-way leaves a session with two names, one that goes on somewhere half of its rooms:
+/// only its end can tidy that up.
 fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect> {
     let half_way = match pending {
         Pending::Rename { claimed: None, .. } => refusal.code == ErrorCode::OutcomeUnknown,
-        Pending::Rename { claimed: Some(_), .. } => true,
+        Pending::Rename { claimed: Some(_), .. } | Pending::Restore(_) => true,
         _ => false,
     };
     let mut effects = vec![answer(id, Answer::Refused(refusal))];
@@ -392,22 +409,21 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
 }
 
 /// A client that was in the room before goes on where it was, if that is in the room's history as it is now; else it has
-/// to begin anew.
-fn entered(id: CorrelationId, mut entrance: Entrance, member_count: u64, since: Option<Since>) -> Vec<Effect> {
-    let (room, epoch, seq) = (entrance.room.as_str().to_owned(), entrance.epoch.clone(), entrance.top);
-    let recovered = since.as_ref().is_some_and(|since| since.epoch == epoch && since.seq <= seq);
-    let rewound = Event::Rewound { to: room.clone(), epoch: epoch.clone(), seq: 0 };
-    let mut effects = vec![answer(id, Answer::Joined { room, epoch, seq, member_count, recovered })];
+/// to begin anew. Says also whether it goes on.
+fn entered(mut entrance: Entrance, since: Option<Since>) -> (Vec<Effect>, bool) {
+    let recovered = since.as_ref().is_some_and(|since| since.epoch == entrance.epoch && since.seq <= entrance.top);
+    let mut effects = Vec::new();
     match since {
         Some(since) if recovered => entrance.after = since.seq,
         Some(_) => {
+            let (to, epoch) = (entrance.room.as_str().to_owned(), entrance.epoch.clone());
+            effects.push(Effect::Tell(Event::Rewound { to, epoch, seq: 0 }));
             entrance.after = 0;
-            effects.push(Effect::Tell(rewound));
         }
         None => {}
     }
     effects.push(Effect::Admit(entrance));
-    effects
+    (effects, recovered)
 }
 
 fn answer(id: CorrelationId, answer: Answer) -> Effect {

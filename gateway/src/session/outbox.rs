@@ -150,6 +150,12 @@ impl Outbox {
         Self { format, shared: Arc::default() }
     }
 
+    /// Whether both are the queue of one connection.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Queues the answer to a request. Never blocks.
     pub fn reply(&self, reply: Reply) {
         let size = ENTRY_BYTES + size(&reply.answer);

@@ -125,6 +125,11 @@ impl Log {
 pub(super) struct Inboxes(HashMap<SessionId, Log>);
 
 impl Inboxes {
+    /// The number of the newest message to a session.
+    pub(super) fn top(&self, session: &SessionId) -> u64 {
+        self.0.get(session).map_or(0, Log::seq)
+    }
+
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.0.remove(session);
     }
@@ -232,7 +237,8 @@ impl State {
         if !self.nicks.is_known(to) {
             return Err(AppendError::NoSuchUser);
         }
-        let Owner { incarnation, session, .. } = self.live_owner(to).cloned().ok_or(AppendError::Offline)?;
+        let present = self.live_owner(to).filter(|_| !self.nicks.is_detached(to));
+        let Owner { incarnation, session, .. } = present.cloned().ok_or(AppendError::Offline)?;
         let inbox = self.inboxes.0.entry(session.clone()).or_default();
         let (seq, time) = inbox.push(message.payload, now(), INBOX, INBOX_BYTES);
         let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));

@@ -6,7 +6,7 @@
 //!
 //! What goes over channels is the same text as in Redis (decoded by the gateway's backplane):
 //! room channel: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`;
-//! gateway channel: `E <counter>`, `K <session>`, `D <session> <seq> <time> <len>\n<payload>`.
+//! gateway channel: `E <counter>`, `K <session>`, `T <session> <fence>`, `D <session> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -14,6 +14,7 @@ mod leases;
 mod log;
 mod nicks;
 mod rooms;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use self::log::{Append, AppendError, Appended, LogEntry};
 use self::log::{Inboxes, SeenKeys};
 use self::nicks::Nicks;
 use self::rooms::Rooms;
+use self::sessions::Sessions;
 
 /// Freed nicks, ended sessions and empty rooms are remembered this long, in milliseconds.
 const RETENTION: u64 = 72 * 3600 * 1000;
@@ -102,6 +104,7 @@ impl Store {
 pub(crate) struct State {
     leases: Leases,
     nicks: Nicks,
+    sessions: Sessions,
     rooms: Rooms,
     inboxes: Inboxes,
     seen: SeenKeys,
@@ -125,6 +128,7 @@ impl State {
         Self {
             leases: Leases::default(),
             nicks: Nicks::default(),
+            sessions: Sessions::default(),
             rooms: Rooms::default(),
             inboxes: Inboxes::default(),
             seen: SeenKeys::default(),
@@ -151,10 +155,7 @@ impl State {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
                 Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
-                Some((_, Leftover::Session(session))) if !self.nicks.has_nick(&session) => {
-                    self.inboxes.forget(&session)
-                }
-                Some((_, Leftover::Session(_))) => {}
+                Some((ended, Leftover::Session(session))) => self.forget_session(&session, ended),
                 None => {}
             }
         }

@@ -35,7 +35,7 @@ pub(super) fn numbers(shown: &Shown, registry: Registry, redis: Redis) -> Before
         Box::pin(async move {
             let asked = async {
                 let (stats, leases, vitals) = tokio::join!(registry.stats(), registry.leases(), redis.vitals());
-                Answers { stats: stats.ok(), leases: leases.ok(), vitals: vitals.ok() }
+                Answers { stats: stats.ok(), leases: leases.ok().map(|table| table.leases), vitals: vitals.ok() }
             };
             let answered = timeout(PATIENCE, asked).await.unwrap_or_default();
             *lock(&answers) = answered;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::memory::Store;
-use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use tokio::task::JoinHandle;
@@ -126,7 +126,7 @@ impl Node {
     pub(crate) async fn person(&self, nick: &str) -> Person {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
-        let fence = self.registry.claim(&self.incarnation, &session, &nick).await.unwrap();
+        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         Person { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 

@@ -110,8 +110,11 @@ impl Crowd {
             let _ = http::get(cluster.presence[0].api(), path).await;
         }
         let guest = cluster.ws_on(0).await;
-        guest.register("guest").await;
-        guest.bye().await;
+        let registered = guest.register("guest").await;
+        drop(guest);
+        let back = cluster.ws_on(0).await;
+        back.resume(&registered, json!({})).await;
+        back.bye().await;
     }
 }
 

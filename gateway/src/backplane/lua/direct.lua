@@ -23,7 +23,7 @@ if redis.call('EXISTS', receiver) == 0 then
   return refused('no_such_user')
 end
 local gateway, owner = split_token(redis.call('HGET', receiver, 'owner') or '')
-if not gateway or not serves(gateway) then
+if not gateway or not serves(gateway) or redis.call('HEXISTS', receiver, 'detached') == 1 then
   return refused('offline')
 end
 if room_for_keys <= 0 then
