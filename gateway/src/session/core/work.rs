@@ -13,7 +13,8 @@ use crate::wire::{Event, Range, Reply, RoomItem, Since, Token};
 pub enum Effect {
     /// Answer a request.
     Reply(Reply),
-    /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
+    /// Do this and feed its outcome to [`Core::outcome`](super::Core::outcome). At most one is out at a time, and it comes
+    /// last.
     Perform(Op),
     /// Tell the client.
     Tell(Event),
