@@ -86,8 +86,9 @@ impl Keys {
         owned_members(Incarnation) => "owned-members";
         /// List: commands (JSON) that wait for a gateway's next beat.
         mailbox(Incarnation) => "mailbox";
-        /// Hash: `display`, `epoch`, `generation` (that minted the epoch), `seq` and `time` (of the newest message),
-        /// `version` (of the members). No TTL while there are members, 73 h without.
+        /// Hash: `display`, `version` (of the members), and the meta of its log: `epoch`, `generation` (that it began in),
+        /// `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`). No TTL while there are members, 73 h
+        /// without.
         room(RoomKey) => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
         room_log(RoomKey) => "log";
@@ -97,15 +98,17 @@ impl Keys {
         member_list(RoomKey) => "member-list";
         /// Hash: `nick` (the session's nick key), `token` (the hash of what its client resumes it with); between a resume and
         /// its confirmation `previous` (the hash presented) and `was` (the owner token and nick before, or empty). Of its inbox
-        /// `epoch`, `generation` (that minted the epoch), `seq`, and `read` (how far the client has read). No TTL while it
-        /// owns the nick, 72 h afterwards; the same for its inbox and its rooms.
+        /// the meta, as a room has one of its log, and `read` (how far the client has read). No TTL while it owns the nick,
+        /// 72 h afterwards; the same for its inbox and its rooms.
         session(SessionId) => "session";
         /// Set: the keys of the rooms that the session is in, or was in when it ended against its will.
         session_rooms(SessionId) => "session-rooms";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox(SessionId) => "inbox";
-        /// Hash: idempotency keys of one 5-minute bucket.
+        /// Hash: clients' idempotency keys of one 5-minute bucket.
         idempotency(u64) => "idempotency";
+        /// Hash: ids of messages without such a key, of one 30-second bucket.
+        attempts(u64) => "attempts";
         /// Channel: what happens in a room.
         room_channel(RoomKey) => "ch:room";
         /// Channel: what is meant for one gateway: direct messages, kicks, the echo of its own beat.

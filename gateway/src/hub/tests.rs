@@ -45,10 +45,27 @@ fn seqs(outbox: &Outbox) -> Vec<u64> {
     waiting(outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
+fn head(top: u64) -> Head {
+    Head { epoch: "e".into(), top, forks: Vec::new() }
+}
+
+/// Where a log ends in epoch `f`, which began after this message of `e`.
+fn forked(fork: u64, top: u64) -> Head {
+    Head { epoch: "f".into(), top, forks: presence::log::read_forks(&format!("e:{fork}")) }
+}
+
+fn log() -> Log {
+    Log::Room(room().key().clone())
+}
+
+fn admit(hub: &Hub, newcomer: (&SessionId, &Outbox), epoch: &str, after: u64) -> Admission {
+    hub.admit(&log(), "#lobby", newcomer, epoch, after)
+}
+
 /// Joins at this top, without a past.
-fn enter(hub: &Hub, session: &SessionId, top: u64) {
-    hub.begin(room().key(), "e", top);
-    assert_eq!(hub.admit(&room(), session, "e", top), Admission::Entered);
+fn enter(hub: &Hub, newcomer: (&SessionId, &Outbox), top: u64) {
+    hub.begin(&log(), &head(top));
+    assert_eq!(admit(hub, newcomer, "e", top), Admission::Entered);
 }
 
 fn room() -> RoomName {
@@ -63,11 +80,11 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
     hub.prepare(&room, &session, &outbox);
     arrive(&hub, &room, 2);
     assert!(seqs(&outbox).is_empty(), "nothing before the entry is answered");
-    enter(&hub, &session, 2);
+    enter(&hub, (&session, &outbox), 2);
     arrive(&hub, &room, 3);
     arrive(&hub, &room, 4);
     assert_eq!(seqs(&outbox), [3, 4]);
-    enter(&hub, &session, 9);
+    enter(&hub, (&session, &outbox), 9);
     arrive(&hub, &room, 5);
     assert_eq!(seqs(&outbox), [5], "a second admission changes nothing");
 }
@@ -77,7 +94,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 7);
+    enter(&hub, (&session, &outbox), 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
     assert_eq!(seqs(&outbox), [8]);
@@ -88,7 +105,7 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
         joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
@@ -124,7 +141,7 @@ fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     for version in 0..20 {
         let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
         let left = (0..200).map(|n| lost(version * 200 + n)).collect();
@@ -141,7 +158,7 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     let (hub, session) = (hub(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
@@ -149,16 +166,77 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     assert_eq!(waiting(&outbox)[0]["room"], "#lobby");
 }
 
-#[test]
-fn a_direct_message_names_its_receiver_as_the_receiver_does() {
-    let (hub, session) = (hub(), SessionId::random());
-    let (outbox, owner) = (Outbox::new(Format::Json), owner(&session, &Incarnation::random(), 1));
-    hub.attach(&owner, &Nick::parse("Bob").unwrap(), &outbox);
-    hub.deliver(Delivery::Direct { session: session.clone(), message: message(1) });
-    assert_eq!(waiting(&outbox)[0]["to"], "Bob");
+fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
+    hub.deliver(Delivery::Direct { session: session.clone(), epoch: epoch.into(), message: message(seq) });
+}
+
+/// A session with a connection, and its inbox.
+fn attached(hub: &Hub, nick: &str) -> (Owner, Outbox, Log) {
+    let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Format::Json));
+    hub.attach(&owner, &Nick::parse(nick).unwrap(), &outbox);
+    let inbox = Log::Inbox(owner.session.clone());
+    (owner, outbox, inbox)
+}
+
+#[tokio::test]
+async fn direct_messages_are_held_back_and_then_come_once_in_order_and_named_as_the_receiver_is() {
+    let hub = hub();
+    let (owner, outbox, inbox) = attached(&hub, "Bob");
+    let admit = |after| hub.admit(&inbox, "Bob", (&owner.session, &outbox), "e", after);
+    direct(&hub, &owner.session, "e", 3);
+    assert_eq!(admit(2), Admission::Behind, "where the log ends is not known yet");
+    hub.begin(&inbox, &head(3));
+    direct(&hub, &owner.session, "e", 4);
+    assert!(told(&outbox).is_empty(), "nobody has said where the client is");
+    assert_eq!(admit(2), Admission::Behind, "3 has to be read");
+    assert_eq!(admit(3), Admission::Entered);
+    direct(&hub, &owner.session, "e", 4);
+    direct(&hub, &owner.session, "e", 5);
+    let events = waiting(&outbox);
+    assert!(events.iter().all(|event| event["to"] == "Bob"), "{events:?}");
+    assert_eq!(events.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 5]);
+
+    direct(&hub, &owner.session, "e", 7);
+    assert!(told(&outbox).is_empty());
+    hub.rename(&owner, &Nick::parse("Rob").unwrap());
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[6], 7));
+    let last = waiting(&outbox);
+    assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&6.into(), &"Rob".into(), &7.into()));
     hub.detach(&owner);
-    hub.deliver(Delivery::Direct { session, message: message(2) });
-    assert!(waiting(&outbox).is_empty());
+    direct(&hub, &owner.session, "e", 8);
+    assert!(told(&outbox).is_empty());
+    assert_eq!(hub.census(), Census { sessions: 0, rooms: 0 });
+}
+
+#[tokio::test]
+async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read() {
+    let hub = hub();
+    let (owner, outbox, inbox) = attached(&hub, "bob");
+    hub.begin(&inbox, &head(0));
+    hub.admit(&inbox, "bob", (&owner.session, &outbox), "e", 0);
+    hub.deliver(Delivery::Resumed);
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, Reading::Top(head(2)));
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[1, 2], 2));
+    assert_eq!(told(&outbox), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn an_older_connection_lets_no_newer_one_into_the_inbox() {
+    let hub = hub();
+    let (older, old, inbox) = attached(&hub, "bob");
+    hub.begin(&inbox, &head(0));
+    let newer = Owner { fence: Fence(2), ..older.clone() };
+    let new = Outbox::new(Format::Json);
+    hub.attach(&newer, &Nick::parse("bob").unwrap(), &new);
+    assert_eq!(hub.admit(&inbox, "bob", (&older.session, &old), "e", 0), Admission::Entered);
+    hub.detach(&older);
+    direct(&hub, &newer.session, "e", 1);
+    assert!(told(&old).is_empty() && told(&new).is_empty(), "the newer one has not said where it is");
+    assert_eq!(hub.admit(&inbox, "bob", (&newer.session, &new), "e", 0), Admission::Entered);
+    assert_eq!(told(&new), ["1"]);
 }
 
 fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
@@ -222,13 +300,13 @@ fn told(outbox: &Outbox) -> Vec<String> {
 }
 
 /// What rooms ask for, which they do at once.
-async fn asked(hub: &Hub) -> Vec<(RoomKey, Ask)> {
+async fn asked(hub: &Hub) -> Vec<(Log, Ask)> {
     tokio::time::timeout(Duration::from_secs(5), hub.asks()).await.expect("a room asks for something")
 }
 
 fn page(kept: &[u64], top: u64) -> Reading {
     let messages = kept.iter().map(|&seq| (seq, message(seq))).collect();
-    Reading::Page(Page { epoch: "e".into(), top, messages, through: top })
+    Reading::Page(Page { head: head(top), messages, through: top })
 }
 
 #[test]
@@ -237,16 +315,16 @@ fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() 
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 5);
+    enter(&hub, (&ann, &of_ann), 5);
     hub.prepare(&room, &bob, &of_bob);
     arrive(&hub, &room, 6);
-    hub.begin(room.key(), "e", 6);
+    hub.begin(&log(), &head(6));
     arrive(&hub, &room, 7);
-    let enter = |after| hub.admit(&room, &bob, "e", after);
+    let enter = |after| admit(&hub, (&bob, &of_bob), "e", after);
     assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
     assert!(told(&of_bob).is_empty(), "nothing goes out before its turn");
     arrive(&hub, &room, 8);
-    assert_eq!(hub.admit(&room, &bob, "f", 6), Admission::Behind, "a position in another history");
+    assert_eq!(admit(&hub, (&bob, &of_bob), "f", 6), Admission::Behind, "a position in another history");
     assert_eq!(enter(5), Admission::Entered);
     arrive(&hub, &room, 9);
     assert_eq!(told(&of_bob), ["6", "7", "8", "9"]);
@@ -259,9 +337,9 @@ fn a_member_may_have_read_further_than_the_room_has_heard() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 5);
+    enter(&hub, (&ann, &of_ann), 5);
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 8), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 8), Admission::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
     }
@@ -277,15 +355,15 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 0);
+    enter(&hub, (&ann, &of_ann), 0);
     hub.prepare(&room, &bob, &of_bob);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
         let _ = of_ann.take();
     }
-    assert_eq!(hub.admit(&room, &bob, "e", 0), Admission::Behind);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");
-    assert_eq!(hub.admit(&room, &bob, "e", 1990), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 1990), Admission::Entered);
     assert_eq!(seqs(&of_bob), Vec::from_iter(1991..=2000));
 }
 
@@ -295,23 +373,23 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 1);
+    enter(&hub, (&ann, &of_ann), 1);
     arrive(&hub, &room, 5);
     // Bob joins at 4, of which the room has not heard yet.
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 4), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 4), Admission::Entered);
     let asks = asked(&hub).await;
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
-    assert_eq!((of, place.seq), (room.key(), 1));
+    assert_eq!((of, place.seq), (&log(), 1));
     hub.read(of, ask, page(&[4], 5));
     assert_eq!(told(&of_ann), ["gap 2-3", "4", "5"]);
     assert_eq!(told(&of_bob), ["5"], "what is gone was before his time");
 
     arrive(&hub, &room, 9);
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, Reading::Failed);
+    hub.read(&log(), &asks[0].1, Reading::Failed);
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, page(&[], 9));
+    hub.read(&log(), &asks[0].1, page(&[], 9));
     assert_eq!(told(&of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
 }
 
@@ -321,25 +399,36 @@ async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_m
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
     hub.deliver(Delivery::Resumed);
-    enter(&hub, &session, 1);
+    enter(&hub, (&session, &outbox), 1);
     let asks = asked(&hub).await;
     let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
-    hub.read(room.key(), ask, Reading::Top("e".into(), 2));
+    hub.read(&log(), ask, Reading::Top(head(2)));
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, page(&[2], 2));
+    hub.read(&log(), &asks[0].1, page(&[2], 2));
     assert_eq!(told(&outbox), ["2"]);
 }
 
-#[test]
-fn another_history_is_told_to_whoever_had_something_of_the_one_before() {
+#[tokio::test]
+async fn each_member_is_told_what_of_it_still_holds_in_another_history() {
     let (hub, room) = (hub(), room());
-    let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 0);
-    hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 1), Admission::Entered);
-    hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(1) });
-    assert_eq!(told(&of_ann), ["epoch 0", "1"]);
-    assert_eq!(told(&of_bob), ["rewound 0", "1"]);
+    let people = [(); 3].map(|()| (SessionId::random(), Outbox::new(Format::Json)));
+    let [(ann, of_ann), (bob, of_bob), (carl, of_carl)] = &people;
+    hub.prepare(&room, ann, of_ann);
+    enter(&hub, (ann, of_ann), 4);
+    arrive(&hub, &room, 5);
+    for (session, outbox, after) in [(bob, of_bob, 7), (carl, of_carl, 6)] {
+        hub.prepare(&room, session, outbox);
+        assert_eq!(admit(&hub, (session, outbox), "e", after), Admission::Entered);
+    }
+    // The store has lost 7, and this is not the one it was.
+    hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(7) });
+    let asks = asked(&hub).await;
+    let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
+    hub.read(&log(), ask, Reading::Top(forked(6, 7)));
+    let asks = asked(&hub).await;
+    let messages = [6, 7].map(|seq| (seq, message(seq))).into();
+    hub.read(&log(), &asks[0].1, Reading::Page(Page { head: forked(6, 7), messages, through: 7 }));
+    assert_eq!(told(of_ann), ["5", "epoch 5", "6", "7"]);
+    assert_eq!(told(of_bob), ["rewound 6", "7"], "it had read ahead");
+    assert_eq!(told(of_carl), ["epoch 6", "7"]);
 }

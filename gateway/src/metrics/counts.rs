@@ -36,7 +36,7 @@ impl Counts {
             left_out: counter(
                 on,
                 "parley_events_dropped_total",
-                "Presence events left out for slow readers, one for each receiver.",
+                "Presence and typing events left out for slow readers, one for each receiver.",
             ),
             rounds: Family::single(
                 on,
@@ -73,7 +73,7 @@ impl Counts {
             match step {
                 Step::Message(..) => self.missing[Missing::Repaired].inc(),
                 Step::Gap { from, to } => self.missing[Missing::Lost].inc_by(to - from + 1),
-                Step::Anew { .. } => {}
+                Step::Turn { .. } => {}
             }
         }
     }

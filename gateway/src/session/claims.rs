@@ -71,7 +71,7 @@ impl Driver {
         services.metrics.registrations[registration(&claimed)].inc();
         let owner = claimed.map_err(claim_refusal)?;
         self.attach(owner.clone(), nick, Status::default(), hash);
-        Ok(Done::Begun(Beginning { owner, token, inbox: None, time: unix_ms() }))
+        Ok(Done::Begun(Beginning { owner, token, time: unix_ms() }))
     }
 
     pub(super) async fn rename(&mut self, nick: Nick, session: SessionId) -> Result<Done, Refusal> {
@@ -113,7 +113,7 @@ impl Driver {
         self.settle_doubtful().await;
         let resumed = self.take_over(&nick, &presented).await;
         self.services.metrics.resumes[returned(&resumed)].inc();
-        let (owner, token, hash, Resumed { was, status, rooms, inbox: Inbox { epoch, seq, read }, .. }) = resumed
+        let (owner, token, hash, Resumed { was, status, rooms, inbox: Inbox { epoch, read, .. }, .. }) = resumed
             .map_err(|error| match error {
                 ResumeError::UnknownToken => ErrorCode::ResumeFailed.into(),
                 ResumeError::Claim(error) => claim_refusal(error),
@@ -121,7 +121,7 @@ impl Driver {
         let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();
         self.rooms = rooms.iter().map(|room| (room.key().clone(), room.clone())).collect();
         self.attach(owner.clone(), nick, status.clone(), hash);
-        let beginning = Beginning { owner, token, inbox: Some(Since { epoch, seq }), time: unix_ms() };
+        let (beginning, read) = (Beginning { owner, token, time: unix_ms() }, Since { epoch, seq: read });
         Ok(Done::Resumed(beginning, Resumption { was, status, rooms, read }))
     }
 

@@ -9,17 +9,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::codes::{CloseCode, ErrorCode};
+use presence::log::{Head, Log};
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
 use crate::message::Target;
-use crate::wire::{
-    Answer, Command, CorrelationId, Event, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since,
-};
+use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since};
 
 use super::liveness::Liveness;
 
+mod typing;
 mod work;
 
+use self::typing::Typing;
 pub use self::work::{Beginning, Done, Effect, Entrance, Identity, Op, Resumption};
 
 /// Most rooms a session may be in.
@@ -34,6 +35,7 @@ pub struct Core {
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
     presumed: Presumed,
+    typing: Typing,
 }
 
 /// A place in a room.
@@ -73,11 +75,12 @@ enum Pending {
     Members(RoomName),
     Rooms,
     Read(u64),
+    Typing(Target),
     History(RoomName),
 }
 
-/// A session that goes on: its places are written anew, one by one, then the client is told, then it is let in where it
-/// wants to.
+/// A session that begins or goes on: its places are written anew, one by one, the end of its inbox is read, then the client
+/// is told, then it is let in where it wants to.
 #[derive(Debug)]
 struct Restoring {
     beginning: Beginning,
@@ -87,6 +90,16 @@ struct Restoring {
     wanted: HashMap<RoomKey, Since>,
     restored: Vec<RestoredRoom>,
     entrances: Vec<Effect>,
+    /// What the client has of its inbox; of that of a session that begins, everything that there is.
+    has_read: Option<Since>,
+}
+
+impl Restoring {
+    /// Of a session that begins.
+    fn new(beginning: Beginning, me: Identity) -> Self {
+        let (rooms, restored, entrances) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { beginning, me, was: None, rooms, wanted: HashMap::new(), restored, entrances, has_read: None }
+    }
 }
 
 impl Core {
@@ -100,6 +113,7 @@ impl Core {
             liveness: Liveness::new(now, pings),
             pending: None,
             presumed: Presumed::Deaf { resumed: false },
+            typing: Typing::default(),
         }
     }
 
@@ -165,7 +179,7 @@ impl Core {
             (None, _) => vec![refuse(id, ErrorCode::NotRegistered)],
             (Some(me), command) => {
                 let me = me.clone();
-                self.registered(id, me, command)
+                self.registered(now, id, me, command)
             }
         }
     }
@@ -182,7 +196,7 @@ impl Core {
         }
     }
 
-    fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
+    fn registered(&mut self, now: Instant, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
             Command::Join { room, since } => {
                 let seat = self.rooms.get(room.key());
@@ -225,6 +239,19 @@ impl Core {
                 self.perform(id, Pending::History(room.clone()), Op::History(room, range, limit))
             }
             Command::Read { seq } => self.perform(id, Pending::Read(seq), Op::Read(me.owner.session, seq)),
+            Command::Typing { to } => {
+                let passed_on = match &to {
+                    Target::Nick(_) => to.clone(),
+                    Target::Room(asked) => match self.seat(asked) {
+                        Some(room) => Target::Room(room),
+                        None => return vec![refuse(id, ErrorCode::NotInRoom)],
+                    },
+                };
+                if self.typing.is_told(now, &passed_on) {
+                    return vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })];
+                }
+                self.perform(id, Pending::Typing(to), Op::Typing(passed_on, me))
+            }
             Command::Register { .. } | Command::Ping | Command::Bye => Vec::new(),
         }
     }
@@ -233,43 +260,46 @@ impl Core {
         match (pending, done) {
             (Pending::Register(nick, None), Done::Begun(beginning)) => {
                 let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
-                self.begin(now, me, false);
-                vec![self.registered_reply(id, beginning, Vec::new())]
+                self.begin(now, me.clone(), false);
+                self.restore(id, Box::new(Restoring::new(beginning, me)))
             }
             (
                 Pending::Register(nick, Some(resume)),
-                Done::Resumed(beginning, Resumption { was, status, rooms, .. }),
+                Done::Resumed(beginning, Resumption { was, status, rooms, read }),
             ) => {
                 let was = was.filter(|(before, _)| *before != nick);
                 let was = was.map(|(nick, owner)| Identity { nick, owner, status: status.clone() });
                 let me = Identity { nick, owner: beginning.owner.clone(), status };
                 self.begin(now, me.clone(), true);
                 let wanted = resume.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect();
-                let (restored, entrances) = (Vec::new(), Vec::new());
-                let rooms = rooms.into();
-                self.restore(id, Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances }))
+                let (rooms, has_read) = (rooms.into(), Some(resume.inbox.unwrap_or(read)));
+                let before = Restoring::new(beginning, me);
+                self.restore(id, Box::new(Restoring { was, rooms, wanted, has_read, ..before }))
             }
-            (Pending::Restore(mut restoring), Done::Joined { room, epoch, seq, .. }) => {
+            (Pending::Restore(mut restoring), Done::Joined { room, head, .. }) => {
                 let wanted = restoring.wanted.remove(room.key());
                 self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: wanted.is_some() });
-                let shown = room.as_str().to_owned();
-                restoring.restored.push(RestoredRoom { room: shown, epoch: epoch.clone(), seq });
-                if let Some(since) = wanted {
-                    let (effects, _) = entered(Entrance { room, epoch, top: seq, after: seq }, Some(since));
-                    restoring.entrances.extend(effects);
+                let (shown, epoch, seq) = (room.as_str().to_owned(), head.epoch.clone(), head.top);
+                restoring.restored.push(RestoredRoom { room: shown, epoch, seq });
+                if wanted.is_some() {
+                    restoring.entrances.push(entered(Log::Room(room.key().clone()), room.as_str(), head, wanted));
                 }
                 self.restore(id, restoring)
             }
+            (Pending::Restore(restoring), Done::Inbox(head)) => self.restored(id, *restoring, head),
             (Pending::Rename { now: nick, was, rooms, claimed }, done) => {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
-            (Pending::Join(since), Done::Joined { room, epoch, seq, member_count }) => {
+            (Pending::Join(since), Done::Joined { room, head, member_count }) => {
                 self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: true });
-                let shown = room.as_str().to_owned();
-                let (effects, recovered) =
-                    entered(Entrance { room, epoch: epoch.clone(), top: seq, after: seq }, since);
-                let joined = Answer::Joined { room: shown, epoch, seq, member_count, recovered };
-                std::iter::once(answer(id, joined)).chain(effects).collect()
+                let joined = Answer::Joined {
+                    room: room.as_str().to_owned(),
+                    epoch: head.epoch.clone(),
+                    seq: head.top,
+                    member_count,
+                    recovered: since.as_ref().is_some_and(|since| since.seq <= head.shares(&since.epoch)),
+                };
+                vec![answer(id, joined), entered(Log::Room(room.key().clone()), room.as_str(), head, since)]
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
@@ -284,6 +314,7 @@ impl Core {
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
             (Pending::Read(seq), Done::Settled) => vec![answer(id, Answer::Read { seq })],
+            (Pending::Typing(to), Done::Settled) => vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })],
             (Pending::Status(status), Done::Settled) => {
                 if let Some(me) = &mut self.identity {
                     me.status = status.clone();
@@ -319,26 +350,27 @@ impl Core {
             let enters = restoring.wanted.contains_key(room.key());
             return self.perform(id, Pending::Restore(restoring), Op::Join { room, me, was, enters });
         }
-        let Restoring { beginning, restored, entrances, .. } = *restoring;
-        let mut effects = vec![self.registered_reply(id, beginning, restored)];
-        effects.extend(entrances);
-        effects
+        let session = restoring.beginning.owner.session.clone();
+        self.perform(id, Pending::Restore(restoring), Op::Inbox(session))
     }
 
-    fn registered_reply(&self, id: CorrelationId, beginning: Beginning, rooms: Vec<RestoredRoom>) -> Effect {
-        let Beginning { owner, token, inbox, time } = beginning;
-        let nick = self.identity.as_ref().map(|me| me.nick.as_str().to_owned()).unwrap_or_default();
+    /// Everything is where it was, and the client hears of it.
+    fn restored(&self, id: CorrelationId, restoring: Restoring, inbox: Head) -> Vec<Effect> {
+        let Restoring { beginning: Beginning { owner, token, time }, me, restored, entrances, has_read, .. } =
+            restoring;
         let reply = Answer::Registered {
-            nick,
+            nick: me.nick.as_str().to_owned(),
             session: owner.session.to_string(),
             resume: token,
-            rooms,
-            inbox,
+            rooms: restored,
+            inbox: Since { epoch: inbox.epoch.clone(), seq: inbox.top },
             heartbeat_ms: self.liveness.heartbeat_ms(),
             node: self.node.to_string(),
             time,
         };
-        answer(id, reply)
+        let has_read = has_read.unwrap_or_else(|| Since { epoch: inbox.epoch.clone(), seq: 0 });
+        let inbox = entered(Log::Inbox(owner.session), me.nick.as_str(), inbox, Some(has_read));
+        [answer(id, reply), inbox].into_iter().chain(entrances).collect()
     }
 
     /// The room by the name that everybody knows it by, if the session is in it.
@@ -408,22 +440,10 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
     effects
 }
 
-/// A client that was in the room before goes on where it was, if that is in the room's history as it is now; else it has
-/// to begin anew. Says also whether it goes on.
-fn entered(mut entrance: Entrance, since: Option<Since>) -> (Vec<Effect>, bool) {
-    let recovered = since.as_ref().is_some_and(|since| since.epoch == entrance.epoch && since.seq <= entrance.top);
-    let mut effects = Vec::new();
-    match since {
-        Some(since) if recovered => entrance.after = since.seq,
-        Some(_) => {
-            let (to, epoch) = (entrance.room.as_str().to_owned(), entrance.epoch.clone());
-            effects.push(Effect::Tell(Event::Rewound { to, epoch, seq: 0 }));
-            entrance.after = 0;
-        }
-        None => {}
-    }
-    effects.push(Effect::Admit(entrance));
-    (effects, recovered)
+/// A client that was there before goes on where it was, as far as that is in the log's history as it is now.
+fn entered(log: Log, shown: &str, head: Head, since: Option<Since>) -> Effect {
+    let Since { epoch, seq: after } = since.unwrap_or_else(|| Since { epoch: head.epoch.clone(), seq: head.top });
+    Effect::Admit(Entrance { log, shown: shown.to_owned(), head, epoch, after })
 }
 
 fn answer(id: CorrelationId, answer: Answer) -> Effect {

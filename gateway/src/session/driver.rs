@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
+use presence::log::{Head, Log};
 use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
 use presence::registry::{Entry, Joined, Leaving, Registry, RegistryError, Ticket};
 use tracing::Instrument;
@@ -29,7 +30,7 @@ use super::claims::Doubt;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
 use super::holdings::Holdings;
 use super::liveness::Due;
-use super::outbox::{Broadcast, Outbox};
+use super::outbox::Outbox;
 use super::retry::answered;
 
 /// What a client is told to wait when the store is away.
@@ -146,7 +147,6 @@ impl Driver {
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
-                    Effect::Tell(event) => drop(self.outbox.event(&Broadcast::new(event))),
                     Effect::Admit(entrance) => self.enter(entrance).await,
                     Effect::Confirm => self.confirm(),
                     Effect::Close(code) => self.outbox.close(code),
@@ -242,6 +242,11 @@ impl Driver {
                 self.forget_room(&me, &room);
                 Ok(Done::Settled)
             }
+            Op::Inbox(session) => {
+                let inbox = [Log::Inbox(session)];
+                let heads = answered(|| services.backplane.tops(&inbox)).await.map_err(refusal)?;
+                heads.into_iter().next().map(|(_, head)| Done::Inbox(head)).ok_or_else(unavailable)
+            }
             Op::Read(session, seq) => {
                 let known = answered(|| registry.read(&session, seq)).await.map_err(refusal)?;
                 if known { Ok(Done::Settled) } else { Err(unavailable()) }
@@ -259,6 +264,11 @@ impl Driver {
                     .instrument(trace::publish(to.as_str(), &draft))
                     .await;
                 self.published(&draft, outcome, Kind::Direct)
+            }
+            Op::Typing(to, me) => {
+                // Once or never: by the time that a repetition had arrived, it would not be true any more.
+                let told = services.backplane.typing(&to, &me.nick, &me.owner.session).await;
+                told.map(|()| Done::Settled).map_err(refusal)
             }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
@@ -289,7 +299,7 @@ impl Driver {
     /// answer lost, is no duplicate to a client that sent it once: a repetition of the client's has another id.
     fn published(&self, draft: &Draft, outcome: Result<Published, PublishError>, kind: Kind) -> Result<Done, Refusal> {
         match outcome {
-            Ok(Published { msg_id, seq, time, duplicate }) => {
+            Ok(Published { msg_id, seq, time, duplicate, online }) => {
                 let duplicate = duplicate && msg_id != draft.msg_id;
                 let metrics = &self.services.metrics;
                 if duplicate {
@@ -297,11 +307,10 @@ impl Driver {
                 } else {
                     metrics.published[kind].inc()
                 }
-                Ok(Done::Published { msg_id, seq, time, duplicate, online: true })
+                Ok(Done::Published { msg_id, seq, time, duplicate, online })
             }
             Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
             Err(PublishError::NoSuchUser) => Err(ErrorCode::NoSuchUser.into()),
-            Err(PublishError::Offline) => Err(ErrorCode::UserOffline.into()),
             Err(PublishError::Overloaded) => {
                 Err(Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Overloaded.into() })
             }
@@ -331,11 +340,11 @@ impl Driver {
         }
         let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));
         match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
-            Ok(Joined { room, epoch, seq, member_count }) => {
+            Ok(Joined { room, epoch, seq: top, member_count, forks }) => {
                 if is_new {
                     services.holdings.change(&me.owner, |holding| holding.rooms.push(room.clone()));
                 }
-                Ok(Done::Joined { room, epoch, seq, member_count })
+                Ok(Done::Joined { room, head: Head { epoch, top, forks }, member_count })
             }
             Err(error) => {
                 if enters {

@@ -61,8 +61,8 @@ pub enum Answer {
         resume: Token,
         /// The rooms that the session is in still, silent until they are entered.
         rooms: Vec<RestoredRoom>,
-        /// Where the inbox of a session that goes on ends.
-        inbox: Option<Since>,
+        /// Where its inbox ends.
+        inbox: Since,
         /// How often the server pings an active client, in milliseconds.
         heartbeat_ms: u64,
         /// The node that answered.
@@ -138,6 +138,11 @@ pub enum Answer {
         /// The newest message that will not be given again by itself.
         seq: u64,
     },
+    /// Those it concerns are told, now or a moment ago.
+    Typing {
+        /// The target as the client wrote it.
+        to: String,
+    },
     /// Somebody is there.
     Pong,
     /// The request was refused.
@@ -152,9 +157,9 @@ pub enum Placed {
         /// Its number there.
         seq: u64,
     },
-    /// In the inbox of the one it was meant for, who was online.
+    /// In the inbox of the one it is meant for, who is online.
     Online,
-    /// In the inbox of the one it was meant for, who will find it there.
+    /// In the inbox of the one it is meant for, for when they are back.
     Offline,
 }
 
@@ -218,6 +223,13 @@ pub enum Event {
         epoch: String,
         /// The last seq that still holds.
         seq: u64,
+    },
+    /// Somebody is writing something. Worth nothing a few seconds later.
+    Typing {
+        /// The room as it is shown, or the receiver's own nickname.
+        to: String,
+        /// Who.
+        from: String,
     },
     /// This gateway is leaving; come back after so many milliseconds.
     GoingAway {

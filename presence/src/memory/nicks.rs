@@ -25,6 +25,8 @@ pub(super) struct Nicks {
 #[derive(Debug)]
 struct Record {
     owner: Option<Owner>,
+    /// Of the newest owner.
+    session: SessionId,
     /// Whether the owner has no connection.
     detached: bool,
     /// Whom the nick is kept for while nobody owns it.
@@ -44,8 +46,9 @@ impl Nicks {
         self.records.get(nick)?.owner.as_ref()
     }
 
-    pub(super) fn is_known(&self, nick: &NickKey) -> bool {
-        self.records.contains_key(nick)
+    /// The session that has the nick, or had it last.
+    pub(super) fn session(&self, nick: &NickKey) -> Option<&SessionId> {
+        Some(&self.records.get(nick)?.session)
     }
 
     /// Whether its owner has no connection.
@@ -204,6 +207,7 @@ impl State {
         let now = now();
         let record = Record {
             owner: Some(Owner { incarnation: incarnation.clone(), session: session.clone(), fence }),
+            session: session.clone(),
             detached: false,
             held: None,
             held_until: 0,

@@ -24,7 +24,6 @@ pub(super) struct Rooms {
 #[derive(Debug)]
 pub(super) struct RoomState {
     name: RoomName,
-    pub(super) epoch: String,
     pub(super) log: Log,
     version: u64,
     members: BTreeMap<NickKey, Member>,
@@ -48,7 +47,7 @@ impl Rooms {
 
     /// A room as it is shown, its epoch and its newest message.
     pub(super) fn position(&self, room: &RoomKey) -> Option<(RoomName, String, u64)> {
-        self.rooms.get(room).map(|room| (room.name.clone(), room.epoch.clone(), room.log.seq()))
+        self.rooms.get(room).map(|room| (room.name.clone(), room.log.epoch().to_owned(), room.log.seq()))
     }
 
     pub(super) fn listed(&self) -> u64 {
@@ -116,7 +115,6 @@ impl State {
 
         self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
             name: name.clone(),
-            epoch: uuid::Uuid::new_v4().simple().to_string(),
             log: Log::default(),
             version: 0,
             members: BTreeMap::new(),
@@ -144,9 +142,10 @@ impl State {
         let room = &self.rooms.rooms[key];
         Ok(Joined {
             room: room.name.clone(),
-            epoch: room.epoch.clone(),
+            epoch: room.log.epoch().to_owned(),
             seq: room.log.seq(),
             member_count: room.members.len() as u64,
+            forks: Vec::new(),
         })
     }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::nicks::Freed;
 use super::{State, now};
+use crate::log::Head;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
 use crate::registry::{Command, Inbox, RegistryError, Restored, ResumeError, Resumed, Ticket};
 
@@ -22,8 +23,6 @@ struct Session {
     previous: Option<TokenHash>,
     /// What the last resume found, for who asks again; until the client is known to have heard of it.
     was: Option<(Nick, Owner)>,
-    /// The epoch of the inbox.
-    epoch: String,
     read: u64,
     /// The rooms it is in, or was in when it ended against its will.
     rooms: BTreeSet<RoomKey>,
@@ -37,6 +36,11 @@ impl Sessions {
         self.0.get(session).is_none_or(|known| known.token == *token)
     }
 
+    /// The nick that a session goes by.
+    pub(super) fn nick(&self, session: &SessionId) -> Option<&NickKey> {
+        Some(&self.0.get(session)?.nick)
+    }
+
     pub(super) fn goes_by(&self, session: &SessionId, nick: &NickKey) -> bool {
         self.0.get(session).is_some_and(|known| known.nick == *nick)
     }
@@ -47,7 +51,6 @@ impl Sessions {
             token: token.clone(),
             previous: None,
             was: None,
-            epoch: uuid::Uuid::new_v4().simple().to_string(),
             read: 0,
             rooms: BTreeSet::new(),
             ended: None,
@@ -164,7 +167,7 @@ impl State {
     }
 
     pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> bool {
-        let top = self.inboxes.top(session);
+        let top = self.inboxes.head(session).top;
         let Some(known) = self.sessions.0.get_mut(session) else { return false };
         known.read = known.read.max(seq.min(top));
         true
@@ -185,7 +188,8 @@ impl State {
         self.channels.publish(&channel, format!("T {session} {}", fence.0).as_bytes());
     }
 
-    fn resumed(&self, session: &SessionId, nick: &Nick, fence: Fence, was: Option<(Nick, Owner)>) -> Resumed {
+    fn resumed(&mut self, session: &SessionId, nick: &Nick, fence: Fence, was: Option<(Nick, Owner)>) -> Resumed {
+        let Head { epoch, top: seq, .. } = self.inboxes.head(session);
         let known = self.sessions.0.get(session);
         let rooms = known.into_iter().flat_map(|known| &known.rooms);
         let restored = |room| {
@@ -197,11 +201,7 @@ impl State {
             was,
             status: self.nicks.status(nick.key()).cloned().unwrap_or_else(Status::default),
             rooms: rooms.filter_map(restored).collect(),
-            inbox: Inbox {
-                epoch: known.map(|known| known.epoch.clone()).unwrap_or_default(),
-                seq: self.inboxes.top(session),
-                read: known.map(|known| known.read).unwrap_or_default(),
-            },
+            inbox: Inbox { epoch, seq, read: known.map(|known| known.read).unwrap_or_default() },
         }
     }
 }

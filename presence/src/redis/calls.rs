@@ -18,6 +18,8 @@ pub enum Call {
     Publish,
     /// Sends a direct message.
     Direct,
+    /// Tells that somebody is writing.
+    Typing,
     /// Reads from logs.
     Log,
     /// Renews the lease.
@@ -29,12 +31,14 @@ pub enum Call {
 }
 
 impl Label for Call {
-    const ROWS: &'static [Self] = &[Self::Publish, Self::Direct, Self::Log, Self::Beat, Self::Write, Self::Read];
+    const ROWS: &'static [Self] =
+        &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read];
 
     fn value(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Direct => "direct",
+            Self::Typing => "typing",
             Self::Log => "log",
             Self::Beat => "beat",
             Self::Write => "write",

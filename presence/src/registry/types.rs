@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::log::Fork;
 use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 
 /// Why a registry call did not do what it was asked.
@@ -315,6 +316,8 @@ pub struct Joined {
     pub seq: u64,
     /// Members, the joiner included.
     pub member_count: u64,
+    /// Where the room's former epochs ended, oldest first.
+    pub forks: Vec<Fork>,
 }
 
 /// How a member comes into a room.

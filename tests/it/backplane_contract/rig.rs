@@ -67,15 +67,18 @@ impl World {
             }
         };
         let incarnation = Incarnation::random();
-        let info = GatewayInfo {
-            node: name.to_owned(),
-            version: "0".to_owned(),
-            ws: "127.0.0.1:1".to_owned(),
-            tcp: "127.0.0.1:2".to_owned(),
-        };
-        registry.open_lease(&incarnation, &info).await.unwrap();
+        registry.open_lease(&incarnation, &info(name)).await.unwrap();
         backplane.listen_as(&incarnation).await;
         Node { name: name.to_owned(), backplane, registry, incarnation, heard, beating: None }
+    }
+}
+
+fn info(name: &str) -> GatewayInfo {
+    GatewayInfo {
+        node: name.to_owned(),
+        version: "0".to_owned(),
+        ws: "127.0.0.1:1".to_owned(),
+        tcp: "127.0.0.1:2".to_owned(),
     }
 }
 
@@ -106,12 +109,16 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn beat(&mut self) {
-        let (registry, incarnation) = (self.registry.clone(), self.incarnation.clone());
+        let (registry, incarnation, info) = (self.registry.clone(), self.incarnation.clone(), info(&self.name));
         self.beating = Some(tokio::spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
-                let _ = registry.beat(&incarnation, &[]).await;
+                let Ok(beat) = registry.beat(&incarnation, &[]).await else { continue };
+                if !beat.asserted {
+                    // It holds nothing that the store could have lost: these stores keep what they acked.
+                    let _ = registry.reassert(&incarnation, &info, beat.generation.number, &[], true).await;
+                }
             }
         }));
     }
@@ -158,7 +165,7 @@ impl Node {
     /// The direct messages that were heard so far, with the sessions they are for.
     pub(crate) fn directs(&self) -> Vec<(SessionId, ChatMessage)> {
         let direct = |delivery| match delivery {
-            Delivery::Direct { session, message } => Some((session, message)),
+            Delivery::Direct { session, message, .. } => Some((session, message)),
             _ => None,
         };
         self.heard.all().into_iter().filter_map(direct).collect()

@@ -46,7 +46,7 @@ impl Arm {
     pub(super) async fn say(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
-            let message = Append { from: nick.key(), owner, key: &key, msg_id: &key, payload: "{}" };
+            let message = Append { from: nick.key(), owner, key: None, msg_id: &key, payload: "{}" };
             store.append(room, message).unwrap();
             return;
         }
@@ -57,7 +57,7 @@ impl Arm {
     pub(super) async fn write_to(&self, nick: &Nick, session: &SessionId, (from, owner): (&Nick, &Owner)) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
-            let message = Append { from: from.key(), owner, key: &key, msg_id: &key, payload: "{}" };
+            let message = Append { from: from.key(), owner, key: None, msg_id: &key, payload: "{}" };
             store.append_direct(nick.key(), message).unwrap();
             return;
         }

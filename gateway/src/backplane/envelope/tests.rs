@@ -85,16 +85,31 @@ fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
 }
 
 #[test]
+fn who_is_writing_is_told_on_both_channels() {
+    let session = SessionId::from_store("s9");
+    let frame = typing(&session, "Änn x\n");
+    let (deliveries, skipped) = read(frame.repeat(2).as_bytes());
+    assert_eq!((deliveries.len(), skipped), (2, 0));
+    let Delivery::Typing { log: Log::Room(room), by: Some(by), from } = &deliveries[0] else {
+        panic!("{deliveries:?}")
+    };
+    assert_eq!((room.as_str(), by, from.as_str()), ("lobby", &session, "Änn x\n"));
+    let delivery = read_gateway(&Incarnation::from_store("i1"), frame.as_bytes());
+    let Some(Delivery::Typing { log, by: None, from }) = delivery else { panic!("{delivery:?}") };
+    assert_eq!((log, from.as_str()), (Log::Inbox(session), "Änn x\n"));
+}
+
+#[test]
 fn a_gateway_channel_carries_one_frame() {
     let own = Incarnation::from_store("i1");
     let direct = payload("bob", &draft("m1", "1"));
-    let direct = format!("D s9 3 77 {}\n{direct}", direct.len());
+    let direct = format!("D s9 e 3 77 {}\n{direct}", direct.len());
     let read = |text: &str| read_gateway(&own, text.as_bytes());
     assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
     assert!(matches!(read("T s9 7"), Some(Delivery::Taken { session, fence: Fence(7) }) if session.as_str() == "s9"));
     assert!(matches!(read("K s9"), Some(Delivery::Kick { session }) if session.as_str() == "s9"));
     assert!(
-        matches!(read(&direct), Some(Delivery::Direct { session, message }) if session.as_str() == "s9" && message.seq == 3)
+        matches!(read(&direct), Some(Delivery::Direct { session, epoch, message }) if epoch == "e" && session.as_str() == "s9" && message.seq == 3)
     );
     for text in [
         "",
@@ -109,7 +124,10 @@ fn a_gateway_channel_carries_one_frame() {
         "T s9 x",
         "T s9 1 2",
         "Q 1",
-        "D s9 3",
+        "D s9 e 3",
+        "W s9",
+        "W  3\nann",
+        "W s9 4\nann",
         &format!("{direct}x"),
         "M e 1 1 2\n{}",
     ] {
@@ -164,7 +182,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let payload = payload("#l", &draft("m", &body));
-        let direct = format!("D s 1 1 {}\n{payload}", payload.len());
+        let direct = format!("D s e 1 1 {}\n{payload}", payload.len());
         for text in [m("e", 1, 1, &payload).repeat(2), direct, "E 17".to_owned()] {
             let mut bytes = text.into_bytes();
             for (at, bit) in &flips {

@@ -50,9 +50,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
             let text = format!("{op:?}");
             format!("do {}", text.split([' ', '(']).next().unwrap())
         }
-        Effect::Tell(Event::Rewound { seq, .. }) => format!("rewound to {seq}"),
-        Effect::Tell(event) => format!("{event:?}"),
-        Effect::Admit(Entrance { room, after, .. }) => format!("admit {room} after {after}"),
+        Effect::Admit(Entrance { shown, epoch, after, .. }) => format!("admit {shown} after {epoch} {after}"),
         Effect::Confirm => "confirm".to_owned(),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
@@ -64,18 +62,24 @@ fn register(name: &str) -> Command {
 }
 
 fn beginning(fence: u64) -> Beginning {
-    let inbox = Some(Since { epoch: "i".into(), seq: 4 });
-    Beginning { owner: owner(fence), token: Token::new("t"), inbox, time: 5 }
+    Beginning { owner: owner(fence), token: Token::new("t"), time: 5 }
+}
+
+/// An inbox with four messages.
+fn inbox() -> Done {
+    Done::Inbox(Head { epoch: "i".into(), top: 4, forks: Vec::new() })
 }
 
 fn joined(name: &str) -> Done {
-    Done::Joined { room: room(name), epoch: "e".into(), seq: 7, member_count: 1 }
+    let head = Head { epoch: "e".into(), top: 7, forks: presence::log::read_forks("d:5") };
+    Done::Joined { room: room(name), head, member_count: 1 }
 }
 
 fn registered(name: &str) -> Core {
     let mut core = core();
     assert_eq!(words(&ask(&mut core, register(name))), ["do Claim"]);
-    assert_eq!(words(&tell(&mut core, Done::Begun(beginning(1)))), ["Registered"]);
+    assert_eq!(words(&tell(&mut core, Done::Begun(beginning(1)))), ["do Inbox"]);
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", &format!("admit {name} after i 0")]);
     core
 }
 
@@ -121,7 +125,8 @@ fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
     ask(&mut core, register("ann"));
     assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
     ask(&mut core, register("anna"));
-    assert_eq!(words(&tell(&mut core, Done::Begun(beginning(1)))), ["Registered"]);
+    tell(&mut core, Done::Begun(beginning(1)));
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", "admit anna after i 0"]);
     assert_eq!(words(&ask(&mut core, register("eve"))), ["already_registered"]);
     assert_eq!(core.identity().unwrap().nick, nick("anna"));
 }
@@ -130,19 +135,21 @@ fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
 fn a_join_is_answered_before_anything_of_the_room_is_let_in() {
     let mut core = registered("ann");
     assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a"), since: None })), ["do Join"]);
-    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after 7"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after e 7"]);
 }
 
 #[test]
 fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
     let since = |epoch: &str, seq| Some(Since { epoch: epoch.into(), seq });
     for (since, recovered, after) in [
-        (None, "false", vec!["admit #a after 7"]),
-        (since("e", 3), "true", vec!["admit #a after 3"]),
-        (since("e", 0), "true", vec!["admit #a after 0"]),
-        (since("e", 7), "true", vec!["admit #a after 7"]),
-        (since("e", 8), "false", vec!["rewound to 0", "admit #a after 0"]),
-        (since("f", 3), "false", vec!["rewound to 0", "admit #a after 0"]),
+        (None, "false", vec!["admit #a after e 7"]),
+        (since("e", 3), "true", vec!["admit #a after e 3"]),
+        (since("e", 0), "true", vec!["admit #a after e 0"]),
+        (since("e", 7), "true", vec!["admit #a after e 7"]),
+        (since("e", 8), "false", vec!["admit #a after e 8"]),
+        (since("d", 5), "true", vec!["admit #a after d 5"]),
+        (since("d", 6), "false", vec!["admit #a after d 6"]),
+        (since("f", 3), "false", vec!["admit #a after f 3"]),
     ] {
         let mut core = registered("ann");
         ask(&mut core, Command::Join { room: room("#a"), since: since.clone() });
@@ -153,12 +160,16 @@ fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Join { room: room("#a"), since: since("e", 3) });
     let again = tell(&mut core, joined("#a"));
-    assert_eq!(words(&again)[1..], ["admit #a after 7"], "who is in has missed nothing");
+    assert_eq!(words(&again)[1..], ["admit #a after e 7"], "who is in has missed nothing");
     assert!(format!("{:?}", again[0]).contains("recovered: false"));
 }
 
+fn place(epoch: &str, seq: u64) -> Since {
+    Since { epoch: epoch.into(), seq }
+}
+
 fn resume(name: &str, rooms: &[&str]) -> Command {
-    let rooms = rooms.iter().map(|name| (room(name), Since { epoch: "e".into(), seq: 3 })).collect();
+    let rooms = rooms.iter().map(|name| (room(name), place("e", 3))).collect();
     let resume = Resume { token: Token::new("t"), rooms, inbox: None };
     Command::Register { nick: nick(name), resume: Some(resume) }
 }
@@ -166,7 +177,7 @@ fn resume(name: &str, rooms: &[&str]) -> Command {
 fn resumption(rooms: &[&str]) -> Resumption {
     let was = Some((nick("ann"), owner(0)));
     let status = Status { status: Availability::Away, text: "tea".into() };
-    Resumption { was, status, rooms: rooms.iter().map(|name| room(name)).collect(), read: 2 }
+    Resumption { was, status, rooms: rooms.iter().map(|name| room(name)).collect(), read: place("i", 2) }
 }
 
 /// A session in `#a` and `#b` that went on and named `#b`.
@@ -179,8 +190,9 @@ fn resumed() -> Core {
     let second = tell(&mut core, joined("#a"));
     let [Effect::Perform(Op::Join { room: entered, enters: true, .. })] = &second[..] else { panic!("{second:?}") };
     assert_eq!(entered.as_str(), "#b");
-    let last = tell(&mut core, joined("#b"));
-    assert_eq!(words(&last), ["Registered", "admit #b after 3"]);
+    assert_eq!(words(&tell(&mut core, joined("#b"))), ["do Inbox"]);
+    let last = tell(&mut core, inbox());
+    assert_eq!(words(&last), ["Registered", "admit ann after i 2", "admit #b after e 3"]);
     let told = format!("{:?}", last[0]);
     assert!(told.contains("#a") && told.contains("#b") && !told.contains("#elsewhere"), "{told}");
     core
@@ -198,10 +210,9 @@ fn a_session_that_goes_on_is_in_its_rooms_and_hears_those_that_it_named() {
     // The other one is silent, and its own all the same.
     assert_eq!(words(&ask(&mut core, say("#a"))), ["do Publish"]);
     fail(&mut core, ErrorCode::Unavailable);
-    let since = Some(Since { epoch: "e".into(), seq: 5 });
-    let enters = ask(&mut core, Command::Join { room: room("#a"), since });
+    let enters = ask(&mut core, Command::Join { room: room("#a"), since: Some(place("e", 5)) });
     let [Effect::Perform(Op::Join { enters: true, .. })] = &enters[..] else { panic!("{enters:?}") };
-    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after 5"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after e 5"]);
     assert_eq!(words(&ask(&mut core, register("ann"))), ["already_registered"]);
 }
 
@@ -212,7 +223,21 @@ fn a_session_that_goes_on_under_another_name_carries_it_into_its_rooms() {
     let first = tell(&mut core, Done::Resumed(beginning(2), resumption(&["#a"])));
     let [Effect::Perform(Op::Join { me, was: Some(was), .. })] = &first[..] else { panic!("{first:?}") };
     assert_eq!((me.nick.as_str(), was.nick.as_str(), was.owner.fence), ("Ann", "ann", Fence(0)));
-    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Registered"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["do Inbox"]);
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", "admit Ann after i 2"]);
+}
+
+#[test]
+fn an_inbox_goes_on_from_where_the_client_says_or_else_from_where_it_was_read() {
+    for (has, after) in [(None, "admit ann after i 2"), (Some(place("h", 3)), "admit ann after h 3")] {
+        let mut core = core();
+        let asked = Resume { token: Token::new("t"), rooms: Vec::new(), inbox: has };
+        ask(&mut core, Command::Register { nick: nick("ann"), resume: Some(asked) });
+        assert_eq!(words(&tell(&mut core, Done::Resumed(beginning(2), resumption(&[])))), ["do Inbox"]);
+        let told = tell(&mut core, inbox());
+        assert!(format!("{:?}", told[0]).contains(r#"inbox: Since { epoch: "i", seq: 4 }"#), "{told:?}");
+        assert_eq!(words(&told)[1..], [after]);
+    }
 }
 
 #[test]
@@ -240,6 +265,10 @@ fn a_failed_resume_keeps_the_connection_and_one_that_stops_half_way_ends_it() {
     ask(&mut core, resume("ann", &[]));
     tell(&mut core, Done::Resumed(beginning(2), resumption(&["#a"])));
     assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+    let mut fresh = self::core();
+    ask(&mut fresh, register("ann"));
+    tell(&mut fresh, Done::Begun(beginning(1)));
+    assert_eq!(words(&fail(&mut fresh, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
 #[test]
@@ -341,6 +370,8 @@ fn command(kind: u8, which: u8) -> Command {
         9 => Command::Rooms { limit: 10, cursor: None },
         10 => resume(who, &["#a"]),
         11 => Command::Read { seq: 1 },
+        12 => Command::Typing { to: Target::Room(room(name)) },
+        13 => Command::Typing { to: Target::Nick(nick(who)) },
         _ => Command::Ping,
     }
 }
@@ -356,7 +387,8 @@ fn outcome(op: &Op, fence: &mut u64) -> Done {
             *fence += 1;
             Done::Resumed(beginning(*fence), resumption(&["#a", "#c"]))
         }
-        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) | Op::Read(..) => Done::Settled,
+        Op::Inbox(_) => inbox(),
+        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) | Op::Read(..) | Op::Typing(..) => Done::Settled,
         Op::Join { room, .. } => joined(room.as_str()),
         Op::Publish(..) | Op::Direct(..) => {
             Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false, online: true }
@@ -371,7 +403,7 @@ proptest! {
     /// Whatever a client sends and however the stores answer: every request gets exactly one reply with its own id, one
     /// op is out at a time and comes last, and nothing but a claim is done for somebody without a name.
     #[test]
-    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..13, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
+    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..15, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
         let (mut core, mut fence) = (core(), 0);
         for (number, (kind, which, works)) in life.into_iter().enumerate() {
             let id = Some(RawValue::from_string(number.to_string()).unwrap());
@@ -384,7 +416,7 @@ proptest! {
                     match effect {
                         Effect::Reply(reply) => replies.push(reply.id.unwrap().get().to_owned()),
                         Effect::Perform(next) => op = Some(next),
-                        Effect::Tell(_) | Effect::Admit(_) | Effect::Confirm | Effect::Close(_) => {}
+                        Effect::Admit(_) | Effect::Confirm | Effect::Close(_) => {}
                     }
                 }
                 let Some(op) = op else { break };

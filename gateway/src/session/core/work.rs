@@ -3,10 +3,11 @@
 //! Values only, between the core, which makes effects, and the driver, which performs them and answers with a [`Done`].
 
 use presence::codes::CloseCode;
+use presence::log::{Head, Log};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
-use crate::message::{Body, ChatMessage};
-use crate::wire::{Event, Range, Reply, RoomItem, Since, Token};
+use crate::message::{Body, ChatMessage, Target};
+use crate::wire::{Range, Reply, RoomItem, Since, Token};
 
 /// What the driver shall do, in order.
 #[derive(Debug)]
@@ -16,9 +17,7 @@ pub enum Effect {
     /// Do this and feed its outcome to [`Core::outcome`](super::Core::outcome). At most one is out at a time, and it comes
     /// last.
     Perform(Op),
-    /// Tell the client.
-    Tell(Event),
-    /// Everything after a position of the room goes to the client, and what is said from here on.
+    /// Everything after a position of a log goes to the client, and what is said from here on.
     Admit(Entrance),
     /// The client has its new token: the one before is not needed any more.
     Confirm,
@@ -26,16 +25,18 @@ pub enum Effect {
     Close(CloseCode),
 }
 
-/// How a session enters a room that it has joined.
+/// How a client enters a log: that of a room that its session has joined, or of its inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
-    /// The room.
-    pub room: RoomName,
-    /// Its epoch.
+    /// The log.
+    pub log: Log,
+    /// What the client knows it by.
+    pub shown: String,
+    /// Where it ended when the session entered it.
+    pub head: Head,
+    /// The epoch that the client knows.
     pub epoch: String,
-    /// Its newest message when the session joined.
-    pub top: u64,
-    /// What the client gets comes after this.
+    /// What the client gets comes after this, in that epoch.
     pub after: u64,
 }
 
@@ -65,6 +66,10 @@ pub enum Op {
     Publish(RoomName, Identity, Body, Option<String>),
     /// Say something to somebody.
     Direct(Nick, Identity, Body, Option<String>),
+    /// Tell somebody that something is being written to them.
+    Typing(Target, Identity),
+    /// Find out where the session's inbox ends.
+    Inbox(SessionId),
     /// Note how far the client has read its inbox.
     Read(SessionId, u64),
     /// Record and announce a status.
@@ -95,8 +100,6 @@ pub struct Beginning {
     pub owner: Owner,
     /// What the client comes back with.
     pub token: Token,
-    /// Where the inbox of a session that goes on ends.
-    pub inbox: Option<Since>,
     /// The server's clock, Unix milliseconds.
     pub time: u64,
 }
@@ -111,7 +114,7 @@ pub struct Resumption {
     /// Its rooms.
     pub rooms: Vec<RoomName>,
     /// Up to where the client said that it has read its inbox.
-    pub read: u64,
+    pub read: Since,
 }
 
 /// What came of an [`Op`] that was done.
@@ -123,19 +126,19 @@ pub enum Done {
     Begun(Beginning),
     /// A session goes on.
     Resumed(Beginning, Resumption),
-    /// The nickname was given back, the room left, the status recorded, or the reading noted.
+    /// The nickname was given back, the room left, the status recorded, the reading noted, or the word passed on.
     Settled,
     /// The room was entered.
     Joined {
         /// Everybody's name for it.
         room: RoomName,
-        /// Its epoch.
-        epoch: String,
-        /// Its newest message.
-        seq: u64,
+        /// Where its log ends.
+        head: Head,
         /// Its members.
         member_count: u64,
     },
+    /// The inbox ends there.
+    Inbox(Head),
     /// The message is in the store.
     Published {
         /// Its id.
@@ -146,7 +149,7 @@ pub enum Done {
         time: u64,
         /// Whether it was there before.
         duplicate: bool,
-        /// Whether somebody was there to get it. Of a direct message.
+        /// Whether somebody hears it now.
         online: bool,
     },
     /// A page of members.

@@ -24,7 +24,7 @@ fn registered(nick: &str) -> Answer {
         session: "s1".into(),
         resume: Token::new("s1.secret"),
         rooms: Vec::new(),
-        inbox: None,
+        inbox: crate::wire::Since { epoch: "e".into(), seq: 0 },
         heartbeat_ms: 30_000,
         node: "g1".into(),
         time: 7,
@@ -183,10 +183,8 @@ fn a_sender_sees_a_direct_message_once_it_is_acked() {
     assert_eq!(reply(&mut dialect, acked("bob", Placed::Offline)), "-> bob: hi (offline, will be delivered)\n");
 
     read(&mut dialect, "/msg bob never");
-    assert_eq!(
-        reply(&mut dialect, Answer::Refused(ErrorCode::UserOffline.into())),
-        "! user_offline: this user is offline\n"
-    );
+    let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));
+    assert_eq!(refused, "! no_such_user: nobody was seen under this nickname\n");
     read(&mut dialect, "hi");
     assert_eq!(reply(&mut dialect, acked("#lobby", Placed::Room { seq: 1 })), "");
 }
@@ -277,6 +275,7 @@ fn events_are_frozen() {
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
         (Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 }, "* messages 4 to 6 of #lobby are gone\n"),
         (Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 }, ""),
+        (Event::Typing { to: "#lobby".into(), from: "ann".into() }, ""),
         (
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
             "* #lobby begins anew: what follows was said in it\n",

@@ -1,4 +1,5 @@
--- What every script of the registry begins with: it stands between a script's first line and its body.
+-- What every script of the registry begins with: it stands between a script's first line and its body. Needs
+-- generation.lua.
 --
 -- The same in all of them: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel
 -- of the partition begins with (`base`). A name that is not known before the call is built from `base`, as in keys.rs.
@@ -14,11 +15,6 @@ local META_RETENTION = 73 * 3600
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- The replication id: another one means that the server was restarted, or another took its place.
-local function history()
-  return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 end
 
 -- Begins a generation: the store may hold less than it did, so it gives out nothing before the gateways have said what
@@ -47,12 +43,6 @@ local function require_open()
   if redis.call('HGET', KEYS[1], 'phase') ~= 'open' then
     error({ err = 'RECOVERING the gateways are still saying what they hold' })
   end
-end
-
--- Number and phase of the generation. What nobody has entered yet is recovering: for scripts that cannot write.
-local function generation()
-  local known = redis.call('HMGET', KEYS[1], 'generation', 'phase', 'replid')
-  return known[1] or '0', known[3] == history() and known[2] or 'recovering'
 end
 
 -- Whether a lease may write and own. One that is not in the table is as good as fenced.

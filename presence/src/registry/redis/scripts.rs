@@ -7,11 +7,13 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::redis::GENERATION;
+
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
     ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            assemble(&[$(include_str!(concat!("../lua/", $part))),*], include_str!(concat!("../lua/", $file)))
+            assemble(&[GENERATION, $(include_str!(concat!("../lua/", $part))),*], include_str!(concat!("../lua/", $file)))
         });
     )* };
 }
@@ -32,7 +34,7 @@ scripts! {
     DEPART = ["prelude.lua", "departures.lua"] "depart.lua";
     READ = ["prelude.lua"] "read.lua";
     RELEASE = ["prelude.lua", "departures.lua"] "release.lua";
-    JOIN = ["prelude.lua", "departures.lua"] "join.lua";
+    JOIN = ["prelude.lua", "departures.lua", "log.lua"] "join.lua";
     LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";
     STATUS = ["prelude.lua"] "status.lua";
     KICK = ["prelude.lua"] "kick.lua";

@@ -16,9 +16,8 @@ fn files() -> BTreeMap<String, String> {
 }
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
-    let shared =
-        ["prelude.lua", "departures.lua", "claims.lua", "lease_table.lua", "open_generation.lua", "restore.lua"];
-    files().into_iter().filter(move |(name, _)| !shared.contains(&name.as_str()))
+    let shared = ["generation", "log", "prelude", "departures", "claims", "lease_table", "open_generation", "restore"];
+    files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
 
 #[test]

@@ -1,14 +1,15 @@
-//! One room on this node: its position, its local members, and what is to be shown of their comings and goings.
+//! Those on this node who hear one log: the members of a room, or the one session whose inbox it is. Holds the node's
+//! position in the log, and what is to be shown of the comings and goings in a room.
 //!
 //! The hub calls it under its lock. What the position gives out goes to every member alike, in one order; a member that
-//! is on its way in has it kept for it, as far as it is worth it: the room's log has the rest.
+//! is on its way in has it kept for it, as far as it is worth it: the log has the rest.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
 
-use super::position::{Position, Step};
+use super::position::{Place, Position, Step};
 use super::{Admission, coalesce};
 use crate::message::ChatMessage;
 use crate::session::outbox::{Broadcast, Outbox, Pushed};
@@ -23,9 +24,9 @@ const KEPT_EACH: usize = 256;
 /// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
 const MAX_SHOWN: usize = 256;
 
-/// A room with local members.
+/// Who hears a log, and how far.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Audience {
     display: String,
     pub(super) position: Position<ChatMessage>,
     members: HashMap<SessionId, Member>,
@@ -65,7 +66,7 @@ struct Numbered {
     event: Arc<Broadcast>,
 }
 
-impl Room {
+impl Audience {
     pub(super) fn new(display: &str) -> Self {
         Self {
             display: display.to_owned(),
@@ -75,6 +76,11 @@ impl Room {
             delta: PresenceDelta::default(),
             resync: false,
         }
+    }
+
+    /// It goes by another name.
+    pub(super) fn rename(&mut self, display: &str) {
+        display.clone_into(&mut self.display);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,10 +94,18 @@ impl Room {
     }
 
     /// See [`super::Hub::admit`].
-    pub(super) fn admit(&mut self, name: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    pub(super) fn admit(
+        &mut self,
+        name: &str,
+        (session, outbox): (&SessionId, &Outbox),
+        epoch: &str,
+        after: u64,
+    ) -> Admission {
         // The first one here may have typed it otherwise.
         name.clone_into(&mut self.display);
-        let Some(member) = self.members.get_mut(session) else { return Admission::Entered };
+        let Some(member) = self.members.get_mut(session).filter(|member| member.outbox.is(outbox)) else {
+            return Admission::Entered;
+        };
         let Entry::Waiting(kept) = &member.entry else { return Admission::Entered };
         let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
         if after < place.seq {
@@ -117,17 +131,19 @@ impl Room {
         let mut delivered = 0;
         for step in steps {
             match step {
-                Step::Message(seq, message) => {
+                Step::Message(seq, mut message) => {
+                    // The store does not know how a nick is shown.
+                    self.display.clone_into(&mut message.to);
                     let size = message.body.json().len() + KEPT_EACH;
                     let event = Broadcast::new(Event::Message(message));
                     delivered += self.spread(&Numbered { from: seq, to: seq, size, event });
                 }
                 Step::Gap { from, to } => {
-                    tracing::info!(room = self.display, from, to, "messages are gone from the log");
+                    tracing::info!(to = self.display, from, through = to, "messages are gone from the log");
                     let event = gap(&self.display, from, to);
                     self.spread(&Numbered { from, to, size: KEPT_EACH, event });
                 }
-                Step::Anew { epoch, voids } => self.begin_anew(&epoch, voids),
+                Step::Turn { was, epoch, shared } => self.turn(&was, &epoch, shared),
             }
         }
         delivered
@@ -163,6 +179,14 @@ impl Room {
         live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
     }
 
+    /// Shows everybody but the one who is writing that they do. Returns how many outboxes left it out.
+    pub(super) fn show_typing(&self, by: Option<&SessionId>, from: &str) -> u64 {
+        let event = Broadcast::new(Event::Typing { to: self.display.clone(), from: from.to_owned() });
+        let others = self.members.iter().filter(|(session, _)| Some(*session) != by).map(|(_, member)| member);
+        let live = others.filter(|member| matches!(member.entry, Entry::Live(_)));
+        live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
+    }
+
     fn spread(&mut self, event: &Numbered) -> u64 {
         let mut receivers = 0;
         for member in self.members.values_mut() {
@@ -174,16 +198,22 @@ impl Room {
         receivers
     }
 
-    fn begin_anew(&mut self, epoch: &str, voids: bool) {
-        tracing::info!(room = self.display, epoch, voids, "the room has another history");
-        let (to, epoch) = (self.display.clone(), epoch.to_owned());
-        let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: 0 });
-        let begun = Broadcast::new(Event::Epoch { to, epoch, seq: 0 });
+    /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
+    fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
+        tracing::info!(to = self.display, epoch, seq = was.seq, shared, "the log has another history");
+        let (to, epoch) = (&self.display, epoch.to_owned());
+        let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: shared });
         for member in self.members.values_mut() {
             match &mut member.entry {
                 Entry::Live(after) => {
-                    member.outbox.event(if voids || *after > 0 { &rewound } else { &begun });
-                    *after = 0;
+                    let has = was.seq.max(*after);
+                    if has > shared {
+                        member.outbox.event(&rewound);
+                        *after = shared;
+                    } else if was.epoch != epoch {
+                        let event = Event::Epoch { to: to.clone(), epoch: epoch.clone(), seq: has };
+                        member.outbox.event(&Broadcast::new(event));
+                    }
                 }
                 Entry::Waiting(kept) => *kept = Kept::default(),
             }
