@@ -23,15 +23,9 @@ fn event(event: &Event) -> String {
 }
 
 fn said(body: &str) -> ChatMessage {
-    ChatMessage {
-        to: "#lobby".into(),
-        from: "ann".into(),
-        msg_id: "m1".into(),
-        seq: 132,
-        time: 1_700_000_000_000,
-        body: Body::from_raw(raw(body)),
-        accepted: Accepted::default(),
-    }
+    let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
+    let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
+    ChatMessage { to, from, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
