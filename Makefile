@@ -22,7 +22,7 @@ build: ## build the two programs as they are deployed
 	cargo build --locked --release -p gateway -p presence
 
 test: ## run every test: units, properties, contracts, clusters in one process and of real processes
-	@deploy/bootstrap rust cc redis-server nginx stream-module openssl
+	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool
 	cargo build --locked --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \

@@ -69,7 +69,8 @@ pub(crate) async fn serve(
     let accountable = Arc::clone(&services);
     let ready = move || readiness(&services, &admission);
     let holdings = move || serde_json::to_value(Account::of(&accountable)).expect("names are always JSON");
-    let answers = Answers { metrics, ready: Arc::new(ready), documents: vec![("/holdings", Arc::new(holdings))] };
+    let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(holdings))];
+    let answers = Answers { metrics, ready: Arc::new(ready), before_scrape: None, documents };
     if let Err(error) = admin::serve(listener, answers, cancel).await {
         tracing::error!(%error, "the admin door broke");
     }

@@ -15,6 +15,7 @@ use anyhow::Context;
 use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
+use presence::lag;
 use presence::live::Live;
 use presence::memory::Store;
 use presence::model::{Incarnation, LeftReason, Owner, Retention};
@@ -95,8 +96,9 @@ impl Gateway {
                 let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let gateway =
-                    Self::assemble(&config, Surroundings { facing, over }, history, registry, backplane).await?;
+                let around = Surroundings { facing, over };
+                let gateway = Self::assemble(&config, around, history, registry, backplane).await?;
+                redis.calls().register(gateway.metrics());
                 if !is_there {
                     spawn(&gateway.beating, redis.complain_when_unfit());
                 }
@@ -141,7 +143,7 @@ impl Gateway {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(metrics.delivered.clone(), metrics.dropped.clone()));
+        let hub = Arc::new(Hub::new(metrics.counts.clone()));
         let tenure = Arc::new(Tenure::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
@@ -153,12 +155,12 @@ impl Gateway {
             tenure,
             metrics,
         });
-        services.metrics.at_scrape(at_scrape(&services));
 
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
         let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses, facing);
@@ -175,6 +177,7 @@ impl Gateway {
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
+        spawn(&background, lag::watch(services.metrics.registry.clone()));
 
         let limits = Live::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
@@ -256,11 +259,16 @@ fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
 fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
+    let round_trip = metrics.round_trip.clone();
     Arc::new(move |delivery| {
         match &delivery {
             Delivery::Echo { counter, incarnation } => {
                 tenure.echoed(incarnation, *counter);
-                if reading::is_late(tenure.echo_age(Instant::now())) {
+                let now = Instant::now();
+                if let Some(took) = tenure.round_trip(*counter, now) {
+                    round_trip.took(took);
+                }
+                if reading::is_late(tenure.echo_age(now)) {
                     hub.doubt();
                 }
                 return;
@@ -306,6 +314,7 @@ async fn hold_lease(
             () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
             () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
         }
+        services.metrics.leases_lost.inc();
         hub.close_incarnation(&incarnation, CloseCode::Restart);
         holdings.forget(&incarnation);
         incarnation = Incarnation::random();
@@ -357,9 +366,11 @@ impl beat::Keeper for LeaseKeeper<'_> {
 
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
     let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
-    let count = move |deed| {
-        if deed == Deed::Fenced {
-            counted.metrics.fences.inc();
+    let count = move |deed| match deed {
+        Deed::Fenced => counted.metrics.fences.inc(),
+        Deed::Reaped(reaped) => {
+            counted.metrics.reaped_nicks.inc_by(reaped.nicks);
+            counted.metrics.reaped_members.inc_by(reaped.members);
         }
     };
     reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
@@ -377,16 +388,20 @@ async fn show_presence(services: Arc<Services>) {
     }
 }
 
-fn at_scrape(services: &Arc<Services>) -> AtScrape {
+fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let (beats, detached) = (Arc::clone(services), Arc::clone(services));
+    let (beats, heard, admission) = (Arc::clone(services), Arc::clone(services), Arc::clone(admission));
+    let (detached, tenure) = (Arc::clone(services), Arc::clone(&services.tenure));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
+        generation: Box::new(move || *tenure.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();
-            beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()
+            beats.tenure.echo_age(now).unwrap_or(now - started)
         }),
+        subscription: Box::new(move || heard.backplane.subscription()),
+        draining: Box::new(move || admission.is_leaving()),
     }
 }

@@ -27,4 +27,5 @@ pub mod program;
 pub mod telemetry;
 pub mod admin;
 pub mod metrics;
+pub mod lag;
 pub mod api;

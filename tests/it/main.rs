@@ -32,3 +32,4 @@ mod retention;
 mod slow_reader;
 mod tidy;
 mod typing;
+mod watching;

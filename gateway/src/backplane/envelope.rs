@@ -21,7 +21,7 @@ use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Delivery, Draft, Log};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 /// Longest head of a frame that is looked for, in bytes: six words, none longer than an id.
 const HEAD_BYTES: usize = 256;
@@ -34,6 +34,8 @@ struct Written<'a> {
     id: &'a str,
     /// The sender's claim: in the log of a room, a nick's fence never goes back.
     fence: Fence,
+    #[serde(skip_serializing_if = "Accepted::is_unknown")]
+    at: Accepted,
     body: &'a Body,
 }
 
@@ -43,14 +45,22 @@ struct Read {
     to: String,
     from: String,
     id: String,
+    #[serde(default)]
+    at: Accepted,
     body: Body,
 }
 
 /// Writes the payload of a message.
 #[must_use]
 pub fn payload(to: &str, draft: &Draft) -> String {
-    let written =
-        Written { to, from: draft.from.as_str(), id: &draft.msg_id, fence: draft.owner.fence, body: &draft.body };
+    let written = Written {
+        to,
+        from: draft.from.as_str(),
+        id: &draft.msg_id,
+        fence: draft.owner.fence,
+        at: draft.accepted,
+        body: &draft.body,
+    };
     serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
 }
 
@@ -60,11 +70,16 @@ pub fn typing(session: &SessionId, from: &str) -> String {
     format!("W {session} {}\n{from}", from.len())
 }
 
-/// Reads a message back; `None` when the payload is not ours.
+/// Reads a message back from a log; `None` when the payload is not ours.
 #[must_use]
 pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    let Read { to, from, id, body } = serde_json::from_slice(payload).ok()?;
-    Some(ChatMessage { to, from, msg_id: id, seq, time, body })
+    Some(ChatMessage { accepted: Accepted::default(), ..arriving(payload, seq, time)? })
+}
+
+/// Reads a message that comes straight from its sender's gateway.
+fn arriving(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
+    let Read { to, from, id, at, body } = serde_json::from_slice(payload).ok()?;
+    Some(ChatMessage { to, from, msg_id: id, seq, time, body, accepted: at })
 }
 
 /// Reads what came over a room's channel, in order. Returns how many frames had to be skipped: a payload that cannot be
@@ -105,7 +120,7 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
     match words.next()? {
         "M" => {
             let epoch = words.next()?.to_owned();
-            let message = message(content, number(words.next())?, number(words.next())?)?;
+            let message = arriving(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Room { room: room.clone(), epoch, message })
         }
         "P" => {
@@ -127,7 +142,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
     match kind {
         "D" => {
             let epoch = words.next()?.to_owned();
-            let message = message(content, number(words.next())?, number(words.next())?)?;
+            let message = arriving(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Direct { session, epoch, message })
         }
         "W" => Some(Delivery::Typing { log: Log::Inbox(session), by: None, from: text(content)? }),

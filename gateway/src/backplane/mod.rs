@@ -25,7 +25,7 @@ use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
-use crate::message::{Body, ChatMessage, Target};
+use crate::message::{Accepted, Body, ChatMessage, Target};
 
 pub use presence::log::Log;
 
@@ -45,6 +45,8 @@ pub struct Draft {
     pub owner: Owner,
     /// What is said.
     pub body: Body,
+    /// When its gateway took it on.
+    pub accepted: Accepted,
 }
 
 /// A message that is in the store.

@@ -22,13 +22,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use presence::codes::CloseCode;
 use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 
 use self::audience::Audience;
 use self::position::{Ask, Page, Position, Step};
 use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
+use crate::metrics::Counts;
 use crate::session::outbox::Outbox;
 
 /// The sessions and logs of one node.
@@ -37,8 +37,7 @@ pub struct Hub {
     state: Mutex<State>,
     /// A log asks for a reading.
     asked: Notify,
-    delivered: IntCounter,
-    left_out: IntCounter,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -88,11 +87,10 @@ pub struct Census {
 }
 
 impl Hub {
-    /// A hub without anybody. Messages that it puts into outboxes are counted on `delivered`, events that an outbox left
-    /// out on `left_out`.
+    /// A hub without anybody, whose work is counted on `counts`.
     #[must_use]
-    pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
+    pub fn new(counts: Counts) -> Self {
+        Self { state: Mutex::default(), asked: Notify::new(), counts }
     }
 
     /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
@@ -192,7 +190,10 @@ impl Hub {
         let (Ask::Top(asked) | Ask::Page(asked)) = ask;
         self.advance(log, |position, steps| match reading {
             Reading::Top(head) => position.top(asked, &head, steps),
-            Reading::Page(page) => position.page(asked, page, steps),
+            Reading::Page(page) => {
+                position.page(asked, page, steps);
+                self.counts.gap(steps);
+            }
             Reading::Failed => position.doubt(),
         });
     }
@@ -242,7 +243,7 @@ impl Hub {
         let mut state = self.lock();
         for key in std::mem::take(&mut state.changed) {
             if let Some(room) = state.logs.get_mut(&Log::Room(key)) {
-                self.left_out.inc_by(room.show_presence());
+                self.counts.left_out.inc_by(room.show_presence());
             }
         }
     }
@@ -262,7 +263,7 @@ impl Hub {
         let Some(audience) = logs.get_mut(log) else { return };
         let mut steps = Vec::new();
         change(&mut audience.position, &mut steps);
-        self.delivered.inc_by(audience.take(steps));
+        self.counts.round(audience.take(steps));
         if audience.position.is_asking() && asking.insert(log.clone()) {
             self.asked.notify_one();
         }
@@ -292,7 +293,7 @@ impl Hub {
 
     fn typing(&self, log: &Log, by: Option<&SessionId>, from: &str) {
         if let Some(audience) = self.lock().logs.get(log) {
-            self.left_out.inc_by(audience.show_typing(by, from));
+            self.counts.left_out.inc_by(audience.show_typing(by, from));
         }
     }
 

@@ -42,6 +42,7 @@ impl Gateway {
         // Who has lost its connection here may be about to come back somewhere else: nobody is told of a leave any more.
         self.parting.cancel();
         let sessions = self.services.hub.census().sessions;
+        self.services.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "sending everybody elsewhere");
         self.departure.begin(pace);

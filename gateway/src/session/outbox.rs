@@ -15,6 +15,7 @@ use presence::codes::CloseCode;
 use presence::model::PresenceDelta;
 use tokio::sync::Notify;
 
+use crate::message::Accepted;
 use crate::wire::{Answer, Event, Format, Reply};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
@@ -52,6 +53,10 @@ impl Broadcast {
             Format::Line => &self.line,
         };
         cell.get_or_init(|| format.encode(&self.event)).clone()
+    }
+
+    fn accepted(&self) -> Accepted {
+        if let Event::Message(message) = &self.event { message.accepted } else { Accepted::default() }
     }
 
     fn worth(&self) -> Worth<'_> {
@@ -120,6 +125,10 @@ struct Queue {
     since: Option<Instant>,
     /// The largest reply of it.
     largest_reply: usize,
+    /// When the oldest message of it was accepted.
+    oldest: Accepted,
+    /// When the oldest message was accepted that the door has taken and not written yet.
+    unwritten: Accepted,
     /// Rooms, as they are shown, of which a change was left out and nothing has been said yet.
     stale: BTreeSet<String>,
     close: Option<CloseCode>,
@@ -139,6 +148,9 @@ pub struct Batch {
     pub items: VecDeque<Out>,
     /// Then close with this.
     pub close: Option<CloseCode>,
+    /// Whether it, or what was taken before and is not out yet, has messages in it: [`Outbox::written`] wants to know when
+    /// they are out.
+    pub has_messages: bool,
 }
 
 impl Outbox {
@@ -180,7 +192,9 @@ impl Outbox {
         drop(queue);
         let bytes = event.bytes(self.format);
         let size = bytes.len() + ENTRY_BYTES;
-        self.push(self.lock(), Out::Event(bytes), size);
+        let mut queue = self.lock();
+        queue.oldest = queue.oldest.earlier(event.accepted());
+        self.push(queue, Out::Event(bytes), size);
         Pushed::Taken
     }
 
@@ -253,12 +267,26 @@ impl Outbox {
         queue.largest_reply = 0;
         let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
         let close = queue.close;
+        queue.unwritten = queue.unwritten.earlier(mem::take(&mut queue.oldest));
+        let has_messages = !queue.unwritten.is_unknown();
         drop(queue);
         for room in stale {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
             items.push_back(Out::Event(self.format.encode(&resync)));
         }
-        Batch { items, close }
+        Batch { items, close, has_messages }
+    }
+
+    /// Everything that was taken is written. Answers when the oldest message of it was accepted.
+    #[must_use]
+    pub fn written(&self) -> Accepted {
+        mem::take(&mut self.lock().unwritten)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {

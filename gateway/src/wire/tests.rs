@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::line::{Decoded, Dialect};
 use super::{Answer, Command, Event, Placed, Reply, Token, json, line};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 
@@ -162,6 +162,7 @@ fn the_events_are_shown_as_they_are_written() {
         seq: 132,
         time: 1_700_000_000_000,
         body: Body::from_text("hi"),
+        accepted: Accepted::default(),
     };
     let written = [
         Event::Message(message),

@@ -12,7 +12,7 @@ use crate::registry::RegistryError;
 /// The oldest version that reads the `#!lua` line of our scripts.
 const NEEDED: (u32, u32) = (7, 0);
 /// The only eviction policy that takes nothing away.
-const NO_EVICTION: &str = "noeviction";
+pub(super) const NO_EVICTION: &str = "noeviction";
 /// From one question to the next while Redis is away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 

@@ -4,8 +4,10 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+mod calls;
 mod fitness;
 mod server;
+mod vitals;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -20,8 +22,10 @@ use redis::{
 
 use tokio::net::UdpSocket;
 
+pub use self::calls::{Call, Calls};
 pub use self::fitness::Unfit;
 pub use self::server::Server;
+pub use self::vitals::Vitals;
 use crate::keys::Keys;
 use crate::registry::RegistryError;
 
@@ -56,6 +60,7 @@ struct Shared {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
+    calls: Calls,
 }
 
 impl std::fmt::Debug for Redis {
@@ -87,7 +92,8 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let shared = Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) };
+        let shared =
+            Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: Calls::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -129,6 +135,24 @@ impl Redis {
             Ok::<_, std::io::Error>(socket.local_addr()?.ip())
         };
         tokio::time::timeout(Duration::from_secs(1), facing).await.ok()?.ok()
+    }
+
+    /// How its calls did: what is counted of them.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.shared.calls
+    }
+
+    /// Waits for the answer to one call as [`settle`] does, and counts it under its kind.
+    ///
+    /// # Errors
+    /// See [`settle`].
+    pub async fn timed<T>(
+        &self,
+        call: Call,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        self.shared.calls.count(call, settle(answer)).await
     }
 
     /// The names of keys and channels.

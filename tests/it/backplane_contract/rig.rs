@@ -1,10 +1,10 @@
 //! Worlds, nodes and people: what the stories are told with.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
-use gateway::message::{Body, ChatMessage};
+use gateway::message::{Accepted, Body, ChatMessage};
 use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
@@ -204,7 +204,8 @@ impl Person {
     /// A message without a key of the client's.
     pub(crate) fn draft(&self, text: &str) -> Draft {
         let msg_id = SessionId::random().to_string();
-        Draft { msg_id, key: None, from: self.nick.clone(), owner: self.owner.clone(), body: Body::from_text(text) }
+        let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
+        Draft { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
     }
 
     pub(crate) fn keyed(&self, key: &str, text: &str) -> Draft {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, SystemTime};
+
 use presence::model::{Nick, Owner};
 use proptest::prelude::*;
 
@@ -16,6 +18,7 @@ fn draft(msg_id: &str, body: &str) -> Draft {
             fence: Fence(7),
         },
         body: Body::from_raw(serde_json::value::RawValue::from_string(body.to_owned()).unwrap()),
+        accepted: Accepted::at(SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001)),
     }
 }
 
@@ -37,7 +40,7 @@ fn read(text: &[u8]) -> (Vec<Delivery>, u64) {
 fn a_payload_is_what_the_log_promises() {
     assert_eq!(
         payload("#Lobby", &draft("m1", r#"{"b": [1,  2.50]}"#)),
-        r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"body":{"b": [1,  2.50]}}"##
+        r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"at":1700000000000001,"body":{"b": [1,  2.50]}}"##
     );
 }
 
@@ -151,7 +154,8 @@ proptest! {
         let (deliveries, skipped) = read(text.as_bytes());
         prop_assert_eq!(skipped, 0);
         let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
-        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body };
+        let accepted = draft.accepted;
+        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body, accepted };
         prop_assert_eq!(message, &expected);
     }
 

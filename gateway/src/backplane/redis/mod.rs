@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use presence::live::Live;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
-use presence::redis::{GENERATION, LOG, Redis, settle};
+use presence::redis::{Call, GENERATION, LOG, Redis};
 use presence::registry::RegistryError;
 use presence::sabotage;
 use redis::Script;
@@ -131,7 +131,8 @@ impl RedisBackplane {
             Range::After(seq) => redis::Cmd::xrange_count(&log, seq.saturating_add(1), "+", count),
         };
         let mut connection = self.node.redis.query().await?;
-        let reply: StreamRangeReply = settle(command.query_async(&mut connection)).await?;
+        let answer = command.query_async(&mut connection);
+        let reply: StreamRangeReply = self.node.redis.timed(Call::Log, answer).await?;
 
         let more = reply.ids.len() > limit;
         let mut messages = Vec::with_capacity(reply.ids.len().min(limit));

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use presence::live::Live;
 use presence::model::{NickKey, Retention, RoomKey};
-use presence::redis::{Redis, settle};
+use presence::redis::{Call, Redis};
 use presence::registry::RegistryError;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
@@ -92,7 +92,7 @@ impl Writes {
         for Message { token, nick, key, msg_id, payload } in batch {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
-        let answers: Vec<Answer> = self.invoke(room.as_str(), &call).await?;
+        let answers: Vec<Answer> = self.invoke(Call::Publish, room.as_str(), &call).await?;
         Ok(answers.into_iter().map(|answer| outcome(answer, true)).collect())
     }
 
@@ -113,7 +113,7 @@ impl Writes {
             .arg(key)
             .arg(msg_id)
             .arg(payload);
-        let (online, answer): (bool, Answer) = self.invoke(to.as_str(), &call).await?;
+        let (online, answer): (bool, Answer) = self.invoke(Call::Direct, to.as_str(), &call).await?;
         outcome(answer, online)
     }
 
@@ -124,7 +124,8 @@ impl Writes {
     pub(super) async fn typing_in(&self, room: &RoomKey, frame: &str) -> Result<(), RegistryError> {
         let mut lane = self.redis.lane(room.as_str());
         let mut command = redis::cmd("PUBLISH");
-        settle(command.arg(self.redis.keys().room_channel(room)).arg(frame).query_async(&mut lane)).await
+        let told = command.arg(self.redis.keys().room_channel(room)).arg(frame).query_async(&mut lane);
+        self.redis.timed(Call::Typing, told).await
     }
 
     /// Tells the gateway of whoever has a nickname who is writing to them.
@@ -134,7 +135,7 @@ impl Writes {
     pub(super) async fn typing_to(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
         let mut call = self.call(&TYPING);
         call.key(self.redis.keys().nick(to)).arg(to.as_str()).arg(from);
-        self.invoke(to.as_str(), &call).await
+        self.invoke(Call::Typing, to.as_str(), &call).await
     }
 
     /// What all scripts begin with.
@@ -146,9 +147,14 @@ impl Writes {
         call
     }
 
-    async fn invoke<T: FromRedisValue>(&self, lane: &str, call: &ScriptInvocation<'_>) -> Result<T, RegistryError> {
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        kind: Call,
+        lane: &str,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, RegistryError> {
         let mut lane = self.redis.lane(lane);
-        settle(call.invoke_async(&mut lane)).await
+        self.redis.timed(kind, call.invoke_async(&mut lane)).await
     }
 }
 

@@ -14,7 +14,8 @@ use crate::wire::{Range, Reply, RoomItem, Since, Token};
 pub enum Effect {
     /// Answer a request.
     Reply(Reply),
-    /// Do this and feed its outcome to [`Core::outcome`](super::Core::outcome). At most one is out at a time, and it comes last.
+    /// Do this and feed its outcome to [`Core::outcome`](super::Core::outcome). At most one is out at a time, and it comes
+    /// last.
     Perform(Op),
     /// Everything after a position of a log goes to the client, and what is said from here on.
     Admit(Entrance),

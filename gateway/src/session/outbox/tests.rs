@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 fn said(bytes: usize) -> ChatMessage {
     ChatMessage {
@@ -11,6 +11,7 @@ fn said(bytes: usize) -> ChatMessage {
         seq: 1,
         time: 1,
         body: Body::from_text(&"x".repeat(bytes)),
+        accepted: Accepted::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
 
 fn raw(json: &str) -> Box<RawValue> {
@@ -23,14 +23,9 @@ fn event(event: &Event) -> String {
 }
 
 fn said(body: &str) -> ChatMessage {
-    ChatMessage {
-        to: "#lobby".into(),
-        from: "ann".into(),
-        msg_id: "m1".into(),
-        seq: 132,
-        time: 1_700_000_000_000,
-        body: Body::from_raw(raw(body)),
-    }
+    let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
+    let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
+    ChatMessage { to, from, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {

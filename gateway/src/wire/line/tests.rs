@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Token};
 
 fn reply(dialect: &mut Dialect, answer: Answer) -> String {
@@ -47,6 +47,7 @@ fn said(to: &str, body: &str) -> ChatMessage {
         seq: 132,
         time: 7,
         body: Body::from_raw(RawValue::from_string(body.to_owned()).unwrap()),
+        accepted: Accepted::default(),
     }
 }
 
@@ -363,6 +364,7 @@ proptest! {
             seq: 1,
             time: 1,
             body: Body::from_text(&text),
+            accepted: Accepted::default(),
         };
         let delta = PresenceDelta {
             joined: vec![member()],

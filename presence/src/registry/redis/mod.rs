@@ -30,7 +30,7 @@ use crate::log::read_forks;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
-use crate::redis::{Redis, settle};
+use crate::redis::{Call, Redis};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -85,7 +85,8 @@ impl RedisRegistry {
             keys.mailbox(incarnation),
         ];
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
-        let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
+        let lane = &mut self.redis.lane(incarnation.as_str());
+        let mut reply = call(&self.redis, Call::Beat, &scripts::BEAT, lane, &named, &args).await?;
         done(&mut reply)?;
         let generation = reads::generation(&mut reply)?;
         let asserted = reply.flag()?;
@@ -320,13 +321,14 @@ impl RedisRegistry {
 
     /// Calls a script that writes, in order with all others of the same `name`.
     async fn write(&self, script: &Script, name: &str, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
-        call(&self.redis, script, &mut self.redis.lane(name), keys, args).await
+        call(&self.redis, Call::Write, script, &mut self.redis.lane(name), keys, args).await
     }
 }
 
 /// Calls a script, with the keys and the argument that every script begins with in front.
 async fn call(
     redis: &Redis,
+    kind: Call,
     script: &Script,
     connection: &mut impl redis::aio::ConnectionLike,
     keys: &[String],
@@ -335,7 +337,7 @@ async fn call(
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation()).key(redis.keys().leases()).key(keys);
     invocation.arg(redis.keys().base()).arg(args);
-    let value = settle(invocation.invoke_async(connection)).await?;
+    let value = redis.timed(kind, invocation.invoke_async(connection)).await?;
     Reply::new(value)
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::reply::{Reply, from_json, malformed};
 use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
-use crate::redis::{Redis, classify};
+use crate::redis::{Call, Redis, classify};
 use crate::registry::{
     Event, EventLogEnds, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, PAGE_LIMIT, Page, Phase,
     RegistryError, Room, Stats, User,
@@ -293,7 +293,7 @@ pub(super) async fn read(
     args: &[&str],
 ) -> Result<Reply, RegistryError> {
     let mut connection = redis.query().await?;
-    let mut reply = call(redis, script, &mut connection, keys, args).await?;
+    let mut reply = call(redis, Call::Read, script, &mut connection, keys, args).await?;
     done(&mut reply)?;
     Ok(reply)
 }
