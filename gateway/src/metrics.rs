@@ -104,6 +104,8 @@ pub struct Metrics {
     pub backplane_reconnects: IntCounter,
     /// Incarnations of other gateways that this one declared dead.
     pub fences: IntCounter,
+    /// Acked messages that the store had lost and that were put back.
+    pub repaired: IntCounter,
 }
 
 /// What is asked for at each scrape. The closures must not block.
@@ -114,6 +116,8 @@ pub struct AtScrape {
     pub detached: Box<dyn Fn() -> usize + Send + Sync>,
     /// How many rooms have members on this gateway.
     pub rooms: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Bytes of acked messages that the store may still lose.
+    pub kept: Box<dyn Fn() -> usize + Send + Sync>,
     /// Seconds since the newest beat whose echo came back; since the start, before the first one.
     pub beat_age: Box<dyn Fn() -> f64 + Send + Sync>,
 }
@@ -175,6 +179,11 @@ impl Metrics {
                 "Subscriptions that were lost and are whole again.",
             ),
             fences: counter(on, "parley_fences_total", "Gateway incarnations that this process declared dead."),
+            repaired: counter(
+                on,
+                "parley_repaired_total",
+                "Acked messages that the store had lost and that were put back.",
+            ),
             registry,
         }
     }
@@ -198,7 +207,7 @@ impl Metrics {
     ///
     /// # Panics
     /// On a second call.
-    pub fn at_scrape(&self, AtScrape { sessions, detached, rooms, beat_age }: AtScrape) {
+    pub fn at_scrape(&self, AtScrape { sessions, detached, rooms, kept, beat_age }: AtScrape) {
         let gauges = [
             PullingGauge::new("parley_sessions", "Sessions on this gateway.", Box::new(move || sessions() as f64)),
             PullingGauge::new(
@@ -207,6 +216,11 @@ impl Metrics {
                 Box::new(move || detached() as f64),
             ),
             PullingGauge::new("parley_rooms", "Rooms with members on this gateway.", Box::new(move || rooms() as f64)),
+            PullingGauge::new(
+                "parley_repair_bytes",
+                "Acked messages that are kept because the store may still lose them.",
+                Box::new(move || kept() as f64),
+            ),
             PullingGauge::new("parley_beat_age_seconds", "Since the newest beat that came back whole.", beat_age),
         ];
         for gauge in gauges {

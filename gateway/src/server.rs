@@ -3,7 +3,7 @@
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
 //! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
-//! presence rounds, readings, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+//! presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 mod drain;
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use presence::admin::{self, Readiness};
 use presence::audit::{self, Audited};
-use presence::beat::{self, Sample, Tenure};
+use presence::beat::{self, NotReady, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::live::Live;
 use presence::memory::Store;
@@ -155,7 +155,7 @@ impl Gateway {
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
-        let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        let admission = Arc::new(Admission::new(move || ready(&lease).is_ok()));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
@@ -165,6 +165,8 @@ impl Gateway {
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
+        spawn(&background, look_again(Arc::clone(&services)));
+        spawn(&background, put_back(Arc::clone(&services)));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
         let limits = Live::from(config.limits.clone());
@@ -266,7 +268,7 @@ async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::
         if !beat::open(registry, tenure, &incarnation, &info).await {
             continue;
         }
-        let mut keeper = LeaseKeeper { services: &services, samples: &samples };
+        let mut keeper = LeaseKeeper { services: &services, incarnation: &incarnation, samples: &samples };
         let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
         let overtaken = |owner: &Owner| end_overtaken(&services, owner);
         tokio::select! {
@@ -287,6 +289,7 @@ fn end_overtaken(services: &Services, owner: &Owner) {
 /// The gateway's side of its lease.
 struct LeaseKeeper<'a> {
     services: &'a Services,
+    incarnation: &'a Incarnation,
     samples: &'a watch::Sender<Option<Sample>>,
 }
 
@@ -296,6 +299,8 @@ impl beat::Keeper for LeaseKeeper<'_> {
     }
 
     fn answered(&mut self, sample: Sample, beat: Beat) {
+        let generation = beat.generation.number;
+        self.services.backplane.beaten(self.incarnation, generation, sample.sent, sample.received);
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
@@ -308,9 +313,35 @@ impl beat::Keeper for LeaseKeeper<'_> {
         }
     }
 
+    fn is_whole(&self, generation: u64) -> bool {
+        self.services.backplane.is_whole(generation)
+    }
+
     fn overtaken(&mut self, owner: &Owner) {
         end_overtaken(self.services, owner);
     }
+}
+
+/// Whether this node can publish and receive: what it acked before is to be back in the store first.
+fn ready(services: &Services) -> Result<(), NotReady> {
+    services.tenure.ready(Instant::now())?;
+    let is_whole = services.backplane.is_whole(services.tenure.generation());
+    is_whole.then_some(()).ok_or(NotReady::Recovering)
+}
+
+/// Compares all tops when a generation opens: what was put back for somebody whose gateway had not spoken yet was sent to
+/// nobody.
+async fn look_again(services: Arc<Services>) {
+    let mut generations = services.tenure.generations();
+    while generations.changed().await.is_ok() {
+        if generations.borrow_and_update().is_open() {
+            services.hub.doubt();
+        }
+    }
+}
+
+async fn put_back(services: Arc<Services>) {
+    services.backplane.put_back(|messages| services.metrics.repaired.inc_by(messages)).await;
 }
 
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
@@ -348,7 +379,7 @@ fn serve_admin(
         if admission.is_leaving() {
             reasons.push("draining".to_owned());
         }
-        if let Err(reason) = services.tenure.ready(Instant::now()) {
+        if let Err(reason) = ready(&services) {
             reasons.push(reason.to_string());
         }
         Readiness { reasons }
@@ -363,11 +394,12 @@ fn serve_admin(
 
 fn at_scrape(services: &Arc<Services>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let (beats, detached) = (Arc::clone(services), Arc::clone(services));
+    let (beats, detached, kept) = (Arc::clone(services), Arc::clone(services), Arc::clone(services));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
+        kept: Box::new(move || kept.backplane.kept()),
         beat_age: Box::new(move || {
             let now = Instant::now();
             beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()

@@ -52,6 +52,13 @@ pub fn payload(to: &str, draft: &Draft) -> String {
     serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
 }
 
+/// The payload of the same message under another id: that of an earlier attempt.
+#[must_use]
+pub fn with_id(payload: &str, id: &str, other: &str) -> String {
+    // Names hold no quotes, so the first field of this look is the id itself.
+    payload.replacen(&format!("\"id\":\"{id}\""), &format!("\"id\":\"{other}\""), 1)
+}
+
 /// Reads a message back; `None` when the payload is not ours.
 #[must_use]
 pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {

@@ -27,6 +27,7 @@ fn every_series_is_there_before_anything_happened() {
         "parley_closes_total{code=\"slow_consumer\"} 0",
         "parley_backplane_reconnects_total 0",
         "parley_fences_total 0",
+        "parley_repaired_total 0",
     ] {
         assert_line(&metrics, line);
     }
@@ -72,10 +73,12 @@ fn gauges_are_asked_at_the_scrape() {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),
         rooms: Box::new(|| 2),
+        kept: Box::new(|| 7),
         beat_age: Box::new(|| 0.25),
     });
     assert_line(&metrics, "parley_sessions 3");
     assert_line(&metrics, "parley_detached_sessions 1");
     assert_line(&metrics, "parley_rooms 2");
+    assert_line(&metrics, "parley_repair_bytes 7");
     assert_line(&metrics, "parley_beat_age_seconds 0.25");
 }
