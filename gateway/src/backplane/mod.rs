@@ -8,8 +8,8 @@
 //!   before; then it has a seq (dense from 1 per room), a place in the log, and went to the room's channel, in one step.
 //! - A direct message goes into the inbox of the session that has the nickname or had it last, there or not, and in the
 //!   same way to the session's gateway if it is there.
-//! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as remote ones. While the
-//!   subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
+//! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as
+//!   remote ones. While the subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
 //! - What a store that came back with less has lost of what was acked here in its last seconds is put back before anything
 //!   new is published, once each, under its id and in its old order.
 //! - After [`Backplane::subscribe`] has returned, everything published later arrives. Unsubscribing lingers.

@@ -90,6 +90,14 @@ struct Restoring {
     has_read: Option<Since>,
 }
 
+impl Restoring {
+    /// Of a session that begins.
+    fn new(beginning: Beginning, me: Identity) -> Self {
+        let (rooms, restored, entrances) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { beginning, me, was: None, rooms, wanted: HashMap::new(), restored, entrances, has_read: None }
+    }
+}
+
 impl Core {
     /// A connection to `node` that has not registered. `pings` is whether its door can ask for signs of life.
     #[must_use]
@@ -235,12 +243,7 @@ impl Core {
             (Pending::Register(nick, None), Done::Begun(beginning)) => {
                 let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
                 self.begin(now, me.clone(), false);
-                let (restored, entrances, rooms) = (Vec::new(), Vec::new(), VecDeque::new());
-                let (was, wanted, has_read) = (None, HashMap::new(), None);
-                self.restore(
-                    id,
-                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
-                )
+                self.restore(id, Box::new(Restoring::new(beginning, me)))
             }
             (
                 Pending::Register(nick, Some(resume)),
@@ -251,12 +254,9 @@ impl Core {
                 let me = Identity { nick, owner: beginning.owner.clone(), status };
                 self.begin(now, me.clone(), true);
                 let wanted = resume.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect();
-                let (restored, entrances) = (Vec::new(), Vec::new());
                 let (rooms, has_read) = (rooms.into(), Some(resume.inbox.unwrap_or(read)));
-                self.restore(
-                    id,
-                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
-                )
+                let before = Restoring::new(beginning, me);
+                self.restore(id, Box::new(Restoring { was, rooms, wanted, has_read, ..before }))
             }
             (Pending::Restore(mut restoring), Done::Joined { room, head, .. }) => {
                 let wanted = restoring.wanted.remove(room.key());

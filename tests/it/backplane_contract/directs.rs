@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gateway::backplane::{Delivery, Log, PublishError, Published};
-use presence::model::{Fence, Nick, TokenHash};
+use presence::model::{Fence, LeftReason, Nick, TokenHash};
 use presence::registry::Farewell;
 
 use super::rig::{Person, SOON, World, eventually};
@@ -54,6 +54,14 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
         let missed = one.backplane.missed(&Log::Inbox(session.clone()), 0, 10).await.unwrap();
         assert_eq!((missed.head.top, missed.messages.len()), (count, count as usize));
     }
+
+    let eve = two.person("eve").await;
+    assert!(two.registry.detach(&eve.nick, &eve.owner, Duration::from_secs(60)).await.unwrap());
+    let ack = direct(&eve.nick).await.unwrap();
+    assert_eq!((ack.seq, ack.online), (1, false), "has lost its connection");
+    assert!(two.registry.depart(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());
+    let ack = direct(&eve.nick).await.unwrap();
+    assert_eq!((ack.seq, ack.online), (2, false), "the nickname is held for it");
 
     let cat = two.person("cat").await;
     assert!(direct(&cat.nick).await.unwrap().online);

@@ -1,8 +1,9 @@
 //! The arm between the processes of a cluster: scripts put messages into Redis, one subscription brings them out.
 //!
 //! Knows keys, scripts and channels; what the texts mean is in [`super::envelope`], how the subscription is kept whole in
-//! [`subscriber`], how messages of a room share a call in [`publisher`], how a call is made in [`writes`], what becomes of acked messages that Redis loses in [`repair`]. Publishes go over the shared lanes, histories
-//! over the query pool, so that neither stands in front of what arrives.
+//! [`subscriber`], how messages of a room share a call in [`publisher`], how a call is made in [`writes`], what becomes of
+//! acked messages that Redis has lost in [`repair`]. Publishes go over the shared lanes, histories over the query pool, so
+//! that neither stands in front of what arrives.
 
 mod feed;
 mod publisher;
