@@ -27,15 +27,15 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 impl Gateway {
     /// Ends in order, all within `grace`: refuses newcomers, tells everybody that they have to go, closes the connections
     /// one by one, gives back what their sessions own, waits until the store cannot lose what was acked here, and notes that
-    /// the lease ended cleanly. A gateway without sessions that acked nothing lately ends at once. Dropping the future ends at once.
+    /// the lease ended cleanly. A gateway without sessions that acked nothing lately ends at once. Dropping the future ends
+    /// at once.
     pub async fn drain(self, grace: Duration) -> Drained {
         let until = Instant::now() + grace;
         let whole = tokio::time::timeout_at(until, self.empty(grace)).await.is_ok();
-        tracing::info!(
-            whole,
-            kept = self.services.backplane.kept(),
-            "waiting until nothing that was acked can be lost"
-        );
+        let kept = self.services.backplane.kept();
+        if whole && kept > 0 {
+            tracing::info!(kept, "everybody is gone, waiting until nothing that was acked can be lost");
+        }
         let safe = tokio::time::timeout_at(until, self.services.backplane.safe()).await.is_ok();
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
