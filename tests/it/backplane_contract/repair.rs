@@ -19,6 +19,8 @@ const LOSE: &str = r"
     local function cut(meta, log, last)
       for _, entry in ipairs(redis.call('XRANGE', log, '(' .. last .. '-0', '+')) do
         redis.call('XDEL', log, entry[1])
+      end
+      if redis.call('EXISTS', log) == 1 then
         redis.call('XSETID', log, last .. '-0')
       end
       redis.call('HSET', meta, 'seq', last)
