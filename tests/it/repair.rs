@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Everything is whole again within this time.
 const WHOLE_AGAIN: Duration = Duration::from_secs(15);
 /// What each of them says before Redis is killed.
-const EACH: usize = 30;
+const EACH: usize = 20;
 /// For so long a gateway keeps what it has acked, at least.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -40,10 +40,35 @@ async fn save(cluster: &Cluster) {
 #[derive(Default)]
 struct Acked(HashMap<String, Vec<String>>);
 
+/// Says so much without a pause, so that it is all said within the time for which a gateway keeps it; every other message
+/// with a key if they are to have one.
+async fn say_all(person: &WsClient, to: &str, keyed: bool) -> (String, Vec<String>) {
+    let mut asked = Vec::new();
+    for number in 0..EACH {
+        let mut request = json!({"type": "send", "to": to, "body": format!("{} {number}", person.name())});
+        if keyed && number % 2 == 1 {
+            request["key"] = format!("key {number}").into();
+        }
+        asked.push(person.post(request).await);
+    }
+    let mut ids = Vec::new();
+    for id in asked {
+        let ack = person.reply_within(KEPT, id).await.expect("nothing is wrong yet");
+        ids.push(ack["msg_id"].as_str().expect("an id").to_owned());
+    }
+    (format!("{} to {to}", person.name()), ids)
+}
+
 impl Acked {
-    async fn say(&mut self, person: &WsClient, to: &str, text: &str, key: Option<&str>) {
-        let request = json!({"type": "send", "to": to, "body": text, "key": key});
-        let request = if key.is_some() { request } else { json!({"type": "send", "to": to, "body": text}) };
+    /// All of them say it at the same time.
+    async fn say_all(&mut self, speeches: &[(&WsClient, &str, bool)]) {
+        let said = speeches.iter().map(|(person, to, keyed)| say_all(person, to, *keyed));
+        self.0.extend(futures_util::future::join_all(said).await);
+    }
+
+    /// Says something as soon as it can be said.
+    async fn say(&mut self, person: &WsClient, to: &str, text: &str) {
+        let request = json!({"type": "send", "to": to, "body": text});
         let ack = eventually(WHOLE_AGAIN, "it is acked", async || person.request(request.clone()).await).await;
         let place = format!("{} to {to}", person.name());
         self.0.entry(place).or_default().push(ack["msg_id"].as_str().expect("an id").to_owned());
@@ -89,6 +114,15 @@ fn kept(person: &WsClient, to: &str) -> Vec<String> {
     kept.into_iter().map(|(_, id)| id).collect()
 }
 
+/// Waits until a client has everything of a log; the first message may be from before it came.
+async fn until_given(person: &WsClient, to: &str, all: &[String]) {
+    eventually(WHOLE_AGAIN, "everything has arrived", async || {
+        let kept = kept(person, to);
+        if all.ends_with(&kept) && kept.len() + 1 >= all.len() { Ok(()) } else { Err(format!("{to}: {kept:?}")) }
+    })
+    .await;
+}
+
 async fn repaired(cluster: &Cluster) -> u64 {
     let mut repaired = 0.0;
     for gateway in &cluster.gateways {
@@ -102,22 +136,23 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
     let mut cluster = cluster().await;
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
     let mut acked = Acked::default();
-    acked.say(&ann, "#lobby", "before", None).await;
+    ann.say("#lobby", "before").await;
     // Somebody whose connection is lost, and somebody who is about to go.
     let carl = cluster.ws_on(0).await;
     let carls = carl.register("carl").await;
     let dora = person(&cluster, 1, "dora").await;
     save(&cluster).await;
 
-    for number in 0..EACH {
-        let key = format!("key {number}");
-        let key = (number % 2 == 0).then_some(key.as_str());
-        acked.say(&ann, "#lobby", &format!("ann {number}"), key).await;
-        acked.say(&bob, "#lobby", &format!("bob {number}"), key).await;
-        acked.say(&dora, "#lobby", &format!("dora {number}"), None).await;
-        acked.say(&bob, "ann", &format!("psst {number}"), key).await;
-        acked.say(&ann, "carl", &format!("hey {number}"), None).await;
-    }
+    let lobby = "#lobby";
+    acked
+        .say_all(&[
+            (&ann, lobby, true),
+            (&bob, lobby, true),
+            (&dora, lobby, false),
+            (&bob, "ann", true),
+            (&ann, "carl", false),
+        ])
+        .await;
     dora.bye().await;
     carl.cut();
     let said = cluster.redis.call::<u64>("HGET parley:{0}:room:lobby seq").await;
@@ -127,9 +162,9 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
 
     // Everybody tries to be first with something new.
     let mut later = Acked::default();
-    later.say(&ann, "#lobby", "ann is back", None).await;
-    later.say(&bob, "#lobby", "bob is back", None).await;
-    later.say(&bob, "ann", "me again", None).await;
+    later.say(&ann, "#lobby", "ann is back").await;
+    later.say(&bob, "#lobby", "bob is back").await;
+    later.say(&bob, "ann", "me again").await;
     assert!(back.elapsed() < WHOLE_AGAIN, "{:?}", back.elapsed());
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
@@ -149,13 +184,10 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
 
     // Who was there all the time has the same in the end, having been told what was void; who comes back gets it.
     for (person, to, all) in [(&ann, "#lobby", &lobby), (&bob, "#lobby", &lobby), (&ann, "ann", &private)] {
-        eventually(WHOLE_AGAIN, "everything has arrived", async || {
-            let kept = kept(person, to);
-            if all.ends_with(&kept) && kept.len() + 1 >= all.len() { Ok(()) } else { Err(format!("{to}: {kept:?}")) }
-        })
-        .await;
+        until_given(person, to, all).await;
         assert_eq!(person.heard(|event| event["type"] == "rewound" && event["to"] == to).len(), 1);
     }
+    cluster.gateways[1].until_ready(WHOLE_AGAIN).await;
     let again = cluster.ws_on(1).await;
     let since = json!({"@": {"epoch": carls["inbox"]["epoch"], "seq": 0}});
     eventually(WHOLE_AGAIN, "carl is back", async || again.try_resume(&carls, since.clone()).await).await;
@@ -173,17 +205,19 @@ async fn what_was_put_back_and_is_lost_once_more_is_put_back_once_more() {
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
     save(&cluster).await;
     let mut acked = Acked::default();
-    for round in 0..3 {
-        for number in 0..EACH {
-            acked.say(&ann, "#lobby", &format!("ann {round} {number}"), None).await;
-            acked.say(&bob, "#lobby", &format!("bob {round} {number}"), None).await;
-        }
+    acked.say_all(&[(&ann, "#lobby", true), (&bob, "#lobby", false)]).await;
+    for round in 1..=3 {
         cluster.redis.restart().await;
-        acked.say(&ann, "#lobby", "light", None).await;
-        let lobby = log(&cluster, "log:lobby").await;
-        acked.are_in("#lobby", &lobby);
-        assert_eq!(lobby.len(), (round + 1) * (2 * EACH + 1));
+        eventually(WHOLE_AGAIN, "it is put back", async || match repaired(&cluster).await {
+            messages if messages == round * 2 * EACH as u64 => Ok(()),
+            messages => Err(messages),
+        })
+        .await;
     }
+    acked.say(&ann, "#lobby", "light").await;
+    let lobby = log(&cluster, "log:lobby").await;
+    acked.are_in("#lobby", &lobby);
+    assert_eq!(lobby.len(), 2 * EACH + 1);
     cluster.finish().await;
 }
 
@@ -196,14 +230,15 @@ async fn who_has_moved_to_another_gateway_says_nothing_newer_before_it() {
     let _bob = person(&cluster, 1, "bob").await;
     save(&cluster).await;
     let mut acked = Acked::default();
-    for number in 0..EACH {
-        acked.say(&ann, "#lobby", &format!("ann {number}"), Some(&format!("key {number}"))).await;
-    }
+    acked.say_all(&[(&ann, "#lobby", true)]).await;
     cluster.redis.restart().await;
     // At once, by another gateway, under a later claim.
-    let again = cluster.ws_on(1).await;
+    let again = eventually(WHOLE_AGAIN, "a door is open", async || {
+        WsClient::try_connect(cluster.gateways[1].ws()).await.map_err(|error| error.to_string())
+    })
+    .await;
     eventually(WHOLE_AGAIN, "ann is back", async || again.try_resume(&registered, json!({})).await).await;
-    acked.say(&again, "#lobby", "I have moved", None).await;
+    acked.say(&again, "#lobby", "I have moved").await;
     // A repetition of what the other gateway has put back makes no second copy.
     let repeated = json!({"type": "send", "to": "#lobby", "body": "ann 3", "key": "key 3"});
     let repeated = again.must(repeated).await;
@@ -219,17 +254,21 @@ async fn the_loss_of_everything_costs_no_message_of_the_last_seconds() {
     let cluster = cluster().await;
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
     let mut acked = Acked::default();
-    for number in 0..EACH {
-        acked.say(&ann, "#lobby", &format!("ann {number}"), None).await;
-        acked.say(&bob, "ann", &format!("psst {number}"), None).await;
-    }
+    acked.say_all(&[(&ann, "#lobby", false), (&bob, "ann", false), (&ann, "bob", true)]).await;
     cluster.redis.call::<()>("FLUSHALL").await;
-    acked.say(&bob, "#lobby", "still here", None).await;
+    acked.say(&bob, "#lobby", "still here").await;
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), EACH + 1);
-    let inbox = cluster.redis.call::<String>("HGET parley:{0}:nick:ann session").await;
-    acked.are_in("ann", &log(&cluster, &format!("inbox:{inbox}")).await);
+    until_given(&ann, "#lobby", &lobby).await;
+    // Also who was not there yet, for the store, when it was put back.
+    for person in [&ann, &bob] {
+        let name = person.name();
+        let inbox = cluster.redis.call::<String>(&format!("HGET parley:{{0}}:nick:{name} session")).await;
+        let private = log(&cluster, &format!("inbox:{inbox}")).await;
+        acked.are_in(&name, &private);
+        until_given(person, &name, &private).await;
+    }
     cluster.finish().await;
 }
 
@@ -239,16 +278,14 @@ async fn a_gateway_that_goes_waits_until_nothing_can_be_lost() {
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
     save(&cluster).await;
     let mut acked = Acked::default();
-    for number in 0..EACH {
-        acked.say(&ann, "#lobby", &format!("ann {number}"), None).await;
-    }
+    acked.say_all(&[(&ann, "#lobby", false)]).await;
     let asked = Instant::now();
     cluster.gateways[0].process().terminate();
     ann.closed_within(WHOLE_AGAIN).await;
     cluster.redis.restart().await;
     assert_eq!(cluster.gateways[0].process().exit_code(Duration::from_secs(30)).await, Some(0));
     assert!(asked.elapsed() > KEPT, "it went after {:?}", asked.elapsed());
-    acked.say(&bob, "#lobby", "light", None).await;
+    acked.say(&bob, "#lobby", "light").await;
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), EACH + 1);
