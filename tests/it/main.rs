@@ -31,3 +31,4 @@ mod reload;
 mod retention;
 mod slow_reader;
 mod tidy;
+mod typing;

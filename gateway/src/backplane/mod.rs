@@ -27,7 +27,7 @@ use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
-use crate::message::{Body, ChatMessage};
+use crate::message::{Body, ChatMessage, Target};
 
 pub use presence::log::Log;
 
@@ -133,6 +133,15 @@ pub enum Delivery {
         epoch: String,
         /// The message.
         message: ChatMessage,
+    },
+    /// Somebody is writing something. Nothing of it is kept anywhere.
+    Typing {
+        /// Where: in a room, or to the session of this gateway whose inbox it is.
+        log: Log,
+        /// The session that is writing, when it may be among those who hear it.
+        by: Option<SessionId>,
+        /// Who that is, as they are shown.
+        from: String,
     },
     /// An order to end a session of this gateway.
     Kick {
@@ -263,6 +272,15 @@ impl Backplane {
     /// As [`Backplane::publish`].
     pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
         each!(self, arm => arm.direct(to, draft).await)
+    }
+
+    /// Tells the members of a room, or whoever has a nickname, that `from` is writing something. Nobody hears of it who is
+    /// not there: a nickname that nobody has is no error.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`. It is not worth a second try.
+    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+        each!(self, arm => arm.typing(to, from, session).await)
     }
 
     /// A beat of this lease went out at `sent` and was answered by this generation at `received`: what was acked long enough

@@ -179,6 +179,14 @@ impl Audience {
         live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
     }
 
+    /// Shows everybody but the one who is writing that they do. Returns how many outboxes left it out.
+    pub(super) fn show_typing(&self, by: Option<&SessionId>, from: &str) -> u64 {
+        let event = Broadcast::new(Event::Typing { to: self.display.clone(), from: from.to_owned() });
+        let others = self.members.iter().filter(|(session, _)| Some(*session) != by).map(|(_, member)| member);
+        let live = others.filter(|member| matches!(member.entry, Entry::Live(_)));
+        live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
+    }
+
     fn spread(&mut self, event: &Numbered) -> u64 {
         let mut receivers = 0;
         for member in self.members.values_mut() {

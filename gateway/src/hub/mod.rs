@@ -203,6 +203,7 @@ impl Hub {
             Delivery::Room { room, epoch, message } => self.arrived(&Log::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.arrived(&Log::Inbox(session), &epoch, message),
+            Delivery::Typing { log, by, from } => self.typing(&log, by.as_ref(), &from),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
             Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),
@@ -287,6 +288,12 @@ impl Hub {
         let Some(room) = logs.get_mut(&Log::Room(key.clone())) else { return };
         room.change(version, delta);
         changed.push(key.clone());
+    }
+
+    fn typing(&self, log: &Log, by: Option<&SessionId>, from: &str) {
+        if let Some(audience) = self.lock().logs.get(log) {
+            self.left_out.inc_by(audience.show_typing(by, from));
+        }
     }
 
     /// The subscription was away: nobody knows what was missed.

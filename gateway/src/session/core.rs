@@ -17,8 +17,10 @@ use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Reques
 
 use super::liveness::Liveness;
 
+mod typing;
 mod work;
 
+use self::typing::Typing;
 pub use self::work::{Beginning, Done, Effect, Entrance, Identity, Op, Resumption};
 
 /// Most rooms a session may be in.
@@ -33,6 +35,7 @@ pub struct Core {
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
     presumed: Presumed,
+    typing: Typing,
 }
 
 /// A place in a room.
@@ -72,6 +75,7 @@ enum Pending {
     Members(RoomName),
     Rooms,
     Read(u64),
+    Typing(Target),
     History(RoomName),
 }
 
@@ -109,6 +113,7 @@ impl Core {
             liveness: Liveness::new(now, pings),
             pending: None,
             presumed: Presumed::Deaf { resumed: false },
+            typing: Typing::default(),
         }
     }
 
@@ -174,7 +179,7 @@ impl Core {
             (None, _) => vec![refuse(id, ErrorCode::NotRegistered)],
             (Some(me), command) => {
                 let me = me.clone();
-                self.registered(id, me, command)
+                self.registered(now, id, me, command)
             }
         }
     }
@@ -191,7 +196,7 @@ impl Core {
         }
     }
 
-    fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
+    fn registered(&mut self, now: Instant, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
             Command::Join { room, since } => {
                 let seat = self.rooms.get(room.key());
@@ -234,6 +239,19 @@ impl Core {
                 self.perform(id, Pending::History(room.clone()), Op::History(room, range, limit))
             }
             Command::Read { seq } => self.perform(id, Pending::Read(seq), Op::Read(me.owner.session, seq)),
+            Command::Typing { to } => {
+                let passed_on = match &to {
+                    Target::Nick(_) => to.clone(),
+                    Target::Room(asked) => match self.seat(asked) {
+                        Some(room) => Target::Room(room),
+                        None => return vec![refuse(id, ErrorCode::NotInRoom)],
+                    },
+                };
+                if self.typing.is_told(now, &passed_on) {
+                    return vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })];
+                }
+                self.perform(id, Pending::Typing(to), Op::Typing(passed_on, me))
+            }
             Command::Register { .. } | Command::Ping | Command::Bye => Vec::new(),
         }
     }
@@ -296,6 +314,7 @@ impl Core {
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
             (Pending::Read(seq), Done::Settled) => vec![answer(id, Answer::Read { seq })],
+            (Pending::Typing(to), Done::Settled) => vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })],
             (Pending::Status(status), Done::Settled) => {
                 if let Some(me) = &mut self.identity {
                     me.status = status.clone();

@@ -253,6 +253,11 @@ impl Driver {
                     .await;
                 self.published(&draft, outcome, Kind::Direct)
             }
+            Op::Typing(to, me) => {
+                // Once or never: by the time that a repetition had arrived, it would not be true any more.
+                let told = services.backplane.typing(&to, &me.nick, &me.owner.session).await;
+                told.map(|()| Done::Settled).map_err(refusal)
+            }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
                 if !owned.map_err(refusal)? {

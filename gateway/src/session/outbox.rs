@@ -1,7 +1,7 @@
 //! What waits to be written to one connection: filled by the session's driver and by the hub, emptied by the door.
 //!
-//! Bounded in bytes. For a reader that falls behind, changes of presence are left out first: it is told to `resync` when
-//! it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
+//! Bounded in bytes. For a reader that falls behind, what is worth little is left out first: who is writing, and changes of
+//! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
 //! costs nobody else a wait: pushing never blocks. Knows no socket and no format; each [`Broadcast`] is encoded once per
 //! format, whoever asks first.
 
@@ -54,17 +54,27 @@ impl Broadcast {
         cell.get_or_init(|| format.encode(&self.event)).clone()
     }
 
-    /// The room whose list can be asked for again when this event is left out; `None` when it must not be.
-    fn expendable(&self) -> Option<&str> {
+    fn worth(&self) -> Worth<'_> {
         match &self.event {
-            Event::Presence { room, .. } => Some(room),
+            Event::Typing { .. } => Worth::Little,
+            Event::Presence { room, .. } => Worth::AskedAgain(room),
             Event::Message(_)
             | Event::Gap { .. }
             | Event::Epoch { .. }
             | Event::Rewound { .. }
-            | Event::GoingAway { .. } => None,
+            | Event::GoingAway { .. } => Worth::Everything,
         }
     }
+}
+
+/// Whether an event may be left out for a reader that falls behind.
+enum Worth<'a> {
+    /// It may, without a word.
+    Little,
+    /// It may, if the reader is told to ask for the list of this room again.
+    AskedAgain(&'a str),
+    /// It must not.
+    Everything,
 }
 
 /// What became of an event.
@@ -155,13 +165,17 @@ impl Outbox {
     /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
     pub fn event(&self, event: &Broadcast) -> Pushed {
         let mut queue = self.lock();
-        if let Some(room) = event.expendable()
-            && queue.bytes > SOFT_BYTES
-        {
-            if !queue.stale.contains(room) {
-                queue.stale.insert(room.to_owned());
+        if queue.bytes > SOFT_BYTES {
+            match event.worth() {
+                Worth::Little => return Pushed::LeftOut,
+                Worth::AskedAgain(room) => {
+                    if !queue.stale.contains(room) {
+                        queue.stale.insert(room.to_owned());
+                    }
+                    return Pushed::LeftOut;
+                }
+                Worth::Everything => {}
             }
-            return Pushed::LeftOut;
         }
         drop(queue);
         let bytes = event.bytes(self.format);

@@ -170,6 +170,7 @@ fn the_events_are_shown_as_they_are_written() {
         Event::Gap { to: "#lobby".into(), from_seq: 121, to_seq: 130 },
         Event::Rewound { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Epoch { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
+        Event::Typing { to: "#lobby".into(), from: "ann".into() },
         Event::GoingAway { retry_after_ms: 1500 },
     ]
     .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);

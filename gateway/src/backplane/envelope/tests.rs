@@ -82,6 +82,21 @@ fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
 }
 
 #[test]
+fn who_is_writing_is_told_on_both_channels() {
+    let session = SessionId::from_store("s9");
+    let frame = typing(&session, "Änn x\n");
+    let (deliveries, skipped) = read(frame.repeat(2).as_bytes());
+    assert_eq!((deliveries.len(), skipped), (2, 0));
+    let Delivery::Typing { log: Log::Room(room), by: Some(by), from } = &deliveries[0] else {
+        panic!("{deliveries:?}")
+    };
+    assert_eq!((room.as_str(), by, from.as_str()), ("lobby", &session, "Änn x\n"));
+    let delivery = read_gateway(&Incarnation::from_store("i1"), frame.as_bytes());
+    let Some(Delivery::Typing { log, by: None, from }) = delivery else { panic!("{delivery:?}") };
+    assert_eq!((log, from.as_str()), (Log::Inbox(session), "Änn x\n"));
+}
+
+#[test]
 fn a_gateway_channel_carries_one_frame() {
     let own = Incarnation::from_store("i1");
     let direct = payload("bob", &draft("m1", "1"));
@@ -107,6 +122,9 @@ fn a_gateway_channel_carries_one_frame() {
         "T s9 1 2",
         "Q 1",
         "D s9 e 3",
+        "W s9",
+        "W  3\nann",
+        "W s9 4\nann",
         &format!("{direct}x"),
         "M e 1 1 2\n{}",
     ] {

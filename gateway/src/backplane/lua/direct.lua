@@ -22,15 +22,7 @@ if not serves(is_repair and repairer or incarnation)
   return { 0, '', '', refused('fenced') }
 end
 
--- Where the receiver is. A session that goes by another nick now is reached under that one.
-local session = is_repair and former or redis.call('HGET', receiver, 'session')
-local gateway
-if session then
-  local present = redis.call('HGET', base .. 'session:' .. session, 'nick') or nick
-  local owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. present, 'owner', 'detached'))
-  local at, owned_by = split_token(owner or '')
-  gateway = owned_by == session and not detached and serves(at) and at
-end
+local session, gateway = whereabouts(receiver, nick, is_repair and former)
 
 -- Scoped by nick, not by the session behind it: a retry must not reach whoever took the nick since.
 local seen, field = place_of('@' .. nick, from, key, id)

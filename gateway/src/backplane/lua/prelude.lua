@@ -33,6 +33,19 @@ local function split_token(token)
   return string.match(token, '^([^/]+)/([^/]+)/')
 end
 
+-- The session that has a nick or had it last, if there was one, and its gateway if it is there. A session that goes by
+-- another nick now is reached under that one. With `known`, of that session.
+local function whereabouts(record, nick, known)
+  local session = known or redis.call('HGET', record, 'session')
+  if not session then
+    return nil
+  end
+  local present = redis.call('HGET', base .. 'session:' .. session, 'nick') or nick
+  local owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. present, 'owner', 'detached'))
+  local at, owned_by = split_token(owner or '')
+  return session, owned_by == session and not detached and serves(at) and at
+end
+
 -- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
 -- expires. Full means refused, never forgotten early.
 local function buckets(name, span_ms)

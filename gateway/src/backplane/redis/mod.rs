@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::live::Live;
-use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
+use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::redis::{GENERATION, LOG, Redis, settle};
 use presence::registry::RegistryError;
 use redis::Script;
@@ -29,6 +29,7 @@ use self::subscriber::Subscriber;
 use self::writes::{Message, Outcome, Writes};
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+use crate::message::Target;
 
 /// The Redis arm. Cheap to clone; the subscription ends with the last clone.
 #[derive(Debug, Clone)]
@@ -106,6 +107,19 @@ impl RedisBackplane {
         let message = Message::new(draft, envelope::payload(to.as_str(), draft));
         let _place = self.node.publisher.place(message.bytes())?;
         self.node.writes.direct(to, &message).await
+    }
+
+    /// See [`super::Backplane::typing`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+        match to {
+            Target::Room(room) => {
+                self.node.writes.typing_in(room.key(), &envelope::typing(session, from.as_str())).await
+            }
+            Target::Nick(nick) => self.node.writes.typing_to(nick.key(), from.as_str()).await,
+        }
     }
 
     /// See [`super::Backplane::beaten`].

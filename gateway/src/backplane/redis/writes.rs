@@ -1,4 +1,5 @@
-//! The two scripts that put messages into logs: how they are called, and what their answers mean.
+//! The scripts that put messages into logs, and the word that somebody is writing: how they are called, and what their
+//! answers mean.
 //!
 //! They go over the shared lanes, by name, so that what is about one room or nickname reaches Redis in its order. What was
 //! taken is kept for a repair before anybody hears of it.
@@ -19,6 +20,9 @@ static PUBLISH: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/publish.lua")));
 static DIRECT: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/direct.lua")));
+
+static TYPING: LazyLock<Script> =
+    LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/typing.lua")));
 
 /// Most messages that are remembered for one span, over all rooms and nicks of a partition: of those with a client's key
 /// for five minutes, of those without one for 30 seconds.
@@ -216,7 +220,27 @@ impl Writes {
         Ok((inbox, outcome(answer, online)))
     }
 
-    /// What both scripts begin with.
+    /// Tells a room's channel who is writing there.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub(super) async fn typing_in(&self, room: &RoomKey, frame: &str) -> Result<(), RegistryError> {
+        let mut lane = self.redis.lane(room.as_str());
+        let mut command = redis::cmd("PUBLISH");
+        settle(command.arg(self.redis.keys().room_channel(room)).arg(frame).query_async(&mut lane)).await
+    }
+
+    /// Tells the gateway of whoever has a nickname who is writing to them.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub(super) async fn typing_to(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
+        let mut call = self.call(&TYPING, Hand::Sender(self.repair.settled()));
+        call.key(self.redis.keys().nick(to)).arg(to.as_str()).arg(from);
+        self.invoke(to.as_str(), &call).await
+    }
+
+    /// What all scripts begin with.
     fn call(&self, script: &'static Script, hand: Hand<'_>) -> ScriptInvocation<'static> {
         let repairer = match hand {
             Hand::Sender(_) => "",

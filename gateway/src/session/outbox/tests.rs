@@ -48,7 +48,9 @@ fn presence_is_left_out_first_and_each_room_told_once_when_there_is_room_again()
     let outbox = Outbox::new(Format::Json);
     assert_eq!(outbox.event(&presence("#early")), Pushed::Taken);
     outbox.event(&message(SOFT_BYTES));
+    let typing = Broadcast::new(Event::Typing { to: "#lobby".into(), from: "ann".into() });
     for _ in 0..1000 {
+        assert_eq!(outbox.event(&typing), Pushed::LeftOut);
         assert_eq!(outbox.event(&presence("#lobby")), Pushed::LeftOut);
         assert_eq!(outbox.event(&presence("#den")), Pushed::LeftOut);
     }

@@ -274,6 +274,7 @@ fn events_are_frozen() {
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
         (Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 }, "* messages 4 to 6 of #lobby are gone\n"),
         (Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 }, ""),
+        (Event::Typing { to: "#lobby".into(), from: "ann".into() }, ""),
         (
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
             "* #lobby begins anew: what follows was said in it\n",
