@@ -144,6 +144,8 @@ pub struct Metrics {
     pub round_trip: Histogram,
     /// How many sessions there were when the drain began.
     pub drain_began_with: IntGauge,
+    /// Acked messages that the store had lost and that were put back.
+    pub repaired: IntCounter,
 }
 
 impl Metrics {
@@ -224,6 +226,11 @@ impl Metrics {
                 Bounds::SECONDS,
             ),
             drain_began_with: gauge(on, "parley_drain_began_with_sessions", "Sessions when the drain began; 0 before."),
+            repaired: counter(
+                on,
+                "parley_repaired_total",
+                "Acked messages that the store had lost and that were put back.",
+            ),
             registry,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::admin::{self, Answers, Readiness};
+use presence::beat::NotReady;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -76,12 +77,19 @@ pub(crate) async fn serve(
     }
 }
 
+/// Whether this node can publish and receive: what it acked before is to be back in the store first.
+pub(crate) fn ready(services: &Services) -> Result<(), NotReady> {
+    services.tenure.ready(Instant::now())?;
+    let is_whole = services.backplane.is_whole(services.tenure.generation());
+    is_whole.then_some(()).ok_or(NotReady::Recovering)
+}
+
 fn readiness(services: &Services, admission: &Admission) -> Readiness {
     let mut reasons = Vec::new();
     if admission.is_leaving() {
         reasons.push("draining".to_owned());
     }
-    if let Err(reason) = services.tenure.ready(Instant::now()) {
+    if let Err(reason) = ready(services) {
         reasons.push(reason.to_string());
     }
     Readiness { reasons }

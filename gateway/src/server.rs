@@ -3,7 +3,7 @@
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
 //! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
-//! presence rounds, readings, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+//! presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 mod drain;
 
@@ -159,7 +159,7 @@ impl Gateway {
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
-        let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        let admission = Arc::new(Admission::new(move || operators::ready(&lease).is_ok()));
         services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
@@ -178,6 +178,8 @@ impl Gateway {
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
         spawn(&background, lag::watch(services.metrics.registry.clone()));
+        spawn(&background, look_again(Arc::clone(&services)));
+        spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
@@ -307,7 +309,8 @@ async fn hold_lease(
             incarnation = Incarnation::random();
             continue;
         }
-        let mut keeper = LeaseKeeper { services: &services, samples: &samples, dismissed: &dismissed };
+        let mut keeper =
+            LeaseKeeper { services: &services, incarnation: &incarnation, samples: &samples, dismissed: &dismissed };
         let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
         let overtaken = |owner: &Owner| end_overtaken(&services, owner);
         tokio::select! {
@@ -330,6 +333,7 @@ fn end_overtaken(services: &Services, owner: &Owner) {
 /// The gateway's side of its lease.
 struct LeaseKeeper<'a> {
     services: &'a Services,
+    incarnation: &'a Incarnation,
     samples: &'a watch::Sender<Option<Sample>>,
     dismissed: &'a CancellationToken,
 }
@@ -340,6 +344,8 @@ impl beat::Keeper for LeaseKeeper<'_> {
     }
 
     fn answered(&mut self, sample: Sample, beat: Beat) {
+        let generation = beat.generation.number;
+        self.services.backplane.beaten(self.incarnation, generation, sample.sent, sample.received);
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
@@ -359,9 +365,28 @@ impl beat::Keeper for LeaseKeeper<'_> {
         }
     }
 
+    fn is_whole(&self, generation: u64) -> bool {
+        self.services.backplane.is_whole(generation)
+    }
+
     fn overtaken(&mut self, owner: &Owner) {
         end_overtaken(self.services, owner);
     }
+}
+
+/// Compares all tops when a generation opens: what was put back for somebody whose gateway had not spoken yet was sent to
+/// nobody.
+async fn look_again(services: Arc<Services>) {
+    let mut generations = services.tenure.generations();
+    while generations.changed().await.is_ok() {
+        if generations.borrow_and_update().is_open() {
+            services.hub.doubt();
+        }
+    }
+}
+
+async fn put_back(services: Arc<Services>) {
+    services.backplane.put_back(|messages| services.metrics.repaired.inc_by(messages)).await;
 }
 
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
@@ -391,11 +416,12 @@ async fn show_presence(services: Arc<Services>) {
 fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
     let (beats, heard, admission) = (Arc::clone(services), Arc::clone(services), Arc::clone(admission));
-    let (detached, tenure) = (Arc::clone(services), Arc::clone(&services.tenure));
+    let (detached, kept, tenure) = (Arc::clone(services), Arc::clone(services), Arc::clone(&services.tenure));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
+        kept: Box::new(move || kept.backplane.kept()),
         generation: Box::new(move || *tenure.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();

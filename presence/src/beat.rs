@@ -232,6 +232,8 @@ pub trait Keeper {
     fn holdings(&self) -> Vec<Holding>;
     /// A beat was answered.
     fn answered(&mut self, sample: Sample, beat: Beat);
+    /// Whether everything that the gateway has acked is in this generation of the store: it does not open before.
+    fn is_whole(&self, generation: u64) -> bool;
     /// A later claim has overtaken this one: its session is to be closed.
     fn overtaken(&mut self, owner: &Owner);
 }

@@ -8,6 +8,7 @@ mod batching;
 mod directs;
 mod epochs;
 mod faults;
+mod repair;
 mod rig;
 mod stories;
 

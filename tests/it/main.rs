@@ -26,6 +26,7 @@ mod readiness;
 mod recovery;
 mod redis_away;
 mod registry_contract;
+mod repair;
 mod resume;
 mod reload;
 mod retention;

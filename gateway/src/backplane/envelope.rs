@@ -64,6 +64,13 @@ pub fn payload(to: &str, draft: &Draft) -> String {
     serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
 }
 
+/// The payload of the same message under another id: that of an earlier attempt.
+#[must_use]
+pub fn with_id(payload: &str, id: &str, other: &str) -> String {
+    // Names hold no quotes, so the first field of this look is the id itself.
+    payload.replacen(&format!("\"id\":\"{id}\""), &format!("\"id\":\"{other}\""), 1)
+}
+
 /// Writes the frame that tells who is writing: the session that is, on a room's channel, or the one that is written to.
 #[must_use]
 pub fn typing(session: &SessionId, from: &str) -> String {

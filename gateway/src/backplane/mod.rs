@@ -10,6 +10,8 @@
 //!   same way to the session's gateway if it is there.
 //! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as
 //!   remote ones. While the subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
+//! - What a store that came back with less has lost of what was acked here in its last seconds is put back before anything
+//!   new is published, once each, under its id and in its old order.
 //! - After [`Backplane::subscribe`] has returned, everything published later arrives. Unsubscribing lingers.
 //! - The callback must not block: it runs on the task that reads from the store.
 
@@ -281,6 +283,50 @@ impl Backplane {
     /// `Unavailable` or `Unknown`. It is not worth a second try.
     pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         each!(self, arm => arm.typing(to, from, session).await)
+    }
+
+    /// A beat of this lease went out at `sent` and was answered by this generation at `received`: what was acked long enough
+    /// before cannot be lost any more. In another generation than before, nothing is published until that is whole.
+    pub fn beaten(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
+        match self {
+            Self::Redis(arm) => arm.beaten(incarnation, generation, sent, received),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// Puts back whatever was acked here and is lost, for as long as it is polled; `count` hears of how many messages.
+    /// Dropping the future puts off what is not done.
+    pub async fn put_back(&self, count: impl FnMut(u64)) {
+        match self {
+            Self::Redis(arm) => arm.put_back(count).await,
+            Self::Memory(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether everything that was acked here is in this generation of the store.
+    #[must_use]
+    pub fn is_whole(&self, generation: u64) -> bool {
+        match self {
+            Self::Redis(arm) => arm.is_whole(generation),
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// Bytes of acked messages that are kept because the store may still lose them.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Redis(arm) => arm.kept(),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// Waits until the store cannot lose anything that was acked here. Needs beats. Dropping the future changes nothing.
+    pub async fn safe(&self) {
+        match self {
+            Self::Redis(arm) => arm.safe().await,
+            Self::Memory(_) => {}
+        }
     }
 
     /// Reads a stretch of a room's log.

@@ -20,6 +20,8 @@ pub struct AtScrape {
     pub detached: Ask<usize>,
     /// How many rooms have members on this gateway.
     pub rooms: Ask<usize>,
+    /// Bytes of acked messages that the store may still lose.
+    pub kept: Ask<usize>,
     /// Since the newest beat whose echo came back; since the start, before the first one.
     pub beat_age: Ask<Duration>,
     /// In which generation the store is.
@@ -42,11 +44,13 @@ impl Metrics {
     /// # Panics
     /// On a second call.
     pub fn at_scrape(&self, at_scrape: AtScrape) {
-        let AtScrape { sessions, detached, rooms, beat_age, generation, subscription, draining } = at_scrape;
+        let AtScrape { sessions, detached, rooms, kept, beat_age, generation, subscription, draining } = at_scrape;
         self.pull("parley_sessions", "Sessions on this gateway.", move || sessions() as f64);
         let help = "Sessions that lost their connection here and may come back.";
         self.pull("parley_detached_sessions", help, move || detached() as f64);
         self.pull("parley_rooms", "Rooms with members on this gateway.", move || rooms() as f64);
+        let help = "Acked messages that are kept because the store may still lose them.";
+        self.pull("parley_repair_bytes", help, move || kept() as f64);
         let help = "Since the newest beat that came back whole.";
         self.pull("parley_beat_age_seconds", help, move || beat_age().as_secs_f64());
         self.show_generation(generation);

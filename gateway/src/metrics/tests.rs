@@ -40,6 +40,7 @@ fn every_series_is_there_before_anything_happened() {
         "parley_closes_total{code=\"slow_consumer\"} 0",
         "parley_backplane_reconnects_total 0",
         "parley_fences_total 0",
+        "parley_repaired_total 0",
     ] {
         assert_line(&metrics, line);
     }
@@ -90,6 +91,7 @@ async fn what_is_true_now_is_asked_at_the_scrape() {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),
         rooms: Box::new(|| 2),
+        kept: Box::new(|| 7),
         generation: Box::new(|| Generation { number: 7, phase: Phase::Recovering }),
         beat_age: Box::new(|| Duration::from_millis(250)),
         subscription: Box::new(move || backplane.subscription()),
@@ -102,6 +104,7 @@ async fn what_is_true_now_is_asked_at_the_scrape() {
         "parley_store_generation 7",
         "parley_store_recovering 1",
         "parley_rooms 2",
+        "parley_repair_bytes 7",
         "parley_beat_age_seconds 0.25",
         "parley_draining 1",
         "parley_backplane_subscribed 1",

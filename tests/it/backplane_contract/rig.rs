@@ -1,7 +1,8 @@
 //! Worlds, nodes and people: what the stories are told with.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
 use gateway::message::{Accepted, Body, ChatMessage};
@@ -69,7 +70,7 @@ impl World {
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &info(name)).await.unwrap();
         backplane.listen_as(&incarnation).await;
-        Node { name: name.to_owned(), backplane, registry, incarnation, heard, beating: None }
+        Node { name: name.to_owned(), backplane, registry, incarnation, heard, repaired: Arc::default(), beating: None }
     }
 }
 
@@ -99,6 +100,8 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     pub(crate) incarnation: Incarnation,
     pub(crate) heard: Heard,
+    /// Messages that were put back.
+    pub(crate) repaired: Arc<AtomicU64>,
     beating: Option<JoinHandle<()>>,
 }
 
@@ -111,16 +114,31 @@ impl Drop for Node {
 impl Node {
     pub(crate) fn beat(&mut self) {
         let (registry, incarnation, info) = (self.registry.clone(), self.incarnation.clone(), info(&self.name));
-        self.beating = Some(tokio::spawn(async move {
+        let (backplane, repaired) = (self.backplane.clone(), self.repaired.clone());
+        let beats = async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
+                let sent = Instant::now();
                 let Ok(beat) = registry.beat(&incarnation, &[]).await else { continue };
+                let generation = beat.generation.number;
+                backplane.beaten(&incarnation, generation, sent, Instant::now());
                 if !beat.asserted {
                     // It holds nothing that the store could have lost: these stores keep what they acked.
-                    let _ = registry.reassert(&incarnation, &info, beat.generation.number, &[], true).await;
+                    let last = backplane.is_whole(generation);
+                    let _ = registry.reassert(&incarnation, &info, generation, &[], last).await;
                 }
             }
+        };
+        let backplane = self.backplane.clone();
+        let repairs = async move {
+            let count = |messages| {
+                repaired.fetch_add(messages, Ordering::SeqCst);
+            };
+            backplane.put_back(count).await;
+        };
+        self.beating = Some(tokio::spawn(async move {
+            tokio::join!(beats, repairs);
         }));
     }
 

@@ -146,6 +146,12 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn a_payload_gets_the_id_of_the_first_attempt_and_nothing_else_changes() {
+    let body = r#"{"id":"m2","say":"\"id\":\"m2\""}"#;
+    assert_eq!(with_id(&payload("#l", &draft("m2", body)), "m2", "m1"), payload("#l", &draft("m1", body)));
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
