@@ -114,7 +114,7 @@ async fn what_was_put_back_without_an_answer_is_found_and_not_doubled() {
     let mut scene = Scene::new(&["a", "b", "c", "d", "e"]).await;
     let log: StreamRangeReply = scene.ask(&["XRANGE", LOG, "4", "4"]).await;
     let [time, payload] = ["time", "payload"].map(|field| log.ids[0].get::<String>(field).unwrap());
-    scene.one.stop_beating();
+    scene.one.stop_beating().await;
     let generation = scene.lose(2, 0).await;
     scene.one.backplane.tops(&[Log::Room(scene.lobby.key().clone())]).await.unwrap();
     // And whatever else would know it is forgotten by now.
@@ -129,7 +129,7 @@ async fn what_was_put_back_without_an_answer_is_found_and_not_doubled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_new_is_said_before_what_was_lost_is_back() {
     let mut scene = Scene::new(&[]).await;
-    scene.one.stop_beating();
+    scene.one.stop_beating().await;
     let told = scene.one.registry.beat(&scene.one.incarnation, &[]).await.unwrap().generation.number;
     let beaten = |generation| {
         let now = Instant::now();
@@ -239,7 +239,7 @@ async fn a_repetition_that_was_acked_is_put_back_under_its_first_id() {
     // Who had it first is gone with what it remembers.
     let Scene { world, lobby, one, ann: former } = scene;
     drop(one);
-    other.stop_beating();
+    other.stop_beating().await;
     let scene = Scene { world, lobby, one: other, ann: former };
     let generation = scene.lose(1, 0).await;
     let mut scene = scene;
@@ -256,7 +256,7 @@ async fn what_could_not_be_kept_is_refused_and_nothing_kept_is_dropped() {
     const MOST: usize = 64 * 1024 * 1024;
     let mut scene = Scene::new(&[]).await;
     // Without beats nothing is ever safe.
-    scene.one.stop_beating();
+    scene.one.stop_beating().await;
     let body = Body::from_text(&"x".repeat(BODY));
     let draft = || Draft { body: body.clone(), ..scene.ann.draft("") };
     let mut acked = 0;

@@ -107,7 +107,9 @@ pub(crate) struct Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop_beating();
+        if let Some(beating) = &self.beating {
+            beating.abort();
+        }
     }
 }
 
@@ -142,9 +144,11 @@ impl Node {
         }));
     }
 
-    pub(crate) fn stop_beating(&mut self) {
+    /// Returns once its tasks have let go of the backplane.
+    pub(crate) async fn stop_beating(&mut self) {
         if let Some(beating) = self.beating.take() {
             beating.abort();
+            let _ = beating.await;
         }
     }
 

@@ -383,7 +383,7 @@ pub(crate) async fn dropping_the_last_clone_ends_the_deliveries(world: &World) {
     let ann = one.member("ann", &lobby).await;
     two.member("bob", &lobby).await;
     let (heard, clone) = (two.heard.clone(), two.backplane.clone());
-    two.stop_beating();
+    two.stop_beating().await;
     drop(two);
     let first = ann.draft("a clone is left");
     one.say(&lobby, &first).await.unwrap();
