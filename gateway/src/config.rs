@@ -46,6 +46,10 @@ pub const KEYS: &[Key] = &[
         .default("72")
         .live()
         .meaning("hours that a room keeps them, 1 to 8760; they go when it is next spoken in"),
+    Key::number("history.inbox_messages")
+        .default("1000")
+        .live()
+        .meaning("direct messages that an inbox keeps, 1 to 1000000; with Redis it may be a hundred more"),
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("seconds that a nickname is kept for who lost their connection, 5 to 3600"),
@@ -61,7 +65,7 @@ pub const KEYS: &[Key] = &[
         .meaning("collector that gets the spans of messages, at every level of the logs: OTLP over HTTP, as JSON"),
 ];
 
-/// Most messages of a room that may be kept.
+/// Most messages of a room or an inbox that may be kept.
 const MAX_HISTORY_MESSAGES: u64 = 1_000_000;
 /// Longest time that they may be kept: a year.
 const MAX_HISTORY_HOURS: u64 = 8760;
@@ -92,7 +96,7 @@ pub struct Config {
     pub limits: Limits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
-    /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
+    /// `history.*`: how much is kept of what was said.
     pub history: Retention,
     /// `session.hold_seconds`: how long a nickname is kept for a session that lost its connection.
     pub hold: Duration,
@@ -145,7 +149,16 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
         1..=MAX_HISTORY_HOURS,
         "expected a whole number of hours from 1 to 8760",
     )?;
-    Ok(Retention { messages: messages as usize, age: Duration::from_secs(hours * 3600) })
+    let inbox = settings.number(
+        "history.inbox_messages",
+        1..=MAX_HISTORY_MESSAGES,
+        "expected a whole number from 1 to 1000000",
+    )?;
+    Ok(Retention {
+        messages: messages as usize,
+        age: Duration::from_secs(hours * 3600),
+        inbox_messages: inbox as usize,
+    })
 }
 
 fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
@@ -199,6 +212,7 @@ impl fmt::Display for Config {
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
+        writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)

@@ -392,18 +392,21 @@ pub struct Rename {
     pub to: String,
 }
 
-/// How much of a room's log is kept: what lies beyond either bound goes when somebody speaks in the room.
+/// How much of a log is kept: what lies beyond a bound goes when something is said into the room or the inbox. A store that
+/// trims in blocks may keep some messages more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// The newest messages, at most so many. A store that trims in blocks may keep some more.
+    /// The newest messages of a room, at most so many.
     pub messages: usize,
-    /// Messages that are at most this old.
+    /// Messages of a room that are at most this old.
     pub age: Duration,
+    /// The newest messages of an inbox, at most so many.
+    pub inbox_messages: usize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { messages: 10_000, age: Duration::from_secs(72 * 3600) }
+        Self { messages: 10_000, age: Duration::from_secs(72 * 3600), inbox_messages: 1_000 }
     }
 }
 

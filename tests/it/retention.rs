@@ -1,11 +1,12 @@
-//! A room keeps as much of what was said as the settings say, on both stores: so many messages, and so old at most.
+//! A room and an inbox keep as much of what was said as the settings say, on both stores: so many messages, and in a room
+//! so old at most.
 //!
 //! Time is made to pass by writing older times into a log, which is what a quiet room looks like to the store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::backplane::{Backplane, Draft, MemoryBackplane, Range, RedisBackplane};
+use gateway::backplane::{Backplane, Draft, Log, MemoryBackplane, Range, RedisBackplane};
 use gateway::message::{Accepted, Body};
 use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
@@ -15,7 +16,7 @@ use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Regi
 const LOG: &str = "parley:{0}:log:lobby";
 const HOUR: u64 = 3600 * 1000;
 
-/// Somebody in a room whose log is kept within the retention.
+/// Somebody in a room whose log is kept within the retention, as their inbox is.
 struct Speaker {
     backplane: Backplane,
     lobby: RoomName,
@@ -51,21 +52,39 @@ impl Speaker {
 
     /// Says it, and returns its seq and time.
     async fn say(&self, text: &str) -> (u64, u64) {
+        let ack = self.backplane.publish(&self.lobby, &self.draft(text)).await.unwrap();
+        (ack.seq, ack.time)
+    }
+
+    /// Says it to themselves.
+    async fn note(&self, text: &str) {
+        self.backplane.direct(self.nick.key(), &self.draft(text)).await.unwrap();
+    }
+
+    fn draft(&self, text: &str) -> Draft {
         let (from, owner) = (self.nick.clone(), self.owner.clone());
         let (msg_id, body, accepted) = (SessionId::random().to_string(), Body::from_text(text), Accepted::default());
-        let draft = Draft { msg_id, key: None, from, owner, body, accepted };
-        let ack = self.backplane.publish(&self.lobby, &draft).await.unwrap();
-        (ack.seq, ack.time)
+        Draft { msg_id, key: None, from, owner, body, accepted }
     }
 
     async fn oldest(&self) -> u64 {
         let stretch = self.backplane.history(self.lobby.key(), Range::After(0), 1).await.unwrap();
         stretch.messages[0].seq
     }
+
+    async fn oldest_note(&self) -> u64 {
+        let missed = self.backplane.missed(&Log::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
+        missed.messages[0].seq
+    }
 }
 
 fn keep(messages: usize, hours: u64) -> Retention {
-    Retention { messages, age: Duration::from_millis(hours * HOUR) }
+    Retention { messages, age: Duration::from_millis(hours * HOUR), ..Retention::default() }
+}
+
+/// Rooms keep more than is said here.
+fn keep_notes(inbox_messages: usize) -> Retention {
+    Retention { inbox_messages, ..Retention::default() }
 }
 
 /// A log of `count` messages, the first `old` of which were written so long ago; the next to come is `count` + 1.
@@ -100,6 +119,27 @@ async fn memory_keeps_so_many_messages() {
         ann.say(&number.to_string()).await;
     }
     assert_eq!(ann.oldest().await, 701);
+}
+
+#[tokio::test]
+async fn redis_keeps_so_many_messages_of_an_inbox_and_hardly_more() {
+    let server = harness::Redis::running().await;
+    let ann = Speaker::on_redis(&server, keep_notes(300)).await;
+    for number in 1..=1000 {
+        ann.note(&number.to_string()).await;
+    }
+    let kept: u64 = server.ask(&["XLEN", &format!("parley:{{0}}:inbox:{}", ann.owner.session)]).await;
+    assert!((300..=400).contains(&kept), "{kept}: trimmed in blocks of a hundred");
+    assert_eq!(ann.oldest_note().await, 1001 - kept, "the newest are kept");
+}
+
+#[tokio::test]
+async fn memory_keeps_so_many_messages_of_an_inbox() {
+    let ann = Speaker::on_memory(keep_notes(300)).await;
+    for number in 1..=1000 {
+        ann.note(&number.to_string()).await;
+    }
+    assert_eq!(ann.oldest_note().await, 701);
 }
 
 #[tokio::test]

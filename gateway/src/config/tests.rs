@@ -29,7 +29,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         ws: "127.0.0.1:8080".parse().unwrap(),
         tcp: "127.0.0.1:9000".parse().unwrap(),
         admin: "127.0.0.1:9180".parse().unwrap(),
-        history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600) },
+        history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600), inbox_messages: 1_000 },
         hold: Duration::from_secs(60),
         grace: Duration::from_secs(30),
         limits: Limits::default(),
@@ -57,6 +57,7 @@ fn layers_lie_over_each_other_key_by_key() {
         (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
         (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
+        (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),
         (
             "node.id = 'g1'\n[history]\nmax_age_hours = 2",
             vec![],
@@ -173,6 +174,8 @@ fn what_is_wrong_is_named_on_one_line() {
         ("", &[("PARLEY__DRAIN__GRACE_SECONDS", "3601")], format!(r#"drain.grace_seconds = "3601": {seconds}"#)),
         ("history.max_messages = 0", &[], format!(r#"history.max_messages = "0": {messages}"#)),
         ("history.max_messages = 1000001", &[], format!(r#"history.max_messages = "1000001": {messages}"#)),
+        ("history.inbox_messages = 0", &[], format!(r#"history.inbox_messages = "0": {messages}"#)),
+        ("history.inbox_messages = 1000001", &[], format!(r#"history.inbox_messages = "1000001": {messages}"#)),
         ("history.max_age_hours = 0", &[], format!(r#"history.max_age_hours = "0": {hours}"#)),
         ("", &[("PARLEY__HISTORY__MAX_AGE_HOURS", "8761")], format!(r#"history.max_age_hours = "8761": {hours}"#)),
         ("session.hold_seconds = 4", &[], format!(r#"session.hold_seconds = "4": {hold}"#)),
@@ -218,7 +221,7 @@ fn what_is_shown_can_be_given_back() {
             c.redis = Some("redis://127.0.0.1:6390/2".parse().unwrap());
             c.prefix = r#"a"b\c'#="#.to_owned();
             c.ws = "[::1]:0".parse().unwrap();
-            c.history = Retention { messages: 1, age: Duration::from_secs(8760 * 3600) };
+            c.history = Retention { messages: 1, age: Duration::from_secs(8760 * 3600), inbox_messages: 2 };
             c.hold = Duration::from_secs(8);
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;

@@ -11,8 +11,6 @@ use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
 /// Bytes of payload that a room keeps, whatever their number.
 const LOG_BYTES: usize = 16 * 1024 * 1024;
-/// What an inbox keeps.
-const INBOX: Retention = Retention { messages: 1_000, age: Duration::from_millis(RETENTION) };
 /// Bytes of payload that an inbox keeps.
 const INBOX_BYTES: usize = 256 * 1024;
 /// Most messages that one call takes away.
@@ -78,6 +76,25 @@ pub struct LogEntry {
     pub payload: String,
 }
 
+/// What one log keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) messages: usize,
+    pub(super) age: Duration,
+    /// Of payload.
+    pub(super) bytes: usize,
+}
+
+impl Bounds {
+    fn of_room(Retention { messages, age, .. }: Retention) -> Self {
+        Self { messages, age, bytes: LOG_BYTES }
+    }
+
+    fn of_inbox(Retention { inbox_messages, .. }: Retention) -> Self {
+        Self { messages: inbox_messages, age: Duration::from_millis(RETENTION), bytes: INBOX_BYTES }
+    }
+}
+
 /// A numbered, bounded list of messages; the numbers have no gaps and the times never go back. Nothing is lost here, so
 /// its epoch never ends.
 #[derive(Debug)]
@@ -111,14 +128,14 @@ impl Log {
     }
 
     /// Adds a message and drops the oldest beyond the bounds, never the new one. Returns its number and time.
-    pub(super) fn push(&mut self, payload: &str, now: u64, keep: Retention, bytes: usize) -> (u64, u64) {
+    pub(super) fn push(&mut self, payload: &str, now: u64, keep: Bounds) -> (u64, u64) {
         self.seq += 1;
         self.time = self.time.max(now);
         self.bytes += payload.len();
         self.entries.push_back(LogEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
         let oldest_kept = now.saturating_sub(keep.age.as_millis() as u64);
         for _ in 0..TRIM_STEP {
-            let crowded = self.entries.len() > keep.messages || self.bytes > bytes;
+            let crowded = self.entries.len() > keep.messages || self.bytes > keep.bytes;
             let surplus = |oldest: &mut LogEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
             let Some(dropped) = self.entries.pop_front_if(surplus) else { break };
             self.bytes -= dropped.payload.len();
@@ -252,7 +269,7 @@ impl State {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
-        let (seq, time) = state.log.push(message.payload, now(), self.retention.get(), LOG_BYTES);
+        let (seq, time) = state.log.push(message.payload, now(), Bounds::of_room(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room_channel(room), text.as_bytes());
@@ -275,7 +292,7 @@ impl State {
         }
         let session = session.ok_or(AppendError::NoSuchUser)?;
         let inbox = self.inboxes.of(&session);
-        let (seq, time) = inbox.push(message.payload, now(), INBOX, INBOX_BYTES);
+        let (seq, time) = inbox.push(message.payload, now(), Bounds::of_inbox(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
         if let Some(owner) = &owner {

@@ -55,7 +55,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// An empty store that keeps the logs of rooms within `retention`.
+    /// An empty store that keeps logs within `retention`.
     #[must_use]
     pub fn keeping(retention: Live<Retention>) -> Self {
         let channels = Channels::default();

@@ -138,35 +138,35 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
 
 #[test]
 fn logs_are_bounded_in_number_and_bytes() {
-    let keep = Retention { messages: 20, age: Duration::from_secs(1) };
+    let keep = log::Bounds { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
     let mut log = log::Log::default();
     for _ in 0..30 {
-        log.push("12345", 0, keep, 1000);
+        log.push("12345", 0, keep);
     }
     let kept = log.stretch(0, u64::MAX, 100, false);
     assert_eq!((kept.len(), kept[0].seq, kept[19].seq), (20, 11, 30));
-    log.push(&"x".repeat(990), 0, keep, 1000);
+    log.push(&"x".repeat(990), 0, keep);
     assert_eq!(log.stretch(0, u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
-    log.push(&"x".repeat(9990), 0, keep, 1000);
+    log.push(&"x".repeat(9990), 0, keep);
     assert_eq!(log.stretch(0, u64::MAX, 100, false).len(), 1, "never the newest one");
 }
 
 #[test]
 fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
-    let keep = Retention { messages: 10_000, age: Duration::from_millis(100) };
+    let keep = log::Bounds { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
     let mut log = log::Log::default();
     for now in 1..=1000 {
-        log.push("x", now.min(600), keep, usize::MAX);
+        log.push("x", now.min(600), keep);
     }
     let oldest = |log: &log::Log| log.stretch(0, u64::MAX, 1, false)[0].seq;
     assert_eq!(oldest(&log), 500, "what is exactly as old as allowed stays");
-    log.push("x", 10_000, keep, usize::MAX);
+    log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 756, "one call drops 256 at most");
-    log.push("x", 10_000, keep, usize::MAX);
+    log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 1001, "only what is not too old is left");
-    log.push("x", 0, keep, usize::MAX);
+    log.push("x", 0, keep);
     assert_eq!((log.seq(), oldest(&log)), (1003, 1001), "a clock that went back drops nothing");
-    log.push("x", 20_000, Retention { messages: 10, age: Duration::ZERO }, usize::MAX);
+    log.push("x", 20_000, log::Bounds { age: Duration::ZERO, ..keep });
     assert_eq!(oldest(&log), 1004, "never the newest one");
 }
 

@@ -55,7 +55,7 @@ impl RedisBackplane {
         Self::start_keeping(redis, Live::default(), sink)
     }
 
-    /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps the logs of rooms within
+    /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps logs within
     /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
     #[must_use]
     pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {

@@ -27,8 +27,6 @@ static TYPING: LazyLock<Script> =
 /// Most messages that are remembered for one span, over all rooms and nicks of a partition: of those with a client's key
 /// for five minutes, of those without one for 30 seconds.
 const BUCKET_KEYS: usize = 1_000_000;
-/// Most messages kept in one inbox; Redis may keep some more.
-const INBOX_MESSAGES: usize = 1_000;
 /// Seconds that an inbox is kept after its session has gone: 72 hours.
 const INBOX_SECONDS: usize = 72 * 60 * 60;
 
@@ -213,7 +211,7 @@ impl Writes {
         let Message { token, nick, key, msg_id, payload } = message;
         let mut call = self.call(&DIRECT, hand);
         call.key(keys.nick(&NickKey::from_store(nick))).key(keys.nick(to));
-        call.arg(to.as_str()).arg(inbox).arg(INBOX_MESSAGES).arg(INBOX_SECONDS).arg(epoch());
+        call.arg(to.as_str()).arg(inbox).arg(self.retention.get().inbox_messages).arg(INBOX_SECONDS).arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, Answer) =
             self.invoke(Call::Direct, to.as_str(), &call).await?;
