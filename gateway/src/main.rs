@@ -70,8 +70,8 @@ impl Program for Main {
         server.gateway.reload(config);
     }
 
-    fn dismissed(server: &Running) -> impl Future<Output = ()> {
-        server.gateway.dismissed()
+    async fn dismissed(server: &Running) -> anyhow::Result<()> {
+        Ok(server.gateway.dismissed().await?)
     }
 
     async fn drain(server: Running, grace: Duration) -> Drained {

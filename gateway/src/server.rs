@@ -22,9 +22,9 @@ use presence::model::{Incarnation, LeftReason, Owner, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
 use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
-use presence::twin;
+use presence::twin::{self, Twin};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -61,6 +61,9 @@ struct Rules {
     history: Live<Retention>,
 }
 
+/// Why a gateway is to end that got no signal: an operator's order, or another gateway that has its name.
+type Dismissal = SetOnce<Result<(), Twin>>;
+
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Gateway {
@@ -73,7 +76,7 @@ pub struct Gateway {
     /// Sends off sessions that do not come back.
     parting: CancellationToken,
     rules: Rules,
-    dismissed: CancellationToken,
+    dismissed: Arc<Dismissal>,
     beating: CancellationToken,
     background: DropGuard,
 }
@@ -91,12 +94,12 @@ impl Gateway {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
                 let is_there = redis.is_fit().await?;
-                let over = if is_there { Some(twin::refuse_second(&registry, &config.node).await?) } else { None };
+                let looked = if is_there { twin::refuse_second(&registry, &config.node).await.ok() } else { None };
                 // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
                 let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let around = Surroundings { facing, over };
+                let around = Surroundings { facing, over: looked.transpose()? };
                 let gateway = Self::assemble(&config, around, history, registry, backplane).await?;
                 redis.calls().register(gateway.metrics());
                 if !is_there {
@@ -165,12 +168,22 @@ impl Gateway {
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses, facing);
         let incarnation = Incarnation::random();
-        if let Some(over) = over {
-            twin::open_alone(&services.registry, &incarnation, &info, &over).await?;
-        }
+        let opened = match over {
+            Some(over) => twin::open_alone(&services.registry, &incarnation, &info, &over).await.ok().transpose()?,
+            None => None,
+        };
         let (beating, parting) = (background.child_token(), background.child_token());
-        let dismissed = CancellationToken::new();
-        spawn(&beating, hold_lease(Arc::clone(&services), incarnation, info, samples, dismissed.clone()));
+        let dismissed = Arc::new(Dismissal::new());
+        let (beats, order) = (Arc::clone(&services), Arc::clone(&dismissed));
+        spawn(&beating, async move {
+            if opened.is_none()
+                && let Err(twin) = twin::wait_alone(&beats.registry, &incarnation, &info).await
+            {
+                order.set(Err(twin)).expect("nobody orders anything before there is a lease");
+                return;
+            }
+            hold_lease(beats, incarnation, info, samples, order).await;
+        });
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
@@ -224,8 +237,11 @@ impl Gateway {
 
     /// Waits until an operator orders this gateway to end, by the store. It serves on until [`Gateway::drain`]. Dropping
     /// the future loses nothing.
-    pub fn dismissed(&self) -> impl Future<Output = ()> + use<> {
-        self.dismissed.clone().cancelled_owned()
+    ///
+    /// # Errors
+    /// It began while Redis was away, and now another gateway is seen to live under its node id: this one serves nobody.
+    pub async fn dismissed(&self) -> Result<(), Twin> {
+        self.dismissed.wait().await.clone()
     }
 
     /// Takes over the limits, the allowed origins and how much history is kept. Everything else of `config` is not
@@ -300,7 +316,7 @@ async fn hold_lease(
     mut incarnation: Incarnation,
     info: GatewayInfo,
     samples: watch::Sender<Option<Sample>>,
-    dismissed: CancellationToken,
+    dismissed: Arc<Dismissal>,
 ) {
     let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
     loop {
@@ -335,7 +351,7 @@ struct LeaseKeeper<'a> {
     services: &'a Services,
     incarnation: &'a Incarnation,
     samples: &'a watch::Sender<Option<Sample>>,
-    dismissed: &'a CancellationToken,
+    dismissed: &'a Dismissal,
 }
 
 impl beat::Keeper for LeaseKeeper<'_> {
@@ -355,7 +371,8 @@ impl beat::Keeper for LeaseKeeper<'_> {
                 }
                 Command::Drain => {
                     tracing::info!("ordered to drain");
-                    self.dismissed.cancel();
+                    // Once is enough.
+                    let _ = self.dismissed.set(Ok(()));
                 }
                 Command::Taken { session, fence } => {
                     self.services.hub.taken_over(&session, fence);

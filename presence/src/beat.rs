@@ -203,16 +203,29 @@ pub struct Sample {
 /// behind: the detectors fence it after its time.
 #[must_use]
 pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnation, info: &GatewayInfo) -> bool {
+    let opened = patiently(incarnation, || registry.open_lease(incarnation, info)).await.is_some();
+    if opened {
+        tenure.began(incarnation);
+        tracing::info!(%incarnation, "lease opened");
+    }
+    opened
+}
+
+/// Asks for a lease until the store answers. `None` when it is lost before it was used.
+pub(crate) async fn patiently<T, F>(incarnation: &Incarnation, mut ask: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, RegistryError>>,
+{
     let mut tick = tokio::time::interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     loop {
         tick.tick().await;
-        match registry.open_lease(incarnation, info).await {
-            Ok(()) => break,
+        match ask().await {
+            Ok(answer) => return Some(answer),
             Err(RegistryError::Fenced) => {
                 tracing::warn!(%incarnation, "lease lost before it was used");
-                return false;
+                return None;
             }
             Err(error) if told => tracing::debug!(%error, "still no lease"),
             Err(error) => {
@@ -221,9 +234,6 @@ pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnatio
             }
         }
     }
-    tenure.began(incarnation);
-    tracing::info!(%incarnation, "lease opened");
-    true
 }
 
 /// What a gateway says and hears while it keeps its lease.

@@ -109,7 +109,10 @@ pub trait Program {
     fn reload(server: &Self::Server, config: &Self::Config);
 
     /// Waits for an order to end that comes by another way than a signal. Dropping the future loses nothing.
-    fn dismissed(_: &Self::Server) -> impl Future<Output = ()> {
+    ///
+    /// # Errors
+    /// It should not have started, which is known only now: nobody was served yet.
+    fn dismissed(_: &Self::Server) -> impl Future<Output = anyhow::Result<()>> {
         std::future::pending()
     }
 
@@ -231,10 +234,7 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
     let (server, mut signals) = match started.await {
         Ok(Some(running)) => running,
         Ok(None) => return Exit::Done,
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "could not start");
-            return Exit::NotStarted;
-        }
+        Err(error) => return not_started(&error),
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     say(std::io::stdout(), ready_line(P::ready(&server)));
@@ -242,7 +242,10 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
     loop {
         let wish = tokio::select! {
             wish = signals.next() => wish,
-            () = P::dismissed(&server) => Wish::End,
+            dismissed = P::dismissed(&server) => match dismissed {
+                Ok(()) => Wish::End,
+                Err(error) => return not_started(&error),
+            },
         };
         if wish == Wish::End {
             break;
@@ -273,6 +276,11 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
             Exit::GraceRanOut
         }
     }
+}
+
+fn not_started(error: &anyhow::Error) -> Exit {
+    tracing::error!(error = format!("{error:#}"), "could not start");
+    Exit::NotStarted
 }
 
 /// What a signal asks for.

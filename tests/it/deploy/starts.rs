@@ -79,6 +79,44 @@ async fn of_gateways_of_one_name_that_start_in_the_same_moment_one_stays() {
 }
 
 #[tokio::test]
+async fn of_gateways_of_one_name_that_start_while_redis_is_away_one_stays() {
+    let mut redis = Redis::away();
+    let mut twins = Vec::new();
+    for _ in 0..2 {
+        twins.push(Node::gateway("g1").redis(&redis).launch().await);
+    }
+    redis.start().await;
+    let mut ended = None;
+    eventually(SOON, "one of two ends", || {
+        ended = twins.iter_mut().position(|twin| twin.process().has_ended());
+        let is_over = ended.is_some();
+        async move { if is_over { Ok(()) } else { Err("both are there") } }
+    })
+    .await;
+    let mut loser = twins.remove(ended.unwrap());
+    assert_eq!(loser.process().exit_code(SOON).await, Some(1));
+    assert!(loser.log().holds("could not start") && loser.log().holds("in use"), "{}", loser.log().tail(5));
+    twins[0].until_ready(SOON).await;
+}
+
+#[tokio::test]
+async fn a_second_gateway_that_waited_for_redis_gives_way_to_one_that_lived_through_the_outage() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for words in ["beats are not answered", "lost the subscription", "not ready"] {
+        cluster.allow(words);
+    }
+    let ann = cluster.ws_on(0).await;
+    ann.register("ann").await;
+    cluster.redis.stop_signal().await;
+    let mut second = Node::gateway("g1").redis(&cluster.redis).launch().await;
+    cluster.redis.cont();
+    assert_eq!(second.process().exit_code(SOON).await, Some(1));
+    assert!(second.log().holds("in use"), "{}", second.log().tail(5));
+    ann.join("#lobby").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn a_gateway_that_was_killed_starts_again_under_its_name_at_once() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("fenced");
