@@ -1,5 +1,8 @@
 //! The Kubernetes manifests: names that fit each other, probes that ask what there is, times that fit the drain.
 
+use std::collections::BTreeMap;
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::settings::Effective;
@@ -111,6 +114,32 @@ fn pods_have_the_least_rights_and_their_secret() {
         assert_eq!(url, format!("{}/redis_url", text(&mount["mountPath"])), "{program}");
         let volume = list(&pod["volumes"]).iter().find(|volume| volume["name"] == mount["name"]).unwrap();
         assert_eq!(volume["secret"]["secretName"], "parley-redis", "{program}");
+    }
+}
+
+/// Asks kustomize itself where `kubectl` is installed; the tests above do without.
+#[test]
+fn kustomize_builds_what_is_there() {
+    let built = match Command::new("kubectl").args(["kustomize", BASE]).current_dir(harness::repository()).output() {
+        Ok(built) => built,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => panic!("kubectl: {error}"),
+    };
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let mut built = serde_saphyr::from_multiple::<Value>(&String::from_utf8(built.stdout).unwrap()).unwrap();
+    for object in &mut built {
+        let labels = object["metadata"]["labels"].as_object_mut().unwrap();
+        assert_eq!(labels.remove("app.kubernetes.io/part-of"), Some("parley".into()));
+        if labels.is_empty() {
+            object["metadata"].as_object_mut().unwrap().remove("labels");
+        }
+    }
+    let name = |object: &Value| format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
+    let built: BTreeMap<String, Value> = built.into_iter().map(|object| (name(&object), object)).collect();
+    let objects = objects();
+    assert_eq!(built.len(), objects.len());
+    for object in &objects {
+        assert_eq!(built.get(&name(object)), Some(object), "nothing is changed on the way but the label");
     }
 }
 
