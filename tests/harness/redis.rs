@@ -26,6 +26,8 @@ const START: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// The password of the user `parley` in tests.
 const PASSWORD: &str = "not-a-secret";
+/// The password of the user `admin` in tests.
+const ADMIN_PASSWORD: &str = "neither-is-this";
 /// What tests need and nobody else gets: a way in without a name.
 const ADMIN: &str = "user default on nopass ~* &* +@all";
 
@@ -161,6 +163,13 @@ impl Redis {
         format!("redis://parley:{PASSWORD}@{address}/")
     }
 
+    /// What `redis-cli` needs to be the shipped user `admin` here.
+    #[must_use]
+    pub fn admin_flags(&self) -> [String; 6] {
+        let port = self.address().port().to_string();
+        ["-p", &port, "--user", "admin", "--pass", ADMIN_PASSWORD].map(str::to_owned)
+    }
+
     /// A way in with every right, for what only tests do.
     #[must_use]
     pub fn admin_url(&self) -> String {
@@ -226,9 +235,13 @@ impl Drop for Redis {
 
 /// The shipped rights with the tests' own way in.
 fn users() -> String {
-    let password = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(password.path(), PASSWORD).expect("our own file");
-    let rendered = Command::new(repository().join("deploy/redis/acl")).arg(password.path()).output();
+    let files = [PASSWORD, ADMIN_PASSWORD].map(|password| {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), password).expect("our own file");
+        file
+    });
+    let rendered =
+        Command::new(repository().join("deploy/redis/acl")).args(files.iter().map(|file| file.path())).output();
     let rendered = rendered.expect("deploy/redis/acl runs");
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let users = String::from_utf8(rendered.stdout).expect("text");

@@ -138,7 +138,15 @@ fn redis_starts_with_the_shipped_promises_and_rights() {
         assert!(mounts.iter().any(|mount| mount.split(':').nth(1) == Some(word)), "{word} is not mounted");
     }
     assert!(mounts.iter().any(|mount| mount.ends_with(":/etc/parley/users.acl.in:ro")), "deploy/redis/acl reads it");
-    for word in ["/run/secrets/redis_password", "--aclfile /run/parley/users.acl", "exec redis-server", "--dir /data"] {
+    for secret in list(&redis["secrets"]).iter().map(text) {
+        assert!(command.contains(&format!(" /run/secrets/{secret} ")), "{command:?} does not use {secret}");
+    }
+    for word in [
+        "/run/secrets/redis_password /run/secrets/redis_admin_password",
+        "--aclfile /run/parley/users.acl",
+        "exec redis-server",
+        "--dir /data",
+    ] {
         assert!(command.contains(word), "{command:?} lacks {word}");
     }
     assert!(mounts.contains(&"redis:/data"), "what Redis keeps outlives its container");

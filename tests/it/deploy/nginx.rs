@@ -207,11 +207,13 @@ fn secrets_are_made_once_and_stay() {
         let script = harness::repository().join("deploy/secrets");
         let made = Command::new(script).arg(directory.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
-        ["redis_password", "redis_url", "tls.crt", "tls.key"].map(|name| read(&directory.path().join(name)))
+        ["redis_password", "redis_url", "tls.crt", "tls.key", "redis_admin_password"]
+            .map(|name| read(&directory.path().join(name)))
     };
     let first = make();
     assert_eq!(first[1], format!("redis://parley:{}@redis:6379/", first[0]));
     assert!(first[0].len() >= 32 && first[2].contains("BEGIN CERTIFICATE"), "{first:?}");
+    assert!(first[4].len() >= 32 && first[4] != first[0], "a password of its own");
     assert_eq!(make(), first);
 }
 
