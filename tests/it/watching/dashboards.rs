@@ -40,15 +40,24 @@ fn complaints(dashboard: &Dashboard) -> Vec<String> {
         complaints.push(format!("{} does not link to the runbook", dashboard.file));
     }
     let variables = list(&dashboard.json["templating"]["list"]);
-    for (name, kind) in [("datasource", "datasource"), ("instance", "query")] {
-        if !variables.iter().any(|variable| variable["name"] == name && variable["type"] == kind) {
-            complaints.push(format!("{} has no variable ${name}", dashboard.file));
+    for kind in ["datasource", "query"] {
+        if variables.iter().filter(|variable| variable["type"] == kind).count() != 1 {
+            complaints.push(format!("{} has not one variable of kind {kind}", dashboard.file));
         }
     }
     for asked in variables.iter().filter(|variable| variable["type"] == "query") {
+        let name = text(&asked["name"]);
         if asked["datasource"]["uid"] != "${datasource}" {
-            complaints.push(format!("{}: ${} asks a fixed data source", dashboard.file, asked["name"]));
+            complaints.push(format!("{}: ${name} asks a fixed data source", dashboard.file));
         }
+        if !dashboard.queries().iter().any(|query| query.expression.contains(&format!("=~\"${name}\""))) {
+            complaints.push(format!("{}: ${name} is chosen for nothing", dashboard.file));
+        }
+    }
+    let known: BTreeSet<String> = variables.iter().map(|variable| format!("${}", text(&variable["name"]))).collect();
+    for query in dashboard.queries() {
+        let used = query.expression.split("=~\"$").skip(1).map(|rest| format!("${}", rest.split('"').next().unwrap()));
+        complaints.extend(used.filter(|name| !known.contains(name)).map(|name| query.complain(format!("no {name}"))));
     }
     complaints
 }
@@ -67,13 +76,20 @@ fn of_panel(panel: &Value) -> Vec<&'static str> {
         (panel["title"].as_str().is_none_or(str::is_empty), "no title"),
         (!KINDS.contains(&panel["type"].as_str().unwrap_or_default()), "not a kind of panel that Grafana brings"),
         (!is_row && !UNITS.contains(&unit), "not a unit of Grafana"),
-        (!is_row && !description.ends_with('.'), "no description that says what to do"),
+        // `What is seen: what it means`, behind what the numbers are.
+        (!is_row && !(description.contains(": ") && description.ends_with('.')), "no description that says what to do"),
         (!is_row && panel["datasource"]["uid"] != "${datasource}", "not the data source that is chosen"),
         (!is_row && list(&panel["targets"]).is_empty(), "no query"),
+        (!are_different(list(&panel["targets"]).iter().map(|target| &target["refId"])), "two queries of one name"),
         (list(&panel["links"]).iter().any(|link| leads(link) != Some(true)), "a link that leads to no section"),
         (steps.is_some_and(|steps| !rises(steps)), "thresholds that do not rise"),
     ];
     rules.into_iter().filter_map(|(broken, what)| broken.then_some(what)).collect()
+}
+
+fn are_different<'a>(mut values: impl Iterator<Item = &'a Value>) -> bool {
+    let mut seen = BTreeSet::new();
+    values.all(|value| seen.insert(value.to_string()))
 }
 
 fn overlaps(panels: &[&Value]) -> Vec<String> {
@@ -101,6 +117,12 @@ fn dashboards_are_whole() {
     assert_eq!(titles, ["Parley: Cluster", "Parley: Gateway", "Parley: Redis and presence"]);
     let uids: BTreeSet<&str> = dashboards.iter().map(|dashboard| text(&dashboard.json["uid"])).collect();
     assert_eq!(uids.len(), dashboards.len(), "a uid each");
+    // Links between dashboards carry what was chosen, so one name means one thing everywhere.
+    let mut meanings: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for variable in dashboards.iter().flat_map(|dashboard| list(&dashboard.json["templating"]["list"])) {
+        meanings.entry(text(&variable["name"])).or_default().insert(variable["query"].to_string());
+    }
+    assert!(meanings.values().all(|queries| queries.len() == 1), "{meanings:?}");
     let complaints: Vec<String> = dashboards.iter().flat_map(complaints).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
@@ -119,7 +141,11 @@ fn a_broken_dashboard_is_found() {
         (|json| json["panels"][1]["links"][0]["url"] = "/public/parley/RUNBOOK.md#nowhere".into(), "no section"),
         (|json| json["panels"][1]["targets"] = Value::Array(Vec::new()), "no query"),
         (|json| json["links"] = Value::Array(Vec::new()), "does not link to the runbook"),
-        (|json| json["templating"]["list"] = Value::Array(Vec::new()), "no variable $instance"),
+        (|json| json["panels"][1]["description"] = "Ready gateways.".into(), "no description that says what to do"),
+        (|json| json["panels"][10]["targets"][1]["refId"] = "A".into(), "two queries of one name"),
+        (|json| json["templating"]["list"] = Value::Array(Vec::new()), "not one variable of kind query"),
+        (|json| json["templating"]["list"][1]["name"] = "node".into(), "$node is chosen for nothing"),
+        (|json| json["templating"]["list"][1]["name"] = "node".into(), "no $instance"),
     ];
     for (break_it, words) in cases {
         let mut broken = whole.clone();

@@ -54,7 +54,7 @@ impl Query {
         let Self { expression, .. } = self;
         let inner = expression.strip_prefix("label_values(").and_then(|inside| inside.rsplit_once(','));
         let asked = inner.map_or(expression.as_str(), |(series, _)| series);
-        asked.replace("$__rate_interval", "1m").replace("$instance", ".*")
+        asked.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$presence", ".*")
     }
 }
 
