@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use harness::metrics::Metrics;
-use harness::{Cluster, repository};
+use harness::{Cluster, http, repository};
 use serde_json::json;
 
 use super::promql;
@@ -17,6 +19,11 @@ use crate::deploy::yaml::{list, text};
 /// Metrics that are on no dashboard, and why.
 const EXCUSED: &[(&str, &str)] =
     &[("process_virtual_memory_bytes", "is address space, which costs nothing; resident memory is shown")];
+/// What numbers are told apart by: tables of ours, `le` of histograms.
+const LABELS: &[&str] =
+    &["call", "code", "door", "hash", "kind", "le", "outcome", "route", "state", "status", "version"];
+/// Of somebody, and of a room, in whose presence we scrape.
+const NAME: &str = "xyzzy-plugh";
 /// What every series has, whoever exports it.
 const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 /// What Prometheus makes by itself.
@@ -76,15 +83,46 @@ fn is_label_of_a_variable(query: &Query, word: &str) -> bool {
 
 /// A scrape of a gateway and of a presence process after some talk.
 async fn scrapes() -> [Metrics; 2] {
+    texts().await.map(|text| Metrics::parse(&text))
+}
+
+/// The same as it is sent.
+async fn texts() -> [String; 2] {
     let cluster = Cluster::builder().gateways(1).presence(1).start().await;
     let ann = cluster.ws().await;
-    ann.register("ann").await;
-    ann.join("#lobby").await;
-    ann.say("#lobby", "hi").await;
-    cluster.ask("/v1/stats").await;
-    let scrapes = [cluster.gateways[0].metrics().await, cluster.presence[0].metrics().await];
+    ann.register(NAME).await;
+    let room = format!("#{NAME}");
+    ann.join(&room).await;
+    ann.say(&room, "hi").await;
+    for path in ["/v1/stats".to_owned(), format!("/v1/users/{NAME}"), format!("/v1/{NAME}")] {
+        http::get(cluster.presence[0].api(), &path).await.unwrap();
+    }
+    let mut texts = Vec::new();
+    for node in [&cluster.gateways[0], &cluster.presence[0]] {
+        texts.push(http::get(node.admin(), "/metrics").await.unwrap().body);
+    }
     cluster.finish().await;
-    scrapes
+    texts.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn names_and_units_are_as_prometheus_wants_them_and_labels_are_few() {
+    for text in texts().await {
+        let mut promtool = Command::new("promtool");
+        let promtool =
+            promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut promtool = promtool.spawn().unwrap();
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let said = promtool.wait_with_output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+
+        assert!(!text.contains(NAME) && !text.contains("127.0.0.1"), "somebody's name or address: {text}");
+        assert!(!text.contains(" summary\n"), "a summary cannot be added up: {text}");
+        let scrape = Metrics::parse(&text);
+        let labels: BTreeSet<&str> = scrape.names().into_iter().flat_map(|name| scrape.labels(name)).collect();
+        let others: Vec<_> = labels.iter().filter(|label| !LABELS.contains(label)).collect();
+        assert!(others.is_empty(), "{others:?}: is each value of it from a table?");
+    }
 }
 
 /// Whether a metric, of whatever kind, is asked for under this name.

@@ -39,6 +39,7 @@ async fn what_people_do_shows_where_they_do_it() {
         ann.must(json!({"type": "send", "to": "#lobby", "body": "once", "key": "k"})).await;
     }
     ann.try_say("#elsewhere", "let me in").await.expect_err("not a member");
+    cluster.ws_on(1).await.try_register("Ann").await.expect_err("it is ann's");
 
     let said = f64::from(SAID) + 1.0;
     let [of_ann, of_bob] = [&cluster.gateways[0], &cluster.gateways[1]];
@@ -60,11 +61,24 @@ async fn what_people_do_shows_where_they_do_it() {
     for (door, open) in [("ws", 1.0), ("tcp", 1.0)] {
         assert_eq!(numbers.get("parley_connections", &[("door", door), ("state", "open")]), Some(open));
     }
-    assert_eq!(numbers.get("parley_sessions", &[]), Some(2.0));
+    for (name, labels, expected) in [
+        ("parley_sessions", None, 2.0),
+        ("parley_rooms", None, 1.0),
+        ("parley_connections_total", Some(("door", "tcp")), 1.0),
+        ("parley_registrations_total", Some(("outcome", "registered")), 2.0),
+        ("parley_registrations_total", Some(("outcome", "nick_in_use")), 1.0),
+        ("parley_refusals_total", Some(("code", "nick_in_use")), 1.0),
+        ("parley_detached_sessions", None, 0.0),
+    ] {
+        assert_eq!(numbers.get(name, labels.as_slice()), Some(expected), "{name}{labels:?}");
+    }
     shows(of_bob, "parley_backplane_round_trip_seconds_count", &[], |number| number > 0.0).await;
     shows(of_bob, "parley_event_loop_lag_seconds_count", &[], |number| number > 0.0).await;
     shows(of_ann, "parley_redis_call_seconds_count", &[("call", "publish")], |number| number >= said).await;
     shows(&cluster.presence[0], "parley_users_online", &[], |number| number == 3.0).await;
+    shows(&cluster.presence[0], "parley_rooms_with_members", &[], |number| number == 1.0).await;
+    bob.cut();
+    shows(of_bob, "parley_detached_sessions", &[], |number| number == 1.0).await;
     shows(&cluster.presence[0], "parley_leases", &[("state", "live")], |number| number == 2.0).await;
     cluster.finish().await;
 }
@@ -109,6 +123,12 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
         shows(presence, name, &[], |number| number == expected).await;
     }
     let numbers = presence.metrics().await;
+    for name in ["parley_redis_clients", "parley_redis_commands_total"] {
+        assert!(numbers.get(name, &[]) > Some(0.0), "{name}");
+    }
+    for name in ["parley_redis_uptime_seconds", "parley_redis_evicted_keys_total"] {
+        assert!(numbers.get(name, &[]).is_some(), "{name}");
+    }
     let [used, limit] = ["used", "limit"].map(|what| numbers.get(&format!("parley_redis_memory_{what}_bytes"), &[]));
     assert!(used > Some(0.0) && limit > used, "{used:?} of {limit:?}");
     cluster.redis.call::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
@@ -120,6 +140,7 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     cluster.redis.stop_signal().await;
     let presence = &cluster.presence[0];
     shows(presence, "parley_redis_up", &[], |number| number == 0.0).await;
+    shows(presence, "parley_redis_call_failures_total", &[("call", "read")], |number| number > 0.0).await;
     let numbers: Metrics = presence.metrics().await;
     let old: Vec<&str> = numbers.names().into_iter().filter(|name| name.starts_with("parley_redis_memory")).collect();
     assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no old number is told");
@@ -127,6 +148,24 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     cluster.redis.cont();
     shows(presence, "parley_redis_up", &[], |number| number == 1.0).await;
     shows(presence, "parley_ready", &[], |number| number == 1.0).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_restart_of_redis_shows() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for text in ["beats are not answered", "lost the subscription", "no subscription"] {
+        cluster.allow(text);
+    }
+    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
+    let generation = cluster.gateways[0].metrics().await.get("parley_store_generation", &[]).unwrap();
+    cluster.redis.kill9();
+    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age > 3.0).await;
+    shows(&cluster.gateways[0], "parley_redis_call_failures_total", &[("call", "beat")], |number| number > 0.0).await;
+    cluster.redis.start().await;
+    shows(&cluster.gateways[0], "parley_store_generation", &[], |number| number == generation + 1.0).await;
+    shows(&cluster.gateways[0], "parley_store_recovering", &[], |number| number == 0.0).await;
+    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
     cluster.finish().await;
 }
 
