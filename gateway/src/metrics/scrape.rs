@@ -79,7 +79,7 @@ impl Metrics {
         // Left out before the first beat: a 0 would be followed by a jump that never was.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
         let asked = Arc::clone(&known);
-        let help = "The generation of the store: one more with each restart, failover or loss of data of Redis.";
+        let help = "The generation of the store: higher after each restart, failover or loss of data of Redis, by no fixed step.";
         let number = move || asked().map(|generation| generation.number as f64);
         Pulled::register(&self.registry, Rises::No, "parley_store_generation", help, number);
         let help = "1 while the store recovers: gateways tell it again what they hold, and everything else is refused.";
