@@ -32,7 +32,7 @@ fn arrive(hub: &Hub, room: &RoomName, seq: u64) {
 
 /// The events that wait in an outbox, as JSON.
 fn waiting(outbox: &Outbox) -> Vec<serde_json::Value> {
-    let batch = outbox.take();
+    let batch = outbox.take().unwrap();
     let events = batch.items.into_iter().filter_map(|item| match item {
         Out::Event(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
         _ => None,
@@ -245,7 +245,7 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
     hub.prepare(&room, &bob, &of_bob);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
-        let _ = of_ann.take();
+        let _ = of_ann.take().unwrap();
     }
     assert_eq!(hub.admit(&room, &bob, "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");

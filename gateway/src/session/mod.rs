@@ -7,6 +7,7 @@
 //! A connection is one socket with its door and outbox, a session the identity that owns a nickname and its rooms.
 //! Today a session lives as long as its connection.
 
+pub mod broadcast;
 mod catch_up;
 pub mod core;
 pub mod driver;

@@ -2,20 +2,27 @@
 //!
 //! Bounded in bytes. For a reader that falls behind, changes of presence are left out first: it is told to `resync` when
 //! it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
-//! costs nobody else a wait: pushing never blocks. Knows no socket and no format; each [`Broadcast`] is encoded once per
-//! format, whoever asks first.
+//! costs nobody else a wait: pushing never blocks. Knows no frame: each [`Round`] comes as bytes for the socket.
+//!
+//! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
+//! what the socket does not take goes into the queue. One at a time writes (who has the [`Pen`]), so bytes stay in order:
+//! the door from taking a batch until all of it is out, the hub for one attempt. The lock is never held meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use presence::codes::CloseCode;
 use presence::model::PresenceDelta;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::wire::{Answer, Event, Format, Reply};
+
+pub use super::broadcast::{Broadcast, Round};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
 /// client has asked for it.
@@ -29,48 +36,10 @@ pub const SOFT_BYTES: usize = 64 * 1024;
 /// What an entry is counted as beside its text.
 const ENTRY_BYTES: usize = 64;
 
-/// An event on its way to many connections, encoded once per format.
-#[derive(Debug)]
-pub struct Broadcast {
-    event: Event,
-    json: OnceLock<Bytes>,
-    line: OnceLock<Bytes>,
-}
-
-impl Broadcast {
-    /// Wraps an event for sharing.
-    #[must_use]
-    pub fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, json: OnceLock::new(), line: OnceLock::new() })
-    }
-
-    /// The event in a format; encoded on first ask, shared after.
-    #[must_use]
-    pub fn bytes(&self, format: Format) -> Bytes {
-        let cell = match format {
-            Format::Json => &self.json,
-            Format::Line => &self.line,
-        };
-        cell.get_or_init(|| format.encode(&self.event)).clone()
-    }
-
-    /// The room whose list can be asked for again when this event is left out; `None` when it must not be.
-    fn expendable(&self) -> Option<&str> {
-        match &self.event {
-            Event::Presence { room, .. } => Some(room),
-            Event::Message(_)
-            | Event::Gap { .. }
-            | Event::Epoch { .. }
-            | Event::Rewound { .. }
-            | Event::GoingAway { .. } => None,
-        }
-    }
-}
-
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It waits to be written, or the connection has ended.
+    /// It is written or waits to be, or the connection has ended.
     Taken,
     /// It was left out: too much waits already.
     LeftOut,
@@ -83,6 +52,10 @@ pub enum Out {
     Reply(Reply),
     /// An event, encoded in this connection's format.
     Event(Bytes),
+    /// A round, as it goes over the wire.
+    Round(Bytes),
+    /// The rest of a round that is partly out: nothing goes before it, and a connection that ends sends it still.
+    Rest(Bytes),
     /// A sign of life to ask for one back; doors without pings skip it.
     Ping,
 }
@@ -101,8 +74,26 @@ struct Shared {
     taken: Notify,
 }
 
+/// Who writes to the socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Pen {
+    #[default]
+    Free,
+    /// The door, until all that it took is out.
+    Door,
+    /// The hub, just now.
+    Hub,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
+    /// Where the hub writes to; nowhere before the connection has begun and after it has ended.
+    socket: Option<Arc<OwnedWriteHalf>>,
+    pen: Pen,
+    /// The door wanted the pen while the hub had it.
+    door_waits: bool,
+    /// What the hub has begun to write and the socket did not take.
+    rest: Option<Bytes>,
     items: VecDeque<Out>,
     /// The size of everything that waits.
     bytes: usize,
@@ -119,6 +110,34 @@ impl Queue {
     /// Whether something waits for so long that its reader is slow.
     fn is_overdue(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= SLOW_AFTER)
+    }
+
+    /// Whether the door has something to do.
+    fn is_for_door(&self) -> bool {
+        let is_something = self.rest.is_some() || !self.items.is_empty() || self.close.is_some() || self.door_waits;
+        is_something && self.pen != Pen::Hub
+    }
+
+    /// Whether the pen is the door's from now on. If not, it will be told.
+    fn hand_to_door(&mut self) -> bool {
+        self.door_waits = self.pen == Pen::Hub;
+        if !self.door_waits {
+            self.pen = Pen::Door;
+        }
+        !self.door_waits
+    }
+
+    /// The socket, and with it the pen, if nothing goes before what the hub wants to write.
+    fn hand_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
+        let socket = self.socket.as_ref().filter(|_| self.pen == Pen::Free && self.items.is_empty())?;
+        self.pen = Pen::Hub;
+        Some(Arc::clone(socket))
+    }
+
+    /// Counts what waits from now on.
+    fn count(&mut self, size: usize) {
+        self.bytes += size;
+        self.since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -138,6 +157,11 @@ impl Outbox {
         Self { format, shared: Arc::default() }
     }
 
+    /// The connection has begun: rounds may go to its socket from now on.
+    pub fn connect(&self, socket: Arc<OwnedWriteHalf>) {
+        self.lock().socket = Some(socket);
+    }
+
     /// Queues the answer to a request. Never blocks.
     pub fn reply(&self, reply: Reply) {
         let size = ENTRY_BYTES + size(&reply.answer);
@@ -148,20 +172,61 @@ impl Outbox {
 
     /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
     pub fn event(&self, event: &Broadcast) -> Pushed {
-        let mut queue = self.lock();
         if let Some(room) = event.expendable()
-            && queue.bytes > SOFT_BYTES
+            && leave_out(&mut self.lock(), room)
         {
-            if !queue.stale.contains(room) {
-                queue.stale.insert(room.to_owned());
-            }
             return Pushed::LeftOut;
         }
-        drop(queue);
         let bytes = event.bytes(self.format);
         let size = bytes.len() + ENTRY_BYTES;
         self.push(self.lock(), Out::Event(bytes), size);
         Pushed::Taken
+    }
+
+    /// Gives a round to a connection that hears its log (`hears`; looked at under the lock, so that nothing follows an
+    /// answer that was queued after it had become false). Written at once if nothing goes before it and the socket takes
+    /// it, else queued, or left out. Never blocks.
+    pub fn round(&self, round: &Round, hears: &AtomicBool) -> Pushed {
+        let bytes = round.bytes(self.format);
+        let mut queue = self.lock();
+        if queue.close.is_some() || bytes.is_empty() || !hears.load(Ordering::Acquire) {
+            return Pushed::Taken;
+        }
+        if let Some(room) = round.expendable()
+            && leave_out(&mut queue, room)
+        {
+            return Pushed::LeftOut;
+        }
+        let size = bytes.len() + ENTRY_BYTES;
+        let Some(socket) = queue.hand_to_hub() else {
+            self.push(queue, Out::Round(bytes.clone()), size);
+            return Pushed::Taken;
+        };
+        drop(queue);
+        // A socket that is broken takes nothing: its door will find out.
+        let written = socket.try_write(bytes).unwrap_or(0);
+        drop(socket);
+        self.put_down(bytes, written);
+        Pushed::Taken
+    }
+
+    /// The hub has written so much of a round.
+    fn put_down(&self, bytes: &Bytes, written: usize) {
+        let mut queue = self.lock();
+        queue.pen = Pen::Free;
+        if written < bytes.len() {
+            queue.count(bytes.len() - written + ENTRY_BYTES);
+            if written > 0 {
+                queue.rest = Some(bytes.slice(written..));
+            } else if queue.close.is_none() {
+                queue.items.push_front(Out::Round(bytes.clone()));
+            }
+        }
+        let is_for_door = queue.is_for_door();
+        drop(queue);
+        if is_for_door {
+            self.shared.ready.notify_one();
+        }
     }
 
     /// Queues a ping.
@@ -186,11 +251,8 @@ impl Outbox {
     pub async fn ready(&self) {
         loop {
             let notified = self.shared.ready.notified();
-            {
-                let queue = self.lock();
-                if !queue.items.is_empty() || queue.close.is_some() {
-                    return;
-                }
+            if self.lock().is_for_door() {
+                return;
             }
             notified.await;
         }
@@ -222,23 +284,52 @@ impl Outbox {
         }
     }
 
-    /// Takes everything that waits. What was taken before has gone out, so this is where the reader has caught up and
-    /// hears which rooms it has to ask about again.
+    /// Takes everything that waits, and with it the right to write to the socket, until [`Outbox::written`]. What was taken
+    /// before has gone out, so this is where the reader has caught up and hears which rooms it has to ask about again.
+    /// `None`: the hub writes just now, [`Outbox::ready`] tells when it is done.
     #[must_use]
-    pub fn take(&self) -> Batch {
+    pub fn take(&self) -> Option<Batch> {
         let mut queue = self.lock();
+        if !queue.hand_to_door() {
+            return None;
+        }
         queue.bytes = 0;
         self.shared.taken.notify_one();
         queue.since = None;
         queue.largest_reply = 0;
         let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
         let close = queue.close;
+        if let Some(rest) = queue.rest.take() {
+            items.push_front(Out::Rest(rest));
+        }
         drop(queue);
         for room in stale {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
             items.push_back(Out::Event(self.format.encode(&resync)));
         }
-        Batch { items, close }
+        Some(Batch { items, close })
+    }
+
+    /// Everything that was taken is out. What came meanwhile is found by [`Outbox::ready`].
+    pub fn written(&self) {
+        self.lock().pen = Pen::Free;
+    }
+
+    /// The connection is over: nothing is taken on any more, and the socket is the door's alone when this returns.
+    /// Returns what is left of a round that the hub had begun to write. Shares the one waiter with [`Outbox::ready`].
+    pub async fn disconnect(&self) -> Option<Bytes> {
+        self.close(CloseCode::Normal);
+        loop {
+            let notified = self.shared.ready.notified();
+            {
+                let mut queue = self.lock();
+                queue.socket = None;
+                if queue.hand_to_door() {
+                    return queue.rest.take();
+                }
+            }
+            notified.await;
+        }
     }
 
     fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {
@@ -248,10 +339,10 @@ impl Outbox {
         // The largest reply may be this one.
         let waiting = queue.bytes + size - queue.largest_reply;
         if waiting > OUTBOX_BYTES && (queue.is_overdue() || waiting > BURST_BYTES) {
-            *queue = Queue { close: Some(CloseCode::Slow), ..Queue::default() };
+            (queue.items, queue.stale, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
+            (queue.bytes, queue.since, queue.largest_reply) = (0, None, 0);
         } else {
-            queue.bytes += size;
-            queue.since.get_or_insert_with(Instant::now);
+            queue.count(size);
             queue.items.push_back(item);
         }
         drop(queue);
@@ -262,6 +353,15 @@ impl Outbox {
         // A panic while the lock is held leaves a queue that is still a queue.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Notes that a change of presence is left out, if too much waits already.
+fn leave_out(queue: &mut Queue, room: &str) -> bool {
+    let is_too_much = queue.bytes > SOFT_BYTES;
+    if is_too_much && !queue.stale.contains(room) {
+        queue.stale.insert(room.to_owned());
+    }
+    is_too_much
 }
 
 /// About how long a reply will be, in any format: what is of other people's making is counted, the rest is small.

@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use presence::codes::CloseCode;
 
 pub use self::reader::Reader;
-pub(super) use self::socket::hang_up;
+pub(super) use self::socket::{hang_up, poll_write};
 pub use self::socket::{Over, Socket};
 pub use self::writer::Writer;
 
