@@ -1,6 +1,6 @@
-//! Reads from the rooms' logs what did not arrive, and brings it to the hub: one task per node, started by the server.
+//! Reads from the logs (of rooms and inboxes) what did not arrive, and brings it to the hub: one task per node, started by the server.
 //!
-//! It reads only what a room asks for: a page after a hole, or the top after a doubt (the subscription was away, or our
+//! It reads only what a log asks for: a page after a hole, or the top after a doubt (the subscription was away, or our
 //! own beat came back late). At rest it does nothing; it never polls. What to make of an answer is
 //! [`crate::hub::position`]'s to decide.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::RoomKey;
+use presence::log::{Head, Log};
 use presence::registry::RegistryError;
 
 use crate::backplane::{Backplane, Missed};
@@ -39,51 +39,43 @@ pub async fn run(hub: Arc<Hub>, backplane: Backplane) {
             hub.asks().await.into_iter().partition(|(_, ask)| matches!(ask, Ask::Page(_)));
         let (compared, refilled) = tokio::join!(compare(&hub, &backplane, tops), refill(&hub, &backplane, pages));
         if let Err(error) = compared.and(refilled) {
-            tracing::debug!(%error, "rooms could not be read, trying on");
+            tracing::debug!(%error, "logs could not be read, trying on");
             tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
         }
     }
 }
 
-/// Compares the tops of rooms, all together.
-async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(RoomKey, Ask)>) -> Result<(), RegistryError> {
-    let rooms: Vec<RoomKey> = asks.iter().map(|(room, _)| room.clone()).collect();
-    if rooms.is_empty() {
+/// Compares the tops of logs, all together.
+async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Result<(), RegistryError> {
+    let logs: Vec<Log> = asks.iter().map(|(log, _)| log.clone()).collect();
+    if logs.is_empty() {
         return Ok(());
     }
-    let read = backplane.tops(&rooms).await;
-    let mut tops = HashMap::new();
-    if let Ok(read) = &read {
-        tops.extend(read.iter().map(|(room, epoch, top)| (room, (epoch, *top))));
+    let (mut tops, outcome) = match backplane.tops(&logs).await {
+        Ok(tops) => (HashMap::<Log, Head>::from_iter(tops), Ok(())),
+        Err(error) => (HashMap::new(), Err(error)),
+    };
+    for (log, ask) in &asks {
+        hub.read(log, ask, tops.remove(log).map_or(Reading::Failed, Reading::Top));
     }
-    for (room, ask) in &asks {
-        let reading = match tops.get(room) {
-            _ if read.is_err() => Reading::Failed,
-            Some((epoch, top)) => Reading::Top((*epoch).clone(), *top),
-            None => Reading::Vanished,
-        };
-        hub.read(room, ask, reading);
-    }
-    read.map(drop)
+    outcome
 }
 
-/// Reads one page for each room; a room that needs more asks again, behind the others.
-async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(RoomKey, Ask)>) -> Result<(), RegistryError> {
-    let reads = stream::iter(asks).map(async |(room, ask)| {
+/// Reads one page of each log; one that needs more asks again, behind the others.
+async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Result<(), RegistryError> {
+    let reads = stream::iter(asks).map(async |(log, ask)| {
         let (Ask::Page(asked) | Ask::Top(asked)) = &ask;
-        let read = backplane.missed(&room, asked.seq, PAGE).await;
-        let (reading, outcome) = match read {
-            Ok(Some(missed)) => (Reading::Page(page(missed)), Ok(())),
-            Ok(None) => (Reading::Vanished, Ok(())),
+        let (reading, outcome) = match backplane.missed(&log, asked.seq, PAGE).await {
+            Ok(missed) => (Reading::Page(page(missed)), Ok(())),
             Err(error) => (Reading::Failed, Err(error)),
         };
-        hub.read(&room, &ask, reading);
+        hub.read(&log, &ask, reading);
         outcome
     });
     reads.buffer_unordered(AT_ONCE).fold(Ok(()), async |all, one| all.and(one)).await
 }
 
-fn page(Missed { epoch, top, messages, through }: Missed) -> Page<ChatMessage> {
+fn page(Missed { head, messages, through }: Missed) -> Page<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
-    Page { epoch, top, messages, through }
+    Page { head, messages, through }
 }

@@ -60,8 +60,6 @@ error_table! {
     NoSuchRoom, "no_such_room", false, 404, "there is no such room";
     /// Nobody was ever seen under that nickname.
     NoSuchUser, "no_such_user", false, 404, "nobody was seen under this nickname";
-    /// The nickname is known, but nobody is online under it.
-    UserOffline, "user_offline", true, 409, "this user is offline";
     /// No such page of an HTTP API.
     NotFound, "not_found", false, 404, "there is nothing at this address";
     /// The page exists, the method does not.

@@ -79,8 +79,9 @@ impl Keys {
         owned_members(Incarnation) => "owned-members";
         /// List: commands (JSON) that wait for a gateway's next beat.
         mailbox(Incarnation) => "mailbox";
-        /// Hash: `display`, `epoch`, `generation` (that minted the epoch), `seq` and `time` (of the newest message),
-        /// `version` (of the members). No TTL while there are members, 73 h without.
+        /// Hash: `display`, `version` (of the members), and the meta of its log: `epoch`, `generation` (that it began in),
+        /// `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`). No TTL while there are members, 73 h
+        /// without.
         room(RoomKey) => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
         room_log(RoomKey) => "log";
@@ -88,13 +89,15 @@ impl Keys {
         members(RoomKey) => "members";
         /// Sorted set, all scores 0: the nick keys of `members`, for paging.
         member_list(RoomKey) => "member-list";
-        /// Hash: `nick` (the session's nick key), `inbox` (the position of its inbox). No TTL while it owns the nick,
-        /// 72 h afterwards; the same for its inbox.
+        /// Hash: `nick` (the session's nick key), and the meta of its inbox, as a room has one of its log. No TTL while it
+        /// owns the nick, 72 h afterwards; the same for its inbox.
         session(SessionId) => "session";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox(SessionId) => "inbox";
-        /// Hash: idempotency keys of one 5-minute bucket.
+        /// Hash: clients' idempotency keys of one 5-minute bucket.
         idempotency(u64) => "idempotency";
+        /// Hash: ids of messages without such a key, of one 30-second bucket.
+        attempts(u64) => "attempts";
         /// Channel: what happens in a room.
         room_channel(RoomKey) => "ch:room";
         /// Channel: what is meant for one gateway: direct messages, kicks, the echo of its own beat.

@@ -5,6 +5,7 @@
 //! format or a session's rules. Modules in reading order:
 
 pub mod model;
+pub mod log;
 pub mod codes;
 pub mod problem;
 pub mod keys;

@@ -238,7 +238,7 @@ async fn who_comes_back_too_late_is_told_what_is_gone() {
         ("bob", 3, true, [vec!["gap 4-15".to_owned()], words(16..=20)].concat()),
         ("carl", 17, true, words(18..=20)),
         ("dora", 20, true, vec![]),
-        ("emil", 21, false, [vec!["rewound 0".to_owned(), "gap 1-15".to_owned()], words(16..=20)].concat()),
+        ("emil", 21, false, vec!["rewound 20".to_owned()]),
     ] {
         let person = cluster.ws_on(1).await;
         person.register(nick).await;
@@ -256,6 +256,60 @@ async fn who_comes_back_too_late_is_told_what_is_gone() {
     ann.say("#lobby", "hello?").await;
     until_given(&fay, 21).await;
     assert_eq!(given(&fay), ["gap 1-20", "21"]);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_store_has_lost_is_told_to_those_who_had_it_and_to_nobody_else() {
+    let cluster = cluster().await;
+    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let epoch = ann.join("#lobby").await["epoch"].clone();
+    for seq in 1..=4 {
+        ann.say("#lobby", "before").await;
+        until_given(&bob, seq).await;
+        until_given(&ann, seq).await;
+    }
+    let lost: u64 = cluster.redis.ask(&["XDEL", LOG, "3-0", "4-0"]).await;
+    assert_eq!(lost, 2);
+    let _: String = cluster.redis.ask(&["XSETID", LOG, "2-0"]).await;
+    let _: u64 = cluster.redis.ask(&["HSET", META, "seq", "2"]).await;
+    let _: u64 = cluster.redis.ask(&["HINCRBY", "parley:{0}:generation", "generation", "1"]).await;
+    assert_eq!(ann.say("#lobby", "after").await["seq"], 3);
+    for person in [&ann, &bob] {
+        let last = |event: &Value| is_of_room(event) && event["body"] == "after";
+        person.expect_event(SOON, "what was said since", last).await;
+        assert_eq!(given(person), [words(1..=4), vec!["rewound 2".to_owned()], words(3..=3)].concat());
+    }
+    for (nick, seq, recovered, expected) in [
+        ("carl", 1, true, vec!["epoch 1", "2", "3"]),
+        ("dora", 2, true, vec!["epoch 2", "3"]),
+        ("emil", 4, false, vec!["rewound 2", "3"]),
+    ] {
+        let person = cluster.ws_on(1).await;
+        person.register(nick).await;
+        let since = json!({"epoch": epoch, "seq": seq});
+        let joined = person.must(json!({"type": "join", "room": "#lobby", "since": since})).await;
+        assert_eq!(joined["recovered"], recovered, "{nick}");
+        person.must(json!({"type": "ping"})).await;
+        assert_eq!(given(&person), expected, "{nick}");
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_direct_message_said_into_a_cut_arrives_once_and_one_to_who_has_left_waits() {
+    let cluster = cluster().await;
+    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    for seq in 1..=10_u64 {
+        cut_subscriptions(&cluster.redis).await;
+        let ack = ann.say("bob", "into the cut").await;
+        assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None));
+        bob.expect_event(SOON, "the note", |event| event["to"] == "bob" && event["seq"] == seq).await;
+    }
+    let notes = bob.heard(|event| event["to"] == "bob");
+    assert!(notes.iter().map(|note| note["seq"].as_u64().unwrap()).eq(1..=10), "{notes:?}");
+    bob.bye().await;
+    assert_eq!(ann.say("bob", "for later").await["delivered"], "offline");
     cluster.finish().await;
 }
 

@@ -9,7 +9,7 @@
 //! ```text
 //! M <epoch> <seq> <time> <len>\n<payload>              a message in the room
 //! P <version> <len>\n<PresenceDelta as JSON>           a change among its members
-//! D <session> <seq> <time> <len>\n<payload>            a direct message for a session of the gateway
+//! D <session> <epoch> <seq> <time> <len>\n<payload>    a direct message for a session of the gateway
 //! K <session>                                          an order to end a session of the gateway
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{Delivery, Draft};
 use crate::message::{Body, ChatMessage};
 
-/// Longest head of a frame that is looked for, in bytes: five words, none longer than an id.
+/// Longest head of a frame that is looked for, in bytes: six words, none longer than an id.
 const HEAD_BYTES: usize = 256;
 
 /// The stored form of a message. `to` and `from` are as they are shown; the seq and the time stand beside it.
@@ -113,8 +113,9 @@ fn direct_frame(head: &str, content: &[u8]) -> Option<Delivery> {
         return None;
     }
     let session = session(words.next())?;
+    let epoch = words.next()?.to_owned();
     let message = message(content, number(words.next())?, number(words.next())?)?;
-    Some(Delivery::Direct { session, message })
+    Some(Delivery::Direct { session, epoch, message })
 }
 
 /// Splits off one frame: its head without the length, its content, and what follows.

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use presence::keys::Keys;
+use presence::log::Head;
 use presence::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
 use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
 use presence::registry::RegistryError;
 
 use super::malformed::Malformed;
 use super::{
-    Delivery, Draft, Link, Missed, PublishError, Published, Range, Sink, Stretch, Subscription, Top, envelope,
+    Delivery, Draft, Link, Log, Missed, PublishError, Published, Range, Sink, Stretch, Subscription, envelope,
 };
 
 /// How long a room that nobody wants is still heard, so that a quick return costs nothing.
@@ -159,7 +160,7 @@ impl MemoryBackplane {
             Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
         };
         // One more than asked for tells whether there is more.
-        let entries = self.node.store.log(room, from, to, limit.saturating_add(1), newest);
+        let entries = self.node.store.log(&Log::Room(room.clone()), from, to, limit.saturating_add(1), newest);
         let more = entries.len() > limit;
         let surplus = if more && newest { 1 } else { 0 };
         let messages = entries
@@ -176,24 +177,28 @@ impl MemoryBackplane {
     /// See [`super::Backplane::missed`].
     ///
     /// # Errors
-    /// None here.
+    /// `Unavailable` for a room that is not there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn missed(&self, room: &RoomKey, after: u64, limit: usize) -> Result<Option<Missed>, RegistryError> {
-        let Some((epoch, top)) = self.node.store.top(room) else { return Ok(None) };
-        let entries = self.node.store.log(room, after.saturating_add(1), top, limit, false);
-        let through = entries.last().filter(|_| entries.len() == limit).map_or(top, |last| last.seq);
+    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+        let head = self.head(log)?;
+        let entries = self.node.store.log(log, after.saturating_add(1), head.top, limit, false);
+        let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
         let read = |entry: &LogEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
-        Ok(Some(Missed { epoch, top, messages: entries.iter().filter_map(read).collect(), through }))
+        Ok(Missed { head, messages: entries.iter().filter_map(read).collect(), through })
     }
 
     /// See [`super::Backplane::tops`].
     ///
     /// # Errors
-    /// None here.
+    /// `Unavailable` for a room that is not there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn tops(&self, rooms: &[RoomKey]) -> Result<Vec<Top>, RegistryError> {
-        let top = |room: &RoomKey| self.node.store.top(room).map(|(epoch, seq)| (room.clone(), epoch, seq));
-        Ok(rooms.iter().filter_map(top).collect())
+    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+        logs.iter().map(|log| Ok((log.clone(), self.head(log)?))).collect()
+    }
+
+    /// Nothing is lost here: a room that is asked about and not there has just been left by everybody.
+    fn head(&self, log: &Log) -> Result<Head, RegistryError> {
+        self.node.store.head(log).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
     }
 }
 
@@ -238,22 +243,15 @@ impl Listening {
 }
 
 fn append<'a>(draft: &'a Draft, payload: &'a str) -> Append<'a> {
-    Append {
-        from: draft.from.key(),
-        owner: &draft.owner,
-        key: draft.key.as_ref().unwrap_or(&draft.msg_id),
-        msg_id: &draft.msg_id,
-        payload,
-    }
+    Append { from: draft.from.key(), owner: &draft.owner, key: draft.key.as_deref(), msg_id: &draft.msg_id, payload }
 }
 
 fn published(answer: Result<Appended, AppendError>) -> Result<Published, PublishError> {
     match answer {
-        Ok(Appended { msg_id, seq, time, duplicate }) => Ok(Published { msg_id, seq, time, duplicate }),
+        Ok(Appended { msg_id, seq, time, duplicate, online }) => Ok(Published { msg_id, seq, time, duplicate, online }),
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
         Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
-        Err(AppendError::Offline) => Err(PublishError::Offline),
         Err(AppendError::Overloaded) => Err(PublishError::Overloaded),
     }
 }

@@ -6,7 +6,9 @@
 //! # Contract
 //! - A publish is acked only after the store has it: lease live, member record equal to the sender's owner, key not seen
 //!   before; then it has a seq (dense from 1 per room), a place in the log, and went to the room's channel, in one step.
-//! - Deliveries of one room arrive in the order of their seqs, local members by the same path as remote ones. While the
+//! - A direct message goes into the inbox of the session that has the nickname or had it last, there or not, and in the
+//!   same way to the session's gateway if it is there.
+//! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as remote ones. While the
 //!   subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
 //! - After [`Backplane::subscribe`] has returned, everything published later arrives. Unsubscribing lingers.
 //! - The callback must not block: it runs on the task that reads from the store.
@@ -19,10 +21,13 @@ mod redis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use presence::log::Head;
 use presence::model::{Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
 use crate::message::{Body, ChatMessage};
+
+pub use presence::log::Log;
 
 pub use self::memory::MemoryBackplane;
 pub use self::redis::RedisBackplane;
@@ -30,9 +35,9 @@ pub use self::redis::RedisBackplane;
 /// A message on its way into a room or to a nickname.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// Unique; also the idempotency key when the client gave none.
+    /// Unique. Stands in for the key when the client gave none: remembered for 30 s, for our own repetitions.
     pub msg_id: String,
-    /// The client's idempotency key. Scope: target, session.
+    /// The client's idempotency key, remembered for 5 minutes. Scope: target, session.
     pub key: Option<String>,
     /// Who says it.
     pub from: Nick,
@@ -53,6 +58,8 @@ pub struct Published {
     pub time: u64,
     /// Whether the key had been seen before: nothing was added then.
     pub duplicate: bool,
+    /// Whether somebody hears it now. A direct message to somebody who is away waits for them; a room is always there.
+    pub online: bool,
 }
 
 /// Why a message was not published.
@@ -64,9 +71,6 @@ pub enum PublishError {
     /// Nobody was ever seen under the nickname.
     #[error("no such user")]
     NoSuchUser,
-    /// The nickname is known, but no live session owns it.
-    #[error("the user is offline")]
-    Offline,
     /// A bounded structure of the store is full; nothing was done.
     #[error("too much to do")]
     Overloaded,
@@ -84,22 +88,16 @@ pub struct Stretch {
     pub more: bool,
 }
 
-/// What a room's log still keeps after a position, as far as one page goes. Read in one step: everything in it is of one
-/// epoch.
+/// What a log still keeps after a position, as far as one page goes. Read in one step: everything in it is of one epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Missed {
-    /// The room's epoch.
-    pub epoch: String,
-    /// The newest message of the room.
-    pub top: u64,
+    /// Where the log ends.
+    pub head: Head,
     /// Oldest first. Numbers that are left out are not kept any more, or cannot be read.
     pub messages: Vec<ChatMessage>,
-    /// Up to here the page is complete; never past `top`.
+    /// Up to here the page is complete; never past the top.
     pub through: u64,
 }
-
-/// Where a room's log ends: the room, its epoch, the number of its newest message.
-pub type Top = (RoomKey, String, u64);
 
 /// Which stretch.
 pub use crate::wire::command::Range;
@@ -129,6 +127,8 @@ pub enum Delivery {
     Direct {
         /// Whose.
         session: SessionId,
+        /// The epoch of its seq.
+        epoch: String,
         /// The message.
         message: ChatMessage,
     },
@@ -248,7 +248,7 @@ impl Backplane {
         each!(self, arm => arm.publish(room, draft).await)
     }
 
-    /// Sends to whoever owns the nickname: into the session's inbox, and to its gateway's channel.
+    /// Sends to the session that has the nickname, or had it last: into its inbox, and to its gateway if it is there.
     ///
     /// # Errors
     /// As [`Backplane::publish`].
@@ -264,19 +264,19 @@ impl Backplane {
         each!(self, arm => arm.history(room, range, limit).await)
     }
 
-    /// Reads what the log keeps after a position, `limit` messages at most. `None`: the store knows no such room.
+    /// Reads what a log keeps after a position, `limit` messages at most. A log that the store has lost begins anew.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn missed(&self, room: &RoomKey, after: u64, limit: usize) -> Result<Option<Missed>, RegistryError> {
-        each!(self, arm => arm.missed(room, after, limit).await)
+    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+        each!(self, arm => arm.missed(log, after, limit).await)
     }
 
-    /// Reads where the logs of rooms end, in few round trips. Rooms that the store does not know are left out.
+    /// Reads where logs end, in few round trips. A log that the store has lost begins anew.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn tops(&self, rooms: &[RoomKey]) -> Result<Vec<Top>, RegistryError> {
-        each!(self, arm => arm.tops(rooms).await)
+    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+        each!(self, arm => arm.tops(logs).await)
     }
 }

@@ -1,40 +1,41 @@
-//! Who is on this node: sessions and their outboxes, rooms with their positions and local members.
+//! Who is on this node: sessions and their outboxes, logs (of rooms and inboxes) with their positions and who hears them.
 //!
 //! The backplane's task calls [`Hub::deliver`] with everything that arrives; drivers enter and leave rooms; the server
-//! calls [`Hub::show_presence`] a few times a second; the reading task reads what rooms ask for and hands it to
+//! calls [`Hub::show_presence`] a few times a second; the reading task reads what logs ask for and hands it to
 //! [`Hub::read`]. Delivering never waits for anybody: an outbox takes the event or closes its connection. Knows no store
 //! and no socket.
 //!
-//! A member enters in steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record is
-//! written (from there on the room's messages are kept for it), [`Hub::begin`] with the top that the record was written
-//! at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks again.
-//! Invariant: a room's messages reach every member's outbox in one order, without a hole that it is not told of.
+//! A member enters a room in steps, and so does a session its inbox, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record is
+//! written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was written
+//! at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks again. Only
+//! the inbox of a session that has just begun needs no steps: see [`Hub::attach`].
+//! Invariant: a log's messages reach every member's outbox in one order, without a hole that it is not told of.
 
+mod audience;
 pub mod coalesce;
 pub mod position;
-mod room;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
+use presence::log::Head;
 use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 
+use self::audience::Audience;
 use self::position::{Ask, Page, Position, Step};
-use self::room::Room;
-use crate::backplane::Delivery;
+use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox};
-use crate::wire::Event;
+use crate::session::outbox::Outbox;
 
-/// The sessions and rooms of one node.
+/// The sessions and logs of one node.
 #[derive(Debug)]
 pub struct Hub {
     state: Mutex<State>,
-    /// A room asks for a reading.
+    /// A log asks for a reading.
     asked: Notify,
     delivered: IntCounter,
     left_out: IntCounter,
@@ -43,16 +44,16 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct State {
     sessions: HashMap<SessionId, Session>,
-    rooms: HashMap<RoomKey, Room>,
+    /// Rooms with members here, and the inboxes of the sessions.
+    logs: HashMap<Log, Audience>,
     /// Rooms with something to show at the next round of presence.
     changed: Vec<RoomKey>,
-    /// Rooms whose logs are to be read.
-    asking: HashSet<RoomKey>,
+    /// Logs that are to be read.
+    asking: HashSet<Log>,
 }
 
 #[derive(Debug)]
 struct Session {
-    nick: Nick,
     incarnation: Incarnation,
     outbox: Outbox,
 }
@@ -62,19 +63,17 @@ struct Session {
 pub enum Admission {
     /// Everything that follows goes out to it. Also for one that has entered before, or has left.
     Entered,
-    /// The room is further than what is kept for it: read on in the log, and ask again.
+    /// The log is further than what is kept for it: read on in the log, and ask again.
     Behind,
 }
 
-/// What came of reading a room's log for it.
+/// What came of reading a log that asked for it.
 #[derive(Debug)]
 pub enum Reading {
-    /// It ends there: epoch and seq.
-    Top(String, u64),
+    /// It ends there.
+    Top(Head),
     /// It keeps this.
     Page(Page<ChatMessage>),
-    /// There is no such room.
-    Vanished,
     /// It could not be read; it is to be tried again.
     Failed,
 }
@@ -96,47 +95,55 @@ impl Hub {
         Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
     }
 
-    /// A session has begun: direct messages for it go to `outbox`.
+    /// A new session has begun: everything in its inbox goes to `outbox`, from the first message on.
     pub fn attach(&self, session: &SessionId, nick: &Nick, incarnation: &Incarnation, outbox: &Outbox) {
-        let session_state = Session { nick: nick.clone(), incarnation: incarnation.clone(), outbox: outbox.clone() };
-        self.lock().sessions.insert(session.clone(), session_state);
+        let known = Session { incarnation: incarnation.clone(), outbox: outbox.clone() };
+        let inbox = Log::Inbox(session.clone());
+        let mut state = self.lock();
+        state.sessions.insert(session.clone(), known);
+        state.logs.insert(inbox.clone(), Audience::of_new_session(nick.as_str(), session, outbox));
+        state.asking.insert(inbox);
+        self.asked.notify_one();
     }
 
     /// The session goes by another name.
     pub fn rename(&self, session: &SessionId, nick: &Nick) {
-        if let Some(known) = self.lock().sessions.get_mut(session) {
-            known.nick = nick.clone();
+        if let Some(inbox) = self.lock().logs.get_mut(&Log::Inbox(session.clone())) {
+            inbox.rename(nick.as_str());
         }
     }
 
     /// The session is over. Its rooms are left one by one with [`Hub::remove`].
     pub fn detach(&self, session: &SessionId) {
-        self.lock().sessions.remove(session);
+        let mut state = self.lock();
+        state.sessions.remove(session);
+        state.logs.remove(&Log::Inbox(session.clone()));
     }
 
     /// Keeps the room's messages for a member that is about to enter.
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        state.rooms.entry(room.key().clone()).or_insert_with(|| Room::new(room.as_str())).prepare(session, outbox);
+        let log = Log::Room(room.key().clone());
+        state.logs.entry(log).or_insert_with(|| Audience::new(room.as_str())).prepare(session, outbox);
     }
 
-    /// A top of the room's log that was read after its subscription was confirmed: a room that has not begun begins here.
-    pub fn begin(&self, room: &RoomKey, epoch: &str, top: u64) {
-        self.advance(room, |position, steps| position.begin(epoch, top, steps));
+    /// A head of the log that was read after its subscription was confirmed: a log that has not begun begins here.
+    pub fn begin(&self, log: &Log, head: &Head) {
+        self.advance(log, |position, steps| position.begin(head, steps));
     }
 
     /// The client has everything of this epoch up to `after`: sends what is kept and newer, then everything that follows.
-    /// `name` is what the store knows the room by.
-    pub fn admit(&self, name: &RoomName, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    /// `shown` is what the client knows the log by: the name of the room, or its own nickname.
+    pub fn admit(&self, log: &Log, shown: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
         let mut state = self.lock();
-        let room = state.rooms.get_mut(name.key());
-        room.map_or(Admission::Entered, |room| room.admit(name.as_str(), session, epoch, after))
+        let audience = state.logs.get_mut(log);
+        audience.map_or(Admission::Entered, |audience| audience.admit(shown, session, epoch, after))
     }
 
     /// The member has left, or did not enter after all. Returns whether it was there.
     pub fn remove(&self, room: &RoomKey, session: &SessionId) -> bool {
         let mut state = self.lock();
-        let Entry::Occupied(mut entry) = state.rooms.entry(room.clone()) else { return false };
+        let Entry::Occupied(mut entry) = state.logs.entry(Log::Room(room.clone())) else { return false };
         let was_there = entry.get_mut().remove(session);
         if entry.get().is_empty() {
             entry.remove();
@@ -144,20 +151,20 @@ impl Hub {
         was_there
     }
 
-    /// Something may be missing that nothing later will show: the tops of all rooms are to be compared.
+    /// Something may be missing that nothing later will show: the tops of all logs are to be compared.
     pub fn doubt(&self) {
         let mut state = self.lock();
-        let State { rooms, asking, .. } = &mut *state;
-        for (key, room) in rooms {
-            room.position.doubt();
-            asking.insert(key.clone());
+        let State { logs, asking, .. } = &mut *state;
+        for (log, audience) in logs {
+            audience.position.doubt();
+            asking.insert(log.clone());
         }
         self.asked.notify_one();
     }
 
-    /// Waits until rooms ask for readings, and takes these. Each is to be answered with [`Hub::read`]. Dropping the
+    /// Waits until logs ask for readings, and takes these. Each is to be answered with [`Hub::read`]. Dropping the
     /// future loses nothing. One waiter: the reading task.
-    pub async fn asks(&self) -> Vec<(RoomKey, Ask)> {
+    pub async fn asks(&self) -> Vec<(Log, Ask)> {
         loop {
             let asked = self.asked.notified();
             let asks = self.take_asks();
@@ -168,13 +175,12 @@ impl Hub {
         }
     }
 
-    /// What was read for a room that asked for it.
-    pub fn read(&self, room: &RoomKey, ask: &Ask, reading: Reading) {
+    /// What was read of a log that asked for it.
+    pub fn read(&self, log: &Log, ask: &Ask, reading: Reading) {
         let (Ask::Top(asked) | Ask::Page(asked)) = ask;
-        self.advance(room, |position, steps| match reading {
-            Reading::Top(epoch, top) => position.top(asked, &epoch, top, steps),
+        self.advance(log, |position, steps| match reading {
+            Reading::Top(head) => position.top(asked, &head, steps),
             Reading::Page(page) => position.page(asked, page, steps),
-            Reading::Vanished => position.vanished(),
             Reading::Failed => position.doubt(),
         });
     }
@@ -182,11 +188,9 @@ impl Hub {
     /// Takes what arrived from the backplane. Never blocks. Beats are not the hub's: an echo is ignored.
     pub fn deliver(&self, delivery: Delivery) {
         match delivery {
-            Delivery::Room { room, epoch, message } => {
-                self.advance(&room, |position, steps| position.arrived(&epoch, message.seq, message, steps));
-            }
+            Delivery::Room { room, epoch, message } => self.arrived(&Log::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
-            Delivery::Direct { session, message } => self.direct(&session, message),
+            Delivery::Direct { session, epoch, message } => self.arrived(&Log::Inbox(session), &epoch, message),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
             Delivery::Resumed => self.resumed(),
             Delivery::Echo { .. } => {}
@@ -211,7 +215,7 @@ impl Hub {
     pub fn show_presence(&self) {
         let mut state = self.lock();
         for key in std::mem::take(&mut state.changed) {
-            if let Some(room) = state.rooms.get_mut(&key) {
+            if let Some(room) = state.logs.get_mut(&Log::Room(key)) {
                 self.left_out.inc_by(room.show_presence());
             }
         }
@@ -221,44 +225,41 @@ impl Hub {
     #[must_use]
     pub fn census(&self) -> Census {
         let state = self.lock();
-        Census { sessions: state.sessions.len(), rooms: state.rooms.len() }
+        let rooms = state.logs.keys().filter(|log| matches!(log, Log::Room(_))).count();
+        Census { sessions: state.sessions.len(), rooms }
     }
 
-    /// Changes a room's position, gives its members what comes of it, and notes what it asks for.
-    fn advance(&self, key: &RoomKey, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
+    /// Changes the position in a log, gives those who hear it what comes of it, and notes what it asks for.
+    fn advance(&self, log: &Log, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
         let mut state = self.lock();
-        let State { rooms, asking, .. } = &mut *state;
-        let Some(room) = rooms.get_mut(key) else { return };
+        let State { logs, asking, .. } = &mut *state;
+        let Some(audience) = logs.get_mut(log) else { return };
         let mut steps = Vec::new();
-        change(&mut room.position, &mut steps);
-        self.delivered.inc_by(room.take(steps));
-        if room.position.is_asking() && asking.insert(key.clone()) {
+        change(&mut audience.position, &mut steps);
+        self.delivered.inc_by(audience.take(steps));
+        if audience.position.is_asking() && asking.insert(log.clone()) {
             self.asked.notify_one();
         }
     }
 
-    fn take_asks(&self) -> Vec<(RoomKey, Ask)> {
+    fn take_asks(&self) -> Vec<(Log, Ask)> {
         let mut state = self.lock();
-        let State { rooms, asking, .. } = &mut *state;
-        let asks = asking.drain().filter_map(|key| {
-            let ask = rooms.get_mut(&key)?.position.asks()?;
-            Some((key, ask))
+        let State { logs, asking, .. } = &mut *state;
+        let asks = asking.drain().filter_map(|log| {
+            let ask = logs.get_mut(&log)?.position.asks()?;
+            Some((log, ask))
         });
         asks.collect()
     }
 
-    fn direct(&self, session: &SessionId, mut message: ChatMessage) {
-        let state = self.lock();
-        let Some(session) = state.sessions.get(session) else { return };
-        session.nick.as_str().clone_into(&mut message.to);
-        session.outbox.event(&Broadcast::new(Event::Message(message)));
-        self.delivered.inc();
+    fn arrived(&self, log: &Log, epoch: &str, message: ChatMessage) {
+        self.advance(log, |position, steps| position.arrived(epoch, message.seq, message, steps));
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {
         let mut state = self.lock();
-        let State { rooms, changed, .. } = &mut *state;
-        let Some(room) = rooms.get_mut(key) else { return };
+        let State { logs, changed, .. } = &mut *state;
+        let Some(room) = logs.get_mut(&Log::Room(key.clone())) else { return };
         room.change(version, delta);
         changed.push(key.clone());
     }
@@ -267,10 +268,12 @@ impl Hub {
     fn resumed(&self) {
         self.doubt();
         let mut state = self.lock();
-        let State { rooms, changed, .. } = &mut *state;
-        for (key, room) in rooms {
-            room.missed_changes();
-            changed.push(key.clone());
+        let State { logs, changed, .. } = &mut *state;
+        for (log, audience) in logs {
+            if let Log::Room(room) = log {
+                audience.missed_changes();
+                changed.push(room.clone());
+            }
         }
     }
 

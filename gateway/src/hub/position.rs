@@ -1,6 +1,6 @@
-//! How far one node has heard one room: turns what arrives into one order without holes, or says what is gone.
+//! How far one node has heard one log: turns what arrives into one order without holes, or says what is gone.
 //!
-//! Pure. The hub tells it what arrived and what was read from the room's log, and hands the [`Step`]s it answers with to
+//! Pure. The hub tells it what arrived and what was read from the log, and hands the [`Step`]s it answers with to
 //! every member alike; the reading task reads what it [`Position::asks`] for. Never waits, never reads a clock.
 //!
 //! # How it decides
@@ -8,16 +8,18 @@
 //! - The next seq is given out. Older ones are copies. Later ones are held, as many as are worth it, until what is before
 //!   them was read from the log; what the log keeps no more is said to be gone. Nothing held is needed: the log has it.
 //! - A doubt (the subscription was away) is settled by any later reading: it shows the top.
-//! - Another epoch, or a top below what was known when it was asked for, is another history: everything given is void.
+//! - A message of another epoch is a doubt as well: whether that one is newer, and how much of the present one is in it,
+//!   is known to the log alone. Its head turns the position: what both histories share still holds, the rest is void.
+//! - A top below what was known when it was asked for is such a turn too: the store has lost something.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+
+use presence::log::Head;
 
 /// Messages that are held while what is before them is read.
 const HELD: usize = 256;
-/// Epochs that are remembered as past, so that a late message of theirs is not taken for a new history.
-const FORMER: usize = 8;
 
-/// Where a node is in a room.
+/// Where a node is in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Which counting.
@@ -28,29 +30,27 @@ pub struct Place {
     pub reach: u64,
 }
 
-/// What is to be read for a room, and what was known when it was asked for. The answer is judged by it.
+/// What is to be read of a log, and what was known when it was asked for. The answer is judged by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Where its log ends.
+    /// Where it ends.
     Top(Place),
-    /// What the log keeps after the place.
+    /// What it keeps after the place.
     Page(Place),
 }
 
-/// A part of a room's log, complete from the place it was asked for up to `through`.
+/// A part of a log, complete from the place it was asked for up to `through`.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
-    /// The epoch it is of.
-    pub epoch: String,
-    /// The newest message of the log.
-    pub top: u64,
+    /// Where the log ends.
+    pub head: Head,
     /// What is kept, oldest first.
     pub messages: Vec<(u64, T)>,
     /// Up to here nothing else is kept.
     pub through: u64,
 }
 
-/// What every member is given, in this order.
+/// What every listener is given, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<T> {
     /// The next message.
@@ -62,60 +62,64 @@ pub enum Step<T> {
         /// The last.
         to: u64,
     },
-    /// Another history begins, from its first message on.
-    Anew {
-        /// Its epoch.
+    /// The history is another one from here on.
+    Turn {
+        /// Where the node was in the one before.
+        was: Place,
+        /// The epoch of what follows.
         epoch: String,
-        /// Whether there was anything before, which is void now.
-        voids: bool,
+        /// The last message that both histories share: what was given after it is void.
+        shared: u64,
     },
 }
 
-/// How far a node has heard a room.
+/// How far a node has heard a log.
 #[derive(Debug)]
 pub struct Position<T> {
     place: Option<Place>,
     held: BTreeMap<u64, T>,
-    former: VecDeque<String>,
     doubted: bool,
 }
 
 impl<T> Default for Position<T> {
     fn default() -> Self {
-        Self { place: None, held: BTreeMap::new(), former: VecDeque::new(), doubted: false }
+        Self { place: None, held: BTreeMap::new(), doubted: false }
     }
 }
 
 impl<T> Position<T> {
+    /// Of a log whose first message has still to come to those who hear it, whatever its epoch. Asks for the top at once:
+    /// that message may have come before.
+    #[must_use]
+    pub fn at_start() -> Self {
+        let place = Place { epoch: String::new(), seq: 0, reach: 0 };
+        Self { place: Some(place), doubted: true, ..Self::default() }
+    }
+
     /// Where it is; `None` before it has begun.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
-    /// A top that was read after the subscription was confirmed: begins here, unless it has begun.
-    pub fn begin(&mut self, epoch: &str, top: u64, steps: &mut Vec<Step<T>>) {
+    /// A head that was read after the subscription was confirmed: begins here, unless it has begun.
+    pub fn begin(&mut self, head: &Head, steps: &mut Vec<Step<T>>) {
         match &self.place {
-            None => self.place = Some(Place { epoch: epoch.to_owned(), seq: top, reach: top }),
-            Some(place) if place.epoch == epoch || self.is_former(epoch) => {}
-            Some(_) => self.begin_anew(epoch, top, steps),
+            None => self.place = Some(Place { epoch: head.epoch.clone(), seq: head.top, reach: head.top }),
+            Some(place) if place.epoch == head.epoch => {}
+            Some(place) if head.came_from(&place.epoch) => self.turn(head, steps),
+            // Read before what we know now, or of a history that has nothing to do with it.
+            Some(_) => self.doubted = true,
         }
     }
 
     /// A message arrived over the subscription.
     pub fn arrived(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<Step<T>>) {
-        if self.place.is_none() {
-            // Whether the top that we begin with covers it is seen by the next reading.
+        let Some(place) = self.place.as_mut().filter(|place| place.epoch == epoch) else {
+            // The next reading shows whether where we begin, or turn to, covers it.
             self.doubted = true;
             return;
-        }
-        if self.is_former(epoch) {
-            return;
-        }
-        if self.place.as_ref().is_some_and(|place| place.epoch != epoch) {
-            self.begin_anew(epoch, seq, steps);
-        }
-        let Some(place) = &mut self.place else { return };
+        };
         place.reach = place.reach.max(seq);
         if seq == place.seq + 1 {
             place.seq = seq;
@@ -146,53 +150,36 @@ impl<T> Position<T> {
     }
 
     /// The log ends here, read after `asked`.
-    pub fn top(&mut self, asked: &Place, epoch: &str, top: u64, steps: &mut Vec<Step<T>>) {
+    pub fn top(&mut self, asked: &Place, head: &Head, steps: &mut Vec<Step<T>>) {
         if self.place.as_ref().is_none_or(|place| place.epoch != asked.epoch) {
             // Another history began meanwhile, and nobody knows which of the two is the later one.
             self.doubted = true;
             return;
         }
-        if epoch != asked.epoch || top < asked.reach {
-            self.begin_anew(epoch, top, steps);
+        if head.epoch != asked.epoch || head.top < asked.reach {
+            self.turn(head, steps);
         } else if let Some(place) = &mut self.place {
-            place.reach = place.reach.max(top);
+            place.reach = place.reach.max(head.top);
         }
     }
 
     /// The log keeps this after `asked`.
     pub fn page(&mut self, asked: &Place, page: Page<T>, steps: &mut Vec<Step<T>>) {
-        self.top(asked, &page.epoch, page.top, steps);
-        let is_fitting = |place: &&Place| place.epoch == page.epoch && place.seq >= asked.seq;
+        self.top(asked, &page.head, steps);
+        let is_fitting = |place: &&Place| place.epoch == page.head.epoch && place.seq >= asked.seq;
         let Some(place) = self.place.as_ref().filter(is_fitting) else { return };
         let seq = place.seq;
         self.held.extend(page.messages.into_iter().filter(|(number, _)| *number > seq));
         self.give_held(page.through, steps);
     }
 
-    /// The store knows no such room any more: there is nothing to wait for. Whoever makes it again begins another epoch.
-    pub fn vanished(&mut self) {
+    /// Goes on in another history, from the last message that it shares with ours.
+    fn turn(&mut self, head: &Head, steps: &mut Vec<Step<T>>) {
+        let Some(was) = self.place.take() else { return };
         self.held.clear();
-        if let Some(place) = &mut self.place {
-            place.reach = place.seq;
-        }
-    }
-
-    fn is_former(&self, epoch: &str) -> bool {
-        self.former.iter().any(|former| former == epoch)
-    }
-
-    /// Nobody knows up to where two histories are the same, so the new one is told from its beginning.
-    fn begin_anew(&mut self, epoch: &str, reach: u64, steps: &mut Vec<Step<T>>) {
-        self.held.clear();
-        self.former.retain(|former| former != epoch);
-        let before = self.place.replace(Place { epoch: epoch.to_owned(), seq: 0, reach });
-        steps.push(Step::Anew { epoch: epoch.to_owned(), voids: before.as_ref().is_some_and(|place| place.reach > 0) });
-        if let Some(before) = before.filter(|before| before.epoch != epoch) {
-            self.former.push_back(before.epoch);
-            if self.former.len() > FORMER {
-                self.former.pop_front();
-            }
-        }
+        let shared = head.shares(&was.epoch);
+        self.place = Some(Place { epoch: head.epoch.clone(), seq: was.seq.min(shared), reach: head.top });
+        steps.push(Step::Turn { was, epoch: head.epoch.clone(), shared });
     }
 
     /// Gives out what is held and next, and forgets what came otherwise. Up to `through`, what is not held is gone.

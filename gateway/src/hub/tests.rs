@@ -44,10 +44,27 @@ fn seqs(outbox: &Outbox) -> Vec<u64> {
     waiting(outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
+fn head(top: u64) -> Head {
+    Head { epoch: "e".into(), top, forks: Vec::new() }
+}
+
+/// Where a log ends in epoch `f`, which began after this message of `e`.
+fn forked(fork: u64, top: u64) -> Head {
+    Head { epoch: "f".into(), top, forks: presence::log::read_forks(&format!("e:{fork}")) }
+}
+
+fn log() -> Log {
+    Log::Room(room().key().clone())
+}
+
+fn admit(hub: &Hub, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    hub.admit(&log(), "#lobby", session, epoch, after)
+}
+
 /// Joins at this top, without a past.
 fn enter(hub: &Hub, session: &SessionId, top: u64) {
-    hub.begin(room().key(), "e", top);
-    assert_eq!(hub.admit(&room(), session, "e", top), Admission::Entered);
+    hub.begin(&log(), &head(top));
+    assert_eq!(admit(hub, session, "e", top), Admission::Entered);
 }
 
 fn room() -> RoomName {
@@ -142,16 +159,63 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     assert_eq!(waiting(&outbox)[0]["room"], "#lobby");
 }
 
-#[test]
-fn a_direct_message_names_its_receiver_as_the_receiver_does() {
-    let (hub, session) = (hub(), SessionId::random());
-    let outbox = Outbox::new(Format::Json);
-    hub.attach(&session, &Nick::parse("Bob").unwrap(), &Incarnation::random(), &outbox);
-    hub.deliver(Delivery::Direct { session: session.clone(), message: message(1) });
-    assert_eq!(waiting(&outbox)[0]["to"], "Bob");
+fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
+    hub.deliver(Delivery::Direct { session: session.clone(), epoch: epoch.into(), message: message(seq) });
+}
+
+/// A session that has just begun, and its inbox.
+fn attached(hub: &Hub, nick: &str) -> (SessionId, Outbox, Log) {
+    let (session, outbox) = (SessionId::random(), Outbox::new(Format::Json));
+    hub.attach(&session, &Nick::parse(nick).unwrap(), &Incarnation::random(), &outbox);
+    let inbox = Log::Inbox(session.clone());
+    (session, outbox, inbox)
+}
+
+#[tokio::test]
+async fn direct_messages_come_once_in_order_and_named_as_the_receiver_is() {
+    let hub = hub();
+    let (session, outbox, inbox) = attached(&hub, "Bob");
+    // One that came before anybody listened is found by the first look.
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, Reading::Top(head(1)));
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[1], 1));
+    for seq in [1, 2, 2] {
+        direct(&hub, &session, "e", seq);
+    }
+    let waiting = waiting(&outbox);
+    assert!(waiting.iter().all(|event| event["to"] == "Bob"), "{waiting:?}");
+    assert_eq!(
+        waiting.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 2],
+        "no more is told"
+    );
+
+    direct(&hub, &session, "e", 4);
+    assert!(told(&outbox).is_empty());
+    hub.rename(&session, &Nick::parse("Rob").unwrap());
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[3], 4));
+    let last = self::waiting(&outbox);
+    assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&3.into(), &"Rob".into(), &4.into()));
     hub.detach(&session);
-    hub.deliver(Delivery::Direct { session, message: message(2) });
-    assert!(waiting(&outbox).is_empty());
+    direct(&hub, &session, "e", 5);
+    assert!(told(&outbox).is_empty());
+    assert_eq!(hub.census(), Census { sessions: 0, rooms: 0 });
+}
+
+#[tokio::test]
+async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read() {
+    let hub = hub();
+    let (_, outbox, inbox) = attached(&hub, "bob");
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, Reading::Top(head(0)));
+    hub.deliver(Delivery::Resumed);
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, Reading::Top(head(2)));
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[1, 2], 2));
+    assert_eq!(told(&outbox), ["1", "2"]);
 }
 
 #[test]
@@ -186,13 +250,13 @@ fn told(outbox: &Outbox) -> Vec<String> {
 }
 
 /// What rooms ask for, which they do at once.
-async fn asked(hub: &Hub) -> Vec<(RoomKey, Ask)> {
+async fn asked(hub: &Hub) -> Vec<(Log, Ask)> {
     tokio::time::timeout(Duration::from_secs(5), hub.asks()).await.expect("a room asks for something")
 }
 
 fn page(kept: &[u64], top: u64) -> Reading {
     let messages = kept.iter().map(|&seq| (seq, message(seq))).collect();
-    Reading::Page(Page { epoch: "e".into(), top, messages, through: top })
+    Reading::Page(Page { head: head(top), messages, through: top })
 }
 
 #[test]
@@ -204,13 +268,13 @@ fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() 
     enter(&hub, &ann, 5);
     hub.prepare(&room, &bob, &of_bob);
     arrive(&hub, &room, 6);
-    hub.begin(room.key(), "e", 6);
+    hub.begin(&log(), &head(6));
     arrive(&hub, &room, 7);
-    let enter = |after| hub.admit(&room, &bob, "e", after);
+    let enter = |after| admit(&hub, &bob, "e", after);
     assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
     assert!(told(&of_bob).is_empty(), "nothing goes out before its turn");
     arrive(&hub, &room, 8);
-    assert_eq!(hub.admit(&room, &bob, "f", 6), Admission::Behind, "a position in another history");
+    assert_eq!(admit(&hub, &bob, "f", 6), Admission::Behind, "a position in another history");
     assert_eq!(enter(5), Admission::Entered);
     arrive(&hub, &room, 9);
     assert_eq!(told(&of_bob), ["6", "7", "8", "9"]);
@@ -225,7 +289,7 @@ fn a_member_may_have_read_further_than_the_room_has_heard() {
     hub.prepare(&room, &ann, &of_ann);
     enter(&hub, &ann, 5);
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 8), Admission::Entered);
+    assert_eq!(admit(&hub, &bob, "e", 8), Admission::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
     }
@@ -247,9 +311,9 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
         arrive(&hub, &room, seq);
         let _ = of_ann.take().unwrap();
     }
-    assert_eq!(hub.admit(&room, &bob, "e", 0), Admission::Behind);
+    assert_eq!(admit(&hub, &bob, "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");
-    assert_eq!(hub.admit(&room, &bob, "e", 1990), Admission::Entered);
+    assert_eq!(admit(&hub, &bob, "e", 1990), Admission::Entered);
     assert_eq!(seqs(&of_bob), Vec::from_iter(1991..=2000));
 }
 
@@ -263,19 +327,19 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     arrive(&hub, &room, 5);
     // Bob joins at 4, of which the room has not heard yet.
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 4), Admission::Entered);
+    assert_eq!(admit(&hub, &bob, "e", 4), Admission::Entered);
     let asks = asked(&hub).await;
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
-    assert_eq!((of, place.seq), (room.key(), 1));
+    assert_eq!((of, place.seq), (&log(), 1));
     hub.read(of, ask, page(&[4], 5));
     assert_eq!(told(&of_ann), ["gap 2-3", "4", "5"]);
     assert_eq!(told(&of_bob), ["5"], "what is gone was before his time");
 
     arrive(&hub, &room, 9);
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, Reading::Failed);
+    hub.read(&log(), &asks[0].1, Reading::Failed);
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, page(&[], 9));
+    hub.read(&log(), &asks[0].1, page(&[], 9));
     assert_eq!(told(&of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
 }
 
@@ -288,22 +352,33 @@ async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_m
     enter(&hub, &session, 1);
     let asks = asked(&hub).await;
     let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
-    hub.read(room.key(), ask, Reading::Top("e".into(), 2));
+    hub.read(&log(), ask, Reading::Top(head(2)));
     let asks = asked(&hub).await;
-    hub.read(room.key(), &asks[0].1, page(&[2], 2));
+    hub.read(&log(), &asks[0].1, page(&[2], 2));
     assert_eq!(told(&outbox), ["2"]);
 }
 
-#[test]
-fn another_history_is_told_to_whoever_had_something_of_the_one_before() {
+#[tokio::test]
+async fn each_member_is_told_what_of_it_still_holds_in_another_history() {
     let (hub, room) = (hub(), room());
-    let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 0);
-    hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(hub.admit(&room, &bob, "e", 1), Admission::Entered);
-    hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(1) });
-    assert_eq!(told(&of_ann), ["epoch 0", "1"]);
-    assert_eq!(told(&of_bob), ["rewound 0", "1"]);
+    let people = [(); 3].map(|()| (SessionId::random(), Outbox::new(Format::Json)));
+    let [(ann, of_ann), (bob, of_bob), (carl, of_carl)] = &people;
+    hub.prepare(&room, ann, of_ann);
+    enter(&hub, ann, 4);
+    arrive(&hub, &room, 5);
+    for (session, outbox, after) in [(bob, of_bob, 7), (carl, of_carl, 6)] {
+        hub.prepare(&room, session, outbox);
+        assert_eq!(admit(&hub, session, "e", after), Admission::Entered);
+    }
+    // The store has lost 7, and this is not the one it was.
+    hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(7) });
+    let asks = asked(&hub).await;
+    let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
+    hub.read(&log(), ask, Reading::Top(forked(6, 7)));
+    let asks = asked(&hub).await;
+    let messages = [6, 7].map(|seq| (seq, message(seq))).into();
+    hub.read(&log(), &asks[0].1, Reading::Page(Page { head: forked(6, 7), messages, through: 7 }));
+    assert_eq!(told(of_ann), ["5", "epoch 5", "6", "7"]);
+    assert_eq!(told(of_bob), ["rewound 6", "7"], "it had read ahead");
+    assert_eq!(told(of_carl), ["epoch 6", "7"]);
 }

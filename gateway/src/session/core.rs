@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::codes::{CloseCode, ErrorCode};
+use presence::log::{Head, Log};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
 use crate::message::{Body, ChatMessage, Target};
@@ -34,16 +35,18 @@ pub enum Effect {
     Close(CloseCode),
 }
 
-/// How a session enters a room that it has joined.
+/// How a client enters a log: of a room that its session has joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
-    /// The room.
-    pub room: RoomName,
-    /// Its epoch.
+    /// The log.
+    pub log: Log,
+    /// What the client knows it by.
+    pub shown: String,
+    /// Where it ended when the session entered it.
+    pub head: Head,
+    /// The epoch that the client knows.
     pub epoch: String,
-    /// Its newest message when the session joined.
-    pub top: u64,
-    /// What the client gets comes after this.
+    /// What the client gets comes after this, in that epoch.
     pub after: u64,
 }
 
@@ -103,10 +106,8 @@ pub enum Done {
     Joined {
         /// Everybody's name for it.
         room: RoomName,
-        /// Its epoch.
-        epoch: String,
-        /// Its newest message.
-        seq: u64,
+        /// Where its log ends.
+        head: Head,
         /// Its members.
         member_count: u64,
     },
@@ -120,6 +121,8 @@ pub enum Done {
         time: u64,
         /// Whether it was there before.
         duplicate: bool,
+        /// Whether somebody hears it now.
+        online: bool,
     },
     /// A page of members.
     Members(Vec<MemberInfo>, Option<String>),
@@ -292,19 +295,19 @@ impl Core {
             (Pending::Rename { now: nick, was, rooms, claimed }, done) => {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
-            (Pending::Join(since), Done::Joined { room, epoch, seq, member_count }) => {
+            (Pending::Join(since), Done::Joined { room, head, member_count }) => {
                 self.rooms.insert(room.key().clone(), room.clone());
-                let entrance = Entrance { room, epoch, top: seq, after: seq };
-                entered(id, entrance, member_count, since)
+                entered(id, &room, head, member_count, since)
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
                 vec![answer(id, Answer::Left { room: room.as_str().to_owned() })]
             }
-            (Pending::Send(to), Done::Published { msg_id, seq, time, duplicate }) => {
+            (Pending::Send(to), Done::Published { msg_id, seq, time, duplicate, online }) => {
                 let placed = match to {
                     Target::Room(_) => Placed::Room { seq },
-                    Target::Nick(_) => Placed::Online,
+                    Target::Nick(_) if online => Placed::Online,
+                    Target::Nick(_) => Placed::Offline,
                 };
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
@@ -391,23 +394,13 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
     effects
 }
 
-/// A client that was in the room before goes on where it was, if that is in the room's history as it is now; else it has
-/// to begin anew.
-fn entered(id: CorrelationId, mut entrance: Entrance, member_count: u64, since: Option<Since>) -> Vec<Effect> {
-    let (room, epoch, seq) = (entrance.room.as_str().to_owned(), entrance.epoch.clone(), entrance.top);
-    let recovered = since.as_ref().is_some_and(|since| since.epoch == epoch && since.seq <= seq);
-    let rewound = Event::Rewound { to: room.clone(), epoch: epoch.clone(), seq: 0 };
-    let mut effects = vec![answer(id, Answer::Joined { room, epoch, seq, member_count, recovered })];
-    match since {
-        Some(since) if recovered => entrance.after = since.seq,
-        Some(_) => {
-            entrance.after = 0;
-            effects.push(Effect::Tell(rewound));
-        }
-        None => {}
-    }
-    effects.push(Effect::Admit(entrance));
-    effects
+/// A client that was in the room before goes on where it was, as far as that is in the room's history as it is now.
+fn entered(id: CorrelationId, room: &RoomName, head: Head, member_count: u64, since: Option<Since>) -> Vec<Effect> {
+    let (log, shown, seq) = (Log::Room(room.key().clone()), room.as_str().to_owned(), head.top);
+    let recovered = since.as_ref().is_some_and(|since| since.seq <= head.shares(&since.epoch));
+    let joined = Answer::Joined { room: shown.clone(), epoch: head.epoch.clone(), seq, member_count, recovered };
+    let (epoch, after) = since.map_or_else(|| (head.epoch.clone(), seq), |since| (since.epoch, since.seq));
+    vec![answer(id, joined), Effect::Admit(Entrance { log, shown, head, epoch, after })]
 }
 
 fn answer(id: CorrelationId, answer: Answer) -> Effect {

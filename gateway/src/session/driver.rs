@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
+use presence::log::Head;
 use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
 use presence::registry::{ClaimError, Entry, Joined, Registry, RegistryError};
 use tracing::Instrument;
@@ -250,14 +251,13 @@ impl Driver {
     /// answer lost, is no duplicate to a client that sent it once: a repetition of the client's has another id.
     fn published(&self, draft: &Draft, outcome: Result<Published, PublishError>, kind: Kind) -> Result<Done, Refusal> {
         match outcome {
-            Ok(Published { msg_id, seq, time, duplicate }) => {
+            Ok(Published { msg_id, seq, time, duplicate, online }) => {
                 let duplicate = duplicate && msg_id != draft.msg_id;
                 self.services.metrics.published[kind].inc_by(u64::from(!duplicate));
-                Ok(Done::Published { msg_id, seq, time, duplicate })
+                Ok(Done::Published { msg_id, seq, time, duplicate, online })
             }
             Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
             Err(PublishError::NoSuchUser) => Err(ErrorCode::NoSuchUser.into()),
-            Err(PublishError::Offline) => Err(ErrorCode::UserOffline.into()),
             Err(PublishError::Overloaded) => {
                 Err(Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Overloaded.into() })
             }
@@ -343,7 +343,9 @@ impl Driver {
         }
         let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));
         match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
-            Ok(Joined { room, epoch, seq, member_count }) => Ok(Done::Joined { room, epoch, seq, member_count }),
+            Ok(Joined { room, epoch, seq: top, member_count, forks }) => {
+                Ok(Done::Joined { room, head: Head { epoch, top, forks }, member_count })
+            }
             Err(error) => {
                 if !again {
                     self.withdraw(&room, me, &error).await;

@@ -141,8 +141,10 @@ pub enum Placed {
         /// Its number there.
         seq: u64,
     },
-    /// With the one it was meant for, who was online.
+    /// In the inbox of the one it is meant for, who is online.
     Online,
+    /// In the inbox of the one it is meant for, for when they are back.
+    Offline,
 }
 
 /// A row of a room listing. The fields are named as in `parley.v1`.

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use super::{RETENTION, State, now};
+use crate::log::{Head, Log as Name};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
 /// Bytes of payload that a room keeps, whatever their number.
@@ -18,8 +19,10 @@ const INBOX_BYTES: usize = 256 * 1024;
 const TRIM_STEP: usize = 256;
 /// Idempotency keys that are remembered at most.
 pub(super) const SEEN_KEYS: usize = 1_000_000;
-/// A key is remembered for one to two of these.
-const SEEN_FOR: Duration = Duration::from_secs(300);
+/// A client's key is remembered for one to two of these.
+const KEYS_SEEN_FOR: Duration = Duration::from_secs(300);
+/// The id of a message without one is remembered for one to two of these: only its own gateway repeats it, at once.
+const IDS_SEEN_FOR: Duration = Duration::from_secs(30);
 
 /// A message to append. `payload` is opaque to the store.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +31,9 @@ pub struct Append<'a> {
     pub from: &'a NickKey,
     /// The sender's claim.
     pub owner: &'a Owner,
-    /// Idempotency key, unique per target and session.
-    pub key: &'a str,
-    /// The message's id, remembered with the key.
+    /// The client's idempotency key, unique per target and session.
+    pub key: Option<&'a str>,
+    /// The message's id, remembered with the key or instead of it.
     pub msg_id: &'a str,
     /// What is stored and published.
     pub payload: &'a str,
@@ -47,6 +50,8 @@ pub struct Appended {
     pub time: u64,
     /// The key had been seen.
     pub duplicate: bool,
+    /// Whether somebody hears it now: members do, and a receiver who is there.
+    pub online: bool,
 }
 
 /// Why nothing was appended.
@@ -58,8 +63,6 @@ pub enum AppendError {
     NotInRoom,
     /// The nick was never seen.
     NoSuchUser,
-    /// The nick is known; no live session owns it.
-    Offline,
     /// A bounded structure is full.
     Overloaded,
 }
@@ -75,16 +78,33 @@ pub struct LogEntry {
     pub payload: String,
 }
 
-/// A numbered, bounded list of messages; the numbers have no gaps and the times never go back.
-#[derive(Debug, Default)]
+/// A numbered, bounded list of messages; the numbers have no gaps and the times never go back. Nothing is lost here, so
+/// its epoch never ends.
+#[derive(Debug)]
 pub(super) struct Log {
+    epoch: String,
     entries: VecDeque<LogEntry>,
     bytes: usize,
     seq: u64,
     time: u64,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        let epoch = uuid::Uuid::new_v4().simple().to_string();
+        Self { epoch, entries: VecDeque::new(), bytes: 0, seq: 0, time: 0 }
+    }
+}
+
 impl Log {
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn head(&self) -> Head {
+        Head { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
+    }
+
     /// The number of the newest message.
     pub(super) fn seq(&self) -> u64 {
         self.seq
@@ -141,6 +161,7 @@ impl Inboxes {
 #[derive(Debug)]
 pub(super) struct SeenKeys {
     secrets: [RandomState; 2],
+    span: Duration,
     newer: HashMap<u128, Seen>,
     older: HashMap<u128, Seen>,
     since: Instant,
@@ -153,20 +174,29 @@ struct Seen {
     time: u64,
 }
 
-impl Default for SeenKeys {
-    fn default() -> Self {
+impl SeenKeys {
+    /// Keys of clients.
+    pub(super) fn of_clients() -> Self {
+        Self::remembering(KEYS_SEEN_FOR)
+    }
+
+    /// Ids of messages that have no such key.
+    pub(super) fn of_attempts() -> Self {
+        Self::remembering(IDS_SEEN_FOR)
+    }
+
+    fn remembering(span: Duration) -> Self {
         Self {
             secrets: [RandomState::new(), RandomState::new()],
+            span,
             newer: HashMap::new(),
             older: HashMap::new(),
             since: Instant::now(),
         }
     }
-}
 
-impl SeenKeys {
     fn fingerprint(&self, target: &str, message: &Append<'_>) -> u128 {
-        let scope = (target, &message.owner.session, message.key);
+        let scope = (target, &message.owner.session, message.key.unwrap_or(message.msg_id));
         let [high, low] = [0, 1].map(|half: usize| u128::from(self.secrets[half].hash_one(scope)));
         high << 64 | low
     }
@@ -177,22 +207,22 @@ impl SeenKeys {
         let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
         if let Some(seen) = seen {
             let Seen { msg_id, seq, time } = seen.clone();
-            return Ok(Some(Appended { msg_id: msg_id.into(), seq, time, duplicate: true }));
+            return Ok(Some(Appended { msg_id: msg_id.into(), seq, time, duplicate: true, online: true }));
         }
         if self.newer.len() + self.older.len() >= SEEN_KEYS { Err(AppendError::Overloaded) } else { Ok(None) }
     }
 
     pub(super) fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
         self.newer.insert(fingerprint, Seen { msg_id: msg_id.into(), seq, time });
-        Appended { msg_id: msg_id.to_owned(), seq, time, duplicate: false }
+        Appended { msg_id: msg_id.to_owned(), seq, time, duplicate: false, online: true }
     }
 
     pub(super) fn rotate(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.since);
-        if age < SEEN_FOR {
+        if age < self.span {
             return;
         }
-        self.older = if age < 2 * SEEN_FOR { std::mem::take(&mut self.newer) } else { HashMap::new() };
+        self.older = if age < 2 * self.span { std::mem::take(&mut self.newer) } else { HashMap::new() };
         self.newer.clear();
         self.since = now;
     }
@@ -206,14 +236,15 @@ impl State {
         if self.rooms.member(room, message.from).is_none_or(|member| member.owner != *message.owner) {
             return Err(AppendError::NotInRoom);
         }
-        let fingerprint = self.seen.fingerprint(&format!("#{room}"), &message);
-        if let Some(first) = self.seen.check(fingerprint)? {
+        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
+        let fingerprint = seen.fingerprint(&format!("#{room}"), &message);
+        if let Some(first) = seen.check(fingerprint)? {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
         let (seq, time) = state.log.push(message.payload, now(), self.retention.get(), LOG_BYTES);
-        let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
-        let text = format!("M {} {seq} {time} {}\n{}", state.epoch, message.payload.len(), message.payload);
+        let appended = seen.note(fingerprint, message.msg_id, (seq, time));
+        let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room_channel(room), text.as_bytes());
         Ok(appended)
     }
@@ -225,23 +256,39 @@ impl State {
         if self.nicks.owner(message.from) != Some(message.owner) {
             return Err(AppendError::NotInRoom);
         }
-        let fingerprint = self.seen.fingerprint(to.as_str(), &message);
-        if let Some(first) = self.seen.check(fingerprint)? {
-            return Ok(first);
+        let session = self.nicks.session(to).cloned();
+        // A session that goes by another nick now is reached under that one.
+        let nick = session.as_ref().and_then(|session| self.nicks.nick_of(session)).unwrap_or(to);
+        let owner = self.live_owner(nick).filter(|owner| Some(&owner.session) == session.as_ref()).cloned();
+        let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
+        let fingerprint = seen.fingerprint(to.as_str(), &message);
+        if let Some(first) = seen.check(fingerprint)? {
+            return Ok(Appended { online: owner.is_some(), ..first });
         }
-        if !self.nicks.is_known(to) {
-            return Err(AppendError::NoSuchUser);
-        }
-        let Owner { incarnation, session, .. } = self.live_owner(to).cloned().ok_or(AppendError::Offline)?;
+        let session = session.ok_or(AppendError::NoSuchUser)?;
         let inbox = self.inboxes.0.entry(session.clone()).or_default();
         let (seq, time) = inbox.push(message.payload, now(), INBOX, INBOX_BYTES);
-        let appended = self.seen.note(fingerprint, message.msg_id, (seq, time));
-        let text = format!("D {session} {seq} {time} {}\n{}", message.payload.len(), message.payload);
-        self.channels.publish(&self.keys.gateway_channel(&incarnation), text.as_bytes());
-        Ok(appended)
+        let appended = seen.note(fingerprint, message.msg_id, (seq, time));
+        let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
+        if let Some(owner) = &owner {
+            self.channels.publish(&self.keys.gateway_channel(&owner.incarnation), text.as_bytes());
+        }
+        Ok(Appended { online: owner.is_some(), ..appended })
     }
 
-    pub(super) fn log(&self, room: &RoomKey, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
-        self.rooms.get(room).map(|room| room.log.stretch(from, to, limit, newest)).unwrap_or_default()
+    /// A log; that of a session begins when it is first asked for. `None` when there is no such room.
+    fn named(&mut self, name: &Name) -> Option<&Log> {
+        match name {
+            Name::Room(room) => self.rooms.get(room).map(|room| &room.log),
+            Name::Inbox(session) => Some(self.inboxes.0.entry(session.clone()).or_default()),
+        }
+    }
+
+    pub(super) fn head(&mut self, name: &Name) -> Option<Head> {
+        self.named(name).map(Log::head)
+    }
+
+    pub(super) fn log(&mut self, name: &Name, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+        self.named(name).map(|log| log.stretch(from, to, limit, newest)).unwrap_or_default()
     }
 }

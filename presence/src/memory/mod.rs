@@ -6,7 +6,7 @@
 //!
 //! What goes over channels is the same text as in Redis (decoded by the gateway's backplane):
 //! room channel: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`;
-//! gateway channel: `E <counter>`, `K <session>`, `D <session> <seq> <time> <len>\n<payload>`.
+//! gateway channel: `E <counter>`, `K <session>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -23,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::keys::Keys;
 use crate::live::Live;
+use crate::log::{Head, Log};
 use crate::model::{NickKey, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
@@ -71,24 +72,25 @@ impl Store {
         self.lock().append(room.key(), message)
     }
 
-    /// DIRECT to a nick: the message goes into the inbox of the session that owns it, and to that session's gateway.
+    /// DIRECT to a nick: the message goes into the inbox of the session that owns it or had it last, and to that session's
+    /// gateway if it is there.
     ///
     /// # Errors
-    /// `Fenced`, `NotInRoom` when the sender does not own its nick, `NoSuchUser`, `Offline` or `Overloaded`.
+    /// `Fenced`, `NotInRoom` when the sender does not own its nick, `NoSuchUser` or `Overloaded`.
     pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append_direct(to, message)
     }
 
     /// The log entries with `from <= seq <= to`, oldest first, at most `limit`; from the newest end when `newest` is set.
     #[must_use]
-    pub fn log(&self, room: &RoomKey, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
-        self.lock().log(room, from, to, limit, newest)
+    pub fn log(&self, log: &Log, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+        self.lock().log(log, from, to, limit, newest)
     }
 
-    /// A room's epoch and the number of its newest message; `None` when there is no such room.
+    /// Where a log ends; `None` when there is no such room.
     #[must_use]
-    pub fn top(&self, room: &RoomKey) -> Option<(String, u64)> {
-        self.lock().rooms.get(room).map(|room| (room.epoch.clone(), room.log.seq()))
+    pub fn head(&self, log: &Log) -> Option<Head> {
+        self.lock().head(log)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -104,7 +106,8 @@ pub(crate) struct State {
     nicks: Nicks,
     rooms: Rooms,
     inboxes: Inboxes,
-    seen: SeenKeys,
+    keys_seen: SeenKeys,
+    ids_seen: SeenKeys,
     events: EventLog,
     leftovers: VecDeque<(u64, Leftover)>,
     retention: Live<Retention>,
@@ -127,7 +130,8 @@ impl State {
             nicks: Nicks::default(),
             rooms: Rooms::default(),
             inboxes: Inboxes::default(),
-            seen: SeenKeys::default(),
+            keys_seen: SeenKeys::of_clients(),
+            ids_seen: SeenKeys::of_attempts(),
             events: EventLog::default(),
             leftovers: VecDeque::new(),
             retention,

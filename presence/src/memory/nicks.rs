@@ -25,6 +25,8 @@ pub(super) struct Nicks {
 #[derive(Debug)]
 struct Record {
     owner: Option<Owner>,
+    /// Of the newest owner.
+    session: SessionId,
     display: Box<str>,
     skeleton: Box<str>,
     since: u64,
@@ -38,8 +40,14 @@ impl Nicks {
         self.records.get(nick)?.owner.as_ref()
     }
 
-    pub(super) fn is_known(&self, nick: &NickKey) -> bool {
-        self.records.contains_key(nick)
+    /// The session that has the nick, or had it last.
+    pub(super) fn session(&self, nick: &NickKey) -> Option<&SessionId> {
+        Some(&self.records.get(nick)?.session)
+    }
+
+    /// The nick that a session goes by.
+    pub(super) fn nick_of(&self, session: &SessionId) -> Option<&NickKey> {
+        self.sessions.get(session)
     }
 
     pub(super) fn has_nick(&self, session: &SessionId) -> bool {
@@ -111,6 +119,7 @@ impl State {
         let now = now();
         let record = Record {
             owner: Some(Owner { incarnation: incarnation.clone(), session: session.clone(), fence }),
+            session: session.clone(),
             display: nick.as_str().into(),
             skeleton: nick.skeleton().into(),
             since: now,

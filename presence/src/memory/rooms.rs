@@ -24,7 +24,6 @@ pub(super) struct Rooms {
 #[derive(Debug)]
 pub(super) struct RoomState {
     name: RoomName,
-    pub(super) epoch: String,
     pub(super) log: Log,
     version: u64,
     members: BTreeMap<NickKey, Member>,
@@ -112,7 +111,6 @@ impl State {
 
         self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
             name: name.clone(),
-            epoch: uuid::Uuid::new_v4().simple().to_string(),
             log: Log::default(),
             version: 0,
             members: BTreeMap::new(),
@@ -146,9 +144,10 @@ impl State {
         let room = &self.rooms.rooms[key];
         Ok(Joined {
             room: room.name.clone(),
-            epoch: room.epoch.clone(),
+            epoch: room.log.epoch().to_owned(),
             seq: room.log.seq(),
             member_count: room.members.len() as u64,
+            forks: Vec::new(),
         })
     }
 

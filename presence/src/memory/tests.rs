@@ -33,7 +33,7 @@ fn world() -> World {
 }
 
 fn message<'a>((nick, owner): &'a (Nick, Owner), key: &'a str, payload: &'a str) -> Append<'a> {
-    Append { from: nick.key(), owner, key, msg_id: key, payload }
+    Append { from: nick.key(), owner, key: Some(key), msg_id: key, payload }
 }
 
 fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, Subscription) {
@@ -55,7 +55,7 @@ fn an_append_is_numbered_kept_and_heard() {
 
     assert_eq!((first.seq, second.seq, first.duplicate), (1, 2, false));
     assert!(second.time >= first.time);
-    let epoch = store.lock().rooms.get(lobby.key()).unwrap().epoch.clone();
+    let epoch = store.lock().rooms.get(lobby.key()).unwrap().log.epoch().to_owned();
     let expected = [format!("M {epoch} 1 {} 4\nhäi", first.time), format!("M {epoch} 2 {} 9\ntwo\nlines", second.time)];
     assert_eq!(*heard.lock().unwrap(), expected);
     assert_eq!(store.lock().room(lobby.key()).unwrap().seq, 3);
@@ -94,15 +94,21 @@ fn a_direct_message_goes_to_the_owners_gateway() {
     let (heard, _subscription) = listen(&store, &Keys::new("parley").gateway_channel(&bob.1.incarnation));
     let sent = store.append_direct(bob.0.key(), message(&ann, "k1", "psst")).unwrap();
     assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k2", "hey")).unwrap().seq, 2);
-    assert_eq!(heard.lock().unwrap()[0], format!("D {} 1 {} 4\npsst", bob.1.session, sent.time));
+    let inbox = Log::Inbox(bob.1.session.clone());
+    let epoch = store.head(&inbox).unwrap().epoch;
+    assert_eq!(heard.lock().unwrap()[0], format!("D {} {epoch} 1 {} 4\npsst", bob.1.session, sent.time));
 
     let nobody = Nick::parse("nobody").unwrap();
     assert_eq!(store.append_direct(nobody.key(), message(&ann, "k3", "?")), Err(AppendError::NoSuchUser));
     let as_bob = (bob.0.clone(), ann.1.clone());
     assert_eq!(store.append_direct(bob.0.key(), message(&as_bob, "k3", "?")), Err(AppendError::NotInRoom));
     assert!(store.lock().release(&bob.0, &bob.1, None));
-    assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k3", "?")), Err(AppendError::Offline));
-    assert!(store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap().duplicate);
+    let kept = store.append_direct(bob.0.key(), message(&ann, "k3", "?")).unwrap();
+    assert_eq!((kept.seq, kept.online), (3, false), "kept for when bob is back");
+    let again = store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap();
+    assert_eq!((again.seq, again.duplicate, again.online), (1, true, false));
+    assert_eq!(heard.lock().unwrap().len(), 2, "nobody is there to hear it");
+    assert_eq!(store.log(&inbox, 0, u64::MAX, 9, false).len(), 3);
 }
 
 #[test]
@@ -112,7 +118,7 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
         store.append(&lobby, message(&ann, &format!("k{number}"), "x")).unwrap();
     }
     let seqs = |from, to, limit, newest| -> Vec<u64> {
-        store.log(lobby.key(), from, to, limit, newest).into_iter().map(|entry| entry.seq).collect()
+        store.log(&Log::Room(lobby.key().clone()), from, to, limit, newest).into_iter().map(|entry| entry.seq).collect()
     };
     assert_eq!(seqs(1, u64::MAX, 3, false), [1, 2, 3]);
     assert_eq!(seqs(1, u64::MAX, 3, true), [8, 9, 10]);
@@ -121,7 +127,7 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
     assert_eq!(seqs(9, 99, 9, false), [9, 10]);
     assert!(seqs(11, u64::MAX, 9, false).is_empty());
     assert!(seqs(5, 4, 9, true).is_empty());
-    assert!(store.log(&RoomKey::from_store("never"), 0, 9, 9, false).is_empty());
+    assert!(store.log(&Log::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
 
 #[test]
 fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
-    let mut seen = log::SeenKeys::default();
+    let mut seen = log::SeenKeys::of_clients();
     let began = Instant::now();
     seen.note(1, "m", (1, 0));
     seen.rotate(began + Duration::from_secs(301));
@@ -174,7 +180,7 @@ fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
 
 #[test]
 fn too_many_keys_are_refused() {
-    let mut seen = log::SeenKeys::default();
+    let mut seen = log::SeenKeys::of_clients();
     for fingerprint in 0..log::SEEN_KEYS as u128 {
         seen.note(fingerprint, "", (1, 0));
     }

@@ -2,6 +2,7 @@
 //!
 //! Values only, shared by both arms and by everybody who calls them; re-exported by [`crate::registry`].
 
+use crate::log::Fork;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
 
 /// Why a registry call did not do what it was asked.
@@ -123,6 +124,8 @@ pub struct Joined {
     pub seq: u64,
     /// Members, the joiner included.
     pub member_count: u64,
+    /// Where the room's former epochs ended, oldest first.
+    pub forks: Vec<Fork>,
 }
 
 /// How a member comes into a room.

@@ -111,12 +111,17 @@ async fn a_bad_message_does_not_touch_its_neighbours() {
     world.server().cont();
     let outcomes = said.await;
 
-    let ok = |draft: &Draft, seq, time| Ok(Published { msg_id: draft.msg_id.clone(), seq, time, duplicate: false });
+    let ok = |draft: &Draft, seq, time| {
+        Ok(Published { msg_id: draft.msg_id.clone(), seq, time, duplicate: false, online: true })
+    };
     let time = |at: usize| outcomes[at].as_ref().unwrap().time;
     assert_eq!(outcomes[0], ok(&drafts[0], 2, time(0)));
     assert_eq!(outcomes[1], ok(&first, 3, time(1)));
     assert_eq!(outcomes[2], Err(PublishError::NotInRoom));
-    assert_eq!(outcomes[3], Ok(Published { msg_id: first.msg_id, seq: 3, time: time(1), duplicate: true }));
+    assert_eq!(
+        outcomes[3],
+        Ok(Published { msg_id: first.msg_id, seq: 3, time: time(1), duplicate: true, online: true })
+    );
     assert_eq!(outcomes[4], Err(PublishError::Registry(RegistryError::Fenced)));
     assert_eq!(outcomes[5], Ok(Published { duplicate: true, ..before }));
     assert_eq!(outcomes[6], ok(&drafts[6], 4, time(6)));

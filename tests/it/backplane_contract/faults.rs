@@ -240,7 +240,8 @@ async fn a_full_redis_refuses_whole() {
 
     let ack = pair.one.say(&pair.lobby, &draft).await.unwrap();
     assert_eq!((ack.seq, ack.duplicate), (heard as u64 + 1, false), "the refusal left nothing behind");
-    assert!(!pair.one.backplane.direct(pair.ann.nick.key(), &draft).await.unwrap().duplicate);
+    let note = pair.ann.draft("note");
+    assert!(!pair.one.backplane.direct(pair.ann.nick.key(), &note).await.unwrap().duplicate);
     pair.two.hears(&pair.lobby, &draft.msg_id).await;
 }
 
@@ -261,10 +262,11 @@ async fn full_idempotency_buckets_refuse_and_forget_nothing() {
         let _: () = pair.world.server().ask(&["EVAL", fill, "1", &bucket(0), &piece.to_string()]).await;
     }
     let _: u64 = pair.world.server().ask(&["COPY", &bucket(0), &bucket(1)]).await;
-    let refused = pair.one.say(&pair.lobby, &pair.ann.draft("one too many")).await;
+    let refused = pair.one.say(&pair.lobby, &pair.ann.keyed("k2", "one too many")).await;
     assert_eq!(refused, Err(PublishError::Overloaded));
-    let refused = pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.draft("one too many")).await;
+    let refused = pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.keyed("k2", "one too many")).await;
     assert_eq!(refused, Err(PublishError::Overloaded));
+    pair.one.say(&pair.lobby, &pair.ann.draft("needs no key for long")).await.unwrap();
     let again = pair.one.say(&pair.lobby, &known).await.unwrap();
     assert_eq!((again.seq, again.duplicate), (first.seq, true), "what is known stays known");
 }
@@ -290,13 +292,26 @@ async fn keys_and_inboxes_do_not_stay_for_ever() {
     let mut pair = Pair::new().await;
     pair.one.say(&pair.lobby, &pair.ann.draft("hi")).await.unwrap();
     pair.one.backplane.direct(pair.ann.nick.key(), &pair.ann.draft("note")).await.unwrap();
-    let buckets: Vec<String> = pair.world.server().ask(&["KEYS", "*:idempotency:*"]).await;
-    assert!(!buckets.is_empty());
-    for bucket in buckets {
-        let ttl: i64 = pair.world.server().ask(&["TTL", &bucket]).await;
-        assert!((600..=660).contains(&ttl), "{ttl}: asked for during its own five minutes and the five after them");
+    pair.one.say(&pair.lobby, &pair.ann.keyed("k", "hi")).await.unwrap();
+    // Asked for during its own span and the one after it.
+    for (name, span) in [("idempotency", 300), ("attempts", 30)] {
+        let buckets: Vec<String> = pair.world.server().ask(&["KEYS", &format!("*:{name}:*")]).await;
+        assert!(!buckets.is_empty());
+        for bucket in buckets {
+            let ttl: i64 = pair.world.server().ask(&["TTL", &bucket]).await;
+            assert!((2 * span - 5..=span * 22 / 10).contains(&ttl), "{bucket}: {ttl}");
+        }
     }
-    let inbox = format!("parley:{{0}}:inbox:{}", pair.ann.owner.session);
-    let ttl: i64 = pair.world.server().ask(&["TTL", &inbox]).await;
-    assert!((259_190..=259_200).contains(&ttl), "{ttl}");
+    let (inbox, meta) =
+        ["inbox", "session"].map(|kind| format!("parley:{{0}}:{kind}:{}", pair.ann.owner.session)).into();
+    let World::Redis(server) = &pair.world else { panic!("only Redis forgets by itself") };
+    let ttl = async |key: &str| -> i64 { server.ask(&["TTL", key]).await };
+    assert_eq!((ttl(&inbox).await, ttl(&meta).await), (-1, -1), "while its session has a nick");
+    pair.one.registry.release(&pair.ann.nick, &pair.ann.owner, None).await.unwrap();
+    let bob = pair.two.person("bobby").await;
+    pair.two.backplane.direct(pair.ann.nick.key(), &bob.draft("for later")).await.unwrap();
+    for key in [&inbox, &meta] {
+        let ttl = ttl(key).await;
+        assert!((259_190..=259_200).contains(&ttl), "{key}: {ttl}");
+    }
 }

@@ -158,7 +158,7 @@ impl Node {
     /// The direct messages that were heard so far, with the sessions they are for.
     pub(crate) fn directs(&self) -> Vec<(SessionId, ChatMessage)> {
         let direct = |delivery| match delivery {
-            Delivery::Direct { session, message } => Some((session, message)),
+            Delivery::Direct { session, message, .. } => Some((session, message)),
             _ => None,
         };
         self.heard.all().into_iter().filter_map(direct).collect()

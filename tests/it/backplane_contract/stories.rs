@@ -4,15 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use gateway::backplane::{Delivery, Draft, PublishError, Published, Range};
 use gateway::message::{Body, ChatMessage};
-use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, SessionId};
+use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
 use presence::registry::{LeaseState, RegistryError};
 
-use super::rig::{Node, Person, SOON, World, eventually, room};
+use super::rig::{Node, SOON, World, eventually, room};
 
-const FENCED: PublishError = PublishError::Registry(RegistryError::Fenced);
+pub(crate) const FENCED: PublishError = PublishError::Registry(RegistryError::Fenced);
 
 /// A message of the node's own after which everything published before it has arrived, or never will.
-async fn barrier(node: &Node, name: &str, listeners: &[&Node]) {
+pub(crate) async fn barrier(node: &Node, name: &str, listeners: &[&Node]) {
     let room = room(&format!("#barrier-{name}"));
     let person = node.member(&format!("barrier-{name}"), &room).await;
     for listener in listeners {
@@ -42,7 +42,7 @@ pub(crate) async fn an_acked_message_reaches_every_subscribed_node_its_own_inclu
         time: ack.time,
         body: draft.body.clone(),
     };
-    assert_eq!(ack, Published { msg_id: draft.msg_id.clone(), seq: 1, time: ack.time, duplicate: false });
+    assert_eq!(ack, Published { msg_id: draft.msg_id.clone(), seq: 1, time: ack.time, duplicate: false, online: true });
     assert_eq!(one.hears(&lobby, &draft.msg_id).await, expected);
     assert_eq!(two.hears(&lobby, &draft.msg_id).await, expected);
     let stretch = one.backplane.history(lobby.key(), Range::Newest, 10).await.unwrap();
@@ -231,88 +231,6 @@ pub(crate) async fn history_gives_the_stretch_that_was_asked_for(world: &World) 
     assert!(nothing.messages.is_empty() && !nothing.more);
 }
 
-pub(crate) async fn a_direct_message_reaches_its_owners_node_only(world: &World) {
-    let (one, two, three) = (world.node("g1").await, world.node("g2").await, world.node("g3").await);
-    let (ann, bob) = (one.person("Ann").await, two.person("bob").await);
-    three.person("cat").await;
-
-    let (first, second) = (ann.draft("hi"), ann.draft("there"));
-    let ack = one.backplane.direct(bob.nick.key(), &first).await.unwrap();
-    assert_eq!((ack.msg_id.as_str(), ack.seq, ack.duplicate), (first.msg_id.as_str(), 1, false));
-    assert_eq!(one.backplane.direct(bob.nick.key(), &second).await.unwrap().seq, 2);
-
-    eventually(SOON, "bob's node hears both", async || (two.directs().len() == 2).then_some(())).await;
-    for ((session, message), draft) in two.directs().iter().zip([&first, &second]) {
-        assert_eq!(*session, bob.owner.session);
-        assert_eq!((message.from.as_str(), &message.msg_id, &message.body), ("Ann", &draft.msg_id, &draft.body));
-    }
-    assert_eq!(two.directs()[0].1.time, ack.time);
-    // Echoes come over the same channels: what was sent before one is there when it is.
-    for node in [&one, &three] {
-        let echoes = || node.heard.all().iter().filter(|delivery| matches!(delivery, Delivery::Echo { .. })).count();
-        let before = echoes();
-        eventually(SOON, "a beat", async || (echoes() > before).then_some(())).await;
-        assert!(node.directs().is_empty());
-    }
-    // To oneself, on one's own node.
-    one.backplane.direct(ann.nick.key(), &ann.draft("note")).await.unwrap();
-    eventually(SOON, "ann hears herself", async || (one.directs().len() == 1).then_some(())).await;
-}
-
-pub(crate) async fn a_direct_message_needs_somebody_online(world: &World) {
-    let (one, two) = (world.node("g1").await, world.node("g2").await);
-    let ann = one.person("ann").await;
-    let direct = async |nick: &Nick| one.backplane.direct(nick.key(), &ann.draft("hi")).await;
-
-    assert_eq!(direct(&Nick::parse("nobody").unwrap()).await, Err(PublishError::NoSuchUser));
-    let bob = one.person("bob").await;
-    one.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
-    assert_eq!(direct(&bob.nick).await, Err(PublishError::Offline), "released");
-
-    let cat = two.person("cat").await;
-    assert_eq!(direct(&cat.nick).await.unwrap().seq, 1);
-    two.registry.set_lease(&two.incarnation, LeaseState::Draining).await.unwrap();
-    assert_eq!(direct(&cat.nick).await.unwrap().seq, 2, "a draining gateway still serves");
-    two.registry.set_lease(&two.incarnation, LeaseState::Drained).await.unwrap();
-    assert_eq!(direct(&cat.nick).await, Err(PublishError::Offline), "its gateway has ended");
-}
-
-pub(crate) async fn a_direct_message_is_refused_to_whoever_does_not_own_their_nick(world: &World) {
-    let (one, two) = (world.node("g1").await, world.node("g2").await);
-    let (ann, bob) = (one.person("ann").await, two.person("bob").await);
-    let send = async |person: &Person| one.backplane.direct(bob.nick.key(), &person.draft("hi")).await;
-
-    let mut forged = ann.clone();
-    forged.owner.fence = Fence(ann.owner.fence.0 + 1);
-    assert_eq!(send(&forged).await, Err(FENCED));
-    assert_eq!(send(&Person { nick: bob.nick.clone(), owner: ann.owner.clone() }).await, Err(FENCED));
-    one.registry.set_lease(&one.incarnation, LeaseState::Drained).await.unwrap();
-    assert_eq!(send(&ann).await, Err(FENCED));
-    assert!(two.directs().is_empty());
-}
-
-pub(crate) async fn a_repeated_direct_key_is_answered_as_the_first_time(world: &World) {
-    let (one, two) = (world.node("g1").await, world.node("g2").await);
-    let (ann, bob, cat) = (one.person("ann").await, two.person("bob").await, two.person("cat").await);
-    let draft = ann.keyed("k", "once");
-    let ack = one.backplane.direct(bob.nick.key(), &draft).await.unwrap();
-    let again = Published { duplicate: true, ..ack };
-    assert_eq!(one.backplane.direct(bob.nick.key(), &draft).await.unwrap(), again);
-    assert_eq!(two.backplane.direct(bob.nick.key(), &draft).await.unwrap(), again);
-    assert!(!one.backplane.direct(cat.nick.key(), &draft).await.unwrap().duplicate, "another target");
-    assert!(!two.backplane.direct(bob.nick.key(), &cat.keyed("k", "mine")).await.unwrap().duplicate, "another session");
-
-    // A retry must not reach whoever took the nick since.
-    two.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
-    assert_eq!(one.backplane.direct(bob.nick.key(), &draft).await.unwrap(), again, "free by now");
-    two.person("bob").await;
-    assert_eq!(one.backplane.direct(bob.nick.key(), &draft).await.unwrap(), again, "somebody else's by now");
-
-    eventually(SOON, "three arrive", async || (two.directs().len() >= 3).then_some(())).await;
-    barrier(&one, "after", &[&two]).await;
-    assert_eq!(two.directs().len(), 3);
-}
-
 pub(crate) async fn a_quick_return_to_a_room_loses_nothing(world: &World) {
     let (one, two) = (world.node("g1").await, world.node("g2").await);
     let lobby = room("#lobby");
@@ -415,7 +333,7 @@ pub(crate) async fn text_that_is_not_ours_harms_nobody(world: &World) {
                 let append = presence::memory::Append {
                     from: ann.nick.key(),
                     owner: &ann.owner,
-                    key: payload,
+                    key: Some(payload),
                     msg_id: "m",
                     payload,
                 };
@@ -433,7 +351,7 @@ pub(crate) async fn text_that_is_not_ours_harms_nobody(world: &World) {
                 (room, "M e 9 9 99\nshort"),
                 (room, "P x 2\n{}"),
                 (gateway.as_str(), "E"),
-                (gateway.as_str(), "D s 1 1 3\n..."),
+                (gateway.as_str(), "D s e 1 1 3\n..."),
             ];
             for (channel, text) in texts {
                 let _: u64 = server.ask(&["PUBLISH", channel, text]).await;

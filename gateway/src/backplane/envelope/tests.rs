@@ -85,14 +85,15 @@ fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
 fn a_gateway_channel_carries_one_frame() {
     let own = Incarnation::from_store("i1");
     let direct = payload("bob", &draft("m1", "1"));
-    let direct = format!("D s9 3 77 {}\n{direct}", direct.len());
+    let direct = format!("D s9 e 3 77 {}\n{direct}", direct.len());
     let read = |text: &str| read_gateway(&own, text.as_bytes());
     assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
     assert!(matches!(read("K s9"), Some(Delivery::Kick { session }) if session.as_str() == "s9"));
     assert!(
-        matches!(read(&direct), Some(Delivery::Direct { session, message }) if session.as_str() == "s9" && message.seq == 3)
+        matches!(read(&direct), Some(Delivery::Direct { session, epoch, message }) if epoch == "e" && session.as_str() == "s9" && message.seq == 3)
     );
-    for text in ["", "E", "E x", "E 1 2", "K", "K ", "K a b", "Q 1", "D s9 3", &format!("{direct}x"), "M e 1 1 2\n{}"] {
+    for text in ["", "E", "E x", "E 1 2", "K", "K ", "K a b", "Q 1", "D s9 e 3", &format!("{direct}x"), "M e 1 1 2\n{}"]
+    {
         assert!(read(text).is_none(), "{text:?}");
     }
 }
@@ -143,7 +144,7 @@ proptest! {
         noise in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let payload = payload("#l", &draft("m", &body));
-        let direct = format!("D s 1 1 {}\n{payload}", payload.len());
+        let direct = format!("D s e 1 1 {}\n{payload}", payload.len());
         for text in [m("e", 1, 1, &payload).repeat(2), direct, "E 17".to_owned()] {
             let mut bytes = text.into_bytes();
             for (at, bit) in &flips {

@@ -1,30 +1,33 @@
--- What both scripts begin with: it stands between a script's first line and its body.
+-- What the writing scripts begin with: it stands between a script's first line and its body. Needs log.lua.
 --
--- The same in both: KEYS[1] is the lease table, ARGV[1] what every key and channel of the partition begins with (`base`),
--- ARGV[2] the most keys in an idempotency bucket. Owner tokens are `<incarnation>/<session>/<fence>`.
--- Everything is checked before the first write; without allow-oom a full Redis refuses a call whole.
-
--- A generation that has just begun will be noticed here and answered with `unavailable`, once generations recover. Until
--- then whatever the lease table and the member records say is the truth, and the beat notes the new generation.
+-- The same in both: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel of the
+-- partition begins with (`base`), ARGV[2] the generation that the caller knows (0: any), ARGV[3] the most keys in a bucket.
+-- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
+-- full Redis refuses a call whole.
 
 local base = ARGV[1]
 
--- A key is remembered for one to two of these, then its whole bucket expires: it is asked for during its own span and the
--- one after it.
-local BUCKET_MS = 300000
-local BUCKET_TTL_S = 660
+-- Why nothing may be written, or nil. A store that restarted may have lost what was acked last: nothing new gets a number
+-- before it has noticed that and recovered.
+local generation, refusal = (function()
+  local record = redis.call('HMGET', KEYS[1], 'replid', 'generation', 'phase')
+  if record[1] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
+    return nil, 'RECOVERING the store has not noticed its restart yet'
+  elseif record[3] ~= 'open' then
+    return nil, 'RECOVERING the store is recovering'
+  elseif ARGV[2] ~= '0' and ARGV[2] ~= record[2] then
+    return nil, 'RECOVERING the caller knows another generation'
+  end
+  return record[2], nil
+end)()
 
 -- Integer Unix milliseconds: for display and retention, never for ownership.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local bucket = math.floor(now / BUCKET_MS)
-local newer = base .. 'idempotency:' .. bucket
-local older = base .. 'idempotency:' .. (bucket - 1)
-local room_for_keys = ARGV[2] - redis.call('HLEN', newer)
 
 -- Whether a lease may write and own. One that is not in the table is as good as fenced.
 local function serves(incarnation)
-  local state = redis.call('HGET', KEYS[1], incarnation)
+  local state = redis.call('HGET', KEYS[2], incarnation)
   return state == 'live' or state == 'draining'
 end
 
@@ -32,29 +35,64 @@ local function split_token(token)
   return string.match(token, '^([^/]+)/([^/]+)/')
 end
 
--- Redis writes large Lua numbers with an exponent.
-local function digits(number)
-  return string.format('%.0f', number)
+-- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
+-- expires. Full means refused, never forgotten early.
+local function buckets(name, span_ms)
+  local number = math.floor(now / span_ms)
+  return {
+    newer = base .. name .. ':' .. number,
+    older = base .. name .. ':' .. (number - 1),
+    ttl_s = math.floor(span_ms * 2.2 / 1000),
+    notes = {},
+  }
+end
+
+-- Keys that clients chose, who may come back much later; and ids of messages without one, which only their own gateway
+-- repeats, at once.
+local keys_seen, attempts_seen = buckets('idempotency', 300000), buckets('attempts', 30000)
+
+-- Where a message is remembered, and as what. `key` is '=<the client's key>' or ''. The key is last and the others hold
+-- no bar, so no two of them can be mistaken for each other.
+local function place_of(target, session, key, id)
+  if key ~= '' then
+    return keys_seen, target .. '|' .. session .. '|' .. string.sub(key, 2)
+  end
+  return attempts_seen, id
 end
 
 -- The answer that the first message with this key got, if there was one.
-local function first_answer(field)
-  local seen = redis.call('HGET', newer, field) or redis.call('HGET', older, field)
-  if not seen then
+local function first_answer(seen, field)
+  local answer = redis.call('HGET', seen.newer, field) or redis.call('HGET', seen.older, field)
+  if not answer then
     return nil
   end
-  local seq, time, id = string.match(seen, '^(%d+) (%d+) (.*)$')
+  local seq, time, id = string.match(answer, '^(%d+) (%d+) (.*)$')
   return { 'duplicate', tonumber(seq), tonumber(time), id }
 end
 
-local function remember(field, seq, time, id)
-  redis.call('HSET', newer, field, digits(seq) .. ' ' .. digits(time) .. ' ' .. id)
-  redis.call('EXPIRE', newer, BUCKET_TTL_S)
+local function has_room(seen)
+  seen.room = seen.room or ARGV[3] - redis.call('HLEN', seen.newer)
+  return seen.room > 0
+end
+
+-- Takes note of a message; written down by `remember`.
+local function note(seen, field, seq, time, id)
+  seen.room = seen.room - 1
+  local notes = seen.notes
+  notes[#notes + 1] = field
+  notes[#notes + 1] = digits(seq) .. ' ' .. digits(time) .. ' ' .. id
+end
+
+local function remember(seen)
+  if #seen.notes > 0 then
+    redis.call('HSET', seen.newer, unpack(seen.notes))
+    redis.call('EXPIRE', seen.newer, seen.ttl_s)
+  end
 end
 
 -- The words in front of a payload, on a channel.
-local function head(kind, name, seq, time, payload)
-  return kind .. ' ' .. name .. ' ' .. digits(seq) .. ' ' .. digits(time) .. ' ' .. #payload .. '\n'
+local function head(kind, seq, time, payload)
+  return kind .. ' ' .. digits(seq) .. ' ' .. digits(time) .. ' ' .. #payload .. '\n'
 end
 
 local function refused(verdict)

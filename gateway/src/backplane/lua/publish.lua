@@ -1,25 +1,22 @@
 #!lua
 -- PUBLISH: puts messages of one room into its log and onto its channel in one step, or says of each why not.
--- KEYS: 1 leases, 2 room, 3 log, 4 members, 5 channel
--- ARGV: 1 base, 2 most keys in an idempotency bucket, 3 room key, 4 most messages in the log,
---       5 how old they may be in milliseconds,
---       then five for each message: owner token, nick key, idempotency key, message id, payload
--- Reply: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded
+-- KEYS: 1 generation, 2 leases, 3 room, 4 log, 5 members, 6 channel
+-- ARGV: 1 base, 2 generation, 3 most keys in a bucket, 4 room key, 5 most messages in the log, 6 how old they may be in
+--       milliseconds, 7 an unused epoch,
+--       then five for each message: owner token, nick key, '=<idempotency key>' or '', message id, payload
+-- Reply: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded; or
+--        the error RECOVERING
 -- Called by RedisBackplane::publish.
-local _, meta, log, members, channel = unpack(KEYS)
-local room, most_kept, oldest_kept = ARGV[3], ARGV[4], now - ARGV[5]
+if refusal then
+  return { err = refusal }
+end
+local _, _, meta, log, members, channel = unpack(KEYS)
+local room, most_kept, oldest_kept, fresh = ARGV[4], ARGV[5], now - ARGV[6], ARGV[7]
 
 -- Most messages that one call takes away because of their age. A power of two, above what a call can add.
 local TRIM_STEP = 256
 
-local shown = redis.call('HMGET', meta, 'epoch', 'seq', 'time')
-local epoch, seq, time = shown[1], tonumber(shown[2]) or 0, math.max(tonumber(shown[3]) or 0, now)
--- Meta and log are written together; the one that is further wins when one of them was lost or restored alone.
-local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-if top then
-  seq = math.max(seq, tonumber(string.match(top[1], '^%d+')))
-end
-
+local epoch, seq, time
 local accepted = {}
 -- Idempotency field -> the message of this call that took it.
 local taken = {}
@@ -30,26 +27,30 @@ local function judge(token, nick, key, id, payload)
     return refused('fenced')
   end
   local member = redis.call('HGET', members, nick)
-  if not epoch or not member or string.sub(member, 1, #token + 1) ~= token .. ' ' then
+  if not member or string.sub(member, 1, #token + 1) ~= token .. ' ' then
     return refused('not_in_room')
   end
-  -- The key is last and the others hold no bar, so no two of them can be mistaken for each other.
-  local field = '#' .. room .. '|' .. session .. '|' .. key
+  local seen, field = place_of('#' .. room, session, key, id)
   local first = taken[field]
   if first then
     return { 'duplicate', first.seq, time, first.id }
   end
-  local answer = first_answer(field)
+  local answer = first_answer(seen, field)
   if answer then
     return answer
   end
-  if #accepted >= room_for_keys then
+  if not has_room(seen) then
     return refused('overloaded')
   end
+  if not epoch then
+    epoch, seq, time = touch(meta, log, generation, fresh)
+    time = math.max(time, now)
+  end
   seq = seq + 1
-  local message = { field = field, seq = seq, id = id, payload = payload }
+  local message = { seq = seq, id = id, payload = payload }
   taken[field] = message
   accepted[#accepted + 1] = message
+  note(seen, field, seq, time, id)
   return { 'ok', seq, time, id }
 end
 
@@ -78,7 +79,7 @@ local function trim_by_age()
 end
 
 local answers = {}
-for i = 6, #ARGV, 5 do
+for i = 8, #ARGV, 5 do
   answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
 end
 if #accepted == 0 then
@@ -89,10 +90,11 @@ local frames = {}
 for _, message in ipairs(accepted) do
   redis.call('XADD', log, 'MAXLEN', '~', most_kept, digits(message.seq) .. '-0', 'time', digits(time), 'payload',
     message.payload)
-  remember(message.field, message.seq, time, message.id)
-  frames[#frames + 1] = head('M', epoch, message.seq, time, message.payload)
+  frames[#frames + 1] = head('M ' .. epoch, message.seq, time, message.payload)
   frames[#frames + 1] = message.payload
 end
+remember(keys_seen)
+remember(attempts_seen)
 redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
 trim_by_age()
 redis.call('PUBLISH', channel, table.concat(frames))

@@ -1,7 +1,7 @@
 //! The arm between the processes of a cluster: scripts put messages into Redis, one subscription brings them out.
 //!
 //! Knows keys, scripts and channels; what the texts mean is in [`super::envelope`], how the subscription is kept whole in
-//! [`subscriber`], how messages of a room share a call in [`publisher`]. Publishes go over the shared lanes, histories
+//! [`subscriber`], how messages of a room share a call in [`publisher`], how a call is made in [`writes`]. Publishes go over the shared lanes, histories
 //! over the query pool, so that neither stands in front of what arrives.
 
 mod feed;
@@ -9,33 +9,22 @@ mod publisher;
 mod reads;
 mod subscriber;
 mod subscription;
+mod writes;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use presence::live::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
-use presence::redis::{Redis, settle};
+use presence::redis::{LOG, Redis, settle};
 use presence::registry::RegistryError;
+use redis::Script;
 use redis::streams::StreamRangeReply;
-use redis::{FromRedisValue, Script, ScriptInvocation};
 
-use self::publisher::{Limits, Log, Message, Publisher};
+use self::publisher::{Limits, Log, Publisher};
 use self::subscriber::Subscriber;
+use self::writes::{Message, Outcome, Writes};
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
-
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/publish.lua")));
-static DIRECT: LazyLock<Script> = LazyLock::new(|| script(include_str!("../lua/direct.lua")));
-
-/// Most idempotency keys that are remembered for one span of five minutes, over all rooms and nicks of a partition.
-const BUCKET_KEYS: usize = 1_000_000;
-/// Most messages kept in one inbox; Redis may keep some more.
-const INBOX_MESSAGES: usize = 1_000;
-/// Seconds that an inbox is kept after its newest message: 72 hours.
-const INBOX_SECONDS: usize = 72 * 60 * 60;
-
-/// What a script answers for one message: verdict, seq, time, message id.
-type Answer = (String, u64, u64, String);
 
 /// The Redis arm. Cheap to clone; the subscription ends with the last clone.
 #[derive(Debug, Clone)]
@@ -46,7 +35,8 @@ pub struct RedisBackplane {
 #[derive(Debug)]
 struct Node {
     redis: Redis,
-    publisher: Publisher<Logs>,
+    writes: Writes,
+    publisher: Publisher<Writes>,
     subscriber: Subscriber,
     malformed: Arc<Malformed>,
 }
@@ -64,8 +54,9 @@ impl RedisBackplane {
     pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
-        let publisher = Publisher::new(Logs { redis: redis.clone(), retention }, Limits::default());
-        Self { node: Arc::new(Node { redis, publisher, subscriber, malformed }) }
+        let writes = Writes { redis: redis.clone(), retention };
+        let publisher = Publisher::new(writes.clone(), Limits::default());
+        Self { node: Arc::new(Node { redis, writes, publisher, subscriber, malformed }) }
     }
 
     /// See [`super::Backplane::subscription`].
@@ -97,13 +88,7 @@ impl RedisBackplane {
     /// # Errors
     /// See there.
     pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
-        let message = Message {
-            token: draft.owner.token(),
-            nick: draft.from.key().as_str().to_owned(),
-            key: draft.key.as_ref().unwrap_or(&draft.msg_id).clone(),
-            msg_id: draft.msg_id.clone(),
-            payload: envelope::payload(room.as_str(), draft),
-        };
+        let message = Message::new(draft, envelope::payload(room.as_str(), draft));
         self.node.publisher.publish(room.key(), message).await
     }
 
@@ -112,23 +97,9 @@ impl RedisBackplane {
     /// # Errors
     /// See there.
     pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
-        let payload = envelope::payload(to.as_str(), draft);
-        let _place = self.node.publisher.place(payload.len())?;
-        let keys = self.node.redis.keys();
-        let mut call = DIRECT.prepare_invoke();
-        call.key(keys.leases())
-            .key(keys.nick(draft.from.key()))
-            .key(keys.nick(to))
-            .arg(keys.base())
-            .arg(BUCKET_KEYS)
-            .arg(to.as_str())
-            .arg(INBOX_MESSAGES)
-            .arg(INBOX_SECONDS)
-            .arg(draft.owner.token())
-            .arg(draft.key.as_ref().unwrap_or(&draft.msg_id))
-            .arg(&draft.msg_id)
-            .arg(payload);
-        published(invoke(&self.node.redis, to.as_str(), &call).await?)
+        let message = Message::new(draft, envelope::payload(to.as_str(), draft));
+        let _place = self.node.publisher.place(message.bytes())?;
+        self.node.writes.direct(to, &message).await
     }
 
     /// See [`super::Backplane::history`].
@@ -165,64 +136,20 @@ impl RedisBackplane {
     }
 }
 
-/// The logs of rooms: one call of a script puts a batch into one of them.
-#[derive(Debug)]
-struct Logs {
-    redis: Redis,
-    retention: Live<Retention>,
-}
-
-impl Log for Logs {
-    async fn append(
-        &self,
-        room: &RoomKey,
-        batch: &[Message],
-    ) -> Result<Vec<Result<Published, PublishError>>, RegistryError> {
-        let keys = self.redis.keys();
-        let retention = self.retention.get();
-        let mut call = PUBLISH.prepare_invoke();
-        call.key(keys.leases())
-            .key(keys.room(room))
-            .key(keys.room_log(room))
-            .key(keys.members(room))
-            .key(keys.room_channel(room))
-            .arg(keys.base())
-            .arg(BUCKET_KEYS)
-            .arg(room.as_str())
-            .arg(retention.messages)
-            .arg(retention.age.as_millis() as u64);
-        for Message { token, nick, key, msg_id, payload } in batch {
-            call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
-        }
-        let answers: Vec<Answer> = invoke(&self.redis, room.as_str(), &call).await?;
-        Ok(answers.into_iter().map(published).collect())
+/// The logs of rooms, as the publisher fills them.
+impl Log for Writes {
+    async fn append(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
+        self.publish(room, batch).await
     }
 }
 
-async fn invoke<T: FromRedisValue>(
-    redis: &Redis,
-    lane: &str,
-    script: &ScriptInvocation<'_>,
-) -> Result<T, RegistryError> {
-    let mut lane = redis.lane(lane);
-    settle(script.invoke_async(&mut lane)).await
-}
-
-/// The first line of a script must be its very first bytes, so what both share goes behind it.
-fn script(text: &str) -> Script {
+/// The first line of a script must be its very first bytes, so what it shares with others goes behind it.
+fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&[first, include_str!("../lua/prelude.lua"), body].join("\n"))
+    Script::new(&[&[first, LOG], shared, &[body]].concat().join("\n"))
 }
 
-fn published((verdict, seq, time, msg_id): Answer) -> Result<Published, PublishError> {
-    match verdict.as_str() {
-        "ok" => Ok(Published { msg_id, seq, time, duplicate: false }),
-        "duplicate" => Ok(Published { msg_id, seq, time, duplicate: true }),
-        "fenced" => Err(RegistryError::Fenced.into()),
-        "not_in_room" => Err(PublishError::NotInRoom),
-        "no_such_user" => Err(PublishError::NoSuchUser),
-        "offline" => Err(PublishError::Offline),
-        "overloaded" => Err(PublishError::Overloaded),
-        _ => Err(RegistryError::Unknown(format!("the script answered {verdict}")).into()),
-    }
+/// An epoch that nobody has used, for a log that has to begin one.
+fn epoch() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }

@@ -14,10 +14,8 @@ use presence::model::RoomKey;
 use presence::registry::RegistryError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::super::{PublishError, Published};
-
-/// What came of one message.
-type Outcome = Result<Published, PublishError>;
+use super::super::PublishError;
+use super::writes::{Message, Outcome};
 
 /// Where batches go.
 pub(super) trait Log: Send + Sync + 'static {
@@ -30,28 +28,6 @@ pub(super) trait Log: Send + Sync + 'static {
         room: &RoomKey,
         batch: &[Message],
     ) -> impl Future<Output = Result<Vec<Outcome>, RegistryError>> + Send;
-}
-
-/// A message as the store takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
-    /// The sender's claim.
-    pub(super) token: String,
-    /// The sender's nick key.
-    pub(super) nick: String,
-    /// Idempotency key.
-    pub(super) key: String,
-    /// Its id.
-    pub(super) msg_id: String,
-    /// What is stored and sent.
-    pub(super) payload: String,
-}
-
-impl Message {
-    /// What it costs to hold and to send: every part but the payload is short and bounded, except the client's key.
-    fn bytes(&self) -> usize {
-        self.payload.len() + self.key.len()
-    }
 }
 
 /// So many messages, and so many bytes of them.

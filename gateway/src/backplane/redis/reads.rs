@@ -1,85 +1,102 @@
-//! Reading a room's log to learn what did not arrive: where it ends, and what it keeps after a position.
+//! Reading a log to learn what did not arrive: where it ends, and what it keeps after a position.
 //!
-//! The reading task and joining sessions ask. Every read is one transaction over the query pool: epoch, top and messages
-//! are of one moment, and nothing stands in front of what arrives.
+//! The reading task, joining sessions and the repair ask. One script reads one log, so that epoch, top and messages are of
+//! one moment; many logs share a pipeline over the query pool, and nothing stands in front of what arrives.
+
+use std::sync::LazyLock;
 
 use presence::keys::Keys;
-use presence::model::RoomKey;
-use presence::redis::{classify, settle};
+use presence::log::{Head, Log, read_forks};
+use presence::redis::settle;
 use presence::registry::RegistryError;
 use redis::streams::{StreamId, StreamRangeReply};
-use redis::{Pipeline, Value};
+use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 
-use super::RedisBackplane;
-use crate::backplane::{Missed, Top, envelope};
+use super::{RedisBackplane, epoch, script};
+use crate::backplane::{Missed, envelope};
 use crate::message::ChatMessage;
 
-/// Rooms whose tops are read in one transaction: few enough not to stand in front of messages for long.
-const CHUNK: usize = 100;
+static PAGE: LazyLock<Script> = LazyLock::new(|| script(&[], include_str!("../lua/page.lua")));
 
-/// A room's meta, and the newest entry of its log.
-type Shown = ((Option<String>, Option<u64>), StreamRangeReply);
+/// Logs that are read in one pipeline: few enough not to stand in front of messages for long.
+const CHUNK: usize = 100;
+/// Seconds that the meta of a log is kept whose room or session is not there: 73 hours, longer than any position.
+const META_SECONDS: u64 = 73 * 60 * 60;
+
+/// Epoch, top, forks, entries.
+type Page = (String, u64, String, StreamRangeReply);
 
 impl RedisBackplane {
     /// See [`crate::backplane::Backplane::missed`].
     ///
     /// # Errors
     /// See there.
-    pub async fn missed(&self, room: &RoomKey, after: u64, limit: usize) -> Result<Option<Missed>, RegistryError> {
-        let keys = self.node.redis.keys();
-        let mut read = redis::pipe();
-        ask_top(read.atomic(), keys, room);
-        read.xrange_count(keys.room_log(room), after.saturating_add(1), "+", limit);
-        let mut connection = self.node.redis.query().await?;
-        let (meta, newest, page): (_, _, StreamRangeReply) = settle(read.query_async(&mut connection)).await?;
-        let Some((epoch, top)) = top((meta, newest)) else { return Ok(None) };
-
+    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+        let read = [(log, after, limit)];
+        let Some((epoch, top, forks, page)) = self.pages(&read).await?.pop() else {
+            return Err(RegistryError::Unknown("no answer to a reading".to_owned()));
+        };
         let last = page.ids.last().map_or(after, |entry| seq(entry).unwrap_or(after));
         let through = if page.ids.len() < limit { top.max(after) } else { last };
         let messages: Vec<ChatMessage> = page.ids.iter().filter_map(message).collect();
-        self.node.malformed.note(&keys.room_log(room), (page.ids.len() - messages.len()) as u64);
-        Ok(Some(Missed { epoch, top, messages, through }))
+        self.node.malformed.note(&names(self.node.redis.keys(), log).1, (page.ids.len() - messages.len()) as u64);
+        Ok(Missed { head: Head { epoch, top, forks: read_forks(&forks) }, messages, through })
     }
 
     /// See [`crate::backplane::Backplane::tops`].
     ///
     /// # Errors
     /// See there.
-    pub async fn tops(&self, rooms: &[RoomKey]) -> Result<Vec<Top>, RegistryError> {
-        let mut tops = Vec::with_capacity(rooms.len());
-        for chunk in rooms.chunks(CHUNK) {
-            let mut read = redis::pipe();
-            read.atomic();
-            chunk.iter().for_each(|room| ask_top(&mut read, self.node.redis.keys(), room));
-            let mut connection = self.node.redis.query().await?;
-            let shown: Vec<Value> = settle(read.query_async(&mut connection)).await?;
-            for (room, shown) in chunk.iter().zip(shown.chunks_exact(2)) {
-                let shown = Value::Array(shown.to_vec());
-                let shown = redis::from_redis_value(shown).map_err(|error| classify(&error.into()))?;
-                tops.extend(top(shown).map(|(epoch, seq)| (room.clone(), epoch, seq)));
-            }
+    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+        let mut tops = Vec::with_capacity(logs.len());
+        for chunk in logs.chunks(CHUNK) {
+            let read: Vec<_> = chunk.iter().map(|log| (log, 0, 0)).collect();
+            let heads = self.pages(&read).await?.into_iter();
+            let heads = heads.map(|(epoch, top, forks, _)| Head { epoch, top, forks: read_forks(&forks) });
+            tops.extend(chunk.iter().cloned().zip(heads));
         }
         Ok(tops)
     }
+
+    /// Reads some logs, each after a seq and with so many messages at most.
+    async fn pages(&self, read: &[(&Log, u64, usize)]) -> Result<Vec<Page>, RegistryError> {
+        let keys = self.node.redis.keys();
+        let mut pipeline = redis::pipe();
+        for (log, after, limit) in read {
+            let (meta, stream) = names(keys, log);
+            let mut call = Cmd::new();
+            call.arg("EVALSHA").arg(PAGE.get_hash()).arg(3).arg(keys.generation()).arg(meta).arg(stream);
+            call.arg(epoch()).arg(after.saturating_add(1)).arg(limit).arg(META_SECONDS);
+            pipeline.add_command(call);
+        }
+        let mut connection = self.node.redis.query().await?;
+        let call = async {
+            match pipeline.query_async(&mut connection).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    PAGE.load_async(&mut connection).await?;
+                    pipeline.query_async(&mut connection).await
+                }
+                answer => answer,
+            }
+        };
+        settle(call).await
+    }
 }
 
-fn ask_top(read: &mut Pipeline, keys: &Keys, room: &RoomKey) {
-    read.hmget(keys.room(room), &["epoch", "seq"]);
-    read.xrevrange_count(keys.room_log(room), "+", "-", 1);
-}
-
-/// Meta and log are written together; the one that is further wins when one of them was lost or restored alone.
-fn top(((epoch, noted), newest): Shown) -> Option<(String, u64)> {
-    let kept = newest.ids.first().and_then(seq).unwrap_or(0);
-    Some((epoch?, noted.unwrap_or(0).max(kept)))
+/// Meta and stream of a log.
+fn names(keys: &Keys, log: &Log) -> (String, String) {
+    match log {
+        Log::Room(room) => (keys.room(room), keys.room_log(room)),
+        Log::Inbox(session) => (keys.session(session), keys.inbox(session)),
+    }
 }
 
 fn seq(entry: &StreamId) -> Option<u64> {
     entry.id.split('-').next()?.parse().ok()
 }
 
-/// An entry of a room's log; `None` when it is not ours.
-pub(super) fn message(entry: &StreamId) -> Option<ChatMessage> {
+/// An entry of a log; `None` when it is not ours.
+fn message(entry: &StreamId) -> Option<ChatMessage> {
     let payload: Vec<u8> = entry.get("payload")?;
     envelope::message(&payload, seq(entry)?, entry.get("time")?)
 }

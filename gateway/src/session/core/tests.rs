@@ -48,16 +48,16 @@ fn words(effects: &[Effect]) -> Vec<String> {
             let text = format!("{op:?}");
             format!("do {}", text.split([' ', '(']).next().unwrap())
         }
-        Effect::Tell(Event::Rewound { seq, .. }) => format!("rewound to {seq}"),
         Effect::Tell(event) => format!("{event:?}"),
-        Effect::Admit(Entrance { room, after, .. }) => format!("admit {room} after {after}"),
+        Effect::Admit(Entrance { shown, epoch, after, .. }) => format!("admit {shown} after {epoch} {after}"),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
     effects.iter().map(word).collect()
 }
 
 fn joined(name: &str) -> Done {
-    Done::Joined { room: room(name), epoch: "e".into(), seq: 7, member_count: 1 }
+    let head = Head { epoch: "e".into(), top: 7, forks: presence::log::read_forks("d:5") };
+    Done::Joined { room: room(name), head, member_count: 1 }
 }
 
 fn registered(name: &str) -> Core {
@@ -118,19 +118,21 @@ fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
 fn a_join_is_answered_before_anything_of_the_room_is_let_in() {
     let mut core = registered("ann");
     assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a"), since: None })), ["do Join"]);
-    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after 7"]);
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after e 7"]);
 }
 
 #[test]
 fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
     let since = |epoch: &str, seq| Some(Since { epoch: epoch.into(), seq });
     for (since, recovered, after) in [
-        (None, "false", vec!["admit #a after 7"]),
-        (since("e", 3), "true", vec!["admit #a after 3"]),
-        (since("e", 0), "true", vec!["admit #a after 0"]),
-        (since("e", 7), "true", vec!["admit #a after 7"]),
-        (since("e", 8), "false", vec!["rewound to 0", "admit #a after 0"]),
-        (since("f", 3), "false", vec!["rewound to 0", "admit #a after 0"]),
+        (None, "false", vec!["admit #a after e 7"]),
+        (since("e", 3), "true", vec!["admit #a after e 3"]),
+        (since("e", 0), "true", vec!["admit #a after e 0"]),
+        (since("e", 7), "true", vec!["admit #a after e 7"]),
+        (since("e", 8), "false", vec!["admit #a after e 8"]),
+        (since("d", 5), "true", vec!["admit #a after d 5"]),
+        (since("d", 6), "false", vec!["admit #a after d 6"]),
+        (since("f", 3), "false", vec!["admit #a after f 3"]),
     ] {
         let mut core = registered("ann");
         ask(&mut core, Command::Join { room: room("#a"), since: since.clone() });
@@ -141,7 +143,7 @@ fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Join { room: room("#a"), since: since("e", 3) });
     let again = tell(&mut core, joined("#a"));
-    assert_eq!(words(&again)[1..], ["admit #a after 7"], "who is in has missed nothing");
+    assert_eq!(words(&again)[1..], ["admit #a after e 7"], "who is in has missed nothing");
     assert!(format!("{:?}", again[0]).contains("recovered: false"));
 }
 
@@ -153,7 +155,7 @@ fn rooms_need_membership_and_nicks_do_not() {
     assert_eq!(words(&ask(&mut core, history)), ["not_in_room"]);
     assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#b") })), ["not_in_room"]);
     assert_eq!(words(&ask(&mut core, say("#A"))), ["do Publish"], "one room whatever the case");
-    let done = Done::Published { msg_id: "m".into(), seq: 8, time: 1, duplicate: false };
+    let done = Done::Published { msg_id: "m".into(), seq: 8, time: 1, duplicate: false, online: true };
     assert_eq!(words(&tell(&mut core, done)), ["Ack"]);
     assert_eq!(words(&ask(&mut core, say("bob"))), ["do Direct"]);
     assert_eq!(words(&fail(&mut core, ErrorCode::NoSuchUser)), ["no_such_user"]);
@@ -255,7 +257,9 @@ fn outcome(op: &Op, fence: &mut u64) -> Done {
         }
         Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) => Done::Settled,
         Op::Join { room, .. } => joined(room.as_str()),
-        Op::Publish(..) | Op::Direct(..) => Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false },
+        Op::Publish(..) | Op::Direct(..) => {
+            Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false, online: true }
+        }
         Op::Members(..) => Done::Members(Vec::new(), None),
         Op::Rooms(..) => Done::Rooms(Vec::new(), None),
         Op::History(..) => Done::History(Vec::new(), false),

@@ -32,6 +32,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             let placed = match placed {
                 Placed::Room { seq } => ack.field("seq", seq),
                 Placed::Online => ack.field("delivered", "online"),
+                Placed::Offline => ack.field("delivered", "offline"),
             };
             placed.field("time", time).field("duplicate", duplicate)
         }

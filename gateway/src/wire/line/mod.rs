@@ -60,7 +60,9 @@ impl Dialect {
                 let left = RoomName::parse(room).ok();
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));
             }
-            Answer::Ack { to, placed: Placed::Online, .. } => return print::sent(to, &saying.unwrap_or_default()),
+            Answer::Ack { to, placed: placed @ (Placed::Online | Placed::Offline), .. } => {
+                return print::sent(to, &saying.unwrap_or_default(), *placed == Placed::Online);
+            }
             _ => {}
         }
         print::answer(&reply.answer)

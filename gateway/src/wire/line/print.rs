@@ -45,9 +45,12 @@ pub fn encode_refusal(refusal: &Refusal) -> Bytes {
 }
 
 /// A direct message as its sender sees it.
-pub(super) fn sent(to: &str, text: &str) -> Bytes {
+pub(super) fn sent(to: &str, text: &str, online: bool) -> Bytes {
     let mut lines = Lines::default();
     lines.add(format_args!("-> {}: {}", Safe(to), Safe(text)));
+    if !online {
+        lines.add(format_args!("* {} is offline: it waits for them", Safe(to)));
+    }
     lines.finish()
 }
 

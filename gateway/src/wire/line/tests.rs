@@ -170,11 +170,13 @@ fn a_sender_sees_a_direct_message_once_it_is_acked() {
     read(&mut dialect, "/msg bob a\u{1b}b");
     assert_eq!(reply(&mut dialect, acked("bob", Placed::Online)), "-> bob: a\\u{1b}b\n");
 
+    read(&mut dialect, "/msg bob later");
+    let later = "-> bob: later\n* bob is offline: it waits for them\n";
+    assert_eq!(reply(&mut dialect, acked("bob", Placed::Offline)), later);
+
     read(&mut dialect, "/msg bob never");
-    assert_eq!(
-        reply(&mut dialect, Answer::Refused(ErrorCode::UserOffline.into())),
-        "! user_offline: this user is offline\n"
-    );
+    let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));
+    assert_eq!(refused, "! no_such_user: nobody was seen under this nickname\n");
     read(&mut dialect, "hi");
     assert_eq!(reply(&mut dialect, acked("#lobby", Placed::Room { seq: 1 })), "");
 }

@@ -3,7 +3,7 @@
 -- KEYS: 1 generation, 2 leases, 3 room meta, 4 room log, 5 members, 6 member-list, 7 rooms, 8 nick-rooms, 9 owned-members
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 JSON of the member info, 7 an unused epoch,
 --       8 nick key and 9 owner token of the record that this one replaces, both '' for a new member
--- Reply: {'OK', room as shown, epoch, seq, member count}; {'FENCED'}; {'STALE'} when a later claim of the nick is a member
+-- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} when a later claim of the nick is a member
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members = unpack(KEYS)
 local _, token, room, display, nick, info, epoch, old_nick, old_token = unpack(ARGV)
@@ -25,9 +25,7 @@ local replaced = old_nick ~= '' and redis.call('HGET', members, old_nick)
 local from = replaced and split_record(replaced) == old_token and shown_nick(replaced, old_nick)
 local to = shown_nick(token .. ' ' .. info, nick)
 
-if redis.call('HEXISTS', meta, 'epoch') == 0 then
-  redis.call('HSET', meta, 'epoch', epoch, 'generation', redis.call('HGET', KEYS[1], 'generation'))
-end
+local present, top, _, forks = touch(meta, log, redis.call('HGET', KEYS[1], 'generation'), epoch)
 redis.call('HSETNX', meta, 'display', display)
 
 -- What the same owner wrote before stands, unless it is shown in another spelling now.
@@ -53,5 +51,4 @@ if before_owner ~= token or (from and from ~= to) then
     log_event('join', '"room":%s,"nick":%s', cjson.encode(redis.call('HGET', meta, 'display')), to, now())
   end
 end
-return { 'OK', redis.call('HGET', meta, 'display'), redis.call('HGET', meta, 'epoch'), room_top(room),
-  redis.call('HLEN', members) }
+return { 'OK', redis.call('HGET', meta, 'display'), present, top, redis.call('HLEN', members), forks }

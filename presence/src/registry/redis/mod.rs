@@ -14,6 +14,7 @@ use redis::Script;
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
 use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
+use crate::log::read_forks;
 use crate::model::SessionId;
 use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
 use crate::redis::{Redis, settle};
@@ -178,7 +179,8 @@ impl RedisRegistry {
         let mut reply = self.write(&scripts::JOIN, owner.session.as_str(), &named, &args).await?;
         done(&mut reply)?;
         let room = RoomName::parse(&reply.text()?).map_err(|_| malformed("a room's name"))?;
-        Ok(Joined { room, epoch: reply.text()?, seq: reply.number()?, member_count: reply.number()? })
+        let (epoch, seq, member_count) = (reply.text()?, reply.number()?, reply.number()?);
+        Ok(Joined { room, epoch, seq, member_count, forks: read_forks(&reply.text()?) })
     }
 
     pub(super) async fn leave(

@@ -25,7 +25,7 @@ scripts! {
     REAP = ["prelude.lua", "departures.lua"] "reap.lua";
     CLAIM = ["prelude.lua", "departures.lua"] "claim.lua";
     RELEASE = ["prelude.lua", "departures.lua"] "release.lua";
-    JOIN = ["prelude.lua", "departures.lua"] "join.lua";
+    JOIN = ["prelude.lua", "departures.lua", "log.lua"] "join.lua";
     LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";
     STATUS = ["prelude.lua"] "status.lua";
     KICK = ["prelude.lua"] "kick.lua";

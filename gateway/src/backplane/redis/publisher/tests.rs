@@ -6,6 +6,7 @@ use std::future::pending;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::backplane::Published;
 
 /// Longer than any test here takes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,7 +95,7 @@ fn message(payload: &str) -> Message {
 }
 
 fn published(msg_id: &str) -> Published {
-    Published { msg_id: msg_id.to_owned(), seq: 1, time: 1, duplicate: false }
+    Published { msg_id: msg_id.to_owned(), seq: 1, time: 1, duplicate: false, online: true }
 }
 
 fn unknown(reason: &str) -> PublishError {

@@ -16,7 +16,7 @@ fn files() -> BTreeMap<String, String> {
 }
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
-    let shared = ["prelude.lua", "departures.lua", "lease_table.lua"];
+    let shared = ["log.lua", "prelude.lua", "departures.lua", "lease_table.lua"];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.as_str()))
 }
 

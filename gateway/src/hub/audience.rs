@@ -1,14 +1,15 @@
-//! One room on this node: its position, its local members, and what is to be shown of their comings and goings.
+//! Those on this node who hear one log: the members of a room, or the one session whose inbox it is. Holds the node's
+//! position in the log, and what is to be shown of the comings and goings in a room.
 //!
 //! The hub calls it under its lock. What the position gives out goes to every member alike, in one order; a member that
-//! is on its way in has it kept for it, as far as it is worth it: the room's log has the rest.
+//! is on its way in has it kept for it, as far as it is worth it: the log has the rest.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
 
-use super::position::{Position, Step};
+use super::position::{Place, Position, Step};
 use super::{Admission, coalesce};
 use crate::message::ChatMessage;
 use crate::session::outbox::{Broadcast, Outbox, Pushed};
@@ -23,9 +24,9 @@ const KEPT_EACH: usize = 256;
 /// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
 const MAX_SHOWN: usize = 256;
 
-/// A room with local members.
+/// Who hears a log, and how far.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Audience {
     display: String,
     pub(super) position: Position<ChatMessage>,
     members: HashMap<SessionId, Member>,
@@ -65,7 +66,7 @@ struct Numbered {
     event: Arc<Broadcast>,
 }
 
-impl Room {
+impl Audience {
     pub(super) fn new(display: &str) -> Self {
         Self {
             display: display.to_owned(),
@@ -75,6 +76,18 @@ impl Room {
             delta: PresenceDelta::default(),
             resync: false,
         }
+    }
+
+    /// Of a session that has just begun: whatever comes into its inbox is for it.
+    pub(super) fn of_new_session(nick: &str, session: &SessionId, outbox: &Outbox) -> Self {
+        let member = Member { outbox: outbox.clone(), entry: Entry::Live(0) };
+        let members = HashMap::from([(session.clone(), member)]);
+        Self { position: Position::at_start(), members, ..Self::new(nick) }
+    }
+
+    /// It goes by another name.
+    pub(super) fn rename(&mut self, display: &str) {
+        display.clone_into(&mut self.display);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -115,17 +128,19 @@ impl Room {
         let mut delivered = 0;
         for step in steps {
             match step {
-                Step::Message(seq, message) => {
+                Step::Message(seq, mut message) => {
+                    // The store does not know how a nick is shown.
+                    self.display.clone_into(&mut message.to);
                     let size = message.body.json().len() + KEPT_EACH;
                     let event = Broadcast::new(Event::Message(message));
                     delivered += self.spread(&Numbered { from: seq, to: seq, size, event });
                 }
                 Step::Gap { from, to } => {
-                    tracing::info!(room = self.display, from, to, "messages are gone from the log");
+                    tracing::info!(to = self.display, from, through = to, "messages are gone from the log");
                     let event = gap(&self.display, from, to);
                     self.spread(&Numbered { from, to, size: KEPT_EACH, event });
                 }
-                Step::Anew { epoch, voids } => self.begin_anew(&epoch, voids),
+                Step::Turn { was, epoch, shared } => self.turn(&was, &epoch, shared),
             }
         }
         delivered
@@ -172,16 +187,25 @@ impl Room {
         receivers
     }
 
-    fn begin_anew(&mut self, epoch: &str, voids: bool) {
-        tracing::info!(room = self.display, epoch, voids, "the room has another history");
-        let (to, epoch) = (self.display.clone(), epoch.to_owned());
-        let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: 0 });
-        let begun = Broadcast::new(Event::Epoch { to, epoch, seq: 0 });
+    /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
+    fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
+        let is_first = was.epoch.is_empty();
+        if !is_first {
+            tracing::info!(to = self.display, epoch, seq = was.seq, shared, "the log has another history");
+        }
+        let (to, epoch) = (&self.display, epoch.to_owned());
+        let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: shared });
         for member in self.members.values_mut() {
             match &mut member.entry {
                 Entry::Live(after) => {
-                    member.outbox.event(if voids || *after > 0 { &rewound } else { &begun });
-                    *after = 0;
+                    let has = was.seq.max(*after);
+                    if has > shared {
+                        member.outbox.event(&rewound);
+                        *after = shared;
+                    } else if was.epoch != epoch && !is_first {
+                        let event = Event::Epoch { to: to.clone(), epoch: epoch.clone(), seq: has };
+                        member.outbox.event(&Broadcast::new(event));
+                    }
                 }
                 Entry::Waiting(kept) => *kept = Kept::default(),
             }
