@@ -2,7 +2,7 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, presence rounds, readings, the admin door. All
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, fan-out, presence rounds, readings, the admin door. All
 //! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
 
 mod drain;
@@ -23,6 +23,7 @@ use presence::redis::Redis;
 use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use presence::twin;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -158,6 +159,9 @@ impl Gateway {
         spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&background, show_presence(Arc::clone(&services)));
+        for _ in 0..Handle::current().metrics().num_workers() {
+            spawn(&background, fan_out(Arc::clone(&services)));
+        }
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         spawn(&background, serve_admin(admin, &services, &admission, &background));
 
@@ -276,6 +280,10 @@ async fn show_presence(services: Arc<Services>) {
         round.tick().await;
         services.hub.show_presence();
     }
+}
+
+async fn fan_out(services: Arc<Services>) {
+    services.hub.fan_out().await;
 }
 
 fn serve_admin(

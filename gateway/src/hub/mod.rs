@@ -2,8 +2,8 @@
 //!
 //! The backplane's task calls [`Hub::deliver`] with everything that arrives; drivers enter and leave rooms; the server
 //! calls [`Hub::show_presence`] a few times a second; the reading task reads what logs ask for and hands it to
-//! [`Hub::read`]. Delivering never waits for anybody: an outbox takes the event or closes its connection. Knows no store
-//! and no socket.
+//! [`Hub::read`]; and tasks of the node give out what came of it, in rounds ([`Hub::fan_out`]). None of it waits for
+//! anybody: an outbox takes what it is given or closes its connection. Knows no store and no socket.
 //!
 //! A member enters a room in steps, and so does a session its inbox, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record is
 //! written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was written
@@ -13,10 +13,11 @@
 
 mod audience;
 pub mod coalesce;
+mod fan_out;
 pub mod position;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
@@ -24,8 +25,10 @@ use presence::log::Head;
 use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
 use prometheus::IntCounter;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use self::audience::Audience;
+use self::fan_out::{Given, PORTION, Turn};
 use self::position::{Ask, Page, Position, Step};
 use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
@@ -37,6 +40,8 @@ pub struct Hub {
     state: Mutex<State>,
     /// A log asks for a reading.
     asked: Notify,
+    /// A log has something to give out.
+    given: Notify,
     delivered: IntCounter,
     left_out: IntCounter,
 }
@@ -50,6 +55,48 @@ struct State {
     changed: Vec<RoomKey>,
     /// Logs that are to be read.
     asking: HashSet<Log>,
+    /// Logs whose turn it is, one after the other.
+    turns: VecDeque<(Name, Option<Turn>)>,
+    /// Audiences so far.
+    audiences: u64,
+}
+
+/// A log and which of its audiences.
+type Name = (Log, u64);
+
+impl State {
+    fn next_serial(&mut self) -> u64 {
+        self.audiences += 1;
+        self.audiences
+    }
+
+    fn audience(&mut self, (log, serial): &Name) -> Option<&mut Audience> {
+        self.logs.get_mut(log).filter(|audience| audience.serial == *serial)
+    }
+
+    /// Takes the round whose turn it is; nobody else goes on with it until it is put back.
+    fn next_turn(&mut self) -> Option<(Name, Turn)> {
+        while let Some((name, turn)) = self.turns.pop_front() {
+            let turn = turn.or_else(|| self.audience(&name)?.begin_turn());
+            if let Some(turn) = turn {
+                return Some((name, turn));
+            }
+        }
+        None
+    }
+
+    /// Asks for a turn for what waits in a log, and for a reading of it if it is behind. Returns whether to wake those
+    /// who give out, and who reads.
+    fn follow_up(&mut self, log: &Log) -> (bool, bool) {
+        let Some(audience) = self.logs.get_mut(log) else { return (false, false) };
+        let is_turn = audience.waiting.asks_for_turn();
+        let is_asking = audience.position.is_asking() && !audience.waiting.is_full();
+        if is_turn {
+            let name = (log.clone(), audience.serial);
+            self.turns.push_back((name, None));
+        }
+        (is_turn, is_asking && self.asking.insert(log.clone()))
+    }
 }
 
 #[derive(Debug)]
@@ -92,7 +139,7 @@ impl Hub {
     /// out on `left_out`.
     #[must_use]
     pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), delivered, left_out }
+        Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), delivered, left_out }
     }
 
     /// A new session has begun: everything in its inbox goes to `outbox`, from the first message on.
@@ -100,8 +147,12 @@ impl Hub {
         let known = Session { incarnation: incarnation.clone(), outbox: outbox.clone() };
         let inbox = Log::Inbox(session.clone());
         let mut state = self.lock();
+        let serial = state.next_serial();
         state.sessions.insert(session.clone(), known);
-        state.logs.insert(inbox.clone(), Audience::of_new_session(nick.as_str(), session, outbox));
+        let audience = Audience::of_new_session(nick.as_str(), session, outbox, serial);
+        if let Some(mut before) = state.logs.insert(inbox.clone(), audience) {
+            before.remove(session);
+        }
         state.asking.insert(inbox);
         self.asked.notify_one();
     }
@@ -117,14 +168,16 @@ impl Hub {
     pub fn detach(&self, session: &SessionId) {
         let mut state = self.lock();
         state.sessions.remove(session);
-        state.logs.remove(&Log::Inbox(session.clone()));
+        if let Some(mut inbox) = state.logs.remove(&Log::Inbox(session.clone())) {
+            inbox.remove(session);
+        }
     }
 
     /// Keeps the room's messages for a member that is about to enter.
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let log = Log::Room(room.key().clone());
-        state.logs.entry(log).or_insert_with(|| Audience::new(room.as_str())).prepare(session, outbox);
+        let (log, serial) = (Log::Room(room.key().clone()), state.next_serial());
+        state.logs.entry(log).or_insert_with(|| Audience::new(room.as_str(), serial)).prepare(session, outbox);
     }
 
     /// A head of the log that was read after its subscription was confirmed: a log that has not begun begins here.
@@ -213,11 +266,53 @@ impl Hub {
 
     /// Shows each room's members what changed since the last call, as one event.
     pub fn show_presence(&self) {
-        let mut state = self.lock();
-        for key in std::mem::take(&mut state.changed) {
-            if let Some(room) = state.logs.get_mut(&Log::Room(key)) {
-                self.left_out.inc_by(room.show_presence());
+        let changed = std::mem::take(&mut self.lock().changed);
+        for key in changed {
+            self.change(&Log::Room(key), Audience::show_presence);
+        }
+    }
+
+    /// Gives out what logs have given, for as long as it is polled. Several at once share the work. Dropping the future
+    /// loses nothing.
+    pub async fn fan_out(&self) {
+        loop {
+            let given = self.given.notified();
+            while self.give_out() {
+                // What has arrived meanwhile joins the rounds to come.
+                yield_now().await;
             }
+            given.await;
+        }
+    }
+
+    /// Gives out one portion, to a fixed number of connections at most. Returns whether there is more.
+    pub fn give_out(&self) -> bool {
+        let mut left = PORTION;
+        while left > 0 {
+            let Some((name, mut turn)) = self.lock().next_turn() else { return false };
+            let Given { hearers, messages, left_out } = turn.go_on(left);
+            self.delivered.inc_by(messages);
+            self.left_out.inc_by(left_out);
+            // A log that nobody hears is no reason to go on for ever.
+            left -= hearers.clamp(1, left);
+            self.put_back(name, turn);
+        }
+        !self.lock().turns.is_empty()
+    }
+
+    /// The round goes on behind all others, or the next one of its log does.
+    fn put_back(&self, name: Name, turn: Turn) {
+        let mut state = self.lock();
+        if !turn.is_over() {
+            return state.turns.push_back((name, Some(turn)));
+        }
+        let goes_on = state.audience(&name).is_some_and(|audience| audience.waiting.end_turn());
+        // A log that was too full to be read may be read now.
+        if state.follow_up(&name.0).1 {
+            self.asked.notify_one();
+        }
+        if goes_on {
+            state.turns.push_back((name, None));
         }
     }
 
@@ -231,13 +326,23 @@ impl Hub {
 
     /// Changes the position in a log, gives those who hear it what comes of it, and notes what it asks for.
     fn advance(&self, log: &Log, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
+        self.change(log, |audience| {
+            let mut steps = Vec::new();
+            change(&mut audience.position, &mut steps);
+            audience.take(steps);
+        });
+    }
+
+    fn change(&self, log: &Log, change: impl FnOnce(&mut Audience)) {
         let mut state = self.lock();
-        let State { logs, asking, .. } = &mut *state;
-        let Some(audience) = logs.get_mut(log) else { return };
-        let mut steps = Vec::new();
-        change(&mut audience.position, &mut steps);
-        self.delivered.inc_by(audience.take(steps));
-        if audience.position.is_asking() && asking.insert(log.clone()) {
+        let Some(audience) = state.logs.get_mut(log) else { return };
+        change(audience);
+        let (is_turn, is_asking) = state.follow_up(log);
+        drop(state);
+        if is_turn {
+            self.given.notify_one();
+        }
+        if is_asking {
             self.asked.notify_one();
         }
     }
@@ -253,7 +358,7 @@ impl Hub {
     }
 
     fn arrived(&self, log: &Log, epoch: &str, message: ChatMessage) {
-        self.advance(log, |position, steps| position.arrived(epoch, message.seq, message, steps));
+        self.change(log, |audience| audience.arrived(epoch, message));
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {

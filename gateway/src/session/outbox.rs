@@ -129,7 +129,8 @@ impl Queue {
 
     /// The socket, and with it the pen, if nothing goes before what the hub wants to write.
     fn hand_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
-        let socket = self.socket.as_ref().filter(|_| self.pen == Pen::Free && self.items.is_empty())?;
+        let is_first = self.pen == Pen::Free && self.rest.is_none() && self.items.is_empty();
+        let socket = self.socket.as_ref().filter(|_| is_first)?;
         self.pen = Pen::Hub;
         Some(Arc::clone(socket))
     }
@@ -330,6 +331,13 @@ impl Outbox {
             }
             notified.await;
         }
+    }
+
+    /// Whether nothing waits.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let queue = self.lock();
+        queue.items.is_empty() && queue.rest.is_none()
     }
 
     fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {

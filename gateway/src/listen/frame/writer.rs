@@ -91,7 +91,8 @@ impl Writer {
     /// Queues the answer to a ping. One that waits at the end is replaced: only the newest ping has to be answered.
     pub fn pong(&mut self, payload: &[u8]) {
         let waits = self.frames.len() > usize::from(self.written > 0);
-        if let Some(last) = self.frames.back_mut().filter(|last| waits && last.opcode == Some(OpCode::Control(Control::Pong)))
+        if let Some(last) =
+            self.frames.back_mut().filter(|last| waits && last.opcode == Some(OpCode::Control(Control::Pong)))
         {
             last.payload = Bytes::copy_from_slice(payload);
         } else {

@@ -8,6 +8,7 @@ mod frames;
 mod handshake;
 mod lines;
 mod pressure;
+mod rounds;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
