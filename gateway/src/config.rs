@@ -46,6 +46,9 @@ pub const KEYS: &[Key] = &[
         .default("72")
         .live()
         .meaning("hours that a room keeps them, 1 to 8760; they go when it is next spoken in"),
+    Key::number("session.hold_seconds")
+        .default("60")
+        .meaning("seconds that a nickname is kept for who lost their connection, 5 to 3600"),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_FORMAT,
@@ -67,6 +70,11 @@ const MAX_CONNECTIONS: u64 = 1_000_000;
 /// Longest patience with a reader, in seconds.
 const MAX_WRITE_STALL: u64 = 3600;
 
+/// Shortest time that a nickname may be kept for who lost its connection: until others are told that they left.
+const LEAST_HOLD_SECONDS: u64 = 5;
+/// Longest time that it may be kept: an hour.
+const MAX_HOLD_SECONDS: u64 = 3600;
+
 /// A gateway's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -86,6 +94,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
     pub history: Retention,
+    /// `session.hold_seconds`: how long a nickname is kept for a session that lost its connection.
+    pub hold: Duration,
     /// `drain.grace_seconds`: how long a drain may take.
     pub grace: Duration,
     /// `log.*`.
@@ -110,10 +120,18 @@ impl Config {
             limits: limits(settings)?,
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
+            hold: hold(settings)?,
             grace: settings.grace()?,
             logs: Logs { spans, ..settings.logs()? },
         })
     }
+}
+
+fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
+    settings.required("session.hold_seconds", |text| {
+        let seconds = text.parse().ok().filter(|seconds| (LEAST_HOLD_SECONDS..=MAX_HOLD_SECONDS).contains(seconds));
+        seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 5 to 3600")
+    })
 }
 
 fn history(settings: &Settings) -> Result<Retention, SettingsError> {
@@ -181,6 +199,7 @@ impl fmt::Display for Config {
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
+        writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)
     }

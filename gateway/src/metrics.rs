@@ -6,7 +6,7 @@
 
 use presence::codes::{CloseCode, ErrorCode};
 use presence::metrics::{Label, Labelled, counter, registry};
-use prometheus::{IntCounter, IntGauge, PullingGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, PullingGauge, Registry};
 
 /// Declares a closed table of label values.
 macro_rules! label_table {
@@ -54,6 +54,20 @@ label_table! {
 }
 
 label_table! {
+    /// What came of a `register` that was to go on with a session.
+    Return {
+        /// The session goes on.
+        Resumed => "resumed",
+        /// There is no such session, or not with this token.
+        UnknownToken => "unknown_token",
+        /// Another nickname was asked for, and somebody has it or one that looks like it.
+        InUse => "in_use",
+        /// The store could not say, or our lease was gone.
+        Failed => "failed",
+    }
+}
+
+label_table! {
     /// To whom a message went.
     Kind {
         /// Into a room.
@@ -70,8 +84,12 @@ pub struct Metrics {
     pub registry: Registry,
     connections: Labelled<Port, IntGauge>,
     connections_total: Labelled<Port, IntCounter>,
-    /// Attempts to register, by what came of them.
+    /// Attempts to begin a session, by what came of them.
     pub registrations: Labelled<Registration, IntCounter>,
+    /// Attempts to go on with a session, by what came of them.
+    pub resumes: Labelled<Return, IntCounter>,
+    /// From the request to the last message of what was missed being queued, in seconds.
+    pub resume_seconds: Histogram,
     /// Messages that the store took from clients of this gateway; a repeated one counts once.
     pub published: Labelled<Kind, IntCounter>,
     /// Messages put into outboxes of this gateway, one for each receiver.
@@ -92,6 +110,8 @@ pub struct Metrics {
 pub struct AtScrape {
     /// How many sessions this gateway has.
     pub sessions: Box<dyn Fn() -> usize + Send + Sync>,
+    /// How many sessions lost their connection and are waited for.
+    pub detached: Box<dyn Fn() -> usize + Send + Sync>,
     /// How many rooms have members on this gateway.
     pub rooms: Box<dyn Fn() -> usize + Send + Sync>,
     /// Seconds since the newest beat whose echo came back; since the start, before the first one.
@@ -121,9 +141,16 @@ impl Metrics {
             registrations: Labelled::counters(
                 on,
                 "parley_registrations_total",
-                "Attempts to register, by what came of them.",
+                "Attempts to begin a session, by what came of them.",
                 "outcome",
             ),
+            resumes: Labelled::counters(
+                on,
+                "parley_resumes_total",
+                "Attempts to go on with a session, by what came of them.",
+                "outcome",
+            ),
+            resume_seconds: resume_seconds(on),
             published: Labelled::counters(
                 on,
                 "parley_messages_published_total",
@@ -171,9 +198,14 @@ impl Metrics {
     ///
     /// # Panics
     /// On a second call.
-    pub fn at_scrape(&self, AtScrape { sessions, rooms, beat_age }: AtScrape) {
+    pub fn at_scrape(&self, AtScrape { sessions, detached, rooms, beat_age }: AtScrape) {
         let gauges = [
             PullingGauge::new("parley_sessions", "Sessions on this gateway.", Box::new(move || sessions() as f64)),
+            PullingGauge::new(
+                "parley_detached_sessions",
+                "Sessions that lost their connection here and may come back.",
+                Box::new(move || detached() as f64),
+            ),
             PullingGauge::new("parley_rooms", "Rooms with members on this gateway.", Box::new(move || rooms() as f64)),
             PullingGauge::new("parley_beat_age_seconds", "Since the newest beat that came back whole.", beat_age),
         ];
@@ -188,6 +220,16 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Buckets from a millisecond to ten seconds.
+fn resume_seconds(registry: &Registry) -> Histogram {
+    let help = "From a request to go on with a session to the last message of what it missed being queued.";
+    let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+    let histogram = Histogram::with_opts(HistogramOpts::new("parley_resume_seconds", help).buckets(buckets));
+    let histogram = histogram.expect("the name is valid");
+    registry.register(Box::new(histogram.clone())).expect("the name is not taken");
+    histogram
 }
 
 /// An open connection in the numbers; dropping it takes it out.

@@ -2,8 +2,9 @@
 //!
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, fan-out, presence rounds, readings, the admin door. All
-//! of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
+//! fan-out, presence rounds, readings, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of
+//! their own, so that a drain can wait for them.
 
 mod drain;
 
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use presence::admin::{self, Readiness};
+use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
 use presence::live::Live;
 use presence::memory::Store;
-use presence::model::{Incarnation, Retention};
+use presence::model::{Incarnation, Owner, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
-use presence::registry::{Command, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
 use presence::twin;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -34,7 +36,7 @@ use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
 use crate::reading;
-use crate::session::{Driver, Services};
+use crate::session::{self, Driver, Holdings, Services};
 use crate::trace;
 
 pub use presence::program::Drained;
@@ -69,6 +71,8 @@ pub struct Gateway {
     connections: TaskTracker,
     closing: CancellationToken,
     departure: Arc<Departure>,
+    /// Sends off sessions that do not come back.
+    parting: CancellationToken,
     rules: Rules,
     beating: CancellationToken,
     background: DropGuard,
@@ -143,6 +147,8 @@ impl Gateway {
             registry,
             backplane: backplane(sink(&hub, &tenure, &metrics)),
             hub,
+            holdings: Holdings::default(),
+            hold: config.hold,
             tenure,
             metrics,
         });
@@ -155,9 +161,10 @@ impl Gateway {
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
         let info = info(config, &addresses);
-        let beating = background.child_token();
+        let (beating, parting) = (background.child_token(), background.child_token());
         spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
+        spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
         for _ in 0..Handle::current().metrics().num_workers() {
             spawn(&background, fan_out(Arc::clone(&services)));
@@ -179,7 +186,18 @@ impl Gateway {
         listeners.serve(&house);
         let rules = Rules { limits, history };
         let background = background.drop_guard();
-        Ok(Self { addresses, services, admission, connections, closing, departure, rules, beating, background })
+        Ok(Self {
+            addresses,
+            services,
+            admission,
+            connections,
+            closing,
+            departure,
+            parting,
+            rules,
+            beating,
+            background,
+        })
     }
 
     /// Where it listens.
@@ -246,21 +264,57 @@ fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
 /// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
 /// sessions of a lost one closed.
 async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
-    let Services { registry, backplane, hub, tenure, .. } = &*services;
+    let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
     loop {
         let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
         if !beat::open(registry, tenure, &incarnation, &info).await {
             continue;
         }
-        beat::keep(registry, tenure, &incarnation, |sample, beat| {
-            samples.send_replace(Some(sample));
-            for Command::Kick(session) in beat.mailbox {
-                hub.close(&session, CloseCode::Kicked);
-            }
-        })
-        .await;
+        let mut keeper = LeaseKeeper { services: &services, samples: &samples };
+        let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
+        let overtaken = |owner: &Owner| end_overtaken(&services, owner);
+        tokio::select! {
+            () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
+            () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
+        }
         hub.close_incarnation(&incarnation, CloseCode::Restart);
+        holdings.forget(&incarnation);
+    }
+}
+
+/// Ends what is here of a session that a later claim has, with a connection or without one.
+fn end_overtaken(services: &Services, owner: &Owner) {
+    services.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
+    services.holdings.release(owner);
+}
+
+/// The gateway's side of its lease.
+struct LeaseKeeper<'a> {
+    services: &'a Services,
+    samples: &'a watch::Sender<Option<Sample>>,
+}
+
+impl beat::Keeper for LeaseKeeper<'_> {
+    fn holdings(&self) -> Vec<Holding> {
+        self.services.holdings.all()
+    }
+
+    fn answered(&mut self, sample: Sample, beat: Beat) {
+        self.samples.send_replace(Some(sample));
+        for command in beat.mailbox {
+            match command {
+                Command::Kick(session) => self.services.hub.close(&session, CloseCode::Kicked),
+                Command::Taken { session, fence } => {
+                    self.services.hub.taken_over(&session, fence);
+                    self.services.holdings.taken(&session, fence);
+                }
+            }
+        }
+    }
+
+    fn overtaken(&mut self, owner: &Owner) {
+        end_overtaken(self.services, owner);
     }
 }
 
@@ -272,6 +326,10 @@ async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>)
         }
     };
     reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
+}
+
+async fn part(services: Arc<Services>) {
+    session::departure::run(&services).await;
 }
 
 async fn show_presence(services: Arc<Services>) {
@@ -314,9 +372,10 @@ fn serve_admin(
 
 fn at_scrape(services: &Arc<Services>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let beats = Arc::clone(services);
+    let (beats, detached) = (Arc::clone(services), Arc::clone(services));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
+        detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
         beat_age: Box::new(move || {
             let now = Instant::now();

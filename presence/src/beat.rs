@@ -9,10 +9,12 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::model::{Incarnation, NickKey};
-use crate::registry::{Beat, GatewayInfo, Registry, RegistryError};
+use crate::model::{Incarnation, NickKey, Owner};
+use crate::recovery::Speech;
+use crate::registry::{Beat, GatewayInfo, Generation, Holding, LeaseTable, Registry, RegistryError};
 
 /// From one beat to the next.
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +29,7 @@ const REMEMBERED: usize = 16;
 #[derive(Debug, Default)]
 pub struct Tenure {
     state: Mutex<State>,
+    generation: watch::Sender<Generation>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,9 @@ pub enum NotReady {
     /// Beats are answered but do not come back: nothing else would either.
     #[error("own beats do not come back over the subscription")]
     NoEcho,
+    /// The store has lost something, or may have, and gives nothing out.
+    #[error("the store is recovering")]
+    Recovering,
 }
 
 impl Tenure {
@@ -97,14 +103,27 @@ impl Tenure {
     /// # Errors
     /// The first thing that is missing.
     pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
-        if self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT) {
-            return Ok(());
-        }
+        let is_open = self.generation.borrow().is_open();
+        let is_heard = self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT);
         match (self.incarnation(), self.is_answered(now)) {
             (None, _) => Err(NotReady::NoLease),
-            (Some(_), true) => Err(NotReady::NoEcho),
             (Some(_), false) => Err(NotReady::NoBeat),
+            (Some(_), true) if !is_open => Err(NotReady::Recovering),
+            (Some(_), true) if !is_heard => Err(NotReady::NoEcho),
+            (Some(_), true) => Ok(()),
         }
+    }
+
+    /// The number of the store's generation as of the last answered beat; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.borrow().number
+    }
+
+    /// The store's generation as of the last answered beat, and each change of it from now on.
+    #[must_use]
+    pub fn generations(&self) -> watch::Receiver<Generation> {
+        self.generation.subscribe()
     }
 
     fn began(&self, incarnation: &Incarnation) {
@@ -121,8 +140,14 @@ impl Tenure {
         state.echoed = 0;
     }
 
-    fn answered(&self, counter: u64, sent: Instant) {
+    fn answered(&self, generation: Generation, counter: u64, sent: Instant) {
+        self.generation.send_if_modified(|known| std::mem::replace(known, generation) != generation);
         let mut state = self.lock();
+        // A store that lost something counts from before: echoes of then would prove what was never heard.
+        if state.beats.back().is_some_and(|(last, _)| counter <= *last) {
+            state.beats.clear();
+            state.echoed = 0;
+        }
         state.beats.push_back((counter, sent));
         if state.beats.len() > REMEMBERED {
             state.beats.pop_front();
@@ -151,7 +176,7 @@ pub struct Sample {
     /// When the answer was in.
     pub received: Instant,
     /// The answer.
-    pub leases: Vec<crate::registry::Lease>,
+    pub table: LeaseTable,
 }
 
 /// Opens a lease for `incarnation`; waits as long as the store is away. Subscribe to its channel first, so that the
@@ -183,28 +208,46 @@ pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnatio
     true
 }
 
-/// Keeps the lease: a beat every second, each answer handed to `answered`. Returns when the lease is lost; a store that is
-/// away loses nothing. Dropping the future just stops the beat.
+/// What a gateway says and hears while it keeps its lease.
+pub trait Keeper {
+    /// Everything that its sessions hold now.
+    fn holdings(&self) -> Vec<Holding>;
+    /// A beat was answered.
+    fn answered(&mut self, sample: Sample, beat: Beat);
+    /// A later claim has overtaken this one: its session is to be closed.
+    fn overtaken(&mut self, owner: &Owner);
+}
+
+/// Keeps the lease: a beat every second, each answer handed to the keeper. Says what the gateway holds to a generation
+/// that has not heard it. Returns when the lease is lost; a store that is away loses nothing. Dropping the future just
+/// stops the beat.
 pub async fn keep(
     registry: &Registry,
     tenure: &Tenure,
     incarnation: &Incarnation,
-    mut answered: impl FnMut(Sample, Beat),
+    info: &GatewayInfo,
+    keeper: &mut impl Keeper,
 ) {
     let mut tick = tokio::time::interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent = false;
+    let mut speech = Speech::default();
     loop {
         tick.tick().await;
         let sent = Instant::now();
         match registry.beat(incarnation, &tenure.take_active()).await {
             Ok(beat) => {
-                tenure.answered(beat.counter, sent);
+                tenure.answered(beat.generation, beat.counter, sent);
                 if std::mem::take(&mut silent) {
                     tracing::info!("beats are answered again");
                 }
-                let sample = Sample { sent, received: Instant::now(), leases: beat.leases.clone() };
-                answered(sample, beat);
+                let due = (!beat.asserted).then_some(beat.generation.number);
+                let table = LeaseTable { generation: beat.generation, leases: beat.leases.clone() };
+                let sample = Sample { sent, received: Instant::now(), table };
+                keeper.answered(sample, beat);
+                if let Some(generation) = due {
+                    speech.go_on(registry, (incarnation, info), generation, keeper).await;
+                }
             }
             Err(RegistryError::Fenced) => {
                 tenure.ended();
@@ -225,9 +268,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::Store;
-    use crate::registry::MemoryRegistry;
+    use crate::registry::{MemoryRegistry, Phase};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const OPEN: Generation = Generation { number: 1, phase: Phase::Open };
 
     #[tokio::test]
     async fn a_lease_that_was_fenced_before_its_first_beat_is_not_waited_for() {
@@ -249,7 +293,7 @@ mod tests {
         assert_eq!(tenure.ready(start), Err(NotReady::NoLease));
         tenure.began(&incarnation);
         assert_eq!(tenure.ready(start), Err(NotReady::NoBeat));
-        tenure.answered(1, start);
+        tenure.answered(OPEN, 1, start);
         assert_eq!(tenure.ready(start), Err(NotReady::NoEcho));
         tenure.echoed(&Incarnation::random(), 1);
         assert_eq!(tenure.ready(start), Err(NotReady::NoEcho), "somebody else's echo proves nothing");
@@ -263,15 +307,40 @@ mod tests {
         let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
         tenure.began(&incarnation);
         tenure.echoed(&incarnation, 1);
-        tenure.answered(1, start);
+        tenure.answered(OPEN, 1, start);
         assert_eq!(tenure.ready(start), Ok(()));
-        tenure.answered(2, start + SECOND);
-        tenure.answered(3, start + SECOND * 2);
-        tenure.answered(4, start + SECOND * 3);
+        tenure.answered(OPEN, 2, start + SECOND);
+        tenure.answered(OPEN, 3, start + SECOND * 2);
+        tenure.answered(OPEN, 4, start + SECOND * 3);
         assert_eq!(tenure.ready(start + SECOND * 3), Err(NotReady::NoEcho), "answers alone prove no subscription");
         tenure.echoed(&incarnation, 2);
         assert_eq!(tenure.ready(start + SECOND * 3), Ok(()), "the beat of two seconds ago came back");
         assert_eq!(tenure.ready(start + SECOND * 4), Err(NotReady::NoEcho), "by now it is three seconds old");
+    }
+
+    #[test]
+    fn a_store_that_recovers_makes_nobody_ready() {
+        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        let mut generations = tenure.generations();
+        tenure.began(&incarnation);
+        tenure.echoed(&incarnation, 7);
+        tenure.answered(OPEN, 7, start);
+        assert_eq!(tenure.ready(start), Ok(()));
+        assert!(generations.has_changed().unwrap());
+        assert_eq!((*generations.borrow_and_update(), tenure.generation()), (OPEN, 1));
+
+        let recovering = Generation { number: 2, phase: Phase::Recovering };
+        tenure.answered(recovering, 3, start + SECOND);
+        assert_eq!(tenure.ready(start + SECOND), Err(NotReady::Recovering));
+        assert_eq!(*generations.borrow_and_update(), recovering);
+        tenure.answered(recovering, 4, start + SECOND);
+        assert!(!generations.has_changed().unwrap(), "told once");
+        tenure.answered(Generation { phase: Phase::Open, ..recovering }, 5, start + SECOND * 2);
+        // It counts from before, and the echo of then is not taken for the echo of now.
+        assert_eq!(tenure.ready(start + SECOND * 2), Err(NotReady::NoEcho));
+        tenure.echoed(&incarnation, 5);
+        assert_eq!(tenure.ready(start + SECOND * 2), Ok(()));
+        assert!(generations.has_changed().unwrap());
     }
 
     #[test]

@@ -52,6 +52,8 @@ error_table! {
     NickInUse, "nick_in_use", false, 409, "this nickname is in use";
     /// The nickname looks like one that somebody else has.
     NickConfusable, "nick_confusable", false, 409, "this nickname looks too much like one in use";
+    /// The session to go on with is not known under this token: it was used up, or it is too long ago.
+    ResumeFailed, "resume_failed", false, 403, "there is no session with this token";
     /// The room is not one of the sender's.
     NotInRoom, "not_in_room", false, 403, "you are not in this room";
     /// The session is in as many rooms as allowed.
@@ -132,4 +134,6 @@ close_table! {
     Slow, 4002, "slow_consumer", true;
     /// An operator ended the session.
     Kicked, 4003, "kicked", false;
+    /// The session goes on over another connection.
+    TakenOver, 4004, "taken_over", false;
 }

@@ -42,7 +42,9 @@ impl Keys {
     }
 
     plain! {
-        /// Hash: `replid` (the replication id seen), `generation`, `phase`.
+        /// Hash: `replid` (the replication id seen), `generation` (its number, never used twice), `phase` (open or
+        /// recovering), `since` (Unix ms of its begin, or of the end of the last break in the beats while it recovers), `seen`
+        /// (Unix ms of the last beat then).
         generation => "generation";
         /// Hash: incarnation -> beat counter.
         beats => "beats";
@@ -50,8 +52,11 @@ impl Keys {
         leases => "leases";
         /// Hash: incarnation -> `<Unix ms of its opening> <JSON of what the gateway told about itself>`.
         gateways => "gateways";
-        /// Hash: incarnation -> Unix ms when its lease was fenced or drained, so that old rows can go.
+        /// Hash: incarnation -> Unix ms when its lease was fenced, or when the hold of a drained one is over: until then
+        /// what it owns is left alone. An hour later the row can go.
         ended => "ended";
+        /// Set: incarnations that have said what they hold since the generation began.
+        asserted => "asserted";
         /// Counter: the fencing number of the newest claim.
         fence => "fence";
         /// Sorted set, all scores 0: rooms with members, for paging.
@@ -63,13 +68,15 @@ impl Keys {
     }
 
     of! {
-        /// Hash: who has the nick, or had it last. `owner` (the token; absent while the nick is free), `session` (of the
+        /// Hash: who has the nick, or had it last. `owner` (the token; absent while nobody owns it), `session` (of the
         /// newest owner), `display`, `skeleton`, `since`, `last_active` (both Unix ms), `status` (JSON, absent when plain
-        /// online). No TTL while owned, 72 h once free.
+        /// online). While the owner has no connection `detached` (Unix ms since when) and `held_until` (Unix ms); when it has
+        /// lost the nick so, `held` (the session it is kept for) and `held_until`. No TTL while owned, 72 h afterwards.
         nick(NickKey) => "nick";
         /// Set: the rooms of this partition that the nick is in.
         nick_rooms(NickKey) => "nick-rooms";
-        /// Sorted set: the owned nick keys that share a skeleton, scored 0 when shown with other than ASCII, else 1.
+        /// Sorted set: the owned and held nick keys that share a skeleton, scored 0 when shown with other than ASCII, else
+        /// 1. No TTL while one of them is owned.
         skeleton(str) => "skeleton";
         /// Set with a TTL refreshed by the beat: the nicks online on a gateway, a cache for listings.
         gateway_nicks(Incarnation) => "gateway-nicks";
@@ -89,9 +96,13 @@ impl Keys {
         members(RoomKey) => "members";
         /// Sorted set, all scores 0: the nick keys of `members`, for paging.
         member_list(RoomKey) => "member-list";
-        /// Hash: `nick` (the session's nick key), and the meta of its inbox, as a room has one of its log. No TTL while it
-        /// owns the nick, 72 h afterwards; the same for its inbox.
+        /// Hash: `nick` (the session's nick key), `token` (the hash of what its client resumes it with); between a resume and
+        /// its confirmation `previous` (the hash presented) and `was` (the owner token and nick before, or empty). Of its inbox
+        /// the meta, as a room has one of its log, and `read` (how far the client has read). No TTL while it owns the nick,
+        /// 72 h afterwards; the same for its inbox and its rooms.
         session(SessionId) => "session";
+        /// Set: the keys of the rooms that the session is in, or was in when it ended against its will.
+        session_rooms(SessionId) => "session-rooms";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox(SessionId) => "inbox";
         /// Hash: clients' idempotency keys of one 5-minute bucket.

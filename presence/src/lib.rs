@@ -14,6 +14,8 @@ pub mod server;
 pub mod redis;
 pub mod memory;
 pub mod beat;
+mod recovery;
+pub mod audit;
 pub mod reaper;
 pub mod twin;
 pub mod settings;

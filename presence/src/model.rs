@@ -220,6 +220,32 @@ token!(
     SessionId
 );
 
+/// What is kept of the secret that a client comes back to its session with: its SHA-256, in hex. Never shown, not even
+/// by `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TokenHash(Box<str>);
+
+impl TokenHash {
+    /// The hash of a secret.
+    #[must_use]
+    pub fn of(secret: &[u8]) -> Self {
+        use sha2::Digest;
+        Self(sha2::Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    }
+
+    /// The text that stores keep and compare.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
 impl Incarnation {
     /// A new random incarnation (128 bits).
     #[must_use]
@@ -253,6 +279,12 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Whether this is the same claim as `other`, or a later one of its session.
+    #[must_use]
+    pub fn succeeds(&self, other: &Self) -> bool {
+        self.session == other.session && self.fence >= other.fence
+    }
+
     /// The owner as one token: what the stores keep and compare.
     #[must_use]
     pub fn token(&self) -> String {

@@ -2,8 +2,8 @@
 //!
 //! Runs in every presence process and every gateway, on samples of the lease table; any number of them may run, since
 //! fencing is a compare-and-set and cleaning up a compare-and-delete. Judges by counters that stand still while its own
-//! questions are answered: no clock of another machine, no TTL. Never fences anybody while its own view has gaps, so an
-//! outage of the store, or a pause of this process, makes no user flap.
+//! questions are answered: no clock of another machine, no TTL. Never fences anybody while its own view has gaps or the
+//! store is recovering, so an outage of the store, or a pause of this process, makes no user flap.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::beat::Sample;
 use crate::model::Incarnation;
-use crate::registry::{Lease, LeaseState, Reaped, Registry, RegistryError};
+use crate::registry::{Lease, LeaseState, LeaseTable, Reaped, Registry, RegistryError};
 
 /// A counter that stands still for so long belongs to a dead gateway.
 pub const FENCE_AFTER: Duration = Duration::from_secs(8);
@@ -40,6 +40,8 @@ pub struct Detector {
     /// Ourselves, if we hold a lease: judged by everybody else.
     own: Option<Incarnation>,
     last_answer: Option<Instant>,
+    /// The generation that the counts belong to.
+    generation: u64,
     seen: HashMap<Incarnation, Seen>,
 }
 
@@ -60,12 +62,19 @@ impl Detector {
     /// Takes a sample and says what to do. A verdict is repeated with every sample until the table has changed.
     pub fn judge(&mut self, sample: &Sample) -> Vec<Verdict> {
         let gap = self.last_answer.map(|last| sample.received.saturating_duration_since(last));
-        if gap.is_none_or(|gap| gap > VIEW_BREAK) {
+        let LeaseTable { generation, leases } = &sample.table;
+        if gap.is_none_or(|gap| gap > VIEW_BREAK) || self.generation != generation.number {
             self.seen.clear();
         }
         self.last_answer = Some(sample.received);
-        self.seen.retain(|known, _| sample.leases.iter().any(|lease| lease.incarnation == *known));
-        sample.leases.iter().filter_map(|lease| self.judge_one(sample, lease)).collect()
+        self.generation = generation.number;
+        if !generation.is_open() {
+            // The store waits for everybody by itself, and what it holds may not be what it held.
+            self.seen.clear();
+            return Vec::new();
+        }
+        self.seen.retain(|known, _| leases.iter().any(|lease| lease.incarnation == *known));
+        leases.iter().filter_map(|lease| self.judge_one(sample, lease)).collect()
     }
 
     fn judge_one(&mut self, sample: &Sample, lease: &Lease) -> Option<Verdict> {
@@ -159,7 +168,7 @@ pub async fn observe(registry: &Registry, samples: watch::Sender<Option<Sample>>
         tick.tick().await;
         let sent = Instant::now();
         match registry.leases().await {
-            Ok(leases) => drop(samples.send_replace(Some(Sample { sent, received: Instant::now(), leases }))),
+            Ok(table) => drop(samples.send_replace(Some(Sample { sent, received: Instant::now(), table }))),
             Err(error) => tracing::debug!(%error, "lease table not read"),
         }
     }

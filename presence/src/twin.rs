@@ -40,7 +40,9 @@ pub async fn refuse_second(registry: &Registry, node: &str) -> Result<(), Twin> 
 
 async fn serving(registry: &Registry, node: &str) -> Option<Vec<Lease>> {
     match registry.leases().await {
-        Ok(leases) => Some(leases.into_iter().filter(|lease| lease.node == node && lease.state.serves()).collect()),
+        Ok(leases) => {
+            Some(leases.leases.into_iter().filter(|lease| lease.node == node && lease.state.serves()).collect())
+        }
         Err(error) => {
             tracing::debug!(%error, "the lease table was not read");
             None
@@ -60,7 +62,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::Store;
-    use crate::registry::{GatewayInfo, LeaseState, MemoryRegistry};
+    use crate::registry::{Farewell, GatewayInfo, MemoryRegistry};
 
     async fn with_lease(node: &str) -> (Registry, Incarnation) {
         let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
@@ -102,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_has_ended_is_not_waited_for() {
         let (registry, incarnation) = with_lease("g1").await;
-        registry.set_lease(&incarnation, LeaseState::Drained).await.unwrap();
+        registry.set_lease(&incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
         let asked = tokio::time::Instant::now();
         assert_eq!(refuse_second(&registry, "g1").await, Ok(()));
         assert!(asked.elapsed() < LOOK_AGAIN);

@@ -180,6 +180,7 @@ fn filled(text: &str, known: &BTreeMap<String, Value>) -> String {
 /// Notes the values of the names in a pattern that are told for the first time.
 fn learn(pattern: &mut Value, told: &Value, known: &mut BTreeMap<String, Value>) {
     for (field, value) in pattern.as_object_mut().into_iter().flatten() {
+        learn(value, &told[field], known);
         if let Some(name) = value.as_str().filter(|name| name.starts_with('$')) {
             known.insert(name.to_owned(), told[field].clone());
             *value = told[field].clone();

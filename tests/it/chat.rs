@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use harness::{Cluster, LineClient, WsClient};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -137,13 +140,14 @@ async fn friends_see_each_other_come_change_and_go() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_cut_leaves_at_once() {
+async fn a_connection_that_is_closed_in_order_leaves_at_once() {
     let cluster = cluster().await;
     let (ann, bob) = apart(&cluster, "ann", "bob").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     ann.sees_join("#lobby", "bob").await;
-    drop(bob);
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    bob.send_message(Message::Close(Some(frame))).await;
     ann.sees_left("#lobby", "bob", "closed").await;
     let again = cluster.ws().await;
     harness::eventually(SOON, "the nickname is free again", || async {

@@ -7,7 +7,7 @@ use harness::http::{self, Response};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
 use presence::config::Config;
-use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status};
+use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::program::Drained;
 use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
 use presence::server::Presence;
@@ -26,6 +26,7 @@ const AWAY: Duration = Duration::from_secs(3);
 struct People {
     registry: Registry,
     incarnation: Incarnation,
+    info: GatewayInfo,
 }
 
 impl People {
@@ -36,12 +37,16 @@ impl People {
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
         let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp };
         registry.open_lease(&incarnation, &info).await.expect("a lease");
-        Self { registry, incarnation }
+        Self { registry, incarnation, info }
     }
 
     async fn come(&self, nick: &str) -> Owner {
         let session = SessionId::random();
-        let fence = self.registry.claim(&self.incarnation, &session, &name(nick)).await.expect("a free nick");
+        let fence = self
+            .registry
+            .claim(&self.incarnation, &session, &name(nick), &TokenHash::of(b"secret"))
+            .await
+            .expect("a free nick");
         Owner { incarnation: self.incarnation.clone(), session, fence }
     }
 
@@ -330,8 +335,10 @@ async fn a_stream_ends_with_redis_and_resumes_where_it_was() {
     redis.restart().await;
     until(api, "/v1/stats", 200, SOON).await;
     eventually(SOON, "bob comes", || async {
+        let beat = people.registry.beat(&people.incarnation, &[]).await?;
+        people.registry.reassert(&people.incarnation, &people.info, beat.generation.number, &[], true).await?;
         let session = SessionId::random();
-        people.registry.claim(&people.incarnation, &session, &name("bob")).await
+        people.registry.claim(&people.incarnation, &session, &name("bob"), &TokenHash::of(b"secret")).await
     })
     .await;
     let mut stream = Stream::open(api, Some(&last_id)).await;

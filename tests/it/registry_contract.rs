@@ -9,13 +9,15 @@ mod leases;
 mod listing;
 mod nicks;
 mod reaping;
+mod recovery;
 mod redis_only;
 mod rooms;
+mod sessions;
 
 use std::time::Duration;
 
-use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status};
-use presence::registry::{ClaimError, Entry, Event, GatewayInfo, Joined, Registry};
+use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use presence::registry::{ClaimError, Entry, Event, GatewayInfo, Joined, Leaving, Registry};
 
 use self::arm::Arm;
 
@@ -85,7 +87,7 @@ impl Node {
 
     async fn claim_as(&self, session: &SessionId, nick: &str) -> Result<User, ClaimError> {
         let nick = Nick::parse(nick).unwrap();
-        let fence = self.registry.claim(&self.incarnation, session, &nick).await?;
+        let fence = self.registry.claim(&self.incarnation, session, &nick, &token(session, 0)).await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence };
         Ok(User { registry: self.registry.clone(), nick, owner })
     }
@@ -96,7 +98,7 @@ impl Node {
 
     /// Dies: an observer that saw its counter fences it.
     async fn fence(&self) {
-        let leases = self.registry.leases().await.unwrap();
+        let leases = self.registry.leases().await.unwrap().leases;
         let lease = leases.iter().find(|lease| lease.incarnation == self.incarnation).unwrap();
         assert!(self.registry.fence(&self.incarnation, lease.counter).await.unwrap());
     }
@@ -108,12 +110,17 @@ impl User {
     }
 
     async fn leave(&self, name: &str) -> bool {
-        self.registry.leave(&room(name), &self.nick, &self.owner, LeftReason::Left).await.unwrap()
+        self.registry.leave(&room(name), &self.nick, &self.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
     }
 
     async fn release(&self) -> bool {
         self.registry.release(&self.nick, &self.owner, None).await.unwrap()
     }
+}
+
+/// The hash of one of the secrets that a session's client is given, one after the other.
+fn token(session: &SessionId, number: u32) -> TokenHash {
+    TokenHash::of(format!("{session} {number}").as_bytes())
 }
 
 fn told(node: &str) -> GatewayInfo {

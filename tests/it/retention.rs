@@ -8,7 +8,7 @@ use std::time::Duration;
 use gateway::backplane::{Backplane, Draft, MemoryBackplane, Range, RedisBackplane};
 use gateway::message::Body;
 use presence::memory::Store;
-use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status};
+use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 
@@ -43,7 +43,7 @@ impl Speaker {
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
-        let fence = registry.claim(&incarnation, &session, &nick).await.unwrap();
+        let fence = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         let owner = Owner { incarnation, session, fence };
         registry.join(&lobby, &nick, &owner, &Status::default(), Entry::New).await.unwrap();
         Self { backplane, lobby, nick, owner }

@@ -11,6 +11,7 @@
 //! P <version> <len>\n<PresenceDelta as JSON>           a change among its members
 //! D <session> <epoch> <seq> <time> <len>\n<payload>    a direct message for a session of the gateway
 //! K <session>                                          an order to end a session of the gateway
+//! T <session> <fence>                                  the session was resumed: this claim's connection is over
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
@@ -85,6 +86,7 @@ pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> 
     let delivery = match words.next()? {
         "E" => Delivery::Echo { counter: number(words.next())?, incarnation: incarnation.clone() },
         "K" => Delivery::Kick { session: session(words.next())? },
+        "T" => Delivery::Taken { session: session(words.next())?, fence: Fence(number(words.next())?) },
         _ => return None,
     };
     words.next().is_none().then_some(delivery)

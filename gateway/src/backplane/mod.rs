@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::log::Head;
-use presence::model::{Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
+use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
 use crate::message::{Body, ChatMessage};
@@ -136,6 +136,13 @@ pub enum Delivery {
     Kick {
         /// Whose.
         session: SessionId,
+    },
+    /// A session of this gateway was resumed: the connection that has this claim is over, a newer one is not.
+    Taken {
+        /// Whose.
+        session: SessionId,
+        /// The claim.
+        fence: Fence,
     },
     /// Our own beat came back.
     Echo {

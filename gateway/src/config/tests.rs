@@ -30,6 +30,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         tcp: "127.0.0.1:9000".parse().unwrap(),
         admin: "127.0.0.1:9180".parse().unwrap(),
         history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600) },
+        hold: Duration::from_secs(60),
         grace: Duration::from_secs(30),
         limits: Limits::default(),
         logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
@@ -54,6 +55,7 @@ fn layers_lie_over_each_other_key_by_key() {
         (named, env("PARLEY__REDIS__PREFIX", "blue:1"), changed(|c| c.prefix = "blue:1".into())),
         ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
         (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
+        (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (
             "node.id = 'g1'\n[history]\nmax_age_hours = 2",
@@ -106,6 +108,7 @@ fn what_is_wrong_is_named_on_one_line() {
     let seconds = "expected a whole number of seconds from 0 to 3600";
     let messages = "expected a whole number from 1 to 1000000";
     let hours = "expected a whole number of hours from 1 to 8760";
+    let hold = "expected a whole number of seconds from 5 to 3600";
     let origins = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let long = "x".repeat(65);
     let table: &[Refused<'_>] = &[
@@ -172,6 +175,8 @@ fn what_is_wrong_is_named_on_one_line() {
         ("history.max_messages = 1000001", &[], format!(r#"history.max_messages = "1000001": {messages}"#)),
         ("history.max_age_hours = 0", &[], format!(r#"history.max_age_hours = "0": {hours}"#)),
         ("", &[("PARLEY__HISTORY__MAX_AGE_HOURS", "8761")], format!(r#"history.max_age_hours = "8761": {hours}"#)),
+        ("session.hold_seconds = 4", &[], format!(r#"session.hold_seconds = "4": {hold}"#)),
+        ("", &[("PARLEY__SESSION__HOLD_SECONDS", "3601")], format!(r#"session.hold_seconds = "3601": {hold}"#)),
         ("listen.origins = 'https://h/'", &[], format!(r#"listen.origins = "https://h/": {origins}"#)),
         ("listen.origins = ['https://h', 'h']", &[], format!(r#"listen.origins = "https://h,h": {origins}"#)),
         ("listen.origins = '*'", &[], format!(r#"listen.origins = "*": {origins}"#)),
@@ -214,6 +219,7 @@ fn what_is_shown_can_be_given_back() {
             c.prefix = r#"a"b\c'#="#.to_owned();
             c.ws = "[::1]:0".parse().unwrap();
             c.history = Retention { messages: 1, age: Duration::from_secs(8760 * 3600) };
+            c.hold = Duration::from_secs(8);
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;
             c.limits.write_stall = Duration::from_secs(4);

@@ -51,6 +51,15 @@ enum Member {
     Live(Hearer),
 }
 
+impl Member {
+    fn outbox(&self) -> &Outbox {
+        match self {
+            Self::Entering(outbox, _) => outbox,
+            Self::Live(hearer) => &hearer.seat.outbox,
+        }
+    }
+}
+
 /// The newest events of a room without a hole between them, oldest first.
 #[derive(Debug, Default)]
 struct Kept {
@@ -73,13 +82,6 @@ impl Audience {
         }
     }
 
-    /// Of a session that has just begun: whatever comes into its inbox is for it.
-    pub(super) fn of_new_session(nick: &str, session: &SessionId, outbox: &Outbox, serial: u64) -> Self {
-        let member = Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 });
-        let members = HashMap::from([(session.clone(), member)]);
-        Self { position: Position::at_start(), members, ..Self::new(nick, serial) }
-    }
-
     /// It goes by another name.
     pub(super) fn rename(&mut self, display: &str) {
         self.display = display.into();
@@ -91,18 +93,26 @@ impl Audience {
 
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
-        self.remove(session);
+        self.vacate(session);
         self.members.insert(session.clone(), Member::Entering(outbox.clone(), Kept::default()));
     }
 
     /// See [`super::Hub::admit`].
-    pub(super) fn admit(&mut self, name: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    pub(super) fn admit(
+        &mut self,
+        name: &str,
+        (session, outbox): (&SessionId, &Outbox),
+        epoch: &str,
+        after: u64,
+    ) -> Admission {
         // The first one here may have typed it otherwise.
         if *self.display != *name {
             self.display = name.into();
         }
-        let Some(member) = self.members.get_mut(session) else { return Admission::Entered };
-        let Member::Entering(outbox, kept) = member else { return Admission::Entered };
+        let Some(Member::Entering(of, kept)) = self.members.get(session) else { return Admission::Entered };
+        if !of.is(outbox) {
+            return Admission::Entered;
+        }
         let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
         if after < place.seq {
             if !kept.covers(after + 1) {
@@ -112,18 +122,24 @@ impl Audience {
                 outbox.event(&event);
             }
         }
-        *member = Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: after.max(place.seq) });
+        let hearer = Hearer { seat: Seat::new(outbox.clone()), after: after.max(place.seq) };
+        self.members.insert(session.clone(), Member::Live(hearer));
         self.hearers = None;
         Admission::Entered
     }
 
-    pub(super) fn remove(&mut self, session: &SessionId) -> bool {
-        let removed = self.members.remove(session);
-        if let Some(Member::Live(hearer)) = &removed {
+    pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
+        if self.members.get(session).is_some_and(|member| member.outbox().is(outbox)) {
+            self.vacate(session);
+        }
+    }
+
+    /// Whoever has the place of this session hears nothing more.
+    fn vacate(&mut self, session: &SessionId) {
+        if let Some(Member::Live(hearer)) = self.members.remove(session) {
             hearer.seat.leave();
             self.hearers = None;
         }
-        removed.is_some()
     }
 
     /// The next round of what waits.
@@ -202,10 +218,7 @@ impl Audience {
 
     /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
     fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
-        let is_first = was.epoch.is_empty();
-        if !is_first {
-            tracing::info!(to = &*self.display, epoch, seq = was.seq, shared, "the log has another history");
-        }
+        tracing::info!(to = &*self.display, epoch, seq = was.seq, shared, "the log has another history");
         let before = self.hearers.take().unwrap_or_else(|| live(&self.members));
         self.waiting.settle(&before);
         let (mut rewound, mut told) = (Vec::new(), BTreeMap::<u64, Vec<Hearer>>::new());
@@ -216,7 +229,7 @@ impl Audience {
                     if has > shared {
                         hearer.after = shared;
                         rewound.push(hearer.clone());
-                    } else if was.epoch != epoch && !is_first {
+                    } else if was.epoch != epoch {
                         told.entry(has).or_default().push(hearer.clone());
                     }
                 }

@@ -5,10 +5,10 @@
 //! [`Hub::read`]; and tasks of the node give out what came of it, in rounds ([`Hub::fan_out`]). None of it waits for
 //! anybody: an outbox takes what it is given or closes its connection. Knows no store and no socket.
 //!
-//! A member enters a room in steps, and so does a session its inbox, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member record is
-//! written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was written
-//! at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks again. Only
-//! the inbox of a session that has just begun needs no steps: see [`Hub::attach`].
+//! A member enters a room in steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member
+//! record is written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was
+//! written at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks
+//! again. A session enters its inbox in the same way: [`Hub::attach`] prepares, and the head is read after that.
 //! Invariant: a log's messages reach every member's outbox in one order, without a hole that it is not told of.
 
 mod audience;
@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
 use presence::log::Head;
-use presence::model::{Incarnation, Nick, PresenceDelta, RoomKey, RoomName, SessionId};
+use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -101,7 +101,7 @@ impl State {
 
 #[derive(Debug)]
 struct Session {
-    incarnation: Incarnation,
+    owner: Owner,
     outbox: Outbox,
 }
 
@@ -142,34 +142,44 @@ impl Hub {
         Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), delivered, left_out }
     }
 
-    /// A new session has begun: everything in its inbox goes to `outbox`, from the first message on.
-    pub fn attach(&self, session: &SessionId, nick: &Nick, incarnation: &Incarnation, outbox: &Outbox) {
-        let known = Session { incarnation: incarnation.clone(), outbox: outbox.clone() };
-        let inbox = Log::Inbox(session.clone());
+    /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
+    /// [`Hub::admit`]. An older connection of it ends.
+    pub fn attach(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
         let mut state = self.lock();
         let serial = state.next_serial();
-        state.sessions.insert(session.clone(), known);
-        let audience = Audience::of_new_session(nick.as_str(), session, outbox, serial);
-        if let Some(mut before) = state.logs.insert(inbox.clone(), audience) {
-            before.remove(session);
+        let begun = Session { owner: owner.clone(), outbox: outbox.clone() };
+        if let Some(older) = state.sessions.insert(owner.session.clone(), begun) {
+            older.outbox.close(CloseCode::TakenOver);
         }
-        state.asking.insert(inbox);
-        self.asked.notify_one();
+        let inbox = Log::Inbox(owner.session.clone());
+        let audience = state.logs.entry(inbox).or_insert_with(|| Audience::new(nick.as_str(), serial));
+        audience.prepare(&owner.session, outbox);
     }
 
-    /// The session goes by another name.
-    pub fn rename(&self, session: &SessionId, nick: &Nick) {
-        if let Some(inbox) = self.lock().logs.get_mut(&Log::Inbox(session.clone())) {
+    /// The session goes by another name, under the claim to it.
+    pub fn rename(&self, owner: &Owner, nick: &Nick) {
+        let mut state = self.lock();
+        let State { sessions, logs, .. } = &mut *state;
+        if let Some(known) = sessions.get_mut(&owner.session) {
+            known.owner = owner.clone();
+        }
+        if let Some(inbox) = logs.get_mut(&Log::Inbox(owner.session.clone())) {
             inbox.rename(nick.as_str());
         }
     }
 
-    /// The session is over. Its rooms are left one by one with [`Hub::remove`].
-    pub fn detach(&self, session: &SessionId) {
+    /// The session is over, unless it goes on here over a newer connection. Its rooms are left one by one with
+    /// [`Hub::remove`].
+    pub fn detach(&self, owner: &Owner) {
         let mut state = self.lock();
-        state.sessions.remove(session);
-        if let Some(mut inbox) = state.logs.remove(&Log::Inbox(session.clone())) {
-            inbox.remove(session);
+        let State { sessions, logs, .. } = &mut *state;
+        if let Entry::Occupied(known) = sessions.entry(owner.session.clone())
+            && owner.succeeds(&known.get().owner)
+        {
+            let Session { outbox, .. } = known.remove();
+            if let Some(mut inbox) = logs.remove(&Log::Inbox(owner.session.clone())) {
+                inbox.remove(&owner.session, &outbox);
+            }
         }
     }
 
@@ -186,22 +196,22 @@ impl Hub {
     }
 
     /// The client has everything of this epoch up to `after`: sends what is kept and newer, then everything that follows.
-    /// `shown` is what the client knows the log by: the name of the room, or its own nickname.
-    pub fn admit(&self, log: &Log, shown: &str, session: &SessionId, epoch: &str, after: u64) -> Admission {
+    /// `shown` is what the client knows the log by: the name of the room, or its own nickname. Nothing comes of it when the
+    /// session is in, or about to be, over another connection than `outbox`.
+    pub fn admit(&self, log: &Log, shown: &str, newcomer: (&SessionId, &Outbox), epoch: &str, after: u64) -> Admission {
         let mut state = self.lock();
         let audience = state.logs.get_mut(log);
-        audience.map_or(Admission::Entered, |audience| audience.admit(shown, session, epoch, after))
+        audience.map_or(Admission::Entered, |audience| audience.admit(shown, newcomer, epoch, after))
     }
 
-    /// The member has left, or did not enter after all. Returns whether it was there.
-    pub fn remove(&self, room: &RoomKey, session: &SessionId) -> bool {
+    /// The member has left, or did not enter after all. One that is in over another connection by now stays.
+    pub fn remove(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let Entry::Occupied(mut entry) = state.logs.entry(Log::Room(room.clone())) else { return false };
-        let was_there = entry.get_mut().remove(session);
+        let Entry::Occupied(mut entry) = state.logs.entry(Log::Room(room.clone())) else { return };
+        entry.get_mut().remove(session, outbox);
         if entry.get().is_empty() {
             entry.remove();
         }
-        was_there
     }
 
     /// Something may be missing that nothing later will show: the tops of all logs are to be compared.
@@ -245,6 +255,7 @@ impl Hub {
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.arrived(&Log::Inbox(session), &epoch, message),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
+            Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),
             Delivery::Echo { .. } => {}
         }
@@ -257,10 +268,22 @@ impl Hub {
         }
     }
 
+    /// Ends the connection that has this claim to the session; one that resumed it has a newer claim and stays.
+    pub fn taken_over(&self, session: &SessionId, fence: Fence) {
+        self.end_claim(session, fence, CloseCode::TakenOver);
+    }
+
+    /// Ends the connection that has this claim to the session, if one has it.
+    pub fn end_claim(&self, session: &SessionId, fence: Fence, code: CloseCode) {
+        if let Some(known) = self.lock().sessions.get(session).filter(|known| known.owner.fence == fence) {
+            known.outbox.close(code);
+        }
+    }
+
     /// Ends every session that a lost lease had claimed.
     pub fn close_incarnation(&self, incarnation: &Incarnation, code: CloseCode) {
         let state = self.lock();
-        let lost = state.sessions.values().filter(|session| session.incarnation == *incarnation);
+        let lost = state.sessions.values().filter(|session| session.owner.incarnation == *incarnation);
         lost.for_each(|session| session.outbox.close(code));
     }
 

@@ -88,14 +88,6 @@ impl<T> Default for Position<T> {
 }
 
 impl<T> Position<T> {
-    /// Of a log whose first message has still to come to those who hear it, whatever its epoch. Asks for the top at once:
-    /// that message may have come before.
-    #[must_use]
-    pub fn at_start() -> Self {
-        let place = Place { epoch: String::new(), seq: 0, reach: 0 };
-        Self { place: Some(place), doubted: true, ..Self::default() }
-    }
-
     /// Where it is; `None` before it has begun.
     #[must_use]
     pub fn place(&self) -> Option<&Place> {

@@ -70,14 +70,14 @@ fn log() -> Log {
     Log::Room(room().key().clone())
 }
 
-fn admit(hub: &Hub, session: &SessionId, epoch: &str, after: u64) -> Admission {
-    hub.admit(&log(), "#lobby", session, epoch, after)
+fn admit(hub: &Hub, newcomer: (&SessionId, &Outbox), epoch: &str, after: u64) -> Admission {
+    hub.admit(&log(), "#lobby", newcomer, epoch, after)
 }
 
 /// Joins at this top, without a past.
-fn enter(hub: &Hub, session: &SessionId, top: u64) {
+fn enter(hub: &Hub, newcomer: (&SessionId, &Outbox), top: u64) {
     hub.begin(&log(), &head(top));
-    assert_eq!(admit(hub, session, "e", top), Admission::Entered);
+    assert_eq!(admit(hub, newcomer, "e", top), Admission::Entered);
 }
 
 fn room() -> RoomName {
@@ -92,11 +92,11 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
     hub.prepare(&room, &session, &outbox);
     arrive(&hub, &room, 2);
     assert!(seqs(&hub, &outbox).is_empty(), "nothing before the entry is answered");
-    enter(&hub, &session, 2);
+    enter(&hub, (&session, &outbox), 2);
     arrive(&hub, &room, 3);
     arrive(&hub, &room, 4);
     assert_eq!(seqs(&hub, &outbox), [3, 4]);
-    enter(&hub, &session, 9);
+    enter(&hub, (&session, &outbox), 9);
     arrive(&hub, &room, 5);
     assert_eq!(seqs(&hub, &outbox), [5], "a second admission changes nothing");
 }
@@ -106,7 +106,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 7);
+    enter(&hub, (&session, &outbox), 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
     assert_eq!(seqs(&hub, &outbox), [8]);
@@ -117,7 +117,7 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
         joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
@@ -137,6 +137,12 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
     hub.show_presence();
     assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "6 was missed");
+    for (version, resync) in [(8, false), (8, true), (1, true)] {
+        change(version, joined("dan"));
+        hub.show_presence();
+        let told = waiting(&hub, &outbox)[0].get("resync").is_some();
+        assert_eq!(told, resync, "{version}: a store that lost something counts from before, or anew");
+    }
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
     assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "anything may have been missed");
@@ -147,7 +153,7 @@ fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     for version in 0..20 {
         let lost = |n: u64| Departure { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
         let left = (0..200).map(|n| lost(version * 200 + n)).collect();
@@ -164,7 +170,7 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     let (hub, session) = (hub(), SessionId::random());
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &outbox), 0);
     let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
@@ -176,43 +182,41 @@ fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
     hub.deliver(Delivery::Direct { session: session.clone(), epoch: epoch.into(), message: message(seq) });
 }
 
-/// A session that has just begun, and its inbox.
-fn attached(hub: &Hub, nick: &str) -> (SessionId, Outbox, Log) {
-    let (session, outbox) = (SessionId::random(), Outbox::new(Format::Json));
-    hub.attach(&session, &Nick::parse(nick).unwrap(), &Incarnation::random(), &outbox);
-    let inbox = Log::Inbox(session.clone());
-    (session, outbox, inbox)
+/// A session with a connection, and its inbox.
+fn attached(hub: &Hub, nick: &str) -> (Owner, Outbox, Log) {
+    let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Format::Json));
+    hub.attach(&owner, &Nick::parse(nick).unwrap(), &outbox);
+    let inbox = Log::Inbox(owner.session.clone());
+    (owner, outbox, inbox)
 }
 
 #[tokio::test]
-async fn direct_messages_come_once_in_order_and_named_as_the_receiver_is() {
+async fn direct_messages_are_held_back_and_then_come_once_in_order_and_named_as_the_receiver_is() {
     let hub = hub();
-    let (session, outbox, inbox) = attached(&hub, "Bob");
-    // One that came before anybody listened is found by the first look.
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, Reading::Top(head(1)));
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, page(&[1], 1));
-    for seq in [1, 2, 2] {
-        direct(&hub, &session, "e", seq);
-    }
-    let waiting = waiting(&hub, &outbox);
-    assert!(waiting.iter().all(|event| event["to"] == "Bob"), "{waiting:?}");
-    assert_eq!(
-        waiting.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
-        [1, 2],
-        "no more is told"
-    );
+    let (owner, outbox, inbox) = attached(&hub, "Bob");
+    let admit = |after| hub.admit(&inbox, "Bob", (&owner.session, &outbox), "e", after);
+    direct(&hub, &owner.session, "e", 3);
+    assert_eq!(admit(2), Admission::Behind, "where the log ends is not known yet");
+    hub.begin(&inbox, &head(3));
+    direct(&hub, &owner.session, "e", 4);
+    assert!(told(&hub, &outbox).is_empty(), "nobody has said where the client is");
+    assert_eq!(admit(2), Admission::Behind, "3 has to be read");
+    assert_eq!(admit(3), Admission::Entered);
+    direct(&hub, &owner.session, "e", 4);
+    direct(&hub, &owner.session, "e", 5);
+    let events = waiting(&hub, &outbox);
+    assert!(events.iter().all(|event| event["to"] == "Bob"), "{events:?}");
+    assert_eq!(events.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 5]);
 
-    direct(&hub, &session, "e", 4);
+    direct(&hub, &owner.session, "e", 7);
     assert!(told(&hub, &outbox).is_empty());
-    hub.rename(&session, &Nick::parse("Rob").unwrap());
+    hub.rename(&owner, &Nick::parse("Rob").unwrap());
     let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, page(&[3], 4));
-    let last = self::waiting(&hub, &outbox);
-    assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&3.into(), &"Rob".into(), &4.into()));
-    hub.detach(&session);
-    direct(&hub, &session, "e", 5);
+    hub.read(&inbox, &asks[0].1, page(&[6], 7));
+    let last = waiting(&hub, &outbox);
+    assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&6.into(), &"Rob".into(), &7.into()));
+    hub.detach(&owner);
+    direct(&hub, &owner.session, "e", 8);
     assert!(told(&hub, &outbox).is_empty());
     assert_eq!(hub.census(), Census { sessions: 0, rooms: 0 });
 }
@@ -220,9 +224,9 @@ async fn direct_messages_come_once_in_order_and_named_as_the_receiver_is() {
 #[tokio::test]
 async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read() {
     let hub = hub();
-    let (_, outbox, inbox) = attached(&hub, "bob");
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, Reading::Top(head(0)));
+    let (owner, outbox, inbox) = attached(&hub, "bob");
+    hub.begin(&inbox, &head(0));
+    hub.admit(&inbox, "bob", (&owner.session, &outbox), "e", 0);
     hub.deliver(Delivery::Resumed);
     let asks = asked(&hub).await;
     hub.read(&inbox, &asks[0].1, Reading::Top(head(2)));
@@ -231,13 +235,55 @@ async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read
     assert_eq!(told(&hub, &outbox), ["1", "2"]);
 }
 
+#[tokio::test]
+async fn an_older_connection_lets_no_newer_one_into_the_inbox() {
+    let hub = hub();
+    let (older, old, inbox) = attached(&hub, "bob");
+    hub.begin(&inbox, &head(0));
+    let newer = Owner { fence: Fence(2), ..older.clone() };
+    let new = Outbox::new(Format::Json);
+    hub.attach(&newer, &Nick::parse("bob").unwrap(), &new);
+    assert_eq!(hub.admit(&inbox, "bob", (&older.session, &old), "e", 0), Admission::Entered);
+    hub.detach(&older);
+    direct(&hub, &newer.session, "e", 1);
+    assert!(told(&hub, &old).is_empty() && told(&hub, &new).is_empty(), "the newer one has not said where it is");
+    assert_eq!(hub.admit(&inbox, "bob", (&newer.session, &new), "e", 0), Admission::Entered);
+    assert_eq!(told(&hub, &new), ["1"]);
+}
+
+fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
+    Owner { incarnation: incarnation.clone(), session: session.clone(), fence: Fence(fence) }
+}
+
+#[test]
+fn of_two_connections_of_a_session_the_newer_claim_stays() {
+    let (hub, session, here) = (hub(), SessionId::random(), Incarnation::random());
+    let nick = Nick::parse("ann").unwrap();
+    let (old, new) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    let (first, second) = (owner(&session, &here, 1), owner(&session, &here, 2));
+    hub.attach(&first, &nick, &old);
+    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(7) });
+    assert_eq!(old.closing(), None, "another claim is not its own");
+    hub.attach(&second, &nick, &new);
+    assert_eq!(old.closing(), Some(CloseCode::TakenOver));
+
+    // What is late for the first connection does nothing to the second.
+    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(1) });
+    hub.detach(&first);
+    assert_eq!((new.closing(), hub.census().sessions), (None, 1));
+    hub.deliver(Delivery::Taken { session, fence: Fence(2) });
+    assert_eq!(new.closing(), Some(CloseCode::TakenOver));
+    hub.detach(&second);
+    assert_eq!(hub.census().sessions, 0);
+}
+
 #[test]
 fn only_the_lost_lease_loses_its_sessions() {
     let hub = hub();
     let (lost, kept) = (Incarnation::random(), Incarnation::random());
     let (a, b) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
-    hub.attach(&SessionId::random(), &Nick::parse("a").unwrap(), &lost, &a);
-    hub.attach(&SessionId::random(), &Nick::parse("b").unwrap(), &kept, &b);
+    hub.attach(&owner(&SessionId::random(), &lost, 1), &Nick::parse("a").unwrap(), &a);
+    hub.attach(&owner(&SessionId::random(), &kept, 1), &Nick::parse("b").unwrap(), &b);
     hub.close_incarnation(&lost, CloseCode::Restart);
     assert_eq!((a.closing(), b.closing()), (Some(CloseCode::Restart), None));
 }
@@ -245,10 +291,13 @@ fn only_the_lost_lease_loses_its_sessions() {
 #[test]
 fn a_room_without_local_members_is_forgotten() {
     let (hub, room, session) = (hub(), room(), SessionId::random());
-    hub.prepare(&room, &session, &Outbox::new(Format::Json));
-    assert_eq!(hub.census().rooms, 1);
-    assert!(hub.remove(room.key(), &session));
-    assert!(!hub.remove(room.key(), &session));
+    let (old, new) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    hub.prepare(&room, &session, &old);
+    hub.prepare(&room, &session, &new);
+    hub.remove(room.key(), &session, &old);
+    assert_eq!(hub.census().rooms, 1, "the session is in over its newer connection");
+    hub.remove(room.key(), &session, &new);
+    hub.remove(room.key(), &session, &new);
     assert_eq!(hub.census().rooms, 0);
 }
 
@@ -278,16 +327,16 @@ fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() 
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 5);
+    enter(&hub, (&ann, &of_ann), 5);
     hub.prepare(&room, &bob, &of_bob);
     arrive(&hub, &room, 6);
     hub.begin(&log(), &head(6));
     arrive(&hub, &room, 7);
-    let enter = |after| admit(&hub, &bob, "e", after);
+    let enter = |after| admit(&hub, (&bob, &of_bob), "e", after);
     assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
     assert!(told(&hub, &of_bob).is_empty(), "nothing goes out before its turn");
     arrive(&hub, &room, 8);
-    assert_eq!(admit(&hub, &bob, "f", 6), Admission::Behind, "a position in another history");
+    assert_eq!(admit(&hub, (&bob, &of_bob), "f", 6), Admission::Behind, "a position in another history");
     assert_eq!(enter(5), Admission::Entered);
     arrive(&hub, &room, 9);
     assert_eq!(told(&hub, &of_bob), ["6", "7", "8", "9"]);
@@ -300,9 +349,9 @@ fn a_member_may_have_read_further_than_the_room_has_heard() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 5);
+    enter(&hub, (&ann, &of_ann), 5);
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(admit(&hub, &bob, "e", 8), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 8), Admission::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
     }
@@ -318,15 +367,15 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 0);
+    enter(&hub, (&ann, &of_ann), 0);
     hub.prepare(&room, &bob, &of_bob);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
         let _ = of_ann.take().unwrap();
     }
-    assert_eq!(admit(&hub, &bob, "e", 0), Admission::Behind);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");
-    assert_eq!(admit(&hub, &bob, "e", 1990), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 1990), Admission::Entered);
     assert_eq!(seqs(&hub, &of_bob), Vec::from_iter(1991..=2000));
 }
 
@@ -336,11 +385,11 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
     hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, &ann, 1);
+    enter(&hub, (&ann, &of_ann), 1);
     arrive(&hub, &room, 5);
     // Bob joins at 4, of which the room has not heard yet.
     hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(admit(&hub, &bob, "e", 4), Admission::Entered);
+    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 4), Admission::Entered);
     let asks = asked(&hub).await;
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
     assert_eq!((of, place.seq), (&log(), 1));
@@ -362,7 +411,7 @@ async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_m
     let outbox = Outbox::new(Format::Json);
     hub.prepare(&room, &session, &outbox);
     hub.deliver(Delivery::Resumed);
-    enter(&hub, &session, 1);
+    enter(&hub, (&session, &outbox), 1);
     let asks = asked(&hub).await;
     let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
     hub.read(&log(), ask, Reading::Top(head(2)));
@@ -377,11 +426,11 @@ async fn each_member_is_told_what_of_it_still_holds_in_another_history() {
     let people = [(); 3].map(|()| (SessionId::random(), Outbox::new(Format::Json)));
     let [(ann, of_ann), (bob, of_bob), (carl, of_carl)] = &people;
     hub.prepare(&room, ann, of_ann);
-    enter(&hub, ann, 4);
+    enter(&hub, (ann, of_ann), 4);
     arrive(&hub, &room, 5);
     for (session, outbox, after) in [(bob, of_bob, 7), (carl, of_carl, 6)] {
         hub.prepare(&room, session, outbox);
-        assert_eq!(admit(&hub, session, "e", after), Admission::Entered);
+        assert_eq!(admit(&hub, (session, outbox), "e", after), Admission::Entered);
     }
     // The store has lost 7, and this is not the one it was.
     hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(7) });

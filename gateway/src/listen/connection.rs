@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt, select};
 use presence::codes::CloseCode;
-use presence::model::LeftReason;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
 use crate::session::outbox::{Broadcast, Out};
-use crate::session::{Driver, Outbox};
+use crate::session::{Driver, Ending, Outbox};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
 use super::departure::{Departure, Parting, due};
@@ -41,7 +40,7 @@ pub trait Session: Send + 'static {
     /// Looks at the clock.
     fn tick(&mut self);
     /// The connection is over. Is always run to its end.
-    fn end(self, reason: LeftReason) -> impl Future<Output = ()> + Send;
+    fn end(self, ending: Ending) -> impl Future<Output = ()> + Send;
 }
 
 impl Session for Driver {
@@ -65,8 +64,8 @@ impl Session for Driver {
         self.tick();
     }
 
-    async fn end(self, reason: LeftReason) {
-        self.end(reason).await;
+    async fn end(self, ending: Ending) {
+        self.end(ending).await;
     }
 }
 
@@ -79,6 +78,8 @@ pub(super) enum Input {
     Heard,
     /// Something for which the connection has to end.
     Unacceptable(CloseCode),
+    /// The other side said that it is done.
+    Goodbye,
     /// The other side hung up.
     Gone,
 }
@@ -106,6 +107,8 @@ pub(super) trait Door: Send {
 pub(super) enum End {
     /// The other side hung up, or its socket broke.
     Gone,
+    /// The other side said that it is done, and hung up.
+    Goodbye,
     /// We ended it.
     Closed(CloseCode),
 }
@@ -115,22 +118,24 @@ impl End {
     pub(super) fn slug(self) -> &'static str {
         match self {
             Self::Gone => "gone",
+            Self::Goodbye => "goodbye",
             Self::Closed(code) => code.slug(),
         }
     }
 
     fn code(self) -> Option<CloseCode> {
         match self {
-            Self::Gone => None,
+            Self::Gone | Self::Goodbye => None,
             Self::Closed(code) => Some(code),
         }
     }
 
-    fn left_reason(self) -> LeftReason {
+    /// What the session is told.
+    fn ending(self) -> Ending {
         match self {
-            Self::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
-            Self::Closed(CloseCode::Kicked) => LeftReason::Kicked,
-            Self::Gone | Self::Closed(_) => LeftReason::Closed,
+            Self::Gone => Ending::Gone,
+            Self::Goodbye => Ending::Goodbye,
+            Self::Closed(code) => Ending::Closed(code),
         }
     }
 }
@@ -157,7 +162,7 @@ pub(super) fn run<D: Door, S: Session>(
 async fn part<D: Door, S: Session>(mut door: D, session: S, end: End, limits: &Limits) {
     // From here on the socket is the door's alone, and a frame that has begun goes out to its end.
     door.queue(session.outbox().disconnect().await.map(Out::Rest).into_iter().collect());
-    let mut ending = pin!(session.end(end.left_reason()));
+    let mut ending = pin!(session.end(end.ending()));
     // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
     let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
     let goodbye = timeout(limits.close_wait, door.close(end.code()));
@@ -218,6 +223,7 @@ async fn talk<D: Door, S: Session>(
             Some(Input::Heard) => session.heard(),
             Some(Input::Unacceptable(code)) => outbox.close(code),
             Some(Input::Gone) => return Err(End::Gone),
+            Some(Input::Goodbye) => return Err(End::Goodbye),
             None => {}
         }
     }

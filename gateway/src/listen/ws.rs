@@ -74,12 +74,19 @@ impl Door for WsDoor {
     }
 }
 
+/// A close that a client's program asked for, by our number for it or without one. Any other, such as 1001 of a page that
+/// is being left, leaves it open whether the client comes back.
+fn is_goodbye(code: Option<u16>) -> bool {
+    code.is_none_or(|code| code == CloseCode::Normal.number())
+}
+
 fn decode(event: Event<'_>) -> Input {
     match event {
         Event::Text(text) => Input::Request(json::decode(&text)),
         Event::TooLarge(Kind::Text) => Input::Request(Err((None, ErrorCode::TooLarge.into()))),
         Event::Binary(_) | Event::TooLarge(Kind::Binary) => Input::Unacceptable(CloseCode::Unsupported),
         Event::Ping(_) | Event::Pong(_) | Event::Fragment => Input::Heard,
+        Event::Close { code, .. } if is_goodbye(code) => Input::Goodbye,
         Event::Close { .. } => Input::Gone,
     }
 }

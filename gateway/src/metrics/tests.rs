@@ -61,13 +61,21 @@ fn a_row_counts_under_its_own_name() {
     assert_line(&metrics, "parley_closes_total{code=\"kicked\"} 1");
     assert_line(&metrics, "parley_messages_published_total{kind=\"room\"} 2");
     assert_line(&metrics, "parley_registrations_total{outcome=\"failed\"} 1");
+    metrics.resumes[Return::UnknownToken].inc();
+    assert_line(&metrics, "parley_resumes_total{outcome=\"unknown_token\"} 1");
 }
 
 #[test]
 fn gauges_are_asked_at_the_scrape() {
     let metrics = Metrics::new();
-    metrics.at_scrape(AtScrape { sessions: Box::new(|| 3), rooms: Box::new(|| 2), beat_age: Box::new(|| 0.25) });
+    metrics.at_scrape(AtScrape {
+        sessions: Box::new(|| 3),
+        detached: Box::new(|| 1),
+        rooms: Box::new(|| 2),
+        beat_age: Box::new(|| 0.25),
+    });
     assert_line(&metrics, "parley_sessions 3");
+    assert_line(&metrics, "parley_detached_sessions 1");
     assert_line(&metrics, "parley_rooms 2");
     assert_line(&metrics, "parley_beat_age_seconds 0.25");
 }

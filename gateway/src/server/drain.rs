@@ -1,15 +1,15 @@
-//! The end of a gateway in order: nobody is lost, nobody is doubled, and the others are not overrun.
+//! The end of a gateway in order: nobody is lost, nobody is doubled, others see nobody leave, and they are not overrun.
 //!
 //! ```text
 //! signal   red on /readyz, newcomers refused, everybody told when they go      lease: draining
 //! notice   listeners closed; connections closed with 1012, evenly over the window
-//! the end  every request answered, every queue written, every name given back  lease: drained
+//! the end  every request answered, every queue written, every session left to be resumed elsewhere  lease: drained
 //! ```
 //! While newcomers are refused the doors still answer, so that a balancer hears it and takes another gateway.
 
 use std::time::Duration;
 
-use presence::registry::LeaseState;
+use presence::registry::Farewell;
 
 use crate::listen::Pace;
 
@@ -31,7 +31,7 @@ impl Gateway {
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {
-            self.set_lease(LeaseState::Drained).await;
+            self.set_lease(Farewell::Drained { hold: self.services.hold }).await;
         }
         drop(self.background);
         if whole { Drained::Whole } else { Drained::GraceRanOut }
@@ -39,6 +39,8 @@ impl Gateway {
 
     async fn empty(&self, grace: Duration) {
         self.admission.go_away();
+        // Who has lost its connection here may be about to come back somewhere else: nobody is told of a leave any more.
+        self.parting.cancel();
         let sessions = self.services.hub.census().sessions;
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "sending everybody elsewhere");
@@ -47,15 +49,16 @@ impl Gateway {
             tokio::time::sleep(pace.notice).await;
             self.closing.cancel();
         };
-        tokio::join!(self.set_lease(LeaseState::Draining), doors);
+        tokio::join!(self.set_lease(Farewell::Draining), doors);
         self.connections.close();
         self.connections.wait().await;
     }
 
     /// Best effort: without it, as for a gateway whose time ran out, the detectors find out by themselves and clean up.
-    async fn set_lease(&self, state: LeaseState) {
+    async fn set_lease(&self, farewell: Farewell) {
         let Some(incarnation) = self.services.tenure.incarnation() else { return };
-        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, state)).await;
+        let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, farewell)).await;
+        let state = farewell.state();
         match told {
             Ok(Ok(())) => tracing::info!(?state, "lease state told"),
             Ok(Err(error)) => tracing::info!(?state, %error, "lease state not told"),

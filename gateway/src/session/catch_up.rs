@@ -44,7 +44,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
     while fruitless < ATTEMPTS {
         outbox.has_room().await;
         if outbox.closing().is_some()
-            || hub.admit(&log, &cursor.shown, session, &cursor.epoch, cursor.after) == Admission::Entered
+            || hub.admit(&log, &cursor.shown, (session, outbox), &cursor.epoch, cursor.after) == Admission::Entered
         {
             return;
         }

@@ -4,148 +4,59 @@
 //! [`Op`] it asks for and feeds the outcome back, so requests of a connection are answered in order by construction.
 //! Never reads a clock (an `Instant` is passed in), never touches a store, a socket or a format.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use presence::codes::{CloseCode, ErrorCode};
 use presence::log::{Head, Log};
-use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
+use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
-use crate::message::{Body, ChatMessage, Target};
-use crate::wire::{Answer, Command, CorrelationId, Event, Placed, Range, Refusal, Reply, Request, RoomItem, Since};
+use crate::message::Target;
+use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since};
 
 use super::liveness::Liveness;
 
+mod work;
+
+pub use self::work::{Beginning, Done, Effect, Entrance, Identity, Op, Resumption};
+
 /// Most rooms a session may be in.
 pub const MAX_ROOMS: usize = 128;
-
-/// What the driver shall do, in order.
-#[derive(Debug)]
-pub enum Effect {
-    /// Answer a request.
-    Reply(Reply),
-    /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
-    Perform(Op),
-    /// Tell the client.
-    Tell(Event),
-    /// Everything after a position of the room goes to the client, and what is said from here on.
-    Admit(Entrance),
-    /// End the connection.
-    Close(CloseCode),
-}
-
-/// How a client enters a log: of a room that its session has joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entrance {
-    /// The log.
-    pub log: Log,
-    /// What the client knows it by.
-    pub shown: String,
-    /// Where it ended when the session entered it.
-    pub head: Head,
-    /// The epoch that the client knows.
-    pub epoch: String,
-    /// What the client gets comes after this, in that epoch.
-    pub after: u64,
-}
-
-/// Work for stores and backplane. Idempotent by session, so the driver may repeat it after a lost answer.
-#[derive(Debug, Clone)]
-pub enum Op {
-    /// Take a nickname: for a new session, or as another name of this one.
-    Claim(Nick, Option<SessionId>),
-    /// Give a nickname back after a change to another.
-    Release(Nick, Owner, Nick),
-    /// Enter a room; `was` is the session's former name there, when it has changed.
-    Join {
-        /// The room.
-        room: RoomName,
-        /// As whom.
-        me: Identity,
-        /// The former name.
-        was: Option<Identity>,
-        /// Whether the session hears the room already.
-        again: bool,
-    },
-    /// Leave a room.
-    Leave(RoomName, Identity),
-    /// Say something in a room.
-    Publish(RoomName, Identity, Body, Option<String>),
-    /// Say something to somebody.
-    Direct(Nick, Identity, Body, Option<String>),
-    /// Record and announce a status.
-    SetStatus(Identity, Status, Vec<RoomKey>),
-    /// List the members of a room.
-    Members(RoomName, usize, Option<String>),
-    /// List rooms.
-    Rooms(usize, Option<String>),
-    /// Read a room's log.
-    History(RoomName, Range, usize),
-}
-
-/// A session's name, its claim to it, and what it says about itself.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The nickname.
-    pub nick: Nick,
-    /// The claim.
-    pub owner: Owner,
-    /// The status.
-    pub status: Status,
-}
-
-/// What came of an [`Op`] that was done.
-#[derive(Debug)]
-pub enum Done {
-    /// The nickname is owned; the server's clock said so many Unix milliseconds.
-    Claimed(Owner, u64),
-    /// The nickname was given back, the room left, or the status recorded.
-    Settled,
-    /// The room was entered.
-    Joined {
-        /// Everybody's name for it.
-        room: RoomName,
-        /// Where its log ends.
-        head: Head,
-        /// Its members.
-        member_count: u64,
-    },
-    /// The message is in the store.
-    Published {
-        /// Its id.
-        msg_id: String,
-        /// Its position.
-        seq: u64,
-        /// When.
-        time: u64,
-        /// Whether it was there before.
-        duplicate: bool,
-        /// Whether somebody hears it now.
-        online: bool,
-    },
-    /// A page of members.
-    Members(Vec<MemberInfo>, Option<String>),
-    /// A page of rooms.
-    Rooms(Vec<RoomItem>, Option<String>),
-    /// A stretch of a log.
-    History(Vec<ChatMessage>, bool),
-}
 
 /// The state of one session.
 #[derive(Debug)]
 pub struct Core {
     node: Arc<str>,
     identity: Option<Identity>,
-    rooms: BTreeMap<RoomKey, RoomName>,
+    rooms: BTreeMap<RoomKey, Seat>,
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
+    presumed: Presumed,
+}
+
+/// A place in a room.
+#[derive(Debug)]
+struct Seat {
+    room: RoomName,
+    /// Whether what is said there is given to the client.
+    hears: bool,
+}
+
+/// Whether the client has heard that it is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presumed {
+    /// Nobody knows. For a resumed session the token before is kept for that reason.
+    Deaf { resumed: bool },
+    /// It has asked for something since.
+    Informed,
 }
 
 /// What the outcome that is awaited will be used for.
 #[derive(Debug)]
 enum Pending {
-    Register(Nick),
+    Register(Nick, Option<Resume>),
+    Restore(Box<Restoring>),
     /// The new name is claimed, gets the status, and is carried into the rooms one by one; then the old one is given back.
     Rename {
         now: Nick,
@@ -160,14 +71,37 @@ enum Pending {
     Status(Status),
     Members(RoomName),
     Rooms,
+    Read(u64),
     History(RoomName),
+}
+
+/// A session that begins or goes on: its places are written anew, one by one, the end of its inbox is read, then the client
+/// is told, then it is let in where it wants to.
+#[derive(Debug)]
+struct Restoring {
+    beginning: Beginning,
+    me: Identity,
+    was: Option<Identity>,
+    rooms: VecDeque<RoomName>,
+    wanted: HashMap<RoomKey, Since>,
+    restored: Vec<RestoredRoom>,
+    entrances: Vec<Effect>,
+    /// What the client has of its inbox; of that of a session that begins, everything that there is.
+    has_read: Option<Since>,
 }
 
 impl Core {
     /// A connection to `node` that has not registered. `pings` is whether its door can ask for signs of life.
     #[must_use]
     pub fn new(node: Arc<str>, now: Instant, pings: bool) -> Self {
-        Self { node, identity: None, rooms: BTreeMap::new(), liveness: Liveness::new(now, pings), pending: None }
+        Self {
+            node,
+            identity: None,
+            rooms: BTreeMap::new(),
+            liveness: Liveness::new(now, pings),
+            pending: None,
+            presumed: Presumed::Deaf { resumed: false },
+        }
     }
 
     /// Who the session is, once it has registered.
@@ -178,7 +112,14 @@ impl Core {
 
     /// The rooms it is in.
     pub fn rooms(&self) -> impl Iterator<Item = &RoomName> {
-        self.rooms.values()
+        self.rooms.values().map(|seat| &seat.room)
+    }
+
+    /// Whether anybody can know of this session, or of its newest token: the client has said something since it was told.
+    /// A session of before is known in any case.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.presumed != Presumed::Deaf { resumed: false }
     }
 
     /// Silence and its limits.
@@ -195,16 +136,31 @@ impl Core {
     /// Takes one request. While an [`Op`] is out the driver must not call this.
     pub fn request(&mut self, now: Instant, request: Request) -> Vec<Effect> {
         debug_assert!(self.pending.is_none(), "one request at a time");
-        let Request { id, command } = request;
+        let mut effects = Vec::from_iter(self.informed());
+        effects.extend(self.asked(now, request));
+        effects
+    }
+
+    /// Whoever asks for something has heard what came before.
+    fn informed(&mut self) -> Option<Effect> {
+        self.identity.as_ref()?;
+        let before = std::mem::replace(&mut self.presumed, Presumed::Informed);
+        (before == Presumed::Deaf { resumed: true }).then_some(Effect::Confirm)
+    }
+
+    fn asked(&mut self, now: Instant, Request { id, command }: Request) -> Vec<Effect> {
         match command {
             Command::Ping => return vec![answer(id, Answer::Pong)],
             Command::Bye => return vec![Effect::Close(CloseCode::Normal)],
             _ => self.liveness.acted(now),
         }
         match (&self.identity, command) {
-            (None, Command::Register { nick }) => {
-                let op = Op::Claim(nick.clone(), None);
-                self.perform(id, Pending::Register(nick), op)
+            (None, Command::Register { nick, resume }) => {
+                let op = match &resume {
+                    None => Op::Claim(nick.clone(), None),
+                    Some(resume) => Op::Resume(nick.clone(), resume.token.clone()),
+                };
+                self.perform(id, Pending::Register(nick, resume), op)
             }
             (Some(_), Command::Register { .. }) => vec![refuse(id, ErrorCode::AlreadyRegistered)],
             (None, _) => vec![refuse(id, ErrorCode::NotRegistered)],
@@ -230,23 +186,20 @@ impl Core {
     fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
             Command::Join { room, since } => {
-                let again = self.rooms.contains_key(room.key());
-                if !again && self.rooms.len() >= MAX_ROOMS {
+                let seat = self.rooms.get(room.key());
+                if seat.is_none() && self.rooms.len() >= MAX_ROOMS {
                     return vec![refuse(id, ErrorCode::TooManyRooms)];
                 }
-                let since = since.filter(|_| !again);
-                self.perform(id, Pending::Join(since), Op::Join { room, me, was: None, again })
+                let enters = !seat.is_some_and(|seat| seat.hears);
+                let since = since.filter(|_| enters);
+                self.perform(id, Pending::Join(since), Op::Join { room, me, was: None, enters })
             }
             Command::Leave { room } => {
-                let Some(room) = self.rooms.get(room.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&room) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::Leave(room.clone()), Op::Leave(room, me))
             }
             Command::Send { to: Target::Room(asked), body, key } => {
-                let Some(room) = self.rooms.get(asked.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&asked) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::Send(Target::Room(asked)), Op::Publish(room, me, body, key))
             }
             Command::Send { to: Target::Nick(nick), body, key } => {
@@ -257,7 +210,7 @@ impl Core {
             }
             Command::Nick { nick } => {
                 let op = Op::Claim(nick.clone(), Some(me.owner.session.clone()));
-                let rooms = self.rooms.values().cloned().collect();
+                let rooms = self.rooms().cloned().collect();
                 self.perform(id, Pending::Rename { now: nick, was: me, rooms, claimed: None }, op)
             }
             Command::Status(status) => {
@@ -269,35 +222,66 @@ impl Core {
             }
             Command::Rooms { limit, cursor } => self.perform(id, Pending::Rooms, Op::Rooms(limit, cursor)),
             Command::History { room, range, limit } => {
-                let Some(room) = self.rooms.get(room.key()).cloned() else {
-                    return vec![refuse(id, ErrorCode::NotInRoom)];
-                };
+                let Some(room) = self.seat(&room) else { return vec![refuse(id, ErrorCode::NotInRoom)] };
                 self.perform(id, Pending::History(room.clone()), Op::History(room, range, limit))
             }
+            Command::Read { seq } => self.perform(id, Pending::Read(seq), Op::Read(me.owner.session, seq)),
             Command::Register { .. } | Command::Ping | Command::Bye => Vec::new(),
         }
     }
 
     fn done(&mut self, now: Instant, id: CorrelationId, pending: Pending, done: Done) -> Vec<Effect> {
         match (pending, done) {
-            (Pending::Register(nick), Done::Claimed(owner, time)) => {
-                let reply = Answer::Registered {
-                    nick: nick.as_str().to_owned(),
-                    session: owner.session.to_string(),
-                    heartbeat_ms: self.liveness.heartbeat_ms(),
-                    node: self.node.to_string(),
-                    time,
-                };
-                self.liveness.registered(now);
-                self.identity = Some(Identity { nick, owner, status: Status::default() });
-                vec![answer(id, reply)]
+            (Pending::Register(nick, None), Done::Begun(beginning)) => {
+                let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
+                self.begin(now, me.clone(), false);
+                let (restored, entrances, rooms) = (Vec::new(), Vec::new(), VecDeque::new());
+                let (was, wanted, has_read) = (None, HashMap::new(), None);
+                self.restore(
+                    id,
+                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
+                )
             }
+            (
+                Pending::Register(nick, Some(resume)),
+                Done::Resumed(beginning, Resumption { was, status, rooms, read }),
+            ) => {
+                let was = was.filter(|(before, _)| *before != nick);
+                let was = was.map(|(nick, owner)| Identity { nick, owner, status: status.clone() });
+                let me = Identity { nick, owner: beginning.owner.clone(), status };
+                self.begin(now, me.clone(), true);
+                let wanted = resume.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect();
+                let (restored, entrances) = (Vec::new(), Vec::new());
+                let (rooms, has_read) = (rooms.into(), Some(resume.inbox.unwrap_or(read)));
+                self.restore(
+                    id,
+                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
+                )
+            }
+            (Pending::Restore(mut restoring), Done::Joined { room, head, .. }) => {
+                let wanted = restoring.wanted.remove(room.key());
+                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: wanted.is_some() });
+                let (shown, epoch, seq) = (room.as_str().to_owned(), head.epoch.clone(), head.top);
+                restoring.restored.push(RestoredRoom { room: shown, epoch, seq });
+                if wanted.is_some() {
+                    restoring.entrances.push(entered(Log::Room(room.key().clone()), room.as_str(), head, wanted));
+                }
+                self.restore(id, restoring)
+            }
+            (Pending::Restore(restoring), Done::Inbox(head)) => self.restored(id, *restoring, head),
             (Pending::Rename { now: nick, was, rooms, claimed }, done) => {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
             (Pending::Join(since), Done::Joined { room, head, member_count }) => {
-                self.rooms.insert(room.key().clone(), room.clone());
-                entered(id, &room, head, member_count, since)
+                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: true });
+                let joined = Answer::Joined {
+                    room: room.as_str().to_owned(),
+                    epoch: head.epoch.clone(),
+                    seq: head.top,
+                    member_count,
+                    recovered: since.as_ref().is_some_and(|since| since.seq <= head.shares(&since.epoch)),
+                };
+                vec![answer(id, joined), entered(Log::Room(room.key().clone()), room.as_str(), head, since)]
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
@@ -311,6 +295,7 @@ impl Core {
                 };
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
+            (Pending::Read(seq), Done::Settled) => vec![answer(id, Answer::Read { seq })],
             (Pending::Status(status), Done::Settled) => {
                 if let Some(me) = &mut self.identity {
                     me.status = status.clone();
@@ -333,6 +318,47 @@ impl Core {
         }
     }
 
+    fn begin(&mut self, now: Instant, me: Identity, resumed: bool) {
+        self.liveness.registered(now);
+        self.identity = Some(me);
+        self.presumed = Presumed::Deaf { resumed };
+    }
+
+    /// One step of going on with a session: the next of its rooms, or all of them are restored.
+    fn restore(&mut self, id: CorrelationId, mut restoring: Box<Restoring>) -> Vec<Effect> {
+        if let Some(room) = restoring.rooms.pop_front() {
+            let (me, was) = (restoring.me.clone(), restoring.was.clone());
+            let enters = restoring.wanted.contains_key(room.key());
+            return self.perform(id, Pending::Restore(restoring), Op::Join { room, me, was, enters });
+        }
+        let session = restoring.beginning.owner.session.clone();
+        self.perform(id, Pending::Restore(restoring), Op::Inbox(session))
+    }
+
+    /// Everything is where it was, and the client hears of it.
+    fn restored(&self, id: CorrelationId, restoring: Restoring, inbox: Head) -> Vec<Effect> {
+        let Restoring { beginning: Beginning { owner, token, time }, me, restored, entrances, has_read, .. } =
+            restoring;
+        let reply = Answer::Registered {
+            nick: me.nick.as_str().to_owned(),
+            session: owner.session.to_string(),
+            resume: token,
+            rooms: restored,
+            inbox: Since { epoch: inbox.epoch.clone(), seq: inbox.top },
+            heartbeat_ms: self.liveness.heartbeat_ms(),
+            node: self.node.to_string(),
+            time,
+        };
+        let has_read = has_read.unwrap_or_else(|| Since { epoch: inbox.epoch.clone(), seq: 0 });
+        let inbox = entered(Log::Inbox(owner.session), me.nick.as_str(), inbox, Some(has_read));
+        [answer(id, reply), inbox].into_iter().chain(entrances).collect()
+    }
+
+    /// The room by the name that everybody knows it by, if the session is in it.
+    fn seat(&self, asked: &RoomName) -> Option<RoomName> {
+        self.rooms.get(asked.key()).map(|seat| seat.room.clone())
+    }
+
     /// One step of a change of name: claimed, then what the session says about itself, then carried into each room, then
     /// the old name goes back. Every step is a script on one partition; nobody can say anything in between, since the
     /// session waits.
@@ -346,7 +372,7 @@ impl Core {
         done: Done,
     ) -> Vec<Effect> {
         let (owner, is_new) = match (done, claimed) {
-            (Done::Claimed(owner, _), None) => (owner, true),
+            (Done::Claimed(owner), None) => (owner, true),
             (Done::Joined { .. } | Done::Settled, Some(owner)) => (owner, false),
             _ => {
                 debug_assert!(false, "the outcome is of another kind than its op");
@@ -362,7 +388,7 @@ impl Core {
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
         }
         if let Some(room) = rooms.pop_front() {
-            let op = Op::Join { room, me, was: Some(was.clone()), again: true };
+            let op = Op::Join { room, me, was: Some(was.clone()), enters: false };
             return self.perform(id, Pending::Rename { now, was, rooms, claimed: Some(owner) }, op);
         }
         if was.nick.key() != now.key() && was.owner != owner {
@@ -380,11 +406,12 @@ impl Core {
     }
 }
 
-/// A change of name that stopped half-way leaves a session with two names: only its end can tidy that up.
+/// A change of name that stopped half-way leaves a session with two names, one that goes on somewhere half of its rooms:
+/// only its end can tidy that up.
 fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect> {
     let half_way = match pending {
         Pending::Rename { claimed: None, .. } => refusal.code == ErrorCode::OutcomeUnknown,
-        Pending::Rename { claimed: Some(_), .. } => true,
+        Pending::Rename { claimed: Some(_), .. } | Pending::Restore(_) => true,
         _ => false,
     };
     let mut effects = vec![answer(id, Answer::Refused(refusal))];
@@ -394,13 +421,10 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
     effects
 }
 
-/// A client that was in the room before goes on where it was, as far as that is in the room's history as it is now.
-fn entered(id: CorrelationId, room: &RoomName, head: Head, member_count: u64, since: Option<Since>) -> Vec<Effect> {
-    let (log, shown, seq) = (Log::Room(room.key().clone()), room.as_str().to_owned(), head.top);
-    let recovered = since.as_ref().is_some_and(|since| since.seq <= head.shares(&since.epoch));
-    let joined = Answer::Joined { room: shown.clone(), epoch: head.epoch.clone(), seq, member_count, recovered };
-    let (epoch, after) = since.map_or_else(|| (head.epoch.clone(), seq), |since| (since.epoch, since.seq));
-    vec![answer(id, joined), Effect::Admit(Entrance { log, shown, head, epoch, after })]
+/// A client that was there before goes on where it was, as far as that is in the log's history as it is now.
+fn entered(log: Log, shown: &str, head: Head, since: Option<Since>) -> Effect {
+    let Since { epoch, seq: after } = since.unwrap_or_else(|| Since { epoch: head.epoch.clone(), seq: head.top });
+    Effect::Admit(Entrance { log, shown: shown.to_owned(), head, epoch, after })
 }
 
 fn answer(id: CorrelationId, answer: Answer) -> Effect {

@@ -5,31 +5,33 @@
 //! request at a time, so writes about one session reach the store in order. It knows no format, no frame and no socket.
 //!
 //! Lost answers: claims, joins, leaves and publishes are idempotent, so they are repeated a few times before the client
-//! hears `outcome_unknown`; and what a session may own when it ends is given back until the store has answered.
+//! hears `outcome_unknown`; and what a session may own when it ends (`ending`) is given back until the store has answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
-use presence::log::Head;
-use presence::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomKey, RoomName, SessionId};
-use presence::registry::{ClaimError, Entry, Joined, Registry, RegistryError};
+use presence::log::{Head, Log};
+use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
+use presence::registry::{Entry, Joined, Leaving, Registry, RegistryError, Ticket};
 use tracing::Instrument;
 
 use crate::backplane::{Backplane, Draft, PublishError, Published};
 use crate::hub::Hub;
 use crate::message::Body;
-use crate::metrics::{Kind, Metrics, Registration};
+use crate::metrics::{Kind, Metrics};
 use crate::trace;
-use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem};
+use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem, Token};
 
 use super::catch_up::catch_up;
+use super::claims::Doubt;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
+use super::holdings::Holdings;
 use super::liveness::Due;
-use super::outbox::{Broadcast, Outbox};
-use super::retry::{answered, until_answered};
+use super::outbox::Outbox;
+use super::retry::answered;
 
 /// What a client is told to wait when the store is away.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -45,6 +47,10 @@ pub struct Services {
     pub backplane: Backplane,
     /// Sessions and rooms of this node.
     pub hub: Arc<Hub>,
+    /// What this node owns in the store.
+    pub holdings: Holdings,
+    /// For how long a nickname is kept for a session that lost its connection.
+    pub hold: Duration,
     /// This node's lease.
     pub tenure: Arc<Tenure>,
     /// What is counted.
@@ -54,15 +60,22 @@ pub struct Services {
 /// Drives one session.
 #[derive(Debug)]
 pub struct Driver {
-    services: Arc<Services>,
-    core: Core,
-    outbox: Outbox,
+    pub(super) services: Arc<Services>,
+    pub(super) core: Core,
+    pub(super) outbox: Outbox,
+    pub(super) door: Format,
     /// Names that the store holds for us; more than one only in the middle of a change of name.
-    names: Vec<(Nick, Owner)>,
+    pub(super) names: Vec<(Nick, Owner)>,
     /// Rooms that the store may hold for us.
-    rooms: BTreeMap<RoomKey, RoomName>,
+    pub(super) rooms: BTreeMap<RoomKey, RoomName>,
+    /// Rooms that this node hears for us.
+    heard: BTreeSet<RoomKey>,
     /// Claims whose answer was lost: the store may hold these names for these sessions.
-    doubtful: Vec<(Incarnation, SessionId, Nick)>,
+    pub(super) doubtful: Vec<Doubt>,
+    /// A resume whose answer was lost. Asked for again, it is to be the same.
+    pub(super) unanswered: Option<(Ticket, Token, TokenHash)>,
+    /// What is kept of the token that the client has.
+    pub(super) token: Option<TokenHash>,
 }
 
 impl Driver {
@@ -77,9 +90,13 @@ impl Driver {
             core: Core::new(Arc::clone(&services.node), Instant::now(), pings),
             services: Arc::clone(services),
             outbox: Outbox::new(format),
+            door: format,
             names: Vec::new(),
             rooms: BTreeMap::new(),
+            heard: BTreeSet::new(),
             doubtful: Vec::new(),
+            unanswered: None,
+            token: None,
         }
     }
 
@@ -112,10 +129,12 @@ impl Driver {
     /// Handles one decoded request, or answers the refusal of a frame that could not be decoded; everything it has to say
     /// is in the outbox when it returns. Must be run to its end: doors poll it beside the outbox and never drop it.
     pub async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
+        let asked = Instant::now();
+        let mut resumed = false;
         let mut effects = match decoded {
             Ok(request) => {
                 self.note_activity(&request.command);
-                self.core.request(Instant::now(), request)
+                self.core.request(asked, request)
             }
             Err((id, refusal)) => vec![Effect::Reply(Reply { id, answer: Answer::Refused(refusal) })],
         };
@@ -124,35 +143,29 @@ impl Driver {
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
-                    Effect::Tell(event) => drop(self.outbox.event(&Broadcast::new(event))),
                     Effect::Admit(entrance) => self.enter(entrance).await,
+                    Effect::Confirm => self.confirm(),
                     Effect::Close(code) => self.outbox.close(code),
                     Effect::Perform(op) => work = Some(op),
                 }
             }
-            let Some(op) = work else { return };
+            let Some(op) = work else { break };
             let outcome = self.perform(op).await;
+            resumed |= matches!(outcome, Ok(Done::Resumed(..)));
             effects = self.core.outcome(Instant::now(), outcome);
+        }
+        if resumed {
+            self.services.metrics.resume_seconds.observe(asked.elapsed().as_secs_f64());
         }
     }
 
-    /// The connection is over: leaves every room and gives the nickname back, until the store has answered. Must be run
-    /// to its end; nobody is kept waiting by it.
-    pub async fn end(mut self, reason: LeftReason) {
-        let services = Arc::clone(&self.services);
-        self.with_session(|hub, session| hub.detach(session));
-        self.rooms.keys().for_each(|room| self.fall_silent(room));
-        for (incarnation, session, nick) in std::mem::take(&mut self.doubtful) {
-            if let Ok(fence) = until_answered(|| services.registry.claim(&incarnation, &session, &nick)).await {
-                self.names.push((nick, Owner { incarnation, session, fence }));
-            }
+    /// This node's side of the end.
+    pub(super) fn fall_silent_everywhere(&mut self) {
+        if let Some(me) = self.core.identity() {
+            self.services.hub.detach(&me.owner);
         }
-        for (nick, owner) in &self.names {
-            // An error that is left is a refusal for good: then there is nothing of ours to take away.
-            for room in self.rooms.values() {
-                let _ = until_answered(|| services.registry.leave(room, nick, owner, reason)).await;
-            }
-            let _ = until_answered(|| services.registry.release(nick, owner, None)).await;
+        for room in self.heard.clone() {
+            self.fall_silent(&room);
         }
     }
 
@@ -164,10 +177,19 @@ impl Driver {
     }
 
     /// This node's side of leaving a room.
-    fn fall_silent(&self, room: &RoomKey) {
+    fn fall_silent(&mut self, room: &RoomKey) {
         let Some(me) = self.core.identity() else { return };
-        if self.services.hub.remove(room, &me.owner.session) {
+        if self.heard.remove(room) {
+            self.services.hub.remove(room, &me.owner.session, &self.outbox);
             self.services.backplane.unsubscribe(room);
+        }
+    }
+
+    /// Best effort, and nobody waits for it: until it is done the session has two tokens, and its next resume ends it too.
+    fn confirm(&self) {
+        if let (Some(me), Some(token)) = (self.core.identity(), self.token.clone()) {
+            let (services, session) = (Arc::clone(&self.services), me.owner.session.clone());
+            tokio::spawn(async move { services.registry.confirm(&session, &token).await });
         }
     }
 
@@ -185,12 +207,6 @@ impl Driver {
         }
     }
 
-    fn with_session(&self, act: impl FnOnce(&Hub, &SessionId)) {
-        if let Some(me) = self.core.identity() {
-            act(&self.services.hub, &me.owner.session);
-        }
-    }
-
     async fn perform(&mut self, op: Op) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let registry = &services.registry;
@@ -199,18 +215,29 @@ impl Driver {
             return Err(unavailable());
         }
         match op {
-            Op::Claim(nick, session) => self.claim(nick, session).await,
+            Op::Claim(nick, None) => self.begin(nick).await,
+            Op::Claim(nick, Some(session)) => self.rename(nick, session).await,
+            Op::Resume(nick, token) => self.resume(nick, token).await,
             Op::Release(was, owner, now) => {
                 answered(|| registry.release(&was, &owner, Some(&now))).await.map_err(refusal)?;
                 self.names.retain(|(nick, _)| nick.key() != was.key());
                 Ok(Done::Settled)
             }
-            Op::Join { room, me, was, again } => self.join(room, &me, was.as_ref(), again).await,
+            Op::Join { room, me, was, enters } => self.join(room, &me, was.as_ref(), enters).await,
             Op::Leave(room, me) => {
-                answered(|| registry.leave(&room, &me.nick, &me.owner, LeftReason::Left)).await.map_err(refusal)?;
+                self.leave(&room, &me).await.map_err(refusal)?;
                 self.fall_silent(room.key());
-                self.rooms.remove(room.key());
+                self.forget_room(&me, &room);
                 Ok(Done::Settled)
+            }
+            Op::Inbox(session) => {
+                let inbox = [Log::Inbox(session)];
+                let heads = answered(|| services.backplane.tops(&inbox)).await.map_err(refusal)?;
+                heads.into_iter().next().map(|(_, head)| Done::Inbox(head)).ok_or_else(unavailable)
+            }
+            Op::Read(session, seq) => {
+                let known = answered(|| registry.read(&session, seq)).await.map_err(refusal)?;
+                if known { Ok(Done::Settled) } else { Err(unavailable()) }
             }
             Op::Publish(room, me, body, key) => {
                 let draft = draft(me, body, key);
@@ -228,7 +255,11 @@ impl Driver {
             }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
-                if owned.map_err(refusal)? { Ok(Done::Settled) } else { Err(unavailable()) }
+                if !owned.map_err(refusal)? {
+                    return Err(unavailable());
+                }
+                services.holdings.change(&me.owner, |holding| holding.status = status);
+                Ok(Done::Settled)
             }
             Op::Members(room, limit, cursor) => {
                 let page = registry.members(room.key(), cursor.as_deref(), limit).await.map_err(refusal)?;
@@ -265,89 +296,39 @@ impl Driver {
         }
     }
 
-    /// Gives back what a claim of this connection may have taken without our knowing, as far as the store answers; what
-    /// stays in doubt is left to the end. Without it a client would find its own nickname in use.
-    async fn settle_doubtful(&mut self) {
-        let services = Arc::clone(&self.services);
-        for (incarnation, session, nick) in std::mem::take(&mut self.doubtful) {
-            match answered(|| services.registry.claim(&incarnation, &session, &nick)).await {
-                Ok(fence) => {
-                    let owner = Owner { incarnation, session, fence };
-                    if answered(|| services.registry.release(&nick, &owner, None)).await.is_err() {
-                        self.names.push((nick, owner));
-                    }
-                }
-                Err(ClaimError::Registry(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
-                    self.doubtful.push((incarnation, session, nick));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// A new session gets a new id for every attempt of its client, so that tidying up a doubtful one hits no other.
-    async fn claim(&mut self, nick: Nick, session: Option<SessionId>) -> Result<Done, Refusal> {
-        let services = Arc::clone(&self.services);
-        let begins = session.is_none();
-        self.settle_doubtful().await;
-        let (session, incarnation) = match (session, self.names.first()) {
-            (Some(session), Some((_, owner))) => (session, owner.incarnation.clone()),
-            _ => (SessionId::random(), services.tenure.incarnation().ok_or_else(unavailable)?),
-        };
-        let claimed = answered(|| services.registry.claim(&incarnation, &session, &nick)).await;
-        if begins {
-            services.metrics.registrations[registration(&claimed)].inc();
-        }
-        let fence = match claimed {
-            Ok(fence) => fence,
-            Err(ClaimError::InUse) => return Err(ErrorCode::NickInUse.into()),
-            Err(ClaimError::Confusable) => return Err(ErrorCode::NickConfusable.into()),
-            Err(ClaimError::Registry(error)) => {
-                if matches!(error, RegistryError::Unknown(_)) {
-                    self.doubtful.push((incarnation, session, nick));
-                }
-                return Err(refusal(error));
-            }
-        };
-        let owner = Owner { incarnation: incarnation.clone(), session: session.clone(), fence };
-        self.names.retain(|(_, known)| *known != owner);
-        self.names.push((nick.clone(), owner.clone()));
-        if begins {
-            services.hub.attach(&session, &nick, &incarnation, &self.outbox);
-        } else {
-            services.hub.rename(&session, &nick);
-        }
-        // The lease may have been lost while the claim was under way: then nobody has closed this session yet.
-        if services.tenure.incarnation() != Some(incarnation) {
-            self.outbox.close(CloseCode::Restart);
-        }
-        Ok(Done::Claimed(owner, unix_ms()))
-    }
-
     async fn join(
         &mut self,
         room: RoomName,
         me: &Identity,
         was: Option<&Identity>,
-        again: bool,
+        enters: bool,
     ) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let session = &me.owner.session;
-        if !again {
+        // Entering does not give away the place that a session had before.
+        let is_new = !self.rooms.contains_key(room.key());
+        if enters {
             services.hub.prepare(&room, session, &self.outbox);
             if let Err(error) = services.backplane.subscribe(room.key()).await {
-                services.hub.remove(room.key(), session);
+                services.hub.remove(room.key(), session, &self.outbox);
                 return Err(refusal(error));
             }
+            self.heard.insert(room.key().clone());
             self.rooms.insert(room.key().clone(), room.clone());
         }
         let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));
         match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
             Ok(Joined { room, epoch, seq: top, member_count, forks }) => {
+                if is_new {
+                    services.holdings.change(&me.owner, |holding| holding.rooms.push(room.clone()));
+                }
                 Ok(Done::Joined { room, head: Head { epoch, top, forks }, member_count })
             }
             Err(error) => {
-                if !again {
+                if enters {
+                    self.fall_silent(room.key());
+                }
+                if is_new {
                     self.withdraw(&room, me, &error).await;
                 }
                 Err(refusal(error))
@@ -355,15 +336,23 @@ impl Driver {
         }
     }
 
+    async fn leave(&self, room: &RoomName, me: &Identity) -> Result<bool, RegistryError> {
+        let registry = &self.services.registry;
+        answered(|| registry.leave(room, &me.nick, &me.owner, LeftReason::Left, Leaving::ForGood)).await
+    }
+
+    fn forget_room(&mut self, me: &Identity, room: &RoomName) {
+        self.rooms.remove(room.key());
+        self.services.holdings.change(&me.owner, |holding| holding.rooms.retain(|held| held.key() != room.key()));
+    }
+
     /// Undoes a first join that failed or may have been done.
     async fn withdraw(&mut self, room: &RoomName, me: &Identity, error: &RegistryError) {
-        self.fall_silent(room.key());
-        let left = || self.services.registry.leave(room, &me.nick, &me.owner, LeftReason::Left);
-        if matches!(error, RegistryError::Unknown(_)) && answered(left).await.is_err() {
+        if matches!(error, RegistryError::Unknown(_)) && self.leave(room, me).await.is_err() {
             // The member record may be there: only the end of the session can be sure to take it away.
             self.outbox.close(CloseCode::Restart);
         } else {
-            self.rooms.remove(room.key());
+            self.forget_room(me, room);
         }
     }
 }
@@ -374,17 +363,8 @@ fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
     Draft { msg_id, key, from: me.nick, owner: me.owner, body }
 }
 
-fn registration(claimed: &Result<Fence, ClaimError>) -> Registration {
-    match claimed {
-        Ok(_) => Registration::Registered,
-        Err(ClaimError::InUse) => Registration::InUse,
-        Err(ClaimError::Confusable) => Registration::Confusable,
-        Err(ClaimError::Registry(_)) => Registration::Failed,
-    }
-}
-
 /// What a client hears of a failed call. The inner text stays inside.
-fn refusal(error: RegistryError) -> Refusal {
+pub(super) fn refusal(error: RegistryError) -> Refusal {
     match error {
         RegistryError::Unknown(reason) => {
             tracing::debug!(reason, "outcome unknown");
@@ -398,11 +378,6 @@ fn refusal(error: RegistryError) -> Refusal {
     }
 }
 
-fn unavailable() -> Refusal {
+pub(super) fn unavailable() -> Refusal {
     Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..ErrorCode::Unavailable.into() }
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

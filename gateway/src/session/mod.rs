@@ -4,16 +4,24 @@
 //! connected --register--> registered --(join, send, nick, ...)--> registered --bye, end, silence--> over
 //!     \---- no register in time, end ---------------------------------------------------------->/
 //! ```
-//! A connection is one socket with its door and outbox, a session the identity that owns a nickname and its rooms.
-//! Today a session lives as long as its connection.
+//! A connection is one socket with its door and outbox, a session the identity that owns a nickname, its rooms and its
+//! inbox. A connection has one session; a session has one connection at a time, or none for a while: a client that lost
+//! its connection goes on over another one, on any gateway.
 
 pub mod broadcast;
 mod catch_up;
+mod claims;
 pub mod core;
+pub mod departure;
 pub mod driver;
+mod ending;
+pub mod holdings;
 pub mod liveness;
 pub mod outbox;
 mod retry;
+mod token;
 
 pub use self::driver::{Driver, Services};
+pub use self::ending::Ending;
+pub use self::holdings::Holdings;
 pub use self::outbox::Outbox;

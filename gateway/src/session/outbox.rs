@@ -158,6 +158,12 @@ impl Outbox {
         Self { format, shared: Arc::default() }
     }
 
+    /// Whether both are the queue of one connection.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The connection has begun: rounds may go to its socket from now on.
     pub fn connect(&self, socket: Arc<OwnedWriteHalf>) {
         self.lock().socket = Some(socket);

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use presence::registry::{ClaimError, RegistryError};
+use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 
@@ -31,6 +31,12 @@ impl Failure for RegistryError {
 impl Failure for ClaimError {
     fn call(&self) -> Option<&RegistryError> {
         if let Self::Registry(error) = self { Some(error) } else { None }
+    }
+}
+
+impl Failure for ResumeError {
+    fn call(&self) -> Option<&RegistryError> {
+        if let Self::Claim(error) = self { error.call() } else { None }
     }
 }
 
@@ -70,6 +76,27 @@ pub(super) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E
                 pause(attempt).await;
             }
             outcome => return outcome,
+        }
+    }
+    unreachable!("the attempts are not counted out")
+}
+
+/// Takes something away until the store has answered, and says whether it is gone by our hand. A plain no after an
+/// attempt whose answer was lost counts as a yes: that attempt may have been the one.
+///
+/// # Errors
+/// A refusal that no repetition changes.
+pub(super) async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>(
+    call: impl Fn() -> F,
+) -> Result<bool, E> {
+    let mut doubted = false;
+    for attempt in 1.. {
+        match call().await {
+            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
+                doubted |= matches!(error.call(), Some(RegistryError::Unknown(_)));
+                pause(attempt).await;
+            }
+            outcome => return outcome.map(|done| done || doubted),
         }
     }
     unreachable!("the attempts are not counted out")

@@ -1,5 +1,7 @@
 //! What a client can ask for: the product's verbs, as every door decodes them.
 
+use std::fmt;
+
 use presence::model::{Nick, RoomName, Status};
 use serde_json::value::RawValue;
 
@@ -29,8 +31,8 @@ pub enum Range {
     After(u64),
 }
 
-/// Where a client was in a room: the last message it has, or the position that a `joined` told it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+/// Where a client was in a room or in its inbox: the last message it has, or the position that it was told before any.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Since {
     /// Which counting.
     pub epoch: String,
@@ -38,13 +40,54 @@ pub struct Since {
     pub seq: u64,
 }
 
+/// What makes a client its session, as the client holds it. Never shown, so that it reaches no log.
+#[derive(Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Wraps the text of a token. Nothing is checked: whether it is one, the store knows.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the client that owns it and for taking it apart.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// How a client goes on with a session that it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// What it was given when it registered last.
+    pub token: Token,
+    /// Rooms to go on with at once, each named once, at most [`RESUMED_ROOMS`], and where it was in them.
+    pub rooms: Vec<(RoomName, Since)>,
+    /// Where it was in its inbox, if it knows.
+    pub inbox: Option<Since>,
+}
+
+/// Most rooms that a resume may name.
+pub const RESUMED_ROOMS: usize = 128;
+
 /// The verbs. Names are validated, limits are in range, bodies are untouched.
 #[derive(Debug)]
 pub enum Command {
-    /// Take a nickname and begin a session.
+    /// Take a nickname and begin a session, or go on with one.
     Register {
         /// The nickname to take.
         nick: Nick,
+        /// The session to go on with.
+        resume: Option<Resume>,
     },
     /// Enter a room.
     Join {
@@ -98,6 +141,11 @@ pub enum Command {
         range: Range,
         /// Messages at most, 1 to 200.
         limit: usize,
+    },
+    /// The client has read its inbox up to here.
+    Read {
+        /// The newest direct message that it needs no more.
+        seq: u64,
     },
     /// Is anybody there?
     Ping,

@@ -5,7 +5,7 @@ use presence::model::{MemberInfo, PresenceDelta, Status};
 
 use crate::message::ChatMessage;
 
-use super::command::CorrelationId;
+use super::command::{CorrelationId, Since, Token};
 
 /// Why a request was refused, or why a frame was none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +51,18 @@ pub struct Reply {
 /// What came of a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// The session has begun.
+    /// The session has begun, or goes on.
     Registered {
         /// The nickname as it is shown.
         nick: String,
         /// The session's id.
         session: String,
+        /// What makes the client this session, on any gateway.
+        resume: Token,
+        /// The rooms that the session is in still, silent until they are entered.
+        rooms: Vec<RestoredRoom>,
+        /// Where its inbox ends.
+        inbox: Since,
         /// How often the server pings an active client, in milliseconds.
         heartbeat_ms: u64,
         /// The node that answered.
@@ -127,6 +133,11 @@ pub enum Answer {
         /// Whether there is more in the direction asked for.
         more: bool,
     },
+    /// The inbox is read up to here.
+    Read {
+        /// The newest message that will not be given again by itself.
+        seq: u64,
+    },
     /// Somebody is there.
     Pong,
     /// The request was refused.
@@ -145,6 +156,17 @@ pub enum Placed {
     Online,
     /// In the inbox of the one it is meant for, for when they are back.
     Offline,
+}
+
+/// A room that a session has come back to. The fields are named as in `parley.v1`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RestoredRoom {
+    /// The room as it is shown.
+    pub room: String,
+    /// The room's epoch.
+    pub epoch: String,
+    /// Its newest message.
+    pub seq: u64,
 }
 
 /// A row of a room listing. The fields are named as in `parley.v1`.

@@ -12,8 +12,8 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, CorrelationId, Range, Request, Since};
-pub use self::event::{Answer, Event, Placed, Refusal, Reply, RoomItem};
+pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, Resume, Since, Token};
+pub use self::event::{Answer, Event, Placed, Refusal, Reply, RestoredRoom, RoomItem};
 
 use bytes::{BufMut, Bytes, BytesMut};
 

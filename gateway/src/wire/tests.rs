@@ -9,7 +9,7 @@ use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceD
 use serde_json::Value;
 
 use super::line::{Decoded, Dialect};
-use super::{Answer, Command, Event, Placed, Reply, json, line};
+use super::{Answer, Command, Event, Placed, Reply, Token, json, line};
 use crate::message::{Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -112,12 +112,24 @@ fn the_examples_show_every_request_and_every_reply() {
         objects.map(|object| object["type"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
     };
     let requests =
-        ["register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "ping", "bye"];
+        ["register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "read", "ping", "bye"];
     for request in requests {
         assert!(kinds('>').contains(request), "{request}");
     }
-    let replies =
-        ["registered", "joined", "left", "ack", "nick", "status", "members", "rooms", "history", "pong", "error"];
+    let replies = [
+        "registered",
+        "joined",
+        "left",
+        "ack",
+        "nick",
+        "status",
+        "members",
+        "rooms",
+        "history",
+        "read",
+        "pong",
+        "error",
+    ];
     for reply in replies {
         assert!(kinds('<').contains(reply), "{reply}");
     }
@@ -168,9 +180,12 @@ fn the_events_are_shown_as_they_are_written() {
 /// What a server would answer where the dialect needs an answer to go on; `None` where it does not.
 fn expected(command: Command) -> Option<Answer> {
     match command {
-        Command::Register { nick } => Some(Answer::Registered {
+        Command::Register { nick, .. } => Some(Answer::Registered {
             nick: nick.as_str().into(),
             session: String::new(),
+            resume: Token::new(""),
+            rooms: Vec::new(),
+            inbox: crate::wire::Since { epoch: "e".into(), seq: 0 },
             heartbeat_ms: 0,
             node: String::new(),
             time: 0,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::router;
 use crate::memory::Store;
 use crate::metrics::Metrics;
-use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{Entry, GatewayInfo, MemoryRegistry, Registry};
 
 /// Longest wait for anything.
@@ -71,7 +71,7 @@ impl Served {
     /// A user comes online and enters rooms.
     async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
         let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
-        let fence = self.registry.claim(&self.incarnation, &session, &nick).await.unwrap();
+        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         let owner = Owner { incarnation: self.incarnation.clone(), session, fence };
         for room in rooms {
             let room = RoomName::parse(room).unwrap();

@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::nicks::Freed;
 use super::{State, now};
 use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
-use crate::registry::{Beat, Command, Gateway, GatewayInfo, Lease, LeaseState, Reaped, RegistryError, Stats};
+use crate::registry::{
+    Beat, Command, Farewell, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, Phase, Reaped,
+    RegistryError, Stats,
+};
 
 /// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
 const ENDED_ROWS: u64 = 3600 * 1000;
@@ -23,6 +27,7 @@ pub(super) struct Row {
     opened: u64,
     counter: u64,
     state: LeaseState,
+    /// When it was fenced, or when the hold of a drained one is over.
     ended: u64,
     pub(super) nicks: BTreeSet<NickKey>,
     pub(super) members: BTreeSet<(RoomKey, NickKey)>,
@@ -30,6 +35,11 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Whether nobody may clean up what it owns yet.
+    fn holds(&self) -> bool {
+        self.state.serves() || self.state == LeaseState::Drained && self.ended > now()
+    }
+
     fn lease(&self, incarnation: &Incarnation) -> Lease {
         Lease {
             incarnation: incarnation.clone(),
@@ -45,6 +55,21 @@ impl Leases {
     /// Whether a lease may write and own. One that is not in the table is as good as fenced.
     pub(super) fn serves(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.serves())
+    }
+
+    pub(super) fn is_drained(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
+    }
+
+    /// Whether what a gateway owns is shown as there.
+    pub(super) fn shows(&self, incarnation: &Incarnation) -> bool {
+        self.rows.get(incarnation).is_some_and(|row| row.state.shows())
+    }
+
+    /// Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
+    pub(super) fn lost(&self, incarnation: &Incarnation) -> LeftReason {
+        let known = self.rows.get(incarnation).map(|row| row.state);
+        if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }
     }
 
     pub(super) fn row(&mut self, incarnation: &Incarnation) -> Option<&mut Row> {
@@ -87,24 +112,31 @@ impl State {
         }
         self.forget(now);
         self.channels.publish(&self.keys.gateway_channel(incarnation), format!("E {counter}").as_bytes());
-        Ok(Beat { counter, leases: self.lease_table(), mailbox })
+        let LeaseTable { generation, leases } = self.lease_table();
+        Ok(Beat { generation, asserted: true, counter, leases, mailbox })
     }
 
-    pub(crate) fn lease_table(&self) -> Vec<Lease> {
-        self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect()
+    pub(crate) fn reassert(&mut self, incarnation: &Incarnation) -> Result<Vec<Owner>, RegistryError> {
+        self.leases.serving(incarnation).map(|_| Vec::new())
     }
 
-    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+    /// Memory goes with its process, so it has one history.
+    pub(crate) fn lease_table(&self) -> LeaseTable {
+        let leases = self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect();
+        LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases }
+    }
+
+    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
         let row = self.leases.rows.get_mut(incarnation).ok_or(RegistryError::Fenced)?;
-        if row.state == state {
+        if row.state == farewell.state() {
             return Ok(());
         }
         if !row.state.serves() {
             return Err(RegistryError::Fenced);
         }
-        row.state = state;
-        if !state.serves() {
-            row.ended = now();
+        row.state = farewell.state();
+        if let Farewell::Drained { hold } = farewell {
+            row.ended = now() + hold.as_millis() as u64;
         }
         Ok(())
     }
@@ -122,7 +154,8 @@ impl State {
 
     pub(crate) fn reap(&mut self, incarnation: &Incarnation, limit: usize) -> Reaped {
         let mut reaped = Reaped::default();
-        let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.state.serves()) else { return reaped };
+        let Some(row) = self.leases.rows.get_mut(incarnation).filter(|row| !row.holds()) else { return reaped };
+        let reason = if row.state == LeaseState::Drained { LeftReason::Closed } else { LeftReason::GatewayLost };
         let members: Vec<(RoomKey, NickKey)> = (0..limit).map_while(|_| row.members.pop_first()).collect();
         let nicks: Vec<NickKey> = (members.len()..limit).map_while(|_| row.nicks.pop_first()).collect();
         let is_theirs = |owner: &Owner| owner.incarnation == *incarnation;
@@ -130,10 +163,15 @@ impl State {
         let mut left: HashMap<RoomKey, Vec<_>> = HashMap::new();
         for (room, nick) in members {
             // The record decides, not the index.
-            if !self.rooms.member(&room, &nick).is_some_and(|member| is_theirs(&member.owner)) {
+            let Some(owner) = self.rooms.member(&room, &nick).map(|member| member.owner.clone()).filter(is_theirs)
+            else {
+                continue;
+            };
+            if let Some(newer) = self.live_owner(&nick).filter(|newer| newer.succeeds(&owner)).cloned() {
+                self.hand_over(&room, &nick, newer);
                 continue;
             }
-            if let Some(departure) = self.drop_member(&room, &nick, LeftReason::GatewayLost) {
+            if let Some(departure) = self.drop_member(&room, &nick, reason) {
                 left.entry(room).or_default().push(departure);
                 reaped.members += 1;
             }
@@ -145,8 +183,8 @@ impl State {
             if !self.nicks.owner(&nick).is_some_and(is_theirs) {
                 continue;
             }
-            self.free_nick(&nick);
-            self.log_offline(&nick, LeftReason::GatewayLost);
+            self.free_nick(&nick, Freed::ForAnybody);
+            self.log_offline(&nick, reason);
             reaped.nicks += 1;
         }
 
@@ -178,11 +216,11 @@ impl State {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let serving = || self.leases.rows.values().filter(|row| row.state.serves());
+        let rows = || self.leases.rows.values();
         Stats {
-            users_online: serving().map(|row| row.nicks.len() as u64).sum(),
+            users_online: rows().filter(|row| row.state.shows()).map(|row| row.nicks.len() as u64).sum(),
             rooms: self.rooms.listed(),
-            gateways: serving().count() as u64,
+            gateways: rows().filter(|row| row.state.serves()).count() as u64,
         }
     }
 }

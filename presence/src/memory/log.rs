@@ -145,6 +145,16 @@ impl Log {
 pub(super) struct Inboxes(HashMap<SessionId, Log>);
 
 impl Inboxes {
+    /// That of a session begins when it is first asked for.
+    fn of(&mut self, session: &SessionId) -> &mut Log {
+        self.0.entry(session.clone()).or_default()
+    }
+
+    /// Where the inbox of a session ends.
+    pub(super) fn head(&mut self, session: &SessionId) -> Head {
+        self.of(session).head()
+    }
+
     pub(super) fn forget(&mut self, session: &SessionId) {
         self.0.remove(session);
     }
@@ -258,15 +268,16 @@ impl State {
         }
         let session = self.nicks.session(to).cloned();
         // A session that goes by another nick now is reached under that one.
-        let nick = session.as_ref().and_then(|session| self.nicks.nick_of(session)).unwrap_or(to);
-        let owner = self.live_owner(nick).filter(|owner| Some(&owner.session) == session.as_ref()).cloned();
+        let nick = session.as_ref().and_then(|session| self.sessions.nick(session)).unwrap_or(to);
+        let is_its = |owner: &&Owner| Some(&owner.session) == session.as_ref();
+        let owner = self.live_owner(nick).filter(is_its).filter(|_| !self.nicks.is_detached(nick)).cloned();
         let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let fingerprint = seen.fingerprint(to.as_str(), &message);
         if let Some(first) = seen.check(fingerprint)? {
             return Ok(Appended { online: owner.is_some(), ..first });
         }
         let session = session.ok_or(AppendError::NoSuchUser)?;
-        let inbox = self.inboxes.0.entry(session.clone()).or_default();
+        let inbox = self.inboxes.of(&session);
         let (seq, time) = inbox.push(message.payload, now(), INBOX, INBOX_BYTES);
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
@@ -280,7 +291,7 @@ impl State {
     fn named(&mut self, name: &Name) -> Option<&Log> {
         match name {
             Name::Room(room) => self.rooms.get(room).map(|room| &room.log),
-            Name::Inbox(session) => Some(self.inboxes.0.entry(session.clone()).or_default()),
+            Name::Inbox(session) => Some(self.inboxes.of(session)),
         }
     }
 

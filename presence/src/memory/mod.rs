@@ -6,7 +6,8 @@
 //!
 //! What goes over channels is the same text as in Redis (decoded by the gateway's backplane):
 //! room channel: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`;
-//! gateway channel: `E <counter>`, `K <session>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! gateway channel: `E <counter>`, `K <session>`, `T <session> <fence>`,
+//! `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -14,6 +15,7 @@ mod leases;
 mod log;
 mod nicks;
 mod rooms;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,7 @@ pub use self::log::{Append, AppendError, Appended, LogEntry};
 use self::log::{Inboxes, SeenKeys};
 use self::nicks::Nicks;
 use self::rooms::Rooms;
+use self::sessions::Sessions;
 
 /// Freed nicks, ended sessions and empty rooms are remembered this long, in milliseconds.
 const RETENTION: u64 = 72 * 3600 * 1000;
@@ -104,6 +107,7 @@ impl Store {
 pub(crate) struct State {
     leases: Leases,
     nicks: Nicks,
+    sessions: Sessions,
     rooms: Rooms,
     inboxes: Inboxes,
     keys_seen: SeenKeys,
@@ -128,6 +132,7 @@ impl State {
         Self {
             leases: Leases::default(),
             nicks: Nicks::default(),
+            sessions: Sessions::default(),
             rooms: Rooms::default(),
             inboxes: Inboxes::default(),
             keys_seen: SeenKeys::of_clients(),
@@ -155,10 +160,7 @@ impl State {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
                 Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
-                Some((_, Leftover::Session(session))) if !self.nicks.has_nick(&session) => {
-                    self.inboxes.forget(&session)
-                }
-                Some((_, Leftover::Session(_))) => {}
+                Some((ended, Leftover::Session(session))) => self.forget_session(&session, ended),
                 None => {}
             }
         }

@@ -10,7 +10,7 @@ use super::{Leftover, State, now};
 use crate::model::{
     Departure, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, Status,
 };
-use crate::registry::{Entry, Joined, PAGE_LIMIT, Page, RegistryError, Room};
+use crate::registry::{Entry, Joined, Leaving, PAGE_LIMIT, Page, RegistryError, Room};
 
 /// The rooms and their indexes.
 #[derive(Debug, Default)]
@@ -43,6 +43,11 @@ impl Rooms {
 
     pub(super) fn get_mut(&mut self, room: &RoomKey) -> Option<&mut RoomState> {
         self.rooms.get_mut(room)
+    }
+
+    /// A room as it is shown, its epoch and its newest message.
+    pub(super) fn position(&self, room: &RoomKey) -> Option<(RoomName, String, u64)> {
+        self.rooms.get(room).map(|room| (room.name.clone(), room.log.epoch().to_owned(), room.log.seq()))
     }
 
     pub(super) fn listed(&self) -> u64 {
@@ -95,19 +100,18 @@ impl State {
         if !self.leases.serves(&owner.incarnation) {
             return Err(RegistryError::Fenced);
         }
-        let key = name.key();
-        let before = self.rooms.member(key, nick.key()).map(|member| member.owner.clone());
-        if before.as_ref().is_some_and(|before| before != owner && before.fence > owner.fence) {
-            let stale = "a later claim of the nickname is a member already";
-            return Err(RegistryError::Unavailable(stale.to_owned()));
+        if self.nicks.owner(nick.key()) != Some(owner) {
+            return Err(RegistryError::Unavailable("the nickname is not the owner's any more".to_owned()));
         }
+        let key = name.key();
         let replaced = match entry {
             Entry::New => None,
             Entry::Renamed(old, old_owner) => {
-                let member = self.rooms.member(key, old.key()).filter(|member| member.owner == *old_owner);
+                let member = self.rooms.member(key, old.key()).filter(|member| old_owner.succeeds(&member.owner));
                 member.map(|member| (old.key().clone(), member.info.nick.clone()))
             }
         };
+        let before = self.rooms.member(key, nick.key()).map(|member| (member.owner.clone(), member.info.clone()));
 
         self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
             name: name.clone(),
@@ -116,30 +120,24 @@ impl State {
             members: BTreeMap::new(),
             emptied: 0,
         });
+        self.sessions.joined(&owner.session, key);
+        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
         // What the same owner wrote before stands, unless it is shown in another spelling now.
-        let same_owner = before.as_ref() == Some(owner);
-        let respelled = replaced.as_ref().is_some_and(|(_, from)| from != nick.as_str());
-        if !same_owner || respelled {
+        if before.as_ref().is_none_or(|(before, _)| before != owner) || from.is_some() {
             if let Some((old, _)) = &replaced {
                 self.unlink_member(key, old);
             }
-            if let Some(before) = before.filter(|_| !same_owner) {
-                let serves = self.leases.serves(&before.incarnation);
-                self.drop_member(key, nick.key(), if serves { LeftReason::Closed } else { LeftReason::GatewayLost });
+            let same = before.filter(|(before, _)| before.session == owner.session);
+            if same.is_some() {
+                self.unlink_member(key, nick.key());
+            } else if let Some(lost) =
+                self.rooms.member(key, nick.key()).map(|member| self.leases.lost(&member.owner.incarnation))
+            {
+                self.drop_member(key, nick.key(), lost);
             }
             self.add_member(key, nick, owner, status);
-            let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
-            match replaced {
-                Some((_, from)) => {
-                    let renamed = vec![Rename { from, to: info.nick }];
-                    self.announce(key, &PresenceDelta { renamed, ..Default::default() });
-                }
-                None => {
-                    self.announce(key, &PresenceDelta { joined: vec![info], ..Default::default() });
-                    let shown = self.rooms.rooms[key].name.as_str();
-                    self.events.add(now(), "join", json!({ "room": shown, "nick": nick.as_str() }));
-                }
-            }
+            self.announce_entry(key, info, from, same.map(|(_, info)| info));
         }
         let room = &self.rooms.rooms[key];
         Ok(Joined {
@@ -151,12 +149,43 @@ impl State {
         })
     }
 
-    pub(crate) fn leave(&mut self, room: &RoomName, nick: &Nick, owner: &Owner, reason: LeftReason) -> bool {
-        if self.rooms.member(room.key(), nick.key()).is_none_or(|member| member.owner != *owner) {
+    /// Tells a room who came: a new member, a session under another name, or one that is where it was.
+    fn announce_entry(&mut self, room: &RoomKey, info: MemberInfo, from: Option<String>, same: Option<MemberInfo>) {
+        let from = from.or_else(|| same.as_ref().map(|same| same.nick.clone()).filter(|from| *from != info.nick));
+        if let Some(from) = from {
+            let renamed = vec![Rename { from, to: info.nick }];
+            return self.announce(room, &PresenceDelta { renamed, ..Default::default() });
+        }
+        match same {
+            Some(same) if same == info => {}
+            Some(_) => self.announce(room, &PresenceDelta { status: vec![info], ..Default::default() }),
+            None => {
+                let nick = info.nick.clone();
+                self.announce(room, &PresenceDelta { joined: vec![info], ..Default::default() });
+                let shown = self.rooms.rooms[room].name.as_str();
+                self.events.add(now(), "join", json!({ "room": shown, "nick": nick }));
+            }
+        }
+    }
+
+    pub(crate) fn leave(
+        &mut self,
+        room: &RoomName,
+        nick: &Nick,
+        owner: &Owner,
+        reason: LeftReason,
+        leaving: Leaving,
+    ) -> bool {
+        let member = self.rooms.member(room.key(), nick.key());
+        let resumed = self.nicks.owner(nick.key()).is_some_and(|newer| newer != owner && newer.succeeds(owner));
+        if resumed || !member.is_some_and(|member| owner.succeeds(&member.owner)) {
             return false;
         }
         let left = self.drop_member(room.key(), nick.key(), reason).into_iter().collect();
         self.announce(room.key(), &PresenceDelta { left, ..Default::default() });
+        if leaving == Leaving::ForGood {
+            self.sessions.left_for_good(&owner.session, room.key());
+        }
         true
     }
 
@@ -182,8 +211,17 @@ impl State {
         let mut rows = state.members.range((from, Bound::Unbounded));
         let page: Vec<(&NickKey, &Member)> = rows.by_ref().take(limit).collect();
         let next_cursor = rows.next().and(page.last()).map(|(nick, _)| nick.as_str().to_owned());
-        let live = page.into_iter().filter(|(_, member)| self.leases.serves(&member.owner.incarnation));
+        let live = page.into_iter().filter(|(_, member)| self.leases.shows(&member.owner.incarnation));
         Page { items: live.map(|(_, member)| member.info.clone()).collect(), next_cursor }
+    }
+
+    /// Gives a member record to a newer claim of its session, which is about to join again itself.
+    pub(super) fn hand_over(&mut self, room: &RoomKey, nick: &NickKey, newer: Owner) {
+        let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return };
+        if let Some(row) = self.leases.row(&newer.incarnation) {
+            row.members.insert((room.clone(), nick.clone()));
+        }
+        member.owner = newer;
     }
 
     /// Deletes a member record, whoever owns it: the caller has compared. Logs the leave and returns what to announce.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::model::{Incarnation, LeftReason, Nick, Owner, Status};
-use crate::registry::{Entry, GatewayInfo};
+use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
+use crate::registry::{Entry, GatewayInfo, Leaving};
 
 /// One gateway with ann in a room and bob beside it.
 struct World {
@@ -23,7 +23,7 @@ fn world() -> World {
     store.lock().open_lease(&incarnation, &info).unwrap();
     let claim = |name: &str| {
         let (nick, session) = (Nick::parse(name).unwrap(), SessionId::random());
-        let fence = store.lock().claim(&incarnation, &session, &nick).unwrap();
+        let fence = store.lock().claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).unwrap();
         (nick, Owner { incarnation: incarnation.clone(), session, fence })
     };
     let (ann, bob) = (claim("ann"), claim("bob"));
@@ -205,7 +205,7 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     let World { store, lobby, ann, bob } = world();
     store.append_direct(ann.0.key(), message(&bob, "k", "x")).unwrap();
     let mut state = store.lock();
-    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left));
+    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left, Leaving::ForGood));
     assert!(state.release(&ann.0, &ann.1, None));
     state.forget(now() + RETENTION - 1000);
     assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
@@ -217,16 +217,16 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
 
     assert!(state.release(&bob.0, &bob.1, None));
     state.forget(now() + RETENTION + 1000);
-    assert!(state.nicks.is_empty() && state.rooms.is_empty(), "{state:?}");
+    assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
 }
 
 #[test]
 fn who_came_back_is_not_forgotten() {
     let World { store, lobby, ann, .. } = world();
     let mut state = store.lock();
-    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left));
+    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left, Leaving::ForGood));
     assert!(state.release(&ann.0, &ann.1, None));
-    let fence = state.claim(&ann.1.incarnation, &ann.1.session, &ann.0).unwrap();
+    let fence = state.claim(&ann.1.incarnation, &ann.1.session, &ann.0, &TokenHash::of(b"secret")).unwrap();
     let owner = Owner { fence, ..ann.1.clone() };
     state.join(&lobby, &ann.0, &owner, &Status::default(), Entry::New).unwrap();
     drop(state);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::registry::{Generation, Phase};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -11,7 +12,11 @@ fn lease(incarnation: &Incarnation, counter: u64, state: LeaseState, owns: bool)
 }
 
 fn sample(at: Instant, leases: Vec<Lease>) -> Sample {
-    Sample { sent: at, received: at + TICK / 10, leases }
+    sample_in(Generation { number: 1, phase: Phase::Open }, at, leases)
+}
+
+fn sample_in(generation: Generation, at: Instant, leases: Vec<Lease>) -> Sample {
+    Sample { sent: at, received: at + TICK / 10, table: LeaseTable { generation, leases } }
 }
 
 /// The second at which the first verdict falls when the counter follows `counter` and samples arrive where `sampled`.
@@ -46,6 +51,30 @@ fn a_break_in_our_own_view_starts_the_count_anew() {
     // Answers come for 7 s, then not for 2.5 s, then again: an outage must not be laid at a gateway's door.
     let sampled = |tick: u32| tick.is_multiple_of(10) && !(71..95).contains(&(tick % 95));
     assert_eq!(first_verdict(|_| 7, sampled, 5000), None);
+}
+
+/// The first second with a verdict about a gateway that stands still, when second `s` is in the generation `of(s)`.
+fn first_verdict_in(of: impl Fn(u32) -> Generation) -> Option<u32> {
+    let (gateway, start) = (Incarnation::random(), Instant::now());
+    let mut detector = Detector::default();
+    (0..60).find(|second| {
+        let leases = vec![lease(&gateway, 7, LeaseState::Live, true)];
+        !detector.judge(&sample_in(of(*second), start + TICK * 10 * *second, leases)).is_empty()
+    })
+}
+
+#[test]
+fn nobody_is_judged_while_the_store_recovers_or_by_what_was_before() {
+    let recovering = Generation { number: 2, phase: Phase::Recovering };
+    assert_eq!(first_verdict_in(|_| recovering), None);
+    let open = |number| Generation { number, phase: Phase::Open };
+    // Seven seconds before a recovery and seven seconds after it are no evidence together.
+    let restarted = |second| if second == 7 { recovering } else { open(if second < 7 { 1 } else { 2 }) };
+    let fenced = first_verdict_in(restarted).expect("fenced");
+    assert!((16..=18).contains(&fenced), "at {fenced} s");
+    // Also when the recovery was too short to be seen.
+    let fenced = first_verdict_in(|second| open(u64::from(second / 7))).is_none();
+    assert!(fenced, "a new generation every 7 s");
 }
 
 #[test]

@@ -33,6 +33,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Commands that may wait for one connection's writer before callers wait themselves.
 const PIPELINE: usize = 1024;
 
+/// The part of a script that knows which generation of the store it is in.
+pub const GENERATION: &str = include_str!("../registry/lua/generation.lua");
 /// The part of a script that knows how a log is counted; `touch` in it is the one way to a log's epoch.
 pub const LOG: &str = include_str!("../registry/lua/log.lua");
 

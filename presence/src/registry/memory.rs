@@ -5,12 +5,12 @@
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page, Reaped,
-    RegistryError, Room, Stats, User,
+    Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Joined,
+    LeaseTable, Leaving, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
 };
 use crate::memory::Store;
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
 
 /// How long a read of the event log waits for something to happen.
@@ -71,12 +71,28 @@ impl MemoryRegistry {
         self.store.lock().beat(incarnation, active)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn reassert(
+        &self,
+        incarnation: &Incarnation,
+        _: &GatewayInfo,
+        _: u64,
+        _: &[Holding],
+        _: bool,
+    ) -> Result<Vec<Owner>, RegistryError> {
+        // Memory forgets nothing while its process lives.
+        self.store.lock().reassert(incarnation)
+    }
+
+    pub(super) async fn audit(&self, _: &Incarnation, _: &[Holding]) -> Result<Differences, RegistryError> {
+        Ok(Differences::default())
+    }
+
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         Ok(self.store.lock().lease_table())
     }
 
-    pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
-        self.store.lock().set_lease(incarnation, state)
+    pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+        self.store.lock().set_lease(incarnation, farewell)
     }
 
     pub(super) async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError> {
@@ -92,8 +108,35 @@ impl MemoryRegistry {
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
+        token: &TokenHash,
     ) -> Result<Fence, ClaimError> {
-        self.store.lock().claim(incarnation, session, nick)
+        self.store.lock().claim(incarnation, session, nick, token)
+    }
+
+    pub(super) async fn resume(
+        &self,
+        incarnation: &Incarnation,
+        ticket: &Ticket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<Resumed, ResumeError> {
+        self.store.lock().resume(incarnation, ticket, nick, next)
+    }
+
+    pub(super) async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().confirm(session, token))
+    }
+
+    pub(super) async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().detach(nick, owner, hold))
+    }
+
+    pub(super) async fn depart(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().depart(nick, owner, reason))
+    }
+
+    pub(super) async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().read(session, seq))
     }
 
     pub(super) async fn release(
@@ -122,8 +165,9 @@ impl MemoryRegistry {
         nick: &Nick,
         owner: &Owner,
         reason: LeftReason,
+        leaving: Leaving,
     ) -> Result<bool, RegistryError> {
-        Ok(self.store.lock().leave(room, nick, owner, reason))
+        Ok(self.store.lock().leave(room, nick, owner, reason, leaving))
     }
 
     pub(super) async fn set_status(

@@ -8,24 +8,30 @@
 //! - Every write names the writer's lease. A lease that is not live changes nothing and hears [`RegistryError::Fenced`].
 //! - Every change of what is owned compares incarnation, session and fence; what does not match changes nothing.
 //! - Writes are idempotent by session: the same call again gives the same answer and announces nothing twice.
+//! - A session ends in this order: [`Registry::release`] or [`Registry::depart`] first, and only who heard `true` leaves
+//!   its rooms. So a session that was resumed meanwhile stays where it is and nobody sees it go.
 //! - [`RegistryError::Unavailable`] means nothing was done, [`RegistryError::Unknown`] that nobody knows. Dropping a
 //!   future may leave its command done or not, like `Unknown`.
-//! - Nothing here decides by a clock: ownership ends by release or by a fence, never by a TTL.
+//! - Ownership never ends by a clock, only by release or by a fence. What a clock ends is how long a nickname is kept for
+//!   somebody who has lost it.
 
 mod memory;
 mod redis;
 mod types;
 
+use std::time::Duration;
+
 use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status,
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
 
 pub use self::memory::MemoryRegistry;
 pub use self::redis::RedisRegistry;
 pub(crate) use self::types::event_position;
 pub use self::types::{
-    Beat, ClaimError, Command, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, Lease, LeaseState, Page,
-    Reaped, RegistryError, Room, Stats, User,
+    Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,
+    Holding, Inbox, Joined, Lease, LeaseState, LeaseTable, Leaving, Page, Phase, Reaped, RegistryError, Restored,
+    ResumeError, Resumed, Room, Stats, Surplus, Ticket, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -64,25 +70,52 @@ impl Registry {
     /// One write, so it fails where a write would fail.
     ///
     /// # Errors
-    /// `Fenced` when the lease is fenced, drained or unknown.
+    /// `Fenced` when the lease is fenced or drained, or unknown to a generation that should know it.
     pub async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
         each!(self, arm => arm.beat(incarnation, active).await)
+    }
+
+    /// Says what a gateway holds, in a generation that has not heard it yet: the store puts back what it lacks of the lease
+    /// and of the holdings, and announces none of it. Call it in batches, the `last` of which ends the speech. Returns the
+    /// claims among them that a later one has overtaken: their sessions are to be closed. Idempotent.
+    ///
+    /// # Errors
+    /// `Fenced` when it comes too late, `Unavailable` also when another generation has begun.
+    pub async fn reassert(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        generation: u64,
+        holdings: &[Holding],
+        last: bool,
+    ) -> Result<Vec<Owner>, RegistryError> {
+        each!(self, arm => arm.reassert(incarnation, info, generation, holdings, last).await)
+    }
+
+    /// Where the store and a gateway differ about what the gateway holds. A request under way is a difference, too, and
+    /// what is read at different moments: only what is found again is one.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn audit(&self, incarnation: &Incarnation, holdings: &[Holding]) -> Result<Differences, RegistryError> {
+        each!(self, arm => arm.audit(incarnation, holdings).await)
     }
 
     /// The lease table, for observers without a lease of their own.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         each!(self, arm => arm.leases().await)
     }
 
-    /// Says that the gateway is draining, or has ended cleanly and owns nothing more.
+    /// Says that the gateway is draining, or has ended cleanly. What a drained one still owns is held and shown as before
+    /// until the hold is over; then the reapers announce it (`closed`).
     ///
     /// # Errors
     /// `Fenced` when it no longer matters.
-    pub async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
-        each!(self, arm => arm.set_lease(incarnation, state).await)
+    pub async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+        each!(self, arm => arm.set_lease(incarnation, farewell).await)
     }
 
     /// Declares an incarnation dead if its counter still is `counter` and it is live or draining: a compare-and-set, so
@@ -94,8 +127,8 @@ impl Registry {
         each!(self, arm => arm.fence(incarnation, counter).await)
     }
 
-    /// Cleans up after a fenced or drained incarnation, at most `limit` nicks and memberships: frees, announces each
-    /// leave once (`gateway_lost`), never touches what somebody else has taken since. A live incarnation is left alone.
+    /// Cleans up after an incarnation that is fenced, or drained and past its hold, at most `limit` nicks and memberships:
+    /// frees, announces each leave once (`gateway_lost` or `closed`), keeps what resuming needs, never touches what somebody else has taken since. A live incarnation is left alone.
     /// An hour-old row with nothing left is deleted.
     ///
     /// # Errors
@@ -104,8 +137,9 @@ impl Registry {
         each!(self, arm => arm.reap(incarnation, limit).await)
     }
 
-    /// Takes a nickname for a session of this gateway: when it is free or its owner's lease is not live. The same
-    /// session again gets the fence it has. Records and logs `online`.
+    /// Takes a nickname for a session of this gateway: when it is free, its owner's lease is not live and it is held for
+    /// nobody else. The same session again gets the fence it has. Records and logs `online`. `token` is what the client
+    /// resumes the session with; it must be the one that the session has, if it has one.
     ///
     /// # Errors
     /// [`ClaimError`]. On `Unknown` release it or claim again.
@@ -114,12 +148,65 @@ impl Registry {
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
+        token: &TokenHash,
     ) -> Result<Fence, ClaimError> {
-        each!(self, arm => arm.claim(incarnation, session, nick).await)
+        each!(self, arm => arm.claim(incarnation, session, nick, token).await)
     }
 
-    /// Gives a nickname back if `owner` owns it; logs `offline`, or `rename` when `renamed_to` is given. Returns whether
-    /// it did. Works whatever the state of the lease, since it can only take away what the caller owns.
+    /// Takes a session over from wherever it was, under the nickname asked for, and makes `next` its token; the presented
+    /// one stays valid until [`Registry::confirm`]. The gateway that served it is told ([`Command::Taken`]). The session's
+    /// own nickname is its at once, another one by the rules of a claim, and the old one is then freed. Announces nothing
+    /// but what was announced as gone; the rooms have to be joined again. The same call again gives the same answer.
+    ///
+    /// # Errors
+    /// [`ResumeError`]; nothing is changed then but on `Unknown`: call it again.
+    pub async fn resume(
+        &self,
+        incarnation: &Incarnation,
+        ticket: &Ticket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<Resumed, ResumeError> {
+        each!(self, arm => arm.resume(incarnation, ticket, nick, next).await)
+    }
+
+    /// The client has the token of its last resume: the one before ends. Returns whether `token` is the session's.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.confirm(session, token).await)
+    }
+
+    /// Notes that the session lost its connection, if `owner` owns the nickname: it is held for `hold` from now on and
+    /// others see no change. Returns whether it is owned so.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.detach(nick, owner, hold).await)
+    }
+
+    /// A detached session did not come back: it goes offline (logged with the reason) and its nickname is kept for it to
+    /// the end of its hold. Only after `true` the gateway leaves its rooms, [`Leaving::ForNow`].
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn depart(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.depart(nick, owner, reason).await)
+    }
+
+    /// Notes how far the client has read its inbox; it never goes back and never past the end. Returns whether there is
+    /// such a session.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.read(session, seq).await)
+    }
+
+    /// Gives a nickname back if `owner` owns it, held for nobody; logs `offline`, or `rename` when `renamed_to` is given.
+    /// Returns whether it did. Works whatever the state of the lease, since it can only take away what the caller owns.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
@@ -128,10 +215,10 @@ impl Registry {
     }
 
     /// Writes the member record, announces the entry to the room, and answers with the position where it took effect.
-    /// The same owner again announces nothing.
+    /// The same owner again announces nothing; the same session under a newer claim takes its place silently.
     ///
     /// # Errors
-    /// [`RegistryError`].
+    /// [`RegistryError`]; `Unavailable` also when the nickname is not the owner's (any more).
     pub async fn join(
         &self,
         room: &RoomName,
@@ -143,8 +230,8 @@ impl Registry {
         each!(self, arm => arm.join(room, nick, owner, status, entry).await)
     }
 
-    /// Ends a membership if `owner` holds it and announces that once. Returns whether it did. Works whatever the state
-    /// of the lease.
+    /// Ends a membership if `owner`, or an older claim of its session, holds it, and announces that once. Returns whether
+    /// it did: an owner whose session was resumed ends nothing. Works whatever the state of the lease.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
@@ -154,8 +241,9 @@ impl Registry {
         nick: &Nick,
         owner: &Owner,
         reason: LeftReason,
+        leaving: Leaving,
     ) -> Result<bool, RegistryError> {
-        each!(self, arm => arm.leave(room, nick, owner, reason).await)
+        each!(self, arm => arm.leave(room, nick, owner, reason, leaving).await)
     }
 
     /// Records a user's status and announces it to `rooms`. Returns whether `owner` still owned the nickname.

@@ -2,8 +2,10 @@
 //!
 //! Values only, shared by both arms and by everybody who calls them; re-exported by [`crate::registry`].
 
+use std::time::Duration;
+
 use crate::log::Fork;
-use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 
 /// Why a registry call did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,15 +24,152 @@ pub enum RegistryError {
 /// Why a nickname was not given out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
-    /// Somebody owns it.
-    #[error("the nickname is owned")]
-    InUse,
+    /// Somebody owns it, or may still come back to it.
+    #[error("the nickname is owned or held")]
+    InUse {
+        /// For how long it is held for somebody without a connection; `None` while somebody is there.
+        retry_after: Option<Duration>,
+    },
     /// Somebody owns a nickname that looks like it.
     #[error("the nickname looks like one that is owned")]
     Confusable,
     /// The call itself failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+}
+
+/// Why a session was not resumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// There is no such session, or not with this token.
+    #[error("the token is not one of a session")]
+    UnknownToken,
+    /// The nickname was not given out.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// What a client presents to come back to its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The session.
+    pub session: SessionId,
+    /// The hash of the secret it was given.
+    pub presented: TokenHash,
+}
+
+/// A session that was resumed, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The new claim's fencing number.
+    pub fence: Fence,
+    /// The nickname and claim before, when it was still owned: member records may carry them.
+    pub was: Option<(Nick, Owner)>,
+    /// What the user says about themselves; plain online when the session had gone offline.
+    pub status: Status,
+    /// The rooms that it is in, or was in when it ended against its will. Each has to be joined again.
+    pub rooms: Vec<Restored>,
+    /// Its inbox.
+    pub inbox: Inbox,
+}
+
+/// A room that a resumed session comes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The room as it is shown.
+    pub room: RoomName,
+    /// Its epoch.
+    pub epoch: String,
+    /// Its newest message.
+    pub seq: u64,
+}
+
+/// The direct messages to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// Their epoch.
+    pub epoch: String,
+    /// The newest one.
+    pub seq: u64,
+    /// Up to which the client said it has read them.
+    pub read: u64,
+}
+
+/// What a gateway knows about a session of its own that has a nickname, with a connection or without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The nickname.
+    pub nick: Nick,
+    /// The claim.
+    pub owner: Owner,
+    /// What the user says about themselves.
+    pub status: Status,
+    /// The rooms it is in.
+    pub rooms: Vec<RoomName>,
+    /// What the client comes back with.
+    pub token: TokenHash,
+    /// Whether it has no connection.
+    pub detached: bool,
+}
+
+/// Where a store and a gateway differ about what the gateway holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// Claims whose nickname, or a room of theirs, the store does not have.
+    pub missing: Vec<Owner>,
+    /// What the store has beside.
+    pub surplus: Vec<Surplus>,
+}
+
+impl Differences {
+    /// What was found before, too.
+    #[must_use]
+    pub fn in_both(&self, before: &Self) -> Self {
+        let missing = self.missing.iter().filter(|owner| before.missing.contains(owner)).cloned().collect();
+        let surplus = self.surplus.iter().filter(|surplus| before.surplus.contains(surplus)).cloned().collect();
+        Self { missing, surplus }
+    }
+}
+
+/// What a store says a gateway holds, and the gateway does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Surplus {
+    /// A nickname.
+    Nick(Nick, Owner),
+    /// A membership.
+    Member(RoomName, Nick, Owner),
+}
+
+/// Whether a session that leaves a room comes back to it when it is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It wanted to leave.
+    ForGood,
+    /// Its connection was lost: the room is restored.
+    ForNow,
+}
+
+/// How a gateway ends its lease in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was asked to end and still serves what it has.
+    Draining,
+    /// It has ended. What it still owns are detached sessions.
+    Drained {
+        /// For how long they are held, silently.
+        hold: Duration,
+    },
+}
+
+impl Farewell {
+    /// The state of the lease from then on.
+    #[must_use]
+    pub fn state(self) -> LeaseState {
+        match self {
+            Self::Draining => LeaseState::Draining,
+            Self::Drained { .. } => LeaseState::Drained,
+        }
+    }
 }
 
 /// What a gateway tells the cluster about itself when it takes a lease.
@@ -77,6 +216,12 @@ impl LeaseState {
     pub fn serves(self) -> bool {
         matches!(self, Self::Live | Self::Draining)
     }
+
+    /// Whether what a lease in this state owns is shown as there. What a drained one holds is, until it is cleaned up.
+    #[must_use]
+    pub fn shows(self) -> bool {
+        self != Self::Fenced
+    }
 }
 
 /// One row of the lease table, as an observer samples it.
@@ -94,9 +239,49 @@ pub struct Lease {
     pub owns: bool,
 }
 
+/// Whether the store gives anything out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// The store may hold less than it did: until the gateways have said what they hold, nothing is given out.
+    #[default]
+    Recovering,
+    /// All is as it should be.
+    Open,
+}
+
+/// One history of the store, from a restart, failover or loss of data to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation {
+    /// Its number: grows, is never used twice, and is 0 where none is known.
+    pub number: u64,
+    /// What it is good for.
+    pub phase: Phase,
+}
+
+impl Generation {
+    /// Whether names, memberships and messages are given out.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        self.phase == Phase::Open
+    }
+}
+
+/// The lease table as an observer without a lease sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseTable {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Its rows.
+    pub leases: Vec<Lease>,
+}
+
 /// The answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
+    /// The store's generation.
+    pub generation: Generation,
+    /// Whether we have said what we hold since it began; until then [`super::Registry::reassert`] is due.
+    pub asserted: bool,
     /// Our counter after this beat. It comes back on our own channel as the echo.
     pub counter: u64,
     /// The whole lease table, our own row included.
@@ -111,6 +296,13 @@ pub struct Beat {
 pub enum Command {
     /// End this session.
     Kick(SessionId),
+    /// The session was resumed elsewhere: end the connection that has this claim, and no newer one.
+    Taken {
+        /// The session.
+        session: SessionId,
+        /// The claim that it had here.
+        fence: Fence,
+    },
 }
 
 /// A room as the joiner finds it.

@@ -97,6 +97,29 @@ impl WsClient {
         answer
     }
 
+    /// Goes on with the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
+    pub async fn resume(&self, registered: &Value, since: Value) -> Value {
+        self.expect_answer("resume", self.try_resume(registered, since).await)
+    }
+
+    /// Goes on with a session if it may.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn try_resume(&self, registered: &Value, since: Value) -> Answer {
+        let (nick, token) = (&registered["nick"], &registered["resume"]);
+        let answer = self.request(json!({"type": "register", "nick": nick, "resume": token, "since": since})).await;
+        if answer.is_ok() {
+            self.is_now(nick.as_str().expect("a nick"));
+        }
+        answer
+    }
+
+    /// Cuts the connection without a word, as a network does that is lost.
+    pub fn cut(self) {
+        drop(self);
+    }
+
     /// Enters a room; returns the `joined` reply.
     pub async fn join(&self, room: &str) -> Value {
         self.must(json!({"type": "join", "room": room})).await

@@ -1,8 +1,10 @@
 //! What holds on both arms for messages from one to another.
 
+use std::time::Duration;
+
 use gateway::backplane::{Delivery, Log, PublishError, Published};
-use presence::model::{Fence, Nick};
-use presence::registry::LeaseState;
+use presence::model::{Fence, Nick, TokenHash};
+use presence::registry::Farewell;
 
 use super::rig::{Person, SOON, World, eventually};
 use super::stories::{FENCED, barrier};
@@ -55,10 +57,10 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
 
     let cat = two.person("cat").await;
     assert!(direct(&cat.nick).await.unwrap().online);
-    two.registry.set_lease(&two.incarnation, LeaseState::Draining).await.unwrap();
+    two.registry.set_lease(&two.incarnation, Farewell::Draining).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (2, true), "a draining gateway still serves");
-    two.registry.set_lease(&two.incarnation, LeaseState::Drained).await.unwrap();
+    two.registry.set_lease(&two.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (3, false), "its gateway has ended");
     let missed = one.backplane.missed(&Log::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
@@ -67,7 +69,7 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
     // Under another nick the session is still the one that had this.
     let dan = one.person("dan").await;
     let other = Nick::parse("danny").unwrap();
-    one.registry.claim(&one.incarnation, &dan.owner.session, &other).await.unwrap();
+    one.registry.claim(&one.incarnation, &dan.owner.session, &other, &TokenHash::of(b"secret")).await.unwrap();
     one.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap();
     let ack = direct(&dan.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true));
@@ -84,7 +86,7 @@ pub(crate) async fn a_direct_message_is_refused_to_whoever_does_not_own_their_ni
     forged.owner.fence = Fence(ann.owner.fence.0 + 1);
     assert_eq!(send(&forged).await, Err(FENCED));
     assert_eq!(send(&Person { nick: bob.nick.clone(), owner: ann.owner.clone() }).await, Err(FENCED));
-    one.registry.set_lease(&one.incarnation, LeaseState::Drained).await.unwrap();
+    one.registry.set_lease(&one.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(send(&ann).await, Err(FENCED));
     assert!(two.directs().is_empty());
 }

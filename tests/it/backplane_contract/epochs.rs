@@ -116,6 +116,24 @@ async fn an_inbox_has_epochs_too_and_counts_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_and_lost_is_unread_when_its_number_is_given_out_again() {
+    let mut scene = Scene::new().await;
+    let session = scene.ann.owner.session.clone();
+    let (meta, stream) = (format!("parley:{{0}}:session:{session}"), format!("parley:{{0}}:inbox:{session}"));
+    for _ in 1..=3 {
+        scene.node.backplane.direct(scene.ann.nick.key(), &scene.ann.draft("note")).await.unwrap();
+    }
+    assert!(scene.node.registry.read(&session, 3).await.unwrap());
+    scene.ask(&["XDEL", &stream, "2-0", "3-0"]).await;
+    scene.ask(&["XSETID", &stream, "1-0"]).await;
+    scene.ask(&["HSET", &meta, "seq", "1"]).await;
+    scene.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
+    assert_eq!(scene.head_of(Log::Inbox(session)).await.top, 1);
+    let read: String = scene.world.server().ask(&["HGET", &meta, "read"]).await;
+    assert_eq!(read, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_never_go_back_when_meta_or_messages_are_lost_alone() {
     let mut scene = Scene::new().await;
     let first = scene.head().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
 use gateway::message::{Body, ChatMessage};
 use presence::memory::Store;
-use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status};
+use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use tokio::task::JoinHandle;
@@ -67,15 +67,18 @@ impl World {
             }
         };
         let incarnation = Incarnation::random();
-        let info = GatewayInfo {
-            node: name.to_owned(),
-            version: "0".to_owned(),
-            ws: "127.0.0.1:1".to_owned(),
-            tcp: "127.0.0.1:2".to_owned(),
-        };
-        registry.open_lease(&incarnation, &info).await.unwrap();
+        registry.open_lease(&incarnation, &info(name)).await.unwrap();
         backplane.listen_as(&incarnation).await;
         Node { name: name.to_owned(), backplane, registry, incarnation, heard, beating: None }
+    }
+}
+
+fn info(name: &str) -> GatewayInfo {
+    GatewayInfo {
+        node: name.to_owned(),
+        version: "0".to_owned(),
+        ws: "127.0.0.1:1".to_owned(),
+        tcp: "127.0.0.1:2".to_owned(),
     }
 }
 
@@ -106,12 +109,16 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn beat(&mut self) {
-        let (registry, incarnation) = (self.registry.clone(), self.incarnation.clone());
+        let (registry, incarnation, info) = (self.registry.clone(), self.incarnation.clone(), info(&self.name));
         self.beating = Some(tokio::spawn(async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
-                let _ = registry.beat(&incarnation, &[]).await;
+                let Ok(beat) = registry.beat(&incarnation, &[]).await else { continue };
+                if !beat.asserted {
+                    // It holds nothing that the store could have lost: these stores keep what they acked.
+                    let _ = registry.reassert(&incarnation, &info, beat.generation.number, &[], true).await;
+                }
             }
         }));
     }
@@ -126,7 +133,7 @@ impl Node {
     pub(crate) async fn person(&self, nick: &str) -> Person {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
-        let fence = self.registry.claim(&self.incarnation, &session, &nick).await.unwrap();
+        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         Person { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 

@@ -1,11 +1,13 @@
 //! What holds on both arms.
 
+use std::time::Duration;
+
 use std::collections::{HashMap, HashSet};
 
 use gateway::backplane::{Delivery, Draft, PublishError, Published, Range};
 use gateway::message::{Body, ChatMessage};
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::{LeaseState, RegistryError};
+use presence::registry::{Farewell, Leaving, RegistryError};
 
 use super::rig::{Node, SOON, World, eventually, room};
 
@@ -122,18 +124,18 @@ pub(crate) async fn only_a_member_with_the_right_claim_may_publish(world: &World
     assert_eq!(one.say(&lobby, &unknown).await, Err(FENCED), "no such lease");
     assert_eq!(one.say(&lobby, &Draft { from: eve.nick.clone(), ..ann.draft("") }).await, Err(PublishError::NotInRoom));
 
-    one.registry.leave(&lobby, &ann.nick, &ann.owner, LeftReason::Left).await.unwrap();
+    one.registry.leave(&lobby, &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("left")).await, Err(PublishError::NotInRoom));
 
     one.join(&ann, &lobby).await;
-    one.registry.set_lease(&one.incarnation, LeaseState::Draining).await.unwrap();
+    one.registry.set_lease(&one.incarnation, Farewell::Draining).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("draining")).await.unwrap().seq, 1, "refusals took no number");
-    one.registry.set_lease(&one.incarnation, LeaseState::Drained).await.unwrap();
+    one.registry.set_lease(&one.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("drained")).await, Err(FENCED));
 
     let bob = two.member("bob", &lobby).await;
     let fenced = async || {
-        let leases = two.registry.leases().await.unwrap();
+        let leases = two.registry.leases().await.unwrap().leases;
         let counter = leases.iter().find(|lease| lease.incarnation == two.incarnation).unwrap().counter;
         two.registry.fence(&two.incarnation, counter).await.unwrap().then_some(())
     };

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use futures_util::StreamExt;
 use harness::eventually;
 use presence::keys::Keys;
-use presence::memory::{Store, Subscription};
+use presence::memory::{Append, Store, Subscription};
+use presence::model::{Nick, Owner, RoomName, SessionId};
 use presence::redis::Redis;
 use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
 
@@ -39,6 +40,28 @@ impl Arm {
     /// Asks the server behind the Redis arm, past the registry.
     pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         self.server.as_ref().unwrap().ask(words).await
+    }
+
+    /// Puts a message into a room's log, past the backplane.
+    pub(super) async fn say(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
+        if let Some(store) = &self.store {
+            let key = SessionId::random().to_string();
+            let message = Append { from: nick.key(), owner, key: None, msg_id: &key, payload: "{}" };
+            store.append(room, message).unwrap();
+            return;
+        }
+        let () = self.ask(&["HINCRBY", &self.keys.room(room.key()), "seq", "1"]).await;
+    }
+
+    /// Puts a message into the inbox of somebody's session, past the backplane.
+    pub(super) async fn write_to(&self, nick: &Nick, session: &SessionId, (from, owner): (&Nick, &Owner)) {
+        if let Some(store) = &self.store {
+            let key = SessionId::random().to_string();
+            let message = Append { from: from.key(), owner, key: None, msg_id: &key, payload: "{}" };
+            store.append_direct(nick.key(), message).unwrap();
+            return;
+        }
+        let () = self.ask(&["HINCRBY", &self.keys.session(session), "seq", "1"]).await;
     }
 
     /// Hears a channel from now on.

@@ -1,7 +1,9 @@
 //! Leases: opening, beating, fencing, and what a lease that ended can still do.
 
+use std::time::Duration;
+
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseState, RegistryError};
+use presence::registry::{ClaimError, Entry, Farewell, LeaseState, Leaving, RegistryError};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -10,7 +12,8 @@ on_both_arms! {
     a_beat_counts_and_comes_back_on_the_own_channel,
     a_beat_answers_with_the_whole_lease_table,
     a_beat_stamps_only_what_its_gateway_owns,
-    without_a_lease_nothing_beats,
+    without_a_lease_there_is_nothing_to_end,
+    a_lease_that_serves_is_heard_and_no_other,
     a_fence_needs_the_counter_that_was_seen,
     of_many_observers_one_fences,
     a_fenced_lease_is_fenced_for_good,
@@ -22,7 +25,7 @@ async fn a_lease_is_opened_once(arm: &Arm) {
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     arm.registry.open_lease(&node.incarnation, &told("g1")).await.unwrap();
 
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert_eq!(leases.len(), 1);
     assert_eq!(leases[0].incarnation, node.incarnation);
     assert_eq!((leases[0].node.as_str(), leases[0].counter, leases[0].state), ("g1", 1, LeaseState::Live));
@@ -73,12 +76,23 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
     }
 }
 
-async fn without_a_lease_nothing_beats(arm: &Arm) {
+async fn a_lease_that_serves_is_heard_and_no_other(arm: &Arm) {
+    let node = arm.node("g1").await;
+    let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
+    assert!(beat.generation.is_open() && beat.asserted, "there is nothing to say");
+    assert_eq!(arm.registry.leases().await.unwrap().generation, beat.generation);
+    let say = async || arm.registry.reassert(&node.incarnation, &told("g1"), beat.generation.number, &[], true).await;
+    assert_eq!(say().await, Ok(Vec::new()));
+    node.fence().await;
+    assert_eq!(say().await, Err(RegistryError::Fenced));
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
+}
+
+async fn without_a_lease_there_is_nothing_to_end(arm: &Arm) {
     let unknown = Incarnation::random();
-    assert_eq!(arm.registry.beat(&unknown, &[]).await, Err(RegistryError::Fenced));
-    assert_eq!(arm.registry.set_lease(&unknown, LeaseState::Draining).await, Err(RegistryError::Fenced));
+    assert_eq!(arm.registry.set_lease(&unknown, Farewell::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
-    assert!(arm.registry.leases().await.unwrap().is_empty());
+    assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
 
 async fn a_fence_needs_the_counter_that_was_seen(arm: &Arm) {
@@ -113,7 +127,7 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
 
     let fenced = Err(RegistryError::Fenced);
     assert_eq!(arm.registry.open_lease(&node.incarnation, &told("g1")).await, fenced);
-    assert_eq!(arm.registry.set_lease(&node.incarnation, LeaseState::Live).await, fenced);
+    assert_eq!(arm.registry.set_lease(&node.incarnation, Farewell::Draining).await, fenced);
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert_eq!(
         node.claim_as(&ann.owner.session, "ann").await.err(),
@@ -126,23 +140,27 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
     assert_eq!(told.err(), Some(RegistryError::Fenced));
 
     // What only takes from the caller still works: nobody needs to wait for the reaper.
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed).await.unwrap());
+    assert!(
+        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed, Leaving::ForGood).await.unwrap()
+    );
     assert!(ann.release().await);
 }
 
 async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     let node = arm.node("g1").await;
-    arm.registry.set_lease(&node.incarnation, LeaseState::Draining).await.unwrap();
-    arm.registry.set_lease(&node.incarnation, LeaseState::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert_eq!(arm.registry.gateways().await.unwrap()[0].state, LeaseState::Draining);
 
-    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
+    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online, "as before, until somebody tidies up");
+    arm.registry.reap(&node.incarnation, 10).await.unwrap();
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(arm.registry.gateways().await.unwrap().is_empty(), "it ended cleanly");
     assert_eq!(arm.registry.stats().await.unwrap().gateways, 0);

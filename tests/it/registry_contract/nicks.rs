@@ -31,7 +31,7 @@ async fn of_two_hundred_claims_one_wins(arm: &Arm) {
     for claim in futures_util::future::join_all(claims).await {
         match claim.unwrap() {
             Ok(owner) => winners.push(owner),
-            Err(error) => assert_eq!(error, ClaimError::InUse),
+            Err(error) => assert_eq!(error, ClaimError::InUse { retry_after: None }),
         }
     }
     assert_eq!(winners.len(), 1, "{winners:?}");
@@ -44,7 +44,11 @@ async fn a_claim_again_is_the_same_claim(arm: &Arm) {
     let ann = node.user("ann").await;
     let again = node.claim_as(&ann.owner.session, "ann").await.unwrap();
     assert_eq!(again.owner, ann.owner);
-    assert_eq!(node.claim("ann").await.err(), Some(ClaimError::InUse), "another session of the same gateway");
+    assert_eq!(
+        node.claim("ann").await.err(),
+        Some(ClaimError::InUse { retry_after: None }),
+        "another session of the same gateway"
+    );
     assert_eq!(arm.history().await, ["online ann"]);
     assert_eq!(arm.registry.stats().await.unwrap().users_online, 1);
 }
@@ -66,7 +70,7 @@ async fn fences_only_grow(arm: &Arm) {
 async fn what_a_fenced_gateway_owned_is_free(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let dead = node.user("ann").await;
-    assert_eq!(other.claim("ann").await.err(), Some(ClaimError::InUse));
+    assert_eq!(other.claim("ann").await.err(), Some(ClaimError::InUse { retry_after: None }));
     node.fence().await;
     assert!(!arm.registry.user(dead.nick.key()).await.unwrap().unwrap().online, "before any reaper came");
     assert_eq!(arm.registry.stats().await.unwrap().users_online, 0);
@@ -75,7 +79,7 @@ async fn what_a_fenced_gateway_owned_is_free(arm: &Arm) {
     assert_eq!(arm.history().await, ["online ann", "offline ann gateway_lost", "online ann"]);
     assert!(!dead.release().await, "the dead owner owns nothing any more");
 
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     let owns: Vec<_> = leases.iter().filter(|lease| lease.owns).map(|lease| lease.node.as_str()).collect();
     assert_eq!(owns, ["g2"], "nothing is left for the reaper");
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
@@ -111,7 +115,7 @@ async fn case_does_not_make_another_nick(arm: &Arm) {
     let node = arm.node("g1").await;
     let ann = node.user("Ann").await;
     for name in ["ANN", "ann", "aNN", "ＡＮＮ"] {
-        assert_eq!(node.claim(name).await.err(), Some(ClaimError::InUse), "{name}");
+        assert_eq!(node.claim(name).await.err(), Some(ClaimError::InUse { retry_after: None }), "{name}");
     }
     assert_eq!(arm.registry.user(nick("aNn").key()).await.unwrap().unwrap().nick, "Ann");
     ann.release().await;

@@ -1,9 +1,10 @@
 //! Clean-up after the dead: everything freed, every leave told once, nobody else touched.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use presence::model::LeftReason;
-use presence::registry::{LeaseState, Reaped};
+use presence::registry::{Farewell, LeaseState, Leaving, Reaped};
 
 use super::{Arm, on_both_arms, room};
 
@@ -20,7 +21,7 @@ async fn a_live_gateway_is_left_alone(arm: &Arm) {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
-    arm.registry.set_lease(&node.incarnation, LeaseState::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
     assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
@@ -67,7 +68,7 @@ async fn assert_clean(arm: &Arm, heard: HashMap<&str, super::arm::Heard>, other:
     assert_eq!((count("offline "), count("leave ")), (10, 30));
     let users = arm.registry.users(None, 100).await.unwrap().items;
     assert_eq!(users.iter().map(|user| user.nick.as_str()).collect::<Vec<_>>(), ["alive", "last"]);
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
     for number in 0..10 {
         other.user(&format!("dead{number}")).await;
@@ -152,9 +153,14 @@ async fn a_drained_gateway_is_cleaned_up_too(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
-    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members, reaped.more), (1, 1, false));
-    assert!(!arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed).await.unwrap());
+    assert!(
+        !arm.registry
+            .leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed, Leaving::ForGood)
+            .await
+            .unwrap()
+    );
     other.user("ann").await;
 }

@@ -1,9 +1,11 @@
 //! What only a real Redis can show: a flushed script cache, a full memory, a new history, and which keys are touched.
 
-use presence::model::{LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseState, Reaped, RegistryError};
+use std::time::Duration;
 
-use super::{Arm, room};
+use presence::model::{LeftReason, Status};
+use presence::registry::{ClaimError, Entry, Farewell, Leaving, Reaped, RegistryError, Ticket};
+
+use super::{Arm, room, token};
 
 #[tokio::test]
 async fn a_flushed_script_cache_is_invisible() {
@@ -36,35 +38,14 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 
     arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left).await.unwrap());
+    assert!(
+        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+    );
     assert!(ann.release().await);
     other.fence().await;
     let reaped = arm.registry.reap(&other.incarnation, 10).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members), (1, 1));
-    arm.registry.set_lease(&node.incarnation, LeaseState::Drained).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_new_history_is_a_new_generation() {
-    let arm = Arm::redis().await;
-    let key = arm.keys.generation();
-    let generation = async || arm.ask::<[String; 3]>(&["HMGET", &key, "replid", "generation", "phase"]).await;
-    let node = arm.node("g1").await;
-    let [first, number, phase] = generation().await;
-    assert_eq!((number.as_str(), phase.as_str()), ("1", "open"));
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    assert_eq!(generation().await[1], "1", "the same history");
-
-    let () = arm.ask(&["DEBUG", "CHANGE-REPL-ID"]).await;
-    arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    let [second, number, _] = generation().await;
-    assert_eq!(number, "2");
-    assert_ne!(first, second);
-
-    // Whatever writes first notices that everything is gone.
-    let () = arm.ask(&["FLUSHALL"]).await;
-    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
-    assert_eq!(generation().await[1], "1");
+    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
 }
 
 #[tokio::test]
@@ -130,6 +111,27 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
 }
 
 #[tokio::test]
+async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
+    let arm = Arm::redis().await;
+    let node = arm.node("g1").await;
+    let (ann, other) = (node.user("nil").await, node.user("ni1").await);
+    assert_eq!(ann.nick.skeleton(), other.nick.skeleton(), "two ASCII names may share one");
+    let skeleton = arm.keys.skeleton(ann.nick.skeleton());
+    let hold = Duration::from_secs(60);
+    let depart = async |user: &super::User| {
+        assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
+        assert!(arm.registry.depart(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        arm.ask::<i64>(&["TTL", &skeleton]).await
+    };
+    assert_eq!(depart(&ann).await, -1, "the other one is owned");
+    assert!((1..=60).contains(&depart(&other).await), "both are only held");
+    let again = Ticket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let next = token(&ann.owner.session, 1);
+    arm.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
+    assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
     let arm = Arm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
@@ -155,16 +157,17 @@ async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
     }
 
     let mut left: Vec<String> = arm.ask(&["KEYS", "*"]).await;
-    left.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session:", "session "));
+    left.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session", "session "));
     left.sort_unstable();
-    let sessions = left.iter().filter(|key| key.starts_with("session ")).count();
+    let sessions = left.iter().filter(|key| key.starts_with("session :")).count();
+    let restored = left.iter().filter(|key| key.starts_with("session -rooms:")).count();
     left.retain(|key| !key.starts_with("session "));
     let remembered = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
-    let tables = ["beats", "ended", "events", "fence", "gateways", "generation", "leases"];
+    let tables = ["asserted", "beats", "ended", "events", "fence", "gateways", "generation", "leases"];
     let mut expected: Vec<&str> = remembered.into_iter().chain(tables).collect();
     expected.sort_unstable();
     assert_eq!(left, expected);
-    assert_eq!(sessions, 4);
+    assert_eq!((sessions, restored), (4, 2), "two of them lost their rooms");
 }
 
 #[tokio::test]
@@ -179,7 +182,7 @@ async fn a_reaper_believes_the_record_and_not_the_index() {
 
     assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
     assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), Reaped::default());
-    assert!(arm.registry.leases().await.unwrap().iter().all(|lease| lease.owns == (lease.node == "g2")));
+    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
 }
@@ -190,12 +193,12 @@ async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
     let node = arm.node("g1").await;
     node.fence().await;
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
-    assert_eq!(arm.registry.leases().await.unwrap().len(), 1);
+    assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 1);
     let ended = arm.keys.ended();
     let row = node.incarnation.as_str();
     let () = arm.ask(&["HINCRBY", &ended, row, "-3601000"]).await;
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
-    assert!(arm.registry.leases().await.unwrap().is_empty());
+    assert!(arm.registry.leases().await.unwrap().leases.is_empty());
     for table in [arm.keys.beats(), arm.keys.gateways(), ended] {
         let exists: bool = arm.ask(&["EXISTS", &table]).await;
         assert!(!exists);
@@ -210,7 +213,7 @@ async fn a_foreign_row_of_the_lease_table_stops_no_beat() {
     let () = arm.ask(&["HSET", &arm.keys.leases(), "y", "live"]).await;
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert_eq!(beat.leases.len(), 1, "ours is read");
-    assert_eq!(beat.leases, arm.registry.leases().await.unwrap());
+    assert_eq!(beat.leases, arm.registry.leases().await.unwrap().leases);
     assert_eq!(arm.registry.gateways().await.unwrap().len(), 1);
 }
 

@@ -1,7 +1,7 @@
 //! Memberships: entered once, left once, and told once, in versions without gaps.
 
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{Entry, RegistryError};
+use presence::registry::{Entry, Leaving, RegistryError};
 use serde_json::json;
 
 use super::{Arm, on_both_arms, room};
@@ -45,8 +45,15 @@ async fn a_leave_is_announced_once(arm: &Arm) {
     let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
 
     assert!(!bob.leave("#lobby").await, "he is not in it");
-    assert!(!arm.registry.leave(&room("#lobby"), &ann.nick, &bob.owner, LeftReason::Left).await.unwrap());
-    assert!(arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Timeout).await.unwrap());
+    assert!(
+        !arm.registry.leave(&room("#lobby"), &ann.nick, &bob.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+    );
+    assert!(
+        arm.registry
+            .leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Timeout, Leaving::ForGood)
+            .await
+            .unwrap()
+    );
     assert!(!ann.leave("#lobby").await);
     assert!(!ann.leave("#never").await);
     bob.join("#lobby").await;
@@ -108,7 +115,7 @@ async fn a_rename_replaces_the_member(arm: &Arm) {
     anna.release().await;
     bob.leave("#lobby").await;
     bob.release().await;
-    assert!(!arm.registry.leases().await.unwrap()[0].owns, "the indexes followed");
+    assert!(!arm.registry.leases().await.unwrap().leases[0].owns, "the indexes followed");
 }
 
 async fn another_spelling_is_the_same_member(arm: &Arm) {
@@ -169,7 +176,7 @@ async fn whoever_takes_a_dead_members_nick_takes_its_place(arm: &Arm) {
     let ann = other.user("ann").await;
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms.is_empty(), "that was somebody else");
     assert_eq!(ann.join("#lobby").await.member_count, 1);
-    let leases = arm.registry.leases().await.unwrap();
+    let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.members, reaped.nicks, reaped.more), (0, 0, false));

@@ -88,12 +88,28 @@ fn a_gateway_channel_carries_one_frame() {
     let direct = format!("D s9 e 3 77 {}\n{direct}", direct.len());
     let read = |text: &str| read_gateway(&own, text.as_bytes());
     assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
+    assert!(matches!(read("T s9 7"), Some(Delivery::Taken { session, fence: Fence(7) }) if session.as_str() == "s9"));
     assert!(matches!(read("K s9"), Some(Delivery::Kick { session }) if session.as_str() == "s9"));
     assert!(
         matches!(read(&direct), Some(Delivery::Direct { session, epoch, message }) if epoch == "e" && session.as_str() == "s9" && message.seq == 3)
     );
-    for text in ["", "E", "E x", "E 1 2", "K", "K ", "K a b", "Q 1", "D s9 e 3", &format!("{direct}x"), "M e 1 1 2\n{}"]
-    {
+    for text in [
+        "",
+        "E",
+        "E x",
+        "E 1 2",
+        "K",
+        "K ",
+        "K a b",
+        "T",
+        "T s9",
+        "T s9 x",
+        "T s9 1 2",
+        "Q 1",
+        "D s9 e 3",
+        &format!("{direct}x"),
+        "M e 1 1 2\n{}",
+    ] {
         assert!(read(text).is_none(), "{text:?}");
     }
 }

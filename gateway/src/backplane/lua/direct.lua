@@ -44,7 +44,7 @@ end
 
 local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session
 local left = redis.call('TTL', meta)
-local epoch, seq, time = touch(meta, inbox, generation, fresh)
+local epoch, seq, time = touch(meta, inbox, number, fresh)
 seq, time = seq + 1, math.max(time, now)
 redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, digits(seq) .. '-0', 'time', digits(time), 'payload', payload)
 redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))

@@ -7,12 +7,12 @@
 -- Called by RedisBackplane::missed and tops. It writes when it is the first to touch the log in a generation: those who
 -- only listen are told what was lost as well.
 local _, meta, log = unpack(KEYS)
-local record = redis.call('HMGET', KEYS[1], 'replid', 'generation')
-if record[1] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
+local number, _, is_noticed = generation()
+if not is_noticed then
   return { err = 'RECOVERING the store has not noticed its restart yet' }
 end
 local is_new = redis.call('EXISTS', meta) == 0
-local epoch, seq, _, forks = touch(meta, log, record[2], ARGV[1])
+local epoch, seq, _, forks = touch(meta, log, number, ARGV[1])
 if is_new then
   redis.call('EXPIRE', meta, ARGV[4])
 end

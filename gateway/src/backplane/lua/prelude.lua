@@ -1,4 +1,4 @@
--- What the writing scripts begin with: it stands between a script's first line and its body. Needs log.lua.
+-- What the writing scripts begin with: it stands between a script's first line and its body. Needs generation.lua and log.lua.
 --
 -- The same in both: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel of the
 -- partition begins with (`base`), ARGV[2] the generation that the caller knows (0: any), ARGV[3] the most keys in a bucket.
@@ -9,17 +9,13 @@ local base = ARGV[1]
 
 -- Why nothing may be written, or nil. A store that restarted may have lost what was acked last: nothing new gets a number
 -- before it has noticed that and recovered.
-local generation, refusal = (function()
-  local record = redis.call('HMGET', KEYS[1], 'replid', 'generation', 'phase')
-  if record[1] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
-    return nil, 'RECOVERING the store has not noticed its restart yet'
-  elseif record[3] ~= 'open' then
-    return nil, 'RECOVERING the store is recovering'
-  elseif ARGV[2] ~= '0' and ARGV[2] ~= record[2] then
-    return nil, 'RECOVERING the caller knows another generation'
-  end
-  return record[2], nil
-end)()
+local number, phase = generation()
+local refusal
+if phase ~= 'open' then
+  refusal = 'RECOVERING the gateways are still saying what they hold'
+elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
+  refusal = 'RECOVERING the caller knows another generation'
+end
 
 -- Integer Unix milliseconds: for display and retention, never for ownership.
 local clock = redis.call('TIME')
@@ -38,10 +34,10 @@ end
 -- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
 -- expires. Full means refused, never forgotten early.
 local function buckets(name, span_ms)
-  local number = math.floor(now / span_ms)
+  local span = math.floor(now / span_ms)
   return {
-    newer = base .. name .. ':' .. number,
-    older = base .. name .. ':' .. (number - 1),
+    newer = base .. name .. ':' .. span,
+    older = base .. name .. ':' .. (span - 1),
     ttl_s = math.floor(span_ms * 2.2 / 1000),
     notes = {},
   }

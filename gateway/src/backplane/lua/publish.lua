@@ -43,7 +43,7 @@ local function judge(token, nick, key, id, payload)
     return refused('overloaded')
   end
   if not epoch then
-    epoch, seq, time = touch(meta, log, generation, fresh)
+    epoch, seq, time = touch(meta, log, number, fresh)
     time = math.max(time, now)
   end
   seq = seq + 1

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use presence::live::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
-use presence::redis::{LOG, Redis, settle};
+use presence::redis::{GENERATION, LOG, Redis, settle};
 use presence::registry::RegistryError;
 use redis::Script;
 use redis::streams::StreamRangeReply;
@@ -146,7 +146,7 @@ impl Log for Writes {
 /// The first line of a script must be its very first bytes, so what it shares with others goes behind it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&[&[first, LOG], shared, &[body]].concat().join("\n"))
+    Script::new(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n"))
 }
 
 /// An epoch that nobody has used, for a log that has to begin one.

@@ -215,17 +215,6 @@ fn a_head_that_was_read_before_or_elsewhere_turns_nothing_by_itself() {
 }
 
 #[test]
-fn a_log_from_its_start_takes_any_epoch_and_misses_no_message() {
-    let mut position = Position::at_start();
-    let asked = asked_top(&mut position);
-    let turned = top(&mut position, &asked, &head("f", 1));
-    let was = Place { epoch: String::new(), seq: 0, reach: 0 };
-    assert_eq!(turned, [Step::Turn { was, epoch: "f".into(), shared: 0 }]);
-    let asked = asked_page(&mut position);
-    assert_eq!(page(&mut position, &asked, head("f", 1), &[1]), messages([1]));
-}
-
-#[test]
 fn a_log_that_is_shorter_than_it_was_is_cut_back_to_what_there_is() {
     let mut position = at(4);
     position.doubt();
@@ -314,6 +303,8 @@ impl World {
     const PAGE: usize = 2;
 
     fn new() -> Self {
+        let mut position = Position::default();
+        position.begin(&head("e0", 0), &mut Vec::new());
         Self {
             history: Vec::new(),
             trimmed: 0,
@@ -321,7 +312,7 @@ impl World {
             head: head("e0", 0),
             ids: 0,
             wire: VecDeque::new(),
-            position: Position::at_start(),
+            position,
             answer: None,
             given: Vec::new(),
         }

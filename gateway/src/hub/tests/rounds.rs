@@ -10,7 +10,7 @@ fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Ve
     for (session, outbox) in &people {
         hub.prepare(&room, session, outbox);
         hub.begin(&log, &head(0));
-        assert_eq!(hub.admit(&log, name, session, "e", 0), Admission::Entered);
+        assert_eq!(hub.admit(&log, name, (session, outbox), "e", 0), Admission::Entered);
     }
     (room, people)
 }
@@ -28,7 +28,7 @@ fn everybody_shares_one_buffer_for_each_format_and_round() {
     let lines = Outbox::new(Format::Line);
     let session = SessionId::random();
     hub.prepare(&room, &session, &lines);
-    enter(&hub, &session, 0);
+    enter(&hub, (&session, &lines), 0);
     arrive(&hub, &room, 1);
     arrive(&hub, &room, 2);
     while hub.give_out() {}
@@ -100,8 +100,8 @@ fn who_leaves_while_a_round_is_under_way_hears_nothing_more() {
     let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
     arrive(&hub, &room, 1);
     hub.give_out();
-    for (session, _) in &people {
-        hub.remove(room.key(), session);
+    for (session, outbox) in &people {
+        hub.remove(room.key(), session, outbox);
     }
     // The same log with other people in it, while the round of those before is not over.
     let (_, others) = crowd(&hub, "#lobby", 1, Format::Json);
@@ -119,7 +119,7 @@ fn who_has_read_ahead_gets_the_part_of_a_round_that_it_lacks() {
     for (session, outbox, after) in [(&ann, &of_ann, 0), (&bob, &of_bob, 3)] {
         hub.prepare(&room, session, outbox);
         hub.begin(&log(), &head(0));
-        assert_eq!(admit(&hub, session, "e", after), Admission::Entered);
+        assert_eq!(admit(&hub, (session, outbox), "e", after), Admission::Entered);
     }
     for seq in 1..=5 {
         arrive(&hub, &room, seq);

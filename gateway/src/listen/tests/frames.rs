@@ -80,6 +80,8 @@ async fn a_close_is_answered_with_the_same_code() {
     client.0.send(&frame(0x88, b"")).await;
     assert_eq!(client.closed().await.0, 1005, "a close without a code gets one without a code");
     world.ended_as(&[LeftReason::Closed; 6]).await;
+    let (done, gone) = (Ending::Goodbye, Ending::Gone);
+    assert_eq!(world.endings(), [done, gone, gone, gone, gone, done], "1000, or without a code, is a goodbye");
     world.empty().await;
 }
 

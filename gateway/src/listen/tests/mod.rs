@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::{Body, ChatMessage};
-use crate::session::Outbox;
 use crate::session::outbox::{BURST_BYTES, Broadcast};
+use crate::session::{Ending, Outbox};
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
 
 use super::{Admission, Departure, House, Limits, Listeners, Pace, Session};
@@ -53,7 +53,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 struct Backstage {
     /// Output queues, in the order in which the sessions began.
     outboxes: Mutex<Vec<Outbox>>,
-    ends: Mutex<Vec<LeftReason>>,
+    ends: Mutex<Vec<Ending>>,
     heard: AtomicUsize,
     /// `register` waits for a permit of this.
     gate: Semaphore,
@@ -108,8 +108,8 @@ impl Session for Echo {
         action(&self.outbox);
     }
 
-    async fn end(self, reason: LeftReason) {
-        self.stage.ends.lock().unwrap().push(reason);
+    async fn end(self, ending: Ending) {
+        self.stage.ends.lock().unwrap().push(ending);
     }
 }
 
@@ -182,8 +182,18 @@ impl World {
         self.stage.outboxes.lock().unwrap()[session].clone()
     }
 
-    fn ends(&self) -> Vec<LeftReason> {
+    fn endings(&self) -> Vec<Ending> {
         self.stage.ends.lock().unwrap().clone()
+    }
+
+    /// What others would be told.
+    fn ends(&self) -> Vec<LeftReason> {
+        let reason = |ending| match ending {
+            Ending::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
+            Ending::Closed(CloseCode::Kicked) => LeftReason::Kicked,
+            Ending::Gone | Ending::Goodbye | Ending::Closed(_) => LeftReason::Closed,
+        };
+        self.endings().into_iter().map(reason).collect()
     }
 
     async fn ended_as(&self, reasons: &[LeftReason]) {

@@ -1,11 +1,13 @@
 //! The core by itself: stories in tables, and random lives that must keep the rules.
 #![allow(clippy::unwrap_used)]
 
-use presence::model::{Availability, Fence, Incarnation};
+use presence::model::{Availability, Fence, Incarnation, SessionId};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::message::Body;
+use crate::wire::{Range, Token};
 
 fn core() -> Core {
     Core::new("g1".into(), Instant::now(), true)
@@ -48,11 +50,24 @@ fn words(effects: &[Effect]) -> Vec<String> {
             let text = format!("{op:?}");
             format!("do {}", text.split([' ', '(']).next().unwrap())
         }
-        Effect::Tell(event) => format!("{event:?}"),
         Effect::Admit(Entrance { shown, epoch, after, .. }) => format!("admit {shown} after {epoch} {after}"),
+        Effect::Confirm => "confirm".to_owned(),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
     effects.iter().map(word).collect()
+}
+
+fn register(name: &str) -> Command {
+    Command::Register { nick: nick(name), resume: None }
+}
+
+fn beginning(fence: u64) -> Beginning {
+    Beginning { owner: owner(fence), token: Token::new("t"), time: 5 }
+}
+
+/// An inbox with four messages.
+fn inbox() -> Done {
+    Done::Inbox(Head { epoch: "i".into(), top: 4, forks: Vec::new() })
 }
 
 fn joined(name: &str) -> Done {
@@ -62,8 +77,9 @@ fn joined(name: &str) -> Done {
 
 fn registered(name: &str) -> Core {
     let mut core = core();
-    assert_eq!(words(&ask(&mut core, Command::Register { nick: nick(name) })), ["do Claim"]);
-    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["Registered"]);
+    assert_eq!(words(&ask(&mut core, register(name))), ["do Claim"]);
+    assert_eq!(words(&tell(&mut core, Done::Begun(beginning(1)))), ["do Inbox"]);
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", &format!("admit {name} after i 0")]);
     core
 }
 
@@ -106,11 +122,12 @@ fn before_register_only_ping_and_bye_are_heard() {
 #[test]
 fn a_failed_register_keeps_the_connection_and_a_second_one_is_refused() {
     let mut core = core();
-    ask(&mut core, Command::Register { nick: nick("ann") });
+    ask(&mut core, register("ann"));
     assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
-    ask(&mut core, Command::Register { nick: nick("anna") });
-    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["Registered"]);
-    assert_eq!(words(&ask(&mut core, Command::Register { nick: nick("eve") })), ["already_registered"]);
+    ask(&mut core, register("anna"));
+    tell(&mut core, Done::Begun(beginning(1)));
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", "admit anna after i 0"]);
+    assert_eq!(words(&ask(&mut core, register("eve"))), ["already_registered"]);
     assert_eq!(core.identity().unwrap().nick, nick("anna"));
 }
 
@@ -147,6 +164,113 @@ fn who_was_in_the_room_goes_on_from_there_if_that_is_in_its_history() {
     assert!(format!("{:?}", again[0]).contains("recovered: false"));
 }
 
+fn place(epoch: &str, seq: u64) -> Since {
+    Since { epoch: epoch.into(), seq }
+}
+
+fn resume(name: &str, rooms: &[&str]) -> Command {
+    let rooms = rooms.iter().map(|name| (room(name), place("e", 3))).collect();
+    let resume = Resume { token: Token::new("t"), rooms, inbox: None };
+    Command::Register { nick: nick(name), resume: Some(resume) }
+}
+
+fn resumption(rooms: &[&str]) -> Resumption {
+    let was = Some((nick("ann"), owner(0)));
+    let status = Status { status: Availability::Away, text: "tea".into() };
+    Resumption { was, status, rooms: rooms.iter().map(|name| room(name)).collect(), read: place("i", 2) }
+}
+
+/// A session in `#a` and `#b` that went on and named `#b`.
+fn resumed() -> Core {
+    let mut core = core();
+    assert_eq!(words(&ask(&mut core, resume("ann", &["#b", "#elsewhere"]))), ["do Resume"]);
+    let first = tell(&mut core, Done::Resumed(beginning(2), resumption(&["#a", "#b"])));
+    let [Effect::Perform(Op::Join { me, was: None, enters: false, .. })] = &first[..] else { panic!("{first:?}") };
+    assert_eq!((me.owner.fence, me.status.text.as_str()), (Fence(2), "tea"));
+    let second = tell(&mut core, joined("#a"));
+    let [Effect::Perform(Op::Join { room: entered, enters: true, .. })] = &second[..] else { panic!("{second:?}") };
+    assert_eq!(entered.as_str(), "#b");
+    assert_eq!(words(&tell(&mut core, joined("#b"))), ["do Inbox"]);
+    let last = tell(&mut core, inbox());
+    assert_eq!(words(&last), ["Registered", "admit ann after i 2", "admit #b after e 3"]);
+    let told = format!("{:?}", last[0]);
+    assert!(told.contains("#a") && told.contains("#b") && !told.contains("#elsewhere"), "{told}");
+    core
+}
+
+#[test]
+fn a_session_that_goes_on_is_in_its_rooms_and_hears_those_that_it_named() {
+    let mut core = resumed();
+    assert_eq!(core.identity().unwrap().owner, owner(2));
+    assert_eq!(core.rooms().count(), 2);
+    let again = ask(&mut core, Command::Join { room: room("#b"), since: None });
+    let [Effect::Confirm, Effect::Perform(Op::Join { enters: false, .. })] = &again[..] else { panic!("{again:?}") };
+    tell(&mut core, joined("#b"));
+
+    // The other one is silent, and its own all the same.
+    assert_eq!(words(&ask(&mut core, say("#a"))), ["do Publish"]);
+    fail(&mut core, ErrorCode::Unavailable);
+    let enters = ask(&mut core, Command::Join { room: room("#a"), since: Some(place("e", 5)) });
+    let [Effect::Perform(Op::Join { enters: true, .. })] = &enters[..] else { panic!("{enters:?}") };
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["Joined", "admit #a after e 5"]);
+    assert_eq!(words(&ask(&mut core, register("ann"))), ["already_registered"]);
+}
+
+#[test]
+fn a_session_that_goes_on_under_another_name_carries_it_into_its_rooms() {
+    let mut core = core();
+    ask(&mut core, resume("Ann", &[]));
+    let first = tell(&mut core, Done::Resumed(beginning(2), resumption(&["#a"])));
+    let [Effect::Perform(Op::Join { me, was: Some(was), .. })] = &first[..] else { panic!("{first:?}") };
+    assert_eq!((me.nick.as_str(), was.nick.as_str(), was.owner.fence), ("Ann", "ann", Fence(0)));
+    assert_eq!(words(&tell(&mut core, joined("#a"))), ["do Inbox"]);
+    assert_eq!(words(&tell(&mut core, inbox())), ["Registered", "admit Ann after i 2"]);
+}
+
+#[test]
+fn an_inbox_goes_on_from_where_the_client_says_or_else_from_where_it_was_read() {
+    for (has, after) in [(None, "admit ann after i 2"), (Some(place("h", 3)), "admit ann after h 3")] {
+        let mut core = core();
+        let asked = Resume { token: Token::new("t"), rooms: Vec::new(), inbox: has };
+        ask(&mut core, Command::Register { nick: nick("ann"), resume: Some(asked) });
+        assert_eq!(words(&tell(&mut core, Done::Resumed(beginning(2), resumption(&[])))), ["do Inbox"]);
+        let told = tell(&mut core, inbox());
+        assert!(format!("{:?}", told[0]).contains(r#"inbox: Since { epoch: "i", seq: 4 }"#), "{told:?}");
+        assert_eq!(words(&told)[1..], [after]);
+    }
+}
+
+#[test]
+fn the_token_before_is_needed_until_the_client_says_something() {
+    for command in [Command::Ping, Command::Bye, say("#a"), Command::Read { seq: 1 }] {
+        let mut core = resumed();
+        assert!(core.is_known(), "by the token before");
+        assert_eq!(words(&ask(&mut core, command))[0], "confirm");
+    }
+    let mut core = resumed();
+    assert_eq!(words(&ask(&mut core, Command::Ping)), ["confirm", "Pong"]);
+    assert_eq!(words(&ask(&mut core, Command::Ping)), ["Pong"], "once");
+
+    let mut fresh = registered("ann");
+    assert!(!fresh.is_known(), "the reply may be lost");
+    assert_eq!(words(&ask(&mut fresh, Command::Ping)), ["Pong"]);
+    assert!(fresh.is_known());
+}
+
+#[test]
+fn a_failed_resume_keeps_the_connection_and_one_that_stops_half_way_ends_it() {
+    let mut core = core();
+    ask(&mut core, resume("ann", &[]));
+    assert_eq!(words(&fail(&mut core, ErrorCode::ResumeFailed)), ["resume_failed"]);
+    ask(&mut core, resume("ann", &[]));
+    tell(&mut core, Done::Resumed(beginning(2), resumption(&["#a"])));
+    assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+    let mut fresh = self::core();
+    ask(&mut fresh, register("ann"));
+    tell(&mut fresh, Done::Begun(beginning(1)));
+    assert_eq!(words(&fail(&mut fresh, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+}
+
 #[test]
 fn rooms_need_membership_and_nicks_do_not() {
     let mut core = member("ann", &["#a"]);
@@ -180,8 +304,8 @@ fn a_room_too_many_is_refused() {
 fn a_new_name_is_claimed_carried_into_every_room_and_the_old_one_given_back_last() {
     let mut core = member("ann", &["#a", "#b"]);
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do Claim"]);
-    let first = tell(&mut core, Done::Claimed(owner(2), 5));
-    let [Effect::Perform(Op::Join { me, was: Some(was), again: true, .. })] = &first[..] else { panic!("{first:?}") };
+    let first = tell(&mut core, Done::Claimed(owner(2)));
+    let [Effect::Perform(Op::Join { me, was: Some(was), enters: false, .. })] = &first[..] else { panic!("{first:?}") };
     assert_eq!((me.owner.fence, was.owner.fence), (Fence(2), Fence(1)));
     assert_eq!(words(&tell(&mut core, joined("#a"))), ["do Join"]);
     let last = tell(&mut core, joined("#b"));
@@ -198,7 +322,7 @@ fn a_new_name_says_about_itself_what_the_old_one_did() {
     ask(&mut core, Command::Status(away.clone()));
     tell(&mut core, Done::Settled);
     ask(&mut core, Command::Nick { nick: nick("anna") });
-    let first = tell(&mut core, Done::Claimed(owner(2), 5));
+    let first = tell(&mut core, Done::Claimed(owner(2)));
     let [Effect::Perform(Op::SetStatus(me, status, rooms))] = &first[..] else { panic!("{first:?}") };
     assert_eq!((&me.nick, me.owner.fence, status, rooms.len()), (&nick("anna"), Fence(2), &away, 0));
     assert_eq!(words(&tell(&mut core, Done::Settled)), ["do Join"]);
@@ -212,7 +336,7 @@ fn a_change_of_case_keeps_the_claim() {
     let mut core = member("ann", &["#a"]);
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("ann") })), ["Nick"], "nothing to do");
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("Ann") })), ["do Claim"]);
-    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1), 5))), ["do Join"]);
+    assert_eq!(words(&tell(&mut core, Done::Claimed(owner(1)))), ["do Join"]);
     assert_eq!(words(&tell(&mut core, joined("#a"))), ["Nick"], "the claim is the same: nothing is given back");
 }
 
@@ -225,7 +349,7 @@ fn a_change_of_name_that_stops_half_way_ends_the_session() {
     assert_eq!(words(&fail(&mut core, ErrorCode::OutcomeUnknown)), ["outcome_unknown", "close restart"]);
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Nick { nick: nick("bob") });
-    tell(&mut core, Done::Claimed(owner(2), 5));
+    tell(&mut core, Done::Claimed(owner(2)));
     assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
@@ -234,7 +358,7 @@ fn command(kind: u8, which: u8) -> Command {
     let name = ["#a", "#b", "#c"][usize::from(which % 3)];
     let who = ["ann", "bob", "eve"][usize::from(which % 3)];
     match kind {
-        0 => Command::Register { nick: nick(who) },
+        0 => register(who),
         1 => Command::Join { room: room(name), since: None },
         2 => Command::Leave { room: room(name) },
         3 => say(name),
@@ -244,6 +368,8 @@ fn command(kind: u8, which: u8) -> Command {
         7 => Command::Members { room: room(name), limit: 10, cursor: None },
         8 => Command::History { room: room(name), range: Range::Newest, limit: 10 },
         9 => Command::Rooms { limit: 10, cursor: None },
+        10 => resume(who, &["#a"]),
+        11 => Command::Read { seq: 1 },
         _ => Command::Ping,
     }
 }
@@ -251,11 +377,16 @@ fn command(kind: u8, which: u8) -> Command {
 /// What a store that does everything would answer.
 fn outcome(op: &Op, fence: &mut u64) -> Done {
     match op {
-        Op::Claim(..) => {
+        Op::Claim(_, session) => {
             *fence += 1;
-            Done::Claimed(owner(*fence), 5)
+            if session.is_some() { Done::Claimed(owner(*fence)) } else { Done::Begun(beginning(*fence)) }
         }
-        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) => Done::Settled,
+        Op::Resume(..) => {
+            *fence += 1;
+            Done::Resumed(beginning(*fence), resumption(&["#a", "#c"]))
+        }
+        Op::Inbox(_) => inbox(),
+        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) | Op::Read(..) => Done::Settled,
         Op::Join { room, .. } => joined(room.as_str()),
         Op::Publish(..) | Op::Direct(..) => {
             Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false, online: true }
@@ -270,7 +401,7 @@ proptest! {
     /// Whatever a client sends and however the stores answer: every request gets exactly one reply with its own id, one
     /// op is out at a time and comes last, and nothing but a claim is done for somebody without a name.
     #[test]
-    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..11, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
+    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..13, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
         let (mut core, mut fence) = (core(), 0);
         for (number, (kind, which, works)) in life.into_iter().enumerate() {
             let id = Some(RawValue::from_string(number.to_string()).unwrap());
@@ -283,11 +414,11 @@ proptest! {
                     match effect {
                         Effect::Reply(reply) => replies.push(reply.id.unwrap().get().to_owned()),
                         Effect::Perform(next) => op = Some(next),
-                        Effect::Tell(_) | Effect::Admit(_) | Effect::Close(_) => {}
+                        Effect::Admit(_) | Effect::Confirm | Effect::Close(_) => {}
                     }
                 }
                 let Some(op) = op else { break };
-                prop_assert!(core.identity().is_some() || matches!(op, Op::Claim(_, None)));
+                prop_assert!(core.identity().is_some() || matches!(op, Op::Claim(_, None) | Op::Resume(..)));
                 let answer = if works { Ok(outcome(&op, &mut fence)) } else { Err(ErrorCode::Unavailable.into()) };
                 effects = core.outcome(Instant::now(), answer);
             }

@@ -5,8 +5,8 @@
 //! does not recurse (serde_json skips values with a loop), so depth needs no check before it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -18,7 +18,9 @@ use serde_json::value::RawValue;
 
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
-use crate::wire::{Command, CorrelationId, FRAME_LIMIT, Range, Refusal, Request, Since};
+use crate::wire::{Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, Resume, Since, Token};
+
+use super::INBOX;
 
 /// Longest `id` as it is written, quotes and escapes included, in bytes.
 const ID_BYTES: usize = 128;
@@ -90,7 +92,7 @@ impl<'a> Fields<'a> {
 
     fn command(&self) -> Result<Command, Refusal> {
         Ok(match self.string("type")?.as_ref() {
-            "register" => Command::Register { nick: self.nick()? },
+            "register" => Command::Register { nick: self.nick()?, resume: self.resume()? },
             "join" => Command::Join { room: self.room()?, since: self.since()? },
             "leave" => Command::Leave { room: self.room()? },
             "send" => Command::Send {
@@ -118,6 +120,8 @@ impl<'a> Fields<'a> {
                 range: self.range()?,
                 limit: self.limit(HISTORY_ROWS, DEFAULT_HISTORY_ROWS)?,
             },
+            "read" if self.string("to")? == INBOX => Command::Read { seq: self.seq()? },
+            "read" => return Err(bad_request(format!("`to` must be \"{INBOX}\""))),
             "ping" => Command::Ping,
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),
@@ -159,10 +163,46 @@ impl<'a> Fields<'a> {
 
     fn since(&self) -> Result<Option<Since>, Refusal> {
         let Some(raw) = self.values.get("since") else { return Ok(None) };
-        match serde_json::from_str(raw.get()) {
-            Ok(Since { epoch, seq }) if seq <= SEQ_MAX && raw.get().starts_with('{') => Ok(Some(Since { epoch, seq })),
-            _ => Err(bad_request("`since` must be {\"epoch\": a string, \"seq\": a whole number}")),
+        let since = position(raw);
+        since.map(Some).ok_or_else(|| bad_request("`since` must be {\"epoch\": a string, \"seq\": a whole number}"))
+    }
+
+    fn resume(&self) -> Result<Option<Resume>, Refusal> {
+        let Some(token) = self.optional_string("resume")? else {
+            return match self.values.contains_key("since") {
+                true => Err(bad_request("`since` needs `resume`")),
+                false => Ok(None),
+            };
+        };
+        let mut resume = Resume { token: Token::new(token), rooms: Vec::new(), inbox: None };
+        let Some(raw) = self.values.get("since") else { return Ok(Some(resume)) };
+        let of_rooms =
+            || bad_request("`since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}");
+        let places: Fields<'_> = serde_json::from_str(raw.get()).map_err(|_| of_rooms())?;
+        if places.values.len() > RESUMED_ROOMS + 1 {
+            return Err(bad_request(format!("`since` must name at most {RESUMED_ROOMS} rooms")));
         }
+        let mut named = HashSet::new();
+        for (name, raw) in &places.values {
+            let since = position(raw).ok_or_else(of_rooms)?;
+            if name == INBOX {
+                resume.inbox = Some(since);
+                continue;
+            }
+            let room = syntax::room(name)?;
+            if !named.insert(room.key().clone()) {
+                return Err(bad_request("`since` names a room twice"));
+            }
+            resume.rooms.push((room, since));
+        }
+        if !places.repeated.is_empty() {
+            return Err(bad_request("`since` names a room twice"));
+        }
+        Ok(Some(resume))
+    }
+
+    fn seq(&self) -> Result<u64, Refusal> {
+        self.optional_number("seq", 0..=SEQ_MAX)?.ok_or_else(|| missing("seq"))
     }
 
     fn limit(&self, allowed: RangeInclusive<u64>, default: usize) -> Result<usize, Refusal> {
@@ -196,6 +236,12 @@ impl<'a> Fields<'a> {
     fn required(&self, name: &str) -> Result<&'a RawValue, Refusal> {
         self.values.get(name).copied().ok_or_else(|| missing(name))
     }
+}
+
+fn position(raw: &RawValue) -> Option<Since> {
+    let since: Since = serde_json::from_str(raw.get()).ok()?;
+    // An array would do as well, and is not what the page says.
+    (since.seq <= SEQ_MAX && raw.get().starts_with('{')).then_some(since)
 }
 
 fn missing(name: &str) -> Refusal {

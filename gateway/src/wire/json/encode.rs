@@ -8,15 +8,19 @@ use serde::Serialize;
 
 use crate::wire::{Answer, Event, Placed, Refusal, Reply};
 
+use super::INBOX;
+
 /// Encodes a reply as the text of one frame.
 #[must_use]
 pub fn encode_reply(reply: &Reply) -> Bytes {
     let frame = |kind| Frame::new(kind).optional("id", reply.id.as_deref());
     match &reply.answer {
-        Answer::Registered { nick, session, heartbeat_ms, node, time } => frame("registered")
+        Answer::Registered { nick, session, resume, rooms, inbox, heartbeat_ms, node, time } => frame("registered")
             .field("nick", nick)
             .field("session", session)
-            .field::<[&str]>("rooms", &[])
+            .field("resume", resume)
+            .field("rooms", rooms)
+            .field("inbox", inbox)
             .field("heartbeat_ms", heartbeat_ms)
             .field("node", node)
             .field("time", time),
@@ -45,6 +49,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Answer::History { to, items, more } => {
             frame("history").field("to", to).field("items", items).field("more", more)
         }
+        Answer::Read { seq } => frame("read").field("to", INBOX).field("seq", seq),
         Answer::Pong => frame("pong"),
         Answer::Refused(refusal) => frame("error").refusal(refusal),
     }

@@ -9,5 +9,8 @@ mod encode;
 #[cfg(test)]
 mod tests;
 
+/// The inbox, where a room would be named.
+const INBOX: &str = "@";
+
 pub use self::decode::decode;
 pub use self::encode::{encode_event, encode_reply};

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
 use crate::message::{Body, ChatMessage};
-use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem};
+use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
@@ -46,11 +46,14 @@ fn replies_are_frozen() {
             Answer::Registered {
                 nick: "Ann".into(),
                 session: "s1".into(),
+                resume: Token::new("s1.secret"),
+                rooms: vec![RestoredRoom { room: "#lobby".into(), epoch: "e1".into(), seq: 131 }],
+                inbox: Since { epoch: "e2".into(), seq: 3 },
                 heartbeat_ms: 30_000,
                 node: "g1".into(),
                 time: 7,
             },
-            r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","rooms":[],"heartbeat_ms":30000,"node":"g1","time":7}"##,
+            r##"{"type":"registered","id":1,"nick":"Ann","session":"s1","resume":"s1.secret","rooms":[{"room":"#lobby","epoch":"e1","seq":131}],"inbox":{"epoch":"e2","seq":3},"heartbeat_ms":30000,"node":"g1","time":7}"##,
         ),
         (
             Answer::Joined { room: "#lobby".into(), epoch: "e1".into(), seq: 131, member_count: 57, recovered: false },
@@ -65,6 +68,11 @@ fn replies_are_frozen() {
             ack(Placed::Online, true),
             r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","delivered":"online","time":7,"duplicate":true}"##,
         ),
+        (
+            ack(Placed::Offline, false),
+            r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","delivered":"offline","time":7,"duplicate":false}"##,
+        ),
+        (Answer::Read { seq: 7 }, r#"{"type":"read","id":1,"to":"@","seq":7}"#),
         (Answer::Nick { nick: "\"安\"".into() }, r#"{"type":"nick","id":1,"nick":"\"安\""}"#),
         (
             Answer::Status(Status { status: Availability::Away, text: "lunch".into() }),
@@ -154,8 +162,16 @@ fn events_are_frozen() {
 #[test]
 fn every_request_decodes() {
     for (frame, command) in [
-        (r#"{"type":"register","nick":"Ann"}"#, r#"Register { nick: "Ann" }"#),
-        (r#"{"type":"register","nick":"ann","resume":7,"since":{}}"#, r#"Register { nick: "ann" }"#),
+        (r#"{"type":"register","nick":"Ann","token":7}"#, r#"Register { nick: "Ann" }"#),
+        (
+            r#"{"type":"register","nick":"ann","resume":"s.\u0061"}"#,
+            r#"Register { nick: "ann", resume: "s.a", rooms: [], inbox: None }"#,
+        ),
+        (
+            r##"{"type":"register","nick":"ann","since":{"@":{"epoch":"e2","seq":3},"#Lobby":{"seq":9,"epoch":"e1"}},"resume":""}"##,
+            r##"Register { nick: "ann", resume: "", rooms: [("#Lobby", Since { epoch: "e1", seq: 9 })], inbox: Some(Since { epoch: "e2", seq: 3 }) }"##,
+        ),
+        (r#"{"type":"read","to":"@","seq":0}"#, "Read { seq: 0 }"),
         (r##"{"type":"join","room":"#Lobby"}"##, r##"Join { room: "#Lobby", since: None }"##),
         (
             r##"{"type":"join","room":"#a","since":{"seq":9,"epoch":"e1","x":[]}}"##,
@@ -191,7 +207,12 @@ fn every_request_decodes() {
 fn plain(command: crate::wire::Command) -> String {
     use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send};
     match command {
-        Register { nick } => format!("Register {{ nick: {:?} }}", nick.as_str()),
+        Register { nick, resume: None } => format!("Register {{ nick: {:?} }}", nick.as_str()),
+        Register { nick, resume: Some(resume) } => {
+            let rooms: Vec<_> = resume.rooms.iter().map(|(room, since)| (room.as_str(), since)).collect();
+            let (nick, token, inbox) = (nick.as_str(), resume.token.reveal(), resume.inbox);
+            format!("Register {{ nick: {nick:?}, resume: {token:?}, rooms: {rooms:?}, inbox: {inbox:?} }}")
+        }
         Nick { nick } => format!("Nick {{ nick: {:?} }}", nick.as_str()),
         Join { room, since } => format!("Join {{ room: {:?}, since: {since:?} }}", room.as_str()),
         Leave { room } => format!("Leave {{ room: {:?} }}", room.as_str()),
@@ -302,6 +323,11 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
     let history_rows = "bad_request: `limit` must be a whole number from 1 to 200";
     let since = "bad_request: `since` must be {\"epoch\": a string, \"seq\": a whole number}";
     let seq = "must be a whole number from 0 to 9007199254740991";
+    let places = "bad_request: `since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}";
+    let place = |name: &str| format!(r#""{name}":{{"epoch":"e","seq":1}}"#);
+    let resume = |places: &str| format!(r#""type":"register","nick":"ann","resume":"t","since":{{{places}}}"#);
+    let twice = |one: &str, other: &str| resume(&[place(one), place(other)].join(","));
+    let thousand = resume(&(0..1000).map(|n| place(&format!("#r{n}"))).collect::<Vec<_>>().join(","));
     for (fields, refusal) in [
         ("", "bad_request: `type` is missing"),
         (r#""type":7"#, "bad_request: `type` must be a string"),
@@ -324,6 +350,27 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
         (r#""type":"send","to":"bob","body":"\ud800\u0061""#, "bad_request: the frame holds half of a surrogate pair"),
         (r#""type":"ping","x":"\ud83d""#, "bad_request: the frame holds half of a surrogate pair"),
         (r#""type":"register""#, "bad_request: `nick` is missing"),
+        (r#""type":"register","nick":"ann","resume":7"#, "bad_request: `resume` must be a string"),
+        (r#""type":"register","nick":"ann","resume":null"#, "bad_request: `resume` must be a string"),
+        (r#""type":"register","nick":"ann","since":{}"#, "bad_request: `since` needs `resume`"),
+        (r#""type":"register","nick":"ann","resume":"t","since":[]"#, places),
+        (r#""type":"register","nick":"ann","resume":"t","since":null"#, places),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":7}"##, places),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":["e",7]}"##, places),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":{"epoch":"e","seq":-1}}"##, places),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"@":{"epoch":7,"seq":1}}"##, places),
+        (
+            r##""type":"register","nick":"ann","resume":"t","since":{"lobby":{"epoch":"e","seq":1}}"##,
+            "bad_room: a room name begins with #",
+        ),
+        (&twice("#a", "#a"), "bad_request: `since` names a room twice"),
+        (&twice("#a", "#A"), "bad_request: `since` names a room twice"),
+        (&twice("@", "@"), "bad_request: `since` names a room twice"),
+        (&thousand, "bad_request: `since` must name at most 128 rooms"),
+        (r#""type":"read""#, "bad_request: `to` is missing"),
+        (r##""type":"read","to":"#lobby","seq":1"##, "bad_request: `to` must be \"@\""),
+        (r#""type":"read","to":"@""#, "bad_request: `seq` is missing"),
+        (r#""type":"read","to":"@","seq":-1"#, "bad_request: `seq` must be a whole number from 0 to 9007199254740991"),
         (r#""type":"register","nick":7"#, "bad_request: `nick` must be a string"),
         (r#""type":"register","nick":"""#, "bad_nick: a name must not be empty"),
         (r#""type":"register","nick":"a b""#, "bad_nick: the name holds a character that names must not hold"),
@@ -382,7 +429,7 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
 }
 
 const VALID: &[&str] = &[
-    r#"{"type":"register","id":1,"nick":"ann","resume":"t"}"#,
+    r##"{"type":"register","id":1,"nick":"ann","resume":"t","since":{"#a":{"epoch":"e","seq":1},"@":{"epoch":"e","seq":2}}}"##,
     r##"{"type":"join","id":"\u0061","room":"#lobby","since":{"epoch":"e","seq":1}}"##,
     r##"{"type":"send","id":3,"to":"#lobby","body":{"a":["\ud83d\ude00",1e400,null]},"key":"k"}"##,
     r#"{"type":"status","status":"away","text":"lunch","id":-1.5e3}"#,

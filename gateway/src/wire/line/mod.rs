@@ -61,7 +61,7 @@ impl Dialect {
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));
             }
             Answer::Ack { to, placed: placed @ (Placed::Online | Placed::Offline), .. } => {
-                return print::sent(to, &saying.unwrap_or_default(), *placed == Placed::Online);
+                return print::sent(to, &saying.unwrap_or_default(), *placed);
             }
             _ => {}
         }

@@ -32,7 +32,7 @@ pub(super) fn line(dialect: &mut Dialect, line: &str) -> Result<Option<Line>, Re
     let command = match verb.to_ascii_lowercase().as_str() {
         "nick" => {
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
-            if dialect.registered { Command::Nick { nick } } else { Command::Register { nick } }
+            if dialect.registered { Command::Nick { nick } } else { Command::Register { nick, resume: None } }
         }
         "join" => Command::Join { room: room(required(argument, "/join #ROOM")?)?, since: None },
         "leave" => Command::Leave { room: room_or_current(dialect, argument)? },

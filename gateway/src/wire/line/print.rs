@@ -6,7 +6,7 @@ use bytes::Bytes;
 use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, Status};
 
 use crate::message::ChatMessage;
-use crate::wire::{Answer, Event, Refusal};
+use crate::wire::{Answer, Event, Placed, Refusal};
 
 /// Encodes an event as whole lines.
 #[must_use]
@@ -45,12 +45,10 @@ pub fn encode_refusal(refusal: &Refusal) -> Bytes {
 }
 
 /// A direct message as its sender sees it.
-pub(super) fn sent(to: &str, text: &str, online: bool) -> Bytes {
+pub(super) fn sent(to: &str, text: &str, placed: Placed) -> Bytes {
     let mut lines = Lines::default();
-    lines.add(format_args!("-> {}: {}", Safe(to), Safe(text)));
-    if !online {
-        lines.add(format_args!("* {} is offline: it waits for them", Safe(to)));
-    }
+    let note = if placed == Placed::Offline { " (offline, will be delivered)" } else { "" };
+    lines.add(format_args!("-> {}: {}{note}", Safe(to), Safe(text)));
     lines.finish()
 }
 
@@ -88,6 +86,8 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             }
             items.iter().for_each(|said| message(&mut lines, said));
         }
+        // No line asks for it.
+        Answer::Read { .. } => {}
         Answer::Pong => lines.add(format_args!("* pong")),
         Answer::Refused(refusal) => return encode_refusal(refusal),
     }

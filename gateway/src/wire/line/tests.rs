@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
 use crate::message::{Body, ChatMessage};
-use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem};
+use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Token};
 
 fn reply(dialect: &mut Dialect, answer: Answer) -> String {
     String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap()
@@ -19,7 +19,16 @@ fn event(event: &Event) -> String {
 }
 
 fn registered(nick: &str) -> Answer {
-    Answer::Registered { nick: nick.into(), session: "s1".into(), heartbeat_ms: 30_000, node: "g1".into(), time: 7 }
+    Answer::Registered {
+        nick: nick.into(),
+        session: "s1".into(),
+        resume: Token::new("s1.secret"),
+        rooms: Vec::new(),
+        inbox: crate::wire::Since { epoch: "e".into(), seq: 0 },
+        heartbeat_ms: 30_000,
+        node: "g1".into(),
+        time: 7,
+    }
 }
 
 fn joined(room: &str) -> Answer {
@@ -64,7 +73,7 @@ fn read(dialect: &mut Dialect, line: &str) -> String {
         Decoded::Nothing => return String::new(),
     };
     match command {
-        Command::Register { nick } => format!("register {nick}"),
+        Command::Register { nick, resume: None } => format!("register {nick}"),
         Command::Nick { nick } => format!("nick {nick}"),
         Command::Join { room, .. } => format!("join {room}"),
         Command::Leave { room } => format!("leave {room}"),
@@ -169,10 +178,8 @@ fn a_sender_sees_a_direct_message_once_it_is_acked() {
     let mut dialect = in_lobby();
     read(&mut dialect, "/msg bob a\u{1b}b");
     assert_eq!(reply(&mut dialect, acked("bob", Placed::Online)), "-> bob: a\\u{1b}b\n");
-
-    read(&mut dialect, "/msg bob later");
-    let later = "-> bob: later\n* bob is offline: it waits for them\n";
-    assert_eq!(reply(&mut dialect, acked("bob", Placed::Offline)), later);
+    dialect.decode("/msg bob hi");
+    assert_eq!(reply(&mut dialect, acked("bob", Placed::Offline)), "-> bob: hi (offline, will be delivered)\n");
 
     read(&mut dialect, "/msg bob never");
     let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));

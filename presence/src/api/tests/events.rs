@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::{PATIENCE, Served};
 use crate::api::feed::{Delivery, EventId, Feed, Subscription};
 use crate::model::{LeftReason, Nick, RoomName};
+use crate::registry::Leaving;
 
 /// A client of the stream.
 struct Listener {
@@ -78,7 +79,7 @@ async fn tells_who_comes_and_goes() {
     listener.expect("join", json!({ "room": "#lobby", "nick": "ann" })).await;
     let (room, ann, eve) =
         (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap(), Nick::parse("eve").unwrap());
-    served.registry.leave(&room, &ann, &owner, LeftReason::Left).await.unwrap();
+    served.registry.leave(&room, &ann, &owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
     listener.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
     served.registry.release(&ann, &owner, Some(&eve)).await.unwrap();
     listener.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
@@ -131,7 +132,7 @@ async fn a_listener_is_told_when_what_it_missed_is_gone() {
     for _ in 0..5_001 {
         let entry = crate::registry::Entry::New;
         served.registry.join(&room, &ann, &owner, &Default::default(), entry).await.unwrap();
-        served.registry.leave(&room, &ann, &owner, LeftReason::Left).await.unwrap();
+        served.registry.leave(&room, &ann, &owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
     }
     let mut listener = Listener::open(&served, Some(&last_id)).await;
     listener.expect("gap", json!({})).await;

@@ -1,16 +1,29 @@
 #!lua flags=allow-oom
 -- BEAT: heartbeat, failure-detector sample and end-to-end probe in one write. O(gateways + nicks to stamp).
--- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 gateway-nicks, 6 owned-nicks, 7 mailbox (5-7 of the caller)
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 gateway-nicks, 7 owned-nicks, 8 mailbox (6-8 of the
+--       caller)
 -- ARGV: 1 base, 2 incarnation, 3.. keys of nicks to stamp as active now
--- Reply: {'OK', counter, {lease row..}, {command JSON..}} or {'FENCED'}
+-- Reply: {'OK', generation, phase, 1 if the caller has said what it holds, counter, {lease row..}, {command JSON..}} or
+--        {'FENCED'}
 -- Called by Registry::beat, once a second from every gateway.
-local _, _, beats, gateways, nicks, owned, mailbox = unpack(KEYS)
+local _, leases, beats, gateways, ended, nicks, owned, mailbox = unpack(KEYS)
 local incarnation = ARGV[2]
 
 enter_generation()
-if not serves(incarnation) then
+if redis.call('HEXISTS', leases, incarnation) == 0 then
+  -- Whoever beats had a lease. A generation that never heard of it and is not older than its own patience began with less
+  -- than it thought; in an older one the row was there, had ended, and was forgotten.
+  if redis.call('HGET', KEYS[1], 'phase') == 'open' then
+    if now() - redis.call('HGET', KEYS[1], 'since') > RECOVERY_MOST_MS then
+      return { 'FENCED' }
+    end
+    begin_generation()
+  end
+  redis.call('SREM', base .. 'asserted', incarnation)
+elseif not serves(incarnation) then
   return { 'FENCED' }
 end
+open_if_recovered(ended)
 local counter = redis.call('HINCRBY', beats, incarnation, 1)
 
 -- The listing cache is only as good as its count; the index beside it has no TTL and is the truth.
@@ -31,4 +44,5 @@ end
 local commands = redis.call('LRANGE', mailbox, 0, -1)
 redis.call('DEL', mailbox)
 redis.call('PUBLISH', base .. 'ch:gw:' .. incarnation, 'E ' .. counter)
-return { 'OK', counter, lease_table(beats, gateways), commands }
+local number, phase = generation()
+return { 'OK', number, phase, has_asserted(incarnation) and 1 or 0, counter, lease_table(beats, gateways), commands }

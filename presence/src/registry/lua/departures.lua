@@ -1,23 +1,85 @@
 -- How an owner's hold ends: shared by the scripts that give back, throw out and clean up. The caller has compared the
 -- owner already. Needs the prelude.
 
--- Frees a nick that `token` owns. What was shown of it stays for a while, so that its user is offline and not unknown.
-local function free_nick(nick, token)
+-- How many names of one skeleton are looked at when one of them ends; more than ever share one by chance.
+local LOOKALIKES = 16
+
+local function session_of(token)
+  return string.match(token, '/([^/]+)/')
+end
+
+local function fence_of(token)
+  return tonumber(string.match(token, '%d+$'))
+end
+
+-- Whether a claim is the same as another, or a later one of its session.
+local function succeeds(token, other)
+  return session_of(token) == session_of(other) and fence_of(token) >= fence_of(other)
+end
+
+-- Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
+local function lost(incarnation)
+  local state = redis.call('HGET', KEYS[2], incarnation)
+  return (state and state ~= 'fenced') and 'closed' or 'gateway_lost'
+end
+
+-- Whether the owner of a nick still has it, with a connection or without: its lease is live, or drained and the hold on.
+local function keeps(nick)
+  local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
+  if not owner or serves(incarnation_of(owner)) then
+    return owner
+  end
+  return redis.call('HGET', KEYS[2], incarnation_of(owner)) == 'drained' and (tonumber(held_until) or 0) > now()
+end
+
+-- Names that are only held go from their skeleton with their holds. Where a name is owned, the next claim tidies up.
+local function age_lookalikes(skeletons)
+  local last = 0
+  local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES)
+  for _, nick in ipairs(nicks) do
+    local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
+    if owner then
+      return
+    end
+    last = math.max(last, tonumber(held_until) or 0)
+  end
+  if #nicks < LOOKALIKES then
+    redis.call('PEXPIREAT', skeletons, string.format('%.0f', last))
+  end
+end
+
+-- Ends the hold on a nick.
+local function let_go(nick)
   local record = base .. 'nick:' .. nick
-  local incarnation, session = string.match(token, '^([^/]+)/([^/]+)/')
   local skeleton = redis.call('HGET', record, 'skeleton')
-  redis.call('HDEL', record, 'owner', 'since', 'status')
+  redis.call('HDEL', record, 'held', 'held_until')
+  if skeleton then
+    redis.call('ZREM', base .. 'skeleton:' .. skeleton, nick)
+    age_lookalikes(base .. 'skeleton:' .. skeleton)
+  end
+end
+
+-- Frees a nick that `token` owns; with `held` it is kept for the session until its hold is over. What was shown of it
+-- stays for a while, so that its user is offline and not unknown.
+local function free_nick(nick, token, held)
+  local record = base .. 'nick:' .. nick
+  local incarnation, session = incarnation_of(token), session_of(token)
+  redis.call('HDEL', record, 'owner', 'since', 'status', 'detached')
   redis.call('EXPIRE', record, RETENTION)
   redis.call('ZREM', base .. 'online', nick)
   redis.call('SREM', base .. 'owned-nicks:' .. incarnation, nick)
   redis.call('SREM', base .. 'gateway-nicks:' .. incarnation, nick)
-  if skeleton then
-    redis.call('ZREM', base .. 'skeleton:' .. skeleton, nick)
+  if held then
+    redis.call('HSET', record, 'held', session)
+    age_lookalikes(base .. 'skeleton:' .. redis.call('HGET', record, 'skeleton'))
+  else
+    let_go(nick)
   end
   -- After a rename the session lives on under its other nick.
   if redis.call('HGET', base .. 'session:' .. session, 'nick') == nick then
-    redis.call('EXPIRE', base .. 'session:' .. session, RETENTION)
-    redis.call('EXPIRE', base .. 'inbox:' .. session, RETENTION)
+    for _, kind in ipairs({ 'session:', 'inbox:', 'session-rooms:' }) do
+      redis.call('EXPIRE', base .. kind .. session, RETENTION)
+    end
   end
 end
 
@@ -40,6 +102,14 @@ local function drop_member(room, nick, record)
     redis.call('EXPIRE', base .. 'room:' .. room, META_RETENTION)
     redis.call('EXPIRE', base .. 'log:' .. room, RETENTION)
   end
+end
+
+-- Gives a member record to a newer claim of its session, which is about to join again itself.
+local function hand_over(room, nick, record, owner)
+  local before, info = split_record(record)
+  redis.call('HSET', base .. 'members:' .. room, nick, owner .. ' ' .. info)
+  redis.call('SREM', base .. 'owned-members:' .. incarnation_of(before), room .. ' ' .. nick)
+  redis.call('SADD', base .. 'owned-members:' .. incarnation_of(owner), room .. ' ' .. nick)
 end
 
 -- How a member record's nick is shown, as a JSON string.

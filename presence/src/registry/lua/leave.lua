@@ -1,16 +1,21 @@
 #!lua flags=allow-oom
--- LEAVE: ends a membership, if the caller holds it. Asks for no lease, since it only takes from the caller.
--- KEYS: 1 generation, 2 leases, 3 members
--- ARGV: 1 base, 2 owner token, 3 room key, 4 nick key, 5 reason
+-- LEAVE: ends a membership, if the caller's session holds it and was not resumed since. Asks for no lease, since it only
+-- takes from the caller.
+-- KEYS: 1 generation, 2 leases, 3 members, 4 nick record, 5 session-rooms
+-- ARGV: 1 base, 2 owner token, 3 room key, 4 nick key, 5 reason, 6 '1' if the room is not restored by a resume, else '0'
 -- Reply: {'OK'} when this call did it, {'NO'} when somebody else or nobody holds it
 -- Called by Registry::leave.
-local _, _, members = unpack(KEYS)
-local _, token, room, nick, reason = unpack(ARGV)
+local _, _, members, nick_record, session_rooms = unpack(KEYS)
+local _, token, room, nick, reason, for_good = unpack(ARGV)
 
 enter_generation()
 local record = redis.call('HGET', members, nick)
-if not record or split_record(record) ~= token then
+local owner = redis.call('HGET', nick_record, 'owner')
+if not record or not succeeds(token, split_record(record)) or (owner and owner ~= token and succeeds(owner, token)) then
   return { 'NO' }
+end
+if for_good == '1' then
+  redis.call('SREM', session_rooms, room)
 end
 drop_member(room, nick, record)
 announce(room, '{"left":[' .. log_leave(room, shown_nick(record, nick), reason) .. ']}')

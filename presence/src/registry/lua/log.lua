@@ -33,6 +33,11 @@ local function touch(meta, log, generation, fresh)
   if not epoch or known[2] ~= generation then
     if epoch then
       forks = with_fork(forks, epoch, seq)
+      -- Of an inbox: how far its client has read. What was read and lost is not read when its number is given out again.
+      local read = tonumber(redis.call('HGET', meta, 'read'))
+      if read and read > seq then
+        redis.call('HSET', meta, 'read', digits(seq))
+      end
     end
     epoch = fresh
     redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'seq', digits(seq), 'time', digits(time), 'forks',

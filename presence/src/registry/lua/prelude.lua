@@ -1,4 +1,5 @@
--- What every script of the registry begins with: it stands between a script's first line and its body.
+-- What every script of the registry begins with: it stands between a script's first line and its body. Needs
+-- generation.lua.
 --
 -- The same in all of them: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel
 -- of the partition begins with (`base`). A name that is not known before the call is built from `base`, as in keys.rs.
@@ -16,15 +17,32 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Notices that this is another history than the one the record knows (restart, failover, flush). The first line of every
--- script that writes, and the one place that will hold it back while the phase is not open.
+-- Begins a generation: the store may hold less than it did, so it gives out nothing before the gateways have said what
+-- they hold. A number never comes back, also when the record is lost: hence the clock, which is no more than a source of
+-- numbers here.
+local function begin_generation()
+  local time = now()
+  local number = math.max((tonumber(redis.call('HGET', KEYS[1], 'generation')) or 0) + 1, time)
+  redis.call('HSET', KEYS[1], 'replid', history(), 'generation', number, 'phase', 'recovering', 'since', time, 'seen',
+    time)
+  redis.call('DEL', base .. 'asserted')
+end
+
+-- Notices that this is another history than the one the record knows (restart, failover, flush), or that an open one has
+-- lost what ownership rests on. The first line of every script that writes.
 local function enter_generation()
-  local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-  if redis.call('HGET', KEYS[1], 'replid') == replid then
-    return
+  local known = redis.call('HMGET', KEYS[1], 'replid', 'phase')
+  local is_known = known[1] == history()
+  if not is_known or known[2] == 'open' and redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
+    begin_generation()
   end
-  redis.call('HSET', KEYS[1], 'replid', replid, 'phase', 'open')
-  redis.call('HINCRBY', KEYS[1], 'generation', 1)
+end
+
+-- Ends a script that gives something out, before its first write, while the generation is recovering.
+local function require_open()
+  if redis.call('HGET', KEYS[1], 'phase') ~= 'open' then
+    error({ err = 'RECOVERING the gateways are still saying what they hold' })
+  end
 end
 
 -- Whether a lease may write and own. One that is not in the table is as good as fenced.
@@ -43,11 +61,15 @@ local function split_record(record)
   return string.match(record, '^(%S+) (.*)$')
 end
 
--- The number of a room's newest message: what the meta says and what the log holds, whichever is further.
-local function room_top(room)
-  local seq = tonumber(redis.call('HGET', base .. 'room:' .. room, 'seq')) or 0
-  local top = redis.call('XREVRANGE', base .. 'log:' .. room, '+', '-', 'COUNT', 1)[1]
+-- The number of a log's newest message: what the meta says and what the log holds, whichever is further.
+local function log_top(meta, log)
+  local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0
+  local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   return math.max(seq, top and tonumber(string.match(top[1], '^%d+')) or 0)
+end
+
+local function room_top(room)
+  return log_top(base .. 'room:' .. room, base .. 'log:' .. room)
 end
 
 -- Tells a room one change of its members, under the next version: a jump in versions is a change somebody missed.

@@ -1,18 +1,22 @@
 #!lua flags=allow-oom
--- Cleans up after an incarnation that has ended: what it still owns is freed and each leave told once. O(limit).
+-- Cleans up after an incarnation that has ended, and whose hold is over: what it still owns is freed and each leave told
+-- once. O(limit).
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 owned-members, 7 owned-nicks, 8 gateway-nicks,
 --       9 mailbox (6-9 of the incarnation)
 -- ARGV: 1 base, 2 incarnation, 3 most entries to clean up
--- Reply: {'OK', nicks freed, memberships ended, 1 if there is more}; {'OK', 0, 0, 0} for one that serves
+-- Reply: {'OK', nicks freed, memberships ended, 1 if there is more}; {'OK', 0, 0, 0} for one that serves or holds
 -- Called by Registry::reap, from every reaper.
 local _, leases, beats, gateways, ended, owned_members, owned_nicks, gateway_nicks, mailbox = unpack(KEYS)
 local incarnation, limit = ARGV[2], tonumber(ARGV[3])
 local HOUR = 3600 * 1000
 
 enter_generation()
-if serves(incarnation) then
+local end_of_hold = tonumber(redis.call('HGET', ended, incarnation)) or 0
+local state = redis.call('HGET', leases, incarnation)
+if serves(incarnation) or (state == 'drained' and end_of_hold > now()) then
   return { 'OK', 0, 0, 0 }
 end
+local reason = lost(incarnation)
 
 -- Entries are only removed as their record is dealt with, and a record that somebody else has taken since is left alone.
 local memberships = redis.call('SRANDMEMBER', owned_members, limit)
@@ -20,13 +24,16 @@ local members, lines = 0, {}
 for _, entry in ipairs(memberships) do
   local room, nick = string.match(entry, '^(%S+) (%S+)$')
   local record = redis.call('HGET', base .. 'members:' .. room, nick)
-  if record and incarnation_of(record) == incarnation then
+  local owner = redis.call('HGET', base .. 'nick:' .. nick, 'owner')
+  if not record or incarnation_of(record) ~= incarnation then
+    redis.call('SREM', owned_members, entry)
+  elseif owner and serves(incarnation_of(owner)) and succeeds(owner, (split_record(record))) then
+    hand_over(room, nick, record, owner)
+  else
     drop_member(room, nick, record)
-    local line = log_leave(room, shown_nick(record, nick), 'gateway_lost')
+    local line = log_leave(room, shown_nick(record, nick), reason)
     lines[room] = lines[room] and lines[room] .. ',' .. line or line
     members = members + 1
-  else
-    redis.call('SREM', owned_members, entry)
   end
 end
 for room, left in pairs(lines) do
@@ -38,7 +45,7 @@ for _, nick in ipairs(redis.call('SRANDMEMBER', owned_nicks, limit - #membership
   local owner = redis.call('HGET', base .. 'nick:' .. nick, 'owner')
   if owner and incarnation_of(owner) == incarnation then
     free_nick(nick, owner)
-    log_offline(nick, 'gateway_lost')
+    log_offline(nick, reason)
     nicks = nicks + 1
   else
     redis.call('SREM', owned_nicks, nick)
@@ -50,7 +57,7 @@ if redis.call('EXISTS', owned_members, owned_nicks) > 0 then
 end
 redis.call('DEL', gateway_nicks, mailbox)
 -- The row stays for an hour, so that people see what happened to the gateway.
-if now() - (tonumber(redis.call('HGET', ended, incarnation)) or 0) > HOUR then
+if now() - end_of_hold > HOUR then
   for _, rows in ipairs({ leases, beats, gateways, ended }) do
     redis.call('HDEL', rows, incarnation)
   end

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- A gateway says what becomes of its own lease: draining, or drained when it owns nothing more.
+-- A gateway says what becomes of its own lease: draining, or drained when all that it owns is detached and held.
 -- KEYS: 1 generation, 2 leases, 3 ended
--- ARGV: 1 base, 2 incarnation, 3 state
+-- ARGV: 1 base, 2 incarnation, 3 state, 4 milliseconds for which a drained one's sessions are held
 -- Reply: {'OK'}, also when the lease is in that state; {'FENCED'} when it has ended
 -- Called by Registry::set_lease.
 local _, leases, ended = unpack(KEYS)
-local _, incarnation, state = unpack(ARGV)
+local _, incarnation, state, hold = unpack(ARGV)
 
 enter_generation()
 if redis.call('HGET', leases, incarnation) == state then
@@ -16,6 +16,6 @@ if not serves(incarnation) then
 end
 redis.call('HSET', leases, incarnation, state)
 if not serves(incarnation) then
-  redis.call('HSET', ended, incarnation, now())
+  redis.call('HSET', ended, incarnation, now() + hold)
 end
 return { 'OK' }

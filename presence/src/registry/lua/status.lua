@@ -8,6 +8,7 @@ local _, _, record = unpack(KEYS)
 local _, token, nick, status, info = unpack(ARGV)
 
 enter_generation()
+require_open()
 if not serves(incarnation_of(token)) then
   return { 'FENCED' }
 end

@@ -12,10 +12,10 @@ for i = 2, #ARGV do
   local owner, display, status, since, last_active = unpack(record)
   if not display then
     rows[i] = {}
-  elseif not owner or not serves(incarnation_of(owner)) then
+  elseif not owner or (redis.call('HGET', KEYS[2], incarnation_of(owner)) or 'fenced') == 'fenced' then
     rows[i] = { display, 0, '', '0', last_active, {} }
   else
-    -- The set may name rooms where a dead owner of the nick has not been cleaned up yet.
+    -- Those that a drained gateway holds are online as before. The set may name rooms where a dead owner of the nick has not been cleaned up yet.
     local keys, rooms = redis.call('SMEMBERS', base .. 'nick-rooms:' .. nick), {}
     table.sort(keys)
     for _, room in ipairs(keys) do

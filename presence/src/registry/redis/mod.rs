@@ -4,8 +4,10 @@
 //! the event log over connections of its own. What the scripts keep where is written in [`crate::keys`], what they do in
 //! `registry/lua`. Nothing here decides anything: the scripts do.
 
+mod audit;
 mod events;
 mod reads;
+mod reassert;
 mod reply;
 mod scripts;
 
@@ -13,10 +15,16 @@ use redis::Script;
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
-use super::{Beat, ClaimError, Entry, GatewayInfo, Joined, Lease, LeaseState, Reaped, RegistryError};
+use std::time::Duration;
+
+use super::{
+    Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
+    Resumed, Ticket,
+};
 use crate::log::read_forks;
-use crate::model::SessionId;
-use crate::model::{Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, Status};
+use crate::model::{
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
+};
 use crate::redis::{Redis, settle};
 
 /// The registry in Redis. Cheap to clone.
@@ -36,7 +44,7 @@ impl RedisRegistry {
 
     pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         let keys = self.redis.keys();
-        let named = [keys.beats(), keys.gateways()];
+        let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
         let mut reply = self
             .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
             .await?;
@@ -48,6 +56,7 @@ impl RedisRegistry {
         let named = [
             keys.beats(),
             keys.gateways(),
+            keys.ended(),
             keys.gateway_nicks(incarnation),
             keys.owned_nicks(incarnation),
             keys.mailbox(incarnation),
@@ -55,6 +64,8 @@ impl RedisRegistry {
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
         done(&mut reply)?;
+        let generation = reads::generation(&mut reply)?;
+        let asserted = reply.flag()?;
         let counter = reply.number()?;
         let leases = reads::leases(reply.array()?)?;
         let mut mailbox = Vec::new();
@@ -65,12 +76,16 @@ impl RedisRegistry {
                 Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
             }
         }
-        Ok(Beat { counter, leases, mailbox })
+        Ok(Beat { generation, asserted, counter, leases, mailbox })
     }
 
-    pub(super) async fn set_lease(&self, incarnation: &Incarnation, state: LeaseState) -> Result<(), RegistryError> {
+    pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+        let hold = match farewell {
+            Farewell::Draining => Duration::ZERO,
+            Farewell::Drained { hold } => hold,
+        };
         let named = [self.redis.keys().ended()];
-        let args = [incarnation.as_str(), state.as_str()];
+        let args = [incarnation.as_str(), farewell.state().as_str(), &millis(hold)];
         done(&mut self.write(&scripts::SET_LEASE, incarnation.as_str(), &named, &args).await?)
     }
 
@@ -103,7 +118,45 @@ impl RedisRegistry {
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
+        token: &TokenHash,
     ) -> Result<Fence, ClaimError> {
+        let epoch = uuid::Uuid::new_v4().simple().to_string();
+        let tokens = [token.as_str(), &epoch];
+        let mut reply = self.claims(&scripts::CLAIM, incarnation, session, nick, tokens).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(Fence(reply.number()?)),
+            refusal => Err(unclaimed(refusal, &mut reply)?),
+        }
+    }
+
+    pub(super) async fn resume(
+        &self,
+        incarnation: &Incarnation,
+        ticket: &Ticket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<Resumed, ResumeError> {
+        let Ticket { session, presented } = ticket;
+        let tokens = [presented.as_str(), next.as_str()];
+        let called = self.claims(&scripts::RESUME, incarnation, session, nick, tokens).await;
+        let mut reply = called.map_err(ClaimError::from)?;
+        let word = reply.text().map_err(ClaimError::from)?;
+        match word.as_str() {
+            "OK" => Ok(reply.resumed().map_err(ClaimError::from)?),
+            "UNKNOWN" => Err(ResumeError::UnknownToken),
+            refusal => Err(unclaimed(refusal, &mut reply).map_err(ClaimError::from)?.into()),
+        }
+    }
+
+    /// Calls one of the two scripts that give out nicks.
+    async fn claims(
+        &self,
+        script: &Script,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        tokens: [&str; 2],
+    ) -> Result<Reply, RegistryError> {
         let keys = self.redis.keys();
         let named = [
             keys.fence(),
@@ -111,25 +164,36 @@ impl RedisRegistry {
             keys.skeleton(nick.skeleton()),
             keys.session(session),
             keys.inbox(session),
+            keys.session_rooms(session),
             keys.online(),
             keys.gateway_nicks(incarnation),
             keys.owned_nicks(incarnation),
         ];
-        let args = [
-            incarnation.as_str(),
-            session.as_str(),
-            nick.key().as_str(),
-            nick.as_str(),
-            nick.skeleton(),
-            if nick.is_ascii() { "1" } else { "0" },
-        ];
-        let mut reply = self.write(&scripts::CLAIM, session.as_str(), &named, &args).await?;
-        match reply.text()?.as_str() {
-            "OK" => Ok(Fence(reply.number()?)),
-            "IN_USE" => Err(ClaimError::InUse),
-            "CONFUSABLE" => Err(ClaimError::Confusable),
-            refusal => Err(refused(refusal).into()),
-        }
+        let ascii = if nick.is_ascii() { "1" } else { "0" };
+        let args = [incarnation.as_str(), session.as_str(), nick.key().as_str(), nick.as_str(), nick.skeleton(), ascii];
+        self.write(script, session.as_str(), &named, &[&args[..], &tokens].concat()).await
+    }
+
+    pub(super) async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().session(session)];
+        whether(&mut self.write(&scripts::CONFIRM, session.as_str(), &named, &[token.as_str()]).await?)
+    }
+
+    pub(super) async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().nick(nick.key())];
+        let args = [&*owner.token(), &millis(hold)];
+        whether(&mut self.write(&scripts::DETACH, owner.session.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn depart(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().nick(nick.key())];
+        let args = [&*owner.token(), nick.key().as_str(), reason.as_str()];
+        whether(&mut self.write(&scripts::DEPART, owner.session.as_str(), &named, &args).await?)
+    }
+
+    pub(super) async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().session(session), self.redis.keys().inbox(session)];
+        whether(&mut self.write(&scripts::READ, session.as_str(), &named, &[&seq.to_string()]).await?)
     }
 
     pub(super) async fn release(
@@ -161,6 +225,8 @@ impl RedisRegistry {
             keys.rooms(),
             keys.nick_rooms(nick.key()),
             keys.owned_members(&owner.incarnation),
+            keys.nick(nick.key()),
+            keys.session_rooms(&owner.session),
         ];
         let (old_nick, old_owner) = match entry {
             Entry::New => ("", String::new()),
@@ -189,9 +255,15 @@ impl RedisRegistry {
         nick: &Nick,
         owner: &Owner,
         reason: LeftReason,
+        leaving: Leaving,
     ) -> Result<bool, RegistryError> {
-        let named = [self.redis.keys().members(room.key())];
-        let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str()];
+        let keys = self.redis.keys();
+        let named = [keys.members(room.key()), keys.nick(nick.key()), keys.session_rooms(&owner.session)];
+        let for_good = match leaving {
+            Leaving::ForGood => "1",
+            Leaving::ForNow => "0",
+        };
+        let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str(), for_good];
         whether(&mut self.write(&scripts::LEAVE, owner.session.as_str(), &named, &args).await?)
     }
 
@@ -214,7 +286,7 @@ impl RedisRegistry {
         whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
     }
 
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, RegistryError> {
+    pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         reads::lease_table(&self.redis).await
     }
 
@@ -256,12 +328,27 @@ fn whether(reply: &mut Reply) -> Result<bool, RegistryError> {
     }
 }
 
+/// Why a nickname was not given out.
+fn unclaimed(word: &str, reply: &mut Reply) -> Result<ClaimError, RegistryError> {
+    Ok(match word {
+        // -1: somebody is there.
+        "IN_USE" => ClaimError::InUse { retry_after: reply.text()?.parse().ok().map(Duration::from_millis) },
+        "CONFUSABLE" => ClaimError::Confusable,
+        refusal => refused(refusal).into(),
+    })
+}
+
 fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
-        "STALE" => RegistryError::Unavailable("a later claim of the nickname is a member already".to_owned()),
+        "STALE" => RegistryError::Unavailable("the claim is not the newest one".to_owned()),
+        "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
         _ => malformed("a word of the script"),
     }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
 }
 
 fn member_info(nick: &Nick, status: &Status) -> String {

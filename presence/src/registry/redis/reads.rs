@@ -11,7 +11,8 @@ use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
 use crate::redis::{Redis, classify};
 use crate::registry::{
-    Event, EventLogEnds, Gateway, GatewayInfo, Lease, LeaseState, PAGE_LIMIT, Page, RegistryError, Room, Stats, User,
+    Event, EventLogEnds, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, PAGE_LIMIT, Page, Phase,
+    RegistryError, Room, Stats, User,
 };
 
 /// Rows that one script looks up, so that none takes longer than a fraction of a millisecond or so.
@@ -86,14 +87,14 @@ impl RedisRegistry {
             .query_async(&mut connection)
             .await
             .map_err(|error| classify(&error))?;
-        let serves = |token: &str| {
+        let shown = |token: &str| {
             let incarnation = token.split('/').next().unwrap_or_default();
-            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::serves)
+            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::shows)
         };
         let mut items = Vec::with_capacity(records.len());
         for record in records.into_iter().flatten() {
             let (token, info) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
-            if serves(token) {
+            if shown(token) {
                 items.push(from_json(info)?);
             }
         }
@@ -101,7 +102,7 @@ impl RedisRegistry {
     }
 
     pub(in crate::registry) async fn gateways(&self) -> Result<Vec<Gateway>, RegistryError> {
-        let rows = lease_rows(&self.redis).await?;
+        let (_, rows) = lease_rows(&self.redis).await?;
         let mut newest: HashMap<String, LeaseRow> = HashMap::new();
         for row in rows {
             match newest.get(&row.info.node) {
@@ -125,7 +126,7 @@ impl RedisRegistry {
     }
 
     pub(in crate::registry) async fn stats(&self) -> Result<Stats, RegistryError> {
-        let rows = lease_rows(&self.redis).await?;
+        let (_, rows) = lease_rows(&self.redis).await?;
         let users_online = self.users_of(&rows).await?.into_iter().sum();
         let mut connection = self.redis.query().await?;
         let rooms = redis::cmd("ZCARD")
@@ -185,7 +186,7 @@ impl RedisRegistry {
         Ok(rows)
     }
 
-    /// How many nicks are online on each of these gateways: none where the lease is not live.
+    /// How many nicks are online on each of these gateways: none where the lease is fenced.
     async fn users_of(&self, rows: &[LeaseRow]) -> Result<Vec<u64>, RegistryError> {
         let mut pipe = redis::pipe();
         for row in rows {
@@ -196,13 +197,25 @@ impl RedisRegistry {
             [] => Vec::new(),
             _ => pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?,
         };
-        Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.serves() { users } else { 0 }).collect())
+        Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())
     }
 }
 
 /// The lease table, as observers sample it.
-pub(super) async fn lease_table(redis: &Redis) -> Result<Vec<Lease>, RegistryError> {
-    Ok(lease_rows(redis).await?.into_iter().map(|row| row.lease).collect())
+pub(super) async fn lease_table(redis: &Redis) -> Result<LeaseTable, RegistryError> {
+    let (generation, rows) = lease_rows(redis).await?;
+    Ok(LeaseTable { generation, leases: rows.into_iter().map(|row| row.lease).collect() })
+}
+
+/// Number and phase of the generation within a reply.
+pub(super) fn generation(reply: &mut Reply) -> Result<Generation, RegistryError> {
+    let number = reply.number()?;
+    let phase = match reply.text()?.as_str() {
+        "open" => Phase::Open,
+        "recovering" => Phase::Recovering,
+        _ => return Err(malformed("a phase")),
+    };
+    Ok(Generation { number, phase })
 }
 
 /// The rows of a lease table within a reply.
@@ -210,10 +223,11 @@ pub(super) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
     Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
-async fn lease_rows(redis: &Redis) -> Result<Vec<LeaseRow>, RegistryError> {
+async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let named = [redis.keys().beats(), redis.keys().gateways()];
     let mut reply = read(redis, &scripts::LEASES, &named, &[]).await?;
-    readable(reply.array()?)
+    let generation = generation(&mut reply)?;
+    Ok((generation, readable(reply.array()?)?))
 }
 
 /// The rows that are ours to read. Every beat brings the whole table, so one that another version wrote, or nobody of us,
@@ -271,7 +285,12 @@ fn room(mut row: Reply) -> Result<Option<Room>, RegistryError> {
 }
 
 /// Calls a script that only reads.
-async fn read(redis: &Redis, script: &redis::Script, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
+pub(super) async fn read(
+    redis: &Redis,
+    script: &redis::Script,
+    keys: &[String],
+    args: &[&str],
+) -> Result<Reply, RegistryError> {
     let mut connection = redis.query().await?;
     let mut reply = call(redis, script, &mut connection, keys, args).await?;
     done(&mut reply)?;

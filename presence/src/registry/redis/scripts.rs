@@ -7,23 +7,32 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::redis::GENERATION;
+
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
     ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            assemble(&[$(include_str!(concat!("../lua/", $part))),*], include_str!(concat!("../lua/", $file)))
+            assemble(&[GENERATION, $(include_str!(concat!("../lua/", $part))),*], include_str!(concat!("../lua/", $file)))
         });
     )* };
 }
 
 scripts! {
     OPEN_LEASE = ["prelude.lua"] "open_lease.lua";
-    BEAT = ["prelude.lua", "lease_table.lua"] "beat.lua";
+    BEAT = ["prelude.lua", "lease_table.lua", "open_generation.lua"] "beat.lua";
+    REASSERT = ["prelude.lua", "restore.lua"] "reassert.lua";
+    AUDIT = ["prelude.lua"] "audit.lua";
     LEASES = ["prelude.lua", "lease_table.lua"] "leases.lua";
     SET_LEASE = ["prelude.lua"] "set_lease.lua";
     FENCE = ["prelude.lua"] "fence.lua";
     REAP = ["prelude.lua", "departures.lua"] "reap.lua";
-    CLAIM = ["prelude.lua", "departures.lua"] "claim.lua";
+    CLAIM = ["prelude.lua", "departures.lua", "claims.lua"] "claim.lua";
+    RESUME = ["prelude.lua", "departures.lua", "claims.lua"] "resume.lua";
+    CONFIRM = ["prelude.lua"] "confirm.lua";
+    DETACH = ["prelude.lua"] "detach.lua";
+    DEPART = ["prelude.lua", "departures.lua"] "depart.lua";
+    READ = ["prelude.lua"] "read.lua";
     RELEASE = ["prelude.lua", "departures.lua"] "release.lua";
     JOIN = ["prelude.lua", "departures.lua", "log.lua"] "join.lua";
     LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";

@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Notes how far a client has read its inbox: never back, never past the end.
+-- KEYS: 1 generation, 2 leases, 3 session, 4 inbox
+-- ARGV: 1 base, 2 seq
+-- Reply: {'OK'}; {'NO'} when there is no such session
+-- Called by Registry::read.
+local _, _, session_record, inbox = unpack(KEYS)
+
+enter_generation()
+local known, before = unpack(redis.call('HMGET', session_record, 'nick', 'read'))
+if not known then
+  return { 'NO' }
+end
+local read = math.min(tonumber(ARGV[2]), log_top(session_record, inbox))
+if read > (tonumber(before) or 0) then
+  redis.call('HSET', session_record, 'read', string.format('%.0f', read))
+end
+return { 'OK' }

@@ -1,0 +1,101 @@
+#!lua
+-- RESUME: moves a session to this gateway, from wherever it was, and gives it the next token. O(rooms of the session).
+-- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online,
+--       10 gateway-nicks, 11 owned-nicks (4-5 of the nick asked for, 10-11 of the caller)
+-- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII, else '0',
+--       8 hash of the token presented, 9 hash of the next one
+-- Reply: {'OK', fence, owner token and nick as shown before or '', status JSON or '', {{room as shown, epoch, seq}..},
+--        inbox epoch, inbox seq, read up to}; {'FENCED'}; {'UNKNOWN'}; {'IN_USE', milliseconds it is held or -1};
+--        {'CONFUSABLE'}
+-- Called by Registry::resume.
+local presented, next_token = ARGV[8], ARGV[9]
+
+enter_generation()
+require_open()
+
+local function is_own(owner)
+  return session_of(owner) == session
+end
+
+-- The whole answer; what of it was found before the first write is in the session record, for who asks again.
+local function resumed(fence)
+  local known = redis.call('HMGET', session_record, 'was', 'epoch', 'read')
+  local keys, rooms = redis.call('SMEMBERS', session_rooms), {}
+  table.sort(keys)
+  for _, room in ipairs(keys) do
+    local meta = redis.call('HMGET', base .. 'room:' .. room, 'display', 'epoch')
+    if meta[1] and meta[2] then
+      rooms[#rooms + 1] = { meta[1], meta[2], room_top(room) }
+    end
+  end
+  return { 'OK', fence, known[1] or '', redis.call('HGET', record, 'status') or '', rooms, known[2] or '',
+    log_top(session_record, inbox), known[3] or '0' }
+end
+
+-- Orders the gateway of an older claim to end its connection: at once over its channel, and by its mailbox in case that
+-- does not arrive.
+local function order_end(owner)
+  local gateway, fence = incarnation_of(owner), fence_of(owner)
+  if serves(gateway) then
+    redis.call('RPUSH', base .. 'mailbox:' .. gateway,
+      string.format('{"taken":{"session":"%s","fence":%s}}', session, fence))
+    redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, 'T ' .. session .. ' ' .. fence)
+  end
+end
+
+if not serves(incarnation) then
+  return { 'FENCED' }
+end
+local former, token, previous = unpack(redis.call('HMGET', session_record, 'nick', 'token', 'previous'))
+if not former or (token ~= presented and previous ~= presented) then
+  return { 'UNKNOWN' }
+end
+local owner = redis.call('HGET', record, 'owner')
+local has_it = owner and is_own(owner)
+if has_it and previous == presented and token == next_token and incarnation_of(owner) == incarnation then
+  return resumed(fence_of(owner))
+end
+local stale = {}
+if not has_it or not keeps(nick) then
+  local refused
+  refused, stale = refusal(is_own)
+  if refused then
+    return refused
+  end
+end
+
+local former_record = base .. 'nick:' .. former
+local before, shown, status = unpack(redis.call('HMGET', former_record, 'owner', 'display', 'status'))
+before = before and is_own(before) and before
+if before then
+  order_end(before)
+end
+if has_it and former ~= nick then
+  order_end(owner)
+end
+
+local fence
+if has_it then
+  -- Nobody is told: it is where it was.
+  redis.call('SREM', base .. 'owned-nicks:' .. incarnation_of(owner), nick)
+  redis.call('SREM', base .. 'gateway-nicks:' .. incarnation_of(owner), nick)
+  fence = own('last_active', now())
+else
+  fence = take(stale)
+  if not before then
+    log_event('online', '"nick":%s', cjson.encode(display), now())
+  end
+end
+keep_session('token', next_token, 'previous', presented, 'was', before and before .. ' ' .. shown or '')
+if former ~= nick then
+  if before then
+    if status then
+      redis.call('HSET', record, 'status', status)
+    end
+    free_nick(former, before)
+    log_event('rename', '"from":%s,"to":%s', cjson.encode(shown), cjson.encode(display), now())
+  elseif redis.call('HGET', former_record, 'held') == session then
+    let_go(former)
+  end
+end
+return resumed(fence)

@@ -1,0 +1,193 @@
+//! Direct messages wait in the inbox of whoever they were meant for: there or not, they are given once and in order, to
+//! that session and to nobody who takes its nickname.
+
+use std::time::Duration;
+
+use harness::{Cluster, Node, WsClient, eventually};
+use serde_json::{Value, json};
+
+/// How soon what is due must be there.
+const SOON: Duration = Duration::from_secs(3);
+/// A test's own time for a nickname that is held.
+const HOLD: Duration = Duration::from_secs(8);
+
+async fn cluster() -> Cluster {
+    let hold = HOLD.as_secs().to_string();
+    Cluster::builder().gateways(2).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", &hold).start().await
+}
+
+async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Value) {
+    let person = cluster.ws_on(gateway).await;
+    let registered = person.register(nick).await;
+    person.must(json!({"type": "ping"})).await;
+    (person, registered)
+}
+
+/// What was said to this person alone, in order.
+fn received(person: &WsClient) -> Vec<Value> {
+    let own = person.name();
+    let said = person.heard(|event| event["type"] == "message" && event["to"] == own.as_str());
+    said.into_iter().map(|message| message["body"].clone()).collect()
+}
+
+async fn until_received(person: &WsClient, text: &str) {
+    let what = format!("`{text}`");
+    person.expect_event(SOON, &what, |event| event["type"] == "message" && event["body"] == text).await;
+}
+
+/// Says it once the store knows that nobody is there.
+async fn say_offline(from: &WsClient, to: &str, text: &str) {
+    let ack = from.say(to, text).await;
+    assert_eq!(ack["delivered"], "offline", "{ack}");
+}
+
+/// Waits until the store knows that this person's connection is lost.
+async fn until_offline(from: &WsClient, to: &str, text: &str) -> usize {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        if from.say(to, text).await["delivered"] == "offline" {
+            return tries;
+        }
+        assert!(tries < 1000, "{to} stays online");
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
+    let cluster = cluster().await;
+    let (ann, registered) = person(&cluster, 0, "ann").await;
+    let (bob, _) = person(&cluster, 1, "bob").await;
+    let terminal = cluster.line_on(1).await;
+    terminal.register("carl").await;
+    let ack = bob.say("ann", "one").await;
+    assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None));
+    until_received(&ann, "one").await;
+    ann.cut();
+    let tries = until_offline(&bob, "ann", "knock").await;
+    say_offline(&bob, "ann", "two").await;
+    say_offline(&bob, "ANN", "three").await;
+    terminal.types("/msg ann four").await;
+    terminal.reads("-> ann: four (offline, will be delivered)").await;
+    assert_eq!(bob.try_say("nobody", "hi").await.unwrap_err().code, "no_such_user");
+
+    let again = cluster.ws_on(1).await;
+    let inbox = &registered["inbox"];
+    let since = json!({"@": {"epoch": inbox["epoch"], "seq": 1}});
+    let back = again.resume(&registered, since).await;
+    assert_eq!(back["inbox"], json!({"epoch": inbox["epoch"], "seq": 4 + tries}));
+    until_received(&again, "four").await;
+    assert_eq!(bob.say("ann", "five").await["delivered"], "online");
+    until_received(&again, "five").await;
+    let mut expected = vec!["knock"; tries];
+    expected.extend(["two", "three", "four", "five"]);
+    assert_eq!(received(&again), expected);
+    let seqs: Vec<u64> = again.heard(|e| e["type"] == "message").iter().map(|m| m["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, Vec::from_iter(2..=5 + tries as u64));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn who_takes_the_nickname_gets_nothing_of_what_was_meant_for_another() {
+    let cluster = cluster().await;
+    let (ann, registered) = person(&cluster, 0, "ann").await;
+    let (bob, _) = person(&cluster, 1, "bob").await;
+    ann.cut();
+    let tries = until_offline(&bob, "ann", "knock").await;
+    say_offline(&bob, "ann", "for the old ann").await;
+    let stranger = cluster.ws_on(0).await;
+    let taken = eventually(HOLD + SOON, "the nickname is free", || async { stranger.try_register("ann").await }).await;
+    assert_eq!(taken["inbox"]["seq"], 0, "a plain register begins empty");
+    assert_eq!(bob.say("ann", "for the new ann").await["delivered"], "online");
+    until_received(&stranger, "for the new ann").await;
+    assert_eq!(received(&stranger), ["for the new ann"]);
+
+    let mut renamed = registered.clone();
+    renamed["nick"] = json!("anna");
+    let again = cluster.ws_on(1).await;
+    again.resume(&renamed, json!({})).await;
+    until_received(&again, "for the old ann").await;
+    let mut expected = vec!["knock"; tries];
+    expected.push("for the old ann");
+    assert_eq!(received(&again), expected, "everything, since it never said where it was");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
+    let cluster = cluster().await;
+    let (ann, registered) = person(&cluster, 0, "ann").await;
+    let (bob, _) = person(&cluster, 1, "bob").await;
+    for text in ["one", "two", "three"] {
+        bob.say("ann", text).await;
+        until_received(&ann, text).await;
+    }
+    assert_eq!(ann.must(json!({"type": "read", "to": "@", "seq": 2})).await["seq"], 2);
+    // It never goes back, and never past the end.
+    ann.must(json!({"type": "read", "to": "@", "seq": 1})).await;
+    ann.cut();
+    let again = cluster.ws_on(1).await;
+    let back = again.resume(&registered, json!({})).await;
+    until_received(&again, "three").await;
+    bob.say("ann", "four").await;
+    until_received(&again, "four").await;
+    assert_eq!(received(&again), ["three", "four"]);
+
+    again.must(json!({"type": "read", "to": "@", "seq": 1_000_000})).await;
+    again.cut();
+    let tries = until_offline(&bob, "ann", "five").await;
+    let last = cluster.ws_on(0).await;
+    last.resume(&back, json!({})).await;
+    until_received(&last, "five").await;
+    assert_eq!(received(&last), vec!["five"; tries], "what came after it was read");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_while_somebody_comes_and_goes() {
+    const MESSAGES: u64 = 300;
+    let cluster = cluster().await;
+    let (ann, mut registered) = person(&cluster, 0, "ann").await;
+    let (bob, _) = person(&cluster, 1, "bob").await;
+    let epoch = registered["inbox"]["epoch"].clone();
+    let talk = async {
+        for number in 1..=MESSAGES {
+            bob.must(json!({"type": "send", "to": "ann", "body": number})).await;
+        }
+    };
+    let come_and_go = async {
+        let mut seen: Vec<u64> = Vec::new();
+        let mut current = ann;
+        for turn in 0.. {
+            let _ = current.next(Duration::from_millis(20), |event| event["type"] == "none").await;
+            let given = current.heard(|event| event["type"] == "message");
+            seen.extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
+            let last = seen.last().copied().unwrap_or(0);
+            if last == MESSAGES {
+                return seen;
+            }
+            current.cut();
+            current = cluster.ws_on(turn % 2).await;
+            registered = current.resume(&registered, json!({"@": {"epoch": epoch, "seq": last}})).await;
+        }
+        unreachable!("it goes on until everything is there")
+    };
+    let ((), seen) = tokio::join!(talk, come_and_go);
+    assert_eq!(seen, Vec::from_iter(1..=MESSAGES));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn an_embedded_node_keeps_messages_as_well() {
+    let mut gateway = Node::gateway("alone").start().await;
+    let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
+    let registered = ann.register("ann").await;
+    ann.must(json!({"type": "ping"})).await;
+    bob.register("bob").await;
+    ann.cut();
+    until_offline(&bob, "ann", "knock").await;
+    let again = WsClient::connect(gateway.ws()).await;
+    again.resume(&registered, json!({})).await;
+    until_received(&again, "knock").await;
+    assert_eq!(gateway.end().await, Some(0));
+}

@@ -1,0 +1,427 @@
+//! Sessions that outlive their connections: clients come back over another one, on any gateway, and are who they were.
+//!
+//! Others see nothing of it when it is soon. The clients here are cut, kicked off by a drain, lose their gateway, or come
+//! back twice; each is given everything of its rooms once and in order.
+
+mod drain;
+
+use std::time::{Duration, Instant};
+
+use harness::{Cluster, Node, WsClient, eventually, stays};
+use serde_json::{Value, json};
+
+/// How soon what is due must be there.
+const SOON: Duration = Duration::from_secs(3);
+/// From a lost connection to the leave that others see.
+const LEAVE_AFTER: Duration = Duration::from_secs(5);
+/// A test's own time for a nickname that is held, in seconds.
+const HOLD: &str = "8";
+
+async fn cluster() -> Cluster {
+    Cluster::builder().gateways(2).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await
+}
+
+/// Somebody in the lobby, and how they were registered.
+async fn member(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Value) {
+    let person = cluster.ws_on(gateway).await;
+    let registered = person.register(nick).await;
+    person.join("#lobby").await;
+    (person, registered)
+}
+
+fn is_of_lobby(event: &Value) -> bool {
+    let is_event = ["message", "gap", "rewound", "epoch"].iter().any(|kind| event["type"] == *kind);
+    is_event && event["to"] == "#lobby"
+}
+
+/// What this person was given of the lobby, in order: `3`, or `gap 4-6`.
+fn given(person: &WsClient) -> Vec<String> {
+    let word = |event: &Value| match event["type"].as_str().unwrap() {
+        "message" => event["seq"].to_string(),
+        "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
+        kind => format!("{kind} {}", event["seq"]),
+    };
+    person.heard(is_of_lobby).iter().map(word).collect()
+}
+
+fn words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
+    seqs.into_iter().map(|seq| seq.to_string()).collect()
+}
+
+async fn until_given(person: &WsClient, seq: u64) {
+    person.expect_event(SOON, &format!("message {seq}"), |event| is_of_lobby(event) && event["seq"] == seq).await;
+}
+
+/// Where somebody is who has everything of the lobby up to here.
+fn since(joined: &Value, seq: u64) -> Value {
+    json!({"#lobby": {"epoch": joined["epoch"], "seq": seq}})
+}
+
+/// How often this person saw somebody else come, go or change their name.
+fn stirs(person: &WsClient) -> usize {
+    let name = person.name();
+    let seen = |kind: &&str| person.count_seen("#lobby", kind, |entry| entry["nick"] != name.as_str());
+    ["joined", "left", "renamed"].iter().map(seen).sum()
+}
+
+/// How often the store has logged that this happened to somebody.
+async fn logged(cluster: &Cluster, kind: &str, nick: &str) -> usize {
+    let events: redis::streams::StreamRangeReply = cluster.redis.call("XRANGE parley:{0}:events - +").await;
+    let texts = events.ids.into_iter().map(|entry| {
+        let words = entry.map.into_values().map(|value| redis::from_redis_value::<String>(value).unwrap());
+        words.collect::<Vec<String>>()
+    });
+    let nick = format!("\"{nick}\"");
+    texts.filter(|words| words.iter().any(|w| w == kind) && words.iter().any(|w| w.contains(&nick))).count()
+}
+
+#[tokio::test]
+async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
+    let cluster = cluster().await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let (bob, _) = member(&cluster, 1, "bob").await;
+    ann.sees_join("#lobby", "bob").await;
+    let joined = ann.join("#lobby").await;
+    ann.must(json!({"type": "join", "room": "#den"})).await;
+    ann.away("tea").await;
+    for seq in 1..=3 {
+        bob.say("#lobby", "before").await;
+        until_given(&ann, seq).await;
+    }
+    let seen = stirs(&bob);
+    ann.cut();
+    for _ in 4..=6 {
+        bob.say("#lobby", "meanwhile").await;
+    }
+
+    let again = cluster.ws_on(1).await;
+    let back = again.resume(&registered, since(&joined, 3)).await;
+    assert_eq!((&back["session"], &back["nick"]), (&registered["session"], &json!("ann")));
+    assert_ne!(back["resume"], registered["resume"], "a token of its own");
+    let mut rooms: Vec<&str> = back["rooms"].as_array().unwrap().iter().map(|r| r["room"].as_str().unwrap()).collect();
+    rooms.sort_unstable();
+    assert_eq!(rooms, ["#den", "#lobby"]);
+    let lobby = back["rooms"].as_array().unwrap().iter().find(|room| room["room"] == "#lobby").unwrap();
+    assert_eq!((&lobby["epoch"], &lobby["seq"]), (&joined["epoch"], &json!(6)));
+    bob.say("#lobby", "now").await;
+    until_given(&again, 7).await;
+    assert_eq!(given(&again), words(4..=7));
+    let order = again.heard(|event| is_of_lobby(event) || event["type"] == "registered");
+    assert_eq!(order[0]["type"], "registered", "the answer comes first");
+    again.say("#lobby", "me again").await;
+    bob.hears("#lobby", "ann", "me again").await;
+
+    // The other room is its own, and silent until it is joined.
+    again.say("#den", "anybody?").await;
+    let den = again.must(json!({"type": "join", "room": "#den"})).await;
+    assert_eq!((&den["seq"], &den["member_count"]), (&json!(1), &json!(1)));
+    let members = bob.must(json!({"type": "members", "room": "#lobby"})).await;
+    assert_eq!(members["items"][0], json!({"nick": "ann", "status": "away", "text": "tea"}), "still away");
+
+    stays(LEAVE_AFTER + Duration::from_secs(2), "nobody sees anything", || async {
+        if stirs(&bob) == seen { Ok(()) } else { Err(stirs(&bob)) }
+    })
+    .await;
+    assert_eq!((logged(&cluster, "offline", "ann").await, logged(&cluster, "online", "ann").await), (0, 1));
+    let metrics = cluster.gateways[1].metrics().await;
+    assert_eq!(metrics.get("parley_resumes_total", &[("outcome", "resumed")]), Some(1.0));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_comes_back_as_often_as_it_likes_without_a_word_in_between() {
+    let cluster = cluster().await;
+    let (ann, mut registered) = member(&cluster, 0, "ann").await;
+    let (bob, _) = member(&cluster, 1, "bob").await;
+    let joined = bob.join("#lobby").await;
+    ann.sees_join("#lobby", "bob").await;
+    ann.cut();
+    bob.say("#lobby", "hi").await;
+    for turn in 0..4 {
+        let again = cluster.ws_on(turn % 2).await;
+        registered = again.resume(&registered, since(&joined, 0)).await;
+        until_given(&again, 1).await;
+        assert_eq!(given(&again), ["1"]);
+        again.cut();
+    }
+    assert_eq!(stirs(&bob), 0);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn the_newer_connection_of_two_has_the_session_and_they_do_not_fight() {
+    let cluster = cluster().await;
+    for other in [0, 1] {
+        let (ann, registered) = member(&cluster, 0, &format!("ann{other}")).await;
+        let again = cluster.ws_on(other).await;
+        let back = again.resume(&registered, json!({})).await;
+        let ending = ann.closed().await;
+        assert_eq!((ending.code, ending.reason.as_str()), (Some(4004), "taken_over"));
+        // Neither the end of the old connection nor its message about it touches the new one.
+        again.join("#lobby").await;
+        stays(LEAVE_AFTER + Duration::from_secs(1), "the new connection", || async {
+            again.say("#lobby", "still here").await;
+            if again.has_ended().is_none() { Ok(()) } else { Err("ended") }
+        })
+        .await;
+        assert_eq!(back["session"], registered["session"]);
+        assert_eq!(logged(&cluster, "offline", &format!("ann{other}")).await, 0);
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn the_token_before_is_good_until_the_client_has_said_something() {
+    let cluster = cluster().await;
+    let (ann, first) = member(&cluster, 0, "ann").await;
+    ann.cut();
+    // The answer to this one is lost on its way: the client still has the token before.
+    let lost = cluster.ws_on(1).await;
+    let second = lost.resume(&first, json!({})).await;
+    lost.cut();
+    let again = cluster.ws_on(0).await;
+    let third = again.resume(&first, json!({})).await;
+    assert_eq!(again.try_resume(&first, json!({})).await.unwrap_err().code, "already_registered");
+    let record = format!("parley:{{0}}:session:{}", first["session"].as_str().unwrap());
+    eventually(SOON, "the store hears that the client has the newest", || async {
+        let kept: bool = cluster.redis.ask(&["HEXISTS", &record, "previous"]).await;
+        if kept { Err("kept") } else { Ok(()) }
+    })
+    .await;
+    for stale in [&first, &second] {
+        let stranger = cluster.ws_on(1).await;
+        assert_eq!(stranger.try_resume(stale, json!({})).await.unwrap_err().code, "resume_failed");
+    }
+    assert_eq!(again.has_ended(), None, "nobody who failed took it over");
+    again.must(json!({"type": "ping"})).await;
+    again.cut();
+    cluster.ws_on(1).await.resume(&third, json!({})).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn others_see_who_stays_away_leave_after_five_seconds_and_come_back_later() {
+    let cluster = cluster().await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let (bob, _) = member(&cluster, 1, "bob").await;
+    let joined = bob.join("#lobby").await;
+    let cut = Instant::now();
+    ann.cut();
+    let left = bob.sees(LEAVE_AFTER + SOON, "#lobby", "left", |entry| entry["nick"] == "ann").await;
+    let after = left.at.duration_since(cut);
+    assert!(after >= LEAVE_AFTER, "seen after {after:?}");
+    assert_eq!(left.what["left"], json!([{"nick": "ann", "reason": "closed"}]));
+    bob.say("#lobby", "gone").await;
+
+    // The nickname is held for its session, and for nobody else.
+    let thief = cluster.ws_on(1).await;
+    let refused = thief.try_register("ann").await.unwrap_err();
+    assert_eq!(refused.code, "nick_in_use");
+    let wait = refused.reply["retry_after_ms"].as_u64().expect("until when");
+    assert!((1..=8000).contains(&wait), "{wait}");
+    assert_eq!(thief.try_register("\u{430}nn").await.unwrap_err().code, "nick_confusable");
+
+    let again = cluster.ws_on(1).await;
+    let seen = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
+    again.resume(&registered, since(&joined, 0)).await;
+    until_given(&again, 1).await;
+    eventually(SOON, "ann is seen to come", || async {
+        let now = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
+        if now == seen + 1 { Ok(()) } else { Err(now) }
+    })
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_held_nickname_is_free_in_time_and_the_token_is_good_for_longer() {
+    let cluster = cluster().await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let cut = Instant::now();
+    ann.cut();
+    let hold = Duration::from_secs(HOLD.parse().unwrap());
+    let thief = cluster.ws_on(1).await;
+    eventually(hold + SOON, "the nickname is free", || async { thief.try_register("ann").await }).await;
+    assert!(cut.elapsed() >= hold - Duration::from_millis(500), "free after {:?}", cut.elapsed());
+
+    let again = cluster.ws_on(0).await;
+    assert_eq!(again.try_resume(&registered, json!({})).await.unwrap_err().code, "nick_in_use");
+    let mut renamed = registered.clone();
+    renamed["nick"] = json!("anna");
+    let back = again.resume(&renamed, json!({})).await;
+    assert_eq!((&back["session"], &back["rooms"][0]["room"]), (&registered["session"], &json!("#lobby")));
+    assert_eq!(thief.has_ended(), None);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_outlives_its_gateway() {
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    cluster.allow("fenced");
+    let (ann, at_once) = member(&cluster, 0, "ann").await;
+    let (eve, later) = member(&cluster, 0, "eve").await;
+    let (bob, _) = member(&cluster, 1, "bob").await;
+    let joined = bob.join("#lobby").await;
+    bob.say("#lobby", "before").await;
+    until_given(&ann, 1).await;
+    cluster.gateways[0].process().kill9();
+    bob.say("#lobby", "after").await;
+
+    // Nobody has noticed yet: the token is stronger than a lease that still counts as live.
+    let again = cluster.ws_on(1).await;
+    again.resume(&at_once, since(&joined, 1)).await;
+    until_given(&again, 2).await;
+    assert_eq!(given(&again), ["2"]);
+    let gone = |entry: &Value| entry == &json!({"nick": "eve", "reason": "gateway_lost"});
+    bob.sees(Duration::from_secs(13), "#lobby", "left", gone).await;
+    assert_eq!(bob.count_seen("#lobby", "left", |entry| entry["nick"] == "ann"), 0);
+
+    // Reaped, and free for all; its session is there all the same.
+    let back = cluster.ws_on(1).await;
+    let seats = back.resume(&later, since(&joined, 1)).await;
+    assert_eq!(seats["rooms"].as_array().unwrap().len(), 1, "{seats}");
+    until_given(&back, 2).await;
+    bob.sees_join("#lobby", "eve").await;
+    assert_eq!(again.members("#lobby").await, ["ann", "bob", "eve"]);
+    drop(eve);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_a_session_gets_one_answer() {
+    let cluster = cluster().await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let token = registered["resume"].as_str().unwrap();
+    let (session, secret) = token.split_once('.').unwrap();
+    assert_eq!(session, registered["session"]);
+    let stranger = cluster.ws_on(1).await;
+    let other_session = format!("{}.{secret}", "0".repeat(32));
+    let other_secret = format!("{session}.{}", "A".repeat(secret.len()));
+    let long = "x".repeat(60_000);
+    let keys = format!("{}:*.{secret}", &session[..30]);
+    for forged in ["", ".", "ann", session, &other_session, &other_secret, &long, &keys] {
+        let asked = json!({"nick": "ann", "resume": forged});
+        let refused = stranger.try_resume(&asked, json!({})).await.unwrap_err();
+        assert_eq!(refused.code, "resume_failed", "{forged:.60}");
+        assert!(refused.reply.get("retry_after_ms").is_none(), "trying again helps nobody");
+    }
+    let huge = json!({"type": "register", "nick": "ann", "resume": "x".repeat(1_000_000)});
+    stranger.send(huge).await;
+    let refused = stranger.is_told("error").await;
+    assert_eq!(refused["code"], "too_large", "nobody reads so far as to find an id");
+    let thousand: Value = (0..1000)
+        .map(|n| (format!("#r{n}"), json!({"epoch": "e", "seq": 1})))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    assert_eq!(stranger.try_resume(&registered, thousand).await.unwrap_err().code, "bad_request");
+    for since in [json!([]), json!({"#lobby": 7}), json!({"#lobby": {"epoch": 7, "seq": 1}})] {
+        assert_eq!(stranger.try_resume(&registered, since).await.unwrap_err().code, "bad_request");
+    }
+    // The connection lives, and nobody was disturbed.
+    stranger.register("bob").await;
+    ann.say("#lobby", "still me").await;
+    // Positions that never were are told as such, and rooms that are not its own are left alone.
+    let again = cluster.ws_on(1).await;
+    let since = json!({"#lobby": {"epoch": "another", "seq": 7}, "#elsewhere": {"epoch": "e", "seq": 1}});
+    let back = again.resume(&registered, since).await;
+    assert_eq!(back["rooms"].as_array().unwrap().len(), 1);
+    until_given(&again, 1).await;
+    assert_eq!(given(&again), ["rewound 0", "1"]);
+    let metrics = cluster.gateways[1].metrics().await;
+    assert_eq!(metrics.get("parley_resumes_total", &[("outcome", "unknown_token")]), Some(8.0));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_said_during_a_long_replay_comes_after_it() {
+    const MISSED: u64 = 1000;
+    let cluster = cluster().await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let (bob, _) = member(&cluster, 0, "bob").await;
+    let joined = bob.join("#lobby").await;
+    ann.cut();
+    for _ in 0..MISSED {
+        bob.post(json!({"type": "send", "to": "#lobby", "body": "x".repeat(600)})).await;
+    }
+    until_given(&bob, MISSED).await;
+    let again = cluster.ws_on(1).await;
+    let talk = async {
+        for _ in 0..200 {
+            bob.say("#lobby", "meanwhile").await;
+        }
+    };
+    let (back, ()) = tokio::join!(again.resume(&registered, since(&joined, 0)), talk);
+    assert!(back["rooms"][0]["seq"].as_u64().unwrap() >= MISSED);
+    let last = bob.say("#lobby", "the end").await["seq"].as_u64().unwrap();
+    until_given(&again, last).await;
+    assert_eq!(given(&again), words(1..=last));
+    let metrics = cluster.gateways[1].metrics().await;
+    assert_eq!(metrics.get("parley_resume_seconds_count", &[]), Some(1.0));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn who_says_goodbye_is_gone_at_once_and_a_line_connection_too() {
+    let cluster = cluster().await;
+    let (bob, _) = member(&cluster, 1, "bob").await;
+    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let terminal = cluster.line_on(0).await;
+    terminal.register("nc").await;
+    terminal.join("#lobby").await;
+    for nick in ["ann", "nc"] {
+        bob.sees_join("#lobby", nick).await;
+    }
+    ann.bye().await;
+    drop(terminal);
+    for nick in ["ann", "nc"] {
+        bob.sees_left("#lobby", nick, "closed").await;
+        cluster.ws_on(1).await.register(nick).await;
+    }
+    // The token leads to the session still, which is in no room any more.
+    let mut renamed = registered;
+    renamed["nick"] = json!("anna");
+    let back = cluster.ws_on(1).await.resume(&renamed, json!({})).await;
+    assert_eq!(back["rooms"], json!([]));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_registration_that_nobody_may_have_heard_of_holds_no_nickname() {
+    let cluster = cluster().await;
+    let ann = cluster.ws_on(0).await;
+    ann.register("ann").await;
+    ann.cut();
+    let again = cluster.ws_on(1).await;
+    eventually(SOON, "the nickname is free", || async { again.try_register("ann").await }).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn an_embedded_node_resumes_as_well() {
+    let mut gateway = Node::gateway("alone").start().await;
+    let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
+    let registered = ann.register("ann").await;
+    bob.register("bob").await;
+    let joined = ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    ann.sees_join("#lobby", "bob").await;
+    bob.members("#lobby").await;
+    let seen = stirs(&bob);
+    ann.cut();
+    bob.say("#lobby", "meanwhile").await;
+    let again = WsClient::connect(gateway.ws()).await;
+    let back = again.resume(&registered, since(&joined, 0)).await;
+    assert_eq!(back["session"], registered["session"]);
+    until_given(&again, 1).await;
+    bob.say("#lobby", "now").await;
+    until_given(&again, 2).await;
+    assert_eq!((given(&again), stirs(&bob)), (words(1..=2), seen));
+
+    // Not in five seconds: then others see it.
+    again.cut();
+    bob.sees(LEAVE_AFTER + SOON, "#lobby", "left", |entry| entry["nick"] == "ann").await;
+    let late = WsClient::connect(gateway.ws()).await;
+    late.resume(&back, since(&joined, 2)).await;
+    assert_eq!(late.members("#lobby").await, ["ann", "bob"]);
+    assert_eq!(gateway.end().await, Some(0));
+}
