@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
+const RELOADED: &str = "settings reloaded";
+const WAITS: &str = "settings that need a restart";
+const REFUSED: &str = "settings not reloaded, nothing has changed";
 
 /// A node with a settings file that can be written anew.
 struct World {
@@ -29,8 +32,9 @@ impl World {
         Self { node, file, _folder: folder }
     }
 
-    /// Writes the settings, asks for a reload, and returns once it has been counted; the lines that it logged.
-    async fn reload(&mut self, settings: &str, outcome: &str) -> Vec<Value> {
+    /// Writes the settings, asks for a reload, and returns once it has been counted and told in this message; the lines
+    /// that it logged.
+    async fn reload(&mut self, settings: &str, outcome: &str, told: &str) -> Vec<Value> {
         let (before, logged) = (self.reloads(outcome).await, self.node.log().lines().len());
         std::fs::write(&self.file, settings).unwrap();
         self.node.process().signal(Signal::SIGHUP);
@@ -39,8 +43,12 @@ impl World {
             if now == before + 1.0 { Ok(()) } else { Err(now) }
         })
         .await;
-        let lines = self.node.log().lines().split_off(logged);
-        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+        eventually(SOON, &format!("a line says: {told}"), async || {
+            let lines = self.node.log().lines().split_off(logged);
+            let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+            if lines.iter().any(|line| line["message"] == told) { Ok(lines) } else { Err(lines) }
+        })
+        .await
     }
 
     async fn reloads(&self, outcome: &str) -> f64 {
@@ -88,10 +96,10 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
 
     let settings = "redis.prefix = 'b'\nlisten.origins = ['https://chat.example']\nlimits.connections = 1\n\
                     history.max_messages = 2\nlog.level = 'debug'\ndrain.grace_seconds = 5\n";
-    let lines = world.reload(settings, "applied").await;
+    let lines = world.reload(settings, "applied", WAITS).await;
     let line =
         |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{lines:?}"));
-    let changed = line("settings reloaded")["changed"].as_str().unwrap();
+    let changed = line(RELOADED)["changed"].as_str().unwrap();
     for change in [
         r#"listen.origins = unset -> ["https://chat.example"]"#,
         "limits.connections = 16384 -> 1",
@@ -101,7 +109,7 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     ] {
         assert!(changed.contains(change), "{change} in {changed}");
     }
-    assert_eq!(line("settings that need a restart")["waiting"], r#"redis.prefix = "a" -> "b""#);
+    assert_eq!(line(WAITS)["waiting"], r#"redis.prefix = "a" -> "b""#);
     assert_eq!(world.number("parley_config_restart_pending", &[]).await, 1.0);
     assert_ne!(world.fingerprint().await, fingerprint);
 
@@ -113,8 +121,9 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     let lines = world.reload(
         "redis.prefix = 'a'\nlimits.connections = 9\nlisten.origins = 'https://chat.example'\nlog.level = 'debug'\n",
         "applied",
+        RELOADED,
     );
-    assert!(lines.await.iter().all(|line| line["message"] != "settings that need a restart"));
+    assert!(lines.await.iter().all(|line| line["message"] != WAITS));
     assert_eq!(world.number("parley_config_restart_pending", &[]).await, 0.0);
     assert_eq!(world.page_from("https://evil.example").await, 403);
     assert_eq!(world.page_from("https://chat.example").await, 101);
@@ -135,8 +144,8 @@ async fn a_mistake_changes_nothing() {
         ("limits.connections = 0\nlog.level = 'debug'\n", "limits.connections"),
         ("limits.connections = [\n", "TOML"),
     ] {
-        let lines = world.reload(bad, "rejected").await;
-        let told = lines.iter().find(|line| line["message"] == "settings not reloaded, nothing has changed").unwrap();
+        let lines = world.reload(bad, "rejected", REFUSED).await;
+        let told = lines.iter().find(|line| line["message"] == REFUSED).unwrap();
         assert_eq!(told["level"], "WARN");
         assert!(told["reason"].as_str().unwrap().contains(reason), "{told}");
     }
@@ -162,10 +171,8 @@ async fn presence_reloads_too_and_neither_tells_a_secret() {
     let settings = format!("redis.url_file = {:?}\n", secret.to_str().unwrap());
     let mut world = World::start(Node::presence("p1"), &settings).await;
     std::fs::write(&secret, redis.url().replace("redis://", "redis://:hunter2@")).unwrap();
-    let lines = world.reload(&format!("{settings}log.level = 'warn'\n"), "applied").await;
-    let waiting = lines.iter().find(|line| line["message"] == "settings that need a restart").unwrap_or_else(|| {
-        panic!("{lines:?}");
-    });
+    let lines = world.reload(&format!("{settings}log.level = 'warn'\n"), "applied", WAITS).await;
+    let waiting = lines.iter().find(|line| line["message"] == WAITS).unwrap();
     let waiting = waiting["waiting"].as_str().unwrap();
     assert!(waiting.starts_with("redis.url = ") && waiting.contains("redis://***@"), "{waiting}");
     assert!(!world.node.log().holds("hunter2"));
