@@ -39,14 +39,15 @@ pub(super) struct Audience {
     pub(super) waiting: Waiting,
     /// The members version of the last change seen, once there was one.
     version: Option<u64>,
-    delta: PresenceDelta,
+    /// Seldom there, and large.
+    delta: Option<Box<PresenceDelta>>,
     resync: bool,
 }
 
 #[derive(Debug)]
 enum Member {
     /// On its way in; what comes meanwhile is kept.
-    Entering(Outbox, Kept),
+    Entering(Outbox, Box<Kept>),
     /// Everything that is new to it goes out.
     Live(Hearer),
 }
@@ -77,7 +78,7 @@ impl Audience {
             hearers: None,
             waiting: Waiting::default(),
             version: None,
-            delta: PresenceDelta::default(),
+            delta: None,
             resync: false,
         }
     }
@@ -94,7 +95,7 @@ impl Audience {
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
         self.vacate(session);
-        self.members.insert(session.clone(), Member::Entering(outbox.clone(), Kept::default()));
+        self.members.insert(session.clone(), Member::Entering(outbox.clone(), Box::default()));
     }
 
     /// See [`super::Hub::admit`].
@@ -184,9 +185,10 @@ impl Audience {
     pub(super) fn change(&mut self, version: u64, delta: PresenceDelta) {
         self.resync |= self.version.is_some_and(|last| version != last + 1);
         self.version = Some(version);
-        coalesce::add(&mut self.delta, delta);
-        if coalesce::count(&self.delta) > MAX_SHOWN {
-            self.delta = PresenceDelta::default();
+        let sum = self.delta.get_or_insert_default();
+        coalesce::add(sum, delta);
+        if coalesce::count(sum) > MAX_SHOWN {
+            self.delta = None;
             self.resync = true;
         }
     }
@@ -199,7 +201,7 @@ impl Audience {
 
     /// Shows the members what changed since the last call, as one event.
     pub(super) fn show_presence(&mut self) {
-        let delta = std::mem::take(&mut self.delta);
+        let delta = self.delta.take().map_or_else(PresenceDelta::default, |delta| *delta);
         let resync = std::mem::take(&mut self.resync);
         if coalesce::count(&delta) > 0 || resync {
             let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
@@ -233,7 +235,7 @@ impl Audience {
                         told.entry(has).or_default().push(hearer.clone());
                     }
                 }
-                Member::Entering(_, kept) => *kept = Kept::default(),
+                Member::Entering(_, kept) => **kept = Kept::default(),
             }
         }
         let (to, epoch) = (&self.display, epoch.to_owned());

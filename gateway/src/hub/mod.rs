@@ -50,7 +50,8 @@ pub struct Hub {
 struct State {
     sessions: HashMap<SessionId, Session>,
     /// Rooms with members here, and the inboxes of the sessions.
-    logs: HashMap<Log, Audience>,
+    /// Boxed: a table of large entries is mostly room for entries to come.
+    logs: HashMap<Log, Box<Audience>>,
     /// Rooms with something to show at the next round of presence.
     changed: Vec<RoomKey>,
     /// Logs that are to be read.
@@ -71,7 +72,7 @@ impl State {
     }
 
     fn audience(&mut self, (log, serial): &Name) -> Option<&mut Audience> {
-        self.logs.get_mut(log).filter(|audience| audience.serial == *serial)
+        self.logs.get_mut(log).map(Box::as_mut).filter(|audience| audience.serial == *serial)
     }
 
     /// Takes the round whose turn it is; nobody else goes on with it until it is put back.
@@ -152,7 +153,7 @@ impl Hub {
             older.outbox.close(CloseCode::TakenOver);
         }
         let inbox = Log::Inbox(owner.session.clone());
-        let audience = state.logs.entry(inbox).or_insert_with(|| Audience::new(nick.as_str(), serial));
+        let audience = state.logs.entry(inbox).or_insert_with(|| Box::new(Audience::new(nick.as_str(), serial)));
         audience.prepare(&owner.session, outbox);
     }
 
@@ -187,7 +188,11 @@ impl Hub {
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
         let (log, serial) = (Log::Room(room.key().clone()), state.next_serial());
-        state.logs.entry(log).or_insert_with(|| Audience::new(room.as_str(), serial)).prepare(session, outbox);
+        state
+            .logs
+            .entry(log)
+            .or_insert_with(|| Box::new(Audience::new(room.as_str(), serial)))
+            .prepare(session, outbox);
     }
 
     /// A head of the log that was read after its subscription was confirmed: a log that has not begun begins here.

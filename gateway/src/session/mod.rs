@@ -15,6 +15,7 @@ pub mod core;
 pub mod departure;
 pub mod driver;
 mod ending;
+mod few;
 pub mod holdings;
 pub mod liveness;
 pub mod outbox;
