@@ -22,7 +22,7 @@ build: ## build the two programs as they are deployed
 	cargo build --locked --release -p gateway -p presence
 
 test: ## run every test: units, properties, contracts, clusters in one process and of real processes
-	@deploy/bootstrap rust cc redis-server nginx stream-module openssl
+	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool
 	cargo build --locked --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \
@@ -37,10 +37,11 @@ test-otlp: ## test the export of spans, on a build with the feature that does it
 	PARLEY_BIN_DIR=$(CURDIR)/target/otlp cargo test --locked -p parley-tests --features gateway/otlp,otlp --test otlp
 	cargo build --locked --workspace --bins
 
-chaos: ## break a cluster on purpose and check what is promised: make chaos [SEED=n] [SECONDS=n] [FSYNC=always]
+chaos: ## break a cluster on purpose and check what is promised: [SEED=n] [SECONDS=n] [RATE=n] [ROLLS=n] [FSYNC=always]
 	@deploy/bootstrap rust cc redis-server nginx stream-module
 	cargo build --locked --workspace --bins
 	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
+		$(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
 bench: ## measure Parley, the floor and its peers on this machine, which takes an hour of quiet: docs/PERFORMANCE.md

@@ -29,7 +29,7 @@ pub const KEYS: &[Key] = &[
     ),
     Key::text("admin.addr")
         .default("127.0.0.1:9180")
-        .meaning("IP:PORT of /livez, /readyz and /metrics: never a clients' port"),
+        .meaning("IP:PORT of /livez, /readyz, /metrics and /holdings: never a clients' port"),
     Key::number("limits.connections")
         .default("16384")
         .live()
@@ -90,7 +90,7 @@ pub struct Config {
     pub tcp: SocketAddr,
     /// `listen.origins` and `limits.*`: whom the doors let in, how many, and how long they wait.
     pub limits: Limits,
-    /// `admin.addr`: `/livez`, `/readyz`, `/metrics`.
+    /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
     /// `history.max_messages` and `history.max_age_hours`: how much of a room's log is kept.
     pub history: Retention,

@@ -15,4 +15,6 @@ pub mod backplane;
 pub mod config;
 pub mod metrics;
 pub mod trace;
+pub mod operators;
 pub mod server;
+pub mod ctl;

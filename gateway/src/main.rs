@@ -1,10 +1,11 @@
-//! The program `gateway`: what it loads and what it starts. The rest of its behaviour is [`presence::program`].
+//! The program `gateway`: what it loads and what it starts, and its other face, `gateway ctl`. The rest of its behaviour is [`presence::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use gateway::config::{Config, KEYS};
+use gateway::ctl;
 use gateway::server::Gateway;
 use presence::program::{self, Drained, Program};
 use presence::settings::{Key, Settings, SettingsError};
@@ -33,7 +34,8 @@ struct Ready<'a> {
 
 impl Program for Main {
     const NAME: &'static str = "gateway";
-    const ABOUT: &'static str = "Parley gateway: holds chat clients' connections and carries what they say";
+    const ABOUT: &'static str = "Parley gateway: holds chat clients' connections and carries what they say. \
+                                 `gateway ctl --help`: commands for operators";
     type Config = Config;
     type Server = Running;
 
@@ -68,11 +70,20 @@ impl Program for Main {
         server.gateway.reload(config);
     }
 
+    fn dismissed(server: &Running) -> impl Future<Output = ()> {
+        server.gateway.dismissed()
+    }
+
     async fn drain(server: Running, grace: Duration) -> Drained {
         server.gateway.drain(grace).await
     }
 }
 
 fn main() -> ExitCode {
+    let mut flags = std::env::args_os();
+    let program = flags.next();
+    if flags.next().is_some_and(|first| first == "ctl") {
+        return ctl::run(program.into_iter().chain(flags), std::env::vars_os().collect());
+    }
     program::run::<Main>()
 }

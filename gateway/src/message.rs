@@ -2,7 +2,9 @@
 //!
 //! Values only. Invariant: a [`ChatMessage`] holds nothing about who receives it, so it is encoded once per wire format.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use presence::model::{Nick, RoomName};
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,47 @@ impl PartialEq for Body {
     }
 }
 
+/// When the sender's gateway accepted a message: Unix microseconds by that machine's clock. It travels with the message, so
+/// that whoever delivers it can tell how long it took; machines whose clocks differ tell it wrongly by as much. What was
+/// read from a log has none: it was not delivered at once, and nobody waited for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Accepted(Option<NonZeroU64>);
+
+impl Accepted {
+    /// At this moment.
+    #[must_use]
+    pub fn at(now: SystemTime) -> Self {
+        Self(NonZeroU64::new(micros(now)))
+    }
+
+    /// How long ago that was. A moment to come, by a clock that is ahead of ours, counts as now.
+    #[must_use]
+    pub fn age(self, now: SystemTime) -> Option<Duration> {
+        self.0.map(|at| Duration::from_micros(micros(now).saturating_sub(at.get())))
+    }
+
+    /// The earlier one, if there is any.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(one), Some(two)) => Self(Some(one.min(two))),
+            (one, two) => Self(one.or(two)),
+        }
+    }
+
+    /// Whether nobody knows.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -99,6 +142,9 @@ pub struct ChatMessage {
     pub time: u64,
     /// What was said.
     pub body: Body,
+    /// When it was accepted, if it comes straight from its sender's gateway. Not for clients.
+    #[serde(skip)]
+    pub accepted: Accepted,
 }
 
 #[cfg(test)]
@@ -119,6 +165,18 @@ mod tests {
             let body = Body::from_raw(RawValue::from_string(json.to_owned()).unwrap());
             assert_eq!((body.json(), body.text().as_str()), (json, text));
         }
+    }
+
+    #[test]
+    fn an_age_is_never_negative_and_the_earlier_of_two_counts() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let (early, late) =
+            (Accepted::at(now - Duration::from_micros(250)), Accepted::at(now + Duration::from_secs(1)));
+        assert_eq!(early.age(now), Some(Duration::from_micros(250)));
+        assert_eq!(late.age(now), Some(Duration::ZERO));
+        let unknown = Accepted::default();
+        assert_eq!((unknown.age(now), unknown.is_unknown()), (None, true));
+        assert_eq!((late.earlier(early), unknown.earlier(late), late.earlier(unknown)), (early, late, late));
     }
 
     #[test]

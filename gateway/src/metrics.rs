@@ -4,9 +4,15 @@
 //! tables below and in [`presence::codes`]: never a nickname, a room or an address. Every series exists from the start.
 //! Nothing here decides anything.
 
+mod counts;
+mod scrape;
+
 use presence::codes::{CloseCode, ErrorCode};
-use presence::metrics::{Label, Labelled, counter, registry};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, PullingGauge, Registry};
+use presence::metrics::{Bounds, Family, Histogram, Label, Labelled, counter, gauge, registry};
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+pub use self::counts::{Counts, Deliveries};
+pub use self::scrape::AtScrape;
 
 /// Declares a closed table of label values.
 macro_rules! label_table {
@@ -77,25 +83,47 @@ label_table! {
     }
 }
 
+label_table! {
+    /// What became of messages that did not arrive.
+    Missing {
+        /// They were read from the log.
+        Repaired => "repaired",
+        /// The log does not have them any more: members were told so.
+        Lost => "lost",
+    }
+}
+
+label_table! {
+    /// How far a connection is.
+    Stage {
+        /// Accepted; over WebSocket its HTTP request is not answered yet.
+        Handshake => "handshake",
+        /// It may have a session.
+        Open => "open",
+    }
+}
+
 /// The numbers of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
     /// Where everything below is registered.
     pub registry: Registry,
-    connections: Labelled<Port, IntGauge>,
+    connections: [Labelled<Stage, IntGauge>; 2],
     connections_total: Labelled<Port, IntCounter>,
     /// Attempts to begin a session, by what came of them.
     pub registrations: Labelled<Registration, IntCounter>,
     /// Attempts to go on with a session, by what came of them.
     pub resumes: Labelled<Return, IntCounter>,
-    /// From the request to the last message of what was missed being queued, in seconds.
+    /// From the request to the last message of what was missed being queued.
     pub resume_seconds: Histogram,
     /// Messages that the store took from clients of this gateway; a repeated one counts once.
     pub published: Labelled<Kind, IntCounter>,
-    /// Messages put into outboxes of this gateway, one for each receiver.
-    pub delivered: IntCounter,
-    /// Changes of presence that were left out because too much waited for a reader, one for each receiver.
-    pub dropped: IntCounter,
+    /// Messages that the store had already: a client said them again.
+    pub duplicates: Labelled<Kind, IntCounter>,
+    /// Messages that were refused, by why.
+    pub refused: Labelled<ErrorCode, IntCounter>,
+    /// What the hub counts: deliveries, rounds, gaps.
+    pub counts: Counts,
     /// Requests answered with an error.
     pub refusals: Labelled<ErrorCode, IntCounter>,
     /// Connections that this gateway ended, by why.
@@ -104,24 +132,18 @@ pub struct Metrics {
     pub backplane_reconnects: IntCounter,
     /// Incarnations of other gateways that this one declared dead.
     pub fences: IntCounter,
-}
-
-/// What is asked for at each scrape. The closures must not block.
-pub struct AtScrape {
-    /// How many sessions this gateway has.
-    pub sessions: Box<dyn Fn() -> usize + Send + Sync>,
-    /// How many sessions lost their connection and are waited for.
-    pub detached: Box<dyn Fn() -> usize + Send + Sync>,
-    /// How many rooms have members on this gateway.
-    pub rooms: Box<dyn Fn() -> usize + Send + Sync>,
-    /// Seconds since the newest beat whose echo came back; since the start, before the first one.
-    pub beat_age: Box<dyn Fn() -> f64 + Send + Sync>,
-}
-
-impl std::fmt::Debug for AtScrape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AtScrape")
-    }
+    /// Own leases that were lost: this gateway was declared dead by others, and began anew.
+    pub leases_lost: IntCounter,
+    /// Nicknames freed by this gateway after theirs was gone.
+    pub reaped_nicks: IntCounter,
+    /// Memberships taken away by this gateway after theirs was gone.
+    pub reaped_members: IntCounter,
+    /// From sending a beat to hearing it over our own subscription: the way of every message, without a reader.
+    pub round_trip: Histogram,
+    /// How many sessions there were when the drain began.
+    pub drain_began_with: IntGauge,
+    /// Acked messages that the store had lost and that were put back.
+    pub repaired: IntCounter,
 }
 
 impl Metrics {
@@ -131,7 +153,7 @@ impl Metrics {
         let registry = registry(env!("CARGO_PKG_VERSION"));
         let on = &registry;
         Self {
-            connections: Labelled::gauges(on, "parley_connections", "Client connections open now.", "door"),
+            connections: connections(on),
             connections_total: Labelled::counters(
                 on,
                 "parley_connections_total",
@@ -150,23 +172,31 @@ impl Metrics {
                 "Attempts to go on with a session, by what came of them.",
                 "outcome",
             ),
-            resume_seconds: resume_seconds(on),
+            resume_seconds: Family::single(
+                on,
+                "parley_resume_seconds",
+                "From a request to go on with a session to the last message of what it missed being queued.",
+                Bounds::SECONDS,
+            ),
             published: Labelled::counters(
                 on,
                 "parley_messages_published_total",
                 "Messages that the store took from clients of this gateway.",
                 "kind",
             ),
-            delivered: counter(
+            duplicates: Labelled::counters(
                 on,
-                "parley_messages_delivered_total",
-                "Messages put into outboxes of this gateway, one for each receiver.",
+                "parley_messages_duplicate_total",
+                "Messages that clients said again and that the store had already.",
+                "kind",
             ),
-            dropped: counter(
+            refused: Labelled::counters(
                 on,
-                "parley_events_dropped_total",
-                "Presence events left out for slow readers, one for each receiver.",
+                "parley_messages_refused_total",
+                "Messages that were refused, by why.",
+                "code",
             ),
+            counts: Counts::new(on),
             refusals: Labelled::counters(on, "parley_refusals_total", "Requests answered with an error.", "code"),
             closes: Labelled::counters(on, "parley_closes_total", "Connections that this gateway ended.", "code"),
             backplane_reconnects: counter(
@@ -175,44 +205,54 @@ impl Metrics {
                 "Subscriptions that were lost and are whole again.",
             ),
             fences: counter(on, "parley_fences_total", "Gateway incarnations that this process declared dead."),
+            leases_lost: counter(
+                on,
+                "parley_leases_lost_total",
+                "Own leases lost: this gateway was declared dead and began anew.",
+            ),
+            reaped_nicks: counter(on, "parley_reaped_nicks_total", "Nicknames freed after their gateway was gone."),
+            reaped_members: counter(
+                on,
+                "parley_reaped_members_total",
+                "Memberships taken away after their gateway was gone.",
+            ),
+            round_trip: Family::single(
+                on,
+                "parley_backplane_round_trip_seconds",
+                "From sending a beat to hearing it over our own subscription.",
+                Bounds::SECONDS,
+            ),
+            drain_began_with: gauge(on, "parley_drain_began_with_sessions", "Sessions when the drain began; 0 before."),
+            repaired: counter(
+                on,
+                "parley_repaired_total",
+                "Acked messages that the store had lost and that were put back.",
+            ),
             registry,
         }
     }
 
-    /// Counts a connection for as long as the answer lives.
-    #[must_use]
-    pub fn connected(&self, port: Port) -> Connected {
+    /// A connection was accepted.
+    pub fn comes(&self, port: Port) {
         self.connections_total[port].inc();
-        let open = self.connections[port].clone();
-        open.inc();
-        Connected { open }
+        self.connections[port.row()][Stage::Handshake].inc();
     }
 
-    /// Connections of a port that are open now.
+    /// A connection may have a session from here on.
+    pub fn opens(&self, port: Port) {
+        self.connections[port.row()][Stage::Open].inc();
+        self.connections[port.row()][Stage::Handshake].dec();
+    }
+
+    /// A connection is over that was at this stage.
+    pub fn goes(&self, port: Port, stage: Stage) {
+        self.connections[port.row()][stage].dec();
+    }
+
+    /// Connections of a port now.
     #[must_use]
     pub fn open(&self, port: Port) -> i64 {
-        self.connections[port].get()
-    }
-
-    /// Adds the gauges that are read where the truth is. Call it once.
-    ///
-    /// # Panics
-    /// On a second call.
-    pub fn at_scrape(&self, AtScrape { sessions, detached, rooms, beat_age }: AtScrape) {
-        let gauges = [
-            PullingGauge::new("parley_sessions", "Sessions on this gateway.", Box::new(move || sessions() as f64)),
-            PullingGauge::new(
-                "parley_detached_sessions",
-                "Sessions that lost their connection here and may come back.",
-                Box::new(move || detached() as f64),
-            ),
-            PullingGauge::new("parley_rooms", "Rooms with members on this gateway.", Box::new(move || rooms() as f64)),
-            PullingGauge::new("parley_beat_age_seconds", "Since the newest beat that came back whole.", beat_age),
-        ];
-        for gauge in gauges {
-            let gauge = gauge.expect("the name is valid");
-            self.registry.register(Box::new(gauge)).expect("the gauges are added once");
-        }
+        Stage::ROWS.iter().map(|stage| self.connections[port.row()][*stage].get()).sum()
     }
 }
 
@@ -222,26 +262,12 @@ impl Default for Metrics {
     }
 }
 
-/// Buckets from a millisecond to ten seconds.
-fn resume_seconds(registry: &Registry) -> Histogram {
-    let help = "From a request to go on with a session to the last message of what it missed being queued.";
-    let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-    let histogram = Histogram::with_opts(HistogramOpts::new("parley_resume_seconds", help).buckets(buckets));
-    let histogram = histogram.expect("the name is valid");
-    registry.register(Box::new(histogram.clone())).expect("the name is not taken");
-    histogram
-}
-
-/// An open connection in the numbers; dropping it takes it out.
-#[derive(Debug)]
-pub struct Connected {
-    open: IntGauge,
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
+/// Connections by port and stage, in the order of [`Port`].
+fn connections(registry: &Registry) -> [Labelled<Stage, IntGauge>; 2] {
+    let help = "Client connections now. What is open and has no session has not registered.";
+    let family = IntGaugeVec::new(Opts::new("parley_connections", help), &["door", "state"]).expect("a valid name");
+    registry.register(Box::new(family.clone())).expect("registered once");
+    [Port::Ws, Port::Tcp].map(|port| Labelled::new(|stage| family.with_label_values(&[port.value(), stage])))
 }
 
 #[cfg(test)]

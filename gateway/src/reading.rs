@@ -1,4 +1,5 @@
-//! Reads from the logs (of rooms and inboxes) what did not arrive, and brings it to the hub: one task per node, started by the server.
+//! Reads from the logs (of rooms and inboxes) what did not arrive, and brings it to the hub: one task per node, started by
+//! the server.
 //!
 //! It reads only what a log asks for: a page after a hole, or the top after a doubt (the subscription was away, or our
 //! own beat came back late). At rest it does nothing; it never polls. What to make of an answer is

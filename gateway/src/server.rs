@@ -3,23 +3,23 @@
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
 //! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
-//! fan-out, presence rounds, readings, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of
-//! their own, so that a drain can wait for them.
+//! fan-out, presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a
+//! tracker of their own, so that a drain can wait for them.
 
 mod drain;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use presence::admin::{self, Readiness};
 use presence::audit::{self, Audited};
 use presence::beat::{self, Sample, Tenure};
 use presence::codes::CloseCode;
+use presence::lag;
 use presence::live::Live;
 use presence::memory::Store;
-use presence::model::{Incarnation, Owner, Retention};
+use presence::model::{Incarnation, LeftReason, Owner, Retention};
 use presence::reaper::{self, Deed};
 use presence::redis::Redis;
 use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
+use crate::operators;
 use crate::reading;
 use crate::session::{self, Driver, Holdings, Services};
 use crate::trace;
@@ -51,7 +52,7 @@ pub struct Addresses {
     pub ws: SocketAddr,
     /// Text lines.
     pub tcp: SocketAddr,
-    /// `/livez`, `/readyz`, `/metrics`.
+    /// `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
 }
 
@@ -74,6 +75,7 @@ pub struct Gateway {
     /// Sends off sessions that do not come back.
     parting: CancellationToken,
     rules: Rules,
+    dismissed: CancellationToken,
     beating: CancellationToken,
     background: DropGuard,
 }
@@ -91,12 +93,14 @@ impl Gateway {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
                 let is_there = redis.is_fit().await?;
-                if is_there {
-                    twin::refuse_second(&registry, &config.node).await?;
-                }
+                let over = if is_there { Some(twin::refuse_second(&registry, &config.node).await?) } else { None };
+                // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
+                let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
                 let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let gateway = Self::assemble(&config, history, registry, backplane).await?;
+                let around = Surroundings { facing, over };
+                let gateway = Self::assemble(&config, around, history, registry, backplane).await?;
+                redis.calls().register(gateway.metrics());
                 if !is_there {
                     spawn(&gateway.beating, redis.complain_when_unfit());
                 }
@@ -120,12 +124,13 @@ impl Gateway {
 
     async fn assemble_on(config: &Config, history: Live<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        Self::assemble(config, history, registry, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink)))
-            .await
+        let backplane = |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink));
+        Self::assemble(config, Surroundings::default(), history, registry, backplane).await
     }
 
     async fn assemble(
         config: &Config,
+        Surroundings { facing, over }: Surroundings,
         history: Live<Retention>,
         registry: Registry,
         backplane: impl FnOnce(Sink) -> Backplane,
@@ -140,7 +145,7 @@ impl Gateway {
         };
 
         let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(metrics.delivered.clone(), metrics.dropped.clone()));
+        let hub = Arc::new(Hub::new(metrics.counts.clone()));
         let tenure = Arc::new(Tenure::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
@@ -152,17 +157,22 @@ impl Gateway {
             tenure,
             metrics,
         });
-        services.metrics.at_scrape(at_scrape(&services));
 
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
-        let admission = Arc::new(Admission::new(move || lease.tenure.ready(Instant::now()).is_ok()));
+        let admission = Arc::new(Admission::new(move || operators::ready(&lease).is_ok()));
+        services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
-        let info = info(config, &addresses);
+        let info = info(config, &addresses, facing);
+        let incarnation = Incarnation::random();
+        if let Some(over) = over {
+            twin::open_alone(&services.registry, &incarnation, &info, &over).await?;
+        }
         let (beating, parting) = (background.child_token(), background.child_token());
-        spawn(&beating, hold_lease(Arc::clone(&services), info, samples));
+        let dismissed = CancellationToken::new();
+        spawn(&beating, hold_lease(Arc::clone(&services), incarnation, info, samples, dismissed.clone()));
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
@@ -170,7 +180,11 @@ impl Gateway {
             spawn(&background, fan_out(Arc::clone(&services)));
         }
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
-        spawn(&background, serve_admin(admin, &services, &admission, &background));
+        let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
+        tokio::spawn(operators);
+        spawn(&background, lag::watch(services.metrics.registry.clone()));
+        spawn(&background, look_again(Arc::clone(&services)));
+        spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
@@ -195,6 +209,7 @@ impl Gateway {
             departure,
             parting,
             rules,
+            dismissed,
             beating,
             background,
         })
@@ -212,12 +227,27 @@ impl Gateway {
         &self.services.metrics.registry
     }
 
+    /// Waits until an operator orders this gateway to end, by the store. It serves on until [`Gateway::drain`]. Dropping
+    /// the future loses nothing.
+    pub fn dismissed(&self) -> impl Future<Output = ()> + use<> {
+        self.dismissed.clone().cancelled_owned()
+    }
+
     /// Takes over the limits, the allowed origins and how much history is kept. Everything else of `config` is not
     /// looked at.
     pub fn reload(&self, config: &Config) {
         self.rules.limits.set(config.limits.clone());
         self.rules.history.set(config.history);
     }
+}
+
+/// What a gateway finds out about its place in a cluster before it starts.
+#[derive(Debug, Default)]
+struct Surroundings {
+    /// The address that Redis is reached from, when its own tells others nothing.
+    facing: Option<IpAddr>,
+    /// Former lives of this node; `None` when nobody could be asked.
+    over: Option<Vec<Incarnation>>,
 }
 
 /// Runs a task until the gateway, or this part of it, ends.
@@ -236,11 +266,16 @@ fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
 fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
+    let round_trip = metrics.round_trip.clone();
     Arc::new(move |delivery| {
         match &delivery {
             Delivery::Echo { counter, incarnation } => {
                 tenure.echoed(incarnation, *counter);
-                if reading::is_late(tenure.echo_age(Instant::now())) {
+                let now = Instant::now();
+                if let Some(took) = tenure.round_trip(*counter, now) {
+                    round_trip.took(took);
+                }
+                if reading::is_late(tenure.echo_age(now)) {
                     hub.doubt();
                 }
                 return;
@@ -252,34 +287,45 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
     })
 }
 
-fn info(config: &Config, addresses: &Addresses) -> GatewayInfo {
+fn info(config: &Config, addresses: &Addresses, facing: Option<IpAddr>) -> GatewayInfo {
+    let admin = SocketAddr::new(facing.unwrap_or(addresses.admin.ip()), addresses.admin.port());
     GatewayInfo {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ws: addresses.ws.to_string(),
         tcp: addresses.tcp.to_string(),
+        admin: admin.to_string(),
     }
 }
 
 /// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
 /// sessions of a lost one closed.
-async fn hold_lease(services: Arc<Services>, info: GatewayInfo, samples: watch::Sender<Option<Sample>>) {
+async fn hold_lease(
+    services: Arc<Services>,
+    mut incarnation: Incarnation,
+    info: GatewayInfo,
+    samples: watch::Sender<Option<Sample>>,
+    dismissed: CancellationToken,
+) {
     let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
     loop {
-        let incarnation = Incarnation::random();
         backplane.listen_as(&incarnation).await;
         if !beat::open(registry, tenure, &incarnation, &info).await {
+            incarnation = Incarnation::random();
             continue;
         }
-        let mut keeper = LeaseKeeper { services: &services, samples: &samples };
+        let mut keeper =
+            LeaseKeeper { services: &services, incarnation: &incarnation, samples: &samples, dismissed: &dismissed };
         let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
         let overtaken = |owner: &Owner| end_overtaken(&services, owner);
         tokio::select! {
             () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
             () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
         }
+        services.metrics.leases_lost.inc();
         hub.close_incarnation(&incarnation, CloseCode::Restart);
         holdings.forget(&incarnation);
+        incarnation = Incarnation::random();
     }
 }
 
@@ -292,7 +338,9 @@ fn end_overtaken(services: &Services, owner: &Owner) {
 /// The gateway's side of its lease.
 struct LeaseKeeper<'a> {
     services: &'a Services,
+    incarnation: &'a Incarnation,
     samples: &'a watch::Sender<Option<Sample>>,
+    dismissed: &'a CancellationToken,
 }
 
 impl beat::Keeper for LeaseKeeper<'_> {
@@ -301,10 +349,19 @@ impl beat::Keeper for LeaseKeeper<'_> {
     }
 
     fn answered(&mut self, sample: Sample, beat: Beat) {
+        let generation = beat.generation.number;
+        self.services.backplane.beaten(self.incarnation, generation, sample.sent, sample.received);
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
-                Command::Kick(session) => self.services.hub.close(&session, CloseCode::Kicked),
+                Command::Kick(session) => {
+                    self.services.hub.close(&session, CloseCode::Kicked);
+                    self.services.holdings.send_off(&session, LeftReason::Kicked);
+                }
+                Command::Drain => {
+                    tracing::info!("ordered to drain");
+                    self.dismissed.cancel();
+                }
                 Command::Taken { session, fence } => {
                     self.services.hub.taken_over(&session, fence);
                     self.services.holdings.taken(&session, fence);
@@ -313,16 +370,37 @@ impl beat::Keeper for LeaseKeeper<'_> {
         }
     }
 
+    fn is_whole(&self, generation: u64) -> bool {
+        self.services.backplane.is_whole(generation)
+    }
+
     fn overtaken(&mut self, owner: &Owner) {
         end_overtaken(self.services, owner);
     }
 }
 
+/// Compares all tops when a generation opens: what was put back for somebody whose gateway had not spoken yet was sent to
+/// nobody.
+async fn look_again(services: Arc<Services>) {
+    let mut generations = services.tenure.generations();
+    while generations.changed().await.is_ok() {
+        if generations.borrow_and_update().is_open() {
+            services.hub.doubt();
+        }
+    }
+}
+
+async fn put_back(services: Arc<Services>) {
+    services.backplane.put_back(|messages| services.metrics.repaired.inc_by(messages)).await;
+}
+
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
     let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
-    let count = move |deed| {
-        if deed == Deed::Fenced {
-            counted.metrics.fences.inc();
+    let count = move |deed| match deed {
+        Deed::Fenced => counted.metrics.fences.inc(),
+        Deed::Reaped(reaped) => {
+            counted.metrics.reaped_nicks.inc_by(reaped.nicks);
+            counted.metrics.reaped_members.inc_by(reaped.members);
         }
     };
     reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
@@ -344,42 +422,21 @@ async fn fan_out(services: Arc<Services>) {
     services.hub.fan_out().await;
 }
 
-fn serve_admin(
-    listener: TcpListener,
-    services: &Arc<Services>,
-    admission: &Arc<Admission>,
-    background: &CancellationToken,
-) -> impl Future<Output = ()> + use<> {
-    let registry = services.metrics.registry.clone();
-    let (services, admission) = (Arc::clone(services), Arc::clone(admission));
-    let ready = move || {
-        let mut reasons = Vec::new();
-        if admission.is_leaving() {
-            reasons.push("draining".to_owned());
-        }
-        if let Err(reason) = services.tenure.ready(Instant::now()) {
-            reasons.push(reason.to_string());
-        }
-        Readiness { reasons }
-    };
-    let cancel = background.clone();
-    async move {
-        if let Err(error) = admin::serve(listener, registry, Arc::new(ready), cancel).await {
-            tracing::error!(%error, "the admin door broke");
-        }
-    }
-}
-
-fn at_scrape(services: &Arc<Services>) -> AtScrape {
+fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
     let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let (beats, detached) = (Arc::clone(services), Arc::clone(services));
+    let (beats, heard, admission) = (Arc::clone(services), Arc::clone(services), Arc::clone(admission));
+    let (detached, kept, tenure) = (Arc::clone(services), Arc::clone(services), Arc::clone(&services.tenure));
     AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
+        kept: Box::new(move || kept.backplane.kept()),
+        generation: Box::new(move || *tenure.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();
-            beats.tenure.echo_age(now).unwrap_or(now - started).as_secs_f64()
+            beats.tenure.echo_age(now).unwrap_or(now - started)
         }),
+        subscription: Box::new(move || heard.backplane.subscription()),
+        draining: Box::new(move || admission.is_leaving()),
     }
 }

@@ -1,9 +1,11 @@
-//! The operators' door of both programs: `/livez`, `/readyz` and `/metrics`, on a listener of its own.
+//! The operators' door of both programs: `/livez`, `/readyz`, `/metrics`, and what else a program tells, on a listener of
+//! its own.
 //!
 //! Apart from the clients' doors, so that a flood of clients does not turn health checks away and nobody outside reads
 //! our numbers. Started by each `server.rs`. Decides nothing: readiness is asked of the closure it was given, and
 //! every number is read at the scrape.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::ErrorCode;
+use crate::metrics::{Pulled, Rises};
 use crate::problem;
 
 /// How long answers that are under way may take after the end was asked for.
@@ -33,18 +36,39 @@ pub struct Readiness {
 /// Answers whether the program is ready. Asked at every check; must not block.
 pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
+/// Looks up what the next scrape shows and no closure can ask for, such as what only the store knows. Waited for at every
+/// scrape: it has to end in about a second, whatever the store does.
+pub type BeforeScrape = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// A JSON document. Asked at every request; must not block.
+pub type Document = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What the door answers with, beside that the process lives.
+pub struct Answers {
+    /// `/metrics`.
+    pub metrics: Registry,
+    /// `/readyz`.
+    pub ready: ReadyCheck,
+    /// What is looked up before every scrape, if anything is.
+    pub before_scrape: Option<BeforeScrape>,
+    /// Further paths.
+    pub documents: Vec<(&'static str, Document)>,
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let paths: Vec<&str> = self.documents.iter().map(|(path, _)| *path).collect();
+        f.debug_struct("Answers").field("ready", &(self.ready)()).field("documents", &paths).finish_non_exhaustive()
+    }
+}
+
 /// Serves until `cancel`, then gives answers under way one second. Dropping the future ends it at once.
 ///
 /// # Errors
 /// The listener broke; a connection that fails is no error.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Registry,
-    ready: ReadyCheck,
-    cancel: CancellationToken,
-) -> std::io::Result<()> {
-    let serving =
-        axum::serve(listener, router(metrics, ready)).with_graceful_shutdown(cancel.clone().cancelled_owned());
+pub async fn serve(listener: TcpListener, answers: Answers, cancel: CancellationToken) -> std::io::Result<()> {
+    show_readiness(&answers.metrics, &answers.ready);
+    let serving = axum::serve(listener, router(answers)).with_graceful_shutdown(cancel.clone().cancelled_owned());
     let overdue = async {
         cancel.cancelled().await;
         tokio::time::sleep(LAST_ANSWERS).await;
@@ -55,11 +79,28 @@ pub async fn serve(
     }
 }
 
-fn router(metrics: Registry, ready: ReadyCheck) -> Router {
-    Router::new()
+/// What `/readyz` answers, as a number: alerts go by it, also when nobody routes by readiness.
+fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
+    let ready = Arc::clone(ready);
+    let shown = move || Some(f64::from(u8::from(ready().reasons.is_empty())));
+    Pulled::register(
+        metrics,
+        Rises::No,
+        "parley_ready",
+        "1 while this program can do its work, as /readyz says.",
+        shown,
+    );
+}
+
+fn router(Answers { metrics, ready, before_scrape, documents }: Answers) -> Router {
+    let tell = async |State(document): State<Document>| Json(document()).into_response();
+    let documents = documents
+        .into_iter()
+        .fold(Router::new(), |router, (path, document)| router.route(path, get(tell).with_state(document)));
+    documents
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
-        .route("/metrics", get(scrape).with_state(metrics))
+        .route("/metrics", get(scrape).with_state((metrics, before_scrape)))
         .fallback(async || refuse(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || refuse(ErrorCode::MethodNotAllowed))
 }
@@ -81,7 +122,10 @@ async fn readyz(State(ready): State<ReadyCheck>) -> Response {
     (status, Json(ReadyAnswer { ready: reasons.is_empty(), reasons })).into_response()
 }
 
-async fn scrape(State(metrics): State<Registry>) -> Response {
+async fn scrape(State((metrics, before_scrape)): State<(Registry, Option<BeforeScrape>)>) -> Response {
+    if let Some(look_up) = before_scrape {
+        look_up().await;
+    }
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&metrics.gather(), &mut text) {

@@ -39,6 +39,8 @@ struct State {
     beats: VecDeque<(u64, Instant)>,
     /// The highest counter that came back.
     echoed: u64,
+    /// When the beat that is under way was sent.
+    under_way: Option<Instant>,
     /// Who did something since the last beat.
     active: HashSet<NickKey>,
 }
@@ -81,6 +83,17 @@ impl Tenure {
         if state.incarnation.as_ref() == Some(incarnation) {
             state.echoed = state.echoed.max(counter);
         }
+    }
+
+    /// How long the beat with this counter, which came back at `now`, was on its way. Its echo may be here before its
+    /// answer is. `None` for a beat that nobody remembers.
+    #[must_use]
+    pub fn round_trip(&self, counter: u64, now: Instant) -> Option<Duration> {
+        let state = self.lock();
+        let answered = state.beats.iter().find(|(known, _)| *known == counter).map(|(_, sent)| *sent);
+        let is_under_way = state.beats.back().is_none_or(|(newest, _)| counter == newest + 1);
+        let sent = answered.or(state.under_way.filter(|_| is_under_way))?;
+        Some(now.saturating_duration_since(sent))
     }
 
     /// How long ago the newest beat was sent that came back; `None` when none did.
@@ -140,9 +153,14 @@ impl Tenure {
         state.echoed = 0;
     }
 
+    fn sends(&self, now: Instant) {
+        self.lock().under_way = Some(now);
+    }
+
     fn answered(&self, generation: Generation, counter: u64, sent: Instant) {
         self.generation.send_if_modified(|known| std::mem::replace(known, generation) != generation);
         let mut state = self.lock();
+        state.under_way = None;
         // A store that lost something counts from before: echoes of then would prove what was never heard.
         if state.beats.back().is_some_and(|(last, _)| counter <= *last) {
             state.beats.clear();
@@ -214,6 +232,8 @@ pub trait Keeper {
     fn holdings(&self) -> Vec<Holding>;
     /// A beat was answered.
     fn answered(&mut self, sample: Sample, beat: Beat);
+    /// Whether everything that the gateway has acked is in this generation of the store: it does not open before.
+    fn is_whole(&self, generation: u64) -> bool;
     /// A later claim has overtaken this one: its session is to be closed.
     fn overtaken(&mut self, owner: &Owner);
 }
@@ -235,6 +255,7 @@ pub async fn keep(
     loop {
         tick.tick().await;
         let sent = Instant::now();
+        tenure.sends(sent);
         match registry.beat(incarnation, &tenure.take_active()).await {
             Ok(beat) => {
                 tenure.answered(beat.generation, beat.counter, sent);
@@ -277,7 +298,13 @@ mod tests {
     async fn a_lease_that_was_fenced_before_its_first_beat_is_not_waited_for() {
         let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
         let (tenure, incarnation) = (Tenure::default(), Incarnation::random());
-        let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+        let info = GatewayInfo {
+            node: "g1".into(),
+            version: "1".into(),
+            ws: String::new(),
+            tcp: String::new(),
+            admin: String::new(),
+        };
         // The row was written, its answer was lost, and nothing was heard of us for the time of a fence.
         registry.open_lease(&incarnation, &info).await.unwrap();
         assert!(registry.fence(&incarnation, 0).await.unwrap());
@@ -316,6 +343,21 @@ mod tests {
         tenure.echoed(&incarnation, 2);
         assert_eq!(tenure.ready(start + SECOND * 3), Ok(()), "the beat of two seconds ago came back");
         assert_eq!(tenure.ready(start + SECOND * 4), Err(NotReady::NoEcho), "by now it is three seconds old");
+    }
+
+    #[test]
+    fn a_round_trip_is_known_whichever_comes_first() {
+        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        tenure.began(&incarnation);
+        assert_eq!(tenure.round_trip(1, start), None, "nothing was sent");
+        tenure.sends(start);
+        assert_eq!(tenure.round_trip(1, start + SECOND / 4), Some(SECOND / 4), "the echo overtook its answer");
+        tenure.answered(OPEN, 1, start);
+        assert_eq!(tenure.round_trip(1, start + SECOND / 2), Some(SECOND / 2));
+        tenure.sends(start + SECOND);
+        assert_eq!(tenure.round_trip(2, start + SECOND * 2), Some(SECOND), "not measured from the beat before");
+        assert_eq!(tenure.round_trip(1, start + SECOND * 2), Some(SECOND * 2), "a late one from its own start");
+        assert_eq!(tenure.round_trip(7, start + SECOND * 2), None);
     }
 
     #[test]

@@ -52,6 +52,8 @@ impl Keys {
         leases => "leases";
         /// Hash: incarnation -> `<Unix ms of its opening> <JSON of what the gateway told about itself>`.
         gateways => "gateways";
+        /// Hash: incarnation -> Unix ms of its newest beat, for people to read; the failure detector watches `beats`.
+        beaten => "beaten";
         /// Hash: incarnation -> Unix ms when its lease was fenced, or when the hold of a drained one is over: until then
         /// what it owns is left alone. An hour later the row can go.
         ended => "ended";

@@ -4,6 +4,9 @@
 //! nodes share a test process. Label values come from closed tables, so nobody outside decides how many series there
 //! are, and each of them exists from the start with the value 0, so a rate sees the first event.
 
+mod histogram;
+mod pulled;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Index;
@@ -16,6 +19,9 @@ use prometheus::{
 };
 
 use crate::codes::{CloseCode, ErrorCode};
+
+pub use self::histogram::{Bounds, Family, Histogram};
+pub use self::pulled::{Pulled, Rises};
 
 /// Why registering cannot fail: names and labels are literals of ours, and each registry is built by one function.
 const LITERAL: &str = "metric names are valid and registered once";
@@ -63,8 +69,9 @@ pub struct Labelled<L, M> {
 }
 
 impl<L: Label, M> Labelled<L, M> {
-    fn new(child: impl Fn(&'static str) -> M) -> Self {
-        Self { children: L::ROWS.iter().map(|row| child(row.value())).collect(), table: PhantomData }
+    /// A child for each row, made of its value.
+    pub fn new(child: impl FnMut(&'static str) -> M) -> Self {
+        Self { children: L::ROWS.iter().map(|row| row.value()).map(child).collect(), table: PhantomData }
     }
 }
 
@@ -139,6 +146,8 @@ pub struct Metrics {
     pub fences: IntCounter,
     /// Nicknames freed after their gateway was gone.
     pub reaped_nicks: IntCounter,
+    /// Memberships taken away after their gateway was gone.
+    pub reaped_members: IntCounter,
     api_requests: IntCounterVec,
     api_request_seconds: HistogramVec,
 }
@@ -156,6 +165,11 @@ impl Metrics {
                 &registry,
                 "parley_reaped_nicks_total",
                 "Nicknames freed after their gateway was gone.",
+            ),
+            reaped_members: counter(
+                &registry,
+                "parley_reaped_members_total",
+                "Memberships taken away after their gateway was gone.",
             ),
             api_requests: register_int_counter_vec_with_registry!(
                 "parley_api_requests_total",

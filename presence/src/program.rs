@@ -108,6 +108,11 @@ pub trait Program {
     /// its business.
     fn reload(server: &Self::Server, config: &Self::Config);
 
+    /// Waits for an order to end that comes by another way than a signal. Dropping the future loses nothing.
+    fn dismissed(_: &Self::Server) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
     /// Ends serving, within about `grace`. Dropping the future ends it at once.
     fn drain(server: Self::Server, grace: Duration) -> impl Future<Output = Drained>;
 }
@@ -234,7 +239,14 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     say(std::io::stdout(), ready_line(P::ready(&server)));
 
-    while signals.next().await == Wish::Reload {
+    loop {
+        let wish = tokio::select! {
+            wish = signals.next() => wish,
+            () = P::dismissed(&server) => Wish::End,
+        };
+        if wish == Wish::End {
+            break;
+        }
         reloader.reload(P::config, |config| {
             grace = P::grace(config);
             if let Err(reason) = telemetry.set_level(&P::logs(config).level) {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::beat::Sample;
 use crate::model::Incarnation;
 use crate::registry::{Lease, LeaseState, LeaseTable, Reaped, Registry, RegistryError};
+use crate::sabotage::{self, Mechanism};
 
 /// A counter that stands still for so long belongs to a dead gateway.
 pub const FENCE_AFTER: Duration = Duration::from_secs(8);
@@ -88,8 +89,9 @@ impl Detector {
         }
         // From the first answer that held it to the last question: the counter stood still at least that long.
         let still = sample.sent.saturating_duration_since(seen.since);
+        let patience = if sabotage::takes(Mechanism::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
-            LeaseState::Live | LeaseState::Draining if still >= FENCE_AFTER => {
+            LeaseState::Live | LeaseState::Draining if still >= patience => {
                 Some(Verdict::Fence(lease.incarnation.clone(), lease.counter))
             }
             LeaseState::Fenced | LeaseState::Drained => {

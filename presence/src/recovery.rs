@@ -1,7 +1,8 @@
 //! What a gateway does for a store that has lost something: it says again what it holds.
 //!
 //! Driven by the beat ([`crate::beat::keep`]), whose answers tell that a generation has not heard us yet. The store does the
-//! rest: it puts back what it lacks, lets later claims win, and opens when everybody has spoken. Decides nothing itself.
+//! rest: it puts back what it lacks, lets later claims win, and opens when everybody has spoken. The last word is held back
+//! until what the gateway acked is there as well: nothing new comes before it. Decides nothing itself.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ impl Speech {
         while Instant::now() < until {
             let rest = &self.holdings[self.said..];
             let batch = &rest[..portion(rest)];
-            let last = batch.len() == rest.len();
+            let is_all = batch.len() == rest.len();
+            let last = is_all && keeper.is_whole(generation);
             match registry.reassert(incarnation, info, generation, batch, last).await {
                 Ok(overtaken) => overtaken.iter().for_each(|owner| keeper.overtaken(owner)),
                 Err(error) => {
@@ -58,6 +60,8 @@ impl Speech {
             if last {
                 // Asked once more, by a store that overruled one of our claims, we say everything once more.
                 *self = Self::default();
+            }
+            if is_all {
                 return;
             }
         }

@@ -5,6 +5,7 @@
 //! when Redis is. No rule of names, rooms or leases is in here.
 
 mod http;
+mod numbers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Answers, Readiness};
 use crate::api;
 use crate::beat::Sample;
 use crate::config::Config;
+use crate::lag;
 use crate::metrics::Metrics;
 use crate::program::Drained;
 use crate::reaper::{self, Deed};
@@ -78,13 +80,22 @@ impl Presence {
             move || readiness(&leave, sampled.borrow().as_ref())
         };
         if !is_there {
-            spawn(&tasks, &stop, redis.complain_when_unfit());
+            spawn(&tasks, &stop, redis.clone().complain_when_unfit());
         }
         spawn(&tasks, &stop, observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
         // Up to the end only: that it is not ready then is no news.
         spawn(&tasks, &leave, log_readiness(ready.clone()));
-        let operators = admin::serve(admin, metrics.registry.clone(), Arc::new(ready), stop.clone());
+        redis.calls().register(&metrics.registry);
+        spawn(&tasks, &stop, lag::watch(metrics.registry.clone()));
+        let numbers = numbers::numbers(&metrics.registry, registry.clone(), redis);
+        let answers = Answers {
+            metrics: metrics.registry.clone(),
+            ready: Arc::new(ready),
+            before_scrape: Some(numbers),
+            documents: Vec::new(),
+        };
+        let operators = admin::serve(admin, answers, stop.clone());
         tasks.spawn(async {
             if let Err(error) = operators.await {
                 tracing::error!(%error, "admin listener broke");
@@ -150,7 +161,10 @@ async fn observe(registry: Registry, samples: watch::Sender<Option<Sample>>) {
 async fn reap(registry: Registry, samples: watch::Receiver<Option<Sample>>, metrics: Metrics) {
     let count = |deed| match deed {
         Deed::Fenced => metrics.fences.inc(),
-        Deed::Reaped(reaped) => metrics.reaped_nicks.inc_by(reaped.nicks),
+        Deed::Reaped(reaped) => {
+            metrics.reaped_nicks.inc_by(reaped.nicks);
+            metrics.reaped_members.inc_by(reaped.members);
+        }
     };
     reaper::run(registry, samples, || None, count).await;
 }

@@ -6,13 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::{Direction, Mode};
+use harness::redis::Written;
 use harness::{Cluster, Node, within};
 
 use crate::history::{Kind, Op, Recorder};
 use crate::plan::{Fault, Network, Size};
+use crate::run::Task;
 
 /// How long a gateway may take to drain: its own grace period and a little.
 const DRAIN: Duration = Duration::from_secs(40);
+/// How long a name is kept for a session without a connection: less than as shipped, so that it ends within a run.
+const HOLD_SECONDS: &str = "10";
+/// What a room's log keeps: more than a run says, so that everything can be judged at its end.
+const MAX_MESSAGES: &str = "1000000";
 /// How the bench is called in the history.
 pub const BENCH: &str = "bench";
 
@@ -24,15 +30,31 @@ pub struct Bench {
     active: BTreeSet<Fault>,
     /// Nodes that are down because the plan says so, and since when.
     down: BTreeMap<String, Instant>,
+    /// What is left of Redis when it crashes.
+    on_disk: Option<Written>,
+    fsync_always: bool,
 }
 
 impl Bench {
     /// Starts the cluster of the bench.
-    pub async fn start(size: Size, fsync: &str, recorder: Recorder) -> Self {
-        let cluster = Cluster::builder().gateways(size.gateways).presence(size.presence).nginx(true);
+    pub async fn start(task: &Task, recorder: Recorder) -> Self {
+        let Size { gateways, presence } = task.size;
+        let cluster = Cluster::builder().gateways(gateways).presence(presence).nginx(true).fault_proxies(true);
         // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
-        let cluster = cluster.fault_proxies(true).redis_setting("appendfsync", fsync).start().await;
-        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new() }
+        let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
+        cluster = cluster.gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD_SECONDS);
+        cluster = cluster.gateway_setting("PARLEY__HISTORY__MAX_MESSAGES", MAX_MESSAGES);
+        if let Some(story) = task.story {
+            cluster = cluster.gateway_setting("PARLEY_SABOTAGE", story.mechanism);
+        }
+        let cluster = cluster.start().await;
+        let fsync_always = task.fsync == "always";
+        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), on_disk: None, fsync_always }
+    }
+
+    /// What Redis has written by now is on the disk; what it writes from now on is not yet, unless it has to wait for it.
+    pub fn look_at_disk(&mut self) {
+        self.on_disk = self.cluster.redis.written().filter(|_| !self.fsync_always);
     }
 
     /// Breaks something; left out when that part still is not whole from the fault before.
@@ -56,6 +78,7 @@ impl Bench {
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().stop_signal().await,
             Fault::RedisStop => self.cluster.redis.stop_signal().await,
             Fault::RedisKill => self.cluster.redis.kill9(),
+            Fault::RedisCrash => self.cluster.redis.crash(self.on_disk.take()),
             Fault::CutSubscriptions => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await),
             Fault::CutCommands => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE normal").await),
             Fault::FlushScripts => self.cluster.redis.call::<()>("SCRIPT FLUSH").await,
@@ -88,7 +111,7 @@ impl Bench {
             }
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().cont(),
             Fault::RedisStop => self.cluster.redis.cont(),
-            Fault::RedisKill => self.cluster.redis.start().await,
+            Fault::RedisKill | Fault::RedisCrash => self.cluster.redis.start().await,
             Fault::BadNetwork { gateway, .. } => self.cluster.proxies[gateway].set(Mode::Pass),
             Fault::CutSubscriptions | Fault::CutCommands | Fault::FlushScripts | Fault::NginxReload => {}
         }

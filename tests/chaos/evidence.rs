@@ -2,7 +2,7 @@
 //!
 //! Read straight from Redis, where the promises are kept, and from /proc. Nothing here judges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use harness::{Cluster, Node, Redis, within};
@@ -10,7 +10,7 @@ use redis::streams::{StreamId, StreamRangeReply};
 use serde_json::Value;
 
 use crate::check::{Departure, Entry};
-use crate::history::Recorder;
+use crate::history::{Event, Kind, Op, Recorder};
 
 /// What every key begins with, see `presence/src/keys.rs`.
 const BASE: &str = "parley:{0}:";
@@ -20,13 +20,28 @@ const PAGE: usize = 1000;
 const PAGES: usize = 1000;
 /// How long cleaning up may take when everybody has left.
 const TIDY: Duration = Duration::from_secs(20);
-/// Descriptors that come and go: a scrape, a connection that is being closed.
-const SLACK: usize = 4;
+/// Descriptors that come and go: a scrape, a connection that is being closed, the eight of the query pool.
+const SLACK: usize = 12;
 
 /// The log of a room (`#name`), oldest first.
 pub async fn log(redis: &Redis, room: &str) -> Vec<Entry> {
     let entries = stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
     entries.iter().filter_map(entry).collect()
+}
+
+/// The inboxes of everybody who said over WebSocket who they are: `@` and the nick, and what their sessions were sent, the
+/// oldest session first.
+pub async fn inboxes(redis: &Redis, events: &[Event]) -> BTreeMap<String, Vec<Entry>> {
+    let mut inboxes: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for event in events.iter().filter(|event| event.kind == Kind::Ok) {
+        let Op::Register { nick, session: Some(session), .. } = &event.op else { continue };
+        if seen.insert(session) {
+            let entries = stream(redis, &format!("{BASE}inbox:{session}")).await;
+            inboxes.entry(format!("@{nick}")).or_default().extend(entries.iter().filter_map(entry));
+        }
+    }
+    inboxes
 }
 
 /// Everybody who went offline, in the order of time.

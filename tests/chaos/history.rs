@@ -36,24 +36,39 @@ pub enum Jump {
     Gap { from: u64, to: u64 },
     /// Everything after this is void.
     Rewound { seq: u64 },
+    /// Everything so far is void; the text door does not tell where it goes on.
+    Anew,
     /// The counting goes on under another epoch.
     Epoch { seq: u64 },
+}
+
+impl Jump {
+    /// The number before the next one, where it is told.
+    pub fn goes_on_after(self) -> Option<u64> {
+        match self {
+            Self::Gap { to: seq, .. } | Self::Rewound { seq } | Self::Epoch { seq } => Some(seq),
+            Self::Anew => None,
+        }
+    }
 }
 
 /// What a line of the history is about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
 pub enum Op {
-    /// Takes a nickname; the node is known when it was taken over WebSocket.
-    Register { nick: String, node: Option<String> },
+    /// Takes a nickname, or goes on with the session that has it; the text door tells neither node nor session.
+    Register { nick: String, node: Option<String>, session: Option<String>, resumed: bool },
     /// Enters a room; `seq` is its newest message then.
     Join { room: String, seq: Option<u64> },
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told what somebody said. The text door tells neither id nor number.
+    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text door tells
+    /// neither id nor number.
     Message { room: String, from: String, key: String, msg_id: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.
     Jump { room: String, jump: Jump },
+    /// Is told that others left.
+    Left { room: String, nicks: Vec<String> },
     /// The end of a connection, by either side.
     End { why: String },
     /// A fault begins (invoke) and has been cleared (ok).
@@ -71,8 +86,8 @@ pub struct Event {
     pub at: u64,
     /// Who: a member of the crowd, or `bench`.
     pub process: String,
-    /// Which of its connections, from 1.
-    pub connection: u32,
+    /// Which of its sessions, from 1: a connection that resumes goes on with the one before.
+    pub session: u32,
     /// Where the operation stands.
     pub kind: Kind,
     /// The operation.
@@ -97,11 +112,11 @@ impl Recorder {
     }
 
     /// Appends an event that happens now.
-    pub fn note(&self, process: &str, connection: u32, kind: Kind, op: Op) {
+    pub fn note(&self, process: &str, session: u32, kind: Kind, op: Op) {
         // The clock is read under the lock, so the order of the lines is the order of their times.
         let mut events = self.lock();
         let at = nanoseconds(self.start.elapsed());
-        events.push(Event { at, process: process.to_owned(), connection, kind, op });
+        events.push(Event { at, process: process.to_owned(), session, kind, op });
     }
 
     /// The moment of a Redis timestamp (Unix milliseconds of this machine) in this history; 0 for what came before it.
@@ -155,8 +170,8 @@ mod tests {
     #[test]
     fn a_line_says_who_what_and_how_it_went() {
         let op = Op::Send { room: "#a".to_owned(), key: "k".to_owned(), msg_id: None, seq: Some(3) };
-        let event = Event { at: 5, process: "ann".to_owned(), connection: 2, kind: Kind::Info, op };
-        let expected = r##"{"at":5,"process":"ann","connection":2,"kind":"info","op":"send","value":{"room":"#a","key":"k","msg_id":null,"seq":3}}"##;
+        let event = Event { at: 5, process: "ann".to_owned(), session: 2, kind: Kind::Info, op };
+        let expected = r##"{"at":5,"process":"ann","session":2,"kind":"info","op":"send","value":{"room":"#a","key":"k","msg_id":null,"seq":3}}"##;
         assert_eq!(serde_json::to_string(&event).unwrap(), expected);
     }
 

@@ -40,6 +40,8 @@ pub enum Fault {
     RedisStop,
     /// kill -9, and a start with the same files.
     RedisKill,
+    /// kill -9, and a start with what was on the disk a second before.
+    RedisCrash,
     /// `CLIENT KILL TYPE pubsub`.
     CutSubscriptions,
     /// `CLIENT KILL TYPE normal`.
@@ -62,6 +64,7 @@ impl Fault {
             Self::PresenceStop { .. } => "presence stopped",
             Self::RedisStop => "redis stopped",
             Self::RedisKill => "redis kill -9",
+            Self::RedisCrash => "redis crash",
             Self::CutSubscriptions => "subscriptions cut",
             Self::CutCommands => "command connections cut",
             Self::FlushScripts => "scripts flushed",
@@ -100,7 +103,12 @@ impl Fault {
 
     /// Whether those who ask Redis get no answer, all of them, for a moment or longer.
     pub fn silences_redis(self) -> bool {
-        matches!(self, Self::RedisStop | Self::RedisKill | Self::CutCommands)
+        matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
+    }
+
+    /// Whether Redis may come back without what it acknowledged last.
+    pub fn makes_redis_forget(self) -> bool {
+        matches!(self, Self::RedisKill | Self::RedisCrash)
     }
 
     /// The shortest and longest time it lasts, in tenths of a second.
@@ -112,7 +120,7 @@ impl Fault {
             Self::GatewayRestart { .. } => (1, 10),
             Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
             Self::RedisStop => (10, 120),
-            Self::RedisKill => (1, 50),
+            Self::RedisKill | Self::RedisCrash => (1, 50),
             Self::CutSubscriptions | Self::CutCommands | Self::FlushScripts | Self::NginxReload => (0, 0),
         }
     }
@@ -146,14 +154,35 @@ pub struct Size {
     pub presence: usize,
 }
 
-/// Draws the plan: every step ends within `length`.
-pub fn draw(seed: u64, length: Duration, size: Size) -> Vec<Step> {
+/// A gateway has said again by then what Redis may have forgotten, and a moment for faults that begin late.
+const DOUBLE: Duration = Duration::from_secs(6);
+/// From one gateway's restart to the next: time to drain, to start, and for those who left to be back.
+const ROLL: Duration = Duration::from_secs(8);
+
+/// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is empty.
+pub fn draw(seed: u64, length: Duration, size: Size, only: &[String]) -> Vec<Step> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let mut dice = Dice { rng, bag: Vec::new(), size, longest: length / 5 };
+    let all = every_kind().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()));
+    let kinds: Vec<Fault> = all.collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    // A short run has room for short faults only, unless it is for one kind of fault.
+    let longest = if only.is_empty() { length / 5 } else { length / 2 };
+    let mut dice = Dice { rng, kinds, bag: Vec::new(), size, longest };
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
+    let redis: Vec<Step> = steps.iter().filter(|step| step.fault.makes_redis_forget()).copied().collect();
+    steps.retain(|step| !redis.iter().any(|kill| is_double(kill, step)));
     steps
+}
+
+/// Restarts every gateway `times` times, one after the other, and nothing else.
+pub fn rolls(times: u32, size: Size) -> Vec<Step> {
+    let restarts = (0..times).flat_map(|_| (0..size.gateways).map(|gateway| Fault::GatewayRestart { gateway }));
+    let step = |(number, fault)| Step { begins: ROLL * (number + 1), lasts: ROLL / 8, fault };
+    (0_u32..).zip(restarts).map(step).collect()
 }
 
 fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
@@ -173,7 +202,7 @@ fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
             steps.push(step);
         }
     }
-    steps.retain(|step| step.ends() <= to);
+    steps.retain(|step| step.ends() < to);
     steps
 }
 
@@ -197,34 +226,47 @@ fn several_at_once(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
     steps
 }
 
+/// Whether this is the double fault that nobody promises anything for: Redis forgets what it acknowledged last, and the
+/// gateway that would say it again is killed too.
+fn is_double(redis: &Step, step: &Step) -> bool {
+    let is_near = step.begins < redis.ends() + DOUBLE && redis.begins < step.begins + DOUBLE;
+    matches!(step.fault, Fault::GatewayKill { .. }) && is_near
+}
+
+/// One fault of each kind; which part it breaks is drawn.
+pub fn every_kind() -> impl Iterator<Item = Fault> {
+    use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
+    let gateway = 0;
+    let plain = [
+        Fault::GatewayKill { gateway },
+        Fault::GatewayStop { gateway },
+        Fault::GatewayRestart { gateway },
+        Fault::PresenceStop { presence: 0 },
+        Fault::RedisStop,
+        Fault::RedisKill,
+        Fault::RedisCrash,
+        Fault::CutSubscriptions,
+        Fault::CutCommands,
+        Fault::FlushScripts,
+        Fault::NginxReload,
+    ];
+    let networks = [Late, BlackHole, Reset, StallRequests, StallReplies, Slice];
+    plain.into_iter().chain(networks.map(|network| Fault::BadNetwork { gateway, network }))
+}
+
 struct Dice {
     rng: Xoshiro256PlusPlus,
+    kinds: Vec<Fault>,
     /// Kinds that were not drawn yet: all come before one comes again.
     bag: Vec<Fault>,
     size: Size,
-    /// A short run has room for short faults only.
     longest: Duration,
 }
 
 impl Dice {
     fn fault(&mut self) -> Fault {
         if self.bag.is_empty() {
-            let gateway = 0;
-            self.bag = vec![
-                Fault::GatewayKill { gateway },
-                Fault::GatewayStop { gateway },
-                Fault::GatewayRestart { gateway },
-                Fault::PresenceStop { presence: 0 },
-                Fault::RedisStop,
-                Fault::RedisKill,
-                Fault::CutSubscriptions,
-                Fault::CutCommands,
-                Fault::FlushScripts,
-                Fault::NginxReload,
-            ];
-            use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
-            let networks = [Late, BlackHole, Reset, StallRequests, StallReplies, Slice];
-            self.bag.extend(networks.map(|network| Fault::BadNetwork { gateway, network }));
+            self.bag.clone_from(&self.kinds);
             self.bag.shuffle(&mut self.rng);
         }
         let drawn = self.bag.pop().unwrap_or(Fault::FlushScripts);
@@ -269,21 +311,43 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_plan() {
-        assert_eq!(draw(7, LONG, SIZE), draw(7, LONG, SIZE));
-        assert_ne!(draw(7, LONG, SIZE), draw(8, LONG, SIZE));
+        assert_eq!(draw(7, LONG, SIZE, &[]), draw(7, LONG, SIZE, &[]));
+        assert_ne!(draw(7, LONG, SIZE, &[]), draw(8, LONG, SIZE, &[]));
     }
 
     #[test]
     fn a_long_plan_has_every_kind_and_stays_within_its_time() {
-        let steps = draw(7, LONG, SIZE);
-        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 16);
+        let steps = draw(7, LONG, SIZE, &[]);
+        assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 17);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
+    }
+
+    #[test]
+    fn redis_and_a_gateway_are_not_killed_at_a_time() {
+        for seed in 0..200 {
+            let steps = draw(seed, LONG, SIZE, &[]);
+            for step in steps.iter().filter(|step| step.fault.makes_redis_forget()) {
+                let is_near = |other: &&Step| {
+                    matches!(other.fault, Fault::GatewayKill { .. })
+                        && other.begins < step.ends() + DOUBLE
+                        && step.begins < other.begins + DOUBLE
+                };
+                assert_eq!(steps.iter().find(is_near), None, "seed {seed}: {step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_roll_is_every_gateway_once_and_one_at_a_time() {
+        let steps = rolls(20, SIZE);
+        assert_eq!(steps.len(), 60);
+        assert!(steps.windows(2).all(|pair| pair[0].ends() < pair[1].begins && pair[0].fault != pair[1].fault));
     }
 
     #[test]
     fn faults_come_alone_first_and_no_part_has_two_at_a_time() {
         for seed in 0..50 {
-            let steps = draw(seed, LONG, SIZE);
+            let steps = draw(seed, LONG, SIZE, &[]);
             let alone = LONG * 6 / 10;
             let meets = |a: &Step, b: &Step| a.begins <= b.ends() && b.begins <= a.ends();
             let mut together = 0;

@@ -19,7 +19,8 @@ use crate::check::Evidence;
 use crate::crowd::{Address, Orders, Person, Wish};
 use crate::evidence;
 use crate::history::{Kind, Op, Recorder};
-use crate::plan::{Size, Step};
+use crate::plan::{Fault, Size, Step};
+use crate::sabotage::Story;
 
 /// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
 const RETURN: Duration = Duration::from_secs(60);
@@ -29,13 +30,18 @@ const MARKS: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(15);
 /// Between two looks whether a gateway has drained.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What Redis wrote in this time before a crash is lost: it has its disk write once a second.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 /// Members over WebSocket, and as text lines.
 const MEMBERS: (usize, usize) = (8, 3);
 /// Nicknames that two rivals each want, on top of the members: one holds it on one gateway, the other waits on the next
 /// one to inherit when the first dies, stands still or is cut off, and speaks under it when the first one wakes.
 const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
 const HOLDS: Duration = Duration::from_secs(3600);
+const BREAKS_OFF: Duration = Duration::from_secs(25);
 const INHERITS: Duration = Duration::from_secs(6);
+const COMES_LATE: Duration = Duration::from_secs(1);
+const RIVALS_PACE: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
 /// What a run is to do.
@@ -46,34 +52,47 @@ pub struct Task {
     pub fsync: String,
     pub steps: Vec<Step>,
     pub length: Duration,
+    /// Messages a second, of all members together, as long as they are answered.
+    pub rate: u32,
+    /// What is taken out; it ends with the last fault then, for it would not come back whole.
+    pub story: Option<Story>,
 }
 
 /// Runs it.
 pub async fn run(task: &Task) -> Evidence {
     let recorder = Recorder::start();
-    let mut bench = Bench::start(task.size, &task.fsync, recorder.clone()).await;
+    let mut bench = Bench::start(task, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
-    let crowd = Crowd::enter(task.seed, &bench, &recorder);
+    let crowd = Crowd::enter(task, &bench, &recorder);
     phase(&recorder, "quiet");
     // Faults meet people who talk.
     crowd.all_seated().await;
     phase(&recorder, "faults");
     carry_out(&mut bench, &task.steps, task.length).await;
-    bench.revive().await;
-    phase(&recorder, "heal");
-    if crowd.all_seated().await {
-        phase(&recorder, "mark");
-        crowd.mark(&recorder).await;
+    let is_to_be_whole = task.story.is_none();
+    let mut leftovers = Vec::new();
+    if is_to_be_whole {
+        bench.revive().await;
+        phase(&recorder, "heal");
+        if crowd.all_seated().await {
+            phase(&recorder, "mark");
+            crowd.mark(&recorder).await;
+        }
+        crowd.leave().await;
+        phase(&recorder, "leave");
+        leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
+    } else {
+        crowd.vanish().await;
     }
-    crowd.leave().await;
-    phase(&recorder, "leave");
-    let leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
     let mut logs = BTreeMap::new();
     for room in ROOMS {
         logs.insert(room.to_owned(), evidence::log(&bench.cluster.redis, room).await);
     }
+    logs.extend(evidence::inboxes(&bench.cluster.redis, &recorder.events()).await);
     let departures = evidence::departures(&bench.cluster.redis, &recorder).await;
-    bench.finish().await;
+    if is_to_be_whole {
+        bench.finish().await;
+    }
     let fsync_always = task.fsync == "always";
     Evidence { events: recorder.events(), logs, departures, leftovers, fsync_always }
 }
@@ -92,6 +111,10 @@ async fn carry_out(bench: &mut Bench, steps: &[Step], length: Duration) {
     actions.sort_by_key(|(at, ..)| *at);
     let mut actions = VecDeque::from(actions);
     while let Some((at, is_begin, fault)) = actions.pop_front() {
+        if is_begin && fault == Fault::RedisCrash {
+            sleep(at.saturating_sub(FORGOTTEN).saturating_sub(start.elapsed())).await;
+            bench.look_at_disk();
+        }
         sleep(at.saturating_sub(start.elapsed())).await;
         if is_begin {
             bench.begin(fault).await;
@@ -114,11 +137,11 @@ struct Crowd {
 
 impl Crowd {
     /// Sends everybody in.
-    fn enter(seed: u64, bench: &Bench, recorder: &Recorder) -> Self {
+    fn enter(task: &Task, bench: &Bench, recorder: &Recorder) -> Self {
         let (wish, seen) = watch::channel(Wish::Talk);
         let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
-        for (number, orders) in orders(bench).into_iter().enumerate() {
-            let rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(1 + number as u64));
+        for (number, orders) in orders(task, bench).into_iter().enumerate() {
+            let rng = Xoshiro256PlusPlus::seed_from_u64(task.seed.wrapping_add(1 + number as u64));
             let is_rival = orders.hangs_up_after.is_some();
             let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
             crowd.members.extend(members.filter(|_| !is_rival));
@@ -137,7 +160,7 @@ impl Crowd {
     /// Has everybody say a last word in every room, and waits until all have heard all of them.
     async fn mark(&self, recorder: &Recorder) {
         self.wish.send_replace(Wish::Mark);
-        let (mut seen, mut heard) = (recorder.events().len(), BTreeSet::new());
+        let (mut seen, mut heard) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
         within(MARKS, async || {
             seen = recorder.since(seen, |event| {
                 let Op::Message { room, key, .. } = &event.op else { return };
@@ -162,26 +185,56 @@ impl Crowd {
             self.people.is_empty().then_some(())
         })
         .await;
+        self.vanish().await;
+    }
+
+    async fn vanish(mut self) {
         self.people.shutdown().await;
     }
 }
 
-fn orders(bench: &Bench) -> Vec<Orders> {
+/// Everybody, who together say about as much as the task wants.
+fn orders(task: &Task, bench: &Bench) -> Vec<Orders> {
+    let rate = task.rate;
+    let breaks_off = task.story.and_then(|story| story.breaks_off).unwrap_or(BREAKS_OFF);
     let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
     let (ws, lines) = (Address::WebSocket(nginx.ws()), Address::Lines(nginx.tcp()));
     let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
-    let member = |process: String, address, rooms| {
-        let pace = Duration::from_millis(300);
-        Orders { nick: process.clone(), process, address, rooms, hangs_up_after: None, pace }
+    let talkers = (MEMBERS.0 + MEMBERS.1) as u32;
+    let pace = Duration::from_secs(talkers.into()) / rate.max(1);
+    let member = |process: String, address, rooms, most_open| {
+        let nick = process.clone();
+        Orders {
+            nick,
+            process,
+            address,
+            rooms,
+            friends: Vec::new(),
+            comes_after: Duration::ZERO,
+            breaks_off_after: None,
+            hangs_up_after: None,
+            pace,
+            most_open,
+        }
     };
-    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2))).collect();
-    all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1))));
+    // Enough under way for the rate while an answer takes a while.
+    let open = 3 + rate as usize / 20;
+    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
+    for (n, orders) in all.iter_mut().enumerate() {
+        orders.breaks_off_after = Some(breaks_off);
+        orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
+    }
+    // The text door acks nothing, so one at a time.
+    all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {
-        for (role, on, patience) in [("holder", at, HOLDS), ("heir", at + 1, INHERITS)] {
+        let roles = [("holder", at, HOLDS, Duration::ZERO), ("heir", at + 1, INHERITS, COMES_LATE)];
+        for (role, on, patience, comes_after) in roles {
             let own = Address::WebSocket(gateways[on % gateways.len()].ws());
-            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1));
-            all.push(Orders { nick: (*prize).to_owned(), hangs_up_after: Some(patience), ..orders });
+            // Goes on talking to a gateway that stands still, also when the other one has the name already.
+            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1), 60);
+            let (nick, pace) = ((*prize).to_owned(), RIVALS_PACE);
+            all.push(Orders { nick, pace, comes_after, hangs_up_after: Some(patience), ..orders });
         }
     }
     all

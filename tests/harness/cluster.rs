@@ -181,7 +181,7 @@ impl Cluster {
         let nodes: Vec<&mut Node> = self.gateways.iter_mut().chain(&mut self.presence).collect();
         for node in nodes {
             if node.is_running() {
-                let code = node.end().await;
+                let code = node.leave().await;
                 if code != Some(0) {
                     complaints.push(format!("{} exited with {code:?}", node.name()));
                 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
+/// What a connection says that is to carry a subscription.
+const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
 /// Bytes taken over in one go.
 const CHUNK: usize = 16 * 1024;
 
@@ -45,13 +48,20 @@ pub enum Mode {
     Reset,
     /// One way stands still, the other works.
     Stall(Direction),
+    /// Connections over which somebody has subscribed on Redis hear nothing more; all others work.
+    Deaf,
     /// Every byte is a packet of its own.
     Slice,
 }
 
 impl Mode {
-    fn holds_back(self, direction: Direction) -> bool {
-        self == Self::BlackHole || self == Self::Stall(direction)
+    fn holds_back(self, direction: Direction, subscribed: &AtomicBool) -> bool {
+        match self {
+            Self::BlackHole => true,
+            Self::Stall(stalled) => stalled == direction,
+            Self::Deaf => direction == Direction::Replies && subscribed.load(Ordering::Relaxed),
+            Self::Pass | Self::Late { .. } | Self::Reset | Self::Slice => false,
+        }
     }
 }
 
@@ -112,11 +122,12 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (requests, replies) = (mode.clone(), mode.clone());
+    let subscribed = AtomicBool::new(false);
     let broken = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let there = pump(client_read, server_write, Direction::Requests, requests);
-        let back = pump(server_read, client_write, Direction::Replies, replies);
+        let there = pump(client_read, server_write, Direction::Requests, &subscribed, requests);
+        let back = pump(server_read, client_write, Direction::Replies, &subscribed, replies);
         tokio::select! {
             both = async { tokio::try_join!(there, back) } => both.is_err(),
             _ = mode.wait_for(|mode| *mode == Mode::Reset) => true,
@@ -133,13 +144,17 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     direction: Direction,
+    subscribed: &AtomicBool,
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = from.read(&mut chunk).await?;
+        if direction == Direction::Requests && chunk[..read].windows(SUBSCRIBE.len()).any(|word| word == SUBSCRIBE) {
+            subscribed.store(true, Ordering::Relaxed);
+        }
         // An end is held back like bytes are: a black hole does not tell who hung up.
-        let now = *mode.wait_for(|mode| !mode.holds_back(direction)).await.map_err(io::Error::other)?;
+        let now = *mode.wait_for(|mode| !mode.holds_back(direction, subscribed)).await.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;
         }
@@ -204,6 +219,19 @@ mod tests {
     async fn hears_nothing(stream: &mut TcpStream) {
         let mut byte = [0];
         timeout(SILENCE, stream.read(&mut byte)).await.expect_err("nothing comes through");
+    }
+
+    #[tokio::test]
+    async fn only_those_who_subscribe_are_deaf() {
+        let (proxy, mut stream) = proxy().await;
+        proxy.set(Mode::Deaf);
+        says(&mut stream, b"ping").await;
+        hears(&mut stream, b"ping").await;
+        let subscribe = [b"*2", SUBSCRIBE, b"$1\r\nc\r\n"].concat();
+        says(&mut stream, &subscribe).await;
+        hears_nothing(&mut stream).await;
+        proxy.set(Mode::Pass);
+        hears(&mut stream, &subscribe).await;
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ pub mod node;
 pub mod pattern;
 pub mod port;
 pub mod process;
+pub mod prometheus;
 pub mod protocol_doc;
 pub mod redis;
 
@@ -30,7 +31,8 @@ pub use self::eventually::{eventually, stays, within};
 pub use self::fault_proxy::FaultProxy;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
-pub use self::process::{Process, Program};
+pub use self::process::{Finished, Process, Program};
+pub use self::prometheus::Prometheus;
 pub use self::redis::Redis;
 
 /// The root of the repository: where `deploy/` and the documents are.

@@ -1,6 +1,6 @@
 //! A scrape of `/metrics`, so that tests can ask for a number by name and labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One sample of the Prometheus text format.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +12,10 @@ struct Sample {
 
 /// Everything a program told at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Vec<Sample>);
+pub struct Metrics {
+    samples: Vec<Sample>,
+    families: Vec<String>,
+}
 
 impl Metrics {
     /// Reads the Prometheus text format, version 0.0.4.
@@ -22,7 +25,9 @@ impl Metrics {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self(lines.map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line}"))).collect())
+        let samples = lines.map(|line| sample(line).unwrap_or_else(|| panic!("not a sample: {line}"))).collect();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        Self { samples, families: types.map(|(name, _)| name.to_owned()).collect() }
     }
 
     /// The sum of all samples of this name whose labels hold these values; `None` when there is no such sample.
@@ -32,7 +37,7 @@ impl Metrics {
             sample.name == name
                 && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|held| held == value))
         };
-        let mut values = self.0.iter().filter(is_meant).map(|sample| sample.value).peekable();
+        let mut values = self.samples.iter().filter(is_meant).map(|sample| sample.value).peekable();
         values.peek()?;
         Some(values.sum())
     }
@@ -40,10 +45,23 @@ impl Metrics {
     /// The names of all samples, each once.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.0.iter().map(|sample| sample.name.as_str()).collect();
+        let mut names: Vec<&str> = self.samples.iter().map(|sample| sample.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// The names of all metrics: a histogram has one, and samples of three.
+    #[must_use]
+    pub fn families(&self) -> &[String] {
+        &self.families
+    }
+
+    /// The labels that samples of this name have.
+    #[must_use]
+    pub fn labels(&self, name: &str) -> BTreeSet<&str> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.flat_map(|sample| sample.labels.keys().map(String::as_str)).collect()
     }
 }
 
@@ -97,5 +115,7 @@ mod tests {
         assert_eq!(metrics.get("requests", &[("door", "irc")]), None);
         assert_eq!(metrics.get("up", &[]), Some(1.0));
         assert_eq!(metrics.names(), ["requests", "up"]);
+        assert_eq!(metrics.families(), ["requests"]);
+        assert_eq!(metrics.labels("requests"), BTreeSet::from(["code", "door"]));
     }
 }

@@ -19,6 +19,8 @@ use crate::redis::Redis;
 const READY: Duration = Duration::from_secs(15);
 /// How long a node may take to end politely. Above the grace period that it gives itself.
 const END: Duration = Duration::from_secs(35);
+/// What a gateway says when every client has gone, and nothing is left to do but to wait.
+const LAST_WAIT: &str = "waiting until nothing that was acked can be lost";
 
 /// Which program a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +230,25 @@ impl Node {
     /// When it does not end.
     pub async fn end(&mut self) -> Option<i32> {
         self.process.terminate();
+        self.process.exit_code(END).await
+    }
+
+    /// The end of a test: SIGTERM, and its exit code. A gateway that has done everything and only waits for Redis to be
+    /// sure of what was acked is not waited for.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn leave(&mut self) -> Option<i32> {
+        self.process.terminate();
+        eventually(END, &format!("{} has done everything", self.name()), || {
+            let done = !self.is_running() || self.log().holds(LAST_WAIT);
+            async move { if done { Ok(()) } else { Err("not yet") } }
+        })
+        .await;
+        if self.is_running() {
+            self.process.kill9();
+            return Some(0);
+        }
         self.process.exit_code(END).await
     }
 

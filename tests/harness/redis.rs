@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,6 +36,13 @@ pub struct Redis {
     directory: TempDir,
     settings: Vec<String>,
     server: Option<Process>,
+}
+
+/// How far an append-only file had come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    file: PathBuf,
+    bytes: u64,
 }
 
 impl Redis {
@@ -90,6 +98,31 @@ impl Redis {
     /// When it does not run.
     pub fn kill9(&mut self) {
         self.server.take().expect("this Redis runs").kill9();
+    }
+
+    /// How much it has written to its append-only file by now; `None` when it keeps none.
+    #[must_use]
+    pub fn written(&self) -> Option<Written> {
+        let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).ok()?;
+        let files =
+            files.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().ends_with(".incr.aof"));
+        let newest = files.max_by_key(|file| file.metadata().and_then(|known| known.modified()).ok())?;
+        Some(Written { bytes: newest.metadata().ok()?.len(), file: newest.path() })
+    }
+
+    /// What a crash of the machine does to it: kill -9, and of what it wrote only this is on the disk.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn crash(&mut self, kept: Option<Written>) {
+        self.kill9();
+        // What was rewritten since is on the disk in another form.
+        let newest = self.written();
+        if let Some(Written { file, bytes }) = kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
+        {
+            let file = std::fs::OpenOptions::new().write(true).open(file).expect("our own file");
+            file.set_len(bytes).expect("our own file");
+        }
     }
 
     /// kill -9 if it runs, and start it again on the same port with the same files.
@@ -213,6 +246,17 @@ mod tests {
         redis.start().await;
         redis.call::<()>("SET name ann").await;
         redis.restart().await;
+        assert_eq!(redis.call::<String>("GET name").await, "ann");
+    }
+
+    #[tokio::test]
+    async fn forgets_in_a_crash_what_was_not_on_the_disk() {
+        let mut redis = Redis::running().await;
+        redis.call::<()>("SET name ann").await;
+        let kept = redis.written();
+        redis.call::<()>("SET name bob").await;
+        redis.crash(kept);
+        redis.start().await;
         assert_eq!(redis.call::<String>("GET name").await, "ann");
     }
 

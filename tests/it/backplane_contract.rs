@@ -8,6 +8,7 @@ mod batching;
 mod directs;
 mod epochs;
 mod faults;
+mod repair;
 mod rig;
 mod stories;
 
@@ -44,6 +45,7 @@ on_both_arms! {
     directs:
     a_direct_message_reaches_its_owners_node_only
     a_direct_message_waits_for_who_is_away
+    who_is_writing_is_heard_where_it_matters
     a_direct_message_is_refused_to_whoever_does_not_own_their_nick
     a_repeated_direct_key_is_answered_as_the_first_time;
 }

@@ -122,7 +122,11 @@ async fn friends_see_each_other_come_change_and_go() {
     bob.rename("robert").await;
     let robert = cluster.ask("/v1/users/robert").await;
     assert_eq!((&robert["status"], &robert["text"]), (&json!("away"), &json!("lunch")), "another name, the same lunch");
+    ann.sees_rename("#lobby", "bobby", "robert").await;
+    carl.reads("* bobby is now known as robert").await;
     bob.rename("bobby").await;
+    ann.sees_rename("#lobby", "robert", "bobby").await;
+    carl.reads("* robert is now known as bobby").await;
 
     bob.leave("#lobby").await;
     ann.sees_left("#lobby", "bobby", "left").await;

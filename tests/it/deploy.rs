@@ -11,4 +11,4 @@ mod redis;
 mod settings;
 mod starts;
 mod systemd;
-mod yaml;
+pub(crate) mod yaml;

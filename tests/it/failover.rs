@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, eventually, stays};
+use harness::{Cluster, Node, eventually, stays};
 use redis::streams::StreamRangeReply;
 use serde_json::{Value, json};
 
@@ -129,6 +129,12 @@ async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     assert_eq!(bob.count_seen("#lobby", "left", |_| true), 1, "one leave, no second one after waking up");
     let said: Vec<Value> = bob.history("#lobby", 200).await;
     assert!(said.iter().all(|message| message["body"] != "ghost"), "{said:?}");
+    let number = async |node: &Node, name| node.metrics().await.get(name, &[]).unwrap_or_default();
+    assert_eq!(number(&cluster.gateways[0], "parley_leases_lost_total").await, 1.0);
+    for name in ["parley_fences_total", "parley_reaped_nicks_total", "parley_reaped_members_total"] {
+        let by_others = number(&cluster.gateways[1], name).await + number(&cluster.presence[0], name).await;
+        assert!(by_others >= 1.0, "{name} shows on whoever did it");
+    }
     assert_fences_never_go_back(&cluster).await;
     assert_owned_by_one_at_a_time(&cluster, "ann").await;
     cluster.finish().await;

@@ -35,7 +35,7 @@ impl People {
         let registry = Registry::Redis(RedisRegistry::new(opened));
         let incarnation = Incarnation::random();
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
-        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp };
+        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp, admin: String::new() };
         registry.open_lease(&incarnation, &info).await.expect("a lease");
         Self { registry, incarnation, info }
     }

@@ -129,6 +129,7 @@ fn told(node: &str) -> GatewayInfo {
         version: "1.2.3".to_owned(),
         ws: "127.0.0.1:1".to_owned(),
         tcp: "127.0.0.1:2".to_owned(),
+        admin: "127.0.0.1:3".to_owned(),
     }
 }
 

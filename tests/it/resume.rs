@@ -343,7 +343,9 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
     for _ in 0..MISSED {
         bob.post(json!({"type": "send", "to": "#lobby", "body": "x".repeat(600)})).await;
     }
-    until_given(&bob, MISSED).await;
+    // A thousand calls of the store, one after the other.
+    let said = |event: &Value| event["type"] == "message" && event["seq"] == MISSED;
+    bob.expect_event(Duration::from_secs(20), "all of it is said", said).await;
     let again = cluster.ws_on(1).await;
     let talk = async {
         for _ in 0..200 {

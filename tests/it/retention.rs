@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::backplane::{Backplane, Draft, MemoryBackplane, Range, RedisBackplane};
-use gateway::message::Body;
+use gateway::message::{Accepted, Body};
 use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
@@ -40,7 +40,7 @@ impl Speaker {
     async fn enter(backplane: Backplane, registry: &Registry) -> Self {
         let (incarnation, session) = (Incarnation::random(), SessionId::random());
         let empty = String::new;
-        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty() };
+        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
         let fence = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
@@ -52,8 +52,8 @@ impl Speaker {
     /// Says it, and returns its seq and time.
     async fn say(&self, text: &str) -> (u64, u64) {
         let (from, owner) = (self.nick.clone(), self.owner.clone());
-        let draft =
-            Draft { msg_id: SessionId::random().to_string(), key: None, from, owner, body: Body::from_text(text) };
+        let (msg_id, body, accepted) = (SessionId::random().to_string(), Body::from_text(text), Accepted::default());
+        let draft = Draft { msg_id, key: None, from, owner, body, accepted };
         let ack = self.backplane.publish(&self.lobby, &draft).await.unwrap();
         (ack.seq, ack.time)
     }

@@ -9,7 +9,9 @@
 //! ```text
 //! M <epoch> <seq> <time> <len>\n<payload>              a message in the room
 //! P <version> <len>\n<PresenceDelta as JSON>           a change among its members
+//! W <session> <len>\n<nick>                            that session, shown so, is writing in the room
 //! D <session> <epoch> <seq> <time> <len>\n<payload>    a direct message for a session of the gateway
+//! W <session> <len>\n<nick>                            somebody is writing to that session of the gateway
 //! K <session>                                          an order to end a session of the gateway
 //! T <session> <fence>                                  the session was resumed: this claim's connection is over
 //! E <counter>                                          the echo of the gateway's own beat
@@ -18,8 +20,8 @@
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::{Delivery, Draft};
-use crate::message::{Body, ChatMessage};
+use super::{Delivery, Draft, Log};
+use crate::message::{Accepted, Body, ChatMessage};
 
 /// Longest head of a frame that is looked for, in bytes: six words, none longer than an id.
 const HEAD_BYTES: usize = 256;
@@ -32,6 +34,8 @@ struct Written<'a> {
     id: &'a str,
     /// The sender's claim: in the log of a room, a nick's fence never goes back.
     fence: Fence,
+    #[serde(skip_serializing_if = "Accepted::is_unknown")]
+    at: Accepted,
     body: &'a Body,
 }
 
@@ -41,22 +45,48 @@ struct Read {
     to: String,
     from: String,
     id: String,
+    #[serde(default)]
+    at: Accepted,
     body: Body,
 }
 
 /// Writes the payload of a message.
 #[must_use]
 pub fn payload(to: &str, draft: &Draft) -> String {
-    let written =
-        Written { to, from: draft.from.as_str(), id: &draft.msg_id, fence: draft.owner.fence, body: &draft.body };
+    let written = Written {
+        to,
+        from: draft.from.as_str(),
+        id: &draft.msg_id,
+        fence: draft.owner.fence,
+        at: draft.accepted,
+        body: &draft.body,
+    };
     serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
 }
 
-/// Reads a message back; `None` when the payload is not ours.
+/// The payload of the same message under another id: that of an earlier attempt.
+#[must_use]
+pub fn with_id(payload: &str, id: &str, other: &str) -> String {
+    // Names hold no quotes, so the first field of this look is the id itself.
+    payload.replacen(&format!("\"id\":\"{id}\""), &format!("\"id\":\"{other}\""), 1)
+}
+
+/// Writes the frame that tells who is writing: the session that is, on a room's channel, or the one that is written to.
+#[must_use]
+pub fn typing(session: &SessionId, from: &str) -> String {
+    format!("W {session} {}\n{from}", from.len())
+}
+
+/// Reads a message back from a log; `None` when the payload is not ours.
 #[must_use]
 pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    let Read { to, from, id, body } = serde_json::from_slice(payload).ok()?;
-    Some(ChatMessage { to, from, msg_id: id, seq, time, body })
+    Some(ChatMessage { accepted: Accepted::default(), ..arriving(payload, seq, time)? })
+}
+
+/// Reads a message that comes straight from its sender's gateway.
+fn arriving(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
+    let Read { to, from, id, at, body } = serde_json::from_slice(payload).ok()?;
+    Some(ChatMessage { to, from, msg_id: id, seq, time, body, accepted: at })
 }
 
 /// Reads what came over a room's channel, in order. Returns how many frames had to be skipped: a payload that cannot be
@@ -80,7 +110,7 @@ pub fn read_room(room: &RoomKey, mut text: &[u8], mut deliver: impl FnMut(Delive
 #[must_use]
 pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> {
     if let Some((head, content, rest)) = frame(text) {
-        return if rest.is_empty() { direct_frame(head, content) } else { None };
+        return if rest.is_empty() { session_frame(head, content) } else { None };
     }
     let mut words = str::from_utf8(text).ok()?.split(' ');
     let delivery = match words.next()? {
@@ -97,7 +127,7 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
     match words.next()? {
         "M" => {
             let epoch = words.next()?.to_owned();
-            let message = message(content, number(words.next())?, number(words.next())?)?;
+            let message = arriving(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Room { room: room.clone(), epoch, message })
         }
         "P" => {
@@ -105,19 +135,30 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
             let delta: PresenceDelta = serde_json::from_slice(content).ok()?;
             Some(Delivery::Presence { room: room.clone(), version, delta })
         }
+        "W" => {
+            let by = Some(session(words.next())?);
+            Some(Delivery::Typing { log: Log::Room(room.clone()), by, from: text(content)? })
+        }
         _ => None,
     }
 }
 
-fn direct_frame(head: &str, content: &[u8]) -> Option<Delivery> {
+fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
     let mut words = head.split(' ');
-    if words.next()? != "D" {
-        return None;
+    let (kind, session) = (words.next()?, session(words.next())?);
+    match kind {
+        "D" => {
+            let epoch = words.next()?.to_owned();
+            let message = arriving(content, number(words.next())?, number(words.next())?)?;
+            Some(Delivery::Direct { session, epoch, message })
+        }
+        "W" => Some(Delivery::Typing { log: Log::Inbox(session), by: None, from: text(content)? }),
+        _ => None,
     }
-    let session = session(words.next())?;
-    let epoch = words.next()?.to_owned();
-    let message = message(content, number(words.next())?, number(words.next())?)?;
-    Some(Delivery::Direct { session, epoch, message })
+}
+
+fn text(content: &[u8]) -> Option<String> {
+    str::from_utf8(content).ok().map(str::to_owned)
 }
 
 /// Splits off one frame: its head without the length, its content, and what follows.

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use presence::keys::Keys;
 use presence::log::Head;
 use presence::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
-use presence::model::{Incarnation, NickKey, RoomKey, RoomName};
+use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
 use super::malformed::Malformed;
+use crate::message::Target;
+
 use super::{
     Delivery, Draft, Link, Log, Missed, PublishError, Published, Range, Sink, Stretch, Subscription, envelope,
 };
@@ -146,6 +148,24 @@ impl MemoryBackplane {
             Err(AppendError::NotInRoom) => Err(RegistryError::Fenced.into()),
             answer => published(answer),
         }
+    }
+
+    /// See [`super::Backplane::typing`].
+    ///
+    /// # Errors
+    /// None here.
+    #[allow(clippy::unused_async, reason = "the other arm waits")]
+    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+        let Node { store, keys, .. } = &*self.node;
+        let (channel, session) = match to {
+            Target::Room(room) => (keys.room_channel(room.key()), session.clone()),
+            Target::Nick(nick) => match store.whereabouts(nick.key()) {
+                Some(owner) => (keys.gateway_channel(&owner.incarnation), owner.session),
+                None => return Ok(()),
+            },
+        };
+        store.tell(&channel, &envelope::typing(&session, from.as_str()));
+        Ok(())
     }
 
     /// See [`super::Backplane::history`].

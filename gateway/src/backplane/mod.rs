@@ -8,8 +8,10 @@
 //!   before; then it has a seq (dense from 1 per room), a place in the log, and went to the room's channel, in one step.
 //! - A direct message goes into the inbox of the session that has the nickname or had it last, there or not, and in the
 //!   same way to the session's gateway if it is there.
-//! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as remote ones. While the
-//!   subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
+//! - Deliveries of one log (of a room or an inbox) arrive in the order of their seqs, local members by the same path as
+//!   remote ones. While the subscription is down nothing arrives; [`Delivery::Resumed`] says that something may be missing.
+//! - What a store that came back with less has lost of what was acked here in its last seconds is put back before anything
+//!   new is published, once each, under its id and in its old order.
 //! - After [`Backplane::subscribe`] has returned, everything published later arrives. Unsubscribing lingers.
 //! - The callback must not block: it runs on the task that reads from the store.
 
@@ -25,7 +27,7 @@ use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage, Target};
 
 pub use presence::log::Log;
 
@@ -45,6 +47,8 @@ pub struct Draft {
     pub owner: Owner,
     /// What is said.
     pub body: Body,
+    /// When its gateway took it on.
+    pub accepted: Accepted,
 }
 
 /// A message that is in the store.
@@ -131,6 +135,15 @@ pub enum Delivery {
         epoch: String,
         /// The message.
         message: ChatMessage,
+    },
+    /// Somebody is writing something. Nothing of it is kept anywhere.
+    Typing {
+        /// Where: in a room, or to the session of this gateway whose inbox it is.
+        log: Log,
+        /// The session that is writing, when it may be among those who hear it.
+        by: Option<SessionId>,
+        /// Who that is, as they are shown.
+        from: String,
     },
     /// An order to end a session of this gateway.
     Kick {
@@ -261,6 +274,59 @@ impl Backplane {
     /// As [`Backplane::publish`].
     pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
         each!(self, arm => arm.direct(to, draft).await)
+    }
+
+    /// Tells the members of a room, or whoever has a nickname, that `from` is writing something. Nobody hears of it who is
+    /// not there: a nickname that nobody has is no error.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`. It is not worth a second try.
+    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+        each!(self, arm => arm.typing(to, from, session).await)
+    }
+
+    /// A beat of this lease went out at `sent` and was answered by this generation at `received`: what was acked long enough
+    /// before cannot be lost any more. In another generation than before, nothing is published until that is whole.
+    pub fn beaten(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
+        match self {
+            Self::Redis(arm) => arm.beaten(incarnation, generation, sent, received),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// Puts back whatever was acked here and is lost, for as long as it is polled; `count` hears of how many messages.
+    /// Dropping the future puts off what is not done.
+    pub async fn put_back(&self, count: impl FnMut(u64)) {
+        match self {
+            Self::Redis(arm) => arm.put_back(count).await,
+            Self::Memory(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether everything that was acked here is in this generation of the store.
+    #[must_use]
+    pub fn is_whole(&self, generation: u64) -> bool {
+        match self {
+            Self::Redis(arm) => arm.is_whole(generation),
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// Bytes of acked messages that are kept because the store may still lose them.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Redis(arm) => arm.kept(),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// Waits until the store cannot lose anything that was acked here. Needs beats. Dropping the future changes nothing.
+    pub async fn safe(&self) {
+        match self {
+            Self::Redis(arm) => arm.safe().await,
+            Self::Memory(_) => {}
+        }
     }
 
     /// Reads a stretch of a room's log.

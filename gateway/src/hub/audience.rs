@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
+use presence::sabotage::{self, Mechanism};
 
 use super::fan_out::{Hearer, Numbered, Seat, Turn, Waiting, gap};
 use super::position::{Place, Position, Step};
@@ -59,6 +60,13 @@ impl Member {
             Self::Live(hearer) => &hearer.seat.outbox,
         }
     }
+
+    fn hearer(&self) -> Option<Hearer> {
+        match self {
+            Self::Entering(..) => None,
+            Self::Live(hearer) => Some(hearer.clone()),
+        }
+    }
 }
 
 /// The newest events of a room without a hole between them, oldest first.
@@ -95,7 +103,12 @@ impl Audience {
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
         self.vacate(session);
-        self.members.insert(session.clone(), Member::Entering(outbox.clone(), Box::default()));
+        let member = match sabotage::takes(Mechanism::HoldBack) {
+            false => Member::Entering(outbox.clone(), Box::default()),
+            true => Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 }),
+        };
+        self.members.insert(session.clone(), member);
+        self.hearers = None;
     }
 
     /// See [`super::Hub::admit`].
@@ -209,6 +222,13 @@ impl Audience {
         }
     }
 
+    /// Shows everybody but the one who is writing that they do.
+    pub(super) fn show_typing(&mut self, by: Option<&SessionId>, from: &str) {
+        let event = Broadcast::new(Event::Typing { to: (*self.display).to_owned(), from: from.to_owned() });
+        let others = self.members.iter().filter(|(session, _)| Some(*session) != by).map(|(_, member)| member);
+        self.waiting.add_for(event, others.filter_map(Member::hearer).collect());
+    }
+
     fn spread(&mut self, event: Numbered) {
         for member in self.members.values_mut() {
             if let Member::Entering(_, kept) = member {
@@ -251,11 +271,7 @@ impl Audience {
 }
 
 fn live(members: &HashMap<SessionId, Member>) -> Arc<[Hearer]> {
-    let hearer = |member: &Member| match member {
-        Member::Live(hearer) => Some(hearer.clone()),
-        Member::Entering(..) => None,
-    };
-    members.values().filter_map(hearer).collect()
+    members.values().filter_map(Member::hearer).collect()
 }
 
 impl Kept {

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::message::Accepted;
 use crate::session::outbox::{Broadcast, Outbox, Pushed, Round};
 use crate::wire::Event;
 
@@ -159,7 +160,7 @@ impl Waiting {
         self.bytes -= bytes;
         let hearers = settled.unwrap_or_else(hearers);
         let round = Round::new(events.iter().map(|numbered| Arc::clone(&numbered.event)).collect());
-        Some(Turn { round, events, display: Arc::clone(display), hearers, next: 0 })
+        Some(Turn { round, events, display: Arc::clone(display), hearers, next: 0, deliveries: 0 })
     }
 }
 
@@ -172,6 +173,8 @@ pub(super) struct Turn {
     hearers: Arc<[Hearer]>,
     /// The first who has not been given it.
     next: usize,
+    /// Messages that went out or wait to, each counted for each connection.
+    deliveries: u64,
 }
 
 /// What came of a portion.
@@ -179,8 +182,8 @@ pub(super) struct Turn {
 pub(super) struct Given {
     /// Connections that had their turn.
     pub(super) hearers: usize,
-    /// Messages that went out or wait to, each counted for each connection.
-    pub(super) messages: u64,
+    /// Sockets that took what they were given at once.
+    pub(super) written: u64,
     /// Events that outboxes left out.
     pub(super) left_out: u64,
 }
@@ -191,7 +194,7 @@ impl Turn {
         let end = self.hearers.len().min(self.next + most);
         let mut given = Given { hearers: end - self.next, ..Given::default() };
         for hearer in &self.hearers[self.next..end] {
-            self.give(hearer, &mut given);
+            self.deliveries += self.give(hearer, &mut given);
         }
         self.next = end;
         given
@@ -201,7 +204,18 @@ impl Turn {
         self.next == self.hearers.len()
     }
 
-    fn give(&self, hearer: &Hearer, given: &mut Given) {
+    /// When the oldest message of the round was accepted.
+    pub(super) fn accepted(&self) -> Accepted {
+        self.round.accepted()
+    }
+
+    /// Messages that went out so far or wait to, each counted for each connection.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// Returns how many messages it were.
+    fn give(&self, hearer: &Hearer, given: &mut Given) -> u64 {
         let Hearer { seat, after } = hearer;
         let is_all_new = self.events.first().is_none_or(|first| first.from > *after);
         let pushed = if is_all_new {
@@ -212,10 +226,13 @@ impl Turn {
             seat.outbox.round(&Round::new(lacks.collect()), &seat.hears)
         };
         match pushed {
-            Pushed::LeftOut => given.left_out += 1,
-            Pushed::Taken => {
-                given.messages += self.events.iter().filter(|event| event.is_new_message(*after)).count() as u64
+            Pushed::LeftOut => {
+                given.left_out += 1;
+                return 0;
             }
+            Pushed::Written => given.written += 1,
+            Pushed::Taken => {}
         }
+        self.events.iter().filter(|event| event.is_new_message(*after)).count() as u64
     }
 }

@@ -23,7 +23,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use presence::codes::CloseCode;
 use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
-use prometheus::IntCounter;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
@@ -32,6 +31,7 @@ use self::fan_out::{Given, PORTION, Turn};
 use self::position::{Ask, Page, Position, Step};
 use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
+use crate::metrics::Counts;
 use crate::session::outbox::Outbox;
 
 /// The sessions and logs of one node.
@@ -42,8 +42,7 @@ pub struct Hub {
     asked: Notify,
     /// A log has something to give out.
     given: Notify,
-    delivered: IntCounter,
-    left_out: IntCounter,
+    counts: Counts,
 }
 
 #[derive(Debug, Default)]
@@ -136,11 +135,10 @@ pub struct Census {
 }
 
 impl Hub {
-    /// A hub without anybody. Messages that it puts into outboxes are counted on `delivered`, events that an outbox left
-    /// out on `left_out`.
+    /// A hub without anybody, whose work is counted on `counts`.
     #[must_use]
-    pub fn new(delivered: IntCounter, left_out: IntCounter) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), delivered, left_out }
+    pub fn new(counts: Counts) -> Self {
+        Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), counts }
     }
 
     /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
@@ -248,7 +246,10 @@ impl Hub {
         let (Ask::Top(asked) | Ask::Page(asked)) = ask;
         self.advance(log, |position, steps| match reading {
             Reading::Top(head) => position.top(asked, &head, steps),
-            Reading::Page(page) => position.page(asked, page, steps),
+            Reading::Page(page) => {
+                position.page(asked, page, steps);
+                self.counts.gap(steps);
+            }
             Reading::Failed => position.doubt(),
         });
     }
@@ -259,6 +260,7 @@ impl Hub {
             Delivery::Room { room, epoch, message } => self.arrived(&Log::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.arrived(&Log::Inbox(session), &epoch, message),
+            Delivery::Typing { log, by, from } => self.typing(&log, by.as_ref(), &from),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
             Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),
@@ -318,9 +320,9 @@ impl Hub {
         let mut left = PORTION;
         while left > 0 {
             let Some((name, mut turn)) = self.lock().next_turn() else { return false };
-            let Given { hearers, messages, left_out } = turn.go_on(left);
-            self.delivered.inc_by(messages);
-            self.left_out.inc_by(left_out);
+            let Given { hearers, written, left_out } = turn.go_on(left);
+            self.counts.deliveries.written(turn.accepted(), written);
+            self.counts.left_out.inc_by(left_out);
             // A log that nobody hears is no reason to go on for ever.
             left -= hearers.clamp(1, left);
             self.put_back(name, turn);
@@ -334,6 +336,7 @@ impl Hub {
         if !turn.is_over() {
             return state.turns.push_back((name, Some(turn)));
         }
+        self.counts.round(turn.deliveries());
         let goes_on = state.audience(&name).is_some_and(|audience| audience.waiting.end_turn());
         // A log that was too full to be read may be read now.
         if state.follow_up(&name.0).1 {
@@ -395,6 +398,10 @@ impl Hub {
         let Some(room) = logs.get_mut(&Log::Room(key.clone())) else { return };
         room.change(version, delta);
         changed.push(key.clone());
+    }
+
+    fn typing(&self, log: &Log, by: Option<&SessionId>, from: &str) {
+        self.change(log, |audience| audience.show_typing(by, from));
     }
 
     /// The subscription was away: nobody knows what was missed.

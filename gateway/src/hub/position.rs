@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use presence::log::Head;
+use presence::sabotage::{self, Mechanism};
 
 /// Messages that are held while what is before them is read.
 const HELD: usize = 256;
@@ -113,7 +114,7 @@ impl<T> Position<T> {
             return;
         };
         place.reach = place.reach.max(seq);
-        if seq == place.seq + 1 {
+        if seq == place.seq + 1 || seq > place.seq && sabotage::takes(Mechanism::Refill) {
             place.seq = seq;
             steps.push(Step::Message(seq, message));
             self.give_held(0, steps);
@@ -137,6 +138,9 @@ impl<T> Position<T> {
 
     /// What is to be read now, if anything. A doubt counts as asked about from here on.
     pub fn asks(&mut self) -> Option<Ask> {
+        if sabotage::takes(Mechanism::Refill) {
+            return None;
+        }
         let place = self.place.as_ref()?;
         let ask = if place.seq < place.reach { Ask::Page(place.clone()) } else { Ask::Top(place.clone()) };
         let doubted = std::mem::take(&mut self.doubted);

@@ -10,13 +10,13 @@ use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
 use super::*;
-use crate::message::Body;
+use crate::message::{Accepted, Body};
+use crate::metrics::Metrics;
 use crate::session::outbox::Out;
 use crate::wire::Format;
 
 fn hub() -> Hub {
-    let counter = |name| IntCounter::new(name, "of this test").unwrap();
-    Hub::new(counter("delivered"), counter("left_out"))
+    Hub::new(Metrics::new().counts)
 }
 
 fn message(seq: u64) -> ChatMessage {
@@ -27,6 +27,7 @@ fn message(seq: u64) -> ChatMessage {
         seq,
         time: 1,
         body: Body::from_text("hi"),
+        accepted: Accepted::default(),
     }
 }
 

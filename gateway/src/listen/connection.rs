@@ -21,7 +21,7 @@ use crate::session::outbox::{Broadcast, Out};
 use crate::session::{Driver, Ending, Outbox};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::departure::{Departure, Parting, due};
+use super::departure::{Parting, due};
 use super::{House, Limits};
 
 /// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
@@ -189,7 +189,7 @@ async fn talk<D: Door, S: Session>(
     loop {
         // A client that sends faster than we read must not keep its neighbours on this thread waiting.
         consume_budget().await;
-        round(door, &outbox, limits, departure).await?;
+        round(door, &outbox, limits, house).await?;
         alarm.set(session.deadline());
         let input = tokio::select! {
             input = door.next() => Some(input),
@@ -215,7 +215,7 @@ async fn talk<D: Door, S: Session>(
         match input {
             Some(Input::Request(decoded)) => {
                 session.heard();
-                Box::pin(beside_output(session.request(decoded), door, &outbox, limits, departure)).await?;
+                Box::pin(beside_output(session.request(decoded), door, &outbox, limits, house)).await?;
                 if let Some(parting) = &mut parting {
                     parting.was_asked();
                 }
@@ -230,17 +230,17 @@ async fn talk<D: Door, S: Session>(
 }
 
 /// Runs a request to its end while output keeps going out, whatever happens to the socket meanwhile.
-async fn beside_output<D: Door>(
+async fn beside_output<D: Door, S>(
     request: impl Future<Output = ()>,
     door: &mut D,
     outbox: &Outbox,
     limits: &Limits,
-    departure: &Departure,
+    house: &House<S>,
 ) -> Result<(), End> {
     let output = async {
         loop {
             outbox.ready().await;
-            if let Err(end) = round(door, outbox, limits, departure).await {
+            if let Err(end) = round(door, outbox, limits, house).await {
                 return end;
             }
         }
@@ -259,26 +259,30 @@ async fn beside_output<D: Door>(
 
 /// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed. Nothing
 /// while the hub writes: the outbox is ready again when it is done.
-async fn round<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
+async fn round<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house: &House<S>) -> Result<(), End> {
     let Some(batch) = outbox.take() else { return Ok(()) };
     door.queue(batch.items);
     // Most rounds go out at once; only one that stands still needs clocks.
     let written = match door.flush().now_or_never() {
         Some(written) => written.map_err(|_| End::Gone),
-        None => Box::pin(stalled(door, outbox, limits, departure)).await,
+        None => Box::pin(stalled(door, outbox, limits, house)).await,
     };
     written?;
-    outbox.written();
+    let oldest = outbox.written();
+    if batch.has_messages {
+        house.metrics.counts.deliveries.written(oldest, 1);
+    }
     batch.close.map_or(Ok(()), |code| Err(End::Closed(code)))
 }
 
 /// Goes on with a flush for as long as its reader may take.
-async fn stalled<D: Door>(door: &mut D, outbox: &Outbox, limits: &Limits, departure: &Departure) -> Result<(), End> {
+async fn stalled<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house: &House<S>) -> Result<(), End> {
+    let _standing = house.standing.enter(outbox);
     let given_up = async {
         // A reader that stands still must not hold up the end of the house either.
         let code = tokio::select! {
             code = outbox.closed() => code,
-            () = departure.over() => CloseCode::Restart,
+            () = house.departure.over() => CloseCode::Restart,
         };
         sleep(limits.close_wait).await;
         code

@@ -12,6 +12,7 @@ mod departure;
 pub mod frame;
 mod lines;
 mod seats;
+mod standing;
 mod tcp;
 mod upgrade;
 mod wheel;
@@ -37,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::wire::Format;
 
 use self::seats::Seats;
+use self::standing::Standing;
 use self::wheel::Wheel;
 
 /// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
@@ -77,6 +79,8 @@ pub struct House<S> {
     departure: Arc<Departure>,
     /// Turns for as long as anybody is in the house.
     wheel: Arc<Wheel>,
+    standing: Standing,
+    metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
 
@@ -96,9 +100,10 @@ impl<S: Session> House<S> {
         departure: Arc<Departure>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = Seats::new(metrics);
-        let (open_session, wheel) = (Box::new(open_session), Arc::new(Wheel::new()));
-        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, tasks })
+        let seats = Seats::new(Arc::clone(&metrics));
+        let (open_session, wheel, standing) = (Box::new(open_session), Arc::new(Wheel::new()), Standing::default());
+        standing.show(&metrics);
+        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, standing, metrics, tasks })
     }
 }
 

@@ -3,14 +3,14 @@
 //! A [`Seat`] is taken when a socket is accepted and given back by its drop, so a connection is counted out exactly
 //! once, however its task ends.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use presence::metrics::Label;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use crate::metrics::{Connected, Metrics, Port};
+use crate::metrics::{Metrics, Port, Stage};
 
 use super::connection::End;
 
@@ -36,9 +36,9 @@ impl Seats {
         let is_free = |taken: usize| (taken < count).then_some(taken + 1);
         self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
         let taken = Arc::clone(&self.taken);
-        let connected = self.metrics.connected(port);
         let metrics = Arc::clone(&self.metrics);
-        Some(Seat { port, end: OnceLock::new(), metrics, taken, _connected: connected })
+        metrics.comes(port);
+        Some(Seat { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
     }
 
     /// Leave to tell a newcomer that the house is full; `None` when too many are being told already.
@@ -54,10 +54,17 @@ pub(super) struct Seat {
     end: OnceLock<End>,
     metrics: Arc<Metrics>,
     taken: Arc<AtomicUsize>,
-    _connected: Connected,
+    is_open: AtomicBool,
 }
 
 impl Seat {
+    /// Notes that the conversation begins.
+    pub(super) fn opened(&self) {
+        if !self.is_open.swap(true, Ordering::Relaxed) {
+            self.metrics.opens(self.port);
+        }
+    }
+
     /// Notes how the conversation ended. A connection that never got as far has none.
     pub(super) fn ended(&self, end: End) {
         let _ = self.end.set(end);
@@ -67,6 +74,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
+        let stage = if *self.is_open.get_mut() { Stage::Open } else { Stage::Handshake };
+        self.metrics.goes(self.port, stage);
         if let Some(End::Closed(code)) = self.end.get() {
             self.metrics.closes[*code].inc();
         }

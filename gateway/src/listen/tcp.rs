@@ -30,6 +30,7 @@ const WRITE_SLICES: usize = 64;
 /// Holds the conversation on a line connection.
 pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
     let session = (house.open_session)(Format::Line);
+    seat.opened();
     seat.ended(connection::run(LineDoor::new(tcp), session, &house).await);
 }
 

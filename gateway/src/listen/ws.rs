@@ -34,6 +34,7 @@ pub(super) async fn serve<S: Session>(upgrade: OnUpgrade, house: Arc<House<S>>, 
     };
     let door = WsDoor(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
     let session = (house.open_session)(Format::Json);
+    seat.opened();
     seat.ended(connection::run(door, session, &house).await);
 }
 

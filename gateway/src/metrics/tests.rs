@@ -1,8 +1,16 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use presence::memory::Store;
+use presence::registry::{Generation, Phase};
 use prometheus::TextEncoder;
 
 use super::*;
+use crate::backplane::MemoryBackplane;
+use crate::hub::position::Step;
+use crate::message::Accepted;
 
 fn scrape(metrics: &Metrics) -> String {
     TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap()
@@ -17,7 +25,12 @@ fn assert_line(metrics: &Metrics, line: &str) {
 fn every_series_is_there_before_anything_happened() {
     let metrics = Metrics::new();
     for line in [
-        "parley_connections{door=\"ws\"} 0",
+        "parley_connections{door=\"ws\",state=\"handshake\"} 0",
+        "parley_messages_refused_total{code=\"not_in_room\"} 0",
+        "parley_messages_duplicate_total{kind=\"room\"} 0",
+        "parley_gap_messages_total{outcome=\"lost\"} 0",
+        "parley_delivery_seconds_bucket{le=\"0.00005\"} 0",
+        "parley_drain_began_with_sessions 0",
         "parley_connections_total{door=\"tcp\"} 0",
         "parley_registrations_total{outcome=\"nick_confusable\"} 0",
         "parley_messages_published_total{kind=\"direct\"} 0",
@@ -27,6 +40,7 @@ fn every_series_is_there_before_anything_happened() {
         "parley_closes_total{code=\"slow_consumer\"} 0",
         "parley_backplane_reconnects_total 0",
         "parley_fences_total 0",
+        "parley_repaired_total 0",
     ] {
         assert_line(&metrics, line);
     }
@@ -36,17 +50,21 @@ fn every_series_is_there_before_anything_happened() {
 }
 
 #[test]
-fn a_connection_counts_as_open_until_it_is_dropped() {
+fn a_connection_counts_under_its_port_and_stage() {
     let metrics = Metrics::new();
-    let first = metrics.connected(Port::Ws);
-    let second = metrics.connected(Port::Ws);
-    let _other = metrics.connected(Port::Tcp);
-    drop(first);
-    assert_line(&metrics, "parley_connections{door=\"ws\"} 1");
-    assert_line(&metrics, "parley_connections{door=\"tcp\"} 1");
-    assert_line(&metrics, "parley_connections_total{door=\"ws\"} 2");
-    drop(second);
-    assert_line(&metrics, "parley_connections{door=\"ws\"} 0");
+    [Port::Ws, Port::Ws, Port::Tcp].into_iter().for_each(|port| metrics.comes(port));
+    metrics.opens(Port::Ws);
+    for line in [
+        "parley_connections{door=\"ws\",state=\"handshake\"} 1",
+        "parley_connections{door=\"ws\",state=\"open\"} 1",
+        "parley_connections{door=\"tcp\",state=\"handshake\"} 1",
+    ] {
+        assert_line(&metrics, line);
+    }
+    metrics.goes(Port::Ws, Stage::Open);
+    metrics.goes(Port::Ws, Stage::Handshake);
+    assert_eq!((metrics.open(Port::Ws), metrics.open(Port::Tcp)), (0, 1));
+    assert_line(&metrics, "parley_connections{door=\"ws\",state=\"open\"} 0");
     assert_line(&metrics, "parley_connections_total{door=\"ws\"} 2");
 }
 
@@ -65,17 +83,61 @@ fn a_row_counts_under_its_own_name() {
     assert_line(&metrics, "parley_resumes_total{outcome=\"unknown_token\"} 1");
 }
 
-#[test]
-fn gauges_are_asked_at_the_scrape() {
+#[tokio::test]
+async fn what_is_true_now_is_asked_at_the_scrape() {
     let metrics = Metrics::new();
+    let backplane = MemoryBackplane::start(Store::default(), Arc::new(|_| {}));
     metrics.at_scrape(AtScrape {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),
         rooms: Box::new(|| 2),
-        beat_age: Box::new(|| 0.25),
+        kept: Box::new(|| 7),
+        generation: Box::new(|| Generation { number: 7, phase: Phase::Recovering }),
+        beat_age: Box::new(|| Duration::from_millis(250)),
+        subscription: Box::new(move || backplane.subscription()),
+        draining: Box::new(|| true),
     });
-    assert_line(&metrics, "parley_sessions 3");
-    assert_line(&metrics, "parley_detached_sessions 1");
-    assert_line(&metrics, "parley_rooms 2");
-    assert_line(&metrics, "parley_beat_age_seconds 0.25");
+    metrics.standing(|| 1, || 4096);
+    for line in [
+        "parley_sessions 3",
+        "parley_detached_sessions 1",
+        "parley_store_generation 7",
+        "parley_store_recovering 1",
+        "parley_rooms 2",
+        "parley_repair_bytes 7",
+        "parley_beat_age_seconds 0.25",
+        "parley_draining 1",
+        "parley_backplane_subscribed 1",
+        "parley_backplane_gap_seconds_total 0",
+        "parley_backplane_malformed_total 0",
+        "parley_stalled_connections 1",
+        "parley_outbox_bytes 4096",
+    ] {
+        assert_line(&metrics, line);
+    }
+    let text = scrape(&metrics);
+    assert!(text.contains("# TYPE parley_backplane_gap_seconds_total counter"), "it only rises: {text}");
+}
+
+#[test]
+fn a_round_a_gap_and_a_write_count_as_a_whole() {
+    let metrics = Metrics::new();
+    metrics.counts.round(30);
+    metrics.counts.round(0);
+    metrics.counts.gap::<&str>(&[Step::Message(4, "a"), Step::Gap { from: 5, to: 9 }, Step::Message(10, "b")]);
+    metrics.counts.deliveries.written(Accepted::at(SystemTime::now() - Duration::from_secs(3)), 30);
+    metrics.counts.deliveries.written(Accepted::default(), 5);
+    for line in [
+        "parley_messages_delivered_total 30",
+        "parley_fanout_round_deliveries_bucket{le=\"20\"} 0",
+        "parley_fanout_round_deliveries_bucket{le=\"50\"} 1",
+        "parley_gaps_found_total 1",
+        "parley_gap_messages_total{outcome=\"repaired\"} 2",
+        "parley_gap_messages_total{outcome=\"lost\"} 5",
+        "parley_delivery_seconds_bucket{le=\"2\"} 0",
+        "parley_delivery_seconds_bucket{le=\"5\"} 30",
+        "parley_delivery_seconds_count 30",
+    ] {
+        assert_line(&metrics, line);
+    }
 }

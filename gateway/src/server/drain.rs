@@ -3,13 +3,15 @@
 //! ```text
 //! signal   red on /readyz, newcomers refused, everybody told when they go      lease: draining
 //! notice   listeners closed; connections closed with 1012, evenly over the window
-//! the end  every request answered, every queue written, every session left to be resumed elsewhere  lease: drained
+//! the end  every request answered, every queue written, every session left to be resumed elsewhere
+//! safe     what was acked here cannot be lost any more: nobody else could put it back         lease: drained
 //! ```
 //! While newcomers are refused the doors still answer, so that a balancer hears it and takes another gateway.
 
 use std::time::Duration;
 
 use presence::registry::Farewell;
+use tokio::time::Instant;
 
 use crate::listen::Pace;
 
@@ -24,17 +26,24 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Ends in order, all within `grace`: refuses newcomers, tells everybody that they have to go, closes the connections
-    /// one by one, gives back what their sessions own, and notes that the lease ended cleanly. A gateway without sessions
-    /// ends at once. Dropping the future ends at once.
+    /// one by one, gives back what their sessions own, waits until the store cannot lose what was acked here, and notes that
+    /// the lease ended cleanly. A gateway without sessions that acked nothing lately ends at once. Dropping the future ends
+    /// at once.
     pub async fn drain(self, grace: Duration) -> Drained {
-        let whole = tokio::time::timeout(grace, self.empty(grace)).await.is_ok();
+        let until = Instant::now() + grace;
+        let whole = tokio::time::timeout_at(until, self.empty(grace)).await.is_ok();
+        let kept = self.services.backplane.kept();
+        if whole && kept > 0 {
+            tracing::info!(kept, "everybody is gone, waiting until nothing that was acked can be lost");
+        }
+        let safe = tokio::time::timeout_at(until, self.services.backplane.safe()).await.is_ok();
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {
             self.set_lease(Farewell::Drained { hold: self.services.hold }).await;
         }
         drop(self.background);
-        if whole { Drained::Whole } else { Drained::GraceRanOut }
+        if whole && safe { Drained::Whole } else { Drained::GraceRanOut }
     }
 
     async fn empty(&self, grace: Duration) {
@@ -42,6 +51,7 @@ impl Gateway {
         // Who has lost its connection here may be about to come back somewhere else: nobody is told of a leave any more.
         self.parting.cancel();
         let sessions = self.services.hub.census().sessions;
+        self.services.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "sending everybody elsewhere");
         self.departure.begin(pace);

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::message::Accepted;
 use crate::wire::{Event, Format};
 
 /// Bytes in each format, made when first asked for.
@@ -46,17 +47,32 @@ impl Broadcast {
         self.encoded.get(format, || format.encode(&self.event)).clone()
     }
 
-    /// The room whose list can be asked for again when this event is left out; `None` when it must not be.
-    pub(super) fn expendable(&self) -> Option<&str> {
+    pub(super) fn accepted(&self) -> Accepted {
+        if let Event::Message(message) = &self.event { message.accepted } else { Accepted::default() }
+    }
+
+    pub(super) fn worth(&self) -> Worth<'_> {
         match &self.event {
-            Event::Presence { room, .. } => Some(room),
+            Event::Typing { .. } => Worth::Little,
+            Event::Presence { room, .. } => Worth::AskedAgain(room),
             Event::Message(_)
             | Event::Gap { .. }
             | Event::Epoch { .. }
             | Event::Rewound { .. }
-            | Event::GoingAway { .. } => None,
+            | Event::GoingAway { .. } => Worth::Everything,
         }
     }
+}
+
+/// Whether an event may be left out for a reader that falls behind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Worth<'a> {
+    /// It may, without a word.
+    Little,
+    /// It may, if the reader is told to ask for the list of this room again.
+    AskedAgain(&'a str),
+    /// It must not.
+    Everything,
 }
 
 /// Events that follow each other, as one piece: one write for each connection, however many they are.
@@ -91,11 +107,16 @@ impl Round {
         })
     }
 
-    /// See [`Broadcast::expendable`].
-    pub(super) fn expendable(&self) -> Option<&str> {
+    /// When the oldest message of it was accepted.
+    #[must_use]
+    pub fn accepted(&self) -> Accepted {
+        self.events.iter().map(|event| event.accepted()).fold(Accepted::default(), Accepted::earlier)
+    }
+
+    pub(super) fn worth(&self) -> Worth<'_> {
         match &self.events[..] {
-            [event] => event.expendable(),
-            _ => None,
+            [event] => event.worth(),
+            _ => Worth::Everything,
         }
     }
 }

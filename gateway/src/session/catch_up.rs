@@ -56,7 +56,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
             Ok(page) => {
                 hub.begin(&log, &page.head);
                 let delivered = cursor.give(page).await;
-                services.metrics.delivered.inc_by(delivered.unwrap_or(0));
+                services.metrics.counts.delivered.inc_by(delivered.unwrap_or(0));
                 delivered.is_some()
             }
             Err(error) => {

@@ -18,8 +18,10 @@ use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Reques
 use super::few::Few;
 use super::liveness::Liveness;
 
+mod typing;
 mod work;
 
+use self::typing::Typing;
 pub use self::work::{Beginning, Done, Effect, Entrance, Identity, Op, Resumption};
 
 /// Most rooms a session may be in.
@@ -34,6 +36,7 @@ pub struct Core {
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
     presumed: Presumed,
+    typing: Typing,
 }
 
 /// A place in a room.
@@ -73,6 +76,7 @@ enum Pending {
     Members(RoomName),
     Rooms,
     Read(u64),
+    Typing(Target),
     History(RoomName),
 }
 
@@ -91,6 +95,14 @@ struct Restoring {
     has_read: Option<Since>,
 }
 
+impl Restoring {
+    /// Of a session that begins.
+    fn new(beginning: Beginning, me: Identity) -> Self {
+        let (rooms, restored, entrances) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { beginning, me, was: None, rooms, wanted: HashMap::new(), restored, entrances, has_read: None }
+    }
+}
+
 impl Core {
     /// A connection to `node` that has not registered. `pings` is whether its door can ask for signs of life.
     #[must_use]
@@ -102,6 +114,7 @@ impl Core {
             liveness: Liveness::new(now, pings),
             pending: None,
             presumed: Presumed::Deaf { resumed: false },
+            typing: Typing::default(),
         }
     }
 
@@ -167,7 +180,7 @@ impl Core {
             (None, _) => vec![refuse(id, ErrorCode::NotRegistered)],
             (Some(me), command) => {
                 let me = me.clone();
-                self.registered(id, me, command)
+                self.registered(now, id, me, command)
             }
         }
     }
@@ -184,7 +197,7 @@ impl Core {
         }
     }
 
-    fn registered(&mut self, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
+    fn registered(&mut self, now: Instant, id: CorrelationId, me: Identity, command: Command) -> Vec<Effect> {
         match command {
             Command::Join { room, since } => {
                 let seat = self.rooms.get(room.key());
@@ -227,6 +240,19 @@ impl Core {
                 self.perform(id, Pending::History(room.clone()), Op::History(room, range, limit))
             }
             Command::Read { seq } => self.perform(id, Pending::Read(seq), Op::Read(me.owner.session, seq)),
+            Command::Typing { to } => {
+                let passed_on = match &to {
+                    Target::Nick(_) => to.clone(),
+                    Target::Room(asked) => match self.seat(asked) {
+                        Some(room) => Target::Room(room),
+                        None => return vec![refuse(id, ErrorCode::NotInRoom)],
+                    },
+                };
+                if self.typing.is_told(now, &passed_on) {
+                    return vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })];
+                }
+                self.perform(id, Pending::Typing(to), Op::Typing(passed_on, me))
+            }
             Command::Register { .. } | Command::Ping | Command::Bye => Vec::new(),
         }
     }
@@ -236,12 +262,7 @@ impl Core {
             (Pending::Register(nick, None), Done::Begun(beginning)) => {
                 let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
                 self.begin(now, me.clone(), false);
-                let (restored, entrances, rooms) = (Vec::new(), Vec::new(), VecDeque::new());
-                let (was, wanted, has_read) = (None, HashMap::new(), None);
-                self.restore(
-                    id,
-                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
-                )
+                self.restore(id, Box::new(Restoring::new(beginning, me)))
             }
             (
                 Pending::Register(nick, Some(resume)),
@@ -252,12 +273,9 @@ impl Core {
                 let me = Identity { nick, owner: beginning.owner.clone(), status };
                 self.begin(now, me.clone(), true);
                 let wanted = resume.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect();
-                let (restored, entrances) = (Vec::new(), Vec::new());
                 let (rooms, has_read) = (rooms.into(), Some(resume.inbox.unwrap_or(read)));
-                self.restore(
-                    id,
-                    Box::new(Restoring { beginning, me, was, rooms, wanted, restored, entrances, has_read }),
-                )
+                let before = Restoring::new(beginning, me);
+                self.restore(id, Box::new(Restoring { was, rooms, wanted, has_read, ..before }))
             }
             (Pending::Restore(mut restoring), Done::Joined { room, head, .. }) => {
                 let wanted = restoring.wanted.remove(room.key());
@@ -297,6 +315,7 @@ impl Core {
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
             (Pending::Read(seq), Done::Settled) => vec![answer(id, Answer::Read { seq })],
+            (Pending::Typing(to), Done::Settled) => vec![answer(id, Answer::Typing { to: to.as_str().to_owned() })],
             (Pending::Status(status), Done::Settled) => {
                 if let Some(me) = &mut self.identity {
                     me.status = status.clone();

@@ -8,7 +8,7 @@
 //! hears `outcome_unknown`; and what a session may own when it ends (`ending`) is given back until the store has answered.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use presence::beat::Tenure;
 use presence::codes::{CloseCode, ErrorCode};
@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use crate::backplane::{Backplane, Draft, PublishError, Published};
 use crate::hub::Hub;
-use crate::message::Body;
+use crate::message::{Accepted, Body};
 use crate::metrics::{Kind, Metrics};
 use crate::trace;
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem, Token};
@@ -129,6 +129,7 @@ impl Driver {
     /// Handles one decoded request, or answers the refusal of a frame that could not be decoded; everything it has to say
     /// is in the outbox when it returns. Must be run to its end: doors poll it beside the outbox and never drop it.
     pub async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
+        let is_message = matches!(&decoded, Ok(request) if matches!(request.command, Command::Send { .. }));
         let asked = Instant::now();
         let mut resumed = false;
         let mut effects = match decoded {
@@ -140,6 +141,9 @@ impl Driver {
         };
         loop {
             let mut work = None;
+            if is_message {
+                self.count_refused(&effects);
+            }
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
@@ -155,7 +159,7 @@ impl Driver {
             effects = self.core.outcome(Instant::now(), outcome);
         }
         if resumed {
-            self.services.metrics.resume_seconds.observe(asked.elapsed().as_secs_f64());
+            self.services.metrics.resume_seconds.took(asked.elapsed());
         }
     }
 
@@ -199,6 +203,14 @@ impl Driver {
             self.services.metrics.refusals[refusal.code].inc();
         }
         self.outbox.reply(reply);
+    }
+
+    fn count_refused(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Reply(Reply { answer: Answer::Refused(refusal), .. }) = effect {
+                self.services.metrics.refused[refusal.code].inc();
+            }
+        }
     }
 
     /// What a client does itself makes it active for others; listening does not.
@@ -254,6 +266,11 @@ impl Driver {
                     .await;
                 self.published(&draft, outcome, Kind::Direct)
             }
+            Op::Typing(to, me) => {
+                // Once or never: by the time that a repetition had arrived, it would not be true any more.
+                let told = services.backplane.typing(&to, &me.nick, &me.owner.session).await;
+                told.map(|()| Done::Settled).map_err(refusal)
+            }
             Op::SetStatus(me, status, rooms) => {
                 let owned = answered(|| registry.set_status(&me.nick, &me.owner, &status, &rooms)).await;
                 if !owned.map_err(refusal)? {
@@ -285,7 +302,12 @@ impl Driver {
         match outcome {
             Ok(Published { msg_id, seq, time, duplicate, online }) => {
                 let duplicate = duplicate && msg_id != draft.msg_id;
-                self.services.metrics.published[kind].inc_by(u64::from(!duplicate));
+                let metrics = &self.services.metrics;
+                if duplicate {
+                    metrics.duplicates[kind].inc()
+                } else {
+                    metrics.published[kind].inc()
+                }
                 Ok(Done::Published { msg_id, seq, time, duplicate, online })
             }
             Err(PublishError::NotInRoom) => Err(ErrorCode::NotInRoom.into()),
@@ -361,7 +383,7 @@ impl Driver {
 fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
     // Version 7 ids sort by time, which keeps logs readable.
     let msg_id = uuid::Uuid::now_v7().to_string();
-    Draft { msg_id, key, from: me.nick, owner: me.owner, body }
+    Draft { msg_id, key, from: me.nick, owner: me.owner, body, accepted: Accepted::at(SystemTime::now()) }
 }
 
 /// What a client hears of a failed call. The inner text stays inside.

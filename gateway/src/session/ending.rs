@@ -3,11 +3,12 @@
 //! Runs as the last thing of a driver, on its connection's task. Everything here compares the claim, so it cannot disturb
 //! the session where it goes on: on this gateway or on another, before or after.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
 use presence::registry::Leaving;
+use presence::sabotage::{self, Mechanism};
 
 use crate::wire::Format;
 
@@ -81,7 +82,8 @@ impl Driver {
 
     /// A second name, of a change that stopped half-way, is given back all the same.
     async fn wait(&self, current: &Owner, reason: LeftReason) {
-        let due = Instant::now() + LEAVE_AFTER;
+        let after = if sabotage::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_AFTER };
+        let due = Instant::now() + after;
         let services = &self.services;
         for (nick, owner) in &self.names {
             if owner != current {

@@ -55,6 +55,15 @@ impl Holdings {
         }
     }
 
+    /// The session is to leave at once, if it has no connection: of one that has, its connection is ended.
+    pub fn send_off(&self, session: &SessionId, reason: LeftReason) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(session).filter(|entry| entry.leaves.is_some()) {
+            entry.leaves = Some((Instant::now(), reason));
+            self.detached.notify_one();
+        }
+    }
+
     /// The claim is given back, or was found to be lost.
     pub fn release(&self, owner: &Owner) {
         let mut entries = self.lock();
@@ -186,6 +195,18 @@ mod tests {
         holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
         holdings.hold(holding(2));
         assert!(holdings.take_due(now + SECOND * 6).0.is_empty(), "it came back");
+    }
+
+    #[test]
+    fn a_session_is_sent_off_at_once_only_if_it_waits() {
+        let (holdings, now) = (Holdings::default(), Instant::now());
+        holdings.hold(holding(1));
+        holdings.send_off(&owner(1).session, LeftReason::Kicked);
+        assert!(holdings.take_due(now + SECOND * 60).0.is_empty(), "it has a connection");
+        holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        holdings.send_off(&owner(1).session, LeftReason::Kicked);
+        let (due, _) = holdings.take_due(Instant::now());
+        assert_eq!((due.len(), due[0].1), (1, LeftReason::Kicked));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What waits to be written to one connection: filled by the session's driver and by the hub, emptied by the door.
 //!
-//! Bounded in bytes. For a reader that falls behind, changes of presence are left out first: it is told to `resync` when
-//! it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
-//! costs nobody else a wait: pushing never blocks. Knows no frame: each [`Round`] comes as bytes for the socket.
+//! Bounded in bytes. For a reader that falls behind, what is worth little is left out first: who is writing, and changes of
+//! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with
+//! [`CloseCode::Slow`]; messages are never left out. It costs nobody else a wait: pushing never blocks. Knows no frame:
+//! each [`Round`] comes as bytes for the socket.
 //!
 //! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
 //! what the socket does not take goes into the queue. One at a time writes (who has the [`Pen`]), so bytes stay in order:
@@ -20,8 +21,10 @@ use presence::model::PresenceDelta;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
+use crate::message::Accepted;
 use crate::wire::{Answer, Event, Format, Reply};
 
+use super::broadcast::Worth;
 pub use super::broadcast::{Broadcast, Round};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
@@ -39,7 +42,9 @@ const ENTRY_BYTES: usize = 64;
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is written or waits to be, or the connection has ended.
+    /// The socket has taken all of it.
+    Written,
+    /// It waits to be written, or the connection has ended.
     Taken,
     /// It was left out: too much waits already.
     LeftOut,
@@ -101,6 +106,10 @@ struct Queue {
     since: Option<Instant>,
     /// The largest reply of it.
     largest_reply: usize,
+    /// When the oldest message of it was accepted.
+    oldest: Accepted,
+    /// When the oldest message was accepted that the door has taken and not written yet.
+    unwritten: Accepted,
     /// Rooms, as they are shown, of which a change was left out and nothing has been said yet.
     stale: BTreeSet<String>,
     close: Option<CloseCode>,
@@ -149,6 +158,9 @@ pub struct Batch {
     pub items: VecDeque<Out>,
     /// Then close with this.
     pub close: Option<CloseCode>,
+    /// Whether it, or what was taken before and is not out yet, has messages in it: [`Outbox::written`] wants to know when
+    /// they are out.
+    pub has_messages: bool,
 }
 
 impl Outbox {
@@ -179,14 +191,14 @@ impl Outbox {
 
     /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
     pub fn event(&self, event: &Broadcast) -> Pushed {
-        if let Some(room) = event.expendable()
-            && leave_out(&mut self.lock(), room)
-        {
+        if leave_out(&mut self.lock(), event.worth()) {
             return Pushed::LeftOut;
         }
         let bytes = event.bytes(self.format);
         let size = bytes.len() + ENTRY_BYTES;
-        self.push(self.lock(), Out::Event(bytes), size);
+        let mut queue = self.lock();
+        queue.oldest = queue.oldest.earlier(event.accepted());
+        self.push(queue, Out::Event(bytes), size);
         Pushed::Taken
     }
 
@@ -199,13 +211,12 @@ impl Outbox {
         if queue.close.is_some() || bytes.is_empty() || !hears.load(Ordering::Acquire) {
             return Pushed::Taken;
         }
-        if let Some(room) = round.expendable()
-            && leave_out(&mut queue, room)
-        {
+        if leave_out(&mut queue, round.worth()) {
             return Pushed::LeftOut;
         }
         let size = bytes.len() + ENTRY_BYTES;
         let Some(socket) = queue.hand_to_hub() else {
+            queue.oldest = queue.oldest.earlier(round.accepted());
             self.push(queue, Out::Round(bytes.clone()), size);
             return Pushed::Taken;
         };
@@ -213,15 +224,16 @@ impl Outbox {
         // A socket that is broken takes nothing: its door will find out.
         let written = socket.try_write(bytes).unwrap_or(0);
         drop(socket);
-        self.put_down(bytes, written);
-        Pushed::Taken
+        self.put_down(bytes, written, round.accepted());
+        if written == bytes.len() { Pushed::Written } else { Pushed::Taken }
     }
 
-    /// The hub has written so much of a round.
-    fn put_down(&self, bytes: &Bytes, written: usize) {
+    /// The hub has written so much of a round, whose oldest message was accepted then.
+    fn put_down(&self, bytes: &Bytes, written: usize, accepted: Accepted) {
         let mut queue = self.lock();
         queue.pen = Pen::Free;
         if written < bytes.len() {
+            queue.oldest = queue.oldest.earlier(accepted);
             queue.count(bytes.len() - written + ENTRY_BYTES);
             if written > 0 {
                 queue.rest = Some(bytes.slice(written..));
@@ -309,17 +321,23 @@ impl Outbox {
         if let Some(rest) = queue.rest.take() {
             items.push_front(Out::Rest(rest));
         }
+        queue.unwritten = queue.unwritten.earlier(mem::take(&mut queue.oldest));
+        let has_messages = !queue.unwritten.is_unknown();
         drop(queue);
         for room in stale {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
             items.push_back(Out::Event(self.format.encode(&resync)));
         }
-        Some(Batch { items, close })
+        Some(Batch { items, close, has_messages })
     }
 
-    /// Everything that was taken is out. What came meanwhile is found by [`Outbox::ready`].
-    pub fn written(&self) {
-        self.lock().pen = Pen::Free;
+    /// Everything that was taken is out. What came meanwhile is found by [`Outbox::ready`]. Answers when the oldest message
+    /// of it was accepted.
+    #[must_use]
+    pub fn written(&self) -> Accepted {
+        let mut queue = self.lock();
+        queue.pen = Pen::Free;
+        mem::take(&mut queue.unwritten)
     }
 
     /// The connection is over: nothing is taken on any more, and the socket is the door's alone when this returns.
@@ -346,6 +364,12 @@ impl Outbox {
         queue.items.is_empty() && queue.rest.is_none()
     }
 
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {
         if queue.close.is_some() {
             return;
@@ -369,13 +393,17 @@ impl Outbox {
     }
 }
 
-/// Notes that a change of presence is left out, if too much waits already.
-fn leave_out(queue: &mut Queue, room: &str) -> bool {
-    let is_too_much = queue.bytes > SOFT_BYTES;
-    if is_too_much && !queue.stale.contains(room) {
-        queue.stale.insert(room.to_owned());
+/// Whether something of this worth is left out, as too much waits already. Notes what the reader will have to be told.
+fn leave_out(queue: &mut Queue, worth: Worth<'_>) -> bool {
+    if queue.bytes <= SOFT_BYTES {
+        return false;
     }
-    is_too_much
+    match worth {
+        Worth::Everything => return false,
+        Worth::AskedAgain(room) if !queue.stale.contains(room) => _ = queue.stale.insert(room.to_owned()),
+        Worth::AskedAgain(_) | Worth::Little => {}
+    }
+    true
 }
 
 /// About how long a reply will be, in any format: what is of other people's making is counted, the rest is small.

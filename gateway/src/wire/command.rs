@@ -147,6 +147,11 @@ pub enum Command {
         /// The newest direct message that it needs no more.
         seq: u64,
     },
+    /// The client's user is writing something.
+    Typing {
+        /// To whom.
+        to: Target,
+    },
     /// Is anybody there?
     Ping,
     /// End the session.

@@ -138,6 +138,11 @@ pub enum Answer {
         /// The newest message that will not be given again by itself.
         seq: u64,
     },
+    /// Those it concerns are told, now or a moment ago.
+    Typing {
+        /// The target as the client wrote it.
+        to: String,
+    },
     /// Somebody is there.
     Pong,
     /// The request was refused.
@@ -218,6 +223,13 @@ pub enum Event {
         epoch: String,
         /// The last seq that still holds.
         seq: u64,
+    },
+    /// Somebody is writing something. Worth nothing a few seconds later.
+    Typing {
+        /// The room as it is shown, or the receiver's own nickname.
+        to: String,
+        /// Who.
+        from: String,
     },
     /// This gateway is leaving; come back after so many milliseconds.
     GoingAway {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::line::{Decoded, Dialect};
 use super::{Answer, Command, Event, Placed, Reply, Token, json, line};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 
@@ -162,6 +162,7 @@ fn the_events_are_shown_as_they_are_written() {
         seq: 132,
         time: 1_700_000_000_000,
         body: Body::from_text("hi"),
+        accepted: Accepted::default(),
     };
     let written = [
         Event::Message(message),
@@ -170,6 +171,7 @@ fn the_events_are_shown_as_they_are_written() {
         Event::Gap { to: "#lobby".into(), from_seq: 121, to_seq: 130 },
         Event::Rewound { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
         Event::Epoch { to: "#lobby".into(), epoch: "7c1e".into(), seq: 0 },
+        Event::Typing { to: "#lobby".into(), from: "ann".into() },
         Event::GoingAway { retry_after_ms: 1500 },
     ]
     .map(|event| vec![String::from_utf8(json::encode_event(&event).to_vec()).unwrap()]);

@@ -29,7 +29,10 @@ impl Door {
         let asked = reasons.clone();
         let ready: ReadyCheck = Arc::new(move || Readiness { reasons: asked.lock().unwrap().clone() });
         let (metrics, cancel) = (Registry::new(), CancellationToken::new());
-        let serving = tokio::spawn(serve(listener, metrics.clone(), ready, cancel.clone()));
+        let more: Document = Arc::new(|| serde_json::json!({ "more": 1 }));
+        let documents = vec![("/more", more)];
+        let answers = Answers { metrics: metrics.clone(), ready, before_scrape: None, documents };
+        let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
         Self { address, reasons, metrics, cancel, serving }
     }
 
@@ -86,6 +89,35 @@ async fn a_scrape_reads_the_numbers_of_this_moment() {
     *truth.lock().unwrap() = 2.0;
     let second = door.ask("GET /metrics").await;
     assert!(body(&second).contains("\na_total 1\n") && body(&second).contains("\nb 2\n"), "{second}");
+}
+
+#[tokio::test]
+async fn a_program_tells_more_on_paths_of_its_own() {
+    let door = Door::open().await;
+    let answer = door.ask("GET /more").await;
+    assert_eq!((status(&answer), body(&answer)), ("200", r#"{"more":1}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn readiness_is_a_number_too_and_what_has_to_be_looked_up_is_looked_up_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (metrics, cancel) = (Registry::new(), CancellationToken::new());
+    let looked_up = IntCounter::new("looks_total", "Looks.").unwrap();
+    metrics.register(Box::new(looked_up.clone())).unwrap();
+    let look: BeforeScrape = Arc::new(move || {
+        let looked_up = looked_up.clone();
+        Box::pin(async move { looked_up.inc() })
+    });
+    let red: ReadyCheck = Arc::new(|| Readiness { reasons: vec!["draining".to_owned()] });
+    let documents = Vec::new();
+    let answers = Answers { metrics: metrics.clone(), ready: red, before_scrape: Some(look), documents };
+    let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
+    let door = Door { address, reasons: Arc::default(), metrics, cancel, serving };
+    let text = door.ask("GET /metrics").await;
+    assert!(text.contains("\nlooks_total 1\n") && text.contains("\nparley_ready 0\n"), "{text}");
+    let green = Door::open().await.ask("GET /metrics").await;
+    assert!(green.contains("\nparley_ready 1\n"), "{green}");
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ impl Served {
     async fn empty() -> Self {
         let served = Self::over(Registry::Memory(MemoryRegistry::new(Store::default()))).await;
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
-        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp };
+        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp, admin: String::new() };
         served.registry.open_lease(&served.incarnation, &info).await.unwrap();
         served
     }

@@ -82,6 +82,15 @@ impl Leases {
 }
 
 impl State {
+    /// Another incarnation of the node that serves and is not over.
+    pub(crate) fn twin(&self, incarnation: &Incarnation, node: &str, over: &[Incarnation]) -> Option<Incarnation> {
+        let mut rows = self.leases.rows.iter();
+        let twin = rows.find(|(other, row)| {
+            row.info.node == node && row.state.serves() && *other != incarnation && !over.contains(other)
+        });
+        twin.map(|(other, _)| other.clone())
+    }
+
     pub(crate) fn open_lease(&mut self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         if let Some(row) = self.leases.rows.get(incarnation) {
             return if row.state.serves() { Ok(()) } else { Err(RegistryError::Fenced) };
@@ -139,6 +148,12 @@ impl State {
             row.ended = now() + hold.as_millis() as u64;
         }
         Ok(())
+    }
+
+    pub(crate) fn drain(&mut self, incarnation: &Incarnation) -> bool {
+        let Ok(row) = self.leases.serving(incarnation) else { return false };
+        row.mailbox.push(Command::Drain);
+        true
     }
 
     pub(crate) fn fence(&mut self, incarnation: &Incarnation, counter: u64) -> bool {

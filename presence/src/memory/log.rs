@@ -267,10 +267,7 @@ impl State {
             return Err(AppendError::NotInRoom);
         }
         let session = self.nicks.session(to).cloned();
-        // A session that goes by another nick now is reached under that one.
-        let nick = session.as_ref().and_then(|session| self.sessions.nick(session)).unwrap_or(to);
-        let is_its = |owner: &&Owner| Some(&owner.session) == session.as_ref();
-        let owner = self.live_owner(nick).filter(is_its).filter(|_| !self.nicks.is_detached(nick)).cloned();
+        let owner = self.whereabouts(to);
         let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let fingerprint = seen.fingerprint(to.as_str(), &message);
         if let Some(first) = seen.check(fingerprint)? {
@@ -285,6 +282,14 @@ impl State {
             self.channels.publish(&self.keys.gateway_channel(&owner.incarnation), text.as_bytes());
         }
         Ok(Appended { online: owner.is_some(), ..appended })
+    }
+
+    /// See [`super::Store::whereabouts`]. A session that goes by another nick now is reached under that one.
+    pub(super) fn whereabouts(&self, to: &NickKey) -> Option<Owner> {
+        let session = self.nicks.session(to)?;
+        let nick = self.sessions.nick(session).unwrap_or(to);
+        let owner = self.live_owner(nick).filter(|owner| owner.session == *session);
+        owner.filter(|_| !self.nicks.is_detached(nick)).cloned()
     }
 
     /// A log; that of a session begins when it is first asked for. `None` when there is no such room.

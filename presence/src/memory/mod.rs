@@ -26,7 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::keys::Keys;
 use crate::live::Live;
 use crate::log::{Head, Log};
-use crate::model::{NickKey, Retention, RoomKey, RoomName, SessionId};
+use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
 pub use self::channels::{Listener, Subscription};
@@ -82,6 +82,18 @@ impl Store {
     /// `Fenced`, `NotInRoom` when the sender does not own its nick, `NoSuchUser` or `Overloaded`.
     pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append_direct(to, message)
+    }
+
+    /// The claim of the session that has a nick or had it last, if that session is there.
+    #[must_use]
+    pub fn whereabouts(&self, nick: &NickKey) -> Option<Owner> {
+        self.lock().whereabouts(nick)
+    }
+
+    /// Says something on a channel to those who listen now. Nothing is kept.
+    pub fn tell(&self, channel: &str, text: &str) {
+        // Under the lock, as everything that is told: so all hear everything in one order.
+        self.lock().channels.publish(channel, text.as_bytes());
     }
 
     /// The log entries with `from <= seq <= to`, oldest first, at most `limit`; from the newest end when `newest` is set.

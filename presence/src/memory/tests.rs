@@ -19,7 +19,13 @@ struct World {
 fn world() -> World {
     let store = Store::default();
     let incarnation = Incarnation::random();
-    let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: String::new(), tcp: String::new() };
+    let info = GatewayInfo {
+        node: "g1".into(),
+        version: "1".into(),
+        ws: String::new(),
+        tcp: String::new(),
+        admin: String::new(),
+    };
     store.lock().open_lease(&incarnation, &info).unwrap();
     let claim = |name: &str| {
         let (nick, session) = (Nick::parse(name).unwrap(), SessionId::random());

@@ -29,6 +29,54 @@ fn codes_count_under_their_own_names() {
 }
 
 #[test]
+fn a_histogram_counts_batches_under_the_end_that_they_reach() {
+    let registry = Registry::new();
+    let delivery = Family::single(&registry, "took_seconds", "Time.", Bounds::SECONDS);
+    delivery.took(Duration::from_micros(50));
+    delivery.record_many(51, 3);
+    delivery.took(Duration::from_secs(11));
+    std::thread::scope(|other| drop(other.spawn(|| delivery.record_many(1_000, 2))));
+    let text = scrape(&registry);
+    for line in [
+        "# TYPE took_seconds histogram",
+        "took_seconds_bucket{le=\"0.00005\"} 1",
+        "took_seconds_bucket{le=\"0.0001\"} 4",
+        "took_seconds_bucket{le=\"0.001\"} 6",
+        "took_seconds_bucket{le=\"10\"} 6",
+        "took_seconds_bucket{le=\"+Inf\"} 7",
+        "took_seconds_count 7",
+        "took_seconds_sum 11.002203",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn histograms_of_a_family_are_told_apart() {
+    let registry = Registry::new();
+    let (family, by_code) = Family::labelled::<ErrorCode>("h", "Help.", "code", Bounds::RECEIVERS);
+    registry.register(Box::new(family)).unwrap();
+    by_code[ErrorCode::NotInRoom].record_many(3, 1);
+    let text = scrape(&registry);
+    assert!(text.contains("h_bucket{code=\"not_in_room\",le=\"2\"} 0\n"), "{text}");
+    assert!(text.contains("h_bucket{code=\"not_in_room\",le=\"5\"} 1\n"), "{text}");
+    assert!(text.contains("h_count{code=\"overloaded\"} 0\n"), "{text}");
+}
+
+#[test]
+fn what_nobody_can_say_is_left_out() {
+    let registry = Registry::new();
+    Pulled::register(&registry, Rises::Only, "risen_total", "Rises.", || Some(2.5));
+    Pulled::register(&registry, Rises::No, "unknown", "Nobody knows.", || None);
+    let asks = [("a", Some(1.0)), ("b", None)].map(|(value, number)| (value, move || number));
+    Pulled::register_each(&registry, "some", "Some know.", "who", asks);
+    let text = scrape(&registry);
+    assert!(text.contains("# TYPE risen_total counter\nrisen_total 2.5\n"), "{text}");
+    assert!(text.contains("some{who=\"a\"} 1\n"), "{text}");
+    assert!(!text.contains("unknown") && !text.contains("who=\"b\""), "{text}");
+}
+
+#[test]
 fn requests_are_counted_by_route_and_status() {
     let metrics = Metrics::new();
     metrics.api_request("/v1/users/{nick}", 404, Duration::from_millis(3));

@@ -12,7 +12,7 @@ use crate::registry::RegistryError;
 /// The oldest version that reads the `#!lua` line of our scripts.
 const NEEDED: (u32, u32) = (7, 0);
 /// The only eviction policy that takes nothing away.
-const NO_EVICTION: &str = "noeviction";
+pub(super) const NO_EVICTION: &str = "noeviction";
 /// From one question to the next while Redis is away.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -87,7 +87,8 @@ fn judge(info: &str) -> Result<(), Unfit> {
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+/// A line of INFO.
+pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

@@ -4,17 +4,28 @@
 //! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
 //! a big listing never stands in front of a message. Nothing here knows what a key means.
 
+mod calls;
 mod fitness;
+mod server;
+mod vitals;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind,
+};
 
+use tokio::net::UdpSocket;
+
+pub use self::calls::{Call, Calls};
 pub use self::fitness::Unfit;
+pub use self::server::Server;
+pub use self::vitals::Vitals;
 use crate::keys::Keys;
 use crate::registry::RegistryError;
 
@@ -49,6 +60,7 @@ struct Shared {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
+    calls: Calls,
 }
 
 impl std::fmt::Debug for Redis {
@@ -80,7 +92,8 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let shared = Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix) };
+        let shared =
+            Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: Calls::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -96,13 +109,50 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        self.shared.pool.get().await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+        self.shared.pool.get().await.map_err(|error| {
+            // What the pool was doing is of no interest to anybody.
+            let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
+            RegistryError::Unavailable(reason)
+        })
     }
 
     /// For connections that live apart: subscriptions and blocking reads.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.shared.client
+    }
+
+    /// The address of this machine that Redis is reached from, as far as the routes tell: nothing is sent. `None` when the
+    /// name of Redis is not known, or not within a second.
+    pub async fn facing(&self) -> Option<IpAddr> {
+        let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
+        let facing = async {
+            let redis = tokio::net::lookup_host((host.as_str(), *port)).await?.next();
+            let redis = redis.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+            let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let socket = UdpSocket::bind((any, 0)).await?;
+            socket.connect(redis).await?;
+            Ok::<_, std::io::Error>(socket.local_addr()?.ip())
+        };
+        tokio::time::timeout(Duration::from_secs(1), facing).await.ok()?.ok()
+    }
+
+    /// How its calls did: what is counted of them.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.shared.calls
+    }
+
+    /// Waits for the answer to one call as [`settle`] does, and counts it under its kind.
+    ///
+    /// # Errors
+    /// See [`settle`].
+    pub async fn timed<T>(
+        &self,
+        call: Call,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        self.shared.calls.count(call, settle(answer)).await
     }
 
     /// The names of keys and channels.

@@ -67,6 +67,19 @@ impl MemoryRegistry {
         self.store.lock().open_lease(incarnation, info)
     }
 
+    pub(super) async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        let mut state = self.store.lock();
+        match state.twin(incarnation, &info.node, over) {
+            Some(twin) => Ok(Some(twin)),
+            None => state.open_lease(incarnation, info).map(|()| None),
+        }
+    }
+
     pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
         self.store.lock().beat(incarnation, active)
     }
@@ -182,6 +195,10 @@ impl MemoryRegistry {
 
     pub(super) async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         Ok(self.store.lock().kick(nick))
+    }
+
+    pub(super) async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().drain(incarnation))
     }
 
     pub(super) async fn user(&self, nick: &NickKey) -> Result<Option<User>, RegistryError> {

@@ -26,7 +26,7 @@ use crate::model::{
 };
 
 pub use self::memory::MemoryRegistry;
-pub use self::redis::RedisRegistry;
+pub use self::redis::{Held, Inventory, Membership, RedisRegistry, Standing};
 pub(crate) use self::types::event_position;
 pub use self::types::{
     Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,
@@ -57,12 +57,26 @@ macro_rules! each {
 pub const PAGE_LIMIT: usize = 1000;
 
 impl Registry {
-    /// Enters a new incarnation into the lease table. The only call that creates a row.
+    /// Enters a new incarnation into the lease table. The only call that creates a row, but for the one below.
     ///
     /// # Errors
     /// [`RegistryError`]; on `Unknown` call it again, it is idempotent.
     pub async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         each!(self, arm => arm.open_lease(incarnation, info).await)
+    }
+
+    /// The same for a process that starts, unless another incarnation of its node serves that is not among `over`: a
+    /// compare-and-set, so of any number that start in the same moment one gets its lease. Returns the other one.
+    ///
+    /// # Errors
+    /// As [`Registry::open_lease`].
+    pub async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        each!(self, arm => arm.open_first_lease(incarnation, info, over).await)
     }
 
     /// One heartbeat: renews the lease and the TTL of its nick cache, collects the mailbox, publishes the counter on the
@@ -267,6 +281,14 @@ impl Registry {
     /// `Unavailable` or `Unknown`.
     pub async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         each!(self, arm => arm.kick(nick).await)
+    }
+
+    /// Leaves an order in a gateway's mailbox to end in order, as on SIGTERM. Returns whether that gateway serves.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`; ordered twice is ordered once.
+    pub async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        each!(self, arm => arm.drain(incarnation).await)
     }
 
     /// One user; `None` when never seen.

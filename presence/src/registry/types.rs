@@ -183,6 +183,9 @@ pub struct GatewayInfo {
     pub ws: String,
     /// Where clients reach it over TCP.
     pub tcp: String,
+    /// Where operators reach it: its admin port.
+    #[serde(default)]
+    pub admin: String,
 }
 
 /// The state of a lease. Only `Live` and `Draining` leases may write.
@@ -296,6 +299,8 @@ pub struct Beat {
 pub enum Command {
     /// End this session.
     Kick(SessionId),
+    /// End the whole process in order, as on SIGTERM.
+    Drain,
     /// The session was resumed elsewhere: end the connection that has this claim, and no newer one.
     Taken {
         /// The session.

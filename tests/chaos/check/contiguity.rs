@@ -1,5 +1,5 @@
-//! Contiguity: after seq n a connection is told n + 1, or of a jump that says where it goes on. The first is the one
-//! after `joined`.
+//! Contiguity: after seq n a session is told n + 1, or of a jump that says where it goes on. The first is the one
+//! after `joined`. Nothing that the log still has at the end is said to be gone.
 //!
 //! The text door tells no numbers; there the log says which message follows which.
 
@@ -9,34 +9,39 @@ use super::{Evidence, Finding};
 use crate::history::{Jump, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::default();
+    let (mut finding, forgotten) = (Finding::default(), evidence.forgotten());
     let numbers: HashMap<(&str, &str), u64> = evidence
         .logs
         .iter()
         .flat_map(|(room, log)| log.iter().map(|entry| ((room.as_str(), entry.key.as_str()), entry.seq)))
         .collect();
-    for ((connection, room), told) in evidence.lists() {
+    for ((session, room), told) in evidence.lists() {
         let mut newest = None;
         for event in told {
             match &event.op {
                 Op::Join { seq, .. } => newest = *seq,
                 Op::Jump { jump, .. } => {
                     let is_right = match jump {
-                        Jump::Gap { from, to } => from <= to && newest.is_none_or(|newest| newest + 1 == *from),
+                        Jump::Gap { from, to } => {
+                            let is_kept = evidence.log(room).iter().any(|entry| (*from..=*to).contains(&entry.seq));
+                            from <= to && newest.is_none_or(|newest| newest + 1 == *from) && !is_kept
+                        }
                         Jump::Rewound { seq } => newest.is_none_or(|newest| *seq <= newest),
                         Jump::Epoch { seq } => newest.is_none_or(|newest| *seq == newest),
+                        Jump::Anew => true,
                     };
                     if !is_right {
-                        finding.broken.push(format!("{room}: {connection:?} after {newest:?} was told {event:?}"));
+                        finding.broken.push(format!("{room}: {session:?} after {newest:?} was told {event:?}"));
                     }
-                    let (Jump::Gap { to: seq, .. } | Jump::Rewound { seq } | Jump::Epoch { seq }) = jump;
-                    newest = Some(*seq);
+                    newest = jump.goes_on_after();
                 }
+                // Said again afterwards it has another number by now.
+                Op::Message { seq: None, .. } if forgotten.hold(event.at) => newest = None,
                 Op::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;
                     if newest.is_some_and(|newest: u64| newest + 1 != seq) {
-                        finding.broken.push(format!("{room}: {connection:?} after {newest:?} was told {event:?}"));
+                        finding.broken.push(format!("{room}: {session:?} after {newest:?} was told {event:?}"));
                     }
                     newest = Some(seq);
                 }
@@ -68,12 +73,17 @@ mod tests {
         assert_eq!(broken_when_told(3, 3), 0);
         assert_eq!(broken_when_told(2, 3), 1, "a gap over what was told");
         assert_eq!(broken_when_told(3, 4), 1, "a gap over what comes next");
+        let mut kept = sample::good();
+        sample::change(&mut kept, |log| log.push(sample::entry(3, "ann", 3, "k3")));
+        let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 3, to: 3 } };
+        let told = sample::with(kept, sample::line(62, "bob", 1, Kind::Ok, jump));
+        assert_eq!(check(&told).broken.len(), 1, "it is in the log");
     }
 
     #[test]
     fn a_hole_right_after_the_join_is_found() {
         let mut evidence = sample::good();
-        evidence.events.retain(|event| event.op != sample::message(1, "ann", "k1"));
+        evidence.events.retain(|event| event.process != "bob" || event.op != sample::message(1, "ann", "k1"));
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Duplicates: no key and no message id is twice in a room's log, and none twice in what one connection was told.
+//! Duplicates: no key and no message id is twice in a room's log, and none twice in what one session was told.
 
 use std::collections::HashSet;
 
@@ -16,13 +16,13 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    for ((connection, room), told) in evidence.held() {
+    for ((session, room), told) in evidence.held() {
         let mut keys = HashSet::new();
         for event in told {
             let Op::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
             if !keys.insert(key) {
-                finding.broken.push(format!("{room}: {connection:?} was told twice: {event:?}"));
+                finding.broken.push(format!("{room}: {session:?} was told twice: {event:?}"));
             }
         }
     }
@@ -38,9 +38,9 @@ mod tests {
     #[test]
     fn a_second_copy_in_the_log_is_found_by_key_and_by_id() {
         let mut evidence = sample::good();
-        evidence.logs.values_mut().for_each(|log| log.push(sample::entry(3, "ann", 3, "k1")));
+        sample::change(&mut evidence, |log| log.push(sample::entry(3, "ann", 3, "k1")));
         assert_eq!(check(&evidence).broken.len(), 1);
-        evidence.logs.values_mut().for_each(|log| {
+        sample::change(&mut evidence, |log| {
             log[2].key = "other".to_owned();
             log[2].msg_id = "m1".to_owned();
         });

@@ -1,10 +1,15 @@
-//! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, and nobody gets a message acked that
-//! they began to say under a name which somebody else had been given before.
+//! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, nobody gets a message acked that they
+//! began to say under a name which somebody else had been given before, and nobody is given the name of somebody who is
+//! there, on a gateway that nobody had a reason to call lost.
 
 use std::collections::HashMap;
 
-use super::{Connection, Evidence, Finding};
+use super::presence::{Stay, is_lost, stays};
+use super::{Evidence, Finding, SECOND, Session};
 use crate::history::{Kind, Op};
+
+/// A connection that was closed writes it down by then.
+const NOTICED: u64 = SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
@@ -18,34 +23,51 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    let mut names: HashMap<Connection<'_>, &str> = HashMap::new();
+    let mut names: HashMap<Session<'_>, &str> = HashMap::new();
     // Who was given the nick last, as far as anybody had been told.
-    let mut owners: HashMap<&str, Connection<'_>> = HashMap::new();
+    let mut owners: HashMap<&str, Session<'_>> = HashMap::new();
     // What was begun when somebody else had the name already.
-    let mut stolen: HashMap<&str, Connection<'_>> = HashMap::new();
+    let mut stolen: HashMap<&str, Session<'_>> = HashMap::new();
     for event in &evidence.events {
-        let connection = (event.process.as_str(), event.connection);
+        let session = (event.process.as_str(), event.session);
         match (&event.op, event.kind) {
             (Op::Register { nick, .. }, Kind::Ok) => {
-                names.insert(connection, nick);
-                owners.insert(nick, connection);
+                names.insert(session, nick);
+                owners.insert(nick, session);
             }
             (Op::Send { key, .. }, Kind::Invoke) => {
-                let owner = names.get(&connection).and_then(|nick| owners.get(nick));
-                if let Some(owner) = owner.filter(|owner| **owner != connection) {
+                let owner = names.get(&session).and_then(|nick| owners.get(nick));
+                if let Some(owner) = owner.filter(|owner| **owner != session) {
                     stolen.insert(key, *owner);
                 }
             }
             (Op::Send { key, .. }, Kind::Ok) => {
                 finding.judged += 1;
                 if let Some(owner) = stolen.get(key.as_str()) {
-                    finding.broken.push(format!("{connection:?} said {key} under the name that {owner:?} had"));
+                    finding.broken.push(format!("{session:?} said {key} under the name that {owner:?} had"));
                 }
             }
             _ => {}
         }
     }
+    given_twice(evidence, &mut finding);
     finding
+}
+
+/// Names given to somebody while a connection held them that went on afterwards, or was refused something under them.
+fn given_twice(evidence: &Evidence, finding: &mut Finding) {
+    let (stays, faults) = (stays(evidence), evidence.faults());
+    for (at, later) in stays.iter().enumerate() {
+        let is_other = |stay: &&Stay<'_>| stay.nick == later.nick && stay.session != later.session;
+        for holder in stays[..at].iter().filter(is_other) {
+            finding.judged += 1;
+            let goes_on = holder.to > later.from + NOTICED || holder.why.starts_with("refused");
+            if holder.to > later.from && goes_on && !is_lost(holder, later.from, &faults) {
+                let (nick, at) = (later.nick, later.from / SECOND);
+                finding.broken.push(format!("{:?} got {nick} at {at} s, {:?} had it", later.session, holder.session));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,16 +78,33 @@ mod tests {
     #[test]
     fn a_fence_that_goes_back_is_found() {
         let mut evidence = sample::good();
-        evidence.logs.values_mut().for_each(|log| log[1].fence = 0);
+        sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_given_away_while_somebody_has_it_is_found() {
+        let given = |at, nick, evidence| {
+            let rival = |at, op| sample::line(at, "rival", 1, Kind::Ok, op);
+            let evidence = sample::with(evidence, rival(at, sample::registered(nick, "g3")));
+            check(&sample::with(evidence, rival(at + 1, Op::End { why: "hung up".to_owned() }))).broken.len()
+        };
+        assert_eq!(given(5, "bob", sample::good()), 1, "bob is there all the time");
+        assert_eq!(given(12, "ann", sample::good()), 0, "her connection was reset");
+        let mut deaf = sample::good();
+        deaf.events.retain(|event| event.process != "ann" || !matches!(event.op, Op::End { .. }));
+        assert_eq!(given(20, "ann", deaf), 0, "her gateway was killed");
     }
 
     #[test]
     fn a_ghost_that_speaks_under_a_lost_name_is_found() {
         use Kind::{Invoke, Ok};
-        let evidence = sample::with(sample::good(), sample::line(26, "ann", 1, Invoke, sample::send(None)("ghost")));
+        let rival = |at, op| sample::line(at, "rival", 1, Ok, op);
+        let evidence = sample::with(sample::good(), rival(12, sample::registered("ann", "g3")));
+        let evidence = sample::with(evidence, rival(20, Op::End { why: "hung up".to_owned() }));
+        let evidence = sample::with(evidence, sample::line(13, "ann", 1, Invoke, sample::send(None)("ghost")));
         assert_eq!(check(&evidence).broken, Vec::<String>::new(), "asking is allowed");
-        let evidence = sample::with(evidence, sample::line(27, "ann", 1, Ok, sample::send(Some(9))("ghost")));
+        let evidence = sample::with(evidence, sample::line(14, "ann", 1, Ok, sample::send(Some(9))("ghost")));
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 }

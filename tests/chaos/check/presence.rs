@@ -1,11 +1,11 @@
-//! Presence: users of a killed gateway are offline within 12 s of Redis answering, and nobody is called lost whose
-//! gateway was not dead, frozen or cut off for as long as it takes to tell.
+//! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
+//! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
 //!
 //! Only those who came in over WebSocket are judged: the text door does not tell which gateway it is.
 
 use std::collections::HashMap;
 
-use super::{Departure, Evidence, Finding, SECOND};
+use super::{Departure, Evidence, Finding, SECOND, Session};
 use crate::history::{Kind, Op};
 use crate::plan::Fault;
 
@@ -17,12 +17,16 @@ const AT_LEAST: u64 = 6 * SECOND;
 /// The longest after the beginning of such a silence that a leave may still come from it.
 const LATEST: u64 = 60 * SECOND;
 
-/// A session: from the nickname to the end of the connection.
-struct Stay<'a> {
-    nick: &'a str,
-    node: &'a str,
-    from: u64,
-    to: u64,
+/// A connection: from the nickname to its end.
+pub(super) struct Stay<'a> {
+    pub(super) session: Session<'a>,
+    pub(super) nick: &'a str,
+    pub(super) node: &'a str,
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// How it ended; empty while it lasts.
+    pub(super) why: &'a str,
+    pub(super) is_rival: bool,
 }
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
@@ -31,8 +35,15 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     for (killed, _, fault) in faults.iter().filter(|(_, _, fault)| matches!(fault, Fault::GatewayKill { .. })) {
         let deadline = deadline(*killed, &faults);
         let is_there = |stay: &&Stay<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
+        // Who went on elsewhere was never offline.
+        let is_back = |stay: &Stay<'_>| {
+            stays.iter().any(|other| other.nick == stay.nick && other.from > *killed && other.from <= deadline)
+        };
         for stay in stays.iter().filter(is_there) {
             finding.judged += 1;
+            if is_back(stay) {
+                continue;
+            }
             let went = |d: &&Departure| d.nick == stay.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
             if !evidence.departures.iter().any(|departure| went(&departure)) {
                 let after = (deadline - killed) / SECOND;
@@ -40,21 +51,26 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    for lost in evidence.departures.iter().filter(|departure| departure.reason == "gateway_lost") {
+    for lost in &evidence.departures {
         let latest = stays.iter().filter(|stay| stay.nick == lost.nick && stay.from <= lost.at).max_by_key(|s| s.from);
         let Some(stay) = latest else { continue };
         finding.judged += 1;
-        let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
-            let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
-            let lasts = if is_dead { u64::MAX } else { to - from };
-            is_on(stay.node, *fault) && lasts >= AT_LEAST && from + AT_LEAST <= lost.at && lost.at <= from + LATEST
-        };
-        if !faults.iter().any(is_reason) {
+        if lost.reason == "gateway_lost" && !is_lost(stay, lost.at, &faults) {
             let at = lost.at / SECOND;
             finding.broken.push(format!("{} called lost at {at} s, but {} was not", lost.nick, stay.node));
         }
     }
     finding
+}
+
+/// Whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
+pub(super) fn is_lost(stay: &Stay<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
+    let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
+        let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
+        let lasts = if is_dead { u64::MAX } else { to - from };
+        is_on(stay.node, *fault) && lasts >= AT_LEAST && from + AT_LEAST <= at && at <= from + LATEST
+    };
+    faults.iter().any(is_reason)
 }
 
 fn is_on(node: &str, fault: Fault) -> bool {
@@ -72,18 +88,19 @@ fn deadline(killed: u64, faults: &[(u64, u64, Fault)]) -> u64 {
     deadline
 }
 
-fn stays(evidence: &Evidence) -> Vec<Stay<'_>> {
+pub(super) fn stays(evidence: &Evidence) -> Vec<Stay<'_>> {
     let (mut stays, mut open) = (Vec::<Stay<'_>>::new(), HashMap::new());
     for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
-        let connection = (event.process.as_str(), event.connection);
+        let session = (event.process.as_str(), event.session);
         match &event.op {
-            Op::Register { nick, node: Some(node) } => {
-                open.insert(connection, stays.len());
-                stays.push(Stay { nick, node, from: event.at, to: u64::MAX });
+            Op::Register { nick, node: Some(node), .. } => {
+                open.insert(session, stays.len());
+                let is_rival = event.process.starts_with("rival");
+                stays.push(Stay { session, nick, node, from: event.at, to: u64::MAX, why: "", is_rival });
             }
-            Op::End { .. } => {
-                if let Some(at) = open.remove(&connection) {
-                    stays[at].to = event.at;
+            Op::End { why } => {
+                if let Some(at) = open.remove(&session) {
+                    (stays[at].to, stays[at].why) = (event.at, why);
                 }
             }
             _ => {}

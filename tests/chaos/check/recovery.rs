@@ -17,32 +17,46 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         finding.broken.push("not everybody came in again".to_owned());
         return finding;
     };
-    let mut marks: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    // By room: who is in it, and since when if they had to begin anew; and the marks that were acked, by whom and when.
+    let mut members: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
+    let mut marks: BTreeMap<&str, Vec<(&str, &str, u64)>> = BTreeMap::new();
     let mut heard: HashMap<(&str, &str), u64> = HashMap::new();
-    let mut listeners: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for event in &evidence.events {
-        match (&event.op, event.kind) {
-            (Op::Join { room, .. }, Kind::Ok) if !event.process.starts_with("rival") => {
-                listeners.entry(room).or_default().insert(&event.process);
+    let is_rival = |process: &str| process.starts_with("rival");
+    let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for event in evidence.events.iter().filter(|event| !is_rival(&event.process)) {
+        let process = event.process.as_str();
+        match &event.op {
+            Op::Send { room, key, .. } if event.kind == Kind::Invoke && key.starts_with("mark-") => {
+                tried.insert((room, process));
             }
-            (Op::Send { room, key, .. }, Kind::Invoke) if key.starts_with("mark-") => {
-                marks.entry(room).or_default().insert(key);
+            _ if event.kind != Kind::Ok => {}
+            // The text door does not go on where it was.
+            Op::Join { room, seq } => {
+                members.entry(room).or_default().insert(process, seq.map_or(event.at, |_| 0));
             }
-            (Op::Message { key, .. }, Kind::Ok) if key.starts_with("mark-") => {
-                heard.entry((&event.process, key)).or_insert(event.at);
+            Op::Send { room, key, .. } if key.starts_with("mark-") => {
+                marks.entry(room).or_default().push((process, key, event.at));
+            }
+            Op::Message { key, .. } if key.starts_with("mark-") => {
+                heard.entry((process, key)).or_insert(event.at);
             }
             _ => {}
         }
     }
-    for (room, members) in &listeners {
-        let spoken = marks.get(room).cloned().unwrap_or_default();
+    for (room, members) in &members {
+        let spoken = marks.get(room).map(Vec::as_slice).unwrap_or_default();
         if spoken.is_empty() {
             finding.broken.push(format!("{room}: nobody could say anything"));
         }
-        for (member, key) in members.iter().flat_map(|member| spoken.iter().map(move |key| (*member, *key))) {
-            finding.judged += 1;
-            if heard.get(&(member, key)).is_none_or(|at| *at > begin + AT_MOST) {
-                finding.broken.push(format!("{room}: {member} did not hear {key} in time"));
+        for (member, since) in members {
+            if tried.contains(&(*room, *member)) && !spoken.iter().any(|(speaker, ..)| speaker == member) {
+                finding.broken.push(format!("{room}: {member} could say nothing"));
+            }
+            for (_, key, _) in spoken.iter().filter(|(.., at)| at > since) {
+                finding.judged += 1;
+                if heard.get(&(*member, *key)).is_none_or(|at| *at > begin + AT_MOST) {
+                    finding.broken.push(format!("{room}: {member} did not hear {key} in time"));
+                }
             }
         }
     }
@@ -60,6 +74,12 @@ mod tests {
         let mark = sample::message(2, "ann", "mark-ann-2");
         evidence.events.retain(|event| event.process != "bob" || event.op != mark);
         assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_member_who_stays_mute_is_found() {
+        let asked = sample::line(61, "bob", 1, Kind::Invoke, sample::send(None)("mark-bob-1"));
+        assert_eq!(check(&sample::with(sample::good(), asked)).broken.len(), 1);
     }
 
     #[test]

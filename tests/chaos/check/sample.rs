@@ -1,19 +1,20 @@
 //! A small history in which everything is as it should be; the checkers' tests break it, one thing at a time.
 //!
-//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later and comes back on g2;
-//! Redis is away for a while and nobody leaves.
+//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later, goes on with her session on
+//! g2 and tells bob something; Redis is away for a while and nobody leaves.
 
 use super::{Departure, Entry, Evidence, SECOND};
 use crate::history::{Event, Kind, Op};
 use crate::plan::Fault;
 
 /// Builds one line of history at this second.
-pub(super) fn line(second: u64, process: &str, connection: u32, kind: Kind, op: Op) -> Event {
-    Event { at: second * SECOND, process: process.to_owned(), connection, kind, op }
+pub(super) fn line(second: u64, process: &str, session: u32, kind: Kind, op: Op) -> Event {
+    Event { at: second * SECOND, process: process.to_owned(), session, kind, op }
 }
 
 pub(super) fn registered(nick: &str, node: &str) -> Op {
-    Op::Register { nick: nick.to_owned(), node: Some(node.to_owned()) }
+    let session = Some(format!("session of {nick}"));
+    Op::Register { nick: nick.to_owned(), node: Some(node.to_owned()), session, resumed: false }
 }
 
 pub(super) fn send(seq: Option<u64>) -> impl Fn(&str) -> Op {
@@ -34,6 +35,14 @@ pub(super) fn good() -> Evidence {
     let join = |seq| Op::Join { room: "#a".to_owned(), seq: Some(seq) };
     let (kill, outage) = (Fault::GatewayKill { gateway: 0 }, Fault::RedisStop);
     let phase = |name: &str| Op::Phase { name: name.to_owned() };
+    let direct = |acked: bool| {
+        let (room, key) = ("@bob".to_owned(), "d1".to_owned());
+        Op::Send { room, key, msg_id: acked.then(|| "m1".to_owned()), seq: None }
+    };
+    let (from, key, msg_id) = ("ann".to_owned(), "d1".to_owned(), Some("m1".to_owned()));
+    let heard = Op::Message { room: "@bob".to_owned(), from, key, msg_id, seq: Some(1) };
+    let session = Some("session of ann".to_owned());
+    let back = Op::Register { nick: "ann".to_owned(), node: Some("g2".to_owned()), session, resumed: true };
     let events = vec![
         line(1, "ann", 1, Ok, registered("ann", "g1")),
         line(1, "bob", 1, Ok, registered("bob", "g2")),
@@ -45,22 +54,31 @@ pub(super) fn good() -> Evidence {
         line(10, "bench", 0, Invoke, Op::Fault(kill)),
         line(10, "ann", 1, Ok, Op::End { why: "reset".to_owned() }),
         line(12, "bench", 0, Ok, Op::Fault(kill)),
-        line(24, "ann", 2, Ok, registered("ann", "g2")),
-        line(24, "ann", 2, Ok, join(1)),
+        line(19, "bob", 1, Ok, Op::Left { room: "#a".to_owned(), nicks: vec!["ann".to_owned()] }),
+        line(24, "ann", 1, Ok, back),
+        line(24, "ann", 1, Ok, message(1, "ann", "k1")),
+        line(25, "ann", 1, Invoke, direct(false)),
+        line(25, "ann", 1, Ok, direct(true)),
+        line(25, "bob", 1, Ok, heard),
         line(30, "bench", 0, Invoke, Op::Fault(outage)),
         line(50, "bench", 0, Ok, Op::Fault(outage)),
         line(60, "bench", 0, Ok, phase("mark")),
-        line(61, "ann", 2, Invoke, send(None)("mark-ann-2")),
-        line(61, "ann", 2, Ok, send(Some(2))("mark-ann-2")),
-        line(61, "ann", 2, Ok, message(2, "ann", "mark-ann-2")),
+        line(61, "ann", 1, Invoke, send(None)("mark-ann-2")),
+        line(61, "ann", 1, Ok, send(Some(2))("mark-ann-2")),
+        line(61, "ann", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(61, "bob", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(80, "bench", 0, Ok, phase("leave")),
         line(81, "bench", 0, Ok, Op::Exit { node: "g2".to_owned(), code: Some(0), asked: true }),
     ];
     let log = vec![entry(1, "ann", 1, "k1"), entry(2, "ann", 3, "mark-ann-2")];
     let departures = vec![Departure { at: 19 * SECOND, nick: "ann".to_owned(), reason: "gateway_lost".to_owned() }];
-    let logs = [("#a".to_owned(), log)].into();
+    let logs = [("#a".to_owned(), log), ("@bob".to_owned(), vec![entry(1, "ann", 3, "d1")])].into();
     Evidence { events, logs, departures, ..Evidence::default() }
+}
+
+/// Changes what is in the log of the room.
+pub(super) fn change(evidence: &mut Evidence, change: impl FnOnce(&mut Vec<Entry>)) {
+    evidence.logs.get_mut("#a").map(change);
 }
 
 /// Puts an event into its place in time.

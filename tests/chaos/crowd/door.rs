@@ -2,6 +2,7 @@
 //!
 //! Used by the person only. It keeps no state of the chat: which answer belongs to what is the person's business.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,11 +30,15 @@ pub enum Address {
 /// What a member asks for.
 #[derive(Debug, Clone, Copy)]
 pub enum Request<'a> {
+    /// With a token and the places it has, to go on with a session.
     Register {
         nick: &'a str,
+        resume: Option<(&'a str, &'a Places)>,
     },
+    /// With the place that it has, to be told what it missed.
     Join {
         room: &'a str,
+        since: Option<&'a Place>,
     },
     /// On the text door it goes to the room that was entered last, without a key.
     Send {
@@ -48,10 +53,15 @@ pub enum Request<'a> {
 pub enum Heard {
     Registered {
         node: Option<String>,
+        session: Option<String>,
+        token: Option<String>,
+        inbox: Option<Place>,
+        /// Those that it is in already, when it goes on with a session.
+        rooms: Vec<String>,
     },
     Joined {
         room: String,
-        seq: Option<u64>,
+        place: Option<Place>,
     },
     Acked {
         id: u64,
@@ -73,12 +83,27 @@ pub enum Heard {
     Jump {
         room: String,
         jump: Jump,
+        epoch: Option<String>,
+    },
+    Left {
+        room: String,
+        nicks: Vec<String>,
     },
     Ended {
         why: String,
     },
     Other,
 }
+
+/// Where somebody is in a room or in their inbox (`@`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    pub epoch: String,
+    pub seq: u64,
+}
+
+/// The places of a session.
+pub type Places = BTreeMap<String, Place>;
 
 /// One connection.
 pub enum Door {
@@ -145,17 +170,31 @@ impl Door {
 
 fn frame(id: u64, request: Request<'_>) -> Value {
     match request {
-        Request::Register { nick } => json!({"type": "register", "id": id, "nick": nick}),
-        Request::Join { room } => json!({"type": "join", "id": id, "room": room}),
-        Request::Send { room, key } => json!({"type": "send", "id": id, "to": room, "body": key, "key": key}),
+        Request::Register { nick, resume: None } => json!({"type": "register", "id": id, "nick": nick}),
+        Request::Register { nick, resume: Some((token, places)) } => {
+            let since: serde_json::Map<String, Value> =
+                places.iter().map(|(at, place)| (at.clone(), since(place))).collect();
+            json!({"type": "register", "id": id, "nick": nick, "resume": token, "since": since})
+        }
+        Request::Join { room, since: None } => json!({"type": "join", "id": id, "room": room}),
+        Request::Join { room, since: Some(place) } => {
+            json!({"type": "join", "id": id, "room": room, "since": since(place)})
+        }
+        Request::Send { room, key } => {
+            json!({"type": "send", "id": id, "to": room.trim_start_matches('@'), "body": key, "key": key})
+        }
         Request::Bye => json!({"type": "bye"}),
     }
 }
 
+fn since(place: &Place) -> Value {
+    json!({"epoch": place.epoch, "seq": place.seq})
+}
+
 fn line(request: Request<'_>) -> String {
     match request {
-        Request::Register { nick } => format!("/nick {nick}\n"),
-        Request::Join { room } => format!("/join {room}\n"),
+        Request::Register { nick, .. } => format!("/nick {nick}\n"),
+        Request::Join { room, .. } => format!("/join {room}\n"),
         Request::Send { key, .. } => format!("{key}\n"),
         Request::Bye => "/quit\n".to_owned(),
     }
@@ -166,35 +205,50 @@ fn event(value: &Value) -> Heard {
     let text = |field: &str| value[field].as_str().map(str::to_owned);
     let named = |field: &str| text(field).unwrap_or_default();
     let (id, seq) = (value["id"].as_u64(), value["seq"].as_u64());
+    let place = |value: &Value| Some(Place { epoch: value["epoch"].as_str()?.to_owned(), seq: value["seq"].as_u64()? });
+    let jump = |jump| Heard::Jump { room: addressed(named("to")), jump, epoch: text("epoch") };
     match named("type").as_str() {
-        "registered" => Heard::Registered { node: text("node") },
-        "joined" => Heard::Joined { room: named("room"), seq },
+        "registered" => {
+            let (node, session, token) = (text("node"), text("session"), text("resume"));
+            let name = |room: &Value| room["room"].as_str().map(str::to_owned);
+            let rooms = value["rooms"].as_array().into_iter().flatten().filter_map(name).collect();
+            Heard::Registered { node, session, token, inbox: place(&value["inbox"]), rooms }
+        }
+        "joined" => Heard::Joined { room: named("room"), place: place(value) },
+        "presence" => {
+            let nick = |left: &Value| left["nick"].as_str().map(str::to_owned);
+            let nicks = value["left"].as_array().into_iter().flatten().filter_map(nick).collect();
+            Heard::Left { room: named("room"), nicks }
+        }
         "ack" => Heard::Acked { id: id.unwrap_or_default(), msg_id: text("msg_id"), seq },
         "error" => Heard::Refused { id, code: named("code") },
         "message" => {
-            Heard::Message { room: named("to"), from: named("from"), key: named("body"), msg_id: text("msg_id"), seq }
+            let (room, from, key) = (addressed(named("to")), named("from"), named("body"));
+            Heard::Message { room, from, key, msg_id: text("msg_id"), seq }
         }
         "gap" => {
-            let from = value["from_seq"].as_u64().unwrap_or_default();
-            Heard::Jump {
-                room: named("to"),
-                jump: Jump::Gap { from, to: value["to_seq"].as_u64().unwrap_or_default() },
-            }
+            let number = |field: &str| value[field].as_u64().unwrap_or_default();
+            jump(Jump::Gap { from: number("from_seq"), to: number("to_seq") })
         }
-        "rewound" => Heard::Jump { room: named("to"), jump: Jump::Rewound { seq: seq.unwrap_or_default() } },
-        "epoch" => Heard::Jump { room: named("to"), jump: Jump::Epoch { seq: seq.unwrap_or_default() } },
+        "rewound" => jump(Jump::Rewound { seq: seq.unwrap_or_default() }),
+        "epoch" => jump(Jump::Epoch { seq: seq.unwrap_or_default() }),
         _ => Heard::Other,
     }
+}
+
+/// How the history calls what a frame is addressed to: a nickname with `@`.
+fn addressed(to: String) -> String {
+    if to.starts_with(['#', '@']) { to } else { format!("@{to}") }
 }
 
 /// Reads a line of the text door.
 fn output(line: &str) -> Heard {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
-            return Heard::Registered { node: None };
+            return Heard::Registered { node: None, session: None, token: None, inbox: None, rooms: Vec::new() };
         }
         if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
-            return Heard::Joined { room: room.to_owned(), seq: None };
+            return Heard::Joined { room: room.to_owned(), place: None };
         }
         return jump(rest).unwrap_or(Heard::Other);
     }
@@ -212,12 +266,12 @@ fn output(line: &str) -> Heard {
 /// Reads what the text door says of a jump.
 fn jump(said: &str) -> Option<Heard> {
     if let Some((room, _)) = said.split_once(" begins anew") {
-        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Rewound { seq: 0 } });
+        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });
     }
     let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
     let (from, to) = numbers.split_once(" to ")?;
     let jump = Jump::Gap { from: from.parse().ok()?, to: to.parse().ok()? };
-    Some(Heard::Jump { room: room.to_owned(), jump })
+    Some(Heard::Jump { room: room.to_owned(), jump, epoch: None })
 }
 
 #[cfg(test)]
@@ -231,10 +285,10 @@ mod tests {
         assert_eq!(output("[#a] <ann> ann-1"), told);
         let frame = json!({"type": "message", "to": "#a", "from": "ann", "body": "ann-1"});
         assert_eq!(event(&frame), told);
-        assert_eq!(output("* you are in #a, members: 3"), Heard::Joined { room: "#a".to_owned(), seq: None });
+        assert_eq!(output("* you are in #a, members: 3"), Heard::Joined { room: "#a".to_owned(), place: None });
         assert_eq!(output("! nick_in_use: no"), Heard::Refused { id: None, code: "nick_in_use".to_owned() });
         assert_eq!(output("* bob joined #a"), Heard::Other);
-        let gap = Heard::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 } };
+        let gap = Heard::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 }, epoch: None };
         assert_eq!(output("* messages 4 to 6 of #a are gone"), gap);
         assert_eq!(event(&json!({"type": "gap", "to": "#a", "from_seq": 4, "to_seq": 6})), gap);
         let refused = event(&json!({"type": "error", "id": 4, "code": "unavailable"}));

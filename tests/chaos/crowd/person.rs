@@ -1,7 +1,8 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
-//! A send that was refused for a while, or whose outcome is unknown, is repeated with the same key on the same connection.
-//! A key belongs to the session, so what is in flight when a connection ends stays unknown and is never said again.
+//! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
+//! rivals and the text door begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
+//! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +14,15 @@ use rand::rngs::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::door::{Address, Door, Heard, Request};
+use super::door::{Address, Door, Heard, Places, Request};
 use crate::history::{Kind, Op, Recorder};
 
 /// How long an answer may take: longer than a gateway stands still, so that it is heard what it says when it wakes.
 const ANSWER: Duration = Duration::from_secs(25);
+/// How a connection ended that was lost on the way; a fifth of them for long enough that others may see it.
+const BROKE_OFF: &str = "broke off";
+/// What a gateway says of a session that it cannot go on with.
+const SESSION_GONE: &str = "resume_failed";
 /// How long coming in may take in all, refusals included.
 const ENTRY: Duration = Duration::from_secs(60);
 
@@ -43,10 +48,18 @@ pub struct Orders {
     pub address: Address,
     /// What it is in; one on the text door.
     pub rooms: Vec<String>,
+    /// Nicknames (`@ann`) that it says something to now and then.
+    pub friends: Vec<String>,
+    /// How long it waits before it comes for the first time.
+    pub comes_after: Duration,
+    /// About how long its connections last before they break off, as on a bad network.
+    pub breaks_off_after: Option<Duration>,
     /// Rivals hang up after about this time, so that the other one gets the name.
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
     pub pace: Duration,
+    /// What may wait for an answer at a time.
+    pub most_open: usize,
 }
 
 /// One member.
@@ -56,7 +69,16 @@ pub struct Person {
     recorder: Recorder,
     rng: Xoshiro256PlusPlus,
     is_seated: Arc<AtomicBool>,
-    connection: u32,
+    /// How many sessions it has had.
+    session: u32,
+    /// Goes on with the last one.
+    token: Option<String>,
+    /// How far it has heard its rooms, and its inbox (`@`).
+    places: Places,
+    /// A connection that it has given up and whose other end does not know.
+    lost: Option<Door>,
+    /// What has no answer yet, by the request's id.
+    pending: BTreeMap<u64, Pending>,
     said: u64,
     next_id: u64,
 }
@@ -73,7 +95,20 @@ type Ended = String;
 
 impl Person {
     pub fn new(orders: Orders, wish: watch::Receiver<Wish>, recorder: Recorder, rng: Xoshiro256PlusPlus) -> Self {
-        Self { orders, wish, recorder, rng, is_seated: Arc::default(), connection: 0, said: 0, next_id: 1 }
+        Self {
+            orders,
+            wish,
+            recorder,
+            rng,
+            is_seated: Arc::default(),
+            session: 0,
+            token: None,
+            places: Places::new(),
+            lost: None,
+            pending: BTreeMap::new(),
+            said: 0,
+            next_id: 1,
+        }
     }
 
     /// Whether it is in all its rooms at the moment.
@@ -83,21 +118,30 @@ impl Person {
 
     /// Comes again and again until it is told to leave.
     pub async fn live(mut self) {
+        self.rest(self.orders.comes_after).await;
         while self.wants_in() {
-            self.connection += 1;
             let end = match Door::connect(self.orders.address).await {
                 Ok(mut door) => {
                     let end = self.visit(&mut door).await;
                     self.is_seated.store(false, Ordering::Relaxed);
-                    end.err().unwrap_or_else(|| "said goodbye".to_owned())
+                    let end = end.err().unwrap_or_else(|| "said goodbye".to_owned());
+                    // Half of the lost ones look to the gateway as if they were still there.
+                    self.lost = (end == BROKE_OFF && self.rng.random_ratio(1, 2)).then_some(door);
+                    end
                 }
                 Err(why) => why,
             };
+            let is_far = end == BROKE_OFF && self.rng.random_ratio(1, 5);
             self.note(Kind::Ok, Op::End { why: end });
-            let pause = Duration::from_millis(self.rng.random_range(100..700));
-            // Nothing to wait for but the order to leave.
-            let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
+            let pause = Duration::from_millis(self.rng.random_range(if is_far { 4_000..14_000 } else { 100..700 }));
+            self.rest(pause).await;
         }
+        self.give_up_pending();
+    }
+
+    /// Waits, unless it is told to leave.
+    async fn rest(&mut self, pause: Duration) {
+        let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
     }
 
     fn wants_in(&self) -> bool {
@@ -110,26 +154,67 @@ impl Person {
 
     /// One connection, from the nickname to its end.
     async fn visit(&mut self, door: &mut Door) -> Result<(), Ended> {
-        let nick = self.orders.nick.clone();
-        let taken = Op::Register { nick: nick.clone(), node: None };
-        let Heard::Registered { node } = self.enter(door, Request::Register { nick: &nick }, taken).await? else {
-            return Err("unexpected answer".to_owned());
-        };
-        self.note(Kind::Ok, Op::Register { nick, node });
+        let there = self.register(door).await?;
         for room in self.orders.rooms.clone() {
+            let since = self.places.get(&room).cloned();
+            if since.is_some() && there.contains(&room) {
+                continue;
+            }
             let joined = Op::Join { room: room.clone(), seq: None };
-            let Heard::Joined { room, seq } = self.enter(door, Request::Join { room: &room }, joined).await? else {
+            let request = Request::Join { room: &room, since: since.as_ref() };
+            let Heard::Joined { room, place } = self.enter(door, request, joined).await? else {
                 return Err("unexpected answer".to_owned());
             };
-            self.note(Kind::Ok, Op::Join { room, seq });
+            // What it missed comes next, from the place that it had.
+            let place = since.or(place);
+            self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
+            if let Some(place) = place.filter(|_| self.token.is_some()) {
+                self.places.insert(room, place);
+            }
         }
         self.is_seated.store(true, Ordering::Relaxed);
-        let mut pending = BTreeMap::new();
-        let end = self.talk(door, &mut pending).await;
-        for open in pending.into_values() {
-            self.note(Kind::Info, sent(open.room, open.key, None, None));
+        for open in self.pending.values_mut() {
+            (open.since, open.again_at) = (Instant::now(), Some(Instant::now()));
+        }
+        let end = self.talk(door).await;
+        if self.token.is_none() {
+            self.give_up_pending();
         }
         end
+    }
+
+    /// Goes on with the session that it has, or begins one. Returns the rooms that it is in already.
+    async fn register(&mut self, door: &mut Door) -> Result<Vec<String>, Ended> {
+        let (nick, token, places) = (self.orders.nick.clone(), self.token.clone(), self.places.clone());
+        let resume = token.as_deref().map(|token| (token, &places));
+        let resumed = resume.is_some();
+        let asked = Op::Register { nick: nick.clone(), node: None, session: None, resumed };
+        let answer = self.enter(door, Request::Register { nick: &nick, resume }, asked).await;
+        if answer.as_ref().is_err_and(|why| *why == format!("refused: {SESSION_GONE}")) {
+            // What was in flight in it stays unknown.
+            self.token = None;
+            self.give_up_pending();
+        }
+        let Heard::Registered { node, session, token, inbox, rooms } = answer? else {
+            return Err("unexpected answer".to_owned());
+        };
+        if !resumed {
+            self.session += 1;
+            self.places.remove("@");
+        }
+        self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
+        let goes_on = self.orders.hangs_up_after.is_none();
+        self.token = token.filter(|_| goes_on);
+        if let Some(inbox) = inbox.filter(|_| goes_on) {
+            self.places.entry("@".to_owned()).or_insert(inbox);
+        }
+        Ok(rooms)
+    }
+
+    fn give_up_pending(&mut self) {
+        for open in std::mem::take(&mut self.pending).into_values() {
+            self.note(Kind::Info, sent(open.room, open.key, None, None));
+        }
     }
 
     /// Asks until it is granted; refusals that may pass are tried again.
@@ -174,16 +259,11 @@ impl Person {
         }
     }
 
-    async fn talk(&mut self, door: &mut Door, pending: &mut BTreeMap<u64, Pending>) -> Result<(), Ended> {
+    async fn talk(&mut self, door: &mut Door) -> Result<(), Ended> {
         let is_text = matches!(self.orders.address, Address::Lines(_));
-        let most_open = match (is_text, self.orders.hangs_up_after) {
-            (true, _) => 1,
-            (false, None) => 3,
-            // Goes on talking to a gateway that stands still, also when the other one has the name already.
-            (false, Some(_)) => 60,
-        };
-        let hangs_up_at =
-            self.orders.hangs_up_after.map(|after| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5)));
+        let mut about = |after: Duration| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5));
+        let hangs_up_at = self.orders.hangs_up_after.map(&mut about);
+        let breaks_off_at = self.orders.breaks_off_after.map(&mut about);
         let mut tick = interval(self.orders.pace.mul_f64(self.rng.random_range(0.7..1.3)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_marked = false;
@@ -192,29 +272,37 @@ impl Person {
             tokio::select! {
                 heard = door.next() => match heard {
                     Heard::Ended { why } => return Err(why),
-                    heard => self.settle(heard, pending, is_text)?,
+                    heard => self.settle(heard, is_text)?,
                 },
                 _ = tick.tick() => is_due = true,
             }
             let now = Instant::now();
-            if pending.values().any(|open| open.since + ANSWER < now) {
+            if self.pending.values().any(|open| open.since + ANSWER < now) {
                 return Err("no answer".to_owned());
             }
-            for (id, open) in pending.iter_mut().filter(|(_, open)| open.again_at.is_some_and(|at| at <= now)) {
+            for (id, open) in self.pending.iter_mut().filter(|(_, open)| open.again_at.is_some_and(|at| at <= now)) {
                 open.again_at = None;
                 door.ask(*id, Request::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
             // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
-            if wish == Wish::Mark && !has_marked && (is_text || pending.is_empty()) {
+            let may_mark = wish == Wish::Mark && !has_marked && hangs_up_at.is_none();
+            if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;
                 for room in self.orders.rooms.clone() {
-                    self.say(door, pending, room, "mark").await;
+                    self.say(door, room, "mark").await;
                 }
+            }
+            if wish == Wish::Talk && breaks_off_at.is_some_and(|at| at < now) {
+                return Err(BROKE_OFF.to_owned());
             }
             let is_over = hangs_up_at.is_some_and(|at| at < now || wish != Wish::Talk);
             // A rival on a gateway that stands still waits for what that says when it wakes.
-            if is_over && pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
+            if is_over && self.pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
+                // A name whose owner is just gone is kept for it for a while.
+                if self.rng.random_ratio(2, 3) {
+                    door.ask(0, Request::Bye).await;
+                }
                 return Err("hung up".to_owned());
             }
             if wish == Wish::Leave {
@@ -222,51 +310,60 @@ impl Person {
                 let _ = self.answer(door, now + Duration::from_secs(3)).await;
                 return Ok(());
             }
-            if wish == Wish::Talk && is_due && pending.len() < most_open {
-                let room = self.orders.rooms[self.rng.random_range(0..self.orders.rooms.len())].clone();
-                self.say(door, pending, room, "said").await;
+            if wish == Wish::Talk && is_due && self.pending.len() < self.orders.most_open {
+                let to = self.somewhere();
+                self.say(door, to, "said").await;
             }
         }
     }
 
-    async fn say(&mut self, door: &mut Door, pending: &mut BTreeMap<u64, Pending>, room: String, what: &str) {
+    /// One of its rooms, or now and then a friend.
+    fn somewhere(&mut self) -> String {
+        let Orders { rooms, friends, .. } = &self.orders;
+        let to_friend = !friends.is_empty() && self.rng.random_ratio(1, 40);
+        let choice = if to_friend { friends } else { rooms };
+        choice[self.rng.random_range(0..choice.len())].clone()
+    }
+
+    async fn say(&mut self, door: &mut Door, room: String, what: &str) {
         self.said += 1;
         let key = format!("{what}-{}-{}", self.orders.process, self.said);
         self.note(Kind::Invoke, sent(room.clone(), key.clone(), None, None));
         let id = self.id();
         door.ask(id, Request::Send { room: &room, key: &key }).await;
-        pending.insert(id, Pending { room, key, since: Instant::now(), again_at: None });
+        self.pending.insert(id, Pending { room, key, since: Instant::now(), again_at: None });
     }
 
     /// Takes in one thing heard, answers to what is open included.
-    fn settle(&mut self, heard: Heard, pending: &mut BTreeMap<u64, Pending>, is_text: bool) -> Result<(), Ended> {
+    fn settle(&mut self, heard: Heard, is_text: bool) -> Result<(), Ended> {
         match heard {
             Heard::Acked { id, msg_id, seq } => {
-                if let Some(open) = pending.remove(&id) {
+                if let Some(open) = self.pending.remove(&id) {
                     self.note(Kind::Ok, sent(open.room, open.key, msg_id, seq));
                 }
             }
             Heard::Refused { id, code } => {
-                let Some(id) = id.or_else(|| pending.keys().next().copied()) else { return Ok(()) };
-                let Some(open) = pending.get_mut(&id) else { return Ok(()) };
+                let Some(id) = id.or_else(|| self.pending.keys().next().copied()) else { return Ok(()) };
+                let Some(open) = self.pending.get_mut(&id) else { return Ok(()) };
                 let may_pass = ["unavailable", "overloaded", "outcome_unknown"].contains(&code.as_str());
                 if may_pass && !is_text {
                     open.again_at = Some(Instant::now() + Duration::from_millis(self.rng.random_range(100..600)));
                     return Ok(());
                 }
                 let kind = if code == "outcome_unknown" || code == "internal" { Kind::Info } else { Kind::Fail };
-                if let Some(open) = pending.remove(&id) {
+                if let Some(open) = self.pending.remove(&id) {
                     self.note(kind, sent(open.room, open.key, None, None));
                 }
-                if !may_pass {
+                // A friend who never came is nobody yet.
+                if !may_pass && code != "no_such_user" {
                     return Err(format!("refused: {code}"));
                 }
             }
             Heard::Message { ref key, .. } => {
                 // The text door acks nothing: what comes back to its sender was said.
-                let own = pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
+                let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
-                if let Some(open) = own.and_then(|id| pending.remove(&id)) {
+                if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {
                     self.note(Kind::Ok, sent(open.room, open.key, None, None));
                 }
             }
@@ -275,14 +372,27 @@ impl Person {
         Ok(())
     }
 
-    fn hears(&self, event: Heard) {
+    fn hears(&mut self, event: Heard) {
         match event {
             Heard::Message { room, from, key, msg_id, seq } => {
+                self.moves(&room, seq, None);
                 self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
             }
-            Heard::Jump { room, jump } => self.note(Kind::Ok, Op::Jump { room, jump }),
+            Heard::Jump { room, jump, epoch } => {
+                self.moves(&room, jump.goes_on_after(), epoch);
+                self.note(Kind::Ok, Op::Jump { room, jump });
+            }
+            Heard::Left { room, nicks } if !nicks.is_empty() => self.note(Kind::Ok, Op::Left { room, nicks }),
             _ => {}
         }
+    }
+
+    /// Notes how far it has heard.
+    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) {
+        let at = if room.starts_with('@') { "@" } else { room };
+        let (Some(place), Some(seq)) = (self.places.get_mut(at), seq) else { return };
+        place.seq = seq;
+        place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
     }
 
     fn id(&mut self) -> u64 {
@@ -291,7 +401,7 @@ impl Person {
     }
 
     fn note(&self, kind: Kind, op: Op) {
-        self.recorder.note(&self.orders.process, self.connection, kind, op);
+        self.recorder.note(&self.orders.process, self.session, kind, op);
     }
 }
 

@@ -1,12 +1,14 @@
 //! What holds on both arms for messages from one to another.
 
+use std::slice;
 use std::time::Duration;
 
 use gateway::backplane::{Delivery, Log, PublishError, Published};
-use presence::model::{Fence, Nick, TokenHash};
+use gateway::message::Target;
+use presence::model::{Fence, LeftReason, Nick, RoomName, TokenHash};
 use presence::registry::Farewell;
 
-use super::rig::{Person, SOON, World, eventually};
+use super::rig::{Node, Person, SOON, World, eventually};
 use super::stories::{FENCED, barrier};
 
 pub(crate) async fn a_direct_message_reaches_its_owners_node_only(world: &World) {
@@ -54,6 +56,14 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
         let missed = one.backplane.missed(&Log::Inbox(session.clone()), 0, 10).await.unwrap();
         assert_eq!((missed.head.top, missed.messages.len()), (count, count as usize));
     }
+
+    let eve = two.person("eve").await;
+    assert!(two.registry.detach(&eve.nick, &eve.owner, Duration::from_secs(60)).await.unwrap());
+    let ack = direct(&eve.nick).await.unwrap();
+    assert_eq!((ack.seq, ack.online), (1, false), "has lost its connection");
+    assert!(two.registry.depart(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());
+    let ack = direct(&eve.nick).await.unwrap();
+    assert_eq!((ack.seq, ack.online), (2, false), "the nickname is held for it");
 
     let cat = two.person("cat").await;
     assert!(direct(&cat.nick).await.unwrap().online);
@@ -112,4 +122,35 @@ pub(crate) async fn a_repeated_direct_key_is_answered_as_the_first_time(world: &
     eventually(SOON, "three arrive", async || (two.directs().len() >= 3).then_some(())).await;
     barrier(&one, "after", &[&two]).await;
     assert_eq!(two.directs().len(), 3);
+}
+
+pub(crate) async fn who_is_writing_is_heard_where_it_matters(world: &World) {
+    let (one, two, three) = (world.node("g1").await, world.node("g2").await, world.node("g3").await);
+    let (ann, bob) = (one.person("Ann").await, two.person("bob").await);
+    let lobby = RoomName::parse("#lobby").unwrap();
+    one.backplane.subscribe(lobby.key()).await.unwrap();
+    two.backplane.subscribe(lobby.key()).await.unwrap();
+    let write = async |to: Target| one.backplane.typing(&to, &ann.nick, &ann.owner.session).await.unwrap();
+
+    write(Target::Nick(bob.nick.clone())).await;
+    write(Target::Nick(Nick::parse("nobody").unwrap())).await;
+    write(Target::Room(lobby.clone())).await;
+    two.registry.release(&bob.nick, &bob.owner, None).await.unwrap();
+    write(Target::Nick(bob.nick.clone())).await;
+    barrier(&one, "typing", &[&one, &two, &three]).await;
+    let heard = |node: &Node| -> Vec<_> {
+        let all = node.heard.all().into_iter();
+        let typing = all.filter_map(|delivery| match delivery {
+            Delivery::Typing { log, by, from } => Some((log, by, from)),
+            _ => None,
+        });
+        typing.collect()
+    };
+    let in_lobby = (Log::Room(lobby.key().clone()), Some(ann.owner.session.clone()), "Ann".to_owned());
+    let to_bob = (Log::Inbox(bob.owner.session.clone()), None, "Ann".to_owned());
+    assert_eq!(heard(&one), slice::from_ref(&in_lobby));
+    assert!(heard(&two).contains(&to_bob) && heard(&two).contains(&in_lobby), "{:?}", heard(&two));
+    assert_eq!((heard(&two).len(), heard(&three)), (2, Vec::new()));
+    let missed = one.backplane.missed(&Log::Inbox(bob.owner.session), 0, 10).await;
+    assert!(missed.is_ok_and(|missed| missed.messages.is_empty()), "nothing is kept");
 }

@@ -192,7 +192,7 @@ async fn a_killed_redis_refuses_and_everything_is_whole_after_it_is_back() {
 async fn a_connection_over_which_our_own_beat_does_not_return_is_given_up() {
     let mut pair = Pair::new().await;
     pair.whole_within(SOON).await;
-    pair.two.stop_beating();
+    pair.two.stop_beating().await;
     let silent = Instant::now();
     let link = || pair.two.backplane.subscription().link;
     eventually(Duration::from_secs(5), "it is stale", async || (link() == Link::Stale).then_some(())).await;

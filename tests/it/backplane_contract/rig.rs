@@ -1,10 +1,11 @@
 //! Worlds, nodes and people: what the stories are told with.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
-use gateway::message::{Body, ChatMessage};
+use gateway::message::{Accepted, Body, ChatMessage};
 use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
@@ -69,7 +70,7 @@ impl World {
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &info(name)).await.unwrap();
         backplane.listen_as(&incarnation).await;
-        Node { name: name.to_owned(), backplane, registry, incarnation, heard, beating: None }
+        Node { name: name.to_owned(), backplane, registry, incarnation, heard, repaired: Arc::default(), beating: None }
     }
 }
 
@@ -79,6 +80,7 @@ fn info(name: &str) -> GatewayInfo {
         version: "0".to_owned(),
         ws: "127.0.0.1:1".to_owned(),
         tcp: "127.0.0.1:2".to_owned(),
+        admin: String::new(),
     }
 }
 
@@ -98,34 +100,55 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     pub(crate) incarnation: Incarnation,
     pub(crate) heard: Heard,
+    /// Messages that were put back.
+    pub(crate) repaired: Arc<AtomicU64>,
     beating: Option<JoinHandle<()>>,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.stop_beating();
+        if let Some(beating) = &self.beating {
+            beating.abort();
+        }
     }
 }
 
 impl Node {
     pub(crate) fn beat(&mut self) {
         let (registry, incarnation, info) = (self.registry.clone(), self.incarnation.clone(), info(&self.name));
-        self.beating = Some(tokio::spawn(async move {
+        let (backplane, repaired) = (self.backplane.clone(), self.repaired.clone());
+        let beats = async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
+                let sent = Instant::now();
                 let Ok(beat) = registry.beat(&incarnation, &[]).await else { continue };
+                let generation = beat.generation.number;
+                backplane.beaten(&incarnation, generation, sent, Instant::now());
                 if !beat.asserted {
                     // It holds nothing that the store could have lost: these stores keep what they acked.
-                    let _ = registry.reassert(&incarnation, &info, beat.generation.number, &[], true).await;
+                    let last = backplane.is_whole(generation);
+                    let _ = registry.reassert(&incarnation, &info, generation, &[], last).await;
                 }
             }
+        };
+        let backplane = self.backplane.clone();
+        let repairs = async move {
+            let count = |messages| {
+                repaired.fetch_add(messages, Ordering::SeqCst);
+            };
+            backplane.put_back(count).await;
+        };
+        self.beating = Some(tokio::spawn(async move {
+            tokio::join!(beats, repairs);
         }));
     }
 
-    pub(crate) fn stop_beating(&mut self) {
+    /// Returns once its tasks have let go of the backplane.
+    pub(crate) async fn stop_beating(&mut self) {
         if let Some(beating) = self.beating.take() {
             beating.abort();
+            let _ = beating.await;
         }
     }
 
@@ -203,7 +226,8 @@ impl Person {
     /// A message without a key of the client's.
     pub(crate) fn draft(&self, text: &str) -> Draft {
         let msg_id = SessionId::random().to_string();
-        Draft { msg_id, key: None, from: self.nick.clone(), owner: self.owner.clone(), body: Body::from_text(text) }
+        let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
+        Draft { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
     }
 
     pub(crate) fn keyed(&self, key: &str, text: &str) -> Draft {

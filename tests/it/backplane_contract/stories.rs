@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::collections::{HashMap, HashSet};
 
 use gateway::backplane::{Delivery, Draft, PublishError, Published, Range};
-use gateway::message::{Body, ChatMessage};
+use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
 use presence::registry::{Farewell, Leaving, RegistryError};
 
@@ -43,12 +43,14 @@ pub(crate) async fn an_acked_message_reaches_every_subscribed_node_its_own_inclu
         seq: 1,
         time: ack.time,
         body: draft.body.clone(),
+        accepted: draft.accepted,
     };
     assert_eq!(ack, Published { msg_id: draft.msg_id.clone(), seq: 1, time: ack.time, duplicate: false, online: true });
     assert_eq!(one.hears(&lobby, &draft.msg_id).await, expected);
     assert_eq!(two.hears(&lobby, &draft.msg_id).await, expected);
     let stretch = one.backplane.history(lobby.key(), Range::Newest, 10).await.unwrap();
-    assert_eq!(stretch.messages, [expected]);
+    let from_the_log = ChatMessage { accepted: Accepted::default(), ..expected };
+    assert_eq!(stretch.messages, [from_the_log]);
 
     barrier(&one, "after", &[&three]).await;
     assert!(three.messages(&lobby).is_empty(), "who is not subscribed hears nothing");
@@ -310,6 +312,7 @@ pub(crate) async fn a_new_incarnation_hears_its_own_channel_only(world: &World) 
         version: "0".to_owned(),
         ws: String::new(),
         tcp: String::new(),
+        admin: String::new(),
     };
     node.registry.open_lease(&node.incarnation, &info).await.unwrap();
     node.backplane.listen_as(&node.incarnation).await;
@@ -380,7 +383,7 @@ pub(crate) async fn dropping_the_last_clone_ends_the_deliveries(world: &World) {
     let ann = one.member("ann", &lobby).await;
     two.member("bob", &lobby).await;
     let (heard, clone) = (two.heard.clone(), two.backplane.clone());
-    two.stop_beating();
+    two.stop_beating().await;
     drop(two);
     let first = ann.draft("a clone is left");
     one.say(&lobby, &first).await.unwrap();

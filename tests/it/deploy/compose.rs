@@ -124,9 +124,7 @@ fn every_file_that_is_mounted_is_in_the_repository() {
             continue;
         }
         let path = repository().join("deploy").join(source);
-        // The dashboards are a part of their own, with or without which the rest of the file has to be right.
-        let comes_apart = source.starts_with("../grafana/") && !repository().join("grafana").exists();
-        assert!(path.exists() || comes_apart, "{source} is not there");
+        assert!(path.exists(), "{source} is not there");
     }
 }
 

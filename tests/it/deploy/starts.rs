@@ -55,6 +55,30 @@ async fn a_second_gateway_of_the_same_name_is_refused_while_the_first_one_lives(
 }
 
 #[tokio::test]
+async fn of_gateways_of_one_name_that_start_in_the_same_moment_one_stays() {
+    let redis = Redis::running().await;
+    // Twice: on a store that is new, and beside the row of a life that was killed.
+    for _ in 0..2 {
+        let mut twins: Vec<_> = (0..3).map(|_| Node::gateway("g1").redis(&redis).program().spawn()).collect();
+        let mut ended = Vec::new();
+        eventually(SOON, "two of three end", || {
+            ended = (0..twins.len()).filter(|number| twins[*number].has_ended()).collect();
+            let count = ended.len();
+            async move { if count == 2 { Ok(()) } else { Err(count) } }
+        })
+        .await;
+        for number in ended.into_iter().rev() {
+            let mut loser = twins.remove(number);
+            assert_eq!(loser.exit_code(SOON).await, Some(1));
+            assert!(loser.log().holds("in use") && loser.output().lines().is_empty(), "{}", loser.log().tail(5));
+        }
+        let [winner] = twins.as_mut_slice() else { panic!("{} stay", twins.len()) };
+        assert_eq!(winner.ready().await["node"], "g1");
+        winner.kill9();
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_was_killed_starts_again_under_its_name_at_once() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("fenced");

@@ -5,31 +5,31 @@ use std::fs;
 use serde_json::Value;
 
 /// The documents of a file.
-pub(super) fn documents(path: &str) -> Vec<Value> {
+pub(crate) fn documents(path: &str) -> Vec<Value> {
     let file = harness::repository().join(path);
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// The only document of a file.
-pub(super) fn document(path: &str) -> Value {
+pub(crate) fn document(path: &str) -> Value {
     let mut documents = documents(path);
     assert_eq!(documents.len(), 1, "{path}");
     documents.remove(0)
 }
 
 /// A list; empty when there is none.
-pub(super) fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A text, which must be there.
-pub(super) fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
 }
 
 /// A number of seconds, written `40s`.
-pub(super) fn seconds(value: &Value) -> u64 {
+pub(crate) fn seconds(value: &Value) -> u64 {
     let text = text(value);
     text.strip_suffix('s').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("not seconds: {text}"))
 }

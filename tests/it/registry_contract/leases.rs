@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Entry, Farewell, LeaseState, Leaving, RegistryError};
+use presence::registry::{ClaimError, Command, Entry, Farewell, LeaseState, Leaving, RegistryError};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -18,6 +18,8 @@ on_both_arms! {
     of_many_observers_one_fences,
     a_fenced_lease_is_fenced_for_good,
     a_draining_lease_serves_and_a_drained_one_does_not,
+    a_first_lease_is_opened_beside_former_lives_only,
+    an_order_to_drain_waits_for_the_beat_of_its_gateway,
 }
 
 async fn a_lease_is_opened_once(arm: &Arm) {
@@ -164,4 +166,42 @@ async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(arm.registry.gateways().await.unwrap().is_empty(), "it ended cleanly");
     assert_eq!(arm.registry.stats().await.unwrap().gateways, 0);
+}
+
+async fn an_order_to_drain_waits_for_the_beat_of_its_gateway(arm: &Arm) {
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    assert!(arm.registry.drain(&node.incarnation).await.unwrap());
+    assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox, [Command::Drain]);
+    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
+    node.fence().await;
+    assert!(!arm.registry.drain(&node.incarnation).await.unwrap(), "it has ended");
+    assert!(!arm.registry.drain(&Incarnation::random()).await.unwrap(), "it never was");
+}
+
+async fn a_first_lease_is_opened_beside_former_lives_only(arm: &Arm) {
+    let (crashed, _other) = (arm.node("g1").await, arm.node("g2").await);
+    let over = [crashed.incarnation.clone()];
+    let starts = (0..8).map(|_| {
+        let (registry, over) = (arm.registry.clone(), over.clone());
+        tokio::spawn(async move {
+            let incarnation = Incarnation::random();
+            let twin = registry.open_first_lease(&incarnation, &told("g1"), &over).await.unwrap();
+            (incarnation, twin)
+        })
+    });
+    let starts: Vec<_> = starts.collect();
+    let mut ends = Vec::new();
+    for start in starts {
+        ends.push(start.await.unwrap());
+    }
+    let winners: Vec<_> = ends.iter().filter(|(_, twin)| twin.is_none()).map(|(winner, _)| winner.clone()).collect();
+    let [winner] = winners.as_slice() else { panic!("{} of them won", winners.len()) };
+    assert!(ends.iter().filter_map(|(_, twin)| twin.as_ref()).all(|twin| twin == winner), "all others hear of it");
+    assert_eq!(arm.registry.open_first_lease(winner, &told("g1"), &over).await, Ok(None), "asked once more");
+    assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 3, "nobody else left a row");
+
+    arm.registry.set_lease(winner, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    let next = Incarnation::random();
+    assert_eq!(arm.registry.open_first_lease(&next, &told("g1"), &over).await, Ok(None), "what has ended is no twin");
 }

@@ -49,6 +49,24 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 }
 
 #[tokio::test]
+async fn orders_that_a_dead_gateway_never_fetched_are_cleaned_up() {
+    let arm = Arm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let ann = node.user("ann").await;
+    assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
+    assert!(ann.release().await);
+    node.fence().await;
+    let owns = async || {
+        let table = arm.registry.leases().await.unwrap();
+        table.leases.iter().any(|lease| lease.incarnation == node.incarnation && lease.owns)
+    };
+    assert!(owns().await, "somebody has to step in");
+    arm.registry.reap(&node.incarnation, 10).await.unwrap();
+    assert!(!owns().await);
+    other.user("last").await;
+}
+
+#[tokio::test]
 async fn the_listing_cache_is_rebuilt_from_the_index() {
     let arm = Arm::redis().await;
     let node = arm.node("g1").await;

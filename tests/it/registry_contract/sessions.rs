@@ -150,6 +150,8 @@ async fn a_resume_within_the_delay_is_silent(arm: &Arm) {
 
     let after = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert_eq!((after.online_since, &after.rooms), (before.online_since, &before.rooms));
+    // Until then the order to end its connection is its own.
+    arm.registry.beat(&here.incarnation, &[]).await.unwrap();
     let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
     there.user("bob").await.join("#lobby").await;
@@ -439,6 +441,8 @@ async fn a_newer_claim_ends_the_membership_of_an_older_one(arm: &Arm) {
     assert!(back.user.release().await);
     assert!(back.user.leave("#lobby").await);
     assert!(members(arm, "#lobby").await.is_empty());
+    // Until then the order to end its connection is its own.
+    arm.registry.beat(&here.incarnation, &[]).await.unwrap();
     assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns));
 }
 

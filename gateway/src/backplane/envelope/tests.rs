@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, SystemTime};
+
 use presence::model::{Nick, Owner};
 use proptest::prelude::*;
 
@@ -16,6 +18,7 @@ fn draft(msg_id: &str, body: &str) -> Draft {
             fence: Fence(7),
         },
         body: Body::from_raw(serde_json::value::RawValue::from_string(body.to_owned()).unwrap()),
+        accepted: Accepted::at(SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001)),
     }
 }
 
@@ -37,7 +40,7 @@ fn read(text: &[u8]) -> (Vec<Delivery>, u64) {
 fn a_payload_is_what_the_log_promises() {
     assert_eq!(
         payload("#Lobby", &draft("m1", r#"{"b": [1,  2.50]}"#)),
-        r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"body":{"b": [1,  2.50]}}"##
+        r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"at":1700000000000001,"body":{"b": [1,  2.50]}}"##
     );
 }
 
@@ -82,6 +85,21 @@ fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
 }
 
 #[test]
+fn who_is_writing_is_told_on_both_channels() {
+    let session = SessionId::from_store("s9");
+    let frame = typing(&session, "Änn x\n");
+    let (deliveries, skipped) = read(frame.repeat(2).as_bytes());
+    assert_eq!((deliveries.len(), skipped), (2, 0));
+    let Delivery::Typing { log: Log::Room(room), by: Some(by), from } = &deliveries[0] else {
+        panic!("{deliveries:?}")
+    };
+    assert_eq!((room.as_str(), by, from.as_str()), ("lobby", &session, "Änn x\n"));
+    let delivery = read_gateway(&Incarnation::from_store("i1"), frame.as_bytes());
+    let Some(Delivery::Typing { log, by: None, from }) = delivery else { panic!("{delivery:?}") };
+    assert_eq!((log, from.as_str()), (Log::Inbox(session), "Änn x\n"));
+}
+
+#[test]
 fn a_gateway_channel_carries_one_frame() {
     let own = Incarnation::from_store("i1");
     let direct = payload("bob", &draft("m1", "1"));
@@ -107,6 +125,9 @@ fn a_gateway_channel_carries_one_frame() {
         "T s9 1 2",
         "Q 1",
         "D s9 e 3",
+        "W s9",
+        "W  3\nann",
+        "W s9 4\nann",
         &format!("{direct}x"),
         "M e 1 1 2\n{}",
     ] {
@@ -125,6 +146,12 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn a_payload_gets_the_id_of_the_first_attempt_and_nothing_else_changes() {
+    let body = r#"{"id":"m2","say":"\"id\":\"m2\""}"#;
+    assert_eq!(with_id(&payload("#l", &draft("m2", body)), "m2", "m1"), payload("#l", &draft("m1", body)));
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
@@ -133,7 +160,8 @@ proptest! {
         let (deliveries, skipped) = read(text.as_bytes());
         prop_assert_eq!(skipped, 0);
         let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
-        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body };
+        let accepted = draft.accepted;
+        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body, accepted };
         prop_assert_eq!(message, &expected);
     }
 

@@ -1,17 +1,19 @@
 -- What the writing scripts begin with: it stands between a script's first line and its body. Needs generation.lua and log.lua.
 --
 -- The same in both: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel of the
--- partition begins with (`base`), ARGV[2] the generation that the caller knows (0: any), ARGV[3] the most keys in a bucket.
+-- partition begins with (`base`), ARGV[2] the generation that the caller knows (0: any), ARGV[3] the most keys in a bucket,
+-- ARGV[4] the incarnation that puts back what was acked and is lost, or '' where something new is said.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
 -- full Redis refuses a call whole.
 
-local base = ARGV[1]
+local base, repairer = ARGV[1], ARGV[4]
+local is_repair = repairer ~= ''
 
 -- Why nothing may be written, or nil. A store that restarted may have lost what was acked last: nothing new gets a number
--- before it has noticed that and recovered.
-local number, phase = generation()
+-- before it has noticed that and recovered; which takes until all that was lost is put back.
+local number, phase, is_noticed = generation()
 local refusal
-if phase ~= 'open' then
+if phase ~= 'open' and not (is_repair and is_noticed) then
   refusal = 'RECOVERING the gateways are still saying what they hold'
 elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
   refusal = 'RECOVERING the caller knows another generation'
@@ -29,6 +31,19 @@ end
 
 local function split_token(token)
   return string.match(token, '^([^/]+)/([^/]+)/')
+end
+
+-- The session that has a nick or had it last, if there was one, and its gateway if it is there. A session that goes by
+-- another nick now is reached under that one. With `known`, of that session.
+local function whereabouts(record, nick, known)
+  local session = known or redis.call('HGET', record, 'session')
+  if not session then
+    return nil
+  end
+  local present = redis.call('HGET', base .. 'session:' .. session, 'nick') or nick
+  local owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. present, 'owner', 'detached'))
+  local at, owned_by = split_token(owner or '')
+  return session, owned_by == session and not detached and serves(at) and at
 end
 
 -- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
@@ -66,9 +81,10 @@ local function first_answer(seen, field)
   return { 'duplicate', tonumber(seq), tonumber(time), id }
 end
 
+-- What is put back had its place before.
 local function has_room(seen)
   seen.room = seen.room or ARGV[3] - redis.call('HLEN', seen.newer)
-  return seen.room > 0
+  return seen.room > 0 or is_repair
 end
 
 -- Takes note of a message; written down by `remember`.

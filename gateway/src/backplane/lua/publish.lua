@@ -1,17 +1,21 @@
 #!lua
 -- PUBLISH: puts messages of one room into its log and onto its channel in one step, or says of each why not.
 -- KEYS: 1 generation, 2 leases, 3 room, 4 log, 5 members, 6 channel
--- ARGV: 1 base, 2 generation, 3 most keys in a bucket, 4 room key, 5 most messages in the log, 6 how old they may be in
---       milliseconds, 7 an unused epoch,
+-- ARGV: 1 base, 2 generation, 3 most keys in a bucket, 4 repairing incarnation or '', 5 room key, 6 most messages in the
+--       log, 7 how old they may be in milliseconds, 8 an unused epoch,
 --       then five for each message: owner token, nick key, '=<idempotency key>' or '', message id, payload
--- Reply: for each message {verdict, seq, time, message id}; verdicts: ok, duplicate, fenced, not_in_room, overloaded; or
---        the error RECOVERING
--- Called by RedisBackplane::publish.
+-- Reply: {epoch, {for each message {verdict, seq, time, message id}}}; verdicts: ok, duplicate, fenced, not_in_room,
+--        overloaded; or the error RECOVERING
+-- Called by RedisBackplane::publish, and by its repair: what is put back was checked when it was acked, and whoever said it
+-- may have left since, so then only the repairer has to serve.
 if refusal then
   return { err = refusal }
 end
 local _, _, meta, log, members, channel = unpack(KEYS)
-local room, most_kept, oldest_kept, fresh = ARGV[4], ARGV[5], now - ARGV[6], ARGV[7]
+local room, most_kept, oldest_kept, fresh = ARGV[5], ARGV[6], now - ARGV[7], ARGV[8]
+
+-- Seconds that a room without members is remembered, as when the last one leaves; its meta outlives every cursor.
+local EMPTY_S = 72 * 3600
 
 -- Most messages that one call takes away because of their age. A power of two, above what a call can add.
 local TRIM_STEP = 256
@@ -23,11 +27,11 @@ local taken = {}
 
 local function judge(token, nick, key, id, payload)
   local incarnation, session = split_token(token)
-  if not serves(incarnation) then
+  if not serves(is_repair and repairer or incarnation) then
     return refused('fenced')
   end
-  local member = redis.call('HGET', members, nick)
-  if not member or string.sub(member, 1, #token + 1) ~= token .. ' ' then
+  local member = not is_repair and redis.call('HGET', members, nick)
+  if not is_repair and (not member or string.sub(member, 1, #token + 1) ~= token .. ' ') then
     return refused('not_in_room')
   end
   local seen, field = place_of('#' .. room, session, key, id)
@@ -79,11 +83,11 @@ local function trim_by_age()
 end
 
 local answers = {}
-for i = 8, #ARGV, 5 do
+for i = 9, #ARGV, 5 do
   answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
 end
 if #accepted == 0 then
-  return answers
+  return { redis.call('HGET', meta, 'epoch') or '', answers }
 end
 
 local frames = {}
@@ -97,5 +101,9 @@ remember(keys_seen)
 remember(attempts_seen)
 redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
 trim_by_age()
+if is_repair and redis.call('EXISTS', members) == 0 then
+  redis.call('EXPIRE', log, EMPTY_S)
+  redis.call('EXPIRE', meta, EMPTY_S + 3600)
+end
 redis.call('PUBLISH', channel, table.concat(frames))
-return answers
+return { epoch, answers }

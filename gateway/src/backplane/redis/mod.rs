@@ -1,30 +1,36 @@
 //! The arm between the processes of a cluster: scripts put messages into Redis, one subscription brings them out.
 //!
 //! Knows keys, scripts and channels; what the texts mean is in [`super::envelope`], how the subscription is kept whole in
-//! [`subscriber`], how messages of a room share a call in [`publisher`], how a call is made in [`writes`]. Publishes go over the shared lanes, histories
-//! over the query pool, so that neither stands in front of what arrives.
+//! [`subscriber`], how messages of a room share a call in [`publisher`], how a call is made in [`writes`], what becomes of
+//! acked messages that Redis has lost in [`repair`]. Publishes go over the shared lanes, histories over the query pool, so
+//! that neither stands in front of what arrives.
 
 mod feed;
 mod publisher;
 mod reads;
+mod repair;
 mod subscriber;
 mod subscription;
 mod writes;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use presence::live::Live;
-use presence::model::{Incarnation, NickKey, Retention, RoomKey, RoomName};
-use presence::redis::{GENERATION, LOG, Redis, settle};
+use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
+use presence::redis::{Call, GENERATION, LOG, Redis};
 use presence::registry::RegistryError;
+use presence::sabotage;
 use redis::Script;
 use redis::streams::StreamRangeReply;
 
 use self::publisher::{Limits, Log, Publisher};
+use self::repair::Repair;
 use self::subscriber::Subscriber;
 use self::writes::{Message, Outcome, Writes};
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+use crate::message::Target;
 
 /// The Redis arm. Cheap to clone; the subscription ends with the last clone.
 #[derive(Debug, Clone)]
@@ -36,6 +42,7 @@ pub struct RedisBackplane {
 struct Node {
     redis: Redis,
     writes: Writes,
+    repair: Arc<Repair>,
     publisher: Publisher<Writes>,
     subscriber: Subscriber,
     malformed: Arc<Malformed>,
@@ -54,9 +61,10 @@ impl RedisBackplane {
     pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
-        let writes = Writes { redis: redis.clone(), retention };
+        let repair = Arc::<Repair>::default();
+        let writes = Writes { redis: redis.clone(), retention, repair: repair.clone() };
         let publisher = Publisher::new(writes.clone(), Limits::default());
-        Self { node: Arc::new(Node { redis, writes, publisher, subscriber, malformed }) }
+        Self { node: Arc::new(Node { redis, writes, repair, publisher, subscriber, malformed }) }
     }
 
     /// See [`super::Backplane::subscription`].
@@ -102,6 +110,41 @@ impl RedisBackplane {
         self.node.writes.direct(to, &message).await
     }
 
+    /// See [`super::Backplane::typing`].
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+        match to {
+            Target::Room(room) => {
+                self.node.writes.typing_in(room.key(), &envelope::typing(session, from.as_str())).await
+            }
+            Target::Nick(nick) => self.node.writes.typing_to(nick.key(), from.as_str()).await,
+        }
+    }
+
+    /// See [`super::Backplane::beaten`].
+    pub fn beaten(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
+        self.node.repair.beat(incarnation, generation, sent, received);
+    }
+
+    /// See [`super::Backplane::is_whole`].
+    #[must_use]
+    pub fn is_whole(&self, generation: u64) -> bool {
+        self.node.repair.settled() == generation
+    }
+
+    /// See [`super::Backplane::kept`].
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.node.repair.bytes()
+    }
+
+    /// See [`super::Backplane::safe`].
+    pub async fn safe(&self) {
+        self.node.repair.emptied().await;
+    }
+
     /// See [`super::Backplane::history`].
     ///
     /// # Errors
@@ -116,7 +159,8 @@ impl RedisBackplane {
             Range::After(seq) => redis::Cmd::xrange_count(&log, seq.saturating_add(1), "+", count),
         };
         let mut connection = self.node.redis.query().await?;
-        let reply: StreamRangeReply = settle(command.query_async(&mut connection)).await?;
+        let answer = command.query_async(&mut connection);
+        let reply: StreamRangeReply = self.node.redis.timed(Call::Log, answer).await?;
 
         let more = reply.ids.len() > limit;
         let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
@@ -146,7 +190,7 @@ impl Log for Writes {
 /// The first line of a script must be its very first bytes, so what it shares with others goes behind it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n"))
+    Script::new(&sabotage::script(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n")))
 }
 
 /// An epoch that nobody has used, for a log that has to begin one.

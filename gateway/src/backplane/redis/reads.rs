@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use presence::keys::Keys;
 use presence::log::{Head, Log, read_forks};
-use presence::redis::settle;
+use presence::redis::Call;
 use presence::registry::RegistryError;
 use redis::streams::{StreamId, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
@@ -79,7 +79,7 @@ impl RedisBackplane {
                 answer => answer,
             }
         };
-        settle(call).await
+        self.node.redis.timed(Call::Log, call).await
     }
 }
 

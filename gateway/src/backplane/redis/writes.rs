@@ -1,22 +1,28 @@
-//! The two scripts that put messages into logs: how they are called, and what their answers mean.
+//! The scripts that put messages into logs, and the word that somebody is writing: how they are called, and what their
+//! answers mean.
 //!
-//! They go over the shared lanes, by name, so that what is about one room or nickname reaches Redis in its order.
+//! They go over the shared lanes, by name, so that what is about one room or nickname reaches Redis in its order. What was
+//! taken is kept for a repair before anybody hears of it.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use presence::live::Live;
-use presence::model::{NickKey, Retention, RoomKey};
-use presence::redis::{Redis, settle};
+use presence::model::{Incarnation, NickKey, Retention, RoomKey, SessionId};
+use presence::redis::{Call, Redis};
 use presence::registry::RegistryError;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
+use super::repair::{Acked, Place, Repair, Target};
 use super::{epoch, script};
-use crate::backplane::{Draft, PublishError, Published};
+use crate::backplane::{Draft, PublishError, Published, envelope};
 
 static PUBLISH: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/publish.lua")));
 static DIRECT: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/direct.lua")));
+
+static TYPING: LazyLock<Script> =
+    LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/typing.lua")));
 
 /// Most messages that are remembered for one span, over all rooms and nicks of a partition: of those with a client's key
 /// for five minutes, of those without one for 30 seconds.
@@ -59,37 +65,70 @@ impl Message {
     pub(super) fn bytes(&self) -> usize {
         self.payload.len() + self.key.len()
     }
-}
 
-/// The generation of the store that a gateway knows: any, until beats tell.
-const ANY_GENERATION: u64 = 0;
+    /// The same under the id that the first attempt had.
+    fn known_as(&self, msg_id: &str) -> Self {
+        if self.msg_id == msg_id {
+            return self.clone();
+        }
+        let payload = envelope::with_id(&self.payload, &self.msg_id, msg_id);
+        Self { msg_id: msg_id.to_owned(), payload, ..self.clone() }
+    }
+}
 
 /// What came of one message.
 pub(super) type Outcome = Result<Published, PublishError>;
+
+/// Who writes, and in which generation of the store: it is refused in any other.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hand<'a> {
+    /// Somebody says something new. 0: in any generation, until beats tell.
+    Sender(u64),
+    /// This gateway puts back what was lost.
+    Repairer(u64, &'a Incarnation),
+}
+
+impl Hand<'_> {
+    /// The generation that is written in.
+    pub(super) fn generation(self) -> u64 {
+        match self {
+            Self::Sender(generation) | Self::Repairer(generation, _) => generation,
+        }
+    }
+}
 
 /// Our side of the scripts.
 #[derive(Debug, Clone)]
 pub(super) struct Writes {
     pub(super) redis: Redis,
     pub(super) retention: Live<Retention>,
+    pub(super) repair: Arc<Repair>,
 }
 
 impl Writes {
-    /// Puts messages into a room. Returns what became of each, in their order.
+    /// Puts messages into a room. Returns what became of each, in their order; what cannot be kept for a repair is not sent.
     ///
     /// # Errors
     /// `Unavailable` when nothing was done, `Unknown` when that is not known.
     pub(super) async fn publish(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
-        let keys = self.redis.keys();
-        let retention = self.retention.get();
-        let mut call = self.call(&PUBLISH);
-        call.key(keys.room(room)).key(keys.room_log(room)).key(keys.members(room)).key(keys.room_channel(room));
-        call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
-        for Message { token, nick, key, msg_id, payload } in batch {
-            call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
+        let spaces: Vec<_> = batch.iter().map_while(|message| self.repair.space(message)).collect();
+        let (fitting, rest) = batch.split_at(spaces.len());
+        let mut outcomes = Vec::with_capacity(batch.len());
+        if !fitting.is_empty() {
+            let generation = self.repair.settled();
+            let messages: Vec<&Message> = fitting.iter().collect();
+            let (epoch, taken) = self.append(Hand::Sender(generation), room, &messages).await?;
+            for ((message, space), outcome) in fitting.iter().zip(spaces).zip(&taken) {
+                if let Ok(published) = outcome {
+                    let message = Arc::new(message.known_as(&published.msg_id));
+                    let place = Place { epoch: epoch.clone(), seq: published.seq };
+                    self.repair.keep(Acked { target: Target::Room(room.clone()), message, place, generation }, space);
+                }
+            }
+            outcomes.extend(taken);
         }
-        let answers: Vec<Answer> = self.invoke(room.as_str(), &call).await?;
-        Ok(answers.into_iter().map(|answer| outcome(answer, true)).collect())
+        outcomes.extend(rest.iter().map(|_| Err(PublishError::Overloaded)));
+        Ok(outcomes)
     }
 
     /// Sends a message to a nickname.
@@ -97,34 +136,133 @@ impl Writes {
     /// # Errors
     /// As [`Writes::publish`], and whatever became of the message.
     pub(super) async fn direct(&self, to: &NickKey, message: &Message) -> Outcome {
-        let keys = self.redis.keys();
-        let Message { token, nick, key, msg_id, payload } = message;
-        let mut call = self.call(&DIRECT);
-        call.key(keys.nick(&NickKey::from_store(nick))).key(keys.nick(to));
-        call.arg(to.as_str())
-            .arg(INBOX_MESSAGES)
-            .arg(INBOX_SECONDS)
-            .arg(epoch())
-            .arg(token)
-            .arg(key)
-            .arg(msg_id)
-            .arg(payload);
-        let (online, answer): (bool, Answer) = self.invoke(to.as_str(), &call).await?;
-        outcome(answer, online)
+        let space = self.repair.space(message).ok_or(PublishError::Overloaded)?;
+        let generation = self.repair.settled();
+        let (inbox, outcome) = self.deliver(Hand::Sender(generation), (to, ""), message).await?;
+        if let (Some((session, epoch)), Ok(published)) = (inbox, &outcome) {
+            let target = Target::Inbox { session, to: to.clone() };
+            let message = Arc::new(message.known_as(&published.msg_id));
+            let place = Place { epoch, seq: published.seq };
+            self.repair.keep(Acked { target, message, place, generation }, space);
+        }
+        outcome
     }
 
-    /// What both scripts begin with.
-    fn call(&self, script: &'static Script) -> ScriptInvocation<'static> {
+    /// Puts messages of one log back that were acked in an earlier generation. Returns the place of each, and whether it
+    /// was not there.
+    ///
+    /// # Errors
+    /// `Fenced` when this gateway does not serve, else as [`Writes::publish`]. What was done stays done, and is found by
+    /// its id or key when it is tried again.
+    pub(super) async fn put_back(
+        &self,
+        hand: Hand<'_>,
+        target: &Target,
+        messages: &[&Message],
+    ) -> Result<Vec<(Place, bool)>, RegistryError> {
+        let placed = |epoch: &str, outcome: Outcome| match outcome {
+            Ok(Published { seq, duplicate, .. }) => Ok((Place { epoch: epoch.to_owned(), seq }, !duplicate)),
+            Err(PublishError::Registry(error)) => Err(error),
+            Err(error) => Err(RegistryError::Unavailable(error.to_string())),
+        };
+        match target {
+            Target::Room(room) => {
+                let (epoch, outcomes) = self.append(hand, room, messages).await?;
+                outcomes.into_iter().map(|outcome| placed(&epoch, outcome)).collect()
+            }
+            Target::Inbox { session, to } => {
+                let mut places = Vec::with_capacity(messages.len());
+                for message in messages {
+                    let (inbox, outcome) = self.deliver(hand, (to, session.as_str()), message).await?;
+                    places.push(placed(&inbox.map(|(_, epoch)| epoch).unwrap_or_default(), outcome)?);
+                }
+                Ok(places)
+            }
+        }
+    }
+
+    async fn append(
+        &self,
+        hand: Hand<'_>,
+        room: &RoomKey,
+        messages: &[&Message],
+    ) -> Result<(String, Vec<Outcome>), RegistryError> {
+        let keys = self.redis.keys();
+        let retention = self.retention.get();
+        let mut call = self.call(&PUBLISH, hand);
+        call.key(keys.room(room)).key(keys.room_log(room)).key(keys.members(room)).key(keys.room_channel(room));
+        call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
+        for Message { token, nick, key, msg_id, payload } in messages {
+            call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
+        }
+        let (epoch, answers): (String, Vec<Answer>) = self.invoke(Call::Publish, room.as_str(), &call).await?;
+        if answers.len() != messages.len() {
+            return Err(RegistryError::Unknown("not one answer per message".to_owned()));
+        }
+        Ok((epoch, answers.into_iter().map(|answer| outcome(answer, true)).collect()))
+    }
+
+    /// Returns session and epoch of the inbox too, if it is in one. A repairer says whose it was, a sender says nothing.
+    async fn deliver(
+        &self,
+        hand: Hand<'_>,
+        (to, inbox): (&NickKey, &str),
+        message: &Message,
+    ) -> Result<(Option<(SessionId, String)>, Outcome), RegistryError> {
+        let keys = self.redis.keys();
+        let Message { token, nick, key, msg_id, payload } = message;
+        let mut call = self.call(&DIRECT, hand);
+        call.key(keys.nick(&NickKey::from_store(nick))).key(keys.nick(to));
+        call.arg(to.as_str()).arg(inbox).arg(INBOX_MESSAGES).arg(INBOX_SECONDS).arg(epoch());
+        call.arg(token).arg(key).arg(msg_id).arg(payload);
+        let (online, session, epoch, answer): (bool, String, String, Answer) =
+            self.invoke(Call::Direct, to.as_str(), &call).await?;
+        let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));
+        Ok((inbox, outcome(answer, online)))
+    }
+
+    /// Tells a room's channel who is writing there.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub(super) async fn typing_in(&self, room: &RoomKey, frame: &str) -> Result<(), RegistryError> {
+        let mut lane = self.redis.lane(room.as_str());
+        let mut command = redis::cmd("PUBLISH");
+        let told = command.arg(self.redis.keys().room_channel(room)).arg(frame).query_async(&mut lane);
+        self.redis.timed(Call::Typing, told).await
+    }
+
+    /// Tells the gateway of whoever has a nickname who is writing to them.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub(super) async fn typing_to(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
+        let mut call = self.call(&TYPING, Hand::Sender(self.repair.settled()));
+        call.key(self.redis.keys().nick(to)).arg(to.as_str()).arg(from);
+        self.invoke(Call::Typing, to.as_str(), &call).await
+    }
+
+    /// What all scripts begin with.
+    fn call(&self, script: &'static Script, hand: Hand<'_>) -> ScriptInvocation<'static> {
+        let repairer = match hand {
+            Hand::Sender(_) => "",
+            Hand::Repairer(_, incarnation) => incarnation.as_str(),
+        };
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();
         call.key(keys.generation()).key(keys.leases());
-        call.arg(keys.base()).arg(ANY_GENERATION).arg(BUCKET_KEYS);
+        call.arg(keys.base()).arg(hand.generation()).arg(BUCKET_KEYS).arg(repairer);
         call
     }
 
-    async fn invoke<T: FromRedisValue>(&self, lane: &str, call: &ScriptInvocation<'_>) -> Result<T, RegistryError> {
+    async fn invoke<T: FromRedisValue>(
+        &self,
+        kind: Call,
+        lane: &str,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, RegistryError> {
         let mut lane = self.redis.lane(lane);
-        settle(call.invoke_async(&mut lane)).await
+        self.redis.timed(kind, call.invoke_async(&mut lane)).await
     }
 }
 

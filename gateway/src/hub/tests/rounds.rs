@@ -125,7 +125,7 @@ fn who_has_read_ahead_gets_the_part_of_a_round_that_it_lacks() {
         arrive(&hub, &room, seq);
     }
     assert_eq!((seqs(&hub, &of_ann), seqs(&hub, &of_bob)), (vec![1, 2, 3, 4, 5], vec![4, 5]));
-    assert_eq!(hub.delivered.get(), 7);
+    assert_eq!(hub.counts.delivered.get(), 7);
 }
 
 #[tokio::test]

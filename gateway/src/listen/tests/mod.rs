@@ -7,6 +7,7 @@ mod doors;
 mod frames;
 mod handshake;
 mod lines;
+mod numbers;
 mod pressure;
 mod rounds;
 
@@ -24,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::session::outbox::{BURST_BYTES, Broadcast};
 use crate::session::{Ending, Outbox};
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
@@ -240,6 +241,7 @@ fn lobby_message(text: &str) -> ChatMessage {
         seq: 1,
         time: 1,
         body: Body::from_text(text),
+        accepted: Accepted::default(),
     }
 }
 

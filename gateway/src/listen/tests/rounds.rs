@@ -91,7 +91,7 @@ async fn a_round_goes_out_at_once_when_nothing_waits() {
     let outbox = world.outbox(0);
     outbox.round(&round(&["one", "two"]), &AtomicBool::new(true));
     assert!(outbox.take().is_some_and(|batch| batch.items.is_empty()), "the socket has taken it");
-    outbox.written();
+    let _ = outbox.written();
     assert!(client.text().await.contains("one") && client.text().await.contains("two"));
 }
 

@@ -370,6 +370,8 @@ fn command(kind: u8, which: u8) -> Command {
         9 => Command::Rooms { limit: 10, cursor: None },
         10 => resume(who, &["#a"]),
         11 => Command::Read { seq: 1 },
+        12 => Command::Typing { to: Target::Room(room(name)) },
+        13 => Command::Typing { to: Target::Nick(nick(who)) },
         _ => Command::Ping,
     }
 }
@@ -386,7 +388,7 @@ fn outcome(op: &Op, fence: &mut u64) -> Done {
             Done::Resumed(beginning(*fence), resumption(&["#a", "#c"]))
         }
         Op::Inbox(_) => inbox(),
-        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) | Op::Read(..) => Done::Settled,
+        Op::Release(..) | Op::Leave(..) | Op::SetStatus(..) | Op::Read(..) | Op::Typing(..) => Done::Settled,
         Op::Join { room, .. } => joined(room.as_str()),
         Op::Publish(..) | Op::Direct(..) => {
             Done::Published { msg_id: "m".into(), seq: 1, time: 1, duplicate: false, online: true }
@@ -401,7 +403,7 @@ proptest! {
     /// Whatever a client sends and however the stores answer: every request gets exactly one reply with its own id, one
     /// op is out at a time and comes last, and nothing but a claim is done for somebody without a name.
     #[test]
-    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..13, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
+    fn every_request_gets_one_reply(life in prop::collection::vec((0_u8..15, 0_u8..3, prop::bool::weighted(0.8)), 1..60)) {
         let (mut core, mut fence) = (core(), 0);
         for (number, (kind, which, works)) in life.into_iter().enumerate() {
             let id = Some(RawValue::from_string(number.to_string()).unwrap());

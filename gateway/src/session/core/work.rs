@@ -6,7 +6,7 @@ use presence::codes::CloseCode;
 use presence::log::{Head, Log};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
-use crate::message::{Body, ChatMessage};
+use crate::message::{Body, ChatMessage, Target};
 use crate::wire::{Range, Reply, RoomItem, Since, Token};
 
 /// What the driver shall do, in order.
@@ -14,7 +14,8 @@ use crate::wire::{Range, Reply, RoomItem, Since, Token};
 pub enum Effect {
     /// Answer a request.
     Reply(Reply),
-    /// Do this and feed its outcome to [`Core::outcome`]. At most one is out at a time, and it comes last.
+    /// Do this and feed its outcome to [`Core::outcome`](super::Core::outcome). At most one is out at a time, and it comes
+    /// last.
     Perform(Op),
     /// Everything after a position of a log goes to the client, and what is said from here on.
     Admit(Entrance),
@@ -65,6 +66,8 @@ pub enum Op {
     Publish(RoomName, Identity, Body, Option<String>),
     /// Say something to somebody.
     Direct(Nick, Identity, Body, Option<String>),
+    /// Tell somebody that something is being written to them.
+    Typing(Target, Identity),
     /// Find out where the session's inbox ends.
     Inbox(SessionId),
     /// Note how far the client has read its inbox.
@@ -123,7 +126,7 @@ pub enum Done {
     Begun(Beginning),
     /// A session goes on.
     Resumed(Beginning, Resumption),
-    /// The nickname was given back, the room left, the status recorded, or the reading noted.
+    /// The nickname was given back, the room left, the status recorded, the reading noted, or the word passed on.
     Settled,
     /// The room was entered.
     Joined {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 
 fn said(bytes: usize) -> ChatMessage {
     ChatMessage {
@@ -11,6 +11,7 @@ fn said(bytes: usize) -> ChatMessage {
         seq: 1,
         time: 1,
         body: Body::from_text(&"x".repeat(bytes)),
+        accepted: Accepted::default(),
     }
 }
 
@@ -49,7 +50,9 @@ fn presence_is_left_out_first_and_each_room_told_once_when_there_is_room_again()
     let outbox = Outbox::new(Format::Json);
     assert_eq!(outbox.event(&presence("#early")), Pushed::Taken);
     outbox.event(&message(SOFT_BYTES));
+    let typing = Broadcast::new(Event::Typing { to: "#lobby".into(), from: "ann".into() });
     for _ in 0..1000 {
+        assert_eq!(outbox.event(&typing), Pushed::LeftOut);
         assert_eq!(outbox.event(&presence("#lobby")), Pushed::LeftOut);
         assert_eq!(outbox.event(&presence("#den")), Pushed::LeftOut);
     }

@@ -122,6 +122,7 @@ impl<'a> Fields<'a> {
             },
             "read" if self.string("to")? == INBOX => Command::Read { seq: self.seq()? },
             "read" => return Err(bad_request(format!("`to` must be \"{INBOX}\""))),
+            "typing" => Command::Typing { to: syntax::target(&self.string("to")?)? },
             "ping" => Command::Ping,
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),

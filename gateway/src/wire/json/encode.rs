@@ -50,6 +50,7 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             frame("history").field("to", to).field("items", items).field("more", more)
         }
         Answer::Read { seq } => frame("read").field("to", INBOX).field("seq", seq),
+        Answer::Typing { to } => frame("typing").field("to", to),
         Answer::Pong => frame("pong"),
         Answer::Refused(refusal) => frame("error").refusal(refusal),
     }
@@ -71,6 +72,7 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Rewound { to, epoch, seq } => {
             Frame::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
         }
+        Event::Typing { to, from } => Frame::new("typing").field("to", to).field("from", from),
         Event::GoingAway { retry_after_ms } => Frame::new("going_away").field("retry_after_ms", retry_after_ms),
     }
     .finish()

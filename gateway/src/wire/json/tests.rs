@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
 
 fn raw(json: &str) -> Box<RawValue> {
@@ -23,14 +23,9 @@ fn event(event: &Event) -> String {
 }
 
 fn said(body: &str) -> ChatMessage {
-    ChatMessage {
-        to: "#lobby".into(),
-        from: "ann".into(),
-        msg_id: "m1".into(),
-        seq: 132,
-        time: 1_700_000_000_000,
-        body: Body::from_raw(raw(body)),
-    }
+    let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
+    let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
+    ChatMessage { to, from, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
 }
 
 fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
@@ -153,6 +148,7 @@ fn events_are_frozen() {
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
             r##"{"type":"rewound","to":"#lobby","epoch":"e2","seq":0}"##,
         ),
+        (Event::Typing { to: "bob".into(), from: "ann".into() }, r#"{"type":"typing","to":"bob","from":"ann"}"#),
         (Event::GoingAway { retry_after_ms: 1500 }, r#"{"type":"going_away","retry_after_ms":1500}"#),
     ] {
         assert_eq!(event(&input), text);
@@ -340,7 +336,7 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
         (r##""type":"join","room":"#a","since":{"epoch":"e","seq":9007199254740992}"##, since),
         (r##""type":"join","room":"#a","since":{"epoch":1,"seq":1}"##, since),
         (r#""type":"PING""#, "unknown_type: there is no such request type"),
-        (r#""type":"typing","to":7"#, "unknown_type: there is no such request type"),
+        (r#""type":"typing","to":7"#, "bad_request: `to` must be a string"),
         (r#""type":"ping","type":"ping""#, "bad_request: a field is given twice"),
         (r#""type":"ping","t\u0079pe":"bye""#, "bad_request: a field is given twice"),
         (r#""type":"ping","x":1,"x":1"#, "bad_request: a field is given twice"),

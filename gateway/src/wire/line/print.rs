@@ -23,8 +23,8 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Gap { to, from_seq, to_seq } => {
             lines.add(format_args!("* messages {from_seq} to {to_seq} of {} are gone", Safe(to)));
         }
-        // Lines show no numbers, so another counting is nothing to speak of.
-        Event::Epoch { .. } => {}
+        // Lines show no numbers, so another counting is nothing to speak of; and they cannot be taken back.
+        Event::Epoch { .. } | Event::Typing { .. } => {}
         Event::Rewound { to, .. } => {
             lines.add(format_args!("* {} begins anew: what follows was said in it", Safe(to)));
         }
@@ -87,7 +87,7 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             items.iter().for_each(|said| message(&mut lines, said));
         }
         // No line asks for it.
-        Answer::Read { .. } => {}
+        Answer::Read { .. } | Answer::Typing { .. } => {}
         Answer::Pong => lines.add(format_args!("* pong")),
         Answer::Refused(refusal) => return encode_refusal(refusal),
     }

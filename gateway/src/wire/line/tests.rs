@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
-use crate::message::{Body, ChatMessage};
+use crate::message::{Accepted, Body, ChatMessage};
 use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Token};
 
 fn reply(dialect: &mut Dialect, answer: Answer) -> String {
@@ -47,6 +47,7 @@ fn said(to: &str, body: &str) -> ChatMessage {
         seq: 132,
         time: 7,
         body: Body::from_raw(RawValue::from_string(body.to_owned()).unwrap()),
+        accepted: Accepted::default(),
     }
 }
 
@@ -274,6 +275,7 @@ fn events_are_frozen() {
         (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
         (Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 }, "* messages 4 to 6 of #lobby are gone\n"),
         (Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 }, ""),
+        (Event::Typing { to: "#lobby".into(), from: "ann".into() }, ""),
         (
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
             "* #lobby begins anew: what follows was said in it\n",
@@ -362,6 +364,7 @@ proptest! {
             seq: 1,
             time: 1,
             body: Body::from_text(&text),
+            accepted: Accepted::default(),
         };
         let delta = PresenceDelta {
             joined: vec![member()],

@@ -33,6 +33,7 @@ end
 redis.call('EXPIRE', nicks, 900)
 
 local time = now()
+redis.call('HSET', base .. 'beaten', incarnation, time)
 for i = 3, #ARGV do
   local record = base .. 'nick:' .. ARGV[i]
   local owner = redis.call('HGET', record, 'owner')

@@ -5,7 +5,9 @@ local function lease_table(beats, gateways)
   local leases = redis.call('HGETALL', KEYS[2])
   for i = 1, #leases, 2 do
     local incarnation = leases[i]
-    local owns = redis.call('EXISTS', base .. 'owned-nicks:' .. incarnation, base .. 'owned-members:' .. incarnation)
+    -- Orders that nobody fetched are to be cleaned up as well.
+    local owns = redis.call('EXISTS', base .. 'owned-nicks:' .. incarnation, base .. 'owned-members:' .. incarnation,
+      base .. 'mailbox:' .. incarnation)
     rows[#rows + 1] = {
       incarnation,
       leases[i + 1],

@@ -58,7 +58,7 @@ end
 redis.call('DEL', gateway_nicks, mailbox)
 -- The row stays for an hour, so that people see what happened to the gateway.
 if now() - end_of_hold > HOUR then
-  for _, rows in ipairs({ leases, beats, gateways, ended }) do
+  for _, rows in ipairs({ leases, beats, gateways, ended, base .. 'beaten' }) do
     redis.call('HDEL', rows, incarnation)
   end
 end

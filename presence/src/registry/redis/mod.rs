@@ -6,17 +6,22 @@
 
 mod audit;
 mod events;
+mod inspect;
+mod inventory;
 mod reads;
 mod reassert;
 mod reply;
 mod scripts;
 
+use std::time::Duration;
+
 use redis::Script;
+
+pub use self::inspect::Standing;
+pub use self::inventory::{Held, Inventory, Membership};
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
-use std::time::Duration;
-
 use super::{
     Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
     Resumed, Ticket,
@@ -25,7 +30,7 @@ use crate::log::read_forks;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
-use crate::redis::{Redis, settle};
+use crate::redis::{Call, Redis};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,12 +48,30 @@ impl RedisRegistry {
     }
 
     pub(super) async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        done(&mut self.enter(&[incarnation.as_str(), &json(info), ""]).await?)
+    }
+
+    pub(super) async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        let json = json(info);
+        let mut args = vec![incarnation.as_str(), &json, &info.node];
+        args.extend(over.iter().map(Incarnation::as_str));
+        let mut reply = self.enter(&args).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(None),
+            "TWIN" => Ok(Some(Incarnation::from_store(&reply.text()?))),
+            refusal => Err(refused(refusal)),
+        }
+    }
+
+    async fn enter(&self, args: &[&str]) -> Result<Reply, RegistryError> {
         let keys = self.redis.keys();
         let named = [keys.beats(), keys.gateways(), keys.fence(), keys.asserted()];
-        let mut reply = self
-            .write(&scripts::OPEN_LEASE, incarnation.as_str(), &named, &[incarnation.as_str(), &json(info)])
-            .await?;
-        done(&mut reply)
+        self.write(&scripts::OPEN_LEASE, args[0], &named, args).await
     }
 
     pub(super) async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
@@ -62,7 +85,8 @@ impl RedisRegistry {
             keys.mailbox(incarnation),
         ];
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
-        let mut reply = self.write(&scripts::BEAT, incarnation.as_str(), &named, &args).await?;
+        let lane = &mut self.redis.lane(incarnation.as_str());
+        let mut reply = call(&self.redis, Call::Beat, &scripts::BEAT, lane, &named, &args).await?;
         done(&mut reply)?;
         let generation = reads::generation(&mut reply)?;
         let asserted = reply.flag()?;
@@ -286,19 +310,25 @@ impl RedisRegistry {
         whether(&mut self.write(&scripts::KICK, nick.as_str(), &named, &[]).await?)
     }
 
+    pub(super) async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        let named = [self.redis.keys().mailbox(incarnation)];
+        whether(&mut self.write(&scripts::DRAIN, incarnation.as_str(), &named, &[incarnation.as_str()]).await?)
+    }
+
     pub(super) async fn leases(&self) -> Result<LeaseTable, RegistryError> {
         reads::lease_table(&self.redis).await
     }
 
     /// Calls a script that writes, in order with all others of the same `name`.
     async fn write(&self, script: &Script, name: &str, keys: &[String], args: &[&str]) -> Result<Reply, RegistryError> {
-        call(&self.redis, script, &mut self.redis.lane(name), keys, args).await
+        call(&self.redis, Call::Write, script, &mut self.redis.lane(name), keys, args).await
     }
 }
 
 /// Calls a script, with the keys and the argument that every script begins with in front.
 async fn call(
     redis: &Redis,
+    kind: Call,
     script: &Script,
     connection: &mut impl redis::aio::ConnectionLike,
     keys: &[String],
@@ -307,7 +337,7 @@ async fn call(
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation()).key(redis.keys().leases()).key(keys);
     invocation.arg(redis.keys().base()).arg(args);
-    let value = settle(invocation.invoke_async(connection)).await?;
+    let value = redis.timed(kind, invocation.invoke_async(connection)).await?;
     Reply::new(value)
 }
 

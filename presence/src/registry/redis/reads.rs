@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::reply::{Reply, from_json, malformed};
 use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
-use crate::redis::{Redis, classify};
+use crate::redis::{Call, Redis, classify};
 use crate::registry::{
     Event, EventLogEnds, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, PAGE_LIMIT, Page, Phase,
     RegistryError, Room, Stats, User,
@@ -19,10 +19,10 @@ use crate::registry::{
 const STEP: usize = 100;
 
 /// A row of the lease table with everything that listings want to know.
-struct LeaseRow {
-    lease: Lease,
-    opened: u64,
-    info: GatewayInfo,
+pub(super) struct LeaseRow {
+    pub(super) lease: Lease,
+    pub(super) opened: u64,
+    pub(super) info: GatewayInfo,
 }
 
 impl RedisRegistry {
@@ -151,7 +151,7 @@ impl RedisRegistry {
     }
 
     /// One page of a set of keys, and where to go on.
-    async fn page(
+    pub(super) async fn page(
         &self,
         set: &str,
         cursor: Option<&str>,
@@ -223,7 +223,8 @@ pub(super) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
     Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
-async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
+/// The whole lease table, and the generation it is of.
+pub(super) async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let named = [redis.keys().beats(), redis.keys().gateways()];
     let mut reply = read(redis, &scripts::LEASES, &named, &[]).await?;
     let generation = generation(&mut reply)?;
@@ -292,7 +293,7 @@ pub(super) async fn read(
     args: &[&str],
 ) -> Result<Reply, RegistryError> {
     let mut connection = redis.query().await?;
-    let mut reply = call(redis, script, &mut connection, keys, args).await?;
+    let mut reply = call(redis, Call::Read, script, &mut connection, keys, args).await?;
     done(&mut reply)?;
     Ok(reply)
 }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use crate::redis::GENERATION;
+use crate::sabotage;
 
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
@@ -19,7 +20,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    OPEN_LEASE = ["prelude.lua"] "open_lease.lua";
+    OPEN_LEASE = ["prelude.lua", "lease_table.lua"] "open_lease.lua";
     BEAT = ["prelude.lua", "lease_table.lua", "open_generation.lua"] "beat.lua";
     REASSERT = ["prelude.lua", "restore.lua"] "reassert.lua";
     AUDIT = ["prelude.lua"] "audit.lua";
@@ -38,13 +39,14 @@ scripts! {
     LEAVE = ["prelude.lua", "departures.lua"] "leave.lua";
     STATUS = ["prelude.lua"] "status.lua";
     KICK = ["prelude.lua"] "kick.lua";
+    DRAIN = ["prelude.lua"] "drain.lua";
     USERS = ["prelude.lua"] "users.lua";
     ROOMS = ["prelude.lua"] "rooms.lua";
 }
 
 fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
-    Script::new(&[&[shebang], parts, &[body]].concat().join("\n"))
+    Script::new(&sabotage::script(&[&[shebang], parts, &[body]].concat().join("\n")))
 }
 
 #[cfg(test)]

@@ -1,0 +1,237 @@
+//! Where the store and the gateways differ, in one look. Pure: two accounts in, their differences out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use presence::model::{Incarnation, NickKey, RoomKey};
+use presence::registry::{Held, Inventory};
+
+/// A list that the store keeps beside its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Index {
+    Online,
+    OwnedNicks,
+    MemberList,
+    OwnedMembers,
+}
+
+impl Index {
+    /// The word in the name of its key.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::OwnedNicks => "owned-nicks",
+            Self::MemberList => "member-list",
+            Self::OwnedMembers => "owned-members",
+        }
+    }
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The store has a record, and its gateway knows nothing of it, or is none of the cluster.
+    HeldByNobody,
+    /// A gateway holds it, and the store has no record of that, or another claim's.
+    NotInStore,
+    /// An index has an entry, and there is no record.
+    EntryWithoutRecord(Index),
+    /// There is a record, and an index has no entry.
+    RecordWithoutEntry(Index),
+}
+
+impl Kind {
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::HeldByNobody => "in the store, held by no gateway".to_owned(),
+            Self::NotInStore => "held by its gateway, not in the store".to_owned(),
+            Self::EntryWithoutRecord(index) => format!("in {}, without a record", index.name()),
+            Self::RecordWithoutEntry(index) => format!("recorded, not in {}", index.name()),
+        }
+    }
+}
+
+/// One difference. Of the same claim it is the same one in another look.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Drift {
+    pub(super) kind: Kind,
+    pub(super) nick: NickKey,
+    /// For a membership.
+    pub(super) room: Option<RoomKey>,
+    /// The gateway that it is of, where it is of one.
+    pub(super) gateway: Option<Incarnation>,
+    /// The claim in the record, or the one that is held.
+    pub(super) claim: Option<String>,
+}
+
+/// Compares. `held` are the gateways that serve and have answered; leases of others that are in the table are left to the
+/// failure detector and the reapers.
+pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>>) -> BTreeSet<Drift> {
+    let mut found = BTreeSet::new();
+    // Of a gateway that is not in the table nothing is ever cleaned up.
+    let is_judged = |of: &Incarnation| held.contains_key(of) || !stored.leases.contains_key(of);
+    let claims: BTreeSet<_> = held.values().flatten().map(|held| (&held.nick, &held.owner)).collect();
+    let places: BTreeSet<_> = held.values().flatten().flat_map(places).collect();
+
+    for (nick, claim) in &stored.nicks {
+        let of = incarnation(claim);
+        let mut differ = |kind| found.insert(drift(kind, nick, None, Some(&of), Some(claim)));
+        if is_judged(&of) && !claims.contains(&(nick, claim)) {
+            differ(Kind::HeldByNobody);
+        }
+        if held.contains_key(&of) && !stored.online.contains(nick) {
+            differ(Kind::RecordWithoutEntry(Index::Online));
+        }
+        if held.contains_key(&of) && !stored.owned_nicks.contains(&(of.clone(), nick.clone())) {
+            differ(Kind::RecordWithoutEntry(Index::OwnedNicks));
+        }
+    }
+    for (place, claim) in &stored.members {
+        let (of, (room, nick)) = (incarnation(claim), place);
+        let mut differ = |kind| found.insert(drift(kind, nick, Some(room), Some(&of), Some(claim)));
+        if is_judged(&of) && !places.contains(&(room, nick, claim)) {
+            differ(Kind::HeldByNobody);
+        }
+        if held.contains_key(&of) && !stored.member_lists.contains(place) {
+            differ(Kind::RecordWithoutEntry(Index::MemberList));
+        }
+        if held.contains_key(&of) && !stored.owned_members.contains(&(of.clone(), place.clone())) {
+            differ(Kind::RecordWithoutEntry(Index::OwnedMembers));
+        }
+    }
+
+    for (of, session) in held.iter().flat_map(|(of, sessions)| sessions.iter().map(move |session| (of, session))) {
+        let Held { nick, owner, rooms } = session;
+        if stored.nicks.get(nick) != Some(owner) {
+            found.insert(drift(Kind::NotInStore, nick, None, Some(of), Some(owner)));
+        }
+        for room in rooms {
+            if stored.members.get(&(room.clone(), nick.clone())) != Some(owner) {
+                found.insert(drift(Kind::NotInStore, nick, Some(room), Some(of), Some(owner)));
+            }
+        }
+    }
+
+    let stray = |index, nick, room, of| drift(Kind::EntryWithoutRecord(index), nick, room, of, None);
+    let is_of = |claim: Option<&String>, of: &Incarnation| claim.is_some_and(|claim| incarnation(claim) == *of);
+    let strays = stored.online.iter().filter(|nick| !stored.nicks.contains_key(*nick));
+    found.extend(strays.map(|nick| stray(Index::Online, nick, None, None)));
+    let strays = stored.member_lists.iter().filter(|place| !stored.members.contains_key(*place));
+    found.extend(strays.map(|(room, nick)| stray(Index::MemberList, nick, Some(room), None)));
+    for (of, nick) in stored.owned_nicks.iter().filter(|(of, nick)| !is_of(stored.nicks.get(nick), of)) {
+        if held.contains_key(of) {
+            found.insert(stray(Index::OwnedNicks, nick, None, Some(of)));
+        }
+    }
+    for (of, place) in stored.owned_members.iter().filter(|(of, place)| !is_of(stored.members.get(place), of)) {
+        if held.contains_key(of) {
+            found.insert(stray(Index::OwnedMembers, &place.1, Some(&place.0), Some(of)));
+        }
+    }
+    found
+}
+
+fn places(held: &Held) -> impl Iterator<Item = (&RoomKey, &NickKey, &String)> {
+    held.rooms.iter().map(|room| (room, &held.nick, &held.owner))
+}
+
+/// The first part of a claim.
+fn incarnation(claim: &str) -> Incarnation {
+    Incarnation::from_store(claim.split('/').next().unwrap_or_default())
+}
+
+fn drift(
+    kind: Kind,
+    nick: &NickKey,
+    room: Option<&RoomKey>,
+    gateway: Option<&Incarnation>,
+    claim: Option<&String>,
+) -> Drift {
+    Drift { kind, nick: nick.clone(), room: room.cloned(), gateway: gateway.cloned(), claim: claim.cloned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use presence::registry::LeaseState;
+
+    use super::*;
+
+    /// ann is on g1, in #lobby, and everybody agrees.
+    fn agreed() -> (Inventory, BTreeMap<Incarnation, Vec<Held>>) {
+        let (g1, ann, lobby) = (of("g1"), NickKey::from_store("ann"), RoomKey::from_store("lobby"));
+        let (claim, place) = ("g1/s/1".to_owned(), (lobby.clone(), ann.clone()));
+        let stored = Inventory {
+            leases: [(g1.clone(), LeaseState::Live), (of("g0"), LeaseState::Drained)].into(),
+            nicks: [(ann.clone(), claim.clone())].into(),
+            online: [ann.clone()].into(),
+            owned_nicks: [(g1.clone(), ann.clone())].into(),
+            members: [(place.clone(), claim.clone())].into(),
+            member_lists: [place.clone()].into(),
+            owned_members: [(g1.clone(), place)].into(),
+            ..Inventory::default()
+        };
+        (stored, [(g1, vec![Held { nick: ann, owner: claim, rooms: vec![lobby] }])].into())
+    }
+
+    fn of(incarnation: &str) -> Incarnation {
+        Incarnation::from_store(incarnation)
+    }
+
+    fn kinds(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>>) -> Vec<(Kind, bool)> {
+        compare(stored, held).into_iter().map(|drift| (drift.kind, drift.room.is_some())).collect()
+    }
+
+    #[test]
+    fn what_all_agree_about_is_no_drift() {
+        let (stored, held) = agreed();
+        assert_eq!(kinds(&stored, &held), []);
+    }
+
+    #[test]
+    fn what_only_one_of_two_knows_is_drift() {
+        use Index::{MemberList, Online, OwnedMembers, OwnedNicks};
+        use Kind::{EntryWithoutRecord, HeldByNobody, NotInStore, RecordWithoutEntry};
+        type Break = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<Held>>);
+        let cases: [(Break, &[(Kind, bool)]); 8] = [
+            (|_, held| held.values_mut().for_each(Vec::clear), &[(HeldByNobody, false), (HeldByNobody, true)]),
+            (|_, held| held.values_mut().for_each(|all| all[0].rooms.clear()), &[(HeldByNobody, true)]),
+            (|stored, _| stored.online.clear(), &[(RecordWithoutEntry(Online), false)]),
+            (|stored, _| stored.owned_nicks.clear(), &[(RecordWithoutEntry(OwnedNicks), false)]),
+            (|stored, _| stored.member_lists.clear(), &[(RecordWithoutEntry(MemberList), true)]),
+            (|stored, _| stored.owned_members.clear(), &[(RecordWithoutEntry(OwnedMembers), true)]),
+            (
+                |stored, _| stored.nicks.clear(),
+                &[(NotInStore, false), (EntryWithoutRecord(Online), false), (EntryWithoutRecord(OwnedNicks), false)],
+            ),
+            (
+                |stored, _| stored.members.clear(),
+                &[(NotInStore, true), (EntryWithoutRecord(MemberList), true), (EntryWithoutRecord(OwnedMembers), true)],
+            ),
+        ];
+        for (number, (wreck, expected)) in cases.into_iter().enumerate() {
+            let (mut stored, mut held) = agreed();
+            wreck(&mut stored, &mut held);
+            assert_eq!(kinds(&stored, &held), expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn another_claim_of_the_same_session_is_drift() {
+        let (mut stored, held) = agreed();
+        stored.nicks.values_mut().for_each(|claim| *claim = "g1/s/2".to_owned());
+        let found = compare(&stored, &held);
+        let claims: Vec<_> = found.iter().map(|drift| (drift.kind, drift.claim.as_deref())).collect();
+        assert_eq!(claims, [(Kind::HeldByNobody, Some("g1/s/2")), (Kind::NotInStore, Some("g1/s/1"))]);
+    }
+
+    #[test]
+    fn what_an_ended_gateway_left_is_drift_only_when_nobody_cleans_up_after_it() {
+        let (mut stored, held) = agreed();
+        let bob = NickKey::from_store("bob");
+        stored.nicks.insert(bob.clone(), "g0/s/9".to_owned());
+        stored.online.insert(bob.clone());
+        stored.owned_nicks.insert((of("g0"), bob));
+        assert_eq!(kinds(&stored, &held), [], "the hold of a drained lease");
+        stored.leases.remove(&of("g0"));
+        assert_eq!(kinds(&stored, &held), [(Kind::HeldByNobody, false)], "no lease, no reaper");
+    }
+}

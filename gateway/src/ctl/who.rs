@@ -1,0 +1,108 @@
+//! `ctl who`: users and the gateways they are on; everybody, one, or the members of a room.
+//!
+//! Read page by page, so a crowd costs many short questions. Who moves meanwhile is shown as of one of them.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use presence::model::{Availability, Nick, NickKey, RoomName};
+use presence::registry::{PAGE_LIMIT, User};
+use serde::Serialize;
+
+use super::table::{duration, table};
+use super::{Answer, Cluster, Failure};
+
+#[derive(Serialize)]
+struct Who {
+    items: Vec<Whereabouts>,
+}
+
+#[derive(Serialize)]
+struct Whereabouts {
+    #[serde(flatten)]
+    user: User,
+    /// The node id; `null` for somebody who is offline.
+    gateway: Option<String>,
+}
+
+pub(super) async fn who(cluster: &Cluster, whom: Option<&str>) -> Result<Answer, Failure> {
+    let users = match whom {
+        None => everybody(cluster).await?,
+        Some(room) if room.starts_with('#') => members(cluster, room).await?,
+        Some(nick) => vec![one(cluster, nick).await?],
+    };
+    let who = Who { items: locate(cluster, users).await? };
+    Ok(Answer::new(text(&who.items), &who))
+}
+
+async fn everybody(cluster: &Cluster) -> Result<Vec<User>, Failure> {
+    let (mut users, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = cluster.registry.users(cursor.as_deref(), PAGE_LIMIT).await?;
+        users.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(users);
+        }
+    }
+}
+
+async fn members(cluster: &Cluster, room: &str) -> Result<Vec<User>, Failure> {
+    let room = RoomName::parse(room).map_err(|reason| Failure::Usage(format!("{room}: {reason}")))?;
+    if cluster.registry.room(room.key()).await?.is_none() {
+        return Err(Failure::Refused(format!("there is no room {}", room.as_str())));
+    }
+    let (mut users, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = cluster.registry.members(room.key(), cursor.as_deref(), PAGE_LIMIT).await?;
+        let nicks: Vec<NickKey> =
+            page.items.iter().filter_map(|member| Some(Nick::parse(&member.nick).ok()?.key().clone())).collect();
+        users.extend(cluster.registry.lookup(&nicks).await?.into_iter().flatten());
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(users);
+        }
+    }
+}
+
+async fn one(cluster: &Cluster, nick: &str) -> Result<User, Failure> {
+    let nick = Nick::parse(nick).map_err(|reason| Failure::Usage(format!("{nick}: {reason}")))?;
+    let user = cluster.registry.user(nick.key()).await?;
+    user.ok_or_else(|| Failure::Refused(format!("nobody by the name of {} was seen", nick.as_str())))
+}
+
+async fn locate(cluster: &Cluster, users: Vec<User>) -> Result<Vec<Whereabouts>, Failure> {
+    let leases = cluster.registry.leases().await?.leases;
+    let nodes: HashMap<_, _> = leases.into_iter().map(|lease| (lease.incarnation, lease.node)).collect();
+    let key = |user: &User| Nick::parse(&user.nick).map(|nick| nick.key().clone());
+    let keys: Vec<NickKey> = users.iter().filter_map(|user| key(user).ok()).collect();
+    if keys.len() != users.len() {
+        return Err(Failure::Usage("a nickname in the store is none: is it of another version?".to_owned()));
+    }
+    let owners = cluster.store.owners(&keys).await?;
+    let located = users.into_iter().zip(owners).map(|(user, owner)| {
+        let gateway = owner.filter(|_| user.online).and_then(|owner| nodes.get(&owner).cloned());
+        Whereabouts { user, gateway }
+    });
+    Ok(located.collect())
+}
+
+fn text(items: &[Whereabouts]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let row = |Whereabouts { user, gateway }: &Whereabouts| {
+        let state = match (user.online, user.status.status) {
+            (false, _) => "offline",
+            (true, Availability::Online) => "online",
+            (true, Availability::Away) => "away",
+        };
+        [
+            user.nick.clone(),
+            gateway.clone().unwrap_or_default(),
+            state.to_owned(),
+            user.online_since.map(|since| duration(now.saturating_sub(since))).unwrap_or_default(),
+            user.rooms.join(" "),
+        ]
+    };
+    table(["NICK", "GATEWAY", "STATUS", "SINCE", "ROOMS"], &items.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Orders a gateway to end in order, by its mailbox: it takes the order with its next beat.
+-- KEYS: 1 generation, 2 leases, 3 mailbox (of the incarnation)
+-- ARGV: 1 base, 2 incarnation
+-- Reply: {'OK'} when it serves, else {'NO'}
+-- Called by Registry::drain.
+local _, _, mailbox = unpack(KEYS)
+
+enter_generation()
+if not serves(ARGV[2]) then
+  return { 'NO' }
+end
+redis.call('RPUSH', mailbox, '"drain"')
+return { 'OK' }

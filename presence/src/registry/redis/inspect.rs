@@ -1,0 +1,119 @@
+//! What operators ask beyond the HTTP API: how each lease stands, and which gateway a user is on. Reads only, over the
+//! query pool, in steps of bounded cost. Called by `gateway ctl`; there is nothing like it for a store of one process.
+
+use std::collections::HashSet;
+
+use super::reads::{LeaseRow, lease_rows};
+use super::{RedisRegistry, reply::malformed};
+use crate::model::{Incarnation, NickKey};
+use crate::redis::classify;
+use crate::registry::{Generation, LeaseState, RegistryError};
+
+/// Rows that one transaction reads.
+const STEP: usize = 100;
+
+/// How a gateway of the lease table stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Standing {
+    /// The configured node id.
+    pub node: String,
+    /// Its incarnation.
+    pub incarnation: String,
+    /// The state of its lease.
+    pub state: LeaseState,
+    /// Its beat counter.
+    pub beat: u64,
+    /// How long ago it has beaten, in milliseconds by the clock of the store: for people, nobody is judged by it. `None`
+    /// before the first beat.
+    pub beat_age_ms: Option<u64>,
+    /// How long ago its lease was opened, likewise.
+    pub age_ms: u64,
+    /// Sessions that own a nickname.
+    pub sessions: u64,
+    /// The program's version.
+    pub version: String,
+    /// Where clients reach it over WebSocket.
+    pub ws: String,
+    /// Where clients reach it over TCP.
+    pub tcp: String,
+    /// Where operators reach it: empty for one of an older version.
+    pub admin: String,
+}
+
+impl RedisRegistry {
+    /// Every gateway that serves, and of the nodes without one the newest that was fenced, by node. One whose process
+    /// has died serves until it is fenced, so a node may have two rows. With the generation that they are of.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn standings(&self) -> Result<(Generation, Vec<Standing>), RegistryError> {
+        let (generation, rows) = lease_rows(&self.redis).await?;
+        let rows = shown(rows);
+        let keys = self.redis.keys();
+        let mut questions = redis::pipe();
+        questions.cmd("TIME");
+        for LeaseRow { lease, .. } in &rows {
+            questions.hget(keys.beaten(), lease.incarnation.as_str()).scard(keys.owned_nicks(&lease.incarnation));
+        }
+        let mut connection = self.redis.query().await?;
+        let answers: Vec<redis::Value> =
+            questions.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+        let mut answers = answers.into_iter();
+        let (seconds, micros): (u64, u64) = piece(answers.next())?;
+        let now = seconds * 1000 + micros / 1000;
+        let standing = |row: LeaseRow| {
+            let beaten: Option<u64> = piece(answers.next())?;
+            Ok(Standing {
+                node: row.info.node,
+                incarnation: row.lease.incarnation.to_string(),
+                state: row.lease.state,
+                beat: row.lease.counter,
+                beat_age_ms: beaten.map(|beaten| now.saturating_sub(beaten)),
+                age_ms: now.saturating_sub(row.opened),
+                sessions: piece(answers.next())?,
+                version: row.info.version,
+                ws: row.info.ws,
+                tcp: row.info.tcp,
+                admin: row.info.admin,
+            })
+        };
+        let standings = rows.into_iter().map(standing).collect::<Result<_, RegistryError>>()?;
+        Ok((generation, standings))
+    }
+
+    /// Who has each of these nicknames, in the order asked: `None` where nobody does.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn owners(&self, nicks: &[NickKey]) -> Result<Vec<Option<Incarnation>>, RegistryError> {
+        let mut owners = Vec::with_capacity(nicks.len());
+        for step in nicks.chunks(STEP) {
+            let mut questions = redis::pipe();
+            for nick in step {
+                questions.hget(self.redis.keys().nick(nick), "owner");
+            }
+            let mut connection = self.redis.query().await?;
+            let tokens: Vec<Option<String>> =
+                questions.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+            let incarnation = |token: String| Incarnation::from_store(token.split('/').next().unwrap_or_default());
+            owners.extend(tokens.into_iter().map(|token| token.map(incarnation)));
+        }
+        Ok(owners)
+    }
+}
+
+/// The rows that say something about the present.
+fn shown(mut rows: Vec<LeaseRow>) -> Vec<LeaseRow> {
+    rows.sort_by(|a, b| (&a.info.node, b.opened).cmp(&(&b.info.node, a.opened)));
+    let mut seen = HashSet::new();
+    rows.retain(|row| {
+        let is_newest = seen.insert(row.info.node.clone());
+        row.lease.state.serves() || is_newest && row.lease.state == LeaseState::Fenced
+    });
+    rows
+}
+
+fn piece<T: redis::FromRedisValue>(answer: Option<redis::Value>) -> Result<T, RegistryError> {
+    let answer = answer.ok_or_else(|| malformed("an answer to each question"))?;
+    redis::from_redis_value(answer).map_err(|_| malformed("a row of a gateway"))
+}

@@ -1,0 +1,184 @@
+//! Who owns what by the store: records and the indexes beside them, for the audit of `gateway ctl`, which compares them with
+//! each other and with what the gateways hold.
+//!
+//! Reads only, over the query pool, page by page, so that nobody waits for it: what is read at different moments may differ
+//! for no reason, and nobody should act on one look. What no index and no gateway names is not found; a store is never
+//! searched through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::reads::lease_rows;
+use super::{RedisRegistry, reply::malformed};
+use crate::model::{Incarnation, NickKey, RoomKey};
+use crate::redis::classify;
+use crate::registry::{Generation, LeaseState, PAGE_LIMIT, RegistryError};
+
+/// Keys that one call reads.
+const STEP: usize = 200;
+
+/// A place in a room.
+pub type Membership = (RoomKey, NickKey);
+
+/// What a gateway says of a session that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The nickname.
+    pub nick: NickKey,
+    /// The claim, as the store writes it.
+    pub owner: String,
+    /// The rooms that it is in.
+    pub rooms: Vec<RoomKey>,
+}
+
+/// What the store has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// The generation that it is of.
+    pub generation: Generation,
+    /// The lease table.
+    pub leases: BTreeMap<Incarnation, LeaseState>,
+    /// Records of nicknames that are owned, with the claim.
+    pub nicks: BTreeMap<NickKey, String>,
+    /// The listing of who is online.
+    pub online: BTreeSet<NickKey>,
+    /// For each lease, the nicknames that it is to clean up.
+    pub owned_nicks: BTreeSet<(Incarnation, NickKey)>,
+    /// Member records, with the claim.
+    pub members: BTreeMap<Membership, String>,
+    /// The listings of members.
+    pub member_lists: BTreeSet<Membership>,
+    /// For each lease, the memberships that it is to clean up.
+    pub owned_members: BTreeSet<(Incarnation, Membership)>,
+}
+
+impl RedisRegistry {
+    /// Reads everything that an index names, and what gateways say they hold.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
+    pub async fn inventory(&self, held: &[Held]) -> Result<Inventory, RegistryError> {
+        let (generation, rows) = lease_rows(&self.redis).await?;
+        let leases = rows.into_iter().map(|row| (row.lease.incarnation, row.lease.state)).collect();
+        let mut found = Inventory { generation, leases, ..Inventory::default() };
+        let keys = self.redis.keys();
+        for incarnation in found.leases.keys() {
+            for nick in self.scan(&keys.owned_nicks(incarnation)).await? {
+                found.owned_nicks.insert((incarnation.clone(), NickKey::from_store(&nick)));
+            }
+            for entry in self.scan(&keys.owned_members(incarnation)).await? {
+                let (room, nick) = entry.split_once(' ').ok_or_else(|| malformed("a room and a nick"))?;
+                let membership = (RoomKey::from_store(room), NickKey::from_store(nick));
+                found.owned_members.insert((incarnation.clone(), membership));
+            }
+        }
+        found.online = self.listed(&keys.online()).await?.iter().map(|nick| NickKey::from_store(nick)).collect();
+        self.read_nicks(&mut found, held).await?;
+        self.read_members(&mut found, held).await?;
+        Ok(found)
+    }
+
+    async fn read_nicks(&self, found: &mut Inventory, held: &[Held]) -> Result<(), RegistryError> {
+        let named = found.online.iter().chain(found.owned_nicks.iter().map(|(_, nick)| nick));
+        let named: BTreeSet<&NickKey> = named.chain(held.iter().map(|held| &held.nick)).collect();
+        let named: Vec<NickKey> = named.into_iter().cloned().collect();
+        for step in named.chunks(STEP) {
+            let mut questions = redis::pipe();
+            for nick in step {
+                questions.hget(self.redis.keys().nick(nick), "owner");
+            }
+            let owners: Vec<Option<String>> = self.ask(&questions).await?;
+            found.nicks.extend(step.iter().cloned().zip(owners).filter_map(|(nick, owner)| Some((nick, owner?))));
+        }
+        Ok(())
+    }
+
+    async fn read_members(&self, found: &mut Inventory, held: &[Held]) -> Result<(), RegistryError> {
+        let mut rooms: BTreeMap<RoomKey, BTreeSet<NickKey>> = BTreeMap::new();
+        for room in self.listed(&self.redis.keys().rooms()).await? {
+            rooms.entry(RoomKey::from_store(&room)).or_default();
+        }
+        for (_, (room, nick)) in &found.owned_members {
+            rooms.entry(room.clone()).or_default().insert(nick.clone());
+        }
+        for (room, nick) in held.iter().flat_map(|held| held.rooms.iter().map(|room| (room, &held.nick))) {
+            rooms.entry(room.clone()).or_default().insert(nick.clone());
+        }
+        for (room, mut nicks) in rooms {
+            for nick in self.listed(&self.redis.keys().member_list(&room)).await? {
+                let nick = NickKey::from_store(&nick);
+                found.member_lists.insert((room.clone(), nick.clone()));
+                nicks.insert(nick);
+            }
+            self.read_room(found, &room, nicks).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_room(
+        &self,
+        found: &mut Inventory,
+        room: &RoomKey,
+        named: BTreeSet<NickKey>,
+    ) -> Result<(), RegistryError> {
+        let key = self.redis.keys().members(room);
+        let mut named: Vec<NickKey> = named.into_iter().collect();
+        let mut records = self.records(&key, &named).await?;
+        let (all,): (u64,) = self.ask(redis::pipe().hlen(&key)).await?;
+        // Records that nothing names: the whole room is asked for only then.
+        if all > records.iter().flatten().count() as u64 {
+            let (nicks,): (Vec<String>,) = self.ask(redis::pipe().hkeys(&key)).await?;
+            named = nicks.iter().map(|nick| NickKey::from_store(nick)).collect();
+            records = self.records(&key, &named).await?;
+        }
+        for (nick, record) in named.into_iter().zip(records) {
+            let Some(record) = record else { continue };
+            let (owner, _) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
+            found.members.insert((room.clone(), nick), owner.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn records(&self, members: &str, nicks: &[NickKey]) -> Result<Vec<Option<String>>, RegistryError> {
+        let mut records = Vec::with_capacity(nicks.len());
+        for step in nicks.chunks(STEP) {
+            let mut question = redis::pipe();
+            question.cmd("HMGET").arg(members).arg(step.iter().map(NickKey::as_str).collect::<Vec<_>>());
+            let (step,): (Vec<Option<String>>,) = self.ask(&question).await?;
+            records.extend(step);
+        }
+        Ok(records)
+    }
+
+    /// Everything in a listing.
+    async fn listed(&self, set: &str) -> Result<Vec<String>, RegistryError> {
+        let (mut all, mut cursor): (Vec<String>, Option<String>) = (Vec::new(), None);
+        loop {
+            let (page, next) = self.page(set, cursor.as_deref(), PAGE_LIMIT).await?;
+            all.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Everything in an index.
+    async fn scan(&self, set: &str) -> Result<Vec<String>, RegistryError> {
+        let (mut all, mut cursor) = (Vec::new(), 0_u64);
+        loop {
+            let mut question = redis::pipe();
+            question.cmd("SSCAN").arg(set).arg(cursor).arg("COUNT").arg(STEP);
+            let ((next, found),): ((u64, Vec<String>),) = self.ask(&question).await?;
+            all.extend(found);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, questions: &redis::Pipeline) -> Result<T, RegistryError> {
+        let mut connection = self.redis.query().await?;
+        questions.query_async(&mut connection).await.map_err(|error| classify(&error))
+    }
+}

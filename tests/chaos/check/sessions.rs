@@ -1,0 +1,52 @@
+//! Sessions: a session outlives its connections and gateways. Nobody who comes back with its token has to begin anew, or is
+//! out of a room that they were in.
+
+use std::collections::HashSet;
+
+use super::{Evidence, Finding};
+use crate::history::{Kind, Op};
+
+pub(super) fn check(evidence: &Evidence) -> Finding {
+    let mut finding = Finding::default();
+    let (mut begun, mut entered) = (HashSet::new(), HashSet::new());
+    let is_member = |process: &str| !process.starts_with("rival");
+    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok && is_member(&event.process)) {
+        let process = event.process.as_str();
+        match &event.op {
+            Op::Register { resumed: true, .. } => finding.judged += 1,
+            // The text door has no sessions to go on with.
+            Op::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
+                finding.broken.push(format!("{process} had to begin anew: {event:?}"));
+            }
+            Op::Join { room, .. } if begun.contains(process) && !entered.insert((process, event.session, room)) => {
+                finding.broken.push(format!("{process} had to enter {room} again"));
+            }
+            _ => {}
+        }
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SECOND, sample};
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_lost_is_found() {
+        let mut evidence = sample::good();
+        for event in evidence.events.iter_mut().filter(|event| event.at > 20 * SECOND) {
+            if let Op::Register { resumed, .. } = &mut event.op {
+                *resumed = false;
+            }
+        }
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+
+    #[test]
+    fn a_room_that_is_lost_is_found() {
+        let again = Op::Join { room: "#a".to_owned(), seq: Some(1) };
+        let evidence = sample::with(sample::good(), sample::line(24, "ann", 1, Kind::Ok, again));
+        assert_eq!(check(&evidence).broken.len(), 1);
+    }
+}

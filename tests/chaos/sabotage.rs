@@ -1,0 +1,127 @@
+//! What a checker is worth: for each mechanism a short story in which only that mechanism stands between the cluster and
+//! a broken promise, and the checker that has to notice when it is taken out (`presence/src/sabotage.rs`).
+//!
+//! Told one by one with the mechanism gone, and all in one run with everything in its place.
+
+use std::time::Duration;
+
+use crate::plan::{Fault, Network, Step};
+
+/// What stands for telling all stories with nothing taken out.
+pub const NOTHING: &str = "nothing";
+
+/// One mechanism and its proof.
+#[derive(Debug, Clone, Copy)]
+pub struct Story {
+    /// As `PARLEY_SABOTAGE` calls it.
+    pub mechanism: &'static str,
+    /// Who has to notice.
+    pub checker: &'static str,
+    /// When the fault begins and how long it lasts, in tenths of a second.
+    tenths: (u64, u64),
+    /// None is needed where people get in each other's way by themselves.
+    fault: Option<Fault>,
+    /// How long connections of members last, if not as long as usual.
+    pub breaks_off: Option<Duration>,
+}
+
+/// Every story. No two break the same part at a time.
+pub const STORIES: [Story; 7] = [
+    // It sleeps until it counts as dead and its names went to others; then it wakes and goes on.
+    Story {
+        mechanism: "fence",
+        checker: "nicknames",
+        tenths: (10, 140),
+        fault: Some(Fault::GatewayStop { gateway: 0 }),
+        breaks_off: None,
+    },
+    // Two rivals who both want a name.
+    Story { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
+    // Messages that are written and whose answers get lost are said again.
+    Story {
+        mechanism: "dedupe",
+        checker: "duplicates",
+        tenths: (10, 40),
+        fault: Some(Fault::BadNetwork { gateway: 1, network: Network::StallReplies }),
+        breaks_off: None,
+    },
+    // What is said while a gateway hears nothing.
+    Story {
+        mechanism: "refill",
+        checker: "contiguity",
+        tenths: (70, 15),
+        fault: Some(Fault::BadNetwork { gateway: 1, network: Network::Reset }),
+        breaks_off: None,
+    },
+    // Those who sat there come in elsewhere, where others go on talking.
+    Story {
+        mechanism: "hold_back",
+        checker: "contiguity",
+        tenths: (20, 5),
+        fault: Some(Fault::GatewayRestart { gateway: 2 }),
+        breaks_off: None,
+    },
+    // A nap that is shorter than death.
+    Story {
+        mechanism: "patience",
+        checker: "presence",
+        tenths: (90, 45),
+        fault: Some(Fault::GatewayStop { gateway: 2 }),
+        breaks_off: None,
+    },
+    // People on a bad network, who are back at once.
+    Story {
+        mechanism: "stillness",
+        checker: "stillness",
+        tenths: (0, 60),
+        fault: None,
+        breaks_off: Some(Duration::from_secs(3)),
+    },
+];
+
+/// After the last fault: what went wrong has been heard of.
+const AFTER: Duration = Duration::from_secs(2);
+/// Enough for somebody to speak in every moment that counts.
+pub const RATE: u32 = 120;
+
+impl Story {
+    /// The one about this mechanism.
+    pub fn of(mechanism: &str) -> Option<Self> {
+        STORIES.into_iter().find(|story| story.mechanism == mechanism)
+    }
+
+    /// Told alone, it begins at once.
+    pub fn told_alone(self) -> Self {
+        Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
+    }
+}
+
+/// The plan of these stories and how long it takes.
+pub fn plan(stories: &[Story]) -> (Vec<Step>, Duration) {
+    let tenths = |tenths| Duration::from_millis(100 * tenths);
+    let step = |story: &Story| {
+        let (begins, lasts) = story.tenths;
+        Some(Step { begins: tenths(begins), lasts: tenths(lasts), fault: story.fault? })
+    };
+    let length = stories.iter().map(|story| tenths(story.tenths.0 + story.tenths.1)).max().unwrap_or_default();
+    (stories.iter().filter_map(step).collect(), length + AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::CHECKERS;
+
+    #[test]
+    fn every_story_has_its_checker_and_its_part_for_itself() {
+        let (steps, length) = plan(&STORIES);
+        for story in STORIES {
+            assert!(CHECKERS.iter().any(|checker| checker.name == story.checker), "{story:?}");
+            assert!(plan(&[story.told_alone()]).1 <= length);
+        }
+        for (at, step) in steps.iter().enumerate() {
+            let mut others = steps[at + 1..].iter().filter(|other| other.fault.part() == step.fault.part());
+            assert!(others.all(|other| step.ends() < other.begins || other.ends() < step.begins), "{step:?}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The audit: silent while all is well and people come and go, and not blind to any kind of drift.
+
+use std::collections::BTreeSet;
+
+use harness::{Cluster, eventually};
+use serde_json::Value;
+
+use super::{SOON, ctl, failed, json, told};
+
+/// A cluster with ann on g1 and bob on g2, both in #lobby.
+async fn cluster(settings: &[(&str, &str)]) -> (Cluster, harness::WsClient, harness::WsClient) {
+    let builder = settings.iter().fold(Cluster::builder(), |builder, (key, value)| builder.gateway_setting(key, value));
+    let cluster = builder.gateways(2).start().await;
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    for (person, nick) in [(&ann, "ann"), (&bob, "bob")] {
+        person.register(nick).await;
+        person.join("#lobby").await;
+    }
+    (cluster, ann, bob)
+}
+
+/// The present life of a gateway.
+async fn incarnation(cluster: &Cluster, node: &str) -> String {
+    let status = json(&cluster.redis, &["status"]).await;
+    let mut gateways = status["gateways"].as_array().unwrap().iter();
+    let gateway = gateways.find(|gateway| gateway["node"] == node).unwrap_or_else(|| panic!("no {node}: {status}"));
+    gateway["incarnation"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_cluster_at_work_has_no_drift() {
+    // Bound everywhere, as in a container: the gateways tell an address all the same.
+    let (cluster, ann, bob) = cluster(&[("PARLEY__ADMIN__ADDR", "0.0.0.0:0")]).await;
+    let (gone, line) = (cluster.ws_on(0).await, cluster.line_on(1).await);
+    gone.register("gone").await;
+    gone.join("#kitchen").await;
+    gone.say("#kitchen", "back in a minute").await;
+    line.register("王小明").await;
+    line.join("#lobby").await;
+    drop(gone);
+    let churn = async {
+        for round in 0.. {
+            let room = format!("#room{round}");
+            ann.join(&room).await;
+            bob.rename(&format!("bob{round}")).await;
+            ann.leave(&room).await;
+        }
+    };
+    let audits = async {
+        for _ in 0..2 {
+            let text = told(&cluster.redis, &["audit"]).await;
+            assert!(text.starts_with("no drift: ") && text.contains(" on 2 gateways"), "{text}");
+        }
+        json(&cluster.redis, &["audit"]).await
+    };
+    let audit = tokio::select! {
+        audit = audits => audit,
+        () = churn => unreachable!("it goes on for ever"),
+    };
+    assert_eq!((&audit["drift"], &audit["gateways"]), (&Value::Array(Vec::new()), &2.into()), "{audit}");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn drift_of_every_kind_is_found_with_exit_code_1() {
+    let (cluster, ann, _bob) = cluster(&[]).await;
+    ann.join("#kitchen").await;
+    let [g1, g2] = [incarnation(&cluster, "g1").await, incarnation(&cluster, "g2").await];
+    assert_eq!(ctl(&cluster.redis, &["audit"]).await.code, Some(0), "nothing yet");
+
+    let ghost = format!("{g1}/nosession/999");
+    for command in [
+        // The store says that g1 has a session that g1 knows nothing of, and so do all indexes.
+        format!("HSET parley:{{0}}:nick:ghost owner {ghost} display ghost since 1 last_active 1"),
+        "ZADD parley:{0}:online 0 ghost".to_owned(),
+        format!("SADD parley:{{0}}:owned-nicks:{g1} ghost"),
+        // Indexes of what is not there.
+        "ZADD parley:{0}:online 0 nobody".to_owned(),
+        format!("SADD parley:{{0}}:owned-nicks:{g2} nothing"),
+        "ZADD parley:{0}:member-list:lobby 0 nobody".to_owned(),
+        // And nothing of what is: bob is known to his gateway only, ann's place in the kitchen as well.
+        "DEL parley:{0}:nick:bob".to_owned(),
+        "HDEL parley:{0}:members:kitchen ann".to_owned(),
+    ] {
+        cluster.redis.call::<redis::Value>(&command).await;
+    }
+    // In a room it is by nothing but its record.
+    let record = format!("{ghost} {{\"nick\":\"ghost\",\"status\":\"online\"}}");
+    cluster.redis.ask::<redis::Value>(&["HSET", "parley:{0}:members:lobby", "ghost", &record]).await;
+    let entry = ["SADD", &format!("parley:{{0}}:owned-members:{g2}"), "lobby nobody"];
+    cluster.redis.ask::<redis::Value>(&entry).await;
+
+    let finished = ctl(&cluster.redis, &["audit", "--json"]).await;
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), ""), "{finished:?}");
+    let audit: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let row = |row: &Value| {
+        let cells = ["drift", "nick", "room", "gateway"].map(|cell| row[cell].as_str().unwrap_or("-").to_owned());
+        cells.join(", ")
+    };
+    let found: BTreeSet<String> = audit["drift"].as_array().unwrap().iter().map(row).collect();
+    let expected = [
+        "in the store, held by no gateway, ghost, -, g1",
+        "in the store, held by no gateway, ghost, lobby, g1",
+        "recorded, not in member-list, ghost, lobby, g1",
+        "recorded, not in owned-members, ghost, lobby, g1",
+        "in online, without a record, nobody, -, -",
+        "in owned-nicks, without a record, nothing, -, g2",
+        "in member-list, without a record, nobody, lobby, -",
+        "in owned-members, without a record, nobody, lobby, g2",
+        "held by its gateway, not in the store, bob, -, g2",
+        "in online, without a record, bob, -, -",
+        "in owned-nicks, without a record, bob, -, g2",
+        "held by its gateway, not in the store, ann, kitchen, g1",
+        "in member-list, without a record, ann, kitchen, -",
+        "in owned-members, without a record, ann, kitchen, g1",
+    ];
+    assert_eq!(found, expected.map(str::to_owned).into(), "{audit:#}");
+
+    let text = ctl(&cluster.redis, &["audit"]).await;
+    assert_eq!(text.code, Some(1), "{text:?}");
+    assert!(text.stdout.starts_with("DRIFT ") && text.stdout.contains(&ghost), "{text:?}");
+    assert!(text.stdout.ends_with("14 differences among 2 sessions and 3 memberships on 2 gateways"), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_told_and_one_that_died_is_not_waited_for() {
+    let (mut cluster, _ann, _bob) = cluster(&[]).await;
+    let other = format!("g2={}", cluster.gateways[0].admin());
+    failed(&ctl(&cluster.redis, &["audit", "--gateway", &other]).await, 2, &["g2", "that is g1"]);
+    failed(&ctl(&cluster.redis, &["audit", "--gateway", "g2"]).await, 2, &["NODE=HOST:PORT"]);
+    let right = format!("g2={}", cluster.gateways[1].admin());
+    assert_eq!(ctl(&cluster.redis, &["audit", "--gateway", &right]).await.code, Some(0));
+
+    cluster.gateways[1].process().stop_signal().await;
+    failed(&ctl(&cluster.redis, &["audit"]).await, 2, &["g2 at", "does not tell what it holds"]);
+    cluster.gateways[1].process().kill9();
+    cluster.gateways[1].restart().await;
+    // Its last life still has a lease, and a nickname that the reapers will free.
+    eventually(SOON, "only its new life is asked", || async {
+        let audit = ctl(&cluster.redis, &["audit"]).await;
+        if audit.code == Some(0) { Ok(()) } else { Err(audit) }
+    })
+    .await;
+}

@@ -1,0 +1,149 @@
+//! What Grafana is given: a data source, a folder, and dashboards that it can show and people can go by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::query::{Dashboard, dashboards};
+use super::runbook::leads_to_section;
+use crate::deploy::yaml::{document, list, text};
+
+/// Where Grafana serves the runbook.
+const RUNBOOK: &str = "/public/parley/RUNBOOK.md";
+/// Units that Grafana knows, of those that we have a use for.
+const UNITS: &[&str] =
+    &["none", "short", "percent", "percentunit", "s", "ms", "µs", "bytes", "decbytes", "Bps", "cps", "ops", "reqps"];
+/// Kinds of panels that come with Grafana.
+const KINDS: &[&str] = &["row", "stat", "timeseries", "heatmap", "table"];
+/// Columns of the grid.
+const COLUMNS: u64 = 24;
+
+/// What is wrong with a dashboard by itself.
+fn complaints(dashboard: &Dashboard) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for key in ["uid", "title", "description"] {
+        if dashboard.json[key].as_str().is_none_or(str::is_empty) {
+            complaints.push(format!("{} has no {key}", dashboard.file));
+        }
+    }
+    let mut ids = BTreeSet::new();
+    for panel in dashboard.panels() {
+        let place = format!("{}, panel {} \"{}\"", dashboard.file, panel["id"], panel["title"].as_str().unwrap_or(""));
+        if !ids.insert(panel["id"].as_u64()) {
+            complaints.push(format!("{place}: its id is not the only one"));
+        }
+        complaints.extend(of_panel(panel).into_iter().map(|what| format!("{place}: {what}")));
+    }
+    complaints.extend(overlaps(&dashboard.panels()).into_iter().map(|what| format!("{}: {what}", dashboard.file)));
+    let links = list(&dashboard.json["links"]).iter();
+    if !links.clone().any(|link| link["url"].as_str().is_some_and(|url| leads_to_section(url, RUNBOOK) == Some(true))) {
+        complaints.push(format!("{} does not link to the runbook", dashboard.file));
+    }
+    let variables = list(&dashboard.json["templating"]["list"]);
+    for (name, kind) in [("datasource", "datasource"), ("instance", "query")] {
+        if !variables.iter().any(|variable| variable["name"] == name && variable["type"] == kind) {
+            complaints.push(format!("{} has no variable ${name}", dashboard.file));
+        }
+    }
+    for asked in variables.iter().filter(|variable| variable["type"] == "query") {
+        if asked["datasource"]["uid"] != "${datasource}" {
+            complaints.push(format!("{}: ${} asks a fixed data source", dashboard.file, asked["name"]));
+        }
+    }
+    complaints
+}
+
+fn of_panel(panel: &Value) -> Vec<&'static str> {
+    let is_row = panel["type"] == "row";
+    let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
+    let description = panel["description"].as_str().unwrap_or_default();
+    let leads = |link: &Value| leads_to_section(link["url"].as_str().unwrap_or_default(), RUNBOOK);
+    let steps = panel["fieldConfig"]["defaults"].get("thresholds").map(|thresholds| list(&thresholds["steps"]));
+    let rises = |steps: &[Value]| {
+        steps.first().is_some_and(|first| first["value"].is_null())
+            && steps[1..].is_sorted_by(|one, other| one["value"].as_f64() < other["value"].as_f64())
+    };
+    let rules = [
+        (panel["title"].as_str().is_none_or(str::is_empty), "no title"),
+        (!KINDS.contains(&panel["type"].as_str().unwrap_or_default()), "not a kind of panel that Grafana brings"),
+        (!is_row && !UNITS.contains(&unit), "not a unit of Grafana"),
+        (!is_row && !description.ends_with('.'), "no description that says what to do"),
+        (!is_row && panel["datasource"]["uid"] != "${datasource}", "not the data source that is chosen"),
+        (!is_row && list(&panel["targets"]).is_empty(), "no query"),
+        (list(&panel["links"]).iter().any(|link| leads(link) != Some(true)), "a link that leads to no section"),
+        (steps.is_some_and(|steps| !rises(steps)), "thresholds that do not rise"),
+    ];
+    rules.into_iter().filter_map(|(broken, what)| broken.then_some(what)).collect()
+}
+
+fn overlaps(panels: &[&Value]) -> Vec<String> {
+    let mut taken: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut overlaps = BTreeSet::new();
+    for panel in panels {
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place in the grid"));
+        let id = panel["id"].as_u64().expect("an id");
+        if w == 0 || h == 0 || x + w > COLUMNS {
+            overlaps.insert(format!("panel {id} does not fit in the grid"));
+        }
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            if let Some(other) = taken.insert(cell, id) {
+                overlaps.insert(format!("panels {other} and {id} overlap"));
+            }
+        }
+    }
+    overlaps.into_iter().collect()
+}
+
+#[test]
+fn dashboards_are_whole() {
+    let dashboards = dashboards();
+    let titles: Vec<&str> = dashboards.iter().map(Dashboard::title).collect();
+    assert_eq!(titles, ["Parley: Cluster", "Parley: Gateway", "Parley: Redis and presence"]);
+    let uids: BTreeSet<&str> = dashboards.iter().map(|dashboard| text(&dashboard.json["uid"])).collect();
+    assert_eq!(uids.len(), dashboards.len(), "a uid each");
+    let complaints: Vec<String> = dashboards.iter().flat_map(complaints).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_broken_dashboard_is_found() {
+    let whole = dashboards().swap_remove(0);
+    type Break = fn(&mut Value);
+    let cases: &[(Break, &str)] = &[
+        (|json| json["uid"] = "".into(), "no uid"),
+        (|json| json["panels"][2]["id"] = json["panels"][1]["id"].clone(), "not the only one"),
+        (|json| json["panels"][1]["description"] = "".into(), "no description"),
+        (|json| json["panels"][1]["fieldConfig"]["defaults"]["unit"] = "parsecs".into(), "not a unit"),
+        (|json| json["panels"][1]["datasource"]["uid"] = "mine".into(), "not the data source"),
+        (|json| json["panels"][2]["gridPos"]["x"] = 1.into(), "overlap"),
+        (|json| json["panels"][1]["links"][0]["url"] = "/public/parley/RUNBOOK.md#nowhere".into(), "no section"),
+        (|json| json["panels"][1]["targets"] = Value::Array(Vec::new()), "no query"),
+        (|json| json["links"] = Value::Array(Vec::new()), "does not link to the runbook"),
+        (|json| json["templating"]["list"] = Value::Array(Vec::new()), "no variable $instance"),
+    ];
+    for (break_it, words) in cases {
+        let mut broken = whole.clone();
+        break_it(&mut broken.json);
+        let complaints = complaints(&broken);
+        assert!(complaints.iter().any(|complaint| complaint.contains(words)), "{words}: {complaints:?}");
+    }
+}
+
+#[test]
+fn grafana_finds_the_dashboards_and_the_prometheus_of_compose() {
+    let compose = document("deploy/compose.yaml");
+    let mounts: Vec<&str> = list(&compose["services"]["grafana"]["volumes"]).iter().map(text).collect();
+    let provider = document("grafana/provisioning/dashboards/parley.yml");
+    let path = text(&provider["providers"][0]["options"]["path"]);
+    assert!(mounts.contains(&format!("../grafana/dashboards:{path}:ro").as_str()), "{mounts:?}");
+    assert!(mounts.contains(&"../grafana/provisioning:/etc/grafana/provisioning:ro"), "{mounts:?}");
+    let runbook = format!("../docs/RUNBOOK.md:/usr/share/grafana{RUNBOOK}:ro");
+    assert!(mounts.contains(&runbook.as_str()), "the links of the dashboards lead there: {mounts:?}");
+
+    let source = document("grafana/provisioning/datasources/prometheus.yml");
+    let source = &source["datasources"][0];
+    let host = text(&source["url"]).strip_prefix("http://").and_then(|rest| rest.split_once(':')).expect("a URL").0;
+    assert_eq!(compose["services"][host]["image"].as_str().map(|image| image.contains("prometheus")), Some(true));
+    let scraped = document("deploy/prometheus/prometheus.yml");
+    assert_eq!(source["jsonData"]["timeInterval"], scraped["global"]["scrape_interval"], "else rates have holes");
+}

@@ -1,0 +1,207 @@
+//! Names that have to be the same in the code, on dashboards and in rules: metrics and their labels.
+//!
+//! What the programs export is read from a scrape of both after some talk, so it is what an operator's Prometheus has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use harness::metrics::Metrics;
+use harness::{Cluster, repository};
+use serde_json::json;
+
+use super::promql;
+use super::query::{Dashboard, Place, Query, dashboards, queries, rules};
+use crate::deploy::yaml::{list, text};
+
+/// Metrics that are on no dashboard, and why.
+const EXCUSED: &[(&str, &str)] =
+    &[("process_virtual_memory_bytes", "is address space, which costs nothing; resident memory is shown")];
+/// What every series has, whoever exports it.
+const TARGET_LABELS: [&str; 2] = ["job", "instance"];
+/// What Prometheus makes by itself.
+const OF_PROMETHEUS: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity"])];
+
+/// Every series that there can be: its name, its labels.
+struct Catalogue(BTreeMap<String, BTreeSet<String>>);
+
+impl Catalogue {
+    fn new(scrapes: &[Metrics]) -> Self {
+        let mut series: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (scrape, name) in
+            scrapes.iter().flat_map(|scrape| scrape.names().into_iter().map(move |name| (scrape, name)))
+        {
+            series.entry(name.to_owned()).or_default().extend(scrape.labels(name).into_iter().map(str::to_owned));
+        }
+        for rule in rules().iter().filter(|rule| rule.get("record").is_some()) {
+            series.insert(text(&rule["record"]).to_owned(), BTreeSet::new());
+        }
+        for (name, labels) in OF_PROMETHEUS {
+            series.insert(name.to_owned(), labels.iter().map(|label| (*label).to_owned()).collect());
+        }
+        for labels in series.values_mut() {
+            labels.extend(TARGET_LABELS.map(str::to_owned));
+        }
+        Self(series)
+    }
+
+    /// What is wrong with the names of a query.
+    fn complaints(&self, query: &Query) -> Vec<String> {
+        let names = promql::names(&query.expression);
+        let mut complaints = Vec::new();
+        let mut known: BTreeSet<&String> = BTreeSet::new();
+        for selector in &names.selectors {
+            let Some(labels) = self.0.get(&selector.name) else {
+                if !is_label_of_a_variable(query, &selector.name) {
+                    complaints.push(query.complain(format!("nobody exports {}", selector.name)));
+                }
+                continue;
+            };
+            known.extend(labels);
+            for label in selector.labels.difference(labels) {
+                complaints.push(query.complain(format!("{} has no label {label}", selector.name)));
+            }
+        }
+        for label in names.grouped.iter().filter(|label| !known.contains(label)) {
+            complaints.push(query.complain(format!("groups by {label}, which none of its metrics has")));
+        }
+        complaints
+    }
+}
+
+/// `label_values(metric, label)` is Grafana's, and its second word no metric.
+fn is_label_of_a_variable(query: &Query, word: &str) -> bool {
+    matches!(query.place, Place::Variable { .. }) && query.expression.ends_with(&format!(", {word})"))
+}
+
+/// A scrape of a gateway and of a presence process after some talk.
+async fn scrapes() -> [Metrics; 2] {
+    let cluster = Cluster::builder().gateways(1).presence(1).start().await;
+    let ann = cluster.ws().await;
+    ann.register("ann").await;
+    ann.join("#lobby").await;
+    ann.say("#lobby", "hi").await;
+    cluster.ask("/v1/stats").await;
+    let scrapes = [cluster.gateways[0].metrics().await, cluster.presence[0].metrics().await];
+    cluster.finish().await;
+    scrapes
+}
+
+/// Whether a metric, of whatever kind, is asked for under this name.
+fn shows(name: &str, family: &str) -> bool {
+    name.strip_prefix(family).is_some_and(|rest| ["", "_bucket", "_count", "_sum"].contains(&rest))
+}
+
+fn none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[tokio::test]
+async fn every_name_of_a_query_exists_and_every_metric_is_shown() {
+    let scrapes = scrapes().await;
+    let catalogue = Catalogue::new(&scrapes);
+    let mut complaints: Vec<String> = queries().iter().flat_map(|query| catalogue.complaints(query)).collect();
+
+    let on_dashboards: BTreeSet<String> = dashboards()
+        .iter()
+        .flat_map(Dashboard::queries)
+        .flat_map(|query| promql::names(&query.expression).selectors)
+        .map(|selector| selector.name)
+        .collect();
+    let families: BTreeSet<&String> = scrapes.iter().flat_map(Metrics::families).collect();
+    for family in &families {
+        let is_shown = on_dashboards.iter().any(|name| shows(name, family)) || is_recorded(family, &on_dashboards);
+        let is_excused = EXCUSED.iter().any(|(name, _)| name == *family);
+        if is_shown == is_excused {
+            complaints.push(format!("{family} is on a dashboard: {is_shown}, excused in this file: {is_excused}"));
+        }
+    }
+    for (name, _) in EXCUSED.iter().filter(|(name, _)| !families.contains(&(*name).to_owned())) {
+        complaints.push(format!("{name} is excused, and nobody exports it"));
+    }
+    for name in in_sources().iter().filter(|name| !families.contains(name)) {
+        complaints.push(format!("{name} is in the sources, and no scrape has it"));
+    }
+    none(&complaints);
+}
+
+/// Whether a recording rule that a dashboard shows is made of this metric.
+fn is_recorded(family: &str, on_dashboards: &BTreeSet<String>) -> bool {
+    rules()
+        .iter()
+        .filter(|rule| on_dashboards.contains(rule["record"].as_str().unwrap_or_default()))
+        .any(|rule| promql::names(text(&rule["expr"])).selectors.iter().any(|selector| shows(&selector.name, family)))
+}
+
+/// The names of metrics that stand in the sources of the programs.
+fn in_sources() -> BTreeSet<String> {
+    fn collect(folder: &Path, names: &mut BTreeSet<String>) {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && !path.ends_with("tests") {
+                collect(&path, names);
+            } else if path.extension().is_some_and(|found| found == "rs") && !path.ends_with("tests.rs") {
+                let code = fs::read_to_string(&path).unwrap();
+                let code = code.split("#[cfg(test)]").next().unwrap();
+                let quoted = code.split("\"parley_").skip(1).filter_map(|rest| rest.split_once('"'));
+                names.extend(quoted.map(|(rest, _)| format!("parley_{rest}")));
+            }
+        }
+    }
+    let mut names = BTreeSet::new();
+    ["gateway/src", "presence/src"].iter().for_each(|folder| collect(&repository().join(folder), &mut names));
+    assert!(names.len() > 30, "the sources were not found: {names:?}");
+    names
+}
+
+/// Names in legends are labels too.
+#[tokio::test]
+async fn legends_name_labels_that_their_queries_have() {
+    let scrapes = scrapes().await;
+    let catalogue = Catalogue::new(&scrapes);
+    let mut complaints = Vec::new();
+    for dashboard in dashboards() {
+        for (panel, target) in
+            dashboard.panels().into_iter().flat_map(|panel| list(&panel["targets"]).iter().map(move |t| (panel, t)))
+        {
+            let names = promql::names(text(&target["expr"]));
+            let of_metrics = names.selectors.iter().filter_map(|selector| catalogue.0.get(&selector.name)).flatten();
+            // A sum keeps what it is grouped by.
+            let labels: BTreeSet<&String> = if text(&target["expr"]).contains(" by (") {
+                names.grouped.iter().collect()
+            } else {
+                of_metrics.collect()
+            };
+            let legend = text(&target["legendFormat"]);
+            let named = legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(name, _)| name);
+            for name in named.filter(|name| !labels.contains(&(*name).to_owned())) {
+                complaints.push(format!("{}, {}: {legend} names {name}", dashboard.file, panel["title"]));
+            }
+        }
+    }
+    none(&complaints);
+}
+
+#[test]
+fn a_wrong_name_is_told_with_dashboard_panel_and_query() {
+    let scrape =
+        Metrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
+    let catalogue = Catalogue::new(&[scrape]);
+    let complaints = |expression: &str| {
+        let panel = json!({"title": "Who", "targets": [{"refId": "B", "expr": expression}]});
+        let json = json!({"title": "Here", "panels": [panel]});
+        let dashboard = Dashboard { file: "here.json".to_owned(), json };
+        dashboard.queries().iter().flat_map(|query| catalogue.complaints(query)).collect::<Vec<_>>()
+    };
+    let whole = "sum by (code, instance) (rate(parley_refusals_total{job=\"gateway\"}[5m])) / on () parley_sessions";
+    assert_eq!(complaints(whole), Vec::<String>::new());
+    for (broken, words) in [
+        ("sum(parley_sesions)", "nobody exports parley_sesions"),
+        ("parley:no_such_record", "nobody exports parley:no_such_record"),
+        ("parley_sessions{nick=\"ann\"}", "parley_sessions has no label nick"),
+        ("sum by (room) (parley_sessions)", "groups by room, which none of its metrics has"),
+    ] {
+        let found = complaints(broken);
+        let expected = format!("dashboard \"Here\", panel \"Who\", query B: {words}\n    in: {broken}");
+        assert_eq!(found, [expected]);
+    }
+}
