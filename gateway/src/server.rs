@@ -183,7 +183,7 @@ impl Gateway {
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
         spawn(&background, lag::watch(services.metrics.registry.clone()));
-        spawn(&background, look_again(Arc::clone(&services)));
+        spawn(&background, reading::look_again(Arc::clone(&services.hub), services.tenure.generations()));
         spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());
@@ -376,17 +376,6 @@ impl beat::Keeper for LeaseKeeper<'_> {
 
     fn overtaken(&mut self, owner: &Owner) {
         end_overtaken(self.services, owner);
-    }
-}
-
-/// Compares all tops when a generation opens: what was put back for somebody whose gateway had not spoken yet was sent to
-/// nobody.
-async fn look_again(services: Arc<Services>) {
-    let mut generations = services.tenure.generations();
-    while generations.changed().await.is_ok() {
-        if generations.borrow_and_update().is_open() {
-            services.hub.doubt();
-        }
     }
 }
 
