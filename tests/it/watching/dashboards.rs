@@ -160,6 +160,7 @@ fn grafana_finds_the_dashboards_and_the_prometheus_of_compose() {
     let compose = document("deploy/compose.yaml");
     let mounts: Vec<&str> = list(&compose["services"]["grafana"]["volumes"]).iter().map(text).collect();
     let provider = document("grafana/provisioning/dashboards/parley.yml");
+    assert_eq!(provider["providers"][0]["folder"], "Parley");
     let path = text(&provider["providers"][0]["options"]["path"]);
     assert!(mounts.contains(&format!("../grafana/dashboards:{path}:ro").as_str()), "{mounts:?}");
     assert!(mounts.contains(&"../grafana/provisioning:/etc/grafana/provisioning:ro"), "{mounts:?}");
