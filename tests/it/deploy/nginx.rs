@@ -201,6 +201,14 @@ fn both_doors_balance_over_all_workers_by_connections() {
 }
 
 #[test]
+fn no_configuration_cuts_off_who_is_on_an_old_worker() {
+    for name in ["parley.conf", "nginx.conf.in"] {
+        let text = read(&harness::repository().join("deploy/nginx").join(name));
+        assert!(text.lines().all(|line| !line.trim_start().starts_with("worker_shutdown_timeout")), "{name}");
+    }
+}
+
+#[test]
 fn secrets_are_made_once_and_stay() {
     let directory = tempfile::tempdir().unwrap();
     let make = || {
