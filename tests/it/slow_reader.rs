@@ -30,10 +30,7 @@ async fn who_reads_nothing_is_closed_and_the_others_hear_every_message() {
 
     let text = "x".repeat(500);
     let speeches = speakers.iter().map(async |speaker| {
-        for number in 0..MESSAGES / 10 {
-            if number % 20 == 0 {
-                speaker.away("busy talking").await;
-            }
+        for _ in 0..MESSAGES / 10 {
             let body = json!({"type": "send", "to": "#lobby", "body": text});
             speaker.request_within(PATIENCE, body).await.expect("acked");
         }
@@ -50,8 +47,6 @@ async fn who_reads_nothing_is_closed_and_the_others_hear_every_message() {
     healthy.sees_left("#lobby", "stalled", "closed").await;
     let closes = gateway.metrics().await.get("parley_closes_total", &[("code", "slow_consumer")]);
     assert_eq!(closes, Some(1.0));
-    let left_out = gateway.metrics().await.get("parley_events_dropped_total", &[]);
-    assert!(left_out > Some(0.0), "who is away was not told while messages waited: {left_out:?}");
     drop(stalled);
     cluster.finish().await;
 }

@@ -23,6 +23,7 @@ const KEYS: &[&str] = &[
     "StartLimitIntervalSec",
     "Type",
     "ExecStart",
+    "ExecReload",
     "Environment",
     "EnvironmentFile",
     "LoadCredential",
@@ -100,7 +101,8 @@ async fn units_start_what_there_is_and_give_it_the_time_it_needs() {
     for (name, binary, settings) in UNITS {
         let (text, file) = (read(name), read(settings));
         let unit = pairs(&text);
-        assert_eq!(one(&unit, "ExecStart"), format!("/usr/local/bin/{binary}"), "{name}");
+        assert_eq!(one(&unit, "ExecStart"), format!("/usr/local/bin/{binary} --config /etc/parley/{binary}.toml"));
+        assert_eq!(one(&unit, "ExecReload"), "/bin/kill -HUP $MAINPID", "{name}");
         assert_eq!(one(&unit, "EnvironmentFile").replace("%i", "g1"), format!("/etc/parley/{settings}"), "{name}");
 
         let given = all(&unit, "Environment").into_iter().map(|given| given.split_once('=').unwrap());
@@ -142,9 +144,12 @@ fn units_are_hardened_and_hold_no_unknown_key() {
 #[test]
 fn systemd_finds_nothing_wrong() {
     let root = tempfile::tempdir().unwrap();
-    let (units, programs) = (root.path().join("etc/systemd/system"), root.path().join("usr/local/bin"));
-    fs::create_dir_all(&units).unwrap();
-    fs::create_dir_all(&programs).unwrap();
+    let [units, programs, tools] =
+        ["etc/systemd/system", "usr/local/bin", "bin"].map(|folder| root.path().join(folder));
+    for folder in [&units, &programs, &tools] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::copy("/bin/true", tools.join("kill")).unwrap();
     for (name, binary, _) in UNITS {
         fs::write(units.join(name), read(name)).unwrap();
         fs::copy("/bin/true", programs.join(binary)).unwrap();
