@@ -28,11 +28,13 @@ pub enum Call {
     Write,
     /// Asks about names, memberships or leases.
     Read,
+    /// Waits for a connection to ask over, which is where a Redis that stands still is noticed first.
+    Connect,
 }
 
 impl Label for Call {
     const ROWS: &'static [Self] =
-        &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read];
+        &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read, Self::Connect];
 
     fn value(self) -> &'static str {
         match self {
@@ -43,6 +45,7 @@ impl Label for Call {
             Self::Beat => "beat",
             Self::Write => "write",
             Self::Read => "read",
+            Self::Connect => "connect",
         }
     }
 

@@ -109,11 +109,14 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        self.shared.pool.get().await.map_err(|error| {
-            // What the pool was doing is of no interest to anybody.
-            let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
-            RegistryError::Unavailable(reason)
-        })
+        let connection = async {
+            self.shared.pool.get().await.map_err(|error| {
+                // What the pool was doing is of no interest to anybody.
+                let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
+                RegistryError::Unavailable(reason)
+            })
+        };
+        self.shared.calls.count(Call::Connect, connection).await
     }
 
     /// For connections that live apart: subscriptions and blocking reads.

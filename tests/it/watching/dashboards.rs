@@ -77,7 +77,7 @@ fn of_panel(panel: &Value) -> Vec<&'static str> {
         (!KINDS.contains(&panel["type"].as_str().unwrap_or_default()), "not a kind of panel that Grafana brings"),
         (!is_row && !UNITS.contains(&unit), "not a unit of Grafana"),
         // `What is seen: what it means`, behind what the numbers are.
-        (!is_row && !(description.contains(": ") && description.ends_with('.')), "no description that says what to do"),
+        (!(is_row || description.contains(": ") && description.ends_with('.')), "no description that says what to do"),
         (!is_row && panel["datasource"]["uid"] != "${datasource}", "not the data source that is chosen"),
         (!is_row && list(&panel["targets"]).is_empty(), "no query"),
         (!are_different(list(&panel["targets"]).iter().map(|target| &target["refId"])), "two queries of one name"),

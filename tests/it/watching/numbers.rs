@@ -140,7 +140,7 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     cluster.redis.stop_signal().await;
     let presence = &cluster.presence[0];
     shows(presence, "parley_redis_up", &[], |number| number == 0.0).await;
-    shows(presence, "parley_redis_call_failures_total", &[("call", "read")], |number| number > 0.0).await;
+    shows(presence, "parley_redis_call_failures_total", &[("call", "connect")], |number| number > 0.0).await;
     let numbers: Metrics = presence.metrics().await;
     let old: Vec<&str> = numbers.names().into_iter().filter(|name| name.starts_with("parley_redis_memory")).collect();
     assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no old number is told");
