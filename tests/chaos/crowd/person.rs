@@ -168,7 +168,7 @@ impl Person {
             // What it missed comes next, from the place that it had.
             let place = since.or(place);
             self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
-            if let Some(place) = place.filter(|_| self.token.is_some()) {
+            if let Some(place) = place {
                 self.places.insert(room, place);
             }
         }
@@ -198,14 +198,14 @@ impl Person {
         let Heard::Registered { node, session, token, inbox, rooms } = answer? else {
             return Err("unexpected answer".to_owned());
         };
+        let goes_on = self.orders.hangs_up_after.is_none();
         if !resumed {
             self.session += 1;
-            self.places.remove("@");
+            self.places.retain(|at, _| goes_on && at != "@");
         }
         self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
-        let goes_on = self.orders.hangs_up_after.is_none();
         self.token = token.filter(|_| goes_on);
-        if let Some(inbox) = inbox.filter(|_| goes_on) {
+        if let Some(inbox) = inbox {
             self.places.entry("@".to_owned()).or_insert(inbox);
         }
         Ok(rooms)
@@ -375,8 +375,8 @@ impl Person {
     fn hears(&mut self, event: Heard) {
         match event {
             Heard::Message { room, from, key, msg_id, seq } => {
-                self.moves(&room, seq, None);
-                self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
+                let epoch = self.moves(&room, seq, None);
+                self.note(Kind::Ok, Op::Message { room, from, key, msg_id, epoch, seq });
             }
             Heard::Jump { room, jump, epoch } => {
                 self.moves(&room, jump.goes_on_after(), epoch);
@@ -387,12 +387,13 @@ impl Person {
         }
     }
 
-    /// Notes how far it has heard.
-    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) {
+    /// Notes how far it has heard. Returns the epoch that it is in.
+    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) -> Option<String> {
         let at = if room.starts_with('@') { "@" } else { room };
-        let (Some(place), Some(seq)) = (self.places.get_mut(at), seq) else { return };
+        let (place, seq) = (self.places.get_mut(at)?, seq?);
         place.seq = seq;
         place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
+        Some(place.epoch.clone())
     }
 
     fn id(&mut self) -> u64 {
