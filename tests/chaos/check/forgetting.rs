@@ -2,9 +2,9 @@
 //!
 //! Used by the checkers that compare what was said with what is there in the end. What was written in the last seconds
 //! before a kill is written again afterwards, so it may have another number and another neighbour; that is all. It is lost
-//! only with the gateway that acked it.
+//! only with the gateway that acked it, and late only with a gateway that was silent for so long that it counted as dead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Evidence, SECOND, Session};
 use crate::history::{Kind, Op};
@@ -12,6 +12,8 @@ use crate::plan::Fault;
 
 /// Written once a second, postponed by at most another, and a moment for the disk.
 const UNWRITTEN: u64 = 5 * SECOND / 2;
+/// Redis opens without a gateway that has said nothing for 10 s since; clocks have half a second.
+const OPENS: u64 = 19 * SECOND / 2;
 
 /// What is known of one message, by its key.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,16 @@ impl Acked<'_> {
     }
 }
 
+/// A message that a gateway owed to a Redis that may have forgotten it.
+struct Owed<'a> {
+    node: &'a str,
+    acked: u64,
+    /// When Redis was back.
+    back: u64,
+    /// When the gateway is known to have put back everything.
+    whole: u64,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Forgetting<'a> {
@@ -49,6 +61,8 @@ pub struct Forgetting<'a> {
     said: HashMap<&'a str, Said<'a>>,
     /// When a gateway ended without having been told to, or without having had the time: by name.
     deaths: Vec<(String, u64)>,
+    /// When a gateway stood still or was cut off: from, to, its name.
+    silences: Vec<(u64, u64, String)>,
 }
 
 impl<'a> Forgetting<'a> {
@@ -56,6 +70,9 @@ impl<'a> Forgetting<'a> {
         let kills = evidence.faults().into_iter().filter(|(.., fault)| fault.makes_redis_forget());
         let kills = kills.filter(|_| !evidence.fsync_always);
         let kills = kills.map(|(kill, back, _)| (kill.saturating_sub(UNWRITTEN), back)).collect();
+        let is_silent = |fault: &Fault| matches!(fault, Fault::GatewayStop { .. } | Fault::BadNetwork { .. });
+        let silences = evidence.faults().into_iter().filter(|(.., fault)| is_silent(fault));
+        let silences = silences.map(|(from, to, fault)| (from, to, fault.part())).collect();
         let (mut said, mut deaths) = (HashMap::<&str, Said<'_>>::new(), Vec::new());
         let mut nodes: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for event in &evidence.events {
@@ -75,14 +92,16 @@ impl<'a> Forgetting<'a> {
                         known.acked = Some(Acked { at, session: (process, event.session), node });
                     }
                 }
-                (Op::Fault(Fault::GatewayKill { gateway }), Kind::Invoke) => {
-                    deaths.push((format!("g{}", gateway + 1), at));
+                // The text door shows what was said before it is known whether it stays.
+                (Op::Send { key, .. }, Kind::Info) => {
+                    said.entry(key).and_modify(|said| said.acked = None);
                 }
+                (Op::Fault(fault @ Fault::GatewayKill { .. }), Kind::Invoke) => deaths.push((fault.part(), at)),
                 (Op::Exit { node, code, .. }, _) if *code != Some(0) => deaths.push((node.clone(), at)),
                 _ => {}
             }
         }
-        Self { kills, said, deaths }
+        Self { kills, said, deaths, silences }
     }
 
     /// Whether Redis may have forgotten a message after it was first known to be there, so that it may have become
@@ -100,21 +119,44 @@ impl<'a> Forgetting<'a> {
 
     /// Whether Redis may have forgotten a message whose gateway then died before it had put it back.
     pub fn died_with_its_gateway(&self, key: &str) -> bool {
-        let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else { return false };
-        let mut nodes: Vec<&str> = self.deaths.iter().map(|(node, _)| node.as_str()).collect();
-        nodes.retain(|node| acked.node.is_none_or(|acker| acker == *node));
-        nodes.into_iter().any(|node| {
+        let is_dead = |owed: &Owed<'_>| {
+            let mut deaths = self.deaths.iter().filter(|(node, _)| node == owed.node);
+            deaths.any(|(_, at)| (owed.acked..=owed.whole).contains(at))
+        };
+        self.owed(key).iter().any(is_dead)
+    }
+
+    /// Whether Redis may have forgotten a message and opened again without the gateway that was to put it back.
+    pub fn is_late(&self, key: &str) -> bool {
+        let is_silent = |owed: &Owed<'_>| {
+            let mut silences = self.silences.iter().filter(|(.., node)| node == owed.node);
+            silences.any(|(from, to, _)| *from <= owed.whole && to.saturating_sub(OPENS) >= owed.back)
+        };
+        self.owed(key).iter().any(is_silent)
+    }
+
+    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text door.
+    fn owed(&self, key: &str) -> Vec<Owed<'_>> {
+        let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else {
+            return Vec::new();
+        };
+        let named = self.deaths.iter().map(|(node, _)| node).chain(self.silences.iter().map(|(.., node)| node));
+        let nodes: BTreeSet<&str> = named.map(String::as_str).collect();
+        let mut owed = Vec::new();
+        for node in nodes.into_iter().filter(|node| acked.node.is_none_or(|acker| acker == *node)) {
             let mut written = (said.asked, said.known.max(acked.at));
-            self.kills.iter().any(|kill| {
+            for kill in &self.kills {
                 if !meet(*kill, written) {
-                    return false;
+                    continue;
                 }
-                let whole = self.is_whole(node, kill.1);
+                let back = kill.1;
+                let whole = self.is_whole(node, back);
                 // From here on it is as if it had been said again.
                 written.1 = written.1.max(whole);
-                self.deaths.iter().any(|(dead, at)| dead == node && (acked.at..=whole).contains(at))
-            })
-        })
+                owed.push(Owed { node, acked: acked.at, back, whole });
+            }
+        }
+        owed
     }
 
     /// When a gateway is known to have put back everything, after Redis came back then: it acks something new.
@@ -181,6 +223,27 @@ mod tests {
         let gone = Op::Exit { node: "g1".to_owned(), code: Some(2), asked: true };
         let evidence = with(killed(), line(25, "bench", 0, Kind::Ok, gone));
         assert!(Forgetting::new(&evidence).died_with_its_gateway("k20"));
+    }
+
+    #[test]
+    fn it_is_late_only_with_a_gateway_that_counted_as_dead() {
+        assert!(!Forgetting::new(&killed()).is_late("k20"));
+        for (from, to, gateway, is_late) in
+            [(10, 30, 0, false), (23, 40, 0, true), (23, 40, 1, false), (32, 60, 0, false)]
+        {
+            let stop = Op::Fault(Fault::GatewayStop { gateway });
+            let stopped = with(killed(), line(from, "bench", 0, Kind::Invoke, stop.clone()));
+            let evidence = with(stopped, line(to, "bench", 0, Kind::Ok, stop));
+            assert_eq!(Forgetting::new(&evidence).is_late("k20"), is_late, "{from} {to}");
+            assert!(!Forgetting::new(&evidence).is_late("k60"));
+        }
+    }
+
+    #[test]
+    fn what_the_text_door_took_back_is_not_acked() {
+        let evidence = with(killed(), line(22, "ann", 1, Kind::Info, send(None)("k20")));
+        assert!(Forgetting::new(&killed()).acked("k20").is_some());
+        assert!(Forgetting::new(&evidence).acked("k20").is_none());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! began to say under a name which somebody else had been given before, and nobody is given the name of somebody who is
 //! there, on a gateway that nobody had a reason to call lost.
 //!
-//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just before.
+//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just before,
+//! and late from one that counted as dead.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             let are_put_back = || forgetting.holds(&before.key) && forgetting.holds(&entry.key);
             if before.fence <= entry.fence {
                 *before = entry;
-            } else if !are_put_back() {
+            } else if !are_put_back() && !forgetting.is_late(&entry.key) {
                 finding.broken.push(format!("{room}: after {before:?} the log has {entry:?}"));
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! Messages that are in no log count as told out of nothing, unless they were trimmed. Excused, and counted, is what nobody
 //! could be told any more: who left before Redis was back has not heard that the last they heard is void. And what somebody
-//! said over two gateways may come back from them in another order.
+//! said over two gateways may come back from them in another order; from one that counted as dead, after what is newer.
 
 use std::collections::HashMap;
 
@@ -64,8 +64,9 @@ fn one_speaker(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut F
             let Some((asked, acked)) = forgetting.acked(key) else { continue };
             let before = latest.entry(acked.session.0).or_insert((asked, acked, key));
             if before.0 > acked.at {
-                let are_two = forgetting.holds(key) && acked.may_be_elsewhere(&before.1);
-                if are_two && forgetting.holds(before.2) {
+                let are_two =
+                    || acked.may_be_elsewhere(&before.1) && forgetting.holds(key) && forgetting.holds(before.2);
+                if are_two() || forgetting.is_late(key) {
                     finding.excused += 1;
                 } else {
                     finding

@@ -77,6 +77,8 @@ pub struct Person {
     places: Places,
     /// A connection that it has given up and whose other end does not know.
     lost: Option<Door>,
+    /// What the text door showed last: refused afterwards, or not known to have been kept when the connection ends.
+    shown: Option<Pending>,
     /// What has no answer yet, by the request's id.
     pending: BTreeMap<u64, Pending>,
     said: u64,
@@ -105,6 +107,7 @@ impl Person {
             token: None,
             places: Places::new(),
             lost: None,
+            shown: None,
             pending: BTreeMap::new(),
             said: 0,
             next_id: 1,
@@ -180,6 +183,9 @@ impl Person {
         if self.token.is_none() {
             self.give_up_pending();
         }
+        if end.is_err() {
+            self.doubt_shown();
+        }
         end
     }
 
@@ -214,6 +220,13 @@ impl Person {
     fn give_up_pending(&mut self) {
         for open in std::mem::take(&mut self.pending).into_values() {
             self.note(Kind::Info, sent(open.room, open.key, None, None));
+        }
+    }
+
+    /// The text door answers a refusal only: it may be on its way.
+    fn doubt_shown(&mut self) {
+        if let Some(shown) = self.shown.take() {
+            self.note(Kind::Info, sent(shown.room, shown.key, None, None));
         }
     }
 
@@ -343,6 +356,9 @@ impl Person {
                 }
             }
             Heard::Refused { id, code } => {
+                if code == "outcome_unknown" {
+                    self.doubt_shown();
+                }
                 let Some(id) = id.or_else(|| self.pending.keys().next().copied()) else { return Ok(()) };
                 let Some(open) = self.pending.get_mut(&id) else { return Ok(()) };
                 let may_pass = ["unavailable", "overloaded", "outcome_unknown"].contains(&code.as_str());
@@ -364,7 +380,8 @@ impl Person {
                 let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
                 if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {
-                    self.note(Kind::Ok, sent(open.room, open.key, None, None));
+                    self.note(Kind::Ok, sent(open.room.clone(), open.key.clone(), None, None));
+                    self.shown = Some(open);
                 }
             }
             event => self.hears(event),
