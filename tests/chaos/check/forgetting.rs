@@ -111,6 +111,15 @@ impl<'a> Forgetting<'a> {
         self.said.get(key).is_some_and(is_hit)
     }
 
+    /// Whether what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
+    /// `begun` it was written after the kill before that.
+    pub fn may_be_void(&self, key: &str, told: u64, begun: Option<u64>) -> bool {
+        let before = self.kills.iter().map(|(_, back)| *back).filter(|back| begun.is_some_and(|begun| *back <= begun));
+        let since = before.max().map_or(0, |back| back + 1);
+        let asked = self.said.get(key).map_or(told, |said| said.asked);
+        self.kills.iter().any(|kill| meet(*kill, (asked.max(since), told)))
+    }
+
     /// When it was asked for, of a message that was acked, and the ack.
     pub fn acked(&self, key: &str) -> Option<(u64, Acked<'a>)> {
         let said = self.said.get(key)?;
@@ -200,6 +209,18 @@ mod tests {
         assert!(!Forgetting::new(&evidence).holds("k60"));
         evidence.fsync_always = true;
         assert!(!Forgetting::new(&evidence).holds("k20"));
+    }
+
+    #[test]
+    fn what_was_put_back_is_not_void_unless_redis_is_killed_again() {
+        let evidence = killed();
+        let forgetting = Forgetting::new(&evidence);
+        assert!(forgetting.may_be_void("k20", 20 * SECOND, None));
+        assert!(forgetting.may_be_void("k20", 25 * SECOND, Some(SECOND)), "it was heard late");
+        assert!(!forgetting.may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
+        let kill = line(27, "bench", 0, Kind::Invoke, Op::Fault(Fault::RedisKill));
+        let evidence = with(evidence, kill);
+        assert!(Forgetting::new(&evidence).may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
     }
 
     #[test]

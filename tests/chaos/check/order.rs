@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::forgetting::{Acked, Forgetting};
 use super::{Evidence, Finding};
-use crate::history::Op;
+use crate::history::{Event, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
@@ -25,10 +25,20 @@ fn one_log(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Findi
         .iter()
         .flat_map(|(room, log)| log.iter().enumerate().map(|(at, entry)| ((room.as_str(), entry.key.as_str()), at)))
         .collect();
-    let is_forgotten = |op: &Op| matches!(op, Op::Message { key, .. } if forgetting.holds(key));
+    let mut begun: HashMap<(&str, &str), u64> = HashMap::new();
+    for event in &evidence.events {
+        if let Op::Message { room, epoch: Some(epoch), .. } = &event.op {
+            begun.entry((room, epoch)).or_insert(event.at);
+        }
+    }
+    let may_be_void = |event: &Event| {
+        let Op::Message { room, key, epoch, .. } = &event.op else { return false };
+        let begun = epoch.as_ref().and_then(|epoch| begun.get(&(room, epoch)));
+        forgetting.may_be_void(key, event.at, begun.copied())
+    };
     for ((session, room), told) in evidence.held() {
         let mut newest = None;
-        let certain = told.iter().rposition(|event| !is_forgotten(&event.op)).map_or(0, |last| last + 1);
+        let certain = told.iter().rposition(|event| !may_be_void(event)).map_or(0, |last| last + 1);
         for (number, event) in told.into_iter().enumerate() {
             let Op::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
@@ -85,7 +95,7 @@ fn one_speaker(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut F
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::{Event, Jump, Kind};
+    use crate::history::{Jump, Kind};
     use crate::plan::Fault;
 
     /// Redis is killed right after the last message.
