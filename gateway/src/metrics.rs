@@ -124,8 +124,6 @@ pub struct Metrics {
     pub refused: Labelled<ErrorCode, IntCounter>,
     /// What the hub counts: deliveries, rounds, gaps.
     pub counts: Counts,
-    /// Messages on their way to a socket.
-    pub deliveries: Deliveries,
     /// Requests answered with an error.
     pub refusals: Labelled<ErrorCode, IntCounter>,
     /// Connections that this gateway ended, by why.
@@ -199,7 +197,6 @@ impl Metrics {
                 "code",
             ),
             counts: Counts::new(on),
-            deliveries: Deliveries::new(on),
             refusals: Labelled::counters(on, "parley_refusals_total", "Requests answered with an error.", "code"),
             closes: Labelled::counters(on, "parley_closes_total", "Connections that this gateway ended.", "code"),
             backplane_reconnects: counter(

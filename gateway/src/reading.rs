@@ -1,8 +1,8 @@
 //! Reads from the logs (of rooms and inboxes) what did not arrive, and brings it to the hub: one task per node, started by
 //! the server.
 //!
-//! It reads only what a log asks for: a page after a hole, or the top after a doubt (the subscription was away, or our
-//! own beat came back late). At rest it does nothing; it never polls. What to make of an answer is
+//! It reads only what a log asks for: a page after a hole, or the top after a doubt (the subscription was away, our own
+//! beat came back late, or a generation opened). At rest it does nothing; it never polls. What to make of an answer is
 //! [`crate::hub::position`]'s to decide.
 
 use std::collections::HashMap;
@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use presence::log::{Head, Log};
-use presence::registry::RegistryError;
+use presence::registry::{Generation, RegistryError};
+use tokio::sync::watch;
 
 use crate::backplane::{Backplane, Missed};
 use crate::hub::position::{Ask, Page};
@@ -42,6 +43,16 @@ pub async fn run(hub: Arc<Hub>, backplane: Backplane) {
         if let Err(error) = compared.and(refilled) {
             tracing::debug!(%error, "logs could not be read, trying on");
             tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+        }
+    }
+}
+
+/// Has all tops compared when a generation opens, for as long as it is polled and the store's generation is watched: what
+/// was put back before, for somebody whose gateway had not spoken yet, was sent to nobody.
+pub async fn look_again(hub: Arc<Hub>, mut generations: watch::Receiver<Generation>) {
+    while generations.changed().await.is_ok() {
+        if generations.borrow_and_update().is_open() {
+            hub.doubt();
         }
     }
 }
@@ -79,4 +90,41 @@ async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Resu
 fn page(Missed { head, messages, through }: Missed) -> Page<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
     Page { head, messages, through }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use presence::model::{RoomName, SessionId};
+    use presence::registry::Phase;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::session::outbox::Outbox;
+    use crate::wire::Format;
+
+    const OPEN: Generation = Generation { number: 1, phase: Phase::Open };
+    const RECOVERING: Generation = Generation { number: 2, phase: Phase::Recovering };
+
+    #[tokio::test]
+    async fn tops_are_compared_when_a_generation_opens_and_not_while_it_recovers() {
+        let (hub, room) = (Arc::new(Hub::new(Metrics::new().counts)), RoomName::parse("#lobby").unwrap());
+        hub.prepare(&room, &SessionId::random(), &Outbox::new(Format::Json));
+        let log = Log::Room(room.key().clone());
+        hub.begin(&log, &Head { epoch: "e".into(), top: 7, forks: Vec::new() });
+        let (store, generations) = watch::channel(OPEN);
+        let watching = tokio::spawn(look_again(Arc::clone(&hub), generations));
+
+        store.send(RECOVERING).unwrap();
+        tokio::task::yield_now().await;
+        assert!(hub.asks().now_or_never().is_none(), "what is being put back is not there yet");
+        store.send(OPEN).unwrap();
+        let asks = timeout(Duration::from_secs(10), hub.asks()).await.expect("nobody looks again");
+        assert_eq!(asks.len(), 1);
+        assert!(matches!(&asks[0], (asked, Ask::Top(_)) if *asked == log));
+        drop(store);
+        watching.await.unwrap();
+    }
 }

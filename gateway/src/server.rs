@@ -3,7 +3,8 @@
 //! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
 //!
 //! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
-//! presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a tracker of their own, so that a drain can wait for them.
+//! fan-out, presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a
+//! tracker of their own, so that a drain can wait for them.
 
 mod drain;
 
@@ -24,6 +25,7 @@ use presence::redis::Redis;
 use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
 use presence::twin;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -174,11 +176,14 @@ impl Gateway {
         spawn(&background, reap(Arc::clone(&services), samples_seen));
         spawn(&parting, part(Arc::clone(&services)));
         spawn(&background, show_presence(Arc::clone(&services)));
+        for _ in 0..Handle::current().metrics().num_workers() {
+            spawn(&background, fan_out(Arc::clone(&services)));
+        }
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
         spawn(&background, lag::watch(services.metrics.registry.clone()));
-        spawn(&background, look_again(Arc::clone(&services)));
+        spawn(&background, reading::look_again(Arc::clone(&services.hub), services.tenure.generations()));
         spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());
@@ -374,17 +379,6 @@ impl beat::Keeper for LeaseKeeper<'_> {
     }
 }
 
-/// Compares all tops when a generation opens: what was put back for somebody whose gateway had not spoken yet was sent to
-/// nobody.
-async fn look_again(services: Arc<Services>) {
-    let mut generations = services.tenure.generations();
-    while generations.changed().await.is_ok() {
-        if generations.borrow_and_update().is_open() {
-            services.hub.doubt();
-        }
-    }
-}
-
 async fn put_back(services: Arc<Services>) {
     services.backplane.put_back(|messages| services.metrics.repaired.inc_by(messages)).await;
 }
@@ -411,6 +405,10 @@ async fn show_presence(services: Arc<Services>) {
         round.tick().await;
         services.hub.show_presence();
     }
+}
+
+async fn fan_out(services: Arc<Services>) {
+    services.hub.fan_out().await;
 }
 
 fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {

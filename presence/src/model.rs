@@ -5,6 +5,7 @@
 //! Invariant: a [`Nick`] or [`RoomName`] in hand is valid, and its key is safe inside any Redis key.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -52,9 +53,9 @@ pub enum NameError {
 /// A nickname: shown as typed, unique by its [`NickKey`], compared across scripts by its skeleton.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Nick {
-    display: Box<str>,
+    display: Arc<str>,
     key: NickKey,
-    skeleton: Box<str>,
+    skeleton: Arc<str>,
 }
 
 impl Nick {
@@ -105,7 +106,7 @@ impl fmt::Display for Nick {
 /// A room: `#` and a name, shown as first typed, one room per case-mapped key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RoomName {
-    display: Box<str>,
+    display: Arc<str>,
     key: RoomKey,
 }
 
@@ -169,17 +170,18 @@ fn fold(c: char) -> char {
     }
 }
 
-fn encode(mapped: &str) -> Box<str> {
+fn encode(mapped: &str) -> Arc<str> {
     utf8_percent_encode(mapped, PLAIN).to_string().into()
 }
 
-/// Defines a string newtype that is only made by our own code or read back from our own store.
+/// Defines a string newtype that is only made by our own code or read back from our own store. Cheap to clone: a node
+/// knows each of its sessions and rooms in several places.
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes back a value that our own store gave out. Never for what a client sent.
@@ -223,7 +225,7 @@ token!(
 /// What is kept of the secret that a client comes back to its session with: its SHA-256, in hex. Never shown, not even
 /// by `Debug`.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct TokenHash(Box<str>);
+pub struct TokenHash(Arc<str>);
 
 impl TokenHash {
     /// The hash of a secret.

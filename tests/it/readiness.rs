@@ -4,15 +4,14 @@
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::Mode;
-use harness::{Cluster, eventually, http};
+use harness::{Cluster, WsClient, eventually, http};
 
 /// The promise, and one look at a busy machine.
 const RED: Duration = Duration::from_millis(3_500);
 const WHOLE_AGAIN: Duration = Duration::from_secs(15);
 
-#[tokio::test]
-async fn a_gateway_that_hears_nothing_is_not_ready() {
-    let mut cluster = Cluster::builder().gateways(2).nginx(true).start().await;
+/// ann on the first gateway and bob on the second, of a cluster whose subscriptions are about to break.
+async fn in_the_lobby(cluster: &mut Cluster) -> (WsClient, WsClient) {
     for text in ["subscription", "echo", "own beats"] {
         cluster.allow(text);
     }
@@ -21,6 +20,13 @@ async fn a_gateway_that_hears_nothing_is_not_ready() {
     ann.join("#lobby").await;
     bob.register("bob").await;
     bob.join("#lobby").await;
+    (ann, bob)
+}
+
+#[tokio::test]
+async fn a_gateway_that_hears_nothing_is_not_ready() {
+    let mut cluster = Cluster::builder().gateways(2).nginx(true).start().await;
+    let (ann, bob) = in_the_lobby(&mut cluster).await;
 
     // Nobody may subscribe any more, and nobody is subscribed; every other command works.
     let cut = Instant::now();
@@ -52,14 +58,7 @@ async fn a_gateway_that_hears_nothing_is_not_ready() {
 #[tokio::test]
 async fn a_subscription_that_falls_silent_makes_its_gateway_not_ready() {
     let mut cluster = Cluster::builder().gateways(2).fault_proxies(true).start().await;
-    for text in ["subscription", "echo", "own beats"] {
-        cluster.allow(text);
-    }
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    ann.register("ann").await;
-    ann.join("#lobby").await;
-    bob.register("bob").await;
-    bob.join("#lobby").await;
+    let (ann, bob) = in_the_lobby(&mut cluster).await;
 
     let cut = Instant::now();
     cluster.proxies[0].set(Mode::Deaf);

@@ -90,7 +90,8 @@ async fn nothing_is_missing_or_doubled_while_subscriptions_are_cut_again_and_aga
     let end = Instant::now() + Duration::from_millis(200) * CUTS;
     let talk = async |person: &WsClient| {
         let mut acked = Vec::new();
-        while Instant::now() < end {
+        // For as long as there are cuts, and on a busy machine until enough was said to tell anything.
+        while Instant::now() < end || acked.len() < 50 {
             acked.push(person.say("#lobby", "still there?").await["seq"].as_u64().unwrap());
         }
         acked
@@ -106,7 +107,6 @@ async fn nothing_is_missing_or_doubled_while_subscriptions_are_cut_again_and_aga
     let (a, b, c, d, ()) = tokio::join!(talk(ann), talk(bob), talk(carl), talk(dora), cutting);
     let acked = BTreeSet::from_iter([a, b, c, d].concat());
     let last = *acked.last().unwrap();
-    assert!(last > 50, "there was some talk: {last}");
     assert_eq!(acked, BTreeSet::from_iter(1..=last));
     for person in &people {
         until_given(person, last).await;

@@ -1,19 +1,21 @@
 //! Those on this node who hear one log: the members of a room, or the one session whose inbox it is. Holds the node's
 //! position in the log, and what is to be shown of the comings and goings in a room.
 //!
-//! The hub calls it under its lock. What the position gives out goes to every member alike, in one order; a member that
-//! is on its way in has it kept for it, as far as it is worth it: the log has the rest.
+//! The hub calls it under its lock, and nothing here writes to anybody but who just enters: what the position gives out
+//! waits for its turn ([`super::fan_out`]) and goes to every member alike, in one order. A member that is on its way in has
+//! it kept for it, as far as it is worth it: the log has the rest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
 use presence::sabotage::{self, Mechanism};
 
+use super::fan_out::{Hearer, Numbered, Seat, Turn, Waiting, gap};
 use super::position::{Place, Position, Step};
 use super::{Admission, coalesce};
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox, Pushed};
+use crate::session::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
 
 /// Bytes that are kept for one member on its way in: with what its outbox may hold by then, they fit in.
@@ -28,27 +30,43 @@ const MAX_SHOWN: usize = 256;
 /// Who hears a log, and how far.
 #[derive(Debug)]
 pub(super) struct Audience {
-    display: String,
+    /// Which of those that this log has had on this node, one after the other.
+    pub(super) serial: u64,
+    display: Arc<str>,
     pub(super) position: Position<ChatMessage>,
     members: HashMap<SessionId, Member>,
+    /// The members that are in; `None` after one has come or gone.
+    hearers: Option<Arc<[Hearer]>>,
+    pub(super) waiting: Waiting,
     /// The members version of the last change seen, once there was one.
     version: Option<u64>,
-    delta: PresenceDelta,
+    /// Seldom there, and large.
+    delta: Option<Box<PresenceDelta>>,
     resync: bool,
 }
 
 #[derive(Debug)]
-struct Member {
-    outbox: Outbox,
-    entry: Entry,
+enum Member {
+    /// On its way in; what comes meanwhile is kept.
+    Entering(Outbox, Box<Kept>),
+    /// Everything that is new to it goes out.
+    Live(Hearer),
 }
 
-#[derive(Debug)]
-enum Entry {
-    /// On its way in; what comes meanwhile is kept.
-    Waiting(Kept),
-    /// Everything after this seq goes out.
-    Live(u64),
+impl Member {
+    fn outbox(&self) -> &Outbox {
+        match self {
+            Self::Entering(outbox, _) => outbox,
+            Self::Live(hearer) => &hearer.seat.outbox,
+        }
+    }
+
+    fn hearer(&self) -> Option<Hearer> {
+        match self {
+            Self::Entering(..) => None,
+            Self::Live(hearer) => Some(hearer.clone()),
+        }
+    }
 }
 
 /// The newest events of a room without a hole between them, oldest first.
@@ -58,30 +76,24 @@ struct Kept {
     bytes: usize,
 }
 
-/// An event and the seqs that it covers.
-#[derive(Debug, Clone)]
-struct Numbered {
-    from: u64,
-    to: u64,
-    size: usize,
-    event: Arc<Broadcast>,
-}
-
 impl Audience {
-    pub(super) fn new(display: &str) -> Self {
+    pub(super) fn new(display: &str, serial: u64) -> Self {
         Self {
-            display: display.to_owned(),
+            serial,
+            display: display.into(),
             position: Position::default(),
             members: HashMap::new(),
+            hearers: None,
+            waiting: Waiting::default(),
             version: None,
-            delta: PresenceDelta::default(),
+            delta: None,
             resync: false,
         }
     }
 
     /// It goes by another name.
     pub(super) fn rename(&mut self, display: &str) {
-        display.clone_into(&mut self.display);
+        self.display = display.into();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -90,12 +102,13 @@ impl Audience {
 
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
-        let entry = match sabotage::takes(Mechanism::HoldBack) {
-            false => Entry::Waiting(Kept::default()),
-            true => Entry::Live(0),
+        self.vacate(session);
+        let member = match sabotage::takes(Mechanism::HoldBack) {
+            false => Member::Entering(outbox.clone(), Box::default()),
+            true => Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 }),
         };
-        let member = Member { outbox: outbox.clone(), entry };
         self.members.insert(session.clone(), member);
+        self.hearers = None;
     }
 
     /// See [`super::Hub::admit`].
@@ -107,51 +120,77 @@ impl Audience {
         after: u64,
     ) -> Admission {
         // The first one here may have typed it otherwise.
-        name.clone_into(&mut self.display);
-        let Some(member) = self.members.get_mut(session).filter(|member| member.outbox.is(outbox)) else {
+        if *self.display != *name {
+            self.display = name.into();
+        }
+        let Some(Member::Entering(of, kept)) = self.members.get(session) else { return Admission::Entered };
+        if !of.is(outbox) {
             return Admission::Entered;
-        };
-        let Entry::Waiting(kept) = &member.entry else { return Admission::Entered };
+        }
         let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
         if after < place.seq {
             if !kept.covers(after + 1) {
                 return Admission::Behind;
             }
-            for event in &kept.events {
-                event.give(&member.outbox, after, &self.display);
+            for event in kept.events.iter().filter_map(|event| event.rest(after, &self.display)) {
+                outbox.event(&event);
             }
         }
-        member.entry = Entry::Live(after.max(place.seq));
+        let hearer = Hearer { seat: Seat::new(outbox.clone()), after: after.max(place.seq) };
+        self.members.insert(session.clone(), Member::Live(hearer));
+        self.hearers = None;
         Admission::Entered
     }
 
     pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
-        if self.members.get(session).is_some_and(|member| member.outbox.is(outbox)) {
-            self.members.remove(session);
+        if self.members.get(session).is_some_and(|member| member.outbox().is(outbox)) {
+            self.vacate(session);
         }
     }
 
-    /// Gives every member what the position gave out. Returns how many messages went into outboxes.
-    pub(super) fn take(&mut self, steps: Vec<Step<ChatMessage>>) -> u64 {
-        let mut delivered = 0;
+    /// Whoever has the place of this session hears nothing more.
+    fn vacate(&mut self, session: &SessionId) {
+        if let Some(Member::Live(hearer)) = self.members.remove(session) {
+            hearer.seat.leave();
+            self.hearers = None;
+        }
+    }
+
+    /// The next round of what waits.
+    pub(super) fn begin_turn(&mut self) -> Option<Turn> {
+        let Self { waiting, display, members, hearers, .. } = self;
+        waiting.begin(display, || Arc::clone(hearers.get_or_insert_with(|| live(members))))
+    }
+
+    /// A message came over the subscription. When too much waits to be given out already it is left to the log.
+    pub(super) fn arrived(&mut self, epoch: &str, message: ChatMessage) {
+        if self.waiting.is_full() {
+            return self.position.passed_over(epoch, message.seq);
+        }
+        let mut steps = Vec::new();
+        self.position.arrived(epoch, message.seq, message, &mut steps);
+        self.take(steps);
+    }
+
+    /// Gives every member what the position gave out.
+    pub(super) fn take(&mut self, steps: Vec<Step<ChatMessage>>) {
         for step in steps {
             match step {
                 Step::Message(seq, mut message) => {
                     // The store does not know how a nick is shown.
-                    self.display.clone_into(&mut message.to);
+                    (*self.display).clone_into(&mut message.to);
                     let size = message.body.json().len() + KEPT_EACH;
                     let event = Broadcast::new(Event::Message(message));
-                    delivered += self.spread(&Numbered { from: seq, to: seq, size, event });
+                    self.spread(Numbered { from: seq, to: seq, size, is_message: true, event });
                 }
                 Step::Gap { from, to } => {
-                    tracing::info!(to = self.display, from, through = to, "messages are gone from the log");
+                    tracing::info!(to = &*self.display, from, through = to, "messages are gone from the log");
                     let event = gap(&self.display, from, to);
-                    self.spread(&Numbered { from, to, size: KEPT_EACH, event });
+                    self.spread(Numbered { from, to, size: KEPT_EACH, is_message: false, event });
                 }
                 Step::Turn { was, epoch, shared } => self.turn(&was, &epoch, shared),
             }
         }
-        delivered
     }
 
     /// Adds a change of the members. A jump in versions means that a change was missed: the sum would be wrong, so members
@@ -159,9 +198,10 @@ impl Audience {
     pub(super) fn change(&mut self, version: u64, delta: PresenceDelta) {
         self.resync |= self.version.is_some_and(|last| version != last + 1);
         self.version = Some(version);
-        coalesce::add(&mut self.delta, delta);
-        if coalesce::count(&self.delta) > MAX_SHOWN {
-            self.delta = PresenceDelta::default();
+        let sum = self.delta.get_or_insert_default();
+        coalesce::add(sum, delta);
+        if coalesce::count(sum) > MAX_SHOWN {
+            self.delta = None;
             self.resync = true;
         }
     }
@@ -172,58 +212,66 @@ impl Audience {
         self.resync = true;
     }
 
-    /// Shows the members what changed since the last call, as one event. Returns how many outboxes left it out.
-    pub(super) fn show_presence(&mut self) -> u64 {
-        let delta = std::mem::take(&mut self.delta);
+    /// Shows the members what changed since the last call, as one event.
+    pub(super) fn show_presence(&mut self) {
+        let delta = self.delta.take().map_or_else(PresenceDelta::default, |delta| *delta);
         let resync = std::mem::take(&mut self.resync);
-        if coalesce::count(&delta) == 0 && !resync {
-            return 0;
+        if coalesce::count(&delta) > 0 || resync {
+            let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
+            self.waiting.add(Numbered::aside(Broadcast::new(event)));
         }
-        let event = Broadcast::new(Event::Presence { room: self.display.clone(), delta, resync });
-        let live = self.members.values().filter(|member| matches!(member.entry, Entry::Live(_)));
-        live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
     }
 
-    /// Shows everybody but the one who is writing that they do. Returns how many outboxes left it out.
-    pub(super) fn show_typing(&self, by: Option<&SessionId>, from: &str) -> u64 {
-        let event = Broadcast::new(Event::Typing { to: self.display.clone(), from: from.to_owned() });
+    /// Shows everybody but the one who is writing that they do.
+    pub(super) fn show_typing(&mut self, by: Option<&SessionId>, from: &str) {
+        let event = Broadcast::new(Event::Typing { to: (*self.display).to_owned(), from: from.to_owned() });
         let others = self.members.iter().filter(|(session, _)| Some(*session) != by).map(|(_, member)| member);
-        let live = others.filter(|member| matches!(member.entry, Entry::Live(_)));
-        live.filter(|member| member.outbox.event(&event) == Pushed::LeftOut).count() as u64
+        self.waiting.add_for(event, others.filter_map(Member::hearer).collect());
     }
 
-    fn spread(&mut self, event: &Numbered) -> u64 {
-        let mut receivers = 0;
+    fn spread(&mut self, event: Numbered) {
         for member in self.members.values_mut() {
-            match &mut member.entry {
-                Entry::Live(after) => receivers += u64::from(event.give(&member.outbox, *after, &self.display)),
-                Entry::Waiting(kept) => kept.add(event.clone()),
+            if let Member::Entering(_, kept) = member {
+                kept.add(event.clone());
             }
         }
-        receivers
+        self.waiting.add(event);
     }
 
     /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
     fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
-        tracing::info!(to = self.display, epoch, seq = was.seq, shared, "the log has another history");
-        let (to, epoch) = (&self.display, epoch.to_owned());
-        let rewound = Broadcast::new(Event::Rewound { to: to.clone(), epoch: epoch.clone(), seq: shared });
+        tracing::info!(to = &*self.display, epoch, seq = was.seq, shared, "the log has another history");
+        let before = self.hearers.take().unwrap_or_else(|| live(&self.members));
+        self.waiting.settle(&before);
+        let (mut rewound, mut told) = (Vec::new(), BTreeMap::<u64, Vec<Hearer>>::new());
         for member in self.members.values_mut() {
-            match &mut member.entry {
-                Entry::Live(after) => {
-                    let has = was.seq.max(*after);
+            match member {
+                Member::Live(hearer) => {
+                    let has = was.seq.max(hearer.after);
                     if has > shared {
-                        member.outbox.event(&rewound);
-                        *after = shared;
+                        hearer.after = shared;
+                        rewound.push(hearer.clone());
                     } else if was.epoch != epoch {
-                        let event = Event::Epoch { to: to.clone(), epoch: epoch.clone(), seq: has };
-                        member.outbox.event(&Broadcast::new(event));
+                        told.entry(has).or_default().push(hearer.clone());
                     }
                 }
-                Entry::Waiting(kept) => *kept = Kept::default(),
+                Member::Entering(_, kept) => **kept = Kept::default(),
             }
         }
+        let (to, epoch) = (&self.display, epoch.to_owned());
+        if !rewound.is_empty() {
+            let event = Event::Rewound { to: (**to).to_owned(), epoch: epoch.clone(), seq: shared };
+            self.waiting.add_for(Broadcast::new(event), rewound);
+        }
+        for (seq, hearers) in told {
+            let event = Event::Epoch { to: (**to).to_owned(), epoch: epoch.clone(), seq };
+            self.waiting.add_for(Broadcast::new(event), hearers);
+        }
     }
+}
+
+fn live(members: &HashMap<SessionId, Member>) -> Arc<[Hearer]> {
+    members.values().filter_map(Member::hearer).collect()
 }
 
 impl Kept {
@@ -241,24 +289,4 @@ impl Kept {
     fn covers(&self, seq: u64) -> bool {
         self.events.front().is_some_and(|oldest| oldest.from <= seq)
     }
-}
-
-impl Numbered {
-    /// Gives it to a member that has everything up to `after`. Returns whether there was anything new in it.
-    fn give(&self, outbox: &Outbox, after: u64, display: &str) -> bool {
-        if self.to <= after {
-            return false;
-        }
-        if self.from > after {
-            outbox.event(&self.event);
-        } else {
-            // Only a gap covers several: what the member has of it is not gone.
-            outbox.event(&gap(display, after + 1, self.to));
-        }
-        true
-    }
-}
-
-fn gap(display: &str, from_seq: u64, to_seq: u64) -> Arc<Broadcast> {
-    Broadcast::new(Event::Gap { to: display.to_owned(), from_seq, to_seq })
 }

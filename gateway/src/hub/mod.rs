@@ -2,8 +2,8 @@
 //!
 //! The backplane's task calls [`Hub::deliver`] with everything that arrives; drivers enter and leave rooms; the server
 //! calls [`Hub::show_presence`] a few times a second; the reading task reads what logs ask for and hands it to
-//! [`Hub::read`]. Delivering never waits for anybody: an outbox takes the event or closes its connection. Knows no store
-//! and no socket.
+//! [`Hub::read`]; and tasks of the node give out what came of it, in rounds ([`Hub::fan_out`]). None of it waits for
+//! anybody: an outbox takes what it is given or closes its connection. Knows no store and no socket.
 //!
 //! A member enters a room in steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member
 //! record is written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was
@@ -13,18 +13,21 @@
 
 mod audience;
 pub mod coalesce;
+mod fan_out;
 pub mod position;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use presence::codes::CloseCode;
 use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use self::audience::Audience;
+use self::fan_out::{Given, PORTION, Turn};
 use self::position::{Ask, Page, Position, Step};
 use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
@@ -37,6 +40,8 @@ pub struct Hub {
     state: Mutex<State>,
     /// A log asks for a reading.
     asked: Notify,
+    /// A log has something to give out.
+    given: Notify,
     counts: Counts,
 }
 
@@ -44,11 +49,54 @@ pub struct Hub {
 struct State {
     sessions: HashMap<SessionId, Session>,
     /// Rooms with members here, and the inboxes of the sessions.
-    logs: HashMap<Log, Audience>,
+    /// Boxed: a table of large entries is mostly room for entries to come.
+    logs: HashMap<Log, Box<Audience>>,
     /// Rooms with something to show at the next round of presence.
     changed: Vec<RoomKey>,
     /// Logs that are to be read.
     asking: HashSet<Log>,
+    /// Logs whose turn it is, one after the other.
+    turns: VecDeque<(Name, Option<Turn>)>,
+    /// Audiences so far.
+    audiences: u64,
+}
+
+/// A log and which of its audiences.
+type Name = (Log, u64);
+
+impl State {
+    fn next_serial(&mut self) -> u64 {
+        self.audiences += 1;
+        self.audiences
+    }
+
+    fn audience(&mut self, (log, serial): &Name) -> Option<&mut Audience> {
+        self.logs.get_mut(log).map(Box::as_mut).filter(|audience| audience.serial == *serial)
+    }
+
+    /// Takes the round whose turn it is; nobody else goes on with it until it is put back.
+    fn next_turn(&mut self) -> Option<(Name, Turn)> {
+        while let Some((name, turn)) = self.turns.pop_front() {
+            let turn = turn.or_else(|| self.audience(&name)?.begin_turn());
+            if let Some(turn) = turn {
+                return Some((name, turn));
+            }
+        }
+        None
+    }
+
+    /// Asks for a turn for what waits in a log, and for a reading of it if it is behind. Returns whether to wake those
+    /// who give out, and who reads.
+    fn follow_up(&mut self, log: &Log) -> (bool, bool) {
+        let Some(audience) = self.logs.get_mut(log) else { return (false, false) };
+        let is_turn = audience.waiting.asks_for_turn();
+        let is_asking = audience.position.is_asking() && !audience.waiting.is_full();
+        if is_turn {
+            let name = (log.clone(), audience.serial);
+            self.turns.push_back((name, None));
+        }
+        (is_turn, is_asking && self.asking.insert(log.clone()))
+    }
 }
 
 #[derive(Debug)]
@@ -90,19 +138,21 @@ impl Hub {
     /// A hub without anybody, whose work is counted on `counts`.
     #[must_use]
     pub fn new(counts: Counts) -> Self {
-        Self { state: Mutex::default(), asked: Notify::new(), counts }
+        Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), counts }
     }
 
     /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
     /// [`Hub::admit`]. An older connection of it ends.
     pub fn attach(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
         let mut state = self.lock();
+        let serial = state.next_serial();
         let begun = Session { owner: owner.clone(), outbox: outbox.clone() };
         if let Some(older) = state.sessions.insert(owner.session.clone(), begun) {
             older.outbox.close(CloseCode::TakenOver);
         }
         let inbox = Log::Inbox(owner.session.clone());
-        state.logs.entry(inbox).or_insert_with(|| Audience::new(nick.as_str())).prepare(&owner.session, outbox);
+        let audience = state.logs.entry(inbox).or_insert_with(|| Box::new(Audience::new(nick.as_str(), serial)));
+        audience.prepare(&owner.session, outbox);
     }
 
     /// The session goes by another name, under the claim to it.
@@ -125,16 +175,22 @@ impl Hub {
         if let Entry::Occupied(known) = sessions.entry(owner.session.clone())
             && owner.succeeds(&known.get().owner)
         {
-            known.remove();
-            logs.remove(&Log::Inbox(owner.session.clone()));
+            let Session { outbox, .. } = known.remove();
+            if let Some(mut inbox) = logs.remove(&Log::Inbox(owner.session.clone())) {
+                inbox.remove(&owner.session, &outbox);
+            }
         }
     }
 
     /// Keeps the room's messages for a member that is about to enter.
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let log = Log::Room(room.key().clone());
-        state.logs.entry(log).or_insert_with(|| Audience::new(room.as_str())).prepare(session, outbox);
+        let (log, serial) = (Log::Room(room.key().clone()), state.next_serial());
+        state
+            .logs
+            .entry(log)
+            .or_insert_with(|| Box::new(Audience::new(room.as_str(), serial)))
+            .prepare(session, outbox);
     }
 
     /// A head of the log that was read after its subscription was confirmed: a log that has not begun begins here.
@@ -240,11 +296,54 @@ impl Hub {
 
     /// Shows each room's members what changed since the last call, as one event.
     pub fn show_presence(&self) {
-        let mut state = self.lock();
-        for key in std::mem::take(&mut state.changed) {
-            if let Some(room) = state.logs.get_mut(&Log::Room(key)) {
-                self.counts.left_out.inc_by(room.show_presence());
+        let changed = std::mem::take(&mut self.lock().changed);
+        for key in changed {
+            self.change(&Log::Room(key), Audience::show_presence);
+        }
+    }
+
+    /// Gives out what logs have given, for as long as it is polled. Several at once share the work. Dropping the future
+    /// loses nothing.
+    pub async fn fan_out(&self) {
+        loop {
+            let given = self.given.notified();
+            while self.give_out() {
+                // What has arrived meanwhile joins the rounds to come.
+                yield_now().await;
             }
+            given.await;
+        }
+    }
+
+    /// Gives out one portion, to a fixed number of connections at most. Returns whether there is more.
+    pub fn give_out(&self) -> bool {
+        let mut left = PORTION;
+        while left > 0 {
+            let Some((name, mut turn)) = self.lock().next_turn() else { return false };
+            let Given { hearers, written, left_out } = turn.go_on(left);
+            self.counts.deliveries.written(turn.accepted(), written);
+            self.counts.left_out.inc_by(left_out);
+            // A log that nobody hears is no reason to go on for ever.
+            left -= hearers.clamp(1, left);
+            self.put_back(name, turn);
+        }
+        !self.lock().turns.is_empty()
+    }
+
+    /// The round goes on behind all others, or the next one of its log does.
+    fn put_back(&self, name: Name, turn: Turn) {
+        let mut state = self.lock();
+        if !turn.is_over() {
+            return state.turns.push_back((name, Some(turn)));
+        }
+        self.counts.round(turn.deliveries());
+        let goes_on = state.audience(&name).is_some_and(|audience| audience.waiting.end_turn());
+        // A log that was too full to be read may be read now.
+        if state.follow_up(&name.0).1 {
+            self.asked.notify_one();
+        }
+        if goes_on {
+            state.turns.push_back((name, None));
         }
     }
 
@@ -258,13 +357,23 @@ impl Hub {
 
     /// Changes the position in a log, gives those who hear it what comes of it, and notes what it asks for.
     fn advance(&self, log: &Log, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
+        self.change(log, |audience| {
+            let mut steps = Vec::new();
+            change(&mut audience.position, &mut steps);
+            audience.take(steps);
+        });
+    }
+
+    fn change(&self, log: &Log, change: impl FnOnce(&mut Audience)) {
         let mut state = self.lock();
-        let State { logs, asking, .. } = &mut *state;
-        let Some(audience) = logs.get_mut(log) else { return };
-        let mut steps = Vec::new();
-        change(&mut audience.position, &mut steps);
-        self.counts.round(audience.take(steps));
-        if audience.position.is_asking() && asking.insert(log.clone()) {
+        let Some(audience) = state.logs.get_mut(log) else { return };
+        change(audience);
+        let (is_turn, is_asking) = state.follow_up(log);
+        drop(state);
+        if is_turn {
+            self.given.notify_one();
+        }
+        if is_asking {
             self.asked.notify_one();
         }
     }
@@ -280,7 +389,7 @@ impl Hub {
     }
 
     fn arrived(&self, log: &Log, epoch: &str, message: ChatMessage) {
-        self.advance(log, |position, steps| position.arrived(epoch, message.seq, message, steps));
+        self.change(log, |audience| audience.arrived(epoch, message));
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {
@@ -292,9 +401,7 @@ impl Hub {
     }
 
     fn typing(&self, log: &Log, by: Option<&SessionId>, from: &str) {
-        if let Some(audience) = self.lock().logs.get(log) {
-            self.counts.left_out.inc_by(audience.show_typing(by, from));
-        }
+        self.change(log, |audience| audience.show_typing(by, from));
     }
 
     /// The subscription was away: nobody knows what was missed.

@@ -123,6 +123,14 @@ impl<T> Position<T> {
         }
     }
 
+    /// A message arrived, and there was no room for it: it is to be read from the log.
+    pub fn passed_over(&mut self, epoch: &str, seq: u64) {
+        match self.place.as_mut().filter(|place| place.epoch == epoch) {
+            Some(place) => place.reach = place.reach.max(seq),
+            None => self.doubted = true,
+        }
+    }
+
     /// The subscription was away, or may have been: something may be missing that nothing later will show.
     pub fn doubt(&mut self) {
         self.doubted = true;

@@ -1,9 +1,13 @@
 //! The hub by itself: what arrives in which outbox.
 #![allow(clippy::unwrap_used)]
 
+mod rounds;
+
 use std::time::Duration;
 
 use presence::model::{Departure, LeftReason, MemberInfo, Status};
+use tungstenite::WebSocket;
+use tungstenite::protocol::Role;
 
 use super::*;
 use crate::message::{Accepted, Body};
@@ -31,18 +35,27 @@ fn arrive(hub: &Hub, room: &RoomName, seq: u64) {
     hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message: message(seq) });
 }
 
-/// The events that wait in an outbox, as JSON.
-fn waiting(outbox: &Outbox) -> Vec<serde_json::Value> {
-    let batch = outbox.take();
-    let events = batch.items.into_iter().filter_map(|item| match item {
-        Out::Event(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
-        _ => None,
+/// The events that wait in an outbox once everything is given out, as JSON.
+fn waiting(hub: &Hub, outbox: &Outbox) -> Vec<serde_json::Value> {
+    while hub.give_out() {}
+    let batch = outbox.take().unwrap();
+    let events = batch.items.into_iter().flat_map(|item| match item {
+        Out::Event(text) => vec![serde_json::from_slice(&text).unwrap()],
+        Out::Round(frames) => unframed(&frames),
+        _ => Vec::new(),
     });
     events.collect()
 }
 
-fn seqs(outbox: &Outbox) -> Vec<u64> {
-    waiting(outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+/// The texts of these WebSocket frames, as JSON.
+fn unframed(frames: &[u8]) -> Vec<serde_json::Value> {
+    let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(frames.to_vec()), Role::Client, None);
+    let texts = std::iter::from_fn(|| client.read().ok());
+    texts.map(|text| serde_json::from_str(text.to_text().unwrap()).unwrap()).collect()
+}
+
+fn seqs(hub: &Hub, outbox: &Outbox) -> Vec<u64> {
+    waiting(hub, outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
 fn head(top: u64) -> Head {
@@ -79,14 +92,14 @@ fn a_member_hears_everything_after_its_entry_once_and_in_order() {
     arrive(&hub, &room, 1);
     hub.prepare(&room, &session, &outbox);
     arrive(&hub, &room, 2);
-    assert!(seqs(&outbox).is_empty(), "nothing before the entry is answered");
+    assert!(seqs(&hub, &outbox).is_empty(), "nothing before the entry is answered");
     enter(&hub, (&session, &outbox), 2);
     arrive(&hub, &room, 3);
     arrive(&hub, &room, 4);
-    assert_eq!(seqs(&outbox), [3, 4]);
+    assert_eq!(seqs(&hub, &outbox), [3, 4]);
     enter(&hub, (&session, &outbox), 9);
     arrive(&hub, &room, 5);
-    assert_eq!(seqs(&outbox), [5], "a second admission changes nothing");
+    assert_eq!(seqs(&hub, &outbox), [5], "a second admission changes nothing");
 }
 
 #[test]
@@ -97,7 +110,7 @@ fn a_late_delivery_from_before_the_entry_is_not_shown() {
     enter(&hub, (&session, &outbox), 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
-    assert_eq!(seqs(&outbox), [8]);
+    assert_eq!(seqs(&hub, &outbox), [8]);
 }
 
 #[test]
@@ -114,26 +127,26 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     change(4, joined("bob"));
     change(5, joined("eve"));
     hub.show_presence();
-    let shown = waiting(&outbox);
+    let shown = waiting(&hub, &outbox);
     assert_eq!(shown.len(), 1);
     assert_eq!(shown[0]["joined"].as_array().unwrap().len(), 2);
     assert!(shown[0].get("resync").is_none());
     hub.show_presence();
-    assert!(waiting(&outbox).is_empty());
+    assert!(waiting(&hub, &outbox).is_empty());
 
     let left = Departure { nick: "bob".into(), reason: LeftReason::Left };
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
     hub.show_presence();
-    assert_eq!(waiting(&outbox)[0]["resync"], true, "6 was missed");
+    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "6 was missed");
     for (version, resync) in [(8, false), (8, true), (1, true)] {
         change(version, joined("dan"));
         hub.show_presence();
-        let told = waiting(&outbox)[0].get("resync").is_some();
+        let told = waiting(&hub, &outbox)[0].get("resync").is_some();
         assert_eq!(told, resync, "{version}: a store that lost something counts from before, or anew");
     }
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
-    assert_eq!(waiting(&outbox)[0]["resync"], true, "anything may have been missed");
+    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "anything may have been missed");
 }
 
 #[test]
@@ -150,7 +163,7 @@ fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
     }
     hub.show_presence();
     assert_eq!(outbox.closing(), None);
-    assert_eq!(waiting(&outbox)[0]["resync"], true, "and is told to ask who is left");
+    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "and is told to ask who is left");
 }
 
 #[test]
@@ -163,7 +176,7 @@ fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_ty
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
     hub.show_presence();
-    assert_eq!(waiting(&outbox)[0]["room"], "#lobby");
+    assert_eq!(waiting(&hub, &outbox)[0]["room"], "#lobby");
 }
 
 fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
@@ -187,25 +200,25 @@ async fn direct_messages_are_held_back_and_then_come_once_in_order_and_named_as_
     assert_eq!(admit(2), Admission::Behind, "where the log ends is not known yet");
     hub.begin(&inbox, &head(3));
     direct(&hub, &owner.session, "e", 4);
-    assert!(told(&outbox).is_empty(), "nobody has said where the client is");
+    assert!(told(&hub, &outbox).is_empty(), "nobody has said where the client is");
     assert_eq!(admit(2), Admission::Behind, "3 has to be read");
     assert_eq!(admit(3), Admission::Entered);
     direct(&hub, &owner.session, "e", 4);
     direct(&hub, &owner.session, "e", 5);
-    let events = waiting(&outbox);
+    let events = waiting(&hub, &outbox);
     assert!(events.iter().all(|event| event["to"] == "Bob"), "{events:?}");
     assert_eq!(events.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 5]);
 
     direct(&hub, &owner.session, "e", 7);
-    assert!(told(&outbox).is_empty());
+    assert!(told(&hub, &outbox).is_empty());
     hub.rename(&owner, &Nick::parse("Rob").unwrap());
     let asks = asked(&hub).await;
     hub.read(&inbox, &asks[0].1, page(&[6], 7));
-    let last = waiting(&outbox);
+    let last = waiting(&hub, &outbox);
     assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&6.into(), &"Rob".into(), &7.into()));
     hub.detach(&owner);
     direct(&hub, &owner.session, "e", 8);
-    assert!(told(&outbox).is_empty());
+    assert!(told(&hub, &outbox).is_empty());
     assert_eq!(hub.census(), Census { sessions: 0, rooms: 0 });
 }
 
@@ -220,7 +233,7 @@ async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read
     hub.read(&inbox, &asks[0].1, Reading::Top(head(2)));
     let asks = asked(&hub).await;
     hub.read(&inbox, &asks[0].1, page(&[1, 2], 2));
-    assert_eq!(told(&outbox), ["1", "2"]);
+    assert_eq!(told(&hub, &outbox), ["1", "2"]);
 }
 
 #[tokio::test]
@@ -234,9 +247,9 @@ async fn an_older_connection_lets_no_newer_one_into_the_inbox() {
     assert_eq!(hub.admit(&inbox, "bob", (&older.session, &old), "e", 0), Admission::Entered);
     hub.detach(&older);
     direct(&hub, &newer.session, "e", 1);
-    assert!(told(&old).is_empty() && told(&new).is_empty(), "the newer one has not said where it is");
+    assert!(told(&hub, &old).is_empty() && told(&hub, &new).is_empty(), "the newer one has not said where it is");
     assert_eq!(hub.admit(&inbox, "bob", (&newer.session, &new), "e", 0), Admission::Entered);
-    assert_eq!(told(&new), ["1"]);
+    assert_eq!(told(&hub, &new), ["1"]);
 }
 
 fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
@@ -290,13 +303,13 @@ fn a_room_without_local_members_is_forgotten() {
 }
 
 /// The words for what waits: `3`, `gap 4-6`, `rewound 0`.
-fn told(outbox: &Outbox) -> Vec<String> {
+fn told(hub: &Hub, outbox: &Outbox) -> Vec<String> {
     let word = |event: &serde_json::Value| match event["type"].as_str().unwrap() {
         "message" => event["seq"].to_string(),
         "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
         kind => format!("{kind} {}", event["seq"]),
     };
-    waiting(outbox).iter().map(word).collect()
+    waiting(hub, outbox).iter().map(word).collect()
 }
 
 /// What rooms ask for, which they do at once.
@@ -322,13 +335,13 @@ fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() 
     arrive(&hub, &room, 7);
     let enter = |after| admit(&hub, (&bob, &of_bob), "e", after);
     assert_eq!(enter(2), Admission::Behind, "3 to 5 are not kept");
-    assert!(told(&of_bob).is_empty(), "nothing goes out before its turn");
+    assert!(told(&hub, &of_bob).is_empty(), "nothing goes out before its turn");
     arrive(&hub, &room, 8);
     assert_eq!(admit(&hub, (&bob, &of_bob), "f", 6), Admission::Behind, "a position in another history");
     assert_eq!(enter(5), Admission::Entered);
     arrive(&hub, &room, 9);
-    assert_eq!(told(&of_bob), ["6", "7", "8", "9"]);
-    assert_eq!(told(&of_ann), ["6", "7", "8", "9"]);
+    assert_eq!(told(&hub, &of_bob), ["6", "7", "8", "9"]);
+    assert_eq!(told(&hub, &of_ann), ["6", "7", "8", "9"]);
 }
 
 #[test]
@@ -344,7 +357,7 @@ fn a_member_may_have_read_further_than_the_room_has_heard() {
         arrive(&hub, &room, seq);
     }
     assert_eq!(
-        (told(&of_bob), told(&of_ann)),
+        (told(&hub, &of_bob), told(&hub, &of_ann)),
         (vec!["9".to_owned()], ["6", "7", "8", "9"].map(str::to_owned).to_vec())
     );
 }
@@ -359,12 +372,12 @@ fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
     hub.prepare(&room, &bob, &of_bob);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
-        let _ = of_ann.take();
+        let _ = of_ann.take().unwrap();
     }
     assert_eq!(admit(&hub, (&bob, &of_bob), "e", 0), Admission::Behind);
     assert_eq!(of_bob.closing(), None, "nobody is closed for it");
     assert_eq!(admit(&hub, (&bob, &of_bob), "e", 1990), Admission::Entered);
-    assert_eq!(seqs(&of_bob), Vec::from_iter(1991..=2000));
+    assert_eq!(seqs(&hub, &of_bob), Vec::from_iter(1991..=2000));
 }
 
 #[tokio::test]
@@ -382,15 +395,15 @@ async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
     let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
     assert_eq!((of, place.seq), (&log(), 1));
     hub.read(of, ask, page(&[4], 5));
-    assert_eq!(told(&of_ann), ["gap 2-3", "4", "5"]);
-    assert_eq!(told(&of_bob), ["5"], "what is gone was before his time");
+    assert_eq!(told(&hub, &of_ann), ["gap 2-3", "4", "5"]);
+    assert_eq!(told(&hub, &of_bob), ["5"], "what is gone was before his time");
 
     arrive(&hub, &room, 9);
     let asks = asked(&hub).await;
     hub.read(&log(), &asks[0].1, Reading::Failed);
     let asks = asked(&hub).await;
     hub.read(&log(), &asks[0].1, page(&[], 9));
-    assert_eq!(told(&of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
+    assert_eq!(told(&hub, &of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
 }
 
 #[tokio::test]
@@ -405,7 +418,7 @@ async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_m
     hub.read(&log(), ask, Reading::Top(head(2)));
     let asks = asked(&hub).await;
     hub.read(&log(), &asks[0].1, page(&[2], 2));
-    assert_eq!(told(&outbox), ["2"]);
+    assert_eq!(told(&hub, &outbox), ["2"]);
 }
 
 #[tokio::test]
@@ -428,7 +441,7 @@ async fn each_member_is_told_what_of_it_still_holds_in_another_history() {
     let asks = asked(&hub).await;
     let messages = [6, 7].map(|seq| (seq, message(seq))).into();
     hub.read(&log(), &asks[0].1, Reading::Page(Page { head: forked(6, 7), messages, through: 7 }));
-    assert_eq!(told(of_ann), ["5", "epoch 5", "6", "7"]);
-    assert_eq!(told(of_bob), ["rewound 6", "7"], "it had read ahead");
-    assert_eq!(told(of_carl), ["epoch 6", "7"]);
+    assert_eq!(told(&hub, of_ann), ["5", "epoch 5", "6", "7"]);
+    assert_eq!(told(&hub, of_bob), ["rewound 6", "7"], "it had read ahead");
+    assert_eq!(told(&hub, of_carl), ["epoch 6", "7"]);
 }

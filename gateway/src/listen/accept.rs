@@ -162,7 +162,7 @@ fn tune(stream: &TcpStream, port: Port) -> io::Result<()> {
 }
 
 /// Tells a newcomer why not, and hangs up.
-fn turn_away<S: Session>(mut stream: TcpStream, port: Port, code: ErrorCode, house: &House<S>) {
+fn turn_away<S: Session>(stream: TcpStream, port: Port, code: ErrorCode, house: &House<S>) {
     let Some(leave) = house.seats.refuse() else { return };
     let words: Bytes = match port {
         Port::Ws => upgrade::raw_refusal(code),
@@ -171,8 +171,9 @@ fn turn_away<S: Session>(mut stream: TcpStream, port: Port, code: ErrorCode, hou
     let limit = house.limits.get().close_wait;
     house.tasks.spawn(async move {
         let _ = timeout(limit, async {
-            if stream.write_all(&words).await.is_ok() {
-                hang_up(stream).await;
+            let (input, mut output) = stream.into_split();
+            if output.write_all(&words).await.is_ok() {
+                hang_up(input, Arc::new(output)).await;
             }
         })
         .await;

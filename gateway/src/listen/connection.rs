@@ -8,10 +8,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt, select};
 use presence::codes::CloseCode;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
@@ -86,6 +88,8 @@ pub(super) enum Input {
 pub(super) trait Door: Send {
     /// The next thing that arrives. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Input> + Send;
+    /// The socket, for rounds that need not wait for the door.
+    fn socket(&self) -> Arc<OwnedWriteHalf>;
     /// Takes output over without writing it yet.
     fn queue(&mut self, items: VecDeque<Out>);
     /// Writes all that was taken over. A dropped flush is continued by the next one.
@@ -155,7 +159,9 @@ pub(super) fn run<D: Door, S: Session>(
 }
 
 /// Ends both halves of a connection.
-async fn part<D: Door, S: Session>(door: D, session: S, end: End, limits: &Limits) {
+async fn part<D: Door, S: Session>(mut door: D, session: S, end: End, limits: &Limits) {
+    // From here on the socket is the door's alone, and a frame that has begun goes out to its end.
+    door.queue(session.outbox().disconnect().await.map(Out::Rest).into_iter().collect());
     let mut ending = pin!(session.end(end.ending()));
     // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
     let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
@@ -176,6 +182,7 @@ async fn talk<D: Door, S: Session>(
 ) -> Result<Infallible, End> {
     let departure = &house.departure;
     let outbox = session.outbox();
+    outbox.connect(door.socket());
     let mut alarm = house.wheel.alarm();
     let mut announced = pin!(departure.announced(limits.close_wait));
     let mut parting: Option<Parting> = None;
@@ -250,19 +257,22 @@ async fn beside_output<D: Door, S>(
     }
 }
 
-/// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed.
+/// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed. Nothing
+/// while the hub writes: the outbox is ready again when it is done.
 async fn round<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house: &House<S>) -> Result<(), End> {
-    let batch = outbox.take();
+    let Some(batch) = outbox.take() else { return Ok(()) };
     door.queue(batch.items);
     // Most rounds go out at once; only one that stands still needs clocks.
     let written = match door.flush().now_or_never() {
         Some(written) => written.map_err(|_| End::Gone),
         None => Box::pin(stalled(door, outbox, limits, house)).await,
     };
-    if written.is_ok() && batch.has_messages {
-        house.metrics.deliveries.written(outbox.written(), 1);
+    written?;
+    let oldest = outbox.written();
+    if batch.has_messages {
+        house.metrics.counts.deliveries.written(oldest, 1);
     }
-    written.and_then(|()| batch.close.map_or(Ok(()), |code| Err(End::Closed(code))))
+    batch.close.map_or(Ok(()), |code| Err(End::Closed(code)))
 }
 
 /// Goes on with a flush for as long as its reader may take.

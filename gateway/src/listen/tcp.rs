@@ -6,14 +6,13 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use presence::codes::{CloseCode, ErrorCode};
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::session::outbox::Out;
 use crate::wire::line::{self, Decoded, Dialect};
@@ -21,7 +20,7 @@ use crate::wire::{Format, Refusal};
 
 use super::House;
 use super::connection::{self, Door, Input, Session};
-use super::frame::hang_up;
+use super::frame::{hang_up, poll_write};
 use super::lines::{Line, Lines};
 use super::seats::Seat;
 
@@ -36,16 +35,18 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
 }
 
 struct LineDoor {
-    tcp: TcpStream,
+    input: OwnedReadHalf,
+    output: Arc<OwnedWriteHalf>,
     dialect: Dialect,
-    input: Lines,
+    lines: Lines,
     queued: VecDeque<Bytes>,
 }
 
 impl LineDoor {
     fn new(tcp: TcpStream) -> Self {
         let queued = VecDeque::from([line::greeting()]);
-        Self { tcp, dialect: Dialect::default(), input: Lines::default(), queued }
+        let (input, output) = tcp.into_split();
+        Self { input, output: Arc::new(output), dialect: Dialect::default(), lines: Lines::default(), queued }
     }
 
     fn say(&mut self, words: Bytes) {
@@ -54,12 +55,12 @@ impl LineDoor {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
         for (slice, words) in slices.iter_mut().zip(&self.queued) {
             *slice = IoSlice::new(words);
         }
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, &slices[..self.queued.len().min(WRITE_SLICES)])
+        poll_write(&self.output, cx, &slices[..self.queued.len().min(WRITE_SLICES)])
     }
 
     /// Drops so many bytes from the front of the queue: they are written.
@@ -93,7 +94,7 @@ impl LineDoor {
 impl Door for LineDoor {
     async fn next(&mut self) -> Input {
         loop {
-            match self.input.next() {
+            match self.lines.next() {
                 Some(Line::Whole(line)) => return self.decode(&line),
                 Some(Line::TooLong) => return refused(ErrorCode::TooLarge.into()),
                 Some(Line::Binary) => {
@@ -103,12 +104,16 @@ impl Door for LineDoor {
                 }
                 None => {}
             }
-            match self.input.fill(&self.tcp).await {
+            match self.lines.fill(self.input.as_ref()).await {
                 // An unfinished last line stays unsaid: half of it may be missing.
                 Ok(0) | Err(_) => return Input::Gone,
                 Ok(_) => {}
             }
         }
+    }
+
+    fn socket(&self) -> Arc<OwnedWriteHalf> {
+        Arc::clone(&self.output)
     }
 
     fn queue(&mut self, items: VecDeque<Out>) {
@@ -118,7 +123,8 @@ impl Door for LineDoor {
                     let words = self.dialect.encode_reply(&reply);
                     self.say(words);
                 }
-                Out::Event(words) => self.say(words),
+                Out::Event(words) | Out::Round(words) => self.say(words),
+                Out::Rest(words) => self.queued.push_front(words),
                 Out::Ping => {}
             }
         }
@@ -126,10 +132,7 @@ impl Door for LineDoor {
 
     async fn flush(&mut self) -> io::Result<()> {
         while !self.queued.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(cx)).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let written = poll_fn(|cx| self.poll_flush(cx)).await?;
             self.forget(written);
         }
         self.queued = VecDeque::new();
@@ -141,7 +144,7 @@ impl Door for LineDoor {
             self.say(Bytes::from(format!("* closing: {}\n", code.slug())));
         }
         if self.flush().await.is_ok() {
-            hang_up(self.tcp).await;
+            hang_up(self.input, self.output).await;
         }
     }
 }

@@ -11,6 +11,7 @@ use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
 use presence::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use crate::session::outbox::Out;
@@ -48,12 +49,18 @@ impl Door for WsDoor {
         }
     }
 
+    fn socket(&self) -> Arc<OwnedWriteHalf> {
+        self.0.shared()
+    }
+
     fn queue(&mut self, items: VecDeque<Out>) {
         let output = self.0.output();
         for item in items {
             match item {
                 Out::Reply(reply) => output.text(json::encode_reply(&reply)),
                 Out::Event(encoded) => output.text(encoded),
+                Out::Round(framed) => output.framed(framed),
+                Out::Rest(framed) => output.rest(framed),
                 Out::Ping => output.ping(),
             }
         }

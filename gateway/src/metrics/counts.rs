@@ -20,6 +20,8 @@ pub struct Counts {
     pub delivered: IntCounter,
     /// Changes of presence that were left out because too much waited for a reader, one for each receiver.
     pub left_out: IntCounter,
+    /// How long they took.
+    pub deliveries: Deliveries,
     rounds: Histogram,
     gaps: IntCounter,
     missing: Arc<Labelled<Missing, IntCounter>>,
@@ -38,6 +40,7 @@ impl Counts {
                 "parley_events_dropped_total",
                 "Presence and typing events left out for slow readers, one for each receiver.",
             ),
+            deliveries: Deliveries::new(on),
             rounds: Family::single(
                 on,
                 "parley_fanout_round_deliveries",
@@ -86,7 +89,7 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    pub(super) fn new(on: &Registry) -> Self {
+    fn new(on: &Registry) -> Self {
         let help = "From accepting a message on its sender's gateway to writing it to a socket here: for each write, the \
             oldest message in it. Between machines it is as true as their clocks.";
         Self { seconds: Family::single(on, "parley_delivery_seconds", help, Bounds::SECONDS) }
@@ -94,7 +97,9 @@ impl Deliveries {
 
     /// So many sockets have taken a write just now whose oldest message was accepted then.
     pub fn written(&self, oldest: Accepted, sockets: u64) {
-        if let Some(age) = oldest.age(SystemTime::now()) {
+        if sockets > 0
+            && let Some(age) = oldest.age(SystemTime::now())
+        {
             self.seconds.record_many(u64::try_from(age.as_micros()).unwrap_or(u64::MAX), sockets);
         }
     }

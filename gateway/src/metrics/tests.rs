@@ -125,8 +125,8 @@ fn a_round_a_gap_and_a_write_count_as_a_whole() {
     metrics.counts.round(30);
     metrics.counts.round(0);
     metrics.counts.gap::<&str>(&[Step::Message(4, "a"), Step::Gap { from: 5, to: 9 }, Step::Message(10, "b")]);
-    metrics.deliveries.written(Accepted::at(SystemTime::now() - Duration::from_secs(3)), 30);
-    metrics.deliveries.written(Accepted::default(), 5);
+    metrics.counts.deliveries.written(Accepted::at(SystemTime::now() - Duration::from_secs(3)), 30);
+    metrics.counts.deliveries.written(Accepted::default(), 5);
     for line in [
         "parley_messages_delivered_total 30",
         "parley_fanout_round_deliveries_bucket{le=\"20\"} 0",

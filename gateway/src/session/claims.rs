@@ -167,6 +167,8 @@ impl Driver {
             self.outbox.close(CloseCode::Restart);
         }
         self.names.retain(|(_, known)| *known != owner);
+        // Mostly the only one for as long as the session lives.
+        self.names.reserve_exact(1);
         self.names.push((nick, owner));
     }
 }

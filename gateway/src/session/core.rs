@@ -4,7 +4,7 @@
 //! [`Op`] it asks for and feeds the outcome back, so requests of a connection are answered in order by construction.
 //! Never reads a clock (an `Instant` is passed in), never touches a store, a socket or a format.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 use crate::message::Target;
 use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since};
 
+use super::few::Few;
 use super::liveness::Liveness;
 
 mod typing;
@@ -31,7 +32,7 @@ pub const MAX_ROOMS: usize = 128;
 pub struct Core {
     node: Arc<str>,
     identity: Option<Identity>,
-    rooms: BTreeMap<RoomKey, Seat>,
+    rooms: Few<RoomKey, Seat>,
     liveness: Liveness,
     pending: Option<(CorrelationId, Pending)>,
     presumed: Presumed,
@@ -109,7 +110,7 @@ impl Core {
         Self {
             node,
             identity: None,
-            rooms: BTreeMap::new(),
+            rooms: Few::default(),
             liveness: Liveness::new(now, pings),
             pending: None,
             presumed: Presumed::Deaf { resumed: false },

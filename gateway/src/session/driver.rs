@@ -7,7 +7,6 @@
 //! Lost answers: claims, joins, leaves and publishes are idempotent, so they are repeated a few times before the client
 //! hears `outcome_unknown`; and what a session may own when it ends (`ending`) is given back until the store has answered.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,6 +27,7 @@ use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Reques
 use super::catch_up::catch_up;
 use super::claims::Doubt;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
+use super::few::Few;
 use super::holdings::Holdings;
 use super::liveness::Due;
 use super::outbox::Outbox;
@@ -67,9 +67,9 @@ pub struct Driver {
     /// Names that the store holds for us; more than one only in the middle of a change of name.
     pub(super) names: Vec<(Nick, Owner)>,
     /// Rooms that the store may hold for us.
-    pub(super) rooms: BTreeMap<RoomKey, RoomName>,
+    pub(super) rooms: Few<RoomKey, RoomName>,
     /// Rooms that this node hears for us.
-    heard: BTreeSet<RoomKey>,
+    heard: Few<RoomKey, ()>,
     /// Claims whose answer was lost: the store may hold these names for these sessions.
     pub(super) doubtful: Vec<Doubt>,
     /// A resume whose answer was lost. Asked for again, it is to be the same.
@@ -92,8 +92,8 @@ impl Driver {
             outbox: Outbox::new(format),
             door: format,
             names: Vec::new(),
-            rooms: BTreeMap::new(),
-            heard: BTreeSet::new(),
+            rooms: Few::default(),
+            heard: Few::default(),
             doubtful: Vec::new(),
             unanswered: None,
             token: None,
@@ -168,8 +168,9 @@ impl Driver {
         if let Some(me) = self.core.identity() {
             self.services.hub.detach(&me.owner);
         }
-        for room in self.heard.clone() {
-            self.fall_silent(&room);
+        let heard: Vec<RoomKey> = self.heard.keys().cloned().collect();
+        for room in &heard {
+            self.fall_silent(room);
         }
     }
 
@@ -183,7 +184,7 @@ impl Driver {
     /// This node's side of leaving a room.
     fn fall_silent(&mut self, room: &RoomKey) {
         let Some(me) = self.core.identity() else { return };
-        if self.heard.remove(room) {
+        if self.heard.remove(room).is_some() {
             self.services.hub.remove(room, &me.owner.session, &self.outbox);
             self.services.backplane.unsubscribe(room);
         }
@@ -335,7 +336,7 @@ impl Driver {
                 services.hub.remove(room.key(), session, &self.outbox);
                 return Err(refusal(error));
             }
-            self.heard.insert(room.key().clone());
+            self.heard.insert(room.key().clone(), ());
             self.rooms.insert(room.key().clone(), room.clone());
         }
         let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));

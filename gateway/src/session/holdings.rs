@@ -16,7 +16,8 @@ use tokio::time::timeout_at;
 /// The holdings of one node.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    entries: Mutex<HashMap<SessionId, Entry>>,
+    /// Boxed: a table of large entries is mostly room for entries to come.
+    entries: Mutex<HashMap<SessionId, Box<Entry>>>,
     /// A session was detached.
     detached: Notify,
 }
@@ -34,7 +35,7 @@ impl Holdings {
         let mut entries = self.lock();
         let known = entries.get(&holding.owner.session);
         if known.is_none_or(|known| known.holding.owner.fence <= holding.owner.fence) {
-            entries.insert(holding.owner.session.clone(), Entry { holding, leaves: None });
+            entries.insert(holding.owner.session.clone(), Box::new(Entry { holding, leaves: None }));
         }
     }
 
@@ -128,14 +129,14 @@ impl Holdings {
         (due, next)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Box<Entry>>> {
         // Every method leaves the map whole, so a panic elsewhere does not spoil it.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The entry of a session, if this claim is the one that it has.
-fn current<'a>(entries: &'a mut HashMap<SessionId, Entry>, owner: &Owner) -> Option<&'a mut Entry> {
+fn current<'a>(entries: &'a mut HashMap<SessionId, Box<Entry>>, owner: &Owner) -> Option<&'a mut Box<Entry>> {
     entries.get_mut(&owner.session).filter(|entry| entry.holding.owner == *owner)
 }
 

@@ -8,12 +8,14 @@
 //! inbox. A connection has one session; a session has one connection at a time, or none for a while: a client that lost
 //! its connection goes on over another one, on any gateway.
 
+pub mod broadcast;
 mod catch_up;
 mod claims;
 pub mod core;
 pub mod departure;
 pub mod driver;
 mod ending;
+mod few;
 pub mod holdings;
 pub mod liveness;
 pub mod outbox;

@@ -1,22 +1,31 @@
 //! What waits to be written to one connection: filled by the session's driver and by the hub, emptied by the door.
 //!
 //! Bounded in bytes. For a reader that falls behind, what is worth little is left out first: who is writing, and changes of
-//! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with [`CloseCode::Slow`]; messages are never left out. It
-//! costs nobody else a wait: pushing never blocks. Knows no socket and no format; each [`Broadcast`] is encoded once per
-//! format, whoever asks first.
+//! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with
+//! [`CloseCode::Slow`]; messages are never left out. It costs nobody else a wait: pushing never blocks. Knows no frame:
+//! each [`Round`] comes as bytes for the socket.
+//!
+//! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
+//! what the socket does not take goes into the queue. One at a time writes (who has the [`Pen`]), so bytes stay in order:
+//! the door from taking a batch until all of it is out, the hub for one attempt. The lock is never held meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use presence::codes::CloseCode;
 use presence::model::PresenceDelta;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::message::Accepted;
 use crate::wire::{Answer, Event, Format, Reply};
+
+use super::broadcast::Worth;
+pub use super::broadcast::{Broadcast, Round};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
 /// client has asked for it.
@@ -30,61 +39,11 @@ pub const SOFT_BYTES: usize = 64 * 1024;
 /// What an entry is counted as beside its text.
 const ENTRY_BYTES: usize = 64;
 
-/// An event on its way to many connections, encoded once per format.
-#[derive(Debug)]
-pub struct Broadcast {
-    event: Event,
-    json: OnceLock<Bytes>,
-    line: OnceLock<Bytes>,
-}
-
-impl Broadcast {
-    /// Wraps an event for sharing.
-    #[must_use]
-    pub fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, json: OnceLock::new(), line: OnceLock::new() })
-    }
-
-    /// The event in a format; encoded on first ask, shared after.
-    #[must_use]
-    pub fn bytes(&self, format: Format) -> Bytes {
-        let cell = match format {
-            Format::Json => &self.json,
-            Format::Line => &self.line,
-        };
-        cell.get_or_init(|| format.encode(&self.event)).clone()
-    }
-
-    fn accepted(&self) -> Accepted {
-        if let Event::Message(message) = &self.event { message.accepted } else { Accepted::default() }
-    }
-
-    fn worth(&self) -> Worth<'_> {
-        match &self.event {
-            Event::Typing { .. } => Worth::Little,
-            Event::Presence { room, .. } => Worth::AskedAgain(room),
-            Event::Message(_)
-            | Event::Gap { .. }
-            | Event::Epoch { .. }
-            | Event::Rewound { .. }
-            | Event::GoingAway { .. } => Worth::Everything,
-        }
-    }
-}
-
-/// Whether an event may be left out for a reader that falls behind.
-enum Worth<'a> {
-    /// It may, without a word.
-    Little,
-    /// It may, if the reader is told to ask for the list of this room again.
-    AskedAgain(&'a str),
-    /// It must not.
-    Everything,
-}
-
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
+    /// The socket has taken all of it.
+    Written,
     /// It waits to be written, or the connection has ended.
     Taken,
     /// It was left out: too much waits already.
@@ -98,6 +57,10 @@ pub enum Out {
     Reply(Reply),
     /// An event, encoded in this connection's format.
     Event(Bytes),
+    /// A round, as it goes over the wire.
+    Round(Bytes),
+    /// The rest of a round that is partly out: nothing goes before it, and a connection that ends sends it still.
+    Rest(Bytes),
     /// A sign of life to ask for one back; doors without pings skip it.
     Ping,
 }
@@ -116,8 +79,26 @@ struct Shared {
     taken: Notify,
 }
 
+/// Who writes to the socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Pen {
+    #[default]
+    Free,
+    /// The door, until all that it took is out.
+    Door,
+    /// The hub, just now.
+    Hub,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
+    /// Where the hub writes to; nowhere before the connection has begun and after it has ended.
+    socket: Option<Arc<OwnedWriteHalf>>,
+    pen: Pen,
+    /// The door wanted the pen while the hub had it.
+    door_waits: bool,
+    /// What the hub has begun to write and the socket did not take.
+    rest: Option<Bytes>,
     items: VecDeque<Out>,
     /// The size of everything that waits.
     bytes: usize,
@@ -138,6 +119,35 @@ impl Queue {
     /// Whether something waits for so long that its reader is slow.
     fn is_overdue(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= SLOW_AFTER)
+    }
+
+    /// Whether the door has something to do.
+    fn is_for_door(&self) -> bool {
+        let is_something = self.rest.is_some() || !self.items.is_empty() || self.close.is_some() || self.door_waits;
+        is_something && self.pen != Pen::Hub
+    }
+
+    /// Whether the pen is the door's from now on. If not, it will be told.
+    fn hand_to_door(&mut self) -> bool {
+        self.door_waits = self.pen == Pen::Hub;
+        if !self.door_waits {
+            self.pen = Pen::Door;
+        }
+        !self.door_waits
+    }
+
+    /// The socket, and with it the pen, if nothing goes before what the hub wants to write.
+    fn hand_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
+        let is_first = self.pen == Pen::Free && self.rest.is_none() && self.items.is_empty();
+        let socket = self.socket.as_ref().filter(|_| is_first)?;
+        self.pen = Pen::Hub;
+        Some(Arc::clone(socket))
+    }
+
+    /// Counts what waits from now on.
+    fn count(&mut self, size: usize) {
+        self.bytes += size;
+        self.since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -166,6 +176,11 @@ impl Outbox {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// The connection has begun: rounds may go to its socket from now on.
+    pub fn connect(&self, socket: Arc<OwnedWriteHalf>) {
+        self.lock().socket = Some(socket);
+    }
+
     /// Queues the answer to a request. Never blocks.
     pub fn reply(&self, reply: Reply) {
         let size = ENTRY_BYTES + size(&reply.answer);
@@ -176,26 +191,61 @@ impl Outbox {
 
     /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
     pub fn event(&self, event: &Broadcast) -> Pushed {
-        let mut queue = self.lock();
-        if queue.bytes > SOFT_BYTES {
-            match event.worth() {
-                Worth::Little => return Pushed::LeftOut,
-                Worth::AskedAgain(room) => {
-                    if !queue.stale.contains(room) {
-                        queue.stale.insert(room.to_owned());
-                    }
-                    return Pushed::LeftOut;
-                }
-                Worth::Everything => {}
-            }
+        if leave_out(&mut self.lock(), event.worth()) {
+            return Pushed::LeftOut;
         }
-        drop(queue);
         let bytes = event.bytes(self.format);
         let size = bytes.len() + ENTRY_BYTES;
         let mut queue = self.lock();
         queue.oldest = queue.oldest.earlier(event.accepted());
         self.push(queue, Out::Event(bytes), size);
         Pushed::Taken
+    }
+
+    /// Gives a round to a connection that hears its log (`hears`; looked at under the lock, so that nothing follows an
+    /// answer that was queued after it had become false). Written at once if nothing goes before it and the socket takes
+    /// it, else queued, or left out. Never blocks.
+    pub fn round(&self, round: &Round, hears: &AtomicBool) -> Pushed {
+        let bytes = round.bytes(self.format);
+        let mut queue = self.lock();
+        if queue.close.is_some() || bytes.is_empty() || !hears.load(Ordering::Acquire) {
+            return Pushed::Taken;
+        }
+        if leave_out(&mut queue, round.worth()) {
+            return Pushed::LeftOut;
+        }
+        let size = bytes.len() + ENTRY_BYTES;
+        let Some(socket) = queue.hand_to_hub() else {
+            queue.oldest = queue.oldest.earlier(round.accepted());
+            self.push(queue, Out::Round(bytes.clone()), size);
+            return Pushed::Taken;
+        };
+        drop(queue);
+        // A socket that is broken takes nothing: its door will find out.
+        let written = socket.try_write(bytes).unwrap_or(0);
+        drop(socket);
+        self.put_down(bytes, written, round.accepted());
+        if written == bytes.len() { Pushed::Written } else { Pushed::Taken }
+    }
+
+    /// The hub has written so much of a round, whose oldest message was accepted then.
+    fn put_down(&self, bytes: &Bytes, written: usize, accepted: Accepted) {
+        let mut queue = self.lock();
+        queue.pen = Pen::Free;
+        if written < bytes.len() {
+            queue.oldest = queue.oldest.earlier(accepted);
+            queue.count(bytes.len() - written + ENTRY_BYTES);
+            if written > 0 {
+                queue.rest = Some(bytes.slice(written..));
+            } else if queue.close.is_none() {
+                queue.items.push_front(Out::Round(bytes.clone()));
+            }
+        }
+        let is_for_door = queue.is_for_door();
+        drop(queue);
+        if is_for_door {
+            self.shared.ready.notify_one();
+        }
     }
 
     /// Queues a ping.
@@ -220,11 +270,8 @@ impl Outbox {
     pub async fn ready(&self) {
         loop {
             let notified = self.shared.ready.notified();
-            {
-                let queue = self.lock();
-                if !queue.items.is_empty() || queue.close.is_some() {
-                    return;
-                }
+            if self.lock().is_for_door() {
+                return;
             }
             notified.await;
         }
@@ -256,17 +303,24 @@ impl Outbox {
         }
     }
 
-    /// Takes everything that waits. What was taken before has gone out, so this is where the reader has caught up and
-    /// hears which rooms it has to ask about again.
+    /// Takes everything that waits, and with it the right to write to the socket, until [`Outbox::written`]. What was taken
+    /// before has gone out, so this is where the reader has caught up and hears which rooms it has to ask about again.
+    /// `None`: the hub writes just now, [`Outbox::ready`] tells when it is done.
     #[must_use]
-    pub fn take(&self) -> Batch {
+    pub fn take(&self) -> Option<Batch> {
         let mut queue = self.lock();
+        if !queue.hand_to_door() {
+            return None;
+        }
         queue.bytes = 0;
         self.shared.taken.notify_one();
         queue.since = None;
         queue.largest_reply = 0;
         let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
         let close = queue.close;
+        if let Some(rest) = queue.rest.take() {
+            items.push_front(Out::Rest(rest));
+        }
         queue.unwritten = queue.unwritten.earlier(mem::take(&mut queue.oldest));
         let has_messages = !queue.unwritten.is_unknown();
         drop(queue);
@@ -274,13 +328,40 @@ impl Outbox {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
             items.push_back(Out::Event(self.format.encode(&resync)));
         }
-        Batch { items, close, has_messages }
+        Some(Batch { items, close, has_messages })
     }
 
-    /// Everything that was taken is written. Answers when the oldest message of it was accepted.
+    /// Everything that was taken is out. What came meanwhile is found by [`Outbox::ready`]. Answers when the oldest message
+    /// of it was accepted.
     #[must_use]
     pub fn written(&self) -> Accepted {
-        mem::take(&mut self.lock().unwritten)
+        let mut queue = self.lock();
+        queue.pen = Pen::Free;
+        mem::take(&mut queue.unwritten)
+    }
+
+    /// The connection is over: nothing is taken on any more, and the socket is the door's alone when this returns.
+    /// Returns what is left of a round that the hub had begun to write. Shares the one waiter with [`Outbox::ready`].
+    pub async fn disconnect(&self) -> Option<Bytes> {
+        self.close(CloseCode::Normal);
+        loop {
+            let notified = self.shared.ready.notified();
+            {
+                let mut queue = self.lock();
+                queue.socket = None;
+                if queue.hand_to_door() {
+                    return queue.rest.take();
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether nothing waits.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let queue = self.lock();
+        queue.items.is_empty() && queue.rest.is_none()
     }
 
     /// Bytes that wait.
@@ -296,10 +377,10 @@ impl Outbox {
         // The largest reply may be this one.
         let waiting = queue.bytes + size - queue.largest_reply;
         if waiting > OUTBOX_BYTES && (queue.is_overdue() || waiting > BURST_BYTES) {
-            *queue = Queue { close: Some(CloseCode::Slow), ..Queue::default() };
+            (queue.items, queue.stale, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
+            (queue.bytes, queue.since, queue.largest_reply) = (0, None, 0);
         } else {
-            queue.bytes += size;
-            queue.since.get_or_insert_with(Instant::now);
+            queue.count(size);
             queue.items.push_back(item);
         }
         drop(queue);
@@ -310,6 +391,19 @@ impl Outbox {
         // A panic while the lock is held leaves a queue that is still a queue.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether something of this worth is left out, as too much waits already. Notes what the reader will have to be told.
+fn leave_out(queue: &mut Queue, worth: Worth<'_>) -> bool {
+    if queue.bytes <= SOFT_BYTES {
+        return false;
+    }
+    match worth {
+        Worth::Everything => return false,
+        Worth::AskedAgain(room) if !queue.stale.contains(room) => _ = queue.stale.insert(room.to_owned()),
+        Worth::AskedAgain(_) | Worth::Little => {}
+    }
+    true
 }
 
 /// About how long a reply will be, in any format: what is of other people's making is counted, the rest is small.

@@ -15,7 +15,7 @@ mod tests;
 pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, Resume, Since, Token};
 pub use self::event::{Answer, Event, Placed, Refusal, Reply, RestoredRoom, RoomItem};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// Longest frame or line that is read as a request, in bytes. Longer ones, up to [`HARD_LIMIT`], are discarded with
 /// `too_large` and the connection lives.
@@ -39,6 +39,31 @@ impl Format {
         match self {
             Self::Json => json::encode_event(event),
             Self::Line => line::encode_event(event),
+        }
+    }
+
+    /// Adds what was encoded as it goes over the wire: in a WebSocket frame, or as the lines it is.
+    pub fn frame(self, encoded: &[u8], out: &mut BytesMut) {
+        if self == Self::Json {
+            put_text_head(encoded.len(), out);
+        }
+        out.extend_from_slice(encoded);
+    }
+}
+
+/// The header of a whole, unmasked text frame (RFC 6455, 5.2).
+fn put_text_head(length: usize, out: &mut BytesMut) {
+    out.reserve(10 + length);
+    out.put_u8(0x81);
+    match length {
+        0..126 => out.put_u8(length as u8),
+        126..0x1_0000 => {
+            out.put_u8(126);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(127);
+            out.put_u64(length as u64);
         }
     }
 }

@@ -21,8 +21,8 @@ use std::borrow::Cow;
 use presence::codes::CloseCode;
 
 pub use self::reader::Reader;
-pub(super) use self::socket::hang_up;
 pub use self::socket::{Over, Socket};
+pub(super) use self::socket::{hang_up, poll_write};
 pub use self::writer::Writer;
 
 /// How long messages may be, in bytes.

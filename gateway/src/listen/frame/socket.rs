@@ -6,13 +6,15 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Event, Limits, Reader, Violation, Writer};
 
@@ -26,7 +28,7 @@ thread_local! {
 
 /// Reads what has arrived into the buffer of this thread, and looks at it there. No bytes: the other side has ended.
 pub(in crate::listen) fn poll_read<T>(
-    tcp: &mut TcpStream,
+    input: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     look: impl FnOnce(&mut [u8]) -> T,
 ) -> Poll<io::Result<T>> {
@@ -34,9 +36,25 @@ pub(in crate::listen) fn poll_read<T>(
     buffer.resize(SCRATCH, 0);
     let mut read = ReadBuf::new(&mut buffer);
     // Not `try_read`: this one knows that a buffer that is not full has emptied the socket, and saves asking again.
-    let outcome = Pin::new(tcp).poll_read(cx, &mut read).map_ok(|()| look(read.filled_mut()));
+    let outcome = Pin::new(input).poll_read(cx, &mut read).map_ok(|()| look(read.filled_mut()));
     BUFFER.set(buffer);
     outcome
+}
+
+/// Writes as much as the socket takes, once it takes something.
+pub(in crate::listen) fn poll_write(
+    output: &OwnedWriteHalf,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(output.as_ref().poll_write_ready(cx))?;
+        match output.try_write_vectored(slices) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return Poll::Ready(outcome),
+        }
+    }
 }
 
 /// Why there are no more events.
@@ -51,7 +69,8 @@ pub enum Over {
 /// A WebSocket after its handshake.
 #[derive(Debug)]
 pub struct Socket {
-    tcp: TcpStream,
+    input: OwnedReadHalf,
+    output: Arc<OwnedWriteHalf>,
     reader: Reader,
     writer: Writer,
     /// What a read brought along beyond its first event.
@@ -64,7 +83,15 @@ impl Socket {
     pub fn new(tcp: TcpStream, unread: BytesMut, limits: Limits) -> Self {
         // Empty or not, it may hold the buffer of the handshake.
         let unread = if unread.is_empty() { BytesMut::new() } else { unread };
-        Self { tcp, reader: Reader::new(limits), writer: Writer::default(), unread }
+        let (input, output) = tcp.into_split();
+        Self { input, output: Arc::new(output), reader: Reader::new(limits), writer: Writer::default(), unread }
+    }
+
+    /// The stream for somebody else who writes whole frames, or begins one and gives the rest to [`Writer::rest`]; never
+    /// while a flush is under way. It is not closed before they have given it back.
+    #[must_use]
+    pub fn shared(&self) -> Arc<OwnedWriteHalf> {
+        Arc::clone(&self.output)
     }
 
     /// What is to be written; [`Socket::flush`] writes it.
@@ -101,7 +128,7 @@ impl Socket {
         if code.is_some() {
             while !self.reader.is_over() && self.next(|_| ()).await.is_ok() {}
         }
-        hang_up(self.tcp).await;
+        hang_up(self.input, self.output).await;
     }
 
     /// Bytes of buffers that belong to this connection alone.
@@ -111,7 +138,7 @@ impl Socket {
     }
 
     fn poll_next<T>(&mut self, cx: &mut Context<'_>, decode: &mut impl FnMut(Event<'_>) -> T) -> Poll<Result<T, Over>> {
-        let Self { tcp, reader, writer, unread } = self;
+        let Self { input: stream, reader, writer, unread, .. } = self;
         let mut step = |input: &mut &mut [u8]| match reader.next(input) {
             Ok(None) => None,
             Ok(Some(event)) => {
@@ -138,7 +165,7 @@ impl Socket {
                 }
             }
             let mut is_more_likely = false;
-            let read = poll_read(tcp, cx, |mut input| {
+            let read = poll_read(stream, cx, |mut input| {
                 if input.is_empty() {
                     return Some(Err(Over::Gone));
                 }
@@ -161,12 +188,9 @@ impl Socket {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { tcp, writer, .. } = self;
+        let Self { output, writer, .. } = self;
         while !writer.is_empty() {
-            let written = ready!(writer.show(|slices| Pin::new(&mut *tcp).poll_write_vectored(cx, slices)))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let written = ready!(writer.show(|slices| poll_write(output, cx, slices)))?;
             writer.advance(written);
         }
         Poll::Ready(Ok(()))
@@ -175,9 +199,11 @@ impl Socket {
 
 /// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
 /// connection and may take our last words with it.
-pub(in crate::listen) async fn hang_up(mut tcp: TcpStream) {
-    if tcp.shutdown().await.is_ok() {
-        let skip = |tcp: &mut TcpStream, cx: &mut Context<'_>| poll_read(tcp, cx, |skipped| skipped.is_empty());
-        while let Ok(false) = poll_fn(|cx| skip(&mut tcp, cx)).await {}
+pub(in crate::listen) async fn hang_up(mut input: OwnedReadHalf, output: Arc<OwnedWriteHalf>) {
+    // Whoever shares it has given it back by now; if not, our side ends when they do.
+    let Some(mut output) = Arc::into_inner(output) else { return };
+    if output.shutdown().await.is_ok() {
+        let skip = |input: &mut OwnedReadHalf, cx: &mut Context<'_>| poll_read(input, cx, |skipped| skipped.is_empty());
+        while let Ok(false) = poll_fn(|cx| skip(&mut input, cx)).await {}
     }
 }

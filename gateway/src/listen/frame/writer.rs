@@ -29,7 +29,8 @@ pub struct Writer {
 
 #[derive(Debug)]
 struct Frame {
-    opcode: OpCode,
+    /// `None`: the payload is whole frames, or the end of one.
+    opcode: Option<OpCode>,
     payload: Bytes,
 }
 
@@ -40,17 +41,17 @@ struct Head {
 }
 
 impl Frame {
-    fn header(&self) -> FrameHeader {
-        FrameHeader { opcode: self.opcode, ..FrameHeader::default() }
+    fn header(&self) -> Option<FrameHeader> {
+        self.opcode.map(|opcode| FrameHeader { opcode, ..FrameHeader::default() })
     }
 
     fn len(&self) -> usize {
-        self.header().len(self.payload.len() as u64) + self.payload.len()
+        self.header().map_or(0, |header| header.len(self.payload.len() as u64)) + self.payload.len()
     }
 
     fn head(&self) -> Head {
         let mut bytes = [0; LONGEST_HEAD];
-        let header = self.header();
+        let Some(header) = self.header() else { return Head::default() };
         let length = self.payload.len() as u64;
         header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
         Head { bytes, len: header.len(length) }
@@ -68,6 +69,20 @@ impl Writer {
         self.push(OpCode::Data(Data::Binary), bytes);
     }
 
+    /// Queues bytes that are frames already, each of them whole.
+    pub fn framed(&mut self, frames: Bytes) {
+        if !self.is_closed {
+            self.frames.push_back(Frame { opcode: None, payload: frames });
+        }
+    }
+
+    /// Puts the rest of what somebody else has begun to write before everything, a close too. Nothing of ours may be
+    /// partly out then.
+    pub fn rest(&mut self, frames: Bytes) {
+        debug_assert!(self.written == 0, "two writers in the middle of a frame");
+        self.frames.push_front(Frame { opcode: None, payload: frames });
+    }
+
     /// Queues a ping without a payload.
     pub fn ping(&mut self) {
         self.push(OpCode::Control(Control::Ping), Bytes::new());
@@ -76,7 +91,8 @@ impl Writer {
     /// Queues the answer to a ping. One that waits at the end is replaced: only the newest ping has to be answered.
     pub fn pong(&mut self, payload: &[u8]) {
         let waits = self.frames.len() > usize::from(self.written > 0);
-        if let Some(last) = self.frames.back_mut().filter(|last| waits && last.opcode == OpCode::Control(Control::Pong))
+        if let Some(last) =
+            self.frames.back_mut().filter(|last| waits && last.opcode == Some(OpCode::Control(Control::Pong)))
         {
             last.payload = Bytes::copy_from_slice(payload);
         } else {
@@ -145,7 +161,7 @@ impl Writer {
 
     fn push(&mut self, opcode: OpCode, payload: Bytes) {
         if !self.is_closed {
-            self.frames.push_back(Frame { opcode, payload });
+            self.frames.push_back(Frame { opcode: Some(opcode), payload });
         }
     }
 }

@@ -9,6 +9,7 @@ mod handshake;
 mod lines;
 mod numbers;
 mod pressure;
+mod rounds;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -35,9 +35,10 @@ fn overdue(outbox: &Outbox) {
 
 /// What is written, as JSON; replies by their kind only.
 fn written(outbox: &Outbox) -> Vec<serde_json::Value> {
-    let items = outbox.take().items.into_iter();
+    let items = outbox.take().unwrap().items.into_iter();
     let shown = items.map(|item| match item {
         Out::Event(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        Out::Round(_) | Out::Rest(_) => "round".into(),
         Out::Reply(_) => "reply".into(),
         Out::Ping => "ping".into(),
     });

@@ -1,0 +1,156 @@
+//! Rounds: what goes together, what is shared, and whose turn it is.
+
+use super::*;
+
+/// A room of so many members that hear everything from its first message on.
+fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Vec<(SessionId, Outbox)>) {
+    let room = RoomName::parse(name).unwrap();
+    let log = Log::Room(room.key().clone());
+    let people = Vec::from_iter((0..members).map(|_| (SessionId::random(), Outbox::new(format))));
+    for (session, outbox) in &people {
+        hub.prepare(&room, session, outbox);
+        hub.begin(&log, &head(0));
+        assert_eq!(hub.admit(&log, name, (session, outbox), "e", 0), Admission::Entered);
+    }
+    (room, people)
+}
+
+/// The rounds that wait in an outbox.
+fn rounds(outbox: &Outbox) -> Vec<bytes::Bytes> {
+    let items = outbox.take().unwrap().items.into_iter();
+    items.map(|item| if let Out::Round(bytes) = item { bytes } else { panic!("{item:?}") }).collect()
+}
+
+#[test]
+fn everybody_shares_one_buffer_for_each_format_and_round() {
+    let hub = hub();
+    let (room, json) = crowd(&hub, "#lobby", 5, Format::Json);
+    let lines = Outbox::new(Format::Line);
+    let session = SessionId::random();
+    hub.prepare(&room, &session, &lines);
+    enter(&hub, (&session, &lines), 0);
+    arrive(&hub, &room, 1);
+    arrive(&hub, &room, 2);
+    while hub.give_out() {}
+    let buffers: Vec<_> = json.iter().map(|(_, outbox)| rounds(outbox)).collect();
+    assert_eq!(unframed(&buffers[0][0]).len(), 2, "what is there goes together");
+    for buffer in &buffers {
+        assert_eq!((buffer.len(), buffer[0].as_ptr()), (1, buffers[0][0].as_ptr()), "a buffer of its own");
+    }
+    assert_eq!(rounds(&lines)[0], "[#lobby] <ann> hi\n[#lobby] <ann> hi\n");
+}
+
+#[test]
+fn what_comes_while_a_round_is_under_way_makes_the_next_one() {
+    let hub = hub();
+    let (room, people) = crowd(&hub, "#lobby", PORTION + 1, Format::Json);
+    arrive(&hub, &room, 1);
+    assert!(hub.give_out(), "one is left");
+    for seq in 2..=20 {
+        arrive(&hub, &room, seq);
+    }
+    while hub.give_out() {}
+    for (_, outbox) in &people {
+        let seqs: Vec<Vec<u64>> = rounds(outbox)
+            .iter()
+            .map(|round| unframed(round).iter().map(|message| message["seq"].as_u64().unwrap()).collect())
+            .collect();
+        assert_eq!(seqs, [vec![1], Vec::from_iter(2..=20)]);
+    }
+}
+
+#[test]
+fn a_round_is_bounded() {
+    let hub = hub();
+    let (room, people) = crowd(&hub, "#lobby", 1, Format::Json);
+    for seq in 1..=10 {
+        let message = ChatMessage { body: Body::from_text(&"x".repeat(20_000)), ..message(seq) };
+        hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message });
+    }
+    while hub.give_out() {}
+    let rounds = rounds(&people[0].1);
+    assert!(rounds.len() >= 4 && rounds.iter().all(|round| round.len() < 64 * 1024), "{} rounds", rounds.len());
+}
+
+/// Counted in portions, not in time: what a busy machine does to clocks is not what is asked here.
+#[test]
+fn a_small_room_waits_for_a_portion_of_each_busy_room_and_not_for_a_crowd() {
+    let hub = hub();
+    let (large, many) = crowd(&hub, "#large", 10 * PORTION, Format::Json);
+    let (larger, more) = crowd(&hub, "#larger", 10 * PORTION, Format::Json);
+    let (small, few) = crowd(&hub, "#small", 2, Format::Json);
+    for seq in 1..=100 {
+        arrive(&hub, &large, seq);
+        arrive(&hub, &larger, seq);
+    }
+    assert!(hub.give_out());
+    arrive(&hub, &small, 1);
+    let portions = (1..100).find(|_| {
+        hub.give_out();
+        few.iter().all(|(_, outbox)| !rounds(outbox).is_empty())
+    });
+    assert!(portions.is_some_and(|portions| portions <= 3), "after {portions:?} portions");
+    let reached = |people: &[(SessionId, Outbox)]| people.iter().filter(|(_, of)| !rounds(of).is_empty()).count();
+    assert!(reached(&many) <= 2 * PORTION && reached(&more) <= 2 * PORTION, "a crowd went before");
+}
+
+#[test]
+fn who_leaves_while_a_round_is_under_way_hears_nothing_more() {
+    let hub = hub();
+    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
+    arrive(&hub, &room, 1);
+    hub.give_out();
+    for (session, outbox) in &people {
+        hub.remove(room.key(), session, outbox);
+    }
+    // The same log with other people in it, while the round of those before is not over.
+    let (_, others) = crowd(&hub, "#lobby", 1, Format::Json);
+    arrive(&hub, &room, 1);
+    while hub.give_out() {}
+    let heard = people.iter().filter(|(_, outbox)| !rounds(outbox).is_empty()).count();
+    assert_eq!((heard, rounds(&others[0].1).len()), (PORTION, 1));
+}
+
+#[test]
+fn who_has_read_ahead_gets_the_part_of_a_round_that_it_lacks() {
+    let (hub, room) = (hub(), room());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    for (session, outbox, after) in [(&ann, &of_ann, 0), (&bob, &of_bob, 3)] {
+        hub.prepare(&room, session, outbox);
+        hub.begin(&log(), &head(0));
+        assert_eq!(admit(&hub, (session, outbox), "e", after), Admission::Entered);
+    }
+    for seq in 1..=5 {
+        arrive(&hub, &room, seq);
+    }
+    assert_eq!((seqs(&hub, &of_ann), seqs(&hub, &of_bob)), (vec![1, 2, 3, 4, 5], vec![4, 5]));
+    assert_eq!(hub.counts.delivered.get(), 7);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
+    let hub = hub();
+    let (room, people) = crowd(&hub, "#lobby", 1, Format::Json);
+    let large = |seq| ChatMessage { body: Body::from_text(&"x".repeat(60_000)), ..message(seq) };
+    let mut passed_over = 0;
+    for seq in 1..=100 {
+        hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message: large(seq) });
+        if passed_over == 0 && hub.lock().logs[&log()].waiting.is_full() {
+            passed_over = seq + 1;
+        }
+    }
+    assert!(passed_over > 0, "no bound");
+    assert!(hub.take_asks().is_empty(), "reading would only add to it");
+    let mut heard = 0;
+    while hub.give_out() || heard < 100 {
+        heard += rounds(&people[0].1).iter().map(|round| unframed(round).len()).sum::<usize>();
+        for (log, ask) in hub.take_asks() {
+            let Ask::Page(place) = &ask else { panic!("{ask:?}") };
+            assert_eq!(place.seq + 1, passed_over, "it goes on where it stopped to listen");
+            let messages = (passed_over..=100).map(|seq| (seq, message(seq))).collect();
+            hub.read(&log, &ask, Reading::Page(Page { head: head(100), messages, through: 100 }));
+        }
+    }
+    assert_eq!(heard, 100);
+}
