@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 /// Everything is whole again within this time.
 const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+/// Redis opens without a gateway that has said nothing for 10 s.
+const COUNTS_AS_DEAD: Duration = Duration::from_secs(30);
 /// What each of them says before Redis is killed.
 const EACH: usize = 20;
 /// For so long a gateway keeps what it has acked, at least.
@@ -68,8 +70,12 @@ impl Acked {
 
     /// Says something as soon as it can be said.
     async fn say(&mut self, person: &WsClient, to: &str, text: &str) {
+        self.say_within(WHOLE_AGAIN, person, to, text).await;
+    }
+
+    async fn say_within(&mut self, limit: Duration, person: &WsClient, to: &str, text: &str) {
         let request = json!({"type": "send", "to": to, "body": text});
-        let ack = eventually(WHOLE_AGAIN, "it is acked", async || person.request(request.clone()).await).await;
+        let ack = eventually(limit, "it is acked", async || person.request(request.clone()).await).await;
         let place = format!("{} to {to}", person.name());
         self.0.entry(place).or_default().push(ack["msg_id"].as_str().expect("an id").to_owned());
     }
@@ -246,6 +252,32 @@ async fn who_has_moved_to_another_gateway_says_nothing_newer_before_it() {
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), EACH + 1);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_counted_as_dead_puts_its_part_back_when_it_wakes() {
+    let mut cluster = cluster().await;
+    for text in ["lease lost", "fenced"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    save(&cluster).await;
+    let mut acked = Acked::default();
+    acked.say_all(&[(&ann, "#lobby", true), (&bob, "#lobby", false)]).await;
+    cluster.gateways[0].process().stop_signal().await;
+    cluster.redis.restart().await;
+    // Nobody waits for it for longer than that.
+    acked.say_within(COUNTS_AS_DEAD, &bob, "#lobby", "still here").await;
+    cluster.gateways[0].process().cont();
+    let whole = eventually(WHOLE_AGAIN, "ann's part is put back", async || match log(&cluster, "log:lobby").await {
+        lobby if lobby.len() == 2 * EACH + 1 => Ok(lobby),
+        lobby => Err(lobby.len()),
+    });
+    let lobby = whole.await;
+    acked.are_in("#lobby", &lobby);
+    assert!(acked.0["ann to #lobby"].iter().all(|id| lobby[EACH + 1..].contains(id)), "it comes after what is newer");
+    until_given(&bob, "#lobby", &lobby).await;
     cluster.finish().await;
 }
 
