@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, WsClient, eventually};
+use harness::{Cluster, WsClient, eventually, stays};
 use redis::streams::StreamRangeReply;
 use serde_json::{Value, json};
 
@@ -32,6 +32,14 @@ async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> WsClient {
     person.register(nick).await;
     person.join("#lobby").await;
     person
+}
+
+/// On the first gateway, with what it takes to go on elsewhere.
+async fn person_with_token(cluster: &Cluster, nick: &str) -> (WsClient, Value) {
+    let person = cluster.ws_on(0).await;
+    let registered = person.register(nick).await;
+    person.join("#lobby").await;
+    (person, registered)
 }
 
 async fn save(cluster: &Cluster) {
@@ -332,5 +340,47 @@ async fn a_gateway_that_goes_waits_until_nothing_can_be_lost() {
     let asked = Instant::now();
     assert_eq!(cluster.gateways[1].end().await, Some(0));
     assert!(asked.elapsed() < KEPT, "it went after {:?}", asked.elapsed());
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn who_moved_just_before_a_crash_is_not_seen_to_leave() {
+    let mut cluster = cluster().await;
+    let bob = person(&cluster, 1, "bob").await;
+    // Several: each of them is sent off at a moment of its own, some of them before Redis opens.
+    let (mut movers, mut connections) = (Vec::new(), Vec::new());
+    for number in 0..10 {
+        let nick = format!("ann{number}");
+        let (connection, registered) = person_with_token(&cluster, &nick).await;
+        connections.push(connection);
+        movers.push((nick, registered));
+    }
+    connections.into_iter().for_each(WsClient::cut);
+    for (nick, _) in &movers {
+        eventually(KEPT, "the store knows of it", async || {
+            let detached = cluster.redis.call::<bool>(&format!("HEXISTS parley:{{0}}:nick:{nick} detached")).await;
+            detached.then_some(()).ok_or(detached)
+        })
+        .await;
+    }
+    save(&cluster).await;
+    let mut moved = Vec::new();
+    for (_, registered) in &movers {
+        let again = cluster.ws_on(1).await;
+        eventually(WHOLE_AGAIN, "she has moved", async || again.try_resume(registered, json!({})).await).await;
+        moved.push(again);
+    }
+    cluster.redis.kill9();
+    let left = || bob.count_seen("#lobby", "left", |_| true);
+    // The gateway that they left wants to send them off by now, and the store knows of nothing else.
+    stays(KEPT + Duration::from_secs(1), "nobody leaves", async || if left() == 0 { Ok(()) } else { Err(left()) })
+        .await;
+    cluster.redis.start().await;
+    let mut acked = Acked::default();
+    acked.say(&bob, "#lobby", "light").await;
+    for again in &moved {
+        acked.say(again, "#lobby", "here as well").await;
+    }
+    assert_eq!(left(), 0);
     cluster.finish().await;
 }
