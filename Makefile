@@ -37,10 +37,10 @@ test-otlp: ## test the export of spans, on a build with the feature that does it
 	PARLEY_BIN_DIR=$(CURDIR)/target/otlp cargo test --locked -p parley-tests --features gateway/otlp,otlp --test otlp
 	cargo build --locked --workspace --bins
 
-chaos: ## break a cluster on purpose and check what is promised: [SEED=n] [SECONDS=n] [RATE=n] [ROLLS=n] [FSYNC=always]
+chaos: ## break a cluster on purpose and check what is promised: [SEED=n] [SECONDS=n] [RATE=n] [ROLLS=n] [FSYNC=always] [RELEASE=1]
 	@deploy/bootstrap rust cc redis-server nginx stream-module
-	cargo build --locked --workspace --bins
-	target/debug/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
+	cargo build --locked --workspace --bins $(if $(RELEASE),--release)
+	target/$(if $(RELEASE),release,debug)/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
 		$(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
