@@ -23,6 +23,8 @@ pub enum Mechanism {
     Patience,
     /// Others are not shown at once that a connection was lost.
     Stillness,
+    /// A gateway keeps what it has acked until Redis cannot lose it any more, and puts back what it has lost.
+    Repair,
 }
 
 /// Whether that mechanism is taken out.
@@ -53,9 +55,9 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Stillness};
+    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Repair, Stillness};
 
-    const NAMES: [(&str, Mechanism); 7] = [
+    const NAMES: [(&str, Mechanism); 8] = [
         ("fence", Fence),
         ("claim", Claim),
         ("dedupe", Dedupe),
@@ -63,6 +65,7 @@ mod debug {
         ("hold_back", HoldBack),
         ("patience", Patience),
         ("stillness", Stillness),
+        ("repair", Repair),
     ];
 
     /// What a script says, and what it says instead.

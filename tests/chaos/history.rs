@@ -63,8 +63,8 @@ pub enum Op {
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
     /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text door tells
-    /// neither id nor number.
-    Message { room: String, from: String, key: String, msg_id: Option<String>, seq: Option<u64> },
+    /// neither id nor number, nor the epoch that the number belongs to.
+    Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.
     Jump { room: String, jump: Jump },
     /// Is told that others left.

@@ -26,7 +26,7 @@ pub struct Story {
 }
 
 /// Every story. No two break the same part at a time.
-pub const STORIES: [Story; 7] = [
+pub const STORIES: [Story; 8] = [
     // It sleeps until it counts as dead and its names went to others; then it wakes and goes on.
     Story {
         mechanism: "fence",
@@ -77,10 +77,14 @@ pub const STORIES: [Story; 7] = [
         fault: None,
         breaks_off: Some(Duration::from_secs(3)),
     },
+    // What was acked in the last second before a crash.
+    Story { mechanism: "repair", checker: "loss", tenths: (170, 5), fault: Some(Fault::RedisCrash), breaks_off: None },
 ];
 
 /// After the last fault: what went wrong has been heard of.
 const AFTER: Duration = Duration::from_secs(2);
+/// After a crash of Redis: what can be mended has been.
+const MENDED: Duration = Duration::from_secs(8);
 /// Enough for somebody to speak in every moment that counts.
 pub const RATE: u32 = 120;
 
@@ -94,6 +98,12 @@ impl Story {
     pub fn told_alone(self) -> Self {
         Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
     }
+
+    /// When it is over.
+    fn ends(&self) -> Duration {
+        let told = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
+        told + if self.fault.is_some_and(Fault::makes_redis_forget) { MENDED } else { AFTER }
+    }
 }
 
 /// The plan of these stories and how long it takes.
@@ -103,8 +113,7 @@ pub fn plan(stories: &[Story]) -> (Vec<Step>, Duration) {
         let (begins, lasts) = story.tenths;
         Some(Step { begins: tenths(begins), lasts: tenths(lasts), fault: story.fault? })
     };
-    let length = stories.iter().map(|story| tenths(story.tenths.0 + story.tenths.1)).max().unwrap_or_default();
-    (stories.iter().filter_map(step).collect(), length + AFTER)
+    (stories.iter().filter_map(step).collect(), stories.iter().map(Story::ends).max().unwrap_or_default())
 }
 
 #[cfg(test)]

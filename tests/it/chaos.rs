@@ -93,3 +93,8 @@ async fn a_gateway_that_is_declared_dead_too_early_is_noticed() {
 async fn a_leave_that_is_shown_at_once_is_noticed() {
     is_noticed("stillness", "stillness").await;
 }
+
+#[tokio::test]
+async fn what_redis_forgot_and_nobody_puts_back_is_noticed() {
+    is_noticed("repair", "loss").await;
+}

@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, WsClient, eventually};
+use harness::{Cluster, WsClient, eventually, stays};
 use redis::streams::StreamRangeReply;
 use serde_json::{Value, json};
 
 /// Everything is whole again within this time.
 const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+/// Redis opens without a gateway that has said nothing for 10 s.
+const COUNTS_AS_DEAD: Duration = Duration::from_secs(30);
 /// What each of them says before Redis is killed.
 const EACH: usize = 20;
 /// For so long a gateway keeps what it has acked, at least.
@@ -30,6 +32,14 @@ async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> WsClient {
     person.register(nick).await;
     person.join("#lobby").await;
     person
+}
+
+/// On the first gateway, with what it takes to go on elsewhere.
+async fn person_with_token(cluster: &Cluster, nick: &str) -> (WsClient, Value) {
+    let person = cluster.ws_on(0).await;
+    let registered = person.register(nick).await;
+    person.join("#lobby").await;
+    (person, registered)
 }
 
 async fn save(cluster: &Cluster) {
@@ -68,8 +78,12 @@ impl Acked {
 
     /// Says something as soon as it can be said.
     async fn say(&mut self, person: &WsClient, to: &str, text: &str) {
+        self.say_within(WHOLE_AGAIN, person, to, text).await;
+    }
+
+    async fn say_within(&mut self, limit: Duration, person: &WsClient, to: &str, text: &str) {
         let request = json!({"type": "send", "to": to, "body": text});
-        let ack = eventually(WHOLE_AGAIN, "it is acked", async || person.request(request.clone()).await).await;
+        let ack = eventually(limit, "it is acked", async || person.request(request.clone()).await).await;
         let place = format!("{} to {to}", person.name());
         self.0.entry(place).or_default().push(ack["msg_id"].as_str().expect("an id").to_owned());
     }
@@ -250,6 +264,32 @@ async fn who_has_moved_to_another_gateway_says_nothing_newer_before_it() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_counted_as_dead_puts_its_part_back_when_it_wakes() {
+    let mut cluster = cluster().await;
+    for text in ["lease lost", "fenced"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    save(&cluster).await;
+    let mut acked = Acked::default();
+    acked.say_all(&[(&ann, "#lobby", true), (&bob, "#lobby", false)]).await;
+    cluster.gateways[0].process().stop_signal().await;
+    cluster.redis.restart().await;
+    // Nobody waits for it for longer than that.
+    acked.say_within(COUNTS_AS_DEAD, &bob, "#lobby", "still here").await;
+    cluster.gateways[0].process().cont();
+    let whole = eventually(WHOLE_AGAIN, "ann's part is put back", async || match log(&cluster, "log:lobby").await {
+        lobby if lobby.len() == 2 * EACH + 1 => Ok(lobby),
+        lobby => Err(lobby.len()),
+    });
+    let lobby = whole.await;
+    acked.are_in("#lobby", &lobby);
+    assert!(acked.0["ann to #lobby"].iter().all(|id| lobby[EACH + 1..].contains(id)), "it comes after what is newer");
+    until_given(&bob, "#lobby", &lobby).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn the_loss_of_everything_costs_no_message_of_the_last_seconds() {
     let cluster = cluster().await;
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
@@ -300,5 +340,47 @@ async fn a_gateway_that_goes_waits_until_nothing_can_be_lost() {
     let asked = Instant::now();
     assert_eq!(cluster.gateways[1].end().await, Some(0));
     assert!(asked.elapsed() < KEPT, "it went after {:?}", asked.elapsed());
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn who_moved_just_before_a_crash_is_not_seen_to_leave() {
+    let mut cluster = cluster().await;
+    let bob = person(&cluster, 1, "bob").await;
+    // Several: each of them is sent off at a moment of its own, some of them before Redis opens.
+    let (mut movers, mut connections) = (Vec::new(), Vec::new());
+    for number in 0..10 {
+        let nick = format!("ann{number}");
+        let (connection, registered) = person_with_token(&cluster, &nick).await;
+        connections.push(connection);
+        movers.push((nick, registered));
+    }
+    connections.into_iter().for_each(WsClient::cut);
+    for (nick, _) in &movers {
+        eventually(KEPT, "the store knows of it", async || {
+            let detached = cluster.redis.call::<bool>(&format!("HEXISTS parley:{{0}}:nick:{nick} detached")).await;
+            detached.then_some(()).ok_or(detached)
+        })
+        .await;
+    }
+    save(&cluster).await;
+    let mut moved = Vec::new();
+    for (_, registered) in &movers {
+        let again = cluster.ws_on(1).await;
+        eventually(WHOLE_AGAIN, "she has moved", async || again.try_resume(registered, json!({})).await).await;
+        moved.push(again);
+    }
+    cluster.redis.kill9();
+    let left = || bob.count_seen("#lobby", "left", |_| true);
+    // The gateway that they left wants to send them off by now, and the store knows of nothing else.
+    stays(KEPT + Duration::from_secs(1), "nobody leaves", async || if left() == 0 { Ok(()) } else { Err(left()) })
+        .await;
+    cluster.redis.start().await;
+    let mut acked = Acked::default();
+    acked.say(&bob, "#lobby", "light").await;
+    for again in &moved {
+        acked.say(again, "#lobby", "here as well").await;
+    }
+    assert_eq!(left(), 0);
     cluster.finish().await;
 }

@@ -109,6 +109,8 @@ fn processes(finished: &Finished) -> Value {
     for (at, watched) in finished.course.watched.iter().enumerate() {
         let sample = |moment: &Moment| moment.watched[at];
         let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
+        // What they cost while they do nothing, not what their logins have left behind.
+        let (before, held) = (sample(&finished.before).rss_kib, ended.rss_kib.min(sample(&finished.ready).rss_kib));
         let told = json!({
             "pid": watched.pid,
             "user_s": ended.user - begun.user,
@@ -119,7 +121,7 @@ fn processes(finished: &Finished) -> Value {
             "rss_ended_kib": ended.rss_kib,
             "rss_after_kib": sample(&finished.after).rss_kib,
             "rss_peak_kib": sample(&finished.after).peak_kib,
-            "bytes_per_client": bytes_each(sample(&finished.before).rss_kib, sample(&finished.ready).rss_kib, finished.plan.clients),
+            "bytes_per_client": bytes_each(before, held, finished.plan.clients),
         });
         processes.insert(watched.name.clone(), told);
     }

@@ -5,13 +5,14 @@
 //! waits for its turn ([`super::fan_out`]) and goes to every member alike, in one order. A member that is on its way in has
 //! it kept for it, as far as it is worth it: the log has the rest.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use presence::model::{PresenceDelta, SessionId};
 use presence::sabotage::{self, Mechanism};
 
 use super::fan_out::{Hearer, Numbered, Seat, Turn, Waiting, gap};
+use super::members::Members;
 use super::position::{Place, Position, Step};
 use super::{Admission, coalesce};
 use crate::message::ChatMessage;
@@ -34,7 +35,7 @@ pub(super) struct Audience {
     pub(super) serial: u64,
     display: Arc<str>,
     pub(super) position: Position<ChatMessage>,
-    members: HashMap<SessionId, Member>,
+    members: Members<Member>,
     /// The members that are in; `None` after one has come or gone.
     hearers: Option<Arc<[Hearer]>>,
     pub(super) waiting: Waiting,
@@ -82,7 +83,7 @@ impl Audience {
             serial,
             display: display.into(),
             position: Position::default(),
-            members: HashMap::new(),
+            members: Members::default(),
             hearers: None,
             waiting: Waiting::default(),
             version: None,
@@ -107,7 +108,7 @@ impl Audience {
             false => Member::Entering(outbox.clone(), Box::default()),
             true => Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 }),
         };
-        self.members.insert(session.clone(), member);
+        self.members.insert(session, member);
         self.hearers = None;
     }
 
@@ -137,7 +138,7 @@ impl Audience {
             }
         }
         let hearer = Hearer { seat: Seat::new(outbox.clone()), after: after.max(place.seq) };
-        self.members.insert(session.clone(), Member::Live(hearer));
+        self.members.insert(session, Member::Live(hearer));
         self.hearers = None;
         Admission::Entered
     }
@@ -270,7 +271,7 @@ impl Audience {
     }
 }
 
-fn live(members: &HashMap<SessionId, Member>) -> Arc<[Hearer]> {
+fn live(members: &Members<Member>) -> Arc<[Hearer]> {
     members.values().filter_map(Member::hearer).collect()
 }
 

@@ -14,6 +14,7 @@
 mod audience;
 pub mod coalesce;
 mod fan_out;
+mod members;
 pub mod position;
 
 use std::collections::hash_map::Entry;

@@ -133,7 +133,7 @@ impl Driver {
         let services = Arc::clone(&self.services);
         let ticket = token::ticket(presented).ok_or(ResumeError::UnknownToken)?;
         let incarnation = services.tenure.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;
-        let (next, hash) = match self.unanswered.take() {
+        let (next, hash) = match self.unanswered.take().map(|unanswered| *unanswered) {
             Some((before, next, hash)) if before == ticket => (next, hash),
             _ => token::issue(&ticket.session),
         };
@@ -144,7 +144,7 @@ impl Driver {
             }
             Err(error) => {
                 if matches!(error, ResumeError::Claim(ClaimError::Registry(RegistryError::Unknown(_)))) {
-                    self.unanswered = Some((ticket, next, hash));
+                    self.unanswered = Some(Box::new((ticket, next, hash)));
                 }
                 Err(error)
             }

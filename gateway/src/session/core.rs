@@ -34,7 +34,8 @@ pub struct Core {
     identity: Option<Identity>,
     rooms: Few<RoomKey, Seat>,
     liveness: Liveness,
-    pending: Option<(CorrelationId, Pending)>,
+    /// Boxed: large, and most sessions ask for nothing most of the time.
+    pending: Option<Box<(CorrelationId, Pending)>>,
     presumed: Presumed,
     typing: Typing,
 }
@@ -187,7 +188,7 @@ impl Core {
 
     /// Takes the outcome of the [`Op`] that is out.
     pub fn outcome(&mut self, now: Instant, outcome: Result<Done, Refusal>) -> Vec<Effect> {
-        let Some((id, pending)) = self.pending.take() else {
+        let Some((id, pending)) = self.pending.take().map(|pending| *pending) else {
             debug_assert!(false, "an outcome without an op");
             return Vec::new();
         };
@@ -421,7 +422,7 @@ impl Core {
     }
 
     fn perform(&mut self, id: CorrelationId, pending: Pending, op: Op) -> Vec<Effect> {
-        self.pending = Some((id, pending));
+        self.pending = Some(Box::new((id, pending)));
         vec![Effect::Perform(op)]
     }
 }

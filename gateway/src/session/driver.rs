@@ -73,7 +73,7 @@ pub struct Driver {
     /// Claims whose answer was lost: the store may hold these names for these sessions.
     pub(super) doubtful: Vec<Doubt>,
     /// A resume whose answer was lost. Asked for again, it is to be the same.
-    pub(super) unanswered: Option<(Ticket, Token, TokenHash)>,
+    pub(super) unanswered: Option<Box<(Ticket, Token, TokenHash)>>,
     /// What is kept of the token that the client has.
     pub(super) token: Option<TokenHash>,
 }

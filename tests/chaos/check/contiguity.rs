@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
+use super::forgetting::Forgetting;
 use super::{Evidence, Finding};
 use crate::history::{Jump, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let (mut finding, forgotten) = (Finding::default(), evidence.forgotten());
+    let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
     let numbers: HashMap<(&str, &str), u64> = evidence
         .logs
         .iter()
@@ -35,8 +36,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                     }
                     newest = jump.goes_on_after();
                 }
-                // Said again afterwards it has another number by now.
-                Op::Message { seq: None, .. } if forgotten.hold(event.at) => newest = None,
+                // Put back afterwards it has another number by now.
+                Op::Message { seq: None, key, .. } if forgetting.holds(key) => newest = None,
                 Op::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;

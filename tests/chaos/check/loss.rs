@@ -1,14 +1,16 @@
-//! Loss: every message that was acked is in its room's log at the end, under the id and number that the ack gave.
+//! Loss: every message that was acked is in its room's log at the end, under the id that the ack gave, and under its number
+//! unless Redis had forgotten it and a gateway has put it back.
 //!
-//! What Redis itself may have forgotten when it was killed, or has trimmed, is excused and counted.
+//! What was trimmed is excused and counted, and what only a gateway still knew that was killed before it had put it back.
 
 use std::collections::HashMap;
 
+use super::forgetting::Forgetting;
 use super::{Evidence, Finding};
 use crate::history::{Kind, Op};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let (mut finding, excused) = (Finding::default(), evidence.excused_losses());
+    let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
     let by_key: HashMap<(&str, &str), (&str, u64)> = evidence
         .logs
         .iter()
@@ -16,17 +18,21 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         .collect();
     for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
         let Op::Send { room, key, msg_id, seq } = &event.op else { continue };
+        if forgetting.acked(key).is_none() {
+            continue;
+        }
         finding.judged += 1;
         let logged = by_key.get(&(room.as_str(), key.as_str()));
         let is_as_acked = |(id, number): &(&str, u64)| {
-            msg_id.as_ref().is_none_or(|acked| acked == id) && seq.is_none_or(|acked| acked == *number)
+            let is_number = seq.is_none_or(|acked| acked == *number) || forgetting.holds(key);
+            is_number && msg_id.as_ref().is_none_or(|acked| acked == id)
         };
         if logged.is_some_and(is_as_acked) {
             continue;
         }
         let oldest = evidence.log(room).first().map_or(0, |first| first.seq);
         let is_trimmed = evidence.is_trimmed(room) && seq.is_none_or(|seq| seq < oldest);
-        if is_trimmed || excused.hold(event.at) {
+        if logged.is_none() && (is_trimmed || forgetting.died_with_its_gateway(key)) {
             finding.excused += 1;
         } else {
             finding.broken.push(format!("{room}: {key} was acked as {msg_id:?} {seq:?}, logged: {logged:?}"));
@@ -37,35 +43,51 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{SECOND, sample};
+    use super::super::sample;
     use super::*;
     use crate::plan::Fault;
 
+    /// Redis is killed right after the last message.
+    fn killed() -> Evidence {
+        let kill = |second, kind| sample::line(second, "bench", 0, kind, Op::Fault(Fault::RedisKill));
+        sample::with(sample::with(sample::good(), kill(62, Kind::Invoke)), kill(63, Kind::Ok))
+    }
+
     #[test]
     fn an_acked_message_that_is_not_in_the_log_is_lost() {
-        let mut evidence = sample::good();
-        sample::change(&mut evidence, |log| log.truncate(1));
+        for mut evidence in [sample::good(), killed()] {
+            sample::change(&mut evidence, |log| log.truncate(1));
+            assert_eq!((check(&evidence).broken.len(), check(&evidence).excused), (1, 0));
+        }
+    }
+
+    #[test]
+    fn an_ack_with_another_number_than_the_logs_is_wrong_unless_redis_forgot_it() {
+        let renumbered = |mut evidence: Evidence| {
+            sample::change(&mut evidence, |log| log[1].seq = 3);
+            check(&evidence).broken.len()
+        };
+        assert_eq!((renumbered(sample::good()), renumbered(killed())), (1, 0));
+        let mut first = killed();
+        sample::change(&mut first, |log| log[0].seq = 3);
+        assert_eq!(check(&first).broken.len(), 1, "long before");
+    }
+
+    #[test]
+    fn an_ack_with_another_id_is_wrong_in_any_case() {
+        let mut evidence = killed();
+        sample::change(&mut evidence, |log| log[1].msg_id = "other".to_owned());
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 
     #[test]
-    fn an_ack_with_another_number_than_the_logs_is_wrong() {
-        let mut evidence = sample::good();
-        sample::change(&mut evidence, |log| log[1].seq = 3);
-        assert_eq!(check(&evidence).broken.len(), 1);
-    }
-
-    #[test]
-    fn what_redis_may_forget_is_excused_unless_it_had_to_write_first() {
-        let mut evidence = sample::good();
+    fn what_died_with_redis_and_its_gateway_is_excused() {
+        let mut evidence = killed();
         sample::change(&mut evidence, |log| log.truncate(1));
-        let kill = sample::line(62, "bench", 0, Kind::Invoke, Op::Fault(Fault::RedisKill));
-        let mut evidence = sample::with(evidence, kill);
-        assert_eq!((check(&evidence).broken.len(), check(&evidence).excused), (0, 1));
-        evidence.fsync_always = true;
-        assert_eq!(check(&evidence).broken.len(), 1);
-        evidence.fsync_always = false;
-        evidence.events.iter_mut().filter(|e| e.op == Op::Fault(Fault::RedisKill)).for_each(|e| e.at += 10 * SECOND);
-        assert_eq!(check(&evidence).broken.len(), 1, "long after it was written");
+        for (gateway, counts) in [(1, (0, 1)), (0, (1, 0))] {
+            let kill = Op::Fault(Fault::GatewayKill { gateway });
+            let both = sample::with(evidence.clone(), sample::line(64, "bench", 0, Kind::Invoke, kill));
+            assert_eq!((check(&both).broken.len(), check(&both).excused), counts, "she is on g2");
+        }
     }
 }

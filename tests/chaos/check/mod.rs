@@ -4,6 +4,7 @@
 
 mod contiguity;
 mod duplicates;
+mod forgetting;
 mod inbox;
 mod leaks;
 mod loss;
@@ -60,17 +61,6 @@ pub struct Evidence {
 /// A session of a member: who, and which of theirs.
 pub type Session<'a> = (&'a str, u32);
 
-/// Stretches of time.
-#[derive(Debug, Clone)]
-pub struct Moments(Vec<(u64, u64)>);
-
-impl Moments {
-    /// Whether that moment is in one of them.
-    pub fn hold(&self, at: u64) -> bool {
-        self.0.iter().any(|(from, to)| (*from..=*to).contains(&at))
-    }
-}
-
 impl Evidence {
     /// The times in which a fault held: those still on at the end have no end.
     pub fn faults(&self) -> Vec<(u64, u64, Fault)> {
@@ -88,19 +78,6 @@ impl Evidence {
             }
         }
         found
-    }
-
-    /// When Redis acknowledged what is excused if it is lost.
-    pub fn excused_losses(&self) -> Moments {
-        self.forgotten()
-    }
-
-    /// When Redis wrote what it may have forgotten since, by its configuration.
-    pub fn forgotten(&self) -> Moments {
-        // Written once a second, postponed by at most another, and a moment for the answer to be heard.
-        let before = |kill: u64| (kill.saturating_sub(5 * SECOND / 2), kill + SECOND);
-        let kills = self.faults().into_iter().filter(|(.., fault)| fault.makes_redis_forget() && !self.fsync_always);
-        Moments(kills.map(|(kill, ..)| before(kill)).collect())
     }
 
     /// What each session was told in each room, in its order, with the jumps it was told of.
@@ -172,11 +149,15 @@ pub struct Checker {
 pub const CHECKERS: &[Checker] = &[
     Checker {
         name: "loss",
-        promise: "an acked message is in the room's log, as far as Redis keeps what it acknowledged",
+        promise: "an acked message is in the room's log, also when Redis was killed right afterwards",
         check: loss::check,
     },
     Checker { name: "duplicates", promise: "a retry with the same key makes no second copy", check: duplicates::check },
-    Checker { name: "order", promise: "messages of a room have one order", check: order::check },
+    Checker {
+        name: "order",
+        promise: "messages of a room have one order, and no number means two things",
+        check: order::check,
+    },
     Checker {
         name: "contiguity",
         promise: "after seq n comes n + 1, or an event that says what is not there",

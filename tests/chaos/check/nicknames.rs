@@ -1,25 +1,32 @@
 //! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, nobody gets a message acked that they
 //! began to say under a name which somebody else had been given before, and nobody is given the name of somebody who is
 //! there, on a gateway that nobody had a reason to call lost.
+//!
+//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just before,
+//! and late from one that counted as dead.
 
 use std::collections::HashMap;
 
+use super::forgetting::Forgetting;
 use super::presence::{Stay, is_lost, stays};
-use super::{Evidence, Finding, SECOND, Session};
+use super::{Entry, Evidence, Finding, SECOND, Session};
 use crate::history::{Kind, Op};
 
 /// A connection that was closed writes it down by then.
 const NOTICED: u64 = SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let mut finding = Finding::default();
+    let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
     for (room, log) in &evidence.logs {
-        let mut newest: HashMap<&str, u64> = HashMap::new();
+        let mut newest: HashMap<&str, &Entry> = HashMap::new();
         for entry in log {
             finding.judged += 1;
-            let before = newest.insert(&entry.from, entry.fence).unwrap_or_default();
-            if before > entry.fence {
-                finding.broken.push(format!("{room}: after fence {before} the log has {entry:?}"));
+            let before = newest.entry(&entry.from).or_insert(entry);
+            let are_put_back = || forgetting.holds(&before.key) && forgetting.holds(&entry.key);
+            if before.fence <= entry.fence {
+                *before = entry;
+            } else if !are_put_back() && !forgetting.is_late(&entry.key) {
+                finding.broken.push(format!("{room}: after {before:?} the log has {entry:?}"));
             }
         }
     }
@@ -80,6 +87,11 @@ mod tests {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
+        let kill = sample::line(62, "bench", 0, Kind::Invoke, Op::Fault(crate::plan::Fault::RedisKill));
+        let mut evidence = sample::with(evidence, kill);
+        assert_eq!(check(&evidence).broken.len(), 1, "what was before it is not put back");
+        evidence.events.iter_mut().filter(|event| event.at < 60 * SECOND).for_each(|event| event.at = 60 * SECOND);
+        assert_eq!(check(&evidence).broken.len(), 0, "both are put back");
     }
 
     #[test]

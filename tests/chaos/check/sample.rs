@@ -23,7 +23,7 @@ pub(super) fn send(seq: Option<u64>) -> impl Fn(&str) -> Op {
 
 pub(super) fn message(seq: u64, from: &str, key: &str) -> Op {
     let (room, from, key) = ("#a".to_owned(), from.to_owned(), key.to_owned());
-    Op::Message { room, from, key, msg_id: Some(format!("m{seq}")), seq: Some(seq) }
+    Op::Message { room, from, key, msg_id: Some(format!("m{seq}")), epoch: Some("e1".to_owned()), seq: Some(seq) }
 }
 
 pub(super) fn entry(seq: u64, from: &str, fence: u64, key: &str) -> Entry {
@@ -40,7 +40,7 @@ pub(super) fn good() -> Evidence {
         Op::Send { room, key, msg_id: acked.then(|| "m1".to_owned()), seq: None }
     };
     let (from, key, msg_id) = ("ann".to_owned(), "d1".to_owned(), Some("m1".to_owned()));
-    let heard = Op::Message { room: "@bob".to_owned(), from, key, msg_id, seq: Some(1) };
+    let heard = Op::Message { room: "@bob".to_owned(), from, key, msg_id, epoch: None, seq: Some(1) };
     let session = Some("session of ann".to_owned());
     let back = Op::Register { nick: "ann".to_owned(), node: Some("g2".to_owned()), session, resumed: true };
     let events = vec![

@@ -77,6 +77,8 @@ pub struct Person {
     places: Places,
     /// A connection that it has given up and whose other end does not know.
     lost: Option<Door>,
+    /// What the text door showed last: refused afterwards, or not known to have been kept when the connection ends.
+    shown: Option<Pending>,
     /// What has no answer yet, by the request's id.
     pending: BTreeMap<u64, Pending>,
     said: u64,
@@ -105,6 +107,7 @@ impl Person {
             token: None,
             places: Places::new(),
             lost: None,
+            shown: None,
             pending: BTreeMap::new(),
             said: 0,
             next_id: 1,
@@ -168,7 +171,7 @@ impl Person {
             // What it missed comes next, from the place that it had.
             let place = since.or(place);
             self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
-            if let Some(place) = place.filter(|_| self.token.is_some()) {
+            if let Some(place) = place {
                 self.places.insert(room, place);
             }
         }
@@ -179,6 +182,9 @@ impl Person {
         let end = self.talk(door).await;
         if self.token.is_none() {
             self.give_up_pending();
+        }
+        if end.is_err() {
+            self.doubt_shown();
         }
         end
     }
@@ -198,14 +204,14 @@ impl Person {
         let Heard::Registered { node, session, token, inbox, rooms } = answer? else {
             return Err("unexpected answer".to_owned());
         };
+        let goes_on = self.orders.hangs_up_after.is_none();
         if !resumed {
             self.session += 1;
-            self.places.remove("@");
+            self.places.retain(|at, _| goes_on && at != "@");
         }
         self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
-        let goes_on = self.orders.hangs_up_after.is_none();
         self.token = token.filter(|_| goes_on);
-        if let Some(inbox) = inbox.filter(|_| goes_on) {
+        if let Some(inbox) = inbox {
             self.places.entry("@".to_owned()).or_insert(inbox);
         }
         Ok(rooms)
@@ -214,6 +220,13 @@ impl Person {
     fn give_up_pending(&mut self) {
         for open in std::mem::take(&mut self.pending).into_values() {
             self.note(Kind::Info, sent(open.room, open.key, None, None));
+        }
+    }
+
+    /// The text door answers a refusal only: it may be on its way.
+    fn doubt_shown(&mut self) {
+        if let Some(shown) = self.shown.take() {
+            self.note(Kind::Info, sent(shown.room, shown.key, None, None));
         }
     }
 
@@ -343,6 +356,9 @@ impl Person {
                 }
             }
             Heard::Refused { id, code } => {
+                if code == "outcome_unknown" {
+                    self.doubt_shown();
+                }
                 let Some(id) = id.or_else(|| self.pending.keys().next().copied()) else { return Ok(()) };
                 let Some(open) = self.pending.get_mut(&id) else { return Ok(()) };
                 let may_pass = ["unavailable", "overloaded", "outcome_unknown"].contains(&code.as_str());
@@ -364,7 +380,8 @@ impl Person {
                 let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
                 if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {
-                    self.note(Kind::Ok, sent(open.room, open.key, None, None));
+                    self.note(Kind::Ok, sent(open.room.clone(), open.key.clone(), None, None));
+                    self.shown = Some(open);
                 }
             }
             event => self.hears(event),
@@ -375,8 +392,8 @@ impl Person {
     fn hears(&mut self, event: Heard) {
         match event {
             Heard::Message { room, from, key, msg_id, seq } => {
-                self.moves(&room, seq, None);
-                self.note(Kind::Ok, Op::Message { room, from, key, msg_id, seq });
+                let epoch = self.moves(&room, seq, None);
+                self.note(Kind::Ok, Op::Message { room, from, key, msg_id, epoch, seq });
             }
             Heard::Jump { room, jump, epoch } => {
                 self.moves(&room, jump.goes_on_after(), epoch);
@@ -387,12 +404,13 @@ impl Person {
         }
     }
 
-    /// Notes how far it has heard.
-    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) {
+    /// Notes how far it has heard. Returns the epoch that it is in.
+    fn moves(&mut self, room: &str, seq: Option<u64>, epoch: Option<String>) -> Option<String> {
         let at = if room.starts_with('@') { "@" } else { room };
-        let (Some(place), Some(seq)) = (self.places.get_mut(at), seq) else { return };
+        let (place, seq) = (self.places.get_mut(at)?, seq?);
         place.seq = seq;
         place.epoch = epoch.unwrap_or_else(|| std::mem::take(&mut place.epoch));
+        Some(place.epoch.clone())
     }
 
     fn id(&mut self) -> u64 {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use presence::model::Incarnation;
+use presence::sabotage::{self, Mechanism};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use self::ring::{Beat, Owed, Ring};
@@ -88,6 +89,9 @@ impl Repair {
 
     /// Keeps a message that the store has taken, before its sender hears of it.
     pub(super) fn keep(&self, acked: Acked, space: Space) {
+        if sabotage::takes(Mechanism::Repair) {
+            return;
+        }
         let mut state = self.lock();
         if state.ring.keep(acked, space, Instant::now()) {
             self.owing.notify_one();

@@ -2,7 +2,8 @@
 -- DEPART: a detached session did not come back, so it goes offline; its nick is kept for it until its hold is over.
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base, 2 owner token, 3 nick key, 4 reason
--- Reply: {'OK'} when this call did it; {'NO'} when somebody else or nobody owns it, or its owner is not detached
+-- Reply: {'OK'} when this call did it; {'NO'} when somebody else or nobody owns it, or its owner is not detached; or the
+--        error RECOVERING: the session may have moved just before the store lost it
 -- Called by Registry::depart.
 local record = KEYS[3]
 local _, token, nick, reason = unpack(ARGV)
@@ -11,6 +12,7 @@ enter_generation()
 if redis.call('HGET', record, 'owner') ~= token or redis.call('HEXISTS', record, 'detached') == 0 then
   return { 'NO' }
 end
+require_open()
 free_nick(nick, token, 'held')
 log_offline(nick, reason)
 return { 'OK' }

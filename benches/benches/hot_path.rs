@@ -1,0 +1,121 @@
+//! How many instructions one message costs in user space, piece by piece, without sockets and without Redis.
+//!
+//! `make count` runs it under Valgrind: the same build counts the same on a busy machine as on a quiet one, and a second
+//! run shows the difference to the first. What a delivery costs with its sockets is for `make bench` to say.
+
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use gateway::backplane::{Delivery, Draft, Log, envelope};
+use gateway::hub::{Admission, Hub};
+use gateway::message::{Accepted, Body, ChatMessage};
+use gateway::metrics::Metrics;
+use gateway::session::Outbox;
+use gateway::wire::{Event, Format, Request, json};
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use presence::log::Head;
+use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
+
+const MEMBERS: usize = 1000;
+
+fn text() -> String {
+    "x".repeat(128)
+}
+
+fn said(seq: u64) -> ChatMessage {
+    ChatMessage {
+        to: "#lobby".into(),
+        from: "ann".into(),
+        msg_id: "0192f0c1-2b3c-7def-8123-456789abcdef".into(),
+        seq,
+        time: 1_700_000_000_000,
+        body: Body::from_text(&text()),
+        accepted: Accepted::default(),
+    }
+}
+
+fn draft() -> Draft {
+    let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(7) };
+    let from = Nick::parse("ann").expect("a nickname");
+    Draft { msg_id: said(1).msg_id, key: None, from, owner, body: said(1).body, accepted: Accepted::default() }
+}
+
+fn request() -> String {
+    format!(r##"{{"type":"send","id":17,"to":"#lobby","body":"{}"}}"##, text())
+}
+
+#[library_benchmark(setup = request)]
+fn decode_a_send(request: String) -> Request {
+    json::decode(black_box(&request)).unwrap_or_else(|_| panic!("a request"))
+}
+
+#[library_benchmark]
+#[bench::json(Format::Json, Event::Message(said(1)))]
+#[bench::line(Format::Line, Event::Message(said(1)))]
+fn encode_and_frame(format: Format, event: Event) -> BytesMut {
+    let mut out = BytesMut::new();
+    format.frame(&format.encode(black_box(&event)), &mut out);
+    out
+}
+
+#[library_benchmark(setup = draft)]
+fn pack_for_the_script(draft: Draft) -> (String, String) {
+    (draft.owner.token(), envelope::payload("#lobby", black_box(&draft)))
+}
+
+fn channel_frame() -> (RoomKey, String) {
+    let payload = envelope::payload("#lobby", &draft());
+    (RoomKey::from_store("lobby"), format!("M e 1 1700000000000 {}\n{payload}", payload.len()))
+}
+
+#[library_benchmark(setup = channel_frame)]
+fn read_from_the_channel((room, frame): (RoomKey, String)) -> u64 {
+    envelope::read_room(&room, black_box(frame.as_bytes()), |delivery| drop(black_box(delivery)))
+}
+
+/// A hub with a crowd in one room, whose outboxes have no sockets: what is left is finding and queueing.
+struct Crowd {
+    hub: Hub,
+    room: RoomKey,
+    messages: Vec<ChatMessage>,
+    _outboxes: Vec<Outbox>,
+}
+
+fn crowd(messages: u64) -> Crowd {
+    let hub = Hub::new(Metrics::new().counts);
+    let room = RoomName::parse("#lobby").expect("a room");
+    let log = Log::Room(room.key().clone());
+    let outboxes = Vec::from_iter((0..MEMBERS).map(|_| Outbox::new(Format::Json)));
+    for outbox in &outboxes {
+        let session = SessionId::random();
+        hub.prepare(&room, &session, outbox);
+        hub.begin(&log, &Head { epoch: "e".into(), top: 0, forks: Vec::new() });
+        assert_eq!(hub.admit(&log, "#lobby", (&session, outbox), "e", 0), Admission::Entered);
+    }
+    let crowd = Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };
+    // The first round finds everybody.
+    give_out(crowd, 1)
+}
+
+fn give_out(mut crowd: Crowd, messages: usize) -> Crowd {
+    for message in crowd.messages.drain(..messages) {
+        crowd.hub.deliver(Delivery::Room { room: crowd.room.clone(), epoch: "e".into(), message });
+    }
+    while crowd.hub.give_out() {}
+    crowd
+}
+
+#[library_benchmark]
+#[bench::one(args = (1), setup = crowd)]
+#[bench::sixteen_in_a_round(args = (16), setup = crowd)]
+fn fan_out_to_1000(crowd: Crowd) -> Crowd {
+    let messages = crowd.messages.len();
+    give_out(black_box(crowd), messages)
+}
+
+library_benchmark_group!(
+    name = hot_path;
+    benchmarks = decode_a_send, encode_and_frame, pack_for_the_script, read_from_the_channel, fan_out_to_1000
+);
+
+main!(library_benchmark_groups = hot_path);
