@@ -81,11 +81,16 @@ impl Calls {
     ) -> Result<T, RegistryError> {
         let began = Instant::now();
         let answer = answer.await;
+        self.took(call, began, answer.is_err());
+        answer
+    }
+
+    /// Counts a call that is over.
+    pub(super) fn took(&self, call: Call, began: Instant, failed: bool) {
         self.seconds[call].took(began.elapsed());
-        if answer.is_err() {
+        if failed {
             self.failures[call].inc();
         }
-        answer
     }
 }
 

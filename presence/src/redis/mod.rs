@@ -11,7 +11,7 @@ mod vitals;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -109,14 +109,14 @@ impl Redis {
     /// # Errors
     /// `Unavailable` when none could be had in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
-        let connection = async {
-            self.shared.pool.get().await.map_err(|error| {
-                // What the pool was doing is of no interest to anybody.
-                let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
-                RegistryError::Unavailable(reason)
-            })
-        };
-        self.shared.calls.count(Call::Connect, connection).await
+        let began = Instant::now();
+        let connection = self.shared.pool.get().await;
+        self.shared.calls.took(Call::Connect, began, connection.is_err());
+        connection.map_err(|error| {
+            // What the pool was doing is of no interest to anybody.
+            let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
+            RegistryError::Unavailable(reason)
+        })
     }
 
     /// For connections that live apart: subscriptions and blocking reads.
