@@ -4,6 +4,7 @@
 //! run shows the difference to the first. What a delivery costs with its sockets is for `make bench` to say.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use gateway::backplane::{Delivery, Draft, Log, envelope};
@@ -101,7 +102,8 @@ fn give_out(mut crowd: Crowd, messages: usize) -> Crowd {
     for message in crowd.messages.drain(..messages) {
         crowd.hub.deliver(Delivery::Room { room: crowd.room.clone(), epoch: "e".into(), message });
     }
-    while crowd.hub.give_out() {}
+    let now = Instant::now();
+    while crowd.hub.give_out(|| now) {}
     crowd
 }
 

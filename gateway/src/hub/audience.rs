@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use presence::model::{PresenceDelta, SessionId};
 use presence::sabotage::{self, Mechanism};
@@ -158,9 +159,9 @@ impl Audience {
     }
 
     /// The next round of what waits.
-    pub(super) fn begin_turn(&mut self) -> Option<Turn> {
+    pub(super) fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
         let Self { waiting, display, members, hearers, .. } = self;
-        waiting.begin(display, || Arc::clone(hearers.get_or_insert_with(|| live(members))))
+        waiting.begin(now, display, || Arc::clone(hearers.get_or_insert_with(|| live(members))))
     }
 
     /// A message came over the subscription. When too much waits to be given out already it is left to the log.

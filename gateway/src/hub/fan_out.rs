@@ -7,10 +7,16 @@
 //! # Fairness
 //! A log has one round under way. After [`PORTION`] writes a node's task goes on with the next log, and a round that is
 //! not over goes behind them all: a message in a small room waits for a portion of each busy room, never for a crowd.
+//!
+//! A round that took long is followed by a rest of its log, as long as the round was. So no crowd takes more than half of
+//! its node's time: what else the node does, to hear the next messages above all, is not late, and as the round that
+//! gathers meanwhile is larger, each message costs fewer writes. Messages are shown later by half a round, and sooner by
+//! the queues that do not form.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::message::Accepted;
 use crate::session::outbox::{Broadcast, Outbox, Pushed, Round};
@@ -23,6 +29,8 @@ pub(super) const PORTION: usize = 64;
 const ROUND_BYTES: usize = 64 * 1024;
 /// Bytes that wait for their turn in one log before its node stops to listen and reads the log instead.
 const FULL_BYTES: usize = 4 * 1024 * 1024;
+/// A round that took so long was one to a crowd.
+const LONG: Duration = Duration::from_millis(1);
 
 /// An event and the seqs that it covers.
 #[derive(Debug, Clone)]
@@ -155,18 +163,24 @@ impl Waiting {
     }
 
     /// The next round.
-    pub(super) fn begin(&mut self, display: &Arc<str>, hearers: impl FnOnce() -> Arc<[Hearer]>) -> Option<Turn> {
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        display: &Arc<str>,
+        hearers: impl FnOnce() -> Arc<[Hearer]>,
+    ) -> Option<Turn> {
         let Gathered { events, bytes, hearers: settled } = self.gathered.pop_front()?;
         self.bytes -= bytes;
         let hearers = settled.unwrap_or_else(hearers);
         let round = Round::new(events.iter().map(|numbered| Arc::clone(&numbered.event)).collect());
-        Some(Turn { round, events, display: Arc::clone(display), hearers, next: 0, deliveries: 0 })
+        Some(Turn { begun: now, round, events, display: Arc::clone(display), hearers, next: 0, deliveries: 0 })
     }
 }
 
 /// A round under way.
 #[derive(Debug)]
 pub(super) struct Turn {
+    begun: Instant,
     round: Round,
     events: Vec<Numbered>,
     display: Arc<str>,
@@ -202,6 +216,12 @@ impl Turn {
 
     pub(super) fn is_over(&self) -> bool {
         self.next == self.hearers.len()
+    }
+
+    /// How long its log rests after it, now that it is over; `None`: not at all.
+    pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
+        let took = now.duration_since(self.begun);
+        (took >= LONG).then_some(took)
     }
 
     /// When the oldest message of the round was accepted.

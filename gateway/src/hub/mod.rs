@@ -20,12 +20,14 @@ pub mod position;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use presence::codes::CloseCode;
 use presence::log::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
+use tokio::time::timeout_at;
 
 use self::audience::Audience;
 use self::fan_out::{Given, PORTION, Turn};
@@ -58,6 +60,8 @@ struct State {
     asking: HashSet<Log>,
     /// Logs whose turn it is, one after the other.
     turns: VecDeque<(Name, Option<Turn>)>,
+    /// Logs that rest, and until when.
+    resting: Vec<(Instant, Name)>,
     /// Audiences so far.
     audiences: u64,
 }
@@ -76,14 +80,24 @@ impl State {
     }
 
     /// Takes the round whose turn it is; nobody else goes on with it until it is put back.
-    fn next_turn(&mut self) -> Option<(Name, Turn)> {
+    fn next_turn(&mut self, now: Instant) -> Option<(Name, Turn)> {
+        for (_, name) in self.resting.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+            self.go_on(name);
+        }
         while let Some((name, turn)) = self.turns.pop_front() {
-            let turn = turn.or_else(|| self.audience(&name)?.begin_turn());
+            let turn = turn.or_else(|| self.audience(&name)?.begin_turn(now));
             if let Some(turn) = turn {
                 return Some((name, turn));
             }
         }
         None
+    }
+
+    /// The next round of the log has its turn, if one has gathered.
+    fn go_on(&mut self, name: Name) {
+        if self.audience(&name).is_some_and(|audience| audience.waiting.end_turn()) {
+            self.turns.push_back((name, None));
+        }
     }
 
     /// Asks for a turn for what waits in a log, and for a reading of it if it is behind. Returns whether to wake those
@@ -308,43 +322,51 @@ impl Hub {
     pub async fn fan_out(&self) {
         loop {
             let given = self.given.notified();
-            while self.give_out() {
+            while self.give_out(Instant::now) {
                 // What has arrived meanwhile joins the rounds to come.
                 yield_now().await;
             }
-            given.await;
+            match self.rests_until() {
+                None => given.await,
+                Some(until) => _ = timeout_at(until.into(), given).await,
+            }
         }
     }
 
-    /// Gives out one portion, to a fixed number of connections at most. Returns whether there is more.
-    pub fn give_out(&self) -> bool {
+    /// Gives out one portion, to a fixed number of connections at most. Returns whether there is more to do now.
+    pub fn give_out(&self, clock: impl Fn() -> Instant) -> bool {
         let mut left = PORTION;
         while left > 0 {
-            let Some((name, mut turn)) = self.lock().next_turn() else { return false };
+            let Some((name, mut turn)) = self.lock().next_turn(clock()) else { return false };
             let Given { hearers, written, left_out } = turn.go_on(left);
             self.counts.deliveries.written(turn.accepted(), written);
             self.counts.left_out.inc_by(left_out);
             // A log that nobody hears is no reason to go on for ever.
             left -= hearers.clamp(1, left);
-            self.put_back(name, turn);
+            self.put_back(name, turn, clock());
         }
         !self.lock().turns.is_empty()
     }
 
-    /// The round goes on behind all others, or the next one of its log does.
-    fn put_back(&self, name: Name, turn: Turn) {
+    /// When the first log has rested.
+    fn rests_until(&self) -> Option<Instant> {
+        self.lock().resting.iter().map(|(until, _)| *until).min()
+    }
+
+    /// The round goes on behind all others, or the next one of its log does, after a rest if it took long.
+    fn put_back(&self, name: Name, turn: Turn, now: Instant) {
         let mut state = self.lock();
         if !turn.is_over() {
             return state.turns.push_back((name, Some(turn)));
         }
         self.counts.round(turn.deliveries());
-        let goes_on = state.audience(&name).is_some_and(|audience| audience.waiting.end_turn());
         // A log that was too full to be read may be read now.
         if state.follow_up(&name.0).1 {
             self.asked.notify_one();
         }
-        if goes_on {
-            state.turns.push_back((name, None));
+        match turn.rest(now) {
+            None => state.go_on(name),
+            Some(rest) => state.resting.push((now + rest, name)),
         }
     }
 

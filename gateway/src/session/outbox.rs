@@ -6,7 +6,7 @@
 //! each [`Round`] comes as bytes for the socket.
 //!
 //! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
-//! what the socket does not take goes into the queue. One at a time writes (who has the [`Pen`]), so bytes stay in order:
+//! what the socket does not take goes into the queue. One at a time writes (who has the `Pen`), so bytes stay in order:
 //! the door from taking a batch until all of it is out, the hub for one attempt. The lock is never held meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,6 +1,7 @@
 //! Rounds: what goes together, what is shared, and whose turn it is.
 
 use super::*;
+use crate::session::outbox::SOFT_BYTES;
 
 /// A room of so many members that hear everything from its first message on.
 fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Vec<(SessionId, Outbox)>) {
@@ -31,7 +32,7 @@ fn everybody_shares_one_buffer_for_each_format_and_round() {
     enter(&hub, (&session, &lines), 0);
     arrive(&hub, &room, 1);
     arrive(&hub, &room, 2);
-    while hub.give_out() {}
+    give_all_out(&hub);
     let buffers: Vec<_> = json.iter().map(|(_, outbox)| rounds(outbox)).collect();
     assert_eq!(unframed(&buffers[0][0]).len(), 2, "what is there goes together");
     for buffer in &buffers {
@@ -45,11 +46,11 @@ fn what_comes_while_a_round_is_under_way_makes_the_next_one() {
     let hub = hub();
     let (room, people) = crowd(&hub, "#lobby", PORTION + 1, Format::Json);
     arrive(&hub, &room, 1);
-    assert!(hub.give_out(), "one is left");
+    assert!(give_out(&hub), "one is left");
     for seq in 2..=20 {
         arrive(&hub, &room, seq);
     }
-    while hub.give_out() {}
+    give_all_out(&hub);
     for (_, outbox) in &people {
         let seqs: Vec<Vec<u64>> = rounds(outbox)
             .iter()
@@ -67,7 +68,7 @@ fn a_round_is_bounded() {
         let message = ChatMessage { body: Body::from_text(&"x".repeat(20_000)), ..message(seq) };
         hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message });
     }
-    while hub.give_out() {}
+    give_all_out(&hub);
     let rounds = rounds(&people[0].1);
     assert!(rounds.len() >= 4 && rounds.iter().all(|round| round.len() < 64 * 1024), "{} rounds", rounds.len());
 }
@@ -83,10 +84,10 @@ fn a_small_room_waits_for_a_portion_of_each_busy_room_and_not_for_a_crowd() {
         arrive(&hub, &large, seq);
         arrive(&hub, &larger, seq);
     }
-    assert!(hub.give_out());
+    assert!(give_out(&hub));
     arrive(&hub, &small, 1);
     let portions = (1..100).find(|_| {
-        hub.give_out();
+        give_out(&hub);
         few.iter().all(|(_, outbox)| !rounds(outbox).is_empty())
     });
     assert!(portions.is_some_and(|portions| portions <= 3), "after {portions:?} portions");
@@ -99,14 +100,14 @@ fn who_leaves_while_a_round_is_under_way_hears_nothing_more() {
     let hub = hub();
     let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
     arrive(&hub, &room, 1);
-    hub.give_out();
+    give_out(&hub);
     for (session, outbox) in &people {
         hub.remove(room.key(), session, outbox);
     }
     // The same log with other people in it, while the round of those before is not over.
     let (_, others) = crowd(&hub, "#lobby", 1, Format::Json);
     arrive(&hub, &room, 1);
-    while hub.give_out() {}
+    give_all_out(&hub);
     let heard = people.iter().filter(|(_, outbox)| !rounds(outbox).is_empty()).count();
     assert_eq!((heard, rounds(&others[0].1).len()), (PORTION, 1));
 }
@@ -143,7 +144,7 @@ async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
     assert!(passed_over > 0, "no bound");
     assert!(hub.take_asks().is_empty(), "reading would only add to it");
     let mut heard = 0;
-    while hub.give_out() || heard < 100 {
+    while give_out(&hub) || heard < 100 {
         heard += rounds(&people[0].1).iter().map(|round| unframed(round).len()).sum::<usize>();
         for (log, ask) in hub.take_asks() {
             let Ask::Page(place) = &ask else { panic!("{ask:?}") };
@@ -153,4 +154,48 @@ async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
         }
     }
     assert_eq!(heard, 100);
+}
+
+#[test]
+fn a_round_that_took_long_is_followed_by_a_rest_as_long_and_nobody_else_waits_for_it() {
+    let hub = hub();
+    let (large, crowd_of_it) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
+    let (small, few) = crowd(&hub, "#den", 1, Format::Json);
+    let heard = |people: &[(SessionId, Outbox)]| people.iter().map(|(_, outbox)| rounds(outbox).len()).sum::<usize>();
+    let start = Instant::now();
+    let at = |millis| move || start + Duration::from_millis(millis);
+
+    arrive(&hub, &large, 1);
+    assert!(hub.give_out(at(0)));
+    hub.give_out(at(3));
+    assert_eq!(heard(&crowd_of_it), 2 * PORTION);
+    arrive(&hub, &large, 2);
+    arrive(&hub, &large, 3);
+    arrive(&hub, &small, 1);
+    while hub.give_out(at(5)) {}
+    assert_eq!((heard(&crowd_of_it), heard(&few)), (0, 1), "a crowd rests, the others do not");
+    assert_eq!(hub.rests_until(), Some(at(6)()));
+    while hub.give_out(at(6)) {}
+    assert_eq!((heard(&crowd_of_it), hub.rests_until()), (2 * PORTION, None), "both in one round");
+    arrive(&hub, &large, 4);
+    while hub.give_out(at(6)) {}
+    assert_eq!(heard(&crowd_of_it), 2 * PORTION, "one that took no time asks for no rest");
+}
+
+#[test]
+fn presence_is_left_out_for_a_slow_reader_however_lively_its_room_is() {
+    let (hub, session) = (hub(), SessionId::random());
+    let outbox = Outbox::new(Format::Json);
+    hub.prepare(&room(), &session, &outbox);
+    enter(&hub, (&session, &outbox), 0);
+    let large = ChatMessage { body: Body::from_text(&"x".repeat(SOFT_BYTES)), ..message(1) };
+    hub.deliver(Delivery::Room { room: room().key().clone(), epoch: "e".into(), message: large });
+    give_all_out(&hub);
+    hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta: PresenceDelta::default() });
+    hub.deliver(Delivery::Presence { room: room().key().clone(), version: 3, delta: PresenceDelta::default() });
+    arrive(&hub, &room(), 2);
+    hub.show_presence();
+    arrive(&hub, &room(), 3);
+    give_all_out(&hub);
+    assert_eq!((hub.counts.left_out.get(), hub.counts.delivered.get()), (1, 3));
 }
