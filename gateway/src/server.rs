@@ -181,7 +181,8 @@ impl Gateway {
             if opened.is_none()
                 && let Err(twin) = twin::wait_alone(&beats.registry, &incarnation, &info).await
             {
-                order.set(Err(twin)).expect("nobody orders anything before there is a lease");
+                // Nobody orders anything before there is a lease.
+                let _ = order.set(Err(twin));
                 return;
             }
             hold_lease(beats, incarnation, info, samples, order).await;

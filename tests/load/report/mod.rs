@@ -56,18 +56,28 @@ impl Row {
         self.figure("clients").unwrap_or_default()
     }
 
-    /// Memory of the nodes per connection, in KiB: Redis, and what serves no connections, left out.
-    fn node_kib_per_client(&self) -> Option<f64> {
+    /// The processes that serve connections: neither Redis nor presence.
+    fn nodes(&self) -> Option<impl Iterator<Item = (&String, &Value)>> {
         let processes = self.outcome["processes"].as_object()?;
-        let nodes = processes.iter().filter(|(name, _)| !matches!(name.as_str(), "redis" | "presence"));
+        Some(processes.iter().filter(|(name, _)| !matches!(name.as_str(), "redis" | "presence")))
+    }
+
+    /// Memory of the nodes per connection, in KiB.
+    fn node_kib_per_client(&self) -> Option<f64> {
+        let nodes = self.nodes()?;
         let bytes: Vec<f64> = nodes.filter_map(|(_, process)| process["bytes_per_client"].as_f64()).collect();
         (!bytes.is_empty()).then(|| bytes.iter().sum::<f64>() / 1024.0)
     }
 
+    /// Memory of the nodes at the end of what was measured.
+    fn node_mib(&self) -> Option<f64> {
+        let nodes = self.nodes()?;
+        Some(nodes.filter_map(|(_, process)| process["rss_ended_kib"].as_f64()).sum::<f64>() / 1024.0)
+    }
+
     /// Most memory of the nodes, and what they have after the quiet, each as a multiple of before.
     fn node_memory_growth(&self) -> Option<(f64, f64)> {
-        let processes = self.outcome["processes"].as_object()?;
-        let nodes = processes.iter().filter(|(name, _)| !matches!(name.as_str(), "redis" | "presence"));
+        let nodes = self.nodes()?;
         let sums = nodes.fold([0.0; 3], |[before, peak, after], (_, process)| {
             let kib = |key: &str| process[key].as_f64().unwrap_or_default();
             [before + kib("rss_begun_kib"), peak + kib("rss_peak_kib"), after + kib("rss_after_kib")]
@@ -130,6 +140,7 @@ mod tests {
             outcome("room", "parley", 50.0, 6.0, 3.0),
             outcome("room", "nats", 100.0, 20.0, 30.0),
             outcome("idle", "parley", 0.0, 0.0, 0.0),
+            json!({"scenario": "rest", "peer": "parley", "clients": 10_000, "redis_requests_per_s": 3.5}),
         ];
         for (number, outcome) in outcomes.iter().enumerate() {
             fs::write(folder.path().join(format!("{number}.json")), outcome.to_string()).unwrap();
@@ -140,11 +151,12 @@ mod tests {
         assert!(page.contains("| 50 | Parley | 50000 | 1.0 | 3.0 | 3.0 | 6.00 | 1.50 | 3.00 |"), "{page}");
         assert!(page.contains("| 100 | NATS | 100000 | 1.0 | 30.0 | 30.0 | 20.00 | 2.50 | - |"), "{page}");
         assert!(page.contains("| 1000 | Parley | 2.0 |") && page.contains("cubic"), "{page}");
+        assert!(page.contains("10000 silent users on two gateways ask 3.5 requests a second"), "{page}");
         assert!(!page.contains("Draft"));
         let plot = fs::read_to_string(into.join("performance.svg")).unwrap();
         assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n") && plot.contains("NATS"));
         let figures: Value = serde_json::from_slice(&fs::read(into.join("performance.json")).unwrap()).unwrap();
-        assert_eq!(figures["outcomes"].as_array().unwrap().len(), 6);
+        assert_eq!(figures["outcomes"].as_array().unwrap().len(), 7);
     }
 
     #[test]

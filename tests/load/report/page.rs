@@ -26,8 +26,14 @@ pub(super) fn page(rows: &[Row], draft: bool) -> String {
     }
     page += INTRODUCTION;
     page += "\n![Latency over rate, memory over connections](performance.svg)\n";
-    page += &room(rows);
+    let mut rooms: Vec<f64> = of(rows, "room").map(Row::clients).collect();
+    rooms.sort_by(|one, other| other.total_cmp(one));
+    rooms.dedup();
+    for members in rooms {
+        page += &room(rows, members);
+    }
     page += &idle(rows);
+    page += &rest(rows);
     page += &others(rows);
     page += &burst(rows);
     page += &conditions(rows);
@@ -51,18 +57,17 @@ fn faults(row: &Row) -> String {
     figures.join(" / ")
 }
 
-fn room(rows: &[Row]) -> String {
-    let Some(first) = of(rows, "room").next() else { return String::new() };
+fn room(rows: &[Row], members: f64) -> String {
+    let of = || of(rows, "room").filter(move |row| row.clients() == members);
     let mut text = format!(
-        "\n## A room of {:.0} members\n\n\
+        "\n## A room of {members:.0} members\n\n\
          | messages/s | subject | heard/s | p50 ms | p99 ms | p99.9 ms | server us | × floor | × rounds | messages a read | lost / doubled / disordered |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-        first.clients()
     );
-    for row in of(rows, "room") {
+    for row in of() {
         let cost = row.figure("server_us_per_message");
         let floor = |subject: &str| {
-            let floor = of(rows, "room").find(|floor| floor.subject == subject && floor.rate() == row.rate())?;
+            let floor = of().find(|floor| floor.subject == subject && floor.rate() == row.rate())?;
             Some(cost? / floor.figure("server_us_per_message").filter(|cost| *cost > 0.0)?)
         };
         text += &format!(
@@ -99,12 +104,26 @@ fn idle(rows: &[Row]) -> String {
     text
 }
 
+fn rest(rows: &[Row]) -> String {
+    let told = of(rows, "rest").filter_map(|row| Some((row.clients(), row.figure("redis_requests_per_s")?)));
+    let told = told.map(|(clients, requests)| {
+        format!("\nAt rest, {clients:.0} silent users on two gateways ask {requests:.1} requests a second of Redis in all.\n")
+    });
+    told.collect()
+}
+
 /// What has a row per subject: the scenario, its title, where its latency is, and its pace.
 const OTHERS: &[(&str, &str, &str, &str)] = &[
     ("login", "Logins: connect, register, join, as fast as it goes", "login.ms", "login.per_second"),
     ("rooms", "Many rooms", "delivery_ms", "delivered_per_s"),
     ("dm", "Direct messages, across nodes", "delivery_ms", "delivered_per_s"),
     ("echo", "Pings, each when the last is answered", "echo_ms", "echoed_per_s"),
+    (
+        "crowd",
+        "A room of 1,000 among 100,000 connections, on six gateways (`make bench-100k`)",
+        "delivery_ms",
+        "delivered_per_s",
+    ),
     ("resume", "Sessions resumed after a storm", "resume_ms", "resumed"),
 ];
 
@@ -115,14 +134,14 @@ fn others(rows: &[Row]) -> String {
             continue;
         }
         text += &format!(
-            "\n## {title}\n\n| clients | offered/s | subject | reached/s | p50 ms | p99 ms | p99.9 ms | server us each | lost / doubled / disordered |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+            "\n## {title}\n\n| clients | offered/s | subject | reached/s | p50 ms | p99 ms | p99.9 ms | server us each | nodes MiB | lost / doubled / disordered |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for row in of(rows, scenario) {
             let cost = if *scenario == "login" { "login_us_per_client" } else { "server_us_per_message" };
             let at = |percentile: &str| shown(row.figure(&format!("{latency}.{percentile}")), 2);
             text += &format!(
-                "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                "| {:.0}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
                 row.clients(),
                 dagger(row),
                 shown(row.figure("offered_per_s"), 0),
@@ -132,6 +151,7 @@ fn others(rows: &[Row]) -> String {
                 at("p99"),
                 at("p999"),
                 shown(row.figure(cost), 1),
+                shown(row.node_mib(), 0),
                 faults(row),
             );
         }
@@ -155,7 +175,7 @@ fn burst(rows: &[Row]) -> String {
 }
 
 fn conditions(rows: &[Row]) -> String {
-    let Some(row) = rows.first() else { return String::new() };
+    let Some(row) = rows.iter().find(|row| row.outcome["machine"].is_object()) else { return String::new() };
     let machine = &row.outcome["machine"];
     let word = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
     format!(
