@@ -343,7 +343,11 @@ impl Driver {
         match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
             Ok(Joined { room, epoch, seq: top, member_count, forks }) => {
                 if is_new {
-                    services.holdings.change(&me.owner, |holding| holding.rooms.push(room.clone()));
+                    services.holdings.change(&me.owner, |holding| {
+                        // Mostly the only one.
+                        holding.rooms.reserve_exact(1);
+                        holding.rooms.push(room.clone());
+                    });
                 }
                 Ok(Done::Joined { room, head: Head { epoch, top, forks }, member_count })
             }
