@@ -44,7 +44,7 @@ chaos: ## break a cluster on purpose and check what is promised: [SEED=n] [SECON
 		$(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
-bench: ## measure Parley, the floor and its peers on this machine, which takes an hour of quiet: docs/PERFORMANCE.md
+bench: ## measure Parley, the floor and its peers on this machine, which takes half an hour of quiet: docs/PERFORMANCE.md
 	@deploy/bench/run
 
 bench-100k: ## hold 100,000 connections for ten minutes, with a busy room of 1,000 among them
