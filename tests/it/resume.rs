@@ -5,6 +5,7 @@
 
 mod drain;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, Node, WsClient, eventually, stays};
@@ -360,7 +361,7 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resume_seconds_count", &[]), Some(1.0));
     let took = metrics.get("parley_resume_seconds_sum", &[]).unwrap();
-    println!("resumed after {MISSED} missed messages of 600 bytes in {:.1} ms at the server", took * 1e3);
+    let _ = writeln!(std::io::stderr(), "{MISSED} missed messages of 600 bytes: {:.1} ms at the server", took * 1e3);
     cluster.finish().await;
 }
 
