@@ -34,12 +34,16 @@ pub fn is_late(echo_age: Option<Duration>) -> bool {
     echo_age.is_some_and(|age| age > LATE)
 }
 
-/// Reads for as long as it is polled.
-pub async fn run(hub: Arc<Hub>, backplane: Backplane) {
+/// Reads for as long as it is polled: what logs ask for, and all their tops when the store opens a generation.
+pub async fn run(hub: Arc<Hub>, backplane: Backplane, generations: watch::Receiver<Generation>) {
+    tokio::join!(read_on(&hub, &backplane), look_again(&hub, generations));
+}
+
+async fn read_on(hub: &Hub, backplane: &Backplane) {
     loop {
         let (pages, tops): (Vec<_>, Vec<_>) =
             hub.asks().await.into_iter().partition(|(_, ask)| matches!(ask, Ask::Page(_)));
-        let (compared, refilled) = tokio::join!(compare(&hub, &backplane, tops), refill(&hub, &backplane, pages));
+        let (compared, refilled) = tokio::join!(compare(hub, backplane, tops), refill(hub, backplane, pages));
         if let Err(error) = compared.and(refilled) {
             tracing::debug!(%error, "logs could not be read, trying on");
             tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
@@ -47,9 +51,8 @@ pub async fn run(hub: Arc<Hub>, backplane: Backplane) {
     }
 }
 
-/// Has all tops compared when a generation opens, for as long as it is polled and the store's generation is watched: what
-/// was put back before, for somebody whose gateway had not spoken yet, was sent to nobody.
-pub async fn look_again(hub: Arc<Hub>, mut generations: watch::Receiver<Generation>) {
+/// What was put back before a generation opens, for somebody whose gateway had not spoken yet, was sent to nobody.
+async fn look_again(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     while generations.changed().await.is_ok() {
         if generations.borrow_and_update().is_open() {
             hub.doubt();
@@ -95,12 +98,17 @@ fn page(Missed { head, messages, through }: Missed) -> Page<ChatMessage> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use futures_util::FutureExt;
-    use presence::model::{RoomName, SessionId};
-    use presence::registry::Phase;
+    use std::time::Instant;
+
+    use presence::memory::Store;
+    use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+    use presence::registry::{Entry, GatewayInfo, Joined, MemoryRegistry, Phase, Registry};
+    use tokio::task::yield_now;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::backplane::{Draft, MemoryBackplane};
+    use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
     use crate::session::outbox::Outbox;
     use crate::wire::Format;
@@ -109,22 +117,39 @@ mod tests {
     const RECOVERING: Generation = Generation { number: 2, phase: Phase::Recovering };
 
     #[tokio::test]
-    async fn tops_are_compared_when_a_generation_opens_and_not_while_it_recovers() {
-        let (hub, room) = (Arc::new(Hub::new(Metrics::new().counts)), RoomName::parse("#lobby").unwrap());
-        hub.prepare(&room, &SessionId::random(), &Outbox::new(Format::Json));
-        let log = Log::Room(room.key().clone());
-        hub.begin(&log, &Head { epoch: "e".into(), top: 7, forks: Vec::new() });
-        let (store, generations) = watch::channel(OPEN);
-        let watching = tokio::spawn(look_again(Arc::clone(&hub), generations));
+    async fn what_was_sent_to_nobody_is_found_when_a_generation_opens() {
+        let store = Store::default();
+        let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
+        let backplane = Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {})));
+        let (incarnation, session) = (Incarnation::random(), SessionId::random());
+        let empty = String::new;
+        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
+        registry.open_lease(&incarnation, &info).await.unwrap();
+        let (ann, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
+        let fence = registry.claim(&incarnation, &session, &ann, &TokenHash::of(b"secret")).await.unwrap();
+        let owner = Owner { incarnation, session: session.clone(), fence };
+        let joined = registry.join(&lobby, &ann, &owner, &Status::default(), Entry::New).await.unwrap();
 
-        store.send(RECOVERING).unwrap();
-        tokio::task::yield_now().await;
-        assert!(hub.asks().now_or_never().is_none(), "what is being put back is not there yet");
-        store.send(OPEN).unwrap();
-        let asks = timeout(Duration::from_secs(10), hub.asks()).await.expect("nobody looks again");
-        assert_eq!(asks.len(), 1);
-        assert!(matches!(&asks[0], (asked, Ask::Top(_)) if *asked == log));
-        drop(store);
-        watching.await.unwrap();
+        let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Format::Json));
+        let (Joined { epoch, seq: top, forks, .. }, log) = (joined, Log::Room(lobby.key().clone()));
+        hub.prepare(&lobby, &session, &outbox);
+        hub.begin(&log, &Head { epoch: epoch.clone(), top, forks });
+        hub.admit(&log, "#lobby", (&session, &outbox), &epoch, top);
+        let (generation, generations) = watch::channel(RECOVERING);
+        let reading = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
+
+        let (msg_id, body, accepted) = ("m1".into(), Body::from_text("put back"), Accepted::default());
+        let draft = Draft { msg_id, key: None, from: ann, owner, body, accepted };
+        backplane.publish(&lobby, &draft).await.unwrap();
+        let now = Instant::now();
+        let heard = async {
+            while outbox.is_empty() {
+                hub.give_out(|| now);
+                yield_now().await;
+            }
+        };
+        generation.send(OPEN).unwrap();
+        timeout(Duration::from_secs(10), heard).await.expect("nobody looks again");
+        reading.abort();
     }
 }

@@ -193,11 +193,11 @@ impl Gateway {
         for _ in 0..Handle::current().metrics().num_workers() {
             spawn(&background, fan_out(Arc::clone(&services)));
         }
-        spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone()));
+        let generations = services.tenure.generations();
+        spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone(), generations));
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
         spawn(&background, lag::watch(services.metrics.registry.clone()));
-        spawn(&background, reading::look_again(Arc::clone(&services.hub), services.tenure.generations()));
         spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());

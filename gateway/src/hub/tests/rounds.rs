@@ -1,5 +1,7 @@
 //! Rounds: what goes together, what is shared, and whose turn it is.
 
+use tokio::time::timeout;
+
 use super::*;
 use crate::session::outbox::SOFT_BYTES;
 
@@ -180,6 +182,32 @@ fn a_round_that_took_long_is_followed_by_a_rest_as_long_and_nobody_else_waits_fo
     arrive(&hub, &large, 4);
     while hub.give_out(at(6)) {}
     assert_eq!(heard(&crowd_of_it), 2 * PORTION, "one that took no time asks for no rest");
+}
+
+#[tokio::test]
+async fn what_gathers_while_a_log_rests_goes_out_when_it_has_rested() {
+    let hub = hub();
+    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
+    let start = Instant::now();
+    arrive(&hub, &room, 1);
+    assert!(hub.give_out(|| start));
+    hub.give_out(|| start + Duration::from_millis(100));
+    people.iter().for_each(|(_, outbox)| drop(rounds(outbox)));
+    // It rests until 200 ms from the start, and nobody says anything more.
+    arrive(&hub, &room, 2);
+    let heard = async {
+        while people.iter().any(|(_, outbox)| outbox.is_empty()) {
+            yield_now().await;
+        }
+    };
+    let given_out = async {
+        tokio::select! {
+            () = hub.fan_out() => unreachable!("it ends with its task"),
+            () = heard => {}
+        }
+    };
+    timeout(Duration::from_secs(10), given_out).await.expect("it rests for ever");
+    assert!(start.elapsed() >= Duration::from_millis(200), "it did not rest");
 }
 
 #[test]
