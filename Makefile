@@ -52,7 +52,8 @@ bench-100k: ## hold 100,000 connections for ten minutes, with a busy room of 1,0
 
 count: ## count the instructions of the hot path with Valgrind, and the difference to the last count
 	@deploy/bootstrap rust cc valgrind
-	@gungraun-runner --version 2>/dev/null | grep -q 0.20.0 || cargo install --locked --version 0.20.0 gungraun-runner
+	@version=$$(sed -n 's/^gungraun = "=\(.*\)"/\1/p' benches/Cargo.toml); gungraun-runner --version 2>/dev/null | grep -qF "$$version" || \
+		cargo install --locked --version "$$version" gungraun-runner
 	cargo bench --manifest-path benches/Cargo.toml
 
 check: ## formatting, lints and documentation, with warnings as errors

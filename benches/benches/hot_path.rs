@@ -93,7 +93,8 @@ fn crowd(messages: u64) -> Crowd {
         hub.begin(&log, &Head { epoch: "e".into(), top: 0, forks: Vec::new() });
         assert_eq!(hub.admit(&log, "#lobby", (&session, outbox), "e", 0), Admission::Entered);
     }
-    let crowd = Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };
+    let crowd =
+        Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };
     // The first round finds everybody.
     give_out(crowd, 1)
 }

@@ -109,19 +109,21 @@ fn processes(finished: &Finished) -> Value {
     for (at, watched) in finished.course.watched.iter().enumerate() {
         let sample = |moment: &Moment| moment.watched[at];
         let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
-        // What they cost while they do nothing, not what their logins have left behind.
-        let (before, held) = (sample(&finished.before).rss_kib, ended.rss_kib.min(sample(&finished.ready).rss_kib));
+        let before = sample(&finished.before);
+        // Of those who do nothing, without what their logins have left behind: of talk, more than clients is in it.
+        let is_silent = finished.plan.senders() == 0;
+        let each = is_silent.then(|| bytes_each(before.rss_kib, ended.rss_kib, finished.plan.clients));
         let told = json!({
             "pid": watched.pid,
             "user_s": ended.user - begun.user,
             "system_s": ended.system - begun.system,
-            "rss_before_kib": sample(&finished.before).rss_kib,
+            "rss_before_kib": before.rss_kib,
             "rss_ready_kib": sample(&finished.ready).rss_kib,
             "rss_begun_kib": begun.rss_kib,
             "rss_ended_kib": ended.rss_kib,
             "rss_after_kib": sample(&finished.after).rss_kib,
             "rss_peak_kib": sample(&finished.after).peak_kib,
-            "bytes_per_client": bytes_each(before, held, finished.plan.clients),
+            "bytes_per_client": each,
         });
         processes.insert(watched.name.clone(), told);
     }
@@ -170,7 +172,7 @@ pub(crate) fn summary(outcome: &Value) -> String {
     for (name, process) in outcome["processes"].as_object().into_iter().flatten() {
         let get = |key: &str| process[key].as_f64().unwrap_or_default();
         lines.push(format!(
-            "  {name:<10} user {:.2} s, system {:.2} s; MiB: {:.1} before, {:.1} ready, {:.1} ended, {:.1} after, {:.1} peak; {:.0} bytes a client",
+            "  {name:<10} user {:.2} s, system {:.2} s; MiB: {:.1} before, {:.1} ready, {:.1} ended, {:.1} after, {:.1} peak{}",
             get("user_s"),
             get("system_s"),
             get("rss_before_kib") / 1024.0,
@@ -178,7 +180,7 @@ pub(crate) fn summary(outcome: &Value) -> String {
             get("rss_ended_kib") / 1024.0,
             get("rss_after_kib") / 1024.0,
             get("rss_peak_kib") / 1024.0,
-            get("bytes_per_client"),
+            process["bytes_per_client"].as_f64().map(|each| format!("; {each:.0} bytes a client")).unwrap_or_default(),
         ));
     }
     let load = &outcome["load"];

@@ -62,11 +62,12 @@ impl Row {
         Some(processes.iter().filter(|(name, _)| !matches!(name.as_str(), "redis" | "presence")))
     }
 
-    /// Memory of the nodes per connection, in KiB.
+    /// Memory of the nodes per connection, in KiB; of nodes that have less than they began with nobody knows.
     fn node_kib_per_client(&self) -> Option<f64> {
         let nodes = self.nodes()?;
         let bytes: Vec<f64> = nodes.filter_map(|(_, process)| process["bytes_per_client"].as_f64()).collect();
-        (!bytes.is_empty()).then(|| bytes.iter().sum::<f64>() / 1024.0)
+        let all = bytes.iter().sum::<f64>() / 1024.0;
+        (all > 0.0).then_some(all)
     }
 
     /// Memory of the nodes at the end of what was measured.

@@ -14,7 +14,8 @@ subject as two nodes with a Redis of its own (NATS as a cluster of two), and the
 - **The floor** is one bare epoll process that does one send() per member and message, and nothing else; *in rounds*, all
   that one wake-up brought goes out in one send() per member. It has no rooms, names, acks, order or store.
 - Parley is measured as it ships: acked, kept in a history, ordered, under unique names. None of the peers does that here.
-- Memory of idle connections is taken after the silence that is measured, so without what their logins have left behind.
+- Memory of idle connections is taken after the silence that is measured, so without what their logins have left behind; `-`: the
+  nodes had less than they began with.
 - *messages a read*: how many of its messages a client finds at once, a measure of batching.
 - † the load itself was too busy: the figure is a bound, not a measurement.
 ";
