@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use gateway::backplane::{Backplane, Draft, Log, MemoryBackplane, Range, RedisBackplane};
 use gateway::message::{Accepted, Body};
+use harness::eventually;
+use presence::live::Live;
 use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::redis::Redis;
@@ -25,7 +27,7 @@ struct Speaker {
 }
 
 impl Speaker {
-    async fn on_redis(server: &harness::Redis, retention: Retention) -> Self {
+    async fn on_redis(server: &harness::Redis, retention: impl Into<Live<Retention>>) -> Self {
         let redis = Redis::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let backplane = RedisBackplane::start_keeping(redis, retention.into(), Arc::new(|_| {}));
@@ -95,6 +97,8 @@ async fn write_log(server: &harness::Redis, now: u64, count: u64, old: u64, age:
         end";
     let numbers = [count, old, now - age, now].map(|number| number.to_string());
     let _: () = server.ask(&["DEL", LOG]).await;
+    // What the room knows of it goes with it.
+    let _: () = server.ask(&["HDEL", "parley:{0}:room:lobby", "oldest"]).await;
     let payload = r##"{"to":"#lobby","from":"ann","id":"m","fence":1,"body":"x"}"##;
     let words = ["EVAL", write, "1", LOG].into_iter().chain(numbers.iter().map(String::as_str)).chain([payload]);
     let _: () = server.ask(&words.collect::<Vec<_>>()).await;
@@ -175,6 +179,23 @@ async fn a_call_to_redis_drops_256_at_most_and_the_next_ones_the_rest() {
         ann.say("x").await;
     }
     assert_eq!(ann.oldest().await, 1001, "what was said just now stays");
+}
+
+#[tokio::test]
+async fn redis_looks_again_when_what_it_knew_to_be_young_is_too_old() {
+    let server = harness::Redis::running().await;
+    let retention = Live::from(keep(10_000, 2));
+    let ann = Speaker::on_redis(&server, retention.clone()).await;
+    for _ in 0..3 {
+        ann.say("x").await;
+    }
+    assert_eq!(ann.oldest().await, 1);
+    retention.set(Retention { age: Duration::from_millis(5), ..keep(10_000, 2) });
+    eventually(Duration::from_secs(5), "only the last one is young enough", async || {
+        let (last, _) = ann.say("x").await;
+        if ann.oldest().await == last { Ok(()) } else { Err(last) }
+    })
+    .await;
 }
 
 #[tokio::test]

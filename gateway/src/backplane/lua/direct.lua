@@ -43,17 +43,18 @@ local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session
 local left = redis.call('TTL', meta)
 local epoch, seq, time = touch(meta, inbox, number, fresh)
 seq, time = seq + 1, math.max(time, now)
-redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, digits(seq) .. '-0', 'time', digits(time), 'payload', payload)
-redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
+local at, stamp = digits(seq), digits(time)
+redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp, 'payload', payload)
+redis.call('HSET', meta, 'seq', at, 'time', stamp)
 -- While its session has a nick an inbox stays; afterwards it goes with it.
 if left ~= -1 then
   redis.call('EXPIRE', meta, left > 0 and left or inbox_seconds)
   redis.call('EXPIRE', inbox, left > 0 and left or inbox_seconds)
 end
 -- The nick may be another session's when this is asked about.
-note(seen, field, seq, time, id .. ' ' .. session)
+note(seen, field, at, stamp, id .. ' ' .. session)
 remember(seen)
 if gateway then
-  redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, head('D ' .. session .. ' ' .. epoch, seq, time, payload) .. payload)
+  redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, head('D ' .. session .. ' ' .. epoch, at, stamp, payload) .. payload)
 end
 return { gateway and 1 or 0, session, epoch, { 'ok', seq, time, id } }

@@ -48,26 +48,31 @@ end
 
 -- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
 -- expires. Full means refused, never forgotten early.
-local function buckets(name, span_ms)
+local function bucket(name, span_ms)
   local span = math.floor(now / span_ms)
+  local newer = base .. name .. ':' .. span
+  local held = redis.call('HLEN', newer)
   return {
-    newer = base .. name .. ':' .. span,
+    newer = newer,
     older = base .. name .. ':' .. (span - 1),
-    ttl_s = math.floor(span_ms * 2.2 / 1000),
+    room = ARGV[3] - held,
+    ttl_s = held == 0 and math.floor(span_ms * 2.2 / 1000),
     notes = {},
   }
 end
 
 -- Keys that clients chose, who may come back much later; and ids of messages without one, which only their own gateway
 -- repeats, at once.
-local keys_seen, attempts_seen = buckets('idempotency', 300000), buckets('attempts', 30000)
+local keys_seen, attempts_seen
 
 -- Where a message is remembered, and as what. `key` is '=<the client's key>' or ''. The key is last and the others hold
 -- no bar, so no two of them can be mistaken for each other.
 local function place_of(target, session, key, id)
   if key ~= '' then
+    keys_seen = keys_seen or bucket('idempotency', 300000)
     return keys_seen, target .. '|' .. session .. '|' .. string.sub(key, 2)
   end
+  attempts_seen = attempts_seen or bucket('attempts', 30000)
   return attempts_seen, id
 end
 
@@ -83,28 +88,29 @@ end
 
 -- What is put back had its place before.
 local function has_room(seen)
-  seen.room = seen.room or ARGV[3] - redis.call('HLEN', seen.newer)
   return seen.room > 0 or is_repair
 end
 
--- Takes note of a message; written down by `remember`.
+-- Takes note of a message, with its seq and time in digits; written down by `remember`.
 local function note(seen, field, seq, time, id)
   seen.room = seen.room - 1
   local notes = seen.notes
   notes[#notes + 1] = field
-  notes[#notes + 1] = digits(seq) .. ' ' .. digits(time) .. ' ' .. id
+  notes[#notes + 1] = seq .. ' ' .. time .. ' ' .. id
 end
 
 local function remember(seen)
-  if #seen.notes > 0 then
+  if seen and #seen.notes > 0 then
     redis.call('HSET', seen.newer, unpack(seen.notes))
-    redis.call('EXPIRE', seen.newer, seen.ttl_s)
+    if seen.ttl_s then
+      redis.call('EXPIRE', seen.newer, seen.ttl_s)
+    end
   end
 end
 
--- The words in front of a payload, on a channel.
+-- The words in front of a payload, on a channel; seq and time in digits.
 local function head(kind, seq, time, payload)
-  return kind .. ' ' .. digits(seq) .. ' ' .. digits(time) .. ' ' .. #payload .. '\n'
+  return kind .. ' ' .. seq .. ' ' .. time .. ' ' .. #payload .. '\n'
 end
 
 local function refused(verdict)

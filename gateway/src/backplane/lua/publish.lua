@@ -20,7 +20,7 @@ local EMPTY_S = 72 * 3600
 -- Most messages that one call takes away because of their age. A power of two, above what a call can add.
 local TRIM_STEP = 256
 
-local epoch, seq, time
+local epoch, seq, time, stamp, oldest
 local accepted = {}
 -- Idempotency field -> the message of this call that took it.
 local taken = {}
@@ -47,30 +47,38 @@ local function judge(token, nick, key, id, payload)
     return refused('overloaded')
   end
   if not epoch then
-    epoch, seq, time = touch(meta, log, number, fresh)
+    epoch, seq, time, _, oldest = touch(meta, log, number, fresh)
     time = math.max(time, now)
+    stamp = digits(time)
   end
   seq = seq + 1
-  local message = { seq = seq, id = id, payload = payload }
+  local message = { seq = seq, at = digits(seq), id = id, payload = payload }
   taken[field] = message
   accepted[#accepted + 1] = message
-  note(seen, field, seq, time, id)
+  note(seen, field, message.at, stamp, id)
   return { 'ok', seq, time, id }
 end
 
--- The seq of the first entry from `seq` on if it is too old, else nil.
+-- The seq of the first entry from `seq` on if it is too old, else nil and its time.
 local function expired(seq)
   local entry = redis.call('XRANGE', log, seq, '+', 'COUNT', 1)[1]
   local written = entry and entry[2][1] == 'time' and tonumber(entry[2][2])
   if written and written < oldest_kept then
     return tonumber(string.match(entry[1], '^%d+'))
   end
+  return nil, written
 end
 
 -- The ids are seqs, so age is found by looking. Times never go back, so one look tells about everything before it: the
--- step is halved until it ends on a message that has to go. Usually that is one look at a message that stays.
+-- step is halved until it ends on a message that has to go. Usually the first one is known to stay.
 local function trim_by_age()
-  local first = expired('-')
+  if oldest and oldest >= oldest_kept then
+    return
+  end
+  local first, written = expired('-')
+  if written then
+    redis.call('HSET', meta, 'oldest', digits(written))
+  end
   if not first then
     return
   end
@@ -92,14 +100,13 @@ end
 
 local frames = {}
 for _, message in ipairs(accepted) do
-  redis.call('XADD', log, 'MAXLEN', '~', most_kept, digits(message.seq) .. '-0', 'time', digits(time), 'payload',
-    message.payload)
-  frames[#frames + 1] = head('M ' .. epoch, message.seq, time, message.payload)
+  redis.call('XADD', log, 'MAXLEN', '~', most_kept, message.at .. '-0', 'time', stamp, 'payload', message.payload)
+  frames[#frames + 1] = head('M ' .. epoch, message.at, stamp, message.payload)
   frames[#frames + 1] = message.payload
 end
 remember(keys_seen)
 remember(attempts_seen)
-redis.call('HSET', meta, 'seq', digits(seq), 'time', digits(time))
+redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp)
 trim_by_age()
 if is_repair and redis.call('EXISTS', members) == 0 then
   redis.call('EXPIRE', log, EMPTY_S)

@@ -28,7 +28,7 @@ local replaced = old_nick ~= '' and redis.call('HGET', members, old_nick)
 local from = replaced and succeeds(old_token, split_record(replaced)) and shown_nick(replaced, old_nick)
 local to = shown_nick(token .. ' ' .. info, nick)
 
-local present, top, _, forks = touch(meta, log, redis.call('HGET', KEYS[1], 'generation'), epoch)
+local present, top, _, forks = touch(meta, log, generation_number, epoch)
 redis.call('HSETNX', meta, 'display', display)
 redis.call('SADD', session_rooms, room)
 

@@ -1,12 +1,12 @@
 -- What a log is counted by. A log is a stream with ids `<seq>-0`, and a meta, a hash with `epoch`, `generation` (of the
--- store, that the epoch began in), `seq` and `time` (of the newest message) and `forks` (see log.rs). Rooms and inboxes
--- have one each. Needs nothing; scripts of both crates have it.
+-- store, that the epoch began in), `seq` and `time` (of the newest message), `forks` (see log.rs) and, of a room, `oldest`
+-- (no entry is older than that). Rooms and inboxes have one each. Needs nothing; scripts of both crates have it.
 
 local MOST_FORKS = 16
 
--- Redis writes large Lua numbers with an exponent.
+-- Lua writes large numbers with an exponent.
 local function digits(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 -- The newest forks, and one more.
@@ -19,15 +19,16 @@ local function with_fork(forks, epoch, seq)
   return table.concat(kept, ' ', math.max(1, #kept - MOST_FORKS + 1))
 end
 
--- Where a log stands: epoch, seq, time, forks. A log without an epoch, or with one from another generation, begins the
+-- Where a log stands: epoch, seq, time, forks, oldest. A log without an epoch, or with one from another generation, begins the
 -- `fresh` one: what was given out before this generation may be lost, and its numbers are about to be given out again.
--- Meta and stream are written together; the one that is further wins when one of them was lost or restored alone.
+-- Meta and stream are written together; the one that is further wins when one of them was lost or restored alone. So only
+-- what is beyond the meta is asked for, which is mostly nothing.
 local function touch(meta, log, generation, fresh)
-  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks')
+  local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest')
   local epoch, seq, time, forks = known[1], tonumber(known[3]) or 0, tonumber(known[4]) or 0, known[5] or ''
-  local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  local newest = redis.call('XREVRANGE', log, '+', digits(seq + 1), 'COUNT', 1)[1]
   if newest then
-    seq = math.max(seq, tonumber(string.match(newest[1], '^%d+')))
+    seq = tonumber(string.match(newest[1], '^%d+'))
     time = math.max(time, newest[2][1] == 'time' and tonumber(newest[2][2]) or 0)
   end
   if not epoch or known[2] ~= generation then
@@ -43,5 +44,5 @@ local function touch(meta, log, generation, fresh)
     redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'seq', digits(seq), 'time', digits(time), 'forks',
       forks)
   end
-  return epoch, seq, time, forks
+  return epoch, seq, time, forks, tonumber(known[6])
 end

@@ -11,19 +11,28 @@ local base = ARGV[1]
 local RETENTION = 72 * 3600
 local META_RETENTION = 73 * 3600
 
--- Integer Unix milliseconds: for display and retention, never for ownership.
+-- Integer Unix milliseconds: for display and retention, never for ownership. Stands still while a script runs.
+local clock
 local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not clock then
+    local time = redis.call('TIME')
+    clock = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return clock
 end
+
+-- Number and phase of the generation, once `enter_generation` has looked.
+local generation_number, phase
 
 -- Begins a generation: the store may hold less than it did, so it gives out nothing before the gateways have said what
 -- they hold. A number never comes back, also when the record is lost: hence the clock, which is no more than a source of
 -- numbers here.
 local function begin_generation()
   local time = now()
-  local number = math.max((tonumber(redis.call('HGET', KEYS[1], 'generation')) or 0) + 1, time)
-  redis.call('HSET', KEYS[1], 'replid', history(), 'generation', number, 'phase', 'recovering', 'since', time, 'seen',
+  local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  local before = tonumber(redis.call('HGET', KEYS[1], 'generation')) or 0
+  generation_number, phase = string.format('%d', math.max(before + 1, time)), 'recovering'
+  redis.call('HSET', KEYS[1], 'replid', history, 'generation', generation_number, 'phase', phase, 'since', time, 'seen',
     time)
   redis.call('DEL', base .. 'asserted')
 end
@@ -31,16 +40,16 @@ end
 -- Notices that this is another history than the one the record knows (restart, failover, flush), or that an open one has
 -- lost what ownership rests on. The first line of every script that writes.
 local function enter_generation()
-  local known = redis.call('HMGET', KEYS[1], 'replid', 'phase')
-  local is_known = known[1] == history()
-  if not is_known or known[2] == 'open' and redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
+  local replid
+  replid, phase, generation_number = unpack(redis.call('HMGET', KEYS[1], 'replid', 'phase', 'generation'))
+  if not is_of_now(replid) or phase == 'open' and redis.call('EXISTS', KEYS[2], base .. 'fence') < 2 then
     begin_generation()
   end
 end
 
 -- Ends a script that gives something out, before its first write, while the generation is recovering.
 local function require_open()
-  if redis.call('HGET', KEYS[1], 'phase') ~= 'open' then
+  if phase ~= 'open' then
     error({ err = 'RECOVERING the gateways are still saying what they hold' })
   end
 end

@@ -16,7 +16,7 @@ end
 -- Gives a log that has lost its meta an epoch, in the generation that lost it.
 local function mint(meta, epoch)
   if redis.call('HSETNX', meta, 'epoch', epoch) == 1 then
-    redis.call('HSET', meta, 'generation', redis.call('HGET', KEYS[1], 'generation'))
+    redis.call('HSET', meta, 'generation', generation_number)
   end
 end
 
