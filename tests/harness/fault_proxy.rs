@@ -50,6 +50,8 @@ pub enum Mode {
     Stall(Direction),
     /// Connections over which somebody has subscribed on Redis hear nothing more; all others work.
     Deaf,
+    /// The other way round: only connections over which somebody has subscribed hear anything.
+    Unanswered,
     /// Every byte is a packet of its own.
     Slice,
 }
@@ -60,6 +62,7 @@ impl Mode {
             Self::BlackHole => true,
             Self::Stall(stalled) => stalled == direction,
             Self::Deaf => direction == Direction::Replies && subscribed.load(Ordering::Relaxed),
+            Self::Unanswered => direction == Direction::Replies && !subscribed.load(Ordering::Relaxed),
             Self::Pass | Self::Late { .. } | Self::Reset | Self::Slice => false,
         }
     }
@@ -230,8 +233,18 @@ mod tests {
         let subscribe = [b"*2", SUBSCRIBE, b"$1\r\nc\r\n"].concat();
         says(&mut stream, &subscribe).await;
         hears_nothing(&mut stream).await;
-        proxy.set(Mode::Pass);
+        proxy.set(Mode::Unanswered);
         hears(&mut stream, &subscribe).await;
+    }
+
+    #[tokio::test]
+    async fn only_those_who_subscribe_are_answered() {
+        let (proxy, mut stream) = proxy().await;
+        proxy.set(Mode::Unanswered);
+        says(&mut stream, b"ping").await;
+        hears_nothing(&mut stream).await;
+        proxy.set(Mode::Pass);
+        hears(&mut stream, b"ping").await;
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! Direct messages wait in the inbox of whoever they were meant for: there or not, they are given once and in order, to
 //! that session and to nobody who takes its nickname.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use harness::fault_proxy::Mode;
 use harness::{Cluster, Node, WsClient, eventually};
 use serde_json::{Value, json};
 
@@ -140,6 +141,36 @@ async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
     last.resume(&back, json!({})).await;
     until_received(&last, "five").await;
     assert_eq!(received(&last), vec!["five"; tries], "what came after it was read");
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_said_to_a_newcomer_before_their_gateway_knows_its_claim_arrives() {
+    let cluster = Cluster::builder().gateways(2).fault_proxies(true).start().await;
+    let (bob, carl) = (cluster.ws_on(1).await, cluster.ws_on(0).await);
+    bob.register("bob").await;
+    carl.register("carl").await;
+    bob.join("#lobby").await;
+    carl.join("#lobby").await;
+    // A connection to Redis is made when it is first used, and which one a session uses is left to chance.
+    for number in 0..24 {
+        cluster.ws_on(0).await.register(&format!("dave{number}")).await;
+    }
+    let ann = cluster.ws_on(0).await;
+    cluster.proxies[0].set(Mode::Unanswered);
+    let asked = ann.post(json!({"type": "register", "nick": "ann"})).await;
+    let mut knocks = 0;
+    let claimed = Instant::now() + SOON;
+    while bob.try_say("ann", "knock").await.is_err() {
+        knocks += 1;
+        assert!(Instant::now() < claimed, "{knocks} times nobody has that name");
+    }
+    // Whoever hears this is on a gateway that heard the other before.
+    bob.say("#lobby", "did you hear?").await;
+    carl.hears("#lobby", "bob", "did you hear?").await;
+    cluster.proxies[0].set(Mode::Pass);
+    ann.reply_within(SOON, asked).await.unwrap();
+    until_received(&ann, "knock").await;
     cluster.finish().await;
 }
 

@@ -8,7 +8,8 @@
 //! A member enters a room in steps, so that nothing is lost or doubled in between: [`Hub::prepare`] before the member
 //! record is written (from there on the log's messages are kept for it), [`Hub::begin`] with the head that the record was
 //! written at, [`Hub::admit`] with the position the client has; while it is behind what is kept, it reads on and asks
-//! again. A session enters its inbox in the same way: [`Hub::attach`] prepares, and the head is read after that.
+//! again. A session enters its inbox in the same way: [`Hub::expect`] prepares before its claim, whose answer has the head,
+//! or [`Hub::attach`] does, and the head is read after that.
 //! Invariant: a log's messages reach every member's outbox in one order, without a hole that it is not told of.
 
 mod audience;
@@ -156,18 +157,27 @@ impl Hub {
         Self { state: Mutex::default(), asked: Notify::new(), given: Notify::new(), counts }
     }
 
+    /// A session is about to begin here: whatever comes into its inbox from the moment of its claim is noticed.
+    pub fn expect(&self, session: &SessionId, nick: &Nick, outbox: &Outbox) {
+        let mut state = self.lock();
+        let serial = state.next_serial();
+        let inbox = state.logs.entry(Log::Inbox(session.clone()));
+        inbox.or_insert_with(|| Box::new(Audience::new(nick.as_str(), serial))).prepare(session, outbox);
+    }
+
+    /// It did not begin.
+    pub fn forget(&self, session: &SessionId) {
+        self.lock().logs.remove(&Log::Inbox(session.clone()));
+    }
+
     /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
     /// [`Hub::admit`]. An older connection of it ends.
     pub fn attach(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
-        let mut state = self.lock();
-        let serial = state.next_serial();
         let begun = Session { owner: owner.clone(), outbox: outbox.clone() };
-        if let Some(older) = state.sessions.insert(owner.session.clone(), begun) {
+        if let Some(older) = self.lock().sessions.insert(owner.session.clone(), begun) {
             older.outbox.close(CloseCode::TakenOver);
         }
-        let inbox = Log::Inbox(owner.session.clone());
-        let audience = state.logs.entry(inbox).or_insert_with(|| Box::new(Audience::new(nick.as_str(), serial)));
-        audience.prepare(&owner.session, outbox);
+        self.expect(&owner.session, nick, outbox);
     }
 
     /// The session goes by another name, under the claim to it.

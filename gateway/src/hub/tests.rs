@@ -233,6 +233,32 @@ async fn direct_messages_are_held_back_and_then_come_once_in_order_and_named_as_
 }
 
 #[tokio::test]
+async fn a_direct_message_that_comes_before_the_answer_to_the_claim_is_read() {
+    let hub = hub();
+    let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Format::Json));
+    let (nick, inbox) = (Nick::parse("bob").unwrap(), Log::Inbox(owner.session.clone()));
+    hub.expect(&owner.session, &nick, &outbox);
+    direct(&hub, &owner.session, "e", 1);
+    hub.attach(&owner, &nick, &outbox);
+    hub.begin(&inbox, &head(0));
+    assert_eq!(hub.admit(&inbox, "bob", (&owner.session, &outbox), "e", 0), Admission::Entered);
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, Reading::Top(head(1)));
+    let asks = asked(&hub).await;
+    hub.read(&inbox, &asks[0].1, page(&[1], 1));
+    assert_eq!(told(&hub, &outbox), ["1"]);
+
+    let other = SessionId::random();
+    hub.expect(&other, &nick, &outbox);
+    hub.forget(&other);
+    assert_eq!(
+        hub.admit(&Log::Inbox(other), "bob", (&owner.session, &outbox), "e", 0),
+        Admission::Entered,
+        "no such log"
+    );
+}
+
+#[tokio::test]
 async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read() {
     let hub = hub();
     let (owner, outbox, inbox) = attached(&hub, "bob");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use presence::codes::{CloseCode, ErrorCode};
+use presence::log::Head;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{ClaimError, Holding, Inbox, RegistryError, ResumeError, Resumed};
 
@@ -67,18 +68,22 @@ impl Driver {
         let session = SessionId::random();
         let incarnation = services.tenure.incarnation().ok_or_else(unavailable)?;
         let (token, hash) = token::issue(&session);
+        services.hub.expect(&session, &nick, &self.outbox);
         let claimed = self.claim(&incarnation, &session, &nick, &hash).await;
         services.metrics.registrations[registration(&claimed)].inc();
-        let owner = claimed.map_err(claim_refusal)?;
+        let (owner, inbox) = claimed.map_err(|error| {
+            services.hub.forget(&session);
+            claim_refusal(error)
+        })?;
         self.attach(owner.clone(), nick, Status::default(), hash);
-        Ok(Done::Begun(Beginning { owner, token, time: unix_ms() }))
+        Ok(Done::Begun(Beginning { owner, token, time: unix_ms() }, inbox))
     }
 
     pub(super) async fn rename(&mut self, nick: Nick, session: SessionId) -> Result<Done, Refusal> {
         let services = Arc::clone(&self.services);
         let before = self.core.identity().map(|me| me.owner.clone());
         let (Some(before), Some(token)) = (before, self.token.clone()) else { return Err(unavailable()) };
-        let owner = self.claim(&before.incarnation, &session, &nick, &token).await.map_err(claim_refusal)?;
+        let (owner, _) = self.claim(&before.incarnation, &session, &nick, &token).await.map_err(claim_refusal)?;
         services.hub.rename(&owner, &nick);
         services.holdings.change(&before, |holding| {
             holding.nick = nick.clone();
@@ -94,10 +99,10 @@ impl Driver {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<Owner, ClaimError> {
+    ) -> Result<(Owner, Head), ClaimError> {
         let (incarnation, session) = (incarnation.clone(), session.clone());
-        match answered(|| self.services.registry.claim(&incarnation, &session, nick, token)).await {
-            Ok(fence) => Ok(Owner { incarnation, session, fence }),
+        match answered(|| self.services.registry.begin(&incarnation, &session, nick, token)).await {
+            Ok((fence, inbox)) => Ok((Owner { incarnation, session, fence }, inbox)),
             Err(error) => {
                 if matches!(error, ClaimError::Registry(RegistryError::Unknown(_))) {
                     self.doubtful.push(Doubt { incarnation, session, nick: nick.clone(), token: token.clone() });

@@ -260,10 +260,10 @@ impl Core {
 
     fn done(&mut self, now: Instant, id: CorrelationId, pending: Pending, done: Done) -> Vec<Effect> {
         match (pending, done) {
-            (Pending::Register(nick, None), Done::Begun(beginning)) => {
+            (Pending::Register(nick, None), Done::Begun(beginning, inbox)) => {
                 let me = Identity { nick, owner: beginning.owner.clone(), status: Status::default() };
                 self.begin(now, me.clone(), false);
-                self.restore(id, Box::new(Restoring::new(beginning, me)))
+                self.restored(id, Restoring::new(beginning, me), inbox)
             }
             (
                 Pending::Register(nick, Some(resume)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Leftover, State, now, rooms};
+use crate::log::Head;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status,
     TokenHash,
@@ -126,7 +127,18 @@ pub(super) enum Freed {
 }
 
 impl State {
-    pub(crate) fn claim(
+    pub(crate) fn begin(
+        &mut self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<(Fence, Head), ClaimError> {
+        let fence = self.claim(incarnation, session, nick, token)?;
+        Ok((fence, self.inboxes.head(session)))
+    }
+
+    pub(super) fn claim(
         &mut self,
         incarnation: &Incarnation,
         session: &SessionId,

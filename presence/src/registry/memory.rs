@@ -8,6 +8,7 @@ use super::{
     Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Joined,
     LeaseTable, Leaving, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
 };
+use crate::log::Head;
 use crate::memory::Store;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
@@ -116,14 +117,14 @@ impl MemoryRegistry {
         Ok(self.store.lock().reap(incarnation, limit))
     }
 
-    pub(super) async fn claim(
+    pub(super) async fn begin(
         &self,
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<Fence, ClaimError> {
-        self.store.lock().claim(incarnation, session, nick, token)
+    ) -> Result<(Fence, Head), ClaimError> {
+        self.store.lock().begin(incarnation, session, nick, token)
     }
 
     pub(super) async fn resume(

@@ -21,6 +21,7 @@ mod types;
 
 use std::time::Duration;
 
+use crate::log::Head;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
@@ -164,7 +165,21 @@ impl Registry {
         nick: &Nick,
         token: &TokenHash,
     ) -> Result<Fence, ClaimError> {
-        each!(self, arm => arm.claim(incarnation, session, nick, token).await)
+        self.begin(incarnation, session, nick, token).await.map(|(fence, _)| fence)
+    }
+
+    /// [`Registry::claim`] for a session that begins with it: tells where its inbox ends, too.
+    ///
+    /// # Errors
+    /// As for a claim.
+    pub async fn begin(
+        &self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<(Fence, Head), ClaimError> {
+        each!(self, arm => arm.begin(incarnation, session, nick, token).await)
     }
 
     /// Takes a session over from wherever it was, under the nickname asked for, and makes `next` its token; the presented

@@ -3,11 +3,12 @@
 use presence::model::{Availability, Fence, Owner, SessionId, Status};
 use presence::registry::{ClaimError, Command};
 
-use super::{Arm, nick, on_both_arms, room};
+use super::{Arm, nick, on_both_arms, room, token};
 
 on_both_arms! {
     of_two_hundred_claims_one_wins,
     a_claim_again_is_the_same_claim,
+    a_session_begins_with_an_empty_inbox_of_its_own,
     fences_only_grow,
     what_a_fenced_gateway_owned_is_free,
     only_the_owner_gives_a_nick_back,
@@ -51,6 +52,21 @@ async fn a_claim_again_is_the_same_claim(arm: &Arm) {
     );
     assert_eq!(arm.history().await, ["online ann"]);
     assert_eq!(arm.registry.stats().await.unwrap().users_online, 1);
+}
+
+async fn a_session_begins_with_an_empty_inbox_of_its_own(arm: &Arm) {
+    let node = arm.node("g1").await;
+    let begin = async |session: &SessionId, name: &str| {
+        node.registry.begin(&node.incarnation, session, &nick(name), &token(session, 0)).await.unwrap()
+    };
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (fence, inbox) = begin(&ann, "ann").await;
+    assert!(!inbox.epoch.is_empty() && inbox.top == 0 && inbox.forks.is_empty(), "{inbox:?}");
+    assert_eq!(begin(&ann, "ann").await, (fence, inbox.clone()), "asked again");
+    assert_ne!(begin(&bob, "bob").await.1.epoch, inbox.epoch);
+    let (later, renamed) = begin(&ann, "anna").await;
+    assert!(later > fence);
+    assert_eq!(renamed, inbox, "under another name it is the same");
 }
 
 async fn fences_only_grow(arm: &Arm) {

@@ -122,8 +122,8 @@ pub struct Resumption {
 pub enum Done {
     /// The nickname is owned, as another name of the session.
     Claimed(Owner),
-    /// A session has begun.
-    Begun(Beginning),
+    /// A session has begun, and its inbox ends there.
+    Begun(Beginning, Head),
     /// A session goes on.
     Resumed(Beginning, Resumption),
     /// The nickname was given back, the room left, the status recorded, the reading noted, or the word passed on.

@@ -4,10 +4,10 @@
 --       10 gateway-nicks, 11 owned-nicks (10-11 of the claimant)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII, else '0',
 --       8 hash of the session's token, 9 an unused epoch for its inbox
--- Reply: {'OK', fence}, to the session that has it the fence it has; {'FENCED'}; {'STALE'} when the session has another
---        token since; {'IN_USE', milliseconds it is held or -1}; {'CONFUSABLE'}
--- Called by Registry::claim.
-local token, epoch = ARGV[8], ARGV[9]
+-- Reply: {'OK', fence, epoch and seq of the session's inbox}, to the session that has it the fence it has; {'FENCED'};
+--        {'STALE'} when the session has another token since; {'IN_USE', milliseconds it is held or -1}; {'CONFUSABLE'}
+-- Called by Registry::begin and Registry::claim.
+local token, unused = ARGV[8], ARGV[9]
 local claimant = incarnation .. '/' .. session .. '/'
 
 local function is_claimant(owner)
@@ -20,7 +20,8 @@ if not serves(incarnation) then
   return { 'FENCED' }
 end
 -- What comes late from before a resume must not take anything, nor bring the old token back.
-if (redis.call('HGET', session_record, 'token') or token) ~= token then
+local known, epoch, seq = unpack(redis.call('HMGET', session_record, 'token', 'epoch', 'seq'))
+if (known or token) ~= token then
   return { 'STALE' }
 end
 local owner = redis.call('HGET', record, 'owner')
@@ -28,7 +29,7 @@ if owner and is_claimant(owner) then
   -- The same nick in another spelling is the same claim.
   redis.call('HSET', record, 'display', display)
   redis.call('ZADD', skeletons, ascii, nick)
-  return { 'OK', fence_of(owner) }
+  return { 'OK', fence_of(owner), epoch or '', seq or 0 }
 end
 local refused, stale = refusal(is_claimant)
 if refused then
@@ -36,8 +37,11 @@ if refused then
 end
 
 local fence = take(stale)
-redis.call('HSETNX', session_record, 'epoch', epoch)
-redis.call('HSETNX', session_record, 'generation', redis.call('HGET', KEYS[1], 'generation'))
-keep_session('token', token)
+if epoch then
+  keep_session('token', token)
+else
+  -- New, with nothing that could be about to expire.
+  redis.call('HSET', session_record, 'nick', nick, 'token', token, 'epoch', unused, 'generation', generation_number)
+end
 log_event('online', '"nick":%s', cjson.encode(display), now())
-return { 'OK', fence }
+return { 'OK', fence, epoch or unused, seq or 0 }

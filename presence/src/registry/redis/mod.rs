@@ -26,7 +26,7 @@ use super::{
     Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
     Resumed, Ticket,
 };
-use crate::log::read_forks;
+use crate::log::{Head, read_forks};
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
@@ -137,18 +137,20 @@ impl RedisRegistry {
         Ok(Reaped { nicks: reply.number()?, members: reply.number()?, more: reply.flag()? })
     }
 
-    pub(super) async fn claim(
+    pub(super) async fn begin(
         &self,
         incarnation: &Incarnation,
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<Fence, ClaimError> {
+    ) -> Result<(Fence, Head), ClaimError> {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         let tokens = [token.as_str(), &epoch];
         let mut reply = self.claims(&scripts::CLAIM, incarnation, session, nick, tokens).await?;
         match reply.text()?.as_str() {
-            "OK" => Ok(Fence(reply.number()?)),
+            "OK" => {
+                Ok((Fence(reply.number()?), Head { epoch: reply.text()?, top: reply.number()?, forks: Vec::new() }))
+            }
             refusal => Err(unclaimed(refusal, &mut reply)?),
         }
     }
