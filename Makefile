@@ -40,8 +40,8 @@ test-otlp: ## test the export of spans, on a build with the feature that does it
 chaos: ## break a cluster on purpose and check what is promised: [SEED=n] [SECONDS=n] [RATE=n] [ROLLS=n] [FSYNC=always] [RELEASE=1]
 	@deploy/bootstrap rust cc redis-server nginx stream-module
 	cargo build --locked --workspace --bins $(if $(RELEASE),--release)
-	target/$(if $(RELEASE),release,debug)/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) $(if $(SEED),--seed $(SEED)) \
-		$(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
+	target/$(if $(RELEASE),release,debug)/chaos --seconds $(or $(SECONDS),120) --fsync $(or $(FSYNC),everysec) \
+		$(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(ROLLS),--rolls $(ROLLS)) \
 		--version-under-test "$$(git describe --always --dirty 2>/dev/null || echo unknown)"
 
 bench: ## measure Parley, the floor and its peers on this machine, which takes half an hour of quiet: docs/PERFORMANCE.md
@@ -52,7 +52,8 @@ bench-100k: ## hold 100,000 connections for ten minutes, with a busy room of 1,0
 
 count: ## count the instructions of the hot path with Valgrind, and the difference to the last count
 	@deploy/bootstrap rust cc valgrind
-	@version=$$(sed -n 's/^gungraun = "=\(.*\)"/\1/p' benches/Cargo.toml); gungraun-runner --version 2>/dev/null | grep -qF "$$version" || \
+	@version=$$(sed -n 's/^gungraun = "=\(.*\)"/\1/p' benches/Cargo.toml); \
+		gungraun-runner --version 2>/dev/null | grep -qF "$$version" || \
 		cargo install --locked --version "$$version" gungraun-runner
 	cargo bench --manifest-path benches/Cargo.toml
 

@@ -277,8 +277,8 @@ impl Outbox {
         }
     }
 
-    /// Waits until the connection is to end, and says why; what is queued may still wait then. For a door whose socket takes nothing
-    /// more right now. Dropping the future loses nothing. Shares the one waiter with [`Outbox::ready`].
+    /// Waits until the connection is to end, and says why; what is queued may still wait then. For a door whose socket takes
+    /// nothing more right now. Dropping the future loses nothing. Shares the one waiter with [`Outbox::ready`].
     pub async fn closed(&self) -> CloseCode {
         loop {
             let notified = self.shared.ready.notified();

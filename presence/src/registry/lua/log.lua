@@ -19,8 +19,8 @@ local function with_fork(forks, epoch, seq)
   return table.concat(kept, ' ', math.max(1, #kept - MOST_FORKS + 1))
 end
 
--- Where a log stands: epoch, seq, time, forks, oldest. A log without an epoch, or with one from another generation, begins the
--- `fresh` one: what was given out before this generation may be lost, and its numbers are about to be given out again.
+-- Where a log stands: epoch, seq, time, forks, oldest. A log without an epoch, or with one from another generation, begins
+-- the `fresh` one: what was given out before this generation may be lost, and its numbers are about to be given out again.
 -- Meta and stream are written together; the one that is further wins when one of them was lost or restored alone. So only
 -- what is beyond the meta is asked for, which is mostly nothing.
 local function touch(meta, log, generation, fresh)
