@@ -89,8 +89,8 @@ impl Keys {
         /// List: commands (JSON) that wait for a gateway's next beat.
         mailbox(Incarnation) => "mailbox";
         /// Hash: `display`, `version` (of the members), and the meta of its log: `epoch`, `generation` (that it began in),
-        /// `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`). No TTL while there are members, 73 h
-        /// without.
+        /// `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no message is older than that
+        /// time). No TTL while there are members, 73 h without.
         room(RoomKey) => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
         room_log(RoomKey) => "log";

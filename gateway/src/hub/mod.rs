@@ -388,6 +388,12 @@ impl Hub {
         Census { sessions: state.sessions.len(), rooms }
     }
 
+    /// How many logs somebody here hears, or is about to.
+    #[cfg(test)]
+    pub(crate) fn logs(&self) -> usize {
+        self.lock().logs.len()
+    }
+
     /// Changes the position in a log, gives those who hear it what comes of it, and notes what it asks for.
     fn advance(&self, log: &Log, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
         self.change(log, |audience| {

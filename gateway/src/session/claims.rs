@@ -211,3 +211,43 @@ fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use presence::beat::{self, Tenure};
+    use presence::memory::Store;
+    use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
+
+    use super::*;
+    use crate::backplane::{Backplane, MemoryBackplane};
+    use crate::hub::Hub;
+    use crate::metrics::Metrics;
+    use crate::session::driver::Services;
+    use crate::session::holdings::Holdings;
+    use crate::wire::Format;
+
+    #[tokio::test]
+    async fn whoever_is_refused_a_name_leaves_nothing_in_the_hub() {
+        let (store, metrics) = (Store::default(), Arc::new(Metrics::new()));
+        let services = Arc::new(Services {
+            node: "g1".into(),
+            registry: Registry::Memory(MemoryRegistry::new(store.clone())),
+            backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))),
+            hub: Arc::new(Hub::new(metrics.counts.clone())),
+            holdings: Holdings::default(),
+            hold: std::time::Duration::ZERO,
+            tenure: Arc::new(Tenure::default()),
+            metrics,
+        });
+        let empty = String::new;
+        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
+        assert!(beat::open(&services.registry, &services.tenure, &Incarnation::random(), &info).await);
+        let mut guests = [(); 2].map(|()| Driver::new(&services, Format::Json));
+        let ann = Nick::parse("ann").unwrap();
+        assert!(matches!(guests[0].begin(ann.clone()).await, Ok(Done::Begun(..))));
+        let refused = guests[1].begin(ann).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NickInUse);
+        assert_eq!(services.hub.logs(), 1, "the inbox of the one who has it");
+    }
+}

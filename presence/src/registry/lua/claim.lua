@@ -4,7 +4,7 @@
 --       10 gateway-nicks, 11 owned-nicks (10-11 of the claimant)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII, else '0',
 --       8 hash of the session's token, 9 an unused epoch for its inbox
--- Reply: {'OK', fence, epoch and seq of the session's inbox}, to the session that has it the fence it has; {'FENCED'};
+-- Reply: {'OK', fence, epoch and seq of the session's inbox}, to the session that has it what it has; {'FENCED'};
 --        {'STALE'} when the session has another token since; {'IN_USE', milliseconds it is held or -1}; {'CONFUSABLE'}
 -- Called by Registry::begin and Registry::claim.
 local token, unused = ARGV[8], ARGV[9]
