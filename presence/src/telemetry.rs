@@ -2,7 +2,7 @@
 //!
 //! Called once by each program, before anything that could log; the [`Telemetry`] that it answers changes the level later.
 //! Libraries and tests never call [`init`]: what it sets is global to the process.
-//! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/logs.rs` looks.
+//! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/operators/logs.rs` looks.
 
 #[cfg(feature = "otlp")]
 mod otlp;

@@ -1,36 +1,13 @@
-//! The promises of Parley, tested on real processes: real gateways, real presence, a real Redis, a real nginx.
+//! Parley's promises, tested on real processes: gateways, presence, Redis and nginx.
 //!
-//! One binary, one module per promise or part, so that it links once. Every test starts a cluster of its own.
+//! One binary, so that it links once; one folder per area and one module per promise. Every test starts a cluster of its
+//! own.
 
 #![allow(clippy::unwrap_used)]
 
-mod backplane_contract;
-mod bad_input;
-mod chaos;
-mod chat;
-mod config;
-mod ctl;
-mod deploy;
-mod drain;
-mod embedded;
-mod failover;
-mod inbox;
-mod load;
-mod logs;
-mod nicknames;
-mod presence_api;
-mod programs;
-mod protocol_doc;
-mod reading;
-mod readiness;
-mod recovery;
-mod redis_away;
-mod registry_contract;
-mod repair;
-mod resume;
-mod reload;
-mod retention;
-mod slow_reader;
-mod tidy;
-mod typing;
-mod watching;
+mod contracts;
+mod failures;
+mod messages;
+mod names;
+mod operators;
+mod sessions;

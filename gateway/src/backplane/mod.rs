@@ -1,6 +1,6 @@
 //! What goes between nodes: publishing into rooms and inboxes, and hearing what others published.
 //!
-//! Two arms behind one enum, like the registry; one contract suite (`tests/it/backplane_contract.rs`) runs on both.
+//! Two arms behind one enum, like the registry; one contract suite (`tests/it/contracts/backplane.rs`) runs on both.
 //! Deliveries come back through one plain callback given at the start. Knows no wire format and no session.
 //!
 //! # Contract

@@ -2,7 +2,7 @@
 //!
 //! Two arms behind one enum: `Redis` for a cluster, `Memory` for one node with nothing installed and for fast tests.
 //! Gateways write through it, the HTTP API reads through it, the beat and the reaper live on it. One contract suite
-//! (`tests/it/registry_contract.rs`) runs unchanged on both arms.
+//! (`tests/it/contracts/registry.rs`) runs unchanged on both arms.
 //!
 //! # Contract
 //! - Every write names the writer's lease. A lease that is not live changes nothing and hears [`RegistryError::Fenced`].

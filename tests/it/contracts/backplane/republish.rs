@@ -1,5 +1,5 @@
 //! What a node acked and the store has lost is put back: once each, in its old order, before anything new, whoever said it
-//! and wherever they are by now. Losses are made by hand here; [`crate::repair`] has Redis lose by itself.
+//! and wherever they are by now. Losses are made by hand here; [`crate::failures::republish`] has Redis lose by itself.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

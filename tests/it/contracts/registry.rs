@@ -29,11 +29,11 @@ macro_rules! on_both_arms {
     ($($story:ident),* $(,)?) => {
         mod on_memory { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { super::$story(&crate::registry_contract::Arm::memory()).await; }
+            async fn $story() { super::$story(&crate::contracts::registry::Arm::memory()).await; }
         )* }
         mod on_redis { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { super::$story(&crate::registry_contract::Arm::redis().await).await; }
+            async fn $story() { super::$story(&crate::contracts::registry::Arm::redis().await).await; }
         )* }
     };
 }

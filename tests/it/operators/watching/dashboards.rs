@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::query::{Dashboard, dashboards};
 use super::runbook::leads_to_section;
-use crate::deploy::yaml::{document, list, text};
+use crate::operators::deploy::yaml::{document, list, text};
 
 /// Where Grafana serves the runbook.
 const RUNBOOK: &str = "/public/parley/RUNBOOK.md";

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::deploy::yaml::{document, list, text};
+use crate::operators::deploy::yaml::{document, list, text};
 
 /// The rules that Prometheus watches.
 pub(super) const RULES: &str = "deploy/prometheus/alerts.yml";

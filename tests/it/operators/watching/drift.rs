@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::promql;
 use super::query::{Dashboard, Place, Query, dashboards, queries, rules};
-use crate::deploy::yaml::{list, text};
+use crate::operators::deploy::yaml::{list, text};
 
 /// Metrics that are on no dashboard, and why.
 const EXCUSED: &[(&str, &str)] =

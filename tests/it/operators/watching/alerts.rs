@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::query::{RULES, rules};
 use super::runbook::{leads_to_section, sections};
-use crate::deploy::yaml::{document, list, text};
+use crate::operators::deploy::yaml::{document, list, text};
 
 const TESTS: &str = "deploy/prometheus/alerts.test.yml";
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ mod batching;
 mod directs;
 mod epochs;
 mod faults;
-mod repair;
+mod republish;
 mod rig;
 mod stories;
 

@@ -1,0 +1,7 @@
+//! Contracts: one suite for both arms of each store, the documented protocols, and the rules of the sources.
+
+mod backplane;
+mod presence_api;
+mod protocol_doc;
+mod registry;
+mod tidy;

@@ -1,0 +1,8 @@
+//! Room and direct messages: delivery, order, history, replay and slow readers.
+
+mod chat;
+mod inbox;
+mod refill;
+mod retention;
+mod slow_reader;
+mod typing;

@@ -1,0 +1,3 @@
+//! Nicknames: one owner for each in the whole cluster.
+
+mod nicknames;

@@ -1,0 +1,12 @@
+//! Operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
+
+mod config;
+mod ctl;
+pub(crate) mod deploy;
+mod embedded;
+mod load;
+mod logs;
+mod programs;
+mod readiness;
+mod reload;
+mod watching;

@@ -1,0 +1,4 @@
+//! Sessions outlive connections: resume and drain.
+
+mod drain;
+mod resume;
