@@ -14,7 +14,7 @@ use gateway::metrics::Metrics;
 use gateway::session::Outbox;
 use gateway::wire::{Event, Format, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use presence::log::Head;
+use presence::model::stream::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
 
 const MEMBERS: usize = 1000;

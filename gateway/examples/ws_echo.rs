@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use gateway::listen::frame::{Event, Limits, Over, Socket};
-use presence::codes::CloseCode;
+use presence::model::codes::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 

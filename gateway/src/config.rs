@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::host::settings::key::{self, Key};
+use presence::host::settings::{RedisUrl, Settings, SettingsError};
+use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::Retention;
-use presence::settings::key::{self, Key};
-use presence::settings::{RedisUrl, Settings, SettingsError};
-use presence::telemetry::{Logs, SpansTo};
 
 use crate::listen::Limits;
 

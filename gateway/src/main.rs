@@ -1,4 +1,4 @@
-//! The program `gateway`: what it loads and what it starts, and its other face, `gateway ctl`. The rest of its behaviour is [`presence::program`].
+//! The program `gateway`: what it loads and what it starts, and its other face, `gateway ctl`. The rest of its behaviour is [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use gateway::config::{Config, KEYS};
 use gateway::ctl;
 use gateway::server::Gateway;
-use presence::program::{self, Drained, Program};
-use presence::settings::{Key, Settings, SettingsError};
-use presence::telemetry::Logs;
+use presence::host::program::{self, Drained, Program};
+use presence::host::settings::{Key, Settings, SettingsError};
+use presence::host::telemetry::Logs;
 use serde::Serialize;
 
 /// glibc keeps what a storm of connections took; this one gives it back. Its options are in `.cargo/config.toml`.

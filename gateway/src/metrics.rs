@@ -1,14 +1,14 @@
 //! What a gateway counts: typed handles on a registry of its own, made at the start and handed down.
 //!
 //! Doors, driver, hub, backplane and beat count into it; the admin door reads it. Label values come from the closed
-//! tables below and in [`presence::codes`]: never a nickname, a room or an address. Every series exists from the start.
+//! tables below and in [`presence::model::codes`]: never a nickname, a room or an address. Every series exists from the start.
 //! Nothing here decides anything.
 
 mod counts;
 mod scrape;
 
-use presence::codes::{CloseCode, ErrorCode};
-use presence::metrics::{Bounds, Family, Histogram, Label, Labelled, counter, gauge, registry};
+use presence::host::metrics::{Bounds, Family, Histogram, Label, Labelled, counter, gauge, registry};
+use presence::model::codes::{CloseCode, ErrorCode};
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 
 pub use self::counts::{Counts, Deliveries};

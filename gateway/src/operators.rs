@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::admin::{self, Answers, Readiness};
-use presence::beat::NotReady;
+use presence::host::admin::{self, Answers, Readiness};
+use presence::lease::beat::NotReady;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

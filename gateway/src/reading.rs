@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::log::{Head, Log};
+use presence::model::stream::{Head, Log};
 use presence::registry::{Generation, RegistryError};
 use tokio::sync::watch;
 
@@ -100,9 +100,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Instant;
 
-    use presence::memory::Store;
     use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
     use presence::registry::{Entry, GatewayInfo, Joined, MemoryRegistry, Phase, Registry};
+    use presence::store::memory::Store;
     use tokio::task::yield_now;
     use tokio::time::timeout;
 

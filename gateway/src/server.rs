@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use presence::audit::{self, Audited};
-use presence::beat::{self, Sample, Tenure};
-use presence::codes::CloseCode;
-use presence::lag;
-use presence::live::Live;
-use presence::memory::Store;
+use presence::host::loop_lag;
+use presence::host::reloadable::Live;
+use presence::lease::audit::{self, Audited};
+use presence::lease::beat::{self, Sample, Tenure};
+use presence::lease::detector::{self, Deed};
+use presence::lease::node_id::{self, Twin};
+use presence::model::codes::CloseCode;
 use presence::model::{Incarnation, LeftReason, Owner, Retention};
-use presence::reaper::{self, Deed};
-use presence::redis::Redis;
 use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
-use presence::twin::{self, Twin};
+use presence::store::memory::Store;
+use presence::store::redis::Redis;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{SetOnce, watch};
@@ -40,7 +40,7 @@ use crate::reading;
 use crate::session::{self, Driver, Holdings, Services};
 use crate::trace;
 
-pub use presence::program::Drained;
+pub use presence::host::program::Drained;
 
 /// From one round of presence events to the next.
 const PRESENCE_ROUND: Duration = Duration::from_millis(200);
@@ -96,7 +96,7 @@ impl Gateway {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
                 let is_there = redis.is_fit().await?;
-                let looked = if is_there { twin::refuse_second(&registry, &config.node).await.ok() } else { None };
+                let looked = if is_there { node_id::refuse_second(&registry, &config.node).await.ok() } else { None };
                 // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
                 let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
                 let kept = history.clone();
@@ -171,7 +171,7 @@ impl Gateway {
         let info = info(config, &addresses, facing);
         let incarnation = Incarnation::random();
         let opened = match over {
-            Some(over) => twin::open_alone(&services.registry, &incarnation, &info, &over).await.ok().transpose()?,
+            Some(over) => node_id::open_alone(&services.registry, &incarnation, &info, &over).await.ok().transpose()?,
             None => None,
         };
         let (beating, parting) = (background.child_token(), background.child_token());
@@ -179,7 +179,7 @@ impl Gateway {
         let (beats, order) = (Arc::clone(&services), Arc::clone(&dismissed));
         spawn(&beating, async move {
             if opened.is_none()
-                && let Err(twin) = twin::wait_alone(&beats.registry, &incarnation, &info).await
+                && let Err(twin) = node_id::wait_alone(&beats.registry, &incarnation, &info).await
             {
                 // Nobody orders anything before there is a lease.
                 let _ = order.set(Err(twin));
@@ -197,7 +197,7 @@ impl Gateway {
         spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone(), generations));
         let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
-        spawn(&background, lag::watch(services.metrics.registry.clone()));
+        spawn(&background, loop_lag::watch(services.metrics.registry.clone()));
         spawn(&background, put_back(Arc::clone(&services)));
 
         let limits = Live::from(config.limits.clone());
@@ -410,7 +410,7 @@ async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>)
             counted.metrics.reaped_members.inc_by(reaped.members);
         }
     };
-    reaper::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
+    detector::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
 }
 
 async fn part(services: Arc<Services>) {

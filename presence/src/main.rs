@@ -1,14 +1,14 @@
-//! The program `presence`: what it loads and what it starts. The rest of its behaviour is [`presence::program`].
+//! The program `presence`: what it loads and what it starts. The rest of its behaviour is [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use presence::config::{Config, KEYS};
-use presence::program::{self, Drained, Program};
-use presence::server::Presence;
-use presence::settings::{Key, Settings, SettingsError};
-use presence::telemetry::Logs;
+use presence::host::program::{self, Drained, Program};
+use presence::host::settings::{Key, Settings, SettingsError};
+use presence::host::telemetry::Logs;
+use presence::service::config::{Config, KEYS};
+use presence::service::server::Presence;
 use serde::Serialize;
 
 struct Main;

@@ -1,7 +1,7 @@
 //! What travels between nodes, as text: the payload that the store keeps, and the frames that go over channels.
 //!
 //! Both arms write payloads with it and read channels and logs with it; the frames around the payloads are written by
-//! the stores themselves (`lua/*.lua`, `presence::memory`). Pure: no clock, no socket, no log.
+//! the stores themselves (`lua/*.lua`, `presence::store::memory`). Pure: no clock, no socket, no log.
 //! Invariant: text that is not ours never panics and never stops what stands before it; it is skipped and counted.
 //!
 //! A room's channel carries any number of frames one after the other, a gateway's channel exactly one:

@@ -1,4 +1,4 @@
-//! The arm between the nodes of one process: the same contract over [`presence::memory::Store`].
+//! The arm between the nodes of one process: the same contract over [`presence::store::memory::Store`].
 //!
 //! Serves the embedded default, where one gateway runs alone, and tests that run several nodes on one store. Nothing is
 //! ever lost here and no connection breaks, so a subscription is always whole and nothing is ever resumed. A publish is
@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use presence::keys::Keys;
-use presence::log::Head;
-use presence::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
+use presence::model::keys::Keys;
+use presence::model::stream::Head;
 use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
+use presence::store::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
 
 use super::malformed::Malformed;
 use crate::message::Target;
@@ -49,7 +49,7 @@ struct Heard {
 /// What this node listens to.
 #[derive(Default)]
 struct Listening {
-    gateway: Option<(Incarnation, presence::memory::Subscription)>,
+    gateway: Option<(Incarnation, presence::store::memory::Subscription)>,
     rooms: HashMap<RoomKey, Interest>,
 }
 
@@ -57,7 +57,7 @@ struct Interest {
     count: usize,
     /// Since nobody wants it: until when it is heard nevertheless.
     until: Option<Instant>,
-    _subscription: presence::memory::Subscription,
+    _subscription: presence::store::memory::Subscription,
 }
 
 impl std::fmt::Debug for MemoryBackplane {
@@ -227,7 +227,7 @@ impl Node {
         lock(&self.listening)
     }
 
-    fn hear_room(&self, room: RoomKey) -> presence::memory::Subscription {
+    fn hear_room(&self, room: RoomKey) -> presence::store::memory::Subscription {
         let channel = self.keys.room_channel(&room);
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
         let listener: Listener = Arc::new(move |text| {
@@ -237,7 +237,7 @@ impl Node {
         self.store.listen(&channel, listener)
     }
 
-    fn hear_gateway(&self, incarnation: Incarnation) -> presence::memory::Subscription {
+    fn hear_gateway(&self, incarnation: Incarnation) -> presence::store::memory::Subscription {
         let channel = self.keys.gateway_channel(&incarnation);
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
         let listener: Listener = Arc::new(move |text| {

@@ -23,13 +23,13 @@ mod redis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::log::Head;
+use presence::model::stream::Head;
 use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
 use crate::message::{Accepted, Body, ChatMessage, Target};
 
-pub use presence::log::Log;
+pub use presence::model::stream::Log;
 
 pub use self::memory::MemoryBackplane;
 pub use self::redis::RedisBackplane;

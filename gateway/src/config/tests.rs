@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use presence::settings::Sources;
-use presence::telemetry::Format;
+use presence::host::settings::Sources;
+use presence::host::telemetry::Format;
 
 use super::*;
 

@@ -24,9 +24,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
-use presence::redis::Redis;
+use presence::host::settings::{Settings, Sources};
 use presence::registry::{RedisRegistry, Registry, RegistryError};
-use presence::settings::{Settings, Sources};
+use presence::store::redis::Redis;
 use serde::Serialize;
 
 use crate::config::{Config, KEYS};

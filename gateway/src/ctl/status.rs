@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use presence::beat::ECHO_LIMIT;
-use presence::redis::Server;
+use presence::lease::beat::ECHO_LIMIT;
 use presence::registry::Standing;
+use presence::store::redis::Server;
 use serde::Serialize;
 
 use super::table::{count, duration, mebibytes, table};

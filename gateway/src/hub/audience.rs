@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use presence::host::failpoints::{self, Mechanism};
 use presence::model::{PresenceDelta, SessionId};
-use presence::sabotage::{self, Mechanism};
 
 use super::fan_out::{Hearer, Numbered, Seat, Turn, Waiting, gap};
 use super::members::Members;
@@ -105,7 +105,7 @@ impl Audience {
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
         self.vacate(session);
-        let member = match sabotage::takes(Mechanism::HoldBack) {
+        let member = match failpoints::takes(Mechanism::HoldBack) {
             false => Member::Entering(outbox.clone(), Box::default()),
             true => Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 }),
         };

@@ -23,8 +23,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use presence::codes::CloseCode;
-use presence::log::Head;
+use presence::model::codes::CloseCode;
+use presence::model::stream::Head;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;

@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
-use presence::log::Head;
-use presence::sabotage::{self, Mechanism};
+use presence::host::failpoints::{self, Mechanism};
+use presence::model::stream::Head;
 
 /// Messages that are held while what is before them is read.
 const HELD: usize = 256;
@@ -114,7 +114,7 @@ impl<T> Position<T> {
             return;
         };
         place.reach = place.reach.max(seq);
-        if seq == place.seq + 1 || seq > place.seq && sabotage::takes(Mechanism::Refill) {
+        if seq == place.seq + 1 || seq > place.seq && failpoints::takes(Mechanism::Refill) {
             place.seq = seq;
             steps.push(Step::Message(seq, message));
             self.give_held(0, steps);
@@ -138,7 +138,7 @@ impl<T> Position<T> {
 
     /// What is to be read now, if anything. A doubt counts as asked about from here on.
     pub fn asks(&mut self) -> Option<Ask> {
-        if sabotage::takes(Mechanism::Refill) {
+        if failpoints::takes(Mechanism::Refill) {
             return None;
         }
         let place = self.place.as_ref()?;

@@ -74,7 +74,7 @@ fn head(top: u64) -> Head {
 
 /// Where a log ends in epoch `f`, which began after this message of `e`.
 fn forked(fork: u64, top: u64) -> Head {
-    Head { epoch: "f".into(), top, forks: presence::log::read_forks(&format!("e:{fork}")) }
+    Head { epoch: "f".into(), top, forks: presence::model::stream::read_forks(&format!("e:{fork}")) }
 }
 
 fn log() -> Log {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use presence::codes::ErrorCode;
-use presence::metrics::Label;
+use presence::host::metrics::Label;
+use presence::model::codes::ErrorCode;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 
 /// The sign at the door. Closed while the gateway is not ready, and for good once it goes away.
 pub struct Admission {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt, select};
-use presence::codes::CloseCode;
+use presence::model::codes::CloseCode;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};

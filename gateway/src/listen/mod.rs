@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::live::Live;
+use presence::host::reloadable::Live;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -89,7 +89,7 @@ impl<S: Session> House<S> {
     ///
     /// `open_session` begins a session for every connection that is let in. Cancelling `closing` ends the accept loops
     /// and every handshake; beginning `departure` ends every conversation in its time, with
-    /// [`CloseCode::Restart`](presence::codes::CloseCode::Restart). Every task runs on `tasks`, so closing that and
+    /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart). Every task runs on `tasks`, so closing that and
     /// waiting for it is waiting for the last session's end.
     pub fn new(
         open_session: impl Fn(Format) -> S + Send + Sync + 'static,

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use presence::metrics::Label;
+use presence::host::metrics::Label;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use presence::codes::{CloseCode, ErrorCode};
+use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;

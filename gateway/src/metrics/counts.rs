@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use presence::metrics::{Bounds, Family, Histogram, Labelled, counter};
+use presence::host::metrics::{Bounds, Family, Histogram, Labelled, counter};
 use prometheus::{IntCounter, Registry};
 
 use super::Missing;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::metrics::{Pulled, Rises};
+use presence::host::metrics::{Pulled, Rises};
 use presence::registry::{Generation, Phase};
 
 use super::Metrics;

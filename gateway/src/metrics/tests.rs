@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use presence::memory::Store;
 use presence::registry::{Generation, Phase};
+use presence::store::memory::Store;
 use prometheus::TextEncoder;
 
 use super::*;

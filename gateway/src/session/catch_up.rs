@@ -5,9 +5,9 @@
 //! the seam, however long it takes. What the log keeps no more is told as a gap, and a position from an epoch that has
 //! ended as `epoch` or `rewound`.
 
-use presence::codes::CloseCode;
-use presence::log::Head;
 use presence::model::SessionId;
+use presence::model::codes::CloseCode;
+use presence::model::stream::Head;
 
 use crate::backplane::Missed;
 use crate::hub::Admission;

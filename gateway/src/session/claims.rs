@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use presence::codes::{CloseCode, ErrorCode};
-use presence::log::Head;
+use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::stream::Head;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{ClaimError, Holding, Inbox, RegistryError, ResumeError, Resumed};
 
@@ -215,9 +215,9 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use presence::beat::{self, Tenure};
-    use presence::memory::Store;
+    use presence::lease::beat::{self, Tenure};
     use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
+    use presence::store::memory::Store;
 
     use super::*;
     use crate::backplane::{Backplane, MemoryBackplane};

@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::codes::{CloseCode, ErrorCode};
-use presence::log::{Head, Log};
+use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::stream::{Head, Log};
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
 use crate::message::Target;

@@ -10,9 +10,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use presence::beat::Tenure;
-use presence::codes::{CloseCode, ErrorCode};
-use presence::log::{Head, Log};
+use presence::lease::beat::Tenure;
+use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::stream::{Head, Log};
 use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
 use presence::registry::{Entry, Joined, Leaving, Registry, RegistryError, Ticket};
 use tracing::Instrument;

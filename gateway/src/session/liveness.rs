@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use presence::codes::CloseCode;
+use presence::model::codes::CloseCode;
 
 /// Silence that ends an active connection.
 pub const ACTIVE_LIMIT: Duration = Duration::from_secs(90);

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use presence::codes::CloseCode;
 use presence::model::PresenceDelta;
+use presence::model::codes::CloseCode;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 

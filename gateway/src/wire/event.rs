@@ -1,6 +1,6 @@
 //! What a client can be told: replies to its requests, and what happens in its rooms.
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{MemberInfo, PresenceDelta, Status};
 
 use crate::message::ChatMessage;

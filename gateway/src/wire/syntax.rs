@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, Nick, RoomName, STATUS_BYTES, Status};
 
 use crate::message::Target;

@@ -4,7 +4,7 @@
 //! decode, or be refused as the page shows.
 #![allow(clippy::unwrap_used)]
 
-use presence::codes::{CloseCode, ErrorCode};
+use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
 use serde_json::Value;
 

@@ -8,11 +8,11 @@ use super::{
     Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Joined,
     LeaseTable, Leaving, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
 };
-use crate::log::Head;
-use crate::memory::Store;
+use crate::model::stream::Head;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
+use crate::store::memory::Store;
 
 /// How long a read of the event log waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);

@@ -21,7 +21,7 @@ mod types;
 
 use std::time::Duration;
 
-use crate::log::Head;
+use crate::model::stream::Head;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::log::Fork;
+use crate::model::stream::Fork;
 use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 
 /// Why a registry call did not do what it was asked.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use harness::http::{self, Response};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
-use presence::config::Config;
+use presence::host::program::Drained;
+use presence::host::telemetry::{Format, Logs};
 use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::program::Drained;
 use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
-use presence::server::Presence;
-use presence::telemetry::{Format, Logs};
+use presence::service::config::Config;
+use presence::service::server::Presence;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ struct People {
 
 impl People {
     async fn on(redis: &Redis) -> Self {
-        let opened = presence::redis::Redis::open(&redis.url(), "parley").expect("a good URL");
+        let opened = presence::store::redis::Redis::open(&redis.url(), "parley").expect("a good URL");
         let registry = Registry::Redis(RedisRegistry::new(opened));
         let incarnation = Incarnation::random();
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);

@@ -29,12 +29,12 @@ const ROOMS: &[(&[&str], &[&str])] = &[
     (&["gateway/src/hub", "gateway/src/hub.rs"], &["redis::", "std::net", "tokio::net"]),
     (
         &["gateway/src/backplane/mod.rs", "gateway/src/backplane/memory.rs", "gateway/src/backplane/memory"],
-        &["crate::redis", "presence::redis", "redis::aio", "redis::cmd", "redis::Client", "deadpool"],
+        &["crate::redis", "presence::store::redis", "redis::aio", "redis::cmd", "redis::Client", "deadpool"],
     ),
     (&["gateway/src/backplane"], &["wire::json", "wire::line", "wire::Format", "crate::session", "crate::hub"]),
     (
         &["presence/src/registry/mod.rs", "presence/src/registry/memory.rs", "presence/src/memory"],
-        &["crate::redis", "presence::redis", "redis::aio", "redis::cmd", "redis::Client", "deadpool"],
+        &["crate::redis", "presence::store::redis", "redis::aio", "redis::cmd", "redis::Client", "deadpool"],
     ),
     (&["presence/src/beat.rs", "presence/src/reaper.rs", "presence/src/reaper"], &["redis::", "gateway::", "axum::"]),
     (

@@ -9,11 +9,11 @@ use std::time::Duration;
 use gateway::backplane::{Backplane, Draft, Log, MemoryBackplane, Range, RedisBackplane};
 use gateway::message::{Accepted, Body};
 use harness::eventually;
-use presence::live::Live;
-use presence::memory::Store;
+use presence::host::reloadable::Live;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
-use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::store::memory::Store;
+use presence::store::redis::Redis;
 
 const LOG: &str = "parley:{0}:log:lobby";
 const HOUR: u64 = 3600 * 1000;

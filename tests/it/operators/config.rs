@@ -77,7 +77,7 @@ async fn every_line_of_an_example_can_be_used() {
         let shown = check(binary, &file).await;
         let keys = match binary {
             "gateway" => gateway::config::KEYS,
-            _ => presence::config::KEYS,
+            _ => presence::service::config::KEYS,
         };
         for key in keys {
             let value = key.toml(key.default.unwrap_or(key.sample));

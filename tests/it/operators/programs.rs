@@ -94,7 +94,7 @@ async fn the_ready_line_names_the_node_and_the_real_ports() {
 fn the_readme_lists_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
     let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
-    let keys = || gateway::config::KEYS.iter().chain(presence::config::KEYS);
+    let keys = || gateway::config::KEYS.iter().chain(presence::service::config::KEYS);
     for key in keys() {
         let row = row(key.name).unwrap_or_else(|| panic!("{} is not in README.md", key.name));
         let default = key.default.unwrap_or_default();

@@ -16,11 +16,11 @@ mod writes;
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::live::Live;
+use presence::host::failpoints;
+use presence::host::reloadable::Live;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
-use presence::redis::{Call, GENERATION, LOG, Redis};
 use presence::registry::RegistryError;
-use presence::sabotage;
+use presence::store::redis::{Call, GENERATION, LOG, Redis};
 use redis::Script;
 use redis::streams::StreamRangeReply;
 
@@ -190,7 +190,7 @@ impl Log for Writes {
 /// The first line of a script must be its very first bytes, so what it shares with others goes behind it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&sabotage::script(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n")))
+    Script::new(&failpoints::script(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n")))
 }
 
 /// An epoch that nobody has used, for a log that has to begin one.

@@ -5,10 +5,10 @@
 
 use std::sync::LazyLock;
 
-use presence::keys::Keys;
-use presence::log::{Head, Log, read_forks};
-use presence::redis::Call;
+use presence::model::keys::Keys;
+use presence::model::stream::{Head, Log, read_forks};
 use presence::registry::RegistryError;
+use presence::store::redis::Call;
 use redis::streams::{StreamId, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 

@@ -12,8 +12,8 @@ mod ring;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use presence::host::failpoints::{self, Mechanism};
 use presence::model::Incarnation;
-use presence::sabotage::{self, Mechanism};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use self::ring::{Beat, Owed, Ring};
@@ -89,7 +89,7 @@ impl Repair {
 
     /// Keeps a message that the store has taken, before its sender hears of it.
     pub(super) fn keep(&self, acked: Acked, space: Space) {
-        if sabotage::takes(Mechanism::Repair) {
+        if failpoints::takes(Mechanism::Repair) {
             return;
         }
         let mut state = self.lock();

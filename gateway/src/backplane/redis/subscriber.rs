@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, RoomKey};
-use presence::redis::{Redis, connection_config};
 use presence::registry::RegistryError;
+use presence::store::redis::{Redis, connection_config};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ProtocolVersion, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};

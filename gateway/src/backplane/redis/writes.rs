@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use presence::live::Live;
+use presence::host::reloadable::Live;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, SessionId};
-use presence::redis::{Call, Redis};
 use presence::registry::RegistryError;
+use presence::store::redis::{Call, Redis};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use super::repair::{Acked, Place, Repair, Target};

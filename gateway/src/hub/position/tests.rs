@@ -2,7 +2,7 @@
 //! and in order, or was told what it lacks.
 #![allow(clippy::unwrap_used)]
 
-use presence::log::{Fork, read_forks};
+use presence::model::stream::{Fork, read_forks};
 use proptest::prelude::*;
 
 use std::collections::VecDeque;

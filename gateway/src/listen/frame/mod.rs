@@ -18,7 +18,7 @@ mod tests;
 
 use std::borrow::Cow;
 
-use presence::codes::CloseCode;
+use presence::model::codes::CloseCode;
 
 pub use self::reader::Reader;
 pub use self::socket::{Over, Socket};

@@ -75,7 +75,7 @@ fn begun(fence: u64) -> Done {
 }
 
 fn joined(name: &str) -> Done {
-    let head = Head { epoch: "e".into(), top: 7, forks: presence::log::read_forks("d:5") };
+    let head = Head { epoch: "e".into(), top: 7, forks: presence::model::stream::read_forks("d:5") };
     Done::Joined { room: room(name), head, member_count: 1 }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Values only, between the core, which makes effects, and the driver, which performs them and answers with a [`Done`].
 
-use presence::codes::CloseCode;
-use presence::log::{Head, Log};
+use presence::model::codes::CloseCode;
+use presence::model::stream::{Head, Log};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
 use crate::message::{Body, ChatMessage, Target};

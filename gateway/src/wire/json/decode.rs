@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, Nick, RoomName};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};

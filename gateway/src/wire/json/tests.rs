@@ -1,7 +1,7 @@
 //! The dialect, frozen: every reply and event as exact text, every request, and every way to get one wrong.
 #![allow(clippy::unwrap_used)]
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -1,6 +1,6 @@
 //! One line to one [`Command`]. Pure: it reads the dialect's state and keeps only the text of a `/msg` in it.
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, RoomName};
 
 use crate::message::{Body, Target};

@@ -1,7 +1,7 @@
 //! The dialect, frozen: every command, every reply and event as exact text, and nothing that drives a terminal.
 #![allow(clippy::unwrap_used)]
 
-use presence::codes::ErrorCode;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
 use proptest::prelude::*;
 use serde_json::value::RawValue;

@@ -7,8 +7,8 @@ use super::reassert::{Said, claims};
 use super::reply::from_json;
 use super::{RedisRegistry, json, reads, scripts};
 use crate::model::{Fence, Incarnation, MemberInfo, Nick, Owner, RoomName, SessionId};
-use crate::redis::classify;
 use crate::registry::{Differences, Holding, RegistryError, Surplus};
+use crate::store::redis::classify;
 
 /// Holdings or entries of an index that one call looks at.
 const STEP: usize = 200;

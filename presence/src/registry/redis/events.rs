@@ -11,8 +11,8 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
-use crate::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
 use crate::registry::{Event, EventLogEnds, RegistryError, event_position};
+use crate::store::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use super::reads::{LeaseRow, lease_rows};
 use super::{RedisRegistry, reply::malformed};
 use crate::model::{Incarnation, NickKey};
-use crate::redis::classify;
 use crate::registry::{Generation, LeaseState, RegistryError};
+use crate::store::redis::classify;
 
 /// Rows that one transaction reads.
 const STEP: usize = 100;

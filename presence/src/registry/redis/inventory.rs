@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::reads::lease_rows;
 use super::{RedisRegistry, reply::malformed};
 use crate::model::{Incarnation, NickKey, RoomKey};
-use crate::redis::classify;
 use crate::registry::{Generation, LeaseState, PAGE_LIMIT, RegistryError};
+use crate::store::redis::classify;
 
 /// Keys that one call reads.
 const STEP: usize = 200;

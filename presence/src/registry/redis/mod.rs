@@ -1,7 +1,7 @@
 //! The registry of a cluster: each call is one script, so each is atomic and is done or not done as a whole.
 //!
 //! Writes go over the hot connections, all of one session over the same one; reads (see `reads`) go over the query pool,
-//! the event log over connections of its own. What the scripts keep where is written in [`crate::keys`], what they do in
+//! the event log over connections of its own. What the scripts keep where is written in [`crate::model::keys`], what they do in
 //! `registry/lua`. Nothing here decides anything: the scripts do.
 
 mod audit;
@@ -26,11 +26,11 @@ use super::{
     Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
     Resumed, Ticket,
 };
-use crate::log::{Head, read_forks};
+use crate::model::stream::{Head, read_forks};
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
-use crate::redis::{Call, Redis};
+use crate::store::redis::{Call, Redis};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]

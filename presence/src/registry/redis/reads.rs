@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use super::reply::{Reply, from_json, malformed};
 use super::{RedisRegistry, call, done, scripts};
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey, Status};
-use crate::redis::{Call, Redis, classify};
 use crate::registry::{
     Event, EventLogEnds, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, PAGE_LIMIT, Page, Phase,
     RegistryError, Room, Stats, User,
 };
+use crate::store::redis::{Call, Redis, classify};
 
 /// Rows that one script looks up, so that none takes longer than a fraction of a millisecond or so.
 const STEP: usize = 100;

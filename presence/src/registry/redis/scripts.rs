@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
-use crate::redis::GENERATION;
-use crate::sabotage;
+use crate::host::failpoints;
+use crate::store::redis::GENERATION;
 
 /// Declares the scripts: a name, the shared parts it needs, its file.
 macro_rules! scripts {
@@ -46,7 +46,7 @@ scripts! {
 
 fn assemble(parts: &[&str], script: &str) -> Script {
     let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
-    Script::new(&sabotage::script(&[&[shebang], parts, &[body]].concat().join("\n")))
+    Script::new(&failpoints::script(&[&[shebang], parts, &[body]].concat().join("\n")))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! former ones ended, and nothing said before it has recovered.
 
 use gateway::backplane::{Log, PublishError};
-use presence::log::{Fork, Head};
 use presence::model::RoomName;
+use presence::model::stream::{Fork, Head};
 use presence::registry::RegistryError;
 
 use super::rig::{Node, Person, SOON, World, eventually, room};

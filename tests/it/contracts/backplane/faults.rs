@@ -208,7 +208,7 @@ async fn a_connection_over_which_our_own_beat_does_not_return_is_given_up() {
 async fn a_node_that_starts_before_redis_listens_when_it_comes() {
     let mut world = World::redis().await;
     world.server().kill9();
-    let redis = presence::redis::Redis::open(&world.server().url(), "parley").unwrap();
+    let redis = presence::store::redis::Redis::open(&world.server().url(), "parley").unwrap();
     let backplane =
         gateway::backplane::RedisBackplane::start(redis, std::sync::Arc::new(|delivery| panic!("{delivery:?}")));
     let incarnation = presence::model::Incarnation::random();

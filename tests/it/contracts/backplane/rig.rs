@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
 use gateway::message::{Accepted, Body, ChatMessage};
-use presence::memory::Store;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::redis::Redis;
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::store::memory::Store;
+use presence::store::redis::Redis;
 use tokio::task::JoinHandle;
 
 /// How long something may take that should come soon.

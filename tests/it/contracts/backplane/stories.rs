@@ -335,7 +335,7 @@ pub(crate) async fn text_that_is_not_ours_harms_nobody(world: &World) {
     let skipped = match world {
         World::Memory(store) => {
             for payload in ["", "nonsense", "{}", r#"{"to":1}"#] {
-                let append = presence::memory::Append {
+                let append = presence::store::memory::Append {
                     from: ann.nick.key(),
                     owner: &ann.owner,
                     key: Some(payload),

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
 use harness::eventually;
-use presence::keys::Keys;
-use presence::memory::{Append, Store, Subscription};
+use presence::model::keys::Keys;
 use presence::model::{Nick, Owner, RoomName, SessionId};
-use presence::redis::Redis;
 use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
+use presence::store::memory::{Append, Store, Subscription};
+use presence::store::redis::Redis;
 
 use super::PATIENCE;
 

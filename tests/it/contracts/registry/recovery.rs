@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::eventually;
-use presence::audit::{self, Audited, Pace};
-use presence::beat::{self, Tenure};
+use presence::lease::audit::{self, Audited, Pace};
+use presence::lease::beat::{self, Tenure};
 use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
 use presence::registry::{
     Beat, ClaimError, Differences, Entry, Generation, Holding, LeaseState, Leaving, Phase, RegistryError, Surplus,

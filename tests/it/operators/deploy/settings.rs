@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harness::Program;
-use presence::settings::Key;
+use presence::host::settings::Key;
 
 const SOON: Duration = Duration::from_secs(10);
 /// Stands in for what comes from a secret.
@@ -65,6 +65,6 @@ impl Effective {
 }
 
 fn is_known(binary: &str, variable: &str) -> bool {
-    let keys: &[Key] = if binary == "gateway" { gateway::config::KEYS } else { presence::config::KEYS };
+    let keys: &[Key] = if binary == "gateway" { gateway::config::KEYS } else { presence::service::config::KEYS };
     keys.iter().any(|key| variable == format!("PARLEY__{}", key.name.to_uppercase().replace('.', "__")))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::repository;
-use presence::program::Exit;
+use presence::host::program::Exit;
 
 use super::settings::Effective;
 

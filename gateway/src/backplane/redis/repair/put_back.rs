@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::log::{Head, Log};
+use presence::model::stream::{Head, Log};
 use presence::registry::RegistryError;
 
 use super::super::publisher::Limits;

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::log::Log;
+use presence::model::stream::Log;
 use presence::model::{NickKey, RoomKey, SessionId};
 
 use super::super::writes::Message;

@@ -56,7 +56,7 @@ fn every_script_that_writes_enters_the_generation_first() {
 
 #[test]
 fn names_of_keys_are_those_of_the_key_table() {
-    let table = include_str!("../../../keys.rs");
+    let table = include_str!("../../../model/keys.rs");
     let mut seen = 0;
     for (name, text) in files() {
         for built in text.split("base .. '").skip(1) {

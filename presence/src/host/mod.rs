@@ -1,0 +1,12 @@
+//! The parts that every program needs: settings, start and signals, logs, metrics, the admin port.
+
+pub mod settings;
+pub mod program;
+pub mod reload;
+pub mod reloadable;
+pub mod telemetry;
+pub mod metrics;
+pub mod admin;
+pub mod problem;
+pub mod loop_lag;
+pub mod failpoints;

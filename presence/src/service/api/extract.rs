@@ -1,0 +1,151 @@
+//! What handlers take from a request: names, pages and bodies, checked, each refusal a [`Problem`].
+//!
+//! Axum's own extractors answer in plain text and with the words of inner errors; these answer in our one shape and
+//! name the parameter that is wrong. Nothing here asks the registry.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+
+use super::problem::Problem;
+use crate::model::codes::ErrorCode;
+use crate::model::{Nick, RoomName};
+use crate::registry::PAGE_LIMIT;
+
+/// Rows of a page when the client names no limit.
+const DEFAULT_LIMIT: usize = 100;
+/// Longest cursor: a room's key when every byte of it is encoded, and then some.
+const CURSOR_BYTES: usize = 512;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The nickname in the path.
+pub(super) struct NickPath(pub(super) Nick);
+
+impl<S: Send + Sync> FromRequestParts<S> for NickPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path(parts, state).await?;
+        Nick::parse(&text).map(Self).map_err(|error| Problem::because(ErrorCode::BadNick, error.to_string()))
+    }
+}
+
+/// The room in the path, with or without its `#`.
+pub(super) struct RoomPath(pub(super) RoomName);
+
+impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path(parts, state).await?;
+        let room = if text.starts_with('#') { RoomName::parse(&text) } else { RoomName::parse(&format!("#{text}")) };
+        room.map(Self).map_err(|error| Problem::because(ErrorCode::BadRoom, error.to_string()))
+    }
+}
+
+async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
+    match Path::<String>::from_request_parts(parts, state).await {
+        Ok(Path(text)) => Ok(text),
+        Err(_) => Err(Problem::because(ErrorCode::BadRequest, "the address is not percent-encoded UTF-8")),
+    }
+}
+
+/// The query parameters of a listing, as they came.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// Most rows of the answer.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<String>,
+    /// `next_cursor` of the page before. Opaque: give it back as it came.
+    cursor: Option<String>,
+}
+
+/// Where a page begins and how long it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PageStart {
+    pub(super) limit: usize,
+    cursor: Option<String>,
+}
+
+impl PageStart {
+    /// The cursor as the registry gave it out.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PageStart {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let PageQuery { limit, cursor } = query(parts, state).await?;
+        let limit = match limit.as_deref().map(str::parse) {
+            None => DEFAULT_LIMIT,
+            Some(Ok(limit @ 1..=PAGE_LIMIT)) => limit,
+            Some(_) => return Err(bad("limit must be a whole number from 1 to 1000")),
+        };
+        let cursor = match cursor.as_deref().map(cursor_in) {
+            Some(None) => return Err(bad("cursor must be a next_cursor of this listing, as it came")),
+            Some(Some(key)) => Some(key),
+            None => None,
+        };
+        Ok(Self { limit, cursor })
+    }
+}
+
+/// Reads the query into `Q`, whose fields should be text, so that a wrong value is ours to name.
+pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Q, Problem> {
+    match Query::<Q>::from_request_parts(parts, state).await {
+        Ok(Query(query)) => Ok(query),
+        Err(_) => Err(bad("the query string cannot be read: each parameter is given once, as name=value")),
+    }
+}
+
+/// A refusal of a malformed request.
+pub(super) fn bad(detail: &'static str) -> Problem {
+    Problem::because(ErrorCode::BadRequest, detail)
+}
+
+/// A key as a cursor: `%` becomes `.`, which no key holds, so a cursor goes into a URL as it is.
+pub(super) fn cursor_out(key: &str) -> String {
+    key.replace('%', ".")
+}
+
+/// The key behind a cursor, if it can be one: an encoded name of valid UTF-8.
+fn cursor_in(cursor: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if cursor.is_empty() || cursor.len() > CURSOR_BYTES || !cursor.bytes().all(plain) {
+        return None;
+    }
+    let key = cursor.replace('.', "%");
+    let name = percent_decode_str(&key).decode_utf8().ok()?;
+    // What is left undecoded was no escape.
+    (!name.contains('%')).then_some(key)
+}
+
+/// A JSON body, whatever its content type says: curl's `-d` says form.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                return Err(Problem::because(ErrorCode::TooLarge, "a request body is at most 256 KiB"));
+            }
+            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive")),
+        };
+        serde_json::from_slice(&body).map(Self).map_err(|_| bad("the request body is not the JSON of this address"))
+    }
+}

@@ -1,0 +1,156 @@
+//! What the API answers when it cannot do what was asked: RFC 9457 problem documents with a slug of our code table.
+//!
+//! Every refusal of every handler, extractor and fallback is a [`Problem`], so a client parses one shape. The same
+//! lists of codes that handlers are annotated with become the error responses of the OpenAPI document.
+//! Invariant: `detail` is our own text; nothing of an inner error ever reaches a client.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+
+use crate::host::problem::{self, MEDIA_TYPE};
+use crate::model::codes::ErrorCode;
+
+/// What a client is asked to wait before it tries a temporary refusal again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Every code that this API answers with, in the order of the human page.
+pub(super) const CODES: &[ErrorCode] = &[
+    ErrorCode::BadRequest,
+    ErrorCode::BadNick,
+    ErrorCode::BadRoom,
+    ErrorCode::NoSuchUser,
+    ErrorCode::NoSuchRoom,
+    ErrorCode::NotFound,
+    ErrorCode::MethodNotAllowed,
+    ErrorCode::TooLarge,
+    ErrorCode::Unavailable,
+    ErrorCode::Internal,
+];
+
+/// A refusal: which row of the code table, and what exactly is wrong this time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    code: ErrorCode,
+    detail: Cow<'static, str>,
+}
+
+impl Problem {
+    /// A refusal that the table's own sentence explains well enough.
+    pub(super) fn new(code: ErrorCode) -> Self {
+        Self::because(code, code.message())
+    }
+
+    /// A refusal with the words that help this client. They must be ours, never those of an inner error.
+    pub(super) fn because(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        debug_assert!(CODES.contains(&code), "{} is missing in the list of codes", code.slug());
+        Self { code, detail: detail.into() }
+    }
+
+    fn document(&self) -> serde_json::Value {
+        document(self.code, &self.detail)
+    }
+}
+
+fn document(code: ErrorCode, detail: &str) -> serde_json::Value {
+    let mut document = problem::document(code);
+    document["type"] = format!("/docs#{}", code.slug()).into();
+    document["detail"] = detail.into();
+    document
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))];
+        let mut response = (status, headers, self.document().to_string()).into_response();
+        if self.code.temporary() {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+/// The schema of a problem document. Written by hand: its `code` is the list above, not any string.
+#[derive(Debug)]
+pub(super) struct ProblemSchema;
+
+impl utoipa::PartialSchema for ProblemSchema {
+    fn schema() -> RefOr<Schema> {
+        let text = |about: &str| ObjectBuilder::new().schema_type(Type::String).description(Some(about));
+        let slugs = CODES.iter().map(|code| code.slug());
+        ObjectBuilder::new()
+            .description(Some("Why a request was refused (RFC 9457)."))
+            .property("type", text("Where the code is explained."))
+            .required("type")
+            .property("title", text("What the code means, for people. Not stable."))
+            .required("title")
+            .property("status", ObjectBuilder::new().schema_type(Type::Integer).description(Some("The HTTP status.")))
+            .required("status")
+            .property("detail", text("What is wrong with this request, for people. Not stable."))
+            .required("detail")
+            .property("code", text("The stable name that programs branch on.").enum_values(Some(slugs)))
+            .required("code")
+            .examples(CODES.iter().map(|&code| document(code, code.message())))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ProblemSchema {
+    fn name() -> Cow<'static, str> {
+        "Problem".into()
+    }
+}
+
+/// The error responses of an OpenAPI operation that may answer with `codes`: one for each status, an example for each code.
+pub(super) fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
+    for &code in codes {
+        by_status.entry(code.http_status()).or_default().push(code);
+    }
+    let response = |codes: &[ErrorCode]| {
+        let slugs: Vec<_> = codes.iter().map(|code| format!("`{}`", code.slug())).collect();
+        let example = |&code: &ErrorCode| {
+            let value = document(code, code.message());
+            (code.slug(), ExampleBuilder::new().summary(code.message()).value(Some(value)).build())
+        };
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .examples_from_iter(codes.iter().map(example))
+            .build();
+        ResponseBuilder::new().description(slugs.join(" or ")).content(MEDIA_TYPE, content).build()
+    };
+    by_status.into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes)))).collect()
+}
+
+/// Declares sets of codes by name, to be written into the `responses(...)` of a handler.
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident: $($code:ident)|+;)*) => { $(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+                responses(&[$(ErrorCode::$code),+])
+            }
+        }
+    )* };
+}
+
+refusals! {
+    /// Of a read without parameters.
+    Refusals: Unavailable;
+    /// Of a read with checked parameters.
+    ListRefusals: BadRequest | Unavailable;
+    /// Of the lookup: its body is checked too.
+    LookupRefusals: BadRequest | TooLarge | Unavailable;
+    /// Of what is below `/v1/users/{nick}`.
+    NickRefusals: BadRequest | BadNick | NoSuchUser | Unavailable;
+    /// Of what is below `/v1/rooms/{room}`.
+    RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Unavailable;
+}

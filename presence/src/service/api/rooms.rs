@@ -1,0 +1,82 @@
+//! Which rooms there are, and who is in them.
+
+use axum::Json;
+use axum::extract::State;
+
+use super::Api;
+use super::extract::{PageQuery, PageStart, RoomPath};
+use super::problem::{ListRefusals, Problem, RoomRefusals};
+use crate::model::MemberInfo;
+use crate::model::codes::ErrorCode;
+use crate::registry::{Page, Room};
+
+/// Rooms with members
+///
+/// In the order of their names' keys.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms",
+    tag = "rooms",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of rooms.", body = Page<Room>, example = json!({
+            "items": [{ "room": "#lobby", "member_count": 2, "seq": 131 }], "next_cursor": null,
+        })),
+        ListRefusals,
+    ),
+)]
+pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json<Page<Room>>, Problem> {
+    api.page(api.registry.rooms(page.cursor(), page.limit)).await
+}
+
+/// One room
+///
+/// Answers for every room that ever had a member or a message; it may be empty now.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}",
+    tag = "rooms",
+    params(("room" = String, Path, description = "The room, `#` written as `%23` or left out.", example = "lobby")),
+    responses(
+        (status = 200, description = "The room.", body = Room, example = json!({
+            "room": "#lobby", "member_count": 2, "seq": 131,
+        })),
+        RoomRefusals,
+    ),
+)]
+pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Result<Json<Room>, Problem> {
+    let found = api.ask(api.registry.room(room.key())).await?;
+    found.map(Json).ok_or(Problem::new(ErrorCode::NoSuchRoom))
+}
+
+/// The members of a room
+///
+/// In the order of their nicknames' keys.
+#[utoipa::path(
+    get,
+    path = "/v1/rooms/{room}/members",
+    tag = "rooms",
+    params(
+        ("room" = String, Path, description = "The room, `#` written as `%23` or left out.", example = "lobby"),
+        PageQuery,
+    ),
+    responses(
+        (status = 200, description = "A page of members.", body = Page<MemberInfo>, example = json!({
+            "items": [{ "nick": "ann", "status": "online" }, { "nick": "bob", "status": "away", "text": "lunch" }],
+            "next_cursor": null,
+        })),
+        RoomRefusals,
+    ),
+)]
+pub(super) async fn members(
+    State(api): State<Api>,
+    RoomPath(room): RoomPath,
+    page: PageStart,
+) -> Result<Json<Page<MemberInfo>>, Problem> {
+    let members = api.page(api.registry.members(room.key(), page.cursor(), page.limit)).await?;
+    // Nobody on the page is the rare case; only then it matters whether the room is empty or was never there.
+    if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
+        return Err(Problem::new(ErrorCode::NoSuchRoom));
+    }
+    Ok(members)
+}

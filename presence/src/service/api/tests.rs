@@ -1,0 +1,110 @@
+#![allow(clippy::unwrap_used)]
+
+mod document;
+mod events;
+mod reads;
+mod refusals;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::router;
+use crate::host::metrics::Metrics;
+use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::registry::{Entry, GatewayInfo, MemoryRegistry, Registry};
+use crate::store::memory::Store;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The API over a registry, on a port of its own, until the test ends.
+struct Served {
+    address: SocketAddr,
+    registry: Registry,
+    metrics: Metrics,
+    stop: CancellationToken,
+    incarnation: Incarnation,
+}
+
+/// What was answered.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+}
+
+impl Served {
+    /// Over an empty store, with one gateway.
+    async fn empty() -> Self {
+        let served = Self::over(Registry::Memory(MemoryRegistry::new(Store::default()))).await;
+        let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
+        let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp, admin: String::new() };
+        served.registry.open_lease(&served.incarnation, &info).await.unwrap();
+        served
+    }
+
+    async fn over(registry: Registry) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, metrics, stop) = (listener.local_addr().unwrap(), Metrics::new(), CancellationToken::new());
+        let router = router(registry.clone(), metrics.clone(), stop.clone());
+        tokio::spawn(async { axum::serve(listener, router).await });
+        Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
+    }
+
+    /// A user comes online and enters rooms.
+    async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
+        let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
+        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let owner = Owner { incarnation: self.incarnation.clone(), session, fence };
+        for room in rooms {
+            let room = RoomName::parse(room).unwrap();
+            self.registry.join(&room, &nick, &owner, &Status::default(), Entry::New).await.unwrap();
+        }
+        owner
+    }
+
+    async fn send(&self, request: &str) -> Answer {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            // A server that refuses a body may close before it has read all of it.
+            let _ = stream.read_to_string(&mut answer).await;
+            answer
+        };
+        let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
+        Answer { status: head[9..12].parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
+    }
+
+    // HTTP/1.0, so that no answer is chunked and each ends its connection.
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        self.send(&format!("{method} {path} HTTP/1.0\r\n\r\n")).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+
+    async fn lookup(&self, body: &str) -> Answer {
+        let length = body.len();
+        self.send(&format!("POST /v1/users/lookup HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}")).await
+    }
+}

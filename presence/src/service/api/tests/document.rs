@@ -1,0 +1,111 @@
+//! The OpenAPI document says what the router does: neither has a route, a code or an example that the other has not.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::Served;
+use crate::host::metrics::Metrics;
+use crate::registry::{MemoryRegistry, Registry};
+use crate::service::api::problem::CODES;
+use crate::service::api::router;
+use crate::store::memory::Store;
+
+/// For people and machines that look for the document; not part of what it describes.
+const UNDOCUMENTED: &[&str] = &["/", "/docs", "/docs/docs.css", "/docs/docs.js", "/openapi.json"];
+
+fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths.flat_map(|(path, item)| item.as_object().unwrap().iter().map(move |(method, about)| (path, method, about)))
+}
+
+#[tokio::test]
+async fn every_route_is_documented() {
+    let served = Served::empty().await;
+    let document = served.get("/openapi.json").await.json();
+    let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    // Axum tells its routes nowhere else than in its debug text.
+    let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
+    let text = format!("{:?}", router(registry, Metrics::new(), CancellationToken::new()));
+    let routes: BTreeSet<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
+    let expected: BTreeSet<&str> = documented.union(&UNDOCUMENTED.iter().copied().collect()).copied().collect();
+    // Fallbacks are routes with names of axum's own.
+    let routes: BTreeSet<&str> = routes.into_iter().filter(|route| !route.contains("__private")).collect();
+    assert_eq!(routes, expected);
+    assert_eq!(documented.len(), 9);
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_served() {
+    let served = Served::empty().await;
+    served.user("ann", &["#lobby"]).await;
+    let document = served.get("/openapi.json").await.json();
+    for (path, method, about) in operations(&document) {
+        if path == "/v1/events" {
+            continue; // Does not end by itself; served in the tests of the stream.
+        }
+        let example = |parameter: &Value| {
+            let name = parameter["name"].as_str().unwrap().to_owned();
+            parameter["example"].as_str().map(|value| (format!("{{{name}}}"), value.to_owned()))
+        };
+        let parameters = about["parameters"].as_array().cloned().unwrap_or_default();
+        let target =
+            parameters.iter().filter_map(example).fold(path.clone(), |at, (name, value)| at.replace(&name, &value));
+        let target = if path == "/v1/users" { format!("{target}?online=true") } else { target };
+        let answer = match method.as_str() {
+            "get" => served.get(&target).await,
+            _ => served.lookup(&about["requestBody"]["content"]["application/json"]["example"].to_string()).await,
+        };
+        assert_eq!(answer.status, 200, "{method} {target}: {answer:?}");
+        // The example has the fields that the answer has, but for the optional text of a status.
+        let example = &about["responses"]["200"]["content"]["application/json"]["example"];
+        assert_eq!(fields(example), fields(&answer.json()), "{method} {path}");
+    }
+}
+
+/// The paths of all fields, `items[]` for those of a list's rows; those of an optional text left out.
+fn fields(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(object) => object
+            .iter()
+            .filter(|(name, _)| *name != "text")
+            .flat_map(|(name, value)| {
+                let below = fields(value).into_iter().map(move |field| format!("{name}.{field}"));
+                [name.clone()].into_iter().chain(below)
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(fields).map(|field| format!("[].{field}")).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[tokio::test]
+async fn every_code_is_documented() {
+    let served = Served::empty().await;
+    let document = served.get("/openapi.json").await.json();
+    let slugs: Vec<&str> = CODES.iter().map(|code| code.slug()).collect();
+    let problem = &document["components"]["schemas"]["Problem"];
+    assert_eq!(problem["properties"]["code"]["enum"], serde_json::json!(slugs));
+    assert_eq!(problem["examples"].as_array().unwrap().len(), slugs.len());
+    for (path, method, about) in operations(&document) {
+        let unavailable = &about["responses"]["503"]["content"]["application/problem+json"];
+        assert!(unavailable["examples"]["unavailable"]["value"]["detail"].is_string(), "{method} {path}");
+        assert_eq!(unavailable["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path}");
+        for parameter in about["parameters"].as_array().unwrap_or(&Vec::new()) {
+            assert!(parameter["description"].as_str().is_some_and(|text| !text.is_empty()), "{path}: {parameter}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_reference_leads_somewhere() {
+    let served = Served::empty().await;
+    let document = served.get("/openapi.json").await.json();
+    let text = document.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap());
+    for pointer in references {
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,116 @@
+//! What is answered when something is wrong.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::Served;
+use crate::registry::{RedisRegistry, Registry};
+use crate::store::redis::Redis;
+
+const READS: &[&str] = &[
+    "/v1/users/ann",
+    "/v1/users/lookup",
+    "/v1/users?online=true",
+    "/v1/rooms",
+    "/v1/rooms/lobby",
+    "/v1/rooms/lobby/members",
+    "/v1/gateways",
+    "/v1/stats",
+    "/v1/events",
+];
+
+#[tokio::test]
+async fn refusals_are_problem_documents_with_a_code_and_what_is_wrong() {
+    let served = Served::empty().await;
+    for (method, path, status, code, about) in [
+        ("GET", "/v1/users/zed", 404, "no_such_user", "nobody"),
+        ("GET", "/v1/users/b%40d", 400, "bad_nick", "character"),
+        ("GET", "/v1/users/a%2Fb", 400, "bad_nick", "character"),
+        ("GET", "/v1/users/%zz", 400, "bad_nick", "character"),
+        ("GET", "/v1/users/%ff", 400, "bad_request", "percent-encoded"),
+        ("GET", "/v1/rooms/%ff/members", 400, "bad_request", "percent-encoded"),
+        ("GET", "/v1/rooms/zed", 404, "no_such_room", "no such room"),
+        ("GET", "/v1/rooms/zed/members", 404, "no_such_room", "no such room"),
+        ("GET", "/v1/rooms/%23", 400, "bad_room", "empty"),
+        ("GET", "/v1/rooms/a%20b", 400, "bad_room", "character"),
+        ("GET", "/v1/rooms/%23%23lobby", 400, "bad_room", "character"),
+        ("GET", "/v1/users", 400, "bad_request", "only online=true"),
+        ("GET", "/v1/users?online=false", 400, "bad_request", "only online=true"),
+        ("GET", "/v1/rooms?limit=0", 400, "bad_request", "limit"),
+        ("GET", "/v1/rooms?limit=1001", 400, "bad_request", "limit"),
+        ("GET", "/v1/rooms?limit=-1", 400, "bad_request", "limit"),
+        ("GET", "/v1/rooms?limit=", 400, "bad_request", "limit"),
+        ("GET", "/v1/rooms?limit=ten", 400, "bad_request", "limit"),
+        ("GET", "/v1/rooms?limit=1&limit=2", 400, "bad_request", "query"),
+        ("GET", "/v1/rooms?cursor=", 400, "bad_request", "cursor"),
+        ("GET", "/v1/rooms?cursor=%7B0%7D", 400, "bad_request", "cursor"),
+        ("GET", "/v1/rooms?cursor=.ZZ", 400, "bad_request", "cursor"),
+        ("GET", "/v1/rooms?cursor=.FF", 400, "bad_request", "cursor"),
+        ("GET", "/v1/users?online=true&cursor=%E5%90%8D", 400, "bad_request", "cursor"),
+        ("GET", "/v1", 404, "not_found", "nothing"),
+        ("GET", "/v1/rooms/", 404, "not_found", "nothing"),
+        ("GET", "/v1/users/ann/rooms", 404, "not_found", "nothing"),
+        ("GET", "/metrics", 404, "not_found", "nothing"),
+        ("POST", "/v1/rooms", 405, "method_not_allowed", "method"),
+        ("DELETE", "/v1/users/ann", 405, "method_not_allowed", "method"),
+        ("PUT", "/openapi.json", 405, "method_not_allowed", "method"),
+    ] {
+        let answer = served.ask(method, path).await;
+        let problem = answer.json();
+        assert_eq!((answer.status, &problem["code"]), (status, &json!(code)), "{method} {path}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!((&problem["status"], &problem["type"]), (&json!(status), &json!(format!("/docs#{code}"))));
+        assert!(problem["title"].is_string(), "{path}");
+        assert!(problem["detail"].as_str().unwrap().contains(about), "{method} {path}: {problem}");
+    }
+    assert_eq!(served.ask("POST", "/v1/rooms").await.header("allow"), Some("GET,HEAD"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_lookup_are_refused() {
+    let served = Served::empty().await;
+    for body in ["", "{", "[]", r#"{"nicks":"ann"}"#, r#"{"nicks":[1]}"#, "{}", "\u{0}"] {
+        let answer = served.lookup(body).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")), "{body:?}");
+    }
+    let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(256 * 1024))).await;
+    assert_eq!((answer.status, &answer.json()["code"]), (413, &json!("too_large")));
+    // The one before was too long for a name only.
+    let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(255 * 1024))).await;
+    assert_eq!((answer.status, &answer.json()["items"][0]["code"]), (200, &json!("bad_nick")));
+}
+
+#[tokio::test]
+async fn without_its_store_every_read_is_refused_at_once() {
+    let refusing = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    refuses(&format!("redis://{refusing}")).await;
+}
+
+#[tokio::test]
+async fn with_a_store_that_hangs_every_read_is_refused_in_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    refuses(&format!("redis://{}", silent.local_addr().unwrap())).await;
+}
+
+async fn refuses(url: &str) {
+    let registry = Registry::Redis(RedisRegistry::new(Redis::open(url, "parley").unwrap()));
+    let served = Served::over(registry).await;
+    let timed = async |path: &str| {
+        let asked = Instant::now();
+        let answer =
+            if path == "lookup" { served.lookup(r#"{"nicks":["ann"]}"#).await } else { served.get(path).await };
+        assert!(asked.elapsed() < Duration::from_secs(3), "{path} took {:?}", asked.elapsed());
+        assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")), "{path}");
+        assert_eq!(answer.header("retry-after"), Some("1"), "{path}");
+    };
+    futures_util::future::join_all(READS.iter().copied().chain(["lookup"]).map(timed)).await;
+    // What needs no store is there.
+    assert_eq!(served.get("/openapi.json").await.status, 200);
+    assert_eq!(served.get("/v1/users/b%40d").await.status, 400);
+}

@@ -1,0 +1,165 @@
+//! Who is who: one user, everybody online, many users in one call.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
+use super::problem::{ListRefusals, LookupRefusals, NickRefusals, Problem};
+use crate::model::Nick;
+use crate::model::codes::ErrorCode;
+use crate::registry::{Page, User};
+
+/// Most nicknames of one lookup.
+const LOOKUP_LIMIT: usize = 1000;
+
+/// One user
+///
+/// Answers for everybody who was ever seen: `online` tells whether they are here now.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{nick}",
+    tag = "users",
+    params(("nick" = String, Path, description = "The nickname, percent-encoded.", example = "ann")),
+    responses(
+        (status = 200, description = "The user, online or not.", body = User, example = json!({
+            "nick": "ann", "online": true, "status": "away", "text": "back at two",
+            "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+        })),
+        NickRefusals,
+    ),
+)]
+pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Result<Json<User>, Problem> {
+    let user = api.ask(api.registry.user(nick.key())).await?;
+    user.map(Json).ok_or(Problem::new(ErrorCode::NoSuchUser))
+}
+
+/// `GET /v1/users/lookup`: that is a nickname too, and the address of the lookup hides it from the handler above.
+pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<User>, Problem> {
+    let nick = Nick::parse("lookup").map_err(|_| Problem::new(ErrorCode::Internal))?;
+    user(api, NickPath(nick)).await
+}
+
+/// The demand that a listing of users says whom it wants.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OnlineQuery {
+    /// Must be `true`: only users who are online are listed.
+    #[param(value_type = bool, required = true, example = true)]
+    online: Option<String>,
+}
+
+/// Proof that the query said `online=true`.
+pub(super) struct OnlineOnly;
+
+impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let OnlineQuery { online } = query(parts, state).await?;
+        match online.as_deref() {
+            Some("true") => Ok(Self),
+            _ => Err(bad("only online=true is served: there is no listing of users who are offline")),
+        }
+    }
+}
+
+/// Everybody online
+///
+/// In the order of their nicknames' keys.
+#[utoipa::path(
+    get,
+    path = "/v1/users",
+    tag = "users",
+    params(OnlineQuery, PageQuery),
+    responses(
+        (status = 200, description = "A page of users.", body = Page<User>, example = json!({
+            "items": [{
+                "nick": "ann", "online": true, "status": "online",
+                "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+            }],
+            "next_cursor": "ann",
+        })),
+        ListRefusals,
+    ),
+)]
+pub(super) async fn online(
+    State(api): State<Api>,
+    _: OnlineOnly,
+    page: PageStart,
+) -> Result<Json<Page<User>>, Problem> {
+    api.page(api.registry.users(page.cursor(), page.limit)).await
+}
+
+/// Whom to look up.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct LookupRequest {
+    /// Nicknames, at most 1000, in any case and order.
+    #[schema(max_items = 1000)]
+    nicks: Vec<String>,
+}
+
+/// What a lookup found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LookupAnswer {
+    /// One item for each nickname asked, in the order asked.
+    items: Vec<LookupItem>,
+}
+
+/// One nickname of a lookup: a user, or the reason why there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct LookupItem {
+    /// The nickname as it was asked.
+    asked: String,
+    /// The user, online or not; `null` when nobody was ever seen under the nickname.
+    user: Option<User>,
+    /// Why `user` is `null`: `no_such_user`, or `bad_nick` for what cannot be a nickname. `null` beside a user.
+    code: Option<&'static str>,
+}
+
+/// Many users in one call
+///
+/// For contact lists. A nickname that is unknown or malformed spoils its own item only.
+#[utoipa::path(
+    post,
+    path = "/v1/users/lookup",
+    tag = "users",
+    request_body(content = LookupRequest, description = "At most 256 KiB.", example = json!({ "nicks": ["ann", "nobody"] })),
+    responses(
+        (status = 200, description = "An item for each nickname asked.", body = LookupAnswer, example = json!({
+            "items": [
+                {
+                    "asked": "ann",
+                    "user": {
+                        "nick": "ann", "online": true, "status": "online",
+                        "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
+                    },
+                    "code": null,
+                },
+                { "asked": "nobody", "user": null, "code": "no_such_user" },
+            ],
+        })),
+        LookupRefusals,
+    ),
+)]
+pub(super) async fn lookup(
+    State(api): State<Api>,
+    JsonBody(LookupRequest { nicks }): JsonBody<LookupRequest>,
+) -> Result<Json<LookupAnswer>, Problem> {
+    if nicks.len() > LOOKUP_LIMIT {
+        return Err(bad("nicks must be at most 1000 nicknames"));
+    }
+    let parsed: Vec<Option<Nick>> = nicks.iter().map(|asked| Nick::parse(asked).ok()).collect();
+    let keys: Vec<_> = parsed.iter().flatten().map(|nick| nick.key().clone()).collect();
+    let mut found = if keys.is_empty() { Vec::new() } else { api.ask(api.registry.lookup(&keys)).await? }.into_iter();
+    let item = |(asked, nick): (String, Option<Nick>)| {
+        let absent = if nick.is_some() { ErrorCode::NoSuchUser } else { ErrorCode::BadNick };
+        let user = nick.and_then(|_| found.next().flatten());
+        let code = user.is_none().then(|| absent.slug());
+        LookupItem { asked, user, code }
+    };
+    Ok(Json(LookupAnswer { items: nicks.into_iter().zip(parsed).map(item).collect() }))
+}

@@ -1,0 +1,47 @@
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsString;
+
+use super::*;
+use crate::host::settings::Sources;
+use crate::host::telemetry::Format;
+
+fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    let sources = Sources { environment, ..Sources::default() };
+    let config = Settings::load(KEYS, &sources).and_then(|settings| Config::new(&settings));
+    config.map_err(|error| error.to_string())
+}
+
+#[test]
+fn presence_needs_a_redis_and_nothing_else() {
+    let config = load(&[("PARLEY__REDIS__URL", "redis://127.0.0.1:6390"), ("PARLEY__NODE__ID", "p1")]).unwrap();
+    let expected = Config {
+        node: "p1".to_owned(),
+        redis: "redis://127.0.0.1:6390".parse().unwrap(),
+        prefix: "parley".to_owned(),
+        api: "127.0.0.1:8090".parse().unwrap(),
+        admin: "127.0.0.1:9190".parse().unwrap(),
+        grace: Duration::from_secs(30),
+        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
+    };
+    assert_eq!(config, expected);
+    assert_eq!(
+        load(&[]).unwrap_err(),
+        "redis.url is not set: presence answers from the Redis that the gateways share, so it needs its URL"
+    );
+}
+
+#[test]
+fn a_gateways_key_is_not_one_of_ours() {
+    let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
+    assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the nearest known one is PARLEY__NODE__ID");
+}
+
+#[test]
+fn every_key_is_shown() {
+    let shown = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LOG__FILE", "/x")]).unwrap().to_string();
+    let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
+    let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+    assert_eq!(shown, known);
+}

@@ -1,0 +1,5 @@
+//! The presence process: its settings, its composition root and the HTTP API.
+
+pub mod config;
+pub mod server;
+pub mod api;
