@@ -11,7 +11,7 @@ use gateway::backplane::{Delivery, Draft, Log, envelope};
 use gateway::hub::{Admission, Hub};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
-use gateway::session::Outbox;
+use gateway::outbound::Outbox;
 use gateway::wire::{Event, Format, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::Head;

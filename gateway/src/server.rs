@@ -30,14 +30,16 @@ use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::admin;
 use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sink};
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::hub::refill;
+use crate::lease::Holdings;
+use crate::lease::expiry;
 use crate::listen::{Admission, Departure, House, Limits, Listeners};
 use crate::metrics::{AtScrape, Metrics, Port};
-use crate::operators;
-use crate::reading;
-use crate::session::{self, Driver, Holdings, Services};
+use crate::session::{Driver, Services};
 use crate::trace;
 
 pub use presence::host::program::Drained;
@@ -164,7 +166,7 @@ impl Gateway {
         let (samples, samples_seen) = watch::channel(None);
         let background = CancellationToken::new();
         let lease = Arc::clone(&services);
-        let admission = Arc::new(Admission::new(move || operators::ready(&lease).is_ok()));
+        let admission = Arc::new(Admission::new(move || admin::ready(&lease).is_ok()));
         services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
         let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
@@ -194,8 +196,8 @@ impl Gateway {
             spawn(&background, fan_out(Arc::clone(&services)));
         }
         let generations = services.tenure.generations();
-        spawn(&background, reading::run(Arc::clone(&services.hub), services.backplane.clone(), generations));
-        let operators = operators::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
+        spawn(&background, refill::run(Arc::clone(&services.hub), services.backplane.clone(), generations));
+        let operators = admin::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
         tokio::spawn(operators);
         spawn(&background, loop_lag::watch(services.metrics.registry.clone()));
         spawn(&background, put_back(Arc::clone(&services)));
@@ -292,7 +294,7 @@ fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
                 if let Some(took) = tenure.round_trip(*counter, now) {
                     round_trip.took(took);
                 }
-                if reading::is_late(tenure.echo_age(now)) {
+                if refill::is_late(tenure.echo_age(now)) {
                     hub.doubt();
                 }
                 return;
@@ -414,7 +416,7 @@ async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>)
 }
 
 async fn part(services: Arc<Services>) {
-    session::departure::run(&services).await;
+    expiry::run(&services).await;
 }
 
 async fn show_presence(services: Arc<Services>) {

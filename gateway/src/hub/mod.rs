@@ -12,11 +12,12 @@
 //! or [`Hub::attach`] does, and the head is read after that.
 //! Invariant: a log's messages reach every member's outbox in one order, without a hole that it is not told of.
 
-mod audience;
 pub mod coalesce;
-mod fan_out;
-mod members;
 pub mod position;
+pub mod refill;
+mod scheduler;
+mod streams;
+mod subscribers;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -30,13 +31,13 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
-use self::audience::Audience;
-use self::fan_out::{Given, PORTION, Turn};
 use self::position::{Ask, Page, Position, Step};
+use self::scheduler::{Given, PORTION, Turn};
+use self::streams::Audience;
 use crate::backplane::{Delivery, Log};
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
-use crate::session::outbox::Outbox;
+use crate::outbound::outbox::Outbox;
 
 /// The sessions and logs of one node.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use tungstenite::protocol::Role;
 use super::*;
 use crate::message::{Accepted, Body};
 use crate::metrics::Metrics;
-use crate::session::outbox::Out;
+use crate::outbound::outbox::Out;
 use crate::wire::Format;
 
 fn hub() -> Hub {

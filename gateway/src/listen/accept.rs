@@ -21,7 +21,7 @@ use crate::wire::line;
 
 use super::connection::Session;
 use super::frame::hang_up;
-use super::wheel::Wheel;
+use super::timer_wheel::Wheel;
 use super::{House, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.

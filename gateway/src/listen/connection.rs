@@ -17,11 +17,12 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
-use crate::session::outbox::{Broadcast, Out};
-use crate::session::{Driver, Ending, Outbox};
+use crate::outbound::Outbox;
+use crate::outbound::outbox::{Broadcast, Out};
+use crate::session::{Driver, Ending};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::departure::{Parting, due};
+use super::drain::{Parting, due};
 use super::{House, Limits};
 
 /// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.

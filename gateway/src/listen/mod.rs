@@ -8,14 +8,14 @@
 mod accept;
 mod admission;
 mod connection;
-mod departure;
+mod drain;
 pub mod frame;
 mod lines;
-mod seats;
-mod standing;
+mod permits;
+mod stalled;
 mod tcp;
+mod timer_wheel;
 mod upgrade;
-mod wheel;
 mod ws;
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ mod tests;
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
 pub use self::connection::Session;
-pub use self::departure::{Departure, Pace};
+pub use self::drain::{Departure, Pace};
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ use tokio_util::task::TaskTracker;
 use crate::metrics::Metrics;
 use crate::wire::Format;
 
-use self::seats::Seats;
-use self::standing::Standing;
-use self::wheel::Wheel;
+use self::permits::Seats;
+use self::stalled::Standing;
+use self::timer_wheel::Wheel;
 
 /// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
 /// for all of it.

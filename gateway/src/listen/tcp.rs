@@ -14,7 +14,7 @@ use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::session::outbox::Out;
+use crate::outbound::outbox::Out;
 use crate::wire::line::{self, Decoded, Dialect};
 use crate::wire::{Format, Refusal};
 
@@ -22,7 +22,7 @@ use super::House;
 use super::connection::{self, Door, Input, Session};
 use super::frame::{hang_up, poll_write};
 use super::lines::{Line, Lines};
-use super::seats::Seat;
+use super::permits::Seat;
 
 /// Buffers that go out in one write.
 const WRITE_SLICES: usize = 64;

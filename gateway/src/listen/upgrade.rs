@@ -25,7 +25,7 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
 use super::connection::Session;
-use super::seats::Seat;
+use super::permits::Seat;
 use super::{House, ws};
 
 /// The subprotocol that we speak; a client that offers none gets it too.

@@ -14,13 +14,13 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
-use crate::session::outbox::Out;
+use crate::outbound::outbox::Out;
 use crate::wire::{FRAME_LIMIT, Format, HARD_LIMIT, json};
 
 use super::House;
 use super::connection::{self, Door, Input, Session};
 use super::frame::{Event, Kind, Limits, Over, Socket};
-use super::seats::Seat;
+use super::permits::Seat;
 
 const LIMITS: Limits = Limits::new(FRAME_LIMIT as u32, HARD_LIMIT as u32);
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::listen::Pace;
 
-use super::{Drained, Gateway};
+use crate::server::{Drained, Gateway};
 
 /// How long clients may finish what they are doing, and balancers may notice, before the first connection is closed.
 const NOTICE: Duration = Duration::from_secs(1);

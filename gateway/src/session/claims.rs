@@ -222,9 +222,9 @@ mod tests {
     use super::*;
     use crate::backplane::{Backplane, MemoryBackplane};
     use crate::hub::Hub;
+    use crate::lease::local_claims::Holdings;
     use crate::metrics::Metrics;
     use crate::session::driver::Services;
-    use crate::session::holdings::Holdings;
     use crate::wire::Format;
 
     #[tokio::test]

@@ -15,8 +15,8 @@ use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 use crate::message::Target;
 use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since};
 
-use super::few::Few;
 use super::liveness::Liveness;
+use super::small_map::Few;
 
 mod typing;
 mod work;

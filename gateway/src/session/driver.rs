@@ -24,14 +24,14 @@ use crate::metrics::{Kind, Metrics};
 use crate::trace;
 use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem, Token};
 
-use super::catch_up::catch_up;
 use super::claims::Doubt;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
-use super::few::Few;
-use super::holdings::Holdings;
 use super::liveness::Due;
-use super::outbox::Outbox;
+use super::replay::catch_up;
 use super::retry::answered;
+use super::small_map::Few;
+use crate::lease::local_claims::Holdings;
+use crate::outbound::outbox::Outbox;
 
 /// What a client is told to wait when the store is away.
 const RETRY_AFTER_MS: u64 = 1000;

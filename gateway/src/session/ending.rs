@@ -12,9 +12,9 @@ use presence::registry::Leaving;
 
 use crate::wire::Format;
 
-use super::departure::LEAVE_AFTER;
 use super::driver::Driver;
 use super::retry::{until_answered, until_known};
+use crate::lease::expiry::LEAVE_AFTER;
 
 /// How a connection ended, as its door saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,21 +8,15 @@
 //! inbox. A connection has one session; a session has one connection at a time, or none for a while: a client that lost
 //! its connection goes on over another one, on any gateway.
 
-pub mod broadcast;
-mod catch_up;
 mod claims;
 pub mod core;
-pub mod departure;
 pub mod driver;
 mod ending;
-mod few;
-pub mod holdings;
 pub mod liveness;
-pub mod outbox;
-mod retry;
+mod replay;
+pub(crate) mod retry;
+mod small_map;
 mod token;
 
 pub use self::driver::{Driver, Services};
 pub use self::ending::Ending;
-pub use self::holdings::Holdings;
-pub use self::outbox::Outbox;

@@ -17,7 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 
 /// How a call failed, as far as repeating it goes.
-pub(super) trait Failure {
+pub(crate) trait Failure {
     /// The failure of the call itself; `None` when the store has answered with a plain no.
     fn call(&self) -> Option<&RegistryError>;
 }
@@ -50,7 +50,7 @@ impl Failure for PublishError {
 ///
 /// # Errors
 /// The last outcome.
-pub(super) async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
+pub(crate) async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
     let start = Instant::now();
     for attempt in 1.. {
         match call().await {
@@ -67,7 +67,7 @@ pub(super) async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(ca
 ///
 /// # Errors
 /// A refusal that no repetition changes.
-pub(super) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E>>>(
+pub(crate) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E>>>(
     call: impl Fn() -> F,
 ) -> Result<T, E> {
     for attempt in 1.. {
@@ -86,7 +86,7 @@ pub(super) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E
 ///
 /// # Errors
 /// A refusal that no repetition changes.
-pub(super) async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>(
+pub(crate) async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>(
     call: impl Fn() -> F,
 ) -> Result<bool, E> {
     let mut doubted = false;
@@ -103,7 +103,7 @@ pub(super) async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>
 }
 
 /// Full jitter, so that a thousand sessions that lost the same store do not come back as one.
-pub(super) async fn pause(attempt: u32) {
+pub(crate) async fn pause(attempt: u32) {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(MAX_PAUSE);
     tokio::time::sleep(longest.mul_f64(rand::random::<f64>())).await;
 }

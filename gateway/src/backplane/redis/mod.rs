@@ -5,13 +5,13 @@
 //! acked messages that Redis has lost in [`repair`]. Publishes go over the shared lanes, histories over the query pool, so
 //! that neither stands in front of what arrives.
 
+mod calls;
 mod feed;
 mod publisher;
 mod reads;
-mod repair;
+mod republish;
 mod subscriber;
 mod subscription;
-mod writes;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,10 +24,10 @@ use presence::store::redis::{Call, GENERATION, LOG, Redis};
 use redis::Script;
 use redis::streams::StreamRangeReply;
 
+use self::calls::{Message, Outcome, Writes};
 use self::publisher::{Limits, Log, Publisher};
-use self::repair::Repair;
+use self::republish::Repair;
 use self::subscriber::Subscriber;
-use self::writes::{Message, Outcome, Writes};
 use super::malformed::Malformed;
 use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
 use crate::message::Target;

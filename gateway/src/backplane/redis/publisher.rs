@@ -15,7 +15,7 @@ use presence::registry::RegistryError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::super::PublishError;
-use super::writes::{Message, Outcome};
+use super::calls::{Message, Outcome};
 
 /// Where batches go.
 pub(super) trait Log: Send + Sync + 'static {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use presence::model::{Nick, RoomName};
 use presence::registry::{Held, Standing};
 
+use crate::admin::Account;
 use crate::ctl::Failure;
-use crate::operators::Account;
 
 /// How long a gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);

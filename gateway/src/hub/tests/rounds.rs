@@ -3,7 +3,7 @@
 use tokio::time::timeout;
 
 use super::*;
-use crate::session::outbox::SOFT_BYTES;
+use crate::outbound::outbox::SOFT_BYTES;
 
 /// A room of so many members that hear everything from its first message on.
 fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Vec<(SessionId, Outbox)>) {

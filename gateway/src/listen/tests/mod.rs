@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::session::outbox::{BURST_BYTES, Broadcast};
-use crate::session::{Ending, Outbox};
+use crate::outbound::Outbox;
+use crate::outbound::outbox::{BURST_BYTES, Broadcast};
+use crate::session::Ending;
 use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
 
 use super::{Admission, Departure, House, Limits, Listeners, Pace, Session};

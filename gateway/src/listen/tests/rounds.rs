@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::session::outbox::Round;
+use crate::outbound::outbox::Round;
 
 use super::*;
 

@@ -17,7 +17,7 @@ use presence::model::Incarnation;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use self::ring::{Beat, Owed, Ring};
-use super::writes::Message;
+use crate::backplane::redis::calls::Message;
 
 pub(super) use self::ring::{Acked, Place, Target};
 

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::metrics::{Metrics, Port, Stage};
 
-use super::connection::End;
+use crate::listen::connection::End;
 
 /// Connections beyond the cap that are being told so at one time. Beyond these, sockets are dropped without a word.
 const REFUSALS: usize = 256;

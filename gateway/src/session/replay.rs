@@ -13,10 +13,10 @@ use crate::backplane::Missed;
 use crate::hub::Admission;
 use crate::wire::Event;
 
-use super::core::Entrance;
-use super::driver::Services;
-use super::outbox::{Broadcast, Outbox};
-use super::retry::pause;
+use crate::outbound::outbox::{Broadcast, Outbox};
+use crate::session::core::Entrance;
+use crate::session::driver::Services;
+use crate::session::retry::pause;
 
 /// Messages of one page.
 const PAGE: usize = 200;

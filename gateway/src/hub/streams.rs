@@ -2,7 +2,7 @@
 //! position in the log, and what is to be shown of the comings and goings in a room.
 //!
 //! The hub calls it under its lock, and nothing here writes to anybody but who just enters: what the position gives out
-//! waits for its turn ([`super::fan_out`]) and goes to every member alike, in one order. A member that is on its way in has
+//! waits for its turn ([`crate::hub::scheduler`]) and goes to every member alike, in one order. A member that is on its way in has
 //! it kept for it, as far as it is worth it: the log has the rest.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,12 +12,12 @@ use std::time::Instant;
 use presence::host::failpoints::{self, Mechanism};
 use presence::model::{PresenceDelta, SessionId};
 
-use super::fan_out::{Hearer, Numbered, Seat, Turn, Waiting, gap};
-use super::members::Members;
-use super::position::{Place, Position, Step};
-use super::{Admission, coalesce};
+use crate::hub::position::{Place, Position, Step};
+use crate::hub::scheduler::{Hearer, Numbered, Seat, Turn, Waiting, gap};
+use crate::hub::subscribers::Members;
+use crate::hub::{Admission, coalesce};
 use crate::message::ChatMessage;
-use crate::session::outbox::{Broadcast, Outbox};
+use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
 
 /// Bytes that are kept for one member on its way in: with what its outbox may hold by then, they fit in.
@@ -113,7 +113,7 @@ impl Audience {
         self.hearers = None;
     }
 
-    /// See [`super::Hub::admit`].
+    /// See [`crate::hub::Hub::admit`].
     pub(super) fn admit(
         &mut self,
         name: &str,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use crate::metrics::Metrics;
-use crate::session::Outbox;
+use crate::outbound::Outbox;
 
 /// The outboxes whose sockets take nothing right now. Cheap to clone.
 #[derive(Debug, Clone, Default)]

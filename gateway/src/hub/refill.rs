@@ -110,7 +110,7 @@ mod tests {
     use crate::backplane::{Draft, MemoryBackplane};
     use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
-    use crate::session::outbox::Outbox;
+    use crate::outbound::outbox::Outbox;
     use crate::wire::Format;
 
     const OPEN: Generation = Generation { number: 1, phase: Phase::Open };

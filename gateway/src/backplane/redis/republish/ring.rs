@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use presence::model::stream::Log;
 use presence::model::{NickKey, RoomKey, SessionId};
 
-use super::super::writes::Message;
+use crate::backplane::redis::calls::Message;
 
 /// What one generation must have lived since a message was acked: more than twice what a kill costs with
 /// `appendfsync everysec`.

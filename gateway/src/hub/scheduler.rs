@@ -1,6 +1,6 @@
 //! What logs have given out, on its way to everybody who hears them: rounds, and whose turn it is.
 //!
-//! An audience puts in what its log gives out, under the hub's lock; the node's tasks carry it out ([`super::Hub::fan_out`])
+//! An audience puts in what its log gives out, under the hub's lock; the node's tasks carry it out ([`crate::hub::Hub::fan_out`])
 //! without it. While a round is under way the next one gathers, so rounds grow with the load by themselves: at rest one
 //! holds one message and waits for nothing. What comes in meanwhile never changes a round that has begun.
 //!
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::Accepted;
-use crate::session::outbox::{Broadcast, Outbox, Pushed, Round};
+use crate::outbound::outbox::{Broadcast, Outbox, Pushed, Round};
 use crate::wire::Event;
 
 /// Connections that are written to before others have their turn.

@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 use crate::message::Accepted;
 use crate::wire::{Answer, Event, Format, Reply};
 
-use super::broadcast::Worth;
-pub use super::broadcast::{Broadcast, Round};
+use crate::outbound::batch::Worth;
+pub use crate::outbound::batch::{Broadcast, Round};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
 /// client has asked for it.

@@ -2,7 +2,7 @@
 //!
 //! One task per node, started by the server and ended before a drain: then they stay where they are, silently, until they
 //! come back somewhere else or the reapers find that they do not. A session that waits costs an entry in
-//! [`Holdings`](super::holdings::Holdings) and nothing else.
+//! [`Holdings`](crate::lease::local_claims::Holdings) and nothing else.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
 use presence::registry::{Holding, Leaving};
 
-use super::Services;
-use super::retry::{until_answered, until_known};
+use crate::session::Services;
+use crate::session::retry::{until_answered, until_known};
 
 /// For how long others see nothing of a lost connection.
 pub const LEAVE_AFTER: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use presence::registry::RegistryError;
 use presence::store::redis::{Call, Redis};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
-use super::repair::{Acked, Place, Repair, Target};
-use super::{epoch, script};
+use crate::backplane::redis::republish::{Acked, Place, Repair, Target};
+use crate::backplane::redis::{epoch, script};
 use crate::backplane::{Draft, PublishError, Published, envelope};
 
 static PUBLISH: LazyLock<Script> =

@@ -13,10 +13,10 @@ use futures_util::stream::{self, StreamExt};
 use presence::model::stream::{Head, Log};
 use presence::registry::RegistryError;
 
-use super::super::publisher::Limits;
-use super::super::writes::{Hand, Message};
-use super::super::{Node, RedisBackplane};
 use super::{Debt, Owed, Place};
+use crate::backplane::redis::calls::{Hand, Message};
+use crate::backplane::redis::publisher::Limits;
+use crate::backplane::redis::{Node, RedisBackplane};
 
 /// Messages of one page of a search.
 const PAGE: usize = 200;
