@@ -6,7 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::session::Driver;
 
 use super::super::frame::{Reader, Socket};
-use super::super::{seats::Seat, tcp, ws};
+use super::super::{permits::Seat, tcp, ws};
 use super::*;
 
 /// Most bytes that the task of a connection may hold beside its driver.
