@@ -7,14 +7,14 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use gateway::backplane::{Delivery, Draft, Log, envelope};
-use gateway::hub::{Admission, Hub};
+use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
+use gateway::hub::{JoinProgress, Hub};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::Outbox;
-use gateway::wire::{Event, Format, Request, json};
+use gateway::wire::{Event, Dialect, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
 
 const MEMBERS: usize = 1000;
@@ -35,10 +35,10 @@ fn said(seq: u64) -> ChatMessage {
     }
 }
 
-fn draft() -> Draft {
+fn draft() -> PublishRequest {
     let owner = Owner { incarnation: Incarnation::random(), session: SessionId::random(), fence: Fence(7) };
     let from = Nick::parse("ann").expect("a nickname");
-    Draft { msg_id: said(1).msg_id, key: None, from, owner, body: said(1).body, accepted: Accepted::default() }
+    PublishRequest { msg_id: said(1).msg_id, key: None, from, owner, body: said(1).body, accepted: Accepted::default() }
 }
 
 fn request() -> String {
@@ -51,16 +51,16 @@ fn decode_a_send(request: String) -> Request {
 }
 
 #[library_benchmark]
-#[bench::json(Format::Json, Event::Message(said(1)))]
-#[bench::line(Format::Line, Event::Message(said(1)))]
-fn encode_and_frame(format: Format, event: Event) -> BytesMut {
+#[bench::json(Dialect::Json, Event::Message(said(1)))]
+#[bench::line(Dialect::Line, Event::Message(said(1)))]
+fn encode_and_frame(format: Dialect, event: Event) -> BytesMut {
     let mut out = BytesMut::new();
     format.frame(&format.encode(black_box(&event)), &mut out);
     out
 }
 
 #[library_benchmark(setup = draft)]
-fn pack_for_the_script(draft: Draft) -> (String, String) {
+fn pack_for_the_script(draft: PublishRequest) -> (String, String) {
     (draft.owner.token(), envelope::payload("#lobby", black_box(&draft)))
 }
 
@@ -85,13 +85,13 @@ struct Crowd {
 fn crowd(messages: u64) -> Crowd {
     let hub = Hub::new(Metrics::new().counts);
     let room = RoomName::parse("#lobby").expect("a room");
-    let log = Log::Room(room.key().clone());
-    let outboxes = Vec::from_iter((0..MEMBERS).map(|_| Outbox::new(Format::Json)));
+    let log = StreamId::Room(room.key().clone());
+    let outboxes = Vec::from_iter((0..MEMBERS).map(|_| Outbox::new(Dialect::Json)));
     for outbox in &outboxes {
         let session = SessionId::random();
         hub.prepare(&room, &session, outbox);
-        hub.begin(&log, &Head { epoch: "e".into(), top: 0, forks: Vec::new() });
-        assert_eq!(hub.admit(&log, "#lobby", (&session, outbox), "e", 0), Admission::Entered);
+        hub.begin(&log, &StreamEnd { epoch: "e".into(), top: 0, forks: Vec::new() });
+        assert_eq!(hub.admit(&log, "#lobby", (&session, outbox), "e", 0), JoinProgress::Entered);
     }
     let crowd =
         Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };

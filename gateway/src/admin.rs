@@ -45,7 +45,7 @@ impl Account {
         let mut holdings = services.holdings.all();
         // What is left of a lost lease is on its way out.
         holdings.retain(|holding| Some(&holding.owner.incarnation) == incarnation.as_ref());
-        let session = |holding: presence::registry::Holding| Session {
+        let session = |holding: presence::registry::LocalClaim| Session {
             nick: holding.nick.as_str().to_owned(),
             claim: holding.owner.token(),
             rooms: holding.rooms.iter().map(|room| room.as_str().to_owned()).collect(),

@@ -37,7 +37,7 @@ macro_rules! label_table {
 
 label_table! {
     /// By which port a connection came.
-    Port {
+    ListenerKind {
         /// WebSocket.
         Ws => "ws",
         /// Raw TCP.
@@ -109,7 +109,7 @@ pub struct Metrics {
     /// Where everything below is registered.
     pub registry: Registry,
     connections: [Labelled<Stage, IntGauge>; 2],
-    connections_total: Labelled<Port, IntCounter>,
+    connections_total: Labelled<ListenerKind, IntCounter>,
     /// Attempts to begin a session, by what came of them.
     pub registrations: Labelled<Registration, IntCounter>,
     /// Attempts to go on with a session, by what came of them.
@@ -233,25 +233,25 @@ impl Metrics {
     }
 
     /// A connection was accepted.
-    pub fn comes(&self, port: Port) {
+    pub fn comes(&self, port: ListenerKind) {
         self.connections_total[port].inc();
         self.connections[port.row()][Stage::Handshake].inc();
     }
 
     /// A connection may have a session from here on.
-    pub fn opens(&self, port: Port) {
+    pub fn opens(&self, port: ListenerKind) {
         self.connections[port.row()][Stage::Open].inc();
         self.connections[port.row()][Stage::Handshake].dec();
     }
 
     /// A connection is over that was at this stage.
-    pub fn goes(&self, port: Port, stage: Stage) {
+    pub fn goes(&self, port: ListenerKind, stage: Stage) {
         self.connections[port.row()][stage].dec();
     }
 
     /// Connections of a port now.
     #[must_use]
-    pub fn open(&self, port: Port) -> i64 {
+    pub fn open(&self, port: ListenerKind) -> i64 {
         Stage::ROWS.iter().map(|stage| self.connections[port.row()][*stage].get()).sum()
     }
 }
@@ -262,12 +262,13 @@ impl Default for Metrics {
     }
 }
 
-/// Connections by port and stage, in the order of [`Port`].
+/// Connections by port and stage, in the order of [`ListenerKind`].
 fn connections(registry: &Registry) -> [Labelled<Stage, IntGauge>; 2] {
     let help = "Client connections now. What is open and has no session has not registered.";
     let family = IntGaugeVec::new(Opts::new("parley_connections", help), &["door", "state"]).expect("a valid name");
     registry.register(Box::new(family.clone())).expect("registered once");
-    [Port::Ws, Port::Tcp].map(|port| Labelled::new(|stage| family.with_label_values(&[port.value(), stage])))
+    [ListenerKind::Ws, ListenerKind::Tcp]
+        .map(|port| Labelled::new(|stage| family.with_label_values(&[port.value(), stage])))
 }
 
 #[cfg(test)]

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use presence::host::loop_lag;
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use presence::lease::audit::{self, Audited};
-use presence::lease::beat::{self, Sample, Tenure};
-use presence::lease::detector::{self, Deed};
-use presence::lease::node_id::{self, Twin};
+use presence::lease::beat::{self, LeaseHealth, Sample};
+use presence::lease::detector::{self, ReapOutcome};
+use presence::lease::node_id::{self, NodeIdConflict};
 use presence::model::codes::CloseCode;
 use presence::model::{Incarnation, LeftReason, Owner, Retention};
-use presence::registry::{Beat, Command, GatewayInfo, Holding, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Beat, Command, GatewayInfo, LocalClaim, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::Redis;
 use tokio::net::TcpListener;
@@ -35,10 +35,10 @@ use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sin
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::hub::refill;
-use crate::lease::Holdings;
+use crate::lease::LocalClaims;
 use crate::lease::expiry;
-use crate::listen::{Admission, Departure, House, Limits, Listeners};
-use crate::metrics::{AtScrape, Metrics, Port};
+use crate::listen::{Admission, ConnectionContext, ConnectionDrain, Limits, Listeners};
+use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
 use crate::trace;
 
@@ -61,12 +61,12 @@ pub struct Addresses {
 /// What a reload of the settings changes while the gateway runs.
 #[derive(Debug)]
 struct Rules {
-    limits: Live<Limits>,
-    history: Live<Retention>,
+    limits: Reloadable<Limits>,
+    history: Reloadable<Retention>,
 }
 
 /// Why a gateway is to end that got no signal: an operator's order, or another gateway that has its name.
-type Dismissal = SetOnce<Result<(), Twin>>;
+type Dismissal = SetOnce<Result<(), NodeIdConflict>>;
 
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct Gateway {
     admission: Arc<Admission>,
     connections: TaskTracker,
     closing: CancellationToken,
-    departure: Arc<Departure>,
+    departure: Arc<ConnectionDrain>,
     /// Sends off sessions that do not come back.
     parting: CancellationToken,
     rules: Rules,
@@ -92,7 +92,7 @@ impl Gateway {
     /// # Errors
     /// An address cannot be bound, the Redis URL cannot be used, Redis is unfit, or another live gateway has this node id.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let history = Live::from(config.history);
+        let history = Reloadable::from(config.history);
         match &config.redis {
             Some(url) => {
                 let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
@@ -124,10 +124,10 @@ impl Gateway {
     /// # Errors
     /// An address cannot be bound.
     pub async fn start_on(config: &Config, store: &Store) -> anyhow::Result<Self> {
-        Self::assemble_on(config, Live::from(config.history), store).await
+        Self::assemble_on(config, Reloadable::from(config.history), store).await
     }
 
-    async fn assemble_on(config: &Config, history: Live<Retention>, store: &Store) -> anyhow::Result<Self> {
+    async fn assemble_on(config: &Config, history: Reloadable<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         let backplane = |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink));
         Self::assemble(config, Surroundings::default(), history, registry, backplane).await
@@ -136,7 +136,7 @@ impl Gateway {
     async fn assemble(
         config: &Config,
         Surroundings { facing, over }: Surroundings,
-        history: Live<Retention>,
+        history: Reloadable<Retention>,
         registry: Registry,
         backplane: impl FnOnce(Sink) -> Backplane,
     ) -> anyhow::Result<Self> {
@@ -144,20 +144,20 @@ impl Gateway {
         let admin =
             TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
         let addresses = Addresses {
-            ws: listeners.local_addr(Port::Ws)?,
-            tcp: listeners.local_addr(Port::Tcp)?,
+            ws: listeners.local_addr(ListenerKind::Ws)?,
+            tcp: listeners.local_addr(ListenerKind::Tcp)?,
             admin: admin.local_addr()?,
         };
 
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(metrics.counts.clone()));
-        let tenure = Arc::new(Tenure::default());
+        let tenure = Arc::new(LeaseHealth::default());
         let services = Arc::new(Services {
             node: config.node.as_str().into(),
             registry,
             backplane: backplane(sink(&hub, &tenure, &metrics)),
             hub,
-            holdings: Holdings::default(),
+            holdings: LocalClaims::default(),
             hold: config.hold,
             tenure,
             metrics,
@@ -169,7 +169,7 @@ impl Gateway {
         let admission = Arc::new(Admission::new(move || admin::ready(&lease).is_ok()));
         services.metrics.at_scrape(at_scrape(&services, &admission));
         let connections = TaskTracker::new();
-        let (closing, departure) = (CancellationToken::new(), Arc::new(Departure::default()));
+        let (closing, departure) = (CancellationToken::new(), Arc::new(ConnectionDrain::default()));
         let info = info(config, &addresses, facing);
         let incarnation = Incarnation::random();
         let opened = match over {
@@ -202,9 +202,9 @@ impl Gateway {
         spawn(&background, loop_lag::watch(services.metrics.registry.clone()));
         spawn(&background, put_back(Arc::clone(&services)));
 
-        let limits = Live::from(config.limits.clone());
+        let limits = Reloadable::from(config.limits.clone());
         let for_sessions = Arc::clone(&services);
-        let house = House::new(
+        let house = ConnectionContext::new(
             move |format| Driver::new(&for_sessions, format),
             Arc::clone(&admission),
             limits.clone(),
@@ -248,7 +248,7 @@ impl Gateway {
     ///
     /// # Errors
     /// It began while Redis was away, and now another gateway is seen to live under its node id: this one serves nobody.
-    pub async fn dismissed(&self) -> Result<(), Twin> {
+    pub async fn dismissed(&self) -> Result<(), NodeIdConflict> {
         self.dismissed.wait().await.clone()
     }
 
@@ -283,7 +283,7 @@ fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 }
 
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
-fn sink(hub: &Arc<Hub>, tenure: &Arc<Tenure>, metrics: &Metrics) -> Sink {
+fn sink(hub: &Arc<Hub>, tenure: &Arc<LeaseHealth>, metrics: &Metrics) -> Sink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
     let round_trip = metrics.round_trip.clone();
     Arc::new(move |delivery| {
@@ -363,7 +363,7 @@ struct LeaseKeeper<'a> {
 }
 
 impl beat::Keeper for LeaseKeeper<'_> {
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<LocalClaim> {
         self.services.holdings.all()
     }
 
@@ -406,8 +406,8 @@ async fn put_back(services: Arc<Services>) {
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
     let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
     let count = move |deed| match deed {
-        Deed::Fenced => counted.metrics.fences.inc(),
-        Deed::Reaped(reaped) => {
+        ReapOutcome::Fenced => counted.metrics.fences.inc(),
+        ReapOutcome::Reaped(reaped) => {
             counted.metrics.reaped_nicks.inc_by(reaped.nicks);
             counted.metrics.reaped_members.inc_by(reaped.members);
         }

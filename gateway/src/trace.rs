@@ -6,11 +6,11 @@
 
 use tracing::Span;
 
-use crate::backplane::{Delivery, Draft};
+use crate::backplane::{Delivery, PublishRequest};
 
 /// A message on its way into the store, from its first attempt to its answer.
 #[must_use]
-pub fn publish(to: &str, draft: &Draft) -> Span {
+pub fn publish(to: &str, draft: &PublishRequest) -> Span {
     tracing::debug_span!("publish", msg_id = draft.msg_id, to, from = draft.from.as_str())
 }
 

@@ -20,7 +20,7 @@
 use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::{Delivery, Draft, Log};
+use super::{Delivery, PublishRequest, StreamId};
 use crate::message::{Accepted, Body, ChatMessage};
 
 /// Longest head of a frame that is looked for, in bytes: six words, none longer than an id.
@@ -52,7 +52,7 @@ struct Read {
 
 /// Writes the payload of a message.
 #[must_use]
-pub fn payload(to: &str, draft: &Draft) -> String {
+pub fn payload(to: &str, draft: &PublishRequest) -> String {
     let written = Written {
         to,
         from: draft.from.as_str(),
@@ -137,7 +137,7 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
         }
         "W" => {
             let by = Some(session(words.next())?);
-            Some(Delivery::Typing { log: Log::Room(room.clone()), by, from: text(content)? })
+            Some(Delivery::Typing { log: StreamId::Room(room.clone()), by, from: text(content)? })
         }
         _ => None,
     }
@@ -152,7 +152,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
             let message = arriving(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Direct { session, epoch, message })
         }
-        "W" => Some(Delivery::Typing { log: Log::Inbox(session), by: None, from: text(content)? }),
+        "W" => Some(Delivery::Typing { log: StreamId::Inbox(session), by: None, from: text(content)? }),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use presence::model::keys::Keys;
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 use presence::store::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
@@ -18,7 +18,8 @@ use super::malformed::Malformed;
 use crate::message::Target;
 
 use super::{
-    Delivery, Draft, Link, Log, Missed, PublishError, Published, Range, Sink, Stretch, Subscription, envelope,
+    Delivery, HistoryPage, Link, PublishError, PublishRequest, Published, Range, ReplayPage, Sink, StreamId,
+    Subscription, envelope,
 };
 
 /// How long a room that nobody wants is still heard, so that a quick return costs nothing.
@@ -131,7 +132,7 @@ impl MemoryBackplane {
     /// # Errors
     /// See there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn publish(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
         let payload = envelope::payload(room.as_str(), draft);
         published(self.node.store.append(room, append(draft, &payload)))
     }
@@ -141,7 +142,7 @@ impl MemoryBackplane {
     /// # Errors
     /// See there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn direct(&self, to: &NickKey, draft: &PublishRequest) -> Result<Published, PublishError> {
         let payload = envelope::payload(to.as_str(), draft);
         match self.node.store.append_direct(to, append(draft, &payload)) {
             // There is no room: who does not own the nick they speak under has lost it with their lease.
@@ -173,14 +174,14 @@ impl MemoryBackplane {
     /// # Errors
     /// None here.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
         let (from, to, newest) = match range {
             Range::Newest => (1, u64::MAX, true),
             Range::Before(seq) => (1, seq.saturating_sub(1), true),
             Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
         };
         // One more than asked for tells whether there is more.
-        let entries = self.node.store.log(&Log::Room(room.clone()), from, to, limit.saturating_add(1), newest);
+        let entries = self.node.store.log(&StreamId::Room(room.clone()), from, to, limit.saturating_add(1), newest);
         let more = entries.len() > limit;
         let surplus = if more && newest { 1 } else { 0 };
         let messages = entries
@@ -189,7 +190,7 @@ impl MemoryBackplane {
             .take(limit)
             .filter_map(|entry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time))
             .collect();
-        Ok(Stretch { messages, more })
+        Ok(HistoryPage { messages, more })
     }
 }
 
@@ -199,12 +200,12 @@ impl MemoryBackplane {
     /// # Errors
     /// `Unavailable` for a room that is not there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+    pub async fn missed(&self, log: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         let head = self.head(log)?;
         let entries = self.node.store.log(log, after.saturating_add(1), head.top, limit, false);
         let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
         let read = |entry: &LogEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
-        Ok(Missed { head, messages: entries.iter().filter_map(read).collect(), through })
+        Ok(ReplayPage { head, messages: entries.iter().filter_map(read).collect(), through })
     }
 
     /// See [`super::Backplane::tops`].
@@ -212,12 +213,12 @@ impl MemoryBackplane {
     /// # Errors
     /// `Unavailable` for a room that is not there.
     #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+    pub async fn tops(&self, logs: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
         logs.iter().map(|log| Ok((log.clone(), self.head(log)?))).collect()
     }
 
     /// Nothing is lost here: a room that is asked about and not there has just been left by everybody.
-    fn head(&self, log: &Log) -> Result<Head, RegistryError> {
+    fn head(&self, log: &StreamId) -> Result<StreamEnd, RegistryError> {
         self.node.store.head(log).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
     }
 }
@@ -262,7 +263,7 @@ impl Listening {
     }
 }
 
-fn append<'a>(draft: &'a Draft, payload: &'a str) -> Append<'a> {
+fn append<'a>(draft: &'a PublishRequest, payload: &'a str) -> Append<'a> {
     Append { from: draft.from.key(), owner: &draft.owner, key: draft.key.as_deref(), msg_id: &draft.msg_id, payload }
 }
 

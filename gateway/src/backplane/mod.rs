@@ -23,20 +23,20 @@ mod redis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, NickKey, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
 use crate::message::{Accepted, Body, ChatMessage, Target};
 
-pub use presence::model::stream::Log;
+pub use presence::model::stream::StreamId;
 
 pub use self::memory::MemoryBackplane;
 pub use self::redis::RedisBackplane;
 
 /// A message on its way into a room or to a nickname.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct PublishRequest {
     /// Unique. Stands in for the key when the client gave none: remembered for 30 s, for our own repetitions.
     pub msg_id: String,
     /// The client's idempotency key, remembered for 5 minutes. Scope: target, session.
@@ -85,7 +85,7 @@ pub enum PublishError {
 
 /// A stretch of a room's log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stretch {
+pub struct HistoryPage {
     /// Oldest first.
     pub messages: Vec<ChatMessage>,
     /// Whether there is more in the direction asked for.
@@ -94,9 +94,9 @@ pub struct Stretch {
 
 /// What a log still keeps after a position, as far as one page goes. Read in one step: everything in it is of one epoch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Missed {
+pub struct ReplayPage {
     /// Where the log ends.
-    pub head: Head,
+    pub head: StreamEnd,
     /// Oldest first. Numbers that are left out are not kept any more, or cannot be read.
     pub messages: Vec<ChatMessage>,
     /// Up to here the page is complete; never past the top.
@@ -139,7 +139,7 @@ pub enum Delivery {
     /// Somebody is writing something. Nothing of it is kept anywhere.
     Typing {
         /// Where: in a room, or to the session of this gateway whose inbox it is.
-        log: Log,
+        log: StreamId,
         /// The session that is writing, when it may be among those who hear it.
         by: Option<SessionId>,
         /// Who that is, as they are shown.
@@ -264,7 +264,7 @@ impl Backplane {
     ///
     /// # Errors
     /// [`PublishError`]. After `Unknown` the same draft may be published again: its key keeps it single.
-    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn publish(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
         each!(self, arm => arm.publish(room, draft).await)
     }
 
@@ -272,7 +272,7 @@ impl Backplane {
     ///
     /// # Errors
     /// As [`Backplane::publish`].
-    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn direct(&self, to: &NickKey, draft: &PublishRequest) -> Result<Published, PublishError> {
         each!(self, arm => arm.direct(to, draft).await)
     }
 
@@ -333,7 +333,7 @@ impl Backplane {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
         each!(self, arm => arm.history(room, range, limit).await)
     }
 
@@ -341,7 +341,7 @@ impl Backplane {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+    pub async fn missed(&self, log: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         each!(self, arm => arm.missed(log, after, limit).await)
     }
 
@@ -349,7 +349,7 @@ impl Backplane {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+    pub async fn tops(&self, logs: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
         each!(self, arm => arm.tops(logs).await)
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use presence::host::settings::Sources;
-use presence::host::telemetry::Format;
+use presence::host::telemetry::LogFormat;
 
 use super::*;
 
@@ -33,7 +33,14 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         hold: Duration::from_secs(60),
         grace: Duration::from_secs(30),
         limits: Limits::default(),
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
+        logs: Logs {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+            file: None,
+            kept: 5,
+            size_mib: 64,
+            spans: None,
+        },
     };
     change(&mut config);
     config
@@ -82,7 +89,7 @@ fn layers_lie_over_each_other_key_by_key() {
             env("PARLEY__LIMITS__WRITE_STALL_SECONDS", "5"),
             changed(|c| c.limits.write_stall = Duration::from_secs(5)),
         ),
-        (named, env("PARLEY__LOG__FORMAT", "json"), changed(|c| c.logs.format = Format::Json)),
+        (named, env("PARLEY__LOG__FORMAT", "json"), changed(|c| c.logs.format = LogFormat::Json)),
         (named, env("PARLEY__LOG__FILE", "/var/log/g1.log"), changed(|c| c.logs.file = Some("/var/log/g1.log".into()))),
         (named, env("PARLEY__LOG__FILES", "3"), changed(|c| c.logs.kept = 3)),
         (named, env("PARLEY__LOG__FILE_MIB", "3"), changed(|c| c.logs.size_mib = 3)),
@@ -226,7 +233,7 @@ fn what_is_shown_can_be_given_back() {
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;
             c.limits.write_stall = Duration::from_secs(4);
-            c.logs.format = Format::Text;
+            c.logs.format = LogFormat::Text;
             c.logs.file = Some("logs/g1 .log".into());
             c.logs.kept = 1;
             c.logs.size_mib = 1;

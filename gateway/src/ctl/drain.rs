@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use presence::registry::{LeaseState, Standing};
+use presence::registry::{LeaseState, LeaseSummary};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ pub(super) async fn drain(cluster: &Cluster, node: &str) -> Result<Answer, Failu
 }
 
 /// The newest life of the gateway. An earlier one that has died is none of our business.
-async fn find(cluster: &Cluster, node: &str) -> Result<Standing, Failure> {
+async fn find(cluster: &Cluster, node: &str) -> Result<LeaseSummary, Failure> {
     let mut serving = cluster.store.standings().await?.1;
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
@@ -40,8 +40,8 @@ async fn find(cluster: &Cluster, node: &str) -> Result<Standing, Failure> {
     }
 }
 
-async fn order(cluster: &Cluster, gateway: &Standing) -> Result<(), Failure> {
-    let Standing { node, incarnation, .. } = gateway;
+async fn order(cluster: &Cluster, gateway: &LeaseSummary) -> Result<(), Failure> {
+    let LeaseSummary { node, incarnation, .. } = gateway;
     let incarnation = presence::model::Incarnation::from_store(incarnation);
     if !cluster.registry.drain(&incarnation).await? {
         return Err(Failure::Refused(format!("{node} has ended")));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::lease::beat::ECHO_LIMIT;
-use presence::registry::Standing;
+use presence::registry::LeaseSummary;
 use presence::store::redis::Server;
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::{Answer, Cluster, Failure};
 #[derive(Serialize)]
 struct Status {
     redis: Redis,
-    gateways: Vec<Standing>,
+    gateways: Vec<LeaseSummary>,
     sessions: u64,
     rooms: u64,
     /// The number of the store's history.
@@ -71,7 +71,7 @@ fn text(status: &Status) -> String {
     .join("\n")
 }
 
-fn row(gateway: &Standing) -> [String; 8] {
+fn row(gateway: &LeaseSummary) -> [String; 8] {
     let silent = gateway.beat_age_ms.map(Duration::from_millis).is_none_or(|age| age > ECHO_LIMIT);
     let state = gateway.state.as_str();
     [

@@ -3,7 +3,7 @@
 //! Read in the order left, renamed, joined, status, a sum takes a listener from the list before to the list after.
 //! Who came and went within one round is not in it, nor who went and came back.
 
-use presence::model::{Departure, MemberInfo, PresenceDelta, Rename};
+use presence::model::{MemberInfo, MemberLeft, PresenceDelta, Rename};
 
 /// Adds a later change to the sum so far.
 pub fn add(sum: &mut PresenceDelta, next: PresenceDelta) {
@@ -27,7 +27,7 @@ pub fn count(sum: &PresenceDelta) -> usize {
     sum.joined.len() + sum.left.len() + sum.renamed.len() + sum.status.len()
 }
 
-fn leave(sum: &mut PresenceDelta, mut departure: Departure) {
+fn leave(sum: &mut PresenceDelta, mut departure: MemberLeft) {
     sum.status.retain(|member| member.nick != departure.nick);
     if take(&mut sum.joined, |member| member.nick == departure.nick).is_some() {
         return;
@@ -110,7 +110,7 @@ mod tests {
             _ if !list.contains_key(&nick) => {
                 delta.joined.push(MemberInfo { nick, status: Status::default() });
             }
-            0 => delta.left.push(Departure { nick, reason: LeftReason::Left }),
+            0 => delta.left.push(MemberLeft { nick, reason: LeftReason::Left }),
             1 if !list.contains_key(&other) => delta.renamed.push(Rename { from: nick, to: other }),
             _ => {
                 let status = Status { status: Availability::Away, text: format!("{b}") };
@@ -157,7 +157,7 @@ mod tests {
         add(
             &mut sum,
             PresenceDelta {
-                left: vec![Departure { nick: "bob".into(), reason: LeftReason::Left }],
+                left: vec![MemberLeft { nick: "bob".into(), reason: LeftReason::Left }],
                 ..Default::default()
             },
         );

@@ -25,16 +25,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use presence::model::codes::CloseCode;
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 use presence::model::{Fence, Incarnation, Nick, Owner, PresenceDelta, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
-use self::position::{Ask, Page, Position, Step};
-use self::scheduler::{Given, PORTION, Turn};
-use self::streams::Audience;
-use crate::backplane::{Delivery, Log};
+use self::position::{Ask, Step, StreamPage, StreamTracker};
+use self::scheduler::{FanOutJob, Given, PORTION};
+use self::streams::StreamFeed;
+use crate::backplane::{Delivery, StreamId};
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
 use crate::outbound::outbox::Outbox;
@@ -55,13 +55,13 @@ struct State {
     sessions: HashMap<SessionId, Session>,
     /// Rooms with members here, and the inboxes of the sessions.
     /// Boxed: a table of large entries is mostly room for entries to come.
-    logs: HashMap<Log, Box<Audience>>,
+    logs: HashMap<StreamId, Box<StreamFeed>>,
     /// Rooms with something to show at the next round of presence.
     changed: Vec<RoomKey>,
     /// Logs that are to be read.
-    asking: HashSet<Log>,
+    asking: HashSet<StreamId>,
     /// Logs whose turn it is, one after the other.
-    turns: VecDeque<(Name, Option<Turn>)>,
+    turns: VecDeque<(Name, Option<FanOutJob>)>,
     /// Logs that rest, and until when.
     resting: Vec<(Instant, Name)>,
     /// Audiences so far.
@@ -69,7 +69,7 @@ struct State {
 }
 
 /// A log and which of its audiences.
-type Name = (Log, u64);
+type Name = (StreamId, u64);
 
 impl State {
     fn next_serial(&mut self) -> u64 {
@@ -77,12 +77,12 @@ impl State {
         self.audiences
     }
 
-    fn audience(&mut self, (log, serial): &Name) -> Option<&mut Audience> {
+    fn audience(&mut self, (log, serial): &Name) -> Option<&mut StreamFeed> {
         self.logs.get_mut(log).map(Box::as_mut).filter(|audience| audience.serial == *serial)
     }
 
     /// Takes the round whose turn it is; nobody else goes on with it until it is put back.
-    fn next_turn(&mut self, now: Instant) -> Option<(Name, Turn)> {
+    fn next_turn(&mut self, now: Instant) -> Option<(Name, FanOutJob)> {
         for (_, name) in self.resting.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
             self.go_on(name);
         }
@@ -104,7 +104,7 @@ impl State {
 
     /// Asks for a turn for what waits in a log, and for a reading of it if it is behind. Returns whether to wake those
     /// who give out, and who reads.
-    fn follow_up(&mut self, log: &Log) -> (bool, bool) {
+    fn follow_up(&mut self, log: &StreamId) -> (bool, bool) {
         let Some(audience) = self.logs.get_mut(log) else { return (false, false) };
         let is_turn = audience.waiting.asks_for_turn();
         let is_asking = audience.position.is_asking() && !audience.waiting.is_full();
@@ -124,7 +124,7 @@ struct Session {
 
 /// Whether a member is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum JoinProgress {
     /// Everything that follows goes out to it. Also for one that has entered before, or has left.
     Entered,
     /// The log is further than what is kept for it: read on in the log, and ask again.
@@ -135,9 +135,9 @@ pub enum Admission {
 #[derive(Debug)]
 pub enum Reading {
     /// It ends there.
-    Top(Head),
+    Top(StreamEnd),
     /// It keeps this.
-    Page(Page<ChatMessage>),
+    Page(StreamPage<ChatMessage>),
     /// It could not be read; it is to be tried again.
     Failed,
 }
@@ -162,13 +162,13 @@ impl Hub {
     pub fn expect(&self, session: &SessionId, nick: &Nick, outbox: &Outbox) {
         let mut state = self.lock();
         let serial = state.next_serial();
-        let inbox = state.logs.entry(Log::Inbox(session.clone()));
-        inbox.or_insert_with(|| Box::new(Audience::new(nick.as_str(), serial))).prepare(session, outbox);
+        let inbox = state.logs.entry(StreamId::Inbox(session.clone()));
+        inbox.or_insert_with(|| Box::new(StreamFeed::new(nick.as_str(), serial))).prepare(session, outbox);
     }
 
     /// It did not begin.
     pub fn forget(&self, session: &SessionId) {
-        self.lock().logs.remove(&Log::Inbox(session.clone()));
+        self.lock().logs.remove(&StreamId::Inbox(session.clone()));
     }
 
     /// A session has begun or was resumed here. What comes into its inbox is kept for `outbox` until it is let in with
@@ -188,7 +188,7 @@ impl Hub {
         if let Some(known) = sessions.get_mut(&owner.session) {
             known.owner = owner.clone();
         }
-        if let Some(inbox) = logs.get_mut(&Log::Inbox(owner.session.clone())) {
+        if let Some(inbox) = logs.get_mut(&StreamId::Inbox(owner.session.clone())) {
             inbox.rename(nick.as_str());
         }
     }
@@ -202,7 +202,7 @@ impl Hub {
             && owner.succeeds(&known.get().owner)
         {
             let Session { outbox, .. } = known.remove();
-            if let Some(mut inbox) = logs.remove(&Log::Inbox(owner.session.clone())) {
+            if let Some(mut inbox) = logs.remove(&StreamId::Inbox(owner.session.clone())) {
                 inbox.remove(&owner.session, &outbox);
             }
         }
@@ -211,32 +211,39 @@ impl Hub {
     /// Keeps the room's messages for a member that is about to enter.
     pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let (log, serial) = (Log::Room(room.key().clone()), state.next_serial());
+        let (log, serial) = (StreamId::Room(room.key().clone()), state.next_serial());
         state
             .logs
             .entry(log)
-            .or_insert_with(|| Box::new(Audience::new(room.as_str(), serial)))
+            .or_insert_with(|| Box::new(StreamFeed::new(room.as_str(), serial)))
             .prepare(session, outbox);
     }
 
     /// A head of the log that was read after its subscription was confirmed: a log that has not begun begins here.
-    pub fn begin(&self, log: &Log, head: &Head) {
+    pub fn begin(&self, log: &StreamId, head: &StreamEnd) {
         self.advance(log, |position, steps| position.begin(head, steps));
     }
 
     /// The client has everything of this epoch up to `after`: sends what is kept and newer, then everything that follows.
     /// `shown` is what the client knows the log by: the name of the room, or its own nickname. Nothing comes of it when the
     /// session is in, or about to be, over another connection than `outbox`.
-    pub fn admit(&self, log: &Log, shown: &str, newcomer: (&SessionId, &Outbox), epoch: &str, after: u64) -> Admission {
+    pub fn admit(
+        &self,
+        log: &StreamId,
+        shown: &str,
+        newcomer: (&SessionId, &Outbox),
+        epoch: &str,
+        after: u64,
+    ) -> JoinProgress {
         let mut state = self.lock();
         let audience = state.logs.get_mut(log);
-        audience.map_or(Admission::Entered, |audience| audience.admit(shown, newcomer, epoch, after))
+        audience.map_or(JoinProgress::Entered, |audience| audience.admit(shown, newcomer, epoch, after))
     }
 
     /// The member has left, or did not enter after all. One that is in over another connection by now stays.
     pub fn remove(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
         let mut state = self.lock();
-        let Entry::Occupied(mut entry) = state.logs.entry(Log::Room(room.clone())) else { return };
+        let Entry::Occupied(mut entry) = state.logs.entry(StreamId::Room(room.clone())) else { return };
         entry.get_mut().remove(session, outbox);
         if entry.get().is_empty() {
             entry.remove();
@@ -256,7 +263,7 @@ impl Hub {
 
     /// Waits until logs ask for readings, and takes these. Each is to be answered with [`Hub::read`]. Dropping the
     /// future loses nothing. One waiter: the reading task.
-    pub async fn asks(&self) -> Vec<(Log, Ask)> {
+    pub async fn asks(&self) -> Vec<(StreamId, Ask)> {
         loop {
             let asked = self.asked.notified();
             let asks = self.take_asks();
@@ -268,7 +275,7 @@ impl Hub {
     }
 
     /// What was read of a log that asked for it.
-    pub fn read(&self, log: &Log, ask: &Ask, reading: Reading) {
+    pub fn read(&self, log: &StreamId, ask: &Ask, reading: Reading) {
         let (Ask::Top(asked) | Ask::Page(asked)) = ask;
         self.advance(log, |position, steps| match reading {
             Reading::Top(head) => position.top(asked, &head, steps),
@@ -283,9 +290,9 @@ impl Hub {
     /// Takes what arrived from the backplane. Never blocks. Beats are not the hub's: an echo is ignored.
     pub fn deliver(&self, delivery: Delivery) {
         match delivery {
-            Delivery::Room { room, epoch, message } => self.arrived(&Log::Room(room), &epoch, message),
+            Delivery::Room { room, epoch, message } => self.arrived(&StreamId::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
-            Delivery::Direct { session, epoch, message } => self.arrived(&Log::Inbox(session), &epoch, message),
+            Delivery::Direct { session, epoch, message } => self.arrived(&StreamId::Inbox(session), &epoch, message),
             Delivery::Typing { log, by, from } => self.typing(&log, by.as_ref(), &from),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
             Delivery::Taken { session, fence } => self.taken_over(&session, fence),
@@ -324,7 +331,7 @@ impl Hub {
     pub fn show_presence(&self) {
         let changed = std::mem::take(&mut self.lock().changed);
         for key in changed {
-            self.change(&Log::Room(key), Audience::show_presence);
+            self.change(&StreamId::Room(key), StreamFeed::show_presence);
         }
     }
 
@@ -365,7 +372,7 @@ impl Hub {
     }
 
     /// The round goes on behind all others, or the next one of its log does, after a rest if it took long.
-    fn put_back(&self, name: Name, turn: Turn, now: Instant) {
+    fn put_back(&self, name: Name, turn: FanOutJob, now: Instant) {
         let mut state = self.lock();
         if !turn.is_over() {
             return state.turns.push_back((name, Some(turn)));
@@ -385,7 +392,7 @@ impl Hub {
     #[must_use]
     pub fn census(&self) -> Census {
         let state = self.lock();
-        let rooms = state.logs.keys().filter(|log| matches!(log, Log::Room(_))).count();
+        let rooms = state.logs.keys().filter(|log| matches!(log, StreamId::Room(_))).count();
         Census { sessions: state.sessions.len(), rooms }
     }
 
@@ -396,7 +403,11 @@ impl Hub {
     }
 
     /// Changes the position in a log, gives those who hear it what comes of it, and notes what it asks for.
-    fn advance(&self, log: &Log, change: impl FnOnce(&mut Position<ChatMessage>, &mut Vec<Step<ChatMessage>>)) {
+    fn advance(
+        &self,
+        log: &StreamId,
+        change: impl FnOnce(&mut StreamTracker<ChatMessage>, &mut Vec<Step<ChatMessage>>),
+    ) {
         self.change(log, |audience| {
             let mut steps = Vec::new();
             change(&mut audience.position, &mut steps);
@@ -404,7 +415,7 @@ impl Hub {
         });
     }
 
-    fn change(&self, log: &Log, change: impl FnOnce(&mut Audience)) {
+    fn change(&self, log: &StreamId, change: impl FnOnce(&mut StreamFeed)) {
         let mut state = self.lock();
         let Some(audience) = state.logs.get_mut(log) else { return };
         change(audience);
@@ -418,7 +429,7 @@ impl Hub {
         }
     }
 
-    fn take_asks(&self) -> Vec<(Log, Ask)> {
+    fn take_asks(&self) -> Vec<(StreamId, Ask)> {
         let mut state = self.lock();
         let State { logs, asking, .. } = &mut *state;
         let asks = asking.drain().filter_map(|log| {
@@ -428,19 +439,19 @@ impl Hub {
         asks.collect()
     }
 
-    fn arrived(&self, log: &Log, epoch: &str, message: ChatMessage) {
+    fn arrived(&self, log: &StreamId, epoch: &str, message: ChatMessage) {
         self.change(log, |audience| audience.arrived(epoch, message));
     }
 
     fn presence(&self, key: &RoomKey, version: u64, delta: PresenceDelta) {
         let mut state = self.lock();
         let State { logs, changed, .. } = &mut *state;
-        let Some(room) = logs.get_mut(&Log::Room(key.clone())) else { return };
+        let Some(room) = logs.get_mut(&StreamId::Room(key.clone())) else { return };
         room.change(version, delta);
         changed.push(key.clone());
     }
 
-    fn typing(&self, log: &Log, by: Option<&SessionId>, from: &str) {
+    fn typing(&self, log: &StreamId, by: Option<&SessionId>, from: &str) {
         self.change(log, |audience| audience.show_typing(by, from));
     }
 
@@ -450,7 +461,7 @@ impl Hub {
         let mut state = self.lock();
         let State { logs, changed, .. } = &mut *state;
         for (log, audience) in logs {
-            if let Log::Room(room) = log {
+            if let StreamId::Room(room) = log {
                 audience.missed_changes();
                 changed.push(room.clone());
             }

@@ -1,7 +1,7 @@
 //! How far one node has heard one log: turns what arrives into one order without holes, or says what is gone.
 //!
 //! Pure. The hub tells it what arrived and what was read from the log, and hands the [`Step`]s it answers with to
-//! every member alike; the reading task reads what it [`Position::asks`] for. Never waits, never reads a clock.
+//! every member alike; the reading task reads what it [`StreamTracker::asks`] for. Never waits, never reads a clock.
 //!
 //! # How it decides
 //! - A place is an epoch and a seq. It begins with a top that was read after the subscription was confirmed.
@@ -15,14 +15,14 @@
 use std::collections::BTreeMap;
 
 use presence::host::failpoints::{self, Mechanism};
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 
 /// Messages that are held while what is before them is read.
 const HELD: usize = 256;
 
 /// Where a node is in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamPosition {
     /// Which counting.
     pub epoch: String,
     /// The last number that was given out or said to be gone.
@@ -35,16 +35,16 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Where it ends.
-    Top(Place),
+    Top(StreamPosition),
     /// What it keeps after the place.
-    Page(Place),
+    Page(StreamPosition),
 }
 
 /// A part of a log, complete from the place it was asked for up to `through`.
 #[derive(Debug, Clone)]
-pub struct Page<T> {
+pub struct StreamPage<T> {
     /// Where the log ends.
-    pub head: Head,
+    pub head: StreamEnd,
     /// What is kept, oldest first.
     pub messages: Vec<(u64, T)>,
     /// Up to here nothing else is kept.
@@ -64,9 +64,9 @@ pub enum Step<T> {
         to: u64,
     },
     /// The history is another one from here on.
-    Turn {
+    EpochChanged {
         /// Where the node was in the one before.
-        was: Place,
+        was: StreamPosition,
         /// The epoch of what follows.
         epoch: String,
         /// The last message that both histories share: what was given after it is void.
@@ -76,29 +76,29 @@ pub enum Step<T> {
 
 /// How far a node has heard a log.
 #[derive(Debug)]
-pub struct Position<T> {
-    place: Option<Place>,
+pub struct StreamTracker<T> {
+    place: Option<StreamPosition>,
     held: BTreeMap<u64, T>,
     doubted: bool,
 }
 
-impl<T> Default for Position<T> {
+impl<T> Default for StreamTracker<T> {
     fn default() -> Self {
         Self { place: None, held: BTreeMap::new(), doubted: false }
     }
 }
 
-impl<T> Position<T> {
+impl<T> StreamTracker<T> {
     /// Where it is; `None` before it has begun.
     #[must_use]
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&StreamPosition> {
         self.place.as_ref()
     }
 
     /// A head that was read after the subscription was confirmed: begins here, unless it has begun.
-    pub fn begin(&mut self, head: &Head, steps: &mut Vec<Step<T>>) {
+    pub fn begin(&mut self, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
         match &self.place {
-            None => self.place = Some(Place { epoch: head.epoch.clone(), seq: head.top, reach: head.top }),
+            None => self.place = Some(StreamPosition { epoch: head.epoch.clone(), seq: head.top, reach: head.top }),
             Some(place) if place.epoch == head.epoch => {}
             Some(place) if head.came_from(&place.epoch) => self.turn(head, steps),
             // Read before what we know now, or of a history that has nothing to do with it.
@@ -147,14 +147,14 @@ impl<T> Position<T> {
         (doubted || matches!(ask, Ask::Page(_))).then_some(ask)
     }
 
-    /// Whether [`Position::asks`] would ask for something.
+    /// Whether [`StreamTracker::asks`] would ask for something.
     #[must_use]
     pub fn is_asking(&self) -> bool {
         self.place.as_ref().is_some_and(|place| self.doubted || place.seq < place.reach)
     }
 
     /// The log ends here, read after `asked`.
-    pub fn top(&mut self, asked: &Place, head: &Head, steps: &mut Vec<Step<T>>) {
+    pub fn top(&mut self, asked: &StreamPosition, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
         if self.place.as_ref().is_none_or(|place| place.epoch != asked.epoch) {
             // Another history began meanwhile, and nobody knows which of the two is the later one.
             self.doubted = true;
@@ -168,9 +168,9 @@ impl<T> Position<T> {
     }
 
     /// The log keeps this after `asked`.
-    pub fn page(&mut self, asked: &Place, page: Page<T>, steps: &mut Vec<Step<T>>) {
+    pub fn page(&mut self, asked: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<Step<T>>) {
         self.top(asked, &page.head, steps);
-        let is_fitting = |place: &&Place| place.epoch == page.head.epoch && place.seq >= asked.seq;
+        let is_fitting = |place: &&StreamPosition| place.epoch == page.head.epoch && place.seq >= asked.seq;
         let Some(place) = self.place.as_ref().filter(is_fitting) else { return };
         let seq = place.seq;
         self.held.extend(page.messages.into_iter().filter(|(number, _)| *number > seq));
@@ -178,12 +178,12 @@ impl<T> Position<T> {
     }
 
     /// Goes on in another history, from the last message that it shares with ours.
-    fn turn(&mut self, head: &Head, steps: &mut Vec<Step<T>>) {
+    fn turn(&mut self, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
         let Some(was) = self.place.take() else { return };
         self.held.clear();
         let shared = head.shares(&was.epoch);
-        self.place = Some(Place { epoch: head.epoch.clone(), seq: was.seq.min(shared), reach: head.top });
-        steps.push(Step::Turn { was, epoch: head.epoch.clone(), shared });
+        self.place = Some(StreamPosition { epoch: head.epoch.clone(), seq: was.seq.min(shared), reach: head.top });
+        steps.push(Step::EpochChanged { was, epoch: head.epoch.clone(), shared });
     }
 
     /// Gives out what is held and next, and forgets what came otherwise. Up to `through`, what is not held is gone.
@@ -209,7 +209,7 @@ impl<T> Position<T> {
 }
 
 /// Everything up to `seq` is gone, if it was not given out.
-fn skip_to<T>(place: &mut Place, seq: u64, steps: &mut Vec<Step<T>>) {
+fn skip_to<T>(place: &mut StreamPosition, seq: u64, steps: &mut Vec<Step<T>>) {
     if seq > place.seq {
         steps.push(Step::Gap { from: place.seq + 1, to: seq });
         place.seq = seq;

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::stream::{Head, Log};
+use presence::model::stream::{StreamEnd, StreamId};
 use presence::registry::{Generation, RegistryError};
 use tokio::sync::watch;
 
-use crate::backplane::{Backplane, Missed};
-use crate::hub::position::{Ask, Page};
+use crate::backplane::{Backplane, ReplayPage};
+use crate::hub::position::{Ask, StreamPage};
 use crate::hub::{Hub, Reading};
 use crate::message::ChatMessage;
 
@@ -61,13 +61,13 @@ async fn look_again(hub: &Hub, mut generations: watch::Receiver<Generation>) {
 }
 
 /// Compares the tops of logs, all together.
-async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Result<(), RegistryError> {
-    let logs: Vec<Log> = asks.iter().map(|(log, _)| log.clone()).collect();
+async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -> Result<(), RegistryError> {
+    let logs: Vec<StreamId> = asks.iter().map(|(log, _)| log.clone()).collect();
     if logs.is_empty() {
         return Ok(());
     }
     let (mut tops, outcome) = match backplane.tops(&logs).await {
-        Ok(tops) => (HashMap::<Log, Head>::from_iter(tops), Ok(())),
+        Ok(tops) => (HashMap::<StreamId, StreamEnd>::from_iter(tops), Ok(())),
         Err(error) => (HashMap::new(), Err(error)),
     };
     for (log, ask) in &asks {
@@ -77,7 +77,7 @@ async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Res
 }
 
 /// Reads one page of each log; one that needs more asks again, behind the others.
-async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Result<(), RegistryError> {
+async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -> Result<(), RegistryError> {
     let reads = stream::iter(asks).map(async |(log, ask)| {
         let (Ask::Page(asked) | Ask::Top(asked)) = &ask;
         let (reading, outcome) = match backplane.missed(&log, asked.seq, PAGE).await {
@@ -90,9 +90,9 @@ async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(Log, Ask)>) -> Resu
     reads.buffer_unordered(AT_ONCE).fold(Ok(()), async |all, one| all.and(one)).await
 }
 
-fn page(Missed { head, messages, through }: Missed) -> Page<ChatMessage> {
+fn page(ReplayPage { head, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
-    Page { head, messages, through }
+    StreamPage { head, messages, through }
 }
 
 #[cfg(test)]
@@ -107,11 +107,11 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::backplane::{Draft, MemoryBackplane};
+    use crate::backplane::{MemoryBackplane, PublishRequest};
     use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
     use crate::outbound::outbox::Outbox;
-    use crate::wire::Format;
+    use crate::wire::Dialect;
 
     const OPEN: Generation = Generation { number: 1, phase: Phase::Open };
     const RECOVERING: Generation = Generation { number: 2, phase: Phase::Recovering };
@@ -130,16 +130,16 @@ mod tests {
         let owner = Owner { incarnation, session: session.clone(), fence };
         let joined = registry.join(&lobby, &ann, &owner, &Status::default(), Entry::New).await.unwrap();
 
-        let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Format::Json));
-        let (Joined { epoch, seq: top, forks, .. }, log) = (joined, Log::Room(lobby.key().clone()));
+        let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
+        let (Joined { epoch, seq: top, forks, .. }, log) = (joined, StreamId::Room(lobby.key().clone()));
         hub.prepare(&lobby, &session, &outbox);
-        hub.begin(&log, &Head { epoch: epoch.clone(), top, forks });
+        hub.begin(&log, &StreamEnd { epoch: epoch.clone(), top, forks });
         hub.admit(&log, "#lobby", (&session, &outbox), &epoch, top);
         let (generation, generations) = watch::channel(RECOVERING);
         let reading = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
 
         let (msg_id, body, accepted) = ("m1".into(), Body::from_text("put back"), Accepted::default());
-        let draft = Draft { msg_id, key: None, from: ann, owner, body, accepted };
+        let draft = PublishRequest { msg_id, key: None, from: ann, owner, body, accepted };
         backplane.publish(&lobby, &draft).await.unwrap();
         let now = Instant::now();
         let heard = async {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::message::Accepted;
-use crate::outbound::outbox::{Broadcast, Outbox, Pushed, Round};
+use crate::outbound::outbox::{Broadcast, FanOutBatch, Outbox, PushOutcome};
 use crate::wire::Event;
 
 /// Connections that are written to before others have their turn.
@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_millis(1);
 
 /// An event and the seqs that it covers.
 #[derive(Debug, Clone)]
-pub(super) struct Numbered {
+pub(super) struct Sequenced {
     pub(super) from: u64,
     pub(super) to: u64,
     /// About how long it is.
@@ -44,7 +44,7 @@ pub(super) struct Numbered {
     pub(super) event: Arc<Broadcast>,
 }
 
-impl Numbered {
+impl Sequenced {
     /// An event outside of the counting: for everybody, wherever they are.
     pub(super) fn aside(event: Arc<Broadcast>) -> Self {
         Self { from: u64::MAX, to: u64::MAX, size: 0, is_message: false, event }
@@ -77,12 +77,12 @@ pub(super) fn gap(display: &str, from_seq: u64, to_seq: u64) -> Arc<Broadcast> {
 
 /// A connection that hears a log, for as long as it does.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Subscriber {
     pub(super) outbox: Outbox,
     hears: AtomicBool,
 }
 
-impl Seat {
+impl Subscriber {
     pub(super) fn new(outbox: Outbox) -> Arc<Self> {
         Arc::new(Self { outbox, hears: AtomicBool::new(true) })
     }
@@ -95,8 +95,8 @@ impl Seat {
 
 /// Who gets a round, and what they have already.
 #[derive(Debug, Clone)]
-pub(super) struct Hearer {
-    pub(super) seat: Arc<Seat>,
+pub(super) struct Recipient {
+    pub(super) seat: Arc<Subscriber>,
     /// Everything after this seq is new to it.
     pub(super) after: u64,
 }
@@ -104,43 +104,43 @@ pub(super) struct Hearer {
 /// What a log has given out and nobody has been given yet.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    gathered: VecDeque<Gathered>,
+    gathered: VecDeque<PendingBatch>,
     bytes: usize,
     is_turning: bool,
 }
 
 #[derive(Debug)]
-struct Gathered {
-    events: Vec<Numbered>,
+struct PendingBatch {
+    events: Vec<Sequenced>,
     bytes: usize,
     /// Whom it is for; `None`: whoever hears the log when its turn begins.
-    hearers: Option<Arc<[Hearer]>>,
+    hearers: Option<Arc<[Recipient]>>,
 }
 
 impl Waiting {
     /// Adds an event for all. It goes with the one before it, unless that one is on its way or the round would be large.
-    pub(super) fn add(&mut self, event: Numbered) {
+    pub(super) fn add(&mut self, event: Sequenced) {
         self.bytes += event.size;
-        let is_fitting = |last: &&mut Gathered| {
-            let is_alone = event.is_aside() || last.events.last().is_some_and(Numbered::is_aside);
+        let is_fitting = |last: &&mut PendingBatch| {
+            let is_alone = event.is_aside() || last.events.last().is_some_and(Sequenced::is_aside);
             last.hearers.is_none() && !is_alone && last.bytes + event.size <= ROUND_BYTES
         };
         if let Some(last) = self.gathered.back_mut().filter(is_fitting) {
             last.bytes += event.size;
             last.events.push(event);
         } else {
-            self.gathered.push_back(Gathered { bytes: event.size, events: vec![event], hearers: None });
+            self.gathered.push_back(PendingBatch { bytes: event.size, events: vec![event], hearers: None });
         }
     }
 
     /// Adds an event for these alone.
-    pub(super) fn add_for(&mut self, event: Arc<Broadcast>, hearers: Vec<Hearer>) {
-        let events = vec![Numbered::aside(event)];
-        self.gathered.push_back(Gathered { events, bytes: 0, hearers: Some(hearers.into()) });
+    pub(super) fn add_for(&mut self, event: Arc<Broadcast>, hearers: Vec<Recipient>) {
+        let events = vec![Sequenced::aside(event)];
+        self.gathered.push_back(PendingBatch { events, bytes: 0, hearers: Some(hearers.into()) });
     }
 
     /// Settles for whom everything is that waits: what they have changes its meaning from here on.
-    pub(super) fn settle(&mut self, hearers: &Arc<[Hearer]>) {
+    pub(super) fn settle(&mut self, hearers: &Arc<[Recipient]>) {
         for gathered in &mut self.gathered {
             gathered.hearers.get_or_insert_with(|| Arc::clone(hearers));
         }
@@ -167,24 +167,24 @@ impl Waiting {
         &mut self,
         now: Instant,
         display: &Arc<str>,
-        hearers: impl FnOnce() -> Arc<[Hearer]>,
-    ) -> Option<Turn> {
-        let Gathered { events, bytes, hearers: settled } = self.gathered.pop_front()?;
+        hearers: impl FnOnce() -> Arc<[Recipient]>,
+    ) -> Option<FanOutJob> {
+        let PendingBatch { events, bytes, hearers: settled } = self.gathered.pop_front()?;
         self.bytes -= bytes;
         let hearers = settled.unwrap_or_else(hearers);
-        let round = Round::new(events.iter().map(|numbered| Arc::clone(&numbered.event)).collect());
-        Some(Turn { begun: now, round, events, display: Arc::clone(display), hearers, next: 0, deliveries: 0 })
+        let round = FanOutBatch::new(events.iter().map(|numbered| Arc::clone(&numbered.event)).collect());
+        Some(FanOutJob { begun: now, round, events, display: Arc::clone(display), hearers, next: 0, deliveries: 0 })
     }
 }
 
 /// A round under way.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct FanOutJob {
     begun: Instant,
-    round: Round,
-    events: Vec<Numbered>,
+    round: FanOutBatch,
+    events: Vec<Sequenced>,
     display: Arc<str>,
-    hearers: Arc<[Hearer]>,
+    hearers: Arc<[Recipient]>,
     /// The first who has not been given it.
     next: usize,
     /// Messages that went out or wait to, each counted for each connection.
@@ -202,7 +202,7 @@ pub(super) struct Given {
     pub(super) left_out: u64,
 }
 
-impl Turn {
+impl FanOutJob {
     /// Gives the round to the next of them, `most` at most.
     pub(super) fn go_on(&mut self, most: usize) -> Given {
         let end = self.hearers.len().min(self.next + most);
@@ -235,23 +235,23 @@ impl Turn {
     }
 
     /// Returns how many messages it were.
-    fn give(&self, hearer: &Hearer, given: &mut Given) -> u64 {
-        let Hearer { seat, after } = hearer;
+    fn give(&self, hearer: &Recipient, given: &mut Given) -> u64 {
+        let Recipient { seat, after } = hearer;
         let is_all_new = self.events.first().is_none_or(|first| first.from > *after);
         let pushed = if is_all_new {
             seat.outbox.round(&self.round, &seat.hears)
         } else {
             // It has read ahead: a round of its own, of what it lacks.
             let lacks = self.events.iter().filter_map(|event| event.rest(*after, &self.display));
-            seat.outbox.round(&Round::new(lacks.collect()), &seat.hears)
+            seat.outbox.round(&FanOutBatch::new(lacks.collect()), &seat.hears)
         };
         match pushed {
-            Pushed::LeftOut => {
+            PushOutcome::LeftOut => {
                 given.left_out += 1;
                 return 0;
             }
-            Pushed::Written => given.written += 1,
-            Pushed::Taken => {}
+            PushOutcome::Written => given.written += 1,
+            PushOutcome::Taken => {}
         }
         self.events.iter().filter(|event| event.is_new_message(*after)).count() as u64
     }

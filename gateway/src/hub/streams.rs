@@ -12,10 +12,10 @@ use std::time::Instant;
 use presence::host::failpoints::{self, Mechanism};
 use presence::model::{PresenceDelta, SessionId};
 
-use crate::hub::position::{Place, Position, Step};
-use crate::hub::scheduler::{Hearer, Numbered, Seat, Turn, Waiting, gap};
+use crate::hub::position::{Step, StreamPosition, StreamTracker};
+use crate::hub::scheduler::{FanOutJob, Recipient, Sequenced, Subscriber, Waiting, gap};
 use crate::hub::subscribers::Members;
-use crate::hub::{Admission, coalesce};
+use crate::hub::{JoinProgress, coalesce};
 use crate::message::ChatMessage;
 use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
@@ -31,14 +31,14 @@ const MAX_SHOWN: usize = 256;
 
 /// Who hears a log, and how far.
 #[derive(Debug)]
-pub(super) struct Audience {
+pub(super) struct StreamFeed {
     /// Which of those that this log has had on this node, one after the other.
     pub(super) serial: u64,
     display: Arc<str>,
-    pub(super) position: Position<ChatMessage>,
+    pub(super) position: StreamTracker<ChatMessage>,
     members: Members<Member>,
     /// The members that are in; `None` after one has come or gone.
-    hearers: Option<Arc<[Hearer]>>,
+    hearers: Option<Arc<[Recipient]>>,
     pub(super) waiting: Waiting,
     /// The members version of the last change seen, once there was one.
     version: Option<u64>,
@@ -50,9 +50,9 @@ pub(super) struct Audience {
 #[derive(Debug)]
 enum Member {
     /// On its way in; what comes meanwhile is kept.
-    Entering(Outbox, Box<Kept>),
+    Entering(Outbox, Box<JoinBuffer>),
     /// Everything that is new to it goes out.
-    Live(Hearer),
+    Live(Recipient),
 }
 
 impl Member {
@@ -63,7 +63,7 @@ impl Member {
         }
     }
 
-    fn hearer(&self) -> Option<Hearer> {
+    fn hearer(&self) -> Option<Recipient> {
         match self {
             Self::Entering(..) => None,
             Self::Live(hearer) => Some(hearer.clone()),
@@ -73,17 +73,17 @@ impl Member {
 
 /// The newest events of a room without a hole between them, oldest first.
 #[derive(Debug, Default)]
-struct Kept {
-    events: VecDeque<Numbered>,
+struct JoinBuffer {
+    events: VecDeque<Sequenced>,
     bytes: usize,
 }
 
-impl Audience {
+impl StreamFeed {
     pub(super) fn new(display: &str, serial: u64) -> Self {
         Self {
             serial,
             display: display.into(),
-            position: Position::default(),
+            position: StreamTracker::default(),
             members: Members::default(),
             hearers: None,
             waiting: Waiting::default(),
@@ -107,7 +107,7 @@ impl Audience {
         self.vacate(session);
         let member = match failpoints::takes(Mechanism::HoldBack) {
             false => Member::Entering(outbox.clone(), Box::default()),
-            true => Member::Live(Hearer { seat: Seat::new(outbox.clone()), after: 0 }),
+            true => Member::Live(Recipient { seat: Subscriber::new(outbox.clone()), after: 0 }),
         };
         self.members.insert(session, member);
         self.hearers = None;
@@ -120,28 +120,30 @@ impl Audience {
         (session, outbox): (&SessionId, &Outbox),
         epoch: &str,
         after: u64,
-    ) -> Admission {
+    ) -> JoinProgress {
         // The first one here may have typed it otherwise.
         if *self.display != *name {
             self.display = name.into();
         }
-        let Some(Member::Entering(of, kept)) = self.members.get(session) else { return Admission::Entered };
+        let Some(Member::Entering(of, kept)) = self.members.get(session) else { return JoinProgress::Entered };
         if !of.is(outbox) {
-            return Admission::Entered;
+            return JoinProgress::Entered;
         }
-        let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else { return Admission::Behind };
+        let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else {
+            return JoinProgress::Behind;
+        };
         if after < place.seq {
             if !kept.covers(after + 1) {
-                return Admission::Behind;
+                return JoinProgress::Behind;
             }
             for event in kept.events.iter().filter_map(|event| event.rest(after, &self.display)) {
                 outbox.event(&event);
             }
         }
-        let hearer = Hearer { seat: Seat::new(outbox.clone()), after: after.max(place.seq) };
+        let hearer = Recipient { seat: Subscriber::new(outbox.clone()), after: after.max(place.seq) };
         self.members.insert(session, Member::Live(hearer));
         self.hearers = None;
-        Admission::Entered
+        JoinProgress::Entered
     }
 
     pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
@@ -159,7 +161,7 @@ impl Audience {
     }
 
     /// The next round of what waits.
-    pub(super) fn begin_turn(&mut self, now: Instant) -> Option<Turn> {
+    pub(super) fn begin_turn(&mut self, now: Instant) -> Option<FanOutJob> {
         let Self { waiting, display, members, hearers, .. } = self;
         waiting.begin(now, display, || Arc::clone(hearers.get_or_insert_with(|| live(members))))
     }
@@ -183,14 +185,14 @@ impl Audience {
                     (*self.display).clone_into(&mut message.to);
                     let size = message.body.json().len() + KEPT_EACH;
                     let event = Broadcast::new(Event::Message(message));
-                    self.spread(Numbered { from: seq, to: seq, size, is_message: true, event });
+                    self.spread(Sequenced { from: seq, to: seq, size, is_message: true, event });
                 }
                 Step::Gap { from, to } => {
                     tracing::info!(to = &*self.display, from, through = to, "messages are gone from the log");
                     let event = gap(&self.display, from, to);
-                    self.spread(Numbered { from, to, size: KEPT_EACH, is_message: false, event });
+                    self.spread(Sequenced { from, to, size: KEPT_EACH, is_message: false, event });
                 }
-                Step::Turn { was, epoch, shared } => self.turn(&was, &epoch, shared),
+                Step::EpochChanged { was, epoch, shared } => self.turn(&was, &epoch, shared),
             }
         }
     }
@@ -220,7 +222,7 @@ impl Audience {
         let resync = std::mem::take(&mut self.resync);
         if coalesce::count(&delta) > 0 || resync {
             let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
-            self.waiting.add(Numbered::aside(Broadcast::new(event)));
+            self.waiting.add(Sequenced::aside(Broadcast::new(event)));
         }
     }
 
@@ -231,7 +233,7 @@ impl Audience {
         self.waiting.add_for(event, others.filter_map(Member::hearer).collect());
     }
 
-    fn spread(&mut self, event: Numbered) {
+    fn spread(&mut self, event: Sequenced) {
         for member in self.members.values_mut() {
             if let Member::Entering(_, kept) = member {
                 kept.add(event.clone());
@@ -241,11 +243,11 @@ impl Audience {
     }
 
     /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
-    fn turn(&mut self, was: &Place, epoch: &str, shared: u64) {
+    fn turn(&mut self, was: &StreamPosition, epoch: &str, shared: u64) {
         tracing::info!(to = &*self.display, epoch, seq = was.seq, shared, "the log has another history");
         let before = self.hearers.take().unwrap_or_else(|| live(&self.members));
         self.waiting.settle(&before);
-        let (mut rewound, mut told) = (Vec::new(), BTreeMap::<u64, Vec<Hearer>>::new());
+        let (mut rewound, mut told) = (Vec::new(), BTreeMap::<u64, Vec<Recipient>>::new());
         for member in self.members.values_mut() {
             match member {
                 Member::Live(hearer) => {
@@ -257,7 +259,7 @@ impl Audience {
                         told.entry(has).or_default().push(hearer.clone());
                     }
                 }
-                Member::Entering(_, kept) => **kept = Kept::default(),
+                Member::Entering(_, kept) => **kept = JoinBuffer::default(),
             }
         }
         let (to, epoch) = (&self.display, epoch.to_owned());
@@ -272,12 +274,12 @@ impl Audience {
     }
 }
 
-fn live(members: &Members<Member>) -> Arc<[Hearer]> {
+fn live(members: &Members<Member>) -> Arc<[Recipient]> {
     members.values().filter_map(Member::hearer).collect()
 }
 
-impl Kept {
-    fn add(&mut self, event: Numbered) {
+impl JoinBuffer {
+    fn add(&mut self, event: Sequenced) {
         self.bytes += event.size;
         self.events.push_back(event);
         while self.bytes > KEPT_BYTES

@@ -2,13 +2,13 @@
 //!
 //! One task per node, started by the server and ended before a drain: then they stay where they are, silently, until they
 //! come back somewhere else or the reapers find that they do not. A session that waits costs an entry in
-//! [`Holdings`](crate::lease::local_claims::Holdings) and nothing else.
+//! [`LocalClaims`](crate::lease::local_claims::Holdings) and nothing else.
 
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
-use presence::registry::{Holding, Leaving};
+use presence::registry::{Leaving, LocalClaim};
 
 use crate::session::Services;
 use crate::session::retry::{until_answered, until_known};
@@ -27,7 +27,7 @@ pub async fn run(services: &Services) {
     }
 }
 
-async fn depart(services: &Services, Holding { nick, owner, rooms, .. }: Holding, reason: LeftReason) {
+async fn depart(services: &Services, LocalClaim { nick, owner, rooms, .. }: LocalClaim, reason: LeftReason) {
     let registry = &services.registry;
     // An error that is left is a refusal for good: then there is nothing of ours to take away.
     if until_known(|| registry.depart(&nick, &owner, reason)).await.unwrap_or(false) {

@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::Holding;
+use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 /// The holdings of one node.
 #[derive(Debug, Default)]
-pub struct Holdings {
+pub struct LocalClaims {
     /// Boxed: a table of large entries is mostly room for entries to come.
     entries: Mutex<HashMap<SessionId, Box<Entry>>>,
     /// A session was detached.
@@ -24,14 +24,14 @@ pub struct Holdings {
 
 #[derive(Debug)]
 struct Entry {
-    holding: Holding,
+    holding: LocalClaim,
     /// When it goes for good, as others see it, and what they are told; `None` while it has a connection or is going.
     leaves: Option<(Instant, LeftReason)>,
 }
 
-impl Holdings {
+impl LocalClaims {
     /// A session has a claim, in the place of an older one.
-    pub fn hold(&self, holding: Holding) {
+    pub fn hold(&self, holding: LocalClaim) {
         let mut entries = self.lock();
         let known = entries.get(&holding.owner.session);
         if known.is_none_or(|known| known.holding.owner.fence <= holding.owner.fence) {
@@ -40,7 +40,7 @@ impl Holdings {
     }
 
     /// Changes what is held by this claim, if it is the newest.
-    pub fn change(&self, owner: &Owner, change: impl FnOnce(&mut Holding)) {
+    pub fn change(&self, owner: &Owner, change: impl FnOnce(&mut LocalClaim)) {
         if let Some(entry) = current(&mut self.lock(), owner) {
             change(&mut entry.holding);
         }
@@ -87,7 +87,7 @@ impl Holdings {
 
     /// Everything that is held.
     #[must_use]
-    pub fn all(&self) -> Vec<Holding> {
+    pub fn all(&self) -> Vec<LocalClaim> {
         self.lock().values().map(|entry| entry.holding.clone()).collect()
     }
 
@@ -99,7 +99,7 @@ impl Holdings {
 
     /// Waits until sessions are due to leave, and takes them: each is given out once, and stays held until it is released.
     /// Dropping the future loses nothing. One waiter: the departure.
-    pub async fn due(&self) -> Vec<(Holding, LeftReason)> {
+    pub async fn due(&self) -> Vec<(LocalClaim, LeftReason)> {
         loop {
             let detached = self.detached.notified();
             let (due, next) = self.take_due(Instant::now());
@@ -113,7 +113,7 @@ impl Holdings {
         }
     }
 
-    fn take_due(&self, now: Instant) -> (Vec<(Holding, LeftReason)>, Option<Instant>) {
+    fn take_due(&self, now: Instant) -> (Vec<(LocalClaim, LeftReason)>, Option<Instant>) {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for entry in self.lock().values_mut() {
@@ -156,18 +156,18 @@ mod tests {
         Owner { incarnation, session, fence: Fence(fence) }
     }
 
-    fn holding(fence: u64) -> Holding {
+    fn holding(fence: u64) -> LocalClaim {
         let (nick, token) = (Nick::parse("ann").unwrap(), TokenHash::of(b"secret"));
-        Holding { nick, owner: owner(fence), status: Status::default(), rooms: Vec::new(), token, detached: false }
+        LocalClaim { nick, owner: owner(fence), status: Status::default(), rooms: Vec::new(), token, detached: false }
     }
 
-    fn fences(holdings: &Holdings) -> Vec<u64> {
+    fn fences(holdings: &LocalClaims) -> Vec<u64> {
         holdings.all().into_iter().map(|holding| holding.owner.fence.0).collect()
     }
 
     #[test]
     fn a_driver_that_is_still_ending_does_not_touch_the_newer_claim() {
-        let (holdings, now) = (Holdings::default(), Instant::now());
+        let (holdings, now) = (LocalClaims::default(), Instant::now());
         holdings.hold(holding(1));
         holdings.hold(holding(2));
         holdings.detach(&owner(1), now, LeftReason::Closed);
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_detached_session_is_due_once_and_not_after_it_was_resumed() {
-        let (holdings, now) = (Holdings::default(), Instant::now());
+        let (holdings, now) = (LocalClaims::default(), Instant::now());
         holdings.hold(holding(1));
         holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
         assert_eq!(holdings.take_due(now + SECOND * 4).1, Some(now + SECOND * 5));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_session_is_sent_off_at_once_only_if_it_waits() {
-        let (holdings, now) = (Holdings::default(), Instant::now());
+        let (holdings, now) = (LocalClaims::default(), Instant::now());
         holdings.hold(holding(1));
         holdings.send_off(&owner(1).session, LeftReason::Kicked);
         assert!(holdings.take_due(now + SECOND * 60).0.is_empty(), "it has a connection");
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_lost_lease_holds_nothing() {
-        let holdings = Holdings::default();
+        let holdings = LocalClaims::default();
         holdings.hold(holding(1));
         holdings.forget(&Incarnation::from_store("another"));
         assert_eq!(fences(&holdings), [1]);

@@ -3,4 +3,4 @@
 pub mod expiry;
 pub mod local_claims;
 
-pub use self::local_claims::Holdings;
+pub use self::local_claims::LocalClaims;

@@ -16,13 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::metrics::Port;
+use crate::metrics::ListenerKind;
 use crate::wire::line;
 
 use super::connection::Session;
 use super::frame::hang_up;
-use super::timer_wheel::Wheel;
-use super::{House, tcp, upgrade};
+use super::timer_wheel::TimerWheel;
+use super::{ConnectionContext, tcp, upgrade};
 
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.
 const BACKLOG: i32 = 4096;
@@ -43,7 +43,7 @@ const BURST: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for {port} on {addr}", port = port.value())]
 pub struct BindError {
-    port: Port,
+    port: ListenerKind,
     addr: SocketAddr,
     source: io::Error,
 }
@@ -62,26 +62,26 @@ impl Listeners {
     /// [`BindError`] names the port and address that could not be had.
     pub fn bind(ws: SocketAddr, tcp: SocketAddr) -> Result<Self, BindError> {
         let open = |port, addr| listen_on(addr).map_err(|source| BindError { port, addr, source });
-        Ok(Self { ws: open(Port::Ws, ws)?, tcp: open(Port::Tcp, tcp)? })
+        Ok(Self { ws: open(ListenerKind::Ws, ws)?, tcp: open(ListenerKind::Tcp, tcp)? })
     }
 
     /// Where a port really listens.
     ///
     /// # Errors
     /// The system does not say.
-    pub fn local_addr(&self, port: Port) -> io::Result<SocketAddr> {
+    pub fn local_addr(&self, port: ListenerKind) -> io::Result<SocketAddr> {
         match port {
-            Port::Ws => self.ws.local_addr(),
-            Port::Tcp => self.tcp.local_addr(),
+            ListenerKind::Ws => self.ws.local_addr(),
+            ListenerKind::Tcp => self.tcp.local_addr(),
         }
     }
 
     /// Starts accepting on both ports. Returns at once; the loops and all connections run on the house's tasks.
-    pub fn serve<S: Session>(self, house: &Arc<House<S>>) {
+    pub fn serve<S: Session>(self, house: &Arc<ConnectionContext<S>>) {
         // Not on the house's tasks, which it outlives by a notch.
-        tokio::spawn(Wheel::run(Arc::downgrade(&house.wheel)));
-        house.tasks.spawn(accept(self.ws, Port::Ws, Arc::clone(house)));
-        house.tasks.spawn(accept(self.tcp, Port::Tcp, Arc::clone(house)));
+        tokio::spawn(TimerWheel::run(Arc::downgrade(&house.wheel)));
+        house.tasks.spawn(accept(self.ws, ListenerKind::Ws, Arc::clone(house)));
+        house.tasks.spawn(accept(self.tcp, ListenerKind::Tcp, Arc::clone(house)));
     }
 }
 
@@ -95,7 +95,7 @@ fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn accept<S: Session>(listener: TcpListener, port: Port, house: Arc<House<S>>) {
+async fn accept<S: Session>(listener: TcpListener, port: ListenerKind, house: Arc<ConnectionContext<S>>) {
     let mut failed: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
@@ -129,7 +129,7 @@ fn died_in_the_queue(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn welcome<S: Session>(stream: TcpStream, port: Port, house: &Arc<House<S>>) {
+fn welcome<S: Session>(stream: TcpStream, port: ListenerKind, house: &Arc<ConnectionContext<S>>) {
     if let Err(error) = tune(&stream, port) {
         debug!(port = port.value(), %error, "connection ended before it began");
         return;
@@ -139,21 +139,21 @@ fn welcome<S: Session>(stream: TcpStream, port: Port, house: &Arc<House<S>>) {
         return;
     };
     match port {
-        Port::Ws => drop(house.tasks.spawn(upgrade::serve(stream, Arc::clone(house), seat))),
+        ListenerKind::Ws => drop(house.tasks.spawn(upgrade::serve(stream, Arc::clone(house), seat))),
         // The HTTP door reads the request before it refuses, so that the rest of the site keeps answering.
-        Port::Tcp => match house.admission.refusal() {
+        ListenerKind::Tcp => match house.admission.refusal() {
             Some(code) => turn_away(stream, port, code, house),
             None => drop(house.tasks.spawn(tcp::serve(stream, Arc::clone(house), seat))),
         },
     }
 }
 
-fn tune(stream: &TcpStream, port: Port) -> io::Result<()> {
+fn tune(stream: &TcpStream, port: ListenerKind) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    if port == Port::Tcp {
+    if port == ListenerKind::Tcp {
         // Nobody has to type, so silence proves nothing here: the kernel finds the dead.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         socket.set_tcp_keepalive(&keepalive)?;
@@ -162,11 +162,11 @@ fn tune(stream: &TcpStream, port: Port) -> io::Result<()> {
 }
 
 /// Tells a newcomer why not, and hangs up.
-fn turn_away<S: Session>(stream: TcpStream, port: Port, code: ErrorCode, house: &House<S>) {
+fn turn_away<S: Session>(stream: TcpStream, port: ListenerKind, code: ErrorCode, house: &ConnectionContext<S>) {
     let Some(leave) = house.seats.refuse() else { return };
     let words: Bytes = match port {
-        Port::Ws => upgrade::raw_refusal(code),
-        Port::Tcp => line::encode_refusal(&code.into()),
+        ListenerKind::Ws => upgrade::raw_refusal(code),
+        ListenerKind::Tcp => line::encode_refusal(&code.into()),
     };
     let limit = house.limits.get().close_wait;
     house.tasks.spawn(async move {

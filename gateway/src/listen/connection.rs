@@ -18,12 +18,12 @@ use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
 use crate::outbound::Outbox;
-use crate::outbound::outbox::{Broadcast, Out};
+use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{Driver, Ending};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
 use super::drain::{Parting, due};
-use super::{House, Limits};
+use super::{ConnectionContext, Limits};
 
 /// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
 const NAMES_FIRST: Duration = Duration::from_millis(500);
@@ -86,13 +86,13 @@ pub(super) enum Input {
 }
 
 /// One way of framing: turns a socket into requests and output into bytes.
-pub(super) trait Door: Send {
+pub(super) trait Transport: Send {
     /// The next thing that arrives. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Input> + Send;
     /// The socket, for rounds that need not wait for the door.
     fn socket(&self) -> Arc<OwnedWriteHalf>;
     /// Takes output over without writing it yet.
-    fn queue(&mut self, items: VecDeque<Out>);
+    fn queue(&mut self, items: VecDeque<Outgoing>);
     /// Writes all that was taken over. A dropped flush is continued by the next one.
     ///
     /// # Errors
@@ -146,10 +146,10 @@ impl End {
 /// What is done seldom (a request, a socket that stands still, the end) is boxed, so that a connection at rest holds no
 /// room for it.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
-pub(super) fn run<D: Door, S: Session>(
+pub(super) fn run<D: Transport, S: Session>(
     mut door: D,
     mut session: S,
-    house: &House<S>,
+    house: &ConnectionContext<S>,
 ) -> impl Future<Output = End> + Send {
     async move {
         let limits = house.limits.get();
@@ -160,9 +160,9 @@ pub(super) fn run<D: Door, S: Session>(
 }
 
 /// Ends both halves of a connection.
-async fn part<D: Door, S: Session>(mut door: D, session: S, end: End, limits: &Limits) {
+async fn part<D: Transport, S: Session>(mut door: D, session: S, end: End, limits: &Limits) {
     // From here on the socket is the door's alone, and a frame that has begun goes out to its end.
-    door.queue(session.outbox().disconnect().await.map(Out::Rest).into_iter().collect());
+    door.queue(session.outbox().disconnect().await.map(Outgoing::Rest).into_iter().collect());
     let mut ending = pin!(session.end(end.ending()));
     // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
     let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
@@ -175,10 +175,10 @@ async fn part<D: Door, S: Session>(mut door: D, session: S, end: End, limits: &L
 }
 
 /// The conversation. Comes back only with its end.
-async fn talk<D: Door, S: Session>(
+async fn talk<D: Transport, S: Session>(
     door: &mut D,
     session: &mut S,
-    house: &House<S>,
+    house: &ConnectionContext<S>,
     limits: &Limits,
 ) -> Result<Infallible, End> {
     let departure = &house.departure;
@@ -231,12 +231,12 @@ async fn talk<D: Door, S: Session>(
 }
 
 /// Runs a request to its end while output keeps going out, whatever happens to the socket meanwhile.
-async fn beside_output<D: Door, S>(
+async fn beside_output<D: Transport, S>(
     request: impl Future<Output = ()>,
     door: &mut D,
     outbox: &Outbox,
     limits: &Limits,
-    house: &House<S>,
+    house: &ConnectionContext<S>,
 ) -> Result<(), End> {
     let output = async {
         loop {
@@ -260,7 +260,12 @@ async fn beside_output<D: Door, S>(
 
 /// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed. Nothing
 /// while the hub writes: the outbox is ready again when it is done.
-async fn round<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house: &House<S>) -> Result<(), End> {
+async fn round<D: Transport, S>(
+    door: &mut D,
+    outbox: &Outbox,
+    limits: &Limits,
+    house: &ConnectionContext<S>,
+) -> Result<(), End> {
     let Some(batch) = outbox.take() else { return Ok(()) };
     door.queue(batch.items);
     // Most rounds go out at once; only one that stands still needs clocks.
@@ -277,7 +282,12 @@ async fn round<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house
 }
 
 /// Goes on with a flush for as long as its reader may take.
-async fn stalled<D: Door, S>(door: &mut D, outbox: &Outbox, limits: &Limits, house: &House<S>) -> Result<(), End> {
+async fn stalled<D: Transport, S>(
+    door: &mut D,
+    outbox: &Outbox,
+    limits: &Limits,
+    house: &ConnectionContext<S>,
+) -> Result<(), End> {
     let _standing = house.standing.enter(outbox);
     let given_up = async {
         // A reader that stands still must not hold up the end of the house either.

@@ -23,7 +23,7 @@ pub struct Pace {
 
 /// The way out of one house. Begins once and is not taken back.
 #[derive(Debug, Default)]
-pub struct Departure {
+pub struct ConnectionDrain {
     begun: CancellationToken,
     plan: OnceLock<Plan>,
 }
@@ -34,7 +34,7 @@ struct Plan {
     window: Duration,
 }
 
-impl Departure {
+impl ConnectionDrain {
     /// Announces the end to every connection, also to those that are about to begin. The first call stands.
     pub fn begin(&self, Pace { notice, window }: Pace) {
         let _ = self.plan.set(Plan { first: Instant::now() + notice, window });

@@ -24,22 +24,22 @@ mod tests;
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
 pub use self::connection::Session;
-pub use self::drain::{Departure, Pace};
+pub use self::drain::{ConnectionDrain, Pace};
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
-use crate::wire::Format;
+use crate::wire::Dialect;
 
-use self::permits::Seats;
-use self::stalled::Standing;
-use self::timer_wheel::Wheel;
+use self::permits::ConnectionPermits;
+use self::stalled::StalledConnections;
+use self::timer_wheel::TimerWheel;
 
 /// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
 /// for all of it.
@@ -70,21 +70,21 @@ impl Default for Limits {
 }
 
 /// What all connections of a gateway share.
-pub struct House<S> {
-    open_session: Box<dyn Fn(Format) -> S + Send + Sync>,
+pub struct ConnectionContext<S> {
+    open_session: Box<dyn Fn(Dialect) -> S + Send + Sync>,
     admission: Arc<Admission>,
-    limits: Live<Limits>,
-    seats: Seats,
+    limits: Reloadable<Limits>,
+    seats: ConnectionPermits,
     closing: CancellationToken,
-    departure: Arc<Departure>,
+    departure: Arc<ConnectionDrain>,
     /// Turns for as long as anybody is in the house.
-    wheel: Arc<Wheel>,
-    standing: Standing,
+    wheel: Arc<TimerWheel>,
+    standing: StalledConnections,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
 
-impl<S: Session> House<S> {
+impl<S: Session> ConnectionContext<S> {
     /// Puts a house together; [`Listeners::serve`] opens its doors.
     ///
     /// `open_session` begins a session for every connection that is let in. Cancelling `closing` ends the accept loops
@@ -92,22 +92,23 @@ impl<S: Session> House<S> {
     /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart). Every task runs on `tasks`, so closing that and
     /// waiting for it is waiting for the last session's end.
     pub fn new(
-        open_session: impl Fn(Format) -> S + Send + Sync + 'static,
+        open_session: impl Fn(Dialect) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
-        limits: Live<Limits>,
+        limits: Reloadable<Limits>,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
-        departure: Arc<Departure>,
+        departure: Arc<ConnectionDrain>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = Seats::new(Arc::clone(&metrics));
-        let (open_session, wheel, standing) = (Box::new(open_session), Arc::new(Wheel::new()), Standing::default());
+        let seats = ConnectionPermits::new(Arc::clone(&metrics));
+        let (open_session, wheel, standing) =
+            (Box::new(open_session), Arc::new(TimerWheel::new()), StalledConnections::default());
         standing.show(&metrics);
         Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, standing, metrics, tasks })
     }
 }
 
-impl<S> fmt::Debug for House<S> {
+impl<S> fmt::Debug for ConnectionContext<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("House").field("limits", &self.limits.get()).field("seats", &self.seats).finish_non_exhaustive()
     }

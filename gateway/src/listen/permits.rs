@@ -1,6 +1,6 @@
 //! Who is connected: the cap on connections, and the one place that sees every connection come and go.
 //!
-//! A [`Seat`] is taken when a socket is accepted and given back by its drop, so a connection is counted out exactly
+//! A [`ConnectionPermit`] is taken when a socket is accepted and given back by its drop, so a connection is counted out exactly
 //! once, however its task ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use presence::host::metrics::Label;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
-use crate::metrics::{Metrics, Port, Stage};
+use crate::metrics::{ListenerKind, Metrics, Stage};
 
 use crate::listen::connection::End;
 
@@ -19,26 +19,26 @@ const REFUSALS: usize = 256;
 
 /// The seats of one gateway.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(super) struct ConnectionPermits {
     taken: Arc<AtomicUsize>,
     refusals: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
-impl Seats {
+impl ConnectionPermits {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS)), metrics }
     }
 
     /// A seat for a new connection; `None` when `count` of them are taken. When there were more once, nobody is asked to
     /// leave.
-    pub(super) fn take(&self, port: Port, count: usize) -> Option<Seat> {
+    pub(super) fn take(&self, port: ListenerKind, count: usize) -> Option<ConnectionPermit> {
         let is_free = |taken: usize| (taken < count).then_some(taken + 1);
         self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
         let taken = Arc::clone(&self.taken);
         let metrics = Arc::clone(&self.metrics);
         metrics.comes(port);
-        Some(Seat { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
+        Some(ConnectionPermit { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
     }
 
     /// Leave to tell a newcomer that the house is full; `None` when too many are being told already.
@@ -49,15 +49,15 @@ impl Seats {
 
 /// One connection's seat.
 #[derive(Debug)]
-pub(super) struct Seat {
-    port: Port,
+pub(super) struct ConnectionPermit {
+    port: ListenerKind,
     end: OnceLock<End>,
     metrics: Arc<Metrics>,
     taken: Arc<AtomicUsize>,
     is_open: AtomicBool,
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// Notes that the conversation begins.
     pub(super) fn opened(&self) {
         if !self.is_open.swap(true, Ordering::Relaxed) {
@@ -71,7 +71,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         let stage = if *self.is_open.get_mut() { Stage::Open } else { Stage::Handshake };

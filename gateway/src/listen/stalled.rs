@@ -12,18 +12,18 @@ use crate::outbound::Outbox;
 
 /// The outboxes whose sockets take nothing right now. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Standing {
+pub(super) struct StalledConnections {
     outboxes: Arc<Mutex<Slab<Outbox>>>,
 }
 
 /// Notes a connection as standing until it is dropped.
 #[derive(Debug)]
 pub(super) struct Stands<'a> {
-    standing: &'a Standing,
+    standing: &'a StalledConnections,
     place: usize,
 }
 
-impl Standing {
+impl StalledConnections {
     /// From here on this one stands still.
     pub(super) fn enter(&self, outbox: &Outbox) -> Stands<'_> {
         Stands { standing: self, place: self.lock().insert(outbox.clone()) }

@@ -14,39 +14,39 @@ use presence::model::codes::{CloseCode, ErrorCode};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::outbound::outbox::Out;
-use crate::wire::line::{self, Decoded, Dialect};
-use crate::wire::{Format, Refusal};
+use crate::outbound::outbox::Outgoing;
+use crate::wire::line::{self, Decoded, LineDialect};
+use crate::wire::{Dialect, Refusal};
 
-use super::House;
-use super::connection::{self, Door, Input, Session};
+use super::ConnectionContext;
+use super::connection::{self, Input, Session, Transport};
 use super::frame::{hang_up, poll_write};
 use super::lines::{Line, Lines};
-use super::permits::Seat;
+use super::permits::ConnectionPermit;
 
 /// Buffers that go out in one write.
 const WRITE_SLICES: usize = 64;
 
 /// Holds the conversation on a line connection.
-pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
-    let session = (house.open_session)(Format::Line);
+pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<ConnectionContext<S>>, seat: ConnectionPermit) {
+    let session = (house.open_session)(Dialect::Line);
     seat.opened();
-    seat.ended(connection::run(LineDoor::new(tcp), session, &house).await);
+    seat.ended(connection::run(LineTransport::new(tcp), session, &house).await);
 }
 
-struct LineDoor {
+struct LineTransport {
     input: OwnedReadHalf,
     output: Arc<OwnedWriteHalf>,
-    dialect: Dialect,
+    dialect: LineDialect,
     lines: Lines,
     queued: VecDeque<Bytes>,
 }
 
-impl LineDoor {
+impl LineTransport {
     fn new(tcp: TcpStream) -> Self {
         let queued = VecDeque::from([line::greeting()]);
         let (input, output) = tcp.into_split();
-        Self { input, output: Arc::new(output), dialect: Dialect::default(), lines: Lines::default(), queued }
+        Self { input, output: Arc::new(output), dialect: LineDialect::default(), lines: Lines::default(), queued }
     }
 
     fn say(&mut self, words: Bytes) {
@@ -91,7 +91,7 @@ impl LineDoor {
     }
 }
 
-impl Door for LineDoor {
+impl Transport for LineTransport {
     async fn next(&mut self) -> Input {
         loop {
             match self.lines.next() {
@@ -116,16 +116,16 @@ impl Door for LineDoor {
         Arc::clone(&self.output)
     }
 
-    fn queue(&mut self, items: VecDeque<Out>) {
+    fn queue(&mut self, items: VecDeque<Outgoing>) {
         for item in items {
             match item {
-                Out::Reply(reply) => {
+                Outgoing::Reply(reply) => {
                     let words = self.dialect.encode_reply(&reply);
                     self.say(words);
                 }
-                Out::Event(words) | Out::Round(words) => self.say(words),
-                Out::Rest(words) => self.queued.push_front(words),
-                Out::Ping => {}
+                Outgoing::Event(words) | Outgoing::Batch(words) => self.say(words),
+                Outgoing::Rest(words) => self.queued.push_front(words),
+                Outgoing::Ping => {}
             }
         }
     }

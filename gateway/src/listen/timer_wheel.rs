@@ -22,7 +22,7 @@ const NOTCHES: usize = 1024;
 
 /// The clock of one house.
 #[derive(Debug)]
-pub(super) struct Wheel {
+pub(super) struct TimerWheel {
     began: Instant,
     /// Notches passed since then. Changed under the lock only.
     passed: AtomicU64,
@@ -46,19 +46,19 @@ struct Hung {
 /// The deadline of one connection. Set it, then wait for it.
 #[derive(Debug)]
 pub(super) struct Alarm<'a> {
-    wheel: &'a Wheel,
+    wheel: &'a TimerWheel,
     due: Option<u64>,
-    hung: Option<Place>,
+    hung: Option<WheelEntry>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct WheelEntry {
     key: usize,
     notch: u64,
     waker: Waker,
 }
 
-impl Wheel {
+impl TimerWheel {
     pub(super) fn new() -> Self {
         let hands = Hands { notches: vec![Vec::new(); NOTCHES], alarms: Slab::new() };
         Self { began: Instant::now(), passed: AtomicU64::new(0), hands: Mutex::new(hands) }
@@ -156,7 +156,7 @@ impl Alarm<'_> {
             None => hands.alarms.insert(hung),
         };
         hands.notches[index(notch)].push(key);
-        self.hung = Some(Place { key, notch, waker: waker.clone() });
+        self.hung = Some(WheelEntry { key, notch, waker: waker.clone() });
         Poll::Pending
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     }
 
     impl<'a> Sleeper<'a> {
-        fn on(wheel: &'a Wheel) -> Self {
+        fn on(wheel: &'a TimerWheel) -> Self {
             Self { alarm: wheel.alarm(), woken: Arc::default() }
         }
 
@@ -223,13 +223,13 @@ mod tests {
     }
 
     /// Names of alarms at all notches.
-    fn hanging(wheel: &Wheel) -> usize {
+    fn hanging(wheel: &TimerWheel) -> usize {
         wheel.lock().notches.iter().map(Vec::len).sum()
     }
 
     #[test]
     fn rings_at_its_notch_and_not_before() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut sleeper = Sleeper::on(&wheel);
         assert!(!sleeper.until(3).rang());
         wheel.turn_to(2);
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_deadline_inside_a_notch_waits_for_its_end() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut sleeper = Sleeper::on(&wheel);
         sleeper.alarm.set(Some(wheel.began + NOTCH * 2 + Duration::from_nanos(1)));
         wheel.turn_to(2);
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_deadline_that_moves_later_costs_nothing_until_its_old_notch() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut sleeper = Sleeper::on(&wheel);
         for notch in 5..500 {
             assert!(!sleeper.until(notch).rang());
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_deadline_that_moves_earlier_rings_earlier() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut sleeper = Sleeper::on(&wheel);
         assert!(!sleeper.until(100).rang());
         assert!(!sleeper.until(2).rang());
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_deadline_may_be_turns_away() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut sleeper = Sleeper::on(&wheel);
         let far = 3 * NOTCHES as u32 + 7;
         assert!(!sleeper.until(far).rang());
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_alarm_that_is_gone_rings_nobody_else() {
-        let wheel = Wheel::new();
+        let wheel = TimerWheel::new();
         let mut gone = Sleeper::on(&wheel);
         assert!(!gone.until(2).rang());
         drop(gone);
@@ -312,8 +312,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_wheel_turns_by_itself_and_stops_with_its_house() {
-        let wheel = Arc::new(Wheel::new());
-        let turning = tokio::spawn(Wheel::run(Arc::downgrade(&wheel)));
+        let wheel = Arc::new(TimerWheel::new());
+        let turning = tokio::spawn(TimerWheel::run(Arc::downgrade(&wheel)));
         let start = Instant::now();
         let mut alarm = wheel.alarm();
         alarm.set(Some(start + Duration::from_millis(300)));

@@ -25,8 +25,8 @@ use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
 use super::connection::Session;
-use super::permits::Seat;
-use super::{House, ws};
+use super::permits::ConnectionPermit;
+use super::{ConnectionContext, ws};
 
 /// The subprotocol that we speak; a client that offers none gets it too.
 const SUBPROTOCOL: &str = "parley.v1";
@@ -40,7 +40,7 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 type Answer = Response<Full<Bytes>>;
 
 /// Answers the one request of a new connection.
-pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat: Seat) {
+pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<ConnectionContext<S>>, seat: ConnectionPermit) {
     let seat = Arc::new(seat);
     let service = service_fn(|request| {
         let answer = answer(request, &house, &seat);
@@ -61,7 +61,11 @@ pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<House<S>>, seat
 }
 
 /// Upgrades, or says why not.
-fn answer<S: Session>(mut request: Request<Incoming>, house: &Arc<House<S>>, seat: &Arc<Seat>) -> Answer {
+fn answer<S: Session>(
+    mut request: Request<Incoming>,
+    house: &Arc<ConnectionContext<S>>,
+    seat: &Arc<ConnectionPermit>,
+) -> Answer {
     if request.uri().path() != "/ws" {
         return refusal(ErrorCode::NotFound);
     }

@@ -14,33 +14,37 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
-use crate::outbound::outbox::Out;
-use crate::wire::{FRAME_LIMIT, Format, HARD_LIMIT, json};
+use crate::outbound::outbox::Outgoing;
+use crate::wire::{Dialect, FRAME_LIMIT, HARD_LIMIT, json};
 
-use super::House;
-use super::connection::{self, Door, Input, Session};
+use super::ConnectionContext;
+use super::connection::{self, Input, Session, Transport};
 use super::frame::{Event, Kind, Limits, Over, Socket};
-use super::permits::Seat;
+use super::permits::ConnectionPermit;
 
 const LIMITS: Limits = Limits::new(FRAME_LIMIT as u32, HARD_LIMIT as u32);
 
 /// Holds the conversation on an upgraded connection.
-pub(super) async fn serve<S: Session>(upgrade: OnUpgrade, house: Arc<House<S>>, seat: Arc<Seat>) {
+pub(super) async fn serve<S: Session>(
+    upgrade: OnUpgrade,
+    house: Arc<ConnectionContext<S>>,
+    seat: Arc<ConnectionPermit>,
+) {
     // The client may leave between its request and our answer.
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpStream>>() else {
         debug!("upgraded connection is no tcp stream");
         return;
     };
-    let door = WsDoor(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
-    let session = (house.open_session)(Format::Json);
+    let door = WebSocketTransport(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
+    let session = (house.open_session)(Dialect::Json);
     seat.opened();
     seat.ended(connection::run(door, session, &house).await);
 }
 
-struct WsDoor(Socket);
+struct WebSocketTransport(Socket);
 
-impl Door for WsDoor {
+impl Transport for WebSocketTransport {
     async fn next(&mut self) -> Input {
         match self.0.next(decode).await {
             Ok(input) => input,
@@ -53,15 +57,15 @@ impl Door for WsDoor {
         self.0.shared()
     }
 
-    fn queue(&mut self, items: VecDeque<Out>) {
+    fn queue(&mut self, items: VecDeque<Outgoing>) {
         let output = self.0.output();
         for item in items {
             match item {
-                Out::Reply(reply) => output.text(json::encode_reply(&reply)),
-                Out::Event(encoded) => output.text(encoded),
-                Out::Round(framed) => output.framed(framed),
-                Out::Rest(framed) => output.rest(framed),
-                Out::Ping => output.ping(),
+                Outgoing::Reply(reply) => output.text(json::encode_reply(&reply)),
+                Outgoing::Event(encoded) => output.text(encoded),
+                Outgoing::Batch(framed) => output.framed(framed),
+                Outgoing::Rest(framed) => output.rest(framed),
+                Outgoing::Ping => output.ping(),
             }
         }
     }

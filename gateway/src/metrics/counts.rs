@@ -76,7 +76,7 @@ impl Counts {
             match step {
                 Step::Message(..) => self.missing[Missing::Repaired].inc(),
                 Step::Gap { from, to } => self.missing[Missing::Lost].inc_by(to - from + 1),
-                Step::Turn { .. } => {}
+                Step::EpochChanged { .. } => {}
             }
         }
     }

@@ -52,8 +52,8 @@ fn every_series_is_there_before_anything_happened() {
 #[test]
 fn a_connection_counts_under_its_port_and_stage() {
     let metrics = Metrics::new();
-    [Port::Ws, Port::Ws, Port::Tcp].into_iter().for_each(|port| metrics.comes(port));
-    metrics.opens(Port::Ws);
+    [ListenerKind::Ws, ListenerKind::Ws, ListenerKind::Tcp].into_iter().for_each(|port| metrics.comes(port));
+    metrics.opens(ListenerKind::Ws);
     for line in [
         "parley_connections{door=\"ws\",state=\"handshake\"} 1",
         "parley_connections{door=\"ws\",state=\"open\"} 1",
@@ -61,9 +61,9 @@ fn a_connection_counts_under_its_port_and_stage() {
     ] {
         assert_line(&metrics, line);
     }
-    metrics.goes(Port::Ws, Stage::Open);
-    metrics.goes(Port::Ws, Stage::Handshake);
-    assert_eq!((metrics.open(Port::Ws), metrics.open(Port::Tcp)), (0, 1));
+    metrics.goes(ListenerKind::Ws, Stage::Open);
+    metrics.goes(ListenerKind::Ws, Stage::Handshake);
+    assert_eq!((metrics.open(ListenerKind::Ws), metrics.open(ListenerKind::Tcp)), (0, 1));
     assert_line(&metrics, "parley_connections{door=\"ws\",state=\"open\"} 0");
     assert_line(&metrics, "parley_connections_total{door=\"ws\"} 2");
 }

@@ -1,6 +1,6 @@
 //! Events on their way to many connections: encoded once per format, whoever asks first, and shared by all of them.
 //!
-//! The hub and drivers wrap events in it, outboxes ask for the bytes. A [`Round`] is what a log gives everybody in one
+//! The hub and drivers wrap events in it, outboxes ask for the bytes. A [`FanOutBatch`] is what a log gives everybody in one
 //! go: its bytes are ready for the socket, frames and all. Knows no connection.
 
 use std::sync::{Arc, OnceLock};
@@ -8,20 +8,20 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 
 use crate::message::Accepted;
-use crate::wire::{Event, Format};
+use crate::wire::{Dialect, Event};
 
 /// Bytes in each format, made when first asked for.
 #[derive(Debug, Default)]
-struct PerFormat {
+struct PerDialect {
     json: OnceLock<Bytes>,
     line: OnceLock<Bytes>,
 }
 
-impl PerFormat {
-    fn get(&self, format: Format, make: impl FnOnce() -> Bytes) -> &Bytes {
+impl PerDialect {
+    fn get(&self, format: Dialect, make: impl FnOnce() -> Bytes) -> &Bytes {
         let cell = match format {
-            Format::Json => &self.json,
-            Format::Line => &self.line,
+            Dialect::Json => &self.json,
+            Dialect::Line => &self.line,
         };
         cell.get_or_init(make)
     }
@@ -31,19 +31,19 @@ impl PerFormat {
 #[derive(Debug)]
 pub struct Broadcast {
     event: Event,
-    encoded: PerFormat,
+    encoded: PerDialect,
 }
 
 impl Broadcast {
     /// Wraps an event for sharing.
     #[must_use]
     pub fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, encoded: PerFormat::default() })
+        Arc::new(Self { event, encoded: PerDialect::default() })
     }
 
     /// The event in a format, unframed.
     #[must_use]
-    pub fn bytes(&self, format: Format) -> Bytes {
+    pub fn bytes(&self, format: Dialect) -> Bytes {
         self.encoded.get(format, || format.encode(&self.event)).clone()
     }
 
@@ -51,22 +51,22 @@ impl Broadcast {
         if let Event::Message(message) = &self.event { message.accepted } else { Accepted::default() }
     }
 
-    pub(super) fn worth(&self) -> Worth<'_> {
+    pub(super) fn worth(&self) -> DropPolicy<'_> {
         match &self.event {
-            Event::Typing { .. } => Worth::Little,
-            Event::Presence { room, .. } => Worth::AskedAgain(room),
+            Event::Typing { .. } => DropPolicy::Little,
+            Event::Presence { room, .. } => DropPolicy::AskedAgain(room),
             Event::Message(_)
             | Event::Gap { .. }
             | Event::Epoch { .. }
             | Event::Rewound { .. }
-            | Event::GoingAway { .. } => Worth::Everything,
+            | Event::GoingAway { .. } => DropPolicy::Everything,
         }
     }
 }
 
 /// Whether an event may be left out for a reader that falls behind.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Worth<'a> {
+pub(super) enum DropPolicy<'a> {
     /// It may, without a word.
     Little,
     /// It may, if the reader is told to ask for the list of this room again.
@@ -77,16 +77,16 @@ pub(super) enum Worth<'a> {
 
 /// Events that follow each other, as one piece: one write for each connection, however many they are.
 #[derive(Debug)]
-pub struct Round {
+pub struct FanOutBatch {
     events: Vec<Arc<Broadcast>>,
-    framed: PerFormat,
+    framed: PerDialect,
 }
 
-impl Round {
+impl FanOutBatch {
     /// Puts events together. What can be left out is a round of its own.
     #[must_use]
     pub fn new(events: Vec<Arc<Broadcast>>) -> Self {
-        Self { events, framed: PerFormat::default() }
+        Self { events, framed: PerDialect::default() }
     }
 
     /// The events, oldest first.
@@ -97,7 +97,7 @@ impl Round {
 
     /// All of it as a connection of this format sends it.
     #[must_use]
-    pub fn bytes(&self, format: Format) -> &Bytes {
+    pub fn bytes(&self, format: Dialect) -> &Bytes {
         self.framed.get(format, || {
             let mut framed = BytesMut::new();
             for event in &self.events {
@@ -113,10 +113,10 @@ impl Round {
         self.events.iter().map(|event| event.accepted()).fold(Accepted::default(), Accepted::earlier)
     }
 
-    pub(super) fn worth(&self) -> Worth<'_> {
+    pub(super) fn worth(&self) -> DropPolicy<'_> {
         match &self.events[..] {
             [event] => event.worth(),
-            _ => Worth::Everything,
+            _ => DropPolicy::Everything,
         }
     }
 }
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn a_round_is_put_together_once_per_format_and_shared() {
         let gap = |to_seq| Broadcast::new(Event::Gap { to: "#lobby".into(), from_seq: 1, to_seq });
-        let round = Round::new(vec![gap(1), gap(2)]);
-        for format in [Format::Json, Format::Line] {
+        let round = FanOutBatch::new(vec![gap(1), gap(2)]);
+        for format in [Dialect::Json, Dialect::Line] {
             let framed = round.bytes(format).clone();
             assert_eq!(framed.as_ptr(), round.bytes(format).as_ptr(), "made a second time");
             let mut expected = BytesMut::new();

@@ -3,10 +3,10 @@
 //! Bounded in bytes. For a reader that falls behind, what is worth little is left out first: who is writing, and changes of
 //! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with
 //! [`CloseCode::Slow`]; messages are never left out. It costs nobody else a wait: pushing never blocks. Knows no frame:
-//! each [`Round`] comes as bytes for the socket.
+//! each [`FanOutBatch`] comes as bytes for the socket.
 //!
 //! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
-//! what the socket does not take goes into the queue. One at a time writes (who has the `Pen`), so bytes stay in order:
+//! what the socket does not take goes into the queue. One at a time writes (who has the `WriteTurn`), so bytes stay in order:
 //! the door from taking a batch until all of it is out, the hub for one attempt. The lock is never held meanwhile.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -22,10 +22,10 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::message::Accepted;
-use crate::wire::{Answer, Event, Format, Reply};
+use crate::wire::{Answer, Dialect, Event, Reply};
 
-use crate::outbound::batch::Worth;
-pub use crate::outbound::batch::{Broadcast, Round};
+use crate::outbound::batch::DropPolicy;
+pub use crate::outbound::batch::{Broadcast, FanOutBatch};
 
 /// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
 /// client has asked for it.
@@ -41,7 +41,7 @@ const ENTRY_BYTES: usize = 64;
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PushOutcome {
     /// The socket has taken all of it.
     Written,
     /// It waits to be written, or the connection has ended.
@@ -52,13 +52,13 @@ pub enum Pushed {
 
 /// One thing to write.
 #[derive(Debug)]
-pub enum Out {
+pub enum Outgoing {
     /// The answer to a request of this connection.
     Reply(Reply),
     /// An event, encoded in this connection's format.
     Event(Bytes),
     /// A round, as it goes over the wire.
-    Round(Bytes),
+    Batch(Bytes),
     /// The rest of a round that is partly out: nothing goes before it, and a connection that ends sends it still.
     Rest(Bytes),
     /// A sign of life to ask for one back; doors without pings skip it.
@@ -68,7 +68,7 @@ pub enum Out {
 /// The queue of one connection. Cheap to clone: driver, hub and door share it.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    format: Format,
+    format: Dialect,
     shared: Arc<Shared>,
 }
 
@@ -81,11 +81,11 @@ struct Shared {
 
 /// Who writes to the socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Pen {
+enum WriteTurn {
     #[default]
     Free,
     /// The door, until all that it took is out.
-    Door,
+    Transport,
     /// The hub, just now.
     Hub,
 }
@@ -94,12 +94,12 @@ enum Pen {
 struct Queue {
     /// Where the hub writes to; nowhere before the connection has begun and after it has ended.
     socket: Option<Arc<OwnedWriteHalf>>,
-    pen: Pen,
+    pen: WriteTurn,
     /// The door wanted the pen while the hub had it.
     door_waits: bool,
     /// What the hub has begun to write and the socket did not take.
     rest: Option<Bytes>,
-    items: VecDeque<Out>,
+    items: VecDeque<Outgoing>,
     /// The size of everything that waits.
     bytes: usize,
     /// Since when the oldest of it waits.
@@ -124,23 +124,23 @@ impl Queue {
     /// Whether the door has something to do.
     fn is_for_door(&self) -> bool {
         let is_something = self.rest.is_some() || !self.items.is_empty() || self.close.is_some() || self.door_waits;
-        is_something && self.pen != Pen::Hub
+        is_something && self.pen != WriteTurn::Hub
     }
 
     /// Whether the pen is the door's from now on. If not, it will be told.
     fn hand_to_door(&mut self) -> bool {
-        self.door_waits = self.pen == Pen::Hub;
+        self.door_waits = self.pen == WriteTurn::Hub;
         if !self.door_waits {
-            self.pen = Pen::Door;
+            self.pen = WriteTurn::Transport;
         }
         !self.door_waits
     }
 
     /// The socket, and with it the pen, if nothing goes before what the hub wants to write.
     fn hand_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
-        let is_first = self.pen == Pen::Free && self.rest.is_none() && self.items.is_empty();
+        let is_first = self.pen == WriteTurn::Free && self.rest.is_none() && self.items.is_empty();
         let socket = self.socket.as_ref().filter(|_| is_first)?;
-        self.pen = Pen::Hub;
+        self.pen = WriteTurn::Hub;
         Some(Arc::clone(socket))
     }
 
@@ -155,7 +155,7 @@ impl Queue {
 #[derive(Debug)]
 pub struct Batch {
     /// Write these, in order.
-    pub items: VecDeque<Out>,
+    pub items: VecDeque<Outgoing>,
     /// Then close with this.
     pub close: Option<CloseCode>,
     /// Whether it, or what was taken before and is not out yet, has messages in it: [`Outbox::written`] wants to know when
@@ -166,7 +166,7 @@ pub struct Batch {
 impl Outbox {
     /// An empty queue for a connection that speaks `format`.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: Dialect) -> Self {
         Self { format, shared: Arc::default() }
     }
 
@@ -186,59 +186,59 @@ impl Outbox {
         let size = ENTRY_BYTES + size(&reply.answer);
         let mut queue = self.lock();
         queue.largest_reply = queue.largest_reply.max(size);
-        self.push(queue, Out::Reply(reply), size);
+        self.push(queue, Outgoing::Reply(reply), size);
     }
 
     /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
-    pub fn event(&self, event: &Broadcast) -> Pushed {
+    pub fn event(&self, event: &Broadcast) -> PushOutcome {
         if leave_out(&mut self.lock(), event.worth()) {
-            return Pushed::LeftOut;
+            return PushOutcome::LeftOut;
         }
         let bytes = event.bytes(self.format);
         let size = bytes.len() + ENTRY_BYTES;
         let mut queue = self.lock();
         queue.oldest = queue.oldest.earlier(event.accepted());
-        self.push(queue, Out::Event(bytes), size);
-        Pushed::Taken
+        self.push(queue, Outgoing::Event(bytes), size);
+        PushOutcome::Taken
     }
 
     /// Gives a round to a connection that hears its log (`hears`; looked at under the lock, so that nothing follows an
     /// answer that was queued after it had become false). Written at once if nothing goes before it and the socket takes
     /// it, else queued, or left out. Never blocks.
-    pub fn round(&self, round: &Round, hears: &AtomicBool) -> Pushed {
+    pub fn round(&self, round: &FanOutBatch, hears: &AtomicBool) -> PushOutcome {
         let bytes = round.bytes(self.format);
         let mut queue = self.lock();
         if queue.close.is_some() || bytes.is_empty() || !hears.load(Ordering::Acquire) {
-            return Pushed::Taken;
+            return PushOutcome::Taken;
         }
         if leave_out(&mut queue, round.worth()) {
-            return Pushed::LeftOut;
+            return PushOutcome::LeftOut;
         }
         let size = bytes.len() + ENTRY_BYTES;
         let Some(socket) = queue.hand_to_hub() else {
             queue.oldest = queue.oldest.earlier(round.accepted());
-            self.push(queue, Out::Round(bytes.clone()), size);
-            return Pushed::Taken;
+            self.push(queue, Outgoing::Batch(bytes.clone()), size);
+            return PushOutcome::Taken;
         };
         drop(queue);
         // A socket that is broken takes nothing: its door will find out.
         let written = socket.try_write(bytes).unwrap_or(0);
         drop(socket);
         self.put_down(bytes, written, round.accepted());
-        if written == bytes.len() { Pushed::Written } else { Pushed::Taken }
+        if written == bytes.len() { PushOutcome::Written } else { PushOutcome::Taken }
     }
 
     /// The hub has written so much of a round, whose oldest message was accepted then.
     fn put_down(&self, bytes: &Bytes, written: usize, accepted: Accepted) {
         let mut queue = self.lock();
-        queue.pen = Pen::Free;
+        queue.pen = WriteTurn::Free;
         if written < bytes.len() {
             queue.oldest = queue.oldest.earlier(accepted);
             queue.count(bytes.len() - written + ENTRY_BYTES);
             if written > 0 {
                 queue.rest = Some(bytes.slice(written..));
             } else if queue.close.is_none() {
-                queue.items.push_front(Out::Round(bytes.clone()));
+                queue.items.push_front(Outgoing::Batch(bytes.clone()));
             }
         }
         let is_for_door = queue.is_for_door();
@@ -250,7 +250,7 @@ impl Outbox {
 
     /// Queues a ping.
     pub fn ping(&self) {
-        self.push(self.lock(), Out::Ping, ENTRY_BYTES);
+        self.push(self.lock(), Outgoing::Ping, ENTRY_BYTES);
     }
 
     /// Ends the connection after what is queued; the first reason given stands. Nothing is taken on afterwards.
@@ -319,14 +319,14 @@ impl Outbox {
         let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
         let close = queue.close;
         if let Some(rest) = queue.rest.take() {
-            items.push_front(Out::Rest(rest));
+            items.push_front(Outgoing::Rest(rest));
         }
         queue.unwritten = queue.unwritten.earlier(mem::take(&mut queue.oldest));
         let has_messages = !queue.unwritten.is_unknown();
         drop(queue);
         for room in stale {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
-            items.push_back(Out::Event(self.format.encode(&resync)));
+            items.push_back(Outgoing::Event(self.format.encode(&resync)));
         }
         Some(Batch { items, close, has_messages })
     }
@@ -336,7 +336,7 @@ impl Outbox {
     #[must_use]
     pub fn written(&self) -> Accepted {
         let mut queue = self.lock();
-        queue.pen = Pen::Free;
+        queue.pen = WriteTurn::Free;
         mem::take(&mut queue.unwritten)
     }
 
@@ -370,7 +370,7 @@ impl Outbox {
         self.lock().bytes
     }
 
-    fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Out, size: usize) {
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Outgoing, size: usize) {
         if queue.close.is_some() {
             return;
         }
@@ -394,14 +394,14 @@ impl Outbox {
 }
 
 /// Whether something of this worth is left out, as too much waits already. Notes what the reader will have to be told.
-fn leave_out(queue: &mut Queue, worth: Worth<'_>) -> bool {
+fn leave_out(queue: &mut Queue, worth: DropPolicy<'_>) -> bool {
     if queue.bytes <= SOFT_BYTES {
         return false;
     }
     match worth {
-        Worth::Everything => return false,
-        Worth::AskedAgain(room) if !queue.stale.contains(room) => _ = queue.stale.insert(room.to_owned()),
-        Worth::AskedAgain(_) | Worth::Little => {}
+        DropPolicy::Everything => return false,
+        DropPolicy::AskedAgain(room) if !queue.stale.contains(room) => _ = queue.stale.insert(room.to_owned()),
+        DropPolicy::AskedAgain(_) | DropPolicy::Little => {}
     }
     true
 }

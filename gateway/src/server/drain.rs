@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use presence::registry::Farewell;
+use presence::registry::LeaseTransition;
 use tokio::time::Instant;
 
 use crate::listen::Pace;
@@ -40,7 +40,7 @@ impl Gateway {
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {
-            self.set_lease(Farewell::Drained { hold: self.services.hold }).await;
+            self.set_lease(LeaseTransition::Drained { hold: self.services.hold }).await;
         }
         drop(self.background);
         if whole && safe { Drained::Whole } else { Drained::GraceRanOut }
@@ -59,13 +59,13 @@ impl Gateway {
             tokio::time::sleep(pace.notice).await;
             self.closing.cancel();
         };
-        tokio::join!(self.set_lease(Farewell::Draining), doors);
+        tokio::join!(self.set_lease(LeaseTransition::Draining), doors);
         self.connections.close();
         self.connections.wait().await;
     }
 
     /// Best effort: without it, as for a gateway whose time ran out, the detectors find out by themselves and clean up.
-    async fn set_lease(&self, farewell: Farewell) {
+    async fn set_lease(&self, farewell: LeaseTransition) {
         let Some(incarnation) = self.services.tenure.incarnation() else { return };
         let told = tokio::time::timeout(LAST_WORD, self.services.registry.set_lease(&incarnation, farewell)).await;
         let state = farewell.state();

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{ClaimError, Holding, Inbox, RegistryError, ResumeError, Resumed};
+use presence::registry::{ClaimError, Inbox, LocalClaim, RegistryError, ResumeError, Resumed};
 
 use crate::metrics::{Registration, Return};
 use crate::wire::{Refusal, Since, Token};
@@ -99,7 +99,7 @@ impl Driver {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<(Owner, Head), ClaimError> {
+    ) -> Result<(Owner, StreamEnd), ClaimError> {
         let (incarnation, session) = (incarnation.clone(), session.clone());
         match answered(|| self.services.registry.begin(&incarnation, &session, nick, token)).await {
             Ok((fence, inbox)) => Ok((Owner { incarnation, session, fence }, inbox)),
@@ -162,7 +162,7 @@ impl Driver {
         self.token = Some(token.clone());
         services.hub.attach(&owner, &nick, &self.outbox);
         let (mine, claim) = (nick.clone(), owner.clone());
-        services.holdings.hold(Holding { nick: mine, owner: claim, status, rooms, token, detached: false });
+        services.holdings.hold(LocalClaim { nick: mine, owner: claim, status, rooms, token, detached: false });
         self.own(nick, owner);
     }
 
@@ -215,17 +215,17 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use presence::lease::beat::{self, Tenure};
+    use presence::lease::beat::{self, LeaseHealth};
     use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
     use presence::store::memory::Store;
 
     use super::*;
     use crate::backplane::{Backplane, MemoryBackplane};
     use crate::hub::Hub;
-    use crate::lease::local_claims::Holdings;
+    use crate::lease::local_claims::LocalClaims;
     use crate::metrics::Metrics;
     use crate::session::driver::Services;
-    use crate::wire::Format;
+    use crate::wire::Dialect;
 
     #[tokio::test]
     async fn whoever_is_refused_a_name_leaves_nothing_in_the_hub() {
@@ -235,15 +235,15 @@ mod tests {
             registry: Registry::Memory(MemoryRegistry::new(store.clone())),
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
-            holdings: Holdings::default(),
+            holdings: LocalClaims::default(),
             hold: std::time::Duration::ZERO,
-            tenure: Arc::new(Tenure::default()),
+            tenure: Arc::new(LeaseHealth::default()),
             metrics,
         });
         let empty = String::new;
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         assert!(beat::open(&services.registry, &services.tenure, &Incarnation::random(), &info).await);
-        let mut guests = [(); 2].map(|()| Driver::new(&services, Format::Json));
+        let mut guests = [(); 2].map(|()| Driver::new(&services, Dialect::Json));
         let ann = Nick::parse("ann").unwrap();
         assert!(matches!(guests[0].begin(ann.clone()).await, Ok(Done::Begun(..))));
         let refused = guests[1].begin(ann).await.unwrap_err();

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::stream::{Head, Log};
+use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
 use crate::message::Target;
-use crate::wire::{Answer, Command, CorrelationId, Placed, Refusal, Reply, Request, RestoredRoom, Resume, Since};
+use crate::wire::{
+    Answer, Command, CorrelationId, DeliveryStatus, Refusal, Reply, Request, RestoredRoom, Resume, Since,
+};
 
 use super::liveness::Liveness;
-use super::small_map::Few;
+use super::small_map::SmallMap;
 
 mod typing;
 mod work;
@@ -32,7 +34,7 @@ pub const MAX_ROOMS: usize = 128;
 pub struct Core {
     node: Arc<str>,
     identity: Option<Identity>,
-    rooms: Few<RoomKey, Seat>,
+    rooms: SmallMap<RoomKey, JoinedRoom>,
     liveness: Liveness,
     /// Boxed: large, and most sessions ask for nothing most of the time.
     pending: Option<Box<(CorrelationId, Pending)>>,
@@ -42,7 +44,7 @@ pub struct Core {
 
 /// A place in a room.
 #[derive(Debug)]
-struct Seat {
+struct JoinedRoom {
     room: RoomName,
     /// Whether what is said there is given to the client.
     hears: bool,
@@ -111,7 +113,7 @@ impl Core {
         Self {
             node,
             identity: None,
-            rooms: Few::default(),
+            rooms: SmallMap::default(),
             liveness: Liveness::new(now, pings),
             pending: None,
             presumed: Presumed::Deaf { resumed: false },
@@ -280,11 +282,11 @@ impl Core {
             }
             (Pending::Restore(mut restoring), Done::Joined { room, head, .. }) => {
                 let wanted = restoring.wanted.remove(room.key());
-                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: wanted.is_some() });
+                self.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), hears: wanted.is_some() });
                 let (shown, epoch, seq) = (room.as_str().to_owned(), head.epoch.clone(), head.top);
                 restoring.restored.push(RestoredRoom { room: shown, epoch, seq });
                 if wanted.is_some() {
-                    restoring.entrances.push(entered(Log::Room(room.key().clone()), room.as_str(), head, wanted));
+                    restoring.entrances.push(entered(StreamId::Room(room.key().clone()), room.as_str(), head, wanted));
                 }
                 self.restore(id, restoring)
             }
@@ -293,7 +295,7 @@ impl Core {
                 self.renaming(id, nick, was, rooms, claimed, done)
             }
             (Pending::Join(since), Done::Joined { room, head, member_count }) => {
-                self.rooms.insert(room.key().clone(), Seat { room: room.clone(), hears: true });
+                self.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), hears: true });
                 let joined = Answer::Joined {
                     room: room.as_str().to_owned(),
                     epoch: head.epoch.clone(),
@@ -301,7 +303,7 @@ impl Core {
                     member_count,
                     recovered: since.as_ref().is_some_and(|since| since.seq <= head.shares(&since.epoch)),
                 };
-                vec![answer(id, joined), entered(Log::Room(room.key().clone()), room.as_str(), head, since)]
+                vec![answer(id, joined), entered(StreamId::Room(room.key().clone()), room.as_str(), head, since)]
             }
             (Pending::Leave(room), Done::Settled) => {
                 self.rooms.remove(room.key());
@@ -309,9 +311,9 @@ impl Core {
             }
             (Pending::Send(to), Done::Published { msg_id, seq, time, duplicate, online }) => {
                 let placed = match to {
-                    Target::Room(_) => Placed::Room { seq },
-                    Target::Nick(_) if online => Placed::Online,
-                    Target::Nick(_) => Placed::Offline,
+                    Target::Room(_) => DeliveryStatus::Room { seq },
+                    Target::Nick(_) if online => DeliveryStatus::Online,
+                    Target::Nick(_) => DeliveryStatus::Offline,
                 };
                 vec![answer(id, Answer::Ack { to: to.as_str().to_owned(), msg_id, placed, time, duplicate })]
             }
@@ -357,7 +359,7 @@ impl Core {
     }
 
     /// Everything is where it was, and the client hears of it.
-    fn restored(&self, id: CorrelationId, restoring: Restoring, inbox: Head) -> Vec<Effect> {
+    fn restored(&self, id: CorrelationId, restoring: Restoring, inbox: StreamEnd) -> Vec<Effect> {
         let Restoring { beginning: Beginning { owner, token, time }, me, restored, entrances, has_read, .. } =
             restoring;
         let reply = Answer::Registered {
@@ -371,7 +373,7 @@ impl Core {
             time,
         };
         let has_read = has_read.unwrap_or_else(|| Since { epoch: inbox.epoch.clone(), seq: 0 });
-        let inbox = entered(Log::Inbox(owner.session), me.nick.as_str(), inbox, Some(has_read));
+        let inbox = entered(StreamId::Inbox(owner.session), me.nick.as_str(), inbox, Some(has_read));
         [answer(id, reply), inbox].into_iter().chain(entrances).collect()
     }
 
@@ -443,7 +445,7 @@ fn failed(id: CorrelationId, pending: &Pending, refusal: Refusal) -> Vec<Effect>
 }
 
 /// A client that was there before goes on where it was, as far as that is in the log's history as it is now.
-fn entered(log: Log, shown: &str, head: Head, since: Option<Since>) -> Effect {
+fn entered(log: StreamId, shown: &str, head: StreamEnd, since: Option<Since>) -> Effect {
     let Since { epoch, seq: after } = since.unwrap_or_else(|| Since { epoch: head.epoch.clone(), seq: head.top });
     Effect::Admit(Entrance { log, shown: shown.to_owned(), head, epoch, after })
 }

@@ -10,27 +10,27 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use presence::lease::beat::Tenure;
+use presence::lease::beat::LeaseHealth;
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::stream::{Head, Log};
+use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
 use presence::registry::{Entry, Joined, Leaving, Registry, RegistryError, Ticket};
 use tracing::Instrument;
 
-use crate::backplane::{Backplane, Draft, PublishError, Published};
+use crate::backplane::{Backplane, PublishError, PublishRequest, Published};
 use crate::hub::Hub;
 use crate::message::{Accepted, Body};
 use crate::metrics::{Kind, Metrics};
 use crate::trace;
-use crate::wire::{Answer, Command, CorrelationId, Format, Refusal, Reply, Request, RoomItem, Token};
+use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request, RoomItem, Token};
 
 use super::claims::Doubt;
 use super::core::{Core, Done, Effect, Entrance, Identity, Op};
 use super::liveness::Due;
 use super::replay::catch_up;
 use super::retry::answered;
-use super::small_map::Few;
-use crate::lease::local_claims::Holdings;
+use super::small_map::SmallMap;
+use crate::lease::local_claims::LocalClaims;
 use crate::outbound::outbox::Outbox;
 
 /// What a client is told to wait when the store is away.
@@ -48,11 +48,11 @@ pub struct Services {
     /// Sessions and rooms of this node.
     pub hub: Arc<Hub>,
     /// What this node owns in the store.
-    pub holdings: Holdings,
+    pub holdings: LocalClaims,
     /// For how long a nickname is kept for a session that lost its connection.
     pub hold: Duration,
     /// This node's lease.
-    pub tenure: Arc<Tenure>,
+    pub tenure: Arc<LeaseHealth>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -63,13 +63,13 @@ pub struct Driver {
     pub(super) services: Arc<Services>,
     pub(super) core: Core,
     pub(super) outbox: Outbox,
-    pub(super) door: Format,
+    pub(super) door: Dialect,
     /// Names that the store holds for us; more than one only in the middle of a change of name.
     pub(super) names: Vec<(Nick, Owner)>,
     /// Rooms that the store may hold for us.
-    pub(super) rooms: Few<RoomKey, RoomName>,
+    pub(super) rooms: SmallMap<RoomKey, RoomName>,
     /// Rooms that this node hears for us.
-    heard: Few<RoomKey, ()>,
+    heard: SmallMap<RoomKey, ()>,
     /// Claims whose answer was lost: the store may hold these names for these sessions.
     pub(super) doubtful: Vec<Doubt>,
     /// A resume whose answer was lost. Asked for again, it is to be the same.
@@ -81,10 +81,10 @@ pub struct Driver {
 impl Driver {
     /// A fresh session on a connection that speaks `format`.
     #[must_use]
-    pub fn new(services: &Arc<Services>, format: Format) -> Self {
+    pub fn new(services: &Arc<Services>, format: Dialect) -> Self {
         let pings = match format {
-            Format::Json => true,
-            Format::Line => false,
+            Dialect::Json => true,
+            Dialect::Line => false,
         };
         Self {
             core: Core::new(Arc::clone(&services.node), Instant::now(), pings),
@@ -92,8 +92,8 @@ impl Driver {
             outbox: Outbox::new(format),
             door: format,
             names: Vec::new(),
-            rooms: Few::default(),
-            heard: Few::default(),
+            rooms: SmallMap::default(),
+            heard: SmallMap::default(),
             doubtful: Vec::new(),
             unanswered: None,
             token: None,
@@ -244,7 +244,7 @@ impl Driver {
                 Ok(Done::Settled)
             }
             Op::Inbox(session) => {
-                let inbox = [Log::Inbox(session)];
+                let inbox = [StreamId::Inbox(session)];
                 let heads = answered(|| services.backplane.tops(&inbox)).await.map_err(refusal)?;
                 heads.into_iter().next().map(|(_, head)| Done::Inbox(head)).ok_or_else(unavailable)
             }
@@ -298,7 +298,12 @@ impl Driver {
 
     /// What a client hears of its message. One that the store had already, because our own first attempt was done and its
     /// answer lost, is no duplicate to a client that sent it once: a repetition of the client's has another id.
-    fn published(&self, draft: &Draft, outcome: Result<Published, PublishError>, kind: Kind) -> Result<Done, Refusal> {
+    fn published(
+        &self,
+        draft: &PublishRequest,
+        outcome: Result<Published, PublishError>,
+        kind: Kind,
+    ) -> Result<Done, Refusal> {
         match outcome {
             Ok(Published { msg_id, seq, time, duplicate, online }) => {
                 let duplicate = duplicate && msg_id != draft.msg_id;
@@ -349,7 +354,7 @@ impl Driver {
                         holding.rooms.push(room.clone());
                     });
                 }
-                Ok(Done::Joined { room, head: Head { epoch, top, forks }, member_count })
+                Ok(Done::Joined { room, head: StreamEnd { epoch, top, forks }, member_count })
             }
             Err(error) => {
                 if enters {
@@ -384,10 +389,10 @@ impl Driver {
     }
 }
 
-fn draft(me: Identity, body: Body, key: Option<String>) -> Draft {
+fn draft(me: Identity, body: Body, key: Option<String>) -> PublishRequest {
     // Version 7 ids sort by time, which keeps logs readable.
     let msg_id = uuid::Uuid::now_v7().to_string();
-    Draft { msg_id, key, from: me.nick, owner: me.owner, body, accepted: Accepted::at(SystemTime::now()) }
+    PublishRequest { msg_id, key, from: me.nick, owner: me.owner, body, accepted: Accepted::at(SystemTime::now()) }
 }
 
 /// What a client hears of a failed call. The inner text stays inside.

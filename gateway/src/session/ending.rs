@@ -10,7 +10,7 @@ use presence::model::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
 use presence::registry::Leaving;
 
-use crate::wire::Format;
+use crate::wire::Dialect;
 
 use super::driver::Driver;
 use super::retry::{until_answered, until_known};
@@ -38,7 +38,7 @@ enum Fate {
     Elsewhere,
 }
 
-fn fate(ending: Ending, door: Format) -> Fate {
+fn fate(ending: Ending, door: Dialect) -> Fate {
     let reason = match ending {
         Ending::Closed(CloseCode::TakenOver) => return Fate::Elsewhere,
         Ending::Closed(CloseCode::Kicked) => return Fate::Over(LeftReason::Kicked),
@@ -48,8 +48,8 @@ fn fate(ending: Ending, door: Format) -> Fate {
     };
     match door {
         // Nobody there has a token to come back with.
-        Format::Line => Fate::Over(reason),
-        Format::Json => Fate::Waits(reason),
+        Dialect::Line => Fate::Over(reason),
+        Dialect::Json => Fate::Waits(reason),
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
             (Ending::Closed(TooBig), Fate::Waits(Closed), Fate::Over(Closed)),
             (Ending::Closed(Internal), Fate::Waits(Closed), Fate::Over(Closed)),
         ] {
-            assert_eq!((fate(ending, Format::Json), fate(ending, Format::Line)), (json, line), "{ending:?}");
+            assert_eq!((fate(ending, Dialect::Json), fate(ending, Dialect::Line)), (json, line), "{ending:?}");
         }
     }
 }

@@ -7,10 +7,10 @@
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
-use presence::model::stream::Head;
+use presence::model::stream::StreamEnd;
 
-use crate::backplane::Missed;
-use crate::hub::Admission;
+use crate::backplane::ReplayPage;
+use crate::hub::JoinProgress;
 use crate::wire::Event;
 
 use crate::outbound::outbox::{Broadcast, Outbox};
@@ -44,7 +44,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
     while fruitless < ATTEMPTS {
         outbox.has_room().await;
         if outbox.closing().is_some()
-            || hub.admit(&log, &cursor.shown, (session, outbox), &cursor.epoch, cursor.after) == Admission::Entered
+            || hub.admit(&log, &cursor.shown, (session, outbox), &cursor.epoch, cursor.after) == JoinProgress::Entered
         {
             return;
         }
@@ -74,7 +74,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
 
 impl Cursor<'_> {
     /// Gives a page to the client, at its pace. Returns how many messages that were; `None` when it brought nothing.
-    async fn give(&mut self, page: Missed) -> Option<u64> {
+    async fn give(&mut self, page: ReplayPage) -> Option<u64> {
         let before = self.after;
         if self.turn(&page.head) && self.after < before {
             // The page begins behind where the client is now.
@@ -94,7 +94,7 @@ impl Cursor<'_> {
 
     /// Tells the client what its position is worth in the log as it is now, if that has another history. Returns whether
     /// it has.
-    fn turn(&mut self, head: &Head) -> bool {
+    fn turn(&mut self, head: &StreamEnd) -> bool {
         let shared = head.shares(&self.epoch);
         let (to, epoch) = (self.shown.clone(), head.epoch.clone());
         if self.after > shared {

@@ -6,15 +6,15 @@
 
 /// Entries by their keys, in the order of the keys.
 #[derive(Debug, Clone)]
-pub(super) struct Few<K, V>(Vec<(K, V)>);
+pub(super) struct SmallMap<K, V>(Vec<(K, V)>);
 
-impl<K, V> Default for Few<K, V> {
+impl<K, V> Default for SmallMap<K, V> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<K: Ord, V> Few<K, V> {
+impl<K: Ord, V> SmallMap<K, V> {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -59,7 +59,7 @@ impl<K: Ord, V> Few<K, V> {
     }
 }
 
-impl<K: Ord, V> FromIterator<(K, V)> for Few<K, V> {
+impl<K: Ord, V> FromIterator<(K, V)> for SmallMap<K, V> {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut few = Self::default();
         entries.into_iter().for_each(|(key, value)| few.insert(key, value));
@@ -78,7 +78,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_what_a_tree_would(changes in prop::collection::vec((0_u8..3, 0_u8..20, 0_u8..9), 0..100)) {
-            let (mut few, mut tree) = (Few::default(), BTreeMap::new());
+            let (mut few, mut tree) = (SmallMap::default(), BTreeMap::new());
             for (change, key, value) in changes {
                 if change == 0 {
                     prop_assert_eq!(few.remove(&key), tree.remove(&key));
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn one_entry_takes_the_room_of_one() {
-        let few = Few::from_iter([(1, 1)]);
+        let few = SmallMap::from_iter([(1, 1)]);
         assert_eq!(few.0.capacity(), 1);
     }
 }

@@ -95,7 +95,7 @@ pub enum Answer {
         /// The message's id.
         msg_id: String,
         /// Its place: a seq in a room, how it was delivered to a nick.
-        placed: Placed,
+        placed: DeliveryStatus,
         /// When, Unix milliseconds.
         time: u64,
         /// Whether the key had been seen before.
@@ -151,7 +151,7 @@ pub enum Answer {
 
 /// Where an acked message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
+pub enum DeliveryStatus {
     /// In a room's log.
     Room {
         /// Its number there.

@@ -1,6 +1,6 @@
 //! Bytes to [`Command`] and back from [`Reply`] and [`Event`]: one file for each dialect, all of them pure.
 //!
-//! Doors decode with it, the hub encodes each event once per [`Format`] with it. A dialect checks syntax and names, so
+//! Doors decode with it, the hub encodes each event once per [`Dialect`] with it. A dialect checks syntax and names, so
 //! what comes out is valid; whether it is allowed is the session core's business. Nothing here blocks, reads a clock or
 //! panics, whatever the bytes.
 
@@ -13,7 +13,7 @@ mod syntax;
 mod tests;
 
 pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, Resume, Since, Token};
-pub use self::event::{Answer, Event, Placed, Refusal, Reply, RestoredRoom, RoomItem};
+pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoom, RoomItem};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -25,14 +25,14 @@ pub const HARD_LIMIT: usize = 1024 * 1024;
 
 /// A way of writing events. An event is encoded at most once per format, however many hear it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+pub enum Dialect {
     /// One JSON object per WebSocket text frame.
     Json,
     /// Lines for people.
     Line,
 }
 
-impl Format {
+impl Dialect {
     /// The event in this format: the text of one frame, or whole lines with their line ends.
     #[must_use]
     pub fn encode(self, event: &Event) -> Bytes {

@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::{CloseCode, ErrorCode};
-use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
 use serde_json::Value;
 
-use super::line::{Decoded, Dialect};
-use super::{Answer, Command, Event, Placed, Reply, Token, json, line};
+use super::line::{Decoded, LineDialect};
+use super::{Answer, Command, DeliveryStatus, Event, Reply, Token, json, line};
 use crate::message::{Accepted, Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -151,7 +151,7 @@ fn the_events_are_shown_as_they_are_written() {
         |nick: &str, status, text: &str| MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } };
     let delta = PresenceDelta {
         joined: vec![member("bob", Availability::Online, "")],
-        left: vec![Departure { nick: "eve".into(), reason: LeftReason::Closed }],
+        left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::Closed }],
         renamed: vec![Rename { from: "joe".into(), to: "joey".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
     };
@@ -199,7 +199,7 @@ fn expected(command: Command) -> Option<Answer> {
         Command::Send { to: crate::message::Target::Nick(nick), .. } => Some(Answer::Ack {
             to: nick.as_str().into(),
             msg_id: String::new(),
-            placed: Placed::Online,
+            placed: DeliveryStatus::Online,
             time: 0,
             duplicate: false,
         }),
@@ -210,7 +210,7 @@ fn expected(command: Command) -> Option<Answer> {
 #[test]
 fn every_line_example_reads_as_it_says() {
     for (number, block) in blocks("lines") {
-        let mut dialects = std::collections::HashMap::<&str, Dialect>::new();
+        let mut dialects = std::collections::HashMap::<&str, LineDialect>::new();
         for (at, example) in block.iter().enumerate() {
             let (who, '>', typed) = step(example) else { continue };
             let dialect = dialects.entry(who).or_default();

@@ -24,7 +24,7 @@ pub enum Mechanism {
     /// Others are not shown at once that a connection was lost.
     Stillness,
     /// A gateway keeps what it has acked until Redis cannot lose it any more, and puts back what it has lost.
-    Repair,
+    Republish,
 }
 
 /// Whether that mechanism is taken out.
@@ -55,7 +55,7 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Repair, Stillness};
+    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Republish, Stillness};
 
     const NAMES: [(&str, Mechanism); 8] = [
         ("fence", Fence),
@@ -65,7 +65,7 @@ mod debug {
         ("hold_back", HoldBack),
         ("patience", Patience),
         ("stillness", Stillness),
-        ("repair", Repair),
+        ("repair", Republish),
     ];
 
     /// What a script says, and what it says instead.

@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// A value that can be replaced. Clones are the same value.
 #[derive(Debug, Clone, Default)]
-pub struct Live<T>(Arc<RwLock<T>>);
+pub struct Reloadable<T>(Arc<RwLock<T>>);
 
-impl<T: Clone> Live<T> {
+impl<T: Clone> Reloadable<T> {
     /// The value of this moment.
     #[must_use]
     pub fn get(&self) -> T {
@@ -23,7 +23,7 @@ impl<T: Clone> Live<T> {
     }
 }
 
-impl<T> From<T> for Live<T> {
+impl<T> From<T> for Reloadable<T> {
     fn from(value: T) -> Self {
         Self(Arc::new(RwLock::new(value)))
     }
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn every_clone_sees_the_new_value() {
-        let live = Live::from(1);
+        let live = Reloadable::from(1);
         let clone = live.clone();
         live.set(2);
         assert_eq!(clone.get(), 2);

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use nix::unistd::gethostname;
 
-use crate::host::telemetry::{self, Format, Logs};
+use crate::host::telemetry::{self, LogFormat, Logs};
 
 pub use self::example::example;
 pub use self::key::{Key, Kind};
@@ -314,7 +314,7 @@ impl Settings {
     /// `Invalid` when one of them is not what it should be. That the file can be written is not looked at.
     pub fn logs(&self) -> Result<Logs, SettingsError> {
         let level = self.required("log.level", |text| telemetry::filter(text).map(|_| text.to_owned()))?;
-        let format = self.required("log.format", Format::from_str)?;
+        let format = self.required("log.format", LogFormat::from_str)?;
         let file = self.optional("log.file", |text| {
             let path = PathBuf::from(text);
             path.file_name().is_some().then_some(path).ok_or("expected the path of a file")

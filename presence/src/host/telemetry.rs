@@ -30,7 +30,7 @@ pub struct Logs {
     /// A level, or directives: what [`filter`] understands.
     pub level: String,
     /// How lines look.
-    pub format: Format,
+    pub format: LogFormat,
     /// A file that lines go to beside stderr.
     pub file: Option<PathBuf>,
     /// How many of those files are kept, the newest included.
@@ -70,7 +70,7 @@ impl fmt::Display for Logs {
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// Text on a terminal, JSON everywhere else.
     Auto,
     /// For people.
@@ -79,7 +79,7 @@ pub enum Format {
     Json,
 }
 
-impl Format {
+impl LogFormat {
     fn is_text(self, on_terminal: bool) -> bool {
         match self {
             Self::Auto => on_terminal,
@@ -89,7 +89,7 @@ impl Format {
     }
 }
 
-impl FromStr for Format {
+impl FromStr for LogFormat {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -102,7 +102,7 @@ impl FromStr for Format {
     }
 }
 
-impl fmt::Display for Format {
+impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn only_a_terminal_gets_text_unasked() {
-        let table = [(Format::Auto, true, true), (Format::Auto, false, false)];
-        let asked = [(Format::Text, false, true), (Format::Json, true, false)];
+        let table = [(LogFormat::Auto, true, true), (LogFormat::Auto, false, false)];
+        let asked = [(LogFormat::Text, false, true), (LogFormat::Json, true, false)];
         for (format, on_terminal, is_text) in table.into_iter().chain(asked) {
             assert_eq!(format.is_text(on_terminal), is_text, "{format} {on_terminal}");
         }

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use crate::lease::beat::Tenure;
+use crate::lease::beat::LeaseHealth;
 use crate::model::{Incarnation, LeftReason, Owner};
-use crate::registry::{Differences, GatewayInfo, Holding, Leaving, Registry, RegistryError, Surplus};
+use crate::registry::{Differences, GatewayInfo, Leaving, LocalClaim, Registry, RegistryError, Surplus};
 
 /// How often a gateway looks.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Audited<'a> {
     /// The store.
     pub registry: &'a Registry,
     /// What is known of the lease.
-    pub tenure: &'a Tenure,
+    pub tenure: &'a LeaseHealth,
     /// Whose lease.
     pub incarnation: &'a Incarnation,
     /// What the gateway tells about itself.
@@ -44,7 +44,7 @@ pub struct Audited<'a> {
 
 /// Compares for as long as it is polled. `holdings` is everything that the gateway's sessions hold, `overtaken` hears of
 /// claims that a later one has overtaken. Dropping the future leaves nothing half done.
-pub async fn run(gateway: Audited<'_>, pace: Pace, holdings: impl Fn() -> Vec<Holding>, overtaken: impl Fn(&Owner)) {
+pub async fn run(gateway: Audited<'_>, pace: Pace, holdings: impl Fn() -> Vec<LocalClaim>, overtaken: impl Fn(&Owner)) {
     let mut generations = gateway.tenure.generations();
     let mut before = Differences::default();
     loop {
@@ -81,10 +81,10 @@ pub async fn run(gateway: Audited<'_>, pace: Pace, holdings: impl Fn() -> Vec<Ho
 async fn settle(
     gateway: &Audited<'_>,
     Differences { missing, surplus }: Differences,
-    held: &[Holding],
+    held: &[LocalClaim],
 ) -> Result<Vec<Owner>, RegistryError> {
     let Audited { registry, tenure, incarnation, info } = gateway;
-    let missing: Vec<Holding> = held.iter().filter(|holding| missing.contains(&holding.owner)).cloned().collect();
+    let missing: Vec<LocalClaim> = held.iter().filter(|holding| missing.contains(&holding.owner)).cloned().collect();
     let mut overtaken = Vec::new();
     for step in missing.chunks(STEP) {
         tracing::warn!(sessions = step.len(), "the store lacks what we hold, putting it back");
@@ -105,11 +105,11 @@ async fn settle(
     Ok(overtaken)
 }
 
-fn holds_nick(held: &[Holding], owner: &Owner) -> bool {
+fn holds_nick(held: &[LocalClaim], owner: &Owner) -> bool {
     held.iter().any(|holding| holding.owner == *owner)
 }
 
-fn holds_room(held: &[Holding], owner: &Owner, room: &crate::model::RoomName) -> bool {
-    let is_it = |holding: &&Holding| holding.owner == *owner;
+fn holds_room(held: &[LocalClaim], owner: &Owner, room: &crate::model::RoomName) -> bool {
+    let is_it = |holding: &&LocalClaim| holding.owner == *owner;
     held.iter().find(is_it).is_some_and(|holding| holding.rooms.iter().any(|known| known.key() == room.key()))
 }

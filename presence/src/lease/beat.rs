@@ -1,7 +1,7 @@
 //! The heartbeat of a gateway's lease, and what the process knows about its own lease.
 //!
 //! Runs inside gateways: one task opens a lease ([`open`]) and keeps it ([`keep`]) until it is lost; everybody else asks
-//! the [`Tenure`]. A beat is a write whose counter comes back over the gateway's own subscription, so one look at the
+//! the [`LeaseHealth`]. A beat is a write whose counter comes back over the gateway's own subscription, so one look at the
 //! tenure tells whether this node can publish **and** receive. Decides nothing about other gateways (see
 //! [`crate::lease::detector`]) and closes nothing itself.
 
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::lease::reassert::Speech;
+use crate::lease::reassert::Reassertion;
 use crate::model::{Incarnation, NickKey, Owner};
-use crate::registry::{Beat, GatewayInfo, Generation, Holding, LeaseTable, Registry, RegistryError};
+use crate::registry::{Beat, GatewayInfo, Generation, LeaseTable, LocalClaim, Registry, RegistryError};
 
 /// From one beat to the next.
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const REMEMBERED: usize = 16;
 
 /// What this process knows about its own lease. Shared by the beat, the sessions and the readiness check.
 #[derive(Debug, Default)]
-pub struct Tenure {
+pub struct LeaseHealth {
     state: Mutex<State>,
     generation: watch::Sender<Generation>,
 }
@@ -62,7 +62,7 @@ pub enum NotReady {
     Recovering,
 }
 
-impl Tenure {
+impl LeaseHealth {
     /// The incarnation whose lease is held, as far as this process knows.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
@@ -202,7 +202,7 @@ pub struct Sample {
 /// was never seen to beat, it never will be, and another incarnation has to try. Dropping the future may leave the row
 /// behind: the detectors fence it after its time.
 #[must_use]
-pub async fn open(registry: &Registry, tenure: &Tenure, incarnation: &Incarnation, info: &GatewayInfo) -> bool {
+pub async fn open(registry: &Registry, tenure: &LeaseHealth, incarnation: &Incarnation, info: &GatewayInfo) -> bool {
     let opened = patiently(incarnation, || registry.open_lease(incarnation, info)).await.is_some();
     if opened {
         tenure.began(incarnation);
@@ -239,7 +239,7 @@ where
 /// What a gateway says and hears while it keeps its lease.
 pub trait Keeper {
     /// Everything that its sessions hold now.
-    fn holdings(&self) -> Vec<Holding>;
+    fn holdings(&self) -> Vec<LocalClaim>;
     /// A beat was answered.
     fn answered(&mut self, sample: Sample, beat: Beat);
     /// Whether everything that the gateway has acked is in this generation of the store: it does not open before.
@@ -253,7 +253,7 @@ pub trait Keeper {
 /// stops the beat.
 pub async fn keep(
     registry: &Registry,
-    tenure: &Tenure,
+    tenure: &LeaseHealth,
     incarnation: &Incarnation,
     info: &GatewayInfo,
     keeper: &mut impl Keeper,
@@ -261,7 +261,7 @@ pub async fn keep(
     let mut tick = tokio::time::interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent = false;
-    let mut speech = Speech::default();
+    let mut speech = Reassertion::default();
     loop {
         tick.tick().await;
         let sent = Instant::now();
@@ -307,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_that_was_fenced_before_its_first_beat_is_not_waited_for() {
         let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
-        let (tenure, incarnation) = (Tenure::default(), Incarnation::random());
+        let (tenure, incarnation) = (LeaseHealth::default(), Incarnation::random());
         let info = GatewayInfo {
             node: "g1".into(),
             version: "1".into(),
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn ready_needs_a_fresh_beat_that_came_back() {
-        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        let (tenure, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         assert_eq!(tenure.ready(start), Err(NotReady::NoLease));
         tenure.began(&incarnation);
         assert_eq!(tenure.ready(start), Err(NotReady::NoBeat));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn an_echo_that_overtakes_its_answer_counts_and_an_old_one_does_not() {
-        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        let (tenure, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         tenure.began(&incarnation);
         tenure.echoed(&incarnation, 1);
         tenure.answered(OPEN, 1, start);
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_round_trip_is_known_whichever_comes_first() {
-        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        let (tenure, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         tenure.began(&incarnation);
         assert_eq!(tenure.round_trip(1, start), None, "nothing was sent");
         tenure.sends(start);
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_store_that_recovers_makes_nobody_ready() {
-        let (tenure, incarnation, start) = (Tenure::default(), Incarnation::random(), Instant::now());
+        let (tenure, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         let mut generations = tenure.generations();
         tenure.began(&incarnation);
         tenure.echoed(&incarnation, 7);
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn activity_is_told_once_and_in_portions() {
-        let tenure = Tenure::default();
+        let tenure = LeaseHealth::default();
         for n in 0..ACTIVE_PER_BEAT + 5 {
             tenure.active(&NickKey::from_store(&format!("n{n}")));
             tenure.active(&NickKey::from_store(&format!("n{n}")));

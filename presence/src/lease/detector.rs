@@ -105,7 +105,7 @@ impl Detector {
 
 /// What was done, for those who count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum ReapOutcome {
     /// A gateway was fenced, by us.
     Fenced,
     /// Nicks and memberships were cleaned up, by us.
@@ -118,7 +118,7 @@ pub async fn run(
     registry: Registry,
     mut samples: watch::Receiver<Option<Sample>>,
     own: impl Fn() -> Option<Incarnation> + Send,
-    count: impl Fn(Deed) + Send,
+    count: impl Fn(ReapOutcome) + Send,
 ) {
     let mut detector = Detector::default();
     while samples.changed().await.is_ok() {
@@ -141,20 +141,24 @@ async fn fence(
     registry: &Registry,
     incarnation: &Incarnation,
     counter: u64,
-    count: &impl Fn(Deed),
+    count: &impl Fn(ReapOutcome),
 ) -> Result<(), RegistryError> {
     if !registry.fence(incarnation, counter).await? {
         return Ok(());
     }
     tracing::warn!(%incarnation, counter, "gateway fenced: its beat stood still");
-    count(Deed::Fenced);
+    count(ReapOutcome::Fenced);
     reap(registry, incarnation, count).await
 }
 
-async fn reap(registry: &Registry, incarnation: &Incarnation, count: &impl Fn(Deed)) -> Result<(), RegistryError> {
+async fn reap(
+    registry: &Registry,
+    incarnation: &Incarnation,
+    count: &impl Fn(ReapOutcome),
+) -> Result<(), RegistryError> {
     loop {
         let reaped = registry.reap(incarnation, REAP_BATCH).await?;
-        count(Deed::Reaped(reaped));
+        count(ReapOutcome::Reaped(reaped));
         if !reaped.more {
             return Ok(());
         }

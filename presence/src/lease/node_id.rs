@@ -20,7 +20,7 @@ const LOOK_AGAIN_AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// Another process with the same node id is alive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("node.id {node:?} is in use: another gateway lives under it (incarnation {incarnation}); give each its own")]
-pub struct Twin {
+pub struct NodeIdConflict {
     /// The name that both have.
     pub node: String,
     /// The life of the other one.
@@ -28,7 +28,7 @@ pub struct Twin {
 }
 
 /// Whether this process is the only one of its node id. Not known while the store does not answer.
-type Verdict<T> = Result<Result<T, Twin>, RegistryError>;
+type Verdict<T> = Result<Result<T, NodeIdConflict>, RegistryError>;
 
 /// Looks whether another gateway lives under this node id: at once when there is no row of it, else within 1.5 s. Returns
 /// the former lives, which stand still.
@@ -50,7 +50,7 @@ pub async fn open_alone(
     over: &[Incarnation],
 ) -> Verdict<()> {
     let other = registry.open_first_lease(incarnation, info, over).await?;
-    Ok(other.map_or(Ok(()), |incarnation| Err(Twin { node: info.node.clone(), incarnation })))
+    Ok(other.map_or(Ok(()), |incarnation| Err(NodeIdConflict { node: info.node.clone(), incarnation })))
 }
 
 /// Looks, and opens the first lease, when the store is back; waits for as long as it is away. Dropping the future may leave
@@ -58,7 +58,11 @@ pub async fn open_alone(
 ///
 /// # Errors
 /// Another gateway lives under this node id, or was faster.
-pub async fn wait_alone(registry: &Registry, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), Twin> {
+pub async fn wait_alone(
+    registry: &Registry,
+    incarnation: &Incarnation,
+    info: &GatewayInfo,
+) -> Result<(), NodeIdConflict> {
     let attempt = || async {
         match look_twice(registry, &info.node, LOOK_AGAIN_AFTER_OUTAGE).await? {
             Ok(over) => open_alone(registry, incarnation, info, &over).await,
@@ -77,7 +81,7 @@ async fn look_twice(registry: &Registry, node: &str, pause: Duration) -> Verdict
     tokio::time::sleep(pause).await;
     let after = serving(registry, node).await?;
     Ok(match moved(&before, after) {
-        Some(lease) => Err(Twin { node: lease.node, incarnation: lease.incarnation }),
+        Some(lease) => Err(NodeIdConflict { node: lease.node, incarnation: lease.incarnation }),
         None => Ok(before.into_iter().map(|lease| lease.incarnation).collect()),
     })
 }
@@ -98,7 +102,7 @@ fn moved(before: &[Lease], after: Vec<Lease>) -> Option<Lease> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::registry::{Farewell, MemoryRegistry};
+    use crate::registry::{LeaseTransition, MemoryRegistry};
     use crate::store::memory::Store;
 
     fn told(node: &str) -> GatewayInfo {
@@ -136,7 +140,7 @@ mod tests {
     async fn one_that_beats_is_a_twin() {
         let (registry, incarnation) = with_lease("g1").await;
         let refused = ask_beside_a_beat(&registry, &incarnation, "g1").await;
-        assert_eq!(refused, Ok(Err(Twin { node: "g1".to_owned(), incarnation: incarnation.clone() })));
+        assert_eq!(refused, Ok(Err(NodeIdConflict { node: "g1".to_owned(), incarnation: incarnation.clone() })));
         assert_eq!(
             ask_beside_a_beat(&registry, &incarnation, "g2").await,
             Ok(Ok(Vec::new())),
@@ -153,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_has_ended_is_not_waited_for() {
         let (registry, incarnation) = with_lease("g1").await;
-        registry.set_lease(&incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+        registry.set_lease(&incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
         let asked = tokio::time::Instant::now();
         assert_eq!(refuse_second(&registry, "g1").await, Ok(Ok(Vec::new())));
         assert!(asked.elapsed() < LOOK_AGAIN);
@@ -168,7 +172,7 @@ mod tests {
         assert_eq!(open_alone(&registry, &first, &told("g1"), &over).await, Ok(Ok(())));
         assert_eq!(open_alone(&registry, &first, &told("g1"), &over).await, Ok(Ok(())), "it is no twin of itself");
         let refused = open_alone(&registry, &second, &told("g1"), &over).await;
-        assert_eq!(refused, Ok(Err(Twin { node: "g1".to_owned(), incarnation: first })));
+        assert_eq!(refused, Ok(Err(NodeIdConflict { node: "g1".to_owned(), incarnation: first })));
         assert_eq!(open_alone(&registry, &second, &told("g2"), &[]).await, Ok(Ok(())), "another name");
     }
 }

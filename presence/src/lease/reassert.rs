@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::beat::Keeper;
 use crate::model::Incarnation;
-use crate::registry::{GatewayInfo, Holding, Registry};
+use crate::registry::{GatewayInfo, LocalClaim, Registry};
 
 /// Nicks and memberships that one call puts back, so that no script holds the store up.
 const SAID_AT_ONCE: usize = 200;
@@ -17,14 +17,14 @@ const PORTION: Duration = Duration::from_millis(750);
 
 /// What one generation is being told. Lives as long as the lease.
 #[derive(Debug, Default)]
-pub(crate) struct Speech {
+pub(crate) struct Reassertion {
     generation: u64,
-    holdings: Vec<Holding>,
+    holdings: Vec<LocalClaim>,
     /// How many of them were said.
     said: usize,
 }
 
-impl Speech {
+impl Reassertion {
     /// Says what is held, or goes on with it, for less than the time to the next beat. An answer that is lost is asked for
     /// again with the next beat.
     pub(crate) async fn go_on(
@@ -69,7 +69,7 @@ impl Speech {
 }
 
 /// How many of these holdings go into one call.
-fn portion(holdings: &[Holding]) -> usize {
+fn portion(holdings: &[LocalClaim]) -> usize {
     let mut entries = 0;
     let fitting = holdings.iter().take_while(|holding| {
         entries += 1 + holding.rooms.len();

@@ -361,7 +361,7 @@ pub struct PresenceDelta {
     pub joined: Vec<MemberInfo>,
     /// Who went, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub left: Vec<Departure>,
+    pub left: Vec<MemberLeft>,
     /// Who goes by another name now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub renamed: Vec<Rename>,
@@ -382,7 +382,7 @@ pub struct MemberInfo {
 
 /// Somebody who left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct MemberLeft {
     /// The nickname as it was shown.
     pub nick: String,
     /// Why.

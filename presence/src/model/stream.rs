@@ -9,7 +9,7 @@ use crate::model::{RoomKey, SessionId};
 
 /// A numbered list of messages that the store keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Log {
+pub enum StreamId {
     /// What was said in a room.
     Room(RoomKey),
     /// The direct messages to a session.
@@ -27,7 +27,7 @@ pub struct Fork {
 
 /// Where a log ends, and what it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct StreamEnd {
     /// The present epoch.
     pub epoch: String,
     /// The newest message.
@@ -36,7 +36,7 @@ pub struct Head {
     pub forks: Vec<Fork>,
 }
 
-impl Head {
+impl StreamEnd {
     /// Up to which message a history of `epoch` is this log's: a position there that is not past it holds, and goes on
     /// under the present epoch. What came after it is void. Of an epoch that nobody knows, everything is.
     #[must_use]
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_position_holds_up_to_the_lowest_fork_since() {
-        let head = Head { epoch: "e4".into(), top: 30, forks: read_forks("e1:20 e2:12 e3:25") };
+        let head = StreamEnd { epoch: "e4".into(), top: 30, forks: read_forks("e1:20 e2:12 e3:25") };
         for (epoch, shared) in [("e1", 12), ("e2", 12), ("e3", 25), ("e4", 30), ("e0", 0), ("", 0)] {
             assert_eq!(head.shares(epoch), shared, "{epoch}");
             assert_eq!(head.came_from(epoch), epoch != "e4" && shared > 0, "{epoch}");

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use super::{
-    Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Holding, Joined,
-    LeaseTable, Leaving, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
+    Beat, ClaimError, Differences, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Joined, LeaseTable,
+    LeaseTransition, Leaving, LocalClaim, Page, Reaped, RegistryError, ResumeError, Resumed, Room, Stats, Ticket, User,
 };
-use crate::model::stream::Head;
+use crate::model::stream::StreamEnd;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
@@ -90,14 +90,14 @@ impl MemoryRegistry {
         incarnation: &Incarnation,
         _: &GatewayInfo,
         _: u64,
-        _: &[Holding],
+        _: &[LocalClaim],
         _: bool,
     ) -> Result<Vec<Owner>, RegistryError> {
         // Memory forgets nothing while its process lives.
         self.store.lock().reassert(incarnation)
     }
 
-    pub(super) async fn audit(&self, _: &Incarnation, _: &[Holding]) -> Result<Differences, RegistryError> {
+    pub(super) async fn audit(&self, _: &Incarnation, _: &[LocalClaim]) -> Result<Differences, RegistryError> {
         Ok(Differences::default())
     }
 
@@ -105,7 +105,11 @@ impl MemoryRegistry {
         Ok(self.store.lock().lease_table())
     }
 
-    pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+    pub(super) async fn set_lease(
+        &self,
+        incarnation: &Incarnation,
+        farewell: LeaseTransition,
+    ) -> Result<(), RegistryError> {
         self.store.lock().set_lease(incarnation, farewell)
     }
 
@@ -123,7 +127,7 @@ impl MemoryRegistry {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<(Fence, Head), ClaimError> {
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
         self.store.lock().begin(incarnation, session, nick, token)
     }
 

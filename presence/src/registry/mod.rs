@@ -21,18 +21,18 @@ mod types;
 
 use std::time::Duration;
 
-use crate::model::stream::Head;
+use crate::model::stream::StreamEnd;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
 
 pub use self::memory::MemoryRegistry;
-pub use self::redis::{Held, Inventory, Membership, RedisRegistry, Standing};
+pub use self::redis::{Held, Inventory, LeaseSummary, Membership, RedisRegistry};
 pub(crate) use self::types::event_position;
 pub use self::types::{
-    Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Farewell, Gateway, GatewayInfo, Generation,
-    Holding, Inbox, Joined, Lease, LeaseState, LeaseTable, Leaving, Page, Phase, Reaped, RegistryError, Restored,
-    ResumeError, Resumed, Room, Stats, Surplus, Ticket, User,
+    Beat, ClaimError, Command, Differences, Entry, Event, EventLogEnds, Gateway, GatewayInfo, Generation, Inbox,
+    Joined, Lease, LeaseState, LeaseTable, LeaseTransition, Leaving, LocalClaim, Page, Phase, Reaped, RegistryError,
+    Restored, ResumeError, Resumed, Room, Stats, Surplus, Ticket, User,
 };
 
 /// The registry: one of two stores behind one set of calls. Cheap to clone.
@@ -101,7 +101,7 @@ impl Registry {
         incarnation: &Incarnation,
         info: &GatewayInfo,
         generation: u64,
-        holdings: &[Holding],
+        holdings: &[LocalClaim],
         last: bool,
     ) -> Result<Vec<Owner>, RegistryError> {
         each!(self, arm => arm.reassert(incarnation, info, generation, holdings, last).await)
@@ -112,7 +112,11 @@ impl Registry {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn audit(&self, incarnation: &Incarnation, holdings: &[Holding]) -> Result<Differences, RegistryError> {
+    pub async fn audit(
+        &self,
+        incarnation: &Incarnation,
+        holdings: &[LocalClaim],
+    ) -> Result<Differences, RegistryError> {
         each!(self, arm => arm.audit(incarnation, holdings).await)
     }
 
@@ -129,7 +133,7 @@ impl Registry {
     ///
     /// # Errors
     /// `Fenced` when it no longer matters.
-    pub async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+    pub async fn set_lease(&self, incarnation: &Incarnation, farewell: LeaseTransition) -> Result<(), RegistryError> {
         each!(self, arm => arm.set_lease(incarnation, farewell).await)
     }
 
@@ -178,7 +182,7 @@ impl Registry {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<(Fence, Head), ClaimError> {
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
         each!(self, arm => arm.begin(incarnation, session, nick, token).await)
     }
 

@@ -97,7 +97,7 @@ pub struct Inbox {
 
 /// What a gateway knows about a session of its own that has a nickname, with a connection or without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct LocalClaim {
     /// The nickname.
     pub nick: Nick,
     /// The claim.
@@ -151,7 +151,7 @@ pub enum Leaving {
 
 /// How a gateway ends its lease in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
+pub enum LeaseTransition {
     /// It was asked to end and still serves what it has.
     Draining,
     /// It has ended. What it still owns are detached sessions.
@@ -161,7 +161,7 @@ pub enum Farewell {
     },
 }
 
-impl Farewell {
+impl LeaseTransition {
     /// The state of the lease from then on.
     #[must_use]
     pub fn state(self) -> LeaseState {

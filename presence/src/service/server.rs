@@ -23,7 +23,7 @@ use crate::host::loop_lag;
 use crate::host::metrics::Metrics;
 use crate::host::program::Drained;
 use crate::lease::beat::Sample;
-use crate::lease::detector::{self, Deed};
+use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
 use crate::service::config::Config;
@@ -160,8 +160,8 @@ async fn observe(registry: Registry, samples: watch::Sender<Option<Sample>>) {
 /// The failure detector and its clean-up.
 async fn reap(registry: Registry, samples: watch::Receiver<Option<Sample>>, metrics: Metrics) {
     let count = |deed| match deed {
-        Deed::Fenced => metrics.fences.inc(),
-        Deed::Reaped(reaped) => {
+        ReapOutcome::Fenced => metrics.fences.inc(),
+        ReapOutcome::Reaped(reaped) => {
             metrics.reaped_nicks.inc_by(reaped.nicks);
             metrics.reaped_members.inc_by(reaped.members);
         }

@@ -7,7 +7,7 @@ use harness::http::{self, Response};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
 use presence::host::program::Drained;
-use presence::host::telemetry::{Format, Logs};
+use presence::host::telemetry::{LogFormat, Logs};
 use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
 use presence::service::config::Config;
@@ -74,7 +74,7 @@ async fn presence(redis: &Redis) -> Presence {
         api: free,
         admin: free,
         grace: SOON,
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 1, size_mib: 1, spans: None },
+        logs: Logs { level: "info".to_owned(), format: LogFormat::Auto, file: None, kept: 1, size_mib: 1, spans: None },
     };
     Presence::start(config).await.expect("free ports")
 }

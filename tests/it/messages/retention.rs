@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::backplane::{Backplane, Draft, Log, MemoryBackplane, Range, RedisBackplane};
+use gateway::backplane::{Backplane, MemoryBackplane, PublishRequest, Range, RedisBackplane, StreamId};
 use gateway::message::{Accepted, Body};
 use harness::eventually;
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
@@ -27,7 +27,7 @@ struct Speaker {
 }
 
 impl Speaker {
-    async fn on_redis(server: &harness::Redis, retention: impl Into<Live<Retention>>) -> Self {
+    async fn on_redis(server: &harness::Redis, retention: impl Into<Reloadable<Retention>>) -> Self {
         let redis = Redis::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let backplane = RedisBackplane::start_keeping(redis, retention.into(), Arc::new(|_| {}));
@@ -63,10 +63,10 @@ impl Speaker {
         self.backplane.direct(self.nick.key(), &self.draft(text)).await.unwrap();
     }
 
-    fn draft(&self, text: &str) -> Draft {
+    fn draft(&self, text: &str) -> PublishRequest {
         let (from, owner) = (self.nick.clone(), self.owner.clone());
         let (msg_id, body, accepted) = (SessionId::random().to_string(), Body::from_text(text), Accepted::default());
-        Draft { msg_id, key: None, from, owner, body, accepted }
+        PublishRequest { msg_id, key: None, from, owner, body, accepted }
     }
 
     async fn oldest(&self) -> u64 {
@@ -75,7 +75,7 @@ impl Speaker {
     }
 
     async fn oldest_note(&self) -> u64 {
-        let missed = self.backplane.missed(&Log::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
+        let missed = self.backplane.missed(&StreamId::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
         missed.messages[0].seq
     }
 }
@@ -184,7 +184,7 @@ async fn a_call_to_redis_drops_256_at_most_and_the_next_ones_the_rest() {
 #[tokio::test]
 async fn redis_looks_again_when_what_it_knew_to_be_young_is_too_old() {
     let server = harness::Redis::running().await;
-    let retention = Live::from(keep(10_000, 2));
+    let retention = Reloadable::from(keep(10_000, 2));
     let ann = Speaker::on_redis(&server, retention.clone()).await;
     for _ in 0..3 {
         ann.say("x").await;

@@ -6,15 +6,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{Call, Redis};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
-use crate::backplane::redis::republish::{Acked, Place, Repair, Target};
+use crate::backplane::redis::republish::{Acked, AckedPosition, Republish, Target};
 use crate::backplane::redis::{epoch, script};
-use crate::backplane::{Draft, PublishError, Published, envelope};
+use crate::backplane::{PublishError, PublishRequest, Published, envelope};
 
 static PUBLISH: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/publish.lua")));
@@ -49,7 +49,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(draft: &Draft, payload: String) -> Self {
+    pub(super) fn new(draft: &PublishRequest, payload: String) -> Self {
         Self {
             token: draft.owner.token(),
             nick: draft.from.key().as_str().to_owned(),
@@ -79,14 +79,14 @@ pub(super) type Outcome = Result<Published, PublishError>;
 
 /// Who writes, and in which generation of the store: it is refused in any other.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Hand<'a> {
+pub(super) enum WriteOrigin<'a> {
     /// Somebody says something new. 0: in any generation, until beats tell.
     Sender(u64),
     /// This gateway puts back what was lost.
     Repairer(u64, &'a Incarnation),
 }
 
-impl Hand<'_> {
+impl WriteOrigin<'_> {
     /// The generation that is written in.
     pub(super) fn generation(self) -> u64 {
         match self {
@@ -99,8 +99,8 @@ impl Hand<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Writes {
     pub(super) redis: Redis,
-    pub(super) retention: Live<Retention>,
-    pub(super) repair: Arc<Repair>,
+    pub(super) retention: Reloadable<Retention>,
+    pub(super) repair: Arc<Republish>,
 }
 
 impl Writes {
@@ -115,11 +115,11 @@ impl Writes {
         if !fitting.is_empty() {
             let generation = self.repair.settled();
             let messages: Vec<&Message> = fitting.iter().collect();
-            let (epoch, taken) = self.append(Hand::Sender(generation), room, &messages).await?;
+            let (epoch, taken) = self.append(WriteOrigin::Sender(generation), room, &messages).await?;
             for ((message, space), outcome) in fitting.iter().zip(spaces).zip(&taken) {
                 if let Ok(published) = outcome {
                     let message = Arc::new(message.known_as(&published.msg_id));
-                    let place = Place { epoch: epoch.clone(), seq: published.seq };
+                    let place = AckedPosition { epoch: epoch.clone(), seq: published.seq };
                     self.repair.keep(Acked { target: Target::Room(room.clone()), message, place, generation }, space);
                 }
             }
@@ -136,11 +136,11 @@ impl Writes {
     pub(super) async fn direct(&self, to: &NickKey, message: &Message) -> Outcome {
         let space = self.repair.space(message).ok_or(PublishError::Overloaded)?;
         let generation = self.repair.settled();
-        let (inbox, outcome) = self.deliver(Hand::Sender(generation), (to, ""), message).await?;
+        let (inbox, outcome) = self.deliver(WriteOrigin::Sender(generation), (to, ""), message).await?;
         if let (Some((session, epoch)), Ok(published)) = (inbox, &outcome) {
             let target = Target::Inbox { session, to: to.clone() };
             let message = Arc::new(message.known_as(&published.msg_id));
-            let place = Place { epoch, seq: published.seq };
+            let place = AckedPosition { epoch, seq: published.seq };
             self.repair.keep(Acked { target, message, place, generation }, space);
         }
         outcome
@@ -154,12 +154,12 @@ impl Writes {
     /// its id or key when it is tried again.
     pub(super) async fn put_back(
         &self,
-        hand: Hand<'_>,
+        hand: WriteOrigin<'_>,
         target: &Target,
         messages: &[&Message],
-    ) -> Result<Vec<(Place, bool)>, RegistryError> {
+    ) -> Result<Vec<(AckedPosition, bool)>, RegistryError> {
         let placed = |epoch: &str, outcome: Outcome| match outcome {
-            Ok(Published { seq, duplicate, .. }) => Ok((Place { epoch: epoch.to_owned(), seq }, !duplicate)),
+            Ok(Published { seq, duplicate, .. }) => Ok((AckedPosition { epoch: epoch.to_owned(), seq }, !duplicate)),
             Err(PublishError::Registry(error)) => Err(error),
             Err(error) => Err(RegistryError::Unavailable(error.to_string())),
         };
@@ -181,7 +181,7 @@ impl Writes {
 
     async fn append(
         &self,
-        hand: Hand<'_>,
+        hand: WriteOrigin<'_>,
         room: &RoomKey,
         messages: &[&Message],
     ) -> Result<(String, Vec<Outcome>), RegistryError> {
@@ -203,7 +203,7 @@ impl Writes {
     /// Returns session and epoch of the inbox too, if it is in one. A repairer says whose it was, a sender says nothing.
     async fn deliver(
         &self,
-        hand: Hand<'_>,
+        hand: WriteOrigin<'_>,
         (to, inbox): (&NickKey, &str),
         message: &Message,
     ) -> Result<(Option<(SessionId, String)>, Outcome), RegistryError> {
@@ -235,16 +235,16 @@ impl Writes {
     /// # Errors
     /// `Unavailable` or `Unknown`.
     pub(super) async fn typing_to(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
-        let mut call = self.call(&TYPING, Hand::Sender(self.repair.settled()));
+        let mut call = self.call(&TYPING, WriteOrigin::Sender(self.repair.settled()));
         call.key(self.redis.keys().nick(to)).arg(to.as_str()).arg(from);
         self.invoke(Call::Typing, to.as_str(), &call).await
     }
 
     /// What all scripts begin with.
-    fn call(&self, script: &'static Script, hand: Hand<'_>) -> ScriptInvocation<'static> {
+    fn call(&self, script: &'static Script, hand: WriteOrigin<'_>) -> ScriptInvocation<'static> {
         let repairer = match hand {
-            Hand::Sender(_) => "",
-            Hand::Repairer(_, incarnation) => incarnation.as_str(),
+            WriteOrigin::Sender(_) => "",
+            WriteOrigin::Repairer(_, incarnation) => incarnation.as_str(),
         };
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();

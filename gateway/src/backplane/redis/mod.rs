@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use presence::host::failpoints;
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{Call, GENERATION, LOG, Redis};
@@ -25,11 +25,11 @@ use redis::Script;
 use redis::streams::StreamRangeReply;
 
 use self::calls::{Message, Outcome, Writes};
-use self::publisher::{Limits, Log, Publisher};
-use self::republish::Repair;
+use self::publisher::{AppendBatch, Limits, Publisher};
+use self::republish::Republish;
 use self::subscriber::Subscriber;
 use super::malformed::Malformed;
-use super::{Draft, PublishError, Published, Range, Sink, Stretch, Subscription, envelope};
+use super::{HistoryPage, PublishError, PublishRequest, Published, Range, Sink, Subscription, envelope};
 use crate::message::Target;
 
 /// The Redis arm. Cheap to clone; the subscription ends with the last clone.
@@ -42,7 +42,7 @@ pub struct RedisBackplane {
 struct Node {
     redis: Redis,
     writes: Writes,
-    repair: Arc<Repair>,
+    repair: Arc<Republish>,
     publisher: Publisher<Writes>,
     subscriber: Subscriber,
     malformed: Arc<Malformed>,
@@ -52,16 +52,16 @@ impl RedisBackplane {
     /// As [`RedisBackplane::start_keeping`], with the default bounds of logs.
     #[must_use]
     pub fn start(redis: Redis, sink: Sink) -> Self {
-        Self::start_keeping(redis, Live::default(), sink)
+        Self::start_keeping(redis, Reloadable::default(), sink)
     }
 
     /// Starts to keep a subscription whose deliveries go to `sink`. Publishing keeps logs within
     /// `retention`. Redis need not be there yet. Needs a running tokio runtime.
     #[must_use]
-    pub fn start_keeping(redis: Redis, retention: Live<Retention>, sink: Sink) -> Self {
+    pub fn start_keeping(redis: Redis, retention: Reloadable<Retention>, sink: Sink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = Subscriber::start(&redis, sink, malformed.clone());
-        let repair = Arc::<Repair>::default();
+        let repair = Arc::<Republish>::default();
         let writes = Writes { redis: redis.clone(), retention, repair: repair.clone() };
         let publisher = Publisher::new(writes.clone(), Limits::default());
         Self { node: Arc::new(Node { redis, writes, repair, publisher, subscriber, malformed }) }
@@ -95,7 +95,7 @@ impl RedisBackplane {
     ///
     /// # Errors
     /// See there.
-    pub async fn publish(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn publish(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
         let message = Message::new(draft, envelope::payload(room.as_str(), draft));
         self.node.publisher.publish(room.key(), message).await
     }
@@ -104,7 +104,7 @@ impl RedisBackplane {
     ///
     /// # Errors
     /// See there.
-    pub async fn direct(&self, to: &NickKey, draft: &Draft) -> Result<Published, PublishError> {
+    pub async fn direct(&self, to: &NickKey, draft: &PublishRequest) -> Result<Published, PublishError> {
         let message = Message::new(draft, envelope::payload(to.as_str(), draft));
         let _place = self.node.publisher.place(message.bytes())?;
         self.node.writes.direct(to, &message).await
@@ -149,7 +149,7 @@ impl RedisBackplane {
     ///
     /// # Errors
     /// See there.
-    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<Stretch, RegistryError> {
+    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
         let log = self.node.redis.keys().room_log(room);
         // One more than asked for tells whether there is more.
         let count = limit.saturating_add(1);
@@ -176,12 +176,12 @@ impl RedisBackplane {
         if !matches!(range, Range::After(_)) {
             messages.reverse();
         }
-        Ok(Stretch { messages, more })
+        Ok(HistoryPage { messages, more })
     }
 }
 
 /// The logs of rooms, as the publisher fills them.
-impl Log for Writes {
+impl AppendBatch for Writes {
     async fn append(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
         self.publish(room, batch).await
     }

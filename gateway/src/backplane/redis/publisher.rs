@@ -4,7 +4,7 @@
 //! messages came holds; rooms do not wait for each other. A room that nobody speaks in costs nothing: its queue and the
 //! task that works through it begin with a message and end when nothing waits. There is no timer and no delay.
 //! Bounded in messages, bytes and time ([`Limits`]): what does not fit is refused before anything is done.
-//! Knows no Redis: how a batch reaches the store is behind [`Log`].
+//! Knows no Redis: how a batch reaches the store is behind [`AppendBatch`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use super::super::PublishError;
 use super::calls::{Message, Outcome};
 
 /// Where batches go.
-pub(super) trait Log: Send + Sync + 'static {
+pub(super) trait AppendBatch: Send + Sync + 'static {
     /// Appends messages to a room's log in one step, and says of each what became of it, in their order.
     ///
     /// # Errors
@@ -61,22 +61,22 @@ impl Default for Limits {
     }
 }
 
-/// Queues of messages in front of a [`Log`]. A message that was sent is waited for by its room's task, also when the
+/// Queues of messages in front of a [`AppendBatch`]. A message that was sent is waited for by its room's task, also when the
 /// publisher is dropped.
 #[derive(Debug)]
 pub(super) struct Publisher<L> {
-    desk: Arc<Desk<L>>,
+    desk: Arc<PublisherState<L>>,
 }
 
 /// What the publisher and the tasks of busy rooms share.
 #[derive(Debug)]
-struct Desk<L> {
+struct PublisherState<L> {
     log: L,
     limits: Limits,
     /// What is left of the gateway's limits.
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// The rooms that a [`Turn`] works for.
+    /// The rooms that a [`RoomPublisher`] works for.
     busy: Mutex<HashMap<RoomKey, Queue>>,
 }
 
@@ -90,28 +90,28 @@ struct Queue {
 struct Waiting {
     message: Message,
     since: Instant,
-    caller: Caller,
+    caller: Waiter,
 }
 
 /// Whom to tell.
 #[derive(Debug)]
-struct Caller {
+struct Waiter {
     reply: oneshot::Sender<Outcome>,
-    _place: Place,
+    _place: QueuePermit,
 }
 
 /// A place within the gateway's limits, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct QueuePermit {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
 
-impl<L: Log> Publisher<L> {
+impl<L: AppendBatch> Publisher<L> {
     pub(super) fn new(log: L, limits: Limits) -> Self {
         let [messages, bytes] =
             [limits.gateway.messages, limits.gateway.bytes].map(|most| Arc::new(Semaphore::new(most)));
-        Self { desk: Arc::new(Desk { log, limits, messages, bytes, busy: Mutex::default() }) }
+        Self { desk: Arc::new(PublisherState { log, limits, messages, bytes, busy: Mutex::default() }) }
     }
 
     /// Publishes one message and waits for what became of it. Dropping the future takes a message that still waits out of
@@ -128,19 +128,19 @@ impl<L: Log> Publisher<L> {
     ///
     /// # Errors
     /// `Overloaded` when there is none.
-    pub(super) fn place(&self, bytes: usize) -> Result<Place, PublishError> {
+    pub(super) fn place(&self, bytes: usize) -> Result<QueuePermit, PublishError> {
         let bytes = u32::try_from(bytes).map_err(|_| PublishError::Overloaded)?;
         let message = Arc::clone(&self.desk.messages).try_acquire_owned();
         let bytes = Arc::clone(&self.desk.bytes).try_acquire_many_owned(bytes);
         let (Ok(message), Ok(bytes)) = (message, bytes) else { return Err(PublishError::Overloaded) };
-        Ok(Place { _message: message, _bytes: bytes })
+        Ok(QueuePermit { _message: message, _bytes: bytes })
     }
 
     /// Queues a message; in a room where nothing is under way its turn is now.
     fn enqueue(&self, room: &RoomKey, message: Message) -> Result<oneshot::Receiver<Outcome>, PublishError> {
         let place = self.place(message.bytes())?;
         let (reply, outcome) = oneshot::channel();
-        let waiting = Waiting { message, since: Instant::now(), caller: Caller { reply, _place: place } };
+        let waiting = Waiting { message, since: Instant::now(), caller: Waiter { reply, _place: place } };
         let mut busy = self.desk.busy();
         if let Some(queue) = busy.get_mut(room) {
             queue.push(waiting, self.desk.limits.room)?;
@@ -150,12 +150,12 @@ impl<L: Log> Publisher<L> {
         queue.push(waiting, self.desk.limits.room)?;
         busy.insert(room.clone(), queue);
         drop(busy);
-        tokio::spawn(Turn { desk: Arc::clone(&self.desk), room: room.clone(), over: false }.run());
+        tokio::spawn(RoomPublisher { desk: Arc::clone(&self.desk), room: room.clone(), over: false }.run());
         Ok(outcome)
     }
 }
 
-impl<L> Desk<L> {
+impl<L> PublisherState<L> {
     fn busy(&self) -> MutexGuard<'_, HashMap<RoomKey, Queue>> {
         // Nothing panics while it is held.
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,7 +174,7 @@ impl Queue {
     }
 
     /// Takes out what goes with the next call, and on the way what nobody waits for and what has waited for too long.
-    fn next(&mut self, limits: &Limits) -> (Vec<Message>, Vec<Caller>) {
+    fn next(&mut self, limits: &Limits) -> (Vec<Message>, Vec<Waiter>) {
         let (mut batch, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
         let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
         while let Some(Waiting { message, since, caller }) =
@@ -197,7 +197,7 @@ impl Queue {
     }
 }
 
-impl Caller {
+impl Waiter {
     /// One that has gone away misses nothing.
     fn tell(self, outcome: Outcome) {
         let _ = self.reply.send(outcome);
@@ -205,13 +205,13 @@ impl Caller {
 }
 
 /// One room's work, from its first message until nothing waits.
-struct Turn<L> {
-    desk: Arc<Desk<L>>,
+struct RoomPublisher<L> {
+    desk: Arc<PublisherState<L>>,
     room: RoomKey,
     over: bool,
 }
 
-impl<L: Log> Turn<L> {
+impl<L: AppendBatch> RoomPublisher<L> {
     async fn run(mut self) {
         while let Some((batch, callers)) = self.next() {
             match self.desk.log.append(&self.room, &batch).await {
@@ -225,7 +225,7 @@ impl<L: Log> Turn<L> {
     }
 
     /// The next batch. When there is none the room is idle in the same step, and the next message begins a new turn.
-    fn next(&mut self) -> Option<(Vec<Message>, Vec<Caller>)> {
+    fn next(&mut self) -> Option<(Vec<Message>, Vec<Waiter>)> {
         let mut busy = self.desk.busy();
         let next = busy.get_mut(&self.room).map(|queue| queue.next(&self.desk.limits));
         let next = next.filter(|(batch, _)| !batch.is_empty());
@@ -237,12 +237,12 @@ impl<L: Log> Turn<L> {
     }
 }
 
-fn fail(callers: Vec<Caller>, error: &RegistryError) {
+fn fail(callers: Vec<Waiter>, error: &RegistryError) {
     callers.into_iter().for_each(|caller| caller.tell(Err(error.clone().into())));
 }
 
 /// A turn that ends before its time (a panic, the end of the runtime) must not leave a room busy for ever.
-impl<L> Drop for Turn<L> {
+impl<L> Drop for RoomPublisher<L> {
     fn drop(&mut self) {
         if !self.over {
             self.desk.busy().remove(&self.room);

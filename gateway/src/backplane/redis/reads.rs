@@ -6,14 +6,14 @@
 use std::sync::LazyLock;
 
 use presence::model::keys::Keys;
-use presence::model::stream::{Head, Log, read_forks};
+use presence::model::stream::{StreamEnd, StreamId, read_forks};
 use presence::registry::RegistryError;
 use presence::store::redis::Call;
-use redis::streams::{StreamId, StreamRangeReply};
+use redis::streams::{self, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 
 use super::{RedisBackplane, epoch, script};
-use crate::backplane::{Missed, envelope};
+use crate::backplane::{ReplayPage, envelope};
 use crate::message::ChatMessage;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| script(&[], include_str!("../lua/page.lua")));
@@ -31,7 +31,7 @@ impl RedisBackplane {
     ///
     /// # Errors
     /// See there.
-    pub async fn missed(&self, log: &Log, after: u64, limit: usize) -> Result<Missed, RegistryError> {
+    pub async fn missed(&self, log: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         let read = [(log, after, limit)];
         let Some((epoch, top, forks, page)) = self.pages(&read).await?.pop() else {
             return Err(RegistryError::Unknown("no answer to a reading".to_owned()));
@@ -40,26 +40,26 @@ impl RedisBackplane {
         let through = if page.ids.len() < limit { top.max(after) } else { last };
         let messages: Vec<ChatMessage> = page.ids.iter().filter_map(message).collect();
         self.node.malformed.note(&names(self.node.redis.keys(), log).1, (page.ids.len() - messages.len()) as u64);
-        Ok(Missed { head: Head { epoch, top, forks: read_forks(&forks) }, messages, through })
+        Ok(ReplayPage { head: StreamEnd { epoch, top, forks: read_forks(&forks) }, messages, through })
     }
 
     /// See [`crate::backplane::Backplane::tops`].
     ///
     /// # Errors
     /// See there.
-    pub async fn tops(&self, logs: &[Log]) -> Result<Vec<(Log, Head)>, RegistryError> {
+    pub async fn tops(&self, logs: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
         let mut tops = Vec::with_capacity(logs.len());
         for chunk in logs.chunks(CHUNK) {
             let read: Vec<_> = chunk.iter().map(|log| (log, 0, 0)).collect();
             let heads = self.pages(&read).await?.into_iter();
-            let heads = heads.map(|(epoch, top, forks, _)| Head { epoch, top, forks: read_forks(&forks) });
+            let heads = heads.map(|(epoch, top, forks, _)| StreamEnd { epoch, top, forks: read_forks(&forks) });
             tops.extend(chunk.iter().cloned().zip(heads));
         }
         Ok(tops)
     }
 
     /// Reads some logs, each after a seq and with so many messages at most.
-    async fn pages(&self, read: &[(&Log, u64, usize)]) -> Result<Vec<Page>, RegistryError> {
+    async fn pages(&self, read: &[(&StreamId, u64, usize)]) -> Result<Vec<Page>, RegistryError> {
         let keys = self.node.redis.keys();
         let mut pipeline = redis::pipe();
         for (log, after, limit) in read {
@@ -84,19 +84,19 @@ impl RedisBackplane {
 }
 
 /// Meta and stream of a log.
-fn names(keys: &Keys, log: &Log) -> (String, String) {
+fn names(keys: &Keys, log: &StreamId) -> (String, String) {
     match log {
-        Log::Room(room) => (keys.room(room), keys.room_log(room)),
-        Log::Inbox(session) => (keys.session(session), keys.inbox(session)),
+        StreamId::Room(room) => (keys.room(room), keys.room_log(room)),
+        StreamId::Inbox(session) => (keys.session(session), keys.inbox(session)),
     }
 }
 
-fn seq(entry: &StreamId) -> Option<u64> {
+fn seq(entry: &streams::StreamId) -> Option<u64> {
     entry.id.split('-').next()?.parse().ok()
 }
 
 /// An entry of a log; `None` when it is not ours.
-fn message(entry: &StreamId) -> Option<ChatMessage> {
+fn message(entry: &streams::StreamId) -> Option<ChatMessage> {
     let payload: Vec<u8> = entry.get("payload")?;
     envelope::message(&payload, seq(entry)?, entry.get("time")?)
 }

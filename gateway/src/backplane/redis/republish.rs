@@ -1,9 +1,9 @@
 //! The repair ring: what this gateway has acked in the last seconds, for a Redis that comes back without them.
 //!
-//! Everything that is written goes through it: [`Repair::space`] before the call, [`Repair::keep`] before anybody hears of
+//! Everything that is written goes through it: [`Republish::space`] before the call, [`Republish::keep`] before anybody hears of
 //! the ack. Beats tell it how long the store has lived ([`ring`] decides what is forgotten), and when it has become another
 //! one. Then what it may have lost is looked for and put back ([`put_back`]), and until that is done nothing new is written:
-//! [`Repair::settled`] is the generation that new messages are written in, and the scripts refuse them in any other.
+//! [`Republish::settled`] is the generation that new messages are written in, and the scripts refuse them in any other.
 //! Bounded: what finds no space is refused before it is sent; nothing that was acked is dropped.
 
 mod put_back;
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use self::ring::{Beat, Owed, Ring};
 use crate::backplane::redis::calls::Message;
 
-pub(super) use self::ring::{Acked, Place, Target};
+pub(super) use self::ring::{Acked, AckedPosition, Target};
 
 /// Bytes that are kept at most.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -31,7 +31,7 @@ pub(super) type Space = OwnedSemaphorePermit;
 
 /// The ring, and who waits for it.
 #[derive(Debug)]
-pub(super) struct Repair {
+pub(super) struct Republish {
     state: Mutex<State>,
     space: Arc<Semaphore>,
     most: usize,
@@ -58,13 +58,13 @@ struct Debt {
     logs: Vec<Vec<Owed>>,
 }
 
-impl Default for Repair {
+impl Default for Republish {
     fn default() -> Self {
         Self::bounded(MOST_BYTES)
     }
 }
 
-impl Repair {
+impl Republish {
     /// One that keeps so many bytes at most.
     pub(super) fn bounded(most: usize) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl Repair {
 
     /// Keeps a message that the store has taken, before its sender hears of it.
     pub(super) fn keep(&self, acked: Acked, space: Space) {
-        if failpoints::takes(Mechanism::Repair) {
+        if failpoints::takes(Mechanism::Republish) {
             return;
         }
         let mut state = self.lock();
@@ -137,7 +137,7 @@ impl Repair {
     }
 
     /// The message is in the store, there, in this generation.
-    fn found(&self, owed: &Owed, place: Place, generation: u64) {
+    fn found(&self, owed: &Owed, place: AckedPosition, generation: u64) {
         self.lock().ring.found(owed.number, place, generation, Instant::now());
     }
 
@@ -168,16 +168,16 @@ mod tests {
         Message { token, nick, key, msg_id, payload: "x".repeat(bytes) }
     }
 
-    fn keep(repair: &Repair, message: Message) {
+    fn keep(repair: &Republish, message: Message) {
         let space = repair.space(&message).unwrap();
         let target = Target::Room(RoomKey::from_store("lobby"));
-        let place = Place { epoch: "e".into(), seq: 1 };
+        let place = AckedPosition { epoch: "e".into(), seq: 1 };
         repair.keep(Acked { target, message: Arc::new(message), place, generation: 1 }, space);
     }
 
     #[tokio::test]
     async fn what_finds_no_space_is_refused_until_something_is_forgotten() {
-        let repair = Repair::bounded(10_000);
+        let repair = Republish::bounded(10_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
         repair.beat(&lease, 1, start, start);
         for _ in 0..4 {

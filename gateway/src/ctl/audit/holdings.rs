@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use presence::model::{Nick, RoomName};
-use presence::registry::{Held, Standing};
+use presence::registry::{Held, LeaseSummary};
 
 use crate::admin::Account;
 use crate::ctl::Failure;
@@ -16,8 +16,8 @@ const LARGEST: u64 = 256 << 20;
 
 /// What the gateway holds; `None` when the lease is of an earlier life, whose end is for the failure detector to find.
 /// `address` goes over what the gateway told itself.
-pub(super) async fn ask(gateway: &Standing, address: Option<&str>) -> Result<Option<Vec<Held>>, Failure> {
-    let Standing { node, .. } = gateway;
+pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result<Option<Vec<Held>>, Failure> {
+    let LeaseSummary { node, .. } = gateway;
     let told = || gateway.admin.parse().ok().filter(|address: &SocketAddr| !address.ip().is_unspecified());
     let address = address.map(str::to_owned).or_else(|| told().map(|address| address.to_string()));
     let address = address.ok_or_else(|| {

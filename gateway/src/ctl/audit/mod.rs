@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use presence::model::Incarnation;
-use presence::registry::Standing;
+use presence::registry::LeaseSummary;
 use serde::Serialize;
 use serde_json::json;
 
@@ -76,7 +76,7 @@ async fn look_once(cluster: &Cluster, addresses: &BTreeMap<&str, &str>) -> Resul
     if !stored.generation.is_open() {
         return Err(Failure::Silent("the store is recovering: ask again when it has".to_owned()));
     }
-    let node = |gateway: &Standing| (Incarnation::from_store(&gateway.incarnation), gateway.node.clone());
+    let node = |gateway: &LeaseSummary| (Incarnation::from_store(&gateway.incarnation), gateway.node.clone());
     Ok(Look {
         drift: compare(&stored, &held),
         nodes: gateways.iter().map(node).collect(),

@@ -11,54 +11,54 @@ use super::*;
 
 const E: &str = "e";
 
-fn head(epoch: &str, top: u64) -> Head {
-    Head { epoch: epoch.to_owned(), top, forks: Vec::new() }
+fn head(epoch: &str, top: u64) -> StreamEnd {
+    StreamEnd { epoch: epoch.to_owned(), top, forks: Vec::new() }
 }
 
 /// Where a log ends in `epoch`, which began after this message of [`E`].
-fn forked(epoch: &str, fork: u64, top: u64) -> Head {
-    Head { forks: read_forks(&format!("{E}:{fork}")), ..head(epoch, top) }
+fn forked(epoch: &str, fork: u64, top: u64) -> StreamEnd {
+    StreamEnd { forks: read_forks(&format!("{E}:{fork}")), ..head(epoch, top) }
 }
 
-fn at(seq: u64) -> Position<u64> {
-    let mut position = Position::default();
+fn at(seq: u64) -> StreamTracker<u64> {
+    let mut position = StreamTracker::default();
     position.begin(&head(E, seq), &mut Vec::new());
     position
 }
 
-fn arrive(position: &mut Position<u64>, epoch: &str, seq: u64) -> Vec<Step<u64>> {
+fn arrive(position: &mut StreamTracker<u64>, epoch: &str, seq: u64) -> Vec<Step<u64>> {
     let mut steps = Vec::new();
     position.arrived(epoch, seq, seq, &mut steps);
     steps
 }
 
-fn page(position: &mut Position<u64>, asked: &Place, head: Head, kept: &[u64]) -> Vec<Step<u64>> {
+fn page(position: &mut StreamTracker<u64>, asked: &StreamPosition, head: StreamEnd, kept: &[u64]) -> Vec<Step<u64>> {
     let (messages, through) = (kept.iter().map(|&seq| (seq, seq)).collect(), head.top);
     let mut steps = Vec::new();
-    position.page(asked, Page { head, messages, through }, &mut steps);
+    position.page(asked, StreamPage { head, messages, through }, &mut steps);
     steps
 }
 
-fn top(position: &mut Position<u64>, asked: &Place, head: &Head) -> Vec<Step<u64>> {
+fn top(position: &mut StreamTracker<u64>, asked: &StreamPosition, head: &StreamEnd) -> Vec<Step<u64>> {
     let mut steps = Vec::new();
     position.top(asked, head, &mut steps);
     steps
 }
 
 fn turn(seq: u64, reach: u64, shared: u64) -> Vec<Step<u64>> {
-    vec![Step::Turn { was: Place { epoch: E.into(), seq, reach }, epoch: "f".into(), shared }]
+    vec![Step::EpochChanged { was: StreamPosition { epoch: E.into(), seq, reach }, epoch: "f".into(), shared }]
 }
 
 fn messages(seqs: impl IntoIterator<Item = u64>) -> Vec<Step<u64>> {
     seqs.into_iter().map(|seq| Step::Message(seq, seq)).collect()
 }
 
-fn asked_page(position: &mut Position<u64>) -> Place {
+fn asked_page(position: &mut StreamTracker<u64>) -> StreamPosition {
     let Some(Ask::Page(place)) = position.asks() else { panic!("it asks for no page: {position:?}") };
     place
 }
 
-fn asked_top(position: &mut Position<u64>) -> Place {
+fn asked_top(position: &mut StreamTracker<u64>) -> StreamPosition {
     let Some(Ask::Top(place)) = position.asks() else { panic!("it asks for no top: {position:?}") };
     place
 }
@@ -137,8 +137,8 @@ fn a_doubt_asks_for_the_top_and_the_top_for_what_is_missing() {
 
 #[test]
 fn a_doubt_from_before_the_beginning_is_not_forgotten() {
-    for doubt in [Position::doubt, |position: &mut Position<u64>| drop(arrive(position, E, 5))] {
-        let mut position = Position::default();
+    for doubt in [StreamTracker::doubt, |position: &mut StreamTracker<u64>| drop(arrive(position, E, 5))] {
+        let mut position = StreamTracker::default();
         doubt(&mut position);
         assert_eq!(position.asks(), None, "there is nothing to compare with yet");
         position.begin(&head(E, 4), &mut Vec::new());
@@ -158,7 +158,7 @@ fn more_than_is_held_comes_from_the_log() {
     }
     let asked = asked_page(&mut position);
     let mut told = Vec::new();
-    position.page(&asked, Page { head: head(E, last), messages: vec![(1, 1)], through: 1 }, &mut told);
+    position.page(&asked, StreamPage { head: head(E, last), messages: vec![(1, 1)], through: 1 }, &mut told);
     assert_eq!(told.len(), 1 + HELD, "a page that ends early, and what is held");
     let asked = asked_page(&mut position);
     let rest: Vec<u64> = (asked.seq + 1..=last).collect();
@@ -223,8 +223,8 @@ fn a_log_that_is_shorter_than_it_was_is_cut_back_to_what_there_is() {
     assert_eq!(top(&mut position, &asked, &head(E, 4)), [], "5 came after the question");
     position.doubt();
     let asked = asked_top(&mut position);
-    let was = Place { epoch: E.into(), seq: 5, reach: 5 };
-    assert_eq!(top(&mut position, &asked, &head(E, 3)), [Step::Turn { was, epoch: E.into(), shared: 3 }]);
+    let was = StreamPosition { epoch: E.into(), seq: 5, reach: 5 };
+    assert_eq!(top(&mut position, &asked, &head(E, 3)), [Step::EpochChanged { was, epoch: E.into(), shared: 3 }]);
     assert_eq!(arrive(&mut position, E, 4), messages([4]));
 }
 
@@ -290,11 +290,11 @@ struct World {
     trimmed: u64,
     /// The highest that ever was trimmed.
     was_trimmed: u64,
-    head: Head,
+    head: StreamEnd,
     ids: Id,
     wire: VecDeque<(String, u64, Id)>,
-    position: Position<Id>,
-    answer: Option<(Ask, Page<Id>)>,
+    position: StreamTracker<Id>,
+    answer: Option<(Ask, StreamPage<Id>)>,
     given: Vec<Step<Id>>,
 }
 
@@ -303,7 +303,7 @@ impl World {
     const PAGE: usize = 2;
 
     fn new() -> Self {
-        let mut position = Position::default();
+        let mut position = StreamTracker::default();
         position.begin(&head("e0", 0), &mut Vec::new());
         Self {
             history: Vec::new(),
@@ -375,7 +375,7 @@ impl World {
         let kept = (first..=self.head.top).map(|seq| (seq, self.history[seq as usize - 1]));
         let messages: Vec<(u64, Id)> = kept.take(Self::PAGE).collect();
         let through = messages.last().filter(|_| messages.len() == Self::PAGE).map_or(self.head.top, |last| last.0);
-        let page = Page { head: self.head.clone(), messages, through: through.max(place.seq) };
+        let page = StreamPage { head: self.head.clone(), messages, through: through.max(place.seq) };
         self.answer = Some((ask, page));
     }
 
@@ -411,7 +411,7 @@ impl World {
                     prop_assert_eq!(*from, next);
                     held.resize(*to as usize, None);
                 }
-                Step::Turn { was, shared, .. } => {
+                Step::EpochChanged { was, shared, .. } => {
                     prop_assert_eq!(was.seq, next - 1);
                     held.truncate(*shared as usize);
                 }

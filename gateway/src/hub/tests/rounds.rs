@@ -6,14 +6,14 @@ use super::*;
 use crate::outbound::outbox::SOFT_BYTES;
 
 /// A room of so many members that hear everything from its first message on.
-fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Vec<(SessionId, Outbox)>) {
+fn crowd(hub: &Hub, name: &str, members: usize, format: Dialect) -> (RoomName, Vec<(SessionId, Outbox)>) {
     let room = RoomName::parse(name).unwrap();
-    let log = Log::Room(room.key().clone());
+    let log = StreamId::Room(room.key().clone());
     let people = Vec::from_iter((0..members).map(|_| (SessionId::random(), Outbox::new(format))));
     for (session, outbox) in &people {
         hub.prepare(&room, session, outbox);
         hub.begin(&log, &head(0));
-        assert_eq!(hub.admit(&log, name, (session, outbox), "e", 0), Admission::Entered);
+        assert_eq!(hub.admit(&log, name, (session, outbox), "e", 0), JoinProgress::Entered);
     }
     (room, people)
 }
@@ -21,14 +21,14 @@ fn crowd(hub: &Hub, name: &str, members: usize, format: Format) -> (RoomName, Ve
 /// The rounds that wait in an outbox.
 fn rounds(outbox: &Outbox) -> Vec<bytes::Bytes> {
     let items = outbox.take().unwrap().items.into_iter();
-    items.map(|item| if let Out::Round(bytes) = item { bytes } else { panic!("{item:?}") }).collect()
+    items.map(|item| if let Outgoing::Batch(bytes) = item { bytes } else { panic!("{item:?}") }).collect()
 }
 
 #[test]
 fn everybody_shares_one_buffer_for_each_format_and_round() {
     let hub = hub();
-    let (room, json) = crowd(&hub, "#lobby", 5, Format::Json);
-    let lines = Outbox::new(Format::Line);
+    let (room, json) = crowd(&hub, "#lobby", 5, Dialect::Json);
+    let lines = Outbox::new(Dialect::Line);
     let session = SessionId::random();
     hub.prepare(&room, &session, &lines);
     enter(&hub, (&session, &lines), 0);
@@ -46,7 +46,7 @@ fn everybody_shares_one_buffer_for_each_format_and_round() {
 #[test]
 fn what_comes_while_a_round_is_under_way_makes_the_next_one() {
     let hub = hub();
-    let (room, people) = crowd(&hub, "#lobby", PORTION + 1, Format::Json);
+    let (room, people) = crowd(&hub, "#lobby", PORTION + 1, Dialect::Json);
     arrive(&hub, &room, 1);
     assert!(give_out(&hub), "one is left");
     for seq in 2..=20 {
@@ -65,7 +65,7 @@ fn what_comes_while_a_round_is_under_way_makes_the_next_one() {
 #[test]
 fn a_round_is_bounded() {
     let hub = hub();
-    let (room, people) = crowd(&hub, "#lobby", 1, Format::Json);
+    let (room, people) = crowd(&hub, "#lobby", 1, Dialect::Json);
     for seq in 1..=10 {
         let message = ChatMessage { body: Body::from_text(&"x".repeat(20_000)), ..message(seq) };
         hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message });
@@ -79,9 +79,9 @@ fn a_round_is_bounded() {
 #[test]
 fn a_small_room_waits_for_a_portion_of_each_busy_room_and_not_for_a_crowd() {
     let hub = hub();
-    let (large, many) = crowd(&hub, "#large", 10 * PORTION, Format::Json);
-    let (larger, more) = crowd(&hub, "#larger", 10 * PORTION, Format::Json);
-    let (small, few) = crowd(&hub, "#small", 2, Format::Json);
+    let (large, many) = crowd(&hub, "#large", 10 * PORTION, Dialect::Json);
+    let (larger, more) = crowd(&hub, "#larger", 10 * PORTION, Dialect::Json);
+    let (small, few) = crowd(&hub, "#small", 2, Dialect::Json);
     for seq in 1..=100 {
         arrive(&hub, &large, seq);
         arrive(&hub, &larger, seq);
@@ -100,14 +100,14 @@ fn a_small_room_waits_for_a_portion_of_each_busy_room_and_not_for_a_crowd() {
 #[test]
 fn who_leaves_while_a_round_is_under_way_hears_nothing_more() {
     let hub = hub();
-    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
+    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Dialect::Json);
     arrive(&hub, &room, 1);
     give_out(&hub);
     for (session, outbox) in &people {
         hub.remove(room.key(), session, outbox);
     }
     // The same log with other people in it, while the round of those before is not over.
-    let (_, others) = crowd(&hub, "#lobby", 1, Format::Json);
+    let (_, others) = crowd(&hub, "#lobby", 1, Dialect::Json);
     arrive(&hub, &room, 1);
     give_all_out(&hub);
     let heard = people.iter().filter(|(_, outbox)| !rounds(outbox).is_empty()).count();
@@ -118,11 +118,11 @@ fn who_leaves_while_a_round_is_under_way_hears_nothing_more() {
 fn who_has_read_ahead_gets_the_part_of_a_round_that_it_lacks() {
     let (hub, room) = (hub(), room());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Format::Json), Outbox::new(Format::Json));
+    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     for (session, outbox, after) in [(&ann, &of_ann, 0), (&bob, &of_bob, 3)] {
         hub.prepare(&room, session, outbox);
         hub.begin(&log(), &head(0));
-        assert_eq!(admit(&hub, (session, outbox), "e", after), Admission::Entered);
+        assert_eq!(admit(&hub, (session, outbox), "e", after), JoinProgress::Entered);
     }
     for seq in 1..=5 {
         arrive(&hub, &room, seq);
@@ -134,7 +134,7 @@ fn who_has_read_ahead_gets_the_part_of_a_round_that_it_lacks() {
 #[tokio::test]
 async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
     let hub = hub();
-    let (room, people) = crowd(&hub, "#lobby", 1, Format::Json);
+    let (room, people) = crowd(&hub, "#lobby", 1, Dialect::Json);
     let large = |seq| ChatMessage { body: Body::from_text(&"x".repeat(60_000)), ..message(seq) };
     let mut passed_over = 0;
     for seq in 1..=100 {
@@ -152,7 +152,7 @@ async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
             let Ask::Page(place) = &ask else { panic!("{ask:?}") };
             assert_eq!(place.seq + 1, passed_over, "it goes on where it stopped to listen");
             let messages = (passed_over..=100).map(|seq| (seq, message(seq))).collect();
-            hub.read(&log, &ask, Reading::Page(Page { head: head(100), messages, through: 100 }));
+            hub.read(&log, &ask, Reading::Page(StreamPage { head: head(100), messages, through: 100 }));
         }
     }
     assert_eq!(heard, 100);
@@ -161,8 +161,8 @@ async fn a_log_that_cannot_be_given_out_as_fast_as_it_grows_is_read_later() {
 #[test]
 fn a_round_that_took_long_is_followed_by_a_rest_as_long_and_nobody_else_waits_for_it() {
     let hub = hub();
-    let (large, crowd_of_it) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
-    let (small, few) = crowd(&hub, "#den", 1, Format::Json);
+    let (large, crowd_of_it) = crowd(&hub, "#lobby", 2 * PORTION, Dialect::Json);
+    let (small, few) = crowd(&hub, "#den", 1, Dialect::Json);
     let heard = |people: &[(SessionId, Outbox)]| people.iter().map(|(_, outbox)| rounds(outbox).len()).sum::<usize>();
     let start = Instant::now();
     let at = |millis| move || start + Duration::from_millis(millis);
@@ -187,7 +187,7 @@ fn a_round_that_took_long_is_followed_by_a_rest_as_long_and_nobody_else_waits_fo
 #[tokio::test]
 async fn what_gathers_while_a_log_rests_goes_out_when_it_has_rested() {
     let hub = hub();
-    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Format::Json);
+    let (room, people) = crowd(&hub, "#lobby", 2 * PORTION, Dialect::Json);
     let start = Instant::now();
     arrive(&hub, &room, 1);
     assert!(hub.give_out(|| start));
@@ -213,7 +213,7 @@ async fn what_gathers_while_a_log_rests_goes_out_when_it_has_rested() {
 #[test]
 fn presence_is_left_out_for_a_slow_reader_however_lively_its_room_is() {
     let (hub, session) = (hub(), SessionId::random());
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&room(), &session, &outbox);
     enter(&hub, (&session, &outbox), 0);
     let large = ChatMessage { body: Body::from_text(&"x".repeat(SOFT_BYTES)), ..message(1) };

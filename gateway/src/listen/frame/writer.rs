@@ -35,7 +35,7 @@ struct Frame {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Head {
+struct EncodedHeader {
     bytes: [u8; LONGEST_HEAD],
     len: usize,
 }
@@ -49,12 +49,12 @@ impl Frame {
         self.header().map_or(0, |header| header.len(self.payload.len() as u64)) + self.payload.len()
     }
 
-    fn head(&self) -> Head {
+    fn head(&self) -> EncodedHeader {
         let mut bytes = [0; LONGEST_HEAD];
-        let Some(header) = self.header() else { return Head::default() };
+        let Some(header) = self.header() else { return EncodedHeader::default() };
         let length = self.payload.len() as u64;
         header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
-        Head { bytes, len: header.len(length) }
+        EncodedHeader { bytes, len: header.len(length) }
     }
 }
 
@@ -127,7 +127,7 @@ impl Writer {
 
     /// Shows what is to be written next, for one vectored write. Empty only if nothing is queued.
     pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut heads = [Head::default(); AT_ONCE];
+        let mut heads = [EncodedHeader::default(); AT_ONCE];
         for (head, frame) in heads.iter_mut().zip(&self.frames) {
             *head = frame.head();
         }

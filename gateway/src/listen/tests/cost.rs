@@ -6,7 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::session::Driver;
 
 use super::super::frame::{Reader, Socket};
-use super::super::{permits::Seat, tcp, ws};
+use super::super::{permits::ConnectionPermit, tcp, ws};
 use super::*;
 
 /// Most bytes that the task of a connection may hold beside its driver.
@@ -21,8 +21,10 @@ fn future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
 
 #[test]
 fn a_connection_at_rest_is_small() {
-    let ws = future(|upgrade: OnUpgrade, house: Arc<House<Driver>>, seat| ws::serve(upgrade, house, seat));
-    let line = future(|tcp: TcpStream, house: Arc<House<Driver>>, seat: Seat| tcp::serve(tcp, house, seat));
+    let ws = future(|upgrade: OnUpgrade, house: Arc<ConnectionContext<Driver>>, seat| ws::serve(upgrade, house, seat));
+    let line = future(|tcp: TcpStream, house: Arc<ConnectionContext<Driver>>, seat: ConnectionPermit| {
+        tcp::serve(tcp, house, seat)
+    });
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<Socket>(), size_of::<Reader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
     assert!(ws.max(line) <= driver + TASK, "a websocket task holds {ws} bytes, a line task {line}");

@@ -40,7 +40,7 @@ async fn one_connection_too_many_is_refused_until_somebody_leaves() {
     ws.is_alive().await;
     line.send(b"/quit\n").await;
     line.rest().await;
-    eventually("the seat is free", || world.metrics.open(Port::Tcp) == 0).await;
+    eventually("the seat is free", || world.metrics.open(ListenerKind::Tcp) == 0).await;
     world.websocket().await;
 }
 
@@ -51,7 +51,7 @@ async fn at_the_stop_everybody_hears_why_and_every_task_ends() {
     ws.is_alive().await;
     let line = world.line_client().await;
     let silent = Wire::connect(world.ws).await;
-    eventually("the silent one is in", || world.metrics.open(Port::Ws) == 2).await;
+    eventually("the silent one is in", || world.metrics.open(ListenerKind::Ws) == 2).await;
     world.leave(Duration::ZERO, Duration::ZERO);
     assert_eq!(ws.text().await, r#"{"type":"going_away","retry_after_ms":0}"#);
     assert_eq!(ws.closed().await, (1012, "restart".to_owned()));

@@ -107,7 +107,7 @@ async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
 #[tokio::test]
 async fn only_pages_of_the_allowed_origins_connect() {
     let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
-    let limits = Live::from(Limits { origins, ..limits() });
+    let limits = Reloadable::from(Limits { origins, ..limits() });
     let world = World::with(limits.clone(), None);
     for (headers, status) in [
         ("", 101),

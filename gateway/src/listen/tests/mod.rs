@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use presence::host::reloadable::Live;
+use presence::host::reloadable::Reloadable;
 use presence::model::LeftReason;
 use presence::model::codes::CloseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,10 +29,10 @@ use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{BURST_BYTES, Broadcast};
 use crate::session::Ending;
-use crate::wire::{Answer, Command, CorrelationId, Event, Format, Refusal, Reply, Request};
+use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
-use super::{Admission, Departure, House, Limits, Listeners, Pace, Session};
-use crate::metrics::{Metrics, Port};
+use super::{Admission, ConnectionContext, ConnectionDrain, Limits, Listeners, Pace, Session};
+use crate::metrics::{ListenerKind, Metrics};
 
 /// How long any one step of a test may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,7 +124,7 @@ struct World {
     admission: Arc<Admission>,
     stage: Arc<Backstage>,
     closing: CancellationToken,
-    departure: Arc<Departure>,
+    departure: Arc<ConnectionDrain>,
     tasks: TaskTracker,
 }
 
@@ -133,11 +133,12 @@ impl World {
         Self::with(limits(), None)
     }
 
-    fn with(limits: impl Into<Live<Limits>>, alarm: Option<Alarm>) -> Self {
+    fn with(limits: impl Into<Reloadable<Limits>>, alarm: Option<Alarm>) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
-        let (ws, tcp) = (listeners.local_addr(Port::Ws).unwrap(), listeners.local_addr(Port::Tcp).unwrap());
+        let (ws, tcp) =
+            (listeners.local_addr(ListenerKind::Ws).unwrap(), listeners.local_addr(ListenerKind::Tcp).unwrap());
         let stage = Arc::new(Backstage {
             outboxes: Mutex::default(),
             ends: Mutex::default(),
@@ -151,16 +152,16 @@ impl World {
         let asked = Arc::clone(&ready);
         let admission = Arc::new(Admission::new(move || asked.load(Ordering::Relaxed)));
         let (closing, departure, tasks) =
-            (CancellationToken::new(), Arc::new(Departure::default()), TaskTracker::new());
+            (CancellationToken::new(), Arc::new(ConnectionDrain::default()), TaskTracker::new());
         let backstage = Arc::clone(&stage);
-        let open_session = move |format: Format| {
+        let open_session = move |format: Dialect| {
             let outbox = Outbox::new(format);
             backstage.outboxes.lock().unwrap().push(outbox.clone());
             let deadline = backstage.alarm.map(|(wait, _)| Instant::now() + wait);
             Echo { outbox, deadline, stage: Arc::clone(&backstage) }
         };
         let metrics = Arc::new(Metrics::new());
-        let house = House::new(
+        let house = ConnectionContext::new(
             open_session,
             Arc::clone(&admission),
             limits,
@@ -205,7 +206,7 @@ impl World {
 
     async fn empty(&self) {
         let taken = |port| self.metrics.open(port);
-        eventually("every seat is free again", || taken(Port::Ws) + taken(Port::Tcp) == 0).await;
+        eventually("every seat is free again", || taken(ListenerKind::Ws) + taken(ListenerKind::Tcp) == 0).await;
     }
 
     /// A WebSocket client whose session has begun.

@@ -107,7 +107,7 @@ async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
     assert!(worst < Duration::from_millis(500), "a neighbour waited {worst:?}");
     assert_eq!((ws.closing(), line.closing()), (Some(CloseCode::Slow), Some(CloseCode::Slow)));
     eventually("the stalled connections are gone", || {
-        world.metrics.open(Port::Ws) == 1 && world.metrics.open(Port::Tcp) == 0
+        world.metrics.open(ListenerKind::Ws) == 1 && world.metrics.open(ListenerKind::Tcp) == 0
     })
     .await;
     drop((stalled_ws, stalled_line));
@@ -210,7 +210,7 @@ async fn the_doors_open_again_after_a_lack_of_descriptors() {
         inside.is_alive().await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(world.metrics.open(Port::Tcp), 0, "there was a descriptor left after all");
+    assert_eq!(world.metrics.open(ListenerKind::Tcp), 0, "there was a descriptor left after all");
     drop(hoard);
     newcomer.until("pong").await;
 }

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::outbound::outbox::Round;
+use crate::outbound::outbox::FanOutBatch;
 
 use super::*;
 
 /// So many different things are sent.
 const MIXED: usize = 1000;
 
-fn round(texts: &[&str]) -> Round {
-    Round::new(texts.iter().map(|text| message(text)).collect())
+fn round(texts: &[&str]) -> FanOutBatch {
+    FanOutBatch::new(texts.iter().map(|text| message(text)).collect())
 }
 
 /// Sends `0`, `1`, `2`, .. as rounds, events and answers in turn, some of them large, as fast as there is room.

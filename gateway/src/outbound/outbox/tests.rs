@@ -37,24 +37,24 @@ fn overdue(outbox: &Outbox) {
 fn written(outbox: &Outbox) -> Vec<serde_json::Value> {
     let items = outbox.take().unwrap().items.into_iter();
     let shown = items.map(|item| match item {
-        Out::Event(bytes) => serde_json::from_slice(&bytes).unwrap(),
-        Out::Round(_) | Out::Rest(_) => "round".into(),
-        Out::Reply(_) => "reply".into(),
-        Out::Ping => "ping".into(),
+        Outgoing::Event(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        Outgoing::Batch(_) | Outgoing::Rest(_) => "round".into(),
+        Outgoing::Reply(_) => "reply".into(),
+        Outgoing::Ping => "ping".into(),
     });
     shown.collect()
 }
 
 #[test]
 fn presence_is_left_out_first_and_each_room_told_once_when_there_is_room_again() {
-    let outbox = Outbox::new(Format::Json);
-    assert_eq!(outbox.event(&presence("#early")), Pushed::Taken);
+    let outbox = Outbox::new(Dialect::Json);
+    assert_eq!(outbox.event(&presence("#early")), PushOutcome::Taken);
     outbox.event(&message(SOFT_BYTES));
     let typing = Broadcast::new(Event::Typing { to: "#lobby".into(), from: "ann".into() });
     for _ in 0..1000 {
-        assert_eq!(outbox.event(&typing), Pushed::LeftOut);
-        assert_eq!(outbox.event(&presence("#lobby")), Pushed::LeftOut);
-        assert_eq!(outbox.event(&presence("#den")), Pushed::LeftOut);
+        assert_eq!(outbox.event(&typing), PushOutcome::LeftOut);
+        assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::LeftOut);
+        assert_eq!(outbox.event(&presence("#den")), PushOutcome::LeftOut);
     }
     outbox.event(&message(1));
     let seen = written(&outbox);
@@ -63,13 +63,13 @@ fn presence_is_left_out_first_and_each_room_told_once_when_there_is_room_again()
     assert_eq!(seen[0].get("resync"), None);
     let resync = |room: &str| serde_json::json!({"type": "presence", "room": room, "resync": true});
     assert_eq!(seen[3..], [resync("#den"), resync("#lobby")]);
-    assert_eq!(outbox.event(&presence("#lobby")), Pushed::Taken);
+    assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Taken);
     assert_eq!(written(&outbox).len(), 1, "told once");
 }
 
 #[test]
 fn a_change_that_was_left_out_makes_nobody_wait_for_the_word_of_it() {
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     outbox.event(&message(OUTBOX_BYTES - 1024));
     outbox.event(&presence("#lobby"));
     overdue(&outbox);
@@ -82,7 +82,7 @@ fn a_change_that_was_left_out_makes_nobody_wait_for_the_word_of_it() {
 
 #[test]
 fn a_reply_counts_as_what_it_is_and_one_of_any_size_gets_through() {
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     outbox.reply(history(200, 64 * 1024));
     outbox.event(&message(OUTBOX_BYTES / 2));
     outbox.reply(history(1, 1024));
@@ -95,7 +95,7 @@ fn a_reply_counts_as_what_it_is_and_one_of_any_size_gets_through() {
 
 #[test]
 fn small_replies_add_up() {
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     for _ in 0..OUTBOX_BYTES / ENTRY_BYTES {
         outbox.reply(Reply { id: None, answer: Answer::Pong });
         overdue(&outbox);
@@ -105,7 +105,7 @@ fn small_replies_add_up() {
 
 #[test]
 fn a_burst_makes_nobody_slow_and_waiting_does() {
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     for _ in 0..40 {
         outbox.event(&message(60_000));
     }
@@ -116,7 +116,7 @@ fn a_burst_makes_nobody_slow_and_waiting_does() {
     outbox.event(&message(1));
     assert_eq!(outbox.closing(), Some(CloseCode::Slow), "it waits for a second already");
 
-    let outbox = Outbox::new(Format::Json);
+    let outbox = Outbox::new(Dialect::Json);
     for _ in 0..=BURST_BYTES / 60_000 {
         outbox.event(&message(60_000));
     }

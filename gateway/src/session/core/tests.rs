@@ -66,8 +66,8 @@ fn beginning(fence: u64) -> Beginning {
 }
 
 /// An inbox with four messages.
-fn inbox() -> Head {
-    Head { epoch: "i".into(), top: 4, forks: Vec::new() }
+fn inbox() -> StreamEnd {
+    StreamEnd { epoch: "i".into(), top: 4, forks: Vec::new() }
 }
 
 fn begun(fence: u64) -> Done {
@@ -75,7 +75,7 @@ fn begun(fence: u64) -> Done {
 }
 
 fn joined(name: &str) -> Done {
-    let head = Head { epoch: "e".into(), top: 7, forks: presence::model::stream::read_forks("d:5") };
+    let head = StreamEnd { epoch: "e".into(), top: 7, forks: presence::model::stream::read_forks("d:5") };
     Done::Joined { room: room(name), head, member_count: 1 }
 }
 

@@ -3,7 +3,7 @@
 //! Values only, between the core, which makes effects, and the driver, which performs them and answers with a [`Done`].
 
 use presence::model::codes::CloseCode;
-use presence::model::stream::{Head, Log};
+use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{MemberInfo, Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
 use crate::message::{Body, ChatMessage, Target};
@@ -29,11 +29,11 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrance {
     /// The log.
-    pub log: Log,
+    pub log: StreamId,
     /// What the client knows it by.
     pub shown: String,
     /// Where it ended when the session entered it.
-    pub head: Head,
+    pub head: StreamEnd,
     /// The epoch that the client knows.
     pub epoch: String,
     /// What the client gets comes after this, in that epoch.
@@ -123,7 +123,7 @@ pub enum Done {
     /// The nickname is owned, as another name of the session.
     Claimed(Owner),
     /// A session has begun, and its inbox ends there.
-    Begun(Beginning, Head),
+    Begun(Beginning, StreamEnd),
     /// A session goes on.
     Resumed(Beginning, Resumption),
     /// The nickname was given back, the room left, the status recorded, the reading noted, or the word passed on.
@@ -133,12 +133,12 @@ pub enum Done {
         /// Everybody's name for it.
         room: RoomName,
         /// Where its log ends.
-        head: Head,
+        head: StreamEnd,
         /// Its members.
         member_count: u64,
     },
     /// The inbox ends there.
-    Inbox(Head),
+    Inbox(StreamEnd),
     /// The message is in the store.
     Published {
         /// Its id.

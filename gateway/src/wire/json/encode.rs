@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::wire::{Answer, Event, Placed, Refusal, Reply};
+use crate::wire::{Answer, DeliveryStatus, Event, Refusal, Reply};
 
 use super::INBOX;
 
@@ -34,9 +34,9 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
         Answer::Ack { to, msg_id, placed, time, duplicate } => {
             let ack = frame("ack").field("to", to).field("msg_id", msg_id);
             let placed = match placed {
-                Placed::Room { seq } => ack.field("seq", seq),
-                Placed::Online => ack.field("delivered", "online"),
-                Placed::Offline => ack.field("delivered", "offline"),
+                DeliveryStatus::Room { seq } => ack.field("seq", seq),
+                DeliveryStatus::Online => ack.field("delivered", "online"),
+                DeliveryStatus::Offline => ack.field("delivered", "offline"),
             };
             placed.field("time", time).field("duplicate", duplicate)
         }

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::wire::{Answer, Event, FRAME_LIMIT, Placed, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
+use crate::wire::{Answer, DeliveryStatus, Event, FRAME_LIMIT, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
@@ -56,15 +56,15 @@ fn replies_are_frozen() {
         ),
         (Answer::Left { room: "#lobby".into() }, r##"{"type":"left","id":1,"room":"#lobby"}"##),
         (
-            ack(Placed::Room { seq: 132 }, false),
+            ack(DeliveryStatus::Room { seq: 132 }, false),
             r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","seq":132,"time":7,"duplicate":false}"##,
         ),
         (
-            ack(Placed::Online, true),
+            ack(DeliveryStatus::Online, true),
             r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","delivered":"online","time":7,"duplicate":true}"##,
         ),
         (
-            ack(Placed::Offline, false),
+            ack(DeliveryStatus::Offline, false),
             r##"{"type":"ack","id":1,"to":"#Lobby","msg_id":"m1","delivered":"offline","time":7,"duplicate":false}"##,
         ),
         (Answer::Read { seq: 7 }, r#"{"type":"read","id":1,"to":"@","seq":7}"#),
@@ -121,7 +121,7 @@ fn a_reply_carries_the_id_as_it_was_written_or_none() {
 fn events_are_frozen() {
     let everything = PresenceDelta {
         joined: vec![member("bob", Availability::Online, "")],
-        left: vec![Departure { nick: "eve".into(), reason: LeftReason::GatewayLost }],
+        left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::GatewayLost }],
         renamed: vec![Rename { from: "x".into(), to: "y".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
     };

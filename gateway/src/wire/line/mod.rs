@@ -1,6 +1,6 @@
 //! The line dialect: what a person types into `nc` or `telnet`, and what they read.
 //!
-//! The TCP door decodes and encodes replies with a [`Dialect`] of each connection; the hub encodes events. Invariant:
+//! The TCP door decodes and encodes replies with a [`LineDialect`] of each connection; the hub encodes events. Invariant:
 //! whatever others say or call themselves, output holds no control character but the line feed at the end of each line,
 //! so nobody can forge a line or drive somebody's terminal.
 
@@ -12,7 +12,7 @@ mod tests;
 use bytes::Bytes;
 use presence::model::RoomName;
 
-use crate::wire::{Answer, Placed, Reply, Request};
+use crate::wire::{Answer, DeliveryStatus, Reply, Request};
 
 pub use self::print::{encode_event, encode_refusal};
 
@@ -30,14 +30,14 @@ pub enum Decoded {
 /// The state of one line connection: its current room, whether it has a nick, the request that is being answered.
 /// Requests are answered one at a time: every reply is encoded before the next line is decoded.
 #[derive(Debug, Default)]
-pub struct Dialect {
+pub struct LineDialect {
     registered: bool,
     room: Option<RoomName>,
     /// The text of the `/msg` that waits for its answer, which does not hold it.
     saying: Option<String>,
 }
 
-impl Dialect {
+impl LineDialect {
     /// Decodes one line, without its line feed; a carriage return before that is taken off here.
     pub fn decode(&mut self, line: &str) -> Decoded {
         self.saying = None;
@@ -60,7 +60,7 @@ impl Dialect {
                 let left = RoomName::parse(room).ok();
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));
             }
-            Answer::Ack { to, placed: placed @ (Placed::Online | Placed::Offline), .. } => {
+            Answer::Ack { to, placed: placed @ (DeliveryStatus::Online | DeliveryStatus::Offline), .. } => {
                 return print::sent(to, &saying.unwrap_or_default(), *placed);
             }
             _ => {}

@@ -7,7 +7,7 @@ use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
 use crate::wire::{Command, FRAME_LIMIT, Range, Refusal};
 
-use super::Dialect;
+use super::LineDialect;
 
 /// What `/history` shows when it is not told how much.
 const DEFAULT_HISTORY_ROWS: usize = 20;
@@ -19,7 +19,7 @@ pub(super) enum Line {
 }
 
 /// Reads one line without its line end; `None` when it is blank.
-pub(super) fn line(dialect: &mut Dialect, line: &str) -> Result<Option<Line>, Refusal> {
+pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Line>, Refusal> {
     if line.trim().is_empty() {
         return Ok(None);
     }
@@ -56,7 +56,7 @@ pub(super) fn line(dialect: &mut Dialect, line: &str) -> Result<Option<Line>, Re
     Ok(Some(Line::Command(command)))
 }
 
-fn say(dialect: &Dialect, text: &str) -> Result<Line, Refusal> {
+fn say(dialect: &LineDialect, text: &str) -> Result<Line, Refusal> {
     if !dialect.registered {
         return Err(Refusal::from(ErrorCode::NotRegistered).because("say /nick NAME first"));
     }
@@ -64,7 +64,7 @@ fn say(dialect: &Dialect, text: &str) -> Result<Line, Refusal> {
     Ok(Line::Command(Command::Send { to, body: body(text)?, key: None }))
 }
 
-fn message(dialect: &mut Dialect, argument: &str) -> Result<Command, Refusal> {
+fn message(dialect: &mut LineDialect, argument: &str) -> Result<Command, Refusal> {
     let (to, text) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
     let text = required(text.trim_start(), "/msg NAME TEXT")?;
     let command = Command::Send { to: syntax::target(to)?, body: body(text)?, key: None };
@@ -87,11 +87,11 @@ fn room(text: &str) -> Result<RoomName, Refusal> {
     if text.starts_with('#') { syntax::room(text) } else { syntax::room(&format!("#{text}")) }
 }
 
-fn room_or_current(dialect: &Dialect, argument: &str) -> Result<RoomName, Refusal> {
+fn room_or_current(dialect: &LineDialect, argument: &str) -> Result<RoomName, Refusal> {
     if argument.is_empty() { current(dialect) } else { room(argument) }
 }
 
-fn current(dialect: &Dialect) -> Result<RoomName, Refusal> {
+fn current(dialect: &LineDialect) -> Result<RoomName, Refusal> {
     dialect.room.clone().ok_or_else(|| Refusal::from(ErrorCode::NotInRoom).because("say /join #ROOM first"))
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, Status};
 
 use crate::message::ChatMessage;
-use crate::wire::{Answer, Event, Placed, Refusal};
+use crate::wire::{Answer, DeliveryStatus, Event, Refusal};
 
 /// Encodes an event as whole lines.
 #[must_use]
@@ -45,9 +45,9 @@ pub fn encode_refusal(refusal: &Refusal) -> Bytes {
 }
 
 /// A direct message as its sender sees it.
-pub(super) fn sent(to: &str, text: &str, placed: Placed) -> Bytes {
+pub(super) fn sent(to: &str, text: &str, placed: DeliveryStatus) -> Bytes {
     let mut lines = Lines::default();
-    let note = if placed == Placed::Offline { " (offline, will be delivered)" } else { "" };
+    let note = if placed == DeliveryStatus::Offline { " (offline, will be delivered)" } else { "" };
     lines.add(format_args!("-> {}: {}{note}", Safe(to), Safe(text)));
     lines.finish()
 }

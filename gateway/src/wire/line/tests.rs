@@ -2,15 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, Departure, LeftReason, MemberInfo, PresenceDelta, Rename, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, Status};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use super::{Decoded, Dialect, encode_event, encode_refusal, greeting};
+use super::{Decoded, LineDialect, encode_event, encode_refusal, greeting};
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::wire::{Answer, Command, Event, FRAME_LIMIT, Placed, Refusal, Reply, RoomItem, Token};
+use crate::wire::{Answer, Command, DeliveryStatus, Event, FRAME_LIMIT, Refusal, Reply, RoomItem, Token};
 
-fn reply(dialect: &mut Dialect, answer: Answer) -> String {
+fn reply(dialect: &mut LineDialect, answer: Answer) -> String {
     String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap()
 }
 
@@ -35,7 +35,7 @@ fn joined(room: &str) -> Answer {
     Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3, recovered: false }
 }
 
-fn acked(to: &str, placed: Placed) -> Answer {
+fn acked(to: &str, placed: DeliveryStatus) -> Answer {
     Answer::Ack { to: to.into(), msg_id: "m1".into(), placed, time: 7, duplicate: false }
 }
 
@@ -56,15 +56,15 @@ fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
 }
 
 /// A dialect that has a nick and is in `#lobby`.
-fn in_lobby() -> Dialect {
-    let mut dialect = Dialect::default();
+fn in_lobby() -> LineDialect {
+    let mut dialect = LineDialect::default();
     reply(&mut dialect, registered("ann"));
     reply(&mut dialect, joined("#lobby"));
     dialect
 }
 
 /// What a line is: a command in short, `= text` when the dialect answers itself, or nothing.
-fn read(dialect: &mut Dialect, line: &str) -> String {
+fn read(dialect: &mut LineDialect, line: &str) -> String {
     let command = match dialect.decode(line) {
         Decoded::Request(request) => {
             assert!(request.id.is_none());
@@ -146,7 +146,7 @@ fn every_command_decodes() {
 
 #[test]
 fn a_newcomer_is_told_the_first_steps() {
-    let mut dialect = Dialect::default();
+    let mut dialect = LineDialect::default();
     assert_eq!(read(&mut dialect, "hi"), "= ! not_registered: say /nick NAME first");
     assert_eq!(read(&mut dialect, "/nick ann"), "register ann");
     assert_eq!(
@@ -178,15 +178,15 @@ fn plain_text_goes_to_the_room_entered_last() {
 fn a_sender_sees_a_direct_message_once_it_is_acked() {
     let mut dialect = in_lobby();
     read(&mut dialect, "/msg bob a\u{1b}b");
-    assert_eq!(reply(&mut dialect, acked("bob", Placed::Online)), "-> bob: a\\u{1b}b\n");
+    assert_eq!(reply(&mut dialect, acked("bob", DeliveryStatus::Online)), "-> bob: a\\u{1b}b\n");
     dialect.decode("/msg bob hi");
-    assert_eq!(reply(&mut dialect, acked("bob", Placed::Offline)), "-> bob: hi (offline, will be delivered)\n");
+    assert_eq!(reply(&mut dialect, acked("bob", DeliveryStatus::Offline)), "-> bob: hi (offline, will be delivered)\n");
 
     read(&mut dialect, "/msg bob never");
     let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));
     assert_eq!(refused, "! no_such_user: nobody was seen under this nickname\n");
     read(&mut dialect, "hi");
-    assert_eq!(reply(&mut dialect, acked("#lobby", Placed::Room { seq: 1 })), "");
+    assert_eq!(reply(&mut dialect, acked("#lobby", DeliveryStatus::Room { seq: 1 })), "");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn replies_are_frozen() {
         (Answer::Nick { nick: "bob".into() }, "* you are now known as bob\n"),
         (joined("#lobby"), "* you are in #lobby, members: 3\n"),
         (Answer::Left { room: "#lobby".into() }, "* you left #lobby\n"),
-        (acked("#lobby", Placed::Room { seq: 132 }), ""),
+        (acked("#lobby", DeliveryStatus::Room { seq: 132 }), ""),
         (Answer::Status(Status::default()), "* you are online\n"),
         (Answer::Status(Status { status: Availability::Away, text: String::new() }), "* you are away\n"),
         (Answer::Status(Status { status: Availability::Away, text: "lunch".into() }), "* you are away: lunch\n"),
@@ -237,7 +237,7 @@ fn replies_are_frozen() {
 
 #[test]
 fn events_are_frozen() {
-    let left = |nick: &str, reason| Departure { nick: nick.into(), reason };
+    let left = |nick: &str, reason| MemberLeft { nick: nick.into(), reason };
     let everything = PresenceDelta {
         joined: vec![member("bob", Availability::Online, ""), member("joe", Availability::Away, "")],
         left: vec![
@@ -303,7 +303,7 @@ fn a_text_that_is_over_the_limit_as_a_body_is_too_large() {
 
 #[test]
 fn help_names_every_command_and_the_greeting_the_first_three() {
-    let help = read(&mut Dialect::default(), "/help");
+    let help = read(&mut LineDialect::default(), "/help");
     for verb in ["nick", "join", "leave", "msg", "who", "rooms", "history", "away", "back", "ping", "quit"] {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");
     }
@@ -368,7 +368,7 @@ proptest! {
         };
         let delta = PresenceDelta {
             joined: vec![member()],
-            left: vec![Departure { nick: name.clone(), reason: LeftReason::Closed }],
+            left: vec![MemberLeft { nick: name.clone(), reason: LeftReason::Closed }],
             renamed: vec![Rename { from: name.clone(), to: text.clone() }],
             status: vec![member()],
         };
@@ -379,7 +379,7 @@ proptest! {
         let mut dialect = in_lobby();
         dialect.saying = Some(text.clone());
         for (answer, lines) in [
-            (acked(&name, Placed::Online), 1),
+            (acked(&name, DeliveryStatus::Online), 1),
             (registered(&name), 1),
             (joined(&name), 1),
             (Answer::Left { room: name.clone() }, 1),

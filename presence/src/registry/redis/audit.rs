@@ -7,7 +7,7 @@ use super::reassert::{Said, claims};
 use super::reply::from_json;
 use super::{RedisRegistry, json, reads, scripts};
 use crate::model::{Fence, Incarnation, MemberInfo, Nick, Owner, RoomName, SessionId};
-use crate::registry::{Differences, Holding, RegistryError, Surplus};
+use crate::registry::{Differences, LocalClaim, RegistryError, Surplus};
 use crate::store::redis::classify;
 
 /// Holdings or entries of an index that one call looks at.
@@ -17,7 +17,7 @@ impl RedisRegistry {
     pub(in crate::registry) async fn audit(
         &self,
         incarnation: &Incarnation,
-        holdings: &[Holding],
+        holdings: &[LocalClaim],
     ) -> Result<Differences, RegistryError> {
         let keys = self.redis.keys();
         let named = [keys.online(), keys.owned_nicks(incarnation), keys.owned_members(incarnation)];
@@ -97,7 +97,7 @@ impl RedisRegistry {
 }
 
 /// What the index of memberships says of a holding.
-fn entries(holding: &Holding) -> impl Iterator<Item = String> {
+fn entries(holding: &LocalClaim) -> impl Iterator<Item = String> {
     holding.rooms.iter().map(|room| format!("{} {}", room.key(), holding.nick.key()))
 }
 

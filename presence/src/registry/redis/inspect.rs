@@ -14,7 +14,7 @@ const STEP: usize = 100;
 
 /// How a gateway of the lease table stands.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Standing {
+pub struct LeaseSummary {
     /// The configured node id.
     pub node: String,
     /// Its incarnation.
@@ -46,7 +46,7 @@ impl RedisRegistry {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn standings(&self) -> Result<(Generation, Vec<Standing>), RegistryError> {
+    pub async fn standings(&self) -> Result<(Generation, Vec<LeaseSummary>), RegistryError> {
         let (generation, rows) = lease_rows(&self.redis).await?;
         let rows = shown(rows);
         let keys = self.redis.keys();
@@ -63,7 +63,7 @@ impl RedisRegistry {
         let now = seconds * 1000 + micros / 1000;
         let standing = |row: LeaseRow| {
             let beaten: Option<u64> = piece(answers.next())?;
-            Ok(Standing {
+            Ok(LeaseSummary {
                 node: row.info.node,
                 incarnation: row.lease.incarnation.to_string(),
                 state: row.lease.state,

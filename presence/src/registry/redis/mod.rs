@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use redis::Script;
 
-pub use self::inspect::Standing;
+pub use self::inspect::LeaseSummary;
 pub use self::inventory::{Held, Inventory, Membership};
 
 use self::events::EventReader;
 use self::reply::{Reply, malformed};
 use super::{
-    Beat, ClaimError, Entry, Farewell, GatewayInfo, Joined, LeaseTable, Leaving, Reaped, RegistryError, ResumeError,
-    Resumed, Ticket,
+    Beat, ClaimError, Entry, GatewayInfo, Joined, LeaseTable, LeaseTransition, Leaving, Reaped, RegistryError,
+    ResumeError, Resumed, Ticket,
 };
-use crate::model::stream::{Head, read_forks};
+use crate::model::stream::{StreamEnd, read_forks};
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
 };
@@ -103,10 +103,14 @@ impl RedisRegistry {
         Ok(Beat { generation, asserted, counter, leases, mailbox })
     }
 
-    pub(super) async fn set_lease(&self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+    pub(super) async fn set_lease(
+        &self,
+        incarnation: &Incarnation,
+        farewell: LeaseTransition,
+    ) -> Result<(), RegistryError> {
         let hold = match farewell {
-            Farewell::Draining => Duration::ZERO,
-            Farewell::Drained { hold } => hold,
+            LeaseTransition::Draining => Duration::ZERO,
+            LeaseTransition::Drained { hold } => hold,
         };
         let named = [self.redis.keys().ended()];
         let args = [incarnation.as_str(), farewell.state().as_str(), &millis(hold)];
@@ -143,14 +147,15 @@ impl RedisRegistry {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<(Fence, Head), ClaimError> {
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         let tokens = [token.as_str(), &epoch];
         let mut reply = self.claims(&scripts::CLAIM, incarnation, session, nick, tokens).await?;
         match reply.text()?.as_str() {
-            "OK" => {
-                Ok((Fence(reply.number()?), Head { epoch: reply.text()?, top: reply.number()?, forks: Vec::new() }))
-            }
+            "OK" => Ok((
+                Fence(reply.number()?),
+                StreamEnd { epoch: reply.text()?, top: reply.number()?, forks: Vec::new() },
+            )),
             refusal => Err(unclaimed(refusal, &mut reply)?),
         }
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::reply::Reply;
 use super::{RedisRegistry, done, json, member_info, scripts};
 use crate::model::{Incarnation, Owner, Status};
-use crate::registry::{GatewayInfo, Holding, RegistryError};
+use crate::registry::{GatewayInfo, LocalClaim, RegistryError};
 
 /// A holding as the script reads it.
 #[derive(Serialize)]
@@ -22,9 +22,9 @@ pub(super) struct Said<'a> {
     rooms: Vec<[&'a str; 2]>,
 }
 
-impl<'a> From<&'a Holding> for Said<'a> {
-    fn from(holding: &'a Holding) -> Self {
-        let Holding { nick, owner, status, rooms, token, detached } = holding;
+impl<'a> From<&'a LocalClaim> for Said<'a> {
+    fn from(holding: &'a LocalClaim) -> Self {
+        let LocalClaim { nick, owner, status, rooms, token, detached } = holding;
         Self {
             nick: nick.key().as_str(),
             display: nick.as_str(),
@@ -46,7 +46,7 @@ impl RedisRegistry {
         incarnation: &Incarnation,
         info: &GatewayInfo,
         generation: u64,
-        holdings: &[Holding],
+        holdings: &[LocalClaim],
         last: bool,
     ) -> Result<Vec<Owner>, RegistryError> {
         let keys = self.redis.keys();
@@ -67,7 +67,7 @@ impl RedisRegistry {
 }
 
 /// The claims among those of `holdings` whose tokens are left in a reply.
-pub(super) fn claims(reply: &mut Reply, holdings: &[Holding]) -> Result<Vec<Owner>, RegistryError> {
+pub(super) fn claims(reply: &mut Reply, holdings: &[LocalClaim]) -> Result<Vec<Owner>, RegistryError> {
     let mut claims = Vec::new();
     while !reply.is_empty() {
         let token = reply.text()?;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::*;
 use crate::host::settings::Sources;
-use crate::host::telemetry::Format;
+use crate::host::telemetry::LogFormat;
 
 fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
@@ -23,7 +23,14 @@ fn presence_needs_a_redis_and_nothing_else() {
         api: "127.0.0.1:8090".parse().unwrap(),
         admin: "127.0.0.1:9190".parse().unwrap(),
         grace: Duration::from_secs(30),
-        logs: Logs { level: "info".to_owned(), format: Format::Auto, file: None, kept: 5, size_mib: 64, spans: None },
+        logs: Logs {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+            file: None,
+            kept: 5,
+            size_mib: 64,
+            spans: None,
+        },
     };
     assert_eq!(config, expected);
     assert_eq!(

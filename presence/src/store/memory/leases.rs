@@ -6,7 +6,7 @@ use super::nicks::Freed;
 use super::{State, now};
 use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
 use crate::registry::{
-    Beat, Command, Farewell, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, Phase, Reaped,
+    Beat, Command, Gateway, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Phase, Reaped,
     RegistryError, Stats,
 };
 
@@ -135,7 +135,11 @@ impl State {
         LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases }
     }
 
-    pub(crate) fn set_lease(&mut self, incarnation: &Incarnation, farewell: Farewell) -> Result<(), RegistryError> {
+    pub(crate) fn set_lease(
+        &mut self,
+        incarnation: &Incarnation,
+        farewell: LeaseTransition,
+    ) -> Result<(), RegistryError> {
         let row = self.leases.rows.get_mut(incarnation).ok_or(RegistryError::Fenced)?;
         if row.state == farewell.state() {
             return Ok(());
@@ -144,7 +148,7 @@ impl State {
             return Err(RegistryError::Fenced);
         }
         row.state = farewell.state();
-        if let Farewell::Drained { hold } = farewell {
+        if let LeaseTransition::Drained { hold } = farewell {
             row.ended = now() + hold.as_millis() as u64;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use super::{RETENTION, State, now};
-use crate::model::stream::{Head, Log as Name};
+use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
 /// Bytes of payload that a room keeps, whatever their number.
@@ -98,7 +98,7 @@ impl Bounds {
 /// A numbered, bounded list of messages; the numbers have no gaps and the times never go back. Nothing is lost here, so
 /// its epoch never ends.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct MemoryStream {
     epoch: String,
     entries: VecDeque<LogEntry>,
     bytes: usize,
@@ -106,20 +106,20 @@ pub(super) struct Log {
     time: u64,
 }
 
-impl Default for Log {
+impl Default for MemoryStream {
     fn default() -> Self {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         Self { epoch, entries: VecDeque::new(), bytes: 0, seq: 0, time: 0 }
     }
 }
 
-impl Log {
+impl MemoryStream {
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    fn head(&self) -> Head {
-        Head { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
+    fn head(&self) -> StreamEnd {
+        StreamEnd { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
     }
 
     /// The number of the newest message.
@@ -159,16 +159,16 @@ impl Log {
 
 /// The inboxes of sessions.
 #[derive(Debug, Default)]
-pub(super) struct Inboxes(HashMap<SessionId, Log>);
+pub(super) struct Inboxes(HashMap<SessionId, MemoryStream>);
 
 impl Inboxes {
     /// That of a session begins when it is first asked for.
-    fn of(&mut self, session: &SessionId) -> &mut Log {
+    fn of(&mut self, session: &SessionId) -> &mut MemoryStream {
         self.0.entry(session.clone()).or_default()
     }
 
     /// Where the inbox of a session ends.
-    pub(super) fn head(&mut self, session: &SessionId) -> Head {
+    pub(super) fn head(&mut self, session: &SessionId) -> StreamEnd {
         self.of(session).head()
     }
 
@@ -310,18 +310,18 @@ impl State {
     }
 
     /// A log; that of a session begins when it is first asked for. `None` when there is no such room.
-    fn named(&mut self, name: &Name) -> Option<&Log> {
+    fn named(&mut self, name: &StreamId) -> Option<&MemoryStream> {
         match name {
-            Name::Room(room) => self.rooms.get(room).map(|room| &room.log),
-            Name::Inbox(session) => Some(self.inboxes.of(session)),
+            StreamId::Room(room) => self.rooms.get(room).map(|room| &room.log),
+            StreamId::Inbox(session) => Some(self.inboxes.of(session)),
         }
     }
 
-    pub(super) fn head(&mut self, name: &Name) -> Option<Head> {
-        self.named(name).map(Log::head)
+    pub(super) fn head(&mut self, name: &StreamId) -> Option<StreamEnd> {
+        self.named(name).map(MemoryStream::head)
     }
 
-    pub(super) fn log(&mut self, name: &Name, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    pub(super) fn log(&mut self, name: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
         self.named(name).map(|log| log.stretch(from, to, limit, newest)).unwrap_or_default()
     }
 }

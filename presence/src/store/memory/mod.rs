@@ -23,9 +23,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::host::reloadable::Live;
+use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
-use crate::model::stream::{Head, Log};
+use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
@@ -50,14 +50,14 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self::keeping(Live::default())
+        Self::keeping(Reloadable::default())
     }
 }
 
 impl Store {
     /// An empty store that keeps logs within `retention`.
     #[must_use]
-    pub fn keeping(retention: Live<Retention>) -> Self {
+    pub fn keeping(retention: Reloadable<Retention>) -> Self {
         let channels = Channels::default();
         Self { state: Arc::new(Mutex::new(State::new(retention, channels.clone()))), channels }
     }
@@ -98,13 +98,13 @@ impl Store {
 
     /// The log entries with `from <= seq <= to`, oldest first, at most `limit`; from the newest end when `newest` is set.
     #[must_use]
-    pub fn log(&self, log: &Log, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    pub fn log(&self, log: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
         self.lock().log(log, from, to, limit, newest)
     }
 
     /// Where a log ends; `None` when there is no such room.
     #[must_use]
-    pub fn head(&self, log: &Log) -> Option<Head> {
+    pub fn head(&self, log: &StreamId) -> Option<StreamEnd> {
         self.lock().head(log)
     }
 
@@ -126,7 +126,7 @@ pub(crate) struct State {
     ids_seen: SeenKeys,
     events: EventLog,
     leftovers: VecDeque<(u64, Leftover)>,
-    retention: Live<Retention>,
+    retention: Reloadable<Retention>,
     channels: Channels,
     keys: Keys,
 }
@@ -140,7 +140,7 @@ enum Leftover {
 }
 
 impl State {
-    fn new(retention: Live<Retention>, channels: Channels) -> Self {
+    fn new(retention: Reloadable<Retention>, channels: Channels) -> Self {
         Self {
             leases: Leases::default(),
             nicks: Nicks::default(),

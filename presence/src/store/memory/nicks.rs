@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Leftover, State, now, rooms};
-use crate::model::stream::Head;
+use crate::model::stream::StreamEnd;
 use crate::model::{
     Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status,
     TokenHash,
@@ -133,7 +133,7 @@ impl State {
         session: &SessionId,
         nick: &Nick,
         token: &TokenHash,
-    ) -> Result<(Fence, Head), ClaimError> {
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
         let fence = self.claim(incarnation, session, nick, token)?;
         Ok((fence, self.inboxes.head(session)))
     }

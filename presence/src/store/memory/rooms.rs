@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use serde_json::json;
 
-use super::log::Log;
+use super::log::MemoryStream;
 use super::{Leftover, State, now};
 use crate::model::{
-    Departure, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, Status,
+    LeftReason, MemberInfo, MemberLeft, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, RoomName, Status,
 };
 use crate::registry::{Entry, Joined, Leaving, PAGE_LIMIT, Page, RegistryError, Room};
 
@@ -24,7 +24,7 @@ pub(super) struct Rooms {
 #[derive(Debug)]
 pub(super) struct RoomState {
     name: RoomName,
-    pub(super) log: Log,
+    pub(super) log: MemoryStream,
     version: u64,
     members: BTreeMap<NickKey, Member>,
     emptied: u64,
@@ -115,7 +115,7 @@ impl State {
 
         self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
             name: name.clone(),
-            log: Log::default(),
+            log: MemoryStream::default(),
             version: 0,
             members: BTreeMap::new(),
             emptied: 0,
@@ -225,12 +225,12 @@ impl State {
     }
 
     /// Deletes a member record, whoever owns it: the caller has compared. Logs the leave and returns what to announce.
-    pub(super) fn drop_member(&mut self, room: &RoomKey, nick: &NickKey, reason: LeftReason) -> Option<Departure> {
+    pub(super) fn drop_member(&mut self, room: &RoomKey, nick: &NickKey, reason: LeftReason) -> Option<MemberLeft> {
         let member = self.unlink_member(room, nick)?;
         let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str());
         let data = json!({ "room": shown, "nick": member.info.nick, "reason": reason.as_str() });
         self.events.add(now(), "leave", data);
-        Some(Departure { nick: member.info.nick, reason })
+        Some(MemberLeft { nick: member.info.nick, reason })
     }
 
     /// Tells a room one change of its members, under the next version.

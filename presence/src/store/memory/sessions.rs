@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::nicks::Freed;
 use super::{State, now};
-use crate::model::stream::Head;
+use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
 use crate::registry::{Command, Inbox, RegistryError, Restored, ResumeError, Resumed, Ticket};
 
@@ -189,7 +189,7 @@ impl State {
     }
 
     fn resumed(&mut self, session: &SessionId, nick: &Nick, fence: Fence, was: Option<(Nick, Owner)>) -> Resumed {
-        let Head { epoch, top: seq, .. } = self.inboxes.head(session);
+        let StreamEnd { epoch, top: seq, .. } = self.inboxes.head(session);
         let known = self.sessions.0.get(session);
         let rooms = known.into_iter().flat_map(|known| &known.rooms);
         let restored = |room| {

@@ -100,7 +100,7 @@ fn a_direct_message_goes_to_the_owners_gateway() {
     let (heard, _subscription) = listen(&store, &Keys::new("parley").gateway_channel(&bob.1.incarnation));
     let sent = store.append_direct(bob.0.key(), message(&ann, "k1", "psst")).unwrap();
     assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k2", "hey")).unwrap().seq, 2);
-    let inbox = Log::Inbox(bob.1.session.clone());
+    let inbox = StreamId::Inbox(bob.1.session.clone());
     let epoch = store.head(&inbox).unwrap().epoch;
     assert_eq!(heard.lock().unwrap()[0], format!("D {} {epoch} 1 {} 4\npsst", bob.1.session, sent.time));
 
@@ -124,7 +124,11 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
         store.append(&lobby, message(&ann, &format!("k{number}"), "x")).unwrap();
     }
     let seqs = |from, to, limit, newest| -> Vec<u64> {
-        store.log(&Log::Room(lobby.key().clone()), from, to, limit, newest).into_iter().map(|entry| entry.seq).collect()
+        store
+            .log(&StreamId::Room(lobby.key().clone()), from, to, limit, newest)
+            .into_iter()
+            .map(|entry| entry.seq)
+            .collect()
     };
     assert_eq!(seqs(1, u64::MAX, 3, false), [1, 2, 3]);
     assert_eq!(seqs(1, u64::MAX, 3, true), [8, 9, 10]);
@@ -133,13 +137,13 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
     assert_eq!(seqs(9, 99, 9, false), [9, 10]);
     assert!(seqs(11, u64::MAX, 9, false).is_empty());
     assert!(seqs(5, 4, 9, true).is_empty());
-    assert!(store.log(&Log::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
+    assert!(store.log(&StreamId::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
 }
 
 #[test]
 fn logs_are_bounded_in_number_and_bytes() {
     let keep = log::Bounds { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
-    let mut log = log::Log::default();
+    let mut log = log::MemoryStream::default();
     for _ in 0..30 {
         log.push("12345", 0, keep);
     }
@@ -154,11 +158,11 @@ fn logs_are_bounded_in_number_and_bytes() {
 #[test]
 fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
     let keep = log::Bounds { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
-    let mut log = log::Log::default();
+    let mut log = log::MemoryStream::default();
     for now in 1..=1000 {
         log.push("x", now.min(600), keep);
     }
-    let oldest = |log: &log::Log| log.stretch(0, u64::MAX, 1, false)[0].seq;
+    let oldest = |log: &log::MemoryStream| log.stretch(0, u64::MAX, 1, false)[0].seq;
     assert_eq!(oldest(&log), 500, "what is exactly as old as allowed stays");
     log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 756, "one call drops 256 at most");

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::backplane::{Draft, PublishError, Published, Range};
+use gateway::backplane::{PublishError, PublishRequest, Published, Range};
 use presence::model::{Incarnation, RoomName};
 use presence::registry::RegistryError;
 use tokio::task::JoinSet;
@@ -111,7 +111,7 @@ async fn a_bad_message_does_not_touch_its_neighbours() {
     world.server().cont();
     let outcomes = said.await;
 
-    let ok = |draft: &Draft, seq, time| {
+    let ok = |draft: &PublishRequest, seq, time| {
         Ok(Published { msg_id: draft.msg_id.clone(), seq, time, duplicate: false, online: true })
     };
     let time = |at: usize| outcomes[at].as_ref().unwrap().time;
@@ -136,7 +136,7 @@ async fn a_lost_answer_is_unknown_to_everybody_in_the_call_and_a_retry_makes_no_
     let (mut world, node, lobby, ann) = quiet().await;
     node.say(&lobby, &ann.draft("before")).await.unwrap();
     world.server().stop_signal().await;
-    let drafts: Vec<Draft> = (0..20).map(|number| ann.draft(&number.to_string())).collect();
+    let drafts: Vec<PublishRequest> = (0..20).map(|number| ann.draft(&number.to_string())).collect();
     let say = |draft| node.say(&lobby, draft);
     let outcomes = join_all(drafts.iter().map(say)).await;
     world.server().cont();
@@ -164,7 +164,7 @@ async fn whoever_goes_away_while_the_call_is_under_way_takes_nobody_along() {
     let leading = ann.draft("leading");
     let mut leader = Box::pin(node.say(&lobby, &leading));
     assert!(futures_util::poll!(&mut leader).is_pending());
-    let drafts: Vec<Draft> = (0..20).map(|number| ann.draft(&number.to_string())).collect();
+    let drafts: Vec<PublishRequest> = (0..20).map(|number| ann.draft(&number.to_string())).collect();
     let mut said = Box::pin(join_all(drafts.iter().map(|draft| node.say(&lobby, draft))));
     assert!(futures_util::poll!(&mut said).is_pending());
     drop(leader);

@@ -3,10 +3,10 @@
 use std::slice;
 use std::time::Duration;
 
-use gateway::backplane::{Delivery, Log, PublishError, Published};
+use gateway::backplane::{Delivery, PublishError, Published, StreamId};
 use gateway::message::Target;
 use presence::model::{Fence, LeftReason, Nick, RoomName, TokenHash};
-use presence::registry::Farewell;
+use presence::registry::LeaseTransition;
 
 use super::rig::{Node, Person, SOON, World, eventually};
 use super::stories::{FENCED, barrier};
@@ -53,7 +53,7 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
     let ack = direct(&bob.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true), "whoever has the nick now has an inbox of their own");
     for (session, count) in [(&bob.owner.session, 1), (&others.owner.session, 1)] {
-        let missed = one.backplane.missed(&Log::Inbox(session.clone()), 0, 10).await.unwrap();
+        let missed = one.backplane.missed(&StreamId::Inbox(session.clone()), 0, 10).await.unwrap();
         assert_eq!((missed.head.top, missed.messages.len()), (count, count as usize));
     }
 
@@ -67,13 +67,13 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
 
     let cat = two.person("cat").await;
     assert!(direct(&cat.nick).await.unwrap().online);
-    two.registry.set_lease(&two.incarnation, Farewell::Draining).await.unwrap();
+    two.registry.set_lease(&two.incarnation, LeaseTransition::Draining).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (2, true), "a draining gateway still serves");
-    two.registry.set_lease(&two.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    two.registry.set_lease(&two.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (3, false), "its gateway has ended");
-    let missed = one.backplane.missed(&Log::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
+    let missed = one.backplane.missed(&StreamId::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
     assert_eq!((missed.messages.len(), missed.through, missed.head.top), (2, 3, 3));
 
     // Under another nick the session is still the one that had this.
@@ -96,7 +96,7 @@ pub(crate) async fn a_direct_message_is_refused_to_whoever_does_not_own_their_ni
     forged.owner.fence = Fence(ann.owner.fence.0 + 1);
     assert_eq!(send(&forged).await, Err(FENCED));
     assert_eq!(send(&Person { nick: bob.nick.clone(), owner: ann.owner.clone() }).await, Err(FENCED));
-    one.registry.set_lease(&one.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    one.registry.set_lease(&one.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(send(&ann).await, Err(FENCED));
     assert!(two.directs().is_empty());
 }
@@ -146,11 +146,11 @@ pub(crate) async fn who_is_writing_is_heard_where_it_matters(world: &World) {
         });
         typing.collect()
     };
-    let in_lobby = (Log::Room(lobby.key().clone()), Some(ann.owner.session.clone()), "Ann".to_owned());
-    let to_bob = (Log::Inbox(bob.owner.session.clone()), None, "Ann".to_owned());
+    let in_lobby = (StreamId::Room(lobby.key().clone()), Some(ann.owner.session.clone()), "Ann".to_owned());
+    let to_bob = (StreamId::Inbox(bob.owner.session.clone()), None, "Ann".to_owned());
     assert_eq!(heard(&one), slice::from_ref(&in_lobby));
     assert!(heard(&two).contains(&to_bob) && heard(&two).contains(&in_lobby), "{:?}", heard(&two));
     assert_eq!((heard(&two).len(), heard(&three)), (2, Vec::new()));
-    let missed = one.backplane.missed(&Log::Inbox(bob.owner.session), 0, 10).await;
+    let missed = one.backplane.missed(&StreamId::Inbox(bob.owner.session), 0, 10).await;
     assert!(missed.is_ok_and(|missed| missed.messages.is_empty()), "nothing is kept");
 }

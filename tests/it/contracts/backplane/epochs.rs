@@ -1,9 +1,9 @@
 //! What a store that came back with less does to its logs: another epoch in every generation, forks that tell where the
 //! former ones ended, and nothing said before it has recovered.
 
-use gateway::backplane::{Log, PublishError};
+use gateway::backplane::{PublishError, StreamId};
 use presence::model::RoomName;
-use presence::model::stream::{Fork, Head};
+use presence::model::stream::{Fork, StreamEnd};
 use presence::registry::RegistryError;
 
 use super::rig::{Node, Person, SOON, World, eventually, room};
@@ -51,11 +51,11 @@ impl Scene {
         self.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
     }
 
-    async fn head(&self) -> Head {
-        self.head_of(Log::Room(self.lobby.key().clone())).await
+    async fn head(&self) -> StreamEnd {
+        self.head_of(StreamId::Room(self.lobby.key().clone())).await
     }
 
-    async fn head_of(&self, log: Log) -> Head {
+    async fn head_of(&self, log: StreamId) -> StreamEnd {
         self.node.backplane.tops(&[log]).await.unwrap().remove(0).1
     }
 }
@@ -103,7 +103,7 @@ async fn each_generation_begins_an_epoch_and_remembers_where_the_former_one_ende
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_inbox_has_epochs_too_and_counts_on() {
     let mut scene = Scene::new().await;
-    let inbox = Log::Inbox(scene.ann.owner.session.clone());
+    let inbox = StreamId::Inbox(scene.ann.owner.session.clone());
     let direct = async |scene: &Scene| {
         scene.node.backplane.direct(scene.ann.nick.key(), &scene.ann.draft("note")).await.unwrap().seq
     };
@@ -128,7 +128,7 @@ async fn what_was_read_and_lost_is_unread_when_its_number_is_given_out_again() {
     scene.ask(&["XSETID", &stream, "1-0"]).await;
     scene.ask(&["HSET", &meta, "seq", "1"]).await;
     scene.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
-    assert_eq!(scene.head_of(Log::Inbox(session)).await.top, 1);
+    assert_eq!(scene.head_of(StreamId::Inbox(session)).await.top, 1);
     let read: String = scene.world.server().ask(&["HGET", &meta, "read"]).await;
     assert_eq!(read, "1");
 }
@@ -145,7 +145,7 @@ async fn numbers_never_go_back_when_meta_or_messages_are_lost_alone() {
     assert_eq!((second.top, second.forks.len()), (4, 0), "the messages know");
     assert_eq!(second.shares(&first.epoch), 0, "nobody knows what came before");
     assert_eq!(scene.say().await.unwrap(), 5);
-    let missed = scene.node.backplane.missed(&Log::Room(scene.lobby.key().clone()), 3, 10).await.unwrap();
+    let missed = scene.node.backplane.missed(&StreamId::Room(scene.lobby.key().clone()), 3, 10).await.unwrap();
     assert_eq!((missed.messages.len(), missed.head.epoch), (2, second.epoch));
 }
 
@@ -154,7 +154,7 @@ async fn nothing_is_said_before_the_store_has_noticed_its_restart_and_recovered(
     let mut scene = Scene::new().await;
     let before = scene.head().await;
     scene.world.server().restart().await;
-    let room_log = Log::Room(scene.lobby.key().clone());
+    let room_log = StreamId::Room(scene.lobby.key().clone());
     let refused = async |scene: &Scene| {
         let note = scene.ann.draft("note");
         is_refused(async || scene.say().await).await;

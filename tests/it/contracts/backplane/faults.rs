@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{Draft, Link, PublishError, Range};
+use gateway::backplane::{Link, PublishError, PublishRequest, Range};
 use presence::model::RoomName;
 use presence::registry::RegistryError;
 
@@ -35,7 +35,7 @@ impl Pair {
     }
 
     /// Publishes until it is acked, with the same draft, as a session does.
-    async fn say_until_acked(&self, patience: Duration, draft: &Draft) -> u64 {
+    async fn say_until_acked(&self, patience: Duration, draft: &PublishRequest) -> u64 {
         let say = async || self.one.say(&self.lobby, draft).await.ok();
         eventually(patience, "the publish is acked", say).await.seq
     }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{Draft, Log, PublishError, Published, Range};
+use gateway::backplane::{PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
 use presence::model::{LeftReason, Owner, RoomName};
 use presence::registry::{Leaving, RegistryError};
@@ -116,7 +116,7 @@ async fn what_was_put_back_without_an_answer_is_found_and_not_doubled() {
     let [time, payload] = ["time", "payload"].map(|field| log.ids[0].get::<String>(field).unwrap());
     scene.one.stop_beating().await;
     let generation = scene.lose(2, 0).await;
-    scene.one.backplane.tops(&[Log::Room(scene.lobby.key().clone())]).await.unwrap();
+    scene.one.backplane.tops(&[StreamId::Room(scene.lobby.key().clone())]).await.unwrap();
     // And whatever else would know it is forgotten by now.
     let _: String = scene.ask(&["XADD", LOG, "3-0", "time", &time, "payload", &payload]).await;
     let _: u64 = scene.ask(&["HSET", META, "seq", "3"]).await;
@@ -201,7 +201,7 @@ async fn a_direct_message_comes_back_to_whom_it_was_meant_for() {
     }
     let kept = scene.one.backplane.direct(bob.nick.key(), &scene.ann.keyed("k", "c")).await.unwrap();
     let inbox = async |person: &Person| -> Vec<(u64, String)> {
-        let log = Log::Inbox(person.owner.session.clone());
+        let log = StreamId::Inbox(person.owner.session.clone());
         let missed = scene.one.backplane.missed(&log, 0, 100).await.unwrap().messages;
         missed.into_iter().map(|message| (message.seq, message.body.text())).collect()
     };
@@ -258,7 +258,7 @@ async fn what_could_not_be_kept_is_refused_and_nothing_kept_is_dropped() {
     // Without beats nothing is ever safe.
     scene.one.stop_beating().await;
     let body = Body::from_text(&"x".repeat(BODY));
-    let draft = || Draft { body: body.clone(), ..scene.ann.draft("") };
+    let draft = || PublishRequest { body: body.clone(), ..scene.ann.draft("") };
     let mut acked = 0;
     let refused = loop {
         match scene.one.say(&scene.lobby, &draft()).await {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway::backplane::{Backplane, Delivery, Draft, MemoryBackplane, PublishError, Published, RedisBackplane};
+use gateway::backplane::{
+    Backplane, Delivery, MemoryBackplane, PublishError, PublishRequest, Published, RedisBackplane,
+};
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
@@ -172,7 +174,7 @@ impl Node {
         self.registry.join(room, &person.nick, &person.owner, &Status::default(), Entry::New).await.unwrap();
     }
 
-    pub(crate) async fn say(&self, room: &RoomName, draft: &Draft) -> Result<Published, PublishError> {
+    pub(crate) async fn say(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
         self.backplane.publish(room, draft).await
     }
 
@@ -224,14 +226,14 @@ pub(crate) struct Person {
 
 impl Person {
     /// A message without a key of the client's.
-    pub(crate) fn draft(&self, text: &str) -> Draft {
+    pub(crate) fn draft(&self, text: &str) -> PublishRequest {
         let msg_id = SessionId::random().to_string();
         let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
-        Draft { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
+        PublishRequest { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
     }
 
-    pub(crate) fn keyed(&self, key: &str, text: &str) -> Draft {
-        Draft { key: Some(key.to_owned()), ..self.draft(text) }
+    pub(crate) fn keyed(&self, key: &str, text: &str) -> PublishRequest {
+        PublishRequest { key: Some(key.to_owned()), ..self.draft(text) }
     }
 }
 

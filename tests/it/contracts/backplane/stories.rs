@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use std::collections::{HashMap, HashSet};
 
-use gateway::backplane::{Delivery, Draft, PublishError, Published, Range};
+use gateway::backplane::{Delivery, PublishError, PublishRequest, Published, Range};
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::{Farewell, Leaving, RegistryError};
+use presence::registry::{LeaseTransition, Leaving, RegistryError};
 
 use super::rig::{Node, SOON, World, eventually, room};
 
@@ -33,7 +33,7 @@ pub(crate) async fn an_acked_message_reaches_every_subscribed_node_its_own_inclu
     let ann = one.member("Ann", &lobby).await;
     two.member("bob", &lobby).await;
 
-    let draft = Draft { body: Body::from_raw(raw(r#"{"a": [1, 2.50], "b":"ü"}"#)), ..ann.draft("") };
+    let draft = PublishRequest { body: Body::from_raw(raw(r#"{"a": [1, 2.50], "b":"ü"}"#)), ..ann.draft("") };
     let ack = one.say(&lobby, &draft).await.unwrap();
 
     let expected = ChatMessage {
@@ -124,15 +124,18 @@ pub(crate) async fn only_a_member_with_the_right_claim_may_publish(world: &World
     }
     let unknown = owner(&|owner| owner.incarnation = Incarnation::random());
     assert_eq!(one.say(&lobby, &unknown).await, Err(FENCED), "no such lease");
-    assert_eq!(one.say(&lobby, &Draft { from: eve.nick.clone(), ..ann.draft("") }).await, Err(PublishError::NotInRoom));
+    assert_eq!(
+        one.say(&lobby, &PublishRequest { from: eve.nick.clone(), ..ann.draft("") }).await,
+        Err(PublishError::NotInRoom)
+    );
 
     one.registry.leave(&lobby, &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("left")).await, Err(PublishError::NotInRoom));
 
     one.join(&ann, &lobby).await;
-    one.registry.set_lease(&one.incarnation, Farewell::Draining).await.unwrap();
+    one.registry.set_lease(&one.incarnation, LeaseTransition::Draining).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("draining")).await.unwrap().seq, 1, "refusals took no number");
-    one.registry.set_lease(&one.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    one.registry.set_lease(&one.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("drained")).await, Err(FENCED));
 
     let bob = two.member("bob", &lobby).await;

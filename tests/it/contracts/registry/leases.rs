@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Command, Entry, Farewell, LeaseState, Leaving, RegistryError};
+use presence::registry::{ClaimError, Command, Entry, LeaseState, LeaseTransition, Leaving, RegistryError};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -92,7 +92,7 @@ async fn a_lease_that_serves_is_heard_and_no_other(arm: &Arm) {
 
 async fn without_a_lease_there_is_nothing_to_end(arm: &Arm) {
     let unknown = Incarnation::random();
-    assert_eq!(arm.registry.set_lease(&unknown, Farewell::Draining).await, Err(RegistryError::Fenced));
+    assert_eq!(arm.registry.set_lease(&unknown, LeaseTransition::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
     assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
@@ -129,7 +129,7 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
 
     let fenced = Err(RegistryError::Fenced);
     assert_eq!(arm.registry.open_lease(&node.incarnation, &told("g1")).await, fenced);
-    assert_eq!(arm.registry.set_lease(&node.incarnation, Farewell::Draining).await, fenced);
+    assert_eq!(arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await, fenced);
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert_eq!(
         node.claim_as(&ann.owner.session, "ann").await.err(),
@@ -150,15 +150,15 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
 
 async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     let node = arm.node("g1").await;
-    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
-    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert_eq!(arm.registry.gateways().await.unwrap()[0].state, LeaseState::Draining);
 
-    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online, "as before, until somebody tidies up");
@@ -201,7 +201,7 @@ async fn a_first_lease_is_opened_beside_former_lives_only(arm: &Arm) {
     assert_eq!(arm.registry.open_first_lease(winner, &told("g1"), &over).await, Ok(None), "asked once more");
     assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 3, "nobody else left a row");
 
-    arm.registry.set_lease(winner, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    arm.registry.set_lease(winner, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let next = Incarnation::random();
     assert_eq!(arm.registry.open_first_lease(&next, &told("g1"), &over).await, Ok(None), "what has ended is no twin");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use presence::model::LeftReason;
-use presence::registry::{Farewell, LeaseState, Leaving, Reaped};
+use presence::registry::{LeaseState, LeaseTransition, Leaving, Reaped};
 
 use super::{Arm, on_both_arms, room};
 
@@ -21,7 +21,7 @@ async fn a_live_gateway_is_left_alone(arm: &Arm) {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
-    arm.registry.set_lease(&node.incarnation, Farewell::Draining).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
     assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
@@ -153,7 +153,7 @@ async fn a_drained_gateway_is_cleaned_up_too(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
-    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members, reaped.more), (1, 1, false));
     assert!(

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use harness::eventually;
 use presence::lease::audit::{self, Audited, Pace};
-use presence::lease::beat::{self, Tenure};
+use presence::lease::beat::{self, LeaseHealth};
 use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
 use presence::registry::{
-    Beat, ClaimError, Differences, Entry, Generation, Holding, LeaseState, Leaving, Phase, RegistryError, Surplus,
+    Beat, ClaimError, Differences, Entry, Generation, LeaseState, Leaving, LocalClaim, Phase, RegistryError, Surplus,
 };
 
 use super::{Arm, Node, PATIENCE, User, nick, room, told};
@@ -24,7 +24,7 @@ impl Node {
     }
 
     /// Says everything; returns the claims that were overtaken.
-    async fn say(&self, holdings: &[Holding]) -> Vec<Owner> {
+    async fn say(&self, holdings: &[LocalClaim]) -> Vec<Owner> {
         let generation = self.beat().await.generation.number;
         self.registry
             .reassert(&self.incarnation, &told(self.incarnation.as_str()), generation, holdings, true)
@@ -43,11 +43,11 @@ impl Node {
 }
 
 impl User {
-    fn holding(&self, rooms: &[&str]) -> Holding {
+    fn holding(&self, rooms: &[&str]) -> LocalClaim {
         let rooms = rooms.iter().map(|name| room(name)).collect();
         let token = TokenHash::of(b"secret");
         let (nick, owner) = (self.nick.clone(), self.owner.clone());
-        Holding { nick, owner, status: Status::default(), rooms, token, detached: false }
+        LocalClaim { nick, owner, status: Status::default(), rooms, token, detached: false }
     }
 }
 
@@ -309,11 +309,11 @@ async fn a_session_that_had_no_connection_has_none_afterwards() {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let () = arm.ask(&["FLUSHALL"]).await;
-    node.say(&[Holding { detached: true, ..ann.holding(&[]) }]).await;
+    node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
     let record = arm.keys.nick(ann.nick.key());
     let [detached, held]: [u64; 2] = arm.ask(&["HMGET", &record, "detached", "held_until"]).await;
     assert_eq!(held - detached, 60_000);
-    node.say(&[Holding { detached: true, ..ann.holding(&[]) }]).await;
+    node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
     let again: u64 = arm.ask(&["HGET", &record, "detached"]).await;
     assert_eq!(again, detached, "its time runs on");
 }
@@ -375,7 +375,7 @@ async fn what_nobody_holds_is_found() {
 
 /// A gateway that compares what `held` says with the store, for as long as the task runs.
 struct Auditor {
-    held: Arc<Mutex<Vec<Holding>>>,
+    held: Arc<Mutex<Vec<LocalClaim>>>,
     overtaken: Arc<Mutex<Vec<Owner>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -387,12 +387,12 @@ impl Drop for Auditor {
 }
 
 impl Auditor {
-    fn of(node: &Node, holdings: &[Holding]) -> Self {
+    fn of(node: &Node, holdings: &[LocalClaim]) -> Self {
         let held = Arc::new(Mutex::new(holdings.to_vec()));
         let overtaken: Arc<Mutex<Vec<Owner>>> = Arc::default();
         let (node, holdings, closed) = (node.clone(), Arc::clone(&held), Arc::clone(&overtaken));
         let task = tokio::spawn(async move {
-            let (tenure, info) = (Tenure::default(), told("g1"));
+            let (tenure, info) = (LeaseHealth::default(), told("g1"));
             let audited =
                 Audited { registry: &node.registry, tenure: &tenure, incarnation: &node.incarnation, info: &info };
             let pace = Pace { every: Duration::from_millis(300), again: Duration::from_millis(150) };
@@ -412,7 +412,7 @@ impl Auditor {
 struct Deaf;
 
 impl beat::Keeper for Deaf {
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<LocalClaim> {
         Vec::new()
     }
     fn answered(&mut self, _: beat::Sample, _: Beat) {}

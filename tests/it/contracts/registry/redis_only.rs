@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{LeftReason, Status};
-use presence::registry::{ClaimError, Entry, Farewell, Leaving, Reaped, RegistryError, Ticket};
+use presence::registry::{ClaimError, Entry, LeaseTransition, Leaving, Reaped, RegistryError, Ticket};
 
 use super::{Arm, room, token};
 
@@ -45,7 +45,7 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
     other.fence().await;
     let reaped = arm.registry.reap(&other.incarnation, 10).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members), (1, 1));
-    arm.registry.set_lease(&node.incarnation, Farewell::Drained { hold: Duration::ZERO }).await.unwrap();
+    arm.registry.set_lease(&node.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
 }
 
 #[tokio::test]

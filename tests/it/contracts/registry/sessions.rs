@@ -8,7 +8,7 @@ use std::time::Duration;
 use harness::eventually;
 use presence::model::{Availability, LeftReason, Owner, SessionId, Status};
 use presence::registry::{
-    ClaimError, Command, Entry, Farewell, Joined, Leaving, RegistryError, ResumeError, Resumed, Ticket,
+    ClaimError, Command, Entry, Joined, LeaseTransition, Leaving, RegistryError, ResumeError, Resumed, Ticket,
 };
 use serde_json::json;
 
@@ -283,10 +283,10 @@ async fn a_drained_gateway_holds_silently_and_is_announced_once(arm: &Arm) {
         user.join("#lobby").await;
     }
     let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
-    arm.registry.set_lease(&here.incarnation, Farewell::Draining).await.unwrap();
+    arm.registry.set_lease(&here.incarnation, LeaseTransition::Draining).await.unwrap();
     let hold = SHORT * 2;
     assert!(ann.detach(hold).await && bob.detach(hold).await);
-    arm.registry.set_lease(&here.incarnation, Farewell::Drained { hold }).await.unwrap();
+    arm.registry.set_lease(&here.incarnation, LeaseTransition::Drained { hold }).await.unwrap();
 
     assert_eq!(arm.registry.reap(&here.incarnation, 100).await.unwrap(), Default::default(), "not yet");
     assert!(ann.is_online().await);

@@ -41,7 +41,7 @@ impl Call {
     }
 }
 
-impl Log for Calls {
+impl AppendBatch for Calls {
     async fn append(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
         let payloads = batch.iter().map(|message| message.payload.clone()).collect();
         let (answer, answered) = oneshot::channel();

@@ -10,11 +10,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::stream::{Head, Log};
+use presence::model::stream::{StreamEnd, StreamId};
 use presence::registry::RegistryError;
 
-use super::{Debt, Owed, Place};
-use crate::backplane::redis::calls::{Hand, Message};
+use super::{AckedPosition, Debt, Owed};
+use crate::backplane::redis::calls::{Message, WriteOrigin};
 use crate::backplane::redis::publisher::Limits;
 use crate::backplane::redis::{Node, RedisBackplane};
 
@@ -45,8 +45,8 @@ impl RedisBackplane {
 
     /// Looks for everything that is owed. Returns how much of it was lost and is put back.
     async fn pay(&self, Debt { generation, incarnation, logs: owed }: Debt) -> (u64, Result<(), RegistryError>) {
-        let hand = Hand::Repairer(generation, &incarnation);
-        let logs: Vec<Log> = owed.iter().filter_map(|owed| Some(owed.first()?.target.log())).collect();
+        let hand = WriteOrigin::Repairer(generation, &incarnation);
+        let logs: Vec<StreamId> = owed.iter().filter_map(|owed| Some(owed.first()?.target.log())).collect();
         let heads = match self.tops(&logs).await {
             Ok(heads) => heads,
             Err(error) => return (0, Err(error)),
@@ -67,8 +67,8 @@ impl RedisBackplane {
     /// Looks for what is owed of one log.
     async fn repair(
         &self,
-        hand: Hand<'_>,
-        (log, head): (&Log, &Head),
+        hand: WriteOrigin<'_>,
+        (log, head): (&StreamId, &StreamEnd),
         owed: &[Owed],
         lost: &mut u64,
     ) -> Result<(), RegistryError> {
@@ -83,7 +83,7 @@ impl RedisBackplane {
         let (found, gone): (Vec<&Owed>, Vec<&Owed>) =
             gone.into_iter().partition(|owed| there.contains_key(owed.message.msg_id.as_str()));
         for owed in found {
-            let place = Place { epoch: head.epoch.clone(), seq: there[owed.message.msg_id.as_str()] };
+            let place = AckedPosition { epoch: head.epoch.clone(), seq: there[owed.message.msg_id.as_str()] };
             repair.found(owed, place, generation);
         }
         for batch in batches(&gone) {
@@ -100,8 +100,8 @@ impl RedisBackplane {
     /// Which of these the log has after `cut`, by their ids, and where.
     async fn search<'a>(
         &self,
-        log: &Log,
-        head: &Head,
+        log: &StreamId,
+        head: &StreamEnd,
         cut: u64,
         gone: &[&'a Owed],
     ) -> Result<HashMap<&'a str, u64>, RegistryError> {

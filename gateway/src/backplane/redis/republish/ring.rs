@@ -8,13 +8,13 @@
 //!   proves nothing, so time in which the store was away or stood still does not count.
 //! - Each message is known to be in the store in one generation. In another one it is owed: its log has to be looked at,
 //!   and the message put back if it is gone. What was looked at counts as acked anew.
-//! - Nothing leaves the ring otherwise. Its bound is kept by who fills it, see [`super::Repair`].
+//! - Nothing leaves the ring otherwise. Its bound is kept by who fills it, see [`super::Republish`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::model::stream::Log;
+use presence::model::stream::StreamId;
 use presence::model::{NickKey, RoomKey, SessionId};
 
 use crate::backplane::redis::calls::Message;
@@ -52,17 +52,17 @@ pub(in super::super) enum Target {
 
 impl Target {
     /// The log that it is in.
-    pub(super) fn log(&self) -> Log {
+    pub(super) fn log(&self) -> StreamId {
         match self {
-            Self::Room(room) => Log::Room(room.clone()),
-            Self::Inbox { session, .. } => Log::Inbox(session.clone()),
+            Self::Room(room) => StreamId::Room(room.clone()),
+            Self::Inbox { session, .. } => StreamId::Inbox(session.clone()),
         }
     }
 }
 
 /// A message's number in its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Place {
+pub(in super::super) struct AckedPosition {
     /// Which counting.
     pub(in super::super) epoch: String,
     /// Its number there.
@@ -77,7 +77,7 @@ pub(in super::super) struct Acked {
     /// The message, under the id that the ack told.
     pub(in super::super) message: Arc<Message>,
     /// Where it is.
-    pub(in super::super) place: Place,
+    pub(in super::super) place: AckedPosition,
     /// The generation that it was written in.
     pub(in super::super) generation: u64,
 }
@@ -90,7 +90,7 @@ pub(super) struct Owed {
     pub(super) target: Target,
     pub(super) message: Arc<Message>,
     /// Where it was.
-    pub(super) place: Place,
+    pub(super) place: AckedPosition,
 }
 
 /// The ring. `S` is what an entry takes of the bound; it is given back when the entry is dropped.
@@ -177,7 +177,7 @@ impl<S> Ring<S> {
 
     /// What the present generation owes, each log's in its old order.
     pub(super) fn owed(&self) -> Vec<Vec<Owed>> {
-        let mut logs: HashMap<Log, Vec<Owed>> = HashMap::new();
+        let mut logs: HashMap<StreamId, Vec<Owed>> = HashMap::new();
         for (number, Entry { acked, .. }) in (self.first..).zip(&self.kept) {
             if self.is_owed(acked) {
                 let Acked { target, message, place, .. } = acked;
@@ -189,7 +189,7 @@ impl<S> Ring<S> {
     }
 
     /// The message is in the store, there, in this generation.
-    pub(super) fn found(&mut self, number: u64, place: Place, generation: u64, now: Instant) {
+    pub(super) fn found(&mut self, number: u64, place: AckedPosition, generation: u64, now: Instant) {
         let newest = self.generation();
         let entry = number.checked_sub(self.first).and_then(|at| self.kept.get_mut(usize::try_from(at).ok()?));
         if let Some(Entry { acked, .. }) = entry {

@@ -46,7 +46,7 @@ impl World {
 
     /// What is owed in a room, in the order in which it is to be put back.
     fn owed(&self, room: &str) -> Vec<String> {
-        let log = Log::Room(RoomKey::from_store(room));
+        let log = StreamId::Room(RoomKey::from_store(room));
         let of_room = self.ring.owed().into_iter().filter(|owed| owed[0].target.log() == log);
         of_room.flatten().map(|owed| owed.message.msg_id.clone()).collect()
     }
@@ -59,7 +59,7 @@ fn acked(room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> Acked 
     Acked {
         target: Target::Room(RoomKey::from_store(room)),
         message: Arc::new(message),
-        place: Place { epoch: epoch.to_owned(), seq },
+        place: AckedPosition { epoch: epoch.to_owned(), seq },
         generation,
     }
 }
@@ -139,9 +139,9 @@ fn what_was_found_in_a_generation_that_is_over_is_owed_again() {
     world.beat(2);
     let owed = world.ring.owed().remove(0).remove(0);
     world.beat(3);
-    world.ring.found(owed.number, Place { epoch: "f".into(), seq: 4 }, 2, world.now);
+    world.ring.found(owed.number, AckedPosition { epoch: "f".into(), seq: 4 }, 2, world.now);
     assert_eq!(world.owed("lobby"), ["a"]);
-    assert_eq!(world.ring.owed()[0][0].place, Place { epoch: "f".into(), seq: 4 });
+    assert_eq!(world.ring.owed()[0][0].place, AckedPosition { epoch: "f".into(), seq: 4 });
     assert_ne!(world.ring.settled(), 3);
     world.find(3);
     assert_eq!(world.ring.settled(), 3);
@@ -171,7 +171,7 @@ fn the_old_order_is_that_of_the_numbers_behind_what_was_put_back_before() {
     assert_eq!(world.owed("lobby"), ["a", "b", "c", "d"]);
     // Half of it is put back, low in the next epoch; then that is lost as well.
     for (at, owed) in world.ring.owed().remove(0).into_iter().take(2).enumerate() {
-        world.ring.found(owed.number, Place { epoch: "f".into(), seq: 7 + at as u64 }, 2, world.now);
+        world.ring.found(owed.number, AckedPosition { epoch: "f".into(), seq: 7 + at as u64 }, 2, world.now);
     }
     world.beat(3);
     assert_eq!(world.owed("lobby"), ["a", "b", "c", "d"]);
