@@ -21,7 +21,7 @@ use presence::lease::detector::{self, ReapOutcome};
 use presence::lease::node_id::{self, NodeIdConflict};
 use presence::model::codes::CloseCode;
 use presence::model::{Incarnation, LeftReason, Owner, Retention};
-use presence::registry::{Beat, Command, GatewayInfo, LocalClaim, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{Beat, GatewayInfo, LocalClaim, MailboxOrder, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::Redis;
 use tokio::net::TcpListener;
@@ -373,16 +373,16 @@ impl beat::Keeper for LeaseKeeper<'_> {
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
-                Command::Kick(session) => {
+                MailboxOrder::Kick(session) => {
                     self.services.hub.close(&session, CloseCode::Kicked);
                     self.services.holdings.send_off(&session, LeftReason::Kicked);
                 }
-                Command::Drain => {
+                MailboxOrder::Drain => {
                     tracing::info!("ordered to drain");
                     // Once is enough.
                     let _ = self.dismissed.set(Ok(()));
                 }
-                Command::Taken { session, fence } => {
+                MailboxOrder::Taken { session, fence } => {
                     self.services.hub.taken_over(&session, fence);
                     self.services.holdings.taken(&session, fence);
                 }

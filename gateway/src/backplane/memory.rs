@@ -159,9 +159,9 @@ impl MemoryBackplane {
     pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         let Node { store, keys, .. } = &*self.node;
         let (channel, session) = match to {
-            Target::Room(room) => (keys.room_channel(room.key()), session.clone()),
+            Target::Room(room) => (String::from(keys.room(room.key()).channel()), session.clone()),
             Target::Nick(nick) => match store.whereabouts(nick.key()) {
-                Some(owner) => (keys.gateway_channel(&owner.incarnation), owner.session),
+                Some(owner) => (keys.node(&owner.incarnation).channel().into(), owner.session),
                 None => return Ok(()),
             },
         };
@@ -229,7 +229,7 @@ impl Node {
     }
 
     fn hear_room(&self, room: RoomKey) -> presence::store::memory::Subscription {
-        let channel = self.keys.room_channel(&room);
+        let channel = self.keys.room(&room).channel();
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
         let listener: Listener = Arc::new(move |text| {
             let skipped = envelope::read_room(&room, text, |delivery| sink(delivery));
@@ -239,7 +239,7 @@ impl Node {
     }
 
     fn hear_gateway(&self, incarnation: Incarnation) -> presence::store::memory::Subscription {
-        let channel = self.keys.gateway_channel(&incarnation);
+        let channel = self.keys.node(&incarnation).channel();
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
         let listener: Listener = Arc::new(move |text| {
             let Some(delivery) = envelope::read_gateway(&incarnation, text) else {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use presence::model::{Availability, Nick, NickKey, RoomName};
-use presence::registry::{PAGE_LIMIT, User};
+use presence::registry::{PAGE_LIMIT, UserRow};
 use serde::Serialize;
 
 use super::table::{duration, table};
@@ -20,7 +20,7 @@ struct Who {
 #[derive(Serialize)]
 struct Whereabouts {
     #[serde(flatten)]
-    user: User,
+    user: UserRow,
     /// The node id; `null` for somebody who is offline.
     gateway: Option<String>,
 }
@@ -35,7 +35,7 @@ pub(super) async fn who(cluster: &Cluster, whom: Option<&str>) -> Result<Answer,
     Ok(Answer::new(text(&who.items), &who))
 }
 
-async fn everybody(cluster: &Cluster) -> Result<Vec<User>, Failure> {
+async fn everybody(cluster: &Cluster) -> Result<Vec<UserRow>, Failure> {
     let (mut users, mut cursor) = (Vec::new(), None);
     loop {
         let page = cluster.registry.users(cursor.as_deref(), PAGE_LIMIT).await?;
@@ -47,7 +47,7 @@ async fn everybody(cluster: &Cluster) -> Result<Vec<User>, Failure> {
     }
 }
 
-async fn members(cluster: &Cluster, room: &str) -> Result<Vec<User>, Failure> {
+async fn members(cluster: &Cluster, room: &str) -> Result<Vec<UserRow>, Failure> {
     let room = RoomName::parse(room).map_err(|reason| Failure::Usage(format!("{room}: {reason}")))?;
     if cluster.registry.room(room.key()).await?.is_none() {
         return Err(Failure::Refused(format!("there is no room {}", room.as_str())));
@@ -65,16 +65,16 @@ async fn members(cluster: &Cluster, room: &str) -> Result<Vec<User>, Failure> {
     }
 }
 
-async fn one(cluster: &Cluster, nick: &str) -> Result<User, Failure> {
+async fn one(cluster: &Cluster, nick: &str) -> Result<UserRow, Failure> {
     let nick = Nick::parse(nick).map_err(|reason| Failure::Usage(format!("{nick}: {reason}")))?;
     let user = cluster.registry.user(nick.key()).await?;
     user.ok_or_else(|| Failure::Refused(format!("nobody by the name of {} was seen", nick.as_str())))
 }
 
-async fn locate(cluster: &Cluster, users: Vec<User>) -> Result<Vec<Whereabouts>, Failure> {
+async fn locate(cluster: &Cluster, users: Vec<UserRow>) -> Result<Vec<Whereabouts>, Failure> {
     let leases = cluster.registry.leases().await?.leases;
     let nodes: HashMap<_, _> = leases.into_iter().map(|lease| (lease.incarnation, lease.node)).collect();
-    let key = |user: &User| Nick::parse(&user.nick).map(|nick| nick.key().clone());
+    let key = |user: &UserRow| Nick::parse(&user.nick).map(|nick| nick.key().clone());
     let keys: Vec<NickKey> = users.iter().filter_map(|user| key(user).ok()).collect();
     if keys.len() != users.len() {
         return Err(Failure::Usage("a nickname in the store is none: is it of another version?".to_owned()));

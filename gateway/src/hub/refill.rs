@@ -101,7 +101,7 @@ mod tests {
     use std::time::Instant;
 
     use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-    use presence::registry::{Entry, GatewayInfo, Joined, MemoryRegistry, Phase, Registry};
+    use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, JoinedAt, MemoryRegistry, Phase, Registry};
     use presence::store::memory::Store;
     use tokio::task::yield_now;
     use tokio::time::timeout;
@@ -126,12 +126,21 @@ mod tests {
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (ann, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
-        let fence = registry.claim(&incarnation, &session, &ann, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = registry.claim(&incarnation, &session, &ann, &TokenHash::of(b"secret")).await.unwrap();
         let owner = Owner { incarnation, session: session.clone(), fence };
-        let joined = registry.join(&lobby, &ann, &owner, &Status::default(), Entry::New).await.unwrap();
+        let joined = registry
+            .join(JoinRequest {
+                room: &lobby,
+                nick: &ann,
+                owner: &owner,
+                status: &Status::default(),
+                entry: JoinEntry::New,
+            })
+            .await
+            .unwrap();
 
         let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
-        let (Joined { epoch, seq: top, forks, .. }, log) = (joined, StreamId::Room(lobby.key().clone()));
+        let (JoinedAt { epoch, seq: top, forks, .. }, log) = (joined, StreamId::Room(lobby.key().clone()));
         hub.prepare(&lobby, &session, &outbox);
         hub.begin(&log, &StreamEnd { epoch: epoch.clone(), top, forks });
         hub.admit(&log, "#lobby", (&session, &outbox), &epoch, top);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
-use presence::registry::{Leaving, LocalClaim};
+use presence::registry::{LeaveIntent, LeaveRequest, LocalClaim};
 
 use crate::session::Services;
 use crate::session::retry::{until_answered, until_known};
@@ -30,9 +30,12 @@ pub async fn run(services: &Services) {
 async fn depart(services: &Services, LocalClaim { nick, owner, rooms, .. }: LocalClaim, reason: LeftReason) {
     let registry = &services.registry;
     // An error that is left is a refusal for good: then there is nothing of ours to take away.
-    if until_known(|| registry.depart(&nick, &owner, reason)).await.unwrap_or(false) {
+    if until_known(|| registry.expire_detached(&nick, &owner, reason)).await.unwrap_or(false) {
         for room in &rooms {
-            let _ = until_answered(|| registry.leave(room, &nick, &owner, reason, Leaving::ForNow)).await;
+            let _ = until_answered(|| {
+                registry.leave(LeaveRequest { room, nick: &nick, owner: &owner, reason, intent: LeaveIntent::ForNow })
+            })
+            .await;
         }
     }
     services.holdings.release(&owner);

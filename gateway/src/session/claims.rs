@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{ClaimError, Inbox, LocalClaim, RegistryError, ResumeError, Resumed};
+use presence::registry::{ClaimError, InboxState, LocalClaim, RegistryError, ResumeError, ResumedSession};
 
 use crate::metrics::{Registration, Return};
 use crate::wire::{Refusal, Since, Token};
@@ -33,7 +33,7 @@ impl Driver {
     pub(super) async fn claim_doubtful(&mut self) {
         let registry = &self.services.registry;
         for Doubt { incarnation, session, nick, token } in std::mem::take(&mut self.doubtful) {
-            if let Ok(fence) = until_answered(|| registry.claim(&incarnation, &session, &nick, &token)).await {
+            if let Ok((fence, _)) = until_answered(|| registry.claim(&incarnation, &session, &nick, &token)).await {
                 self.names.push((nick, Owner { incarnation, session, fence }));
             }
         }
@@ -46,7 +46,7 @@ impl Driver {
         for doubt in std::mem::take(&mut self.doubtful) {
             let Doubt { incarnation, session, nick, token } = &doubt;
             match answered(|| services.registry.claim(incarnation, session, nick, token)).await {
-                Ok(fence) => {
+                Ok((fence, _)) => {
                     let (incarnation, session) = (incarnation.clone(), session.clone());
                     let owner = Owner { incarnation, session, fence };
                     if answered(|| services.registry.release(nick, &owner, None)).await.is_err() {
@@ -101,7 +101,7 @@ impl Driver {
         token: &TokenHash,
     ) -> Result<(Owner, StreamEnd), ClaimError> {
         let (incarnation, session) = (incarnation.clone(), session.clone());
-        match answered(|| self.services.registry.begin(&incarnation, &session, nick, token)).await {
+        match answered(|| self.services.registry.claim(&incarnation, &session, nick, token)).await {
             Ok((fence, inbox)) => Ok((Owner { incarnation, session, fence }, inbox)),
             Err(error) => {
                 if matches!(error, ClaimError::Registry(RegistryError::Unknown(_))) {
@@ -118,8 +118,8 @@ impl Driver {
         self.settle_doubtful().await;
         let resumed = self.take_over(&nick, &presented).await;
         self.services.metrics.resumes[returned(&resumed)].inc();
-        let (owner, token, hash, Resumed { was, status, rooms, inbox: Inbox { epoch, read, .. }, .. }) = resumed
-            .map_err(|error| match error {
+        let (owner, token, hash, ResumedSession { was, status, rooms, inbox: InboxState { epoch, read, .. }, .. }) =
+            resumed.map_err(|error| match error {
                 ResumeError::UnknownToken => ErrorCode::ResumeFailed.into(),
                 ResumeError::Claim(error) => claim_refusal(error),
             })?;
@@ -134,7 +134,7 @@ impl Driver {
         &mut self,
         nick: &Nick,
         presented: &Token,
-    ) -> Result<(Owner, Token, TokenHash, Resumed), ResumeError> {
+    ) -> Result<(Owner, Token, TokenHash, ResumedSession), ResumeError> {
         let services = Arc::clone(&self.services);
         let ticket = token::ticket(presented).ok_or(ResumeError::UnknownToken)?;
         let incarnation = services.tenure.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;

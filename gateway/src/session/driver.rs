@@ -14,7 +14,9 @@ use presence::lease::beat::LeaseHealth;
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
-use presence::registry::{Entry, Joined, Leaving, Registry, RegistryError, Ticket};
+use presence::registry::{
+    JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Registry, RegistryError, ResumeTicket,
+};
 use tracing::Instrument;
 
 use crate::backplane::{Backplane, PublishError, PublishRequest, Published};
@@ -73,7 +75,7 @@ pub struct Driver {
     /// Claims whose answer was lost: the store may hold these names for these sessions.
     pub(super) doubtful: Vec<Doubt>,
     /// A resume whose answer was lost. Asked for again, it is to be the same.
-    pub(super) unanswered: Option<Box<(Ticket, Token, TokenHash)>>,
+    pub(super) unanswered: Option<Box<(ResumeTicket, Token, TokenHash)>>,
     /// What is kept of the token that the client has.
     pub(super) token: Option<TokenHash>,
 }
@@ -344,9 +346,19 @@ impl Driver {
             self.heard.insert(room.key().clone(), ());
             self.rooms.insert(room.key().clone(), room.clone());
         }
-        let entry = was.map_or(Entry::New, |was| Entry::Renamed(&was.nick, &was.owner));
-        match answered(|| services.registry.join(&room, &me.nick, &me.owner, &me.status, entry)).await {
-            Ok(Joined { room, epoch, seq: top, member_count, forks }) => {
+        let entry = was.map_or(JoinEntry::New, |was| JoinEntry::Renamed(&was.nick, &was.owner));
+        match answered(|| {
+            services.registry.join(JoinRequest {
+                room: &room,
+                nick: &me.nick,
+                owner: &me.owner,
+                status: &me.status,
+                entry,
+            })
+        })
+        .await
+        {
+            Ok(JoinedAt { room, epoch, seq: top, member_count, forks }) => {
                 if is_new {
                     services.holdings.change(&me.owner, |holding| {
                         // Mostly the only one.
@@ -370,7 +382,16 @@ impl Driver {
 
     async fn leave(&self, room: &RoomName, me: &Identity) -> Result<bool, RegistryError> {
         let registry = &self.services.registry;
-        answered(|| registry.leave(room, &me.nick, &me.owner, LeftReason::Left, Leaving::ForGood)).await
+        answered(|| {
+            registry.leave(LeaveRequest {
+                room,
+                nick: &me.nick,
+                owner: &me.owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood,
+            })
+        })
+        .await
     }
 
     fn forget_room(&mut self, me: &Identity, room: &RoomName) {

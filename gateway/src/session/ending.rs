@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use presence::host::failpoints::{self, Mechanism};
 use presence::model::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
-use presence::registry::Leaving;
+use presence::registry::{LeaveIntent, LeaveRequest};
 
 use crate::wire::Dialect;
 
@@ -76,7 +76,7 @@ impl Driver {
 
     async fn let_go(&self, reason: LeftReason) {
         for (nick, owner) in &self.names {
-            self.give_back(nick, owner, reason, Leaving::ForGood).await;
+            self.give_back(nick, owner, reason, LeaveIntent::ForGood).await;
         }
     }
 
@@ -87,7 +87,7 @@ impl Driver {
         let services = &self.services;
         for (nick, owner) in &self.names {
             if owner != current {
-                self.give_back(nick, owner, reason, Leaving::ForNow).await;
+                self.give_back(nick, owner, reason, LeaveIntent::ForNow).await;
                 continue;
             }
             match until_answered(|| services.registry.detach(nick, owner, services.hold)).await {
@@ -98,12 +98,13 @@ impl Driver {
         }
     }
 
-    async fn give_back(&self, nick: &Nick, owner: &Owner, reason: LeftReason, leaving: Leaving) {
+    async fn give_back(&self, nick: &Nick, owner: &Owner, reason: LeftReason, leaving: LeaveIntent) {
         let registry = &self.services.registry;
         // An error that is left is a refusal for good: then there is nothing of ours to take away.
         if until_known(|| registry.release(nick, owner, None)).await.unwrap_or(false) {
             for room in self.rooms.values() {
-                let _ = until_answered(|| registry.leave(room, nick, owner, reason, leaving)).await;
+                let _ = until_answered(|| registry.leave(LeaveRequest { room, nick, owner, reason, intent: leaving }))
+                    .await;
             }
         }
         self.services.holdings.release(owner);

@@ -5,7 +5,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use presence::model::{SessionId, TokenHash};
-use presence::registry::Ticket;
+use presence::registry::ResumeTicket;
 
 use crate::wire::Token;
 
@@ -22,14 +22,15 @@ pub(super) fn issue(session: &SessionId) -> (Token, TokenHash) {
 }
 
 /// What a token says; `None` when it is none of ours.
-pub(super) fn ticket(token: &Token) -> Option<Ticket> {
+pub(super) fn ticket(token: &Token) -> Option<ResumeTicket> {
     let (session, secret) = token.reveal().split_once('.')?;
     let is_id = session.len() == SESSION && session.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let mut bytes = [0; SECRET];
     let is_secret = BASE64URL_NOPAD.decode_len(secret.len()) == Ok(SECRET)
         && BASE64URL_NOPAD.decode_mut(secret.as_bytes(), &mut bytes).is_ok();
     // Checked, so that it is safe in a key of the store.
-    (is_id && is_secret).then(|| Ticket { session: SessionId::from_store(session), presented: TokenHash::of(&bytes) })
+    (is_id && is_secret)
+        .then(|| ResumeTicket { session: SessionId::from_store(session), presented: TokenHash::of(&bytes) })
 }
 
 #[cfg(test)]
@@ -43,7 +44,7 @@ mod tests {
     fn a_token_leads_back_to_its_session_and_never_repeats() {
         let session = SessionId::random();
         let (token, hash) = issue(&session);
-        assert_eq!(ticket(&token), Some(Ticket { session: session.clone(), presented: hash.clone() }));
+        assert_eq!(ticket(&token), Some(ResumeTicket { session: session.clone(), presented: hash.clone() }));
         let (again, other) = issue(&session);
         assert_ne!((token, hash), (again, other));
     }

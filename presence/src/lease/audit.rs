@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use crate::lease::beat::LeaseHealth;
 use crate::model::{Incarnation, LeftReason, Owner};
-use crate::registry::{Differences, GatewayInfo, Leaving, LocalClaim, Registry, RegistryError, Surplus};
+use crate::registry::{
+    Differences, GatewayInfo, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, Registry, RegistryError, Surplus,
+};
 
 /// How often a gateway looks.
 #[derive(Debug, Clone, Copy)]
@@ -88,13 +90,16 @@ async fn settle(
     let mut overtaken = Vec::new();
     for step in missing.chunks(STEP) {
         tracing::warn!(sessions = step.len(), "the store lacks what we hold, putting it back");
-        overtaken.extend(registry.reassert(incarnation, info, tenure.generation(), step, false).await?);
+        let generation = tenure.generation();
+        let batch = ReassertBatch { incarnation, info, generation, claims: step, last: false };
+        overtaken.extend(registry.reassert(batch).await?);
     }
     for surplus in surplus {
         let given_back = match &surplus {
             Surplus::Nick(nick, owner) if !holds_nick(held, owner) => registry.release(nick, owner, None).await?,
             Surplus::Member(room, nick, owner) if !holds_room(held, owner, room) => {
-                registry.leave(room, nick, owner, LeftReason::Closed, Leaving::ForGood).await?
+                let (reason, intent) = (LeftReason::Closed, LeaveIntent::ForGood);
+                registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await?
             }
             _ => false,
         };

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::host::failpoints::{self, Mechanism};
 use crate::lease::beat::Sample;
 use crate::model::Incarnation;
-use crate::registry::{Lease, LeaseState, LeaseTable, Reaped, Registry, RegistryError};
+use crate::registry::{Lease, LeaseState, LeaseTable, ReapedBatch, Registry, RegistryError};
 
 /// A counter that stands still for so long belongs to a dead gateway.
 pub const FENCE_AFTER: Duration = Duration::from_secs(8);
@@ -109,7 +109,7 @@ pub enum ReapOutcome {
     /// A gateway was fenced, by us.
     Fenced,
     /// Nicks and memberships were cleaned up, by us.
-    Reaped(Reaped),
+    Reaped(ReapedBatch),
 }
 
 /// Judges every new sample and carries the verdicts out, until the sender of samples is gone. `own` is asked for our own

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::lease::beat::Keeper;
 use crate::model::Incarnation;
-use crate::registry::{GatewayInfo, LocalClaim, Registry};
+use crate::registry::{GatewayInfo, LocalClaim, ReassertBatch, Registry};
 
 /// Nicks and memberships that one call puts back, so that no script holds the store up.
 const SAID_AT_ONCE: usize = 200;
@@ -49,7 +49,7 @@ impl Reassertion {
             let batch = &rest[..portion(rest)];
             let is_all = batch.len() == rest.len();
             let last = is_all && keeper.is_whole(generation);
-            match registry.reassert(incarnation, info, generation, batch, last).await {
+            match registry.reassert(ReassertBatch { incarnation, info, generation, claims: batch, last }).await {
                 Ok(overtaken) => overtaken.iter().for_each(|owner| keeper.overtaken(owner)),
                 Err(error) => {
                     tracing::debug!(%error, "not heard by the store");

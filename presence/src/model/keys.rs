@@ -1,10 +1,139 @@
-//! Every Redis key and channel name, built in one place.
+//! Every Redis key and channel name, built in one place and typed by the unit of atomicity that it belongs to.
 //!
-//! All names of one unit of atomicity carry one hash tag, so every script touches one cluster slot. Today there is one
-//! partition; a partition is chosen by the key of the room or nick, so more of them change this file only.
-//! Invariant: what goes into a name is one of the encoded tokens of [`crate::model`], never a client's text.
+//! [`Keys`] hands out one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
+//! takes the keys of one unit and of the partition. A key of another unit compiles only as [`ScriptKeys::crossing`], so
+//! every script that cannot run on a Redis Cluster yet shows in its call.
+//! Invariant: a name holds only encoded tokens of [`crate::model`], never a client's text.
+//! Scripts alone build two more names: the buckets `idempotency:<n>` (5 minutes of clients' keys) and `attempts:<n>` (30 s
+//! of message ids without a client's key), both hashes of the partition.
+//! Today there is one partition, `{0}`. Choosing a partition by the name changes this file only.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
 
 use crate::model::{Incarnation, NickKey, RoomKey, SessionId};
+
+/// A unit of atomicity: keys of one unit always live in one partition.
+pub trait Unit {}
+
+macro_rules! units {
+    ($($(#[$doc:meta])* $name:ident)*) => { $(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {}
+        impl Unit for $name {}
+    )* };
+}
+
+units! {
+    /// The keys that a partition has once.
+    PartitionUnit
+    /// The keys of one room.
+    RoomUnit
+    /// The keys of one nickname.
+    NickUnit
+    /// The keys of one session.
+    SessionUnit
+    /// The keys of one gateway incarnation.
+    NodeUnit
+}
+
+/// A key or channel name of unit `U`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitKey<U: Unit> {
+    name: String,
+    unit: PhantomData<U>,
+}
+
+impl<U: Unit> UnitKey<U> {
+    fn new(name: String) -> Self {
+        Self { name, unit: PhantomData }
+    }
+
+    /// The name as Redis knows it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<U: Unit> Deref for UnitKey<U> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl<U: Unit> fmt::Display for UnitKey<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl<U: Unit> From<UnitKey<U>> for String {
+    fn from(key: UnitKey<U>) -> Self {
+        key.name
+    }
+}
+
+/// The KEYS of one script call on unit `U`, in the order of the script's header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptKeys<U: Unit> {
+    names: Vec<String>,
+    unit: PhantomData<U>,
+}
+
+impl<U: Unit> Default for ScriptKeys<U> {
+    fn default() -> Self {
+        Self { names: Vec::new(), unit: PhantomData }
+    }
+}
+
+impl<U: Unit> ScriptKeys<U> {
+    /// Keys of the unit, which decides the partition.
+    #[must_use]
+    pub fn of<const N: usize>(keys: [UnitKey<U>; N]) -> Self {
+        Self::default().own(keys)
+    }
+
+    /// Adds keys of the same unit.
+    #[must_use]
+    pub fn own<const N: usize>(self, keys: [UnitKey<U>; N]) -> Self {
+        self.add(keys)
+    }
+
+    /// Adds keys that the partition has once.
+    #[must_use]
+    pub fn partition<const N: usize>(self, keys: [UnitKey<PartitionUnit>; N]) -> Self {
+        self.add(keys)
+    }
+
+    /// Adds keys of another unit: this script crosses units of atomicity and needs one partition for both.
+    #[must_use]
+    pub fn crossing<V: Unit, const N: usize>(self, keys: [UnitKey<V>; N]) -> Self {
+        self.add(keys)
+    }
+
+    /// Records that the script builds keys of another unit itself, from names that it reads or gets as arguments. Like
+    /// [`ScriptKeys::crossing`], it needs one partition for both.
+    #[must_use]
+    pub fn crossing_in_script<V: Unit>(self) -> Self {
+        self
+    }
+
+    /// The names, in order.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    fn add<V: Unit, const N: usize>(mut self, keys: [UnitKey<V>; N]) -> Self {
+        self.names.extend(keys.map(String::from));
+        self
+    }
+}
 
 /// The keys of one deployment: a prefix and the hash tag of the only partition.
 #[derive(Debug, Clone)]
@@ -12,19 +141,11 @@ pub struct Keys {
     base: String,
 }
 
-macro_rules! plain {
+macro_rules! partition_keys {
     ($($(#[$doc:meta])* $name:ident => $text:literal;)*) => { $(
         $(#[$doc])*
         #[must_use]
-        pub fn $name(&self) -> String { format!("{}{}", self.base, $text) }
-    )* };
-}
-
-macro_rules! of {
-    ($($(#[$doc:meta])* $name:ident($what:ty) => $text:literal;)*) => { $(
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(&self, of: &$what) -> String { format!("{}{}:{}", self.base, $text, of) }
+        pub fn $name(&self) -> UnitKey<PartitionUnit> { UnitKey::new(format!("{}{}", self.base, $text)) }
     )* };
 }
 
@@ -35,29 +156,60 @@ impl Keys {
         Self { base: format!("{prefix}:{{0}}:") }
     }
 
-    /// What every key of the partition begins with; scripts build the keys of names they read from it.
+    /// The beginning of every key of the partition; scripts build the keys of names they read from it.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    plain! {
+    /// The keys of a room.
+    #[must_use]
+    pub fn room<'a>(&'a self, room: &'a RoomKey) -> RoomKeys<'a> {
+        RoomKeys { base: &self.base, name: room.as_str() }
+    }
+
+    /// The keys of a nickname.
+    #[must_use]
+    pub fn nick<'a>(&'a self, nick: &'a NickKey) -> NickKeys<'a> {
+        NickKeys { base: &self.base, name: nick.as_str() }
+    }
+
+    /// The keys of a session.
+    #[must_use]
+    pub fn session<'a>(&'a self, session: &'a SessionId) -> SessionKeys<'a> {
+        SessionKeys { base: &self.base, name: session.as_str() }
+    }
+
+    /// The keys of a gateway incarnation.
+    #[must_use]
+    pub fn node<'a>(&'a self, incarnation: &'a Incarnation) -> NodeKeys<'a> {
+        NodeKeys { base: &self.base, name: incarnation.as_str() }
+    }
+
+    /// Sorted set: the owned and held nick keys that share a skeleton, scored 0 if shown with characters other than
+    /// ASCII, else 1. No TTL while one of them is owned.
+    #[must_use]
+    pub fn skeleton(&self, skeleton: &str) -> UnitKey<NickUnit> {
+        UnitKey::new(format!("{}skeleton:{skeleton}", self.base))
+    }
+
+    partition_keys! {
         /// Hash: `replid` (the replication id seen), `generation` (its number, never used twice), `phase` (open or
-        /// recovering), `since` (Unix ms of its begin, or of the end of the last break in the beats while it recovers), `seen`
-        /// (Unix ms of the last beat then).
+        /// recovering), `since` (Unix ms of its begin, or of the end of the last break in the beats while it recovers),
+        /// `seen` (Unix ms of the last beat then).
         generation => "generation";
         /// Hash: incarnation -> beat counter.
         beats => "beats";
         /// Hash: incarnation -> lease state (live, draining, drained, fenced).
         leases => "leases";
-        /// Hash: incarnation -> `<Unix ms of its opening> <JSON of what the gateway told about itself>`.
+        /// Hash: incarnation -> `<Unix ms of its opening> <JSON that the gateway reported about itself>`.
         gateways => "gateways";
         /// Hash: incarnation -> Unix ms of its newest beat, for people to read; the failure detector watches `beats`.
         beaten => "beaten";
-        /// Hash: incarnation -> Unix ms when its lease was fenced, or when the hold of a drained one is over: until then
-        /// what it owns is left alone. An hour later the row can go.
+        /// Hash: incarnation -> Unix ms when its lease was fenced, or when the hold of a drained one ends: until then
+        /// its nicks and memberships stay. An hour later the row can be deleted.
         ended => "ended";
-        /// Set: incarnations that have said what they hold since the generation began.
+        /// Set: incarnations that have reasserted their claims since the generation began.
         asserted => "asserted";
         /// Counter: the fencing number of the newest claim.
         fence => "fence";
@@ -68,52 +220,84 @@ impl Keys {
         /// Stream, bounded: online, offline, join, leave, rename. Feeds the event API.
         events => "events";
     }
+}
 
-    of! {
-        /// Hash: who has the nick, or had it last. `owner` (the token; absent while nobody owns it), `session` (of the
-        /// newest owner), `display`, `skeleton`, `since`, `last_active` (both Unix ms), `status` (JSON, absent when plain
-        /// online). While the owner has no connection `detached` (Unix ms since when) and `held_until` (Unix ms); when it has
-        /// lost the nick so, `held` (the session it is kept for) and `held_until`. No TTL while owned, 72 h afterwards.
-        nick(NickKey) => "nick";
-        /// Set: the rooms of this partition that the nick is in.
-        nick_rooms(NickKey) => "nick-rooms";
-        /// Sorted set: the owned and held nick keys that share a skeleton, scored 0 when shown with other than ASCII, else
-        /// 1. No TTL while one of them is owned.
-        skeleton(str) => "skeleton";
-        /// Set with a TTL refreshed by the beat: the nicks online on a gateway, a cache for listings.
-        gateway_nicks(Incarnation) => "gateway-nicks";
-        /// Set without TTL: the nicks that a gateway owns, for clean-up.
-        owned_nicks(Incarnation) => "owned-nicks";
-        /// Set without TTL: `<room key> <nick key>` of every membership that a gateway owns, for clean-up.
-        owned_members(Incarnation) => "owned-members";
-        /// List: commands (JSON) that wait for a gateway's next beat.
-        mailbox(Incarnation) => "mailbox";
-        /// Hash: `display`, `version` (of the members), and the meta of its log: `epoch`, `generation` (that it began in),
-        /// `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no message is older than that
-        /// time). No TTL while there are members, 73 h without.
-        room(RoomKey) => "room";
+macro_rules! unit_keys {
+    ($(#[$type_doc:meta])* $keys:ident: $unit:ident { $($(#[$doc:meta])* $name:ident => $text:literal;)* }) => {
+        $(#[$type_doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $keys<'a> {
+            base: &'a str,
+            name: &'a str,
+        }
+
+        impl $keys<'_> { $(
+            $(#[$doc])*
+            #[must_use]
+            pub fn $name(self) -> UnitKey<$unit> { UnitKey::new(format!("{}{}:{}", self.base, $text, self.name)) }
+        )* }
+    };
+}
+
+unit_keys! {
+    /// The keys of one room.
+    RoomKeys: RoomUnit {
+        /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in which
+        /// the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no message
+        /// is older than that time). No TTL while there are members, 73 h without.
+        meta => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
-        room_log(RoomKey) => "log";
+        stream => "log";
         /// Hash: nick key -> `<owner token> <JSON of the member info>`.
-        members(RoomKey) => "members";
+        members => "members";
         /// Sorted set, all scores 0: the nick keys of `members`, for paging.
-        member_list(RoomKey) => "member-list";
-        /// Hash: `nick` (the session's nick key), `token` (the hash of what its client resumes it with); between a resume and
-        /// its confirmation `previous` (the hash presented) and `was` (the owner token and nick before, or empty). Of its inbox
-        /// the meta, as a room has one of its log, and `read` (how far the client has read). No TTL while it owns the nick,
-        /// 72 h afterwards; the same for its inbox and its rooms.
-        session(SessionId) => "session";
+        member_list => "member-list";
+        /// Channel: the room's messages and presence events.
+        channel => "ch:room";
+    }
+}
+
+unit_keys! {
+    /// The keys of one nickname.
+    NickKeys: NickUnit {
+        /// Hash: the nick's owner, or its last one. `owner` (the token; absent while the nick has no owner), `session`
+        /// (of the newest owner), `display`, `skeleton`, `since`, `last_active` (both Unix ms), `status` (JSON, absent
+        /// when plain online). While the owner has no connection `detached` (Unix ms since when) and `held_until` (Unix
+        /// ms); once the nick was lost that way, `held` (the session it is held for) and `held_until`. No TTL while
+        /// owned, 72 h afterwards.
+        record => "nick";
+        /// Set: the rooms of this partition that the nick is in.
+        rooms => "nick-rooms";
+    }
+}
+
+unit_keys! {
+    /// The keys of one session.
+    SessionKeys: SessionUnit {
+        /// Hash: `nick` (the session's nick key), `token` (the hash of its resume token); between a resume and its
+        /// confirmation `previous` (the hash presented) and `was` (the owner token and nick before, or empty). Of its
+        /// inbox the meta, as a room has one of its stream, and `read` (the client's read position). No TTL while the
+        /// session owns its nick, 72 h afterwards; the same for its inbox and its rooms.
+        record => "session";
         /// Set: the keys of the rooms that the session is in, or was in when it ended against its will.
-        session_rooms(SessionId) => "session-rooms";
+        rooms => "session-rooms";
         /// Stream: direct messages to the session, ids `<seq>-0`.
-        inbox(SessionId) => "inbox";
-        /// Hash: clients' idempotency keys of one 5-minute bucket.
-        idempotency(u64) => "idempotency";
-        /// Hash: ids of messages without such a key, of one 30-second bucket.
-        attempts(u64) => "attempts";
-        /// Channel: what happens in a room.
-        room_channel(RoomKey) => "ch:room";
-        /// Channel: what is meant for one gateway: direct messages, kicks, the echo of its own beat.
-        gateway_channel(Incarnation) => "ch:gw";
+        inbox => "inbox";
+    }
+}
+
+unit_keys! {
+    /// The keys of one gateway incarnation.
+    NodeKeys: NodeUnit {
+        /// Set with a TTL refreshed by the beat: the nicks online on the gateway, a cache for listings.
+        nicks => "gateway-nicks";
+        /// Set without TTL: the nicks that the gateway owns, for clean-up.
+        owned_nicks => "owned-nicks";
+        /// Set without TTL: `<room key> <nick key>` of every membership that the gateway owns, for clean-up.
+        owned_members => "owned-members";
+        /// List: orders (JSON) that wait for the gateway's next beat.
+        mailbox => "mailbox";
+        /// Channel of the gateway: direct messages, kicks, the echo of its own beat.
+        channel => "ch:gw";
     }
 }

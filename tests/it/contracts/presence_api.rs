@@ -9,7 +9,7 @@ use harness::{Redis, eventually, repository, stays};
 use presence::host::program::Drained;
 use presence::host::telemetry::{LogFormat, Logs};
 use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{Entry, GatewayInfo, RedisRegistry, Registry};
+use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
 use presence::service::config::Config;
 use presence::service::server::Presence;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ impl People {
 
     async fn come(&self, nick: &str) -> Owner {
         let session = SessionId::random();
-        let fence = self
+        let (fence, _) = self
             .registry
             .claim(&self.incarnation, &session, &name(nick), &TokenHash::of(b"secret"))
             .await
@@ -53,7 +53,10 @@ impl People {
     async fn join(&self, nick: &str, owner: &Owner, room: &str) {
         let room = RoomName::parse(room).expect("a room");
         let (nick, status) = (name(nick), Status::default());
-        self.registry.join(&room, &nick, owner, &status, Entry::New).await.expect("room for one more");
+        self.registry
+            .join(JoinRequest { room: &room, nick: &nick, owner, status: &status, entry: JoinEntry::New })
+            .await
+            .expect("room for one more");
     }
 
     async fn go(&self, nick: &str, owner: &Owner) {
@@ -336,7 +339,16 @@ async fn a_stream_ends_with_redis_and_resumes_where_it_was() {
     until(api, "/v1/stats", 200, SOON).await;
     eventually(SOON, "bob comes", || async {
         let beat = people.registry.beat(&people.incarnation, &[]).await?;
-        people.registry.reassert(&people.incarnation, &people.info, beat.generation.number, &[], true).await?;
+        people
+            .registry
+            .reassert(ReassertBatch {
+                incarnation: &people.incarnation,
+                info: &people.info,
+                generation: beat.generation.number,
+                claims: &[],
+                last: true,
+            })
+            .await?;
         let session = SessionId::random();
         people.registry.claim(&people.incarnation, &session, &name("bob"), &TokenHash::of(b"secret")).await
     })

@@ -17,7 +17,9 @@ mod sessions;
 use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{ClaimError, Entry, Event, GatewayInfo, Joined, Leaving, Registry};
+use presence::registry::{
+    ClaimError, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Registry, RegistryEvent,
+};
 
 use self::arm::Arm;
 
@@ -62,13 +64,13 @@ impl Arm {
     }
 
     /// Everything in the event log, oldest first.
-    async fn events(&self) -> Vec<Event> {
+    async fn events(&self) -> Vec<RegistryEvent> {
         self.registry.events(Some("0-0"), 10_000).await.unwrap().0
     }
 
     /// The kinds in the event log with the nick each is about, and the reason where there is one.
     async fn history(&self) -> Vec<String> {
-        let tell = |event: Event| {
+        let tell = |event: RegistryEvent| {
             let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
             assert!(data["time"].is_u64(), "{data}");
             let words = ["room", "nick", "from", "to", "reason"].map(|word| data[word].as_str());
@@ -87,7 +89,7 @@ impl Node {
 
     async fn claim_as(&self, session: &SessionId, nick: &str) -> Result<User, ClaimError> {
         let nick = Nick::parse(nick).unwrap();
-        let fence = self.registry.claim(&self.incarnation, session, &nick, &token(session, 0)).await?;
+        let (fence, _) = self.registry.claim(&self.incarnation, session, &nick, &token(session, 0)).await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence };
         Ok(User { registry: self.registry.clone(), nick, owner })
     }
@@ -105,12 +107,30 @@ impl Node {
 }
 
 impl User {
-    async fn join(&self, name: &str) -> Joined {
-        self.registry.join(&room(name), &self.nick, &self.owner, &Status::default(), Entry::New).await.unwrap()
+    async fn join(&self, name: &str) -> JoinedAt {
+        self.registry
+            .join(JoinRequest {
+                room: &room(name),
+                nick: &self.nick,
+                owner: &self.owner,
+                status: &Status::default(),
+                entry: JoinEntry::New,
+            })
+            .await
+            .unwrap()
     }
 
     async fn leave(&self, name: &str) -> bool {
-        self.registry.leave(&room(name), &self.nick, &self.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+        self.registry
+            .leave(LeaveRequest {
+                room: &room(name),
+                nick: &self.nick,
+                owner: &self.owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood,
+            })
+            .await
+            .unwrap()
     }
 
     async fn release(&self) -> bool {

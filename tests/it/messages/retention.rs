@@ -11,7 +11,7 @@ use gateway::message::{Accepted, Body};
 use harness::eventually;
 use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::Redis;
 
@@ -46,9 +46,18 @@ impl Speaker {
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
-        let fence = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         let owner = Owner { incarnation, session, fence };
-        registry.join(&lobby, &nick, &owner, &Status::default(), Entry::New).await.unwrap();
+        registry
+            .join(JoinRequest {
+                room: &lobby,
+                nick: &nick,
+                owner: &owner,
+                status: &Status::default(),
+                entry: JoinEntry::New,
+            })
+            .await
+            .unwrap();
         Self { backplane, lobby, nick, owner }
     }
 

@@ -7,6 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use presence::host::reloadable::Reloadable;
+use presence::model::keys::{NodeUnit, ScriptKeys, SessionUnit, Unit};
 use presence::model::{Incarnation, NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{Call, Redis};
@@ -185,10 +186,10 @@ impl Writes {
         room: &RoomKey,
         messages: &[&Message],
     ) -> Result<(String, Vec<Outcome>), RegistryError> {
-        let keys = self.redis.keys();
+        let keys = self.redis.keys().room(room);
+        let keys = ScriptKeys::of([keys.meta(), keys.stream(), keys.members(), keys.channel()]);
         let retention = self.retention.get();
-        let mut call = self.call(&PUBLISH, hand);
-        call.key(keys.room(room)).key(keys.room_log(room)).key(keys.members(room)).key(keys.room_channel(room));
+        let mut call = self.call(&PUBLISH, hand, &keys);
         call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
         for Message { token, nick, key, msg_id, payload } in messages {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
@@ -209,8 +210,12 @@ impl Writes {
     ) -> Result<(Option<(SessionId, String)>, Outcome), RegistryError> {
         let keys = self.redis.keys();
         let Message { token, nick, key, msg_id, payload } = message;
-        let mut call = self.call(&DIRECT, hand);
-        call.key(keys.nick(&NickKey::from_store(nick))).key(keys.nick(to));
+        let sender = NickKey::from_store(nick);
+        let keys = ScriptKeys::of([keys.nick(&sender).record()])
+            .crossing([keys.nick(to).record()])
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        let mut call = self.call(&DIRECT, hand, &keys);
         call.arg(to.as_str()).arg(inbox).arg(self.retention.get().inbox_messages).arg(INBOX_SECONDS).arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, Answer) =
@@ -226,7 +231,7 @@ impl Writes {
     pub(super) async fn typing_in(&self, room: &RoomKey, frame: &str) -> Result<(), RegistryError> {
         let mut lane = self.redis.lane(room.as_str());
         let mut command = redis::cmd("PUBLISH");
-        let told = command.arg(self.redis.keys().room_channel(room)).arg(frame).query_async(&mut lane);
+        let told = command.arg(self.redis.keys().room(room).channel()).arg(frame).query_async(&mut lane);
         self.redis.timed(Call::Typing, told).await
     }
 
@@ -235,20 +240,28 @@ impl Writes {
     /// # Errors
     /// `Unavailable` or `Unknown`.
     pub(super) async fn typing_to(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
-        let mut call = self.call(&TYPING, WriteOrigin::Sender(self.repair.settled()));
-        call.key(self.redis.keys().nick(to)).arg(to.as_str()).arg(from);
+        let keys = ScriptKeys::of([self.redis.keys().nick(to).record()])
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        let mut call = self.call(&TYPING, WriteOrigin::Sender(self.repair.settled()), &keys);
+        call.arg(to.as_str()).arg(from);
         self.invoke(Call::Typing, to.as_str(), &call).await
     }
 
     /// What all scripts begin with.
-    fn call(&self, script: &'static Script, hand: WriteOrigin<'_>) -> ScriptInvocation<'static> {
+    fn call<U: Unit>(
+        &self,
+        script: &'static Script,
+        hand: WriteOrigin<'_>,
+        script_keys: &ScriptKeys<U>,
+    ) -> ScriptInvocation<'static> {
         let repairer = match hand {
             WriteOrigin::Sender(_) => "",
             WriteOrigin::Repairer(_, incarnation) => incarnation.as_str(),
         };
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();
-        call.key(keys.generation()).key(keys.leases());
+        call.key(keys.generation()).key(keys.leases()).key(script_keys.names());
         call.arg(keys.base()).arg(hand.generation()).arg(BUCKET_KEYS).arg(repairer);
         call
     }

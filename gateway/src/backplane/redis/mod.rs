@@ -150,7 +150,7 @@ impl RedisBackplane {
     /// # Errors
     /// See there.
     pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
-        let log = self.node.redis.keys().room_log(room);
+        let log = self.node.redis.keys().room(room).stream();
         // One more than asked for tells whether there is more.
         let count = limit.saturating_add(1);
         let command = match range {

@@ -86,8 +86,8 @@ impl RedisBackplane {
 /// Meta and stream of a log.
 fn names(keys: &Keys, log: &StreamId) -> (String, String) {
     match log {
-        StreamId::Room(room) => (keys.room(room), keys.room_log(room)),
-        StreamId::Inbox(session) => (keys.session(session), keys.inbox(session)),
+        StreamId::Room(room) => (keys.room(room).meta().into(), keys.room(room).stream().into()),
+        StreamId::Inbox(session) => (keys.session(session).record().into(), keys.session(session).inbox().into()),
     }
 }
 

@@ -221,17 +221,17 @@ impl Task {
         let keys = self.redis.keys();
         match wish {
             Wish::Want(room, confirm) => {
-                let channel = Channel::from(keys.room_channel(&room));
+                let channel = Channel::from(keys.room(&room).channel().as_str());
                 self.waiters.entry(channel.clone()).or_default().push(confirm);
                 self.input(Input::Want(channel, room));
             }
             Wish::Unwant(room) => {
-                let channel = Channel::from(keys.room_channel(&room));
+                let channel = Channel::from(keys.room(&room).channel().as_str());
                 self.forget_waiters(&channel);
                 self.input(Input::Unwant(channel));
             }
             Wish::Listen(incarnation, confirm) => {
-                let channel = Channel::from(keys.gateway_channel(&incarnation));
+                let channel = Channel::from(keys.node(&incarnation).channel().as_str());
                 self.waiters.entry(channel.clone()).or_default().push(confirm);
                 self.input(Input::Listen(channel, incarnation));
             }

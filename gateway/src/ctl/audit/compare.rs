@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use presence::model::{Incarnation, NickKey, RoomKey};
-use presence::registry::{Held, Inventory};
+use presence::registry::{HeldSession, Inventory};
 
 /// A list that the store keeps beside its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +65,7 @@ pub(super) struct Drift {
 
 /// Compares. `held` are the gateways that serve and have answered; leases of others that are in the table are left to the
 /// failure detector and the reapers.
-pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>>) -> BTreeSet<Drift> {
+pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> BTreeSet<Drift> {
     let mut found = BTreeSet::new();
     // Of a gateway that is not in the table nothing is ever cleaned up.
     let is_judged = |of: &Incarnation| held.contains_key(of) || !stored.leases.contains_key(of);
@@ -100,7 +100,7 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>
     }
 
     for (of, session) in held.iter().flat_map(|(of, sessions)| sessions.iter().map(move |session| (of, session))) {
-        let Held { nick, owner, rooms } = session;
+        let HeldSession { nick, owner, rooms } = session;
         if stored.nicks.get(nick) != Some(owner) {
             found.insert(drift(Kind::NotInStore, nick, None, Some(of), Some(owner)));
         }
@@ -130,7 +130,7 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>
     found
 }
 
-fn places(held: &Held) -> impl Iterator<Item = (&RoomKey, &NickKey, &String)> {
+fn places(held: &HeldSession) -> impl Iterator<Item = (&RoomKey, &NickKey, &String)> {
     held.rooms.iter().map(|room| (room, &held.nick, &held.owner))
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     /// ann is on g1, in #lobby, and everybody agrees.
-    fn agreed() -> (Inventory, BTreeMap<Incarnation, Vec<Held>>) {
+    fn agreed() -> (Inventory, BTreeMap<Incarnation, Vec<HeldSession>>) {
         let (g1, ann, lobby) = (of("g1"), NickKey::from_store("ann"), RoomKey::from_store("lobby"));
         let (claim, place) = ("g1/s/1".to_owned(), (lobby.clone(), ann.clone()));
         let stored = Inventory {
@@ -169,14 +169,14 @@ mod tests {
             owned_members: [(g1.clone(), place)].into(),
             ..Inventory::default()
         };
-        (stored, [(g1, vec![Held { nick: ann, owner: claim, rooms: vec![lobby] }])].into())
+        (stored, [(g1, vec![HeldSession { nick: ann, owner: claim, rooms: vec![lobby] }])].into())
     }
 
     fn of(incarnation: &str) -> Incarnation {
         Incarnation::from_store(incarnation)
     }
 
-    fn kinds(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<Held>>) -> Vec<(Kind, bool)> {
+    fn kinds(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> Vec<(Kind, bool)> {
         compare(stored, held).into_iter().map(|drift| (drift.kind, drift.room.is_some())).collect()
     }
 
@@ -190,7 +190,7 @@ mod tests {
     fn what_only_one_of_two_knows_is_drift() {
         use Index::{MemberList, Online, OwnedMembers, OwnedNicks};
         use Kind::{EntryWithoutRecord, HeldByNobody, NotInStore, RecordWithoutEntry};
-        type Break = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<Held>>);
+        type Break = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<HeldSession>>);
         let cases: [(Break, &[(Kind, bool)]); 8] = [
             (|_, held| held.values_mut().for_each(Vec::clear), &[(HeldByNobody, false), (HeldByNobody, true)]),
             (|_, held| held.values_mut().for_each(|all| all[0].rooms.clear()), &[(HeldByNobody, true)]),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use presence::model::{Nick, RoomName};
-use presence::registry::{Held, LeaseSummary};
+use presence::registry::{HeldSession, LeaseSummary};
 
 use crate::admin::Account;
 use crate::ctl::Failure;
@@ -16,7 +16,7 @@ const LARGEST: u64 = 256 << 20;
 
 /// What the gateway holds; `None` when the lease is of an earlier life, whose end is for the failure detector to find.
 /// `address` goes over what the gateway told itself.
-pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result<Option<Vec<Held>>, Failure> {
+pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result<Option<Vec<HeldSession>>, Failure> {
     let LeaseSummary { node, .. } = gateway;
     let told = || gateway.admin.parse().ok().filter(|address: &SocketAddr| !address.ip().is_unspecified());
     let address = address.map(str::to_owned).or_else(|| told().map(|address| address.to_string()));
@@ -42,7 +42,7 @@ pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result
     let sessions = account.sessions.iter().map(|session| {
         let rooms = session.rooms.iter().map(|room| Some(RoomName::parse(room).ok()?.key().clone()));
         let (nick, owner) = (Nick::parse(&session.nick).ok()?.key().clone(), session.claim.clone());
-        Some(Held { nick, owner, rooms: rooms.collect::<Option<_>>()? })
+        Some(HeldSession { nick, owner, rooms: rooms.collect::<Option<_>>()? })
     });
     sessions.collect::<Option<_>>().map(Some).ok_or_else(|| silent("a name that is none".to_owned()))
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 
 use super::Api;
 use super::problem::{Problem, Refusals};
-use crate::registry::{Gateway, Page, Stats};
+use crate::registry::{ClusterStats, GatewayRow, ListPage};
 
 /// The gateways
 ///
@@ -15,7 +15,7 @@ use crate::registry::{Gateway, Page, Stats};
     path = "/v1/gateways",
     tag = "cluster",
     responses(
-        (status = 200, description = "Every gateway.", body = Page<Gateway>, example = json!({
+        (status = 200, description = "Every gateway.", body = ListPage<GatewayRow>, example = json!({
             "items": [{
                 "node": "g1", "incarnation": "6f1c2f0e8a4b4c55b0a3d6a2c9b1e7f4", "version": "0.1.0",
                 "state": "live", "beat": 4711, "users": 2,
@@ -25,9 +25,9 @@ use crate::registry::{Gateway, Page, Stats};
         Refusals,
     ),
 )]
-pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<Page<Gateway>>, Problem> {
+pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<ListPage<GatewayRow>>, Problem> {
     let items = api.ask(api.registry.gateways()).await?;
-    Ok(Json(Page { items, next_cursor: None }))
+    Ok(Json(ListPage { items, next_cursor: None }))
 }
 
 /// Totals over the cluster
@@ -36,12 +36,12 @@ pub(super) async fn gateways(State(api): State<Api>) -> Result<Json<Page<Gateway
     path = "/v1/stats",
     tag = "cluster",
     responses(
-        (status = 200, description = "The totals.", body = Stats, example = json!({
+        (status = 200, description = "The totals.", body = ClusterStats, example = json!({
             "users_online": 2, "rooms": 1, "gateways": 1,
         })),
         Refusals,
     ),
 )]
-pub(super) async fn stats(State(api): State<Api>) -> Result<Json<Stats>, Problem> {
+pub(super) async fn stats(State(api): State<Api>) -> Result<Json<ClusterStats>, Problem> {
     api.ask(api.registry.stats()).await.map(Json)
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::registry::{Event, Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, RegistryEvent};
 
 /// Events that a subscriber may be behind the tail.
 const RING: usize = 1024;
@@ -49,7 +49,7 @@ struct Shared {
     stop: CancellationToken,
     replays: Semaphore,
     /// The running tail. A std mutex: held for a few instructions, never across an await.
-    tail: Mutex<Option<broadcast::Sender<Arc<Event>>>>,
+    tail: Mutex<Option<broadcast::Sender<Arc<RegistryEvent>>>>,
 }
 
 impl Feed {
@@ -82,7 +82,7 @@ impl Feed {
         Ok(Ends { complete_from: read(&ends.complete_from)?, newest: read(&ends.newest)? })
     }
 
-    fn attach(&self, start: EventId) -> broadcast::Receiver<Arc<Event>> {
+    fn attach(&self, start: EventId) -> broadcast::Receiver<Arc<RegistryEvent>> {
         let mut tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tail) = &*tail {
             return tail.subscribe();
@@ -94,7 +94,7 @@ impl Feed {
     }
 
     /// The tail: reads the log and hands every event to whoever is subscribed.
-    async fn follow(self, subscribers: broadcast::Sender<Arc<Event>>, start: EventId) {
+    async fn follow(self, subscribers: broadcast::Sender<Arc<RegistryEvent>>, start: EventId) {
         let mut position = start.to_string();
         loop {
             let read = tokio::select! {
@@ -128,7 +128,7 @@ impl Feed {
     }
 
     /// Under the lock that [`Feed::attach`] takes, so nobody subscribes to a tail that is about to end.
-    fn detach_if_alone(&self, subscribers: &broadcast::Sender<Arc<Event>>) -> bool {
+    fn detach_if_alone(&self, subscribers: &broadcast::Sender<Arc<RegistryEvent>>) -> bool {
         let mut tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = subscribers.receiver_count() == 0;
         if alone {
@@ -142,7 +142,7 @@ impl Feed {
         self.0.tail.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    async fn missed(&self, position: EventId) -> Result<Vec<Event>, RegistryError> {
+    async fn missed(&self, position: EventId) -> Result<Vec<RegistryEvent>, RegistryError> {
         let Ok(_permit) = self.0.replays.acquire().await else { return Ok(Vec::new()) };
         let (events, _) = self.0.registry.events(Some(&position.to_string()), BATCH).await?;
         Ok(events)
@@ -159,7 +159,7 @@ struct Ends {
 #[derive(Debug, Clone)]
 pub(super) enum Delivery {
     /// The next event.
-    Event(Arc<Event>),
+    Event(Arc<RegistryEvent>),
     /// The subscriber was too slow; this many events wait in the log behind the last one it got. The last delivery.
     Lagged(u64),
 }
@@ -168,13 +168,13 @@ pub(super) enum Delivery {
 #[derive(Debug)]
 pub(super) struct Subscription {
     feed: Feed,
-    live: broadcast::Receiver<Arc<Event>>,
+    live: broadcast::Receiver<Arc<RegistryEvent>>,
     /// The id of the last event given out.
     position: EventId,
     /// The newest event of the log when we hung on to the tail: up to here we read for ourselves.
     until: EventId,
     /// What we read and have not given out.
-    pages: VecDeque<Arc<Event>>,
+    pages: VecDeque<Arc<RegistryEvent>>,
     gap: bool,
 }
 
@@ -219,7 +219,7 @@ impl Subscription {
     }
 
     /// Whether the event is news; then it is the new position.
-    fn advance(&mut self, event: &Event) -> bool {
+    fn advance(&mut self, event: &RegistryEvent) -> bool {
         let news = EventId::parse(&event.id).filter(|id| *id > self.position);
         self.position = news.unwrap_or(self.position);
         news.is_some()

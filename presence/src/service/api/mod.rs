@@ -36,7 +36,7 @@ use self::feed::Feed;
 use self::problem::{Problem, ProblemSchema};
 use crate::host::metrics::Metrics;
 use crate::model::codes::ErrorCode;
-use crate::registry::{Page, Registry, RegistryError};
+use crate::registry::{ListPage, Registry, RegistryError};
 
 /// How long the registry may take. Under the 3 s in which a client hears that the store is away.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -150,10 +150,10 @@ impl Api {
     /// Asks for a page and makes its cursor fit for a URL.
     async fn page<T>(
         &self,
-        answer: impl Future<Output = Result<Page<T>, RegistryError>>,
-    ) -> Result<Json<Page<T>>, Problem> {
-        let Page { items, next_cursor } = self.ask(answer).await?;
-        Ok(Json(Page { items, next_cursor: next_cursor.as_deref().map(cursor_out) }))
+        answer: impl Future<Output = Result<ListPage<T>, RegistryError>>,
+    ) -> Result<Json<ListPage<T>>, Problem> {
+        let ListPage { items, next_cursor } = self.ask(answer).await?;
+        Ok(Json(ListPage { items, next_cursor: next_cursor.as_deref().map(cursor_out) }))
     }
 }
 

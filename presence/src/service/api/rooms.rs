@@ -8,7 +8,7 @@ use super::extract::{PageQuery, PageStart, RoomPath};
 use super::problem::{ListRefusals, Problem, RoomRefusals};
 use crate::model::MemberInfo;
 use crate::model::codes::ErrorCode;
-use crate::registry::{Page, Room};
+use crate::registry::{ListPage, RoomRow};
 
 /// Rooms with members
 ///
@@ -19,13 +19,13 @@ use crate::registry::{Page, Room};
     tag = "rooms",
     params(PageQuery),
     responses(
-        (status = 200, description = "A page of rooms.", body = Page<Room>, example = json!({
+        (status = 200, description = "A page of rooms.", body = ListPage<RoomRow>, example = json!({
             "items": [{ "room": "#lobby", "member_count": 2, "seq": 131 }], "next_cursor": null,
         })),
         ListRefusals,
     ),
 )]
-pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json<Page<Room>>, Problem> {
+pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json<ListPage<RoomRow>>, Problem> {
     api.page(api.registry.rooms(page.cursor(), page.limit)).await
 }
 
@@ -38,13 +38,13 @@ pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json
     tag = "rooms",
     params(("room" = String, Path, description = "The room, `#` written as `%23` or left out.", example = "lobby")),
     responses(
-        (status = 200, description = "The room.", body = Room, example = json!({
+        (status = 200, description = "The room.", body = RoomRow, example = json!({
             "room": "#lobby", "member_count": 2, "seq": 131,
         })),
         RoomRefusals,
     ),
 )]
-pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Result<Json<Room>, Problem> {
+pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Result<Json<RoomRow>, Problem> {
     let found = api.ask(api.registry.room(room.key())).await?;
     found.map(Json).ok_or(Problem::new(ErrorCode::NoSuchRoom))
 }
@@ -61,7 +61,7 @@ pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Re
         PageQuery,
     ),
     responses(
-        (status = 200, description = "A page of members.", body = Page<MemberInfo>, example = json!({
+        (status = 200, description = "A page of members.", body = ListPage<MemberInfo>, example = json!({
             "items": [{ "nick": "ann", "status": "online" }, { "nick": "bob", "status": "away", "text": "lunch" }],
             "next_cursor": null,
         })),
@@ -72,7 +72,7 @@ pub(super) async fn members(
     State(api): State<Api>,
     RoomPath(room): RoomPath,
     page: PageStart,
-) -> Result<Json<Page<MemberInfo>>, Problem> {
+) -> Result<Json<ListPage<MemberInfo>>, Problem> {
     let members = api.page(api.registry.members(room.key(), page.cursor(), page.limit)).await?;
     // Nobody on the page is the rare case; only then it matters whether the room is empty or was never there.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {

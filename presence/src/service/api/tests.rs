@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::router;
 use crate::host::metrics::Metrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use crate::registry::{Entry, GatewayInfo, MemoryRegistry, Registry};
+use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::store::memory::Store;
 
 /// Longest wait for anything.
@@ -71,11 +71,21 @@ impl Served {
     /// A user comes online and enters rooms.
     async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
         let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
-        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) =
+            self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         let owner = Owner { incarnation: self.incarnation.clone(), session, fence };
         for room in rooms {
             let room = RoomName::parse(room).unwrap();
-            self.registry.join(&room, &nick, &owner, &Status::default(), Entry::New).await.unwrap();
+            self.registry
+                .join(JoinRequest {
+                    room: &room,
+                    nick: &nick,
+                    owner: &owner,
+                    status: &Status::default(),
+                    entry: JoinEntry::New,
+                })
+                .await
+                .unwrap();
         }
         owner
     }

@@ -11,7 +11,7 @@ use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
 use super::problem::{ListRefusals, LookupRefusals, NickRefusals, Problem};
 use crate::model::Nick;
 use crate::model::codes::ErrorCode;
-use crate::registry::{Page, User};
+use crate::registry::{ListPage, UserRow};
 
 /// Most nicknames of one lookup.
 const LOOKUP_LIMIT: usize = 1000;
@@ -25,20 +25,20 @@ const LOOKUP_LIMIT: usize = 1000;
     tag = "users",
     params(("nick" = String, Path, description = "The nickname, percent-encoded.", example = "ann")),
     responses(
-        (status = 200, description = "The user, online or not.", body = User, example = json!({
+        (status = 200, description = "The user, online or not.", body = UserRow, example = json!({
             "nick": "ann", "online": true, "status": "away", "text": "back at two",
             "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
         })),
         NickRefusals,
     ),
 )]
-pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Result<Json<User>, Problem> {
+pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Result<Json<UserRow>, Problem> {
     let user = api.ask(api.registry.user(nick.key())).await?;
     user.map(Json).ok_or(Problem::new(ErrorCode::NoSuchUser))
 }
 
 /// `GET /v1/users/lookup`: that is a nickname too, and the address of the lookup hides it from the handler above.
-pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<User>, Problem> {
+pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>, Problem> {
     let nick = Nick::parse("lookup").map_err(|_| Problem::new(ErrorCode::Internal))?;
     user(api, NickPath(nick)).await
 }
@@ -76,7 +76,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
     tag = "users",
     params(OnlineQuery, PageQuery),
     responses(
-        (status = 200, description = "A page of users.", body = Page<User>, example = json!({
+        (status = 200, description = "A page of users.", body = ListPage<UserRow>, example = json!({
             "items": [{
                 "nick": "ann", "online": true, "status": "online",
                 "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
@@ -90,7 +90,7 @@ pub(super) async fn online(
     State(api): State<Api>,
     _: OnlineOnly,
     page: PageStart,
-) -> Result<Json<Page<User>>, Problem> {
+) -> Result<Json<ListPage<UserRow>>, Problem> {
     api.page(api.registry.users(page.cursor(), page.limit)).await
 }
 
@@ -115,7 +115,7 @@ pub(super) struct LookupItem {
     /// The nickname as it was asked.
     asked: String,
     /// The user, online or not; `null` when nobody was ever seen under the nickname.
-    user: Option<User>,
+    user: Option<UserRow>,
     /// Why `user` is `null`: `no_such_user`, or `bad_nick` for what cannot be a nickname. `null` beside a user.
     code: Option<&'static str>,
 }

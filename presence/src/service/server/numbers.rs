@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::host::admin::BeforeScrape;
 use crate::host::metrics::{Pulled, Rises};
-use crate::registry::{Lease, LeaseState, Registry, Stats};
+use crate::registry::{ClusterStats, Lease, LeaseState, Registry};
 use crate::store::redis::{Redis, Vitals};
 
 /// How long a scrape waits for the store. Well under the time that Prometheus gives a scrape.
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What the store answered at the newest scrape.
 #[derive(Debug, Default)]
 struct Answers {
-    stats: Option<Stats>,
+    stats: Option<ClusterStats>,
     leases: Option<Vec<Lease>>,
     vitals: Option<Vitals>,
 }
@@ -44,7 +44,7 @@ pub(super) fn numbers(shown: &Shown, registry: Registry, redis: Redis) -> Before
 }
 
 fn show_cluster(shown: &Shown, answers: &Arc<Mutex<Answers>>) {
-    let stat = |name, help, of: fn(&Stats) -> u64| {
+    let stat = |name, help, of: fn(&ClusterStats) -> u64| {
         let answers = Arc::clone(answers);
         Pulled::register(shown, Rises::No, name, help, move || lock(&answers).stats.as_ref().map(|s| of(s) as f64));
     };

@@ -35,7 +35,7 @@ impl Drop for Subscription {
 
 /// The table of channels. Cheap to clone: clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Channels(Arc<Mutex<Table>>);
+pub(crate) struct Channels(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
@@ -50,7 +50,7 @@ impl fmt::Debug for Channels {
 }
 
 impl Channels {
-    pub(super) fn listen(&self, channel: &str, listener: Listener) -> Subscription {
+    pub(crate) fn listen(&self, channel: &str, listener: Listener) -> Subscription {
         let mut table = self.lock();
         table.next += 1;
         let number = table.next;
@@ -59,7 +59,7 @@ impl Channels {
     }
 
     /// Calls everybody who hears the channel, in the order of their subscriptions.
-    pub(super) fn publish(&self, channel: &str, text: &[u8]) {
+    pub(crate) fn publish(&self, channel: &str, text: &[u8]) {
         let listeners: Vec<Listener> = match self.lock().listeners.get(channel) {
             Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
             None => return,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::registry::{Event, EventLogEnds, event_position};
+use crate::registry::{EventLogEnds, RegistryEvent, event_position};
 
 /// Events that are kept.
 const KEPT: usize = 10_000;
@@ -25,7 +25,7 @@ pub(crate) struct EventLog {
 
 impl EventLog {
     /// Adds an event; `fields` gets the time beside it.
-    pub(super) fn add(&mut self, now: u64, kind: &'static str, mut fields: serde_json::Value) {
+    pub(crate) fn add(&mut self, now: u64, kind: &'static str, mut fields: serde_json::Value) {
         fields["time"] = now.into();
         self.last = (now, 0).max((self.last.0, self.last.1 + 1));
         if self.entries.len() == KEPT
@@ -53,10 +53,10 @@ impl EventLog {
     }
 
     /// The oldest events behind a position, at most `limit`; `None` when the text is no position.
-    pub(crate) fn after(&self, position: &str, limit: usize) -> Option<Vec<Event>> {
+    pub(crate) fn after(&self, position: &str, limit: usize) -> Option<Vec<RegistryEvent>> {
         let after = event_position(position)?;
         let newer = self.entries.iter().skip_while(|(at, ..)| *at <= after).take(limit.max(1));
-        let event = |(at, kind, data): &(Position, &str, String)| Event {
+        let event = |(at, kind, data): &(Position, &str, String)| RegistryEvent {
             id: text(*at),
             kind: (*kind).to_owned(),
             data: data.clone(),

@@ -12,10 +12,10 @@
 mod channels;
 mod events;
 mod leases;
-mod log;
 mod nicks;
 mod rooms;
 mod sessions;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -31,12 +31,13 @@ use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
 use self::channels::Channels;
 pub use self::channels::{Listener, Subscription};
 use self::events::EventLog;
-use self::leases::Leases;
-pub use self::log::{Append, AppendError, Appended, LogEntry};
-use self::log::{Inboxes, SeenKeys};
-use self::nicks::Nicks;
-use self::rooms::Rooms;
-use self::sessions::Sessions;
+pub(crate) use self::leases::{LeaseRecord, Leases};
+pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
+pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
+pub(crate) use self::sessions::Sessions;
+pub(crate) use self::streams::MemoryStream;
+pub use self::streams::{Append, AppendError, Appended, LogEntry};
+use self::streams::{Inboxes, SeenKeys};
 
 /// Freed nicks, ended sessions and empty rooms are remembered this long, in milliseconds.
 const RETENTION: u64 = 72 * 3600 * 1000;
@@ -117,23 +118,23 @@ impl Store {
 /// Everything that the Redis keys of a partition hold. Each part has its file, with the changes that begin there.
 #[derive(Debug)]
 pub(crate) struct State {
-    leases: Leases,
-    nicks: Nicks,
-    sessions: Sessions,
-    rooms: Rooms,
-    inboxes: Inboxes,
-    keys_seen: SeenKeys,
-    ids_seen: SeenKeys,
-    events: EventLog,
-    leftovers: VecDeque<(u64, Leftover)>,
-    retention: Reloadable<Retention>,
-    channels: Channels,
-    keys: Keys,
+    pub(crate) leases: Leases,
+    pub(crate) nicks: Nicks,
+    pub(crate) sessions: Sessions,
+    pub(crate) rooms: Rooms,
+    pub(crate) inboxes: Inboxes,
+    pub(crate) keys_seen: SeenKeys,
+    pub(crate) ids_seen: SeenKeys,
+    pub(crate) events: EventLog,
+    pub(crate) leftovers: VecDeque<(u64, Leftover)>,
+    pub(crate) retention: Reloadable<Retention>,
+    pub(crate) channels: Channels,
+    pub(crate) keys: Keys,
 }
 
 /// What is remembered for a while after it ended.
 #[derive(Debug)]
-enum Leftover {
+pub(crate) enum Leftover {
     Nick(NickKey),
     Session(SessionId),
     Room(RoomKey),
@@ -162,12 +163,12 @@ impl State {
     }
 
     /// Notes that something ended, to be forgotten later if it has not begun again.
-    fn retire(&mut self, leftover: Leftover) {
+    pub(crate) fn retire(&mut self, leftover: Leftover) {
         self.leftovers.push_back((now(), leftover));
     }
 
     /// Forgets what ended long enough ago. Called by the beat: no timer of its own, and a few entries at a time.
-    fn forget(&mut self, now: u64) {
+    pub(crate) fn forget(&mut self, now: u64) {
         while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION) {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
@@ -180,6 +181,6 @@ impl State {
 }
 
 /// Unix milliseconds: for display and retention, never for ownership.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,78 +1,69 @@
 //! Nicknames in memory: who has which, who had it last, and what looks like what.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 
-use serde_json::json;
-
-use super::{Leftover, State, now, rooms};
-use crate::model::stream::StreamEnd;
-use crate::model::{
-    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status,
-    TokenHash,
-};
-use crate::registry::{ClaimError, Command, Page, RegistryError, User};
+use crate::model::{Incarnation, Nick, NickKey, Owner, SessionId, Status};
 
 /// The nick records and their indexes.
 #[derive(Debug, Default)]
-pub(super) struct Nicks {
-    records: HashMap<NickKey, Record>,
-    online: BTreeSet<NickKey>,
+pub(crate) struct Nicks {
+    pub(crate) records: HashMap<NickKey, NickRecord>,
+    pub(crate) online: BTreeSet<NickKey>,
     /// Skeleton -> the owned and held nicks that share it, and whether each is shown in plain ASCII.
-    skeletons: HashMap<Box<str>, BTreeMap<NickKey, bool>>,
-    fence: u64,
+    pub(crate) skeletons: HashMap<Box<str>, BTreeMap<NickKey, bool>>,
+    pub(crate) fence: u64,
 }
 
 #[derive(Debug)]
-struct Record {
-    owner: Option<Owner>,
+pub(crate) struct NickRecord {
+    pub(crate) owner: Option<Owner>,
     /// Of the newest owner.
-    session: SessionId,
+    pub(crate) session: SessionId,
     /// Whether the owner has no connection.
-    detached: bool,
+    pub(crate) detached: bool,
     /// Whom the nick is kept for while nobody owns it.
-    held: Option<SessionId>,
+    pub(crate) held: Option<SessionId>,
     /// Until when it is kept, also for an owner without a connection.
-    held_until: u64,
-    display: Box<str>,
-    skeleton: Box<str>,
-    since: u64,
-    last_active: u64,
-    freed: u64,
-    status: Status,
+    pub(crate) held_until: u64,
+    pub(crate) display: Box<str>,
+    pub(crate) skeleton: Box<str>,
+    pub(crate) since: u64,
+    pub(crate) last_active: u64,
+    pub(crate) freed: u64,
+    pub(crate) status: Status,
 }
 
 impl Nicks {
-    pub(super) fn owner(&self, nick: &NickKey) -> Option<&Owner> {
+    pub(crate) fn owner(&self, nick: &NickKey) -> Option<&Owner> {
         self.records.get(nick)?.owner.as_ref()
     }
 
     /// The session that has the nick, or had it last.
-    pub(super) fn session(&self, nick: &NickKey) -> Option<&SessionId> {
+    pub(crate) fn session(&self, nick: &NickKey) -> Option<&SessionId> {
         Some(&self.records.get(nick)?.session)
     }
 
     /// Whether its owner has no connection.
-    pub(super) fn is_detached(&self, nick: &NickKey) -> bool {
+    pub(crate) fn is_detached(&self, nick: &NickKey) -> bool {
         self.records.get(nick).is_some_and(|record| record.detached)
     }
 
-    pub(super) fn display(&self, nick: &NickKey) -> Option<&str> {
+    pub(crate) fn display(&self, nick: &NickKey) -> Option<&str> {
         self.records.get(nick).map(|record| &*record.display)
     }
 
-    pub(super) fn status(&self, nick: &NickKey) -> Option<&Status> {
+    pub(crate) fn status(&self, nick: &NickKey) -> Option<&Status> {
         self.records.get(nick).map(|record| &record.status)
     }
 
-    pub(super) fn set_status(&mut self, nick: &NickKey, status: Status) {
+    pub(crate) fn set_status(&mut self, nick: &NickKey, status: Status) {
         if let Some(record) = self.records.get_mut(nick) {
             record.status = status;
         }
     }
 
     /// Ends the hold of a session that goes by another nick now.
-    pub(super) fn let_go(&mut self, nick: &NickKey, session: &SessionId) {
+    pub(crate) fn let_go(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.is_none() && record.held.as_ref() == Some(session) {
             (record.held, record.held_until) = (None, 0);
@@ -80,7 +71,7 @@ impl Nicks {
         }
     }
 
-    fn drop_lookalike(&mut self, nick: &NickKey) {
+    pub(crate) fn drop_lookalike(&mut self, nick: &NickKey) {
         let Some(record) = self.records.get(nick) else { return };
         if let Some(sharing) = self.skeletons.get_mut(&record.skeleton) {
             sharing.remove(nick);
@@ -90,13 +81,13 @@ impl Nicks {
         }
     }
 
-    fn note_lookalike(&mut self, nick: &Nick) {
+    pub(crate) fn note_lookalike(&mut self, nick: &Nick) {
         let sharing = self.skeletons.entry(nick.skeleton().into()).or_default();
         sharing.insert(nick.key().clone(), nick.is_ascii());
     }
 
     /// Marks a nick as active now, if this gateway owns it.
-    pub(super) fn stamp(&mut self, nick: &NickKey, incarnation: &Incarnation, now: u64) {
+    pub(crate) fn stamp(&mut self, nick: &NickKey, incarnation: &Incarnation, now: u64) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.as_ref().is_some_and(|owner| owner.incarnation == *incarnation) {
             record.last_active = now;
@@ -104,12 +95,12 @@ impl Nicks {
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty()
     }
 
     /// Forgets a nick that was freed then and not taken since.
-    pub(super) fn forget(&mut self, nick: &NickKey, freed: u64) {
+    pub(crate) fn forget(&mut self, nick: &NickKey, freed: u64) {
         if self.records.get(nick).is_some_and(|record| record.owner.is_none() && record.freed <= freed) {
             self.drop_lookalike(nick);
             self.records.remove(nick);
@@ -117,276 +108,11 @@ impl Nicks {
     }
 }
 
-/// What becomes of a nick that its owner has lost.
+/// The fate of a nick that its owner lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Freed {
+pub(crate) enum FreedFor {
     /// Whoever asks first gets it.
     ForAnybody,
     /// It is kept for the session until its hold is over.
     ForItsSession,
-}
-
-impl State {
-    pub(crate) fn begin(
-        &mut self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<(Fence, StreamEnd), ClaimError> {
-        let fence = self.claim(incarnation, session, nick, token)?;
-        Ok((fence, self.inboxes.head(session)))
-    }
-
-    pub(super) fn claim(
-        &mut self,
-        incarnation: &Incarnation,
-        session: &SessionId,
-        nick: &Nick,
-        token: &TokenHash,
-    ) -> Result<Fence, ClaimError> {
-        if !self.leases.serves(incarnation) {
-            return Err(RegistryError::Fenced.into());
-        }
-        if !self.sessions.may_claim(session, token) {
-            return Err(RegistryError::Unavailable("the session was resumed since".to_owned()).into());
-        }
-        let is_claimant = |owner: &Owner| owner.incarnation == *incarnation && owner.session == *session;
-        if let Some(record) = self.nicks.records.get_mut(nick.key())
-            && let Some(owner) = record.owner.as_ref().filter(|owner| is_claimant(owner))
-        {
-            // The same nick in another spelling is the same claim.
-            record.display = nick.as_str().into();
-            let fence = owner.fence;
-            self.nicks.note_lookalike(nick);
-            return Ok(fence);
-        }
-        self.may_take(nick, session, is_claimant)?;
-        let fence = self.take(incarnation, session, nick, true);
-        self.sessions.claimed(session, nick.key(), token);
-        Ok(fence)
-    }
-
-    /// Whether a session may have a nick: nobody else has it or may come back to it, or to one that looks like it.
-    pub(super) fn may_take(
-        &self,
-        nick: &Nick,
-        session: &SessionId,
-        is_own: impl Fn(&Owner) -> bool,
-    ) -> Result<(), ClaimError> {
-        if let Some(retry_after) = self.kept(nick.key(), session, &is_own) {
-            return Err(ClaimError::InUse { retry_after });
-        }
-        // Two ASCII names never conflict by their skeletons; left-overs do not count.
-        let mut lookalikes = self.nicks.skeletons.get(nick.skeleton()).into_iter().flatten();
-        let conflicts = |(other, ascii): (&NickKey, &bool)| {
-            other != nick.key() && !(nick.is_ascii() && *ascii) && self.kept(other, session, &is_own).is_some()
-        };
-        if lookalikes.any(conflicts) { Err(ClaimError::Confusable) } else { Ok(()) }
-    }
-
-    /// Whether somebody else has a nick or may come back to it; for how long it is held, when nobody is there.
-    fn kept(&self, nick: &NickKey, session: &SessionId, is_own: &impl Fn(&Owner) -> bool) -> Option<Option<Duration>> {
-        let record = self.nicks.records.get(nick)?;
-        let left = record.held_until.checked_sub(now()).filter(|left| *left > 0).map(Duration::from_millis);
-        match (&record.owner, &record.held) {
-            (Some(owner), _) if is_own(owner) => None,
-            (Some(owner), _) if self.leases.serves(&owner.incarnation) => Some(left.filter(|_| record.detached)),
-            (Some(owner), _) if !self.leases.is_drained(&owner.incarnation) => None,
-            (None, Some(held)) if held == session => None,
-            (Some(_), _) | (None, Some(_)) => left.map(Some),
-            (None, None) => None,
-        }
-    }
-
-    /// Whether a session still has its nick, with a connection or without: its lease is live, or drained and the hold on.
-    pub(super) fn keeps(&self, nick: &NickKey, session: &SessionId) -> bool {
-        let Some(record) = self.nicks.records.get(nick) else { return false };
-        let Some(owner) = record.owner.as_ref().filter(|owner| owner.session == *session) else { return false };
-        let held = self.leases.is_drained(&owner.incarnation) && record.held_until > now();
-        held || self.leases.serves(&owner.incarnation)
-    }
-
-    /// Gives a nick to a session that did not have it. Whoever had it is gone: the caller has looked.
-    pub(super) fn take(&mut self, incarnation: &Incarnation, session: &SessionId, nick: &Nick, appears: bool) -> Fence {
-        if let Some(owner) = self.nicks.owner(nick.key()) {
-            let reason = self.leases.lost(&owner.incarnation);
-            self.free_nick(nick.key(), Freed::ForAnybody);
-            self.log_offline(nick.key(), reason);
-        }
-        self.nicks.fence += 1;
-        let fence = Fence(self.nicks.fence);
-        let now = now();
-        let record = Record {
-            owner: Some(Owner { incarnation: incarnation.clone(), session: session.clone(), fence }),
-            session: session.clone(),
-            detached: false,
-            held: None,
-            held_until: 0,
-            display: nick.as_str().into(),
-            skeleton: nick.skeleton().into(),
-            since: now,
-            last_active: now,
-            freed: 0,
-            status: Status::default(),
-        };
-        self.nicks.records.insert(nick.key().clone(), record);
-        self.nicks.online.insert(nick.key().clone());
-        self.nicks.note_lookalike(nick);
-        if let Some(row) = self.leases.row(incarnation) {
-            row.nicks.insert(nick.key().clone());
-        }
-        if appears {
-            self.events.add(now, "online", json!({ "nick": nick.as_str() }));
-        }
-        fence
-    }
-
-    /// Moves a nick to this gateway under a new claim of the session that has it; nobody is told.
-    pub(super) fn take_over(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
-        self.nicks.fence += 1;
-        let fence = Fence(self.nicks.fence);
-        if let Some(record) = self.nicks.records.get_mut(nick.key())
-            && let Some(owner) = &mut record.owner
-        {
-            if let Some(row) = self.leases.row(&owner.incarnation) {
-                row.nicks.remove(nick.key());
-            }
-            *owner = Owner { incarnation: incarnation.clone(), session: owner.session.clone(), fence };
-            (record.detached, record.held_until) = (false, 0);
-            record.last_active = now();
-            record.display = nick.as_str().into();
-        }
-        self.nicks.note_lookalike(nick);
-        if let Some(row) = self.leases.row(incarnation) {
-            row.nicks.insert(nick.key().clone());
-        }
-        fence
-    }
-
-    pub(crate) fn detach(&mut self, nick: &Nick, owner: &Owner, hold: Duration) -> bool {
-        let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
-        else {
-            return false;
-        };
-        if !record.detached {
-            record.detached = true;
-            record.held_until = now() + hold.as_millis() as u64;
-        }
-        true
-    }
-
-    pub(crate) fn depart(&mut self, nick: &Nick, owner: &Owner, reason: LeftReason) -> bool {
-        let record = self.nicks.records.get(nick.key());
-        if !record.is_some_and(|record| record.detached && record.owner.as_ref() == Some(owner)) {
-            return false;
-        }
-        self.free_nick(nick.key(), Freed::ForItsSession);
-        self.log_offline(nick.key(), reason);
-        true
-    }
-
-    pub(crate) fn release(&mut self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> bool {
-        if self.nicks.owner(nick.key()) != Some(owner) {
-            return false;
-        }
-        // Another spelling of the same nick is still the same claim.
-        if renamed_to.is_none_or(|new| new.key() != nick.key()) {
-            self.free_nick(nick.key(), Freed::ForAnybody);
-        }
-        match renamed_to {
-            Some(new) => self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() })),
-            None => self.log_offline(nick.key(), LeftReason::Closed),
-        }
-        true
-    }
-
-    pub(crate) fn set_status(
-        &mut self,
-        nick: &Nick,
-        owner: &Owner,
-        status: &Status,
-        rooms: &[RoomKey],
-    ) -> Result<bool, RegistryError> {
-        if !self.leases.serves(&owner.incarnation) {
-            return Err(RegistryError::Fenced);
-        }
-        let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
-        else {
-            return Ok(false);
-        };
-        record.status = status.clone();
-        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
-        for room in rooms {
-            if self.rooms.update_member(room, nick.key(), owner, &info) {
-                self.announce(room, &PresenceDelta { status: vec![info.clone()], ..Default::default() });
-            }
-        }
-        Ok(true)
-    }
-
-    pub(crate) fn kick(&mut self, nick: &NickKey) -> bool {
-        let Some(owner) = self.live_owner(nick).cloned() else { return false };
-        if let Some(row) = self.leases.row(&owner.incarnation) {
-            row.mailbox.push(Command::Kick(owner.session.clone()));
-        }
-        let channel = self.keys.gateway_channel(&owner.incarnation);
-        self.channels.publish(&channel, format!("K {}", owner.session).as_bytes());
-        true
-    }
-
-    pub(crate) fn user(&self, nick: &NickKey) -> Option<User> {
-        let record = self.nicks.records.get(nick)?;
-        let online = self.nicks.owner(nick).filter(|owner| self.leases.shows(&owner.incarnation));
-        Some(User {
-            nick: record.display.to_string(),
-            online: online.is_some(),
-            status: online.map(|_| record.status.clone()).unwrap_or_default(),
-            online_since: online.map(|_| record.since),
-            last_active: record.last_active,
-            rooms: online.map(|owner| self.rooms.of(nick, owner)).unwrap_or_default(),
-        })
-    }
-
-    pub(crate) fn users(&self, cursor: Option<&str>, limit: usize) -> Page<User> {
-        let (keys, next_cursor) = rooms::page(&self.nicks.online, cursor.map(NickKey::from_store), limit);
-        let items = keys.into_iter().filter_map(|nick| self.user(nick)).filter(|user| user.online).collect();
-        Page { items, next_cursor: next_cursor.map(|nick| nick.as_str().to_owned()) }
-    }
-
-    /// The owner of a nick, when its lease is live.
-    pub(super) fn live_owner(&self, nick: &NickKey) -> Option<&Owner> {
-        self.nicks.owner(nick).filter(|owner| self.leases.serves(&owner.incarnation))
-    }
-
-    /// Frees a nick, whoever owns it: the caller has compared. What was shown of it stays for a while.
-    pub(super) fn free_nick(&mut self, nick: &NickKey, freed: Freed) {
-        let Some(record) = self.nicks.records.get_mut(nick) else { return };
-        let Some(owner) = record.owner.take() else { return };
-        record.freed = now();
-        record.detached = false;
-        record.status = Status::default();
-        match freed {
-            Freed::ForItsSession => record.held = Some(owner.session.clone()),
-            Freed::ForAnybody => {
-                record.held_until = 0;
-                self.nicks.drop_lookalike(nick);
-            }
-        }
-        self.nicks.online.remove(nick);
-        if let Some(row) = self.leases.row(&owner.incarnation) {
-            row.nicks.remove(nick);
-        }
-        self.retire(Leftover::Nick(nick.clone()));
-        // After a rename the session lives on under its other nick.
-        if self.sessions.goes_by(&owner.session, nick) {
-            self.sessions.ended(&owner.session, now());
-            self.retire(Leftover::Session(owner.session));
-        }
-    }
-
-    pub(super) fn log_offline(&mut self, nick: &NickKey, reason: LeftReason) {
-        let display = self.nicks.records.get(nick).map_or(nick.as_str(), |record| &record.display);
-        self.events.add(now(), "offline", json!({ "nick": display, "reason": reason.as_str() }));
-    }
 }

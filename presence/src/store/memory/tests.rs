@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
-use crate::registry::{Entry, GatewayInfo, Leaving};
+use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
 
 /// One gateway with ann in a room and bob beside it.
 struct World {
@@ -34,7 +34,16 @@ fn world() -> World {
     };
     let (ann, bob) = (claim("ann"), claim("bob"));
     let lobby = RoomName::parse("#lobby").unwrap();
-    store.lock().join(&lobby, &ann.0, &ann.1, &Status::default(), Entry::New).unwrap();
+    store
+        .lock()
+        .join(JoinRequest {
+            room: &lobby,
+            nick: &ann.0,
+            owner: &ann.1,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .unwrap();
     World { store, lobby, ann, bob }
 }
 
@@ -53,7 +62,7 @@ fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, Subscriptio
 #[test]
 fn an_append_is_numbered_kept_and_heard() {
     let World { store, lobby, ann, .. } = world();
-    let (heard, subscription) = listen(&store, &Keys::new("parley").room_channel(lobby.key()));
+    let (heard, subscription) = listen(&store, &Keys::new("parley").room(lobby.key()).channel());
     let first = store.append(&lobby, message(&ann, "k1", "häi")).unwrap();
     let second = store.append(&lobby, message(&ann, "k2", "two\nlines")).unwrap();
     drop(subscription);
@@ -70,8 +79,17 @@ fn an_append_is_numbered_kept_and_heard() {
 #[test]
 fn a_key_seen_before_adds_nothing() {
     let World { store, lobby, ann, bob } = world();
-    store.lock().join(&lobby, &bob.0, &bob.1, &Status::default(), Entry::New).unwrap();
-    let (heard, _subscription) = listen(&store, &Keys::new("parley").room_channel(lobby.key()));
+    store
+        .lock()
+        .join(JoinRequest {
+            room: &lobby,
+            nick: &bob.0,
+            owner: &bob.1,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .unwrap();
+    let (heard, _subscription) = listen(&store, &Keys::new("parley").room(lobby.key()).channel());
     let first = store.append(&lobby, message(&ann, "key", "hi")).unwrap();
     let again = store.append(&lobby, Append { msg_id: "other", ..message(&ann, "key", "changed") }).unwrap();
     assert_eq!(again, Appended { duplicate: true, ..first });
@@ -97,7 +115,7 @@ fn only_members_with_a_live_lease_append() {
 #[test]
 fn a_direct_message_goes_to_the_owners_gateway() {
     let World { store, ann, bob, .. } = world();
-    let (heard, _subscription) = listen(&store, &Keys::new("parley").gateway_channel(&bob.1.incarnation));
+    let (heard, _subscription) = listen(&store, &Keys::new("parley").node(&bob.1.incarnation).channel());
     let sent = store.append_direct(bob.0.key(), message(&ann, "k1", "psst")).unwrap();
     assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k2", "hey")).unwrap().seq, 2);
     let inbox = StreamId::Inbox(bob.1.session.clone());
@@ -142,8 +160,8 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
 
 #[test]
 fn logs_are_bounded_in_number_and_bytes() {
-    let keep = log::Bounds { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
-    let mut log = log::MemoryStream::default();
+    let keep = streams::Bounds { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
+    let mut log = streams::MemoryStream::default();
     for _ in 0..30 {
         log.push("12345", 0, keep);
     }
@@ -157,12 +175,12 @@ fn logs_are_bounded_in_number_and_bytes() {
 
 #[test]
 fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
-    let keep = log::Bounds { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
-    let mut log = log::MemoryStream::default();
+    let keep = streams::Bounds { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
+    let mut log = streams::MemoryStream::default();
     for now in 1..=1000 {
         log.push("x", now.min(600), keep);
     }
-    let oldest = |log: &log::MemoryStream| log.stretch(0, u64::MAX, 1, false)[0].seq;
+    let oldest = |log: &streams::MemoryStream| log.stretch(0, u64::MAX, 1, false)[0].seq;
     assert_eq!(oldest(&log), 500, "what is exactly as old as allowed stays");
     log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 756, "one call drops 256 at most");
@@ -170,13 +188,13 @@ fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
     assert_eq!(oldest(&log), 1001, "only what is not too old is left");
     log.push("x", 0, keep);
     assert_eq!((log.seq(), oldest(&log)), (1003, 1001), "a clock that went back drops nothing");
-    log.push("x", 20_000, log::Bounds { age: Duration::ZERO, ..keep });
+    log.push("x", 20_000, streams::Bounds { age: Duration::ZERO, ..keep });
     assert_eq!(oldest(&log), 1004, "never the newest one");
 }
 
 #[test]
 fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
-    let mut seen = log::SeenKeys::of_clients();
+    let mut seen = streams::SeenKeys::of_clients();
     let began = Instant::now();
     seen.note(1, "m", (1, 0));
     seen.rotate(began + Duration::from_secs(301));
@@ -190,8 +208,8 @@ fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
 
 #[test]
 fn too_many_keys_are_refused() {
-    let mut seen = log::SeenKeys::of_clients();
-    for fingerprint in 0..log::SEEN_KEYS as u128 {
+    let mut seen = streams::SeenKeys::of_clients();
+    for fingerprint in 0..streams::SEEN_KEYS as u128 {
         seen.note(fingerprint, "", (1, 0));
     }
     assert_eq!(seen.check(u128::MAX), Err(AppendError::Overloaded));
@@ -215,7 +233,13 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     let World { store, lobby, ann, bob } = world();
     store.append_direct(ann.0.key(), message(&bob, "k", "x")).unwrap();
     let mut state = store.lock();
-    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left, Leaving::ForGood));
+    assert!(state.leave(LeaveRequest {
+        room: &lobby,
+        nick: &ann.0,
+        owner: &ann.1,
+        reason: LeftReason::Left,
+        intent: LeaveIntent::ForGood
+    }));
     assert!(state.release(&ann.0, &ann.1, None));
     state.forget(now() + RETENTION - 1000);
     assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
@@ -234,11 +258,25 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
 fn who_came_back_is_not_forgotten() {
     let World { store, lobby, ann, .. } = world();
     let mut state = store.lock();
-    assert!(state.leave(&lobby, &ann.0, &ann.1, LeftReason::Left, Leaving::ForGood));
+    assert!(state.leave(LeaveRequest {
+        room: &lobby,
+        nick: &ann.0,
+        owner: &ann.1,
+        reason: LeftReason::Left,
+        intent: LeaveIntent::ForGood
+    }));
     assert!(state.release(&ann.0, &ann.1, None));
     let fence = state.claim(&ann.1.incarnation, &ann.1.session, &ann.0, &TokenHash::of(b"secret")).unwrap();
     let owner = Owner { fence, ..ann.1.clone() };
-    state.join(&lobby, &ann.0, &owner, &Status::default(), Entry::New).unwrap();
+    state
+        .join(JoinRequest {
+            room: &lobby,
+            nick: &ann.0,
+            owner: &owner,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .unwrap();
     drop(state);
     store.append_direct(ann.0.key(), message(&(ann.0.clone(), owner), "k", "x")).unwrap();
     let mut state = store.lock();

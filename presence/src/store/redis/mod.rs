@@ -26,7 +26,7 @@ pub use self::calls::{Call, Calls};
 pub use self::fitness::Unfit;
 pub use self::server::Server;
 pub use self::vitals::Vitals;
-use crate::model::keys::Keys;
+use crate::model::keys::{Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
 
 /// Multiplexed connections for scripts. A session keeps to one, so its writes stay in order.
@@ -45,9 +45,17 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const PIPELINE: usize = 1024;
 
 /// The part of a script that knows which generation of the store it is in.
-pub const GENERATION: &str = include_str!("../../registry/lua/generation.lua");
+pub const GENERATION: &str = include_str!("../../registry/script/generation.lua");
 /// The part of a script that knows how a log is counted; `touch` in it is the one way to a log's epoch.
-pub const LOG: &str = include_str!("../../registry/lua/log.lua");
+pub const LOG: &str = include_str!("../../registry/script/stream.lua");
+
+impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        self.as_str().write_redis_args(out);
+    }
+}
+
+impl<U: Unit> redis::ToSingleRedisArg for UnitKey<U> {}
 
 /// A deployment's Redis: where it is, and our connections to it. Cheap to clone.
 #[derive(Clone)]

@@ -61,7 +61,7 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
     assert!(two.registry.detach(&eve.nick, &eve.owner, Duration::from_secs(60)).await.unwrap());
     let ack = direct(&eve.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, false), "has lost its connection");
-    assert!(two.registry.depart(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());
+    assert!(two.registry.expire_detached(&eve.nick, &eve.owner, LeftReason::Closed).await.unwrap());
     let ack = direct(&eve.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (2, false), "the nickname is held for it");
 

@@ -4,7 +4,7 @@
 use gateway::backplane::{PublishError, StreamId};
 use presence::model::RoomName;
 use presence::model::stream::{Fork, StreamEnd};
-use presence::registry::RegistryError;
+use presence::registry::{JoinRequest, RegistryError};
 
 use super::rig::{Node, Person, SOON, World, eventually, room};
 
@@ -86,8 +86,13 @@ async fn each_generation_begins_an_epoch_and_remembers_where_the_former_one_ende
     scene.lose_after(1).await;
     let bob = scene.node.person("bob").await;
     let status = presence::model::Status::default();
-    let entry = presence::registry::Entry::New;
-    let joined = scene.node.registry.join(&scene.lobby, &bob.nick, &bob.owner, &status, entry).await.unwrap();
+    let entry = presence::registry::JoinEntry::New;
+    let joined = scene
+        .node
+        .registry
+        .join(JoinRequest { room: &scene.lobby, nick: &bob.nick, owner: &bob.owner, status: &status, entry })
+        .await
+        .unwrap();
     let third = scene.head().await;
     assert_eq!((&joined.epoch, joined.seq, &joined.forks), (&third.epoch, 1, &third.forks));
     assert_eq!(third.shares(&first.epoch), 1, "cut back below the first fork");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gateway::backplane::{PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
 use presence::model::{LeftReason, Owner, RoomName};
-use presence::registry::{Leaving, RegistryError};
+use presence::registry::{LeaveIntent, LeaveRequest, RegistryError};
 use redis::streams::StreamRangeReply;
 
 use super::rig::{Node, Person, SOON, World, eventually, room};
@@ -167,7 +167,13 @@ async fn it_does_not_matter_where_the_sender_is_by_now() {
         scene
             .one
             .registry
-            .leave(&scene.lobby, &scene.ann.nick, owner, LeftReason::Left, Leaving::ForGood)
+            .leave(LeaveRequest {
+                room: &scene.lobby,
+                nick: &scene.ann.nick,
+                owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood
+            })
             .await
             .unwrap()
     );
@@ -230,7 +236,7 @@ async fn a_repetition_that_was_acked_is_put_back_under_its_first_id() {
     assert!(scene.one.registry.release(&nick, &scene.ann.owner, None).await.unwrap());
     let session = scene.ann.owner.session.clone();
     let hash = presence::model::TokenHash::of(b"secret");
-    let fence = other.registry.claim(&other.incarnation, &session, &nick, &hash).await.unwrap();
+    let (fence, _) = other.registry.claim(&other.incarnation, &session, &nick, &hash).await.unwrap();
     let ann = Person { nick, owner: Owner { incarnation: other.incarnation.clone(), session, fence } };
     other.join(&ann, &scene.lobby).await;
     let again = other.say(&scene.lobby, &ann.keyed("k", "b")).await.unwrap();

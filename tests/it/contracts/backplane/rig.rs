@@ -9,7 +9,7 @@ use gateway::backplane::{
 };
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{Entry, GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
+use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, ReassertBatch, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::Redis;
 use tokio::task::JoinHandle;
@@ -130,7 +130,15 @@ impl Node {
                 if !beat.asserted {
                     // It holds nothing that the store could have lost: these stores keep what they acked.
                     let last = backplane.is_whole(generation);
-                    let _ = registry.reassert(&incarnation, &info, generation, &[], last).await;
+                    let _ = registry
+                        .reassert(ReassertBatch {
+                            incarnation: &incarnation,
+                            info: &info,
+                            generation,
+                            claims: &[],
+                            last,
+                        })
+                        .await;
                 }
             }
         };
@@ -158,7 +166,8 @@ impl Node {
     pub(crate) async fn person(&self, nick: &str) -> Person {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
-        let fence = self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) =
+            self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
         Person { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 
@@ -171,7 +180,16 @@ impl Node {
 
     pub(crate) async fn join(&self, person: &Person, room: &RoomName) {
         self.backplane.subscribe(room.key()).await.unwrap();
-        self.registry.join(room, &person.nick, &person.owner, &Status::default(), Entry::New).await.unwrap();
+        self.registry
+            .join(JoinRequest {
+                room,
+                nick: &person.nick,
+                owner: &person.owner,
+                status: &Status::default(),
+                entry: JoinEntry::New,
+            })
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn say(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {

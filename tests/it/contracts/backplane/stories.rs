@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use gateway::backplane::{Delivery, PublishError, PublishRequest, Published, Range};
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::{LeaseTransition, Leaving, RegistryError};
+use presence::registry::{LeaseTransition, LeaveIntent, LeaveRequest, RegistryError};
 
 use super::rig::{Node, SOON, World, eventually, room};
 
@@ -129,7 +129,16 @@ pub(crate) async fn only_a_member_with_the_right_claim_may_publish(world: &World
         Err(PublishError::NotInRoom)
     );
 
-    one.registry.leave(&lobby, &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
+    one.registry
+        .leave(LeaveRequest {
+            room: &lobby,
+            nick: &ann.nick,
+            owner: &ann.owner,
+            reason: LeftReason::Left,
+            intent: LeaveIntent::ForGood,
+        })
+        .await
+        .unwrap();
     assert_eq!(one.say(&lobby, &ann.draft("left")).await, Err(PublishError::NotInRoom));
 
     one.join(&ann, &lobby).await;

@@ -50,7 +50,7 @@ impl Arm {
             store.append(room, message).unwrap();
             return;
         }
-        let () = self.ask(&["HINCRBY", &self.keys.room(room.key()), "seq", "1"]).await;
+        let () = self.ask(&["HINCRBY", &self.keys.room(room.key()).meta(), "seq", "1"]).await;
     }
 
     /// Puts a message into the inbox of somebody's session, past the backplane.
@@ -61,7 +61,7 @@ impl Arm {
             store.append_direct(nick.key(), message).unwrap();
             return;
         }
-        let () = self.ask(&["HINCRBY", &self.keys.session(session), "seq", "1"]).await;
+        let () = self.ask(&["HINCRBY", &self.keys.session(session).record(), "seq", "1"]).await;
     }
 
     /// Hears a channel from now on.

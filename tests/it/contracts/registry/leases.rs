@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Status};
-use presence::registry::{ClaimError, Command, Entry, LeaseState, LeaseTransition, Leaving, RegistryError};
+use presence::registry::{
+    ClaimError, JoinEntry, JoinRequest, LeaseState, LeaseTransition, LeaveIntent, LeaveRequest, MailboxOrder,
+    ReassertBatch, RegistryError,
+};
 
 use super::{Arm, PATIENCE, on_both_arms, room, told};
 
@@ -36,7 +39,7 @@ async fn a_lease_is_opened_once(arm: &Arm) {
 
 async fn a_beat_counts_and_comes_back_on_the_own_channel(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
-    let heard = arm.listen(&arm.keys.gateway_channel(&node.incarnation)).await;
+    let heard = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
     for counter in 1..=3 {
         assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().counter, counter);
         arm.registry.beat(&other.incarnation, &[]).await.unwrap();
@@ -61,7 +64,7 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (node.user("ann").await, other.user("bob").await);
     let before = arm.registry.lookup(&[ann.nick.key().clone(), bob.nick.key().clone()]).await.unwrap();
-    let last_active = |users: &[Option<presence::registry::User>]| -> Vec<u64> {
+    let last_active = |users: &[Option<presence::registry::UserRow>]| -> Vec<u64> {
         users.iter().map(|user| user.as_ref().unwrap().last_active).collect()
     };
     let before = last_active(&before);
@@ -83,7 +86,17 @@ async fn a_lease_that_serves_is_heard_and_no_other(arm: &Arm) {
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert!(beat.generation.is_open() && beat.asserted, "there is nothing to say");
     assert_eq!(arm.registry.leases().await.unwrap().generation, beat.generation);
-    let say = async || arm.registry.reassert(&node.incarnation, &told("g1"), beat.generation.number, &[], true).await;
+    let say = async || {
+        arm.registry
+            .reassert(ReassertBatch {
+                incarnation: &node.incarnation,
+                info: &told("g1"),
+                generation: beat.generation.number,
+                claims: &[],
+                last: true,
+            })
+            .await
+    };
     assert_eq!(say().await, Ok(Vec::new()));
     node.fence().await;
     assert_eq!(say().await, Err(RegistryError::Fenced));
@@ -136,14 +149,32 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
         Some(ClaimError::Registry(RegistryError::Fenced)),
         "not even what it had"
     );
-    let joined = arm.registry.join(&room("#other"), &ann.nick, &ann.owner, &Status::default(), Entry::New).await;
+    let joined = arm
+        .registry
+        .join(JoinRequest {
+            room: &room("#other"),
+            nick: &ann.nick,
+            owner: &ann.owner,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .await;
     assert_eq!(joined.err(), Some(RegistryError::Fenced));
     let told = arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await;
     assert_eq!(told.err(), Some(RegistryError::Fenced));
 
     // What only takes from the caller still works: nobody needs to wait for the reaper.
     assert!(
-        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed, Leaving::ForGood).await.unwrap()
+        arm.registry
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                reason: LeftReason::Closed,
+                intent: LeaveIntent::ForGood
+            })
+            .await
+            .unwrap()
     );
     assert!(ann.release().await);
 }
@@ -172,7 +203,7 @@ async fn an_order_to_drain_waits_for_the_beat_of_its_gateway(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     assert!(arm.registry.drain(&node.incarnation).await.unwrap());
     assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
-    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox, [Command::Drain]);
+    assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox, [MailboxOrder::Drain]);
     assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
     node.fence().await;
     assert!(!arm.registry.drain(&node.incarnation).await.unwrap(), "it has ended");

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use harness::eventually;
 use presence::model::Nick;
-use presence::registry::{LeaseState, Page, Stats};
+use presence::registry::{ClusterStats, LeaseState, ListPage};
 
 use super::{Arm, PATIENCE, nick, on_both_arms, room};
 
@@ -59,16 +59,16 @@ async fn pages_lose_nobody_and_show_nobody_twice(arm: &Arm) {
     assert_eq!(rooms.len(), 251);
     assert_eq!((rooms[0].room.as_str(), rooms[0].member_count, rooms[0].seq), ("#lobby", 250, 0));
     assert!(rooms[1..].iter().all(|room| room.member_count == 1));
-    assert_eq!(arm.registry.stats().await.unwrap(), Stats { users_online: 250, rooms: 251, gateways: 1 });
+    assert_eq!(arm.registry.stats().await.unwrap(), ClusterStats { users_online: 250, rooms: 251, gateways: 1 });
 }
 
 async fn a_page_is_as_long_as_it_may_be(arm: &Arm) {
     let node = arm.node("g1").await;
-    assert_eq!(arm.registry.users(None, 10).await.unwrap(), Page { items: vec![], next_cursor: None });
+    assert_eq!(arm.registry.users(None, 10).await.unwrap(), ListPage { items: vec![], next_cursor: None });
     for name in ["a", "b", "c", "d"] {
         node.user(name).await.join("#lobby").await;
     }
-    let names = |page: &Page<presence::registry::User>| -> String {
+    let names = |page: &ListPage<presence::registry::UserRow>| -> String {
         page.items.iter().map(|user| user.nick.as_str()).collect()
     };
     let first = arm.registry.users(None, 2).await.unwrap();

@@ -1,7 +1,7 @@
 //! Nicknames: at most one owner each, whatever races, dies or looks alike.
 
 use presence::model::{Availability, Fence, Owner, SessionId, Status};
-use presence::registry::{ClaimError, Command};
+use presence::registry::{ClaimError, MailboxOrder};
 
 use super::{Arm, nick, on_both_arms, room, token};
 
@@ -57,7 +57,7 @@ async fn a_claim_again_is_the_same_claim(arm: &Arm) {
 async fn a_session_begins_with_an_empty_inbox_of_its_own(arm: &Arm) {
     let node = arm.node("g1").await;
     let begin = async |session: &SessionId, name: &str| {
-        node.registry.begin(&node.incarnation, session, &nick(name), &token(session, 0)).await.unwrap()
+        node.registry.claim(&node.incarnation, session, &nick(name), &token(session, 0)).await.unwrap()
     };
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (fence, inbox) = begin(&ann, "ann").await;
@@ -222,8 +222,8 @@ async fn a_status_is_kept_and_announced_once(arm: &Arm) {
     for name in ["#one", "#two", "#three"] {
         ann.join(name).await;
     }
-    let heard = arm.listen(&arm.keys.room_channel(room("#one").key())).await;
-    let elsewhere = arm.listen(&arm.keys.room_channel(room("#three").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#one").key()).channel()).await;
+    let elsewhere = arm.listen(&arm.keys.room(room("#three").key()).channel()).await;
     let away = Status { status: Availability::Away, text: "tea \"\u{1f375}\"".to_owned() };
     let rooms = [room("#one"), room("#two"), room("#never")].map(|room| room.key().clone());
     for _ in 0..2 {
@@ -254,7 +254,7 @@ async fn a_status_is_kept_and_announced_once(arm: &Arm) {
 async fn a_kick_reaches_the_gateway_both_ways(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
-    let heard = arm.listen(&arm.keys.gateway_channel(&node.incarnation)).await;
+    let heard = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
 
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
     let order = format!("K {}", ann.owner.session);
@@ -262,7 +262,7 @@ async fn a_kick_reaches_the_gateway_both_ways(arm: &Arm) {
 
     assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
     let mailbox = arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox;
-    assert_eq!(mailbox, [Command::Kick(ann.owner.session.clone())]);
+    assert_eq!(mailbox, [MailboxOrder::Kick(ann.owner.session.clone())]);
     assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
 
     ann.release().await;

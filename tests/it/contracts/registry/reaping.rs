@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use presence::model::LeftReason;
-use presence::registry::{LeaseState, LeaseTransition, Leaving, Reaped};
+use presence::registry::{LeaseState, LeaseTransition, LeaveIntent, LeaveRequest, ReapedBatch};
 
 use super::{Arm, on_both_arms, room};
 
@@ -20,9 +20,9 @@ async fn a_live_gateway_is_left_alone(arm: &Arm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
-    assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
+    assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), ReapedBatch::default());
     arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
-    assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), Reaped::default());
+    assert_eq!(arm.registry.reap(&node.incarnation, 100).await.unwrap(), ReapedBatch::default());
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
 }
@@ -78,7 +78,7 @@ async fn assert_clean(arm: &Arm, heard: HashMap<&str, super::arm::Heard>, other:
 async fn listen(arm: &Arm) -> HashMap<&'static str, super::arm::Heard> {
     let mut heard = HashMap::new();
     for name in ["#one", "#two", "#dead"] {
-        heard.insert(name, arm.listen(&arm.keys.room_channel(room(name).key())).await);
+        heard.insert(name, arm.listen(&arm.keys.room(room(name).key()).channel()).await);
     }
     heard
 }
@@ -86,15 +86,16 @@ async fn listen(arm: &Arm) -> HashMap<&'static str, super::arm::Heard> {
 async fn everything_of_a_dead_gateway_is_freed_in_rounds(arm: &Arm) {
     let (node, other) = crash(arm).await;
     let heard = listen(arm).await;
-    let mut total = Reaped { more: true, ..Reaped::default() };
+    let mut total = ReapedBatch { more: true, ..ReapedBatch::default() };
     while total.more {
         let round = arm.registry.reap(&node.incarnation, 7).await.unwrap();
         assert!(round.nicks + round.members <= 7, "{round:?}");
         assert!(round.nicks + round.members > 0 || !round.more, "every round gets somewhere");
-        total = Reaped { nicks: total.nicks + round.nicks, members: total.members + round.members, more: round.more };
+        total =
+            ReapedBatch { nicks: total.nicks + round.nicks, members: total.members + round.members, more: round.more };
     }
     assert_eq!((total.nicks, total.members), (10, 30));
-    assert_eq!(arm.registry.reap(&node.incarnation, 7).await.unwrap(), Reaped::default());
+    assert_eq!(arm.registry.reap(&node.incarnation, 7).await.unwrap(), ReapedBatch::default());
     assert!(arm.registry.room(room("#dead").key()).await.unwrap().unwrap().member_count == 0);
     assert_clean(arm, heard, &other).await;
 
@@ -158,7 +159,13 @@ async fn a_drained_gateway_is_cleaned_up_too(arm: &Arm) {
     assert_eq!((reaped.nicks, reaped.members, reaped.more), (1, 1, false));
     assert!(
         !arm.registry
-            .leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Closed, Leaving::ForGood)
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                reason: LeftReason::Closed,
+                intent: LeaveIntent::ForGood
+            })
             .await
             .unwrap()
     );

@@ -10,7 +10,8 @@ use presence::lease::audit::{self, Audited, Pace};
 use presence::lease::beat::{self, LeaseHealth};
 use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
 use presence::registry::{
-    Beat, ClaimError, Differences, Entry, Generation, LeaseState, Leaving, LocalClaim, Phase, RegistryError, Surplus,
+    Beat, ClaimError, Differences, Generation, JoinEntry, JoinRequest, LeaseState, LeaveIntent, LeaveRequest,
+    LocalClaim, Phase, ReassertBatch, RegistryError, Surplus,
 };
 
 use super::{Arm, Node, PATIENCE, User, nick, room, told};
@@ -27,7 +28,13 @@ impl Node {
     async fn say(&self, holdings: &[LocalClaim]) -> Vec<Owner> {
         let generation = self.beat().await.generation.number;
         self.registry
-            .reassert(&self.incarnation, &told(self.incarnation.as_str()), generation, holdings, true)
+            .reassert(ReassertBatch {
+                incarnation: &self.incarnation,
+                info: &told(self.incarnation.as_str()),
+                generation,
+                claims: holdings,
+                last: true,
+            })
             .await
             .unwrap()
     }
@@ -88,7 +95,17 @@ async fn nothing_is_given_out_before_everybody_has_said_what_they_hold() {
     let refused = one.claim("eve").await.err().unwrap();
     let ClaimError::Registry(refused) = refused else { panic!("{refused:?}") };
     is_refused::<()>(&Err(refused));
-    is_refused(&arm.registry.join(&room("#other"), &ann.nick, &ann.owner, &Status::default(), Entry::New).await);
+    is_refused(
+        &arm.registry
+            .join(JoinRequest {
+                room: &room("#other"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                status: &Status::default(),
+                entry: JoinEntry::New,
+            })
+            .await,
+    );
     is_refused(&arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await);
     assert!(arm.registry.user(nick("eve").key()).await.unwrap().is_none(), "refused whole");
     assert!(bob.leave("#lobby").await, "what is given back is taken");
@@ -137,7 +154,16 @@ async fn whoever_says_nothing_for_ten_seconds_is_fenced_and_the_others_go_on() {
     assert_eq!((state(&node), state(&silent)), (LeaseState::Live, LeaseState::Fenced));
     assert_eq!(arm.registry.beat(&silent.incarnation, &[]).await, Err(RegistryError::Fenced));
     let (held, number) = ([ann.holding(&[])], beat.generation.number);
-    let said = arm.registry.reassert(&silent.incarnation, &told("g2"), number, &held, true).await;
+    let said = arm
+        .registry
+        .reassert(ReassertBatch {
+            incarnation: &silent.incarnation,
+            info: &told("g2"),
+            generation: number,
+            claims: &held,
+            last: true,
+        })
+        .await;
     assert_eq!(said, Err(RegistryError::Fenced), "it comes too late");
     node.user("ann").await;
 }
@@ -183,7 +209,7 @@ async fn what_was_lost_is_put_back_in_silence() {
         (user, members, users, rooms, counted.collect::<Vec<_>>(), arm.registry.stats().await.unwrap())
     };
     let before = shown().await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let () = arm.ask(&["FLUSHALL"]).await;
     let mut holding = ann.holding(&["#Lobby", "#kitchen"]);
@@ -192,11 +218,13 @@ async fn what_was_lost_is_put_back_in_silence() {
     other.say(&[bob.holding(&["#lobby"])]).await;
     assert_eq!(shown().await, before);
     assert!(arm.history().await.is_empty(), "nobody was told that it was gone");
-    let token: String = arm.ask(&["HGET", &arm.keys.session(&ann.owner.session), "token"]).await;
+    let token: String = arm.ask(&["HGET", &arm.keys.session(&ann.owner.session).record(), "token"]).await;
     assert_eq!(token, TokenHash::of(b"secret").as_str());
-    for key in
-        [arm.keys.nick(ann.nick.key()), arm.keys.session(&ann.owner.session), arm.keys.room(room("#lobby").key())]
-    {
+    for key in [
+        String::from(arm.keys.nick(ann.nick.key()).record()),
+        arm.keys.session(&ann.owner.session).record().into(),
+        arm.keys.room(room("#lobby").key()).meta().into(),
+    ] {
         let ttl: i64 = arm.ask(&["TTL", &key]).await;
         assert_eq!(ttl, -1, "{key}");
     }
@@ -211,7 +239,7 @@ async fn what_was_lost_is_put_back_in_silence() {
     assert!(ann.leave("#lobby").await && ann.leave("#kitchen").await && ann.release().await);
     let deltas = heard.deltas_until(r#"{"left":[{"nick":"Ann""#).await;
     assert_eq!(deltas.iter().filter(|(_, delta)| !delta["joined"].is_null()).count(), 1, "eve's, {deltas:?}");
-    let left: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.owned_members(&node.incarnation)]).await;
+    let left: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.node(&node.incarnation).owned_members()]).await;
     assert_eq!(left, ["lobby eve"]);
 }
 
@@ -238,7 +266,7 @@ async fn of_two_that_hold_a_name_the_later_claim_wins_whoever_speaks_first() {
         one.until_open().await;
         assert_eq!(one.user("eve").await.owner.fence, Fence(8));
         assert!(later.leave("#lobby").await && later.release().await);
-        let owned: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.owned_nicks(&one.incarnation)]).await;
+        let owned: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.node(&one.incarnation).owned_nicks()]).await;
         assert_eq!(owned, ["eve"]);
     }
 }
@@ -278,7 +306,16 @@ async fn a_newcomer_does_not_open_a_store_that_has_lost_somebody_else() {
     assert_eq!(newcomer.say(&[usurper.holding(&[])]).await, slice::from_ref(&usurper.owner));
     node.until_open().await;
     assert!(
-        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+        arm.registry
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood
+            })
+            .await
+            .unwrap()
     );
 
     // Whoever comes after that time has ended long ago.
@@ -296,9 +333,27 @@ async fn the_dead_stay_dead_and_nobody_speaks_in_another_generation() {
     let old = node.beat().await.generation.number;
     arm.fail_over().await;
     let current = node.beat().await.generation.number;
-    let said = arm.registry.reassert(&dead.incarnation, &told("g2"), current, &[ann.holding(&[])], true).await;
+    let said = arm
+        .registry
+        .reassert(ReassertBatch {
+            incarnation: &dead.incarnation,
+            info: &told("g2"),
+            generation: current,
+            claims: &[ann.holding(&[])],
+            last: true,
+        })
+        .await;
     assert_eq!(said, Err(RegistryError::Fenced));
-    let said = arm.registry.reassert(&node.incarnation, &told("g1"), old, &[], true).await;
+    let said = arm
+        .registry
+        .reassert(ReassertBatch {
+            incarnation: &node.incarnation,
+            info: &told("g1"),
+            generation: old,
+            claims: &[],
+            last: true,
+        })
+        .await;
     assert!(matches!(said, Err(RegistryError::Unavailable(_))), "{said:?}");
     assert!(!node.beat().await.asserted);
 }
@@ -310,7 +365,7 @@ async fn a_session_that_had_no_connection_has_none_afterwards() {
     let ann = node.user("ann").await;
     let () = arm.ask(&["FLUSHALL"]).await;
     node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
-    let record = arm.keys.nick(ann.nick.key());
+    let record = arm.keys.nick(ann.nick.key()).record();
     let [detached, held]: [u64; 2] = arm.ask(&["HMGET", &record, "detached", "held_until"]).await;
     assert_eq!(held - detached, 60_000);
     node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
@@ -331,10 +386,10 @@ async fn what_was_lost_alone_is_found_and_put_back() {
     let (nick, lobby) = (ann.nick.key(), room("#lobby"));
     let base = arm.keys.base();
     for lost in [
-        vec!["DEL".to_owned(), arm.keys.nick(nick)],
-        vec!["ZREM".to_owned(), arm.keys.online(), "ann".to_owned()],
-        vec!["SREM".to_owned(), arm.keys.owned_nicks(&node.incarnation), "ann".to_owned()],
-        vec!["SREM".to_owned(), arm.keys.owned_members(&node.incarnation), "lobby ann".to_owned()],
+        vec!["DEL".to_owned(), arm.keys.nick(nick).record().into()],
+        vec!["ZREM".to_owned(), arm.keys.online().into(), "ann".to_owned()],
+        vec!["SREM".to_owned(), arm.keys.node(&node.incarnation).owned_nicks().into(), "ann".to_owned()],
+        vec!["SREM".to_owned(), arm.keys.node(&node.incarnation).owned_members().into(), "lobby ann".to_owned()],
         vec!["HDEL".to_owned(), format!("{base}members:lobby"), "ann".to_owned()],
     ] {
         let words: Vec<&str> = lost.iter().map(String::as_str).collect();
@@ -357,8 +412,8 @@ async fn what_nobody_holds_is_found() {
     bob.join("#Lobby").await;
     other.user("carl").await.join("#lobby").await;
     // Entries of an index that no record bears out are nobody's.
-    let () = arm.ask(&["SADD", &arm.keys.owned_nicks(&node.incarnation), "carl", "never"]).await;
-    let () = arm.ask(&["SADD", &arm.keys.owned_members(&node.incarnation), "lobby carl", "never ann"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_nicks(), "carl", "never"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_members(), "lobby carl", "never ann"]).await;
     let found = arm.registry.audit(&node.incarnation, &[ann.holding(&[])]).await.unwrap();
     assert!(found.missing.is_empty());
     let mut surplus = found.surplus;
@@ -432,9 +487,9 @@ async fn a_gateway_and_the_store_agree_again() {
     }
     let auditor = Auditor::of(&node, &[ann.holding(&["#lobby"]), carl.holding(&["#lobby"])]);
     // ann's nick is lost, bob was never given back, carl's nick has been taken by a later claim.
-    let () = arm.ask(&["DEL", &arm.keys.nick(ann.nick.key())]).await;
+    let () = arm.ask(&["DEL", &arm.keys.nick(ann.nick.key()).record()]).await;
     let usurper = format!("{}/usurper/99", other.incarnation);
-    let () = arm.ask(&["HSET", &arm.keys.nick(carl.nick.key()), "owner", &usurper]).await;
+    let () = arm.ask(&["HSET", &arm.keys.nick(carl.nick.key()).record(), "owner", &usurper]).await;
     eventually(PATIENCE, "both agree", async || {
         let [ann_is, bob_is] = [&ann, &bob].map(|user| user.nick.key().clone());
         let users = arm.registry.lookup(&[ann_is, bob_is]).await.unwrap();

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use presence::model::{LeftReason, Status};
-use presence::registry::{ClaimError, Entry, LeaseTransition, Leaving, Reaped, RegistryError, Ticket};
+use presence::registry::{
+    ClaimError, JoinEntry, JoinRequest, LeaseTransition, LeaveIntent, LeaveRequest, ReapedBatch, RegistryError,
+    ResumeTicket,
+};
 
 use super::{Arm, room, token};
 
@@ -32,14 +35,32 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 
     let refused = node.claim("eve").await;
     assert!(matches!(refused, Err(ClaimError::Registry(RegistryError::Unavailable(_)))), "{:?}", refused.err());
-    let joined = arm.registry.join(&room("#other"), &ann.nick, &ann.owner, &Status::default(), Entry::New).await;
+    let joined = arm
+        .registry
+        .join(JoinRequest {
+            room: &room("#other"),
+            nick: &ann.nick,
+            owner: &ann.owner,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .await;
     assert!(matches!(joined, Err(RegistryError::Unavailable(_))), "{joined:?}");
     assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused whole");
 
     arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
     assert!(
-        arm.registry.leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+        arm.registry
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood
+            })
+            .await
+            .unwrap()
     );
     assert!(ann.release().await);
     other.fence().await;
@@ -72,7 +93,7 @@ async fn the_listing_cache_is_rebuilt_from_the_index() {
     let node = arm.node("g1").await;
     node.user("ann").await;
     node.user("bob").await;
-    let cache = arm.keys.gateway_nicks(&node.incarnation);
+    let cache = arm.keys.node(&node.incarnation).nicks();
     let ttl: i64 = arm.ask(&["TTL", &cache]).await;
     assert!((890..=900).contains(&ttl), "{ttl}");
 
@@ -92,7 +113,7 @@ async fn the_number_of_a_room_is_the_furthest_of_meta_and_log() {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let lobby = room("#lobby");
-    let (meta, log) = (arm.keys.room(lobby.key()), arm.keys.room_log(lobby.key()));
+    let (meta, log) = (arm.keys.room(lobby.key()).meta(), arm.keys.room(lobby.key()).stream());
     let () = arm.ask(&["XADD", &log, "7-0", "m", "x"]).await;
     assert_eq!(ann.join("#lobby").await.seq, 7, "the meta was lost");
     let () = arm.ask(&["HSET", &meta, "seq", "9"]).await;
@@ -106,8 +127,11 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
-    let keys =
-        [arm.keys.nick(ann.nick.key()), arm.keys.session(&ann.owner.session), arm.keys.room(room("#lobby").key())];
+    let keys = [
+        String::from(arm.keys.nick(ann.nick.key()).record()),
+        arm.keys.session(&ann.owner.session).record().into(),
+        arm.keys.room(room("#lobby").key()).meta().into(),
+    ];
     let ttls = async || {
         let mut ttls = Vec::new();
         for key in &keys {
@@ -138,12 +162,12 @@ async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
     let hold = Duration::from_secs(60);
     let depart = async |user: &super::User| {
         assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
-        assert!(arm.registry.depart(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        assert!(arm.registry.expire_detached(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
         arm.ask::<i64>(&["TTL", &skeleton]).await
     };
     assert_eq!(depart(&ann).await, -1, "the other one is owned");
     assert!((1..=60).contains(&depart(&other).await), "both are only held");
-    let again = Ticket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let again = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
     let next = token(&ann.owner.session, 1);
     arm.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
     assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
@@ -157,8 +181,17 @@ async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
-    let entry = Entry::Renamed(&ann.nick, &ann.owner);
-    arm.registry.join(&room("#lobby"), &anna.nick, &anna.owner, &Status::default(), entry).await.unwrap();
+    let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
+    arm.registry
+        .join(JoinRequest {
+            room: &room("#lobby"),
+            nick: &anna.nick,
+            owner: &anna.owner,
+            status: &Status::default(),
+            entry,
+        })
+        .await
+        .unwrap();
     arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap();
     let lost = other.user("lost").await;
     lost.join("#lobby").await;
@@ -195,11 +228,11 @@ async fn a_reaper_believes_the_record_and_not_the_index() {
     let ann = other.user("ann").await;
     ann.join("#lobby").await;
     node.fence().await;
-    let () = arm.ask(&["SADD", &arm.keys.owned_nicks(&node.incarnation), "ann", "never"]).await;
-    let () = arm.ask(&["SADD", &arm.keys.owned_members(&node.incarnation), "lobby ann", "never ann"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_nicks(), "ann", "never"]).await;
+    let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_members(), "lobby ann", "never ann"]).await;
 
     assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
-    assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), Reaped::default());
+    assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), ReapedBatch::default());
     assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
@@ -240,6 +273,6 @@ async fn a_foreign_record_is_an_error_and_no_panic() {
     let arm = Arm::redis().await;
     let node = arm.node("g1").await;
     let (_, nick) = (node.claim("ann").await.unwrap(), super::nick("ann"));
-    let () = arm.ask(&["HSET", &arm.keys.nick(nick.key()), "status", "{"]).await;
+    let () = arm.ask(&["HSET", &arm.keys.nick(nick.key()).record(), "status", "{"]).await;
     assert!(matches!(arm.registry.user(nick.key()).await, Err(RegistryError::Unknown(_))));
 }

@@ -1,7 +1,7 @@
 //! Memberships: entered once, left once, and told once, in versions without gaps.
 
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{Entry, Leaving, RegistryError};
+use presence::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, RegistryError};
 use serde_json::json;
 
 use super::{Arm, on_both_arms, room};
@@ -22,7 +22,7 @@ on_both_arms! {
 async fn a_join_is_announced_once(arm: &Arm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let first = ann.join("#Lobby").await;
     assert_eq!((first.room.as_str(), first.seq, first.member_count), ("#Lobby", 0, 1));
@@ -42,15 +42,30 @@ async fn a_leave_is_announced_once(arm: &Arm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     assert!(!bob.leave("#lobby").await, "he is not in it");
     assert!(
-        !arm.registry.leave(&room("#lobby"), &ann.nick, &bob.owner, LeftReason::Left, Leaving::ForGood).await.unwrap()
+        !arm.registry
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &bob.owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood
+            })
+            .await
+            .unwrap()
     );
     assert!(
         arm.registry
-            .leave(&room("#lobby"), &ann.nick, &ann.owner, LeftReason::Timeout, Leaving::ForGood)
+            .leave(LeaveRequest {
+                room: &room("#lobby"),
+                nick: &ann.nick,
+                owner: &ann.owner,
+                reason: LeftReason::Timeout,
+                intent: LeaveIntent::ForGood
+            })
             .await
             .unwrap()
     );
@@ -67,7 +82,7 @@ async fn a_leave_is_announced_once(arm: &Arm) {
 
 async fn versions_have_no_gaps(arm: &Arm) {
     let node = arm.node("g1").await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     let visits = (0..20).map(|number| {
         let node = node.clone();
         tokio::spawn(async move {
@@ -90,13 +105,17 @@ async fn a_rename_replaces_the_member(arm: &Arm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let anna = node.claim_as(&ann.owner.session, "Anna").await.unwrap();
     let away = Status { status: Availability::Away, text: String::new() };
     for _ in 0..2 {
-        let entry = Entry::Renamed(&ann.nick, &ann.owner);
-        let joined = arm.registry.join(&room("#lobby"), &anna.nick, &anna.owner, &away, entry).await.unwrap();
+        let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
+        let joined = arm
+            .registry
+            .join(JoinRequest { room: &room("#lobby"), nick: &anna.nick, owner: &anna.owner, status: &away, entry })
+            .await
+            .unwrap();
         assert_eq!(joined.member_count, 1);
     }
     assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
@@ -122,13 +141,22 @@ async fn another_spelling_is_the_same_member(arm: &Arm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let respelled = node.claim_as(&ann.owner.session, "Ann").await.unwrap();
     for _ in 0..2 {
-        let entry = Entry::Renamed(&ann.nick, &ann.owner);
+        let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
         let status = Status::default();
-        arm.registry.join(&room("#lobby"), &respelled.nick, &respelled.owner, &status, entry).await.unwrap();
+        arm.registry
+            .join(JoinRequest {
+                room: &room("#lobby"),
+                nick: &respelled.nick,
+                owner: &respelled.owner,
+                status: &status,
+                entry,
+            })
+            .await
+            .unwrap();
     }
     bob.join("#lobby").await;
     let told = heard.deltas_until("bob").await;
@@ -162,7 +190,16 @@ async fn an_old_claim_does_not_replace_a_newer_member(arm: &Arm) {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
 
-    let late = arm.registry.join(&room("#lobby"), &old.nick, &old.owner, &Status::default(), Entry::New).await;
+    let late = arm
+        .registry
+        .join(JoinRequest {
+            room: &room("#lobby"),
+            nick: &old.nick,
+            owner: &old.owner,
+            status: &Status::default(),
+            entry: JoinEntry::New,
+        })
+        .await;
     assert!(matches!(late, Err(RegistryError::Unavailable(_))), "{late:?}");
     assert!(ann.leave("#lobby").await);
 }
@@ -171,7 +208,7 @@ async fn whoever_takes_a_dead_members_nick_takes_its_place(arm: &Arm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     node.user("ann").await.join("#lobby").await;
     node.fence().await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let ann = other.user("ann").await;
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms.is_empty(), "that was somebody else");

@@ -8,7 +8,8 @@ use std::time::Duration;
 use harness::eventually;
 use presence::model::{Availability, LeftReason, Owner, SessionId, Status};
 use presence::registry::{
-    ClaimError, Command, Entry, Joined, LeaseTransition, Leaving, RegistryError, ResumeError, Resumed, Ticket,
+    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaseTransition, LeaveIntent, LeaveRequest, MailboxOrder,
+    RegistryError, ResumeError, ResumeTicket, ResumedSession,
 };
 use serde_json::json;
 
@@ -41,7 +42,7 @@ impl Node {
     /// Resumes a user's session with one of its secrets, for the next.
     async fn resume(&self, user: &User, name: &str, presented: u32, next: u32) -> Result<Back, ResumeError> {
         let session = &user.owner.session;
-        let ticket = Ticket { session: session.clone(), presented: token(session, presented) };
+        let ticket = ResumeTicket { session: session.clone(), presented: token(session, presented) };
         let (nick, next) = (nick(name), token(session, next));
         let found = self.registry.resume(&self.incarnation, &ticket, &nick, &next).await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence: found.fence };
@@ -52,17 +53,22 @@ impl Node {
 /// A session that was resumed.
 struct Back {
     user: User,
-    found: Resumed,
+    found: ResumedSession,
 }
 
 impl Back {
     /// Joins every room again, as its gateway does.
-    async fn rejoin(&self) -> Vec<Joined> {
+    async fn rejoin(&self) -> Vec<JoinedAt> {
         let User { registry, nick, owner } = &self.user;
         let mut joined = Vec::new();
         for restored in &self.found.rooms {
-            let entry = self.found.was.as_ref().map_or(Entry::New, |(nick, owner)| Entry::Renamed(nick, owner));
-            joined.push(registry.join(&restored.room, nick, owner, &self.found.status, entry).await.unwrap());
+            let entry = self.found.was.as_ref().map_or(JoinEntry::New, |(nick, owner)| JoinEntry::Renamed(nick, owner));
+            joined.push(
+                registry
+                    .join(JoinRequest { room: &restored.room, nick, owner, status: &self.found.status, entry })
+                    .await
+                    .unwrap(),
+            );
         }
         joined
     }
@@ -77,13 +83,16 @@ impl User {
         self.registry.detach(&self.nick, &self.owner, hold).await.unwrap()
     }
 
-    async fn depart(&self) -> bool {
-        self.registry.depart(&self.nick, &self.owner, LeftReason::Closed).await.unwrap()
+    async fn expire_detached(&self) -> bool {
+        self.registry.expire_detached(&self.nick, &self.owner, LeftReason::Closed).await.unwrap()
     }
 
     async fn lose(&self, name: &str) -> bool {
-        let (reason, leaving) = (LeftReason::Closed, Leaving::ForNow);
-        self.registry.leave(&room(name), &self.nick, &self.owner, reason, leaving).await.unwrap()
+        let (reason, leaving) = (LeftReason::Closed, LeaveIntent::ForNow);
+        self.registry
+            .leave(LeaveRequest { room: &room(name), nick: &self.nick, owner: &self.owner, reason, intent: leaving })
+            .await
+            .unwrap()
     }
 
     /// Whether the nick is shown as online.
@@ -96,13 +105,22 @@ impl User {
         assert!(!self.lose(name).await, "leave");
         assert!(!self.leave(name).await, "leave for good");
         assert!(!self.detach(HOLD).await, "detach");
-        assert!(!self.depart().await, "depart");
+        assert!(!self.expire_detached().await, "depart");
         assert!(!self.release().await, "release");
         let status = Status { status: Availability::Away, text: String::new() };
         let told = self.registry.set_status(&self.nick, &self.owner, &status, &[room(name).key().clone()]).await;
         assert!(matches!(told, Ok(false) | Err(RegistryError::Fenced)), "{told:?}");
         for name in [name, "#elsewhere"] {
-            let late = self.registry.join(&room(name), &self.nick, &self.owner, &status, Entry::New).await;
+            let late = self
+                .registry
+                .join(JoinRequest {
+                    room: &room(name),
+                    nick: &self.nick,
+                    owner: &self.owner,
+                    status: &status,
+                    entry: JoinEntry::New,
+                })
+                .await;
             assert!(matches!(late, Err(RegistryError::Unavailable(_) | RegistryError::Fenced)), "{late:?}");
         }
     }
@@ -127,7 +145,7 @@ async fn a_resume_within_the_delay_is_silent(arm: &Arm) {
     let first = ann.join("#Lobby").await;
     ann.join("#art").await;
     arm.say(&first.room, &ann.nick, &ann.owner).await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     let before = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert!(ann.detach(HOLD).await);
     assert!(ann.detach(SHORT).await, "again, without a change");
@@ -166,8 +184,8 @@ async fn a_session_is_taken_over_from_a_living_connection(arm: &Arm) {
     let (here, there) = (arm.node("g1").await, arm.node("g2").await);
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
-    let orders = arm.listen(&arm.keys.gateway_channel(&here.incarnation)).await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let orders = arm.listen(&arm.keys.node(&here.incarnation).channel()).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     let Owner { session, fence, .. } = ann.owner.clone();
@@ -175,7 +193,7 @@ async fn a_session_is_taken_over_from_a_living_connection(arm: &Arm) {
     let order = format!("T {session} {}", fence.0);
     assert_eq!(orders.until("T ").await, [order]);
     let beat = arm.registry.beat(&here.incarnation, &[]).await.unwrap();
-    assert_eq!(beat.mailbox, [Command::Taken { session, fence }]);
+    assert_eq!(beat.mailbox, [MailboxOrder::Taken { session, fence }]);
 
     ann.can_do_nothing("#lobby").await;
     assert_eq!(members(arm, "#lobby").await, ["ann"], "before it has joined again");
@@ -196,7 +214,7 @@ async fn a_take_over_on_the_same_gateway_is_one_too(arm: &Arm) {
     assert!(back.user.owner.fence > ann.owner.fence);
     ann.can_do_nothing("#lobby").await;
     let mailbox = arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox;
-    let taken = Command::Taken { session: ann.owner.session.clone(), fence: ann.owner.fence };
+    let taken = MailboxOrder::Taken { session: ann.owner.session.clone(), fence: ann.owner.fence };
     assert_eq!(mailbox, [taken], "the older connection of the two");
     assert_eq!(members(arm, "#lobby").await, ["Ann"], "in the new spelling");
     assert!(back.user.leave("#lobby").await && back.user.release().await);
@@ -207,10 +225,10 @@ async fn who_does_not_come_back_goes_offline_before_the_rooms_are_left(arm: &Arm
     let (here, there) = (arm.node("g1").await, arm.node("g2").await);
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
-    assert!(!ann.depart().await, "she is connected");
+    assert!(!ann.expire_detached().await, "she is connected");
     assert!(ann.detach(HOLD).await);
-    assert!(ann.depart().await);
-    assert!(!ann.depart().await, "once");
+    assert!(ann.expire_detached().await);
+    assert!(!ann.expire_detached().await, "once");
     assert!(!ann.is_online().await);
     assert!(ann.lose("#lobby").await);
     assert!(!ann.lose("#lobby").await);
@@ -230,7 +248,7 @@ async fn a_resume_among_the_leaves_keeps_the_rest(arm: &Arm) {
     for name in ["#one", "#two"] {
         ann.join(name).await;
     }
-    assert!(ann.detach(HOLD).await && ann.depart().await && ann.lose("#one").await);
+    assert!(ann.detach(HOLD).await && ann.expire_detached().await && ann.lose("#one").await);
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert!(!ann.lose("#two").await);
     assert_eq!(back.rooms(), ["#one", "#two"]);
@@ -244,7 +262,7 @@ async fn a_resume_among_the_leaves_keeps_the_rest(arm: &Arm) {
 async fn a_held_nick_is_refused_until_its_time(arm: &Arm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
-    assert!(ann.detach(SHORT).await && ann.depart().await);
+    assert!(ann.detach(SHORT).await && ann.expire_detached().await);
     let refused = node.claim("Ann").await.err();
     let Some(ClaimError::InUse { retry_after: Some(left) }) = refused else { panic!("{refused:?}") };
     assert!(left <= SHORT, "{left:?}");
@@ -259,7 +277,7 @@ async fn a_lookalike_of_a_held_nick_is_refused_until_its_time(arm: &Arm) {
     let ann = node.user("ann").await;
     assert!(ann.detach(SHORT).await);
     assert_eq!(node.claim(cyrillic).await.err(), Some(ClaimError::Confusable));
-    assert!(ann.depart().await);
+    assert!(ann.expire_detached().await);
     assert_eq!(node.claim(cyrillic).await.err(), Some(ClaimError::Confusable), "held");
     let other = eventually(PATIENCE, "the hold is over", || async { node.claim(cyrillic).await }).await;
     let late = node.resume(&ann, "ann", 0, 1).await.err();
@@ -282,7 +300,7 @@ async fn a_drained_gateway_holds_silently_and_is_announced_once(arm: &Arm) {
     for user in [&ann, &bob, &eve] {
         user.join("#lobby").await;
     }
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     arm.registry.set_lease(&here.incarnation, LeaseTransition::Draining).await.unwrap();
     let hold = SHORT * 2;
     assert!(ann.detach(hold).await && bob.detach(hold).await);
@@ -321,7 +339,7 @@ async fn a_crash_keeps_tokens_and_rooms(arm: &Arm) {
     for user in [&ann, &bob] {
         user.join("#lobby").await;
     }
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     here.fence().await;
     // Before the reaper came, nobody was told anything, and nobody is.
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
@@ -343,10 +361,19 @@ async fn a_rename_carries_the_session(arm: &Arm) {
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
     let anna = here.claim_as(&ann.owner.session, "anna").await.unwrap();
-    let entry = Entry::Renamed(&ann.nick, &ann.owner);
-    arm.registry.join(&room("#lobby"), &anna.nick, &anna.owner, &Status::default(), entry).await.unwrap();
+    let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
+    arm.registry
+        .join(JoinRequest {
+            room: &room("#lobby"),
+            nick: &anna.nick,
+            owner: &anna.owner,
+            status: &Status::default(),
+            entry,
+        })
+        .await
+        .unwrap();
     assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
-    assert!(anna.detach(HOLD).await && anna.depart().await && anna.lose("#lobby").await);
+    assert!(anna.detach(HOLD).await && anna.expire_detached().await && anna.lose("#lobby").await);
     there.user("ann").await;
     assert!(there.claim("anna").await.is_err());
 
@@ -361,7 +388,7 @@ async fn a_resume_under_another_nick_is_a_rename(arm: &Arm) {
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
     assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     assert!(ann.detach(HOLD).await);
     let back = there.resume(&ann, "anna", 0, 1).await.unwrap();
     assert_eq!(back.found.status, away);
@@ -377,7 +404,7 @@ async fn a_resume_under_another_nick_is_a_rename(arm: &Arm) {
 
     // A nick that was only held for the session is let go as well.
     let anna = back.user;
-    assert!(anna.detach(HOLD).await && anna.depart().await && anna.lose("#lobby").await);
+    assert!(anna.detach(HOLD).await && anna.expire_detached().await && anna.lose("#lobby").await);
     there.resume(&ann, "annie", 1, 2).await.unwrap();
     there.user("anna").await;
 }
@@ -388,11 +415,11 @@ async fn the_status_comes_back_with_the_session(arm: &Arm) {
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
     assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert_eq!(back.found.status, away);
     back.rejoin().await;
-    assert!(back.user.detach(HOLD).await && back.user.depart().await && back.user.lose("#lobby").await);
+    assert!(back.user.detach(HOLD).await && back.user.expire_detached().await && back.user.lose("#lobby").await);
     let told = heard.deltas_until("left").await;
     assert_eq!(told, [(3, left("ann", "closed"))], "and nothing of a status");
     let back = here.resume(&ann, "ann", 1, 2).await.unwrap();
@@ -417,7 +444,7 @@ async fn a_reaper_leaves_a_resumed_session_where_it_is(arm: &Arm) {
     let (here, there) = (arm.node("g1").await, arm.node("g2").await);
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room_channel(room("#lobby").key())).await;
+    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     here.fence().await;
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     // Between the resume and the rooms.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, RoomName};
-use crate::registry::Leaving;
+use crate::registry::{JoinRequest, LeaveIntent, LeaveRequest};
 use crate::service::api::feed::{Delivery, EventId, Feed, Subscription};
 
 /// A client of the stream.
@@ -79,7 +79,17 @@ async fn tells_who_comes_and_goes() {
     listener.expect("join", json!({ "room": "#lobby", "nick": "ann" })).await;
     let (room, ann, eve) =
         (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap(), Nick::parse("eve").unwrap());
-    served.registry.leave(&room, &ann, &owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
+    served
+        .registry
+        .leave(LeaveRequest {
+            room: &room,
+            nick: &ann,
+            owner: &owner,
+            reason: LeftReason::Left,
+            intent: LeaveIntent::ForGood,
+        })
+        .await
+        .unwrap();
     listener.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
     served.registry.release(&ann, &owner, Some(&eve)).await.unwrap();
     listener.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
@@ -130,9 +140,23 @@ async fn a_listener_is_told_when_what_it_missed_is_gone() {
     drop(listener);
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     for _ in 0..5_001 {
-        let entry = crate::registry::Entry::New;
-        served.registry.join(&room, &ann, &owner, &Default::default(), entry).await.unwrap();
-        served.registry.leave(&room, &ann, &owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
+        let entry = crate::registry::JoinEntry::New;
+        served
+            .registry
+            .join(JoinRequest { room: &room, nick: &ann, owner: &owner, status: &Default::default(), entry })
+            .await
+            .unwrap();
+        served
+            .registry
+            .leave(LeaveRequest {
+                room: &room,
+                nick: &ann,
+                owner: &owner,
+                reason: LeftReason::Left,
+                intent: LeaveIntent::ForGood,
+            })
+            .await
+            .unwrap();
     }
     let mut listener = Listener::open(&served, Some(&last_id)).await;
     listener.expect("gap", json!({})).await;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Served;
 use crate::model::{LeftReason, Nick, RoomName};
-use crate::registry::Leaving;
+use crate::registry::{LeaveIntent, LeaveRequest};
 
 #[tokio::test]
 async fn a_user_is_found_online_and_offline() {
@@ -89,7 +89,17 @@ async fn an_empty_room_is_still_a_room() {
     let served = Served::empty().await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
-    served.registry.leave(&room, &ann, &owner, LeftReason::Left, Leaving::ForGood).await.unwrap();
+    served
+        .registry
+        .leave(LeaveRequest {
+            room: &room,
+            nick: &ann,
+            owner: &owner,
+            reason: LeftReason::Left,
+            intent: LeaveIntent::ForGood,
+        })
+        .await
+        .unwrap();
     assert_eq!(served.get("/v1/rooms/lobby").await.json()["member_count"], 0);
     assert_eq!(served.get("/v1/rooms/lobby/members").await.json(), json!({ "items": [], "next_cursor": null }));
     assert_eq!(served.get("/v1/rooms").await.json(), json!({ "items": [], "next_cursor": null }));

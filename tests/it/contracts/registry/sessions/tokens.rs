@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use presence::model::{Owner, SessionId};
-use presence::registry::{ClaimError, RegistryError, ResumeError, Ticket};
+use presence::registry::{ClaimError, RegistryError, ResumeError, ResumeTicket};
 
 use super::super::{Arm, User, on_both_arms, token};
 use super::{HOLD, members};
@@ -27,7 +27,7 @@ async fn a_token_finds_its_freed_nick_again(arm: &Arm) {
     assert!(back.user.is_online().await);
 
     // The same after a departure whose hold is over.
-    assert!(back.user.detach(Duration::ZERO).await && back.user.depart().await);
+    assert!(back.user.detach(Duration::ZERO).await && back.user.expire_detached().await);
     node.user("ann").await.release().await;
     let again = node.resume(&ann, "ann", 1, 2).await.unwrap();
     assert!(again.user.is_online().await && again.user.owner.fence > back.user.owner.fence);
@@ -37,7 +37,7 @@ async fn a_token_whose_nick_was_taken_resumes_under_another(arm: &Arm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
-    assert!(ann.detach(Duration::ZERO).await && ann.depart().await && ann.lose("#lobby").await);
+    assert!(ann.detach(Duration::ZERO).await && ann.expire_detached().await && ann.lose("#lobby").await);
     let stranger = node.user("ann").await;
     let refused = node.resume(&ann, "ann", 0, 1).await.err();
     assert_eq!(refused, Some(ResumeError::Claim(ClaimError::InUse { retry_after: None })));
@@ -48,7 +48,7 @@ async fn a_token_whose_nick_was_taken_resumes_under_another(arm: &Arm) {
     assert!(stranger.is_online().await && back.user.is_online().await);
     assert_eq!(members(arm, "#lobby").await, ["anna"]);
     // The nick that another session holds is not this one's to resume either.
-    assert!(stranger.detach(HOLD).await && stranger.depart().await);
+    assert!(stranger.detach(HOLD).await && stranger.expire_detached().await);
     let refused = node.resume(&ann, "ann", 1, 2).await.err();
     assert!(matches!(refused, Some(ResumeError::Claim(ClaimError::InUse { retry_after: Some(_) }))), "{refused:?}");
     node.resume(&stranger, "ann", 0, 1).await.unwrap();
@@ -77,7 +77,7 @@ async fn what_is_no_token_resumes_nothing(arm: &Arm) {
     assert_eq!(node.resume(&ann, "ann", 7, 1).await.err(), Some(ResumeError::UnknownToken), "forged");
     let nobody = User { owner: Owner { session: SessionId::random(), ..ann.owner.clone() }, ..ann.clone() };
     assert_eq!(node.resume(&nobody, "ann", 0, 1).await.err(), Some(ResumeError::UnknownToken), "never seen");
-    let ticket = Ticket { session: ann.owner.session.clone(), presented: token(&bob.owner.session, 0) };
+    let ticket = ResumeTicket { session: ann.owner.session.clone(), presented: token(&bob.owner.session, 0) };
     let next = token(&bob.owner.session, 1);
     let refused = arm.registry.resume(&node.incarnation, &ticket, &ann.nick, &next).await;
     assert_eq!(refused.err(), Some(ResumeError::UnknownToken), "of another session");

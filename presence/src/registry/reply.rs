@@ -4,8 +4,8 @@
 
 use redis::Value;
 
-use crate::model::{Fence, Incarnation, Nick, Owner, RoomName, SessionId, Status};
-use crate::registry::{Inbox, RegistryError, Restored, Resumed};
+use crate::model::{Fence, Incarnation, Owner, SessionId};
+use crate::registry::RegistryError;
 
 /// An array of a reply, read from the front.
 #[derive(Debug)]
@@ -45,22 +45,6 @@ impl Reply {
         self.0.next().ok_or_else(|| malformed("an array")).and_then(Self::new)
     }
 
-    /// The rest of it, a session that was resumed.
-    pub(super) fn resumed(&mut self) -> Result<Resumed, RegistryError> {
-        let fence = Fence(self.number()?);
-        let was = match self.text()?.as_str() {
-            "" => None,
-            text => Some(claim_before(text).ok_or_else(|| malformed("the claim before"))?),
-        };
-        let status = match self.text()?.as_str() {
-            "" => Status::default(),
-            json => from_json(json)?,
-        };
-        let rooms: Result<Vec<Restored>, RegistryError> = self.array()?.arrays().map(|row| restored(row?)).collect();
-        let inbox = Inbox { epoch: self.text()?, seq: self.number()?, read: self.number()? };
-        Ok(Resumed { fence, was, status, rooms: rooms?, inbox })
-    }
-
     /// Whether everything was read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
@@ -81,21 +65,14 @@ impl Reply {
     }
 }
 
-fn restored(mut row: Reply) -> Result<Restored, RegistryError> {
-    let room = RoomName::parse(&row.text()?).map_err(|_| malformed("a room's name"))?;
-    Ok(Restored { room, epoch: row.text()?, seq: row.number()? })
-}
-
-/// Reads `<owner token> <nick as shown>`.
-fn claim_before(text: &str) -> Option<(Nick, Owner)> {
-    let (token, nick) = text.split_once(' ')?;
+/// Reads an owner token, `<incarnation>/<session>/<fence>`; `None` if it is malformed.
+pub(super) fn owner_of(token: &str) -> Option<Owner> {
     let [incarnation, session, fence] = token.split('/').collect::<Vec<_>>().try_into().ok()?;
-    let owner = Owner {
+    Some(Owner {
         incarnation: Incarnation::from_store(incarnation),
         session: SessionId::from_store(session),
         fence: Fence(fence.parse().ok()?),
-    };
-    Some((Nick::parse(nick).ok()?, owner))
+    })
 }
 
 /// JSON that a script or one of us wrote.

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
-use super::reads::{LeaseRow, lease_rows};
-use super::{RedisRegistry, reply::malformed};
 use crate::model::{Incarnation, NickKey};
+use crate::registry::leases::{LeaseRow, lease_rows};
+use crate::registry::redis::RedisRegistry;
+use crate::registry::reply::malformed;
 use crate::registry::{Generation, LeaseState, RegistryError};
 use crate::store::redis::classify;
 
@@ -53,7 +54,9 @@ impl RedisRegistry {
         let mut questions = redis::pipe();
         questions.cmd("TIME");
         for LeaseRow { lease, .. } in &rows {
-            questions.hget(keys.beaten(), lease.incarnation.as_str()).scard(keys.owned_nicks(&lease.incarnation));
+            questions
+                .hget(keys.beaten().as_str(), lease.incarnation.as_str())
+                .scard(keys.node(&lease.incarnation).owned_nicks().as_str());
         }
         let mut connection = self.redis.query().await?;
         let answers: Vec<redis::Value> =
@@ -90,7 +93,7 @@ impl RedisRegistry {
         for step in nicks.chunks(STEP) {
             let mut questions = redis::pipe();
             for nick in step {
-                questions.hget(self.redis.keys().nick(nick), "owner");
+                questions.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let mut connection = self.redis.query().await?;
             let tokens: Vec<Option<String>> =

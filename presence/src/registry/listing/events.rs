@@ -11,8 +11,10 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
-use crate::registry::{Event, EventLogEnds, RegistryError, event_position};
+use crate::registry::RegistryError;
 use crate::store::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
+
+use super::{EventLogEnds, RegistryEvent, event_position};
 
 /// How long a read waits for something to happen.
 const WAIT: Duration = Duration::from_secs(5);
@@ -23,7 +25,7 @@ const START: &str = "0-0";
 
 /// Reads the event log. Cheap to clone: clones share the idle connections.
 #[derive(Clone)]
-pub(super) struct EventReader {
+pub(in crate::registry) struct EventReader {
     redis: Redis,
     idle: Arc<Mutex<Vec<MultiplexedConnection>>>,
 }
@@ -35,7 +37,7 @@ impl std::fmt::Debug for EventReader {
 }
 
 impl EventReader {
-    pub(super) fn new(redis: Redis) -> Self {
+    pub(in crate::registry) fn new(redis: Redis) -> Self {
         Self { redis, idle: Arc::default() }
     }
 
@@ -44,7 +46,7 @@ impl EventReader {
         &self,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<(Vec<Event>, Option<String>), RegistryError> {
+    ) -> Result<(Vec<RegistryEvent>, Option<String>), RegistryError> {
         let mut connection = self.connection().await?;
         let answer = self.read_over(&mut connection, after, limit).await.map_err(|error| classify(&error))?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +60,7 @@ impl EventReader {
     pub(super) async fn ends(&self) -> Result<EventLogEnds, RegistryError> {
         let mut connection = self.redis.query().await?;
         let mut info = redis::cmd("XINFO");
-        info.arg("STREAM").arg(self.redis.keys().events());
+        info.arg("STREAM").arg(self.redis.keys().events().as_str());
         let info: HashMap<String, Value> = match info.query_async(&mut connection).await {
             Ok(info) => info,
             // There is no log before the first event, and none after a flush.
@@ -80,7 +82,7 @@ impl EventReader {
         connection: &mut MultiplexedConnection,
         after: Option<&str>,
         limit: usize,
-    ) -> redis::RedisResult<(Vec<Event>, Option<String>)> {
+    ) -> redis::RedisResult<(Vec<RegistryEvent>, Option<String>)> {
         // The end is looked up, not left to `$`: else what happens between this call and the next would be skipped.
         let after = match after.filter(|id| event_position(id).is_some()) {
             Some(id) => id.to_owned(),
@@ -92,13 +94,13 @@ impl EventReader {
             .arg("BLOCK")
             .arg(WAIT.as_millis() as u64)
             .arg("STREAMS")
-            .arg(self.redis.keys().events())
+            .arg(self.redis.keys().events().as_str())
             .arg(&after)
             .query_async(connection)
             .await?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|stream| stream.ids);
-        let events: Vec<Event> = entries
-            .map(|entry| Event {
+        let events: Vec<RegistryEvent> = entries
+            .map(|entry| RegistryEvent {
                 kind: entry.get("kind").unwrap_or_default(),
                 data: entry.get("data").unwrap_or_default(),
                 id: entry.id,
@@ -110,7 +112,7 @@ impl EventReader {
 
     async fn end(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<String> {
         let newest: redis::streams::StreamRangeReply = redis::cmd("XREVRANGE")
-            .arg(self.redis.keys().events())
+            .arg(self.redis.keys().events().as_str())
             .arg("+")
             .arg("-")
             .arg("COUNT")

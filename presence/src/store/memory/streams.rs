@@ -16,7 +16,7 @@ const INBOX_BYTES: usize = 256 * 1024;
 /// Most messages that one call takes away.
 const TRIM_STEP: usize = 256;
 /// Idempotency keys that are remembered at most.
-pub(super) const SEEN_KEYS: usize = 1_000_000;
+pub(crate) const SEEN_KEYS: usize = 1_000_000;
 /// A client's key is remembered for one to two of these.
 const KEYS_SEEN_FOR: Duration = Duration::from_secs(300);
 /// The id of a message without one is remembered for one to two of these: only its own gateway repeats it, at once.
@@ -78,19 +78,19 @@ pub struct LogEntry {
 
 /// What one log keeps.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) messages: usize,
-    pub(super) age: Duration,
+pub(crate) struct Bounds {
+    pub(crate) messages: usize,
+    pub(crate) age: Duration,
     /// Of payload.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Bounds {
-    fn of_room(Retention { messages, age, .. }: Retention) -> Self {
+    pub(crate) fn of_room(Retention { messages, age, .. }: Retention) -> Self {
         Self { messages, age, bytes: LOG_BYTES }
     }
 
-    fn of_inbox(Retention { inbox_messages, .. }: Retention) -> Self {
+    pub(crate) fn of_inbox(Retention { inbox_messages, .. }: Retention) -> Self {
         Self { messages: inbox_messages, age: Duration::from_millis(RETENTION), bytes: INBOX_BYTES }
     }
 }
@@ -98,12 +98,12 @@ impl Bounds {
 /// A numbered, bounded list of messages; the numbers have no gaps and the times never go back. Nothing is lost here, so
 /// its epoch never ends.
 #[derive(Debug)]
-pub(super) struct MemoryStream {
-    epoch: String,
-    entries: VecDeque<LogEntry>,
-    bytes: usize,
-    seq: u64,
-    time: u64,
+pub(crate) struct MemoryStream {
+    pub(crate) epoch: String,
+    pub(crate) entries: VecDeque<LogEntry>,
+    pub(crate) bytes: usize,
+    pub(crate) seq: u64,
+    pub(crate) time: u64,
 }
 
 impl Default for MemoryStream {
@@ -114,21 +114,21 @@ impl Default for MemoryStream {
 }
 
 impl MemoryStream {
-    pub(super) fn epoch(&self) -> &str {
+    pub(crate) fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    fn head(&self) -> StreamEnd {
+    pub(crate) fn head(&self) -> StreamEnd {
         StreamEnd { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
     }
 
     /// The number of the newest message.
-    pub(super) fn seq(&self) -> u64 {
+    pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
     /// Adds a message and drops the oldest beyond the bounds, never the new one. Returns its number and time.
-    pub(super) fn push(&mut self, payload: &str, now: u64, keep: Bounds) -> (u64, u64) {
+    pub(crate) fn push(&mut self, payload: &str, now: u64, keep: Bounds) -> (u64, u64) {
         self.seq += 1;
         self.time = self.time.max(now);
         self.bytes += payload.len();
@@ -144,7 +144,7 @@ impl MemoryStream {
     }
 
     /// Numbers are dense, so a stretch is found by counting.
-    pub(super) fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    pub(crate) fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
         let first = self.seq + 1 - self.entries.len() as u64;
         let begin = from.max(first);
         let end = to.min(self.seq);
@@ -159,25 +159,25 @@ impl MemoryStream {
 
 /// The inboxes of sessions.
 #[derive(Debug, Default)]
-pub(super) struct Inboxes(HashMap<SessionId, MemoryStream>);
+pub(crate) struct Inboxes(pub(crate) HashMap<SessionId, MemoryStream>);
 
 impl Inboxes {
     /// That of a session begins when it is first asked for.
-    fn of(&mut self, session: &SessionId) -> &mut MemoryStream {
+    pub(crate) fn of(&mut self, session: &SessionId) -> &mut MemoryStream {
         self.0.entry(session.clone()).or_default()
     }
 
     /// Where the inbox of a session ends.
-    pub(super) fn head(&mut self, session: &SessionId) -> StreamEnd {
+    pub(crate) fn head(&mut self, session: &SessionId) -> StreamEnd {
         self.of(session).head()
     }
 
-    pub(super) fn forget(&mut self, session: &SessionId) {
+    pub(crate) fn forget(&mut self, session: &SessionId) {
         self.0.remove(session);
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -186,16 +186,16 @@ impl Inboxes {
 ///
 /// A key is kept as a 128-bit fingerprint under random secrets, which nobody can make collide and chance will not.
 #[derive(Debug)]
-pub(super) struct SeenKeys {
-    secrets: [RandomState; 2],
-    span: Duration,
-    newer: HashMap<u128, Seen>,
-    older: HashMap<u128, Seen>,
-    since: Instant,
+pub(crate) struct SeenKeys {
+    pub(crate) secrets: [RandomState; 2],
+    pub(crate) span: Duration,
+    pub(crate) newer: HashMap<u128, SeenMessage>,
+    pub(crate) older: HashMap<u128, SeenMessage>,
+    pub(crate) since: Instant,
 }
 
 #[derive(Debug, Clone)]
-struct Seen {
+pub(crate) struct SeenMessage {
     msg_id: Box<str>,
     seq: u64,
     time: u64,
@@ -203,16 +203,16 @@ struct Seen {
 
 impl SeenKeys {
     /// Keys of clients.
-    pub(super) fn of_clients() -> Self {
+    pub(crate) fn of_clients() -> Self {
         Self::remembering(KEYS_SEEN_FOR)
     }
 
     /// Ids of messages that have no such key.
-    pub(super) fn of_attempts() -> Self {
+    pub(crate) fn of_attempts() -> Self {
         Self::remembering(IDS_SEEN_FOR)
     }
 
-    fn remembering(span: Duration) -> Self {
+    pub(crate) fn remembering(span: Duration) -> Self {
         Self {
             secrets: [RandomState::new(), RandomState::new()],
             span,
@@ -222,29 +222,29 @@ impl SeenKeys {
         }
     }
 
-    fn fingerprint(&self, target: &str, message: &Append<'_>) -> u128 {
+    pub(crate) fn fingerprint(&self, target: &str, message: &Append<'_>) -> u128 {
         let scope = (target, &message.owner.session, message.key.unwrap_or(message.msg_id));
         let [high, low] = [0, 1].map(|half: usize| u128::from(self.secrets[half].hash_one(scope)));
         high << 64 | low
     }
 
     /// What became of the first attempt, or `Ok(None)` when there is room for this one.
-    pub(super) fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
+    pub(crate) fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
         self.rotate(Instant::now());
         let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
         if let Some(seen) = seen {
-            let Seen { msg_id, seq, time } = seen.clone();
+            let SeenMessage { msg_id, seq, time } = seen.clone();
             return Ok(Some(Appended { msg_id: msg_id.into(), seq, time, duplicate: true, online: true }));
         }
         if self.newer.len() + self.older.len() >= SEEN_KEYS { Err(AppendError::Overloaded) } else { Ok(None) }
     }
 
-    pub(super) fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
-        self.newer.insert(fingerprint, Seen { msg_id: msg_id.into(), seq, time });
+    pub(crate) fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
+        self.newer.insert(fingerprint, SeenMessage { msg_id: msg_id.into(), seq, time });
         Appended { msg_id: msg_id.to_owned(), seq, time, duplicate: false, online: true }
     }
 
-    pub(super) fn rotate(&mut self, now: Instant) {
+    pub(crate) fn rotate(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.since);
         if age < self.span {
             return;
@@ -256,7 +256,7 @@ impl SeenKeys {
 }
 
 impl State {
-    pub(super) fn append(&mut self, room: &RoomKey, message: Append<'_>) -> Result<Appended, AppendError> {
+    pub(crate) fn append(&mut self, room: &RoomKey, message: Append<'_>) -> Result<Appended, AppendError> {
         if !self.leases.serves(&message.owner.incarnation) {
             return Err(AppendError::Fenced);
         }
@@ -272,11 +272,11 @@ impl State {
         let (seq, time) = state.log.push(message.payload, now(), Bounds::of_room(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
-        self.channels.publish(&self.keys.room_channel(room), text.as_bytes());
+        self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
         Ok(appended)
     }
 
-    pub(super) fn append_direct(&mut self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
+    pub(crate) fn append_direct(&mut self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         if !self.leases.serves(&message.owner.incarnation) {
             return Err(AppendError::Fenced);
         }
@@ -296,13 +296,13 @@ impl State {
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
         if let Some(owner) = &owner {
-            self.channels.publish(&self.keys.gateway_channel(&owner.incarnation), text.as_bytes());
+            self.channels.publish(&self.keys.node(&owner.incarnation).channel(), text.as_bytes());
         }
         Ok(Appended { online: owner.is_some(), ..appended })
     }
 
     /// See [`super::Store::whereabouts`]. A session that goes by another nick now is reached under that one.
-    pub(super) fn whereabouts(&self, to: &NickKey) -> Option<Owner> {
+    pub(crate) fn whereabouts(&self, to: &NickKey) -> Option<Owner> {
         let session = self.nicks.session(to)?;
         let nick = self.sessions.nick(session).unwrap_or(to);
         let owner = self.live_owner(nick).filter(|owner| owner.session == *session);
@@ -310,18 +310,18 @@ impl State {
     }
 
     /// A log; that of a session begins when it is first asked for. `None` when there is no such room.
-    fn named(&mut self, name: &StreamId) -> Option<&MemoryStream> {
+    pub(crate) fn named(&mut self, name: &StreamId) -> Option<&MemoryStream> {
         match name {
             StreamId::Room(room) => self.rooms.get(room).map(|room| &room.log),
             StreamId::Inbox(session) => Some(self.inboxes.of(session)),
         }
     }
 
-    pub(super) fn head(&mut self, name: &StreamId) -> Option<StreamEnd> {
+    pub(crate) fn head(&mut self, name: &StreamId) -> Option<StreamEnd> {
         self.named(name).map(MemoryStream::head)
     }
 
-    pub(super) fn log(&mut self, name: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    pub(crate) fn log(&mut self, name: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
         self.named(name).map(|log| log.stretch(from, to, limit, newest)).unwrap_or_default()
     }
 }

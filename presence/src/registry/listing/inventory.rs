@@ -7,11 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::reads::lease_rows;
-use super::{RedisRegistry, reply::malformed};
 use crate::model::{Incarnation, NickKey, RoomKey};
-use crate::registry::{Generation, LeaseState, PAGE_LIMIT, RegistryError};
+use crate::registry::leases::lease_rows;
+use crate::registry::redis::RedisRegistry;
+use crate::registry::reply::malformed;
+use crate::registry::{Generation, LeaseState, RegistryError};
 use crate::store::redis::classify;
+
+use super::PAGE_LIMIT;
 
 /// Keys that one call reads.
 const STEP: usize = 200;
@@ -21,7 +24,7 @@ pub type Membership = (RoomKey, NickKey);
 
 /// What a gateway says of a session that it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldSession {
     /// The nickname.
     pub nick: NickKey,
     /// The claim, as the store writes it.
@@ -56,16 +59,16 @@ impl RedisRegistry {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn inventory(&self, held: &[Held]) -> Result<Inventory, RegistryError> {
+    pub async fn inventory(&self, held: &[HeldSession]) -> Result<Inventory, RegistryError> {
         let (generation, rows) = lease_rows(&self.redis).await?;
         let leases = rows.into_iter().map(|row| (row.lease.incarnation, row.lease.state)).collect();
         let mut found = Inventory { generation, leases, ..Inventory::default() };
         let keys = self.redis.keys();
         for incarnation in found.leases.keys() {
-            for nick in self.scan(&keys.owned_nicks(incarnation)).await? {
+            for nick in self.scan(&keys.node(incarnation).owned_nicks()).await? {
                 found.owned_nicks.insert((incarnation.clone(), NickKey::from_store(&nick)));
             }
-            for entry in self.scan(&keys.owned_members(incarnation)).await? {
+            for entry in self.scan(&keys.node(incarnation).owned_members()).await? {
                 let (room, nick) = entry.split_once(' ').ok_or_else(|| malformed("a room and a nick"))?;
                 let membership = (RoomKey::from_store(room), NickKey::from_store(nick));
                 found.owned_members.insert((incarnation.clone(), membership));
@@ -77,14 +80,14 @@ impl RedisRegistry {
         Ok(found)
     }
 
-    async fn read_nicks(&self, found: &mut Inventory, held: &[Held]) -> Result<(), RegistryError> {
+    async fn read_nicks(&self, found: &mut Inventory, held: &[HeldSession]) -> Result<(), RegistryError> {
         let named = found.online.iter().chain(found.owned_nicks.iter().map(|(_, nick)| nick));
         let named: BTreeSet<&NickKey> = named.chain(held.iter().map(|held| &held.nick)).collect();
         let named: Vec<NickKey> = named.into_iter().cloned().collect();
         for step in named.chunks(STEP) {
             let mut questions = redis::pipe();
             for nick in step {
-                questions.hget(self.redis.keys().nick(nick), "owner");
+                questions.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let owners: Vec<Option<String>> = self.ask(&questions).await?;
             found.nicks.extend(step.iter().cloned().zip(owners).filter_map(|(nick, owner)| Some((nick, owner?))));
@@ -92,7 +95,7 @@ impl RedisRegistry {
         Ok(())
     }
 
-    async fn read_members(&self, found: &mut Inventory, held: &[Held]) -> Result<(), RegistryError> {
+    async fn read_members(&self, found: &mut Inventory, held: &[HeldSession]) -> Result<(), RegistryError> {
         let mut rooms: BTreeMap<RoomKey, BTreeSet<NickKey>> = BTreeMap::new();
         for room in self.listed(&self.redis.keys().rooms()).await? {
             rooms.entry(RoomKey::from_store(&room)).or_default();
@@ -104,7 +107,7 @@ impl RedisRegistry {
             rooms.entry(room.clone()).or_default().insert(nick.clone());
         }
         for (room, mut nicks) in rooms {
-            for nick in self.listed(&self.redis.keys().member_list(&room)).await? {
+            for nick in self.listed(&self.redis.keys().room(&room).member_list()).await? {
                 let nick = NickKey::from_store(&nick);
                 found.member_lists.insert((room.clone(), nick.clone()));
                 nicks.insert(nick);
@@ -120,13 +123,13 @@ impl RedisRegistry {
         room: &RoomKey,
         named: BTreeSet<NickKey>,
     ) -> Result<(), RegistryError> {
-        let key = self.redis.keys().members(room);
+        let key = self.redis.keys().room(room).members();
         let mut named: Vec<NickKey> = named.into_iter().collect();
         let mut records = self.records(&key, &named).await?;
-        let (all,): (u64,) = self.ask(redis::pipe().hlen(&key)).await?;
+        let (all,): (u64,) = self.ask(redis::pipe().hlen(key.as_str())).await?;
         // Records that nothing names: the whole room is asked for only then.
         if all > records.iter().flatten().count() as u64 {
-            let (nicks,): (Vec<String>,) = self.ask(redis::pipe().hkeys(&key)).await?;
+            let (nicks,): (Vec<String>,) = self.ask(redis::pipe().hkeys(key.as_str())).await?;
             named = nicks.iter().map(|nick| NickKey::from_store(nick)).collect();
             records = self.records(&key, &named).await?;
         }

@@ -1,0 +1,15 @@
+//! The failures that every registry call shares.
+
+/// A registry call that did not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The caller's lease is not live: its sessions have lost their claims, or will.
+    #[error("the lease is not live")]
+    Fenced,
+    /// The store refused or could not be reached; nothing was done. The text is for logs only.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The command was sent and no answer arrived; it may have been done. The text is for logs only.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}

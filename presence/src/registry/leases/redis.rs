@@ -1,0 +1,187 @@
+//! Leases in Redis: the calls of the scripts beside this file.
+
+use std::time::Duration;
+
+use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys, SessionUnit};
+use crate::model::{Incarnation, NickKey, Owner};
+use crate::registry::RegistryError;
+use crate::registry::listing::read;
+use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
+use crate::registry::reply::{Reply, from_json, malformed};
+use crate::registry::script;
+use crate::store::redis::{Call, Redis};
+
+use super::{
+    Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
+    Phase, ReapedBatch, ReassertBatch,
+};
+
+/// A row of the lease table with everything that listings show.
+pub(in crate::registry) struct LeaseRow {
+    pub(in crate::registry) lease: Lease,
+    pub(in crate::registry) opened: u64,
+    pub(in crate::registry) info: GatewayInfo,
+}
+
+impl Leases for RedisRegistry {
+    async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
+        done(&mut self.call_open_lease(&[incarnation.as_str(), &json(info), ""]).await?)
+    }
+
+    async fn open_first_lease(
+        &self,
+        incarnation: &Incarnation,
+        info: &GatewayInfo,
+        over: &[Incarnation],
+    ) -> Result<Option<Incarnation>, RegistryError> {
+        let json = json(info);
+        let mut args = vec![incarnation.as_str(), &json, &info.node];
+        args.extend(over.iter().map(Incarnation::as_str));
+        let mut reply = self.call_open_lease(&args).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok(None),
+            "TWIN" => Ok(Some(Incarnation::from_store(&reply.text()?))),
+            refusal => Err(refused(refusal)),
+        }
+    }
+
+    async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
+        let keys = self.redis.keys();
+        let node = keys.node(incarnation);
+        let script_keys = ScriptKeys::default()
+            .partition([keys.beats(), keys.gateways(), keys.ended()])
+            .own([node.nicks(), node.owned_nicks(), node.mailbox()])
+            .crossing_in_script::<NickUnit>();
+        let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
+        let lane = &mut self.redis.lane(incarnation.as_str());
+        let call = ScriptCall { script: &script::BEAT, keys: script_keys, args: &args };
+        let mut reply = redis::call(&self.redis, Call::Beat, lane, call).await?;
+        done(&mut reply)?;
+        let generation = generation(&mut reply)?;
+        let asserted = reply.flag()?;
+        let counter = reply.number()?;
+        let leases = leases(reply.array()?)?;
+        let mut mailbox = Vec::new();
+        for command in reply.array()?.texts()? {
+            match serde_json::from_str(&command) {
+                Ok(command) => mailbox.push(command),
+                // Written by a newer version: no reason to stop beating.
+                Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
+            }
+        }
+        Ok(Beat { generation, asserted, counter, leases, mailbox })
+    }
+
+    async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {
+        self.write_claims_again(batch).await
+    }
+
+    async fn audit(&self, incarnation: &Incarnation, claims: &[LocalClaim]) -> Result<Differences, RegistryError> {
+        self.differences(incarnation, claims).await
+    }
+
+    async fn leases(&self) -> Result<LeaseTable, RegistryError> {
+        let (generation, rows) = lease_rows(&self.redis).await?;
+        Ok(LeaseTable { generation, leases: rows.into_iter().map(|row| row.lease).collect() })
+    }
+
+    async fn set_lease(&self, incarnation: &Incarnation, transition: LeaseTransition) -> Result<(), RegistryError> {
+        let hold = match transition {
+            LeaseTransition::Draining => Duration::ZERO,
+            LeaseTransition::Drained { hold } => hold,
+        };
+        let keys = ScriptKeys::of([self.redis.keys().ended()]);
+        let args = [incarnation.as_str(), transition.state().as_str(), &millis(hold)];
+        done(&mut self.write(incarnation.as_str(), &script::SET_LEASE, keys, &args).await?)
+    }
+
+    async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError> {
+        let keys = self.redis.keys();
+        let script_keys = ScriptKeys::of([keys.beats(), keys.ended()]);
+        let args = [incarnation.as_str(), &counter.to_string()];
+        whether(&mut self.write(incarnation.as_str(), &script::FENCE, script_keys, &args).await?)
+    }
+
+    async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<ReapedBatch, RegistryError> {
+        let keys = self.redis.keys();
+        let node = keys.node(incarnation);
+        let script_keys = ScriptKeys::default()
+            .partition([keys.beats(), keys.gateways(), keys.ended()])
+            .own([node.owned_members(), node.owned_nicks(), node.nicks(), node.mailbox()])
+            .crossing_in_script::<RoomUnit>()
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<SessionUnit>();
+        let args = [incarnation.as_str(), &limit.to_string()];
+        let mut reply = self.write(incarnation.as_str(), &script::REAP, script_keys, &args).await?;
+        done(&mut reply)?;
+        Ok(ReapedBatch { nicks: reply.number()?, members: reply.number()?, more: reply.flag()? })
+    }
+
+    async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().node(incarnation).mailbox()]);
+        whether(&mut self.write(incarnation.as_str(), &script::DRAIN, keys, &[incarnation.as_str()]).await?)
+    }
+}
+
+impl RedisRegistry {
+    async fn call_open_lease(&self, args: &[&str]) -> Result<Reply, RegistryError> {
+        let keys = self.redis.keys();
+        let script_keys = ScriptKeys::of([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()]);
+        self.write(args[0], &script::OPEN_LEASE, script_keys, args).await
+    }
+}
+
+/// Number and phase of the generation within a reply.
+pub(in crate::registry) fn generation(reply: &mut Reply) -> Result<Generation, RegistryError> {
+    let number = reply.number()?;
+    let phase = match reply.text()?.as_str() {
+        "open" => Phase::Open,
+        "recovering" => Phase::Recovering,
+        _ => return Err(malformed("a phase")),
+    };
+    Ok(Generation { number, phase })
+}
+
+/// The rows of a lease table within a reply.
+pub(in crate::registry) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
+    Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
+}
+
+/// The whole lease table, and the generation it is of.
+pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
+    let keys = ScriptKeys::of([redis.keys().beats(), redis.keys().gateways()]);
+    let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
+    let generation = generation(&mut reply)?;
+    Ok((generation, readable(reply.array()?)?))
+}
+
+/// The rows that are ours to read. Every beat brings the whole table, so one that another version wrote, or nobody of us,
+/// must not stop all the others.
+fn readable(rows: Reply) -> Result<Vec<LeaseRow>, RegistryError> {
+    let mut read = Vec::new();
+    for row in rows.arrays() {
+        match lease_row(row?) {
+            Ok(row) => read.push(row),
+            Err(error) => tracing::debug!(%error, "skipped a row of the lease table"),
+        }
+    }
+    Ok(read)
+}
+
+fn lease_row(mut row: Reply) -> Result<LeaseRow, RegistryError> {
+    let incarnation = Incarnation::from_store(&row.text()?);
+    let state = lease_state(&row.text()?).ok_or_else(|| malformed("a lease state"))?;
+    let counter = row.number()?;
+    let told = row.text()?;
+    let (opened, info) = told.split_once(' ').ok_or_else(|| malformed("what a gateway told"))?;
+    let opened = opened.parse().map_err(|_| malformed("a time"))?;
+    let info: GatewayInfo = from_json(info)?;
+    let lease = Lease { incarnation, node: info.node.clone(), counter, state, owns: row.flag()? };
+    Ok(LeaseRow { lease, opened, info })
+}
+
+pub(in crate::registry) fn lease_state(word: &str) -> Option<LeaseState> {
+    [LeaseState::Live, LeaseState::Draining, LeaseState::Drained, LeaseState::Fenced]
+        .into_iter()
+        .find(|state| state.as_str() == word)
+}

@@ -1,0 +1,100 @@
+//! Listings: users, rooms, members, gateways, totals and the event log, for the HTTP API and for operators.
+//!
+//! Reads only, in steps of bounded cost, so that a listing never delays a message. A row shows the state at one of the
+//! moments of the read. Sessions of a dead gateway are not shown as online, even before they are reaped.
+
+mod events;
+mod inspect;
+mod inventory;
+mod memory;
+mod redis;
+mod types;
+
+use crate::model::{MemberInfo, NickKey, RoomKey};
+
+use super::RegistryError;
+
+pub(super) use self::events::EventReader;
+pub use self::inspect::LeaseSummary;
+pub use self::inventory::{HeldSession, Inventory, Membership};
+pub(super) use self::redis::read;
+pub(crate) use self::types::event_position;
+pub use self::types::{ClusterStats, EventLogEnds, GatewayRow, ListPage, RegistryEvent, RoomRow, UserRow};
+
+/// The maximum of rows in one page.
+pub const PAGE_LIMIT: usize = 1000;
+
+contract! {
+    /// Reads for the API and for observers.
+    Listing {
+        /// Reads one user; `None` if the nick was never claimed.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`, as for every other read.
+        async fn user(&self, nick: &NickKey) -> Result<Option<UserRow>, RegistryError>;
+
+        /// Reads several users, in the order of `nicks`.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError>;
+
+        /// Lists the online users by nick key. `limit` is 1 to [`PAGE_LIMIT`].
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<UserRow>, RegistryError>;
+
+        /// Lists the rooms with members by room key.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError>;
+
+        /// Reads one room; `None` if it never had a member or message.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn room(&self, room: &RoomKey) -> Result<Option<RoomRow>, RegistryError>;
+
+        /// Lists the members of a room by nick key, without those of fenced gateways.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn members(
+            &self,
+            room: &RoomKey,
+            cursor: Option<&str>,
+            limit: usize,
+        ) -> Result<ListPage<MemberInfo>, RegistryError>;
+
+        /// Lists the gateways of the lease table: the newest incarnation of each node, without drained ones.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn gateways(&self) -> Result<Vec<GatewayRow>, RegistryError>;
+
+        /// Counts users, rooms and gateways.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn stats(&self) -> Result<ClusterStats, RegistryError>;
+
+        /// Waits until there are events after `after` (`None`: from now on), 5 s at most, and returns at most `limit` of
+        /// them with the position to continue from. Uses a connection of its own.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn events(
+            &self,
+            after: Option<&str>,
+            limit: usize,
+        ) -> Result<(Vec<RegistryEvent>, Option<String>), RegistryError>;
+
+        /// Reads the ends of the event log, without waiting.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn event_log_ends(&self) -> Result<EventLogEnds, RegistryError>;
+    }
+}

@@ -1,0 +1,270 @@
+//! Nicknames in memory: the rules of `claim.lua`, `take_nick.lua`, `release.lua`, `status.lua` and `kick.lua`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::model::stream::StreamEnd;
+use crate::model::{
+    Fence, Incarnation, LeftReason, MemberInfo, Nick, NickKey, Owner, PresenceDelta, RoomKey, SessionId, Status,
+    TokenHash,
+};
+use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
+use crate::store::memory::{FreedFor, Leftover, NickRecord, State, now};
+
+use super::{ClaimError, Names};
+
+#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
+impl Names for MemoryRegistry {
+    async fn claim(
+        &self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
+        self.store.lock().begin(incarnation, session, nick, token)
+    }
+
+    async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().release(nick, owner, renamed_to))
+    }
+
+    async fn set_status(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        rooms: &[RoomKey],
+    ) -> Result<bool, RegistryError> {
+        self.store.lock().set_status(nick, owner, status, rooms)
+    }
+
+    async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().kick(nick))
+    }
+}
+
+impl State {
+    pub(crate) fn begin(
+        &mut self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
+        let fence = self.claim(incarnation, session, nick, token)?;
+        Ok((fence, self.inboxes.head(session)))
+    }
+
+    pub(crate) fn claim(
+        &mut self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<Fence, ClaimError> {
+        if !self.leases.serves(incarnation) {
+            return Err(RegistryError::Fenced.into());
+        }
+        if !self.sessions.may_claim(session, token) {
+            return Err(RegistryError::Unavailable("the session was resumed since".to_owned()).into());
+        }
+        let is_claimant = |owner: &Owner| owner.incarnation == *incarnation && owner.session == *session;
+        if let Some(record) = self.nicks.records.get_mut(nick.key())
+            && let Some(owner) = record.owner.as_ref().filter(|owner| is_claimant(owner))
+        {
+            // The same nick in another spelling is the same claim.
+            record.display = nick.as_str().into();
+            let fence = owner.fence;
+            self.nicks.note_lookalike(nick);
+            return Ok(fence);
+        }
+        self.may_take(nick, session, is_claimant)?;
+        let fence = self.take(incarnation, session, nick, true);
+        self.sessions.claimed(session, nick.key(), token);
+        Ok(fence)
+    }
+
+    /// Whether a session may have a nick: nobody else has it or may come back to it, or to one that looks like it.
+    pub(crate) fn may_take(
+        &self,
+        nick: &Nick,
+        session: &SessionId,
+        is_own: impl Fn(&Owner) -> bool,
+    ) -> Result<(), ClaimError> {
+        if let Some(retry_after) = self.kept(nick.key(), session, &is_own) {
+            return Err(ClaimError::InUse { retry_after });
+        }
+        // Two ASCII names never conflict by their skeletons; left-overs do not count.
+        let mut lookalikes = self.nicks.skeletons.get(nick.skeleton()).into_iter().flatten();
+        let conflicts = |(other, ascii): (&NickKey, &bool)| {
+            other != nick.key() && !(nick.is_ascii() && *ascii) && self.kept(other, session, &is_own).is_some()
+        };
+        if lookalikes.any(conflicts) { Err(ClaimError::Confusable) } else { Ok(()) }
+    }
+
+    /// Whether somebody else has a nick or may come back to it; for how long it is held, when nobody is there.
+    fn kept(&self, nick: &NickKey, session: &SessionId, is_own: &impl Fn(&Owner) -> bool) -> Option<Option<Duration>> {
+        let record = self.nicks.records.get(nick)?;
+        let left = record.held_until.checked_sub(now()).filter(|left| *left > 0).map(Duration::from_millis);
+        match (&record.owner, &record.held) {
+            (Some(owner), _) if is_own(owner) => None,
+            (Some(owner), _) if self.leases.serves(&owner.incarnation) => Some(left.filter(|_| record.detached)),
+            (Some(owner), _) if !self.leases.is_drained(&owner.incarnation) => None,
+            (None, Some(held)) if held == session => None,
+            (Some(_), _) | (None, Some(_)) => left.map(Some),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a session still has its nick, with a connection or without: its lease is live, or drained and the hold on.
+    pub(crate) fn keeps(&self, nick: &NickKey, session: &SessionId) -> bool {
+        let Some(record) = self.nicks.records.get(nick) else { return false };
+        let Some(owner) = record.owner.as_ref().filter(|owner| owner.session == *session) else { return false };
+        let held = self.leases.is_drained(&owner.incarnation) && record.held_until > now();
+        held || self.leases.serves(&owner.incarnation)
+    }
+
+    /// Gives a nick to a session that did not have it. Whoever had it is gone: the caller has looked.
+    pub(crate) fn take(&mut self, incarnation: &Incarnation, session: &SessionId, nick: &Nick, appears: bool) -> Fence {
+        if let Some(owner) = self.nicks.owner(nick.key()) {
+            let reason = self.leases.lost(&owner.incarnation);
+            self.free_nick(nick.key(), FreedFor::ForAnybody);
+            self.log_offline(nick.key(), reason);
+        }
+        self.nicks.fence += 1;
+        let fence = Fence(self.nicks.fence);
+        let now = now();
+        let record = NickRecord {
+            owner: Some(Owner { incarnation: incarnation.clone(), session: session.clone(), fence }),
+            session: session.clone(),
+            detached: false,
+            held: None,
+            held_until: 0,
+            display: nick.as_str().into(),
+            skeleton: nick.skeleton().into(),
+            since: now,
+            last_active: now,
+            freed: 0,
+            status: Status::default(),
+        };
+        self.nicks.records.insert(nick.key().clone(), record);
+        self.nicks.online.insert(nick.key().clone());
+        self.nicks.note_lookalike(nick);
+        if let Some(row) = self.leases.row(incarnation) {
+            row.nicks.insert(nick.key().clone());
+        }
+        if appears {
+            self.events.add(now, "online", json!({ "nick": nick.as_str() }));
+        }
+        fence
+    }
+
+    /// Moves a nick to this gateway under a new claim of the session that has it; nobody is told.
+    pub(crate) fn take_over(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
+        self.nicks.fence += 1;
+        let fence = Fence(self.nicks.fence);
+        if let Some(record) = self.nicks.records.get_mut(nick.key())
+            && let Some(owner) = &mut record.owner
+        {
+            if let Some(row) = self.leases.row(&owner.incarnation) {
+                row.nicks.remove(nick.key());
+            }
+            *owner = Owner { incarnation: incarnation.clone(), session: owner.session.clone(), fence };
+            (record.detached, record.held_until) = (false, 0);
+            record.last_active = now();
+            record.display = nick.as_str().into();
+        }
+        self.nicks.note_lookalike(nick);
+        if let Some(row) = self.leases.row(incarnation) {
+            row.nicks.insert(nick.key().clone());
+        }
+        fence
+    }
+
+    pub(crate) fn release(&mut self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> bool {
+        if self.nicks.owner(nick.key()) != Some(owner) {
+            return false;
+        }
+        // Another spelling of the same nick is still the same claim.
+        if renamed_to.is_none_or(|new| new.key() != nick.key()) {
+            self.free_nick(nick.key(), FreedFor::ForAnybody);
+        }
+        match renamed_to {
+            Some(new) => self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() })),
+            None => self.log_offline(nick.key(), LeftReason::Closed),
+        }
+        true
+    }
+
+    pub(crate) fn set_status(
+        &mut self,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        rooms: &[RoomKey],
+    ) -> Result<bool, RegistryError> {
+        if !self.leases.serves(&owner.incarnation) {
+            return Err(RegistryError::Fenced);
+        }
+        let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
+        else {
+            return Ok(false);
+        };
+        record.status = status.clone();
+        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        for room in rooms {
+            if self.rooms.update_member(room, nick.key(), owner, &info) {
+                self.announce(room, &PresenceDelta { status: vec![info.clone()], ..Default::default() });
+            }
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn kick(&mut self, nick: &NickKey) -> bool {
+        let Some(owner) = self.live_owner(nick).cloned() else { return false };
+        if let Some(row) = self.leases.row(&owner.incarnation) {
+            row.mailbox.push(MailboxOrder::Kick(owner.session.clone()));
+        }
+        let channel = self.keys.node(&owner.incarnation).channel();
+        self.channels.publish(&channel, format!("K {}", owner.session).as_bytes());
+        true
+    }
+
+    /// The owner of a nick, when its lease is live.
+    pub(crate) fn live_owner(&self, nick: &NickKey) -> Option<&Owner> {
+        self.nicks.owner(nick).filter(|owner| self.leases.serves(&owner.incarnation))
+    }
+
+    /// Frees a nick, whoever owns it: the caller has compared. What was shown of it stays for a while.
+    pub(crate) fn free_nick(&mut self, nick: &NickKey, freed: FreedFor) {
+        let Some(record) = self.nicks.records.get_mut(nick) else { return };
+        let Some(owner) = record.owner.take() else { return };
+        record.freed = now();
+        record.detached = false;
+        record.status = Status::default();
+        match freed {
+            FreedFor::ForItsSession => record.held = Some(owner.session.clone()),
+            FreedFor::ForAnybody => {
+                record.held_until = 0;
+                self.nicks.drop_lookalike(nick);
+            }
+        }
+        self.nicks.online.remove(nick);
+        if let Some(row) = self.leases.row(&owner.incarnation) {
+            row.nicks.remove(nick);
+        }
+        self.retire(Leftover::Nick(nick.clone()));
+        // After a rename the session lives on under its other nick.
+        if self.sessions.goes_by(&owner.session, nick) {
+            self.sessions.ended(&owner.session, now());
+            self.retire(Leftover::Session(owner.session));
+        }
+    }
+
+    pub(crate) fn log_offline(&mut self, nick: &NickKey, reason: LeftReason) {
+        let display = self.nicks.records.get(nick).map_or(nick.as_str(), |record| &record.display);
+        self.events.add(now(), "offline", json!({ "nick": display, "reason": reason.as_str() }));
+    }
+}

@@ -1,0 +1,79 @@
+//! Nicknames: claiming, releasing, the status shown with them, and the order to end their session.
+//!
+//! Both arms decide by the same rule, which stands in `take_nick.lua` and in `memory.rs`: a nick goes to the caller if it
+//! is free, if its hold is over, if its owner's lease is not live, or if the caller's session has it already.
+
+mod memory;
+mod redis;
+
+use std::time::Duration;
+
+use crate::model::stream::StreamEnd;
+use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
+
+use super::RegistryError;
+
+pub(super) use self::redis::{NickTaking, refused_claim};
+
+/// A nickname that was not assigned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// Another session owns it, or may still resume with it.
+    #[error("the nickname is owned or held")]
+    InUse {
+        /// The rest of its hold for a session without a connection; `None` while its session is connected.
+        retry_after: Option<Duration>,
+    },
+    /// It looks like an owned nickname.
+    #[error("the nickname looks like one that is owned")]
+    Confusable,
+    /// The call itself failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+contract! {
+    /// Claims and releases of nicknames.
+    Names {
+        /// Claims a nickname for a session of this gateway and returns the end of the session's inbox with the fence. It
+        /// succeeds if the nick is free, its owner's lease is not live, and it is held for no other session. The same
+        /// session again gets the fence it has. Records and logs `online`. `token` is the session's resume token; a
+        /// session that has one must present it.
+        ///
+        /// # Errors
+        /// [`ClaimError`]. On `Unknown` release it or claim again.
+        async fn claim(
+            &self,
+            incarnation: &Incarnation,
+            session: &SessionId,
+            nick: &Nick,
+            token: &TokenHash,
+        ) -> Result<(Fence, StreamEnd), ClaimError>;
+
+        /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is given.
+        /// Returns whether it did. Works in any state of the lease, since it only removes the caller's own claim.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError>;
+
+        /// Records a user's status and announces it to `rooms`. Returns whether `owner` still owned the nickname.
+        ///
+        /// # Errors
+        /// [`RegistryError`].
+        async fn set_status(
+            &self,
+            nick: &Nick,
+            owner: &Owner,
+            status: &Status,
+            rooms: &[RoomKey],
+        ) -> Result<bool, RegistryError>;
+
+        /// Orders the gateway of the nick's owner to end that session, at once over its channel and by its mailbox.
+        /// Returns whether the nick had an owner.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError>;
+    }
+}

@@ -1,0 +1,103 @@
+//! Nicknames in Redis: the calls of the scripts beside this file.
+
+use std::time::Duration;
+
+use redis::Script;
+
+use crate::model::keys::{NodeUnit, RoomUnit, ScriptKeys, SessionUnit};
+use crate::model::stream::StreamEnd;
+use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
+use crate::registry::redis::{RedisRegistry, json, member_info, refused, whether};
+use crate::registry::reply::Reply;
+use crate::registry::{RegistryError, script};
+
+use super::{ClaimError, Names};
+
+/// The common arguments of the scripts that assign nicks.
+pub(in crate::registry) struct NickTaking<'a> {
+    pub(in crate::registry) incarnation: &'a Incarnation,
+    pub(in crate::registry) session: &'a SessionId,
+    pub(in crate::registry) nick: &'a Nick,
+    /// The last two arguments of the script.
+    pub(in crate::registry) tokens: [&'a str; 2],
+}
+
+impl Names for RedisRegistry {
+    async fn claim(
+        &self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        token: &TokenHash,
+    ) -> Result<(Fence, StreamEnd), ClaimError> {
+        let epoch = uuid::Uuid::new_v4().simple().to_string();
+        let tokens = [token.as_str(), &epoch];
+        let mut reply = self.take_nick(&script::CLAIM, NickTaking { incarnation, session, nick, tokens }).await?;
+        match reply.text()?.as_str() {
+            "OK" => Ok((
+                Fence(reply.number()?),
+                StreamEnd { epoch: reply.text()?, top: reply.number()?, forks: Vec::new() },
+            )),
+            refusal => Err(refused_claim(refusal, &mut reply)?),
+        }
+    }
+
+    async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()])
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
+        let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
+        whether(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
+    }
+
+    async fn set_status(
+        &self,
+        nick: &Nick,
+        owner: &Owner,
+        status: &Status,
+        rooms: &[RoomKey],
+    ) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()]).crossing_in_script::<RoomUnit>();
+        let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
+        let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
+        args.extend(rooms.iter().map(RoomKey::as_str));
+        whether(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
+    }
+
+    async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().nick(nick).record()]).crossing_in_script::<NodeUnit>();
+        whether(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
+    }
+}
+
+impl RedisRegistry {
+    /// Calls one of the two scripts that assign nicks.
+    pub(in crate::registry) async fn take_nick(
+        &self,
+        script: &Script,
+        NickTaking { incarnation, session, nick, tokens }: NickTaking<'_>,
+    ) -> Result<Reply, RegistryError> {
+        let keys = self.redis.keys();
+        let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));
+        let script_keys = ScriptKeys::default()
+            .partition([keys.fence()])
+            .own([nicks.record(), keys.skeleton(nick.skeleton())])
+            .crossing([sessions.record(), sessions.inbox(), sessions.rooms()])
+            .partition([keys.online()])
+            .crossing([nodes.nicks(), nodes.owned_nicks()]);
+        let ascii = if nick.is_ascii() { "1" } else { "0" };
+        let args = [incarnation.as_str(), session.as_str(), nick.key().as_str(), nick.as_str(), nick.skeleton(), ascii];
+        self.write(session.as_str(), script, script_keys, &[&args[..], &tokens].concat()).await
+    }
+}
+
+/// Reads the refusal of a claim.
+pub(in crate::registry) fn refused_claim(word: &str, reply: &mut Reply) -> Result<ClaimError, RegistryError> {
+    Ok(match word {
+        // -1: its session is connected.
+        "IN_USE" => ClaimError::InUse { retry_after: reply.text()?.parse().ok().map(Duration::from_millis) },
+        "CONFUSABLE" => ClaimError::Confusable,
+        refusal => refused(refusal).into(),
+    })
+}

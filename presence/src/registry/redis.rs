@@ -1,0 +1,102 @@
+//! The Redis arm: one script a call, so each call is atomic and is done or not done as a whole.
+//!
+//! Writes use the hot connections, all of one session the same one; reads use the query pool; the event log uses
+//! connections of its own. Keys and their contents are documented in [`crate::model::keys`], each script in its header.
+//! Nothing here decides: the scripts do.
+
+use std::time::Duration;
+
+use redis::Script;
+
+use super::RegistryError;
+use super::listing::EventReader;
+use super::reply::{Reply, malformed};
+use crate::model::keys::{ScriptKeys, Unit};
+use crate::model::{MemberInfo, Nick, Status};
+use crate::store::redis::{Call, Redis};
+
+/// The registry in Redis. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RedisRegistry {
+    pub(super) redis: Redis,
+    pub(super) event_reader: EventReader,
+}
+
+impl RedisRegistry {
+    /// A registry of the deployment that `redis` connects to.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        let event_reader = EventReader::new(redis.clone());
+        Self { redis, event_reader }
+    }
+
+    /// Calls a script that writes, in order with all others of the same `name`.
+    pub(super) async fn write<U: Unit>(
+        &self,
+        name: &str,
+        script: &Script,
+        keys: ScriptKeys<U>,
+        args: &[&str],
+    ) -> Result<Reply, RegistryError> {
+        call(&self.redis, Call::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
+    }
+}
+
+/// A script with its keys and arguments, without those that every script gets in front.
+pub(super) struct ScriptCall<'a, U: Unit> {
+    pub(super) script: &'a Script,
+    pub(super) keys: ScriptKeys<U>,
+    pub(super) args: &'a [&'a str],
+}
+
+/// Calls a script. The generation record, the lease table and the base of all keys go in front.
+pub(super) async fn call<U: Unit>(
+    redis: &Redis,
+    kind: Call,
+    connection: &mut impl redis::aio::ConnectionLike,
+    ScriptCall { script, keys, args }: ScriptCall<'_, U>,
+) -> Result<Reply, RegistryError> {
+    let mut invocation = script.prepare_invoke();
+    invocation.key(redis.keys().generation().as_str()).key(redis.keys().leases().as_str()).key(keys.names());
+    invocation.arg(redis.keys().base()).arg(args);
+    let value = redis.timed(kind, invocation.invoke_async(connection)).await?;
+    Reply::new(value)
+}
+
+/// Reads the answer of a script that succeeds or refuses.
+pub(super) fn done(reply: &mut Reply) -> Result<(), RegistryError> {
+    match reply.text()?.as_str() {
+        "OK" => Ok(()),
+        refusal => Err(refused(refusal)),
+    }
+}
+
+/// Reads the answer of a script that compares first; returns whether it changed anything.
+pub(super) fn whether(reply: &mut Reply) -> Result<bool, RegistryError> {
+    match reply.text()?.as_str() {
+        "OK" => Ok(true),
+        "NO" => Ok(false),
+        refusal => Err(refused(refusal)),
+    }
+}
+
+pub(super) fn refused(word: &str) -> RegistryError {
+    match word {
+        "FENCED" => RegistryError::Fenced,
+        "STALE" => RegistryError::Unavailable("the claim is not the newest one".to_owned()),
+        "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
+        _ => malformed("a word of the script"),
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+pub(super) fn member_info(nick: &Nick, status: &Status) -> String {
+    json(&MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() })
+}
+
+pub(super) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("our records are always JSON")
+}

@@ -1,0 +1,171 @@
+//! Rooms in memory: the rules of `join.lua`, `leave.lua` and `leaves.lua`.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::model::{LeftReason, MemberInfo, MemberLeft, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, Status};
+use crate::registry::{MemoryRegistry, RegistryError};
+use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, State, now};
+
+use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
+
+#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
+impl Rooms for MemoryRegistry {
+    async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
+        self.store.lock().join(request)
+    }
+
+    async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().leave(request))
+    }
+}
+
+impl State {
+    pub(crate) fn join(&mut self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
+        let JoinRequest { room: name, nick, owner, status, entry } = request;
+        if !self.leases.serves(&owner.incarnation) {
+            return Err(RegistryError::Fenced);
+        }
+        if self.nicks.owner(nick.key()) != Some(owner) {
+            return Err(RegistryError::Unavailable("the nickname is not the owner's any more".to_owned()));
+        }
+        let key = name.key();
+        let replaced = match entry {
+            JoinEntry::New => None,
+            JoinEntry::Renamed(old, old_owner) => {
+                let member = self.rooms.member(key, old.key()).filter(|member| old_owner.succeeds(&member.owner));
+                member.map(|member| (old.key().clone(), member.info.nick.clone()))
+            }
+        };
+        let before = self.rooms.member(key, nick.key()).map(|member| (member.owner.clone(), member.info.clone()));
+
+        self.rooms.rooms.entry(key.clone()).or_insert_with(|| RoomState {
+            name: name.clone(),
+            log: MemoryStream::default(),
+            version: 0,
+            members: BTreeMap::new(),
+            emptied: 0,
+        });
+        self.sessions.joined(&owner.session, key);
+        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
+        // What the same owner wrote before stands, unless it is shown in another spelling now.
+        if before.as_ref().is_none_or(|(before, _)| before != owner) || from.is_some() {
+            if let Some((old, _)) = &replaced {
+                self.unlink_member(key, old);
+            }
+            let same = before.filter(|(before, _)| before.session == owner.session);
+            if same.is_some() {
+                self.unlink_member(key, nick.key());
+            } else if let Some(lost) =
+                self.rooms.member(key, nick.key()).map(|member| self.leases.lost(&member.owner.incarnation))
+            {
+                self.drop_member(key, nick.key(), lost);
+            }
+            self.add_member(key, nick, owner, status);
+            self.announce_entry(key, info, from, same.map(|(_, info)| info));
+        }
+        let room = &self.rooms.rooms[key];
+        Ok(JoinedAt {
+            room: room.name.clone(),
+            epoch: room.log.epoch().to_owned(),
+            seq: room.log.seq(),
+            member_count: room.members.len() as u64,
+            forks: Vec::new(),
+        })
+    }
+
+    /// Tells a room who came: a new member, a session under another name, or one that is where it was.
+    fn announce_entry(&mut self, room: &RoomKey, info: MemberInfo, from: Option<String>, same: Option<MemberInfo>) {
+        let from = from.or_else(|| same.as_ref().map(|same| same.nick.clone()).filter(|from| *from != info.nick));
+        if let Some(from) = from {
+            let renamed = vec![Rename { from, to: info.nick }];
+            return self.announce(room, &PresenceDelta { renamed, ..Default::default() });
+        }
+        match same {
+            Some(same) if same == info => {}
+            Some(_) => self.announce(room, &PresenceDelta { status: vec![info], ..Default::default() }),
+            None => {
+                let nick = info.nick.clone();
+                self.announce(room, &PresenceDelta { joined: vec![info], ..Default::default() });
+                let shown = self.rooms.rooms[room].name.as_str();
+                self.events.add(now(), "join", json!({ "room": shown, "nick": nick }));
+            }
+        }
+    }
+
+    pub(crate) fn leave(&mut self, request: LeaveRequest<'_>) -> bool {
+        let LeaveRequest { room, nick, owner, reason, intent } = request;
+        let member = self.rooms.member(room.key(), nick.key());
+        let resumed = self.nicks.owner(nick.key()).is_some_and(|newer| newer != owner && newer.succeeds(owner));
+        if resumed || !member.is_some_and(|member| owner.succeeds(&member.owner)) {
+            return false;
+        }
+        let left = self.drop_member(room.key(), nick.key(), reason).into_iter().collect();
+        self.announce(room.key(), &PresenceDelta { left, ..Default::default() });
+        if intent == LeaveIntent::ForGood {
+            self.sessions.left_for_good(&owner.session, room.key());
+        }
+        true
+    }
+
+    /// Gives a member record to a newer claim of its session, which is about to join again itself.
+    pub(crate) fn hand_over(&mut self, room: &RoomKey, nick: &NickKey, newer: Owner) {
+        let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return };
+        if let Some(row) = self.leases.row(&newer.incarnation) {
+            row.members.insert((room.clone(), nick.clone()));
+        }
+        member.owner = newer;
+    }
+
+    /// Deletes a member record, whoever owns it: the caller has compared. Logs the leave and returns what to announce.
+    pub(crate) fn drop_member(&mut self, room: &RoomKey, nick: &NickKey, reason: LeftReason) -> Option<MemberLeft> {
+        let member = self.unlink_member(room, nick)?;
+        let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str());
+        let data = json!({ "room": shown, "nick": member.info.nick, "reason": reason.as_str() });
+        self.events.add(now(), "leave", data);
+        Some(MemberLeft { nick: member.info.nick, reason })
+    }
+
+    /// Tells a room one change of its members, under the next version.
+    pub(crate) fn announce(&mut self, room: &RoomKey, delta: &PresenceDelta) {
+        let Some(state) = self.rooms.get_mut(room) else { return };
+        state.version += 1;
+        let delta = serde_json::to_string(delta).expect("a delta is always JSON");
+        let text = format!("P {} {}\n{delta}", state.version, delta.len());
+        self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
+    }
+
+    fn add_member(&mut self, room: &RoomKey, nick: &Nick, owner: &Owner, status: &Status) {
+        let Some(state) = self.rooms.get_mut(room) else { return };
+        let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        state.members.insert(nick.key().clone(), MemberRecord { owner: owner.clone(), info });
+        self.rooms.listed.insert(room.clone());
+        self.rooms.of_nicks.entry(nick.key().clone()).or_default().insert(room.clone());
+        if let Some(row) = self.leases.row(&owner.incarnation) {
+            row.members.insert((room.clone(), nick.key().clone()));
+        }
+    }
+
+    /// Takes a member record out of the room and every index.
+    fn unlink_member(&mut self, room: &RoomKey, nick: &NickKey) -> Option<MemberRecord> {
+        let state = self.rooms.get_mut(room)?;
+        let member = state.members.remove(nick)?;
+        if state.members.is_empty() {
+            state.emptied = now();
+            self.rooms.listed.remove(room);
+            self.retire(Leftover::Room(room.clone()));
+        }
+        if let Some(rooms) = self.rooms.of_nicks.get_mut(nick) {
+            rooms.remove(room);
+            if rooms.is_empty() {
+                self.rooms.of_nicks.remove(nick);
+            }
+        }
+        if let Some(row) = self.leases.row(&member.owner.incarnation) {
+            row.members.remove(&(room.clone(), nick.clone()));
+        }
+        Some(member)
+    }
+}

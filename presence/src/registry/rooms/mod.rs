@@ -1,0 +1,94 @@
+//! Memberships: joining and leaving rooms, each announced once.
+//!
+//! A member record belongs to one claim. `join.lua` and `memory.rs` replace records of older claims of the same session
+//! silently; `leave.lua` ends only a record of the caller's claim or of an older one of its session.
+
+mod memory;
+mod redis;
+
+use crate::model::stream::Fork;
+use crate::model::{LeftReason, Nick, Owner, RoomName, Status};
+
+use super::RegistryError;
+
+/// A request to join a room.
+#[derive(Debug, Clone, Copy)]
+pub struct JoinRequest<'a> {
+    /// The room, created by its first member.
+    pub room: &'a RoomName,
+    /// The member's nickname.
+    pub nick: &'a Nick,
+    /// The claim to that nickname.
+    pub owner: &'a Owner,
+    /// The status shown with the member.
+    pub status: &'a Status,
+    /// A new member, or one that changed its name.
+    pub entry: JoinEntry<'a>,
+}
+
+/// The way a member enters a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinEntry<'a> {
+    /// As a new member.
+    New,
+    /// As the same session under another nickname: this record is replaced, and a rename is announced.
+    Renamed(&'a Nick, &'a Owner),
+}
+
+/// The room at the moment when the member record was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinedAt {
+    /// The room's name in its first spelling, which all members see.
+    pub room: RoomName,
+    /// The room's epoch; with `seq` the joiner's position.
+    pub epoch: String,
+    /// The newest message: the member receives everything after it.
+    pub seq: u64,
+    /// The number of members, the joiner included.
+    pub member_count: u64,
+    /// The ends of the room's former epochs, oldest first.
+    pub forks: Vec<Fork>,
+}
+
+/// A request to end a membership.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaveRequest<'a> {
+    /// The room.
+    pub room: &'a RoomName,
+    /// The member's nickname.
+    pub nick: &'a Nick,
+    /// The claim that holds the membership, or a newer one of its session.
+    pub owner: &'a Owner,
+    /// The reason that is announced.
+    pub reason: LeftReason,
+    /// Whether a resume restores the membership.
+    pub intent: LeaveIntent,
+}
+
+/// The effect of a leave on a later resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaveIntent {
+    /// The client left: a resume does not restore the room.
+    ForGood,
+    /// The connection was lost: a resume restores the room.
+    ForNow,
+}
+
+contract! {
+    /// Joining and leaving rooms.
+    Rooms {
+        /// Writes the member record, announces the entry to the room, and returns the position where it took effect. The
+        /// same owner again announces nothing; the same session under a newer claim replaces its record silently.
+        ///
+        /// # Errors
+        /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more).
+        async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
+
+        /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns
+        /// whether it did: a claim whose session was resumed ends nothing. Works in any state of the lease.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`.
+        async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError>;
+    }
+}

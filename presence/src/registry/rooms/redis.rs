@@ -1,0 +1,58 @@
+//! Rooms in Redis: the calls of the scripts beside this file.
+
+use crate::model::RoomName;
+use crate::model::keys::{NodeUnit, ScriptKeys};
+use crate::model::stream::read_forks;
+use crate::registry::redis::{RedisRegistry, done, member_info, whether};
+use crate::registry::reply::malformed;
+use crate::registry::{RegistryError, script};
+
+use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
+
+impl Rooms for RedisRegistry {
+    async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
+        let JoinRequest { room, nick, owner, status, entry } = request;
+        let keys = self.redis.keys();
+        let (rooms, nicks) = (keys.room(room.key()), keys.nick(nick.key()));
+        let script_keys = ScriptKeys::of([rooms.meta(), rooms.stream(), rooms.members(), rooms.member_list()])
+            .partition([keys.rooms()])
+            .crossing([nicks.rooms()])
+            .crossing([keys.node(&owner.incarnation).owned_members()])
+            .crossing([nicks.record()])
+            .crossing([keys.session(&owner.session).rooms()]);
+        let (old_nick, old_owner) = match entry {
+            JoinEntry::New => ("", String::new()),
+            JoinEntry::Renamed(nick, owner) => (nick.key().as_str(), owner.token()),
+        };
+        let args = [
+            &owner.token(),
+            room.key().as_str(),
+            room.as_str(),
+            nick.key().as_str(),
+            &member_info(nick, status),
+            &uuid::Uuid::new_v4().simple().to_string(),
+            old_nick,
+            &old_owner,
+        ];
+        let mut reply = self.write(owner.session.as_str(), &script::JOIN, script_keys, &args).await?;
+        done(&mut reply)?;
+        let room = RoomName::parse(&reply.text()?).map_err(|_| malformed("a room's name"))?;
+        let (epoch, seq, member_count) = (reply.text()?, reply.number()?, reply.number()?);
+        Ok(JoinedAt { room, epoch, seq, member_count, forks: read_forks(&reply.text()?) })
+    }
+
+    async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {
+        let LeaveRequest { room, nick, owner, reason, intent } = request;
+        let keys = self.redis.keys();
+        let script_keys = ScriptKeys::of([keys.room(room.key()).members()])
+            .crossing([keys.nick(nick.key()).record()])
+            .crossing([keys.session(&owner.session).rooms()])
+            .crossing_in_script::<NodeUnit>();
+        let for_good = match intent {
+            LeaveIntent::ForGood => "1",
+            LeaveIntent::ForNow => "0",
+        };
+        let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str(), for_good];
+        whether(&mut self.write(owner.session.as_str(), &script::LEAVE, script_keys, &args).await?)
+    }
+}

@@ -1,0 +1,53 @@
+//! The scripts of the registry as sent to Redis: first line, shared parts, body.
+//!
+//! Each `.lua` file opens with its purpose, KEYS, ARGV and replies. The first line (`#!lua flags=...`) must be the very
+//! first bytes of a script, so the shared parts follow it.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+use crate::host::failpoints;
+use crate::store::redis::GENERATION;
+
+/// Declares the scripts: name, shared parts, file.
+macro_rules! scripts {
+    ($($name:ident = [$($part:literal),*] $file:literal;)*) => { $(
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            assemble(&[GENERATION, $(include_str!(concat!("script/", $part))),*], include_str!($file))
+        });
+    )* };
+}
+
+scripts! {
+    OPEN_LEASE = ["prelude.lua", "../leases/lease_table.lua"] "leases/open_lease.lua";
+    BEAT = ["prelude.lua", "../leases/lease_table.lua", "../leases/open_generation.lua"] "leases/beat.lua";
+    REASSERT = ["prelude.lua", "../leases/restore.lua"] "leases/reassert.lua";
+    AUDIT = ["prelude.lua"] "leases/audit.lua";
+    LEASES = ["prelude.lua", "../leases/lease_table.lua"] "leases/leases.lua";
+    SET_LEASE = ["prelude.lua"] "leases/set_lease.lua";
+    FENCE = ["prelude.lua"] "leases/fence.lua";
+    REAP = ["prelude.lua", "leaves.lua"] "leases/reap.lua";
+    CLAIM = ["prelude.lua", "leaves.lua", "../names/take_nick.lua"] "names/claim.lua";
+    RESUME = ["prelude.lua", "leaves.lua", "../names/take_nick.lua"] "sessions/resume.lua";
+    CONFIRM = ["prelude.lua"] "sessions/confirm.lua";
+    DETACH = ["prelude.lua"] "sessions/detach.lua";
+    EXPIRE_DETACHED = ["prelude.lua", "leaves.lua"] "sessions/expire_detached.lua";
+    READ = ["prelude.lua"] "sessions/read.lua";
+    RELEASE = ["prelude.lua", "leaves.lua"] "names/release.lua";
+    JOIN = ["prelude.lua", "leaves.lua", "stream.lua"] "rooms/join.lua";
+    LEAVE = ["prelude.lua", "leaves.lua"] "rooms/leave.lua";
+    STATUS = ["prelude.lua"] "names/status.lua";
+    KICK = ["prelude.lua"] "names/kick.lua";
+    DRAIN = ["prelude.lua"] "leases/drain.lua";
+    USERS = ["prelude.lua"] "listing/users.lua";
+    ROOMS = ["prelude.lua"] "listing/rooms.lua";
+}
+
+fn assemble(parts: &[&str], script: &str) -> Script {
+    let (shebang, body) = script.split_once('\n').unwrap_or((script, ""));
+    Script::new(&failpoints::script(&[&[shebang], parts, &[body]].concat().join("\n")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Sessions in memory: the rules of `resume.lua`, `confirm.lua`, `detach.lua`, `expire_detached.lua` and `read.lua`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::model::stream::StreamEnd;
+use crate::model::{Fence, Incarnation, LeftReason, Nick, NickKey, Owner, SessionId, Status, TokenHash};
+use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
+use crate::store::memory::{FreedFor, State, now};
+
+use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
+
+#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
+impl Sessions for MemoryRegistry {
+    async fn resume(
+        &self,
+        incarnation: &Incarnation,
+        ticket: &ResumeTicket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<ResumedSession, ResumeError> {
+        self.store.lock().resume(incarnation, ticket, nick, next)
+    }
+
+    async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().confirm(session, token))
+    }
+
+    async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().detach(nick, owner, hold))
+    }
+
+    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().expire_detached(nick, owner, reason))
+    }
+
+    async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().read(session, seq))
+    }
+}
+
+impl State {
+    /// Forgets a session that ended then and was not resumed since.
+    pub(crate) fn forget_session(&mut self, session: &SessionId, ended: u64) {
+        if self.sessions.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended)) {
+            self.sessions.0.remove(session);
+            self.inboxes.forget(session);
+        }
+    }
+
+    pub(crate) fn resume(
+        &mut self,
+        incarnation: &Incarnation,
+        ticket: &ResumeTicket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<ResumedSession, ResumeError> {
+        if !self.leases.serves(incarnation) {
+            return Err(ResumeError::Claim(RegistryError::Fenced.into()));
+        }
+        let session = &ticket.session;
+        let known = self.sessions.0.get(session).ok_or(ResumeError::UnknownToken)?;
+        let was_previous = known.previous.as_ref() == Some(&ticket.presented);
+        if known.token != ticket.presented && !was_previous {
+            return Err(ResumeError::UnknownToken);
+        }
+        let own = known.nick.clone();
+        let is_own = |owner: &Owner| owner.session == *session;
+        if was_previous
+            && known.token == *next
+            && let Some(owner) = self.nicks.owner(nick.key())
+            && owner.incarnation == *incarnation
+            && is_own(owner)
+        {
+            let (fence, was) = (owner.fence, known.was.clone());
+            return Ok(self.resumed(session, nick, fence, was));
+        }
+        if !self.keeps(nick.key(), session) {
+            self.may_take(nick, session, is_own)?;
+        }
+
+        let was = self.nicks.owner(&own).cloned().filter(is_own);
+        let was = was.and_then(|owner| Some((Nick::parse(self.nicks.display(&own)?).ok()?, owner)));
+        self.order_taken(&own, session);
+        let status = self.nicks.status(&own).filter(|_| was.is_some()).cloned();
+        let moves = own != *nick.key();
+        if moves {
+            self.order_taken(nick.key(), session);
+        }
+        let known_here = self.nicks.owner(nick.key()).is_some_and(is_own);
+        let fence = if known_here {
+            self.take_over(incarnation, nick)
+        } else {
+            self.take(incarnation, session, nick, was.is_none())
+        };
+        let known = self.sessions.0.get_mut(session).ok_or(ResumeError::UnknownToken)?;
+        if !was_previous {
+            known.previous = Some(ticket.presented.clone());
+        }
+        known.token = next.clone();
+        known.was = was.clone();
+        known.nick = nick.key().clone();
+        known.ended = None;
+        if moves {
+            if let Some(status) = status {
+                self.nicks.set_status(nick.key(), status);
+            }
+            match &was {
+                Some((old, _)) => {
+                    self.free_nick(&own, FreedFor::ForAnybody);
+                    self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
+                }
+                None => self.nicks.let_go(&own, session),
+            }
+        }
+        Ok(self.resumed(session, nick, fence, was))
+    }
+
+    pub(crate) fn confirm(&mut self, session: &SessionId, token: &TokenHash) -> bool {
+        let Some(known) = self.sessions.0.get_mut(session).filter(|known| known.token == *token) else { return false };
+        (known.previous, known.was) = (None, None);
+        true
+    }
+
+    pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> bool {
+        let top = self.inboxes.head(session).top;
+        let Some(known) = self.sessions.0.get_mut(session) else { return false };
+        known.read = known.read.max(seq.min(top));
+        true
+    }
+
+    /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel, and
+    /// by its mailbox in case that does not arrive.
+    fn order_taken(&mut self, nick: &NickKey, session: &SessionId) {
+        let Some(Owner { incarnation, fence, .. }) =
+            self.live_owner(nick).filter(|owner| owner.session == *session).cloned()
+        else {
+            return;
+        };
+        if let Some(row) = self.leases.row(&incarnation) {
+            row.mailbox.push(MailboxOrder::Taken { session: session.clone(), fence });
+        }
+        let channel = self.keys.node(&incarnation).channel();
+        self.channels.publish(&channel, format!("T {session} {}", fence.0).as_bytes());
+    }
+
+    fn resumed(
+        &mut self,
+        session: &SessionId,
+        nick: &Nick,
+        fence: Fence,
+        was: Option<(Nick, Owner)>,
+    ) -> ResumedSession {
+        let StreamEnd { epoch, top: seq, .. } = self.inboxes.head(session);
+        let known = self.sessions.0.get(session);
+        let rooms = known.into_iter().flat_map(|known| &known.rooms);
+        let restored = |room| {
+            let (room, epoch, seq) = self.rooms.position(room)?;
+            Some(RestoredMembership { room, epoch, seq })
+        };
+        ResumedSession {
+            fence,
+            was,
+            status: self.nicks.status(nick.key()).cloned().unwrap_or_else(Status::default),
+            rooms: rooms.filter_map(restored).collect(),
+            inbox: InboxState { epoch, seq, read: known.map(|known| known.read).unwrap_or_default() },
+        }
+    }
+
+    pub(crate) fn detach(&mut self, nick: &Nick, owner: &Owner, hold: Duration) -> bool {
+        let Some(record) = self.nicks.records.get_mut(nick.key()).filter(|record| record.owner.as_ref() == Some(owner))
+        else {
+            return false;
+        };
+        if !record.detached {
+            record.detached = true;
+            record.held_until = now() + hold.as_millis() as u64;
+        }
+        true
+    }
+
+    pub(crate) fn expire_detached(&mut self, nick: &Nick, owner: &Owner, reason: LeftReason) -> bool {
+        let record = self.nicks.records.get(nick.key());
+        if !record.is_some_and(|record| record.detached && record.owner.as_ref() == Some(owner)) {
+            return false;
+        }
+        self.free_nick(nick.key(), FreedFor::ForItsSession);
+        self.log_offline(nick.key(), reason);
+        true
+    }
+}

@@ -1,0 +1,86 @@
+//! Sessions in Redis: the calls of the scripts beside this file.
+
+use std::time::Duration;
+
+use crate::model::keys::{NodeUnit, ScriptKeys, SessionUnit};
+use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use crate::registry::names::{NickTaking, refused_claim};
+use crate::registry::redis::{RedisRegistry, millis, whether};
+use crate::registry::reply::{Reply, from_json, malformed, owner_of};
+use crate::registry::{ClaimError, RegistryError, script};
+
+use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
+
+impl Sessions for RedisRegistry {
+    async fn resume(
+        &self,
+        incarnation: &Incarnation,
+        ticket: &ResumeTicket,
+        nick: &Nick,
+        next: &TokenHash,
+    ) -> Result<ResumedSession, ResumeError> {
+        let ResumeTicket { session, presented } = ticket;
+        let tokens = [presented.as_str(), next.as_str()];
+        let called = self.take_nick(&script::RESUME, NickTaking { incarnation, session, nick, tokens }).await;
+        let mut reply = called.map_err(ClaimError::from)?;
+        let word = reply.text().map_err(ClaimError::from)?;
+        match word.as_str() {
+            "OK" => Ok(resumed(reply).map_err(ClaimError::from)?),
+            "UNKNOWN" => Err(ResumeError::UnknownToken),
+            refusal => Err(refused_claim(refusal, &mut reply).map_err(ClaimError::from)?.into()),
+        }
+    }
+
+    async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().session(session).record()]);
+        whether(&mut self.write(session.as_str(), &script::CONFIRM, keys, &[token.as_str()]).await?)
+    }
+
+    async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()]);
+        let args = [&*owner.token(), &millis(hold)];
+        whether(&mut self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?)
+    }
+
+    async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
+        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()])
+            .crossing_in_script::<SessionUnit>()
+            .crossing_in_script::<NodeUnit>();
+        let args = [&*owner.token(), nick.key().as_str(), reason.as_str()];
+        whether(&mut self.write(owner.session.as_str(), &script::EXPIRE_DETACHED, keys, &args).await?)
+    }
+
+    async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+        let keys = self.redis.keys().session(session);
+        let keys = ScriptKeys::of([keys.record(), keys.inbox()]);
+        whether(&mut self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?)
+    }
+}
+
+/// Reads the rest of a reply, a resumed session.
+fn resumed(mut reply: Reply) -> Result<ResumedSession, RegistryError> {
+    let fence = Fence(reply.number()?);
+    let was = match reply.text()?.as_str() {
+        "" => None,
+        text => Some(claim_before(text).ok_or_else(|| malformed("the former claim"))?),
+    };
+    let status = match reply.text()?.as_str() {
+        "" => Status::default(),
+        json => from_json(json)?,
+    };
+    let rooms: Result<Vec<RestoredMembership>, RegistryError> =
+        reply.array()?.arrays().map(|row| restored(row?)).collect();
+    let inbox = InboxState { epoch: reply.text()?, seq: reply.number()?, read: reply.number()? };
+    Ok(ResumedSession { fence, was, status, rooms: rooms?, inbox })
+}
+
+fn restored(mut row: Reply) -> Result<RestoredMembership, RegistryError> {
+    let room = RoomName::parse(&row.text()?).map_err(|_| malformed("a room's name"))?;
+    Ok(RestoredMembership { room, epoch: row.text()?, seq: row.number()? })
+}
+
+/// Reads `<owner token> <nick as shown>`.
+fn claim_before(text: &str) -> Option<(Nick, Owner)> {
+    let (token, nick) = text.split_once(' ')?;
+    Some((Nick::parse(nick).ok()?, owner_of(token)?))
+}
