@@ -33,6 +33,8 @@ units! {
     RoomUnit
     /// The keys of one nickname.
     NickUnit
+    /// The keys of one skeleton, which look-alike nicknames share.
+    SkeletonUnit
     /// The keys of one session.
     SessionUnit
     /// The keys of one gateway incarnation.
@@ -186,11 +188,10 @@ impl Keys {
         NodeKeys { base: &self.base, name: incarnation.as_str() }
     }
 
-    /// Sorted set: the owned and held nick keys that share a skeleton, scored 0 if shown with characters other than
-    /// ASCII, else 1. No TTL while one of them is owned.
+    /// The keys of a nickname's skeleton, which look-alike nicknames share.
     #[must_use]
-    pub fn skeleton(&self, skeleton: &str) -> UnitKey<NickUnit> {
-        UnitKey::new(format!("{}skeleton:{skeleton}", self.base))
+    pub fn skeleton<'a>(&'a self, skeleton: &'a str) -> SkeletonKeys<'a> {
+        SkeletonKeys { base: &self.base, name: skeleton }
     }
 
     partition_keys! {
@@ -272,6 +273,15 @@ unit_keys! {
 }
 
 unit_keys! {
+    /// The keys of one skeleton (UTS 39).
+    SkeletonKeys: SkeletonUnit {
+        /// Sorted set: the owned and held nick keys that share the skeleton, scored 0 if shown with characters other than
+        /// ASCII, else 1. No TTL while one of them is owned.
+        nicks => "skeleton";
+    }
+}
+
+unit_keys! {
     /// The keys of one session.
     SessionKeys: SessionUnit {
         /// Hash: `nick` (the session's nick key), `token` (the hash of its resume token); between a resume and its
@@ -299,5 +309,63 @@ unit_keys! {
         mailbox => "mailbox";
         /// Channel of the gateway: direct messages, kicks, the echo of its own beat.
         channel => "ch:gw";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_names_stay_as_stored_data_has_them() {
+        let keys = Keys::new("p");
+        let (room, nick) = (RoomKey::from_store("r"), NickKey::from_store("n"));
+        let (session, node) = (SessionId::from_store("s"), Incarnation::from_store("i"));
+        let (room, nick, session, node) =
+            (keys.room(&room), keys.nick(&nick), keys.session(&session), keys.node(&node));
+        let skeleton = keys.skeleton("k");
+        for (key, name) in [
+            (keys.generation().to_string(), "generation"),
+            (keys.beats().into(), "beats"),
+            (keys.leases().into(), "leases"),
+            (keys.gateways().into(), "gateways"),
+            (keys.beaten().into(), "beaten"),
+            (keys.ended().into(), "ended"),
+            (keys.asserted().into(), "asserted"),
+            (keys.fence().into(), "fence"),
+            (keys.rooms().into(), "rooms"),
+            (keys.online().into(), "online"),
+            (keys.events().into(), "events"),
+            (room.meta().into(), "room:r"),
+            (room.stream().into(), "log:r"),
+            (room.members().into(), "members:r"),
+            (room.member_list().into(), "member-list:r"),
+            (room.channel().into(), "ch:room:r"),
+            (nick.record().into(), "nick:n"),
+            (nick.rooms().into(), "nick-rooms:n"),
+            (skeleton.nicks().into(), "skeleton:k"),
+            (session.record().into(), "session:s"),
+            (session.rooms().into(), "session-rooms:s"),
+            (session.inbox().into(), "inbox:s"),
+            (node.nicks().into(), "gateway-nicks:i"),
+            (node.owned_nicks().into(), "owned-nicks:i"),
+            (node.owned_members().into(), "owned-members:i"),
+            (node.mailbox().into(), "mailbox:i"),
+            (node.channel().into(), "ch:gw:i"),
+        ] {
+            assert_eq!(key, format!("p:{{0}}:{name}"));
+        }
+    }
+
+    #[test]
+    fn script_keys_keep_the_order_of_their_calls() {
+        let keys = Keys::new("p");
+        let (room, nick) = (RoomKey::from_store("r"), NickKey::from_store("n"));
+        let script_keys = ScriptKeys::of([keys.room(&room).meta()])
+            .partition([keys.rooms()])
+            .crossing([keys.nick(&nick).record()])
+            .own([keys.room(&room).members()])
+            .crossing_in_script::<NodeUnit>();
+        assert_eq!(script_keys.names(), ["p:{0}:room:r", "p:{0}:rooms", "p:{0}:nick:n", "p:{0}:members:r"]);
     }
 }

@@ -6,7 +6,7 @@
 --       8 hash of the session's token, 9 an unused epoch for its inbox
 -- Reply: {'OK', fence, epoch and seq of the session's inbox}, to the session that has it what it has; {'FENCED'};
 --        {'STALE'} when the session has another token since; {'IN_USE', milliseconds it is held or -1}; {'CONFUSABLE'}
--- Called by Registry::begin and Registry::claim.
+-- Called by Registry::claim.
 local token, unused = ARGV[8], ARGV[9]
 local claimant = incarnation .. '/' .. session .. '/'
 

@@ -82,7 +82,8 @@ impl RedisRegistry {
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));
         let script_keys = ScriptKeys::default()
             .partition([keys.fence()])
-            .own([nicks.record(), keys.skeleton(nick.skeleton())])
+            .own([nicks.record()])
+            .crossing([keys.skeleton(nick.skeleton()).nicks()])
             .crossing([sessions.record(), sessions.inbox(), sessions.rooms()])
             .partition([keys.online()])
             .crossing([nodes.nicks(), nodes.owned_nicks()]);

@@ -1,27 +1,28 @@
-//! Habits of the scripts, kept by reading them.
+//! Conventions of the scripts, checked in their text.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// File name -> text of every `.lua` file.
+/// File name -> text of every `.lua` file of the registry.
 fn files() -> BTreeMap<String, String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry");
-    let files = std::fs::read_dir(directory).unwrap().map(|entry| {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        (name, std::fs::read_to_string(path).unwrap())
-    });
-    files.collect()
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/registry");
+    let folders = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let paths = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    let scripts = paths.filter(|path| path.extension().is_some_and(|extension| extension == "lua"));
+    scripts
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
-    let shared = ["generation", "log", "prelude", "departures", "claims", "lease_table", "open_generation", "restore"];
+    let shared =
+        ["generation", "stream", "prelude", "leaves", "take_nick", "lease_table", "open_generation", "restore"];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
 
 #[test]
-fn every_script_says_what_a_full_redis_does_with_it() {
+fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
     let reads = ["audit.lua", "leases.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
@@ -35,17 +36,17 @@ fn every_script_says_what_a_full_redis_does_with_it() {
 }
 
 #[test]
-fn every_script_opens_with_its_keys_arguments_reply_and_caller() {
+fn every_script_documents_keys_arguments_reply_and_caller() {
     for (name, text) in scripts() {
         for word in ["-- KEYS: 1 generation, 2 leases", "-- ARGV: 1 base", "-- Reply: {'OK'", "-- Called by Registry::"]
         {
-            assert!(text.contains(word), "{name} does not say {word:?}");
+            assert!(text.contains(word), "{name} lacks {word:?}");
         }
     }
 }
 
 #[test]
-fn every_script_that_writes_enters_the_generation_first() {
+fn writing_scripts_enter_the_generation_first() {
     for (name, text) in scripts() {
         let writes = !text.starts_with("#!lua flags=no-writes");
         assert_eq!(text.contains("\nenter_generation()\n"), writes, "{name}");
@@ -55,7 +56,7 @@ fn every_script_that_writes_enters_the_generation_first() {
 }
 
 #[test]
-fn names_of_keys_are_those_of_the_key_table() {
+fn scripts_build_only_keys_of_the_table() {
     let table = include_str!("../../model/keys.rs");
     let mut seen = 0;
     for (name, text) in files() {
@@ -67,11 +68,11 @@ fn names_of_keys_are_those_of_the_key_table() {
             seen += 1;
         }
     }
-    assert!(seen > 20, "the search finds them");
+    assert!(seen > 20, "keys found in the scripts");
 }
 
 #[test]
-fn no_script_reads_a_whole_room_or_everybody() {
+fn scripts_never_read_whole_rooms_or_listings() {
     let whole = ["HGETALL", "HKEYS", "HVALS", "SMEMBERS", "SCAN", "'KEYS'", "'ZRANGE'", "SORT"];
     let allowed = [
         ("lease_table.lua", "HGETALL"),

@@ -4,7 +4,7 @@
 -- ARGV: 1 base, 2 owner token, 3 nick key, 4 reason
 -- Reply: {'OK'} when this call did it; {'NO'} when somebody else or nobody owns it, or its owner is not detached; or the
 --        error RECOVERING: the session may have moved just before the store lost it
--- Called by Registry::depart.
+-- Called by Registry::expire_detached.
 local record = KEYS[3]
 local _, token, nick, reason = unpack(ARGV)
 

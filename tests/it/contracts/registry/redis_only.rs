@@ -158,7 +158,7 @@ async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
     let node = arm.node("g1").await;
     let (ann, other) = (node.user("nil").await, node.user("ni1").await);
     assert_eq!(ann.nick.skeleton(), other.nick.skeleton(), "two ASCII names may share one");
-    let skeleton = arm.keys.skeleton(ann.nick.skeleton());
+    let skeleton = arm.keys.skeleton(ann.nick.skeleton()).nicks();
     let hold = Duration::from_secs(60);
     let depart = async |user: &super::User| {
         assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
