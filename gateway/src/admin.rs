@@ -80,7 +80,7 @@ pub(crate) async fn serve(
 /// Whether this node can publish and receive: what it acked before is to be back in the store first.
 pub(crate) fn ready(services: &Services) -> Result<(), NotReady> {
     services.tenure.ready(Instant::now())?;
-    let is_whole = services.backplane.is_whole(services.tenure.generation());
+    let is_whole = services.backplane.is_complete(services.tenure.generation());
     is_whole.then_some(()).ok_or(NotReady::Recovering)
 }
 

@@ -31,7 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::backplane::{Backplane, Delivery, MemoryBackplane, RedisBackplane, Sink};
+use crate::backplane::{Backplane, Delivery, DeliverySink, MemoryBackplane, RedisBackplane};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::hub::refill;
@@ -138,7 +138,7 @@ impl Gateway {
         Surroundings { facing, over }: Surroundings,
         history: Reloadable<Retention>,
         registry: Registry,
-        backplane: impl FnOnce(Sink) -> Backplane,
+        backplane: impl FnOnce(DeliverySink) -> Backplane,
     ) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.ws, config.tcp)?;
         let admin =
@@ -283,7 +283,7 @@ fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'stat
 }
 
 /// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
-fn sink(hub: &Arc<Hub>, tenure: &Arc<LeaseHealth>, metrics: &Metrics) -> Sink {
+fn sink(hub: &Arc<Hub>, tenure: &Arc<LeaseHealth>, metrics: &Metrics) -> DeliverySink {
     let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
     let round_trip = metrics.round_trip.clone();
     Arc::new(move |delivery| {
@@ -369,7 +369,7 @@ impl beat::Keeper for LeaseKeeper<'_> {
 
     fn answered(&mut self, sample: Sample, beat: Beat) {
         let generation = beat.generation.number;
-        self.services.backplane.beaten(self.incarnation, generation, sample.sent, sample.received);
+        self.services.backplane.note_beat(self.incarnation, generation, sample.sent, sample.received);
         self.samples.send_replace(Some(sample));
         for command in beat.mailbox {
             match command {
@@ -391,7 +391,7 @@ impl beat::Keeper for LeaseKeeper<'_> {
     }
 
     fn is_whole(&self, generation: u64) -> bool {
-        self.services.backplane.is_whole(generation)
+        self.services.backplane.is_complete(generation)
     }
 
     fn overtaken(&mut self, owner: &Owner) {
@@ -400,7 +400,7 @@ impl beat::Keeper for LeaseKeeper<'_> {
 }
 
 async fn put_back(services: Arc<Services>) {
-    services.backplane.put_back(|messages| services.metrics.repaired.inc_by(messages)).await;
+    services.backplane.republish(|messages| services.metrics.repaired.inc_by(messages)).await;
 }
 
 async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
@@ -439,7 +439,7 @@ fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
         sessions: Box::new(move || sessions.hub.census().sessions),
         detached: Box::new(move || detached.holdings.count_detached()),
         rooms: Box::new(move || rooms.hub.census().rooms),
-        kept: Box::new(move || kept.backplane.kept()),
+        kept: Box::new(move || kept.backplane.unsafe_bytes()),
         generation: Box::new(move || *tenure.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();

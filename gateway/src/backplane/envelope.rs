@@ -137,7 +137,7 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
         }
         "W" => {
             let by = Some(session(words.next())?);
-            Some(Delivery::Typing { log: StreamId::Room(room.clone()), by, from: text(content)? })
+            Some(Delivery::Typing { stream: StreamId::Room(room.clone()), by, from: text(content)? })
         }
         _ => None,
     }
@@ -152,7 +152,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
             let message = arriving(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Direct { session, epoch, message })
         }
-        "W" => Some(Delivery::Typing { log: StreamId::Inbox(session), by: None, from: text(content)? }),
+        "W" => Some(Delivery::Typing { stream: StreamId::Inbox(session), by: None, from: text(content)? }),
         _ => None,
     }
 }

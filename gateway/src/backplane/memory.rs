@@ -17,9 +17,10 @@ use presence::store::memory::{Append, AppendError, Appended, Listener, LogEntry,
 use super::malformed::Malformed;
 use crate::message::Target;
 
+use super::contract::BackplaneContract;
 use super::{
-    Delivery, HistoryPage, Link, PublishError, PublishRequest, Published, Range, ReplayPage, Sink, StreamId,
-    Subscription, envelope,
+    Delivery, DeliverySink, HistoryPage, LinkState, PublishError, PublishRequest, Published, Range, ReplayPage,
+    StreamId, SubscriptionStatus, envelope,
 };
 
 /// How long a room that nobody wants is still heard, so that a quick return costs nothing.
@@ -35,7 +36,7 @@ pub struct MemoryBackplane {
 struct Node {
     store: Store,
     keys: Keys,
-    sink: Sink,
+    sink: DeliverySink,
     heard: Arc<Heard>,
     listening: Mutex<Listening>,
 }
@@ -70,16 +71,16 @@ impl std::fmt::Debug for MemoryBackplane {
 impl MemoryBackplane {
     /// Joins a node to the store; its deliveries go to `sink`, which is called under the store's lock.
     #[must_use]
-    pub fn start(store: Store, sink: Sink) -> Self {
+    pub fn start(store: Store, sink: DeliverySink) -> Self {
         let node = Node { store, keys: Keys::new("parley"), sink, heard: Arc::default(), listening: Mutex::default() };
         Self { node: Arc::new(node) }
     }
+}
 
-    /// See [`super::Backplane::subscription`].
-    #[must_use]
-    pub fn subscription(&self) -> Subscription {
-        Subscription {
-            link: Link::Subscribed,
+impl BackplaneContract for MemoryBackplane {
+    fn subscription(&self) -> SubscriptionStatus {
+        SubscriptionStatus {
+            link: LinkState::Subscribed,
             reconnects: 0,
             last_echo: *lock(&self.node.heard.last_echo),
             malformed: self.node.heard.malformed.count(),
@@ -88,21 +89,14 @@ impl MemoryBackplane {
         }
     }
 
-    /// See [`super::Backplane::listen_as`].
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn listen_as(&self, incarnation: &Incarnation) {
+    async fn listen_as(&self, incarnation: &Incarnation) {
         let mut listening = self.node.listening();
         if listening.gateway.as_ref().is_none_or(|(present, _)| present != incarnation) {
             listening.gateway = Some((incarnation.clone(), self.node.hear_gateway(incarnation.clone())));
         }
     }
 
-    /// See [`super::Backplane::subscribe`].
-    ///
-    /// # Errors
-    /// None here.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
+    async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
         let mut listening = self.node.listening();
         listening.end_lingering();
         let interest = listening.rooms.entry(room.clone()).or_insert_with(|| Interest {
@@ -115,8 +109,7 @@ impl MemoryBackplane {
         Ok(())
     }
 
-    /// See [`super::Backplane::unsubscribe`].
-    pub fn unsubscribe(&self, room: &RoomKey) {
+    fn unsubscribe(&self, room: &RoomKey) {
         let mut listening = self.node.listening();
         listening.end_lingering();
         if let Some(interest) = listening.rooms.get_mut(room) {
@@ -127,36 +120,21 @@ impl MemoryBackplane {
         }
     }
 
-    /// See [`super::Backplane::publish`].
-    ///
-    /// # Errors
-    /// See there.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn publish(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
-        let payload = envelope::payload(room.as_str(), draft);
-        published(self.node.store.append(room, append(draft, &payload)))
+    async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+        let payload = envelope::payload(room.as_str(), request);
+        published(self.node.store.append(room, append(request, &payload)))
     }
 
-    /// See [`super::Backplane::direct`].
-    ///
-    /// # Errors
-    /// See there.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn direct(&self, to: &NickKey, draft: &PublishRequest) -> Result<Published, PublishError> {
-        let payload = envelope::payload(to.as_str(), draft);
-        match self.node.store.append_direct(to, append(draft, &payload)) {
+    async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
+        let payload = envelope::payload(to.as_str(), request);
+        match self.node.store.append_direct(to, append(request, &payload)) {
             // There is no room: who does not own the nick they speak under has lost it with their lease.
             Err(AppendError::NotInRoom) => Err(RegistryError::Fenced.into()),
             answer => published(answer),
         }
     }
 
-    /// See [`super::Backplane::typing`].
-    ///
-    /// # Errors
-    /// None here.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
+    async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
         let Node { store, keys, .. } = &*self.node;
         let (channel, session) = match to {
             Target::Room(room) => (String::from(keys.room(room.key()).channel()), session.clone()),
@@ -169,12 +147,7 @@ impl MemoryBackplane {
         Ok(())
     }
 
-    /// See [`super::Backplane::history`].
-    ///
-    /// # Errors
-    /// None here.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
+    async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
         let (from, to, newest) = match range {
             Range::Newest => (1, u64::MAX, true),
             Range::Before(seq) => (1, seq.saturating_sub(1), true),
@@ -192,34 +165,40 @@ impl MemoryBackplane {
             .collect();
         Ok(HistoryPage { messages, more })
     }
-}
 
-impl MemoryBackplane {
-    /// See [`super::Backplane::missed`].
-    ///
-    /// # Errors
-    /// `Unavailable` for a room that is not there.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn missed(&self, log: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
-        let head = self.head(log)?;
-        let entries = self.node.store.log(log, after.saturating_add(1), head.top, limit, false);
+    async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
+        let head = self.end(stream)?;
+        let entries = self.node.store.log(stream, after.saturating_add(1), head.top, limit, false);
         let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
         let read = |entry: &LogEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
         Ok(ReplayPage { head, messages: entries.iter().filter_map(read).collect(), through })
     }
 
-    /// See [`super::Backplane::tops`].
-    ///
-    /// # Errors
-    /// `Unavailable` for a room that is not there.
-    #[allow(clippy::unused_async, reason = "the other arm waits")]
-    pub async fn tops(&self, logs: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
-        logs.iter().map(|log| Ok((log.clone(), self.head(log)?))).collect()
+    async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
+        streams.iter().map(|stream| Ok((stream.clone(), self.end(stream)?))).collect()
     }
 
-    /// Nothing is lost here: a room that is asked about and not there has just been left by everybody.
-    fn head(&self, log: &StreamId) -> Result<StreamEnd, RegistryError> {
-        self.node.store.head(log).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
+    fn note_beat(&self, _: &Incarnation, _: u64, _: Instant, _: Instant) {}
+
+    fn is_complete(&self, _: u64) -> bool {
+        true
+    }
+
+    fn unsafe_bytes(&self) -> usize {
+        0
+    }
+
+    async fn republish(&self, _: impl FnMut(u64)) {
+        std::future::pending().await
+    }
+
+    async fn wait_safe(&self) {}
+}
+
+impl MemoryBackplane {
+    /// Nothing is lost here: a missing room has just been left by its last member.
+    fn end(&self, stream: &StreamId) -> Result<StreamEnd, RegistryError> {
+        self.node.store.head(stream).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
     }
 }
 
@@ -263,8 +242,14 @@ impl Listening {
     }
 }
 
-fn append<'a>(draft: &'a PublishRequest, payload: &'a str) -> Append<'a> {
-    Append { from: draft.from.key(), owner: &draft.owner, key: draft.key.as_deref(), msg_id: &draft.msg_id, payload }
+fn append<'a>(request: &'a PublishRequest, payload: &'a str) -> Append<'a> {
+    Append {
+        from: request.from.key(),
+        owner: &request.owner,
+        key: request.key.as_deref(),
+        msg_id: &request.msg_id,
+        payload,
+    }
 }
 
 fn published(answer: Result<Appended, AppendError>) -> Result<Published, PublishError> {

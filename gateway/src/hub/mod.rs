@@ -293,7 +293,7 @@ impl Hub {
             Delivery::Room { room, epoch, message } => self.arrived(&StreamId::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.arrived(&StreamId::Inbox(session), &epoch, message),
-            Delivery::Typing { log, by, from } => self.typing(&log, by.as_ref(), &from),
+            Delivery::Typing { stream: log, by, from } => self.typing(&log, by.as_ref(), &from),
             Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
             Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),

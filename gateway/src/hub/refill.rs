@@ -66,7 +66,7 @@ async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -
     if logs.is_empty() {
         return Ok(());
     }
-    let (mut tops, outcome) = match backplane.tops(&logs).await {
+    let (mut tops, outcome) = match backplane.read_ends(&logs).await {
         Ok(tops) => (HashMap::<StreamId, StreamEnd>::from_iter(tops), Ok(())),
         Err(error) => (HashMap::new(), Err(error)),
     };
@@ -80,7 +80,7 @@ async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -
 async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -> Result<(), RegistryError> {
     let reads = stream::iter(asks).map(async |(log, ask)| {
         let (Ask::Page(asked) | Ask::Top(asked)) = &ask;
-        let (reading, outcome) = match backplane.missed(&log, asked.seq, PAGE).await {
+        let (reading, outcome) = match backplane.read_after(&log, asked.seq, PAGE).await {
             Ok(missed) => (Reading::Page(page(missed)), Ok(())),
             Err(error) => (Reading::Failed, Err(error)),
         };

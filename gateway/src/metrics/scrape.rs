@@ -8,7 +8,7 @@ use presence::host::metrics::{Pulled, Rises};
 use presence::registry::{Generation, Phase};
 
 use super::Metrics;
-use crate::backplane::{Link, Subscription};
+use crate::backplane::{LinkState, SubscriptionStatus};
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 
@@ -27,7 +27,7 @@ pub struct AtScrape {
     /// In which generation the store is.
     pub generation: Ask<Generation>,
     /// How the receiving side is doing.
-    pub subscription: Ask<Subscription>,
+    pub subscription: Ask<SubscriptionStatus>,
     /// Whether newcomers are sent elsewhere for good.
     pub draining: Ask<bool>,
 }
@@ -87,11 +87,13 @@ impl Metrics {
         Pulled::register(&self.registry, Rises::No, "parley_store_recovering", help, recovering);
     }
 
-    fn show_subscription(&self, subscription: Ask<Subscription>) {
+    fn show_subscription(&self, subscription: Ask<SubscriptionStatus>) {
         let subscription = Arc::new(subscription);
         let asked = Arc::clone(&subscription);
         let help = "1 while everything that is wanted is heard over the backplane.";
-        self.pull("parley_backplane_subscribed", help, move || f64::from(u8::from(asked().link == Link::Subscribed)));
+        self.pull("parley_backplane_subscribed", help, move || {
+            f64::from(u8::from(asked().link == LinkState::Subscribed))
+        });
         let on = &self.registry;
         let asked = Arc::clone(&subscription);
         let help = "For how long in all not everything was heard that had been heard before.";

@@ -8,7 +8,7 @@ use presence::store::memory::Store;
 use prometheus::TextEncoder;
 
 use super::*;
-use crate::backplane::MemoryBackplane;
+use crate::backplane::{Backplane, MemoryBackplane};
 use crate::hub::position::Step;
 use crate::message::Accepted;
 
@@ -86,7 +86,7 @@ fn a_row_counts_under_its_own_name() {
 #[tokio::test]
 async fn what_is_true_now_is_asked_at_the_scrape() {
     let metrics = Metrics::new();
-    let backplane = MemoryBackplane::start(Store::default(), Arc::new(|_| {}));
+    let backplane = Backplane::Memory(MemoryBackplane::start(Store::default(), Arc::new(|_| {})));
     metrics.at_scrape(AtScrape {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),

@@ -32,11 +32,11 @@ impl Gateway {
     pub async fn drain(self, grace: Duration) -> Drained {
         let until = Instant::now() + grace;
         let whole = tokio::time::timeout_at(until, self.empty(grace)).await.is_ok();
-        let kept = self.services.backplane.kept();
+        let kept = self.services.backplane.unsafe_bytes();
         if whole && kept > 0 {
             tracing::info!(kept, "everybody is gone, waiting until nothing that was acked can be lost");
         }
-        let safe = tokio::time::timeout_at(until, self.services.backplane.safe()).await.is_ok();
+        let safe = tokio::time::timeout_at(until, self.services.backplane.wait_safe()).await.is_ok();
         // A beat after the last word would hear that the lease is gone, and a new one would begin.
         self.beating.cancel();
         if whole {

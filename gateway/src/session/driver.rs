@@ -247,7 +247,7 @@ impl Driver {
             }
             Op::Inbox(session) => {
                 let inbox = [StreamId::Inbox(session)];
-                let heads = answered(|| services.backplane.tops(&inbox)).await.map_err(refusal)?;
+                let heads = answered(|| services.backplane.read_ends(&inbox)).await.map_err(refusal)?;
                 heads.into_iter().next().map(|(_, head)| Done::Inbox(head)).ok_or_else(unavailable)
             }
             Op::Read(session, seq) => {

@@ -52,7 +52,7 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
             outbox.close(CloseCode::Slow);
             return;
         }
-        let progress = match services.backplane.missed(&log, cursor.after, PAGE).await {
+        let progress = match services.backplane.read_after(&log, cursor.after, PAGE).await {
             Ok(page) => {
                 hub.begin(&log, &page.head);
                 let delivered = cursor.give(page).await;

@@ -84,7 +84,7 @@ impl Speaker {
     }
 
     async fn oldest_note(&self) -> u64 {
-        let missed = self.backplane.missed(&StreamId::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
+        let missed = self.backplane.read_after(&StreamId::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
         missed.messages[0].seq
     }
 }

@@ -90,12 +90,12 @@ fn who_is_writing_is_told_on_both_channels() {
     let frame = typing(&session, "Änn x\n");
     let (deliveries, skipped) = read(frame.repeat(2).as_bytes());
     assert_eq!((deliveries.len(), skipped), (2, 0));
-    let Delivery::Typing { log: StreamId::Room(room), by: Some(by), from } = &deliveries[0] else {
+    let Delivery::Typing { stream: StreamId::Room(room), by: Some(by), from } = &deliveries[0] else {
         panic!("{deliveries:?}")
     };
     assert_eq!((room.as_str(), by, from.as_str()), ("lobby", &session, "Änn x\n"));
     let delivery = read_gateway(&Incarnation::from_store("i1"), frame.as_bytes());
-    let Some(Delivery::Typing { log, by: None, from }) = delivery else { panic!("{delivery:?}") };
+    let Some(Delivery::Typing { stream: log, by: None, from }) = delivery else { panic!("{delivery:?}") };
     assert_eq!((log, from.as_str()), (StreamId::Inbox(session), "Änn x\n"));
 }
 

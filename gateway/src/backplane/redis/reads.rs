@@ -1,10 +1,11 @@
-//! Reading a log to learn what did not arrive: where it ends, and what it keeps after a position.
+//! Reads of streams: history pages, the messages after a position, and the ends of streams.
 //!
-//! The reading task, joining sessions and the repair ask. One script reads one log, so that epoch, top and messages are of
-//! one moment; many logs share a pipeline over the query pool, and nothing stands in front of what arrives.
+//! One script reads one stream, so epoch, end and messages are of one moment. Many streams share a pipeline over the query
+//! pool, so no read delays a delivery.
 
 use std::sync::LazyLock;
 
+use presence::model::RoomKey;
 use presence::model::keys::Keys;
 use presence::model::stream::{StreamEnd, StreamId, read_forks};
 use presence::registry::RegistryError;
@@ -13,57 +14,92 @@ use redis::streams::{self, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 
 use super::{RedisBackplane, epoch, script};
-use crate::backplane::{ReplayPage, envelope};
+use crate::backplane::{HistoryPage, Range, ReplayPage, envelope};
 use crate::message::ChatMessage;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| script(&[], include_str!("../lua/page.lua")));
 
-/// Logs that are read in one pipeline: few enough not to stand in front of messages for long.
-const CHUNK: usize = 100;
-/// Seconds that the meta of a log is kept whose room or session is not there: 73 hours, longer than any position.
+/// The maximum of streams in one pipeline, few enough to delay no message for long.
+const STREAMS_MAX: usize = 100;
+/// The lifetime of a stream's meta without its room or session: 73 hours, longer than any position.
 const META_SECONDS: u64 = 73 * 60 * 60;
 
-/// Epoch, top, forks, entries.
-type Page = (String, u64, String, StreamRangeReply);
+/// Epoch, seq of the end, forks, entries.
+type PageReply = (String, u64, String, StreamRangeReply);
 
 impl RedisBackplane {
-    /// See [`crate::backplane::Backplane::missed`].
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn missed(&self, log: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
-        let read = [(log, after, limit)];
+    pub(super) async fn read_page(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<ReplayPage, RegistryError> {
+        let read = [(stream, after, limit)];
         let Some((epoch, top, forks, page)) = self.pages(&read).await?.pop() else {
-            return Err(RegistryError::Unknown("no answer to a reading".to_owned()));
+            return Err(RegistryError::Unknown("no answer to a read".to_owned()));
         };
         let last = page.ids.last().map_or(after, |entry| seq(entry).unwrap_or(after));
         let through = if page.ids.len() < limit { top.max(after) } else { last };
         let messages: Vec<ChatMessage> = page.ids.iter().filter_map(message).collect();
-        self.node.malformed.note(&names(self.node.redis.keys(), log).1, (page.ids.len() - messages.len()) as u64);
+        self.node.malformed.note(&names(self.node.redis.keys(), stream).1, (page.ids.len() - messages.len()) as u64);
         Ok(ReplayPage { head: StreamEnd { epoch, top, forks: read_forks(&forks) }, messages, through })
     }
 
-    /// See [`crate::backplane::Backplane::tops`].
-    ///
-    /// # Errors
-    /// See there.
-    pub async fn tops(&self, logs: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
-        let mut tops = Vec::with_capacity(logs.len());
-        for chunk in logs.chunks(CHUNK) {
-            let read: Vec<_> = chunk.iter().map(|log| (log, 0, 0)).collect();
-            let heads = self.pages(&read).await?.into_iter();
-            let heads = heads.map(|(epoch, top, forks, _)| StreamEnd { epoch, top, forks: read_forks(&forks) });
-            tops.extend(chunk.iter().cloned().zip(heads));
+    pub(super) async fn read_stream_ends(
+        &self,
+        streams: &[StreamId],
+    ) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
+        let mut ends = Vec::with_capacity(streams.len());
+        for chunk in streams.chunks(STREAMS_MAX) {
+            let read: Vec<_> = chunk.iter().map(|stream| (stream, 0, 0)).collect();
+            let pages = self.pages(&read).await?.into_iter();
+            let found = pages.map(|(epoch, top, forks, _)| StreamEnd { epoch, top, forks: read_forks(&forks) });
+            ends.extend(chunk.iter().cloned().zip(found));
         }
-        Ok(tops)
+        Ok(ends)
     }
 
-    /// Reads some logs, each after a seq and with so many messages at most.
-    async fn pages(&self, read: &[(&StreamId, u64, usize)]) -> Result<Vec<Page>, RegistryError> {
+    pub(super) async fn read_history(
+        &self,
+        room: &RoomKey,
+        range: Range,
+        limit: usize,
+    ) -> Result<HistoryPage, RegistryError> {
+        let stream = self.node.redis.keys().room(room).stream();
+        // One more than requested shows whether there are more.
+        let count = limit.saturating_add(1);
+        let command = match range {
+            Range::Newest => redis::Cmd::xrevrange_count(&stream, "+", "-", count),
+            Range::Before(seq) => redis::Cmd::xrevrange_count(&stream, seq.saturating_sub(1), "-", count),
+            Range::After(seq) => redis::Cmd::xrange_count(&stream, seq.saturating_add(1), "+", count),
+        };
+        let mut connection = self.node.redis.query().await?;
+        let answer = command.query_async(&mut connection);
+        let reply: StreamRangeReply = self.node.redis.timed(Call::Log, answer).await?;
+
+        let more = reply.ids.len() > limit;
+        let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
+        for entry in reply.ids.iter().take(limit) {
+            let seq = entry.id.split('-').next().and_then(|seq| seq.parse().ok());
+            let payload: Option<Vec<u8>> = entry.get("payload");
+            let read = seq.zip(entry.get("time")).zip(payload);
+            match read.and_then(|((seq, time), payload)| envelope::message(&payload, seq, time)) {
+                Some(message) => messages.push(message),
+                None => self.node.malformed.note(&stream, 1),
+            }
+        }
+        if !matches!(range, Range::After(_)) {
+            messages.reverse();
+        }
+        Ok(HistoryPage { messages, more })
+    }
+
+    /// Reads streams, each after a seq and with a maximum of messages.
+    async fn pages(&self, read: &[(&StreamId, u64, usize)]) -> Result<Vec<PageReply>, RegistryError> {
         let keys = self.node.redis.keys();
         let mut pipeline = redis::pipe();
-        for (log, after, limit) in read {
-            let (meta, stream) = names(keys, log);
+        for (stream, after, limit) in read {
+            let (meta, stream) = names(keys, stream);
             let mut call = Cmd::new();
             call.arg("EVALSHA").arg(PAGE.get_hash()).arg(3).arg(keys.generation()).arg(meta).arg(stream);
             call.arg(epoch()).arg(after.saturating_add(1)).arg(limit).arg(META_SECONDS);
@@ -83,9 +119,9 @@ impl RedisBackplane {
     }
 }
 
-/// Meta and stream of a log.
-fn names(keys: &Keys, log: &StreamId) -> (String, String) {
-    match log {
+/// Returns the keys of a stream's meta and of the stream itself.
+fn names(keys: &Keys, stream: &StreamId) -> (String, String) {
+    match stream {
         StreamId::Room(room) => (keys.room(room).meta().into(), keys.room(room).stream().into()),
         StreamId::Inbox(session) => (keys.session(session).record().into(), keys.session(session).inbox().into()),
     }
@@ -95,7 +131,7 @@ fn seq(entry: &streams::StreamId) -> Option<u64> {
     entry.id.split('-').next()?.parse().ok()
 }
 
-/// An entry of a log; `None` when it is not ours.
+/// Decodes an entry; `None` if it is malformed.
 fn message(entry: &streams::StreamId) -> Option<ChatMessage> {
     let payload: Vec<u8> = entry.get("payload")?;
     envelope::message(&payload, seq(entry)?, entry.get("time")?)

@@ -1,13 +1,13 @@
 //! The repair ring: what this gateway has acked in the last seconds, for a Redis that comes back without them.
 //!
-//! Everything that is written goes through it: [`Republish::space`] before the call, [`Republish::keep`] before anybody hears of
+//! Everything that is written goes through it: [`RepublishBuffer::space`] before the call, [`RepublishBuffer::keep`] before anybody hears of
 //! the ack. Beats tell it how long the store has lived ([`ring`] decides what is forgotten), and when it has become another
-//! one. Then what it may have lost is looked for and put back ([`put_back`]), and until that is done nothing new is written:
-//! [`Republish::settled`] is the generation that new messages are written in, and the scripts refuse them in any other.
+//! one. Then what it may have lost is looked for and put back ([`task`]), and until that is done nothing new is written:
+//! [`RepublishBuffer::settled`] is the generation that new messages are written in, and the scripts refuse them in any other.
 //! Bounded: what finds no space is refused before it is sent; nothing that was acked is dropped.
 
-mod put_back;
 mod ring;
+mod task;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,69 +16,68 @@ use presence::host::failpoints::{self, Mechanism};
 use presence::model::Incarnation;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use self::ring::{Beat, Owed, Ring};
-use crate::backplane::redis::calls::Message;
-
-pub(super) use self::ring::{Acked, AckedPosition, Target};
+use self::ring::{AnsweredBeat, RepublishRing, UnsettledMessage};
+pub(super) use self::task::run;
+use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
 /// Bytes that are kept at most.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a kept message is counted as beside its payload and its key.
-const KEPT_EACH: usize = 512;
+const OVERHEAD_BYTES: usize = 512;
 
 /// A part of what may be kept, free again when it is dropped.
-pub(super) type Space = OwnedSemaphorePermit;
+pub(super) type RingReservation = OwnedSemaphorePermit;
 
 /// The ring, and who waits for it.
 #[derive(Debug)]
-pub(super) struct Republish {
-    state: Mutex<State>,
+pub(super) struct RepublishBuffer {
+    state: Mutex<BufferState>,
     space: Arc<Semaphore>,
     most: usize,
     /// Something is owed.
-    owing: Notify,
+    unsettled: Notify,
     /// A beat was answered.
     beaten: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    ring: Ring<Space>,
+struct BufferState {
+    ring: RepublishRing<RingReservation>,
     /// Whose lease answered the newest beat.
     incarnation: Option<Incarnation>,
 }
 
 /// What one generation owes.
 #[derive(Debug)]
-struct Debt {
+struct UnsettledBatch {
     generation: u64,
     /// Who puts it back.
     incarnation: Incarnation,
     /// Of each log, in the old order.
-    logs: Vec<Vec<Owed>>,
+    streams: Vec<Vec<UnsettledMessage>>,
 }
 
-impl Default for Republish {
+impl Default for RepublishBuffer {
     fn default() -> Self {
-        Self::bounded(MOST_BYTES)
+        Self::bounded(BUFFER_BYTES_MAX)
     }
 }
 
-impl Republish {
+impl RepublishBuffer {
     /// One that keeps so many bytes at most.
     pub(super) fn bounded(most: usize) -> Self {
         Self {
             state: Mutex::default(),
             space: Arc::new(Semaphore::new(most)),
             most,
-            owing: Notify::new(),
+            unsettled: Notify::new(),
             beaten: Notify::new(),
         }
     }
 
     /// The space that a message takes once it is acked. `None` when there is none: it must not be sent.
-    pub(super) fn space(&self, message: &Message) -> Option<Space> {
-        let bytes = u32::try_from(message.bytes() + KEPT_EACH).ok()?;
+    pub(super) fn reserve(&self, message: &StoredMessage) -> Option<RingReservation> {
+        let bytes = u32::try_from(message.bytes() + OVERHEAD_BYTES).ok()?;
         Arc::clone(&self.space).try_acquire_many_owned(bytes).ok()
     }
 
@@ -88,23 +87,23 @@ impl Republish {
     }
 
     /// Keeps a message that the store has taken, before its sender hears of it.
-    pub(super) fn keep(&self, acked: Acked, space: Space) {
+    pub(super) fn keep(&self, acked: AckedMessage, space: RingReservation) {
         if failpoints::takes(Mechanism::Republish) {
             return;
         }
         let mut state = self.lock();
         if state.ring.keep(acked, space, Instant::now()) {
-            self.owing.notify_one();
+            self.unsettled.notify_one();
         }
     }
 
     /// A beat of this lease was answered.
-    pub(super) fn beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
+    pub(super) fn note_beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
         let mut state = self.lock();
-        state.ring.beat(Beat { generation, sent, received });
+        state.ring.beat(AnsweredBeat { generation, sent, received });
         state.incarnation = Some(incarnation.clone());
-        if state.ring.owes() {
-            self.owing.notify_one();
+        if state.ring.is_unsettled() {
+            self.unsettled.notify_one();
         }
         self.beaten.notify_waiters();
     }
@@ -115,7 +114,7 @@ impl Republish {
     }
 
     /// Waits until nothing is kept. Dropping the future changes nothing.
-    pub(super) async fn emptied(&self) {
+    pub(super) async fn wait_empty(&self) {
         loop {
             let beaten = self.beaten.notified();
             if self.lock().ring.is_empty() {
@@ -126,31 +125,31 @@ impl Republish {
     }
 
     /// Waits until something is owed. Dropping the future changes nothing. One waiter.
-    async fn debt(&self) -> Debt {
+    async fn wait_unsettled(&self) -> UnsettledBatch {
         loop {
-            let owing = self.owing.notified();
-            if let Some(debt) = self.lock().debt() {
-                return debt;
+            let notified = self.unsettled.notified();
+            if let Some(batch) = self.lock().unsettled() {
+                return batch;
             }
-            owing.await;
+            notified.await;
         }
     }
 
     /// The message is in the store, there, in this generation.
-    fn found(&self, owed: &Owed, place: AckedPosition, generation: u64) {
-        self.lock().ring.found(owed.number, place, generation, Instant::now());
+    fn mark_present(&self, unsettled: &UnsettledMessage, position: AckedPosition, generation: u64) {
+        self.lock().ring.mark_present(unsettled.number, position, generation, Instant::now());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BufferState> {
         // Every method leaves the state whole, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn debt(&self) -> Option<Debt> {
-        let incarnation = self.incarnation.clone().filter(|_| self.ring.owes())?;
-        Some(Debt { generation: self.ring.generation(), incarnation, logs: self.ring.owed() })
+impl BufferState {
+    fn unsettled(&self) -> Option<UnsettledBatch> {
+        let incarnation = self.incarnation.clone().filter(|_| self.ring.is_unsettled())?;
+        Some(UnsettledBatch { generation: self.ring.generation(), incarnation, streams: self.ring.unsettled() })
     }
 }
 
@@ -161,43 +160,45 @@ mod tests {
 
     use presence::model::RoomKey;
 
+    use crate::backplane::redis::message::WriteTarget;
+
     use super::*;
 
-    fn message(bytes: usize) -> Message {
+    fn message(bytes: usize) -> StoredMessage {
         let [token, nick, key, msg_id] = [const { String::new() }; 4];
-        Message { token, nick, key, msg_id, payload: "x".repeat(bytes) }
+        StoredMessage { token, nick, key, msg_id, payload: "x".repeat(bytes) }
     }
 
-    fn keep(repair: &Republish, message: Message) {
-        let space = repair.space(&message).unwrap();
-        let target = Target::Room(RoomKey::from_store("lobby"));
-        let place = AckedPosition { epoch: "e".into(), seq: 1 };
-        repair.keep(Acked { target, message: Arc::new(message), place, generation: 1 }, space);
+    fn keep(buffer: &RepublishBuffer, message: StoredMessage) {
+        let reservation = buffer.reserve(&message).unwrap();
+        let target = WriteTarget::Room(RoomKey::from_store("lobby"));
+        let position = AckedPosition { epoch: "e".into(), seq: 1 };
+        buffer.keep(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
     }
 
     #[tokio::test]
     async fn what_finds_no_space_is_refused_until_something_is_forgotten() {
-        let repair = Republish::bounded(10_000);
+        let buffer = RepublishBuffer::bounded(10_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
-        repair.beat(&lease, 1, start, start);
+        buffer.note_beat(&lease, 1, start, start);
         for _ in 0..4 {
-            keep(&repair, message(2000 - KEPT_EACH));
+            keep(&buffer, message(2000 - OVERHEAD_BYTES));
         }
-        assert_eq!(repair.bytes(), 8000);
-        let under_way = repair.space(&message(1500 - KEPT_EACH)).unwrap();
-        assert!(repair.space(&message(1)).is_none(), "what is under way counts");
+        assert_eq!(buffer.bytes(), 8000);
+        let under_way = buffer.reserve(&message(1500 - OVERHEAD_BYTES)).unwrap();
+        assert!(buffer.reserve(&message(1)).is_none(), "what is under way counts");
         drop(under_way);
-        assert!(repair.space(&message(2001 - KEPT_EACH)).is_none());
-        assert!(repair.space(&message(2000 - KEPT_EACH)).is_some());
-        let emptied = repair.emptied();
+        assert!(buffer.reserve(&message(2001 - OVERHEAD_BYTES)).is_none());
+        assert!(buffer.reserve(&message(2000 - OVERHEAD_BYTES)).is_some());
+        let empty = buffer.wait_empty();
         let beats = async {
             for second in 1..=6 {
-                assert_eq!(repair.bytes(), 8000);
+                assert_eq!(buffer.bytes(), 8000);
                 let at = start + Duration::from_secs(second);
-                repair.beat(&lease, 1, at, at);
+                buffer.note_beat(&lease, 1, at, at);
             }
         };
-        tokio::join!(emptied, beats);
-        assert_eq!(repair.bytes(), 0);
+        tokio::join!(empty, beats);
+        assert_eq!(buffer.bytes(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`super::RedisBackplane`] tells it what to hear; it performs what [`super::subscription`] decides, and hands what
 //! arrives to the sink, decoded, in order. redis-rs's own re-subscription is not used: it gives up after a while and
-//! nobody learns what was missed. Never blocks, never publishes. Ends with its [`Subscriber`].
+//! nobody learns what was missed. Never blocks, never publishes. Ends with its [`ChannelSubscriber`].
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::feed::{Ended, Feed, Message, feed};
 use super::subscription::{Action, Channel, Input, Subscriptions, Topic};
 use crate::backplane::malformed::Malformed;
-use crate::backplane::{Delivery, Sink, Subscription, envelope};
+use crate::backplane::{Delivery, DeliverySink, SubscriptionStatus, envelope};
 
 /// How long a room's subscription may take to be confirmed.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,15 +36,15 @@ enum Wish {
 
 /// The handle on the task. The task ends with it.
 #[derive(Debug)]
-pub(super) struct Subscriber {
+pub(super) struct ChannelSubscriber {
     // Unbounded, so that an interest can be withdrawn from a destructor; the task takes wishes whatever Redis does.
     wishes: mpsc::UnboundedSender<Wish>,
-    status: watch::Receiver<Subscription>,
+    status: watch::Receiver<SubscriptionStatus>,
 }
 
-impl Subscriber {
+impl ChannelSubscriber {
     /// Starts the task. Needs a running tokio runtime.
-    pub(super) fn start(redis: &Redis, sink: Sink, malformed: Arc<Malformed>) -> Self {
+    pub(super) fn start(redis: &Redis, sink: DeliverySink, malformed: Arc<Malformed>) -> Self {
         let (wishes, inbox) = mpsc::unbounded_channel();
         let decisions = Subscriptions::new(Instant::now());
         let (publisher, status) = watch::channel(decisions.status());
@@ -63,7 +63,7 @@ impl Subscriber {
     }
 
     /// How the connection is doing.
-    pub(super) fn status(&self) -> Subscription {
+    pub(super) fn status(&self) -> SubscriptionStatus {
         *self.status.borrow()
     }
 
@@ -189,14 +189,14 @@ async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, Feed)> {
 
 struct Task {
     redis: Redis,
-    sink: Sink,
+    sink: DeliverySink,
     malformed: Arc<Malformed>,
     decisions: Subscriptions,
     connection: Connection,
     waiters: HashMap<Channel, Vec<oneshot::Sender<()>>>,
     /// An outage is logged once, at its beginning and at its end.
     broken: bool,
-    status: watch::Sender<Subscription>,
+    status: watch::Sender<SubscriptionStatus>,
 }
 
 impl Task {
@@ -327,7 +327,7 @@ impl Task {
             self.broken = false;
             tracing::info!("the subscription is whole again");
         }
-        let status = Subscription { malformed: self.malformed.count(), ..self.decisions.status() };
+        let status = SubscriptionStatus { malformed: self.malformed.count(), ..self.decisions.status() };
         self.status.send_if_modified(|shown| std::mem::replace(shown, status) != status);
     }
 }

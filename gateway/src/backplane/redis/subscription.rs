@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, RoomKey};
 
-use crate::backplane::{Link, Subscription};
+use crate::backplane::{LinkState, SubscriptionStatus};
 
 /// Most channels in one command: a chunk must not stand in front of messages for long.
 pub(super) const CHUNK: usize = 500;
@@ -205,14 +205,14 @@ impl Subscriptions {
     }
 
     /// How things stand.
-    pub(super) fn status(&self) -> Subscription {
+    pub(super) fn status(&self) -> SubscriptionStatus {
         let link = match self.phase {
-            Phase::Pause { .. } => Link::Backoff,
-            Phase::Connecting | Phase::Restoring { .. } => Link::Connecting,
-            Phase::Whole { stale: true, .. } => Link::Stale,
-            Phase::Whole { stale: false, .. } => Link::Subscribed,
+            Phase::Pause { .. } => LinkState::Backoff,
+            Phase::Connecting | Phase::Restoring { .. } => LinkState::Connecting,
+            Phase::Whole { stale: true, .. } => LinkState::Stale,
+            Phase::Whole { stale: false, .. } => LinkState::Subscribed,
         };
-        Subscription {
+        SubscriptionStatus {
             link,
             reconnects: self.reconnects,
             past_gaps: self.gap,

@@ -53,7 +53,7 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
     let ack = direct(&bob.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true), "whoever has the nick now has an inbox of their own");
     for (session, count) in [(&bob.owner.session, 1), (&others.owner.session, 1)] {
-        let missed = one.backplane.missed(&StreamId::Inbox(session.clone()), 0, 10).await.unwrap();
+        let missed = one.backplane.read_after(&StreamId::Inbox(session.clone()), 0, 10).await.unwrap();
         assert_eq!((missed.head.top, missed.messages.len()), (count, count as usize));
     }
 
@@ -73,7 +73,7 @@ pub(crate) async fn a_direct_message_waits_for_who_is_away(world: &World) {
     two.registry.set_lease(&two.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (3, false), "its gateway has ended");
-    let missed = one.backplane.missed(&StreamId::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
+    let missed = one.backplane.read_after(&StreamId::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
     assert_eq!((missed.messages.len(), missed.through, missed.head.top), (2, 3, 3));
 
     // Under another nick the session is still the one that had this.
@@ -141,7 +141,7 @@ pub(crate) async fn who_is_writing_is_heard_where_it_matters(world: &World) {
     let heard = |node: &Node| -> Vec<_> {
         let all = node.heard.all().into_iter();
         let typing = all.filter_map(|delivery| match delivery {
-            Delivery::Typing { log, by, from } => Some((log, by, from)),
+            Delivery::Typing { stream: log, by, from } => Some((log, by, from)),
             _ => None,
         });
         typing.collect()
@@ -151,6 +151,6 @@ pub(crate) async fn who_is_writing_is_heard_where_it_matters(world: &World) {
     assert_eq!(heard(&one), slice::from_ref(&in_lobby));
     assert!(heard(&two).contains(&to_bob) && heard(&two).contains(&in_lobby), "{:?}", heard(&two));
     assert_eq!((heard(&two).len(), heard(&three)), (2, Vec::new()));
-    let missed = one.backplane.missed(&StreamId::Inbox(bob.owner.session), 0, 10).await;
+    let missed = one.backplane.read_after(&StreamId::Inbox(bob.owner.session), 0, 10).await;
     assert!(missed.is_ok_and(|missed| missed.messages.is_empty()), "nothing is kept");
 }

@@ -56,7 +56,7 @@ impl Scene {
     }
 
     async fn head_of(&self, log: StreamId) -> StreamEnd {
-        self.node.backplane.tops(&[log]).await.unwrap().remove(0).1
+        self.node.backplane.read_ends(&[log]).await.unwrap().remove(0).1
     }
 }
 
@@ -150,7 +150,7 @@ async fn numbers_never_go_back_when_meta_or_messages_are_lost_alone() {
     assert_eq!((second.top, second.forks.len()), (4, 0), "the messages know");
     assert_eq!(second.shares(&first.epoch), 0, "nobody knows what came before");
     assert_eq!(scene.say().await.unwrap(), 5);
-    let missed = scene.node.backplane.missed(&StreamId::Room(scene.lobby.key().clone()), 3, 10).await.unwrap();
+    let missed = scene.node.backplane.read_after(&StreamId::Room(scene.lobby.key().clone()), 3, 10).await.unwrap();
     assert_eq!((missed.messages.len(), missed.head.epoch), (2, second.epoch));
 }
 
@@ -166,7 +166,7 @@ async fn nothing_is_said_before_the_store_has_noticed_its_restart_and_recovered(
         is_refused(async || scene.node.backplane.direct(scene.ann.nick.key(), &note).await.map(|ack| ack.seq)).await;
     };
     refused(&scene).await;
-    let read = async || scene.node.backplane.tops(std::slice::from_ref(&room_log)).await.map(|tops| tops[0].1.top);
+    let read = async || scene.node.backplane.read_ends(std::slice::from_ref(&room_log)).await.map(|tops| tops[0].1.top);
     is_refused(async || read().await.map_err(PublishError::from)).await;
 
     let beat = async || scene.node.registry.beat(&scene.node.incarnation, &[]).await.ok();

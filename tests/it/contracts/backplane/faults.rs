@@ -1,8 +1,9 @@
 //! What only Redis can do to us: lose connections, freeze, die, forget, run full.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{Link, PublishError, PublishRequest, Range};
+use gateway::backplane::{Backplane, LinkState, PublishError, PublishRequest, Range, RedisBackplane};
 use presence::model::RoomName;
 use presence::registry::RegistryError;
 
@@ -82,7 +83,7 @@ async fn a_cut_subscription_is_made_again_and_said_once() {
         }
     }
     let status = pair.two.backplane.subscription();
-    assert_eq!((status.link, status.reconnects), (Link::Subscribed, 3));
+    assert_eq!((status.link, status.reconnects), (LinkState::Subscribed, 3));
     let gap = status.gap(Instant::now());
     assert!(gap >= Duration::from_millis(150) && gap < Duration::from_secs(5), "three pauses: {gap:?}");
 }
@@ -169,7 +170,7 @@ async fn a_killed_redis_refuses_and_everything_is_whole_after_it_is_back() {
         assert!(asked.elapsed() < Duration::from_secs(4), "and says so soon");
     }
     let status = pair.two.backplane.subscription();
-    assert!(matches!(status.link, Link::Connecting | Link::Backoff), "{status:?}");
+    assert!(matches!(status.link, LinkState::Connecting | LinkState::Backoff), "{status:?}");
     assert!(status.gap(Instant::now()) >= Duration::from_secs(3));
     let asked = Instant::now();
     let refused = pair.two.backplane.subscribe(room("#new").key()).await;
@@ -195,7 +196,7 @@ async fn a_connection_over_which_our_own_beat_does_not_return_is_given_up() {
     pair.two.stop_beating().await;
     let silent = Instant::now();
     let link = || pair.two.backplane.subscription().link;
-    eventually(Duration::from_secs(5), "it is stale", async || (link() == Link::Stale).then_some(())).await;
+    eventually(Duration::from_secs(5), "it is stale", async || (link() == LinkState::Stale).then_some(())).await;
     assert!(silent.elapsed() > Duration::from_millis(1900), "{:?}", silent.elapsed());
     eventually(SOON, "it is made again", async || (pair.two.resumed() == 1).then_some(())).await;
     assert_eq!(pair.one.resumed(), 0, "the other node's beats are its own");
@@ -209,8 +210,7 @@ async fn a_node_that_starts_before_redis_listens_when_it_comes() {
     let mut world = World::redis().await;
     world.server().kill9();
     let redis = presence::store::redis::Redis::open(&world.server().url(), "parley").unwrap();
-    let backplane =
-        gateway::backplane::RedisBackplane::start(redis, std::sync::Arc::new(|delivery| panic!("{delivery:?}")));
+    let backplane = Backplane::Redis(RedisBackplane::start(redis, Arc::new(|delivery| panic!("{delivery:?}"))));
     let incarnation = presence::model::Incarnation::random();
     // Given up, but not the wish.
     let waited = tokio::time::timeout(Duration::from_millis(300), backplane.listen_as(&incarnation)).await;

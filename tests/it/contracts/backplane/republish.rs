@@ -70,7 +70,7 @@ impl Scene {
 
     /// Waits until this node says that it has put back whatever was lost.
     async fn whole(&self, generation: u64) {
-        eventually(SOON, "it is whole", async || self.one.backplane.is_whole(generation).then_some(())).await;
+        eventually(SOON, "it is whole", async || self.one.backplane.is_complete(generation).then_some(())).await;
     }
 
     /// What the lobby's log holds, oldest first.
@@ -116,7 +116,7 @@ async fn what_was_put_back_without_an_answer_is_found_and_not_doubled() {
     let [time, payload] = ["time", "payload"].map(|field| log.ids[0].get::<String>(field).unwrap());
     scene.one.stop_beating().await;
     let generation = scene.lose(2, 0).await;
-    scene.one.backplane.tops(&[StreamId::Room(scene.lobby.key().clone())]).await.unwrap();
+    scene.one.backplane.read_ends(&[StreamId::Room(scene.lobby.key().clone())]).await.unwrap();
     // And whatever else would know it is forgotten by now.
     let _: String = scene.ask(&["XADD", LOG, "3-0", "time", &time, "payload", &payload]).await;
     let _: u64 = scene.ask(&["HSET", META, "seq", "3"]).await;
@@ -133,10 +133,10 @@ async fn nothing_new_is_said_before_what_was_lost_is_back() {
     let told = scene.one.registry.beat(&scene.one.incarnation, &[]).await.unwrap().generation.number;
     let beaten = |generation| {
         let now = Instant::now();
-        scene.one.backplane.beaten(&scene.one.incarnation, generation, now, now);
+        scene.one.backplane.note_beat(&scene.one.incarnation, generation, now, now);
     };
     beaten(told);
-    assert!(scene.one.backplane.is_whole(told), "nothing was acked in the generation before");
+    assert!(scene.one.backplane.is_complete(told), "nothing was acked in the generation before");
     scene.say("a").await;
     scene.say("b").await;
     let generation = scene.lose(1, 0).await;
@@ -149,7 +149,7 @@ async fn nothing_new_is_said_before_what_was_lost_is_back() {
     };
     is_refused("nobody has told us").await;
     beaten(generation);
-    assert!(!scene.one.backplane.is_whole(generation));
+    assert!(!scene.one.backplane.is_complete(generation));
     is_refused("we have told nobody").await;
     scene.one.beat();
     scene.whole(generation).await;
@@ -208,7 +208,7 @@ async fn a_direct_message_comes_back_to_whom_it_was_meant_for() {
     let kept = scene.one.backplane.direct(bob.nick.key(), &scene.ann.keyed("k", "c")).await.unwrap();
     let inbox = async |person: &Person| -> Vec<(u64, String)> {
         let log = StreamId::Inbox(person.owner.session.clone());
-        let missed = scene.one.backplane.missed(&log, 0, 100).await.unwrap().messages;
+        let missed = scene.one.backplane.read_after(&log, 0, 100).await.unwrap().messages;
         missed.into_iter().map(|message| (message.seq, message.body.text())).collect()
     };
     let before = inbox(&bob).await;
@@ -274,7 +274,7 @@ async fn what_could_not_be_kept_is_refused_and_nothing_kept_is_dropped() {
         assert!(acked * BODY <= MOST, "{acked} of them are kept");
     };
     assert_eq!(refused, PublishError::Overloaded);
-    assert!(scene.one.backplane.kept() <= MOST && scene.one.backplane.kept() + BODY + 1024 > MOST);
+    assert!(scene.one.backplane.unsafe_bytes() <= MOST && scene.one.backplane.unsafe_bytes() + BODY + 1024 > MOST);
     assert_eq!(scene.one.backplane.direct(scene.ann.nick.key(), &draft()).await, Err(PublishError::Overloaded));
     assert_eq!(scene.say("a little one fits").await.seq, acked as u64 + 1, "what was refused took no number");
     scene.one.beat();

@@ -126,10 +126,10 @@ impl Node {
                 let sent = Instant::now();
                 let Ok(beat) = registry.beat(&incarnation, &[]).await else { continue };
                 let generation = beat.generation.number;
-                backplane.beaten(&incarnation, generation, sent, Instant::now());
+                backplane.note_beat(&incarnation, generation, sent, Instant::now());
                 if !beat.asserted {
                     // It holds nothing that the store could have lost: these stores keep what they acked.
-                    let last = backplane.is_whole(generation);
+                    let last = backplane.is_complete(generation);
                     let _ = registry
                         .reassert(ReassertBatch {
                             incarnation: &incarnation,
@@ -147,7 +147,7 @@ impl Node {
             let count = |messages| {
                 repaired.fetch_add(messages, Ordering::SeqCst);
             };
-            backplane.put_back(count).await;
+            backplane.republish(count).await;
         };
         self.beating = Some(tokio::spawn(async move {
             tokio::join!(beats, repairs);

@@ -11,10 +11,10 @@ use crate::backplane::Published;
 /// Longer than any test here takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const LIMITS: Limits = Limits {
-    batch: Load { messages: 4, bytes: 100 },
-    room: Load { messages: 6, bytes: 1000 },
-    gateway: Load { messages: 9, bytes: 2000 },
+const LIMITS: PublisherLimits = PublisherLimits {
+    batch: QueueLoad { messages: 4, bytes: 100 },
+    room: QueueLoad { messages: 6, bytes: 1000 },
+    gateway: QueueLoad { messages: 9, bytes: 2000 },
     wait: PATIENCE,
 };
 
@@ -26,7 +26,7 @@ struct Calls(tokio::sync::mpsc::UnboundedSender<Call>);
 struct Call {
     room: RoomKey,
     payloads: Vec<String>,
-    answer: oneshot::Sender<Result<Vec<Outcome>, RegistryError>>,
+    answer: oneshot::Sender<Result<Vec<WriteOutcome>, RegistryError>>,
 }
 
 impl Call {
@@ -42,7 +42,7 @@ impl Call {
 }
 
 impl AppendBatch for Calls {
-    async fn append(&self, room: &RoomKey, batch: &[Message]) -> Result<Vec<Outcome>, RegistryError> {
+    async fn append(&self, room: &RoomKey, batch: &[StoredMessage]) -> Result<Vec<WriteOutcome>, RegistryError> {
         let payloads = batch.iter().map(|message| message.payload.clone()).collect();
         let (answer, answered) = oneshot::channel();
         self.0.send(Call { room: room.clone(), payloads, answer }).unwrap();
@@ -57,18 +57,18 @@ struct World {
 }
 
 impl World {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: PublisherLimits) -> Self {
         let (begun, calls) = tokio::sync::mpsc::unbounded_channel();
         Self { publisher: Arc::new(Publisher::new(Calls(begun), limits)), calls }
     }
 
     /// Queues a message at once; its outcome comes with the task.
-    fn say_padded(&self, room: &str, text: &str, bytes: usize) -> Result<JoinHandle<Outcome>, PublishError> {
+    fn say_padded(&self, room: &str, text: &str, bytes: usize) -> Result<JoinHandle<WriteOutcome>, PublishError> {
         let outcome = self.publisher.enqueue(&RoomKey::from_store(room), message(&format!("{text:bytes$}")))?;
         Ok(tokio::spawn(async { outcome.await.unwrap_or_else(|_| Err(unknown("given up"))) }))
     }
 
-    fn say(&self, room: &str, text: &str) -> JoinHandle<Outcome> {
+    fn say(&self, room: &str, text: &str) -> JoinHandle<WriteOutcome> {
         self.say_padded(room, text, 0).unwrap()
     }
 
@@ -78,20 +78,20 @@ impl World {
 
     /// Nothing waits, nothing is under way, and every place is free again.
     async fn is_idle(&self) {
-        let desk = &self.publisher.desk;
+        let state = &self.publisher.state;
         let idle = async || {
-            while !desk.busy().is_empty() || desk.messages.available_permits() < desk.limits.gateway.messages {
+            while !state.busy().is_empty() || state.messages.available_permits() < state.limits.gateway.messages {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(PATIENCE, idle()).await.expect("it becomes idle");
-        assert_eq!(desk.bytes.available_permits(), desk.limits.gateway.bytes);
+        assert_eq!(state.bytes.available_permits(), state.limits.gateway.bytes);
     }
 }
 
-fn message(payload: &str) -> Message {
+fn message(payload: &str) -> StoredMessage {
     let empty = String::new;
-    Message { token: empty(), nick: empty(), key: empty(), msg_id: empty(), payload: payload.to_owned() }
+    StoredMessage { token: empty(), nick: empty(), key: empty(), msg_id: empty(), payload: payload.to_owned() }
 }
 
 fn published(msg_id: &str) -> Published {
@@ -102,11 +102,11 @@ fn unknown(reason: &str) -> PublishError {
     RegistryError::Unknown(reason.to_owned()).into()
 }
 
-async fn outcome(said: JoinHandle<Outcome>) -> Outcome {
+async fn outcome(said: JoinHandle<WriteOutcome>) -> WriteOutcome {
     tokio::time::timeout(PATIENCE, said).await.expect("it is answered").unwrap()
 }
 
-async fn acked(said: Vec<JoinHandle<Outcome>>) -> Vec<String> {
+async fn acked(said: Vec<JoinHandle<WriteOutcome>>) -> Vec<String> {
     let mut ids = Vec::new();
     for said in said {
         ids.push(outcome(said).await.unwrap().msg_id);
@@ -248,13 +248,13 @@ async fn a_full_gateway_refuses_every_room_and_recovers() {
     let mut world = World::new(LIMITS);
     let said: Vec<_> = (0..9).map(|number| world.say(&format!("r{number}"), "x")).collect();
     assert_eq!(world.say_padded("another", "x", 0).unwrap_err(), PublishError::Overloaded);
-    assert_eq!(world.publisher.place(1).unwrap_err(), PublishError::Overloaded, "work past the queues counts too");
+    assert_eq!(world.publisher.permit(1).unwrap_err(), PublishError::Overloaded, "work past the queues counts too");
     for _ in 0..9 {
         world.call().await.ack();
     }
     acked(said).await;
     world.is_idle().await;
-    let place = world.publisher.place(1999).unwrap();
+    let place = world.publisher.permit(1999).unwrap();
     assert_eq!(world.say_padded("r", "x", 2).unwrap_err(), PublishError::Overloaded, "bytes count");
     drop(place);
     world.is_idle().await;
@@ -278,7 +278,7 @@ async fn a_room_is_bounded_in_bytes() {
 
 #[tokio::test]
 async fn what_waited_for_too_long_is_refused_and_was_not_sent() {
-    let mut world = World::new(Limits { wait: Duration::from_millis(200), ..LIMITS });
+    let mut world = World::new(PublisherLimits { wait: Duration::from_millis(200), ..LIMITS });
     let first = world.say("r", "1");
     let call = world.call().await;
     let late = world.say("r", "late");

@@ -8,16 +8,15 @@
 //!   proves nothing, so time in which the store was away or stood still does not count.
 //! - Each message is known to be in the store in one generation. In another one it is owed: its log has to be looked at,
 //!   and the message put back if it is gone. What was looked at counts as acked anew.
-//! - Nothing leaves the ring otherwise. Its bound is kept by who fills it, see [`super::Republish`].
+//! - Nothing leaves the ring otherwise. Its bound is kept by who fills it, see [`super::RepublishBuffer`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::model::stream::StreamId;
-use presence::model::{NickKey, RoomKey, SessionId};
 
-use crate::backplane::redis::calls::Message;
+use crate::backplane::redis::message::{AckedMessage, AckedPosition, StoredMessage, WriteTarget};
 
 /// What one generation must have lived since a message was acked: more than twice what a kill costs with
 /// `appendfsync everysec`.
@@ -27,7 +26,7 @@ const BREAK: Duration = Duration::from_millis(2500);
 
 /// One answered beat.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Beat {
+pub(super) struct AnsweredBeat {
     /// The generation that answered.
     pub(super) generation: u64,
     /// When it went out.
@@ -36,123 +35,77 @@ pub(super) struct Beat {
     pub(super) received: Instant,
 }
 
-/// Where a message went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Target {
-    /// Into a room.
-    Room(RoomKey),
-    /// Into the inbox of the session that was reached under a nickname.
-    Inbox {
-        /// Whose inbox.
-        session: SessionId,
-        /// The nickname: keys of clients count for it, not for the session.
-        to: NickKey,
-    },
-}
-
-impl Target {
-    /// The log that it is in.
-    pub(super) fn log(&self) -> StreamId {
-        match self {
-            Self::Room(room) => StreamId::Room(room.clone()),
-            Self::Inbox { session, .. } => StreamId::Inbox(session.clone()),
-        }
-    }
-}
-
-/// A message's number in its log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct AckedPosition {
-    /// Which counting.
-    pub(in super::super) epoch: String,
-    /// Its number there.
-    pub(in super::super) seq: u64,
-}
-
-/// A message that was acked.
-#[derive(Debug)]
-pub(in super::super) struct Acked {
-    /// Where it went.
-    pub(in super::super) target: Target,
-    /// The message, under the id that the ack told.
-    pub(in super::super) message: Arc<Message>,
-    /// Where it is.
-    pub(in super::super) place: AckedPosition,
-    /// The generation that it was written in.
-    pub(in super::super) generation: u64,
-}
-
 /// A message that is to be looked for.
 #[derive(Debug, Clone)]
-pub(super) struct Owed {
+pub(super) struct UnsettledMessage {
     /// By what the ring knows it.
     pub(super) number: u64,
-    pub(super) target: Target,
-    pub(super) message: Arc<Message>,
+    pub(super) target: WriteTarget,
+    pub(super) message: Arc<StoredMessage>,
     /// Where it was.
-    pub(super) place: AckedPosition,
+    pub(super) position: AckedPosition,
 }
 
 /// The ring. `S` is what an entry takes of the bound; it is given back when the entry is dropped.
 #[derive(Debug)]
-pub(super) struct Ring<S> {
+pub(super) struct RepublishRing<S> {
     /// In the order of their acks.
-    kept: VecDeque<Entry<S>>,
+    kept: VecDeque<RingEntry<S>>,
     /// The number of the oldest entry; the others follow without a hole.
     first: u64,
     /// How many of them the generation of the newest beat owes.
-    owing: usize,
+    unsettled_count: usize,
     /// The generation in which nothing was owed any more: what is new is written in it. 0 before the first beat.
     settled: u64,
-    beat: Option<Beat>,
+    beat: Option<AnsweredBeat>,
     /// For how long the store is known to have lived, over all generations: only differences mean something.
     lived: Duration,
-    marks: VecDeque<Mark>,
+    marks: VecDeque<SafetyMark>,
     /// When an entry was found or put back last.
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Entry<S> {
-    acked: Acked,
+struct RingEntry<S> {
+    acked: AckedMessage,
     at: Instant,
-    _space: S,
+    _reservation: S,
 }
 
 /// What was acked before a beat went out, and how long the store had lived then.
 #[derive(Debug)]
-struct Mark {
+struct SafetyMark {
     /// The first number that is not meant.
     before: u64,
     lived: Duration,
 }
 
-impl<S> Default for Ring<S> {
+impl<S> Default for RepublishRing<S> {
     fn default() -> Self {
         Self {
             kept: VecDeque::new(),
             first: 0,
-            owing: 0,
+            unsettled_count: 0,
             settled: 0,
             beat: None,
             lived: Duration::ZERO,
             marks: VecDeque::new(),
-            looked_at: None,
+            checked_at: None,
         }
     }
 }
 
-impl<S> Ring<S> {
+impl<S> RepublishRing<S> {
     /// A message was acked, now. Returns whether it is owed already: the store has moved on meanwhile.
-    pub(super) fn keep(&mut self, acked: Acked, space: S, now: Instant) -> bool {
-        let is_owed = self.is_owed(&acked);
-        self.owing += usize::from(is_owed);
-        self.kept.push_back(Entry { acked, at: now, _space: space });
-        is_owed
+    pub(super) fn keep(&mut self, acked: AckedMessage, reservation: S, now: Instant) -> bool {
+        let is_unsettled_message = self.is_unsettled_message(&acked);
+        self.unsettled_count += usize::from(is_unsettled_message);
+        self.kept.push_back(RingEntry { acked, at: now, _reservation: reservation });
+        is_unsettled_message
     }
 
     /// A beat was answered. Forgets what is safe.
-    pub(super) fn beat(&mut self, beat: Beat) {
+    pub(super) fn beat(&mut self, beat: AnsweredBeat) {
         let last = self.beat.replace(beat);
         match last.filter(|last| last.generation == beat.generation) {
             Some(last) if beat.received.saturating_duration_since(last.sent) <= BREAK => {
@@ -161,14 +114,14 @@ impl<S> Ring<S> {
             Some(_) => {}
             None => {
                 self.marks.clear();
-                self.owing = self.kept.iter().filter(|entry| self.is_owed(&entry.acked)).count();
+                self.unsettled_count = self.kept.iter().filter(|entry| self.is_unsettled_message(&entry.acked)).count();
             }
         }
-        if self.looked_at.is_none_or(|at| at < beat.sent) {
+        if self.checked_at.is_none_or(|at| at < beat.sent) {
             let before = self.first + self.kept.partition_point(|entry| entry.at < beat.sent) as u64;
             match self.marks.back_mut().filter(|mark| mark.lived == self.lived) {
                 Some(mark) => mark.before = before,
-                None => self.marks.push_back(Mark { before, lived: self.lived }),
+                None => self.marks.push_back(SafetyMark { before, lived: self.lived }),
             }
         }
         self.forget();
@@ -176,30 +129,35 @@ impl<S> Ring<S> {
     }
 
     /// What the present generation owes, each log's in its old order.
-    pub(super) fn owed(&self) -> Vec<Vec<Owed>> {
-        let mut logs: HashMap<StreamId, Vec<Owed>> = HashMap::new();
-        for (number, Entry { acked, .. }) in (self.first..).zip(&self.kept) {
-            if self.is_owed(acked) {
-                let Acked { target, message, place, .. } = acked;
-                let owed = Owed { number, target: target.clone(), message: message.clone(), place: place.clone() };
-                logs.entry(target.log()).or_default().push(owed);
+    pub(super) fn unsettled(&self) -> Vec<Vec<UnsettledMessage>> {
+        let mut logs: HashMap<StreamId, Vec<UnsettledMessage>> = HashMap::new();
+        for (number, RingEntry { acked, .. }) in (self.first..).zip(&self.kept) {
+            if self.is_unsettled_message(acked) {
+                let AckedMessage { target, message, position, .. } = acked;
+                let owed = UnsettledMessage {
+                    number,
+                    target: target.clone(),
+                    message: message.clone(),
+                    position: position.clone(),
+                };
+                logs.entry(target.stream()).or_default().push(owed);
             }
         }
-        logs.into_values().map(in_old_order).collect()
+        logs.into_values().map(sort_by_position).collect()
     }
 
     /// The message is in the store, there, in this generation.
-    pub(super) fn found(&mut self, number: u64, place: AckedPosition, generation: u64, now: Instant) {
+    pub(super) fn mark_present(&mut self, number: u64, position: AckedPosition, generation: u64, now: Instant) {
         let newest = self.generation();
         let entry = number.checked_sub(self.first).and_then(|at| self.kept.get_mut(usize::try_from(at).ok()?));
-        if let Some(Entry { acked, .. }) = entry {
-            self.owing -= usize::from(acked.generation != newest);
-            self.owing += usize::from(generation != newest);
-            acked.place = place;
+        if let Some(RingEntry { acked, .. }) = entry {
+            self.unsettled_count -= usize::from(acked.generation != newest);
+            self.unsettled_count += usize::from(generation != newest);
+            acked.position = position;
             acked.generation = generation;
         }
         self.marks.clear();
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         self.settle();
     }
 
@@ -214,8 +172,8 @@ impl<S> Ring<S> {
     }
 
     /// Whether the generation of the newest beat owes something.
-    pub(super) fn owes(&self) -> bool {
-        self.owing > 0
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled_count > 0
     }
 
     /// Whether nothing is kept.
@@ -223,12 +181,12 @@ impl<S> Ring<S> {
         self.kept.is_empty()
     }
 
-    fn is_owed(&self, acked: &Acked) -> bool {
+    fn is_unsettled_message(&self, acked: &AckedMessage) -> bool {
         self.beat.is_some_and(|beat| beat.generation != acked.generation)
     }
 
     fn settle(&mut self) {
-        if self.owing == 0 {
+        if self.unsettled_count == 0 {
             self.settled = self.generation();
         }
     }
@@ -236,7 +194,7 @@ impl<S> Ring<S> {
     fn forget(&mut self) {
         while let Some(mark) = self.marks.front().filter(|mark| self.lived - mark.lived >= SAFE_AFTER) {
             while self.first < mark.before {
-                if self.kept.front().is_none_or(|entry| self.is_owed(&entry.acked)) {
+                if self.kept.front().is_none_or(|entry| self.is_unsettled_message(&entry.acked)) {
                     return;
                 }
                 self.kept.pop_front();
@@ -248,7 +206,7 @@ impl<S> Ring<S> {
 }
 
 /// By seq, as far as the entries are of one epoch. What was put back before is of a later one, and came before the rest.
-fn in_old_order(mut owed: Vec<Owed>) -> Vec<Owed> {
+fn sort_by_position(mut owed: Vec<UnsettledMessage>) -> Vec<UnsettledMessage> {
     let mut epochs: Vec<String> = Vec::new();
     let mut rank = |epoch: &str| {
         epochs.iter().position(|known| known == epoch).unwrap_or_else(|| {
@@ -256,8 +214,8 @@ fn in_old_order(mut owed: Vec<Owed>) -> Vec<Owed> {
             epochs.len() - 1
         })
     };
-    let ranks: HashMap<u64, usize> = owed.iter().map(|owed| (owed.number, rank(&owed.place.epoch))).collect();
-    owed.sort_by_key(|owed| (ranks[&owed.number], owed.place.seq));
+    let ranks: HashMap<u64, usize> = owed.iter().map(|owed| (owed.number, rank(&owed.position.epoch))).collect();
+    owed.sort_by_key(|owed| (ranks[&owed.number], owed.position.seq));
     owed
 }
 

@@ -38,7 +38,7 @@ impl Rig {
         rig.at(0, Input::Time);
         rig.at(0, Input::Connected);
         rig.answer_all(0);
-        assert_eq!(rig.link(), Link::Subscribed);
+        assert_eq!(rig.link(), LinkState::Subscribed);
         rig
     }
 
@@ -66,7 +66,7 @@ impl Rig {
         all.join(" ").trim().to_owned()
     }
 
-    fn link(&self) -> Link {
+    fn link(&self) -> LinkState {
         self.machine.status().link
     }
 
@@ -103,10 +103,10 @@ fn the_first_connection_asks_for_everything_and_resumes_nothing() {
             (5, Input::Connected, "subscribe[a,b,gw]"),
         ],
     );
-    assert_eq!(rig.link(), Link::Connecting);
+    assert_eq!(rig.link(), LinkState::Connecting);
     let heard = rig.at(6, Input::Answered);
     assert!(heard.starts_with("heard[gw]") && heard.contains("heard[a]") && heard.contains("heard[b]"), "{heard}");
-    assert_eq!((rig.link(), rig.machine.status().reconnects), (Link::Subscribed, 0));
+    assert_eq!((rig.link(), rig.machine.status().reconnects), (LinkState::Subscribed, 0));
 }
 
 #[test]
@@ -139,14 +139,14 @@ fn commands_are_cut_into_chunks() {
         if let Some((_, command)) = actions.split_once("subscribe[") {
             sizes.push(command.split(',').count());
         }
-        assert_ne!(rig.link(), Link::Subscribed, "not whole before the last answer");
+        assert_ne!(rig.link(), LinkState::Subscribed, "not whole before the last answer");
         actions = rig.at(1, Input::Answered);
         if rig.machine.on_its_way.is_none() {
             break;
         }
     }
     assert_eq!(sizes, [500, 500, 201]);
-    assert_eq!(rig.link(), Link::Subscribed);
+    assert_eq!(rig.link(), LinkState::Subscribed);
 }
 
 #[test]
@@ -201,21 +201,21 @@ fn a_room_given_up_while_it_is_asked_for_ends_with_the_answer() {
 fn a_room_given_up_before_it_could_be_asked_for_is_never_asked_for() {
     let mut rig = Rig::new();
     play(&mut rig, [(0, room("a"), ""), (0, unwant("a"), ""), (0, Input::Time, "connect"), (1, Input::Connected, "")]);
-    assert_eq!(rig.link(), Link::Subscribed);
+    assert_eq!(rig.link(), LinkState::Subscribed);
 }
 
 #[test]
 fn a_lost_connection_is_made_again_whole_and_said_once() {
     let mut rig = Rig::whole(&["a", "b"]);
     play(&mut rig, [(1000, LOST, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (Link::Backoff, Some(1050)));
+    assert_eq!((rig.link(), rig.deadline()), (LinkState::Backoff, Some(1050)));
     play(&mut rig, [(1050, Input::Time, "connect")]);
-    assert_eq!(rig.link(), Link::Connecting);
+    assert_eq!(rig.link(), LinkState::Connecting);
     play(&mut rig, [(1060, Input::Connected, "subscribe[a,b,gw]")]);
     let actions = rig.at(3000, Input::Answered);
     assert!(actions.ends_with("resumed"), "{actions}");
     let status = rig.machine.status();
-    assert_eq!((status.link, status.reconnects, status.broken_since), (Link::Subscribed, 1, None));
+    assert_eq!((status.link, status.reconnects, status.broken_since), (LinkState::Subscribed, 1, None));
     assert_eq!(status.gap(Instant::now()), Duration::from_secs(2));
 }
 
@@ -271,13 +271,13 @@ fn silence_makes_it_stale_then_dead_and_an_echo_makes_it_good() {
     let mut rig = Rig::whole(&["a"]);
     assert_eq!(rig.deadline(), Some(3000));
     play(&mut rig, [(2000, Input::Echo, ""), (4999, Input::Time, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (Link::Subscribed, Some(5000)));
+    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, Some(5000)));
     play(&mut rig, [(5000, Input::Time, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (Link::Stale, Some(7000)));
+    assert_eq!((rig.link(), rig.deadline()), (LinkState::Stale, Some(7000)));
     play(&mut rig, [(6000, Input::Echo, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (Link::Subscribed, Some(9000)));
+    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, Some(9000)));
     play(&mut rig, [(9000, Input::Time, ""), (11_000, Input::Time, "abandon"), (11_000, LOST, "")]);
-    assert_eq!(rig.link(), Link::Backoff);
+    assert_eq!(rig.link(), LinkState::Backoff);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn without_a_channel_of_our_own_silence_proves_nothing() {
     let mut rig = Rig::new();
     rig.at(0, Input::Time);
     rig.at(0, Input::Connected);
-    assert_eq!((rig.link(), rig.deadline()), (Link::Subscribed, None));
+    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, None));
     // Listening long after that starts the time anew.
     play(&mut rig, [(60_000, listen("gw"), "subscribe[gw]"), (60_001, Input::Time, "")]);
     assert_eq!(rig.deadline(), Some(63_000));

@@ -3,13 +3,15 @@
 
 use proptest::prelude::*;
 
+use presence::model::RoomKey;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A ring and a clock that stands still between two steps.
 struct World {
-    ring: Ring<()>,
+    ring: RepublishRing<()>,
     start: Instant,
     now: Instant,
 }
@@ -17,7 +19,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let start = Instant::now();
-        Self { ring: Ring::default(), start, now: start }
+        Self { ring: RepublishRing::default(), start, now: start }
     }
 
     fn after(&mut self, pause: Duration) -> &mut Self {
@@ -27,7 +29,7 @@ impl World {
 
     /// A beat of this generation is answered at once.
     fn beat(&mut self, generation: u64) {
-        self.ring.beat(Beat { generation, sent: self.now, received: self.now });
+        self.ring.beat(AnsweredBeat { generation, sent: self.now, received: self.now });
     }
 
     fn beats(&mut self, generation: u64, seconds: u64) {
@@ -39,27 +41,32 @@ impl World {
     }
 
     fn find(&mut self, generation: u64) {
-        for owed in self.ring.owed().into_iter().flatten() {
-            self.ring.found(owed.number, owed.place, generation, self.now);
+        for owed in self.ring.unsettled().into_iter().flatten() {
+            self.ring.mark_present(owed.number, owed.position, generation, self.now);
         }
     }
 
     /// What is owed in a room, in the order in which it is to be put back.
-    fn owed(&self, room: &str) -> Vec<String> {
+    fn unsettled(&self, room: &str) -> Vec<String> {
         let log = StreamId::Room(RoomKey::from_store(room));
-        let of_room = self.ring.owed().into_iter().filter(|owed| owed[0].target.log() == log);
+        let of_room = self.ring.unsettled().into_iter().filter(|owed| owed[0].target.stream() == log);
         of_room.flatten().map(|owed| owed.message.msg_id.clone()).collect()
     }
 }
 
-fn acked(room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> Acked {
+fn acked(room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> AckedMessage {
     let text = String::new();
-    let message =
-        Message { token: text.clone(), nick: text.clone(), key: text.clone(), msg_id: id.to_owned(), payload: text };
-    Acked {
-        target: Target::Room(RoomKey::from_store(room)),
+    let message = StoredMessage {
+        token: text.clone(),
+        nick: text.clone(),
+        key: text.clone(),
+        msg_id: id.to_owned(),
+        payload: text,
+    };
+    AckedMessage {
+        target: WriteTarget::Room(RoomKey::from_store(room)),
         message: Arc::new(message),
-        place: AckedPosition { epoch: epoch.to_owned(), seq },
+        position: AckedPosition { epoch: epoch.to_owned(), seq },
         generation,
     }
 }
@@ -88,7 +95,7 @@ fn time_without_beats_does_not_count() {
     // Frozen for most of the time: the answer to a beat comes late, and the next one at once.
     for _ in 0..10 {
         world.after(SECOND);
-        world.ring.beat(Beat { generation: 1, sent: world.now, received: world.now + SECOND * 8 });
+        world.ring.beat(AnsweredBeat { generation: 1, sent: world.now, received: world.now + SECOND * 8 });
         world.after(SECOND * 8);
     }
     assert!(!world.ring.is_empty());
@@ -101,7 +108,7 @@ fn a_beat_that_was_under_way_when_it_was_acked_proves_nothing() {
     let mut world = World::new();
     let sent = world.now;
     world.after(SECOND / 10).ack("lobby", "a", "e", 1, 1);
-    world.ring.beat(Beat { generation: 1, sent, received: world.now });
+    world.ring.beat(AnsweredBeat { generation: 1, sent, received: world.now });
     world.beats(1, 5);
     assert!(!world.ring.is_empty());
     world.beats(1, 1);
@@ -116,12 +123,12 @@ fn another_generation_owes_everything_and_nothing_new_is_written_before_it_is_fo
     world.ack("hall", "b", "f", 9, 1);
     world.beats(1, 4);
     world.after(SECOND).beat(2);
-    assert!(world.ring.owes());
+    assert!(world.ring.is_unsettled());
     assert_eq!((world.ring.settled(), world.ring.generation()), (1, 2));
     world.beats(2, 60);
-    assert_eq!((world.owed("lobby"), world.owed("hall")), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!((world.unsettled("lobby"), world.unsettled("hall")), (vec!["a".to_owned()], vec!["b".to_owned()]));
     world.find(2);
-    assert!(!world.ring.owes());
+    assert!(!world.ring.is_unsettled());
     assert_eq!(world.ring.settled(), 2);
     world.beats(2, 5);
     assert!(!world.ring.is_empty(), "counted from when it was found");
@@ -132,32 +139,32 @@ fn another_generation_owes_everything_and_nothing_new_is_written_before_it_is_fo
 }
 
 #[test]
-fn what_was_found_in_a_generation_that_is_over_is_owed_again() {
+fn what_was_found_in_a_generation_that_is_over_is_unsettled_message_again() {
     let mut world = World::new();
     world.beat(1);
     world.ack("lobby", "a", "e", 1, 1);
     world.beat(2);
-    let owed = world.ring.owed().remove(0).remove(0);
+    let owed = world.ring.unsettled().remove(0).remove(0);
     world.beat(3);
-    world.ring.found(owed.number, AckedPosition { epoch: "f".into(), seq: 4 }, 2, world.now);
-    assert_eq!(world.owed("lobby"), ["a"]);
-    assert_eq!(world.ring.owed()[0][0].place, AckedPosition { epoch: "f".into(), seq: 4 });
+    world.ring.mark_present(owed.number, AckedPosition { epoch: "f".into(), seq: 4 }, 2, world.now);
+    assert_eq!(world.unsettled("lobby"), ["a"]);
+    assert_eq!(world.ring.unsettled()[0][0].position, AckedPosition { epoch: "f".into(), seq: 4 });
     assert_ne!(world.ring.settled(), 3);
     world.find(3);
     assert_eq!(world.ring.settled(), 3);
 }
 
 #[test]
-fn an_ack_that_comes_late_is_owed_at_once() {
+fn an_ack_that_comes_late_is_unsettled_message_at_once() {
     let mut world = World::new();
     world.beat(1);
     assert!(!world.ack("lobby", "a", "e", 1, 1));
     world.beat(2);
     world.find(2);
     assert!(world.ack("lobby", "late", "e", 2, 1));
-    assert_eq!(world.owed("lobby"), ["late"]);
+    assert_eq!(world.unsettled("lobby"), ["late"]);
     world.find(2);
-    assert!(!world.ring.owes());
+    assert!(!world.ring.is_unsettled());
 }
 
 #[test]
@@ -168,20 +175,20 @@ fn the_old_order_is_that_of_the_numbers_behind_what_was_put_back_before() {
         world.ack("lobby", id, "e", seq, 1);
     }
     world.beat(2);
-    assert_eq!(world.owed("lobby"), ["a", "b", "c", "d"]);
+    assert_eq!(world.unsettled("lobby"), ["a", "b", "c", "d"]);
     // Half of it is put back, low in the next epoch; then that is lost as well.
-    for (at, owed) in world.ring.owed().remove(0).into_iter().take(2).enumerate() {
-        world.ring.found(owed.number, AckedPosition { epoch: "f".into(), seq: 7 + at as u64 }, 2, world.now);
+    for (at, owed) in world.ring.unsettled().remove(0).into_iter().take(2).enumerate() {
+        world.ring.mark_present(owed.number, AckedPosition { epoch: "f".into(), seq: 7 + at as u64 }, 2, world.now);
     }
     world.beat(3);
-    assert_eq!(world.owed("lobby"), ["a", "b", "c", "d"]);
+    assert_eq!(world.unsettled("lobby"), ["a", "b", "c", "d"]);
 }
 
 /// What happens to a ring.
 #[derive(Debug, Clone)]
 enum Deed {
     Ack,
-    Beat { latency: u64, reborn: bool },
+    AnsweredBeat { latency: u64, reborn: bool },
     Find(usize),
 }
 
@@ -189,16 +196,16 @@ fn deeds() -> impl Strategy<Value = Vec<(u64, Deed)>> {
     let deed = prop_oneof![
         3 => Just(Deed::Ack),
         6 => (prop_oneof![4 => 0_u64..50, 1 => 0_u64..4000], prop::bool::weighted(0.1))
-            .prop_map(|(latency, reborn)| Deed::Beat { latency, reborn }),
+            .prop_map(|(latency, reborn)| Deed::AnsweredBeat { latency, reborn }),
         2 => (0_usize..3).prop_map(Deed::Find),
     ];
     prop::collection::vec((prop_oneof![6 => 0_u64..1500, 1 => 0_u64..9000], deed), 1..120)
 }
 
 /// For how long beats show that one generation has lived since `since`; none that began before it.
-fn shown(beats: &[Beat], since: Instant) -> Duration {
+fn shown(beats: &[AnsweredBeat], since: Instant) -> Duration {
     let mut shown = Duration::ZERO;
-    let after: Vec<&Beat> = beats.iter().filter(|beat| beat.sent > since).collect();
+    let after: Vec<&AnsweredBeat> = beats.iter().filter(|beat| beat.sent > since).collect();
     for pair in after.windows(2) {
         if pair[0].generation != pair[1].generation {
             shown = Duration::ZERO;
@@ -213,7 +220,7 @@ proptest! {
     #[test]
     fn a_message_is_kept_until_it_is_safe_and_no_longer(deeds in deeds()) {
         let mut world = World::new();
-        let (mut beats, mut generation): (Vec<Beat>, u64) = (Vec::new(), 1);
+        let (mut beats, mut generation): (Vec<AnsweredBeat>, u64) = (Vec::new(), 1);
         // Of everything that was ever acked: generation and time of when it was last known to be there.
         let mut known: Vec<(u64, Instant)> = Vec::new();
         let (mut found_at, mut forgotten) = (world.start, 0);
@@ -225,20 +232,20 @@ proptest! {
                     world.ack("lobby", &known.len().to_string(), "e", known.len() as u64, written);
                     known.push((written, world.now));
                 }
-                Deed::Beat { latency, reborn } => {
+                Deed::AnsweredBeat { latency, reborn } => {
                     generation += u64::from(reborn);
                     let received = world.now + Duration::from_millis(latency);
-                    let beat = Beat { generation, sent: world.now, received };
+                    let beat = AnsweredBeat { generation, sent: world.now, received };
                     beats.push(beat);
                     world.ring.beat(beat);
                     world.now = received;
                 }
                 Deed::Find(most) => {
-                    let owed: Vec<Owed> = world.ring.owed().into_iter().flatten().take(most).collect();
+                    let owed: Vec<UnsettledMessage> = world.ring.unsettled().into_iter().flatten().take(most).collect();
                     found_at = if owed.is_empty() { found_at } else { world.now };
                     for owed in owed {
                         known[usize::try_from(owed.number).unwrap()] = (generation, world.now);
-                        world.ring.found(owed.number, owed.place, generation, world.now);
+                        world.ring.mark_present(owed.number, owed.position, generation, world.now);
                     }
                 }
             }
@@ -252,8 +259,8 @@ proptest! {
             let overdue = |entry: &(u64, Instant)| safe(entry) && shown(&beats, found_at) >= SAFE_AFTER;
             prop_assert!(known[forgotten..].first().is_none_or(|oldest| !overdue(oldest)), "kept for too long");
             let owing = known[forgotten..].iter().filter(|entry| !is_current(entry)).count();
-            prop_assert_eq!(world.ring.owes(), owing > 0);
-            prop_assert_eq!(world.ring.owed().into_iter().flatten().count(), owing);
+            prop_assert_eq!(world.ring.is_unsettled(), owing > 0);
+            prop_assert_eq!(world.ring.unsettled().into_iter().flatten().count(), owing);
             prop_assert!(owing > 0 || beats.is_empty() || world.ring.settled() == generation);
         }
     }

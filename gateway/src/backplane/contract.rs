@@ -1,0 +1,209 @@
+//! The contract of the backplane: its requests, its answers, and its methods, declared once for both arms.
+
+use std::time::Instant;
+
+use presence::model::stream::{StreamEnd, StreamId};
+use presence::model::{Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId};
+use presence::registry::RegistryError;
+
+use crate::message::{Accepted, Body, ChatMessage, Target};
+use crate::wire::command::Range;
+
+use super::{Backplane, SubscriptionStatus};
+
+/// A message to be published into a room or sent to a nickname.
+#[derive(Debug, Clone)]
+pub struct PublishRequest {
+    /// A unique id. It stands in for a missing idempotency key: remembered for 30 s, for this gateway's own retries.
+    pub msg_id: String,
+    /// The client's idempotency key, remembered for 5 minutes. Scope: target, session.
+    pub key: Option<String>,
+    /// The sender.
+    pub from: Nick,
+    /// The sender's claim, which the store compares with the member record or nick record.
+    pub owner: Owner,
+    /// The message body.
+    pub body: Body,
+    /// The time at which this gateway accepted it.
+    pub accepted: Accepted,
+}
+
+/// A message in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its id: that of the first attempt, if this was a duplicate.
+    pub msg_id: String,
+    /// Its position in the room or inbox.
+    pub seq: u64,
+    /// Unix milliseconds by the store's clock.
+    pub time: u64,
+    /// Whether the key was known: then nothing was appended.
+    pub duplicate: bool,
+    /// Whether the receiver is online. A direct message to an offline user waits in the inbox; a room is always online.
+    pub online: bool,
+}
+
+/// A message that was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The sender's member record is missing or belongs to another claim.
+    #[error("the sender is not in the room")]
+    NotInRoom,
+    /// The nickname was never claimed.
+    #[error("no such user")]
+    NoSuchUser,
+    /// A bounded structure is full; nothing was done.
+    #[error("a limit of the store or the gateway is reached")]
+    Overloaded,
+    /// The call itself failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+/// A page of a room's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoryPage {
+    /// The messages, oldest first.
+    pub messages: Vec<ChatMessage>,
+    /// Whether there are more in the requested direction.
+    pub more: bool,
+}
+
+/// The messages that a stream keeps after a position, up to one page. Read in one step, so all are of one epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayPage {
+    /// The end of the stream.
+    pub head: StreamEnd,
+    /// The messages, oldest first. Missing numbers are trimmed or unreadable.
+    pub messages: Vec<ChatMessage>,
+    /// The page is complete up to here; never past the end.
+    pub through: u64,
+}
+
+/// Declares the trait that both arms implement, and the same methods on [`Backplane`], which forward to the arm in use.
+macro_rules! contract {
+    ($(#[$trait_doc:meta])* trait $contract:ident {
+        $( $(#[$doc:meta])* fn $name:ident(&self $(, $arg:ident: $type:ty)* $(,)?) $(-> $output:ty)?; )*
+        async { $(
+            $(#[$async_doc:meta])*
+            async fn $async_name:ident(&self $(, $async_arg:ident: $async_type:ty)* $(,)?) $(-> $async_output:ty)?;
+        )* }
+    }) => {
+        $(#[$trait_doc])*
+        pub(super) trait $contract {
+            $( fn $name(&self $(, $arg: $type)*) $(-> $output)?; )*
+            $( async fn $async_name(&self $(, $async_arg: $async_type)*) $(-> $async_output)?; )*
+        }
+
+        impl Backplane {
+            $(
+                $(#[$doc])*
+                pub fn $name(&self $(, $arg: $type)*) $(-> $output)? {
+                    match self {
+                        Self::Redis(redis) => $contract::$name(redis $(, $arg)*),
+                        Self::Memory(memory) => $contract::$name(memory $(, $arg)*),
+                    }
+                }
+            )*
+            $(
+                $(#[$async_doc])*
+                pub async fn $async_name(&self $(, $async_arg: $async_type)*) $(-> $async_output)? {
+                    match self {
+                        Self::Redis(redis) => $contract::$async_name(redis $(, $async_arg)*).await,
+                        Self::Memory(memory) => $contract::$async_name(memory $(, $async_arg)*).await,
+                    }
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    /// The methods of both arms.
+    trait BackplaneContract {
+        /// Returns the state of the receiving side. Cheap.
+        #[must_use]
+        fn subscription(&self) -> SubscriptionStatus;
+
+        /// Releases one local interest in the room. The subscription ends 30 s after the last one.
+        fn unsubscribe(&self, room: &RoomKey);
+
+        /// Reports an answered beat of this lease, sent at `sent` and answered by this generation at `received`. Messages
+        /// acknowledged long enough before cannot be lost any more. In a new generation nothing is published until the
+        /// messages that it lacks are republished.
+        fn note_beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant);
+
+        /// Returns whether this generation of the store has every message that was acknowledged here.
+        #[must_use]
+        fn is_complete(&self, generation: u64) -> bool;
+
+        /// Returns the bytes of acknowledged messages that the store may still lose, and that are kept for that reason.
+        #[must_use]
+        fn unsafe_bytes(&self) -> usize;
+
+        async {
+            /// Subscribes to the channel of this incarnation instead of the former one. Returns when the subscription is
+            /// confirmed, and waits as long as the store is away. A dropped future leaves the subscription wanted.
+            async fn listen_as(&self, incarnation: &Incarnation);
+
+            /// Subscribes this node to the room. Returns once the subscription is confirmed: anything published later
+            /// arrives. Each call needs one [`Backplane::unsubscribe`].
+            ///
+            /// # Errors
+            /// `Unavailable` without a confirmation within 2 s; the room is then not wanted any more.
+            async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError>;
+
+            /// Publishes into a room. `room` is the name that the join returned, because messages carry it.
+            ///
+            /// # Errors
+            /// [`PublishError`]. After `Unknown` the same request may be published again: its key keeps it single.
+            async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError>;
+
+            /// Sends to the session that has the nickname, or had it last: into its inbox, and to its gateway if the
+            /// session is online.
+            ///
+            /// # Errors
+            /// As for [`Backplane::publish`].
+            async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
+
+            /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an owner
+            /// is no error.
+            ///
+            /// # Errors
+            /// `Unavailable` or `Unknown`. Not worth a retry.
+            async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError>;
+
+            /// Republishes acknowledged messages that the store has lost, for as long as it is polled. `count` receives
+            /// the number of messages. A dropped future leaves the rest for the next call.
+            async fn republish(&self, count: impl FnMut(u64));
+
+            /// Waits until the store can lose no message that was acknowledged here. Needs beats. A dropped future changes
+            /// nothing.
+            async fn wait_safe(&self);
+
+            /// Reads a page of a room's history.
+            ///
+            /// # Errors
+            /// `Unavailable` or `Unknown`.
+            async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError>;
+
+            /// Reads the messages that a stream keeps after a position, at most `limit`. A stream that the store has lost
+            /// begins a new epoch.
+            ///
+            /// # Errors
+            /// `Unavailable` or `Unknown`.
+            async fn read_after(
+                &self,
+                stream: &StreamId,
+                after: u64,
+                limit: usize,
+            ) -> Result<ReplayPage, RegistryError>;
+
+            /// Reads the ends of streams, in few round trips. A stream that the store has lost begins a new epoch.
+            ///
+            /// # Errors
+            /// `Unavailable` or `Unknown`.
+            async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError>;
+        }
+    }
+}

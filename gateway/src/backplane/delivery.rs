@@ -1,0 +1,75 @@
+//! Deliveries: everything that arrives at a node, from other nodes and from itself by the same path.
+//!
+//! Both arms pass them to one [`DeliverySink`]. A delivery carries decoded values and nothing about its recipients.
+
+use std::sync::Arc;
+
+use presence::model::stream::StreamId;
+use presence::model::{Fence, Incarnation, PresenceDelta, RoomKey, SessionId};
+
+use crate::message::ChatMessage;
+
+/// Something that arrived at this node.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// A message in a room.
+    Room {
+        /// The room.
+        room: RoomKey,
+        /// The epoch of its seq.
+        epoch: String,
+        /// The message.
+        message: ChatMessage,
+    },
+    /// A change of a room's members.
+    Presence {
+        /// The room.
+        room: RoomKey,
+        /// The members version after the change; dense, so a jump means a missed change.
+        version: u64,
+        /// The change.
+        delta: PresenceDelta,
+    },
+    /// A direct message for a session of this gateway. `to` is the nick's key; the hub writes the receiver's shown name.
+    Direct {
+        /// The receiving session.
+        session: SessionId,
+        /// The epoch of its seq.
+        epoch: String,
+        /// The message.
+        message: ChatMessage,
+    },
+    /// A typing notice, which is kept nowhere.
+    Typing {
+        /// The room, or the inbox of the session of this gateway that it is for.
+        stream: StreamId,
+        /// The typing session, if it may be among the recipients.
+        by: Option<SessionId>,
+        /// The typing user's shown name.
+        from: String,
+    },
+    /// An order to end a session of this gateway.
+    Kick {
+        /// The session.
+        session: SessionId,
+    },
+    /// A session of this gateway was resumed elsewhere: the connection with this claim ends, one with a newer claim stays.
+    Taken {
+        /// The session.
+        session: SessionId,
+        /// The claim's fencing number.
+        fence: Fence,
+    },
+    /// The echo of this gateway's own beat.
+    Echo {
+        /// The beat's counter.
+        counter: u64,
+        /// The incarnation that sent it.
+        incarnation: Incarnation,
+    },
+    /// The subscription was lost and is whole again: anything may be missing.
+    Resumed,
+}
+
+/// Receives deliveries. It must neither block nor call the backplane, because it runs on the task that reads.
+pub type DeliverySink = Arc<dyn Fn(Delivery) + Send + Sync>;

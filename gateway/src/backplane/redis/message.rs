@@ -1,0 +1,114 @@
+//! Messages on their way into the store: as they are stored, with their target, origin and acknowledged position.
+//!
+//! Publisher, script calls and republish ring share these values. Pure.
+
+use std::sync::Arc;
+
+use presence::model::stream::StreamId;
+use presence::model::{Incarnation, NickKey, RoomKey, SessionId};
+
+use crate::backplane::{PublishError, PublishRequest, Published, envelope};
+
+/// A message as the store takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredMessage {
+    /// The sender's claim.
+    pub(super) token: String,
+    /// The sender's nick key.
+    pub(super) nick: String,
+    /// The client's idempotency key behind a `=`, or nothing.
+    pub(super) key: String,
+    /// Its id.
+    pub(super) msg_id: String,
+    /// The text that is stored and published.
+    pub(super) payload: String,
+}
+
+impl StoredMessage {
+    pub(super) fn new(request: &PublishRequest, payload: String) -> Self {
+        Self {
+            token: request.owner.token(),
+            nick: request.from.key().as_str().to_owned(),
+            key: request.key.as_ref().map(|key| format!("={key}")).unwrap_or_default(),
+            msg_id: request.msg_id.clone(),
+            payload,
+        }
+    }
+
+    /// Returns the bytes that count for limits: the other parts are short and bounded.
+    pub(super) fn bytes(&self) -> usize {
+        self.payload.len() + self.key.len()
+    }
+
+    /// Returns the same message under the id of the first attempt.
+    pub(super) fn known_as(&self, msg_id: &str) -> Self {
+        if self.msg_id == msg_id {
+            return self.clone();
+        }
+        let payload = envelope::with_id(&self.payload, &self.msg_id, msg_id);
+        Self { msg_id: msg_id.to_owned(), payload, ..self.clone() }
+    }
+}
+
+/// The result for one message of a call.
+pub(super) type WriteOutcome = Result<Published, PublishError>;
+
+/// The writer and its generation of the store: a write is refused in any other generation.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WriteOrigin<'a> {
+    /// A client sends something new. 0: any generation, before the first beat.
+    Client(u64),
+    /// This gateway republishes a lost message.
+    Republish(u64, &'a Incarnation),
+}
+
+impl WriteOrigin<'_> {
+    /// Returns the generation that the write belongs to.
+    pub(super) fn generation(self) -> u64 {
+        match self {
+            Self::Client(generation) | Self::Republish(generation, _) => generation,
+        }
+    }
+}
+
+/// The target of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WriteTarget {
+    /// A room.
+    Room(RoomKey),
+    /// The inbox of the session that was reached under a nickname.
+    Inbox {
+        /// The session.
+        session: SessionId,
+        /// The nickname: clients' idempotency keys are scoped by it, not by the session.
+        to: NickKey,
+    },
+}
+
+impl WriteTarget {
+    /// Returns the stream that the message is in.
+    pub(super) fn stream(&self) -> StreamId {
+        match self {
+            Self::Room(room) => StreamId::Room(room.clone()),
+            Self::Inbox { session, .. } => StreamId::Inbox(session.clone()),
+        }
+    }
+}
+
+/// The position of an acknowledged message in its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AckedPosition {
+    pub(super) epoch: String,
+    pub(super) seq: u64,
+}
+
+/// An acknowledged message.
+#[derive(Debug)]
+pub(super) struct AckedMessage {
+    pub(super) target: WriteTarget,
+    /// The message under the id of its ack.
+    pub(super) message: Arc<StoredMessage>,
+    pub(super) position: AckedPosition,
+    /// The generation that it was written in.
+    pub(super) generation: u64,
+}
