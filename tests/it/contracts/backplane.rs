@@ -2,7 +2,7 @@
 //!
 //! An acknowledged message reaches every subscribed node once, in one order per room, and only a member with
 //! a current claim may publish. `batching`, `epochs`, `faults` and `republish` cover the failures of a real Redis.
-//! A [`BackplaneNode`](fixture::BackplaneNode) stands for a gateway: a beating lease, the real registry and a backplane.
+//! A [`BackplaneNode`](fixture::BackplaneNode) stands for a gateway: a beating lease, the real registry, a backplane.
 //! Sessions, client protocols and the registry's own contract are tested elsewhere.
 #![allow(clippy::unwrap_used)]
 

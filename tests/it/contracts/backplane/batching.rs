@@ -35,19 +35,19 @@ async fn concurrent_publishers_share_calls_and_keep_order() {
     const PUBLISHERS: usize = 200;
     const EACH: usize = 5;
     let (mut store, node, lobby, _) = silent_node_with_member().await;
-    let mut people = Vec::new();
+    let mut publishers = Vec::new();
     for number in 0..PUBLISHERS {
-        people.push(node.member(&format!("p{number}"), &lobby).await);
+        publishers.push(node.member(&format!("p{number}"), &lobby).await);
     }
     take_script_calls(&mut store).await;
-    let talks = people.iter().map(async |holder| {
+    let publishing = publishers.iter().map(async |holder| {
         let mut acks = Vec::new();
         for number in 0..EACH {
             acks.push(node.publish(&lobby, &holder.request(&number.to_string())).await.unwrap());
         }
         acks
     });
-    let acks: Vec<Published> = join_all(talks).await.concat();
+    let acks: Vec<Published> = join_all(publishing).await.concat();
     let calls = take_script_calls(&mut store).await;
     assert!(calls * 5 < PUBLISHERS * EACH, "{calls} calls for {} messages", PUBLISHERS * EACH);
 

@@ -1,4 +1,4 @@
-//! The contract of reaping: everything of a fenced gateway is freed, each leave is announced once, others are untouched.
+//! The contract of reaping: all claims of a fenced gateway are freed, each leave is announced once, others stay.
 
 use std::collections::HashMap;
 use std::time::Duration;
