@@ -1,4 +1,4 @@
-//! The load generator against a real cluster: a small run of each scenario loses nothing and writes its outcome as JSON.
+//! The load generator against a real cluster: a small run of each scenario loses nothing and writes a JSON outcome.
 
 use std::net::SocketAddr;
 use std::time::Duration;

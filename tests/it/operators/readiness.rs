@@ -1,6 +1,6 @@
 //! Readiness without a working subscription: a gateway that publishes but receives nothing is not ready.
 //!
-//! The subscription is either cut, which the gateway notices at once, or silent, which only the missing beat echo shows.
+//! The subscription is either cut, which the gateway notices at once, or silent, which only a missing beat echo shows.
 //! Everything else keeps working, so no other reason can turn readiness red.
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The contract of reassertion and audit, on Redis, the only store that can lose data.
 //!
-//! Invariant: a store in a new generation grants nothing until every live gateway has reasserted its local claims or was
+//! Invariant: a store in a new generation grants nothing until every live gateway has reasserted its claims or was
 //! fenced for silence. The audit then finds and resolves every remaining difference.
 
 use std::slice;

@@ -1,6 +1,6 @@
 //! The production nginx, run for real: TLS on both ports, and reloads that drop no client.
 //!
-//! The test clients do not support TLS. A second nginx accepts them without TLS, connects to the first one over TLS, and
+//! The test clients do not support TLS. A second nginx accepts them without TLS, connects to the first over TLS, and
 //! verifies its certificate.
 
 use std::fs;
