@@ -148,7 +148,7 @@ async fn frozen_redis_refuses_and_recovers_when_resumed() {
     pair.connected_within(RECOVERY_MAX).await;
     pair.delivers_within(SOON).await;
     assert!(resumed_at.elapsed() < RECOVERY_MAX, "{:?}", resumed_at.elapsed());
-    // Whether the first attempt ran or not, the message is stored once.
+    // The message is stored once, even if the first attempt ran.
     let history = pair.one.backplane.history(pair.lobby.key(), Range::Newest, 50).await.unwrap();
     let same = history.messages.iter().filter(|message| message.msg_id == request.msg_id);
     assert_eq!(same.map(|message| message.seq).collect::<Vec<_>>(), [seq]);
