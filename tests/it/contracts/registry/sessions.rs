@@ -1,6 +1,6 @@
 //! The contract of sessions that outlive their connection: held, resumed, moved between gateways, expired.
 //!
-//! Invariant: after a resume raised the fence, no call of the earlier claim has any effect. Others see a change only if a
+//! Invariant: after a resume raised the fence, the earlier claim has no effect. Others see a change only if a
 //! nick, a room or a status changed. `tokens` covers the resume tokens.
 
 mod tokens;
