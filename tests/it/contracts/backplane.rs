@@ -1,7 +1,9 @@
-//! What a backplane promises, told once and run on both arms; then what only Redis can do to us.
+//! The contract of the backplane: `rooms` and `directs` run on both arms, memory and Redis.
 //!
-//! A [`Node`] is what a gateway is to the backplane: a lease that beats, a registry, a backplane, and ears. People claim
-//! nicknames and join rooms through the real registry, so a promise here is a promise of both together.
+//! An acknowledged message reaches every subscribed node once, in one order per room, and only a member with
+//! a current claim may publish. `batching`, `epochs`, `faults` and `republish` cover the failures of a real Redis.
+//! A [`BackplaneNode`](fixture::BackplaneNode) stands for a gateway: a beating lease, the real registry, a backplane.
+//! Sessions, client protocols and the registry's own contract are tested elsewhere.
 #![allow(clippy::unwrap_used)]
 
 mod batching;
@@ -9,43 +11,43 @@ mod directs;
 mod epochs;
 mod faults;
 mod republish;
-mod rig;
-mod stories;
+mod fixture;
+mod rooms;
 
 /// Runs every story on both arms.
 macro_rules! on_both_arms {
-    ($($module:ident: $($story:ident)*;)*) => {
+    ($($module:ident: $($test:ident)*;)*) => {
         mod memory {
-            use super::{rig::World, $($module),*};
+            use super::{fixture::StoreFixture, $($module),*};
             $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { $module::$story(&World::memory()).await; })*)*
+            async fn $test() { $module::$test(&StoreFixture::memory()).await; })*)*
         }
         mod redis {
-            use super::{rig::World, $($module),*};
+            use super::{fixture::StoreFixture, $($module),*};
             $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { $module::$story(&World::redis().await).await; })*)*
+            async fn $test() { $module::$test(&StoreFixture::redis().await).await; })*)*
         }
     };
 }
 
 on_both_arms! {
-    stories:
-    an_acked_message_reaches_every_subscribed_node_its_own_included
-    ten_publishers_on_two_nodes_make_one_dense_order
-    only_a_member_with_the_right_claim_may_publish
-    a_repeated_key_is_answered_as_the_first_time_and_delivered_once
-    a_key_counts_for_its_own_session_and_room_only
-    history_gives_the_stretch_that_was_asked_for
-    a_quick_return_to_a_room_loses_nothing
-    presence_kicks_and_echoes_arrive
-    a_new_incarnation_hears_its_own_channel_only
-    text_that_is_not_ours_harms_nobody
-    dropping_the_last_clone_ends_the_deliveries;
+    rooms:
+    acked_message_reaches_every_subscribed_node
+    concurrent_publishers_share_one_dense_order
+    publish_requires_membership_and_current_claim
+    repeated_key_gets_first_answer_and_one_delivery
+    idempotency_key_is_scoped_to_session_and_room
+    history_returns_the_requested_range
+    quick_resubscribe_misses_no_message
+    subscriber_receives_presence_kicks_and_echoes
+    new_incarnation_receives_only_its_own_channel
+    malformed_payloads_are_counted_and_skipped
+    dropping_last_clone_stops_deliveries;
 
     directs:
-    a_direct_message_reaches_its_owners_node_only
-    a_direct_message_waits_for_who_is_away
-    who_is_writing_is_heard_where_it_matters
-    a_direct_message_is_refused_to_whoever_does_not_own_their_nick
-    a_repeated_direct_key_is_answered_as_the_first_time;
+    direct_message_reaches_only_the_owners_node
+    direct_message_waits_in_inbox_of_absent_user
+    typing_signal_reaches_only_its_target
+    direct_message_requires_ownership_of_senders_nick
+    repeated_direct_key_gets_first_answer;
 }

@@ -1,4 +1,4 @@
-//! Contracts: one suite for both arms of each store, the documented protocols, and the rules of the sources.
+//! Contract tests: one suite for both arms of each store, the documented protocols, and the rules of the sources.
 
 mod backplane;
 mod presence_api;

@@ -1,4 +1,7 @@
-//! The presence process: its API page played example by example, and what it does when Redis is away.
+//! The contract of the presence API: every example of presence/API.md holds, and refusals are honest.
+//!
+//! While Redis is away every request is refused within 3 s, and event streams report what they lost. The tests run the
+//! presence server in this process, on a real Redis. The registry's own contract is in `registry`.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,19 +20,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for what should come at once.
+/// Longest wait for something that should follow promptly.
 const SOON: Duration = Duration::from_secs(5);
-/// Within this an answer says that Redis is away, whatever is wrong with it.
-const AWAY: Duration = Duration::from_secs(3);
+/// Longest time to a refusal while Redis is away.
+const REFUSAL_MAX: Duration = Duration::from_secs(3);
 
-/// One gateway's worth of people, written straight into the registry.
-struct People {
+/// The users of one gateway, written straight into the registry.
+struct GatewayUsers {
     registry: Registry,
     incarnation: Incarnation,
     info: GatewayInfo,
 }
 
-impl People {
+impl GatewayUsers {
     async fn on(redis: &Redis) -> Self {
         let opened = presence::store::redis::Redis::open(&redis.url(), "parley").expect("a good URL");
         let registry = Registry::Redis(RedisRegistry::new(opened));
@@ -40,11 +43,11 @@ impl People {
         Self { registry, incarnation, info }
     }
 
-    async fn come(&self, nick: &str) -> Owner {
+    async fn register(&self, nick: &str) -> Owner {
         let session = SessionId::random();
         let (fence, _) = self
             .registry
-            .claim(&self.incarnation, &session, &name(nick), &TokenHash::of(b"secret"))
+            .claim(&self.incarnation, &session, &parse_nick(nick), &TokenHash::of(b"secret"))
             .await
             .expect("a free nick");
         Owner { incarnation: self.incarnation.clone(), session, fence }
@@ -52,19 +55,19 @@ impl People {
 
     async fn join(&self, nick: &str, owner: &Owner, room: &str) {
         let room = RoomName::parse(room).expect("a room");
-        let (nick, status) = (name(nick), Status::default());
+        let (nick, status) = (parse_nick(nick), Status::default());
         self.registry
             .join(JoinRequest { room: &room, nick: &nick, owner, status: &status, entry: JoinEntry::New })
             .await
             .expect("room for one more");
     }
 
-    async fn go(&self, nick: &str, owner: &Owner) {
-        assert!(self.registry.release(&name(nick), owner, None).await.expect("an answer"));
+    async fn leave(&self, nick: &str, owner: &Owner) {
+        assert!(self.registry.release(&parse_nick(nick), owner, None).await.expect("an answer"));
     }
 }
 
-fn name(nick: &str) -> Nick {
+fn parse_nick(nick: &str) -> Nick {
     Nick::parse(nick).expect("a nick")
 }
 
@@ -86,8 +89,8 @@ async fn get(address: SocketAddr, path: &str) -> Response {
     http::get(address, path).await.expect("an answer")
 }
 
-/// Asks until the answer has this status.
-async fn until(address: SocketAddr, path: &str, status: u16, within: Duration) -> Response {
+/// Repeats a request until the answer has this status.
+async fn until_status(address: SocketAddr, path: &str, status: u16, within: Duration) -> Response {
     eventually(within, path, || async move {
         let answer = http::get(address, path).await?;
         if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
@@ -95,11 +98,11 @@ async fn until(address: SocketAddr, path: &str, status: u16, within: Duration) -
     .await
 }
 
-/// A block of the page: what is asked, and what is answered.
+/// A request and its answer, from a block of the page.
 #[derive(Debug)]
-struct Example<'a> {
+struct ApiExample<'a> {
     line: usize,
-    /// The command that is printed above it.
+    /// The shell command above the block.
     command: &'a str,
     method: &'a str,
     path: &'a str,
@@ -109,7 +112,7 @@ struct Example<'a> {
     answer: String,
 }
 
-fn examples(page: &str) -> Vec<Example<'_>> {
+fn examples(page: &str) -> Vec<ApiExample<'_>> {
     let mut found = Vec::new();
     let mut command = "";
     let mut lines = (1..).zip(page.lines());
@@ -125,7 +128,7 @@ fn examples(page: &str) -> Vec<Example<'_>> {
                     if part.starts_with('{') { body = Some(part) } else { headers.push(part) }
                 }
                 let (status, answer) = (block[at].parse().expect("a status"), block[at + 1..].join("\n"));
-                found.push(Example { line, command, method, path, headers, body, status, answer });
+                found.push(ApiExample { line, command, method, path, headers, body, status, answer });
             }
             _ => {}
         }
@@ -133,7 +136,7 @@ fn examples(page: &str) -> Vec<Example<'_>> {
     found
 }
 
-impl Example<'_> {
+impl ApiExample<'_> {
     fn request(&self) -> String {
         let (body, headers) = (self.body.unwrap_or_default(), &self.headers);
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
@@ -144,8 +147,8 @@ impl Example<'_> {
 
     async fn play(&self, api: SocketAddr) {
         let line = self.line;
-        let asks = self.command.contains(self.path) && self.body.is_none_or(|body| self.command.contains(body));
-        assert!(asks, "line {line}: the command above asks something else: {}", self.command);
+        let command_fits = self.command.contains(self.path) && self.body.is_none_or(|body| self.command.contains(body));
+        assert!(command_fits, "line {line}: the command above sends another request: {}", self.command);
         if self.path == "/v1/events" {
             return self.play_stream(api).await;
         }
@@ -156,7 +159,7 @@ impl Example<'_> {
     }
 
     async fn play_stream(&self, api: SocketAddr) {
-        let mut stream = Stream::send(api, &self.request()).await;
+        let mut stream = EventStream::send(api, &self.request()).await;
         let wanted: Vec<&str> = self.answer.lines().collect();
         stream.until(|body| body.lines().count() >= wanted.len()).await;
         for (wanted, seen) in wanted.iter().zip(stream.body().lines()) {
@@ -165,17 +168,17 @@ impl Example<'_> {
     }
 }
 
-/// An event stream as it comes.
-struct Stream {
+/// An open event stream and its text so far.
+struct EventStream {
     connection: TcpStream,
     text: String,
     ended: bool,
 }
 
-impl Stream {
+impl EventStream {
     async fn open(api: SocketAddr, last_id: Option<&str>) -> Self {
         let header = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        // HTTP/1.0, so that nothing is chunked.
+        // HTTP/1.0 has no chunked bodies.
         let mut stream = Self::send(api, &format!("GET /v1/events HTTP/1.0\r\n{header}\r\n")).await;
         stream.until(|body| !body.is_empty()).await;
         stream
@@ -198,7 +201,7 @@ impl Stream {
     async fn read(&mut self) {
         let mut bytes = [0; 4096];
         let read = timeout(2 * SOON, self.connection.read(&mut bytes)).await;
-        let read = read.unwrap_or_else(|_| panic!("nothing more in time; so far: {}", self.text)).unwrap_or(0);
+        let read = read.unwrap_or_else(|_| panic!("nothing more in time, so far: {}", self.text)).unwrap_or(0);
         self.text.push_str(&String::from_utf8_lossy(&bytes[..read]));
         self.ended = read == 0;
     }
@@ -210,8 +213,8 @@ impl Stream {
         }
     }
 
-    async fn hear(&mut self, what: &str) {
-        self.until(|body| body.contains(what)).await;
+    async fn receive(&mut self, text: &str) {
+        self.until(|body| body.contains(text)).await;
     }
 
     async fn end(&mut self) {
@@ -222,18 +225,18 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn the_page_says_what_the_api_does() {
+async fn api_page_matches_the_api() {
     let redis = Redis::running().await;
-    let people = People::on(&redis).await;
-    let ann = people.come("ann").await;
-    people.join("ann", &ann, "#lobby").await;
-    let bob = people.come("bob").await;
-    people.join("bob", &bob, "#lobby").await;
+    let users = GatewayUsers::on(&redis).await;
+    let ann = users.register("ann").await;
+    users.join("ann", &ann, "#lobby").await;
+    let bob = users.register("bob").await;
+    users.join("bob", &bob, "#lobby").await;
     let lunch = Status { status: Availability::Away, text: "lunch".to_owned() };
     let lobby = RoomName::parse("#lobby").expect("a room").key().clone();
-    people.registry.set_status(&name("bob"), &bob, &lunch, &[lobby]).await.expect("an answer");
-    let eve = people.come("eve").await;
-    people.go("eve", &eve).await;
+    users.registry.set_status(&parse_nick("bob"), &bob, &lunch, &[lobby]).await.expect("an answer");
+    let eve = users.register("eve").await;
+    users.leave("eve", &eve).await;
 
     let page = std::fs::read_to_string(repository().join("presence/API.md")).expect("the page");
     let examples = examples(&page);
@@ -243,18 +246,18 @@ async fn the_page_says_what_the_api_does() {
         example.play(api).await;
     }
 
-    // Nothing is served that the page does not show, and no code is in use that it does not explain.
+    // The page shows every path that is served and explains every error code.
     let document = get(api, "/openapi.json").await.json();
     for (path, methods) in document["paths"].as_object().expect("paths") {
         let shown = |method: &String| page.contains(&format!("### `{} {path}", method.to_uppercase()));
         let methods = methods.as_object().expect("methods");
         assert!(methods.keys().all(shown), "{path} has no chapter");
-        let fits = |example: &Example<'_>| {
-            let (path, asked) = (path.split('/'), example.path.split(['?']).next().unwrap_or_default().split('/'));
-            path.clone().count() == asked.clone().count()
-                && path.zip(asked).all(|(part, asked)| part.starts_with('{') || part == asked)
+        let is_shown = |example: &ApiExample<'_>| {
+            let (path, requested) = (path.split('/'), example.path.split(['?']).next().unwrap_or_default().split('/'));
+            path.clone().count() == requested.clone().count()
+                && path.zip(requested).all(|(part, given)| part.starts_with('{') || part == given)
         };
-        assert!(examples.iter().any(fits), "{path} has no example");
+        assert!(examples.iter().any(is_shown), "{path} has no example");
     }
     let codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array().expect("codes");
     for code in codes {
@@ -264,155 +267,155 @@ async fn the_page_says_what_the_api_does() {
 }
 
 #[tokio::test]
-async fn everything_is_refused_while_redis_is_gone_and_answered_when_it_is_back() {
+async fn killed_redis_makes_api_refuse_until_restart() {
     let mut redis = Redis::running().await;
-    let people = People::on(&redis).await;
-    people.come("ann").await;
+    let users = GatewayUsers::on(&redis).await;
+    users.register("ann").await;
     let presence = presence(&redis).await;
     let (api, admin) = (presence.addresses().api, presence.addresses().admin);
-    until(admin, "/readyz", 200, SOON).await;
+    until_status(admin, "/readyz", 200, SOON).await;
     assert_eq!(get(api, "/v1/users/ann").await.json()["online"], true);
 
     redis.kill9();
-    let killed = Instant::now();
-    stays(AWAY + Duration::from_secs(1), "refusals", || async {
+    let killed_at = Instant::now();
+    stays(REFUSAL_MAX + Duration::from_secs(1), "every request is refused in time", || async {
         let asked = Instant::now();
         let answer = get(api, "/v1/users/ann").await;
         let (took, code) = (asked.elapsed(), answer.json()["code"].clone());
         let refused = (answer.status, &code, answer.header("retry-after")) == (503, &json!("unavailable"), Some("1"));
-        if refused && took < AWAY { Ok(()) } else { Err((answer, took)) }
+        if refused && took < REFUSAL_MAX { Ok(()) } else { Err((answer, took)) }
     })
     .await;
-    let answer = until(admin, "/readyz", 503, SOON).await;
+    let answer = until_status(admin, "/readyz", 503, SOON).await;
     assert!(answer.body.contains("redis has not answered"), "{answer:?}");
-    assert!(killed.elapsed() < 2 * SOON);
+    assert!(killed_at.elapsed() < 2 * SOON);
 
     redis.restart().await;
-    until(api, "/v1/users/ann", 200, SOON).await;
-    until(admin, "/readyz", 200, SOON).await;
+    until_status(api, "/v1/users/ann", 200, SOON).await;
+    until_status(admin, "/readyz", 200, SOON).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_is_away_too() {
+async fn frozen_redis_makes_api_refuse_until_resumed() {
     let mut redis = Redis::running().await;
-    People::on(&redis).await.come("ann").await;
+    GatewayUsers::on(&redis).await.register("ann").await;
     let presence = presence(&redis).await;
     let (api, admin) = (presence.addresses().api, presence.addresses().admin);
-    until(admin, "/readyz", 200, SOON).await;
+    until_status(admin, "/readyz", 200, SOON).await;
     get(api, "/v1/stats").await;
 
     redis.stop_signal().await;
-    let stopped = Instant::now();
-    // More at once than there are connections to Redis: none may wait for another's patience.
-    let asks = (0..32).map(|_| async {
+    let stopped_at = Instant::now();
+    // More requests than connections to Redis: no request may wait for another's timeout.
+    let requests = (0..32).map(|_| async {
         let answer = get(api, "/v1/stats").await;
-        (answer.status, stopped.elapsed())
+        (answer.status, stopped_at.elapsed())
     });
-    for (status, after) in futures_util::future::join_all(asks).await {
-        assert!(status == 503 && after < AWAY, "{status} after {after:?}");
+    for (status, after) in futures_util::future::join_all(requests).await {
+        assert!(status == 503 && after < REFUSAL_MAX, "{status} after {after:?}");
     }
-    until(admin, "/readyz", 503, AWAY + Duration::from_secs(1)).await;
+    until_status(admin, "/readyz", 503, REFUSAL_MAX + Duration::from_secs(1)).await;
 
     redis.cont();
-    until(api, "/v1/stats", 200, SOON).await;
-    until(admin, "/readyz", 200, SOON).await;
+    until_status(api, "/v1/stats", 200, SOON).await;
+    until_status(admin, "/readyz", 200, SOON).await;
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_redis_and_resumes_where_it_was() {
+async fn event_stream_resumes_after_redis_outage() {
     let mut redis = Redis::away().setting("appendfsync", "always");
     redis.start().await;
-    let people = People::on(&redis).await;
+    let users = GatewayUsers::on(&redis).await;
     let presence = presence(&redis).await;
     let api = presence.addresses().api;
 
-    let mut stream = Stream::open(api, None).await;
-    people.come("ann").await;
-    stream.hear(r#""nick":"ann""#).await;
+    let mut stream = EventStream::open(api, None).await;
+    users.register("ann").await;
+    stream.receive(r#""nick":"ann""#).await;
     let last_id = stream.last_id().to_owned();
     redis.kill9();
     stream.end().await;
-    let refused = until(api, "/v1/events", 503, SOON).await;
+    let refused = until_status(api, "/v1/events", 503, SOON).await;
     assert_eq!(refused.json()["code"], "unavailable");
 
     redis.restart().await;
-    until(api, "/v1/stats", 200, SOON).await;
-    eventually(SOON, "bob comes", || async {
-        let beat = people.registry.beat(&people.incarnation, &[]).await?;
-        people
+    until_status(api, "/v1/stats", 200, SOON).await;
+    eventually(SOON, "bob registers", || async {
+        let beat = users.registry.beat(&users.incarnation, &[]).await?;
+        users
             .registry
             .reassert(ReassertBatch {
-                incarnation: &people.incarnation,
-                info: &people.info,
+                incarnation: &users.incarnation,
+                info: &users.info,
                 generation: beat.generation.number,
                 claims: &[],
                 last: true,
             })
             .await?;
         let session = SessionId::random();
-        people.registry.claim(&people.incarnation, &session, &name("bob"), &TokenHash::of(b"secret")).await
+        users.registry.claim(&users.incarnation, &session, &parse_nick("bob"), &TokenHash::of(b"secret")).await
     })
     .await;
-    let mut stream = Stream::open(api, Some(&last_id)).await;
-    stream.hear(r#""nick":"bob""#).await;
+    let mut stream = EventStream::open(api, Some(&last_id)).await;
+    stream.receive(r#""nick":"bob""#).await;
     assert!(!stream.body().contains("event: gap") && !stream.body().contains("ann"), "{}", stream.body());
 }
 
 #[tokio::test]
-async fn a_stream_says_when_events_are_lost() {
+async fn event_stream_reports_lost_events_as_gap() {
     let redis = Redis::running().await;
-    let people = People::on(&redis).await;
+    let users = GatewayUsers::on(&redis).await;
     let presence = presence(&redis).await;
     let api = presence.addresses().api;
-    let mut stream = Stream::open(api, None).await;
-    let ann = people.come("ann").await;
-    stream.hear(r#""nick":"ann""#).await;
+    let mut stream = EventStream::open(api, None).await;
+    let ann = users.register("ann").await;
+    stream.receive(r#""nick":"ann""#).await;
     let last_id = stream.last_id().to_owned();
 
-    people.go("ann", &ann).await;
-    people.come("bob").await;
+    users.leave("ann", &ann).await;
+    users.register("bob").await;
     redis.call::<u64>("XTRIM parley:{0}:events MAXLEN 1").await;
-    let mut trimmed = Stream::open(api, Some(&last_id)).await;
-    trimmed.hear(r#""nick":"bob""#).await;
+    let mut trimmed = EventStream::open(api, Some(&last_id)).await;
+    trimmed.receive(r#""nick":"bob""#).await;
     assert!(trimmed.body().contains("event: gap"), "{}", trimmed.body());
 
     redis.call::<()>("FLUSHALL").await;
-    let mut flushed = Stream::open(api, Some(&last_id)).await;
-    flushed.hear("event: gap").await;
+    let mut flushed = EventStream::open(api, Some(&last_id)).await;
+    flushed.receive("event: gap").await;
 }
 
 #[tokio::test]
-async fn members_of_a_dead_gateway_are_not_online() {
+async fn users_of_dead_gateway_go_offline() {
     let redis = Redis::running().await;
-    let people = People::on(&redis).await;
-    let ann = people.come("ann").await;
-    people.join("ann", &ann, "#lobby").await;
+    let users = GatewayUsers::on(&redis).await;
+    let ann = users.register("ann").await;
+    users.join("ann", &ann, "#lobby").await;
     let presence = presence(&redis).await;
     let (api, admin) = (presence.addresses().api, presence.addresses().admin);
-    let mut stream = Stream::open(api, None).await;
-    // Its lease was opened and never beat: the process notices by itself, and says so.
+    let mut stream = EventStream::open(api, None).await;
+    // The lease was opened and never beat: the presence process fences it and announces the leaves.
     let offline = eventually(Duration::from_secs(12), "ann is offline", || async {
         let ann = get(api, "/v1/users/ann").await.json();
         if ann["online"] == false { Ok(ann) } else { Err(ann) }
     });
     assert_eq!(offline.await["rooms"], json!([]));
-    stream.hear("event: leave").await;
-    stream.hear("event: offline").await;
-    stream.hear(&format!(r#""reason":"{}""#, LeftReason::GatewayLost.as_str())).await;
+    stream.receive("event: leave").await;
+    stream.receive("event: offline").await;
+    stream.receive(&format!(r#""reason":"{}""#, LeftReason::GatewayLost.as_str())).await;
     let metrics = get(admin, "/metrics").await.body;
     assert!(metrics.contains("parley_fences_total 1") && metrics.contains("parley_reaped_nicks_total 1"), "{metrics}");
 }
 
 #[tokio::test]
-async fn ends_within_its_grace_with_streams_open() {
+async fn presence_shuts_down_while_streams_are_open() {
     let redis = Redis::running().await;
     let presence = presence(&redis).await;
     let (api, admin) = (presence.addresses().api, presence.addresses().admin);
-    until(admin, "/readyz", 200, SOON).await;
-    let mut stream = Stream::open(api, None).await;
+    until_status(admin, "/readyz", 200, SOON).await;
+    let mut stream = EventStream::open(api, None).await;
     let asked = Instant::now();
     assert_eq!(presence.shutdown(SOON).await, Drained::Whole);
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     stream.end().await;
-    http::get(api, "/v1/stats").await.expect_err("nobody listens");
+    http::get(api, "/v1/stats").await.expect_err("the listener is closed");
 }

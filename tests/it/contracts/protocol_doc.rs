@@ -1,9 +1,9 @@
-//! The examples of PROTOCOL.md do what the page says.
+//! The contract of gateway/PROTOCOL.md: a gateway answers every example as the page shows.
 
 use harness::{Node, protocol_doc};
 
 #[tokio::test]
-async fn every_example_of_the_protocol_page_is_true() {
+async fn every_protocol_example_matches_the_gateway() {
     let page = std::fs::read_to_string(harness::repository().join("gateway/PROTOCOL.md")).unwrap();
     let examples = protocol_doc::examples(&page);
     assert!(examples.len() >= 5, "the page has {} examples only", examples.len());

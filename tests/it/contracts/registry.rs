@@ -1,6 +1,8 @@
-//! The contract of the registry, as stories that run unchanged on both arms: a real redis-server and plain memory.
+//! The contract of the registry: every test runs unchanged on both arms, memory and a real redis-server.
 //!
-//! What only Redis can show (a flushed script cache, a full memory, a new replication history) is in `redis_only`.
+//! A nick has at most one owner, and every transition is idempotent and announced once. A stale claim changes
+//! nothing. `redis_only` and `reassert` cover states that only Redis has, such as a flushed script cache, a full memory
+//! or lost data. Gateways and clients are not part of these tests.
 #![allow(clippy::unwrap_used)]
 
 mod arm;
@@ -9,7 +11,7 @@ mod leases;
 mod listing;
 mod nicks;
 mod reaping;
-mod recovery;
+mod reassert;
 mod redis_only;
 mod rooms;
 mod sessions;
@@ -21,84 +23,84 @@ use presence::registry::{
     ClaimError, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Registry, RegistryEvent,
 };
 
-use self::arm::Arm;
+use self::arm::RegistryArm;
 
-/// How long anything may take to show.
+/// Longest wait for an expected state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes two tests of each story, one for each arm.
+/// Generates two tests from each function, one per arm.
 macro_rules! on_both_arms {
-    ($($story:ident),* $(,)?) => {
+    ($($test:ident),* $(,)?) => {
         mod on_memory { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { super::$story(&crate::contracts::registry::Arm::memory()).await; }
+            async fn $test() { super::$test(&crate::contracts::registry::RegistryArm::memory()).await; }
         )* }
         mod on_redis { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $story() { super::$story(&crate::contracts::registry::Arm::redis().await).await; }
+            async fn $test() { super::$test(&crate::contracts::registry::RegistryArm::redis().await).await; }
         )* }
     };
 }
 use on_both_arms;
 
-/// A gateway as far as the registry knows one: a lease.
+/// A gateway as the registry sees it: a lease.
 #[derive(Clone)]
-struct Node {
+struct GatewayLease {
     registry: Registry,
     incarnation: Incarnation,
 }
 
-/// A session with a nickname.
+/// A session that owns a nick.
 #[derive(Clone)]
-struct User {
+struct NickSession {
     registry: Registry,
     nick: Nick,
     owner: Owner,
 }
 
-impl Arm {
-    async fn node(&self, name: &str) -> Node {
-        let node = Node { registry: self.registry.clone(), incarnation: Incarnation::random() };
-        self.registry.open_lease(&node.incarnation, &told(name)).await.unwrap();
+impl RegistryArm {
+    async fn node(&self, name: &str) -> GatewayLease {
+        let node = GatewayLease { registry: self.registry.clone(), incarnation: Incarnation::random() };
+        self.registry.open_lease(&node.incarnation, &gateway_info(name)).await.unwrap();
         node
     }
 
-    /// Everything in the event log, oldest first.
+    /// Returns all events, oldest first.
     async fn events(&self) -> Vec<RegistryEvent> {
         self.registry.events(Some("0-0"), 10_000).await.unwrap().0
     }
 
-    /// The kinds in the event log with the nick each is about, and the reason where there is one.
+    /// Returns one line per event: its kind, room, nicks and reason.
     async fn history(&self) -> Vec<String> {
-        let tell = |event: RegistryEvent| {
+        let line = |event: RegistryEvent| {
             let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
             assert!(data["time"].is_u64(), "{data}");
-            let words = ["room", "nick", "from", "to", "reason"].map(|word| data[word].as_str());
-            let mut story = vec![event.kind.as_str()];
-            story.extend(words.into_iter().flatten());
-            story.join(" ")
+            let fields = ["room", "nick", "from", "to", "reason"].map(|field| data[field].as_str());
+            let mut words = vec![event.kind.as_str()];
+            words.extend(fields.into_iter().flatten());
+            words.join(" ")
         };
-        self.events().await.into_iter().map(tell).collect()
+        self.events().await.into_iter().map(line).collect()
     }
 }
 
-impl Node {
-    async fn claim(&self, nick: &str) -> Result<User, ClaimError> {
+impl GatewayLease {
+    async fn claim(&self, nick: &str) -> Result<NickSession, ClaimError> {
         self.claim_as(&SessionId::random(), nick).await
     }
 
-    async fn claim_as(&self, session: &SessionId, nick: &str) -> Result<User, ClaimError> {
+    async fn claim_as(&self, session: &SessionId, nick: &str) -> Result<NickSession, ClaimError> {
         let nick = Nick::parse(nick).unwrap();
         let (fence, _) = self.registry.claim(&self.incarnation, session, &nick, &token(session, 0)).await?;
         let owner = Owner { incarnation: self.incarnation.clone(), session: session.clone(), fence };
-        Ok(User { registry: self.registry.clone(), nick, owner })
+        Ok(NickSession { registry: self.registry.clone(), nick, owner })
     }
 
-    async fn user(&self, nick: &str) -> User {
+    async fn user(&self, nick: &str) -> NickSession {
         self.claim(nick).await.unwrap()
     }
 
-    /// Dies: an observer that saw its counter fences it.
+    /// Fences this gateway with its current counter, as an observer does.
     async fn fence(&self) {
         let leases = self.registry.leases().await.unwrap().leases;
         let lease = leases.iter().find(|lease| lease.incarnation == self.incarnation).unwrap();
@@ -106,7 +108,7 @@ impl Node {
     }
 }
 
-impl User {
+impl NickSession {
     async fn join(&self, name: &str) -> JoinedAt {
         self.registry
             .join(JoinRequest {
@@ -138,12 +140,12 @@ impl User {
     }
 }
 
-/// The hash of one of the secrets that a session's client is given, one after the other.
+/// Returns the hash of a session's resume token with this number.
 fn token(session: &SessionId, number: u32) -> TokenHash {
     TokenHash::of(format!("{session} {number}").as_bytes())
 }
 
-fn told(node: &str) -> GatewayInfo {
+fn gateway_info(node: &str) -> GatewayInfo {
     GatewayInfo {
         node: node.to_owned(),
         version: "1.2.3".to_owned(),

@@ -1,4 +1,6 @@
-//! Where settings come from: the layers, secrets in files of their own, and the example files that tell what there is.
+//! Configuration of both programs: layers, secret files, and example files.
+//!
+//! Invariant: an example file lists every setting with its default, and a secret never reaches an output.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,13 +11,13 @@ use harness::{Program, repository};
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
 
-/// Runs a program with what both need, and these flags and settings.
+/// Runs a program with these flags and environment variables.
 async fn run(binary: &str, args: &[&str], settings: &[(&str, &str)]) -> Finished {
     let program = Program::parley(binary, binary).args(args.iter().map(|arg| (*arg).to_owned()));
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }
 
-/// `--check` on this file, which must be good: the settings in effect.
+/// Runs `--check` on a valid file, and returns the settings in effect.
 async fn check(binary: &str, file: &Path) -> String {
     let checked = run(binary, &["--check", "--config", file.to_str().unwrap()], &[("PARLEY__NODE__ID", "n1")]).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
@@ -27,7 +29,7 @@ fn example(binary: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The settings of an example, uncommented: with those that have no default, or without.
+/// Returns the settings of an example, uncommented; `with_samples` adds those without a default.
 fn uncommented(example: &str, with_samples: bool) -> String {
     let setting = |line: &str| {
         let (hash, rest) = line.split_at_checked(1)?;
@@ -40,12 +42,12 @@ fn uncommented(example: &str, with_samples: bool) -> String {
 }
 
 #[tokio::test]
-async fn the_example_files_are_what_the_programs_say() {
+async fn example_files_match_program_output() {
     for binary in PROGRAMS {
-        let said = run(binary, &["--example"], &[]).await;
-        assert_eq!(said.code, Some(0), "{said:?}");
+        let printed = run(binary, &["--example"], &[]).await;
+        assert_eq!(printed.code, Some(0), "{printed:?}");
         assert!(
-            said.stdout.trim_end() == example(binary).trim_end(),
+            printed.stdout.trim_end() == example(binary).trim_end(),
             "{binary}/{binary}.example.toml is not up to date: target/debug/{binary} --example > \
              {binary}/{binary}.example.toml"
         );
@@ -53,22 +55,22 @@ async fn the_example_files_are_what_the_programs_say() {
 }
 
 #[tokio::test]
-async fn an_example_with_every_line_uncommented_is_exactly_the_defaults() {
+async fn uncommented_example_equals_the_defaults() {
     let folder = tempfile::tempdir().unwrap();
     for binary in PROGRAMS {
-        // Presence has one setting that has to be set.
-        let needed = if binary == "presence" { "redis.url = 'redis://h'\n" } else { "" };
+        // Presence has one required setting.
+        let required = if binary == "presence" { "redis.url = 'redis://h'\n" } else { "" };
         let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
-        std::fs::write(&empty, needed).unwrap();
+        std::fs::write(&empty, required).unwrap();
         let settings = uncommented(&example(binary), false);
-        std::fs::write(&full, format!("{needed}{settings}")).unwrap();
+        std::fs::write(&full, format!("{required}{settings}")).unwrap();
         assert_eq!(check(binary, &full).await, check(binary, &empty).await, "{settings}");
         assert!(settings.lines().count() >= 6, "{settings}");
     }
 }
 
 #[tokio::test]
-async fn every_line_of_an_example_can_be_used() {
+async fn every_example_line_is_a_valid_setting() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all");
     for binary in PROGRAMS {
@@ -88,7 +90,7 @@ async fn every_line_of_an_example_can_be_used() {
 }
 
 #[tokio::test]
-async fn flags_go_over_the_environment_and_that_over_the_file() {
+async fn flags_override_environment_which_overrides_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
     std::fs::write(&file, "node.id = 'file'\nredis.prefix = 'file'\nlog.level = 'warn'\n").unwrap();
@@ -101,7 +103,7 @@ async fn flags_go_over_the_environment_and_that_over_the_file() {
 }
 
 #[tokio::test]
-async fn a_secret_comes_from_a_file_and_goes_nowhere() {
+async fn secret_file_is_read_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("redis-url");
     let named = file.to_str().unwrap();

@@ -1,5 +1,6 @@
-//! `gateway ctl`: what an operator's shell is told of a cluster, and what it can order. Run as the program that is
-//! deployed, with the rights on Redis that are deployed.
+//! `gateway ctl`: status, audit and orders from an operator's shell.
+//!
+//! The tests run the deployed program with the deployed Redis rights. Exit codes: 0 done, 1 refused or drift, 2 failed.
 
 mod audit;
 mod orders;
@@ -11,38 +12,38 @@ use harness::process::Finished;
 use harness::{Program, Redis};
 use serde_json::Value;
 
-/// How long a command may take on a busy machine.
+/// Longest duration of a command on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs a command; its settings come from the environment, as those of a gateway do.
+/// Runs a command; its settings come from the environment, like a gateway's.
 async fn ctl(redis: &Redis, flags: &[&str]) -> Finished {
     let program = Program::parley("gateway", "ctl").args(["ctl"]).args(flags.iter().map(|flag| (*flag).to_owned()));
     program.env("PARLEY__REDIS__URL", &redis.url()).run(SOON).await
 }
 
-/// What a command answers that can be done.
-async fn told(redis: &Redis, flags: &[&str]) -> String {
+/// Runs a command that must succeed, and returns its output.
+async fn output(redis: &Redis, flags: &[&str]) -> String {
     let finished = ctl(redis, flags).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{flags:?}: {finished:?}");
     finished.stdout
 }
 
-/// The same for machines.
+/// Runs a command that must succeed, and returns its JSON output.
 async fn json(redis: &Redis, flags: &[&str]) -> Value {
-    let text = told(redis, &[flags, &["--json"]].concat()).await;
+    let text = output(redis, &[flags, &["--json"]].concat()).await;
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{flags:?}: {error}: {text}"))
 }
 
-/// One line on stderr with these words, nothing on stdout.
-fn failed(finished: &Finished, code: i32, words: &[&str]) {
+/// Checks that a command failed with this code and one line on stderr that contains these words.
+fn assert_failed(finished: &Finished, code: i32, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{finished:?}");
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
     for word in words {
-        assert!(finished.stderr.contains(word), "must say {word:?}: {finished:?}");
+        assert!(finished.stderr.contains(word), "no {word:?} in {finished:?}");
     }
 }
 
-/// The cells of a line that begins with this word.
+/// Returns the cells of the line that begins with this word.
 fn row<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
     let row = text.lines().find(|line| line.split("  ").next() == Some(first));
     row.unwrap_or_else(|| panic!("no row {first:?} in\n{text}"))

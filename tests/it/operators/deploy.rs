@@ -1,7 +1,6 @@
-//! What an operator is given: run for real where this machine can, else parsed and compared with the programs.
+//! The files of `deploy/`: run for real where this machine can, else parsed and compared with the programs.
 //!
-//! A file of `deploy/` that names a setting, a port, a flag, a file or a time is read here, and each name is looked up
-//! where it is decided: in the programs' tables of settings, in the repository, in the sources.
+//! Invariant: every setting, port, flag, file and duration in these files matches the programs or the repository.
 
 mod compose;
 mod dockerfile;

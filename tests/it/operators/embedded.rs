@@ -1,11 +1,11 @@
-//! A gateway with nothing around it: no Redis, no nginx, no presence process. It serves one node, whole.
+//! The embedded mode: one gateway without Redis, nginx or presence process serves every feature of a single node.
 
 use std::time::Duration;
 
 use harness::{LineClient, Node, WsClient};
 
 #[tokio::test]
-async fn serves_both_doors_and_says_goodbye() {
+async fn embedded_gateway_serves_both_ports_and_drains() {
     let mut gateway = Node::gateway("alone").start().await;
     let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
     let carl = LineClient::connect(gateway.tcp()).await;
@@ -32,7 +32,7 @@ async fn serves_both_doors_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn tells_about_itself_on_the_admin_port_only() {
+async fn only_admin_port_serves_admin_pages() {
     let mut gateway = Node::gateway("alone").start().await;
     let ann = WsClient::connect(gateway.ws()).await;
     ann.register("ann").await;
@@ -46,11 +46,11 @@ async fn tells_about_itself_on_the_admin_port_only() {
 }
 
 #[tokio::test]
-async fn a_second_program_cannot_take_the_ports_of_the_first() {
+async fn second_program_cannot_take_used_ports() {
     let gateway = Node::gateway("first").start().await;
     let second = Node::gateway("second").setting("PARLEY__LISTEN__WS", &gateway.ws().to_string());
     let finished = second.program().run(Duration::from_secs(10)).await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains(&gateway.ws().to_string()), "{finished:?}");
-    assert_eq!(finished.stdout, "", "never said that it was ready");
+    assert_eq!(finished.stdout, "", "no ready line");
 }

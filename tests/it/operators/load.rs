@@ -1,4 +1,4 @@
-//! The load generator against a real cluster: a small run of each scenario finds nothing lost, and says so in JSON.
+//! The load generator against a real cluster: a small run of each scenario loses nothing and writes a JSON outcome.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a scenario and gives its outcome back.
-async fn load(scenario: &str, arguments: &str) -> Value {
+/// Runs a scenario, and returns its outcome.
+async fn run_scenario(scenario: &str, arguments: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outcome.json");
     let arguments = format!("{scenario} {arguments} --seconds 1 --warmup 0.2 --json {}", path.display());
     let run = Program::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE).await;
     assert_eq!(run.code, Some(0), "{arguments}\n{}\n{}", run.stdout, run.stderr);
-    assert!(run.stdout.starts_with(scenario), "people get a summary: {}", run.stdout);
+    assert!(run.stdout.starts_with(scenario), "no summary on stdout: {}", run.stdout);
     let outcome: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(outcome["scenario"], scenario);
     assert_eq!(outcome["errors"], serde_json::json!({}), "{scenario}");
@@ -31,11 +31,11 @@ fn addresses(cluster: &Cluster, address: impl Fn(&Node) -> SocketAddr) -> String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_scenario_hears_everything_once_and_in_order() {
+async fn every_load_scenario_delivers_once_in_order() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ws, tcp) = (addresses(&cluster, Node::ws), addresses(&cluster, Node::tcp));
 
-    let room = load("room", &format!("--ws {ws} --members 20 --rate 50 --publishers 4 --per-process 7")).await;
+    let room = run_scenario("room", &format!("--ws {ws} --members 20 --rate 50 --publishers 4 --per-process 7")).await;
     assert_eq!(
         (room["sent"].as_u64(), room["delivered"].as_u64(), room["acked"].as_u64()),
         (Some(50), Some(1000), Some(50))
@@ -43,31 +43,31 @@ async fn every_scenario_hears_everything_once_and_in_order() {
     assert_eq!((room["load"]["processes"].as_u64(), room["delivery_ms"]["count"].as_u64()), (Some(3), Some(1000)));
     assert!(room["delivery_ms"]["p50"].as_f64().unwrap() > 0.0);
 
-    let both = load("room", &format!("--ws {ws} --tcp {tcp} --members 20 --rate 50 --publishers 4")).await;
-    assert_eq!(both["delivered"], 1000, "people at both doors hear each other");
+    let both = run_scenario("room", &format!("--ws {ws} --tcp {tcp} --members 20 --rate 50 --publishers 4")).await;
+    assert_eq!(both["delivered"], 1000, "clients at both ports receive each other");
 
-    let rooms = load("rooms", &format!("--ws {ws} --rooms 5 --members 4 --rate 50")).await;
+    let rooms = run_scenario("rooms", &format!("--ws {ws} --rooms 5 --members 4 --rate 50")).await;
     assert_eq!((rooms["sent"].as_u64(), rooms["delivered"].as_u64()), (Some(50), Some(200)));
 
-    let dm = load("dm", &format!("--ws {ws} --pairs 5 --rate 50")).await;
+    let dm = run_scenario("dm", &format!("--ws {ws} --pairs 5 --rate 50")).await;
     assert_eq!((dm["sent"].as_u64(), dm["delivered"].as_u64()), (Some(50), Some(50)));
 
-    let paced = load("echo", &format!("--ws {ws} --connections 10 --rate 100")).await;
+    let paced = run_scenario("echo", &format!("--ws {ws} --connections 10 --rate 100")).await;
     assert_eq!((paced["sent"].as_u64(), paced["echo_ms"]["count"].as_u64()), (Some(100), Some(100)));
-    let unpaced = load("echo", &format!("--tcp {tcp} --connections 5")).await;
+    let unpaced = run_scenario("echo", &format!("--tcp {tcp} --connections 5")).await;
     assert!(unpaced["sent"].as_u64() > Some(100), "{unpaced}");
 
-    let login = load("login", &format!("--ws {ws} --connections 60 --rate 200 --members 6")).await;
+    let login = run_scenario("login", &format!("--ws {ws} --connections 60 --rate 200 --members 6")).await;
     assert_eq!(login["login"]["ms"]["count"], 60);
-    assert!(login["login"]["seconds"].as_f64().unwrap() > 0.25, "it keeps the rate: {}", login["login"]);
-    let held = load("idle", &format!("--ws {ws} --connections 30 --members 10")).await;
+    assert!(login["login"]["seconds"].as_f64().unwrap() > 0.25, "the login rate is kept: {}", login["login"]);
+    let held = run_scenario("idle", &format!("--ws {ws} --connections 30 --members 10")).await;
     assert_eq!(held["clients"], 30);
     cluster.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_floor_is_measured_by_the_same_clients() {
-    let floor = load("floor", "--members 20 --rate 50").await;
+async fn floor_scenario_uses_the_same_clients() {
+    let floor = run_scenario("floor", "--members 20 --rate 50").await;
     assert_eq!((floor["delivered"].as_u64(), floor["peer"].as_str()), (Some(1000), Some("bare")));
     assert!(floor["server_us_per_message"].is_number());
 }

@@ -1,4 +1,6 @@
-//! What programs log: for whom it is written, where it goes, and what never gets there.
+//! Logs: their format, their destination, and their content.
+//!
+//! Invariant: a message body or a token never reaches a log, at any level.
 
 use std::time::Duration;
 
@@ -6,23 +8,23 @@ use harness::{LineClient, Node, Program, RawWs, Redis, WsClient, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
-/// What must not be in any log.
+/// A text that must not reach any log.
 const MARKER: &str = "xyzzy-plugh-8d3f";
 
-/// A gateway that ends at once, because its port is taken, and says so in its log.
-fn doomed(port: &str) -> Program {
-    doomed_by(Program::parley("gateway", "doomed"), port)
+/// Builds a gateway that ends at once with a logged error, because its port is in use.
+fn failing_gateway(port: &str) -> Program {
+    failing_program(Program::parley("gateway", "failing"), port)
 }
 
-fn doomed_by(program: Program, port: &str) -> Program {
+fn failing_program(program: Program, port: &str) -> Program {
     program
         .env("PARLEY__LISTEN__WS", port)
         .env("PARLEY__LISTEN__TCP", "127.0.0.1:0")
         .env("PARLEY__ADMIN__ADDR", "127.0.0.1:0")
 }
 
-/// Takes a port for as long as the answer lives.
-fn taken() -> (std::net::TcpListener, String) {
+/// Occupies a port while the returned listener lives.
+fn occupied_port() -> (std::net::TcpListener, String) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
@@ -38,28 +40,28 @@ fn is_text(line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_pipe_gets_json_and_a_terminal_gets_text_unless_told_otherwise() {
-    let (_listener, port) = taken();
+async fn pipe_gets_json_and_terminal_gets_text() {
+    let (_listener, port) = occupied_port();
     for (format, in_pipe, on_terminal) in [
         ("auto", is_json as fn(&str) -> bool, is_text as fn(&str) -> bool),
         ("text", is_text, is_text),
         ("json", is_json, is_json),
     ] {
-        let finished = doomed(&port).env("PARLEY__LOG__FORMAT", format).run(SOON).await;
+        let finished = failing_gateway(&port).env("PARLEY__LOG__FORMAT", format).run(SOON).await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stderr.lines().all(in_pipe), "{format} in a pipe: {finished:?}");
 
-        // `script` gives it a terminal and hands out what appears there.
-        let terminal = Program::parley_on_a_terminal("gateway", "doomed");
-        let finished = doomed_by(terminal, &port).env("PARLEY__LOG__FORMAT", format).run(SOON).await;
+        // `script` provides a terminal and prints its contents.
+        let terminal = Program::parley_on_a_terminal("gateway", "failing");
+        let finished = failing_program(terminal, &port).env("PARLEY__LOG__FORMAT", format).run(SOON).await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stdout.lines().all(on_terminal), "{format} on a terminal: {finished:?}");
         assert!(!finished.stdout.is_empty(), "{finished:?}");
     }
 }
 
-/// The lines without the moments at which they were written.
-fn timeless(lines: &str) -> Vec<Value> {
+/// Returns the lines without their timestamps.
+fn without_timestamps(lines: &str) -> Vec<Value> {
     let parse = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         line["timestamp"].take();
@@ -69,41 +71,41 @@ fn timeless(lines: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_log_file_gets_the_same_lines_and_only_so_many_are_kept() {
+async fn log_file_gets_same_lines_and_rotates() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let read = |name: &str| std::fs::read_to_string(file(name)).unwrap_or_default();
     std::fs::write(file("g1.log"), "x".repeat(1 << 20)).unwrap();
     std::fs::write(file("g1.log.1"), "before").unwrap();
-    let (_listener, port) = taken();
-    let doomed = |path: &str| {
-        doomed(&port)
+    let (_listener, port) = occupied_port();
+    let run_with_log_file = |path: &str| {
+        failing_gateway(&port)
             .env("PARLEY__LOG__FILE", path)
             .env("PARLEY__LOG__FILES", "2")
             .env("PARLEY__LOG__FILE_MIB", "1")
             .run(SOON)
     };
-    let finished = doomed(file("g1.log").to_str().unwrap()).await;
+    let finished = run_with_log_file(file("g1.log").to_str().unwrap()).await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert_eq!(timeless(&read("g1.log")), timeless(&finished.stderr));
-    assert!(read("g1.log.1").starts_with("xxx"), "the full one got a number");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "and the one before it went");
+    assert_eq!(without_timestamps(&read("g1.log")), without_timestamps(&finished.stderr));
+    assert!(read("g1.log.1").starts_with("xxx"), "the full file is rotated");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the oldest file is deleted");
 
-    let nowhere = doomed("/proc/no/such/folder/g1.log").await;
+    let nowhere = run_with_log_file("/proc/no/such/folder/g1.log").await;
     assert_eq!(nowhere.code, Some(64), "{nowhere:?}");
     assert!(nowhere.stderr.contains("log.file") && nowhere.stderr.lines().count() == 1, "{nowhere:?}");
 }
 
-/// Nothing that people say is in a line, although everything is logged that there is to log.
-fn is_clean(node: &Node) {
+/// Checks that no line contains the marker, although the node logs at its lowest level.
+fn assert_no_marker(node: &Node) {
     let lines = node.log().lines();
     assert!(lines.iter().any(|line| line.contains("\"DEBUG\"")), "{} logs too little", node.name());
-    let told: Vec<&String> = lines.iter().filter(|line| line.contains(MARKER)).collect();
-    assert!(told.is_empty(), "{} logs what people say: {told:?}", node.name());
+    let leaks: Vec<&String> = lines.iter().filter(|line| line.contains(MARKER)).collect();
+    assert!(leaks.is_empty(), "{} logs message bodies: {leaks:?}", node.name());
 }
 
 #[tokio::test]
-async fn bodies_and_tokens_are_never_logged() {
+async fn logs_never_contain_bodies_or_tokens() {
     let redis = Redis::running().await;
     let start = async |name| Node::gateway(name).redis(&redis).setting("PARLEY__LOG__LEVEL", "trace").start().await;
     let (g1, g2) = (start("g1").await, start("g2").await);
@@ -117,19 +119,19 @@ async fn bodies_and_tokens_are_never_logged() {
     carl.register("carl").await;
     carl.join("#lobby").await;
 
-    // Said over both doors, to a room and to one user, and read again.
-    let said = format!("I say {MARKER}");
-    ann.say("#lobby", &said).await;
-    carl.hears("#lobby", "ann", &said).await;
-    carl.types(&said).await;
-    bob.expect_event(SOON, "what carl says", |event| event["from"] == "carl" && event["body"] == said).await;
-    ann.say("bob", &said).await;
-    carl.types(&format!("/msg ann {said}")).await;
-    ann.expect_event(SOON, "what carl whispers", |event| event["to"] == "ann" && event["body"] == said).await;
+    // Sent over both ports, to a room and to a nick, and read from history.
+    let text = format!("I say {MARKER}");
+    ann.say("#lobby", &text).await;
+    carl.hears("#lobby", "ann", &text).await;
+    carl.types(&text).await;
+    bob.expect_event(SOON, "carl's room message", |event| event["from"] == "carl" && event["body"] == text).await;
+    ann.say("bob", &text).await;
+    carl.types(&format!("/msg ann {text}")).await;
+    ann.expect_event(SOON, "carl's direct message", |event| event["to"] == "ann" && event["body"] == text).await;
     assert_eq!(bob.history("#lobby", 10).await.len(), 2);
-    ann.away(&said).await;
+    ann.away(&text).await;
 
-    // Refused in every way that repeats what was asked.
+    // Refused requests whose errors could repeat their content.
     for request in [
         json!({"type": MARKER}),
         json!({"type": "send", "to": "nobody", "body": MARKER}),
@@ -148,29 +150,29 @@ async fn bodies_and_tokens_are_never_logged() {
     carl.types(&format!("/nick {MARKER} {MARKER}")).await;
     carl.types(&format!("/msg nobody {MARKER}")).await;
     carl.reads("! no_such_user: *").await;
-    // Not even what breaks the framing or is no JSON.
+    // Malformed JSON and a broken frame.
     let mut raw = RawWs::connect(g1.ws()).await;
     raw.sends_frame(0x81, format!("{{\"type\":\"{MARKER}").as_bytes()).await;
     raw.next().await.expect("an answer");
     raw.sends_frame(0xf3, MARKER.as_bytes()).await;
     raw.close_code().await;
 
-    // Tokens are worth more than bodies.
+    // Tokens must not be logged either.
     for token in ["resume", "token"].iter().filter_map(|field| registered[field].as_str()) {
         for node in [&g1, &g2] {
             assert!(!node.log().holds(token), "{} logs a token", node.name());
         }
     }
-    eventually(SOON, "the message is in the logs of both, as far as it may be", async || {
+    eventually(SOON, "both gateways log the msg_id", async || {
         let known = [&g1, &g2].map(|node| node.log().holds("msg_id"));
         if known == [true; 2] { Ok(()) } else { Err(known) }
     })
     .await;
-    is_clean(&g1);
-    is_clean(&g2);
+    assert_no_marker(&g1);
+    assert_no_marker(&g2);
 }
 
-/// The lines of spans that are over, by the id of their message.
+/// Returns the closed spans of this name, with their msg_id.
 fn spans(node: &Node, name: &str) -> Vec<(String, Value)> {
     let lines = node.log().lines();
     let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -181,7 +183,7 @@ fn spans(node: &Node, name: &str) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn a_message_leaves_one_span_where_it_is_published_and_one_where_it_is_delivered() {
+async fn message_leaves_publish_span_and_delivery_span() {
     let redis = Redis::running().await;
     let start = async |name| Node::gateway(name).redis(&redis).setting("PARLEY__LOG__LEVEL", "debug").start().await;
     let (g1, g2) = (start("g1").await, start("g2").await);
@@ -195,7 +197,7 @@ async fn a_message_leaves_one_span_where_it_is_published_and_one_where_it_is_del
         let of = |node, name| -> Vec<Value> {
             spans(node, name).into_iter().filter(|(of, _)| *of == id).map(|(_, span)| span).collect()
         };
-        eventually(SOON, "both gateways tell of the message", async || {
+        eventually(SOON, "both gateways log a span of the message", async || {
             let (published, delivered) = (of(&g1, "publish"), of(&g2, "deliver"));
             match (published.as_slice(), delivered.as_slice()) {
                 ([publish], [deliver]) if publish["to"] == to && !deliver["seq"].is_null() => Ok(()),

@@ -1,4 +1,4 @@
-//! Operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
+//! Tests of operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
 
 mod config;
 mod ctl;

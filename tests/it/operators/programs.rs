@@ -1,4 +1,4 @@
-//! How the programs behave towards whoever starts them: flags, settings, exit codes, the ready line.
+//! The command line of the programs: flags, settings, exit codes, the ready line.
 
 use std::time::Duration;
 
@@ -12,38 +12,39 @@ async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> Finished {
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }
 
-/// Exit code 64, one line that holds all these words, and no ready line.
-async fn refused(args: &[&str], settings: &[(&str, &str)], words: &[&str]) {
+/// Checks for exit code 64, one line on stderr with all these words, and no ready line.
+async fn assert_refused(args: &[&str], settings: &[(&str, &str)], words: &[&str]) {
     let finished = gateway(args, settings).await;
     assert_eq!(finished.code, Some(64), "{args:?} {settings:?}: {finished:?}");
     assert_eq!(finished.stdout, "", "{args:?} {settings:?}: {finished:?}");
     assert_eq!(finished.stderr.lines().count(), 1, "{args:?} {settings:?}: {finished:?}");
     for word in words {
-        assert!(finished.stderr.contains(word), "{args:?} {settings:?} must name {word}: {finished:?}");
+        assert!(finished.stderr.contains(word), "{args:?} {settings:?}: no {word} in {finished:?}");
     }
 }
 
 #[tokio::test]
-async fn bad_settings_end_it_with_64_naming_key_value_and_reason() {
-    refused(&[], &[("PARLEY__LISTEN__WS", "here:8080")], &["listen.ws", "here:8080", "IP:PORT"]).await;
-    refused(&[], &[("PARLEY__LISTEN__TCP", "")], &["listen.tcp"]).await;
-    refused(&[], &[("PARLEY__ADMIN__ADDR", "127.0.0.1:99999")], &["admin.addr", "127.0.0.1:99999"]).await;
-    refused(&[], &[("PARLEY__REDIS__URL", "http://127.0.0.1/")], &["redis.url", "redis://"]).await;
-    refused(&[], &[("PARLEY__REDIS__URL", "rediss://127.0.0.1/")], &["redis.url", "rediss"]).await;
-    refused(&[], &[("PARLEY__REDIS__PREFIX", "a{b}")], &["redis.prefix", "a{b}"]).await;
-    refused(&[], &[("PARLEY__NODE__ID", "two words")], &["node.id", "two words"]).await;
+async fn bad_settings_exit_64_naming_the_key() {
+    assert_refused(&[], &[("PARLEY__LISTEN__WS", "here:8080")], &["listen.ws", "here:8080", "IP:PORT"]).await;
+    assert_refused(&[], &[("PARLEY__LISTEN__TCP", "")], &["listen.tcp"]).await;
+    assert_refused(&[], &[("PARLEY__ADMIN__ADDR", "127.0.0.1:99999")], &["admin.addr", "127.0.0.1:99999"]).await;
+    assert_refused(&[], &[("PARLEY__REDIS__URL", "http://127.0.0.1/")], &["redis.url", "redis://"]).await;
+    assert_refused(&[], &[("PARLEY__REDIS__URL", "rediss://127.0.0.1/")], &["redis.url", "rediss"]).await;
+    assert_refused(&[], &[("PARLEY__REDIS__PREFIX", "a{b}")], &["redis.prefix", "a{b}"]).await;
+    assert_refused(&[], &[("PARLEY__NODE__ID", "two words")], &["node.id", "two words"]).await;
 }
 
 #[tokio::test]
-async fn unknown_keys_and_flags_end_it_with_64() {
-    refused(&[], &[("PARLEY__LISTEN__WSS", "127.0.0.1:1")], &["PARLEY__LISTEN__WSS", "PARLEY__LISTEN__WS"]).await;
-    refused(&["--set", "listen.tpc=127.0.0.1:1"], &[], &["listen.tpc", "listen.tcp", "the flags"]).await;
-    refused(&["--colour"], &[], &["--colour"]).await;
-    refused(&["--config", "/no/such/file.toml"], &[], &["/no/such/file.toml"]).await;
+async fn unknown_keys_and_flags_exit_64() {
+    assert_refused(&[], &[("PARLEY__LISTEN__WSS", "127.0.0.1:1")], &["PARLEY__LISTEN__WSS", "PARLEY__LISTEN__WS"])
+        .await;
+    assert_refused(&["--set", "listen.tpc=127.0.0.1:1"], &[], &["listen.tpc", "listen.tcp", "the flags"]).await;
+    assert_refused(&["--colour"], &[], &["--colour"]).await;
+    assert_refused(&["--config", "/no/such/file.toml"], &[], &["/no/such/file.toml"]).await;
 }
 
 #[tokio::test]
-async fn a_bad_file_is_named_with_its_key() {
+async fn bad_file_is_named_with_its_key() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -51,15 +52,15 @@ async fn a_bad_file_is_named_with_its_key() {
         path.to_str().unwrap().to_owned()
     };
     let broken = write("broken.toml", "[listen\n");
-    refused(&["--config", &broken], &[], &["broken.toml"]).await;
+    assert_refused(&["--config", &broken], &[], &["broken.toml"]).await;
     let unknown = write("unknown.toml", "listen.wss = \"127.0.0.1:1\"\n");
-    refused(&["--config", &unknown], &[], &["unknown.toml", "listen.wss", "listen.ws"]).await;
+    assert_refused(&["--config", &unknown], &[], &["unknown.toml", "listen.wss", "listen.ws"]).await;
     let wrong = write("wrong.toml", "[listen]\nws = 8080\n");
-    refused(&["--config", &wrong], &[], &["listen.ws", "8080"]).await;
+    assert_refused(&["--config", &wrong], &[], &["listen.ws", "8080"]).await;
 }
 
 #[tokio::test]
-async fn the_environment_goes_over_the_file_and_check_shows_what_is_in_effect() {
+async fn check_shows_the_settings_in_effect() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gateway.toml");
     std::fs::write(&path, "node.id = \"from-file\"\nredis.prefix = \"from-file\"\n").unwrap();
@@ -71,7 +72,7 @@ async fn the_environment_goes_over_the_file_and_check_shows_what_is_in_effect() 
 }
 
 #[tokio::test]
-async fn both_programs_tell_their_version() {
+async fn both_programs_print_their_version() {
     for binary in ["gateway", "presence"] {
         let finished = Program::parley(binary, binary).args(["--version"]).run(SOON).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -80,7 +81,7 @@ async fn both_programs_tell_their_version() {
 }
 
 #[tokio::test]
-async fn the_ready_line_names_the_node_and_the_real_ports() {
+async fn ready_line_names_node_and_bound_ports() {
     let mut gateway = Node::gateway("g1").launch().await;
     assert_eq!(gateway.ready_line()["node"], "g1");
     for address in [gateway.ws(), gateway.tcp(), gateway.admin()] {
@@ -91,7 +92,7 @@ async fn the_ready_line_names_the_node_and_the_real_ports() {
 }
 
 #[test]
-fn the_readme_lists_every_setting_with_its_default() {
+fn readme_lists_every_setting_with_default() {
     let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
     let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
     let keys = || gateway::config::KEYS.iter().chain(presence::service::config::KEYS);

@@ -1,17 +1,20 @@
-//! Readiness is honest: it is red when a gateway can publish but no longer hears, whether its subscription is cut, which it
-//! is told, or just falls silent, which nobody tells it. Everything else works meanwhile, so nothing else can be the reason.
+//! Readiness without a working subscription: a gateway that publishes but receives nothing is not ready.
+//!
+//! The subscription is either cut, which the gateway notices at once, or silent, which only a missing beat echo shows.
+//! Everything else keeps working, so no other reason can turn readiness red.
 
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::Mode;
 use harness::{Cluster, WsClient, eventually, http};
 
-/// The promise, and one look at a busy machine.
-const RED: Duration = Duration::from_millis(3_500);
-const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+/// The promised 3 s, and one poll on a busy machine.
+const UNREADY_MAX: Duration = Duration::from_millis(3_500);
+/// Longest recovery after a fault has cleared.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
-/// ann on the first gateway and bob on the second, of a cluster whose subscriptions are about to break.
-async fn in_the_lobby(cluster: &mut Cluster) -> (WsClient, WsClient) {
+/// Registers ann on g1 and bob on g2 in #lobby, and allows the log lines of a broken subscription.
+async fn join_lobby(cluster: &mut Cluster) -> (WsClient, WsClient) {
     for text in ["subscription", "echo", "own beats"] {
         cluster.allow(text);
     }
@@ -24,31 +27,31 @@ async fn in_the_lobby(cluster: &mut Cluster) -> (WsClient, WsClient) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_hears_nothing_is_not_ready() {
+async fn gateway_without_subscription_is_not_ready() {
     let mut cluster = Cluster::builder().gateways(2).nginx(true).start().await;
-    let (ann, bob) = in_the_lobby(&mut cluster).await;
+    let (ann, bob) = join_lobby(&mut cluster).await;
 
-    // Nobody may subscribe any more, and nobody is subscribed; every other command works.
+    // No connection may subscribe, and none is subscribed; every other command works.
     let cut = Instant::now();
     cluster.redis.call::<()>("ACL SETUSER parley -subscribe").await;
     let killed: u64 = cluster.redis.call("CLIENT KILL TYPE pubsub").await;
     assert!(killed >= 2, "{killed} subscriptions were cut");
     for gateway in &cluster.gateways {
-        let answer = gateway.until_not_ready(RED.saturating_sub(cut.elapsed())).await;
-        assert!(answer.body.contains("do not come back over the subscription"), "and says why: {answer:?}");
+        let answer = gateway.until_not_ready(UNREADY_MAX.saturating_sub(cut.elapsed())).await;
+        assert!(answer.body.contains("do not come back over the subscription"), "no reason in {answer:?}");
     }
     assert_eq!(ann.say("#lobby", "can you hear me?").await["type"], "ack", "publishing works");
-    let front_door = cluster.nginx.as_ref().unwrap().ws();
-    eventually(RED, "newcomers are turned away", || async move {
-        let answer = http::get(front_door, "/ws").await?;
+    let nginx = cluster.nginx.as_ref().unwrap().ws();
+    eventually(UNREADY_MAX, "nginx refuses new clients", || async move {
+        let answer = http::get(nginx, "/ws").await?;
         if answer.status == 503 { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
-    assert!(bob.heard(|event| event["body"] == "can you hear me?").is_empty(), "nobody hears");
+    assert!(bob.heard(|event| event["body"] == "can you hear me?").is_empty(), "bob receives nothing");
 
     cluster.redis.call::<()>("ACL SETUSER parley +subscribe").await;
     for gateway in &cluster.gateways {
-        gateway.until_ready(WHOLE_AGAIN).await;
+        gateway.until_ready(RECOVERY_MAX).await;
     }
     bob.hears("#lobby", "ann", "can you hear me?").await;
     cluster.redis.call::<()>("ACL LOG RESET").await;
@@ -56,24 +59,28 @@ async fn a_gateway_that_hears_nothing_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_falls_silent_makes_its_gateway_not_ready() {
+async fn silent_subscription_makes_gateway_not_ready() {
     let mut cluster = Cluster::builder().gateways(2).fault_proxies(true).start().await;
-    let (ann, bob) = in_the_lobby(&mut cluster).await;
+    let (ann, bob) = join_lobby(&mut cluster).await;
 
     let cut = Instant::now();
     cluster.proxies[0].set(Mode::Deaf);
-    let answer = cluster.gateways[0].until_not_ready(RED).await;
-    assert!(cut.elapsed() > Duration::from_secs(1), "its own beat was late, nothing else told it: {:?}", cut.elapsed());
+    let answer = cluster.gateways[0].until_not_ready(UNREADY_MAX).await;
+    assert!(
+        cut.elapsed() > Duration::from_secs(1),
+        "only the missing beat echo reveals the silence: {:?}",
+        cut.elapsed()
+    );
     assert!(answer.body.contains("do not come back over the subscription"), "{answer:?}");
     let other = cluster.gateways[1].readyz().await.unwrap();
-    assert_eq!(other.status, 200, "the other one hears as ever: {other:?}");
+    assert_eq!(other.status, 200, "the other gateway is ready: {other:?}");
     assert_eq!(ann.say("#lobby", "do you copy?").await["type"], "ack", "publishing works");
     bob.hears("#lobby", "ann", "do you copy?").await;
     bob.say("#lobby", "loud and clear").await;
-    assert!(ann.heard(|event| event["body"] == "loud and clear").is_empty(), "ann's gateway hears nothing");
+    assert!(ann.heard(|event| event["body"] == "loud and clear").is_empty(), "ann receives nothing");
 
     cluster.proxies[0].set(Mode::Pass);
-    cluster.gateways[0].until_ready(WHOLE_AGAIN).await;
+    cluster.gateways[0].until_ready(RECOVERY_MAX).await;
     ann.hears("#lobby", "bob", "loud and clear").await;
     cluster.finish().await;
 }

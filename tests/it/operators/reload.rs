@@ -1,4 +1,6 @@
-//! SIGHUP: what the settings say now is taken over where it can be, named where it cannot, and a mistake changes nothing.
+//! Reload by SIGHUP: applies the settings that can change at run time, and names those that need a restart.
+//!
+//! Invariant: a file with any mistake changes nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,17 +15,17 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
 const RELOADED: &str = "settings reloaded";
-const WAITS: &str = "settings that need a restart";
+const RESTART_NEEDED: &str = "settings that need a restart";
 const REFUSED: &str = "settings not reloaded, nothing has changed";
 
-/// A node with a settings file that can be written anew.
-struct World {
+/// A node with a settings file that a test can rewrite.
+struct ReloadNode {
     node: Node,
     file: PathBuf,
     _folder: TempDir,
 }
 
-impl World {
+impl ReloadNode {
     async fn start(node: harness::node::Builder, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("settings.toml");
@@ -32,9 +34,9 @@ impl World {
         Self { node, file, _folder: folder }
     }
 
-    /// Writes the settings, asks for a reload, and returns once it has been counted and told in this message; the lines
-    /// that it logged.
-    async fn reload(&mut self, settings: &str, outcome: &str, told: &str) -> Vec<Value> {
+    /// Rewrites the settings and sends SIGHUP. Returns the new log lines once the reload is counted and this message is
+    /// logged.
+    async fn reload(&mut self, settings: &str, outcome: &str, message: &str) -> Vec<Value> {
         let (before, logged) = (self.reloads(outcome).await, self.node.log().lines().len());
         std::fs::write(&self.file, settings).unwrap();
         self.node.process().signal(Signal::SIGHUP);
@@ -43,10 +45,10 @@ impl World {
             if now == before + 1.0 { Ok(()) } else { Err(now) }
         })
         .await;
-        eventually(SOON, &format!("a line says: {told}"), async || {
+        eventually(SOON, &format!("the log contains: {message}"), async || {
             let lines = self.node.log().lines().split_off(logged);
             let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-            if lines.iter().any(|line| line["message"] == told) { Ok(lines) } else { Err(lines) }
+            if lines.iter().any(|line| line["message"] == message) { Ok(lines) } else { Err(lines) }
         })
         .await
     }
@@ -59,7 +61,7 @@ impl World {
         self.node.metrics().await.get(name, labels).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// The line of the fingerprint; there is exactly one.
+    /// Returns the only line of the settings fingerprint.
     async fn fingerprint(&self) -> String {
         let scrape = http::get(self.node.admin(), "/metrics").await.unwrap().body;
         let lines: Vec<&str> = scrape.lines().filter(|line| line.starts_with("parley_config_info{")).collect();
@@ -67,8 +69,8 @@ impl World {
         lines[0].to_owned()
     }
 
-    /// The status of an upgrade that a page of this origin asks for.
-    async fn page_from(&self, origin: &str) -> u16 {
+    /// Returns the HTTP status of a WebSocket upgrade with this origin.
+    async fn upgrade_from(&self, origin: &str) -> u16 {
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: {origin}\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -82,21 +84,21 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
-    let mut world = World::start(Node::gateway("g1"), "redis.prefix = 'a'\n").await;
-    let fingerprint = world.fingerprint().await;
-    let ann = WsClient::connect(world.node.ws()).await;
+async fn reload_applies_settings_and_names_waiting_ones() {
+    let mut reloadable = ReloadNode::start(Node::gateway("g1"), "redis.prefix = 'a'\n").await;
+    let fingerprint = reloadable.fingerprint().await;
+    let ann = WsClient::connect(reloadable.node.ws()).await;
     ann.register("ann").await;
     ann.join("#lobby").await;
     for text in ["one", "two", "three"] {
         ann.say("#lobby", text).await;
     }
-    assert_eq!(world.page_from("https://evil.example").await, 101);
-    assert!(!world.node.log().holds("\"DEBUG\""));
+    assert_eq!(reloadable.upgrade_from("https://evil.example").await, 101);
+    assert!(!reloadable.node.log().holds("\"DEBUG\""));
 
     let settings = "redis.prefix = 'b'\nlisten.origins = ['https://chat.example']\nlimits.connections = 1\n\
                     history.max_messages = 2\nlog.level = 'debug'\ndrain.grace_seconds = 5\n";
-    let lines = world.reload(settings, "applied", WAITS).await;
+    let lines = reloadable.reload(settings, "applied", RESTART_NEEDED).await;
     let line =
         |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{lines:?}"));
     let changed = line(RELOADED)["changed"].as_str().unwrap();
@@ -109,72 +111,72 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     ] {
         assert!(changed.contains(change), "{change} in {changed}");
     }
-    assert_eq!(line(WAITS)["waiting"], r#"redis.prefix = "a" -> "b""#);
-    assert_eq!(world.number("parley_config_restart_pending", &[]).await, 1.0);
-    assert_ne!(world.fingerprint().await, fingerprint);
+    assert_eq!(line(RESTART_NEEDED)["waiting"], r#"redis.prefix = "a" -> "b""#);
+    assert_eq!(reloadable.number("parley_config_restart_pending", &[]).await, 1.0);
+    assert_ne!(reloadable.fingerprint().await, fingerprint);
 
-    // Whoever is in stays in, and nobody else gets a seat.
+    // Open connections stay, and the new limit refuses further ones.
     ann.say("#lobby", "four").await;
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
-    let bob = LineClient::connect(world.node.tcp()).await;
+    let bob = LineClient::connect(reloadable.node.tcp()).await;
     bob.reads("! overloaded: *").await;
-    let lines = world.reload(
+    let lines = reloadable.reload(
         "redis.prefix = 'a'\nlimits.connections = 9\nlisten.origins = 'https://chat.example'\nlog.level = 'debug'\n",
         "applied",
         RELOADED,
     );
-    assert!(lines.await.iter().all(|line| line["message"] != WAITS));
-    assert_eq!(world.number("parley_config_restart_pending", &[]).await, 0.0);
-    assert_eq!(world.page_from("https://evil.example").await, 403);
-    assert_eq!(world.page_from("https://chat.example").await, 101);
+    assert!(lines.await.iter().all(|line| line["message"] != RESTART_NEEDED));
+    assert_eq!(reloadable.number("parley_config_restart_pending", &[]).await, 0.0);
+    assert_eq!(reloadable.upgrade_from("https://evil.example").await, 403);
+    assert_eq!(reloadable.upgrade_from("https://chat.example").await, 101);
     eventually(SOON, "the new level shows in the log", async || {
-        if world.node.log().holds("\"DEBUG\"") { Ok(()) } else { Err("no line of DEBUG") }
+        if reloadable.node.log().holds("\"DEBUG\"") { Ok(()) } else { Err("no DEBUG line") }
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_mistake_changes_nothing() {
+async fn bad_reload_changes_no_setting() {
     let good = "limits.connections = 2\nlog.level = 'info'\n";
-    let mut world = World::start(Node::gateway("g1"), good).await;
-    let fingerprint = world.fingerprint().await;
+    let mut reloadable = ReloadNode::start(Node::gateway("g1"), good).await;
+    let fingerprint = reloadable.fingerprint().await;
     for (bad, reason) in [
         ("limits.connections = 1\nlog.level = 'loud'\n", "log.level"),
         ("limits.connections = 1\nlog.levle = 'debug'\n", "the nearest known one is log.level"),
         ("limits.connections = 0\nlog.level = 'debug'\n", "limits.connections"),
         ("limits.connections = [\n", "TOML"),
     ] {
-        let lines = world.reload(bad, "rejected", REFUSED).await;
-        let told = lines.iter().find(|line| line["message"] == REFUSED).unwrap();
-        assert_eq!(told["level"], "WARN");
-        assert!(told["reason"].as_str().unwrap().contains(reason), "{told}");
+        let lines = reloadable.reload(bad, "rejected", REFUSED).await;
+        let refusal = lines.iter().find(|line| line["message"] == REFUSED).unwrap();
+        assert_eq!(refusal["level"], "WARN");
+        assert!(refusal["reason"].as_str().unwrap().contains(reason), "{refusal}");
     }
-    std::fs::remove_file(&world.file).unwrap();
-    world.node.process().signal(Signal::SIGHUP);
-    eventually(SOON, "a file that is gone is a mistake too", async || {
-        let rejected = world.reloads("rejected").await;
+    std::fs::remove_file(&reloadable.file).unwrap();
+    reloadable.node.process().signal(Signal::SIGHUP);
+    eventually(SOON, "a missing file is rejected too", async || {
+        let rejected = reloadable.reloads("rejected").await;
         if rejected == 5.0 { Ok(()) } else { Err(rejected) }
     })
     .await;
-    assert_eq!((world.reloads("applied").await, world.fingerprint().await), (0.0, fingerprint));
-    let (ann, _bob) = (WsClient::connect(world.node.ws()).await, WsClient::connect(world.node.ws()).await);
+    assert_eq!((reloadable.reloads("applied").await, reloadable.fingerprint().await), (0.0, fingerprint));
+    let (ann, _bob) = (WsClient::connect(reloadable.node.ws()).await, WsClient::connect(reloadable.node.ws()).await);
     ann.request(json!({"type": "ping"})).await.unwrap();
-    assert!(!world.node.log().holds("\"DEBUG\""), "the level is as it was");
+    assert!(!reloadable.node.log().holds("\"DEBUG\""), "the level is unchanged");
 }
 
 #[tokio::test]
-async fn presence_reloads_too_and_neither_tells_a_secret() {
+async fn presence_reload_never_logs_a_secret() {
     let redis = Redis::running().await;
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("url");
     std::fs::write(&secret, redis.url()).unwrap();
     let settings = format!("redis.url_file = {:?}\n", secret.to_str().unwrap());
-    let mut world = World::start(Node::presence("p1"), &settings).await;
+    let mut reloadable = ReloadNode::start(Node::presence("p1"), &settings).await;
     std::fs::write(&secret, redis.url().replace("redis://", "redis://:hunter2@")).unwrap();
-    let lines = world.reload(&format!("{settings}log.level = 'warn'\n"), "applied", WAITS).await;
-    let waiting = lines.iter().find(|line| line["message"] == WAITS).unwrap();
+    let lines = reloadable.reload(&format!("{settings}log.level = 'warn'\n"), "applied", RESTART_NEEDED).await;
+    let waiting = lines.iter().find(|line| line["message"] == RESTART_NEEDED).unwrap();
     let waiting = waiting["waiting"].as_str().unwrap();
     assert!(waiting.starts_with("redis.url = ") && waiting.contains("redis://***@"), "{waiting}");
-    assert!(!world.node.log().holds("hunter2"));
-    assert_eq!(world.node.end().await, Some(0));
+    assert!(!reloadable.node.log().holds("hunter2"));
+    assert_eq!(reloadable.node.end().await, Some(0));
 }

@@ -1,9 +1,8 @@
-//! What operators watch Parley by: numbers, alerts, dashboards, runbook. Each names the others, and names drift apart
-//! unless something compares them.
+//! Metrics, alerts, dashboards and runbook: each names the others, and these tests keep the names in step.
 //!
-//! `numbers` sees in them what happens, `alerts` runs promtool, `dashboards` reads what Grafana is given, `drift` compares
-//! names with what the programs export, `live` evaluates every query in a real Prometheus that scrapes a real cluster.
-//! `promql` finds the names in a query, `query` the queries in the files, `runbook` the sections.
+//! `numbers` compares metrics with events on a cluster, `alerts` runs promtool, `dashboards` checks the Grafana files.
+//! `drift` compares names with the exported metrics, and `live` evaluates every query in a real Prometheus.
+//! `promql` extracts names from a query, `query` queries from the files, `runbook` sections and quoted words.
 
 mod alerts;
 mod dashboards;

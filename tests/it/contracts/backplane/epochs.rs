@@ -1,181 +1,191 @@
-//! What a store that came back with less does to its logs: another epoch in every generation, forks that tell where the
-//! former ones ended, and nothing said before it has recovered.
+//! Epochs on a real Redis that lost data: each generation starts an epoch, and forks record the end of earlier epochs.
+//!
+//! Invariant: no seq is reused within an epoch, and a restarted store accepts no publish before it has recovered.
 
 use gateway::backplane::{PublishError, StreamId};
 use presence::model::RoomName;
 use presence::model::stream::{Fork, StreamEnd};
 use presence::registry::{JoinRequest, RegistryError};
 
-use super::rig::{Node, Person, SOON, World, eventually, room};
+use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
 
 const GENERATION: &str = "parley:{0}:generation";
 const META: &str = "parley:{0}:room:lobby";
-const LOG: &str = "parley:{0}:log:lobby";
+const STREAM: &str = "parley:{0}:log:lobby";
 
-/// A node that does not beat, so that nobody notices a restart unless told to; and somebody who has said three things.
-struct Scene {
-    world: World,
-    node: Node,
+/// A node without beats, so that a restart goes unnoticed until a test beats, with a member that published three times.
+struct EpochScenario {
+    store: StoreFixture,
+    node: BackplaneNode,
     lobby: RoomName,
-    ann: Person,
+    ann: NickHolder,
 }
 
-impl Scene {
+impl EpochScenario {
     async fn new() -> Self {
-        let world = World::redis().await;
-        let (node, lobby) = (world.silent_node("g1").await, room("#lobby"));
+        let store = StoreFixture::redis().await;
+        let (node, lobby) = (store.silent_node("g1").await, room("#lobby"));
         let ann = node.member("ann", &lobby).await;
-        let scene = Self { world, node, lobby, ann };
+        let scenario = Self { store, node, lobby, ann };
         for seq in 1..=3 {
-            assert_eq!(scene.say().await.unwrap(), seq);
+            assert_eq!(scenario.publish().await.unwrap(), seq);
         }
-        scene
+        scenario
     }
 
-    async fn say(&self) -> Result<u64, PublishError> {
-        self.node.say(&self.lobby, &self.ann.draft("hi")).await.map(|ack| ack.seq)
+    async fn publish(&self) -> Result<u64, PublishError> {
+        self.node.publish(&self.lobby, &self.ann.request("hi")).await.map(|ack| ack.seq)
     }
 
     async fn ask(&mut self, words: &[&str]) {
-        let _: redis::Value = self.world.server().ask(words).await;
+        let _: redis::Value = self.store.server().ask(words).await;
     }
 
-    /// The store has lost its newest messages, meta and all, and somebody has noticed.
-    async fn lose_after(&mut self, seq: u64) {
-        let top = self.head().await.top;
+    /// Removes the messages after `seq` with their meta, and starts a generation.
+    async fn lose_messages_after(&mut self, seq: u64) {
+        let top = self.room_end().await.top;
         for lost in seq + 1..=top {
-            self.ask(&["XDEL", LOG, &format!("{lost}-0")]).await;
+            self.ask(&["XDEL", STREAM, &format!("{lost}-0")]).await;
         }
-        self.ask(&["XSETID", LOG, &format!("{seq}-0")]).await;
+        self.ask(&["XSETID", STREAM, &format!("{seq}-0")]).await;
         self.ask(&["HSET", META, "seq", &seq.to_string()]).await;
         self.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
     }
 
-    async fn head(&self) -> StreamEnd {
-        self.head_of(StreamId::Room(self.lobby.key().clone())).await
+    async fn room_end(&self) -> StreamEnd {
+        self.end_of(StreamId::Room(self.lobby.key().clone())).await
     }
 
-    async fn head_of(&self, log: StreamId) -> StreamEnd {
-        self.node.backplane.read_ends(&[log]).await.unwrap().remove(0).1
+    async fn end_of(&self, stream: StreamId) -> StreamEnd {
+        self.node.backplane.read_ends(&[stream]).await.unwrap().remove(0).1
     }
 }
 
-/// Waits for a refusal because of the store's state; a broken connection may be heard of before it.
-async fn is_refused(mut attempt: impl AsyncFnMut() -> Result<u64, PublishError>) {
-    eventually(SOON, "it is refused", async || match attempt().await {
+/// Waits for a refusal because the store is recovering; an error of the broken connection may come first.
+async fn expect_recovering(mut attempt: impl AsyncFnMut() -> Result<u64, PublishError>) {
+    eventually(SOON, "the publish is refused", async || match attempt().await {
         Err(PublishError::Registry(RegistryError::Unavailable(reason))) => reason.contains("RECOVERING").then_some(()),
         Err(_) => None,
-        Ok(seq) => panic!("{seq} was said too early"),
+        Ok(seq) => panic!("{seq} was accepted too early"),
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_generation_begins_an_epoch_and_remembers_where_the_former_one_ended() {
-    let mut scene = Scene::new().await;
-    let first = scene.head().await;
+async fn each_generation_starts_epoch_and_records_fork() {
+    let mut scenario = EpochScenario::new().await;
+    let first = scenario.room_end().await;
     assert_eq!((first.top, first.forks.len()), (3, 0));
-    scene.lose_after(2).await;
-    assert_eq!(scene.say().await.unwrap(), 3, "its number is given out again");
-    let second = scene.head().await;
+    scenario.lose_messages_after(2).await;
+    assert_eq!(scenario.publish().await.unwrap(), 3, "the lost seq is used again");
+    let second = scenario.room_end().await;
     assert_ne!(second.epoch, first.epoch);
     assert_eq!(second.forks, [Fork { epoch: first.epoch.clone(), seq: 2 }]);
     assert_eq!((second.shares(&first.epoch), second.top), (2, 3));
 
-    // A join and a reading touch a log as well; whoever comes first.
-    scene.lose_after(1).await;
-    let bob = scene.node.person("bob").await;
+    // A join or a read starts the epoch too.
+    scenario.lose_messages_after(1).await;
+    let bob = scenario.node.claim_nick("bob").await;
     let status = presence::model::Status::default();
     let entry = presence::registry::JoinEntry::New;
-    let joined = scene
+    let joined = scenario
         .node
         .registry
-        .join(JoinRequest { room: &scene.lobby, nick: &bob.nick, owner: &bob.owner, status: &status, entry })
+        .join(JoinRequest { room: &scenario.lobby, nick: &bob.nick, owner: &bob.owner, status: &status, entry })
         .await
         .unwrap();
-    let third = scene.head().await;
+    let third = scenario.room_end().await;
     assert_eq!((&joined.epoch, joined.seq, &joined.forks), (&third.epoch, 1, &third.forks));
-    assert_eq!(third.shares(&first.epoch), 1, "cut back below the first fork");
+    assert_eq!(third.shares(&first.epoch), 1, "the loss reaches below the first fork");
 
     for generation in 0..20 {
-        scene.lose_after(1).await;
-        assert_eq!(scene.head().await.top, 1, "{generation}");
+        scenario.lose_messages_after(1).await;
+        assert_eq!(scenario.room_end().await.top, 1, "{generation}");
     }
-    let last = scene.head().await;
-    assert_eq!((last.forks.len(), last.shares(&first.epoch)), (16, 0), "bounded: too old is unknown");
+    let last = scenario.room_end().await;
+    assert_eq!(
+        (last.forks.len(), last.shares(&first.epoch)),
+        (16, 0),
+        "forks are bounded, the oldest epochs are unknown"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_inbox_has_epochs_too_and_counts_on() {
-    let mut scene = Scene::new().await;
-    let inbox = StreamId::Inbox(scene.ann.owner.session.clone());
-    let direct = async |scene: &Scene| {
-        scene.node.backplane.direct(scene.ann.nick.key(), &scene.ann.draft("note")).await.unwrap().seq
+async fn inbox_starts_new_epoch_and_continues_seqs() {
+    let mut scenario = EpochScenario::new().await;
+    let inbox = StreamId::Inbox(scenario.ann.owner.session.clone());
+    let direct = async |scenario: &EpochScenario| {
+        scenario.node.backplane.direct(scenario.ann.nick.key(), &scenario.ann.request("note")).await.unwrap().seq
     };
-    assert_eq!((direct(&scene).await, direct(&scene).await), (1, 2));
-    let first = scene.head_of(inbox.clone()).await;
-    scene.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
-    assert_eq!(direct(&scene).await, 3);
-    let second = scene.head_of(inbox).await;
+    assert_eq!((direct(&scenario).await, direct(&scenario).await), (1, 2));
+    let first = scenario.end_of(inbox.clone()).await;
+    scenario.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
+    assert_eq!(direct(&scenario).await, 3);
+    let second = scenario.end_of(inbox).await;
     assert_eq!((second.shares(&first.epoch), second.top), (2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_read_and_lost_is_unread_when_its_number_is_given_out_again() {
-    let mut scene = Scene::new().await;
-    let session = scene.ann.owner.session.clone();
+async fn lost_messages_move_the_read_cursor_back() {
+    let mut scenario = EpochScenario::new().await;
+    let session = scenario.ann.owner.session.clone();
     let (meta, stream) = (format!("parley:{{0}}:session:{session}"), format!("parley:{{0}}:inbox:{session}"));
     for _ in 1..=3 {
-        scene.node.backplane.direct(scene.ann.nick.key(), &scene.ann.draft("note")).await.unwrap();
+        scenario.node.backplane.direct(scenario.ann.nick.key(), &scenario.ann.request("note")).await.unwrap();
     }
-    assert!(scene.node.registry.read(&session, 3).await.unwrap());
-    scene.ask(&["XDEL", &stream, "2-0", "3-0"]).await;
-    scene.ask(&["XSETID", &stream, "1-0"]).await;
-    scene.ask(&["HSET", &meta, "seq", "1"]).await;
-    scene.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
-    assert_eq!(scene.head_of(StreamId::Inbox(session)).await.top, 1);
-    let read: String = scene.world.server().ask(&["HGET", &meta, "read"]).await;
+    assert!(scenario.node.registry.read(&session, 3).await.unwrap());
+    scenario.ask(&["XDEL", &stream, "2-0", "3-0"]).await;
+    scenario.ask(&["XSETID", &stream, "1-0"]).await;
+    scenario.ask(&["HSET", &meta, "seq", "1"]).await;
+    scenario.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
+    assert_eq!(scenario.end_of(StreamId::Inbox(session)).await.top, 1);
+    let read: String = scenario.store.server().ask(&["HGET", &meta, "read"]).await;
     assert_eq!(read, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_never_go_back_when_meta_or_messages_are_lost_alone() {
-    let mut scene = Scene::new().await;
-    let first = scene.head().await;
-    scene.ask(&["DEL", LOG]).await;
-    assert_eq!(scene.head().await, first, "the meta knows");
-    assert_eq!(scene.say().await.unwrap(), 4);
-    scene.ask(&["DEL", META]).await;
-    let second = scene.head().await;
-    assert_eq!((second.top, second.forks.len()), (4, 0), "the messages know");
-    assert_eq!(second.shares(&first.epoch), 0, "nobody knows what came before");
-    assert_eq!(scene.say().await.unwrap(), 5);
-    let missed = scene.node.backplane.read_after(&StreamId::Room(scene.lobby.key().clone()), 3, 10).await.unwrap();
-    assert_eq!((missed.messages.len(), missed.head.epoch), (2, second.epoch));
+async fn losing_meta_or_messages_never_reuses_seqs() {
+    let mut scenario = EpochScenario::new().await;
+    let first = scenario.room_end().await;
+    scenario.ask(&["DEL", STREAM]).await;
+    assert_eq!(scenario.room_end().await, first, "the meta holds the last seq");
+    assert_eq!(scenario.publish().await.unwrap(), 4);
+    scenario.ask(&["DEL", META]).await;
+    let second = scenario.room_end().await;
+    assert_eq!((second.top, second.forks.len()), (4, 0), "the stream holds the last seq");
+    assert_eq!(second.shares(&first.epoch), 0, "the earlier epoch is unknown");
+    assert_eq!(scenario.publish().await.unwrap(), 5);
+    let replay =
+        scenario.node.backplane.read_after(&StreamId::Room(scenario.lobby.key().clone()), 3, 10).await.unwrap();
+    assert_eq!((replay.messages.len(), replay.head.epoch), (2, second.epoch));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_said_before_the_store_has_noticed_its_restart_and_recovered() {
-    let mut scene = Scene::new().await;
-    let before = scene.head().await;
-    scene.world.server().restart().await;
-    let room_log = StreamId::Room(scene.lobby.key().clone());
-    let refused = async |scene: &Scene| {
-        let note = scene.ann.draft("note");
-        is_refused(async || scene.say().await).await;
-        is_refused(async || scene.node.backplane.direct(scene.ann.nick.key(), &note).await.map(|ack| ack.seq)).await;
+async fn restarted_store_refuses_publishes_until_recovered() {
+    let mut scenario = EpochScenario::new().await;
+    let before = scenario.room_end().await;
+    scenario.store.server().restart().await;
+    let room_stream = StreamId::Room(scenario.lobby.key().clone());
+    let all_refused = async |scenario: &EpochScenario| {
+        let note = scenario.ann.request("note");
+        expect_recovering(async || scenario.publish().await).await;
+        expect_recovering(async || {
+            scenario.node.backplane.direct(scenario.ann.nick.key(), &note).await.map(|ack| ack.seq)
+        })
+        .await;
     };
-    refused(&scene).await;
-    let read = async || scene.node.backplane.read_ends(std::slice::from_ref(&room_log)).await.map(|tops| tops[0].1.top);
-    is_refused(async || read().await.map_err(PublishError::from)).await;
+    all_refused(&scenario).await;
+    let read =
+        async || scenario.node.backplane.read_ends(std::slice::from_ref(&room_stream)).await.map(|tops| tops[0].1.top);
+    expect_recovering(async || read().await.map_err(PublishError::from)).await;
 
-    let beat = async || scene.node.registry.beat(&scene.node.incarnation, &[]).await.ok();
-    eventually(SOON, "somebody notices", beat).await;
-    scene.ask(&["HSET", GENERATION, "phase", "recovering"]).await;
-    refused(&scene).await;
-    let head = scene.head().await;
-    assert_eq!((head.shares(&before.epoch), head.top), (3, 3), "who only listens is told at once");
-    scene.ask(&["HSET", GENERATION, "phase", "open"]).await;
-    assert_eq!(scene.say().await.unwrap(), 4, "what was refused took no number");
-    assert_eq!(scene.head().await.epoch, head.epoch, "one epoch to a generation");
+    let beat = async || scenario.node.registry.beat(&scenario.node.incarnation, &[]).await.ok();
+    eventually(SOON, "a beat notices the restart", beat).await;
+    scenario.ask(&["HSET", GENERATION, "phase", "recovering"]).await;
+    all_refused(&scenario).await;
+    let end = scenario.room_end().await;
+    assert_eq!((end.shares(&before.epoch), end.top), (3, 3), "a reader gets the new epoch at once");
+    scenario.ask(&["HSET", GENERATION, "phase", "open"]).await;
+    assert_eq!(scenario.publish().await.unwrap(), 4, "refused messages took no seq");
+    assert_eq!(scenario.room_end().await.epoch, end.epoch, "one epoch per generation");
 }

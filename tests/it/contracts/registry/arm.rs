@@ -1,4 +1,6 @@
-//! One arm of the registry under test: how it is made, and how its channels are heard.
+//! One arm of the registry under test, with access to its channels.
+//!
+//! [`RegistryArm`] hides the difference between memory and Redis from the tests; it adds no rule of its own.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,14 +17,14 @@ use super::PATIENCE;
 const PREFIX: &str = "parley";
 
 /// A fresh, empty registry.
-pub(super) struct Arm {
+pub(super) struct RegistryArm {
     pub(super) registry: Registry,
     pub(super) keys: Keys,
     store: Option<Store>,
     server: Option<harness::Redis>,
 }
 
-impl Arm {
+impl RegistryArm {
     pub(super) fn memory() -> Self {
         let store = Store::default();
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
@@ -37,13 +39,13 @@ impl Arm {
         Self { registry, keys: Keys::new(PREFIX), store: None, server: Some(server) }
     }
 
-    /// Asks the server behind the Redis arm, past the registry.
+    /// Sends a command to the server behind the Redis arm, past the registry.
     pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         self.server.as_ref().unwrap().ask(words).await
     }
 
-    /// Puts a message into a room's log, past the backplane.
-    pub(super) async fn say(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
+    /// Appends a message to a room's stream, past the backplane.
+    pub(super) async fn append_message(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
             let message = Append { from: nick.key(), owner, key: None, msg_id: &key, payload: "{}" };
@@ -53,8 +55,8 @@ impl Arm {
         let () = self.ask(&["HINCRBY", &self.keys.room(room.key()).meta(), "seq", "1"]).await;
     }
 
-    /// Puts a message into the inbox of somebody's session, past the backplane.
-    pub(super) async fn write_to(&self, nick: &Nick, session: &SessionId, (from, owner): (&Nick, &Owner)) {
+    /// Appends a message to a session's inbox, past the backplane.
+    pub(super) async fn append_direct(&self, nick: &Nick, session: &SessionId, (from, owner): (&Nick, &Owner)) {
         if let Some(store) = &self.store {
             let key = SessionId::random().to_string();
             let message = Append { from: from.key(), owner, key: None, msg_id: &key, payload: "{}" };
@@ -64,13 +66,16 @@ impl Arm {
         let () = self.ask(&["HINCRBY", &self.keys.session(session).record(), "seq", "1"]).await;
     }
 
-    /// Hears a channel from now on.
-    pub(super) async fn listen(&self, channel: &str) -> Heard {
-        let texts: Texts = Arc::default();
+    /// Subscribes to a channel.
+    pub(super) async fn listen(&self, channel: &str) -> ChannelLog {
+        let texts: SharedTexts = Arc::default();
         let into = Arc::clone(&texts);
         if let Some(store) = &self.store {
             let listener = move |text: &[u8]| into.lock().unwrap().push(String::from_utf8(text.to_vec()).unwrap());
-            return Heard { texts, _ears: Ears::Memory(store.listen(channel, Arc::new(listener))) };
+            return ChannelLog {
+                texts,
+                _subscription: ChannelSubscription::Memory(store.listen(channel, Arc::new(listener))),
+            };
         }
         let client = redis::Client::open(self.server.as_ref().unwrap().admin_url()).unwrap();
         let mut pubsub = client.get_async_pubsub().await.unwrap();
@@ -81,29 +86,29 @@ impl Arm {
                 into.lock().unwrap().push(message.get_payload().unwrap());
             }
         });
-        Heard { texts, _ears: Ears::Redis(task) }
+        ChannelLog { texts, _subscription: ChannelSubscription::Redis(task) }
     }
 }
 
-type Texts = Arc<Mutex<Vec<String>>>;
+type SharedTexts = Arc<Mutex<Vec<String>>>;
 
-/// What was heard on a channel so far.
-pub(super) struct Heard {
-    texts: Texts,
-    _ears: Ears,
+/// The texts received on a channel so far.
+pub(super) struct ChannelLog {
+    texts: SharedTexts,
+    _subscription: ChannelSubscription,
 }
 
-#[allow(dead_code, reason = "held for what dropping them does")]
-enum Ears {
+#[allow(dead_code, reason = "held for the effect of dropping it")]
+enum ChannelSubscription {
     Memory(Subscription),
     Redis(tokio::task::JoinHandle<()>),
 }
 
-impl Heard {
-    /// Waits until a text holds `mark`, then gives everything that was heard up to there. A channel keeps the order, so
-    /// a text published last on purpose proves that nothing else came before it.
+impl ChannelLog {
+    /// Waits until a text contains `mark`, and returns all texts up to it. A channel keeps its order, so a text that a
+    /// test publishes last proves that nothing else came before it.
     pub(super) async fn until(&self, mark: &str) -> Vec<String> {
-        eventually(PATIENCE, &format!("{mark:?} is heard"), || async {
+        eventually(PATIENCE, &format!("{mark:?} arrives"), || async {
             let texts = self.texts.lock().unwrap().clone();
             match texts.iter().position(|text| text.contains(mark)) {
                 Some(at) => Ok(texts[..=at].to_vec()),
@@ -113,7 +118,7 @@ impl Heard {
         .await
     }
 
-    /// The members' versions and deltas that were heard until one holds `mark`, the lengths checked.
+    /// Returns the member versions and deltas up to the one that contains `mark`, and checks their lengths.
     pub(super) async fn deltas_until(&self, mark: &str) -> Vec<(u64, serde_json::Value)> {
         let texts = self.until(mark).await;
         texts.iter().map(|text| delta(text)).collect()
@@ -123,7 +128,7 @@ impl Heard {
 fn delta(text: &str) -> (u64, serde_json::Value) {
     let (head, body) = text.split_once('\n').unwrap();
     let words: Vec<&str> = head.split(' ').collect();
-    let ["P", version, length] = words[..] else { panic!("not a change of members: {text}") };
+    let ["P", version, length] = words[..] else { panic!("not a presence delta: {text}") };
     assert_eq!(length.parse::<usize>().unwrap(), body.len(), "{text}");
     (version.parse().unwrap(), serde_json::from_str(body).unwrap())
 }

@@ -1,19 +1,19 @@
-//! The event log: everything in its order, nothing between two reads lost.
+//! The contract of the event stream: all events in order, and none lost between two reads.
 
 use std::time::{Duration, Instant};
 
 use harness::eventually;
 
-use super::{Arm, PATIENCE, on_both_arms};
+use super::{PATIENCE, RegistryArm, on_both_arms};
 
 on_both_arms! {
-    events_are_told_in_their_order,
-    a_reader_goes_on_where_it_stopped,
-    a_reader_waits_for_something_to_happen,
-    what_is_no_position_means_from_now_on,
+    events_are_recorded_in_order,
+    event_reader_continues_from_its_position,
+    event_reader_waits_for_next_event,
+    invalid_event_position_means_from_now,
 }
 
-async fn events_are_told_in_their_order(arm: &Arm) {
+async fn events_are_recorded_in_order(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("Ann").await;
     ann.join("#Lobby").await;
@@ -23,7 +23,7 @@ async fn events_are_told_in_their_order(arm: &Arm) {
     assert_eq!(arm.history().await, expected);
 }
 
-async fn a_reader_goes_on_where_it_stopped(arm: &Arm) {
+async fn event_reader_continues_from_its_position(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     for number in 0..25 {
         node.user(&format!("user{number}")).await;
@@ -41,22 +41,22 @@ async fn a_reader_goes_on_where_it_stopped(arm: &Arm) {
     assert_eq!(read, all);
 }
 
-async fn a_reader_waits_for_something_to_happen(arm: &Arm) {
+async fn event_reader_waits_for_next_event(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     node.user("ann").await;
-    let began = Instant::now();
-    let (nothing, position) = arm.registry.events(None, 10).await.unwrap();
-    assert!(nothing.is_empty(), "what was before is not told");
-    assert!(began.elapsed() >= Duration::from_secs(4), "it waited");
+    let started = Instant::now();
+    let (none, position) = arm.registry.events(None, 10).await.unwrap();
+    assert!(none.is_empty(), "earlier events are not returned");
+    assert!(started.elapsed() >= Duration::from_secs(4), "the read waited");
     let position = position.unwrap();
 
-    // Happens between two reads.
+    // An event between two reads.
     node.user("bob").await;
     let (events, position) = arm.registry.events(Some(&position), 10).await.unwrap();
     assert_eq!(events.len(), 1);
     assert!(events[0].data.contains("\"bob\""));
 
-    // Happens while two readers wait.
+    // An event while two readers wait.
     let waiting = [0, 1].map(|_| {
         let (registry, position) = (arm.registry.clone(), position.clone());
         tokio::spawn(async move { registry.events(position.as_deref(), 10).await.unwrap().0 })
@@ -67,15 +67,15 @@ async fn a_reader_waits_for_something_to_happen(arm: &Arm) {
     }
 }
 
-async fn what_is_no_position_means_from_now_on(arm: &Arm) {
+async fn invalid_event_position_means_from_now(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     node.user("ann").await;
     for nonsense in ["$", "", "-", "1-2-3", "+1-0", "99999999999999999999-0", "abc"] {
         let (registry, nonsense) = (arm.registry.clone(), nonsense.to_owned());
         let reader = tokio::spawn(async move { registry.events(Some(&nonsense), 10).await.unwrap().0 });
-        eventually(PATIENCE, "the reader hears of bob", || async {
+        eventually(PATIENCE, "the reader receives an event", || async {
             node.user("bob").await.release().await;
-            if reader.is_finished() { Ok(()) } else { Err("it waits") }
+            if reader.is_finished() { Ok(()) } else { Err("still waiting") }
         })
         .await;
         let events = reader.await.unwrap();

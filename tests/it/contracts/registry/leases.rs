@@ -1,4 +1,4 @@
-//! Leases: opening, beating, fencing, and what a lease that ended can still do.
+//! The contract of leases: opening, beating, fencing, draining, and the few calls that an ended lease may still make.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use presence::registry::{
     ReassertBatch, RegistryError,
 };
 
-use super::{Arm, PATIENCE, on_both_arms, room, told};
+use super::{PATIENCE, RegistryArm, gateway_info, on_both_arms, room};
 
 on_both_arms! {
-    a_lease_is_opened_once,
-    a_beat_counts_and_comes_back_on_the_own_channel,
-    a_beat_answers_with_the_whole_lease_table,
-    a_beat_stamps_only_what_its_gateway_owns,
-    without_a_lease_there_is_nothing_to_end,
-    a_lease_that_serves_is_heard_and_no_other,
-    a_fence_needs_the_counter_that_was_seen,
-    of_many_observers_one_fences,
-    a_fenced_lease_is_fenced_for_good,
-    a_draining_lease_serves_and_a_drained_one_does_not,
-    a_first_lease_is_opened_beside_former_lives_only,
-    an_order_to_drain_waits_for_the_beat_of_its_gateway,
+    opening_a_lease_twice_keeps_it,
+    beat_counts_up_and_echoes_on_own_channel,
+    beat_returns_the_whole_lease_table,
+    beat_updates_activity_of_own_nicks_only,
+    unknown_lease_cannot_be_drained_or_fenced,
+    reassertion_requires_a_serving_lease,
+    fence_requires_the_current_beat_counter,
+    concurrent_observers_fence_a_lease_once,
+    fenced_lease_stays_fenced,
+    draining_lease_serves_and_drained_lease_refuses,
+    node_id_conflict_admits_one_first_lease,
+    drain_order_waits_for_gateways_next_beat,
 }
 
-async fn a_lease_is_opened_once(arm: &Arm) {
+async fn opening_a_lease_twice_keeps_it(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    arm.registry.open_lease(&node.incarnation, &told("g1")).await.unwrap();
+    arm.registry.open_lease(&node.incarnation, &gateway_info("g1")).await.unwrap();
 
     let leases = arm.registry.leases().await.unwrap().leases;
     assert_eq!(leases.len(), 1);
@@ -37,17 +37,17 @@ async fn a_lease_is_opened_once(arm: &Arm) {
     assert!(!leases[0].owns);
 }
 
-async fn a_beat_counts_and_comes_back_on_the_own_channel(arm: &Arm) {
+async fn beat_counts_up_and_echoes_on_own_channel(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
-    let heard = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
+    let channel = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
     for counter in 1..=3 {
         assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().counter, counter);
         arm.registry.beat(&other.incarnation, &[]).await.unwrap();
     }
-    assert_eq!(heard.until("E 3").await, ["E 1", "E 2", "E 3"]);
+    assert_eq!(channel.until("E 3").await, ["E 1", "E 2", "E 3"]);
 }
 
-async fn a_beat_answers_with_the_whole_lease_table(arm: &Arm) {
+async fn beat_returns_the_whole_lease_table(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     other.user("ann").await;
     arm.registry.beat(&other.incarnation, &[]).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_beat_answers_with_the_whole_lease_table(arm: &Arm) {
     assert!(beat.mailbox.is_empty());
 }
 
-async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
+async fn beat_updates_activity_of_own_nicks_only(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (node.user("ann").await, other.user("bob").await);
     let before = arm.registry.lookup(&[ann.nick.key().clone(), bob.nick.key().clone()]).await.unwrap();
@@ -70,47 +70,47 @@ async fn a_beat_stamps_only_what_its_gateway_owns(arm: &Arm) {
     let before = last_active(&before);
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
-        assert!(std::time::Instant::now() < deadline, "ann is not stamped");
+        assert!(std::time::Instant::now() < deadline, "the activity of ann is not updated");
         let both = [ann.nick.key().clone(), bob.nick.key().clone()];
         arm.registry.beat(&node.incarnation, &both).await.unwrap();
         let after = last_active(&arm.registry.lookup(&both).await.unwrap());
-        assert_eq!(after[1], before[1], "bob is on the other gateway");
+        assert_eq!(after[1], before[1], "bob is on another gateway");
         if after[0] > before[0] + 1 {
             return;
         }
     }
 }
 
-async fn a_lease_that_serves_is_heard_and_no_other(arm: &Arm) {
+async fn reassertion_requires_a_serving_lease(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    assert!(beat.generation.is_open() && beat.asserted, "there is nothing to say");
+    assert!(beat.generation.is_open() && beat.asserted, "nothing to reassert");
     assert_eq!(arm.registry.leases().await.unwrap().generation, beat.generation);
-    let say = async || {
+    let reassert = async || {
         arm.registry
             .reassert(ReassertBatch {
                 incarnation: &node.incarnation,
-                info: &told("g1"),
+                info: &gateway_info("g1"),
                 generation: beat.generation.number,
                 claims: &[],
                 last: true,
             })
             .await
     };
-    assert_eq!(say().await, Ok(Vec::new()));
+    assert_eq!(reassert().await, Ok(Vec::new()));
     node.fence().await;
-    assert_eq!(say().await, Err(RegistryError::Fenced));
+    assert_eq!(reassert().await, Err(RegistryError::Fenced));
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
 }
 
-async fn without_a_lease_there_is_nothing_to_end(arm: &Arm) {
+async fn unknown_lease_cannot_be_drained_or_fenced(arm: &RegistryArm) {
     let unknown = Incarnation::random();
     assert_eq!(arm.registry.set_lease(&unknown, LeaseTransition::Draining).await, Err(RegistryError::Fenced));
     assert!(!arm.registry.fence(&unknown, 0).await.unwrap());
     assert!(arm.registry.leases().await.unwrap().leases.is_empty());
 }
 
-async fn a_fence_needs_the_counter_that_was_seen(arm: &Arm) {
+async fn fence_requires_the_current_beat_counter(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
@@ -124,30 +124,30 @@ async fn a_fence_needs_the_counter_that_was_seen(arm: &Arm) {
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
 }
 
-async fn of_many_observers_one_fences(arm: &Arm) {
+async fn concurrent_observers_fence_a_lease_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let observers = (0..20).map(|_| {
         let node = node.clone();
         tokio::spawn(async move { node.registry.fence(&node.incarnation, 0).await.unwrap() })
     });
-    let did = futures_util::future::join_all(observers).await;
-    assert_eq!(did.into_iter().filter(|did| *did.as_ref().unwrap()).count(), 1);
+    let fenced = futures_util::future::join_all(observers).await;
+    assert_eq!(fenced.into_iter().filter(|fenced| *fenced.as_ref().unwrap()).count(), 1);
 }
 
-async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
+async fn fenced_lease_stays_fenced(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     node.fence().await;
 
     let fenced = Err(RegistryError::Fenced);
-    assert_eq!(arm.registry.open_lease(&node.incarnation, &told("g1")).await, fenced);
+    assert_eq!(arm.registry.open_lease(&node.incarnation, &gateway_info("g1")).await, fenced);
     assert_eq!(arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await, fenced);
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
     assert_eq!(
         node.claim_as(&ann.owner.session, "ann").await.err(),
         Some(ClaimError::Registry(RegistryError::Fenced)),
-        "not even what it had"
+        "not even its own nick"
     );
     let joined = arm
         .registry
@@ -160,10 +160,10 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
         })
         .await;
     assert_eq!(joined.err(), Some(RegistryError::Fenced));
-    let told = arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await;
-    assert_eq!(told.err(), Some(RegistryError::Fenced));
+    let status = arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await;
+    assert_eq!(status.err(), Some(RegistryError::Fenced));
 
-    // What only takes from the caller still works: nobody needs to wait for the reaper.
+    // Calls that only give up something still work, without waiting for the reaper.
     assert!(
         arm.registry
             .leave(LeaveRequest {
@@ -179,7 +179,7 @@ async fn a_fenced_lease_is_fenced_for_good(arm: &Arm) {
     assert!(ann.release().await);
 }
 
-async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
+async fn draining_lease_serves_and_drained_lease_refuses(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
     arm.registry.set_lease(&node.incarnation, LeaseTransition::Draining).await.unwrap();
@@ -192,47 +192,59 @@ async fn a_draining_lease_serves_and_a_drained_one_does_not(arm: &Arm) {
     arm.registry.set_lease(&node.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(node.claim("bob").await.err(), Some(ClaimError::Registry(RegistryError::Fenced)));
-    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online, "as before, until somebody tidies up");
+    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online, "online until it is reaped");
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
     assert!(!arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
-    assert!(arm.registry.gateways().await.unwrap().is_empty(), "it ended cleanly");
+    assert!(arm.registry.gateways().await.unwrap().is_empty(), "a drained gateway leaves no row");
     assert_eq!(arm.registry.stats().await.unwrap().gateways, 0);
 }
 
-async fn an_order_to_drain_waits_for_the_beat_of_its_gateway(arm: &Arm) {
+async fn drain_order_waits_for_gateways_next_beat(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     assert!(arm.registry.drain(&node.incarnation).await.unwrap());
     assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox, [MailboxOrder::Drain]);
-    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
+    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "delivered once");
     node.fence().await;
-    assert!(!arm.registry.drain(&node.incarnation).await.unwrap(), "it has ended");
-    assert!(!arm.registry.drain(&Incarnation::random()).await.unwrap(), "it never was");
+    assert!(!arm.registry.drain(&node.incarnation).await.unwrap(), "the lease has ended");
+    assert!(!arm.registry.drain(&Incarnation::random()).await.unwrap(), "the lease never existed");
 }
 
-async fn a_first_lease_is_opened_beside_former_lives_only(arm: &Arm) {
+async fn node_id_conflict_admits_one_first_lease(arm: &RegistryArm) {
     let (crashed, _other) = (arm.node("g1").await, arm.node("g2").await);
-    let over = [crashed.incarnation.clone()];
+    let ended = [crashed.incarnation.clone()];
     let starts = (0..8).map(|_| {
-        let (registry, over) = (arm.registry.clone(), over.clone());
+        let (registry, ended) = (arm.registry.clone(), ended.clone());
         tokio::spawn(async move {
             let incarnation = Incarnation::random();
-            let twin = registry.open_first_lease(&incarnation, &told("g1"), &over).await.unwrap();
-            (incarnation, twin)
+            let conflict = registry.open_first_lease(&incarnation, &gateway_info("g1"), &ended).await.unwrap();
+            (incarnation, conflict)
         })
     });
     let starts: Vec<_> = starts.collect();
-    let mut ends = Vec::new();
+    let mut outcomes = Vec::new();
     for start in starts {
-        ends.push(start.await.unwrap());
+        outcomes.push(start.await.unwrap());
     }
-    let winners: Vec<_> = ends.iter().filter(|(_, twin)| twin.is_none()).map(|(winner, _)| winner.clone()).collect();
+    let winners: Vec<_> =
+        outcomes.iter().filter(|(_, conflict)| conflict.is_none()).map(|(winner, _)| winner.clone()).collect();
     let [winner] = winners.as_slice() else { panic!("{} of them won", winners.len()) };
-    assert!(ends.iter().filter_map(|(_, twin)| twin.as_ref()).all(|twin| twin == winner), "all others hear of it");
-    assert_eq!(arm.registry.open_first_lease(winner, &told("g1"), &over).await, Ok(None), "asked once more");
-    assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 3, "nobody else left a row");
+    assert!(
+        outcomes.iter().filter_map(|(_, conflict)| conflict.as_ref()).all(|conflict| conflict == winner),
+        "all others get the winner"
+    );
+    assert_eq!(
+        arm.registry.open_first_lease(winner, &gateway_info("g1"), &ended).await,
+        Ok(None),
+        "repeated by the winner"
+    );
+    assert_eq!(arm.registry.leases().await.unwrap().leases.len(), 3, "the refused starts left no row");
 
     arm.registry.set_lease(winner, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let next = Incarnation::random();
-    assert_eq!(arm.registry.open_first_lease(&next, &told("g1"), &over).await, Ok(None), "what has ended is no twin");
+    assert_eq!(
+        arm.registry.open_first_lease(&next, &gateway_info("g1"), &ended).await,
+        Ok(None),
+        "an ended lease is no conflict"
+    );
 }

@@ -1,4 +1,4 @@
-//! Listings: whole, in order, page by page.
+//! The contract of listings: complete, sorted, and paged by cursor.
 
 use std::time::SystemTime;
 
@@ -6,20 +6,20 @@ use harness::eventually;
 use presence::model::Nick;
 use presence::registry::{ClusterStats, LeaseState, ListPage};
 
-use super::{Arm, PATIENCE, nick, on_both_arms, room};
+use super::{PATIENCE, RegistryArm, nick, on_both_arms, room};
 
 on_both_arms! {
-    pages_lose_nobody_and_show_nobody_twice,
-    a_page_is_as_long_as_it_may_be,
-    a_lookup_answers_in_the_order_asked,
-    gateways_are_listed_with_their_newest_incarnation,
+    pages_list_every_entry_exactly_once,
+    page_respects_its_limit_and_cursor,
+    lookup_answers_in_request_order,
+    gateway_list_shows_newest_incarnations,
 }
 
-async fn pages_lose_nobody_and_show_nobody_twice(arm: &Arm) {
+async fn pages_list_every_entry_exactly_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let mut expected = Vec::new();
     for number in 0..250 {
-        // Some of them not ASCII, so that cursors are encoded keys.
+        // Some names are not ASCII, so that cursors are encoded keys.
         let name = if number % 5 == 0 { format!("用户{number}") } else { format!("User{number}") };
         let user = node.user(&name).await;
         user.join("#lobby").await;
@@ -62,7 +62,7 @@ async fn pages_lose_nobody_and_show_nobody_twice(arm: &Arm) {
     assert_eq!(arm.registry.stats().await.unwrap(), ClusterStats { users_online: 250, rooms: 251, gateways: 1 });
 }
 
-async fn a_page_is_as_long_as_it_may_be(arm: &Arm) {
+async fn page_respects_its_limit_and_cursor(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     assert_eq!(arm.registry.users(None, 10).await.unwrap(), ListPage { items: vec![], next_cursor: None });
     for name in ["a", "b", "c", "d"] {
@@ -74,14 +74,14 @@ async fn a_page_is_as_long_as_it_may_be(arm: &Arm) {
     let first = arm.registry.users(None, 2).await.unwrap();
     assert_eq!((names(&first).as_str(), first.next_cursor.as_deref()), ("ab", Some("b")));
     let second = arm.registry.users(Some("b"), 2).await.unwrap();
-    assert_eq!((names(&second).as_str(), second.next_cursor.as_deref()), ("cd", None), "the last page says so");
-    assert_eq!(names(&arm.registry.users(Some("bb"), 9).await.unwrap()), "cd", "a cursor need not exist any more");
+    assert_eq!((names(&second).as_str(), second.next_cursor.as_deref()), ("cd", None), "the last page has no cursor");
+    assert_eq!(names(&arm.registry.users(Some("bb"), 9).await.unwrap()), "cd", "a cursor need not name an entry");
     assert_eq!(names(&arm.registry.users(Some("z"), 9).await.unwrap()), "");
-    assert_eq!(arm.registry.users(None, 0).await.unwrap().items.len(), 1, "never none at all");
+    assert_eq!(arm.registry.users(None, 0).await.unwrap().items.len(), 1, "a page holds at least one entry");
     assert!(arm.registry.members(room("#never").key(), None, 9).await.unwrap().items.is_empty());
 }
 
-async fn a_lookup_answers_in_the_order_asked(arm: &Arm) {
+async fn lookup_answers_in_request_order(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     for name in ["ann", "bob"] {
         node.user(name).await;
@@ -89,20 +89,20 @@ async fn a_lookup_answers_in_the_order_asked(arm: &Arm) {
     node.user("eve").await.release().await;
     let asked = ["eve", "nobody", "ann", "eve", "bob"].map(|name| nick(name).key().clone());
     let found = arm.registry.lookup(&asked).await.unwrap();
-    let told: Vec<_> = found.iter().map(|user| user.as_ref().map(|user| (user.nick.as_str(), user.online))).collect();
-    assert_eq!(told, [Some(("eve", false)), None, Some(("ann", true)), Some(("eve", false)), Some(("bob", true))]);
+    let states: Vec<_> = found.iter().map(|user| user.as_ref().map(|user| (user.nick.as_str(), user.online))).collect();
+    assert_eq!(states, [Some(("eve", false)), None, Some(("ann", true)), Some(("eve", false)), Some(("bob", true))]);
     assert!(arm.registry.lookup(&[]).await.unwrap().is_empty());
 
     let many: Vec<_> = (0..1000).map(|number| Nick::parse(&format!("n{number}")).unwrap().key().clone()).collect();
     assert_eq!(arm.registry.lookup(&many).await.unwrap().len(), 1000);
 }
 
-async fn gateways_are_listed_with_their_newest_incarnation(arm: &Arm) {
+async fn gateway_list_shows_newest_incarnations(arm: &RegistryArm) {
     let first = arm.node("g1").await;
     first.fence().await;
-    // Opened in the same millisecond it would be a matter of chance which one is newer.
+    // Two leases opened in the same millisecond would have no order.
     let opened = SystemTime::now();
-    eventually(PATIENCE, "the clock moves", || async {
+    eventually(PATIENCE, "the clock advances", || async {
         opened.elapsed().ok().filter(|passed| passed.as_millis() > 1).ok_or("not yet")
     })
     .await;

@@ -1,28 +1,28 @@
-//! Nicknames: at most one owner each, whatever races, dies or looks alike.
+//! The contract of nicks: at most one owner each, under races, crashes and lookalike names.
 
 use presence::model::{Availability, Fence, Owner, SessionId, Status};
 use presence::registry::{ClaimError, MailboxOrder};
 
-use super::{Arm, nick, on_both_arms, room, token};
+use super::{RegistryArm, nick, on_both_arms, room, token};
 
 on_both_arms! {
-    of_two_hundred_claims_one_wins,
-    a_claim_again_is_the_same_claim,
-    a_session_begins_with_an_empty_inbox_of_its_own,
-    fences_only_grow,
-    what_a_fenced_gateway_owned_is_free,
-    only_the_owner_gives_a_nick_back,
-    case_does_not_make_another_nick,
-    lookalikes_across_scripts_conflict,
-    lookalikes_without_a_live_owner_do_not_count,
-    a_rename_frees_the_old_nick_and_keeps_the_session,
-    another_spelling_is_the_same_claim,
-    a_user_who_left_is_offline_and_one_never_seen_unknown,
-    a_status_is_kept_and_announced_once,
-    a_kick_reaches_the_gateway_both_ways,
+    one_of_two_hundred_claims_wins,
+    repeated_claim_returns_the_same_owner,
+    new_session_gets_its_own_empty_inbox,
+    fences_grow_with_every_claim,
+    fenced_gateways_nicks_can_be_claimed,
+    only_the_owner_releases_a_nick,
+    case_variants_share_one_nick,
+    lookalike_nicks_across_scripts_conflict,
+    lookalikes_without_live_owner_are_ignored,
+    rename_frees_old_nick_and_keeps_session,
+    respelled_nick_keeps_the_same_claim,
+    departed_user_is_offline_and_stranger_unknown,
+    status_is_stored_and_announced_once,
+    kick_reaches_gateway_by_channel_and_mailbox,
 }
 
-async fn of_two_hundred_claims_one_wins(arm: &Arm) {
+async fn one_of_two_hundred_claims_wins(arm: &RegistryArm) {
     let nodes = [arm.node("g1").await, arm.node("g2").await];
     let claims = (0..200).map(|number: usize| {
         let node = nodes[number % 2].clone();
@@ -40,7 +40,7 @@ async fn of_two_hundred_claims_one_wins(arm: &Arm) {
     assert!(arm.registry.release(&nick("ann"), &winners[0], None).await.unwrap(), "the winner owns it");
 }
 
-async fn a_claim_again_is_the_same_claim(arm: &Arm) {
+async fn repeated_claim_returns_the_same_owner(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let again = node.claim_as(&ann.owner.session, "ann").await.unwrap();
@@ -54,22 +54,22 @@ async fn a_claim_again_is_the_same_claim(arm: &Arm) {
     assert_eq!(arm.registry.stats().await.unwrap().users_online, 1);
 }
 
-async fn a_session_begins_with_an_empty_inbox_of_its_own(arm: &Arm) {
+async fn new_session_gets_its_own_empty_inbox(arm: &RegistryArm) {
     let node = arm.node("g1").await;
-    let begin = async |session: &SessionId, name: &str| {
+    let begin_session = async |session: &SessionId, name: &str| {
         node.registry.claim(&node.incarnation, session, &nick(name), &token(session, 0)).await.unwrap()
     };
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (fence, inbox) = begin(&ann, "ann").await;
+    let (fence, inbox) = begin_session(&ann, "ann").await;
     assert!(!inbox.epoch.is_empty() && inbox.top == 0 && inbox.forks.is_empty(), "{inbox:?}");
-    assert_eq!(begin(&ann, "ann").await, (fence, inbox.clone()), "asked again");
-    assert_ne!(begin(&bob, "bob").await.1.epoch, inbox.epoch);
-    let (later, renamed) = begin(&ann, "anna").await;
+    assert_eq!(begin_session(&ann, "ann").await, (fence, inbox.clone()), "repeated");
+    assert_ne!(begin_session(&bob, "bob").await.1.epoch, inbox.epoch);
+    let (later, renamed) = begin_session(&ann, "anna").await;
     assert!(later > fence);
-    assert_eq!(renamed, inbox, "under another name it is the same");
+    assert_eq!(renamed, inbox, "a rename keeps the inbox");
 }
 
-async fn fences_only_grow(arm: &Arm) {
+async fn fences_grow_with_every_claim(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let mut fences: Vec<Fence> = Vec::new();
     for name in ["ann", "bob", "ann"] {
@@ -83,27 +83,27 @@ async fn fences_only_grow(arm: &Arm) {
     assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
 }
 
-async fn what_a_fenced_gateway_owned_is_free(arm: &Arm) {
+async fn fenced_gateways_nicks_can_be_claimed(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
-    let dead = node.user("ann").await;
+    let fenced = node.user("ann").await;
     assert_eq!(other.claim("ann").await.err(), Some(ClaimError::InUse { retry_after: None }));
     node.fence().await;
-    assert!(!arm.registry.user(dead.nick.key()).await.unwrap().unwrap().online, "before any reaper came");
+    assert!(!arm.registry.user(fenced.nick.key()).await.unwrap().unwrap().online, "offline before the reaper runs");
     assert_eq!(arm.registry.stats().await.unwrap().users_online, 0);
 
     let ann = other.user("ann").await;
     assert_eq!(arm.history().await, ["online ann", "offline ann gateway_lost", "online ann"]);
-    assert!(!dead.release().await, "the dead owner owns nothing any more");
+    assert!(!fenced.release().await, "the fenced owner has lost the nick");
 
     let leases = arm.registry.leases().await.unwrap().leases;
     let owns: Vec<_> = leases.iter().filter(|lease| lease.owns).map(|lease| lease.node.as_str()).collect();
-    assert_eq!(owns, ["g2"], "nothing is left for the reaper");
+    assert_eq!(owns, ["g2"], "the reaper has nothing left");
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.nicks, reaped.more), (0, false));
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
 }
 
-async fn only_the_owner_gives_a_nick_back(arm: &Arm) {
+async fn only_the_owner_releases_a_nick(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
     let owner = &ann.owner;
@@ -118,7 +118,7 @@ async fn only_the_owner_gives_a_nick_back(arm: &Arm) {
     }
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().online);
     assert!(ann.release().await);
-    assert!(!ann.release().await, "once");
+    assert!(!ann.release().await, "only once");
     assert_eq!(arm.history().await, ["online ann", "offline ann closed"]);
 
     // A late release of the first claim leaves the second one alone.
@@ -127,7 +127,7 @@ async fn only_the_owner_gives_a_nick_back(arm: &Arm) {
     assert!(again.release().await);
 }
 
-async fn case_does_not_make_another_nick(arm: &Arm) {
+async fn case_variants_share_one_nick(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("Ann").await;
     for name in ["ANN", "ann", "aNN", "ＡＮＮ"] {
@@ -139,7 +139,7 @@ async fn case_does_not_make_another_nick(arm: &Arm) {
     assert_eq!(arm.registry.user(nick("ann").key()).await.unwrap().unwrap().nick, "ANN");
 }
 
-async fn lookalikes_across_scripts_conflict(arm: &Arm) {
+async fn lookalike_nicks_across_scripts_conflict(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let cyrillic = "\u{430}nn";
     let ann = node.user("ann").await;
@@ -150,26 +150,26 @@ async fn lookalikes_across_scripts_conflict(arm: &Arm) {
     lookalike.release().await;
     node.user("ann").await;
 
-    // Plain ASCII names are told apart by people; "rn" and "m" share a skeleton.
+    // Two ASCII names never conflict by skeleton, although "rn" and "m" share one.
     assert_eq!(nick("rn").skeleton(), nick("m").skeleton());
     node.user("arn").await;
     node.user("am").await;
-    assert_eq!(node.claim("\u{430}m").await.err(), Some(ClaimError::Confusable), "with both of them");
+    assert_eq!(node.claim("\u{430}m").await.err(), Some(ClaimError::Confusable), "conflicts with both");
 }
 
-async fn lookalikes_without_a_live_owner_do_not_count(arm: &Arm) {
+async fn lookalikes_without_live_owner_are_ignored(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     node.user("\u{430}nn").await;
     node.fence().await;
     let ann = other.user("ann").await;
 
-    // One's own name is no obstacle to a lookalike of it.
+    // A session may claim a lookalike of its own nick.
     let session = &ann.owner.session;
     let lookalike = other.claim_as(session, "\u{430}nn").await.unwrap();
     assert!(lookalike.owner.fence > ann.owner.fence);
 }
 
-async fn a_rename_frees_the_old_nick_and_keeps_the_session(arm: &Arm) {
+async fn rename_frees_old_nick_and_keeps_session(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
@@ -181,7 +181,7 @@ async fn a_rename_frees_the_old_nick_and_keeps_the_session(arm: &Arm) {
     node.user("ann").await;
 }
 
-async fn another_spelling_is_the_same_claim(arm: &Arm) {
+async fn respelled_nick_keeps_the_same_claim(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let respelled = node.claim_as(&ann.owner.session, "Ann").await.unwrap();
@@ -194,7 +194,7 @@ async fn another_spelling_is_the_same_claim(arm: &Arm) {
     assert!(respelled.release().await);
 }
 
-async fn a_user_who_left_is_offline_and_one_never_seen_unknown(arm: &Arm) {
+async fn departed_user_is_offline_and_stranger_unknown(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     assert_eq!(arm.registry.user(nick("ann").key()).await.unwrap(), None);
 
@@ -216,14 +216,14 @@ async fn a_user_who_left_is_offline_and_one_never_seen_unknown(arm: &Arm) {
     assert!(arm.registry.users(None, 10).await.unwrap().items.is_empty());
 }
 
-async fn a_status_is_kept_and_announced_once(arm: &Arm) {
+async fn status_is_stored_and_announced_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     for name in ["#one", "#two", "#three"] {
         ann.join(name).await;
     }
-    let heard = arm.listen(&arm.keys.room(room("#one").key()).channel()).await;
-    let elsewhere = arm.listen(&arm.keys.room(room("#three").key()).channel()).await;
+    let room_channel = arm.listen(&arm.keys.room(room("#one").key()).channel()).await;
+    let other_channel = arm.listen(&arm.keys.room(room("#three").key()).channel()).await;
     let away = Status { status: Availability::Away, text: "tea \"\u{1f375}\"".to_owned() };
     let rooms = [room("#one"), room("#two"), room("#never")].map(|room| room.key().clone());
     for _ in 0..2 {
@@ -233,42 +233,42 @@ async fn a_status_is_kept_and_announced_once(arm: &Arm) {
 
     bob.join("#one").await;
     bob.join("#three").await;
-    let told = heard.deltas_until("bob").await;
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0].1["status"][0]["nick"], "ann");
-    assert_eq!(told[0].1["status"][0]["text"], "tea \"\u{1f375}\"");
-    assert_eq!((told[0].0, told[1].0), (2, 3));
-    assert_eq!(elsewhere.deltas_until("bob").await.len(), 1, "only in the rooms given");
+    let deltas = room_channel.deltas_until("bob").await;
+    assert_eq!(deltas.len(), 2, "{deltas:?}");
+    assert_eq!(deltas[0].1["status"][0]["nick"], "ann");
+    assert_eq!(deltas[0].1["status"][0]["text"], "tea \"\u{1f375}\"");
+    assert_eq!((deltas[0].0, deltas[1].0), (2, 3));
+    assert_eq!(other_channel.deltas_until("bob").await.len(), 1, "only in the given rooms");
 
     assert_eq!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().status, away);
     let members = arm.registry.members(room("#one").key(), None, 10).await.unwrap().items;
     assert_eq!(members[0].status, away);
     assert!(arm.registry.room(room("#never").key()).await.unwrap().is_none());
 
-    // The next claim of the nick begins afresh.
+    // The next claim of the nick starts with the default status.
     ann.release().await;
     node.user("ann").await;
     assert_eq!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().status, Status::default());
 }
 
-async fn a_kick_reaches_the_gateway_both_ways(arm: &Arm) {
+async fn kick_reaches_gateway_by_channel_and_mailbox(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
-    let heard = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
+    let channel = arm.listen(&arm.keys.node(&node.incarnation).channel()).await;
 
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
     let order = format!("K {}", ann.owner.session);
-    assert_eq!(heard.until("K ").await, [order]);
+    assert_eq!(channel.until("K ").await, [order]);
 
     assert!(arm.registry.beat(&other.incarnation, &[]).await.unwrap().mailbox.is_empty());
     let mailbox = arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox;
     assert_eq!(mailbox, [MailboxOrder::Kick(ann.owner.session.clone())]);
-    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "once");
+    assert!(arm.registry.beat(&node.incarnation, &[]).await.unwrap().mailbox.is_empty(), "only once");
 
     ann.release().await;
-    assert!(!arm.registry.kick(ann.nick.key()).await.unwrap(), "nobody owns it");
+    assert!(!arm.registry.kick(ann.nick.key()).await.unwrap(), "the nick has no owner");
     assert!(!arm.registry.kick(nick("nobody").key()).await.unwrap());
     node.user("ann").await;
     node.fence().await;
-    assert!(!arm.registry.kick(ann.nick.key()).await.unwrap(), "nobody alive owns it");
+    assert!(!arm.registry.kick(ann.nick.key()).await.unwrap(), "the owner is fenced");
 }

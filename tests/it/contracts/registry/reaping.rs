@@ -1,4 +1,4 @@
-//! Clean-up after the dead: everything freed, every leave told once, nobody else touched.
+//! The contract of reaping: all claims of a fenced gateway are freed, each leave is announced once, others stay.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use presence::model::LeftReason;
 use presence::registry::{LeaseState, LeaseTransition, LeaveIntent, LeaveRequest, ReapedBatch};
 
-use super::{Arm, on_both_arms, room};
+use super::{RegistryArm, on_both_arms, room};
 
 on_both_arms! {
-    a_live_gateway_is_left_alone,
-    everything_of_a_dead_gateway_is_freed_in_rounds,
-    four_reapers_tell_each_leave_once,
-    what_others_took_since_stays_theirs,
-    a_drained_gateway_is_cleaned_up_too,
+    reaper_leaves_live_gateway_alone,
+    reaper_frees_dead_gateway_in_bounded_rounds,
+    concurrent_reapers_announce_each_leave_once,
+    reaper_spares_nicks_claimed_since,
+    reaper_cleans_up_drained_gateway,
 }
 
-async fn a_live_gateway_is_left_alone(arm: &Arm) {
+async fn reaper_leaves_live_gateway_alone(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
@@ -27,8 +27,8 @@ async fn a_live_gateway_is_left_alone(arm: &Arm) {
     assert!(ann.release().await);
 }
 
-/// A dead gateway with ten users in three rooms, one of which nobody else is in.
-async fn crash(arm: &Arm) -> (super::Node, super::Node) {
+/// Fences a gateway with ten users in three rooms; `#dead` has no other members.
+async fn crash_gateway(arm: &RegistryArm) -> (super::GatewayLease, super::GatewayLease) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     for number in 0..10 {
         let user = node.user(&format!("dead{number}")).await;
@@ -43,24 +43,31 @@ async fn crash(arm: &Arm) -> (super::Node, super::Node) {
     (node, other)
 }
 
-/// Checks that everything of the crash is gone, and that each leave and each nick was told once.
-async fn assert_clean(arm: &Arm, heard: HashMap<&str, super::arm::Heard>, other: &super::Node) {
+/// Checks that nothing of the crashed gateway is left, and that each leave was announced once.
+async fn assert_reaped(
+    arm: &RegistryArm,
+    channels: HashMap<&str, super::arm::ChannelLog>,
+    other: &super::GatewayLease,
+) {
     let last = other.user("last").await;
-    for (name, heard) in heard {
+    for (name, channel) in channels {
         let before = last.join(name).await;
-        let told = heard.deltas_until("\"last\"").await;
+        let deltas = channel.deltas_until("\"last\"").await;
         let mut left: Vec<&str> = Vec::new();
-        for (_, delta) in &told {
-            for departure in delta["left"].as_array().into_iter().flatten() {
-                assert_eq!(departure["reason"], "gateway_lost");
-                left.push(departure["nick"].as_str().unwrap());
+        for (_, delta) in &deltas {
+            for member in delta["left"].as_array().into_iter().flatten() {
+                assert_eq!(member["reason"], "gateway_lost");
+                left.push(member["nick"].as_str().unwrap());
             }
         }
         left.sort_unstable();
         let expected: Vec<String> = (0..10).map(|number| format!("dead{number}")).collect();
         assert_eq!(left, expected, "{name}");
-        let first = told[0].0;
-        assert!(told.iter().map(|(version, _)| *version).eq(first..first + told.len() as u64), "{name}: {told:?}");
+        let first = deltas[0].0;
+        assert!(
+            deltas.iter().map(|(version, _)| *version).eq(first..first + deltas.len() as u64),
+            "{name}: {deltas:?}"
+        );
         assert_eq!(before.member_count, if name == "#dead" { 1 } else { 2 });
     }
     let history = arm.history().await;
@@ -75,38 +82,39 @@ async fn assert_clean(arm: &Arm, heard: HashMap<&str, super::arm::Heard>, other:
     }
 }
 
-async fn listen(arm: &Arm) -> HashMap<&'static str, super::arm::Heard> {
-    let mut heard = HashMap::new();
+/// Subscribes to the channels of the three rooms.
+async fn listen_to_rooms(arm: &RegistryArm) -> HashMap<&'static str, super::arm::ChannelLog> {
+    let mut channels = HashMap::new();
     for name in ["#one", "#two", "#dead"] {
-        heard.insert(name, arm.listen(&arm.keys.room(room(name).key()).channel()).await);
+        channels.insert(name, arm.listen(&arm.keys.room(room(name).key()).channel()).await);
     }
-    heard
+    channels
 }
 
-async fn everything_of_a_dead_gateway_is_freed_in_rounds(arm: &Arm) {
-    let (node, other) = crash(arm).await;
-    let heard = listen(arm).await;
+async fn reaper_frees_dead_gateway_in_bounded_rounds(arm: &RegistryArm) {
+    let (node, other) = crash_gateway(arm).await;
+    let channels = listen_to_rooms(arm).await;
     let mut total = ReapedBatch { more: true, ..ReapedBatch::default() };
     while total.more {
         let round = arm.registry.reap(&node.incarnation, 7).await.unwrap();
         assert!(round.nicks + round.members <= 7, "{round:?}");
-        assert!(round.nicks + round.members > 0 || !round.more, "every round gets somewhere");
+        assert!(round.nicks + round.members > 0 || !round.more, "every round makes progress");
         total =
             ReapedBatch { nicks: total.nicks + round.nicks, members: total.members + round.members, more: round.more };
     }
     assert_eq!((total.nicks, total.members), (10, 30));
     assert_eq!(arm.registry.reap(&node.incarnation, 7).await.unwrap(), ReapedBatch::default());
     assert!(arm.registry.room(room("#dead").key()).await.unwrap().unwrap().member_count == 0);
-    assert_clean(arm, heard, &other).await;
+    assert_reaped(arm, channels, &other).await;
 
     let gateways = arm.registry.gateways().await.unwrap();
     let rows: Vec<_> = gateways.iter().map(|gateway| (gateway.node.as_str(), gateway.state)).collect();
-    assert_eq!(rows, [("g1", LeaseState::Fenced), ("g2", LeaseState::Live)], "the row stays to be seen for an hour");
+    assert_eq!(rows, [("g1", LeaseState::Fenced), ("g2", LeaseState::Live)], "the row stays for an hour");
 }
 
-async fn four_reapers_tell_each_leave_once(arm: &Arm) {
-    let (node, other) = crash(arm).await;
-    let heard = listen(arm).await;
+async fn concurrent_reapers_announce_each_leave_once(arm: &RegistryArm) {
+    let (node, other) = crash_gateway(arm).await;
+    let channels = listen_to_rooms(arm).await;
     let reapers = (0..4).map(|_| {
         let node = node.clone();
         tokio::spawn(async move {
@@ -118,16 +126,16 @@ async fn four_reapers_tell_each_leave_once(arm: &Arm) {
                     return total;
                 }
             }
-            panic!("forty rounds of three did not end it");
+            panic!("forty rounds of three were not enough");
         })
     });
     let totals = futures_util::future::join_all(reapers).await.into_iter().map(Result::unwrap);
     let total = totals.fold((0, 0), |sum, total| (sum.0 + total.0, sum.1 + total.1));
     assert_eq!(total, (10, 30));
-    assert_clean(arm, heard, &other).await;
+    assert_reaped(arm, channels, &other).await;
 }
 
-async fn what_others_took_since_stays_theirs(arm: &Arm) {
+async fn reaper_spares_nicks_claimed_since(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     for name in ["ann", "bob"] {
         let user = node.user(name).await;
@@ -142,7 +150,7 @@ async fn what_others_took_since_stays_theirs(arm: &Arm) {
     assert_eq!(
         (reaped.nicks, reaped.members, reaped.more),
         (1, 3, false),
-        "bob, his rooms, and what ann did not retake"
+        "bob, his rooms, and the room that ann did not rejoin"
     );
     let user = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert_eq!((user.online, user.rooms.as_slice()), (true, ["#one".to_owned()].as_slice()));
@@ -150,7 +158,7 @@ async fn what_others_took_since_stays_theirs(arm: &Arm) {
     assert!(ann.release().await);
 }
 
-async fn a_drained_gateway_is_cleaned_up_too(arm: &Arm) {
+async fn reaper_cleans_up_drained_gateway(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
     ann.join("#lobby").await;

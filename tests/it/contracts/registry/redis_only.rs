@@ -1,4 +1,6 @@
-//! What only a real Redis can show: a flushed script cache, a full memory, a new history, and which keys are touched.
+//! Registry behaviour that needs a real Redis: script cache, full memory, expiry of keys, foreign data.
+//!
+//! Invariant: ended state expires or is reaped, live state never does. Lost data is covered in `reassert`.
 
 use std::time::Duration;
 
@@ -8,11 +10,11 @@ use presence::registry::{
     ResumeTicket,
 };
 
-use super::{Arm, room, token};
+use super::{RegistryArm, room, token};
 
 #[tokio::test]
-async fn a_flushed_script_cache_is_invisible() {
-    let arm = Arm::redis().await;
+async fn script_flush_does_not_disturb_registry() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     for number in 0..20 {
         let () = arm.ask(&["SCRIPT", "FLUSH"]).await;
@@ -25,8 +27,8 @@ async fn a_flushed_script_cache_is_invisible() {
 }
 
 #[tokio::test]
-async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
-    let arm = Arm::redis().await;
+async fn full_redis_refuses_claims_and_allows_releases() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (node.user("ann").await, other.user("bob").await);
     ann.join("#lobby").await;
@@ -46,7 +48,7 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
         })
         .await;
     assert!(matches!(joined, Err(RegistryError::Unavailable(_))), "{joined:?}");
-    assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused whole");
+    assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused without partial writes");
 
     arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
@@ -70,8 +72,8 @@ async fn a_full_redis_takes_nothing_new_and_lets_everything_go() {
 }
 
 #[tokio::test]
-async fn orders_that_a_dead_gateway_never_fetched_are_cleaned_up() {
-    let arm = Arm::redis().await;
+async fn reaper_removes_unread_orders_of_dead_gateway() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = node.user("ann").await;
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
@@ -81,15 +83,15 @@ async fn orders_that_a_dead_gateway_never_fetched_are_cleaned_up() {
         let table = arm.registry.leases().await.unwrap();
         table.leases.iter().any(|lease| lease.incarnation == node.incarnation && lease.owns)
     };
-    assert!(owns().await, "somebody has to step in");
+    assert!(owns().await, "an unread order keeps the lease listed as owning");
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
     assert!(!owns().await);
     other.user("last").await;
 }
 
 #[tokio::test]
-async fn the_listing_cache_is_rebuilt_from_the_index() {
-    let arm = Arm::redis().await;
+async fn beat_rebuilds_listing_cache_from_index() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     node.user("ann").await;
     node.user("bob").await;
@@ -108,22 +110,22 @@ async fn the_listing_cache_is_rebuilt_from_the_index() {
 }
 
 #[tokio::test]
-async fn the_number_of_a_room_is_the_furthest_of_meta_and_log() {
-    let arm = Arm::redis().await;
+async fn room_seq_is_maximum_of_meta_and_stream() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let lobby = room("#lobby");
-    let (meta, log) = (arm.keys.room(lobby.key()).meta(), arm.keys.room(lobby.key()).stream());
-    let () = arm.ask(&["XADD", &log, "7-0", "m", "x"]).await;
+    let (meta, stream) = (arm.keys.room(lobby.key()).meta(), arm.keys.room(lobby.key()).stream());
+    let () = arm.ask(&["XADD", &stream, "7-0", "m", "x"]).await;
     assert_eq!(ann.join("#lobby").await.seq, 7, "the meta was lost");
     let () = arm.ask(&["HSET", &meta, "seq", "9"]).await;
-    assert_eq!(ann.join("#lobby").await.seq, 9, "the log was trimmed");
+    assert_eq!(ann.join("#lobby").await.seq, 9, "the stream was trimmed");
     assert_eq!(arm.registry.room(lobby.key()).await.unwrap().unwrap().seq, 9);
 }
 
 #[tokio::test]
-async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
-    let arm = Arm::redis().await;
+async fn ended_records_expire_and_live_ones_stay() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
@@ -139,7 +141,7 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
         }
         ttls
     };
-    assert_eq!(ttls().await, [0, 0, 0], "none of them has one");
+    assert_eq!(ttls().await, [0, 0, 0], "no key has an expiry");
     ann.leave("#lobby").await;
     ann.release().await;
     assert!(ttls().await.iter().all(|hours| (71..=73).contains(hours)), "{:?}", ttls().await);
@@ -147,26 +149,26 @@ async fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
     again.join("#lobby").await;
     assert_eq!(ttls().await, [0, 0, 0]);
 
-    // Every key that was made carries the one hash tag.
-    let made: Vec<String> = arm.ask(&["KEYS", "*"]).await;
-    assert!(made.iter().all(|key| key.starts_with(arm.keys.base())), "{made:?}");
+    // Every key carries the hash tag of the one partition.
+    let keys: Vec<String> = arm.ask(&["KEYS", "*"]).await;
+    assert!(keys.iter().all(|key| key.starts_with(arm.keys.base())), "{keys:?}");
 }
 
 #[tokio::test]
-async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
-    let arm = Arm::redis().await;
+async fn skeleton_of_held_nick_expires_with_hold() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let (ann, other) = (node.user("nil").await, node.user("ni1").await);
     assert_eq!(ann.nick.skeleton(), other.nick.skeleton(), "two ASCII names may share one");
     let skeleton = arm.keys.skeleton(ann.nick.skeleton()).nicks();
     let hold = Duration::from_secs(60);
-    let depart = async |user: &super::User| {
+    let expire = async |user: &super::NickSession| {
         assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
         assert!(arm.registry.expire_detached(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
         arm.ask::<i64>(&["TTL", &skeleton]).await
     };
-    assert_eq!(depart(&ann).await, -1, "the other one is owned");
-    assert!((1..=60).contains(&depart(&other).await), "both are only held");
+    assert_eq!(expire(&ann).await, -1, "the other nick is still owned");
+    assert!((1..=60).contains(&expire(&other).await), "both are only held");
     let again = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
     let next = token(&ann.owner.session, 1);
     arm.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
@@ -174,10 +176,10 @@ async fn the_skeleton_of_a_held_nick_goes_with_the_hold() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
-    let arm = Arm::redis().await;
+async fn ended_sessions_leave_only_retained_keys() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
-    // One leaves, one renames and leaves, one loses the gateway, one is taken over from it.
+    // One user renames and leaves, one loses its gateway, and one nick is claimed from the fenced gateway.
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
@@ -207,23 +209,23 @@ async fn nothing_is_left_of_what_ended_but_what_is_remembered() {
         assert!(user.release().await);
     }
 
-    let mut left: Vec<String> = arm.ask(&["KEYS", "*"]).await;
-    left.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session", "session "));
-    left.sort_unstable();
-    let sessions = left.iter().filter(|key| key.starts_with("session :")).count();
-    let restored = left.iter().filter(|key| key.starts_with("session -rooms:")).count();
-    left.retain(|key| !key.starts_with("session "));
-    let remembered = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
+    let mut keys: Vec<String> = arm.ask(&["KEYS", "*"]).await;
+    keys.iter_mut().for_each(|key| *key = key.replace(arm.keys.base(), "").replace("session", "session "));
+    keys.sort_unstable();
+    let sessions = keys.iter().filter(|key| key.starts_with("session :")).count();
+    let restored = keys.iter().filter(|key| key.starts_with("session -rooms:")).count();
+    keys.retain(|key| !key.starts_with("session "));
+    let retained = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
     let tables = ["asserted", "beats", "ended", "events", "fence", "gateways", "generation", "leases"];
-    let mut expected: Vec<&str> = remembered.into_iter().chain(tables).collect();
+    let mut expected: Vec<&str> = retained.into_iter().chain(tables).collect();
     expected.sort_unstable();
-    assert_eq!(left, expected);
-    assert_eq!((sessions, restored), (4, 2), "two of them lost their rooms");
+    assert_eq!(keys, expected);
+    assert_eq!((sessions, restored), (4, 2), "two sessions left their rooms unwillingly");
 }
 
 #[tokio::test]
-async fn a_reaper_believes_the_record_and_not_the_index() {
-    let arm = Arm::redis().await;
+async fn reaper_trusts_records_over_indexes() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let ann = other.user("ann").await;
     ann.join("#lobby").await;
@@ -239,8 +241,8 @@ async fn a_reaper_believes_the_record_and_not_the_index() {
 }
 
 #[tokio::test]
-async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
-    let arm = Arm::redis().await;
+async fn dead_gateways_row_expires_after_an_hour() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     node.fence().await;
     arm.registry.reap(&node.incarnation, 10).await.unwrap();
@@ -257,20 +259,20 @@ async fn the_row_of_a_dead_gateway_goes_after_an_hour() {
 }
 
 #[tokio::test]
-async fn a_foreign_row_of_the_lease_table_stops_no_beat() {
-    let arm = Arm::redis().await;
+async fn foreign_lease_row_does_not_stop_beats() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let () = arm.ask(&["HSET", &arm.keys.leases(), "x", "odd"]).await;
     let () = arm.ask(&["HSET", &arm.keys.leases(), "y", "live"]).await;
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
-    assert_eq!(beat.leases.len(), 1, "ours is read");
+    assert_eq!(beat.leases.len(), 1, "the valid row is read");
     assert_eq!(beat.leases, arm.registry.leases().await.unwrap().leases);
     assert_eq!(arm.registry.gateways().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_foreign_record_is_an_error_and_no_panic() {
-    let arm = Arm::redis().await;
+async fn foreign_record_returns_error_without_panic() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let (_, nick) = (node.claim("ann").await.unwrap(), super::nick("ann"));
     let () = arm.ask(&["HSET", &arm.keys.nick(nick.key()).record(), "status", "{"]).await;

@@ -1,50 +1,50 @@
-//! Memberships: entered once, left once, and told once, in versions without gaps.
+//! The contract of memberships: each join and leave is stored and announced once, in versions without gaps.
 
 use presence::model::{Availability, LeftReason, Status};
 use presence::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, RegistryError};
 use serde_json::json;
 
-use super::{Arm, on_both_arms, room};
+use super::{RegistryArm, on_both_arms, room};
 
 on_both_arms! {
-    a_join_is_announced_once,
-    a_leave_is_announced_once,
-    versions_have_no_gaps,
-    a_rename_replaces_the_member,
-    another_spelling_is_the_same_member,
-    a_late_leave_of_an_old_claim_ends_nothing,
-    an_old_claim_does_not_replace_a_newer_member,
-    whoever_takes_a_dead_members_nick_takes_its_place,
-    members_of_a_dead_gateway_are_not_shown,
-    a_room_outlives_its_last_member,
+    join_is_announced_exactly_once,
+    leave_is_announced_exactly_once,
+    members_versions_have_no_gaps,
+    rename_replaces_the_room_member,
+    respelled_nick_keeps_the_same_member,
+    late_leave_of_old_claim_changes_nothing,
+    old_claim_cannot_replace_newer_member,
+    new_owner_of_dead_nick_replaces_member,
+    listings_hide_members_of_dead_gateway,
+    room_record_outlives_its_last_member,
 }
 
-async fn a_join_is_announced_once(arm: &Arm) {
+async fn join_is_announced_exactly_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let first = ann.join("#Lobby").await;
     assert_eq!((first.room.as_str(), first.seq, first.member_count), ("#Lobby", 0, 1));
     assert!(!first.epoch.is_empty());
-    assert_eq!(ann.join("#lobby").await, first, "the same answer, with everybody's name for the room");
+    assert_eq!(ann.join("#lobby").await, first, "the same answer, with the room's first spelling");
     assert_eq!(ann.join("#LOBBY").await, first);
     let second = bob.join("#lobby").await;
     assert_eq!((second.room, &second.epoch, second.member_count), (first.room, &first.epoch, 2));
 
-    let told = heard.deltas_until("bob").await;
+    let deltas = channel.deltas_until("bob").await;
     let joined = |nick: &str| json!({ "joined": [{ "nick": nick, "status": "online" }] });
-    assert_eq!(told, [(1, joined("Ann")), (2, joined("bob"))]);
+    assert_eq!(deltas, [(1, joined("Ann")), (2, joined("bob"))]);
     assert_eq!(arm.history().await, ["online Ann", "online bob", "join #Lobby Ann", "join #Lobby bob"]);
 }
 
-async fn a_leave_is_announced_once(arm: &Arm) {
+async fn leave_is_announced_exactly_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
-    assert!(!bob.leave("#lobby").await, "he is not in it");
+    assert!(!bob.leave("#lobby").await, "bob is not a member");
     assert!(
         !arm.registry
             .leave(LeaveRequest {
@@ -73,16 +73,16 @@ async fn a_leave_is_announced_once(arm: &Arm) {
     assert!(!ann.leave("#never").await);
     bob.join("#lobby").await;
 
-    let told = heard.deltas_until("bob").await;
-    assert_eq!(told[0], (2, json!({ "left": [{ "nick": "Ann", "reason": "timeout" }] })));
-    assert_eq!(told.len(), 2, "{told:?}");
+    let deltas = channel.deltas_until("bob").await;
+    assert_eq!(deltas[0], (2, json!({ "left": [{ "nick": "Ann", "reason": "timeout" }] })));
+    assert_eq!(deltas.len(), 2, "{deltas:?}");
     let history = arm.history().await;
     assert_eq!(history[3..], ["leave #lobby Ann timeout", "join #lobby bob"]);
 }
 
-async fn versions_have_no_gaps(arm: &Arm) {
+async fn members_versions_have_no_gaps(arm: &RegistryArm) {
     let node = arm.node("g1").await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
     let visits = (0..20).map(|number| {
         let node = node.clone();
         tokio::spawn(async move {
@@ -96,16 +96,16 @@ async fn versions_have_no_gaps(arm: &Arm) {
     futures_util::future::join_all(visits).await.into_iter().for_each(Result::unwrap);
     node.user("last").await.join("#lobby").await;
 
-    let told = heard.deltas_until("\"last\"").await;
-    let versions: Vec<u64> = told.iter().map(|(version, _)| *version).collect();
+    let deltas = channel.deltas_until("\"last\"").await;
+    let versions: Vec<u64> = deltas.iter().map(|(version, _)| *version).collect();
     assert_eq!(versions, (1..=41).collect::<Vec<u64>>());
 }
 
-async fn a_rename_replaces_the_member(arm: &Arm) {
+async fn rename_replaces_the_room_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let anna = node.claim_as(&ann.owner.session, "Anna").await.unwrap();
     let away = Status { status: Availability::Away, text: String::new() };
@@ -121,27 +121,27 @@ async fn a_rename_replaces_the_member(arm: &Arm) {
     assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
     bob.join("#lobby").await;
 
-    let told = heard.deltas_until("bob").await;
-    assert_eq!(told[0], (2, json!({ "renamed": [{ "from": "Ann", "to": "Anna" }] })));
-    assert_eq!(told.len(), 2, "{told:?}");
+    let deltas = channel.deltas_until("bob").await;
+    assert_eq!(deltas[0], (2, json!({ "renamed": [{ "from": "Ann", "to": "Anna" }] })));
+    assert_eq!(deltas.len(), 2, "{deltas:?}");
     let members = arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items;
     let nicks: Vec<_> = members.iter().map(|member| (member.nick.as_str(), member.status.status)).collect();
     assert_eq!(nicks, [("Anna", Availability::Away), ("bob", Availability::Online)]);
     assert_eq!(arm.registry.user(anna.nick.key()).await.unwrap().unwrap().rooms, ["#lobby"]);
 
-    assert!(!ann.leave("#lobby").await, "nothing is left of the old name");
+    assert!(!ann.leave("#lobby").await, "the old nick is gone");
     assert!(anna.leave("#lobby").await);
     anna.release().await;
     bob.leave("#lobby").await;
     bob.release().await;
-    assert!(!arm.registry.leases().await.unwrap().leases[0].owns, "the indexes followed");
+    assert!(!arm.registry.leases().await.unwrap().leases[0].owns, "the indexes are empty too");
 }
 
-async fn another_spelling_is_the_same_member(arm: &Arm) {
+async fn respelled_nick_keeps_the_same_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let respelled = node.claim_as(&ann.owner.session, "Ann").await.unwrap();
     for _ in 0..2 {
@@ -159,14 +159,14 @@ async fn another_spelling_is_the_same_member(arm: &Arm) {
             .unwrap();
     }
     bob.join("#lobby").await;
-    let told = heard.deltas_until("bob").await;
-    assert_eq!(told[0], (2, json!({ "renamed": [{ "from": "ann", "to": "Ann" }] })));
-    assert_eq!(told.len(), 2, "{told:?}");
+    let deltas = channel.deltas_until("bob").await;
+    assert_eq!(deltas[0], (2, json!({ "renamed": [{ "from": "ann", "to": "Ann" }] })));
+    assert_eq!(deltas.len(), 2, "{deltas:?}");
     assert_eq!(arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items[0].nick, "Ann");
     assert!(respelled.leave("#lobby").await);
 }
 
-async fn a_late_leave_of_an_old_claim_ends_nothing(arm: &Arm) {
+async fn late_leave_of_old_claim_changes_nothing(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let old = node.user("ann").await;
     old.join("#lobby").await;
@@ -183,7 +183,7 @@ async fn a_late_leave_of_an_old_claim_ends_nothing(arm: &Arm) {
     assert!(ann.leave("#lobby").await);
 }
 
-async fn an_old_claim_does_not_replace_a_newer_member(arm: &Arm) {
+async fn old_claim_cannot_replace_newer_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let old = node.user("ann").await;
     old.release().await;
@@ -204,14 +204,14 @@ async fn an_old_claim_does_not_replace_a_newer_member(arm: &Arm) {
     assert!(ann.leave("#lobby").await);
 }
 
-async fn whoever_takes_a_dead_members_nick_takes_its_place(arm: &Arm) {
+async fn new_owner_of_dead_nick_replaces_member(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     node.user("ann").await.join("#lobby").await;
     node.fence().await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let ann = other.user("ann").await;
-    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms.is_empty(), "that was somebody else");
+    assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms.is_empty(), "the new owner has no rooms");
     assert_eq!(ann.join("#lobby").await.member_count, 1);
     let leases = arm.registry.leases().await.unwrap().leases;
     assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
@@ -219,25 +219,25 @@ async fn whoever_takes_a_dead_members_nick_takes_its_place(arm: &Arm) {
     assert_eq!((reaped.members, reaped.nicks, reaped.more), (0, 0, false));
 
     other.user("bob").await.join("#lobby").await;
-    let told = heard.deltas_until("bob").await;
+    let deltas = channel.deltas_until("bob").await;
     let joined = |nick: &str| json!({ "joined": [{ "nick": nick, "status": "online" }] });
-    assert_eq!(told, [(2, joined("ann")), (3, joined("bob"))], "silently for the old one");
+    assert_eq!(deltas, [(2, joined("ann")), (3, joined("bob"))], "the old member leaves silently");
     let history = arm.history().await;
     assert_eq!(history[4..6], ["leave #lobby ann gateway_lost", "join #lobby ann"]);
 }
 
-async fn members_of_a_dead_gateway_are_not_shown(arm: &Arm) {
+async fn listings_hide_members_of_dead_gateway(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     node.user("ann").await.join("#lobby").await;
     other.user("bob").await.join("#lobby").await;
     node.fence().await;
-    let shown = |items: Vec<presence::model::MemberInfo>| items.into_iter().map(|item| item.nick).collect::<Vec<_>>();
-    assert_eq!(shown(arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items), ["bob"]);
+    let nicks = |items: Vec<presence::model::MemberInfo>| items.into_iter().map(|item| item.nick).collect::<Vec<_>>();
+    assert_eq!(nicks(arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items), ["bob"]);
     let users = arm.registry.users(None, 10).await.unwrap().items;
     assert_eq!(users.iter().map(|user| user.nick.as_str()).collect::<Vec<_>>(), ["bob"]);
 }
 
-async fn a_room_outlives_its_last_member(arm: &Arm) {
+async fn room_record_outlives_its_last_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     assert!(arm.registry.room(room("#lobby").key()).await.unwrap().is_none());

@@ -1,13 +1,13 @@
-//! The audit: silent while all is well and people come and go, and not blind to any kind of drift.
+//! `gateway ctl audit`: reports no drift on a busy cluster, and finds every kind of drift.
 
 use std::collections::BTreeSet;
 
 use harness::{Cluster, eventually};
 use serde_json::Value;
 
-use super::{SOON, ctl, failed, json, told};
+use super::{SOON, assert_failed, ctl, json, output};
 
-/// A cluster with ann on g1 and bob on g2, both in #lobby.
+/// Starts a cluster with ann on g1 and bob on g2, both in #lobby.
 async fn cluster(settings: &[(&str, &str)]) -> (Cluster, harness::WsClient, harness::WsClient) {
     let builder = settings.iter().fold(Cluster::builder(), |builder, (key, value)| builder.gateway_setting(key, value));
     let cluster = builder.gateways(2).start().await;
@@ -19,7 +19,7 @@ async fn cluster(settings: &[(&str, &str)]) -> (Cluster, harness::WsClient, harn
     (cluster, ann, bob)
 }
 
-/// The present life of a gateway.
+/// Returns the current incarnation of a gateway.
 async fn incarnation(cluster: &Cluster, node: &str) -> String {
     let status = json(&cluster.redis, &["status"]).await;
     let mut gateways = status["gateways"].as_array().unwrap().iter();
@@ -28,8 +28,8 @@ async fn incarnation(cluster: &Cluster, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_cluster_at_work_has_no_drift() {
-    // Bound everywhere, as in a container: the gateways tell an address all the same.
+async fn audit_of_busy_cluster_finds_no_drift() {
+    // Bound to every address, as in a container; the gateways still advertise a reachable one.
     let (cluster, ann, bob) = cluster(&[("PARLEY__ADMIN__ADDR", "0.0.0.0:0")]).await;
     let (gone, line) = (cluster.ws_on(0).await, cluster.line_on(1).await);
     gone.register("gone").await;
@@ -48,43 +48,43 @@ async fn a_cluster_at_work_has_no_drift() {
     };
     let audits = async {
         for _ in 0..2 {
-            let text = told(&cluster.redis, &["audit"]).await;
+            let text = output(&cluster.redis, &["audit"]).await;
             assert!(text.starts_with("no drift: ") && text.contains(" on 2 gateways"), "{text}");
         }
         json(&cluster.redis, &["audit"]).await
     };
     let audit = tokio::select! {
         audit = audits => audit,
-        () = churn => unreachable!("it goes on for ever"),
+        () = churn => unreachable!("the churn never ends"),
     };
     assert_eq!((&audit["drift"], &audit["gateways"]), (&Value::Array(Vec::new()), &2.into()), "{audit}");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn drift_of_every_kind_is_found_with_exit_code_1() {
+async fn audit_finds_every_kind_of_drift() {
     let (cluster, ann, _bob) = cluster(&[]).await;
     ann.join("#kitchen").await;
     let [g1, g2] = [incarnation(&cluster, "g1").await, incarnation(&cluster, "g2").await];
-    assert_eq!(ctl(&cluster.redis, &["audit"]).await.code, Some(0), "nothing yet");
+    assert_eq!(ctl(&cluster.redis, &["audit"]).await.code, Some(0), "no drift yet");
 
     let ghost = format!("{g1}/nosession/999");
     for command in [
-        // The store says that g1 has a session that g1 knows nothing of, and so do all indexes.
+        // The store and all indexes hold a session of g1 that g1 does not know.
         format!("HSET parley:{{0}}:nick:ghost owner {ghost} display ghost since 1 last_active 1"),
         "ZADD parley:{0}:online 0 ghost".to_owned(),
         format!("SADD parley:{{0}}:owned-nicks:{g1} ghost"),
-        // Indexes of what is not there.
+        // Index entries without a record.
         "ZADD parley:{0}:online 0 nobody".to_owned(),
         format!("SADD parley:{{0}}:owned-nicks:{g2} nothing"),
         "ZADD parley:{0}:member-list:lobby 0 nobody".to_owned(),
-        // And nothing of what is: bob is known to his gateway only, ann's place in the kitchen as well.
+        // Missing records: bob, and ann's membership of the kitchen, are known only to their gateways.
         "DEL parley:{0}:nick:bob".to_owned(),
         "HDEL parley:{0}:members:kitchen ann".to_owned(),
     ] {
         cluster.redis.call::<redis::Value>(&command).await;
     }
-    // In a room it is by nothing but its record.
+    // The ghost is a member of a room by its record alone, without index entries.
     let record = format!("{ghost} {{\"nick\":\"ghost\",\"status\":\"online\"}}");
     cluster.redis.ask::<redis::Value>(&["HSET", "parley:{0}:members:lobby", "ghost", &record]).await;
     let entry = ["SADD", &format!("parley:{{0}}:owned-members:{g2}"), "lobby nobody"];
@@ -123,20 +123,20 @@ async fn drift_of_every_kind_is_found_with_exit_code_1() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_does_not_answer_is_told_and_one_that_died_is_not_waited_for() {
+async fn audit_reports_silent_gateway_and_skips_dead_one() {
     let (mut cluster, _ann, _bob) = cluster(&[]).await;
     let other = format!("g2={}", cluster.gateways[0].admin());
-    failed(&ctl(&cluster.redis, &["audit", "--gateway", &other]).await, 2, &["g2", "that is g1"]);
-    failed(&ctl(&cluster.redis, &["audit", "--gateway", "g2"]).await, 2, &["NODE=HOST:PORT"]);
+    assert_failed(&ctl(&cluster.redis, &["audit", "--gateway", &other]).await, 2, &["g2", "that is g1"]);
+    assert_failed(&ctl(&cluster.redis, &["audit", "--gateway", "g2"]).await, 2, &["NODE=HOST:PORT"]);
     let right = format!("g2={}", cluster.gateways[1].admin());
     assert_eq!(ctl(&cluster.redis, &["audit", "--gateway", &right]).await.code, Some(0));
 
     cluster.gateways[1].process().stop_signal().await;
-    failed(&ctl(&cluster.redis, &["audit"]).await, 2, &["g2 at", "does not tell what it holds"]);
+    assert_failed(&ctl(&cluster.redis, &["audit"]).await, 2, &["g2 at", "does not tell what it holds"]);
     cluster.gateways[1].process().kill9();
     cluster.gateways[1].restart().await;
-    // Its last life still has a lease, and a nickname that the reapers will free.
-    eventually(SOON, "only its new life is asked", || async {
+    // The killed incarnation still has a lease, and a nick that the reapers will free.
+    eventually(SOON, "only the new incarnation is audited", || async {
         let audit = ctl(&cluster.redis, &["audit"]).await;
         if audit.code == Some(0) { Ok(()) } else { Err(audit) }
     })

@@ -1,12 +1,12 @@
-//! Orders: whom they end, and what they say when there is nobody.
+//! `gateway ctl kick` and `drain`: effect on clients and gateways, and errors without a target.
 
 use harness::{Cluster, eventually};
 use serde_json::json;
 
-use super::{SOON, ctl, failed, json as ctl_json, row, told};
+use super::{SOON, assert_failed, ctl, json as ctl_json, output, row};
 
 #[tokio::test]
-async fn kick_ends_a_session_wherever_it_is() {
+async fn kick_ends_session_on_any_gateway() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
     ann.register("Ann").await;
@@ -14,18 +14,18 @@ async fn kick_ends_a_session_wherever_it_is() {
     ann.join("#lobby").await;
     bob.join("#lobby").await;
 
-    assert_eq!(told(&cluster.redis, &["kick", "ANN"]).await, "kicked ANN");
+    assert_eq!(output(&cluster.redis, &["kick", "ANN"]).await, "kicked ANN");
     assert_eq!(ann.closed().await.code, Some(4003));
     bob.sees(SOON, "#lobby", "left", |left| left == &json!({"nick": "Ann", "reason": "kicked"})).await;
-    failed(&ctl(&cluster.redis, &["kick", "ann"]).await, 1, &["nobody is online as ann"]);
+    assert_failed(&ctl(&cluster.redis, &["kick", "ann"]).await, 1, &["nobody is online as ann"]);
     assert_eq!(ctl_json(&cluster.redis, &["kick", "bob"]).await, json!({"kicked": "bob"}));
     assert_eq!(bob.closed().await.code, Some(4003));
-    failed(&ctl(&cluster.redis, &["kick", "a b"]).await, 2, &["a b"]);
+    assert_failed(&ctl(&cluster.redis, &["kick", "a b"]).await, 2, &["a b"]);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn kick_does_not_wait_for_a_session_that_lost_its_connection() {
+async fn kick_ends_detached_session_at_once() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
     ann.register("ann").await;
@@ -33,25 +33,25 @@ async fn kick_does_not_wait_for_a_session_that_lost_its_connection() {
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     drop(ann);
-    eventually(SOON, "the store knows that ann has no connection", || async {
+    eventually(SOON, "the registry has detached ann", || async {
         let detached: Option<u64> = cluster.redis.call("HGET parley:{0}:nick:ann detached").await;
         detached.ok_or("connected")
     })
     .await;
-    assert_eq!(told(&cluster.redis, &["kick", "ann"]).await, "kicked ann");
+    assert_eq!(output(&cluster.redis, &["kick", "ann"]).await, "kicked ann");
     bob.sees(SOON, "#lobby", "left", |left| left == &json!({"nick": "ann", "reason": "kicked"})).await;
-    failed(&ctl(&cluster.redis, &["kick", "ann"]).await, 1, &["nobody is online as ann"]);
+    assert_failed(&ctl(&cluster.redis, &["kick", "ann"]).await, 1, &["nobody is online as ann"]);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn drain_sends_everybody_elsewhere_and_ends_that_gateway_only() {
+async fn drain_moves_clients_and_ends_one_gateway() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).nginx(true).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
     ann.register("ann").await;
     bob.register("bob").await;
 
-    let ordered = told(&cluster.redis, &["drain", "g1"]);
+    let ordered = output(&cluster.redis, &["drain", "g1"]);
     let (ordered, ready) = tokio::join!(ordered, cluster.gateways[0].until_not_ready(SOON));
     assert_eq!(ordered, "g1 drains: 1 session to go");
     assert!(ready.body.contains("draining"), "{ready:?}");
@@ -59,13 +59,13 @@ async fn drain_sends_everybody_elsewhere_and_ends_that_gateway_only() {
     assert_eq!(cluster.ws().await.register("eve").await["node"], "g2", "newcomers go elsewhere");
     assert_eq!(ann.closed().await.code, Some(1012));
     assert_eq!(cluster.gateways[0].process().exit_code(SOON).await, Some(0));
-    assert!(bob.has_ended().is_none(), "the other one serves on");
-    failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 1, &["no gateway g1", "there is g2"]);
+    assert!(bob.has_ended().is_none(), "the other gateway serves on");
+    assert_failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 1, &["no gateway g1", "there is g2"]);
 
-    // Its next life is not bound by the order to the last one.
+    // The order does not apply to the next incarnation.
     cluster.gateways[0].restart().await;
-    eventually(SOON, "g1 is back", || async {
-        let text = told(&cluster.redis, &["status"]).await;
+    eventually(SOON, "g1 is live again", || async {
+        let text = output(&cluster.redis, &["status"]).await;
         if row(&text, "g1")[1] == "live" { Ok(()) } else { Err(text) }
     })
     .await;
@@ -74,12 +74,12 @@ async fn drain_sends_everybody_elsewhere_and_ends_that_gateway_only() {
 }
 
 #[tokio::test]
-async fn an_order_that_is_not_taken_is_told() {
+async fn drain_reports_order_not_taken() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
-    failed(&ctl(&cluster.redis, &["drain", "g9"]).await, 1, &["no gateway g9", "there is g1"]);
+    assert_failed(&ctl(&cluster.redis, &["drain", "g9"]).await, 1, &["no gateway g9", "there is g1"]);
     cluster.gateways[0].process().stop_signal().await;
-    failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 2, &["g1 has not taken the order", "last beaten"]);
-    // It was not dead yet, and finds the order when it wakes up.
+    assert_failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 2, &["g1 has not taken the order", "last beaten"]);
+    // A gateway that was only suspended follows the order when it continues.
     cluster.gateways[0].process().cont();
     assert_eq!(cluster.gateways[0].process().exit_code(SOON).await, Some(0));
 }

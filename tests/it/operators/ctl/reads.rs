@@ -1,13 +1,13 @@
-//! Status and who: tables that tell the truth, and errors that say what is wrong.
+//! `gateway ctl status` and `who`: tables and JSON match the cluster, and errors name the problem.
 
 use std::time::Duration;
 
 use harness::{Cluster, Program, Redis, eventually};
 
-use super::{SOON, ctl, failed, json, row, told};
+use super::{SOON, assert_failed, ctl, json, output, row};
 
 #[tokio::test]
-async fn status_shows_redis_and_every_gateway_and_who_has_fallen_silent() {
+async fn status_shows_redis_and_silent_gateways() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     for text in ["fenced", "lease lost", "beats are not answered", "lost the subscription"] {
         cluster.allow(text);
@@ -18,7 +18,7 @@ async fn status_shows_redis_and_every_gateway_and_who_has_fallen_silent() {
         person.join("#lobby").await;
     }
 
-    let text = told(&cluster.redis, &["status"]).await;
+    let text = output(&cluster.redis, &["status"]).await;
     let redis = row(&text, &cluster.redis.address().to_string());
     assert_eq!(redis[1..3], ["master", "0"], "{text}");
     let [g1, g2] = ["g1", "g2"].map(|node| row(&text, node));
@@ -34,16 +34,16 @@ async fn status_shows_redis_and_every_gateway_and_who_has_fallen_silent() {
     assert_eq!((&gateway["node"], &gateway["state"], &gateway["sessions"]), (&"g2".into(), &"live".into(), &1.into()));
     assert!(gateway["beat_age_ms"].as_u64().unwrap() < 3_000, "{status}");
 
-    // It stands still: its beat gets older, and the table says so before anybody fences it.
+    // A suspended gateway shows as silent before an observer fences it.
     cluster.gateways[1].process().stop_signal().await;
     eventually(SOON, "g2 is shown as silent", || async {
-        let text = told(&cluster.redis, &["status"]).await;
+        let text = output(&cluster.redis, &["status"]).await;
         if row(&text, "g2")[1] == "live, silent" { Ok(()) } else { Err(text) }
     })
     .await;
-    assert_eq!(row(&told(&cluster.redis, &["status"]).await, "g1")[1], "live");
+    assert_eq!(row(&output(&cluster.redis, &["status"]).await, "g1")[1], "live");
     eventually(SOON, "g2 is shown as fenced", || async {
-        let text = told(&cluster.redis, &["status"]).await;
+        let text = output(&cluster.redis, &["status"]).await;
         if row(&text, "g2")[1] == "fenced" && text.ends_with("2 sessions on 1 gateway, 1 room") {
             Ok(())
         } else {
@@ -53,8 +53,8 @@ async fn status_shows_redis_and_every_gateway_and_who_has_fallen_silent() {
     .await;
     cluster.gateways[1].process().cont();
     cluster.gateways[1].until_ready(SOON).await;
-    eventually(SOON, "g2 lives again", || async {
-        let text = told(&cluster.redis, &["status"]).await;
+    eventually(SOON, "g2 is live again", || async {
+        let text = output(&cluster.redis, &["status"]).await;
         if row(&text, "g2")[1] == "live" { Ok(()) } else { Err(text) }
     })
     .await;
@@ -66,7 +66,7 @@ fn line<'a>(text: &'a str, word: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn who_tells_on_which_gateway_somebody_is() {
+async fn who_shows_the_gateway_of_each_user() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.line_on(1).await);
     ann.register("Ann").await;
@@ -76,12 +76,12 @@ async fn who_tells_on_which_gateway_somebody_is() {
     bob.join("#lobby").await;
     bob.types("/away").await;
 
-    let text = told(&cluster.redis, &["who"]).await;
+    let text = output(&cluster.redis, &["who"]).await;
     let ann_row = row(&text, "Ann");
     assert_eq!((&ann_row[..3], ann_row[4]), (["Ann", "g1", "online"].as_slice(), "#kitchen #lobby"), "{text}");
     assert_eq!(row(&text, "王小明")[1], "g2", "{text}");
     eventually(SOON, "bob is away", || async {
-        let text = told(&cluster.redis, &["who", "王小明"]).await;
+        let text = output(&cluster.redis, &["who", "王小明"]).await;
         if row(&text, "王小明")[2] == "away" { Ok(()) } else { Err(text) }
     })
     .await;
@@ -103,22 +103,22 @@ async fn who_tells_on_which_gateway_somebody_is() {
         if item["online"] == false && item["gateway"].is_null() { Ok(()) } else { Err(one) }
     })
     .await;
-    failed(&ctl(&cluster.redis, &["who", "zoe"]).await, 1, &["nobody", "zoe"]);
-    failed(&ctl(&cluster.redis, &["who", "#nowhere"]).await, 1, &["no room #nowhere"]);
+    assert_failed(&ctl(&cluster.redis, &["who", "zoe"]).await, 1, &["nobody", "zoe"]);
+    assert_failed(&ctl(&cluster.redis, &["who", "#nowhere"]).await, 1, &["no room #nowhere"]);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_told_in_one_line_with_exit_code_2() {
+async fn failed_command_prints_one_line_and_exits_2() {
     let redis = Redis::away();
-    failed(&ctl(&redis, &["status"]).await, 2, &[&format!("redis at {}", redis.address()), "refused"]);
-    failed(&ctl(&redis, &["stauts"]).await, 2, &["stauts", "gateway ctl --help"]);
-    failed(&ctl(&redis, &[]).await, 2, &["a command is missing", "gateway ctl --help"]);
-    failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK>"]);
-    failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
-    failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
-    let alone = Program::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
-    failed(&alone, 2, &["redis.url is not set"]);
+    assert_failed(&ctl(&redis, &["status"]).await, 2, &[&format!("redis at {}", redis.address()), "refused"]);
+    assert_failed(&ctl(&redis, &["stauts"]).await, 2, &["stauts", "gateway ctl --help"]);
+    assert_failed(&ctl(&redis, &[]).await, 2, &["a command is missing", "gateway ctl --help"]);
+    assert_failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK>"]);
+    assert_failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
+    assert_failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
+    let without_url = Program::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
+    assert_failed(&without_url, 2, &["redis.url is not set"]);
     let help = Program::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
     assert_eq!(help.code, Some(0), "{help:?}");
     for command in ["status", "who", "kick", "drain", "audit"] {

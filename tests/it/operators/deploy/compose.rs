@@ -1,4 +1,4 @@
-//! `compose.yaml`: who is in the cluster, what each is told, and that everything it names is there.
+//! `compose.yaml`: its services, their settings, and the files and addresses that it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use harness::repository;
 use serde_json::Value;
 
 use super::dockerfile::Dockerfile;
-use super::settings::Effective;
+use super::settings::EffectiveSettings;
 use super::yaml::{document, list, seconds, text};
 
 const GATEWAYS: [&str; 3] = ["gateway-1", "gateway-2", "gateway-3"];
@@ -16,28 +16,28 @@ fn compose() -> Value {
     document("deploy/compose.yaml")
 }
 
-/// Every service of ours: its name, its program, and what the program makes of image and service together.
-async fn programs(compose: &Value) -> Vec<(&'static str, &'static str, Effective)> {
+/// Returns each Parley service with its name, its program, and the settings that image and service result in.
+async fn programs(compose: &Value) -> Vec<(&'static str, &'static str, EffectiveSettings)> {
     let dockerfile = Dockerfile::read();
     let mut found = Vec::new();
     let ours = GATEWAYS.map(|name| (name, "gateway")).into_iter().chain(PRESENCES.map(|name| (name, "presence")));
     for (name, binary) in ours {
         let service = &compose["services"][name];
         let image = dockerfile.environment(binary);
-        let given = service["environment"].as_object().unwrap_or_else(|| panic!("no {name}"));
+        let own = service["environment"].as_object().unwrap_or_else(|| panic!("no {name}"));
         let both: BTreeMap<&str, &str> = image
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
-            .chain(given.iter().map(|(key, value)| (key.as_str(), text(value))))
+            .chain(own.iter().map(|(key, value)| (key.as_str(), text(value))))
             .collect();
-        assert_eq!(both["PARLEY__NODE__ID"], name, "each has its own name");
-        found.push((name, binary, Effective::of(binary, both).await));
+        assert_eq!(both["PARLEY__NODE__ID"], name, "each service has its own node id");
+        found.push((name, binary, EffectiveSettings::of(binary, both).await));
     }
     found
 }
 
 #[test]
-fn the_whole_cluster_is_there() {
+fn compose_file_starts_the_whole_cluster() {
     let compose = compose();
     let names: BTreeSet<&str> = compose["services"].as_object().unwrap().keys().map(String::as_str).collect();
     let others = ["redis", "nginx", "prometheus", "grafana"];
@@ -45,11 +45,11 @@ fn the_whole_cluster_is_there() {
     assert_eq!(names, wanted);
     let networks: Vec<&str> =
         names.iter().map(|name| text(&compose["services"][name]["networks"]["parley"]["ipv4_address"])).collect();
-    assert_eq!(networks.iter().collect::<BTreeSet<_>>().len(), names.len(), "an address each: {networks:?}");
+    assert_eq!(networks.iter().collect::<BTreeSet<_>>().len(), names.len(), "addresses are unique: {networks:?}");
 }
 
 #[tokio::test]
-async fn programs_are_told_what_they_know_and_given_the_time_they_need() {
+async fn compose_programs_get_valid_settings_and_stop_time() {
     let compose = compose();
     for (name, binary, effective) in programs(&compose).await {
         let service = &compose["services"][name];
@@ -65,15 +65,15 @@ async fn programs_are_told_what_they_know_and_given_the_time_they_need() {
         assert_eq!(service["read_only"], true, "{name}");
         assert_eq!(text(&service["cap_drop"][0]), "ALL", "{name}");
         assert_eq!(text(&service["depends_on"]["redis"]["condition"]), "service_healthy", "{name}");
-        assert!(service.get("healthcheck").is_none(), "{name} has that of its image");
+        assert!(service.get("healthcheck").is_none(), "{name} uses the health check of its image");
         let url = text(&service["environment"]["PARLEY__REDIS__URL_FILE"]);
         let secret = url.strip_prefix("/run/secrets/").unwrap();
-        assert!(list(&service["secrets"]).iter().any(|given| given == secret), "{name} is not given {secret}");
+        assert!(list(&service["secrets"]).iter().any(|mounted| mounted == secret), "{name} lacks the secret {secret}");
     }
 }
 
 #[tokio::test]
-async fn who_is_named_by_nginx_and_prometheus_listens_there() {
+async fn nginx_and_prometheus_targets_have_listeners() {
     let compose = compose();
     let mut listening = BTreeSet::new();
     for (name, _, effective) in programs(&compose).await {
@@ -85,7 +85,7 @@ async fn who_is_named_by_nginx_and_prometheus_listens_there() {
         for port in list(&compose["services"][name]["ports"]) {
             let inside = text(port).rsplit_once(':').unwrap().1;
             assert!(listening.contains(&format!("{name}:{inside}")), "{name} does not listen on {inside}");
-            assert!(text(port).starts_with("127.0.0.1:"), "{name}: {port} is for the inside only");
+            assert!(text(port).starts_with("127.0.0.1:"), "{name}: {port} must bind to loopback");
         }
     }
     let nginx = std::fs::read_to_string(repository().join("deploy/nginx/parley.conf")).unwrap();
@@ -94,10 +94,10 @@ async fn who_is_named_by_nginx_and_prometheus_listens_there() {
     let prometheus = document("deploy/prometheus/prometheus.yml");
     let jobs = list(&prometheus["scrape_configs"]).iter();
     let targets: Vec<&str> = jobs.flat_map(|job| list(&job["static_configs"][0]["targets"])).map(text).collect();
-    assert_eq!(list(&prometheus["rule_files"]), ["/etc/prometheus/alerts.yml"], "the folder that is mounted there");
-    assert_eq!((servers.len(), targets.len()), (6, 5), "each gateway at two doors; everybody is scraped");
+    assert_eq!(list(&prometheus["rule_files"]), ["/etc/prometheus/alerts.yml"], "the rules are mounted there");
+    assert_eq!((servers.len(), targets.len()), (6, 5), "two ports per gateway, and every program is scraped");
     let unknown: Vec<_> = servers.iter().chain(&targets).filter(|address| !listening.contains(**address)).collect();
-    assert!(unknown.is_empty(), "nobody listens at {unknown:?}; those who do: {listening:?}");
+    assert!(unknown.is_empty(), "no listener at {unknown:?}, only at {listening:?}");
 
     for port in list(&compose["services"]["nginx"]["ports"]) {
         let inside = text(port).rsplit_once(':').unwrap().1;
@@ -106,7 +106,7 @@ async fn who_is_named_by_nginx_and_prometheus_listens_there() {
 }
 
 #[test]
-fn every_file_that_is_mounted_is_in_the_repository() {
+fn every_mounted_file_is_in_repository() {
     let compose = compose();
     let named: BTreeSet<&str> = compose["volumes"].as_object().unwrap().keys().map(String::as_str).collect();
     let ignored = std::fs::read_to_string(repository().join(".gitignore")).unwrap();
@@ -124,12 +124,12 @@ fn every_file_that_is_mounted_is_in_the_repository() {
             continue;
         }
         let path = repository().join("deploy").join(source);
-        assert!(path.exists(), "{source} is not there");
+        assert!(path.exists(), "{source} is missing");
     }
 }
 
 #[test]
-fn redis_starts_with_the_shipped_promises_and_rights() {
+fn redis_starts_with_shipped_settings_and_rights() {
     let compose = compose();
     let redis = &compose["services"]["redis"];
     let command = text(&redis["command"][0]);
@@ -149,5 +149,5 @@ fn redis_starts_with_the_shipped_promises_and_rights() {
     ] {
         assert!(command.contains(word), "{command:?} lacks {word}");
     }
-    assert!(mounts.contains(&"redis:/data"), "what Redis keeps outlives its container");
+    assert!(mounts.contains(&"redis:/data"), "the data of Redis outlives its container");
 }

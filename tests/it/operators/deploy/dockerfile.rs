@@ -1,4 +1,4 @@
-//! The Dockerfile: what it copies is there and enough to build, what runs is small, not root, and tells its health.
+//! The Dockerfile: the copied files suffice to build, and each image is small, unprivileged and has a health check.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,32 +9,33 @@ use std::time::Duration;
 use harness::{Node, Program, Redis, repository};
 use serde_json::Value;
 
-use super::settings::Effective;
+use super::settings::EffectiveSettings;
 
-/// An instruction and its text, comments and continued lines resolved.
-type Instruction = (String, String);
+/// An instruction and its text, with comments and continued lines resolved.
+type DockerInstruction = (String, String);
 
-/// A stage: what it builds on, its name, its instructions.
-struct Stage {
+/// A build stage: its base, its name, its instructions.
+struct BuildStage {
     base: String,
     name: String,
-    instructions: Vec<Instruction>,
+    instructions: Vec<DockerInstruction>,
 }
 
+/// The parsed `deploy/Dockerfile`.
 pub(super) struct Dockerfile {
-    stages: Vec<Stage>,
+    stages: Vec<BuildStage>,
 }
 
 impl Dockerfile {
     pub(super) fn read() -> Self {
         let text = fs::read_to_string(repository().join("deploy/Dockerfile")).unwrap();
         let code: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
-        let mut stages: Vec<Stage> = Vec::new();
+        let mut stages: Vec<BuildStage> = Vec::new();
         for line in code.join("\n").replace("\\\n", " ").lines() {
             let (word, rest) = line.split_once(' ').unwrap();
             if word == "FROM" {
-                let (base, name) = rest.split_once(" AS ").unwrap_or_else(|| panic!("a stage without a name: {line}"));
-                stages.push(Stage { base: base.to_owned(), name: name.to_owned(), instructions: Vec::new() });
+                let (base, name) = rest.split_once(" AS ").unwrap_or_else(|| panic!("stage without a name: {line}"));
+                stages.push(BuildStage { base: base.to_owned(), name: name.to_owned(), instructions: Vec::new() });
             } else {
                 let stage = stages.last_mut().expect("FROM comes first");
                 stage.instructions.push((word.to_owned(), rest.trim().to_owned()));
@@ -43,69 +44,70 @@ impl Dockerfile {
         Self { stages }
     }
 
-    fn stage(&self, name: &str) -> &Stage {
+    fn stage(&self, name: &str) -> &BuildStage {
         self.stages.iter().find(|stage| stage.name == name).unwrap_or_else(|| panic!("no stage {name}"))
     }
 
-    /// What a stage says, what it builds on first.
-    fn of(&self, name: &str, word: &str) -> Vec<&str> {
+    /// Returns the texts of one kind of instruction, those of the base stage first.
+    fn instructions(&self, name: &str, word: &str) -> Vec<&str> {
         let stage = self.stage(name);
         let inherits = self.stages.iter().any(|other| other.name == stage.base);
-        let mut found = if inherits { self.of(&stage.base, word) } else { Vec::new() };
+        let mut found = if inherits { self.instructions(&stage.base, word) } else { Vec::new() };
         found.extend(stage.instructions.iter().filter(|(found, _)| found == word).map(|(_, rest)| rest.as_str()));
         found
     }
 
-    /// The variables that an image brings.
+    /// Returns the environment variables of an image.
     pub(super) fn environment(&self, name: &str) -> BTreeMap<String, String> {
-        let pairs = self.of(name, "ENV").into_iter().flat_map(str::split_whitespace);
+        let pairs = self.instructions(name, "ENV").into_iter().flat_map(str::split_whitespace);
         pairs.map(|pair| pair.split_once('=').unwrap()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 }
 
 #[tokio::test]
-async fn images_hold_one_program_that_listens_where_the_image_says() {
+async fn images_expose_the_ports_their_programs_use() {
     let dockerfile = Dockerfile::read();
     for (image, keys) in
         [("gateway", ["listen.ws", "listen.tcp", "admin.addr"].as_slice()), ("presence", &["api.addr", "admin.addr"])]
     {
         let copied = format!("--from=build /out/{image} /usr/local/bin/{image}");
-        assert!(dockerfile.of(image, "COPY").contains(&copied.as_str()), "{image} is not copied");
-        assert_eq!(dockerfile.of(image, "ENTRYPOINT"), [format!("[\"{image}\"]")]);
+        assert!(dockerfile.instructions(image, "COPY").contains(&copied.as_str()), "{image} is not copied");
+        assert_eq!(dockerfile.instructions(image, "ENTRYPOINT"), [format!("[\"{image}\"]")]);
         let environment = dockerfile.environment(image);
         let given = environment.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let effective = Effective::of(image, given.chain([("PARLEY__REDIS__URL_FILE", "/run/secrets/x")])).await;
+        let effective =
+            EffectiveSettings::of(image, given.chain([("PARLEY__REDIS__URL_FILE", "/run/secrets/x")])).await;
         let ports: Vec<String> = keys.iter().map(|key| effective.port(key).to_string()).collect();
-        assert_eq!(dockerfile.of(image, "EXPOSE"), [ports.join(" ")], "{image}");
+        assert_eq!(dockerfile.instructions(image, "EXPOSE"), [ports.join(" ")], "{image}");
     }
 }
 
 #[test]
-fn images_are_small_not_root_and_tell_their_health() {
+fn images_are_small_unprivileged_and_health_checked() {
     let dockerfile = Dockerfile::read();
     for image in ["gateway", "presence"] {
         assert_eq!(dockerfile.stage(image).base, "runtime");
-        let user = *dockerfile.of(image, "USER").last().expect("a user");
+        let user = *dockerfile.instructions(image, "USER").last().expect("a user");
         let (user, group) = user.split_once(':').unwrap();
         assert!(user.parse::<u32>().unwrap() > 0 && group.parse::<u32>().unwrap() > 0, "{user}:{group} is root");
-        assert_eq!(dockerfile.of(image, "STOPSIGNAL"), ["SIGTERM"]);
-        let health = dockerfile.of(image, "HEALTHCHECK");
+        assert_eq!(dockerfile.instructions(image, "STOPSIGNAL"), ["SIGTERM"]);
+        let health = dockerfile.instructions(image, "HEALTHCHECK");
         assert!(health.len() == 1 && health[0].ends_with("CMD [\"ready\"]"), "{health:?}");
-        assert!(dockerfile.of(image, "COPY").contains(&"deploy/docker/ready /usr/local/bin/ready"));
+        assert!(dockerfile.instructions(image, "COPY").contains(&"deploy/docker/ready /usr/local/bin/ready"));
     }
     assert_eq!(dockerfile.stage("runtime").base, "debian:bookworm-slim");
     let toolchain = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
     let version = toolchain.split_once("rust-version = \"").unwrap().1.split('"').next().unwrap();
-    assert_eq!(dockerfile.stage("build").base, format!("rust:{version}-bookworm"), "what Cargo.toml asks for");
+    assert_eq!(dockerfile.stage("build").base, format!("rust:{version}-bookworm"), "the toolchain of Cargo.toml");
 }
 
-/// The sources that the build stage copies are a workspace in which cargo finds both programs, and the lock file holds.
+/// In the copied sources cargo finds both programs, and the lock file is current.
 #[test]
-fn what_is_copied_is_enough_to_build() {
+fn copied_sources_are_enough_to_build() {
     let dockerfile = Dockerfile::read();
     let context = tempfile::tempdir().unwrap();
     let ignored = fs::read_to_string(repository().join("deploy/Dockerfile.dockerignore")).unwrap();
-    for copy in dockerfile.of("build", "COPY") {
+    for copy in dockerfile.instructions("build", "COPY") {
         let words: Vec<&str> = copy.split_whitespace().collect();
         let (to, from) = words.split_last().unwrap();
         for name in from {
@@ -125,7 +127,7 @@ fn what_is_copied_is_enough_to_build() {
     let metadata: Value = serde_json::from_slice(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap().iter();
     let targets: Vec<&Value> = packages.flat_map(|package| package["targets"].as_array().unwrap()).collect();
-    let build = dockerfile.of("build", "RUN").join(" ");
+    let build = dockerfile.instructions("build", "RUN").join(" ");
     for binary in ["gateway", "presence"] {
         let is_there = targets.iter().any(|target| target["name"] == binary && target["kind"][0] == "bin");
         assert!(is_there, "no binary {binary}");
@@ -148,9 +150,9 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// The script of the health check, run for real.
+/// Runs the script of the health check.
 #[tokio::test]
-async fn the_health_check_says_what_readyz_says() {
+async fn health_check_agrees_with_readyz() {
     let ready = async |admin: String| {
         let script = repository().join("deploy/docker/ready");
         let program = Program::system(script.to_str().unwrap(), "ready").env("PARLEY__ADMIN__ADDR", &admin);
@@ -159,14 +161,14 @@ async fn the_health_check_says_what_readyz_says() {
     let mut redis = Redis::running().await;
     for node in [Node::gateway("g1"), Node::presence("p1")] {
         let node = node.redis(&redis).start().await;
-        // As in the image: bound everywhere, asked on loopback.
+        // As in the image: bound to every address, queried on loopback.
         let admin = format!("0.0.0.0:{}", node.admin().port());
         assert_eq!(ready(admin.clone()).await, Some(0), "{}", node.name());
         redis.kill9();
         node.until_not_ready(Duration::from_secs(10)).await;
         assert_eq!(ready(admin.clone()).await, Some(1), "{}", node.name());
         drop(node);
-        assert_eq!(ready(admin).await, Some(1), "nobody is there");
+        assert_eq!(ready(admin).await, Some(1), "no program is running");
         redis.start().await;
     }
 }

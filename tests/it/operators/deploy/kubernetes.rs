@@ -1,16 +1,16 @@
-//! The Kubernetes manifests: names that fit each other, probes that ask what there is, times that fit the drain.
+//! The Kubernetes manifests: matching names and ports, working probes, and a stop time that covers the drain.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::settings::Effective;
+use super::settings::EffectiveSettings;
 use super::yaml::{document, documents, list, text};
 
 const BASE: &str = "deploy/k8s/base";
 
-/// Every object of the base.
+/// Returns every object of the base.
 fn objects() -> Vec<Value> {
     let kustomization = document(&format!("{BASE}/kustomization.yaml"));
     list(&kustomization["resources"]).iter().flat_map(|file| documents(&format!("{BASE}/{}", text(file)))).collect()
@@ -23,45 +23,46 @@ fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     object
 }
 
-/// Each program with the port of its service by name.
+/// Each program with the ports of its service, by name and setting.
 const PROGRAMS: &[(&str, &[(&str, &str)])] =
     &[("gateway", &[("ws", "listen.ws"), ("lines", "listen.tcp")]), ("presence", &[("api", "api.addr")])];
 
-/// The variables of a container; what the cluster fills in as `x`.
+/// Returns the variables of a container; values that the cluster fills in are `x`.
 fn environment(container: &Value) -> Vec<(&str, &str)> {
     let variables = list(&container["env"]).iter();
     variables.map(|variable| (text(&variable["name"]), variable["value"].as_str().unwrap_or("x"))).collect()
 }
 
-/// The number of the port with this name.
+/// Returns the number of the port with this name.
 fn port(container: &Value, name: &Value) -> u64 {
     let port = list(&container["ports"]).iter().find(|port| port["name"] == *name);
     port.unwrap_or_else(|| panic!("no port {name}"))["containerPort"].as_u64().unwrap()
 }
 
 #[tokio::test]
-async fn programs_are_told_what_they_know_and_listen_where_they_are_asked() {
+async fn manifests_set_valid_settings_and_matching_ports() {
     let objects = objects();
-    for (program, doors) in PROGRAMS {
+    for (program, named_ports) in PROGRAMS {
         let name = format!("parley-{program}");
         let pod = &object(&objects, "Deployment", &name)["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
-        let effective = Effective::of(program, environment(container)).await;
+        let effective = EffectiveSettings::of(program, environment(container)).await;
         effective.assert_is_member();
         let own_name = list(&container["env"]).iter().find(|variable| variable["name"] == "PARLEY__NODE__ID").unwrap();
-        assert_eq!(own_name["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name", "each pod has its own name");
+        assert_eq!(own_name["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name", "each pod has its own node id");
 
         let service = object(&objects, "Service", &name);
         let ports = list(&service["spec"]["ports"]);
-        assert_eq!(ports.len(), doors.len(), "{name}: the admin port is not for everybody");
-        for (door, key) in *doors {
-            let served = ports.iter().find(|port| port["name"] == *door).unwrap_or_else(|| panic!("no {door}"));
-            assert_eq!(port(container, &served["targetPort"]), effective.port(key), "{name} {door}");
+        assert_eq!(ports.len(), named_ports.len(), "{name}: the service must not expose the admin port");
+        for (port_name, key) in *named_ports {
+            let served =
+                ports.iter().find(|port| port["name"] == *port_name).unwrap_or_else(|| panic!("no {port_name}"));
+            assert_eq!(port(container, &served["targetPort"]), effective.port(key), "{name} {port_name}");
         }
         for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
-            let asks = &container[probe]["httpGet"];
-            assert_eq!(asks["path"], path, "{name} {probe}");
-            assert_eq!(port(container, &asks["port"]), effective.port("admin.addr"), "{name} {probe}");
+            let request = &container[probe]["httpGet"];
+            assert_eq!(request["path"], path, "{name} {probe}");
+            assert_eq!(port(container, &request["port"]), effective.port("admin.addr"), "{name} {probe}");
         }
         let scraped = &object(&objects, "Deployment", &name)["spec"]["template"]["metadata"]["annotations"];
         assert_eq!(text(&scraped["prometheus.io/port"]), effective.port("admin.addr").to_string());
@@ -75,7 +76,7 @@ async fn programs_are_told_what_they_know_and_listen_where_they_are_asked() {
 }
 
 #[test]
-fn selectors_select_and_disruptions_take_one_at_a_time() {
+fn selectors_match_labels_and_disruptions_are_limited() {
     let objects = objects();
     for (program, _) in PROGRAMS {
         let name = format!("parley-{program}");
@@ -90,14 +91,14 @@ fn selectors_select_and_disruptions_take_one_at_a_time() {
         }
         assert_eq!(&service["selector"], labels, "{name}");
         assert_eq!(budget["maxUnavailable"], 1, "{name}");
-        assert!(deployment["replicas"].as_u64().unwrap() > 1, "{name}: one alone cannot be replaced in order");
+        assert!(deployment["replicas"].as_u64().unwrap() > 1, "{name}: a rolling update needs two replicas");
         assert_eq!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"], 0, "{name}");
     }
-    assert_eq!(objects.len(), 3 * PROGRAMS.len(), "an object that nothing here looks at");
+    assert_eq!(objects.len(), 3 * PROGRAMS.len(), "an object without a test");
 }
 
 #[test]
-fn pods_have_the_least_rights_and_their_secret() {
+fn pods_have_least_rights_and_their_secret() {
     let objects = objects();
     for (program, _) in PROGRAMS {
         let pod = &object(&objects, "Deployment", &format!("parley-{program}"))["spec"]["template"]["spec"];
@@ -117,9 +118,9 @@ fn pods_have_the_least_rights_and_their_secret() {
     }
 }
 
-/// Asks kustomize itself where `kubectl` is installed; the tests above do without.
+/// Runs kustomize where `kubectl` is installed; the tests above do not need it.
 #[test]
-fn kustomize_builds_what_is_there() {
+fn kustomize_builds_the_manifests_unchanged() {
     let built = match Command::new("kubectl").args(["kustomize", BASE]).current_dir(harness::repository()).output() {
         Ok(built) => built,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
@@ -139,12 +140,12 @@ fn kustomize_builds_what_is_there() {
     let objects = objects();
     assert_eq!(built.len(), objects.len());
     for object in &objects {
-        assert_eq!(built.get(&name(object)), Some(object), "nothing is changed on the way but the label");
+        assert_eq!(built.get(&name(object)), Some(object), "kustomize adds only the label");
     }
 }
 
 #[test]
-fn images_are_those_of_this_version() {
+fn manifests_name_images_of_this_version() {
     let kustomization = document(&format!("{BASE}/kustomization.yaml"));
     let objects = objects();
     for (program, _) in PROGRAMS {

@@ -1,7 +1,7 @@
-//! The nginx of production, run for real: TLS on both doors, and a reload that drops nobody.
+//! The production nginx, run for real: TLS on both ports, and reloads that drop no client.
 //!
-//! Clients of the tests speak no TLS. A second nginx does it for them: it listens in the clear, and connects to the first
-//! one over TLS, whose certificate it verifies.
+//! The test clients do not support TLS. A second nginx accepts them without TLS, connects to the first over TLS, and
+//! verifies its certificate.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use harness::{Cluster, LineClient, Nginx, Node, WsClient, eventually, http, stay
 const SITE: &str = "chat.example";
 const SOON: Duration = Duration::from_secs(10);
 
-/// The shipped file with the lines marked `# site` adapted to this place, and with only those.
-struct Shipped {
+/// The shipped configuration; only lines marked `# site` are adapted to the test.
+struct ShippedNginx {
     text: String,
     module: String,
     secrets: tempfile::TempDir,
 }
 
-impl Shipped {
+impl ShippedNginx {
     async fn read() -> Self {
         let secrets = tempfile::tempdir().unwrap();
         let script = harness::repository().join("deploy/secrets");
@@ -37,8 +37,8 @@ impl Shipped {
         self.secrets.path().join("tls.crt").to_str().unwrap().to_owned()
     }
 
-    /// For gateways at these addresses, of which those in `down` are taken out.
-    fn at(&self, place: Place<'_>, gateways: &[Node], down: &[usize]) -> String {
+    /// Returns the configuration for these gateways; those in `down` are taken out.
+    fn configuration(&self, place: Place<'_>, gateways: &[Node], down: &[usize]) -> String {
         let server = |line: &str| {
             let (number, port) = line.strip_prefix("server gateway-")?.split_once(' ')?.0.split_once(':')?;
             let number = number.parse::<usize>().unwrap() - 1;
@@ -61,7 +61,7 @@ impl Shipped {
                     .replace("/run", place.directory)
                     .replace("/var/log/nginx", place.directory),
             };
-            assert_ne!(adapted, rest, "a line that is marked has something to adapt");
+            assert_ne!(adapted, rest, "a marked line has something to adapt");
             adapted
         };
         let lines: Vec<String> = self.text.lines().map(adapt).collect();
@@ -69,17 +69,17 @@ impl Shipped {
     }
 }
 
-/// Clients in the clear on this side, TLS on the other.
-async fn tls_for_clients(front: &Nginx, shipped: &Shipped) -> Nginx {
+/// Starts an nginx that accepts plain connections and forwards them over TLS.
+async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
     let (ws, lines, certificate) = (front.ws(), front.tcp(), shipped.certificate());
-    let door = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
+    let server = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
     let configuration = |place: Place<'_>| {
         format!(
             "daemon off; {module}\npid {directory}/nginx.pid; error_log {directory}/error.log warn; events {{}}\nstream {{\n\
              proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate};\n\
              proxy_ssl_server_name on; proxy_ssl_name {SITE}; proxy_ssl_protocols TLSv1.2 TLSv1.3;\n{} {}\n}}\n",
-            door(place.http, ws),
-            door(place.lines, lines),
+            server(place.http, ws),
+            server(place.lines, lines),
             module = shipped.module,
             directory = place.directory,
         )
@@ -88,11 +88,11 @@ async fn tls_for_clients(front: &Nginx, shipped: &Shipped) -> Nginx {
 }
 
 #[tokio::test]
-async fn a_reload_drops_nobody_and_newcomers_follow_it() {
+async fn reload_keeps_clients_and_routes_newcomers() {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let shipped = Shipped::read().await;
-    let mut front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
-    let clients = tls_for_clients(&front, &shipped).await;
+    let shipped = ShippedNginx::read().await;
+    let mut front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
+    let clients = tls_proxy(&front, &shipped).await;
 
     let (ann, bob) = (WsClient::connect(clients.ws()).await, WsClient::connect(clients.ws()).await);
     let (carl, dora) = (LineClient::connect(clients.tcp()).await, LineClient::connect(clients.tcp()).await);
@@ -109,8 +109,8 @@ async fn a_reload_drops_nobody_and_newcomers_follow_it() {
     ann.say("#lobby", "before").await;
     carl.hears("#lobby", "ann", "before").await;
 
-    front.reconfigure(|place| shipped.at(place, &cluster.gateways, &[0])).await;
-    assert!(front.old_workers() > 0, "somebody is still served by an old worker");
+    front.reconfigure(|place| shipped.configuration(place, &cluster.gateways, &[0])).await;
+    assert!(front.old_workers() > 0, "an old worker still serves clients");
     let mut newcomers = Vec::new();
     for name in ["eve", "fred", "gina"] {
         let newcomer = WsClient::connect(clients.ws()).await;
@@ -122,9 +122,9 @@ async fn a_reload_drops_nobody_and_newcomers_follow_it() {
     hugo.register("hugo").await;
     hugo.join("#lobby").await;
 
-    // Longer than nginx would need to end what it no longer wants.
+    // Longer than nginx would need to end its old workers.
     let mut count = 0;
-    stays(Duration::from_secs(4), "the talk of old and new", || {
+    stays(Duration::from_secs(4), "old and new clients exchange messages", || {
         count += 1;
         let text = format!("still here {count}");
         let (ann, bob, carl, dora, hugo, newcomers) = (&ann, &bob, &carl, &dora, &hugo, &newcomers);
@@ -157,26 +157,26 @@ async fn a_reload_drops_nobody_and_newcomers_follow_it() {
 }
 
 #[tokio::test]
-async fn nobody_is_served_in_the_clear_and_a_wrong_certificate_is_noticed() {
+async fn nginx_refuses_cleartext_and_unknown_certificates() {
     let cluster = Cluster::builder().gateways(1).start().await;
-    let shipped = Shipped::read().await;
-    let front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
+    let shipped = ShippedNginx::read().await;
+    let front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
     let answer = http::get(front.ws(), "/ws").await.unwrap();
     assert_eq!(answer.status, 400, "{answer:?}");
     assert!(answer.body.contains("HTTPS"), "{answer:?}");
 
-    let other = Shipped::read().await;
-    let strangers = tls_for_clients(&front, &other).await;
-    WsClient::try_connect(strangers.ws()).await.expect_err("the certificate is not the one they trust");
+    let other = ShippedNginx::read().await;
+    let proxy = tls_proxy(&front, &other).await;
+    WsClient::try_connect(proxy.ws()).await.expect_err("the proxy does not trust this certificate");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn without_a_gateway_clients_are_told_when_to_come_again() {
+async fn nginx_without_gateways_answers_503_with_retry_after() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
-    let shipped = Shipped::read().await;
-    let front = Nginx::configured(|place| shipped.at(place, &cluster.gateways, &[])).await;
-    let clients = tls_for_clients(&front, &shipped).await;
+    let shipped = ShippedNginx::read().await;
+    let front = Nginx::configured(|place| shipped.configuration(place, &cluster.gateways, &[])).await;
+    let clients = tls_proxy(&front, &shipped).await;
     assert_eq!(cluster.gateways[0].end().await, Some(0));
     let answer = http::get(clients.ws(), "/ws").await.unwrap();
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("2")), "{answer:?}");
@@ -184,8 +184,8 @@ async fn without_a_gateway_clients_are_told_when_to_come_again() {
 }
 
 #[test]
-fn both_doors_balance_over_all_workers_by_connections() {
-    let text = read(&harness::repository().join("deploy/nginx/parley.conf"));
+fn both_upstreams_balance_by_open_connections() {
+    let text = read_file(&harness::repository().join("deploy/nginx/parley.conf"));
     for (upstream, port) in [("gateways_ws", 8080), ("gateways_lines", 9000)] {
         let (_, rest) = text.split_once(&format!("upstream {upstream} {{")).unwrap();
         let block = rest.split_once("\n    }").unwrap().0;
@@ -197,34 +197,34 @@ fn both_doors_balance_over_all_workers_by_connections() {
         assert_eq!(servers, vec!["weight=1 max_fails=0; # site"; 3], "{upstream}");
         assert_eq!(block.matches(&format!(":{port} ")).count(), 3, "{upstream}");
     }
-    assert!(text.contains("\n        keepalive 32;"), "connections to gateways are kept");
+    assert!(text.contains("\n        keepalive 32;"), "connections to gateways are kept alive");
 }
 
 #[test]
-fn no_configuration_cuts_off_who_is_on_an_old_worker() {
+fn no_configuration_cuts_off_old_workers() {
     for name in ["parley.conf", "nginx.conf.in"] {
-        let text = read(&harness::repository().join("deploy/nginx").join(name));
+        let text = read_file(&harness::repository().join("deploy/nginx").join(name));
         assert!(text.lines().all(|line| !line.trim_start().starts_with("worker_shutdown_timeout")), "{name}");
     }
 }
 
 #[test]
-fn secrets_are_made_once_and_stay() {
+fn secrets_are_created_only_once() {
     let directory = tempfile::tempdir().unwrap();
     let make = || {
         let script = harness::repository().join("deploy/secrets");
         let made = Command::new(script).arg(directory.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         ["redis_password", "redis_url", "tls.crt", "tls.key", "redis_admin_password"]
-            .map(|name| read(&directory.path().join(name)))
+            .map(|name| read_file(&directory.path().join(name)))
     };
     let first = make();
     assert_eq!(first[1], format!("redis://parley:{}@redis:6379/", first[0]));
     assert!(first[0].len() >= 32 && first[2].contains("BEGIN CERTIFICATE"), "{first:?}");
-    assert!(first[4].len() >= 32 && first[4] != first[0], "a password of its own");
+    assert!(first[4].len() >= 32 && first[4] != first[0], "each user has its own password");
     assert_eq!(make(), first);
 }
 
-fn read(path: &Path) -> String {
+fn read_file(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }

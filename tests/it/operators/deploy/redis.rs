@@ -1,7 +1,6 @@
-//! The rights of the user `parley` on Redis: all that are needed and no other.
+//! The Redis rights of the user `parley`: every command that the sources use, and no other.
 //!
-//! That they suffice is shown by every test of this binary, which run under them: the harness fails a test in the end
-//! when Redis has refused anything.
+//! Every test of this binary runs with these rights, and the harness fails a test when Redis has refused a command.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +11,10 @@ use harness::{Node, Redis, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// What the client library sends by itself or for a method of its own, so that no line of ours names it.
+/// Commands that only the client library sends, so that no source line names them.
 const LIBRARY: &[&str] = &["evalsha", "hello", "ping", "script|load", "subscribe", "unsubscribe", "unwatch"];
 
-/// The sources of both programs, without tests.
+/// Returns the sources of both programs, without tests.
 fn sources(ending: &str) -> String {
     fn collect(folder: &Path, ending: &str, text: &mut String) {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -34,14 +33,14 @@ fn sources(ending: &str) -> String {
     text
 }
 
-/// What stands in quotes right behind each of these words.
+/// Returns the quoted words right behind each of these prefixes.
 fn quoted_after<'a>(text: &'a str, words: &[&str], quote: char) -> BTreeSet<String> {
     let names = words.iter().flat_map(|word| text.split(word).skip(1));
     let name = |rest: &'a str| rest.trim_start().strip_prefix(quote)?.split_once(quote).map(|(name, _)| name);
     names.filter_map(name).map(str::to_lowercase).collect()
 }
 
-/// The commands that the user `parley` may call.
+/// Returns the commands that the user `parley` may call.
 fn allowed() -> BTreeSet<String> {
     let template = fs::read_to_string(harness::repository().join("deploy/redis/users.acl.in")).unwrap();
     let (_, parley) = template.split_once("user parley").unwrap();
@@ -50,7 +49,7 @@ fn allowed() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_rights_are_those_that_the_sources_need() {
+fn acl_allows_exactly_the_commands_used() {
     let (lua, rust) = (sources("lua"), sources("rs"));
     let in_scripts = quoted_after(&lua, &["redis.call(", "redis.pcall("], '\'');
     let calls = lua.matches("redis.call(").count() + lua.matches("redis.pcall(").count();
@@ -72,25 +71,25 @@ fn the_rights_are_those_that_the_sources_need() {
         LIBRARY.contains(&right.as_str()) || in_scripts.contains(command) || in_rust.contains(command)
     };
     let idle: Vec<_> = allowed.iter().filter(|right| !is_used(right)).collect();
-    assert!(idle.is_empty(), "deploy/redis/users.acl.in allows what nobody calls: {idle:?}");
+    assert!(idle.is_empty(), "deploy/redis/users.acl.in allows unused commands: {idle:?}");
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_told_in_the_log() {
-    // Within a script Redis 7.0 tells the line, and ACL LOG the command.
+async fn missing_right_is_named_in_log() {
+    // For a command within a script, Redis 7.0 names the line, and only ACL LOG names the command.
     let in_script = "can't run this command";
     for (right, words) in [("evalsha", "evalsha"), ("hset", in_script), ("subscribe", "subscribe")] {
         let redis = Redis::running().await;
         redis.call::<()>(&format!("ACL SETUSER parley -{right}")).await;
         let gateway = Node::gateway("g1").redis(&redis).launch().await;
-        eventually(SOON, &format!("the missing {right} is told"), || async {
+        eventually(SOON, &format!("the missing {right} is logged"), || async {
             let lines = gateway.log().lines();
-            let told = lines.into_iter().find(|line| line.contains("WARN") && line.contains(words));
-            told.ok_or_else(|| gateway.log().tail(20))
+            let logged = lines.into_iter().find(|line| line.contains("WARN") && line.contains(words));
+            logged.ok_or_else(|| gateway.log().tail(20))
         })
         .await;
         let answer = gateway.readyz().await.unwrap();
-        assert_eq!(answer.status, 503, "and it is not ready: {answer:?}");
+        assert_eq!(answer.status, 503, "the gateway is not ready: {answer:?}");
         assert!(format!("{:?}", redis.call::<redis::Value>("ACL LOG").await).contains(right));
         drop(gateway);
         redis.call::<()>("ACL LOG RESET").await;
@@ -98,7 +97,7 @@ async fn a_right_that_is_missing_is_told_in_the_log() {
 }
 
 #[tokio::test]
-async fn everything_else_is_refused() {
+async fn acl_refuses_other_commands_and_keys() {
     let redis = Redis::running().await;
     let probe = redis.admin_url().replace("redis://", "redis://probe:x@");
     let cases: [(&str, &[&[&str]]); 2] = [

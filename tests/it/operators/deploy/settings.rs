@@ -1,6 +1,6 @@
-//! What a program makes of an environment that a file of `deploy/` gives it: the program itself is asked, by `--check`.
+//! The settings that result from an environment in a file of `deploy/`, as the program's `--check` prints them.
 //!
-//! So a wrong key, a wrong value and a changed default are found here without a list of settings to keep up to date.
+//! A wrong key, a wrong value or a changed default fails here, without a second list of settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use harness::Program;
 use presence::host::settings::Key;
 
 const SOON: Duration = Duration::from_secs(10);
-/// Stands in for what comes from a secret.
-const REDIS: &str = "redis://parley:secret@redis:6379/";
+/// Stands in for the URL that comes from a secret.
+const REDIS_URL: &str = "redis://parley:secret@redis:6379/";
 
 /// The settings in effect, by dotted key.
 #[derive(Debug)]
-pub(super) struct Effective {
+pub(super) struct EffectiveSettings {
     values: BTreeMap<String, String>,
 }
 
-impl Effective {
-    /// What `binary` makes of these variables.
+impl EffectiveSettings {
+    /// Returns the settings of `binary` with these variables.
     pub(super) async fn of<'a>(binary: &str, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut program = Program::parley(binary, binary).args(["--check"]);
         for (key, value) in environment.into_iter().filter(|(key, _)| key.starts_with("PARLEY_")) {
@@ -29,7 +29,7 @@ impl Effective {
                     assert!(value.starts_with('/') || value.starts_with("%d/"), "{key}={value}: not a path");
                     assert!(is_known(binary, inner), "{binary} does not know {key}");
                     assert_eq!(inner, "PARLEY__REDIS__URL", "the only secret");
-                    program.env(inner, REDIS)
+                    program.env(inner, REDIS_URL)
                 }
                 None => program.env(key, value),
             };
@@ -40,12 +40,12 @@ impl Effective {
         Self { values: values.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect() }
     }
 
-    /// Whether it has this setting.
+    /// Returns `true` when the program has this setting.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// The port of an address; it must be reachable from elsewhere.
+    /// Returns the port of an address that must be reachable from outside.
     pub(super) fn port(&self, key: &str) -> u64 {
         let address = &self.values[key];
         let (host, port) = address.rsplit_once(':').unwrap();
@@ -53,12 +53,12 @@ impl Effective {
         port.parse().unwrap()
     }
 
-    /// How long ending may take, in seconds.
+    /// Returns the grace period of a drain in seconds.
     pub(super) fn grace(&self) -> u64 {
         self.values["drain.grace_seconds"].parse().unwrap()
     }
 
-    /// A member of a cluster, with its Redis.
+    /// Checks that the program is a cluster member with the expected Redis.
     pub(super) fn assert_is_member(&self) {
         assert_eq!(self.values.get("redis.url").map(String::as_str), Some("redis://***@redis:6379/"), "{self:?}");
     }

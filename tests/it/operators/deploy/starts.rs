@@ -1,4 +1,4 @@
-//! What a program looks at before it starts to serve: whether the Redis is fit, and whether its name is taken.
+//! Checks before a program serves: a suitable Redis, and a node id that is not in use.
 
 use std::time::Duration;
 
@@ -7,46 +7,46 @@ use harness::{Cluster, Node, Redis, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Exit code 1, no ready line, and a log that says why.
-fn could_not_start(finished: &Finished, words: &[&str]) {
+/// Checks for exit code 1, no ready line, and a log that contains these words.
+fn assert_start_failed(finished: &Finished, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
     for word in words {
-        assert!(finished.stderr.contains(word), "must say {word:?}: {finished:?}");
+        assert!(finished.stderr.contains(word), "no {word:?} in {finished:?}");
     }
 }
 
 #[tokio::test]
-async fn nobody_starts_on_a_redis_that_evicts() {
+async fn programs_refuse_to_start_on_evicting_redis() {
     let mut redis = Redis::away().setting("maxmemory-policy", "allkeys-lru");
     redis.start().await;
     for node in [Node::gateway("g1"), Node::presence("p1")] {
         let finished = node.redis(&redis).program().run(SOON).await;
-        could_not_start(&finished, &["maxmemory-policy allkeys-lru", "noeviction"]);
+        assert_start_failed(&finished, &["maxmemory-policy allkeys-lru", "noeviction"]);
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_late_and_evicts_is_an_error_in_the_log() {
+async fn late_evicting_redis_is_logged_as_error() {
     let mut redis = Redis::away().setting("maxmemory-policy", "volatile-ttl");
     let nodes = [Node::gateway("g1").redis(&redis).launch().await, Node::presence("p1").redis(&redis).launch().await];
     redis.start().await;
     for node in &nodes {
-        eventually(SOON, "it is said", || async {
+        eventually(SOON, "the error is logged", || async {
             let lines = node.log().lines();
-            let said = lines.into_iter().find(|line| line.contains("ERROR") && line.contains("volatile-ttl"));
-            said.ok_or_else(|| node.log().tail(10))
+            let logged = lines.into_iter().find(|line| line.contains("ERROR") && line.contains("volatile-ttl"));
+            logged.ok_or_else(|| node.log().tail(10))
         })
         .await;
     }
 }
 
 #[tokio::test]
-async fn a_second_gateway_of_the_same_name_is_refused_while_the_first_one_lives() {
+async fn second_gateway_with_same_id_is_refused() {
     let cluster = Cluster::builder().gateways(1).start().await;
     let ann = cluster.ws_on(0).await;
     ann.register("ann").await;
     let second = Node::gateway("g1").redis(&cluster.redis).program().run(SOON).await;
-    could_not_start(&second, &["node.id", "g1", "in use"]);
+    assert_start_failed(&second, &["node.id", "g1", "in use"]);
 
     let other = Node::gateway("g2").redis(&cluster.redis).start().await;
     drop(other);
@@ -55,52 +55,52 @@ async fn a_second_gateway_of_the_same_name_is_refused_while_the_first_one_lives(
 }
 
 #[tokio::test]
-async fn of_gateways_of_one_name_that_start_in_the_same_moment_one_stays() {
+async fn simultaneous_starts_with_one_id_leave_one() {
     let redis = Redis::running().await;
-    // Twice: on a store that is new, and beside the row of a life that was killed.
+    // Twice: on a new store, and next to the lease of a killed incarnation.
     for _ in 0..2 {
-        let mut twins: Vec<_> = (0..3).map(|_| Node::gateway("g1").redis(&redis).program().spawn()).collect();
+        let mut contenders: Vec<_> = (0..3).map(|_| Node::gateway("g1").redis(&redis).program().spawn()).collect();
         let mut ended = Vec::new();
         eventually(SOON, "two of three end", || {
-            ended = (0..twins.len()).filter(|number| twins[*number].has_ended()).collect();
+            ended = (0..contenders.len()).filter(|number| contenders[*number].has_ended()).collect();
             let count = ended.len();
             async move { if count == 2 { Ok(()) } else { Err(count) } }
         })
         .await;
         for number in ended.into_iter().rev() {
-            let mut loser = twins.remove(number);
+            let mut loser = contenders.remove(number);
             assert_eq!(loser.exit_code(SOON).await, Some(1));
             assert!(loser.log().holds("in use") && loser.output().lines().is_empty(), "{}", loser.log().tail(5));
         }
-        let [winner] = twins.as_mut_slice() else { panic!("{} stay", twins.len()) };
+        let [winner] = contenders.as_mut_slice() else { panic!("{} stay", contenders.len()) };
         assert_eq!(winner.ready().await["node"], "g1");
         winner.kill9();
     }
 }
 
 #[tokio::test]
-async fn of_gateways_of_one_name_that_start_while_redis_is_away_one_stays() {
+async fn starts_without_redis_leave_one_per_id() {
     let mut redis = Redis::away();
-    let mut twins = Vec::new();
+    let mut contenders = Vec::new();
     for _ in 0..2 {
-        twins.push(Node::gateway("g1").redis(&redis).launch().await);
+        contenders.push(Node::gateway("g1").redis(&redis).launch().await);
     }
     redis.start().await;
     let mut ended = None;
     eventually(SOON, "one of two ends", || {
-        ended = twins.iter_mut().position(|twin| twin.process().has_ended());
+        ended = contenders.iter_mut().position(|contender| contender.process().has_ended());
         let is_over = ended.is_some();
-        async move { if is_over { Ok(()) } else { Err("both are there") } }
+        async move { if is_over { Ok(()) } else { Err("both are running") } }
     })
     .await;
-    let mut loser = twins.remove(ended.unwrap());
+    let mut loser = contenders.remove(ended.unwrap());
     assert_eq!(loser.process().exit_code(SOON).await, Some(1));
     assert!(loser.log().holds("could not start") && loser.log().holds("in use"), "{}", loser.log().tail(5));
-    twins[0].until_ready(SOON).await;
+    contenders[0].until_ready(SOON).await;
 }
 
 #[tokio::test]
-async fn a_second_gateway_that_waited_for_redis_gives_way_to_one_that_lived_through_the_outage() {
+async fn late_starter_yields_to_gateway_that_survived_outage() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
     for words in ["beats are not answered", "lost the subscription", "no subscription"] {
         cluster.allow(words);
@@ -109,7 +109,7 @@ async fn a_second_gateway_that_waited_for_redis_gives_way_to_one_that_lived_thro
     ann.register("ann").await;
     cluster.redis.kill9();
     let mut second = Node::gateway("g1").redis(&cluster.redis).launch().await;
-    // So long that it does not notice at once that Redis is back.
+    // The outage is long enough that the first gateway does not notice at once when Redis is back.
     cluster.gateways[0].until_not_ready(SOON).await;
     cluster.redis.start().await;
     assert_eq!(second.process().exit_code(SOON).await, Some(1));
@@ -119,7 +119,7 @@ async fn a_second_gateway_that_waited_for_redis_gives_way_to_one_that_lived_thro
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_killed_starts_again_under_its_name_at_once() {
+async fn killed_gateway_restarts_under_its_id_at_once() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("fenced");
     let bob = cluster.ws_on(1).await;

@@ -1,4 +1,4 @@
-//! The units of systemd: what they start exists, what they wait fits the drain, and the hardening is there.
+//! The systemd units: they start the right programs, wait for the drain, and are hardened.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use harness::repository;
 use presence::host::program::Exit;
 
-use super::settings::Effective;
+use super::settings::EffectiveSettings;
 
 /// Units, the program each runs, and the file with its settings.
 const UNITS: &[(&str, &str, &str)] = &[
@@ -15,7 +15,7 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("parley-presence.service", "presence", "presence.env"),
 ];
 
-/// Keys that a unit may have beside the hardening.
+/// Keys that a unit may have in addition to the hardening.
 const KEYS: &[&str] = &[
     "Description",
     "Wants",
@@ -36,7 +36,7 @@ const KEYS: &[&str] = &[
     "WantedBy",
 ];
 
-/// What a unit must have: nothing to gain, nothing to write, nothing to see of others.
+/// Keys that every unit must have: no privileges, no writable files, no view of other processes.
 const HARDENING: &[(&str, &str)] = &[
     ("DynamicUser", "yes"),
     ("NoNewPrivileges", "yes"),
@@ -70,26 +70,26 @@ const HARDENING: &[(&str, &str)] = &[
     ("SystemCallErrorNumber", "EPERM"),
 ];
 
-/// `systemd-analyze security`: 0 is best, 100 is worst.
-const MOST_EXPOSED: &str = "15";
+/// Highest exposure score of `systemd-analyze security`: 0 is best, 100 is worst.
+const EXPOSURE_MAX: &str = "15";
 
 fn read(name: &str) -> String {
     let path = repository().join("deploy/systemd").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `KEY=VALUE` lines.
+/// Returns the `KEY=VALUE` lines.
 fn pairs(text: &str) -> Vec<(&str, &str)> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
     lines.map(|line| line.split_once('=').unwrap_or_else(|| panic!("not KEY=VALUE: {line}"))).collect()
 }
 
-/// The values of a key.
+/// Returns the values of a key.
 fn all<'a>(unit: &[(&str, &'a str)], key: &str) -> Vec<&'a str> {
     unit.iter().filter(|(name, _)| *name == key).map(|(_, value)| *value).collect()
 }
 
-/// The value of a key that stands there once.
+/// Returns the value of a key that must occur once.
 fn one<'a>(unit: &[(&str, &'a str)], key: &str) -> &'a str {
     let values = all(unit, key);
     assert_eq!(values.len(), 1, "{key}: {values:?}");
@@ -97,7 +97,7 @@ fn one<'a>(unit: &[(&str, &'a str)], key: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn units_start_what_there_is_and_give_it_the_time_it_needs() {
+async fn units_start_programs_with_enough_stop_time() {
     for (name, binary, settings) in UNITS {
         let (text, file) = (read(name), read(settings));
         let unit = pairs(&text);
@@ -105,15 +105,16 @@ async fn units_start_what_there_is_and_give_it_the_time_it_needs() {
         assert_eq!(one(&unit, "ExecReload"), "/bin/kill -HUP $MAINPID", "{name}");
         assert_eq!(one(&unit, "EnvironmentFile").replace("%i", "g1"), format!("/etc/parley/{settings}"), "{name}");
 
-        let given = all(&unit, "Environment").into_iter().map(|given| given.split_once('=').unwrap());
-        let environment: Vec<(&str, String)> = given
+        let of_unit = all(&unit, "Environment").into_iter().map(|pair| pair.split_once('=').unwrap());
+        let environment: Vec<(&str, String)> = of_unit
             .chain(pairs(&file))
             .map(|(key, value)| (key, value.replace("%H", "host").replace("%i", "g1")))
             .collect();
         let url = environment.iter().find(|(key, _)| *key == "PARLEY__REDIS__URL_FILE").expect("a secret");
         let credential = one(&unit, "LoadCredential").split_once(':').unwrap().0;
         assert_eq!(url.1, format!("%d/{credential}"), "{name}");
-        let effective = Effective::of(binary, environment.iter().map(|(key, value)| (*key, value.as_str()))).await;
+        let effective =
+            EffectiveSettings::of(binary, environment.iter().map(|(key, value)| (*key, value.as_str()))).await;
         effective.assert_is_member();
         effective.port("admin.addr");
 
@@ -126,7 +127,7 @@ async fn units_start_what_there_is_and_give_it_the_time_it_needs() {
 }
 
 #[test]
-fn units_are_hardened_and_hold_no_unknown_key() {
+fn units_are_hardened_without_unknown_keys() {
     for (name, ..) in UNITS {
         let text = read(name);
         let unit = pairs(&text);
@@ -135,14 +136,14 @@ fn units_are_hardened_and_hold_no_unknown_key() {
         }
         for (key, value) in &unit {
             let is_known = KEYS.contains(key) || HARDENING.contains(&(*key, *value));
-            assert!(is_known, "{name}: {key}={value}: a typing error, or new to this test");
+            assert!(is_known, "{name}: {key}={value} is misspelled, or missing in KEYS");
         }
     }
 }
 
-/// Asks systemd's own checker where it is installed; the tests above do without.
+/// Runs systemd's own checker where it is installed; the tests above do not need it.
 #[test]
-fn systemd_finds_nothing_wrong() {
+fn systemd_analyze_accepts_the_units() {
     let root = tempfile::tempdir().unwrap();
     let [units, programs, tools] =
         ["etc/systemd/system", "usr/local/bin", "bin"].map(|folder| root.path().join(folder));
@@ -156,14 +157,14 @@ fn systemd_finds_nothing_wrong() {
     }
     let names: Vec<String> = UNITS.iter().map(|(name, ..)| name.replace("@.", "@g1.")).collect();
     let checks: [&[&str]; 2] =
-        [&["verify", "--man=no", "--recursive-errors=no"], &["security", "--offline=yes", "--threshold", MOST_EXPOSED]];
+        [&["verify", "--man=no", "--recursive-errors=no"], &["security", "--offline=yes", "--threshold", EXPOSURE_MAX]];
     for check in checks {
-        let Some(said) = systemd_analyze(check, root.path(), &names) else { return };
-        assert_eq!(said, "", "systemd-analyze {check:?}");
+        let Some(complaints) = systemd_analyze(check, root.path(), &names) else { return };
+        assert_eq!(complaints, "", "systemd-analyze {check:?}");
     }
 }
 
-/// What it complains about; `None` when it is not installed.
+/// Returns the complaints of `systemd-analyze`; `None` when it is not installed.
 fn systemd_analyze(check: &[&str], root: &Path, units: &[String]) -> Option<String> {
     let mut command = Command::new("systemd-analyze");
     command.args(check).arg("--root").arg(root).args(units).env("SYSTEMD_PAGER", "");
@@ -172,9 +173,9 @@ fn systemd_analyze(check: &[&str], root: &Path, units: &[String]) -> Option<Stri
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => panic!("systemd-analyze: {error}"),
     };
-    let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let mut complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        said.push_str(&String::from_utf8_lossy(&output.stdout));
+        complaints.push_str(&String::from_utf8_lossy(&output.stdout));
     }
-    Some(said)
+    Some(complaints)
 }

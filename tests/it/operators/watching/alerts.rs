@@ -1,4 +1,4 @@
-//! The alerts: promtool takes the rules and their tests, every alert is tested both ways, and says what to do.
+//! The alerts: promtool accepts the rules and their tests; every alert is tested both ways and has a runbook section.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,34 +14,34 @@ use crate::operators::deploy::yaml::{document, list, text};
 const TESTS: &str = "deploy/prometheus/alerts.test.yml";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The alerts of the rules.
+/// Returns the rules that are alerts.
 fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule.get("alert").is_some()).collect()
 }
 
-async fn promtool(what: &str, file: &std::path::Path) -> Result<(), String> {
-    let ran = Program::system("promtool", "promtool").args([what, "rules"]).args([file]).run(PATIENCE).await;
+async fn promtool(subcommand: &str, file: &std::path::Path) -> Result<(), String> {
+    let ran = Program::system("promtool", "promtool").args([subcommand, "rules"]).args([file]).run(PATIENCE).await;
     if ran.code == Some(0) { Ok(()) } else { Err(format!("{}\n{}", ran.stdout, ran.stderr)) }
 }
 
 #[tokio::test]
-async fn promtool_takes_the_rules_and_their_tests() {
-    promtool("check", &repository().join(RULES)).await.unwrap_or_else(|said| panic!("{RULES}: {said}"));
-    promtool("test", &repository().join(TESTS)).await.unwrap_or_else(|said| panic!("{TESTS}: {said}"));
+async fn promtool_accepts_rules_and_their_tests() {
+    promtool("check", &repository().join(RULES)).await.unwrap_or_else(|output| panic!("{RULES}: {output}"));
+    promtool("test", &repository().join(TESTS)).await.unwrap_or_else(|output| panic!("{TESTS}: {output}"));
 }
 
 #[tokio::test]
-async fn prometheus_takes_both_configurations_with_the_rules() {
+async fn promtool_accepts_both_prometheus_configurations() {
     let folder = tempfile::tempdir().unwrap();
     let rules = repository().join(RULES);
     let of_run = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml.in")).unwrap();
     let of_compose = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml")).unwrap();
     let runner = fs::read_to_string(repository().join("deploy/run")).unwrap();
-    assert!(runner.contains("RULES=\"$PWD/deploy/prometheus/alerts.yml\""), "make run says where they are");
+    assert!(runner.contains("RULES=\"$PWD/deploy/prometheus/alerts.yml\""), "deploy/run does not set the rules");
     for (name, text, place) in [("run", of_run, "@RULES@"), ("compose", of_compose, "/etc/prometheus/alerts.yml")] {
-        assert!(text.contains(place), "{name} watches no rules");
+        assert!(text.contains(place), "{name} names no rules");
         let text = text.replace(place, rules.to_str().unwrap());
-        // What is left between at-signs is an address.
+        // Every remaining placeholder between at-signs is an address.
         let text: String = text.split('@').enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "h:1" }).collect();
         let file = folder.path().join(name);
         fs::write(&file, text).unwrap();
@@ -52,7 +52,7 @@ async fn prometheus_takes_both_configurations_with_the_rules() {
 }
 
 #[tokio::test]
-async fn an_alert_that_never_fires_fails_its_test() {
+async fn silent_alert_fails_its_rule_test() {
     let [mut rules, tests] = [RULES, TESTS].map(|file| fs::read_to_string(repository().join(file)).unwrap());
     for alert in alerts() {
         let (before, from) = rules.split_once(&format!("- alert: {}\n", text(&alert["alert"]))).unwrap();
@@ -62,10 +62,10 @@ async fn an_alert_that_never_fires_fails_its_test() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("alerts.yml"), rules).unwrap();
     fs::write(folder.path().join("tests.yml"), tests).unwrap();
-    let said = promtool("test", &folder.path().join("tests.yml")).await.expect_err("nothing fires");
+    let output = promtool("test", &folder.path().join("tests.yml")).await.expect_err("no alert fires");
     for alert in alerts() {
-        let told = format!("alertname: {}, time", text(&alert["alert"]));
-        assert!(said.contains(&told), "{told}: {said}");
+        let failure = format!("alertname: {}, time", text(&alert["alert"]));
+        assert!(output.contains(&failure), "{failure}: {output}");
     }
 }
 
@@ -74,21 +74,26 @@ fn every_alert_is_tested_both_ways() {
     let tests = document(TESTS);
     let checks: Vec<&Value> = list(&tests["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"])).collect();
     for alert in alerts() {
-        let of_it = checks.iter().filter(|check| check["alertname"] == alert["alert"]);
-        let fires: BTreeSet<bool> = of_it.map(|check| !list(&check["exp_alerts"]).is_empty()).collect();
-        assert_eq!(fires, BTreeSet::from([false, true]), "{TESTS} shows when {} fires and when not", alert["alert"]);
+        let own_checks = checks.iter().filter(|check| check["alertname"] == alert["alert"]);
+        let fires: BTreeSet<bool> = own_checks.map(|check| !list(&check["exp_alerts"]).is_empty()).collect();
+        assert_eq!(
+            fires,
+            BTreeSet::from([false, true]),
+            "{TESTS} must show when {} fires and when not",
+            alert["alert"]
+        );
     }
 }
 
 #[test]
-fn every_alert_has_a_section_of_the_runbook_and_every_section_an_alert() {
+fn alerts_and_runbook_sections_match() {
     let mut named = BTreeSet::new();
     for alert in alerts() {
         let name = text(&alert["alert"]);
         let runbook = text(&alert["annotations"]["runbook"]);
         assert_eq!(leads_to_section(runbook, "docs/RUNBOOK.md"), Some(true), "{name}: {runbook}");
-        assert_eq!(runbook, format!("docs/RUNBOOK.md#{}", name.to_lowercase()), "a section of its own");
-        assert!(!text(&alert["annotations"]["summary"]).is_empty(), "{name} says what is wrong");
+        assert_eq!(runbook, format!("docs/RUNBOOK.md#{}", name.to_lowercase()), "each alert has its own section");
+        assert!(!text(&alert["annotations"]["summary"]).is_empty(), "{name} has no summary");
         assert!(["warning", "critical"].contains(&text(&alert["labels"]["severity"])), "{name}");
         named.insert(name.to_lowercase());
     }

@@ -1,25 +1,25 @@
-//! What Grafana is given: a data source, a folder, and dashboards that it can show and people can go by.
+//! The files of Grafana: its data source, its folder, and dashboards that are complete and linked to the runbook.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::query::{Dashboard, dashboards};
+use super::query::{DashboardFile, dashboards};
 use super::runbook::leads_to_section;
 use crate::operators::deploy::yaml::{document, list, text};
 
-/// Where Grafana serves the runbook.
+/// Path under which Grafana serves the runbook.
 const RUNBOOK: &str = "/public/parley/RUNBOOK.md";
-/// Units that Grafana knows, of those that we have a use for.
+/// The Grafana units in use.
 const UNITS: &[&str] =
     &["none", "short", "percent", "percentunit", "s", "ms", "µs", "bytes", "decbytes", "Bps", "cps", "ops", "reqps"];
-/// Kinds of panels that come with Grafana.
-const KINDS: &[&str] = &["row", "stat", "timeseries", "heatmap", "table"];
-/// Columns of the grid.
+/// The built-in Grafana panel types in use.
+const PANEL_TYPES: &[&str] = &["row", "stat", "timeseries", "heatmap", "table"];
+/// Columns of the dashboard grid.
 const COLUMNS: u64 = 24;
 
-/// What is wrong with a dashboard by itself.
-fn complaints(dashboard: &Dashboard) -> Vec<String> {
+/// Returns the defects of one dashboard.
+fn complaints(dashboard: &DashboardFile) -> Vec<String> {
     let mut complaints = Vec::new();
     for key in ["uid", "title", "description"] {
         if dashboard.json[key].as_str().is_none_or(str::is_empty) {
@@ -30,9 +30,9 @@ fn complaints(dashboard: &Dashboard) -> Vec<String> {
     for panel in dashboard.panels() {
         let place = format!("{}, panel {} \"{}\"", dashboard.file, panel["id"], panel["title"].as_str().unwrap_or(""));
         if !ids.insert(panel["id"].as_u64()) {
-            complaints.push(format!("{place}: its id is not the only one"));
+            complaints.push(format!("{place}: its id is not unique"));
         }
-        complaints.extend(of_panel(panel).into_iter().map(|what| format!("{place}: {what}")));
+        complaints.extend(panel_defects(panel).into_iter().map(|what| format!("{place}: {what}")));
     }
     complaints.extend(overlaps(&dashboard.panels()).into_iter().map(|what| format!("{}: {what}", dashboard.file)));
     let links = list(&dashboard.json["links"]).iter();
@@ -42,16 +42,16 @@ fn complaints(dashboard: &Dashboard) -> Vec<String> {
     let variables = list(&dashboard.json["templating"]["list"]);
     for kind in ["datasource", "query"] {
         if variables.iter().filter(|variable| variable["type"] == kind).count() != 1 {
-            complaints.push(format!("{} has not one variable of kind {kind}", dashboard.file));
+            complaints.push(format!("{} must have one variable of kind {kind}", dashboard.file));
         }
     }
-    for asked in variables.iter().filter(|variable| variable["type"] == "query") {
-        let name = text(&asked["name"]);
-        if asked["datasource"]["uid"] != "${datasource}" {
-            complaints.push(format!("{}: ${name} asks a fixed data source", dashboard.file));
+    for variable in variables.iter().filter(|variable| variable["type"] == "query") {
+        let name = text(&variable["name"]);
+        if variable["datasource"]["uid"] != "${datasource}" {
+            complaints.push(format!("{}: ${name} uses a fixed data source", dashboard.file));
         }
         if !dashboard.queries().iter().any(|query| query.expression.contains(&format!("=~\"${name}\""))) {
-            complaints.push(format!("{}: ${name} is chosen for nothing", dashboard.file));
+            complaints.push(format!("{}: ${name} is not used by any query", dashboard.file));
         }
     }
     let known: BTreeSet<String> = variables.iter().map(|variable| format!("${}", text(&variable["name"]))).collect();
@@ -62,7 +62,7 @@ fn complaints(dashboard: &Dashboard) -> Vec<String> {
     complaints
 }
 
-fn of_panel(panel: &Value) -> Vec<&'static str> {
+fn panel_defects(panel: &Value) -> Vec<&'static str> {
     let is_row = panel["type"] == "row";
     let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
     let description = panel["description"].as_str().unwrap_or_default();
@@ -74,20 +74,23 @@ fn of_panel(panel: &Value) -> Vec<&'static str> {
     };
     let rules = [
         (panel["title"].as_str().is_none_or(str::is_empty), "no title"),
-        (!KINDS.contains(&panel["type"].as_str().unwrap_or_default()), "not a kind of panel that Grafana brings"),
-        (!is_row && !UNITS.contains(&unit), "not a unit of Grafana"),
-        // `What is seen: what it means`, behind what the numbers are.
-        (!(is_row || description.contains(": ") && description.ends_with('.')), "no description that says what to do"),
-        (!is_row && panel["datasource"]["uid"] != "${datasource}", "not the data source that is chosen"),
+        (!PANEL_TYPES.contains(&panel["type"].as_str().unwrap_or_default()), "not a built-in panel type"),
+        (!is_row && !UNITS.contains(&unit), "not a known unit"),
+        // Such as `Sign: its meaning.`, after a description of the values.
+        (
+            !(is_row || description.contains(": ") && description.ends_with('.')),
+            "no description that explains the values",
+        ),
+        (!is_row && panel["datasource"]["uid"] != "${datasource}", "not the selected data source"),
         (!is_row && list(&panel["targets"]).is_empty(), "no query"),
-        (!are_different(list(&panel["targets"]).iter().map(|target| &target["refId"])), "two queries of one name"),
-        (list(&panel["links"]).iter().any(|link| leads(link) != Some(true)), "a link that leads to no section"),
+        (!are_unique(list(&panel["targets"]).iter().map(|target| &target["refId"])), "two queries with one name"),
+        (list(&panel["links"]).iter().any(|link| leads(link) != Some(true)), "a link to no section"),
         (steps.is_some_and(|steps| !rises(steps)), "thresholds that do not rise"),
     ];
     rules.into_iter().filter_map(|(broken, what)| broken.then_some(what)).collect()
 }
 
-fn are_different<'a>(mut values: impl Iterator<Item = &'a Value>) -> bool {
+fn are_unique<'a>(mut values: impl Iterator<Item = &'a Value>) -> bool {
     let mut seen = BTreeSet::new();
     values.all(|value| seen.insert(value.to_string()))
 }
@@ -96,7 +99,7 @@ fn overlaps(panels: &[&Value]) -> Vec<String> {
     let mut taken: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     let mut overlaps = BTreeSet::new();
     for panel in panels {
-        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place in the grid"));
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a grid position"));
         let id = panel["id"].as_u64().expect("an id");
         if w == 0 || h == 0 || x + w > COLUMNS {
             overlaps.insert(format!("panel {id} does not fit in the grid"));
@@ -111,13 +114,13 @@ fn overlaps(panels: &[&Value]) -> Vec<String> {
 }
 
 #[test]
-fn dashboards_are_whole() {
+fn every_dashboard_passes_all_checks() {
     let dashboards = dashboards();
-    let titles: Vec<&str> = dashboards.iter().map(Dashboard::title).collect();
+    let titles: Vec<&str> = dashboards.iter().map(DashboardFile::title).collect();
     assert_eq!(titles, ["Parley: Cluster", "Parley: Gateway", "Parley: Redis and presence"]);
     let uids: BTreeSet<&str> = dashboards.iter().map(|dashboard| text(&dashboard.json["uid"])).collect();
-    assert_eq!(uids.len(), dashboards.len(), "a uid each");
-    // Links between dashboards carry what was chosen, so one name means one thing everywhere.
+    assert_eq!(uids.len(), dashboards.len(), "uids are unique");
+    // Links between dashboards carry the selected values, so a variable means the same everywhere.
     let mut meanings: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for variable in dashboards.iter().flat_map(|dashboard| list(&dashboard.json["templating"]["list"])) {
         meanings.entry(text(&variable["name"])).or_default().insert(variable["query"].to_string());
@@ -128,35 +131,35 @@ fn dashboards_are_whole() {
 }
 
 #[test]
-fn a_broken_dashboard_is_found() {
-    let whole = dashboards().swap_remove(0);
-    type Break = fn(&mut Value);
-    let cases: &[(Break, &str)] = &[
+fn dashboard_checks_find_each_defect() {
+    let intact = dashboards().swap_remove(0);
+    type DashboardEdit = fn(&mut Value);
+    let cases: &[(DashboardEdit, &str)] = &[
         (|json| json["uid"] = "".into(), "no uid"),
-        (|json| json["panels"][2]["id"] = json["panels"][1]["id"].clone(), "not the only one"),
+        (|json| json["panels"][2]["id"] = json["panels"][1]["id"].clone(), "not unique"),
         (|json| json["panels"][1]["description"] = "".into(), "no description"),
-        (|json| json["panels"][1]["fieldConfig"]["defaults"]["unit"] = "parsecs".into(), "not a unit"),
-        (|json| json["panels"][1]["datasource"]["uid"] = "mine".into(), "not the data source"),
+        (|json| json["panels"][1]["fieldConfig"]["defaults"]["unit"] = "parsecs".into(), "not a known unit"),
+        (|json| json["panels"][1]["datasource"]["uid"] = "mine".into(), "not the selected data source"),
         (|json| json["panels"][2]["gridPos"]["x"] = 1.into(), "overlap"),
         (|json| json["panels"][1]["links"][0]["url"] = "/public/parley/RUNBOOK.md#nowhere".into(), "no section"),
         (|json| json["panels"][1]["targets"] = Value::Array(Vec::new()), "no query"),
         (|json| json["links"] = Value::Array(Vec::new()), "does not link to the runbook"),
-        (|json| json["panels"][1]["description"] = "Ready gateways.".into(), "no description that says what to do"),
-        (|json| json["panels"][10]["targets"][1]["refId"] = "A".into(), "two queries of one name"),
-        (|json| json["templating"]["list"] = Value::Array(Vec::new()), "not one variable of kind query"),
-        (|json| json["templating"]["list"][1]["name"] = "node".into(), "$node is chosen for nothing"),
+        (|json| json["panels"][1]["description"] = "Ready gateways.".into(), "no description that explains the values"),
+        (|json| json["panels"][10]["targets"][1]["refId"] = "A".into(), "two queries with one name"),
+        (|json| json["templating"]["list"] = Value::Array(Vec::new()), "one variable of kind query"),
+        (|json| json["templating"]["list"][1]["name"] = "node".into(), "$node is not used by any query"),
         (|json| json["templating"]["list"][1]["name"] = "node".into(), "no $instance"),
     ];
-    for (break_it, words) in cases {
-        let mut broken = whole.clone();
-        break_it(&mut broken.json);
+    for (edit, words) in cases {
+        let mut broken = intact.clone();
+        edit(&mut broken.json);
         let complaints = complaints(&broken);
         assert!(complaints.iter().any(|complaint| complaint.contains(words)), "{words}: {complaints:?}");
     }
 }
 
 #[test]
-fn grafana_finds_the_dashboards_and_the_prometheus_of_compose() {
+fn grafana_finds_dashboards_and_compose_prometheus() {
     let compose = document("deploy/compose.yaml");
     let mounts: Vec<&str> = list(&compose["services"]["grafana"]["volumes"]).iter().map(text).collect();
     let provider = document("grafana/provisioning/dashboards/parley.yml");
@@ -165,12 +168,15 @@ fn grafana_finds_the_dashboards_and_the_prometheus_of_compose() {
     assert!(mounts.contains(&format!("../grafana/dashboards:{path}:ro").as_str()), "{mounts:?}");
     assert!(mounts.contains(&"../grafana/provisioning:/etc/grafana/provisioning:ro"), "{mounts:?}");
     let runbook = format!("../docs/RUNBOOK.md:/usr/share/grafana{RUNBOOK}:ro");
-    assert!(mounts.contains(&runbook.as_str()), "the links of the dashboards lead there: {mounts:?}");
+    assert!(mounts.contains(&runbook.as_str()), "the dashboards link to {runbook}: {mounts:?}");
 
     let source = document("grafana/provisioning/datasources/prometheus.yml");
     let source = &source["datasources"][0];
     let host = text(&source["url"]).strip_prefix("http://").and_then(|rest| rest.split_once(':')).expect("a URL").0;
     assert_eq!(compose["services"][host]["image"].as_str().map(|image| image.contains("prometheus")), Some(true));
     let scraped = document("deploy/prometheus/prometheus.yml");
-    assert_eq!(source["jsonData"]["timeInterval"], scraped["global"]["scrape_interval"], "else rates have holes");
+    assert_eq!(
+        source["jsonData"]["timeInterval"], scraped["global"]["scrape_interval"],
+        "the scrape interval of Grafana and Prometheus must agree"
+    );
 }

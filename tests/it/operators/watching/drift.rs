@@ -1,6 +1,6 @@
-//! Names that have to be the same in the code, on dashboards and in rules: metrics and their labels.
+//! Metric and label names: the programs, the dashboards and the rules must use the same ones.
 //!
-//! What the programs export is read from a scrape of both after some talk, so it is what an operator's Prometheus has.
+//! The exported names come from a scrape of both programs after some traffic, as an operator's Prometheus sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,26 +13,26 @@ use harness::{Cluster, http, repository};
 use serde_json::json;
 
 use super::promql;
-use super::query::{Dashboard, Place, Query, dashboards, queries, rules};
+use super::query::{DashboardFile, LocatedQuery, QueryLocation, dashboards, queries, rules};
 use crate::operators::deploy::yaml::{list, text};
 
-/// Metrics that are on no dashboard, and why.
+/// Metrics that are on no dashboard, with the reason.
 const EXCUSED: &[(&str, &str)] =
     &[("process_virtual_memory_bytes", "is address space, which costs nothing; resident memory is shown")];
-/// What numbers are told apart by: tables of ours, `le` of histograms.
+/// The allowed labels: each has a fixed table of values; `le` belongs to histograms.
 const LABELS: &[&str] =
     &["call", "code", "door", "hash", "kind", "le", "outcome", "route", "state", "status", "version"];
-/// Of somebody, and of a room, in whose presence we scrape.
-const NAME: &str = "xyzzy-plugh";
-/// What every series has, whoever exports it.
+/// A nick and a room name that must not appear in a scrape.
+const MARKER: &str = "xyzzy-plugh";
+/// Labels that Prometheus adds to every series.
 const TARGET_LABELS: [&str; 2] = ["job", "instance"];
-/// What Prometheus makes by itself.
-const OF_PROMETHEUS: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity"])];
+/// Series that Prometheus itself produces.
+const PROMETHEUS_SERIES: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["alertname", "alertstate", "severity"])];
 
-/// Every series that there can be: its name, its labels.
-struct Catalogue(BTreeMap<String, BTreeSet<String>>);
+/// Every possible series, by name, with its labels.
+struct SeriesCatalogue(BTreeMap<String, BTreeSet<String>>);
 
-impl Catalogue {
+impl SeriesCatalogue {
     fn new(scrapes: &[Metrics]) -> Self {
         let mut series: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (scrape, name) in
@@ -43,7 +43,7 @@ impl Catalogue {
         for rule in rules().iter().filter(|rule| rule.get("record").is_some()) {
             series.insert(text(&rule["record"]).to_owned(), BTreeSet::new());
         }
-        for (name, labels) in OF_PROMETHEUS {
+        for (name, labels) in PROMETHEUS_SERIES {
             series.insert(name.to_owned(), labels.iter().map(|label| (*label).to_owned()).collect());
         }
         for labels in series.values_mut() {
@@ -52,15 +52,15 @@ impl Catalogue {
         Self(series)
     }
 
-    /// What is wrong with the names of a query.
-    fn complaints(&self, query: &Query) -> Vec<String> {
+    /// Returns the unknown names of a query.
+    fn complaints(&self, query: &LocatedQuery) -> Vec<String> {
         let names = promql::names(&query.expression);
         let mut complaints = Vec::new();
         let mut known: BTreeSet<&String> = BTreeSet::new();
         for selector in &names.selectors {
             let Some(labels) = self.0.get(&selector.name) else {
                 if !is_label_of_a_variable(query, &selector.name) {
-                    complaints.push(query.complain(format!("nobody exports {}", selector.name)));
+                    complaints.push(query.complain(format!("no program exports {}", selector.name)));
                 }
                 continue;
             };
@@ -76,25 +76,25 @@ impl Catalogue {
     }
 }
 
-/// `label_values(metric, label)` is Grafana's, and its second word no metric.
-fn is_label_of_a_variable(query: &Query, word: &str) -> bool {
-    matches!(query.place, Place::Variable { .. }) && query.expression.ends_with(&format!(", {word})"))
+/// Returns `true` for the label in Grafana's `label_values(metric, label)`.
+fn is_label_of_a_variable(query: &LocatedQuery, word: &str) -> bool {
+    matches!(query.location, QueryLocation::Variable { .. }) && query.expression.ends_with(&format!(", {word})"))
 }
 
-/// A scrape of a gateway and of a presence process after some talk.
+/// Scrapes a gateway and a presence process after some traffic.
 async fn scrapes() -> [Metrics; 2] {
-    texts().await.map(|text| Metrics::parse(&text))
+    scrape_texts().await.map(|text| Metrics::parse(&text))
 }
 
-/// The same as it is sent.
-async fn texts() -> [String; 2] {
+/// Returns the same scrapes as text.
+async fn scrape_texts() -> [String; 2] {
     let cluster = Cluster::builder().gateways(1).presence(1).start().await;
     let ann = cluster.ws().await;
-    ann.register(NAME).await;
-    let room = format!("#{NAME}");
+    ann.register(MARKER).await;
+    let room = format!("#{MARKER}");
     ann.join(&room).await;
     ann.say(&room, "hi").await;
-    for path in ["/v1/stats".to_owned(), format!("/v1/users/{NAME}"), format!("/v1/{NAME}")] {
+    for path in ["/v1/stats".to_owned(), format!("/v1/users/{MARKER}"), format!("/v1/{MARKER}")] {
         http::get(cluster.presence[0].api(), &path).await.unwrap();
     }
     let mut texts = Vec::new();
@@ -106,73 +106,73 @@ async fn texts() -> [String; 2] {
 }
 
 #[tokio::test]
-async fn names_and_units_are_as_prometheus_wants_them_and_labels_are_few() {
-    for text in texts().await {
+async fn metrics_follow_prometheus_naming_and_label_rules() {
+    for text in scrape_texts().await {
         let mut promtool = Command::new("promtool");
         let promtool =
             promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut promtool = promtool.spawn().unwrap();
         promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let said = promtool.wait_with_output().unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let output = promtool.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-        assert!(!text.contains(NAME) && !text.contains("127.0.0.1"), "somebody's name or address: {text}");
-        assert!(!text.contains(" summary\n"), "a summary cannot be added up: {text}");
+        assert!(!text.contains(MARKER) && !text.contains("127.0.0.1"), "a nick, room or address: {text}");
+        assert!(!text.contains(" summary\n"), "summaries cannot be aggregated: {text}");
         let scrape = Metrics::parse(&text);
         let labels: BTreeSet<&str> = scrape.names().into_iter().flat_map(|name| scrape.labels(name)).collect();
         let others: Vec<_> = labels.iter().filter(|label| !LABELS.contains(label)).collect();
-        assert!(others.is_empty(), "{others:?}: is each value of it from a table?");
+        assert!(others.is_empty(), "labels without a fixed table of values: {others:?}");
     }
 }
 
-/// Whether a metric, of whatever kind, is asked for under this name.
-fn shows(name: &str, family: &str) -> bool {
+/// Returns `true` when this name is a series of the metric family.
+fn is_series_of(name: &str, family: &str) -> bool {
     name.strip_prefix(family).is_some_and(|rest| ["", "_bucket", "_count", "_sum"].contains(&rest))
 }
 
-fn none(complaints: &[String]) {
+fn assert_none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
 #[tokio::test]
-async fn every_name_of_a_query_exists_and_every_metric_is_shown() {
+async fn queries_use_exported_metrics_and_show_all() {
     let scrapes = scrapes().await;
-    let catalogue = Catalogue::new(&scrapes);
+    let catalogue = SeriesCatalogue::new(&scrapes);
     let mut complaints: Vec<String> = queries().iter().flat_map(|query| catalogue.complaints(query)).collect();
 
     let on_dashboards: BTreeSet<String> = dashboards()
         .iter()
-        .flat_map(Dashboard::queries)
+        .flat_map(DashboardFile::queries)
         .flat_map(|query| promql::names(&query.expression).selectors)
         .map(|selector| selector.name)
         .collect();
     let families: BTreeSet<&String> = scrapes.iter().flat_map(Metrics::families).collect();
     for family in &families {
-        let is_shown = on_dashboards.iter().any(|name| shows(name, family)) || is_recorded(family, &on_dashboards);
+        let is_shown =
+            on_dashboards.iter().any(|name| is_series_of(name, family)) || is_recorded(family, &on_dashboards);
         let is_excused = EXCUSED.iter().any(|(name, _)| name == *family);
         if is_shown == is_excused {
             complaints.push(format!("{family} is on a dashboard: {is_shown}, excused in this file: {is_excused}"));
         }
     }
     for (name, _) in EXCUSED.iter().filter(|(name, _)| !families.contains(&(*name).to_owned())) {
-        complaints.push(format!("{name} is excused, and nobody exports it"));
+        complaints.push(format!("{name} is excused, and no program exports it"));
     }
-    for name in in_sources().iter().filter(|name| !families.contains(name)) {
-        complaints.push(format!("{name} is in the sources, and no scrape has it"));
+    for name in source_names().iter().filter(|name| !families.contains(name)) {
+        complaints.push(format!("{name} is in the sources, and in no scrape"));
     }
-    none(&complaints);
+    assert_none(&complaints);
 }
 
-/// Whether a recording rule that a dashboard shows is made of this metric.
+/// Returns `true` when a dashboard shows a recording rule that uses this metric.
 fn is_recorded(family: &str, on_dashboards: &BTreeSet<String>) -> bool {
-    rules()
-        .iter()
-        .filter(|rule| on_dashboards.contains(rule["record"].as_str().unwrap_or_default()))
-        .any(|rule| promql::names(text(&rule["expr"])).selectors.iter().any(|selector| shows(&selector.name, family)))
+    rules().iter().filter(|rule| on_dashboards.contains(rule["record"].as_str().unwrap_or_default())).any(|rule| {
+        promql::names(text(&rule["expr"])).selectors.iter().any(|selector| is_series_of(&selector.name, family))
+    })
 }
 
-/// The names of metrics that stand in the sources of the programs.
-fn in_sources() -> BTreeSet<String> {
+/// Returns the metric names in the sources of the programs.
+fn source_names() -> BTreeSet<String> {
     fn collect(folder: &Path, names: &mut BTreeSet<String>) {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() && !path.ends_with("tests") {
@@ -191,11 +191,11 @@ fn in_sources() -> BTreeSet<String> {
     names
 }
 
-/// Names in legends are labels too.
+/// Legends name labels in `{{..}}`.
 #[tokio::test]
-async fn legends_name_labels_that_their_queries_have() {
+async fn legends_use_labels_of_their_queries() {
     let scrapes = scrapes().await;
-    let catalogue = Catalogue::new(&scrapes);
+    let catalogue = SeriesCatalogue::new(&scrapes);
     let mut complaints = Vec::new();
     for dashboard in dashboards() {
         for (panel, target) in
@@ -203,7 +203,7 @@ async fn legends_name_labels_that_their_queries_have() {
         {
             let names = promql::names(text(&target["expr"]));
             let of_metrics = names.selectors.iter().filter_map(|selector| catalogue.0.get(&selector.name)).flatten();
-            // A sum keeps what it is grouped by.
+            // An aggregation keeps only its grouping labels.
             let labels: BTreeSet<&String> = if text(&target["expr"]).contains(" by (") {
                 names.grouped.iter().collect()
             } else {
@@ -216,25 +216,25 @@ async fn legends_name_labels_that_their_queries_have() {
             }
         }
     }
-    none(&complaints);
+    assert_none(&complaints);
 }
 
 #[test]
-fn a_wrong_name_is_told_with_dashboard_panel_and_query() {
+fn wrong_name_is_reported_with_its_location() {
     let scrape =
         Metrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
-    let catalogue = Catalogue::new(&[scrape]);
+    let catalogue = SeriesCatalogue::new(&[scrape]);
     let complaints = |expression: &str| {
         let panel = json!({"title": "Who", "targets": [{"refId": "B", "expr": expression}]});
         let json = json!({"title": "Here", "panels": [panel]});
-        let dashboard = Dashboard { file: "here.json".to_owned(), json };
+        let dashboard = DashboardFile { file: "here.json".to_owned(), json };
         dashboard.queries().iter().flat_map(|query| catalogue.complaints(query)).collect::<Vec<_>>()
     };
     let whole = "sum by (code, instance) (rate(parley_refusals_total{job=\"gateway\"}[5m])) / on () parley_sessions";
     assert_eq!(complaints(whole), Vec::<String>::new());
     for (broken, words) in [
-        ("sum(parley_sesions)", "nobody exports parley_sesions"),
-        ("parley:no_such_record", "nobody exports parley:no_such_record"),
+        ("sum(parley_sesions)", "no program exports parley_sesions"),
+        ("parley:no_such_record", "no program exports parley:no_such_record"),
         ("parley_sessions{nick=\"ann\"}", "parley_sessions has no label nick"),
         ("sum by (room) (parley_sessions)", "groups by room, which none of its metrics has"),
     ] {

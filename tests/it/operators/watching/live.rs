@@ -1,7 +1,7 @@
-//! Every query of every dashboard and alert, evaluated by a real Prometheus over a real cluster that is talked on.
+//! Every query of every dashboard and alert, evaluated by a real Prometheus on a real cluster with traffic.
 //!
-//! None may fail. Each returns numbers, or is on a list with the reason. An alert is silent while all is well, so of alerts
-//! every metric that they look at has to be there.
+//! Invariant: no query fails, and each returns numbers or is excused with a reason. An alert returns nothing on a
+//! healthy cluster, so each of its metrics is queried on its own.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,33 +11,33 @@ use harness::{Cluster, LineClient, Prometheus, WsClient, eventually, http, repos
 use serde_json::{Value, json};
 
 use super::promql;
-use super::query::{Place, Query, RULES, queries};
+use super::query::{LocatedQuery, QueryLocation, RULES, queries};
 
-/// How long every query may take to have something to show: rates need two scrapes with talk between them.
+/// Longest wait for data: rates need two scrapes with traffic between them.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Queries that show nothing on a healthy cluster, and why.
+/// Queries that return nothing on a healthy cluster, with the reason.
 const EXCUSED: &[(&str, &str)] = &[
-    ("dashboard \"Parley: Gateway\", panel \"Drain\", query A", "nobody drains"),
+    ("dashboard \"Parley: Gateway\", panel \"Drain\", query A", "no gateway drains"),
     ("alert ParleyPresenceErrors, {status=~\"5..\"}", "no request fails"),
 ];
 
-/// What came of a query.
+/// The outcome of a query.
 #[derive(Debug, PartialEq)]
-enum Outcome {
+enum QueryResult {
     Numbers,
-    /// It has nothing to show (yet).
+    /// No data yet.
     Nothing(String),
-    /// It will never have.
+    /// Never any data, with the reason.
     Wrong(String),
 }
 
 /// Evaluates a query once.
-async fn ask(prometheus: &Prometheus, query: &Query) -> Outcome {
+async fn evaluate(prometheus: &Prometheus, query: &LocatedQuery) -> QueryResult {
     match prometheus.query(&query.filled_in()).await {
-        Err(reason) => Outcome::Wrong(query.complain(reason)),
-        Ok(series) if series.iter().any(is_number) => Outcome::Numbers,
-        Ok(series) => Outcome::Nothing(query.complain(format!("shows nothing: {}", Value::Array(series)))),
+        Err(reason) => QueryResult::Wrong(query.complain(reason)),
+        Ok(series) if series.iter().any(is_number) => QueryResult::Numbers,
+        Ok(series) => QueryResult::Nothing(query.complain(format!("shows nothing: {}", Value::Array(series)))),
     }
 }
 
@@ -46,56 +46,56 @@ fn is_number(series: &Value) -> bool {
     value.and_then(|text| text.parse::<f64>().ok()).is_some_and(|number| !number.is_nan())
 }
 
-/// Everything that has to show something: queries of dashboards and records as they are, of alerts the metrics in them.
-fn asked() -> Vec<Query> {
-    let mut asked = Vec::new();
+/// Returns all queries, and for each alert its metrics as further queries.
+fn all_queries() -> Vec<LocatedQuery> {
+    let mut all = Vec::new();
     for query in queries() {
-        let Place::Alert(name) = &query.place else {
-            asked.push(query);
+        let QueryLocation::Alert(name) = &query.location else {
+            all.push(query);
             continue;
         };
-        asked.push(query.clone());
+        all.push(query.clone());
         for selector in promql::names(&query.expression).selectors {
             let matchers = selector.text.strip_prefix(&selector.name).unwrap_or_default();
-            let place = Place::Alert(format!("{name}, {matchers}"));
-            asked.push(Query { place, expression: selector.text.clone() });
+            let location = QueryLocation::Alert(format!("{name}, {matchers}"));
+            all.push(LocatedQuery { location, expression: selector.text.clone() });
         }
     }
-    asked
+    all
 }
 
-fn is_excused(query: &Query) -> bool {
-    let place = query.place.to_string();
-    let is_listed = EXCUSED.iter().any(|(listed, _)| place.ends_with(listed));
+fn is_excused(query: &LocatedQuery) -> bool {
+    let location = query.location.to_string();
+    let is_listed = EXCUSED.iter().any(|(listed, _)| location.ends_with(listed));
     is_listed || is_alert(query)
 }
 
-/// Whether it is an alert as a whole: it must evaluate, and is silent while all is well.
-fn is_alert(query: &Query) -> bool {
-    matches!(&query.place, Place::Alert(name) if !name.contains(','))
+/// Returns `true` for a whole alert: it must evaluate, and returns nothing on a healthy cluster.
+fn is_alert(query: &LocatedQuery) -> bool {
+    matches!(&query.location, QueryLocation::Alert(name) if !name.contains(','))
 }
 
-/// People who talk in every way that something counts.
-struct Crowd {
+/// Users whose traffic moves every metric.
+struct UserTraffic {
     ann: WsClient,
     bob: WsClient,
     cy: LineClient,
 }
 
-impl Crowd {
-    async fn arrives(cluster: &Cluster) -> Self {
-        let crowd = Self { ann: cluster.ws_on(0).await, bob: cluster.ws_on(1).await, cy: cluster.line_on(1).await };
-        crowd.ann.register("ann").await;
-        crowd.bob.register("bob").await;
-        crowd.cy.register("cy").await;
-        crowd.ann.join("#lobby").await;
-        crowd.bob.join("#lobby").await;
-        crowd.cy.join("#lobby").await;
-        crowd
+impl UserTraffic {
+    async fn start(cluster: &Cluster) -> Self {
+        let traffic = Self { ann: cluster.ws_on(0).await, bob: cluster.ws_on(1).await, cy: cluster.line_on(1).await };
+        traffic.ann.register("ann").await;
+        traffic.bob.register("bob").await;
+        traffic.cy.register("cy").await;
+        traffic.ann.join("#lobby").await;
+        traffic.bob.join("#lobby").await;
+        traffic.cy.join("#lobby").await;
+        traffic
     }
 
-    /// One round of everything.
-    async fn talks(&self, cluster: &Cluster) {
+    /// Runs one round of every kind of traffic.
+    async fn run_round(&self, cluster: &Cluster) {
         self.ann.say("#lobby", "hi").await;
         self.cy.types("hello").await;
         self.bob.hears("#lobby", "cy", "hello").await;
@@ -118,7 +118,7 @@ impl Crowd {
     }
 }
 
-async fn start(cluster: &Cluster) -> Prometheus {
+async fn start_prometheus(cluster: &Cluster) -> Prometheus {
     let gateways = cluster.gateways.iter().map(|node| ("gateway", node));
     let targets: Vec<Target<'_>> = gateways
         .chain(cluster.presence.iter().map(|node| ("presence", node)))
@@ -127,67 +127,73 @@ async fn start(cluster: &Cluster) -> Prometheus {
     Prometheus::start(&targets, &repository().join(RULES)).await
 }
 
-/// Those that show nothing; a wrong one ends it at once.
-async fn silent(prometheus: &Prometheus, queries: Vec<Query>) -> Vec<(Query, String)> {
+/// Returns the queries without data; panics at a query that fails.
+async fn silent(prometheus: &Prometheus, queries: Vec<LocatedQuery>) -> Vec<(LocatedQuery, String)> {
     let mut silent = Vec::new();
     for query in queries {
-        match ask(prometheus, &query).await {
-            Outcome::Numbers => {}
-            Outcome::Nothing(complaint) => silent.push((query, complaint)),
-            Outcome::Wrong(complaint) => panic!("\n{complaint}\n"),
+        match evaluate(prometheus, &query).await {
+            QueryResult::Numbers => {}
+            QueryResult::Nothing(complaint) => silent.push((query, complaint)),
+            QueryResult::Wrong(complaint) => panic!("\n{complaint}\n"),
         }
     }
     silent
 }
 
-/// Shown as lines of their own.
-struct Lines(Vec<String>);
+/// Complaints, shown one per line.
+struct ComplaintLines(Vec<String>);
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for ComplaintLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
 #[tokio::test]
-async fn every_query_of_every_panel_and_alert_shows_something() {
+async fn every_panel_and_alert_query_returns_data() {
     let cluster = Cluster::builder().gateways(2).presence(2).start().await;
-    let prometheus = start(&cluster).await;
-    let crowd = Crowd::arrives(&cluster).await;
-    let (excused, mut waiting): (Vec<Query>, Vec<Query>) = asked().into_iter().partition(is_excused);
+    let prometheus = start_prometheus(&cluster).await;
+    let traffic = UserTraffic::start(&cluster).await;
+    let (excused, mut waiting): (Vec<LocatedQuery>, Vec<LocatedQuery>) =
+        all_queries().into_iter().partition(is_excused);
     assert!(waiting.len() > 100, "{}", waiting.len());
-    eventually(PATIENCE, "every query shows something", async || {
-        crowd.talks(&cluster).await;
+    eventually(PATIENCE, "every query returns data", async || {
+        traffic.run_round(&cluster).await;
         let left = silent(&prometheus, std::mem::take(&mut waiting)).await;
-        let complaints = Lines(left.iter().map(|(_, complaint)| complaint.clone()).collect());
+        let complaints = ComplaintLines(left.iter().map(|(_, complaint)| complaint.clone()).collect());
         waiting = left.into_iter().map(|(query, _)| query).collect();
         if waiting.is_empty() { Ok(()) } else { Err(complaints) }
     })
     .await;
 
-    // A busy machine may bring some near to firing, a slow delivery and the like: only what is listed must be silent.
-    let (alerts, listed): (Vec<Query>, Vec<Query>) = excused.into_iter().partition(is_alert);
+    // On a busy machine an alert may come close to firing, so only the listed queries must return nothing.
+    let (alerts, listed): (Vec<LocatedQuery>, Vec<LocatedQuery>) = excused.into_iter().partition(is_alert);
     let count = listed.len();
-    assert_eq!((silent(&prometheus, listed).await.len(), count), (EXCUSED.len(), EXCUSED.len()), "excused for nothing");
+    assert_eq!(
+        (silent(&prometheus, listed).await.len(), count),
+        (EXCUSED.len(), EXCUSED.len()),
+        "a query is excused without need"
+    );
     silent(&prometheus, alerts).await;
     let rules = prometheus.rules().await.unwrap();
-    let ill: Vec<&Value> = rules.iter().filter(|rule| rule["health"] != "ok" || rule["state"] == "firing").collect();
-    assert!(ill.is_empty() && rules.len() > 20, "all is well: {ill:?}");
-    drop(crowd);
+    let failing: Vec<&Value> =
+        rules.iter().filter(|rule| rule["health"] != "ok" || rule["state"] == "firing").collect();
+    assert!(failing.is_empty() && rules.len() > 20, "rules that fail or fire: {failing:?}");
+    drop(traffic);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_broken_query_is_told_with_dashboard_panel_and_query() {
+async fn broken_query_is_reported_with_its_location() {
     let cluster = Cluster::builder().gateways(1).start().await;
-    let prometheus = start(&cluster).await;
-    let query = |expression: &str| Query {
-        place: Place::Panel { dashboard: "Here".to_owned(), panel: "Who".to_owned(), query: "A".to_owned() },
+    let prometheus = start_prometheus(&cluster).await;
+    let query = |expression: &str| LocatedQuery {
+        location: QueryLocation::Panel { dashboard: "Here".to_owned(), panel: "Who".to_owned(), query: "A".to_owned() },
         expression: expression.to_owned(),
     };
-    eventually(PATIENCE, "a whole query shows something", async || {
-        match ask(&prometheus, &query("parley_sessions{instance=~\"$instance\"}")).await {
-            Outcome::Numbers => Ok(()),
+    eventually(PATIENCE, "an intact query returns data", async || {
+        match evaluate(&prometheus, &query("parley_sessions{instance=~\"$instance\"}")).await {
+            QueryResult::Numbers => Ok(()),
             other => Err(other),
         }
     })
@@ -197,17 +203,17 @@ async fn a_broken_query_is_told_with_dashboard_panel_and_query() {
         ("rate(parley_sessions)", "expected type range vector"),
         ("$nowhere", "unexpected character"),
     ] {
-        let Outcome::Wrong(told) = ask(&prometheus, &query(broken)).await else {
-            panic!("{broken} is not found wrong")
+        let QueryResult::Wrong(complaint) = evaluate(&prometheus, &query(broken)).await else {
+            panic!("{broken} is accepted")
         };
-        assert!(told.starts_with("dashboard \"Here\", panel \"Who\", query A: "), "{told}");
-        assert!(told.contains(words) && told.ends_with(&format!("in: {broken}")), "{told}");
+        assert!(complaint.starts_with("dashboard \"Here\", panel \"Who\", query A: "), "{complaint}");
+        assert!(complaint.contains(words) && complaint.ends_with(&format!("in: {broken}")), "{complaint}");
     }
     for silent in ["parley_sesions", "parley_sessions{instance=\"g9\"}", "parley_sessions * on (door) parley_rooms < 0"]
     {
-        let outcome = ask(&prometheus, &query(silent)).await;
-        let Outcome::Nothing(told) = &outcome else { panic!("{silent}: {outcome:?}") };
-        assert!(told.starts_with("dashboard \"Here\", panel \"Who\", query A: shows nothing"), "{told}");
+        let outcome = evaluate(&prometheus, &query(silent)).await;
+        let QueryResult::Nothing(complaint) = &outcome else { panic!("{silent}: {outcome:?}") };
+        assert!(complaint.starts_with("dashboard \"Here\", panel \"Who\", query A: shows nothing"), "{complaint}");
     }
     cluster.finish().await;
 }

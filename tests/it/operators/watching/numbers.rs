@@ -1,4 +1,4 @@
-//! What happens shows in the numbers: on the gateway where it happens, under the name that says so.
+//! The metrics: each event is counted on the gateway where it happens, under the documented name.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Waits until a number of a node is as expected.
-async fn shows(node: &Node, name: &str, labels: &[(&str, &str)], fits: impl Fn(f64) -> bool) {
+/// Waits until a metric of a node fits.
+async fn expect_metric(node: &Node, name: &str, labels: &[(&str, &str)], fits: impl Fn(f64) -> bool) {
     eventually(SOON, &format!("{} shows {name}{labels:?}", node.name()), async || {
         let number = node.metrics().await.get(name, labels);
         if number.is_some_and(&fits) { Ok(()) } else { Err(number) }
@@ -18,8 +18,8 @@ async fn shows(node: &Node, name: &str, labels: &[(&str, &str)], fits: impl Fn(f
 }
 
 #[tokio::test]
-async fn what_people_do_shows_where_they_do_it() {
-    const SAID: u32 = 5;
+async fn metrics_count_activity_on_its_gateway() {
+    const MESSAGES: u32 = 5;
     let cluster = Cluster::builder().gateways(2).presence(1).start().await;
     let (ann, bob, cy) = (cluster.ws_on(0).await, cluster.ws_on(1).await, cluster.line_on(1).await);
     ann.register("ann").await;
@@ -29,7 +29,7 @@ async fn what_people_do_shows_where_they_do_it() {
         person.join("#lobby").await;
     }
     cy.join("#lobby").await;
-    for number in 0..SAID {
+    for number in 0..MESSAGES {
         ann.say("#lobby", &format!("{number}")).await;
         bob.hears("#lobby", "ann", &format!("{number}")).await;
         cy.hears("#lobby", "ann", &format!("{number}")).await;
@@ -39,25 +39,26 @@ async fn what_people_do_shows_where_they_do_it() {
         ann.must(json!({"type": "send", "to": "#lobby", "body": "once", "key": "k"})).await;
     }
     ann.try_say("#elsewhere", "let me in").await.expect_err("not a member");
-    cluster.ws_on(1).await.try_register("Ann").await.expect_err("it is ann's");
+    cluster.ws_on(1).await.try_register("Ann").await.expect_err("the nick is in use");
 
-    let said = f64::from(SAID) + 1.0;
-    let [of_ann, of_bob] = [&cluster.gateways[0], &cluster.gateways[1]];
-    shows(of_ann, "parley_messages_published_total", &[("kind", "room")], |number| number == said).await;
-    shows(of_ann, "parley_messages_published_total", &[("kind", "direct")], |number| number == 1.0).await;
-    shows(of_ann, "parley_messages_duplicate_total", &[("kind", "room")], |number| number == 2.0).await;
-    shows(of_ann, "parley_messages_refused_total", &[], |number| number == 1.0).await;
-    shows(of_ann, "parley_messages_refused_total", &[("code", "not_in_room")], |number| number == 1.0).await;
-    shows(of_ann, "parley_messages_delivered_total", &[], |number| number == said).await;
-    shows(of_bob, "parley_messages_published_total", &[], |number| number == 0.0).await;
-    shows(of_bob, "parley_messages_delivered_total", &[], |number| number == 2.0 * said + 1.0).await;
-    // Bob and cy have a write each, or more messages in one.
-    let deliveries = |number: f64| number > 2.0 && number <= 2.0 * said + 1.0;
-    shows(of_bob, "parley_delivery_seconds_count", &[], deliveries).await;
-    shows(of_bob, "parley_fanout_round_deliveries_count", &[], |number| number > 2.0 && number <= said + 1.0).await;
-    let numbers = of_bob.metrics().await;
+    let in_room = f64::from(MESSAGES) + 1.0;
+    let [g1, g2] = [&cluster.gateways[0], &cluster.gateways[1]];
+    expect_metric(g1, "parley_messages_published_total", &[("kind", "room")], |number| number == in_room).await;
+    expect_metric(g1, "parley_messages_published_total", &[("kind", "direct")], |number| number == 1.0).await;
+    expect_metric(g1, "parley_messages_duplicate_total", &[("kind", "room")], |number| number == 2.0).await;
+    expect_metric(g1, "parley_messages_refused_total", &[], |number| number == 1.0).await;
+    expect_metric(g1, "parley_messages_refused_total", &[("code", "not_in_room")], |number| number == 1.0).await;
+    expect_metric(g1, "parley_messages_delivered_total", &[], |number| number == in_room).await;
+    expect_metric(g2, "parley_messages_published_total", &[], |number| number == 0.0).await;
+    expect_metric(g2, "parley_messages_delivered_total", &[], |number| number == 2.0 * in_room + 1.0).await;
+    // bob and cy get one write per message, or several messages in one write.
+    let deliveries = |number: f64| number > 2.0 && number <= 2.0 * in_room + 1.0;
+    expect_metric(g2, "parley_delivery_seconds_count", &[], deliveries).await;
+    expect_metric(g2, "parley_fanout_round_deliveries_count", &[], |number| number > 2.0 && number <= in_room + 1.0)
+        .await;
+    let numbers = g2.metrics().await;
     let sum = numbers.get("parley_delivery_seconds_sum", &[]).unwrap();
-    assert!(sum > 0.0 && sum < 10.0, "a message takes milliseconds here, not {sum} s for all");
+    assert!(sum > 0.0 && sum < 10.0, "a message takes milliseconds here, not {sum} s in all");
     for (door, open) in [("ws", 1.0), ("tcp", 1.0)] {
         assert_eq!(numbers.get("parley_connections", &[("door", door), ("state", "open")]), Some(open));
     }
@@ -72,19 +73,19 @@ async fn what_people_do_shows_where_they_do_it() {
     ] {
         assert_eq!(numbers.get(name, labels.as_slice()), Some(expected), "{name}{labels:?}");
     }
-    shows(of_bob, "parley_backplane_round_trip_seconds_count", &[], |number| number > 0.0).await;
-    shows(of_bob, "parley_event_loop_lag_seconds_count", &[], |number| number > 0.0).await;
-    shows(of_ann, "parley_redis_call_seconds_count", &[("call", "publish")], |number| number >= said).await;
-    shows(&cluster.presence[0], "parley_users_online", &[], |number| number == 3.0).await;
-    shows(&cluster.presence[0], "parley_rooms_with_members", &[], |number| number == 1.0).await;
+    expect_metric(g2, "parley_backplane_round_trip_seconds_count", &[], |number| number > 0.0).await;
+    expect_metric(g2, "parley_event_loop_lag_seconds_count", &[], |number| number > 0.0).await;
+    expect_metric(g1, "parley_redis_call_seconds_count", &[("call", "publish")], |number| number >= in_room).await;
+    expect_metric(&cluster.presence[0], "parley_users_online", &[], |number| number == 3.0).await;
+    expect_metric(&cluster.presence[0], "parley_rooms_with_members", &[], |number| number == 1.0).await;
     bob.cut();
-    shows(of_bob, "parley_detached_sessions", &[], |number| number == 1.0).await;
-    shows(&cluster.presence[0], "parley_leases", &[("state", "live")], |number| number == 2.0).await;
+    expect_metric(g2, "parley_detached_sessions", &[], |number| number == 1.0).await;
+    expect_metric(&cluster.presence[0], "parley_leases", &[("state", "live")], |number| number == 2.0).await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_lost_subscription_and_what_it_missed_show() {
+async fn metrics_show_lost_subscription_and_refill() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     cluster.allow("lost the subscription");
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
@@ -92,27 +93,27 @@ async fn a_lost_subscription_and_what_it_missed_show() {
         person.register(nick).await;
         person.join("#lobby").await;
     }
-    let of_bob = &cluster.gateways[1];
-    let repaired = async || of_bob.metrics().await.get("parley_gap_messages_total", &[("outcome", "repaired")]);
+    let g2 = &cluster.gateways[1];
+    let refilled = async || g2.metrics().await.get("parley_gap_messages_total", &[("outcome", "repaired")]);
     let mut number = 0;
-    eventually(SOON * 2, "something was missed and repaired", async || {
+    eventually(SOON * 2, "a missed message is refilled", async || {
         cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await;
         number += 1;
         ann.say("#lobby", &format!("{number}")).await;
         bob.hears("#lobby", "ann", &format!("{number}")).await;
-        if repaired().await > Some(0.0) { Ok(()) } else { Err(number) }
+        if refilled().await > Some(0.0) { Ok(()) } else { Err(number) }
     })
     .await;
-    shows(of_bob, "parley_gaps_found_total", &[], |number| number > 0.0).await;
-    shows(of_bob, "parley_gap_messages_total", &[("outcome", "lost")], |number| number == 0.0).await;
-    shows(of_bob, "parley_backplane_reconnects_total", &[], |number| number > 0.0).await;
-    shows(of_bob, "parley_backplane_gap_seconds_total", &[], |number| number > 0.0).await;
-    shows(of_bob, "parley_backplane_subscribed", &[], |number| number == 1.0).await;
+    expect_metric(g2, "parley_gaps_found_total", &[], |number| number > 0.0).await;
+    expect_metric(g2, "parley_gap_messages_total", &[("outcome", "lost")], |number| number == 0.0).await;
+    expect_metric(g2, "parley_backplane_reconnects_total", &[], |number| number > 0.0).await;
+    expect_metric(g2, "parley_backplane_gap_seconds_total", &[], |number| number > 0.0).await;
+    expect_metric(g2, "parley_backplane_subscribed", &[], |number| number == 1.0).await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
+async fn presence_metrics_show_redis_health() {
     let mut cluster = Cluster::builder().gateways(0).presence(1).start().await;
     cluster.allow("not ready");
     cluster.allow("registry does not answer");
@@ -120,7 +121,7 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     for (name, expected) in
         [("parley_redis_up", 1.0), ("parley_redis_evicts", 0.0), ("parley_redis_append_only_ok", 1.0)]
     {
-        shows(presence, name, &[], |number| number == expected).await;
+        expect_metric(presence, name, &[], |number| number == expected).await;
     }
     let numbers = presence.metrics().await;
     for name in ["parley_redis_clients", "parley_redis_commands_total"] {
@@ -133,57 +134,58 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     assert!(used > Some(0.0) && limit > used, "{used:?} of {limit:?}");
     cluster.redis.call::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
     cluster.redis.call::<()>("CONFIG SET appendonly no").await;
-    shows(presence, "parley_redis_evicts", &[], |number| number == 1.0).await;
-    shows(presence, "parley_redis_append_only_ok", &[], |number| number == 0.0).await;
+    expect_metric(presence, "parley_redis_evicts", &[], |number| number == 1.0).await;
+    expect_metric(presence, "parley_redis_append_only_ok", &[], |number| number == 0.0).await;
 
-    // Silent, not gone: the scrape has to come to its end by itself.
+    // A suspended Redis keeps its connections open, so the scrape must end by its own timeout.
     cluster.redis.stop_signal().await;
     let presence = &cluster.presence[0];
-    shows(presence, "parley_redis_up", &[], |number| number == 0.0).await;
-    shows(presence, "parley_redis_call_failures_total", &[("call", "connect")], |number| number > 0.0).await;
+    expect_metric(presence, "parley_redis_up", &[], |number| number == 0.0).await;
+    expect_metric(presence, "parley_redis_call_failures_total", &[("call", "connect")], |number| number > 0.0).await;
     let numbers: Metrics = presence.metrics().await;
     let old: Vec<&str> = numbers.names().into_iter().filter(|name| name.starts_with("parley_redis_memory")).collect();
-    assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no old number is told");
-    shows(presence, "parley_ready", &[], |number| number == 0.0).await;
+    assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no stale value is exported");
+    expect_metric(presence, "parley_ready", &[], |number| number == 0.0).await;
     cluster.redis.cont();
-    shows(presence, "parley_redis_up", &[], |number| number == 1.0).await;
-    shows(presence, "parley_ready", &[], |number| number == 1.0).await;
+    expect_metric(presence, "parley_redis_up", &[], |number| number == 1.0).await;
+    expect_metric(presence, "parley_ready", &[], |number| number == 1.0).await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_restart_of_redis_shows() {
+async fn metrics_show_a_redis_restart() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
     for text in ["beats are not answered", "lost the subscription", "no subscription"] {
         cluster.allow(text);
     }
-    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
+    expect_metric(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
     let generation = cluster.gateways[0].metrics().await.get("parley_store_generation", &[]).unwrap();
     cluster.redis.kill9();
-    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age > 3.0).await;
-    shows(&cluster.gateways[0], "parley_redis_call_failures_total", &[("call", "beat")], |number| number > 0.0).await;
+    expect_metric(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age > 3.0).await;
+    expect_metric(&cluster.gateways[0], "parley_redis_call_failures_total", &[("call", "beat")], |number| number > 0.0)
+        .await;
     cluster.redis.start().await;
-    shows(&cluster.gateways[0], "parley_store_generation", &[], |number| number > generation).await;
-    shows(&cluster.gateways[0], "parley_store_recovering", &[], |number| number == 0.0).await;
-    shows(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
+    expect_metric(&cluster.gateways[0], "parley_store_generation", &[], |number| number > generation).await;
+    expect_metric(&cluster.gateways[0], "parley_store_recovering", &[], |number| number == 0.0).await;
+    expect_metric(&cluster.gateways[0], "parley_beat_age_seconds", &[], |age| age < 2.5).await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_drain_shows_until_its_end() {
+async fn metrics_show_a_running_drain() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
-    let people = [cluster.ws().await, cluster.ws().await];
-    for (person, nick) in people.iter().zip(["ann", "bob"]) {
+    let clients = [cluster.ws().await, cluster.ws().await];
+    for (person, nick) in clients.iter().zip(["ann", "bob"]) {
         person.register(nick).await;
     }
-    shows(&cluster.gateways[0], "parley_draining", &[], |number| number == 0.0).await;
-    // It gives names back before it ends: while nobody takes them there is time to look.
+    expect_metric(&cluster.gateways[0], "parley_draining", &[], |number| number == 0.0).await;
+    // The drain waits to release nicks while Redis is suspended, which leaves time to scrape.
     cluster.redis.stop_signal().await;
     let gateway = &mut cluster.gateways[0];
     gateway.process().terminate();
-    shows(gateway, "parley_draining", &[], |number| number == 1.0).await;
-    shows(gateway, "parley_drain_began_with_sessions", &[], |number| number == 2.0).await;
-    shows(gateway, "parley_ready", &[], |number| number == 0.0).await;
+    expect_metric(gateway, "parley_draining", &[], |number| number == 1.0).await;
+    expect_metric(gateway, "parley_drain_began_with_sessions", &[], |number| number == 2.0).await;
+    expect_metric(gateway, "parley_ready", &[], |number| number == 0.0).await;
     cluster.redis.cont();
     assert_eq!(cluster.gateways[0].process().exit_code(SOON * 3).await, Some(0));
 }

@@ -1,36 +1,35 @@
-//! The names in a PromQL expression: metrics and the labels they are asked for. No parser: whether an expression is one is
-//! Prometheus' to say, here names are only found.
+//! Extracts metric and label names from a PromQL expression. It is no parser: Prometheus itself checks the syntax.
 
 use std::collections::BTreeSet;
 
-/// One look at a metric within an expression.
+/// A metric with its matchers within an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Selector {
-    /// The metric, or the recording rule.
+pub(super) struct MetricSelector {
+    /// The metric or recording rule.
     pub(super) name: String,
-    /// With its matchers, without its range.
+    /// The name with its matchers, without a range.
     pub(super) text: String,
-    /// The labels that its matchers name.
+    /// The labels in its matchers.
     pub(super) labels: BTreeSet<String>,
 }
 
-/// What an expression names.
+/// The names in an expression.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Names {
-    /// In the order in which they stand there.
-    pub(super) selectors: Vec<Selector>,
+pub(super) struct ExpressionNames {
+    /// Selectors in order of appearance.
+    pub(super) selectors: Vec<MetricSelector>,
     /// The labels of `by`, `on`, `without`, `ignoring` and `group_left`.
     pub(super) grouped: BTreeSet<String>,
 }
 
-/// Words before a list of labels.
+/// Words that precede a list of labels.
 const BEFORE_LABELS: &[&str] = &["by", "on", "without", "ignoring", "group_left", "group_right"];
-/// Words that stand where a metric could.
-const WORDS: &[&str] = &["and", "or", "unless", "bool", "offset", "inf", "nan"];
+/// Keywords that stand where a metric could.
+const KEYWORDS: &[&str] = &["and", "or", "unless", "bool", "offset", "inf", "nan"];
 
-/// Finds the names.
-pub(super) fn names(expression: &str) -> Names {
-    let mut names = Names::default();
+/// Returns the names in an expression.
+pub(super) fn names(expression: &str) -> ExpressionNames {
+    let mut names = ExpressionNames::default();
     let mut rest = expression;
     while let Some(first) = rest.chars().next() {
         match first {
@@ -39,9 +38,9 @@ pub(super) fn names(expression: &str) -> Names {
             first if is_start(first) => {
                 let end = rest.find(|c: char| !is_start(c) && !c.is_ascii_digit()).unwrap_or(rest.len());
                 let (word, after) = rest.split_at(end);
-                rest = take(word, after, &mut names);
+                rest = take_word(word, after, &mut names);
             }
-            // The letters of 5m or 1e3 are no name.
+            // The letters of `5m` or `1e3` are no name.
             first if first.is_ascii_digit() => {
                 rest = rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '.')
             }
@@ -51,8 +50,8 @@ pub(super) fn names(expression: &str) -> Names {
     names
 }
 
-/// Takes a word in, with what belongs to it of `after`; returns what is left.
-fn take<'a>(word: &str, after: &'a str, names: &mut Names) -> &'a str {
+/// Adds a word with its matchers or labels from `after`, and returns the rest.
+fn take_word<'a>(word: &str, after: &'a str, names: &mut ExpressionNames) -> &'a str {
     let follows = after.trim_start();
     if BEFORE_LABELS.contains(&word) {
         let Some((list, rest)) = follows.strip_prefix('(').and_then(|list| list.split_once(')')) else { return after };
@@ -61,7 +60,7 @@ fn take<'a>(word: &str, after: &'a str, names: &mut Names) -> &'a str {
     }
     // `sum(..)`, `sum by (..) (..)`.
     let is_called = follows.starts_with('(') || ["by ", "by(", "without"].iter().any(|word| follows.starts_with(word));
-    if is_called || WORDS.contains(&word.to_lowercase().as_str()) {
+    if is_called || KEYWORDS.contains(&word.to_lowercase().as_str()) {
         return after;
     }
     let (matchers, rest) = match after.strip_prefix('{') {
@@ -71,7 +70,8 @@ fn take<'a>(word: &str, after: &'a str, names: &mut Names) -> &'a str {
         }
         None => ("", after),
     };
-    let selector = Selector { name: word.to_owned(), text: format!("{word}{matchers}"), labels: labels(matchers) };
+    let selector =
+        MetricSelector { name: word.to_owned(), text: format!("{word}{matchers}"), labels: labels(matchers) };
     names.selectors.push(selector);
     rest
 }
@@ -91,7 +91,7 @@ fn after_string(text: &str) -> &str {
     end.map_or("", |(at, _)| &text[at + 1..])
 }
 
-/// Where the closing brace is, strings left out.
+/// Returns the position of the closing brace, ignoring strings.
 fn end_of_matchers(inside: &str) -> usize {
     let mut rest = inside;
     while let Some(first) = rest.chars().next() {
@@ -111,12 +111,12 @@ fn labels(matchers: &str) -> BTreeSet<String> {
         found.insert(label.trim().trim_end_matches('!').trim_start_matches(',').trim().to_owned());
         rest = after_string(after.trim_start_matches(['~', ' ']));
     }
-    // `!~` holds no equals sign before its string.
+    // `!~` has no equals sign before its string.
     found.into_iter().flat_map(|label| label.split("!~").next().map(|name| name.trim().to_owned())).collect()
 }
 
 #[test]
-fn finds_metrics_matchers_and_groups() {
+fn names_finds_metrics_matchers_and_groups() {
     let found = names(
         "histogram_quantile(0.99, sum by (le, instance) (rate(a_bucket{instance=~\"$instance\", x=\"}by(z)\"}[5m])))\n\
          > on (job) group_left () b:c:d offset 1h unless vector(2) == c_total",

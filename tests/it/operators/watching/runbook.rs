@@ -1,4 +1,4 @@
-//! The runbook: its sections, whether a link leads to one, and whether what it quotes exists and works.
+//! The runbook: its sections and links, and the commands and words that it quotes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use harness::{Program, Redis, repository};
 
 const RUNBOOK: &str = "docs/RUNBOOK.md";
-/// Where the words are that programs, rules, dashboards and settings use.
+/// Files whose words the runbook may quote.
 const SOURCES: &[&str] = &[
     "gateway/src",
     "presence/src",
@@ -19,10 +19,10 @@ const SOURCES: &[&str] = &[
     "grafana/dashboards",
     "Makefile",
 ];
-/// First words of what is said to Redis.
+/// First words of quoted Redis commands.
 const COMMANDS: &[&str] = &["acl", "client", "config", "info", "latency", "redis-cli", "slowlog"];
 
-/// The sections by the anchors that a reader makes of their headings.
+/// Returns the sections by the anchors of their headings.
 pub(super) fn sections() -> BTreeMap<String, String> {
     let file = fs::read_to_string(repository().join(RUNBOOK)).unwrap();
     let sections = file.split("\n## ").skip(1).map(|section| {
@@ -32,14 +32,14 @@ pub(super) fn sections() -> BTreeMap<String, String> {
     sections.collect()
 }
 
-/// Whether a link leads to a section, or to the whole runbook; `None` when it leads elsewhere.
+/// Returns `true` for a link to a section or the whole runbook, and `None` for a link elsewhere.
 pub(super) fn leads_to_section(link: &str, runbook: &str) -> Option<bool> {
     let rest = link.strip_prefix(runbook)?;
     Some(rest.is_empty() || rest.strip_prefix('#').is_some_and(|anchor| sections().contains_key(anchor)))
 }
 
 #[test]
-fn a_section_says_what_an_alert_means_where_to_look_and_what_to_do() {
+fn every_runbook_section_has_three_parts() {
     let sections = sections();
     assert!(sections.len() > 10, "{sections:?}");
     for (name, body) in &sections {
@@ -53,18 +53,18 @@ fn a_section_says_what_an_alert_means_where_to_look_and_what_to_do() {
             Some(true) => true,
             _ => repository().join("docs").join(link).exists(),
         };
-        assert!(leads, "{RUNBOOK} links to {link}, which is not there");
+        assert!(leads, "{RUNBOOK} links to {link}, which is missing");
     }
 }
 
-/// What stands between backticks, blocks of code left out.
+/// Returns the words between backticks, without code blocks.
 fn quoted() -> Vec<String> {
     let file = fs::read_to_string(repository().join(RUNBOOK)).unwrap();
     let prose: String = file.split("```").step_by(2).collect();
     prose.split('`').skip(1).step_by(2).map(|words| words.replace('\n', " ")).collect()
 }
 
-/// The text of a file, or of all in a folder.
+/// Returns the text of a file, or of all files in a folder.
 fn text_of(path: &Path) -> String {
     if path.is_file() {
         return fs::read_to_string(path).unwrap();
@@ -73,7 +73,7 @@ fn text_of(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn what_is_said_to_redis_works_for_the_user_admin() {
+async fn quoted_redis_commands_work_for_admin() {
     let redis = Redis::running().await;
     let quoted = quoted();
     let commands: Vec<&String> =
@@ -83,19 +83,19 @@ async fn what_is_said_to_redis_works_for_the_user_admin() {
         let words = command.trim_start_matches("redis-cli ").split(' ').map(str::to_owned);
         let cli =
             Program::system("redis-cli", "redis-cli").args(["-e".to_owned()]).args(redis.admin_flags()).args(words);
-        let said = cli.run(Duration::from_secs(10)).await;
-        assert_eq!(said.code, Some(0), "{command}: {said:?}");
+        let finished = cli.run(Duration::from_secs(10)).await;
+        assert_eq!(finished.code, Some(0), "{command}: {finished:?}");
     }
 }
 
 #[tokio::test]
-async fn every_word_that_is_quoted_exists() {
+async fn every_quoted_word_exists_in_sources() {
     let redis = Redis::running().await;
     let info: String = redis.call("INFO everything").await;
     let known: String = SOURCES.iter().map(|source| text_of(&repository().join(source))).chain([info]).collect();
     for words in quoted().iter().filter(|words| !COMMANDS.contains(&words.split(' ').next().unwrap())) {
-        // Of a metric its name, of a request its path.
+        // The name of a metric, or the path of a request.
         let word = words.split('{').next().unwrap().trim_start_matches("curl G1:9180");
-        assert!(known.contains(word), "{RUNBOOK}: nobody knows {words:?}");
+        assert!(known.contains(word), "{RUNBOOK}: {words:?} is in none of the sources");
     }
 }

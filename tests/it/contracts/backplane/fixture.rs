@@ -1,4 +1,6 @@
-//! Worlds, nodes and people: what the stories are told with.
+//! The fixture of the backplane tests: a store, nodes on it, and sessions that own a nick.
+//!
+//! Sessions claim nicks and join rooms through the real registry. The fixture has no gateway, hub or client.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,21 +16,21 @@ use presence::store::memory::Store;
 use presence::store::redis::Redis;
 use tokio::task::JoinHandle;
 
-/// How long something may take that should come soon.
+/// Longest wait for something that should follow promptly.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-/// Waits until `holds` answers with a value.
+/// Waits until `holds` returns a value.
 pub(crate) async fn eventually<T>(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
     harness::eventually(patience, what, async || holds().await.ok_or("not yet")).await
 }
 
-/// A store, and nodes on it.
-pub(crate) enum World {
+/// One store that nodes are started on.
+pub(crate) enum StoreFixture {
     Memory(Store),
     Redis(Box<harness::Redis>),
 }
 
-impl World {
+impl StoreFixture {
     pub(crate) fn memory() -> Self {
         Self::Memory(Store::default())
     }
@@ -44,18 +46,18 @@ impl World {
         server
     }
 
-    /// A node with a live lease that beats once a second and listens to its own channel.
-    pub(crate) async fn node(&self, name: &str) -> Node {
+    /// Starts a node whose lease beats once a second and that listens on its own channel.
+    pub(crate) async fn node(&self, name: &str) -> BackplaneNode {
         let mut node = self.silent_node(name).await;
         node.beat();
         node
     }
 
-    /// A node that does not beat.
-    pub(crate) async fn silent_node(&self, name: &str) -> Node {
-        let heard = Heard::default();
-        let ears = heard.clone();
-        let sink = Arc::new(move |delivery| ears.0.lock().unwrap().push(delivery));
+    /// Starts a node that does not beat.
+    pub(crate) async fn silent_node(&self, name: &str) -> BackplaneNode {
+        let deliveries = DeliveryLog::default();
+        let recorder = deliveries.clone();
+        let sink = Arc::new(move |delivery| recorder.0.lock().unwrap().push(delivery));
         let (backplane, registry) = match self {
             Self::Memory(store) => (
                 Backplane::Memory(MemoryBackplane::start(store.clone(), sink)),
@@ -72,7 +74,15 @@ impl World {
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &info(name)).await.unwrap();
         backplane.listen_as(&incarnation).await;
-        Node { name: name.to_owned(), backplane, registry, incarnation, heard, repaired: Arc::default(), beating: None }
+        BackplaneNode {
+            name: name.to_owned(),
+            backplane,
+            registry,
+            incarnation,
+            deliveries,
+            republished: Arc::default(),
+            beating: None,
+        }
     }
 }
 
@@ -86,28 +96,29 @@ fn info(name: &str) -> GatewayInfo {
     }
 }
 
+/// The deliveries that a node has received.
 #[derive(Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Vec<Delivery>>>);
+pub(crate) struct DeliveryLog(Arc<Mutex<Vec<Delivery>>>);
 
-impl Heard {
+impl DeliveryLog {
     pub(crate) fn all(&self) -> Vec<Delivery> {
         self.0.lock().unwrap().clone()
     }
 }
 
-/// What a gateway is to the backplane.
-pub(crate) struct Node {
+/// A gateway as the backplane sees it: a lease, a registry and a backplane.
+pub(crate) struct BackplaneNode {
     pub(crate) name: String,
     pub(crate) backplane: Backplane,
     pub(crate) registry: Registry,
     pub(crate) incarnation: Incarnation,
-    pub(crate) heard: Heard,
-    /// Messages that were put back.
-    pub(crate) repaired: Arc<AtomicU64>,
+    pub(crate) deliveries: DeliveryLog,
+    /// Count of republished messages.
+    pub(crate) republished: Arc<AtomicU64>,
     beating: Option<JoinHandle<()>>,
 }
 
-impl Drop for Node {
+impl Drop for BackplaneNode {
     fn drop(&mut self) {
         if let Some(beating) = &self.beating {
             beating.abort();
@@ -115,10 +126,10 @@ impl Drop for Node {
     }
 }
 
-impl Node {
+impl BackplaneNode {
     pub(crate) fn beat(&mut self) {
         let (registry, incarnation, info) = (self.registry.clone(), self.incarnation.clone(), info(&self.name));
-        let (backplane, repaired) = (self.backplane.clone(), self.repaired.clone());
+        let (backplane, republished) = (self.backplane.clone(), self.republished.clone());
         let beats = async move {
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
@@ -128,7 +139,7 @@ impl Node {
                 let generation = beat.generation.number;
                 backplane.note_beat(&incarnation, generation, sent, Instant::now());
                 if !beat.asserted {
-                    // It holds nothing that the store could have lost: these stores keep what they acked.
+                    // The node has no local claims: these tests lose messages, never claims.
                     let last = backplane.is_complete(generation);
                     let _ = registry
                         .reassert(ReassertBatch {
@@ -143,18 +154,18 @@ impl Node {
             }
         };
         let backplane = self.backplane.clone();
-        let repairs = async move {
+        let republishing = async move {
             let count = |messages| {
-                repaired.fetch_add(messages, Ordering::SeqCst);
+                republished.fetch_add(messages, Ordering::SeqCst);
             };
             backplane.republish(count).await;
         };
         self.beating = Some(tokio::spawn(async move {
-            tokio::join!(beats, repairs);
+            tokio::join!(beats, republishing);
         }));
     }
 
-    /// Returns once its tasks have let go of the backplane.
+    /// Stops the beats, and returns once their tasks have released the backplane.
     pub(crate) async fn stop_beating(&mut self) {
         if let Some(beating) = self.beating.take() {
             beating.abort();
@@ -162,29 +173,29 @@ impl Node {
         }
     }
 
-    /// Somebody with a nickname on this node.
-    pub(crate) async fn person(&self, nick: &str) -> Person {
+    /// Claims a nick for a new session on this node.
+    pub(crate) async fn claim_nick(&self, nick: &str) -> NickHolder {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
         let (fence, _) =
             self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
-        Person { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
+        NickHolder { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 
-    /// Somebody in a room that this node is subscribed to.
-    pub(crate) async fn member(&self, nick: &str, room: &RoomName) -> Person {
-        let person = self.person(nick).await;
-        self.join(&person, room).await;
-        person
+    /// Claims a nick, and joins a room that this node subscribes to.
+    pub(crate) async fn member(&self, nick: &str, room: &RoomName) -> NickHolder {
+        let holder = self.claim_nick(nick).await;
+        self.join(&holder, room).await;
+        holder
     }
 
-    pub(crate) async fn join(&self, person: &Person, room: &RoomName) {
+    pub(crate) async fn join(&self, holder: &NickHolder, room: &RoomName) {
         self.backplane.subscribe(room.key()).await.unwrap();
         self.registry
             .join(JoinRequest {
                 room,
-                nick: &person.nick,
-                owner: &person.owner,
+                nick: &holder.nick,
+                owner: &holder.owner,
                 status: &Status::default(),
                 entry: JoinEntry::New,
             })
@@ -192,39 +203,39 @@ impl Node {
             .unwrap();
     }
 
-    pub(crate) async fn say(&self, room: &RoomName, draft: &PublishRequest) -> Result<Published, PublishError> {
-        self.backplane.publish(room, draft).await
+    pub(crate) async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+        self.backplane.publish(room, request).await
     }
 
-    /// What was heard in a room so far.
+    /// Returns the messages received in a room so far.
     pub(crate) fn messages(&self, room: &RoomName) -> Vec<ChatMessage> {
         let of_room = |delivery| match delivery {
             Delivery::Room { room: of, message, .. } if of == *room.key() => Some(message),
             _ => None,
         };
-        self.heard.all().into_iter().filter_map(of_room).collect()
+        self.deliveries.all().into_iter().filter_map(of_room).collect()
     }
 
-    /// The direct messages that were heard so far, with the sessions they are for.
+    /// Returns the direct messages received so far, with their target sessions.
     pub(crate) fn directs(&self) -> Vec<(SessionId, ChatMessage)> {
         let direct = |delivery| match delivery {
             Delivery::Direct { session, message, .. } => Some((session, message)),
             _ => None,
         };
-        self.heard.all().into_iter().filter_map(direct).collect()
+        self.deliveries.all().into_iter().filter_map(direct).collect()
     }
 
-    pub(crate) fn resumed(&self) -> usize {
-        self.heard.all().iter().filter(|delivery| matches!(delivery, Delivery::Resumed)).count()
+    pub(crate) fn resume_count(&self) -> usize {
+        self.deliveries.all().iter().filter(|delivery| matches!(delivery, Delivery::Resumed)).count()
     }
 
-    /// Waits for the message, and for nothing else.
-    pub(crate) async fn hears(&self, room: &RoomName, msg_id: &str) -> ChatMessage {
-        self.hears_within(SOON, room, msg_id).await
+    /// Waits for the message with this id.
+    pub(crate) async fn receives(&self, room: &RoomName, msg_id: &str) -> ChatMessage {
+        self.receives_within(SOON, room, msg_id).await
     }
 
-    pub(crate) async fn hears_within(&self, patience: Duration, room: &RoomName, msg_id: &str) -> ChatMessage {
-        let what = format!("{} hears {msg_id} in {room}", self.name);
+    pub(crate) async fn receives_within(&self, patience: Duration, room: &RoomName, msg_id: &str) -> ChatMessage {
+        let what = format!("{} receives {msg_id} in {room}", self.name);
         eventually(patience, &what, async || self.messages(room).into_iter().find(|message| message.msg_id == msg_id))
             .await
     }
@@ -235,23 +246,23 @@ impl Node {
     }
 }
 
-/// Somebody with a nickname.
+/// A session that owns a nick.
 #[derive(Clone)]
-pub(crate) struct Person {
+pub(crate) struct NickHolder {
     pub(crate) nick: Nick,
     pub(crate) owner: Owner,
 }
 
-impl Person {
-    /// A message without a key of the client's.
-    pub(crate) fn draft(&self, text: &str) -> PublishRequest {
+impl NickHolder {
+    /// Builds a publish request without an idempotency key.
+    pub(crate) fn request(&self, text: &str) -> PublishRequest {
         let msg_id = SessionId::random().to_string();
         let (from, owner, accepted) = (self.nick.clone(), self.owner.clone(), Accepted::at(SystemTime::now()));
         PublishRequest { msg_id, key: None, from, owner, body: Body::from_text(text), accepted }
     }
 
     pub(crate) fn keyed(&self, key: &str, text: &str) -> PublishRequest {
-        PublishRequest { key: Some(key.to_owned()), ..self.draft(text) }
+        PublishRequest { key: Some(key.to_owned()), ..self.request(text) }
     }
 }
 

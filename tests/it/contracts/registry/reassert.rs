@@ -1,5 +1,7 @@
-//! A store that lost something, or may have: it gives nothing out before everybody has said what they hold, and then has
-//! all of it again. Only Redis forgets, so these stories are Redis's alone.
+//! The contract of reassertion and audit, on Redis, the only store that can lose data.
+//!
+//! Invariant: a store in a new generation grants nothing until every live gateway has reasserted its claims or was
+//! fenced for silence. The audit then finds and resolves every remaining difference.
 
 use std::slice;
 use std::sync::{Arc, Mutex};
@@ -14,25 +16,25 @@ use presence::registry::{
     LocalClaim, Phase, ReassertBatch, RegistryError, Surplus,
 };
 
-use super::{Arm, Node, PATIENCE, User, nick, room, told};
+use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, gateway_info, nick, room};
 
-/// The store is not open before this time.
-const AT_LEAST: Duration = Duration::from_secs(2);
+/// Shortest recovery of a store.
+const RECOVERY_MIN: Duration = Duration::from_secs(2);
 
-impl Node {
+impl GatewayLease {
     async fn beat(&self) -> Beat {
         self.registry.beat(&self.incarnation, &[]).await.unwrap()
     }
 
-    /// Says everything; returns the claims that were overtaken.
-    async fn say(&self, holdings: &[LocalClaim]) -> Vec<Owner> {
+    /// Reasserts these claims; returns those that a later claim has replaced.
+    async fn reassert(&self, claims: &[LocalClaim]) -> Vec<Owner> {
         let generation = self.beat().await.generation.number;
         self.registry
             .reassert(ReassertBatch {
                 incarnation: &self.incarnation,
-                info: &told(self.incarnation.as_str()),
+                info: &gateway_info(self.incarnation.as_str()),
                 generation,
-                claims: holdings,
+                claims,
                 last: true,
             })
             .await
@@ -49,8 +51,8 @@ impl Node {
     }
 }
 
-impl User {
-    fn holding(&self, rooms: &[&str]) -> LocalClaim {
+impl NickSession {
+    fn local_claim(&self, rooms: &[&str]) -> LocalClaim {
         let rooms = rooms.iter().map(|name| room(name)).collect();
         let token = TokenHash::of(b"secret");
         let (nick, owner) = (self.nick.clone(), self.owner.clone());
@@ -58,8 +60,8 @@ impl User {
     }
 }
 
-impl Arm {
-    /// Redis goes on with everything that it had, as after a failover in which nothing was lost.
+impl RegistryArm {
+    /// Changes the replication id and keeps all data, as a failover without loss does.
     async fn fail_over(&self) {
         let () = self.ask(&["DEBUG", "CHANGE-REPL-ID"]).await;
     }
@@ -68,20 +70,20 @@ impl Arm {
         self.registry.leases().await.unwrap().generation
     }
 
-    /// The clock says that so much time has passed since the generation began, and beats came in all the while.
-    async fn has_recovered_for(&self, time: Duration) {
+    /// Moves the start of the generation back by this time, as if beats had arrived throughout.
+    async fn pass_recovery_time(&self, time: Duration) {
         let past = format!("-{}", time.as_millis());
         let () = self.ask(&["HINCRBY", &self.keys.generation(), "since", &past]).await;
     }
 }
 
-fn is_refused<T: std::fmt::Debug>(outcome: &Result<T, RegistryError>) {
+fn assert_recovering<T: std::fmt::Debug>(outcome: &Result<T, RegistryError>) {
     assert!(matches!(outcome, Err(RegistryError::Unavailable(reason)) if reason.contains("RECOVERING")), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn nothing_is_given_out_before_everybody_has_said_what_they_hold() {
-    let arm = Arm::redis().await;
+async fn recovering_store_grants_nothing_until_all_reassert() {
+    let arm = RegistryArm::redis().await;
     let (one, two) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (one.user("ann").await, two.user("bob").await);
     ann.join("#lobby").await;
@@ -90,12 +92,12 @@ async fn nothing_is_given_out_before_everybody_has_said_what_they_hold() {
     assert!(first.generation.is_open() && first.asserted);
 
     arm.fail_over().await;
-    let began = Instant::now();
-    assert_eq!(arm.generation().await.phase, Phase::Recovering, "seen before anybody has written");
+    let started = Instant::now();
+    assert_eq!(arm.generation().await.phase, Phase::Recovering, "visible before the first write");
     let refused = one.claim("eve").await.err().unwrap();
     let ClaimError::Registry(refused) = refused else { panic!("{refused:?}") };
-    is_refused::<()>(&Err(refused));
-    is_refused(
+    assert_recovering::<()>(&Err(refused));
+    assert_recovering(
         &arm.registry
             .join(JoinRequest {
                 room: &room("#other"),
@@ -106,91 +108,92 @@ async fn nothing_is_given_out_before_everybody_has_said_what_they_hold() {
             })
             .await,
     );
-    is_refused(&arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await);
-    assert!(arm.registry.user(nick("eve").key()).await.unwrap().is_none(), "refused whole");
-    assert!(bob.leave("#lobby").await, "what is given back is taken");
+    assert_recovering(&arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await);
+    assert!(arm.registry.user(nick("eve").key()).await.unwrap().is_none(), "refused without partial writes");
+    assert!(bob.leave("#lobby").await, "leaves are accepted");
     assert!(bob.release().await);
-    assert!(!arm.registry.fence(&two.incarnation, 0).await.unwrap(), "nobody is judged now");
+    assert!(!arm.registry.fence(&two.incarnation, 0).await.unwrap(), "no fence during recovery");
 
     let beat = one.beat().await;
     assert!(beat.generation.number > first.generation.number && !beat.asserted, "{beat:?}");
-    assert!(one.say(&[ann.holding(&["#lobby"])]).await.is_empty());
+    assert!(one.reassert(&[ann.local_claim(&["#lobby"])]).await.is_empty());
     assert!(one.beat().await.asserted);
-    arm.has_recovered_for(AT_LEAST).await;
-    assert!(!one.beat().await.generation.is_open(), "the other has said nothing yet");
-    two.say(&[]).await;
+    arm.pass_recovery_time(RECOVERY_MIN).await;
+    assert!(!one.beat().await.generation.is_open(), "g2 has not reasserted yet");
+    two.reassert(&[]).await;
     let beat = one.beat().await;
     assert!(beat.generation.is_open(), "{beat:?}");
     assert_eq!(arm.generation().await, beat.generation);
-    assert!(began.elapsed() < AT_LEAST, "or the patience is not what is tested here");
+    assert!(started.elapsed() < RECOVERY_MIN, "the recovery must end before its minimum by the real clock");
     one.user("eve").await;
     ann.join("#other").await;
 }
 
 #[tokio::test]
-async fn a_recovery_takes_two_seconds_in_case_somebody_is_not_known_of() {
-    let arm = Arm::redis().await;
+async fn recovery_lasts_at_least_two_seconds() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     arm.fail_over().await;
-    node.say(&[]).await;
-    let began = Instant::now();
+    node.reassert(&[]).await;
+    let started = Instant::now();
     node.until_open().await;
-    assert!(began.elapsed() > AT_LEAST - Duration::from_millis(200), "{:?}", began.elapsed());
+    assert!(started.elapsed() > RECOVERY_MIN - Duration::from_millis(200), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn whoever_says_nothing_for_ten_seconds_is_fenced_and_the_others_go_on() {
-    let arm = Arm::redis().await;
+async fn silent_gateway_is_fenced_after_ten_seconds() {
+    let arm = RegistryArm::redis().await;
     let (node, silent) = (arm.node("g1").await, arm.node("g2").await);
     let ann = silent.user("ann").await;
     arm.fail_over().await;
-    node.say(&[]).await;
-    arm.has_recovered_for(Duration::from_secs(9)).await;
+    node.reassert(&[]).await;
+    arm.pass_recovery_time(Duration::from_secs(9)).await;
     assert!(!node.beat().await.generation.is_open());
-    arm.has_recovered_for(Duration::from_secs(1)).await;
+    arm.pass_recovery_time(Duration::from_secs(1)).await;
     let beat = node.beat().await;
     assert!(beat.generation.is_open());
-    let state = |node: &Node| beat.leases.iter().find(|lease| lease.incarnation == node.incarnation).unwrap().state;
+    let state =
+        |node: &GatewayLease| beat.leases.iter().find(|lease| lease.incarnation == node.incarnation).unwrap().state;
     assert_eq!((state(&node), state(&silent)), (LeaseState::Live, LeaseState::Fenced));
     assert_eq!(arm.registry.beat(&silent.incarnation, &[]).await, Err(RegistryError::Fenced));
-    let (held, number) = ([ann.holding(&[])], beat.generation.number);
-    let said = arm
+    let (claims, number) = ([ann.local_claim(&[])], beat.generation.number);
+    let refused = arm
         .registry
         .reassert(ReassertBatch {
             incarnation: &silent.incarnation,
-            info: &told("g2"),
+            info: &gateway_info("g2"),
             generation: number,
-            claims: &held,
+            claims: &claims,
             last: true,
         })
         .await;
-    assert_eq!(said, Err(RegistryError::Fenced), "it comes too late");
+    assert_eq!(refused, Err(RegistryError::Fenced), "the reassertion comes too late");
     node.user("ann").await;
 }
 
 #[tokio::test]
-async fn a_store_that_was_away_again_holds_that_against_nobody() {
-    let arm = Arm::redis().await;
+async fn second_outage_does_not_fence_silent_gateways() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     arm.fail_over().await;
-    node.say(&[]).await;
-    // For 20 s nobody beat: the store stood still.
+    node.reassert(&[]).await;
+    // No beat for 20 s: the store was away.
     for time in ["since", "seen"] {
         let () = arm.ask(&["HINCRBY", &arm.keys.generation(), time, "-20000"]).await;
     }
     assert!(!node.beat().await.generation.is_open());
     assert_eq!(other.beat().await.leases.iter().filter(|lease| lease.state == LeaseState::Live).count(), 2);
-    // Nor is a clock waited for that was set back by an hour.
+    // A clock that is set back by an hour must not prolong the recovery.
     for time in ["since", "seen"] {
         let () = arm.ask(&["HINCRBY", &arm.keys.generation(), time, "3600000"]).await;
     }
-    other.say(&[]).await;
+    other.reassert(&[]).await;
     node.until_open().await;
 }
 
 #[tokio::test]
-async fn what_was_lost_is_put_back_in_silence() {
-    let arm = Arm::redis().await;
+async fn reassertion_restores_lost_claims_silently() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (node.user("Ann").await, other.user("bob").await);
     for name in ["#Lobby", "#kitchen"] {
@@ -199,7 +202,7 @@ async fn what_was_lost_is_put_back_in_silence() {
     bob.join("#lobby").await;
     let away = Status { text: "tea".to_owned(), ..Status::default() };
     assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
-    let shown = async || {
+    let listings = async || {
         let mut user = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
         (user.online_since, user.last_active) = (None, 0);
         let members = arm.registry.members(room("#lobby").key(), None, 10).await.unwrap();
@@ -208,16 +211,16 @@ async fn what_was_lost_is_put_back_in_silence() {
         let counted = arm.registry.gateways().await.unwrap().into_iter().map(|gateway| gateway.users);
         (user, members, users, rooms, counted.collect::<Vec<_>>(), arm.registry.stats().await.unwrap())
     };
-    let before = shown().await;
-    let heard = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let before = listings().await;
+    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
 
     let () = arm.ask(&["FLUSHALL"]).await;
-    let mut holding = ann.holding(&["#Lobby", "#kitchen"]);
-    holding.status = away;
-    node.say(&[holding.clone()]).await;
-    other.say(&[bob.holding(&["#lobby"])]).await;
-    assert_eq!(shown().await, before);
-    assert!(arm.history().await.is_empty(), "nobody was told that it was gone");
+    let mut claim = ann.local_claim(&["#Lobby", "#kitchen"]);
+    claim.status = away;
+    node.reassert(&[claim.clone()]).await;
+    other.reassert(&[bob.local_claim(&["#lobby"])]).await;
+    assert_eq!(listings().await, before);
+    assert!(arm.history().await.is_empty(), "nothing was announced");
     let token: String = arm.ask(&["HGET", &arm.keys.session(&ann.owner.session).record(), "token"]).await;
     assert_eq!(token, TokenHash::of(b"secret").as_str());
     for key in [
@@ -229,40 +232,41 @@ async fn what_was_lost_is_put_back_in_silence() {
         assert_eq!(ttl, -1, "{key}");
     }
 
-    // Said twice it is the same, and what is owned can be used and given back.
-    node.say(&[holding]).await;
-    assert_eq!(shown().await, before);
+    // A repeated reassertion changes nothing, and the restored claims can be used and released.
+    node.reassert(&[claim]).await;
+    assert_eq!(listings().await, before);
     node.until_open().await;
     let eve = node.user("eve").await;
-    assert!(eve.owner.fence > bob.owner.fence, "no fencing number comes back");
+    assert!(eve.owner.fence > bob.owner.fence, "no fencing number is reused");
     eve.join("#lobby").await;
     assert!(ann.leave("#lobby").await && ann.leave("#kitchen").await && ann.release().await);
-    let deltas = heard.deltas_until(r#"{"left":[{"nick":"Ann""#).await;
-    assert_eq!(deltas.iter().filter(|(_, delta)| !delta["joined"].is_null()).count(), 1, "eve's, {deltas:?}");
-    let left: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.node(&node.incarnation).owned_members()]).await;
-    assert_eq!(left, ["lobby eve"]);
+    let deltas = channel.deltas_until(r#"{"left":[{"nick":"Ann""#).await;
+    assert_eq!(deltas.iter().filter(|(_, delta)| !delta["joined"].is_null()).count(), 1, "only eve's join: {deltas:?}");
+    let owned: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.node(&node.incarnation).owned_members()]).await;
+    assert_eq!(owned, ["lobby eve"]);
 }
 
 #[tokio::test]
-async fn of_two_that_hold_a_name_the_later_claim_wins_whoever_speaks_first() {
+async fn later_claim_wins_whichever_reasserts_first() {
     for later_first in [true, false] {
-        let arm = Arm::redis().await;
+        let arm = RegistryArm::redis().await;
         let (one, two) = (arm.node("g1").await, arm.node("g2").await);
         let (bob, ann) = (two.user("bob").await, one.user("ann").await);
-        let later = User { owner: Owner { fence: Fence(7), ..bob.owner.clone() }, nick: ann.nick.clone(), ..bob };
+        let later =
+            NickSession { owner: Owner { fence: Fence(7), ..bob.owner.clone() }, nick: ann.nick.clone(), ..bob };
         let () = arm.ask(&["FLUSHALL"]).await;
-        let earlier = async || one.say(&[ann.holding(&["#lobby"])]).await;
+        let earlier = async || one.reassert(&[ann.local_claim(&["#lobby"])]).await;
         if later_first {
-            assert!(two.say(&[later.holding(&["#lobby"])]).await.is_empty());
+            assert!(two.reassert(&[later.local_claim(&["#lobby"])]).await.is_empty());
             assert_eq!(earlier().await, slice::from_ref(&ann.owner));
         } else {
             assert!(earlier().await.is_empty());
-            assert!(two.say(&[later.holding(&["#lobby"])]).await.is_empty());
-            assert!(!one.beat().await.asserted, "it has to speak again, to hear it");
+            assert!(two.reassert(&[later.local_claim(&["#lobby"])]).await.is_empty());
+            assert!(!one.beat().await.asserted, "g1 must reassert again to learn of the later claim");
             assert_eq!(earlier().await, slice::from_ref(&ann.owner));
         }
         assert!(one.beat().await.asserted && two.beat().await.asserted);
-        assert!(!ann.release().await && !ann.leave("#lobby").await, "nothing is the loser's");
+        assert!(!ann.release().await && !ann.leave("#lobby").await, "the earlier claim has no effect");
         one.until_open().await;
         assert_eq!(one.user("eve").await.owner.fence, Fence(8));
         assert!(later.leave("#lobby").await && later.release().await);
@@ -272,9 +276,9 @@ async fn of_two_that_hold_a_name_the_later_claim_wins_whoever_speaks_first() {
 }
 
 #[tokio::test]
-async fn the_loss_of_a_key_that_ownership_rests_on_begins_a_generation() {
+async fn losing_an_ownership_key_starts_new_generation() {
     for lost in ["generation", "leases", "fence"] {
-        let arm = Arm::redis().await;
+        let arm = RegistryArm::redis().await;
         let node = arm.node("g1").await;
         let ann = node.user("ann").await;
         let before = node.beat().await.generation;
@@ -282,7 +286,7 @@ async fn the_loss_of_a_key_that_ownership_rests_on_begins_a_generation() {
         assert!(node.claim("eve").await.is_err(), "{lost}");
         let beat = node.beat().await;
         assert!(beat.generation.number > before.number && !beat.generation.is_open(), "{lost}: {beat:?}");
-        node.say(&[ann.holding(&[])]).await;
+        node.reassert(&[ann.local_claim(&[])]).await;
         let beat = node.until_open().await;
         assert_eq!(beat.leases.len(), 1);
         assert!(node.user("eve").await.owner.fence > ann.owner.fence, "{lost}");
@@ -290,20 +294,20 @@ async fn the_loss_of_a_key_that_ownership_rests_on_begins_a_generation() {
 }
 
 #[tokio::test]
-async fn a_newcomer_does_not_open_a_store_that_has_lost_somebody_else() {
-    let arm = Arm::redis().await;
+async fn new_gateway_cannot_open_a_lossy_store() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     node.user("bob").await;
     let ann = node.user("ann").await;
     let () = arm.ask(&["FLUSHALL"]).await;
-    // To the newcomer the store is new.
+    // The store looks new to the second gateway.
     let newcomer = arm.node("g2").await;
-    let usurper = newcomer.user("ann").await;
+    let later_owner = newcomer.user("ann").await;
     let beat = node.beat().await;
-    assert!(!beat.generation.is_open(), "it is not");
+    assert!(!beat.generation.is_open(), "the first gateway keeps it closed");
     assert!(newcomer.claim("carl").await.is_err());
-    node.say(&[ann.holding(&["#lobby"])]).await;
-    assert_eq!(newcomer.say(&[usurper.holding(&[])]).await, slice::from_ref(&usurper.owner));
+    node.reassert(&[ann.local_claim(&["#lobby"])]).await;
+    assert_eq!(newcomer.reassert(&[later_owner.local_claim(&[])]).await, slice::from_ref(&later_owner.owner));
     node.until_open().await;
     assert!(
         arm.registry
@@ -318,70 +322,70 @@ async fn a_newcomer_does_not_open_a_store_that_has_lost_somebody_else() {
             .unwrap()
     );
 
-    // Whoever comes after that time has ended long ago.
+    // An incarnation that first beats after the recovery counts as fenced.
     let () = arm.ask(&["HINCRBY", &arm.keys.generation(), "since", "-10001"]).await;
     let unknown = presence::model::Incarnation::random();
     assert_eq!(arm.registry.beat(&unknown, &[]).await, Err(RegistryError::Fenced));
 }
 
 #[tokio::test]
-async fn the_dead_stay_dead_and_nobody_speaks_in_another_generation() {
-    let arm = Arm::redis().await;
+async fn reassertion_is_refused_when_fenced_or_outdated() {
+    let arm = RegistryArm::redis().await;
     let (node, dead) = (arm.node("g1").await, arm.node("g2").await);
     let ann = dead.user("ann").await;
     dead.fence().await;
     let old = node.beat().await.generation.number;
     arm.fail_over().await;
     let current = node.beat().await.generation.number;
-    let said = arm
+    let refused = arm
         .registry
         .reassert(ReassertBatch {
             incarnation: &dead.incarnation,
-            info: &told("g2"),
+            info: &gateway_info("g2"),
             generation: current,
-            claims: &[ann.holding(&[])],
+            claims: &[ann.local_claim(&[])],
             last: true,
         })
         .await;
-    assert_eq!(said, Err(RegistryError::Fenced));
-    let said = arm
+    assert_eq!(refused, Err(RegistryError::Fenced));
+    let refused = arm
         .registry
         .reassert(ReassertBatch {
             incarnation: &node.incarnation,
-            info: &told("g1"),
+            info: &gateway_info("g1"),
             generation: old,
             claims: &[],
             last: true,
         })
         .await;
-    assert!(matches!(said, Err(RegistryError::Unavailable(_))), "{said:?}");
+    assert!(matches!(refused, Err(RegistryError::Unavailable(_))), "{refused:?}");
     assert!(!node.beat().await.asserted);
 }
 
 #[tokio::test]
-async fn a_session_that_had_no_connection_has_none_afterwards() {
-    let arm = Arm::redis().await;
+async fn detached_session_stays_detached_after_reassertion() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     let () = arm.ask(&["FLUSHALL"]).await;
-    node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
+    node.reassert(&[LocalClaim { detached: true, ..ann.local_claim(&[]) }]).await;
     let record = arm.keys.nick(ann.nick.key()).record();
     let [detached, held]: [u64; 2] = arm.ask(&["HMGET", &record, "detached", "held_until"]).await;
     assert_eq!(held - detached, 60_000);
-    node.say(&[LocalClaim { detached: true, ..ann.holding(&[]) }]).await;
+    node.reassert(&[LocalClaim { detached: true, ..ann.local_claim(&[]) }]).await;
     let again: u64 = arm.ask(&["HGET", &record, "detached"]).await;
-    assert_eq!(again, detached, "its time runs on");
+    assert_eq!(again, detached, "the hold time continues");
 }
 
 #[tokio::test]
-async fn what_was_lost_alone_is_found_and_put_back() {
-    let arm = Arm::redis().await;
+async fn audit_finds_and_restores_missing_entries() {
+    let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    let held = [ann.holding(&["#lobby"]), bob.holding(&["#lobby"])];
-    let audit = async || arm.registry.audit(&node.incarnation, &held).await.unwrap();
+    let claims = [ann.local_claim(&["#lobby"]), bob.local_claim(&["#lobby"])];
+    let audit = async || arm.registry.audit(&node.incarnation, &claims).await.unwrap();
     assert_eq!(audit().await, Differences::default());
     let (nick, lobby) = (ann.nick.key(), room("#lobby"));
     let base = arm.keys.base();
@@ -396,7 +400,7 @@ async fn what_was_lost_alone_is_found_and_put_back() {
         let count: u64 = arm.ask(&words).await;
         assert_eq!(count, 1, "{lost:?}");
         assert_eq!(audit().await, Differences { missing: vec![ann.owner.clone()], surplus: vec![] }, "{lost:?}");
-        node.say(&held[..1]).await;
+        node.reassert(&claims[..1]).await;
         assert_eq!(audit().await, Differences::default(), "{lost:?}");
     }
     assert_eq!(arm.registry.members(lobby.key(), None, 10).await.unwrap().items.len(), 2);
@@ -404,17 +408,17 @@ async fn what_was_lost_alone_is_found_and_put_back() {
 }
 
 #[tokio::test]
-async fn what_nobody_holds_is_found() {
-    let arm = Arm::redis().await;
+async fn audit_finds_entries_without_owner() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob) = (node.user("ann").await, node.user("Bob").await);
     ann.join("#lobby").await;
     bob.join("#Lobby").await;
     other.user("carl").await.join("#lobby").await;
-    // Entries of an index that no record bears out are nobody's.
+    // Index entries without a matching record have no owner.
     let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_nicks(), "carl", "never"]).await;
     let () = arm.ask(&["SADD", &arm.keys.node(&node.incarnation).owned_members(), "lobby carl", "never ann"]).await;
-    let found = arm.registry.audit(&node.incarnation, &[ann.holding(&[])]).await.unwrap();
+    let found = arm.registry.audit(&node.incarnation, &[ann.local_claim(&[])]).await.unwrap();
     assert!(found.missing.is_empty());
     let mut surplus = found.surplus;
     surplus.sort_by_key(|surplus| format!("{surplus:?}"));
@@ -428,45 +432,45 @@ async fn what_nobody_holds_is_found() {
     assert_eq!(surplus, expected);
 }
 
-/// A gateway that compares what `held` says with the store, for as long as the task runs.
-struct Auditor {
-    held: Arc<Mutex<Vec<LocalClaim>>>,
+/// A gateway that audits `claims` against the store while its task runs.
+struct AuditingGateway {
+    claims: Arc<Mutex<Vec<LocalClaim>>>,
     overtaken: Arc<Mutex<Vec<Owner>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Auditor {
+impl Drop for AuditingGateway {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Auditor {
-    fn of(node: &Node, holdings: &[LocalClaim]) -> Self {
-        let held = Arc::new(Mutex::new(holdings.to_vec()));
+impl AuditingGateway {
+    fn start(node: &GatewayLease, local_claims: &[LocalClaim]) -> Self {
+        let claims = Arc::new(Mutex::new(local_claims.to_vec()));
         let overtaken: Arc<Mutex<Vec<Owner>>> = Arc::default();
-        let (node, holdings, closed) = (node.clone(), Arc::clone(&held), Arc::clone(&overtaken));
+        let (node, audited_claims, closed) = (node.clone(), Arc::clone(&claims), Arc::clone(&overtaken));
         let task = tokio::spawn(async move {
-            let (tenure, info) = (LeaseHealth::default(), told("g1"));
+            let (tenure, info) = (LeaseHealth::default(), gateway_info("g1"));
             let audited =
                 Audited { registry: &node.registry, tenure: &tenure, incarnation: &node.incarnation, info: &info };
             let pace = Pace { every: Duration::from_millis(300), again: Duration::from_millis(150) };
-            let mut keeper = Deaf;
+            let mut keeper = PassiveKeeper;
             tokio::select! {
                 () = beat::keep(&node.registry, &tenure, &node.incarnation, &info, &mut keeper) => {}
-                () = audit::run(audited, pace, || holdings.lock().unwrap().clone(), |owner| {
+                () = audit::run(audited, pace, || audited_claims.lock().unwrap().clone(), |owner| {
                     closed.lock().unwrap().push(owner.clone());
                 }) => {}
             }
         });
-        Self { held, overtaken, task }
+        Self { claims, overtaken, task }
     }
 }
 
-/// Keeps a lease and minds nothing.
-struct Deaf;
+/// Keeps a lease, and ignores every notification.
+struct PassiveKeeper;
 
-impl beat::Keeper for Deaf {
+impl beat::Keeper for PassiveKeeper {
     fn holdings(&self) -> Vec<LocalClaim> {
         Vec::new()
     }
@@ -478,19 +482,19 @@ impl beat::Keeper for Deaf {
 }
 
 #[tokio::test]
-async fn a_gateway_and_the_store_agree_again() {
-    let arm = Arm::redis().await;
+async fn audit_brings_gateway_and_store_into_agreement() {
+    let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     let (ann, bob, carl) = (node.user("ann").await, node.user("bob").await, node.user("carl").await);
     for user in [&ann, &bob, &carl] {
         user.join("#lobby").await;
     }
-    let auditor = Auditor::of(&node, &[ann.holding(&["#lobby"]), carl.holding(&["#lobby"])]);
-    // ann's nick is lost, bob was never given back, carl's nick has been taken by a later claim.
+    let auditor = AuditingGateway::start(&node, &[ann.local_claim(&["#lobby"]), carl.local_claim(&["#lobby"])]);
+    // ann's nick is lost, bob was never released, and a later claim owns carl's nick.
     let () = arm.ask(&["DEL", &arm.keys.nick(ann.nick.key()).record()]).await;
-    let usurper = format!("{}/usurper/99", other.incarnation);
-    let () = arm.ask(&["HSET", &arm.keys.nick(carl.nick.key()).record(), "owner", &usurper]).await;
-    eventually(PATIENCE, "both agree", async || {
+    let later_owner = format!("{}/usurper/99", other.incarnation);
+    let () = arm.ask(&["HSET", &arm.keys.nick(carl.nick.key()).record(), "owner", &later_owner]).await;
+    eventually(PATIENCE, "gateway and store agree", async || {
         let [ann_is, bob_is] = [&ann, &bob].map(|user| user.nick.key().clone());
         let users = arm.registry.lookup(&[ann_is, bob_is]).await.unwrap();
         let online: Vec<bool> = users.iter().flatten().map(|user| user.online).collect();
@@ -502,12 +506,12 @@ async fn a_gateway_and_the_store_agree_again() {
     })
     .await;
 
-    // A room that was left while the store was asked is not put back.
-    auditor.held.lock().unwrap()[0].rooms.clear();
-    eventually(PATIENCE, "ann has left", async || {
+    // A room that is left during an audit is not restored.
+    auditor.claims.lock().unwrap()[0].rooms.clear();
+    eventually(PATIENCE, "ann has left the room", async || {
         let rooms = arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms;
         if rooms.is_empty() { Ok(()) } else { Err(rooms) }
     })
     .await;
-    assert!(ann.release().await, "and is still there herself");
+    assert!(ann.release().await, "ann still owns her nick");
 }
