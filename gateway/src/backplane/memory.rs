@@ -12,7 +12,7 @@ use presence::model::keys::Keys;
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
-use presence::store::memory::{Append, AppendError, Appended, Listener, LogEntry, Store};
+use presence::store::memory::{Append, AppendError, Appended, Listener, Store, StreamEntry};
 
 use super::malformed::Malformed;
 use crate::message::Target;
@@ -143,7 +143,7 @@ impl BackplaneContract for MemoryBackplane {
                 None => return Ok(()),
             },
         };
-        store.tell(&channel, &envelope::typing(&session, from.as_str()));
+        store.publish(&channel, &envelope::typing(&session, from.as_str()));
         Ok(())
     }
 
@@ -154,7 +154,7 @@ impl BackplaneContract for MemoryBackplane {
             Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
         };
         // One more than asked for tells whether there is more.
-        let entries = self.node.store.log(&StreamId::Room(room.clone()), from, to, limit.saturating_add(1), newest);
+        let entries = self.node.store.entries(&StreamId::Room(room.clone()), from, to, limit.saturating_add(1), newest);
         let more = entries.len() > limit;
         let surplus = if more && newest { 1 } else { 0 };
         let messages = entries
@@ -168,9 +168,9 @@ impl BackplaneContract for MemoryBackplane {
 
     async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         let head = self.end(stream)?;
-        let entries = self.node.store.log(stream, after.saturating_add(1), head.top, limit, false);
+        let entries = self.node.store.entries(stream, after.saturating_add(1), head.top, limit, false);
         let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
-        let read = |entry: &LogEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
+        let read = |entry: &StreamEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
         Ok(ReplayPage { head, messages: entries.iter().filter_map(read).collect(), through })
     }
 
@@ -198,7 +198,7 @@ impl BackplaneContract for MemoryBackplane {
 impl MemoryBackplane {
     /// Nothing is lost here: a missing room has just been left by its last member.
     fn end(&self, stream: &StreamId) -> Result<StreamEnd, RegistryError> {
-        self.node.store.head(stream).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
+        self.node.store.end(stream).ok_or_else(|| RegistryError::Unavailable("no such room".to_owned()))
     }
 }
 

@@ -1,62 +1,61 @@
-//! Logs: whose they are, and how they are counted. An epoch is one counting, a fork is where it ended, and together they
-//! tell what a position from before is worth now.
+//! Streams, their epochs and forks: whether a position from an earlier epoch is still valid.
 //!
-//! A store that lost its newest messages gives their numbers out again, so a seq alone says nothing: the scripts begin
-//! another epoch in every generation of the store, and note up to where the one before is the same. Registry, backplane
-//! and sessions ask here whether somebody's position still holds. Pure; writes and reads nothing.
+//! A store that lost its newest messages assigns their seqs again, so a seq means something only within an epoch. The
+//! scripts begin an epoch in every generation of the store and record a fork: the end of the former epoch. Registry,
+//! backplane and sessions validate positions here. Pure.
 
 use crate::model::{RoomKey, SessionId};
 
-/// A numbered list of messages that the store keeps.
+/// The identity of a stream: a numbered list of messages in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StreamId {
-    /// What was said in a room.
+    /// The messages of a room.
     Room(RoomKey),
     /// The direct messages to a session.
     Inbox(SessionId),
 }
 
-/// Where a former epoch ended.
+/// The end of a former epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {
     /// The former epoch.
     pub epoch: String,
-    /// Its last message that the following epoch took over.
+    /// Its last message that the following epoch shares.
     pub seq: u64,
 }
 
-/// Where a log ends, and what it came from.
+/// The end of a stream, with its former epochs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamEnd {
     /// The present epoch.
     pub epoch: String,
     /// The newest message.
     pub top: u64,
-    /// The ends of former epochs, oldest first. The store remembers the newest of them only.
+    /// The ends of former epochs, oldest first. The store keeps only the newest of them.
     pub forks: Vec<Fork>,
 }
 
 impl StreamEnd {
-    /// Up to which message a history of `epoch` is this log's: a position there that is not past it holds, and goes on
-    /// under the present epoch. What came after it is void. Of an epoch that nobody knows, everything is.
+    /// Returns the last message that `epoch` shares with this stream. A position up to it remains valid in the present
+    /// epoch; messages after it are void. An unknown epoch shares nothing.
     #[must_use]
     pub fn shares(&self, epoch: &str) -> u64 {
         if epoch == self.epoch {
             return self.top;
         }
         let from = self.forks.iter().position(|fork| fork.epoch == epoch);
-        // A later epoch may have been cut back below an earlier one.
+        // A later epoch may end below an earlier one.
         from.and_then(|at| self.forks[at..].iter().map(|fork| fork.seq).min()).unwrap_or(0)
     }
 
-    /// Whether the log was counted by `epoch` before.
+    /// Returns whether `epoch` is a former epoch of this stream.
     #[must_use]
     pub fn came_from(&self, epoch: &str) -> bool {
         self.forks.iter().any(|fork| fork.epoch == epoch)
     }
 }
 
-/// Reads forks as the scripts keep them: `<epoch>:<seq>`, oldest first, a blank between two. What is none is left out.
+/// Parses forks as the scripts store them: `<epoch>:<seq>`, oldest first, separated by blanks. Skips malformed ones.
 #[must_use]
 pub fn read_forks(text: &str) -> Vec<Fork> {
     let read = |word: &str| {
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_holds_up_to_the_lowest_fork_since() {
+    fn positions_are_valid_up_to_the_lowest_fork() {
         let head = StreamEnd { epoch: "e4".into(), top: 30, forks: read_forks("e1:20 e2:12 e3:25") };
         for (epoch, shared) in [("e1", 12), ("e2", 12), ("e3", 25), ("e4", 30), ("e0", 0), ("", 0)] {
             assert_eq!(head.shares(epoch), shared, "{epoch}");
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fork_is_left_out() {
+    fn malformed_forks_are_skipped_when_parsing() {
         assert_eq!(read_forks(""), []);
         assert_eq!(read_forks("e1 e2:x :7 e3:18446744073709551616").len(), 1);
         assert_eq!(read_forks("e:1:5"), [Fork { epoch: "e:1".into(), seq: 5 }]);

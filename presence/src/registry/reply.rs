@@ -1,6 +1,6 @@
-//! Reads what a script answered, piece by piece, in the order that the script's header gives.
+//! Reads the replies of scripts, piece by piece, in the order of the script's header.
 //!
-//! Suspicious by design: whatever is not what the header promises is an error, never a panic and never a default.
+//! A reply that differs from the header is an error, never a panic and never a default.
 
 use redis::Value;
 
@@ -20,7 +20,7 @@ impl Reply {
         }
     }
 
-    /// The next piece, as text.
+    /// Reads the next piece as text.
     pub(super) fn text(&mut self) -> Result<String, RegistryError> {
         match self.0.next() {
             Some(Value::BulkString(bytes)) => String::from_utf8(bytes).map_err(|_| malformed("UTF-8")),
@@ -30,32 +30,32 @@ impl Reply {
         }
     }
 
-    /// The next piece, as a number that is not negative.
+    /// Reads the next piece as an unsigned number.
     pub(super) fn number(&mut self) -> Result<u64, RegistryError> {
         self.text()?.parse().map_err(|_| malformed("a number"))
     }
 
-    /// The next piece, as 0 or 1.
+    /// Reads the next piece as 0 or 1.
     pub(super) fn flag(&mut self) -> Result<bool, RegistryError> {
         Ok(self.number()? != 0)
     }
 
-    /// The next piece, an array of its own.
+    /// Reads the next piece as an array.
     pub(super) fn array(&mut self) -> Result<Self, RegistryError> {
         self.0.next().ok_or_else(|| malformed("an array")).and_then(Self::new)
     }
 
-    /// Whether everything was read.
+    /// Returns whether all pieces were read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }
 
-    /// What is left, each piece an array of its own.
+    /// Reads the remaining pieces as arrays.
     pub(super) fn arrays(self) -> impl Iterator<Item = Result<Self, RegistryError>> {
         self.0.map(Self::new)
     }
 
-    /// What is left, as texts.
+    /// Reads the remaining pieces as texts.
     pub(super) fn texts(mut self) -> Result<Vec<String>, RegistryError> {
         let mut texts = Vec::with_capacity(self.0.len());
         while !self.is_empty() {
@@ -75,12 +75,12 @@ pub(super) fn owner_of(token: &str) -> Option<Owner> {
     })
 }
 
-/// JSON that a script or one of us wrote.
+/// Parses JSON that a script or a gateway wrote.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, RegistryError> {
     serde_json::from_str(text).map_err(|_| malformed("the JSON of a record"))
 }
 
-/// The answer made no sense. What was done is then not known either.
+/// Returns the error for a reply that differs from the script's header. The outcome of the call is then unknown.
 pub(super) fn malformed(expected: &str) -> RegistryError {
     RegistryError::Unknown(format!("malformed answer: expected {expected}"))
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_header_promises_is_read_in_order() {
+    fn pieces_are_read_in_header_order() {
         let row = Value::Array(vec![text("a"), text("b")]);
         let mut reply = reply(vec![text("OK"), Value::Int(7), text("8"), Value::Int(1), row]);
         assert_eq!(reply.text().unwrap(), "OK");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_error_and_no_panic() {
+    fn unexpected_pieces_are_errors_without_panic() {
         assert!(Reply::new(Value::Nil).is_err());
         assert!(reply(vec![]).text().is_err());
         assert!(reply(vec![Value::Nil]).text().is_err());

@@ -1,20 +1,20 @@
 #!lua flags=no-writes
--- AUDIT: which of a gateway's holdings the store does not have in full. O(what is given).
+-- AUDIT: finds those of a gateway's claims that the store lacks or has in part. O(claims given).
 -- KEYS: 1 generation, 2 leases, 3 online, 4 owned-nicks, 5 owned-members (4-5 of the caller)
--- ARGV: 1 base, 2.. holdings as JSON, as for REASSERT
--- Reply: {'OK', owner token..} of those that are not whole
+-- ARGV: 1 base, 2.. claims as JSON, as for REASSERT
+-- Reply: {'OK', owner token..} of the incomplete claims
 -- Called by Registry::audit, once a minute from every gateway.
 local _, _, online, owned_nicks, owned_members = unpack(KEYS)
 
-local function is_whole(holding)
-  local nick = holding.nick
-  if redis.call('HGET', base .. 'nick:' .. nick, 'owner') ~= holding.owner
+local function is_whole(claim)
+  local nick = claim.nick
+  if redis.call('HGET', base .. 'nick:' .. nick, 'owner') ~= claim.owner
     or redis.call('SISMEMBER', owned_nicks, nick) == 0 or not redis.call('ZSCORE', online, nick) then
     return false
   end
-  for _, room in ipairs(holding.rooms) do
+  for _, room in ipairs(claim.rooms) do
     local record = redis.call('HGET', base .. 'members:' .. room[1], nick)
-    if not record or split_record(record) ~= holding.owner
+    if not record or split_record(record) ~= claim.owner
       or redis.call('SISMEMBER', owned_members, room[1] .. ' ' .. nick) == 0 then
       return false
     end
@@ -24,9 +24,9 @@ end
 
 local reply = { 'OK' }
 for i = 2, #ARGV do
-  local holding = cjson.decode(ARGV[i])
-  if not is_whole(holding) then
-    reply[#reply + 1] = holding.owner
+  local claim = cjson.decode(ARGV[i])
+  if not is_whole(claim) then
+    reply[#reply + 1] = claim.owner
   end
 end
 return reply

@@ -3,18 +3,18 @@
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 gateway-nicks, 7 owned-nicks, 8 mailbox (6-8 of the
 --       caller)
 -- ARGV: 1 base, 2 incarnation, 3.. keys of nicks to stamp as active now
--- Reply: {'OK', generation, phase, 1 if the caller has said what it holds, counter, {lease row..}, {command JSON..}} or
---        {'FENCED'}
+-- Reply: {'OK', generation, phase, 1 if the caller has reasserted its claims, counter, {lease row..}, {order JSON..}}
+--        or {'FENCED'}
 -- Called by Registry::beat, once a second from every gateway.
 local _, leases, beats, gateways, ended, nicks, owned, mailbox = unpack(KEYS)
 local incarnation = ARGV[2]
 
 enter_generation()
 if redis.call('HEXISTS', leases, incarnation) == 0 then
-  -- Whoever beats had a lease. A generation that never heard of it and is not older than its own patience began with less
-  -- than it thought; in an older one the row was there, had ended, and was forgotten.
+  -- A gateway that beats had a lease. If this generation is young and lacks it, the generation began with more loss
+  -- than it noticed. In an older generation the row existed, ended, and was deleted.
   if redis.call('HGET', KEYS[1], 'phase') == 'open' then
-    if now() - redis.call('HGET', KEYS[1], 'since') > RECOVERY_MOST_MS then
+    if now() - redis.call('HGET', KEYS[1], 'since') > RECOVERY_MS_MAX then
       return { 'FENCED' }
     end
     begin_generation()
@@ -26,7 +26,7 @@ end
 open_if_recovered(ended)
 local counter = redis.call('HINCRBY', beats, incarnation, 1)
 
--- The listing cache is only as good as its count; the index beside it has no TTL and is the truth.
+-- The listing cache is rebuilt when its count differs from the index, which has no TTL and is authoritative.
 if redis.call('SCARD', nicks) ~= redis.call('SCARD', owned) then
   redis.call('SUNIONSTORE', nicks, owned)
 end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Orders a gateway to end in order, by its mailbox: it takes the order with its next beat.
+-- DRAIN: orders a gateway, by its mailbox, to drain; it receives the order with its next beat.
 -- KEYS: 1 generation, 2 leases, 3 mailbox (of the incarnation)
 -- ARGV: 1 base, 2 incarnation
--- Reply: {'OK'} when it serves, else {'NO'}
+-- Reply: {'OK'} if it serves, else {'NO'}
 -- Called by Registry::drain.
 local _, _, mailbox = unpack(KEYS)
 

@@ -1,11 +1,11 @@
--- The lease table as a reply: one row {incarnation, state, counter, info, owns} for each lease. O(gateways). Needs the
--- prelude.
+-- Returns the lease table as a reply: one row {incarnation, state, counter, info, owns} for each lease. O(gateways).
+-- Needs the prelude.
 local function lease_table(beats, gateways)
   local rows = {}
   local leases = redis.call('HGETALL', KEYS[2])
   for i = 1, #leases, 2 do
     local incarnation = leases[i]
-    -- Orders that nobody fetched are to be cleaned up as well.
+    -- Orders that were never fetched have to be reaped as well.
     local owns = redis.call('EXISTS', base .. 'owned-nicks:' .. incarnation, base .. 'owned-members:' .. incarnation,
       base .. 'mailbox:' .. incarnation)
     rows[#rows + 1] = {

@@ -12,8 +12,8 @@ use super::{
     MailboxOrder, Phase, ReapedBatch, ReassertBatch,
 };
 
-/// How long the row of an ended lease stays when nothing is left of it, in milliseconds.
-const ENDED_ROWS: u64 = 3600 * 1000;
+/// The lifetime of an empty row of an ended lease.
+const ENDED_ROW_MS: u64 = 3600 * 1000;
 
 #[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Leases for MemoryRegistry {
@@ -68,7 +68,7 @@ impl Leases for MemoryRegistry {
 }
 
 impl State {
-    /// Another incarnation of the node that serves and is not over.
+    /// Returns another serving incarnation of the node that is not in `over`.
     pub(crate) fn other_live_incarnation(
         &self,
         incarnation: &Incarnation,
@@ -120,7 +120,7 @@ impl State {
         self.leases.serving(incarnation).map(|_| Vec::new())
     }
 
-    /// Memory goes with its process, so it has one history.
+    /// Memory has one generation, because it ends with its process.
     pub(crate) fn lease_table(&self) -> LeaseTable {
         let leases = self.leases.rows.iter().map(|(incarnation, row)| row.lease(incarnation)).collect();
         LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases }
@@ -193,14 +193,14 @@ impl State {
             if !self.nicks.owner(&nick).is_some_and(is_theirs) {
                 continue;
             }
-            self.free_nick(&nick, FreedFor::ForAnybody);
+            self.free_nick(&nick, FreedFor::AnySession);
             self.log_offline(&nick, reason);
             reaped.nicks += 1;
         }
 
         let Some(row) = self.leases.rows.get(incarnation) else { return reaped };
         reaped.more = row.lease(incarnation).owns;
-        if !reaped.more && now().saturating_sub(row.ended) > ENDED_ROWS {
+        if !reaped.more && now().saturating_sub(row.ended) > ENDED_ROW_MS {
             self.leases.rows.remove(incarnation);
         }
         reaped

@@ -1,19 +1,20 @@
--- How a generation opens: shared by the scripts that gateways call again and again. Needs the prelude.
+-- Opens a recovering generation. Part of BEAT. Needs the prelude.
 
--- Long enough for a gateway whose lease was lost with everything else to be heard of.
-local RECOVERY_LEAST_MS = 2000
--- After this a gateway that has not said what it holds counts as dead, as one whose beat stood still.
-local RECOVERY_MOST_MS = 10000
--- As long without any beat is a break of the store, not of the gateways.
+-- The minimum duration of a recovery: long enough for a beat of every gateway whose lease row was lost.
+local RECOVERY_MS_MIN = 2000
+-- The maximum duration: a gateway that has not reasserted its claims by then is fenced.
+local RECOVERY_MS_MAX = 10000
+-- A time without any beat after which the store is assumed to have been away.
 local VIEW_BREAK_MS = 2000
 
--- Whether a lease has said what it holds since the generation began.
+-- Returns whether a gateway has reasserted its claims since the generation began.
 local function has_asserted(incarnation)
   return redis.call('SISMEMBER', base .. 'asserted', incarnation) == 1
 end
 
--- For how long the generation has been recovering with beats coming in. A break starts it anew: nobody is to be fenced
--- because the store was away once more. So does a clock that was set back: no recovery waits for a clock to return.
+-- Returns for how long the generation has been recovering with beats arriving. A break restarts the time, so no gateway
+-- is fenced because the store was away again. A clock that was set back restarts it too, so no recovery waits for the
+-- clock.
 local function recovering_for()
   local time = now()
   local times = redis.call('HMGET', KEYS[1], 'since', 'seen')
@@ -25,14 +26,14 @@ local function recovering_for()
   return time - since
 end
 
--- Opens a recovering generation when everybody who serves has said what they hold, or is fenced for not having done so in
--- time. O(gateways).
+-- Opens a recovering generation once every serving gateway has reasserted its claims, or is fenced for being late.
+-- O(gateways).
 local function open_if_recovered(ended)
   if redis.call('HGET', KEYS[1], 'phase') == 'open' then
     return
   end
   local age = recovering_for()
-  if age < RECOVERY_LEAST_MS then
+  if age < RECOVERY_MS_MIN then
     return
   end
   local missing = {}
@@ -41,7 +42,7 @@ local function open_if_recovered(ended)
       missing[#missing + 1] = incarnation
     end
   end
-  if #missing > 0 and age < RECOVERY_MOST_MS then
+  if #missing > 0 and age < RECOVERY_MS_MAX then
     return
   end
   for _, incarnation in ipairs(missing) do

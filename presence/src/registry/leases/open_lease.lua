@@ -1,10 +1,10 @@
 #!lua
--- Enters a new incarnation into the lease table; the only script that creates a row.
+-- OPEN_LEASE: adds a new incarnation to the lease table.
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 fence, 6 asserted
--- ARGV: 1 base, 2 incarnation, 3 JSON of what the gateway tells about itself, 4 its node id if it is to be the only one of
---       it, else '', 5.. incarnations of the node that are known to be over
--- Reply: {'OK'}, also for one that serves already; {'FENCED'} for one that has ended; {'TWIN', incarnation} when another one
---        of the node serves
+-- ARGV: 1 base, 2 incarnation, 3 JSON of the gateway's info, 4 its node id if no other incarnation of it may serve,
+--       else '', 5.. incarnations of the node that are known to have ended
+-- Reply: {'OK'}, also for one that serves already; {'FENCED'} for one that has ended; {'TWIN', incarnation} if another
+--        incarnation of the node serves
 -- Called by Registry::open_lease and open_first_lease.
 local _, leases, beats, gateways, fence, asserted = unpack(KEYS)
 local _, incarnation, info, node = unpack(ARGV)
@@ -25,7 +25,7 @@ if node ~= '' then
     end
   end
 end
--- Nobody to wait for: a store that is new has nothing to recover. Should it have lost everybody, their beats tell.
+-- A new store has nothing to recover. If it has lost all leases instead, the beats of their gateways show it.
 if redis.call('EXISTS', leases) == 0 then
   redis.call('HSET', KEYS[1], 'phase', 'open')
 end

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Cleans up after an incarnation that has ended, and whose hold is over: what it still owns is freed and each leave told
--- once. O(limit).
--- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 owned-members, 7 owned-nicks, 8 gateway-nicks,
---       9 mailbox (6-9 of the incarnation)
--- ARGV: 1 base, 2 incarnation, 3 most entries to clean up
+-- REAP: cleans up after an incarnation that has ended and whose hold is over: frees what it still owns and announces
+-- each leave once. O(limit).
+-- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 owned-members, 7 owned-nicks, 8 gateway-nicks, 9
+--       mailbox (6-9 of the incarnation)
+-- ARGV: 1 base, 2 incarnation, 3 maximum of entries
 -- Reply: {'OK', nicks freed, memberships ended, 1 if there is more}; {'OK', 0, 0, 0} for one that serves or holds
 -- Called by Registry::reap, from every reaper.
 local _, leases, beats, gateways, ended, owned_members, owned_nicks, gateway_nicks, mailbox = unpack(KEYS)
@@ -18,7 +18,7 @@ if serves(incarnation) or (state == 'drained' and end_of_hold > now()) then
 end
 local reason = lost(incarnation)
 
--- Entries are only removed as their record is dealt with, and a record that somebody else has taken since is left alone.
+-- An entry is removed together with its record; a record that belongs to a newer claim stays.
 local memberships = redis.call('SRANDMEMBER', owned_members, limit)
 local members, lines = 0, {}
 for _, entry in ipairs(memberships) do
@@ -56,7 +56,7 @@ if redis.call('EXISTS', owned_members, owned_nicks) > 0 then
   return { 'OK', nicks, members, 1 }
 end
 redis.call('DEL', gateway_nicks, mailbox)
--- The row stays for an hour, so that people see what happened to the gateway.
+-- The row stays for an hour, so that operators see the gateway's end.
 if now() - end_of_hold > HOUR then
   for _, rows in ipairs({ leases, beats, gateways, ended, base .. 'beaten' }) do
     redis.call('HDEL', rows, incarnation)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- REASSERT: a gateway says what it holds, and the store has it again: for a generation that may have lost some of it, and
--- for what an audit found missing. O(what is given).
+-- REASSERT: writes a gateway's claims again, for a generation that may have lost some of them, and for claims that an
+-- audit found missing. O(claims given).
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 fence, 6 asserted
--- ARGV: 1 base, 2 incarnation, 3 JSON of what the gateway tells about itself, 4 the generation it speaks in, 5 '1' if this
---       is the last it has to say, else '0', 6 an unused epoch, 7.. holdings as JSON: nick, display, skeleton, ascii (1 or
---       0), owner, status (JSON, '' for plain online), info (JSON), token (hash), detached, rooms (pairs of key and name)
--- Reply: {'OK', owner token..} with the claims given that a later one has overtaken; {'FENCED'}; {'OTHER_GENERATION'}
+-- ARGV: 1 base, 2 incarnation, 3 JSON of the gateway's info, 4 the generation, 5 '1' in the last batch, else '0', 6 an
+--       unused epoch, 7.. claims as JSON: nick, display, skeleton, ascii (1 or 0), owner, status (JSON, '' for plain
+--       online), info (JSON), token (hash), detached, rooms (pairs of key and name)
+-- Reply: {'OK', owner token..} of the given claims that a later claim has overtaken; {'FENCED'}; {'OTHER_GENERATION'}
 -- Called by Registry::reassert.
 local _, leases, beats, gateways, fence, asserted = unpack(KEYS)
 local _, incarnation, info, number, last, epoch = unpack(ARGV)
@@ -26,13 +26,13 @@ end
 
 local reply = { 'OK' }
 for i = 7, #ARGV do
-  local holding = cjson.decode(ARGV[i])
-  if restore_nick(holding, epoch) then
-    for _, room in ipairs(holding.rooms) do
-      restore_member(holding, room[1], room[2], epoch)
+  local claim = cjson.decode(ARGV[i])
+  if restore_nick(claim, epoch) then
+    for _, room in ipairs(claim.rooms) do
+      restore_member(claim, room[1], room[2], epoch)
     end
   else
-    reply[#reply + 1] = holding.owner
+    reply[#reply + 1] = claim.owner
   end
 end
 redis.call('SET', fence, string.format('%.0f', highest_fence))

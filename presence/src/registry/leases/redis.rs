@@ -65,8 +65,8 @@ impl Leases for RedisRegistry {
         for command in reply.array()?.texts()? {
             match serde_json::from_str(&command) {
                 Ok(command) => mailbox.push(command),
-                // Written by a newer version: no reason to stop beating.
-                Err(_) => tracing::warn!(%incarnation, "unknown command in the mailbox"),
+                // A newer version wrote it: no reason to stop beating.
+                Err(_) => tracing::warn!(%incarnation, "unknown order in the mailbox"),
             }
         }
         Ok(Beat { generation, asserted, counter, leases, mailbox })
@@ -131,7 +131,7 @@ impl RedisRegistry {
     }
 }
 
-/// Number and phase of the generation within a reply.
+/// Reads number and phase of the generation from a reply.
 pub(in crate::registry) fn generation(reply: &mut Reply) -> Result<Generation, RegistryError> {
     let number = reply.number()?;
     let phase = match reply.text()?.as_str() {
@@ -142,12 +142,12 @@ pub(in crate::registry) fn generation(reply: &mut Reply) -> Result<Generation, R
     Ok(Generation { number, phase })
 }
 
-/// The rows of a lease table within a reply.
+/// Reads the rows of a lease table from a reply.
 pub(in crate::registry) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
     Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
-/// The whole lease table, and the generation it is of.
+/// Reads the whole lease table with its generation.
 pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let keys = ScriptKeys::of([redis.keys().beats(), redis.keys().gateways()]);
     let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
@@ -155,14 +155,14 @@ pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation
     Ok((generation, readable(reply.array()?)?))
 }
 
-/// The rows that are ours to read. Every beat brings the whole table, so one that another version wrote, or nobody of us,
-/// must not stop all the others.
+/// Reads the rows, skipping unreadable ones. Every beat returns the whole table, so one foreign row must not stop all
+/// gateways.
 fn readable(rows: Reply) -> Result<Vec<LeaseRow>, RegistryError> {
     let mut read = Vec::new();
     for row in rows.arrays() {
         match lease_row(row?) {
             Ok(row) => read.push(row),
-            Err(error) => tracing::debug!(%error, "skipped a row of the lease table"),
+            Err(error) => tracing::debug!(%error, "row of the lease table skipped"),
         }
     }
     Ok(read)

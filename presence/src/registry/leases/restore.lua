@@ -1,10 +1,10 @@
--- How a holding is put back: what a gateway said that it holds is written again, whatever of it is there still. Nothing is
--- announced, since nobody was told that it was gone. Needs the prelude.
+-- Restores claims: writes a gateway's claim again, whether all, part or none of it is still there. Announces nothing,
+-- since no loss was announced. Needs the prelude.
 
--- How long a nick is held for a session without a connection, when the store has forgotten it.
+-- The hold of a detached session whose hold the store has lost, in milliseconds.
 local HOLD_MS = 60000
 
--- The highest fencing number seen: the counter must be above it before anything is given out.
+-- The highest fencing number seen: the counter must not be below it when the next claim is assigned.
 local highest_fence = tonumber(redis.call('GET', base .. 'fence')) or 0
 
 local function fence_of(owner)
@@ -13,15 +13,15 @@ local function fence_of(owner)
   return fence
 end
 
--- Gives a log that has lost its meta an epoch, in the generation that lost it.
+-- Gives a stream without a meta an epoch of this generation.
 local function mint(meta, epoch)
   if redis.call('HSETNX', meta, 'epoch', epoch) == 1 then
     redis.call('HSET', meta, 'generation', generation_number)
   end
 end
 
--- Somebody else's earlier claim ends here. Should its gateway have spoken already, it has to speak again, and hears then
--- that it was overtaken.
+-- Ends an earlier claim of another session. Its gateway has to reassert again, and then learns that the claim was
+-- overtaken.
 local function overrule(nick, owner)
   local gateway = incarnation_of(owner)
   redis.call('SREM', base .. 'owned-nicks:' .. gateway, nick)
@@ -29,10 +29,10 @@ local function overrule(nick, owner)
   redis.call('SREM', base .. 'asserted', gateway)
 end
 
--- Restores a nick and its session, unless a later claim has it. Returns whether the nick is the holding's. `epoch` is for
--- an inbox that has none, here, and for a room.
-local function restore_nick(holding, epoch)
-  local nick, owner = holding.nick, holding.owner
+-- Restores a nick and its session, unless a later claim has it. Returns whether this claim has the nick. `epoch` is for
+-- an inbox without one.
+local function restore_nick(claim, epoch)
+  local nick, owner = claim.nick, claim.owner
   local record, incarnation = base .. 'nick:' .. nick, incarnation_of(owner)
   local session = string.match(owner, '/([^/]+)/')
   local session_record = base .. 'session:' .. session
@@ -45,37 +45,37 @@ local function restore_nick(holding, epoch)
   end
   if known ~= owner then
     redis.call('HDEL', record, 'held', 'held_until', 'detached')
-    redis.call('HSET', session_record, 'token', holding.token)
+    redis.call('HSET', session_record, 'token', claim.token)
   end
-  redis.call('HSET', record, 'owner', owner, 'session', session, 'display', holding.display, 'skeleton', holding.skeleton)
+  redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeleton)
   redis.call('HSETNX', record, 'since', time)
   redis.call('HSETNX', record, 'last_active', time)
-  if holding.status == '' then
+  if claim.status == '' then
     redis.call('HDEL', record, 'status')
   else
-    redis.call('HSET', record, 'status', holding.status)
+    redis.call('HSET', record, 'status', claim.status)
   end
-  if holding.detached and redis.call('HSETNX', record, 'detached', time) == 1 then
+  if claim.detached and redis.call('HSETNX', record, 'detached', time) == 1 then
     redis.call('HSET', record, 'held_until', time + HOLD_MS)
   end
   redis.call('PERSIST', record)
-  redis.call('PERSIST', base .. 'skeleton:' .. holding.skeleton)
-  redis.call('ZADD', base .. 'skeleton:' .. holding.skeleton, holding.ascii, nick)
+  redis.call('PERSIST', base .. 'skeleton:' .. claim.skeleton)
+  redis.call('ZADD', base .. 'skeleton:' .. claim.skeleton, claim.ascii, nick)
   redis.call('ZADD', base .. 'online', 0, nick)
   redis.call('SADD', base .. 'owned-nicks:' .. incarnation, nick)
   redis.call('SADD', base .. 'gateway-nicks:' .. incarnation, nick)
   redis.call('EXPIRE', base .. 'gateway-nicks:' .. incarnation, 900)
   redis.call('HSET', session_record, 'nick', nick)
-  redis.call('HSETNX', session_record, 'token', holding.token)
+  redis.call('HSETNX', session_record, 'token', claim.token)
   mint(session_record, epoch)
   redis.call('PERSIST', session_record)
   redis.call('PERSIST', base .. 'inbox:' .. session)
   return true
 end
 
--- Restores one membership, unless a later claim of the nick has it.
-local function restore_member(holding, room, name, epoch)
-  local nick, owner, entry = holding.nick, holding.owner, room .. ' ' .. holding.nick
+-- Restores one membership, unless a later claim of the nick has it. `epoch` is for a room without one.
+local function restore_member(claim, room, name, epoch)
+  local nick, owner, entry = claim.nick, claim.owner, room .. ' ' .. claim.nick
   local members, meta = base .. 'members:' .. room, base .. 'room:' .. room
   local session_rooms = base .. 'session-rooms:' .. string.match(owner, '/([^/]+)/')
   local before = redis.call('HGET', members, nick)
@@ -86,7 +86,7 @@ local function restore_member(holding, room, name, epoch)
     end
     redis.call('SREM', base .. 'owned-members:' .. incarnation_of(known), entry)
   end
-  redis.call('HSET', members, nick, owner .. ' ' .. holding.info)
+  redis.call('HSET', members, nick, owner .. ' ' .. claim.info)
   redis.call('ZADD', base .. 'member-list:' .. room, 0, nick)
   redis.call('ZADD', base .. 'rooms', 0, room)
   redis.call('SADD', base .. 'nick-rooms:' .. nick, room)

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- A gateway says what becomes of its own lease: draining, or drained when all that it owns is detached and held.
+-- SET_LEASE: records that a gateway drains, or has drained and owns only detached, held sessions.
 -- KEYS: 1 generation, 2 leases, 3 ended
 -- ARGV: 1 base, 2 incarnation, 3 state, 4 milliseconds for which a drained one's sessions are held
--- Reply: {'OK'}, also when the lease is in that state; {'FENCED'} when it has ended
+-- Reply: {'OK'}, also if the lease is in that state already; {'FENCED'} if it has ended
 -- Called by Registry::set_lease.
 local _, leases, ended = unpack(KEYS)
 local _, incarnation, state, hold = unpack(ARGV)

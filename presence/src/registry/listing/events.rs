@@ -1,7 +1,7 @@
 //! Waiting reads of the event log, over connections of their own: a blocked connection answers nothing else.
 //!
-//! Used by the event API only. A call takes an idle connection or makes one, and puts it back when the answer came; a
-//! failed or abandoned call just drops it.
+//! Used by the event API only. A call takes an idle connection or opens one, and returns it after the answer. A failed
+//! or dropped call drops its connection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +16,11 @@ use crate::store::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
 
 use super::{EventLogEnds, RegistryEvent, event_position};
 
-/// How long a read waits for something to happen.
+/// The maximum wait for an event.
 const WAIT: Duration = Duration::from_secs(5);
-/// Idle connections that are kept.
-const IDLE: usize = 4;
-/// Before the first event of a log.
+/// The maximum of idle connections.
+const IDLE_MAX: usize = 4;
+/// The position before the first event.
 const START: &str = "0-0";
 
 /// Reads the event log. Cheap to clone: clones share the idle connections.
@@ -41,7 +41,7 @@ impl EventReader {
         Self { redis, idle: Arc::default() }
     }
 
-    /// What came after `after`, waiting for it a while; and the position to go on from.
+    /// Waits for events after `after`; returns them with the position to continue from.
     pub(super) async fn read(
         &self,
         after: Option<&str>,
@@ -50,20 +50,20 @@ impl EventReader {
         let mut connection = self.connection().await?;
         let answer = self.read_over(&mut connection, after, limit).await.map_err(|error| classify(&error))?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE {
+        if idle.len() < IDLE_MAX {
             idle.push(connection);
         }
         Ok(answer)
     }
 
-    /// The ends of the log, at once.
+    /// Reads the ends of the log without waiting.
     pub(super) async fn ends(&self) -> Result<EventLogEnds, RegistryError> {
         let mut connection = self.redis.query().await?;
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(self.redis.keys().events().as_str());
         let info: HashMap<String, Value> = match info.query_async(&mut connection).await {
             Ok(info) => info,
-            // There is no log before the first event, and none after a flush.
+            // The log does not exist before the first event and after a flush.
             Err(error) if error.detail() == Some("no such key") => HashMap::new(),
             Err(error) => return Err(classify(&error)),
         };
@@ -83,7 +83,7 @@ impl EventReader {
         after: Option<&str>,
         limit: usize,
     ) -> redis::RedisResult<(Vec<RegistryEvent>, Option<String>)> {
-        // The end is looked up, not left to `$`: else what happens between this call and the next would be skipped.
+        // The end is read instead of using `$`, which would skip events between this call and the next.
         let after = match after.filter(|id| event_position(id).is_some()) {
             Some(id) => id.to_owned(),
             None => self.end(connection).await?,
@@ -132,7 +132,7 @@ impl EventReader {
     }
 }
 
-/// A position as the server writes it.
+/// Reads a position from a server reply.
 fn position(value: Option<&Value>) -> Option<&str> {
     match value {
         Some(Value::BulkString(id)) => std::str::from_utf8(id).ok().filter(|id| event_position(id).is_some()),

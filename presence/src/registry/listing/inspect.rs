@@ -1,5 +1,7 @@
-//! What operators ask beyond the HTTP API: how each lease stands, and which gateway a user is on. Reads only, over the
-//! query pool, in steps of bounded cost. Called by `gateway ctl`; there is nothing like it for a store of one process.
+//! Reads for operators beyond the HTTP API: the state of each lease, and the gateway of a user.
+//!
+//! Reads only, over the query pool, in steps of bounded cost. Called by `gateway ctl`; the Memory arm has no
+//! counterpart.
 
 use std::collections::HashSet;
 
@@ -10,10 +12,10 @@ use crate::registry::reply::malformed;
 use crate::registry::{Generation, LeaseState, RegistryError};
 use crate::store::redis::classify;
 
-/// Rows that one transaction reads.
+/// The maximum of rows in one pipeline.
 const STEP: usize = 100;
 
-/// How a gateway of the lease table stands.
+/// The state of a gateway in the lease table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LeaseSummary {
     /// The configured node id.
@@ -24,29 +26,28 @@ pub struct LeaseSummary {
     pub state: LeaseState,
     /// Its beat counter.
     pub beat: u64,
-    /// How long ago it has beaten, in milliseconds by the clock of the store: for people, nobody is judged by it. `None`
-    /// before the first beat.
+    /// The age of its newest beat in milliseconds, by the clock of the store: for display only. `None` before the first
+    /// beat.
     pub beat_age_ms: Option<u64>,
-    /// How long ago its lease was opened, likewise.
+    /// The age of its lease, likewise.
     pub age_ms: u64,
-    /// Sessions that own a nickname.
+    /// The number of sessions that own a nickname.
     pub sessions: u64,
     /// The program's version.
     pub version: String,
-    /// Where clients reach it over WebSocket.
+    /// The address of its WebSocket port.
     pub ws: String,
-    /// Where clients reach it over TCP.
+    /// The address of its TCP port.
     pub tcp: String,
-    /// Where operators reach it: empty for one of an older version.
+    /// The address of its admin port: empty for an older version.
     pub admin: String,
 }
 
 impl RedisRegistry {
-    /// Every gateway that serves, and of the nodes without one the newest that was fenced, by node. One whose process
-    /// has died serves until it is fenced, so a node may have two rows. With the generation that they are of.
+    /// Reads the serving gateways, and for a node without one the newest fenced incarnation, sorted by node. A gateway
+    /// whose process died serves until it is fenced, so a node may have two rows. Also returns the generation.
     ///
-    /// # Errors
-    /// `Unavailable` or `Unknown`.
+    /// # Errors `Unavailable` or `Unknown`.
     pub async fn standings(&self) -> Result<(Generation, Vec<LeaseSummary>), RegistryError> {
         let (generation, rows) = lease_rows(&self.redis).await?;
         let rows = shown(rows);
@@ -84,7 +85,7 @@ impl RedisRegistry {
         Ok((generation, standings))
     }
 
-    /// Who has each of these nicknames, in the order asked: `None` where nobody does.
+    /// Reads the owning gateway of each nickname, in the order of `nicks`: `None` without an owner.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
@@ -105,7 +106,7 @@ impl RedisRegistry {
     }
 }
 
-/// The rows that say something about the present.
+/// Keeps the rows that describe the present.
 fn shown(mut rows: Vec<LeaseRow>) -> Vec<LeaseRow> {
     rows.sort_by(|a, b| (&a.info.node, b.opened).cmp(&(&b.info.node, a.opened)));
     let mut seen = HashSet::new();

@@ -1,9 +1,9 @@
-//! Who owns what by the store: records and the indexes beside them, for the audit of `gateway ctl`, which compares them with
-//! each other and with what the gateways hold.
+//! The store's records of ownership and their indexes, for the audit of `gateway ctl`, which compares them with each
+//! other and with the gateways' claims.
 //!
-//! Reads only, over the query pool, page by page, so that nobody waits for it: what is read at different moments may differ
-//! for no reason, and nobody should act on one look. What no index and no gateway names is not found; a store is never
-//! searched through.
+//! Reads only, over the query pool, page by page. The reads happen at different moments, so one audit may show
+//! differences that do not exist. A record that no index and no gateway names is not found, because the store is never
+//! scanned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,46 +16,46 @@ use crate::store::redis::classify;
 
 use super::PAGE_LIMIT;
 
-/// Keys that one call reads.
+/// The maximum of keys in one call.
 const STEP: usize = 200;
 
-/// A place in a room.
+/// A nick's membership in a room.
 pub type Membership = (RoomKey, NickKey);
 
-/// What a gateway says of a session that it holds.
+/// A session as its gateway reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldSession {
     /// The nickname.
     pub nick: NickKey,
-    /// The claim, as the store writes it.
+    /// The claim's token.
     pub owner: String,
-    /// The rooms that it is in.
+    /// The session's rooms.
     pub rooms: Vec<RoomKey>,
 }
 
-/// What the store has.
+/// The store's records and indexes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
-    /// The generation that it is of.
+    /// The generation in which it was read.
     pub generation: Generation,
     /// The lease table.
     pub leases: BTreeMap<Incarnation, LeaseState>,
-    /// Records of nicknames that are owned, with the claim.
+    /// Owned nick records with their claims.
     pub nicks: BTreeMap<NickKey, String>,
-    /// The listing of who is online.
+    /// The listing of online nicks.
     pub online: BTreeSet<NickKey>,
-    /// For each lease, the nicknames that it is to clean up.
+    /// The index of each lease's nicks.
     pub owned_nicks: BTreeSet<(Incarnation, NickKey)>,
-    /// Member records, with the claim.
+    /// Member records with their claims.
     pub members: BTreeMap<Membership, String>,
     /// The listings of members.
     pub member_lists: BTreeSet<Membership>,
-    /// For each lease, the memberships that it is to clean up.
+    /// The index of each lease's memberships.
     pub owned_members: BTreeSet<(Incarnation, Membership)>,
 }
 
 impl RedisRegistry {
-    /// Reads everything that an index names, and what gateways say they hold.
+    /// Reads every record that an index or a gateway's report names.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
@@ -127,7 +127,7 @@ impl RedisRegistry {
         let mut named: Vec<NickKey> = named.into_iter().collect();
         let mut records = self.records(&key, &named).await?;
         let (all,): (u64,) = self.ask(redis::pipe().hlen(key.as_str())).await?;
-        // Records that nothing names: the whole room is asked for only then.
+        // Some records have no index entry: only then the whole room is read.
         if all > records.iter().flatten().count() as u64 {
             let (nicks,): (Vec<String>,) = self.ask(redis::pipe().hkeys(key.as_str())).await?;
             named = nicks.iter().map(|nick| NickKey::from_store(nick)).collect();
@@ -152,7 +152,7 @@ impl RedisRegistry {
         Ok(records)
     }
 
-    /// Everything in a listing.
+    /// Reads a whole listing.
     async fn listed(&self, set: &str) -> Result<Vec<String>, RegistryError> {
         let (mut all, mut cursor): (Vec<String>, Option<String>) = (Vec::new(), None);
         loop {
@@ -165,7 +165,7 @@ impl RedisRegistry {
         }
     }
 
-    /// Everything in an index.
+    /// Reads a whole index.
     async fn scan(&self, set: &str) -> Result<Vec<String>, RegistryError> {
         let (mut all, mut cursor) = (Vec::new(), 0_u64);
         loop {

@@ -164,7 +164,7 @@ impl State {
     }
 }
 
-/// One page of a set, and its last key when there is more behind it.
+/// Returns one page of a set, and its last key if more keys follow.
 fn page<K: Ord>(set: &BTreeSet<K>, after: Option<K>, limit: usize) -> (Vec<&K>, Option<&K>) {
     let limit = limit.clamp(1, PAGE_LIMIT);
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);

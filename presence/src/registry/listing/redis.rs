@@ -12,7 +12,7 @@ use crate::store::redis::{Call, Redis, classify};
 
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
-/// Rows that one script looks up, so that none takes longer than a fraction of a millisecond or so.
+/// The maximum of rows in one script call, which keeps it under a millisecond.
 const STEP: usize = 100;
 
 impl Listing for RedisRegistry {
@@ -138,7 +138,7 @@ impl Listing for RedisRegistry {
 }
 
 impl RedisRegistry {
-    /// One page of a set of keys, and where to go on.
+    /// Reads one page of a set of keys, with the next cursor.
     pub(super) async fn page(
         &self,
         set: &str,
@@ -180,7 +180,7 @@ impl RedisRegistry {
         Ok(rows)
     }
 
-    /// How many nicks are online on each of these gateways: none where the lease is fenced.
+    /// Counts the online nicks of each gateway: none where the lease is fenced.
     async fn users_of(&self, rows: &[LeaseRow]) -> Result<Vec<u64>, RegistryError> {
         let mut pipe = redis::pipe();
         for row in rows {

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- What is known about some rooms, for the API. O(rooms given).
+-- ROOMS: reads rows of rooms for the API. O(rooms given).
 -- KEYS: 1 generation, 2 leases
 -- ARGV: 1 base, 2.. room keys
--- Reply: {'OK', row..} with {} for a room that was never seen, else {room as shown, member count, seq}
+-- Reply: {'OK', row..} with {} for an unknown room, else {room as shown, member count, seq}
 -- Called by Registry::room and rooms.
 local rows = { 'OK' }
 for i = 2, #ARGV do

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- What is known about some users, for the API. O(nicks given and their rooms).
+-- USERS: reads rows of users for the API. O(nicks given and their rooms).
 -- KEYS: 1 generation, 2 leases
 -- ARGV: 1 base, 2.. nick keys
--- Reply: {'OK', row..} with {} for a nick that was never seen, else {nick as shown, 1 if online, status JSON or '', online
+-- Reply: {'OK', row..} with {} for an unknown nick, else {nick as shown, 1 if online, status JSON or '', online
 --        since or 0, last active, {room as shown..}}
 -- Called by Registry::user, lookup and users.
 local rows = { 'OK' }
@@ -15,7 +15,8 @@ for i = 2, #ARGV do
   elseif not owner or (redis.call('HGET', KEYS[2], incarnation_of(owner)) or 'fenced') == 'fenced' then
     rows[i] = { display, 0, '', '0', last_active, {} }
   else
-    -- Those that a drained gateway holds are online as before. The set may name rooms where a dead owner of the nick has not been cleaned up yet.
+    -- Sessions held by a drained gateway are online as before. The set may name rooms of a dead owner that is not
+    -- reaped yet.
     local keys, rooms = redis.call('SMEMBERS', base .. 'nick-rooms:' .. nick), {}
     table.sort(keys)
     for _, room in ipairs(keys) do

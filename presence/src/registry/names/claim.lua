@@ -1,11 +1,11 @@
 #!lua
--- CLAIM: gives a nick to a session, when it is free, its owner's lease is not live and it is held for nobody else.
--- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online,
---       10 gateway-nicks, 11 owned-nicks (10-11 of the claimant)
--- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII, else '0',
---       8 hash of the session's token, 9 an unused epoch for its inbox
--- Reply: {'OK', fence, epoch and seq of the session's inbox}, to the session that has it what it has; {'FENCED'};
---        {'STALE'} when the session has another token since; {'IN_USE', milliseconds it is held or -1}; {'CONFUSABLE'}
+-- CLAIM: assigns a nick to a session if it is free, its owner's lease is not live and it is held for no other session.
+-- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online, 10
+--       gateway-nicks, 11 owned-nicks (10-11 of the claimant)
+-- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII,
+--       else '0', 8 hash of the session's token, 9 an unused epoch for its inbox
+-- Reply: {'OK', fence, epoch and seq of the session's inbox}, for a repeated claim the present ones; {'FENCED'};
+--        {'STALE'} if the session has a newer token; {'IN_USE', milliseconds of hold left or -1}; {'CONFUSABLE'}
 -- Called by Registry::claim.
 local token, unused = ARGV[8], ARGV[9]
 local claimant = incarnation .. '/' .. session .. '/'
@@ -19,7 +19,7 @@ require_open()
 if not serves(incarnation) then
   return { 'FENCED' }
 end
--- What comes late from before a resume must not take anything, nor bring the old token back.
+-- A late claim from before a resume must neither take the nick nor restore the old token.
 local known, epoch, seq = unpack(redis.call('HMGET', session_record, 'token', 'epoch', 'seq'))
 if (known or token) ~= token then
   return { 'STALE' }
@@ -40,7 +40,7 @@ local fence = take(stale)
 if epoch then
   keep_session('token', token)
 else
-  -- New, with nothing that could be about to expire.
+  -- A new session has no keys with a TTL.
   redis.call('HSET', session_record, 'nick', nick, 'token', token, 'epoch', unused, 'generation', generation_number)
 end
 log_event('online', '"nick":%s', cjson.encode(display), now())

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Orders the gateway of a nick's owner to end that session: at once over its channel, and by its mailbox in case that
--- does not arrive.
+-- KICK: orders the gateway of a nick's owner to end that session, at once over its channel, and by its mailbox in case
+-- the former is lost.
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base
--- Reply: {'OK'} when somebody owned the nick, else {'NO'}
+-- Reply: {'OK'} if the nick had an owner, else {'NO'}
 -- Called by Registry::kick.
 local _, _, record = unpack(KEYS)
 

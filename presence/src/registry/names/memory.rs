@@ -54,7 +54,7 @@ impl State {
         token: &TokenHash,
     ) -> Result<(Fence, StreamEnd), ClaimError> {
         let fence = self.claim(incarnation, session, nick, token)?;
-        Ok((fence, self.inboxes.head(session)))
+        Ok((fence, self.inboxes.end(session)))
     }
 
     pub(crate) fn claim(
@@ -86,7 +86,7 @@ impl State {
         Ok(fence)
     }
 
-    /// Whether a session may have a nick: nobody else has it or may come back to it, or to one that looks like it.
+    /// Checks whether a session may take a nick: no other session has it or may resume with it, or with a look-alike.
     pub(crate) fn may_take(
         &self,
         nick: &Nick,
@@ -96,7 +96,7 @@ impl State {
         if let Some(retry_after) = self.kept(nick.key(), session, &is_own) {
             return Err(ClaimError::InUse { retry_after });
         }
-        // Two ASCII names never conflict by their skeletons; left-overs do not count.
+        // Two ASCII nicks never conflict by skeleton; stale entries do not count.
         let mut lookalikes = self.nicks.skeletons.get(nick.skeleton()).into_iter().flatten();
         let conflicts = |(other, ascii): (&NickKey, &bool)| {
             other != nick.key() && !(nick.is_ascii() && *ascii) && self.kept(other, session, &is_own).is_some()
@@ -104,7 +104,7 @@ impl State {
         if lookalikes.any(conflicts) { Err(ClaimError::Confusable) } else { Ok(()) }
     }
 
-    /// Whether somebody else has a nick or may come back to it; for how long it is held, when nobody is there.
+    /// Returns whether another session keeps a nick, with the rest of its hold if that session has no connection.
     fn kept(&self, nick: &NickKey, session: &SessionId, is_own: &impl Fn(&Owner) -> bool) -> Option<Option<Duration>> {
         let record = self.nicks.records.get(nick)?;
         let left = record.held_until.checked_sub(now()).filter(|left| *left > 0).map(Duration::from_millis);
@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    /// Whether a session still has its nick, with a connection or without: its lease is live, or drained and the hold on.
+    /// Returns whether a session still has its nick: its lease is live, or drained with the hold still running.
     pub(crate) fn keeps(&self, nick: &NickKey, session: &SessionId) -> bool {
         let Some(record) = self.nicks.records.get(nick) else { return false };
         let Some(owner) = record.owner.as_ref().filter(|owner| owner.session == *session) else { return false };
@@ -126,11 +126,11 @@ impl State {
         held || self.leases.serves(&owner.incarnation)
     }
 
-    /// Gives a nick to a session that did not have it. Whoever had it is gone: the caller has looked.
+    /// Assigns a nick to a session that did not have it. The former owner is gone: the caller has checked.
     pub(crate) fn take(&mut self, incarnation: &Incarnation, session: &SessionId, nick: &Nick, appears: bool) -> Fence {
         if let Some(owner) = self.nicks.owner(nick.key()) {
             let reason = self.leases.lost(&owner.incarnation);
-            self.free_nick(nick.key(), FreedFor::ForAnybody);
+            self.free_nick(nick.key(), FreedFor::AnySession);
             self.log_offline(nick.key(), reason);
         }
         self.nicks.fence += 1;
@@ -161,7 +161,7 @@ impl State {
         fence
     }
 
-    /// Moves a nick to this gateway under a new claim of the session that has it; nobody is told.
+    /// Moves a nick to this gateway under a new claim of the session that has it. Announces nothing.
     pub(crate) fn take_over(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
         self.nicks.fence += 1;
         let fence = Fence(self.nicks.fence);
@@ -189,7 +189,7 @@ impl State {
         }
         // Another spelling of the same nick is still the same claim.
         if renamed_to.is_none_or(|new| new.key() != nick.key()) {
-            self.free_nick(nick.key(), FreedFor::ForAnybody);
+            self.free_nick(nick.key(), FreedFor::AnySession);
         }
         match renamed_to {
             Some(new) => self.events.add(now(), "rename", json!({ "from": nick.as_str(), "to": new.as_str() })),
@@ -232,12 +232,12 @@ impl State {
         true
     }
 
-    /// The owner of a nick, when its lease is live.
+    /// Returns the owner of a nick if its lease is live.
     pub(crate) fn live_owner(&self, nick: &NickKey) -> Option<&Owner> {
         self.nicks.owner(nick).filter(|owner| self.leases.serves(&owner.incarnation))
     }
 
-    /// Frees a nick, whoever owns it: the caller has compared. What was shown of it stays for a while.
+    /// Frees a nick. The caller has compared the owner. The record stays for the retention time.
     pub(crate) fn free_nick(&mut self, nick: &NickKey, freed: FreedFor) {
         let Some(record) = self.nicks.records.get_mut(nick) else { return };
         let Some(owner) = record.owner.take() else { return };
@@ -245,8 +245,8 @@ impl State {
         record.detached = false;
         record.status = Status::default();
         match freed {
-            FreedFor::ForItsSession => record.held = Some(owner.session.clone()),
-            FreedFor::ForAnybody => {
+            FreedFor::ItsSession => record.held = Some(owner.session.clone()),
+            FreedFor::AnySession => {
                 record.held_until = 0;
                 self.nicks.drop_lookalike(nick);
             }
@@ -256,7 +256,7 @@ impl State {
             row.nicks.remove(nick);
         }
         self.retire(Leftover::Nick(nick.clone()));
-        // After a rename the session lives on under its other nick.
+        // After a rename the session continues under its other nick.
         if self.sessions.goes_by(&owner.session, nick) {
             self.sessions.ended(&owner.session, now());
             self.retire(Leftover::Session(owner.session));

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- RELEASE: gives a nick back, if the caller owns it. Asks for no lease, since it only takes from the caller.
+-- RELEASE: frees a nick if the caller owns it. Needs no live lease, since it only removes the caller's own claim.
 -- KEYS: 1 generation, 2 leases, 3 nick record
--- ARGV: 1 base, 2 owner token, 3 nick key, 4 nick as shown, 5 key and 6 spelling of the nick that is used instead, or ''
--- Reply: {'OK'} when this call did it, {'NO'} when somebody else or nobody owns it
+-- ARGV: 1 base, 2 owner token, 3 nick key, 4 nick as shown, 5 key and 6 spelling of the nick that replaces it, or ''
+-- Reply: {'OK'} if this call did it, {'NO'} if the caller does not own it
 -- Called by Registry::release.
 local _, _, record = unpack(KEYS)
 local _, token, nick, display, new_nick, new_display = unpack(ARGV)

@@ -1,8 +1,8 @@
 #!lua
--- Records what a user says about themselves and tells it to the rooms given. O(rooms given).
+-- STATUS: records a user's status and announces it to the given rooms. O(rooms given).
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base, 2 owner token, 3 nick key, 4 JSON of the status, 5 JSON of the member info, 6.. room keys
--- Reply: {'OK'}; {'NO'} when the caller does not own the nick; {'FENCED'}
+-- Reply: {'OK'}; {'NO'} if the caller does not own the nick; {'FENCED'}
 -- Called by Registry::set_status.
 local _, _, record = unpack(KEYS)
 local _, token, nick, status, info = unpack(ARGV)

@@ -1,12 +1,12 @@
--- How a session comes to a nick: shared by CLAIM and RESUME, which have the same first keys and arguments. Needs the
--- prelude and the departures.
+-- The rule that assigns a nick to a session. Shared by CLAIM and RESUME, which have the same first keys and arguments.
+-- Needs the prelude and leaves.lua. The memory twin is in names/memory.rs.
 
 local _, _, fences, record, skeletons, session_record, inbox, session_rooms, online, gateway_nicks, owned_nicks =
   unpack(KEYS)
 local _, incarnation, session, nick, display, skeleton, ascii = unpack(ARGV)
 
--- How long somebody else keeps a nick from this session: the milliseconds that are left when nobody is there, -1 while
--- somebody is, nil when nobody does.
+-- Returns for how long another session keeps a nick from this one: the milliseconds of hold left, -1 while that session
+-- is connected, nil if the nick is available.
 local function kept(name, is_own)
   local owner, detached, held, held_until =
     unpack(redis.call('HMGET', base .. 'nick:' .. name, 'owner', 'detached', 'held', 'held_until'))
@@ -26,8 +26,8 @@ local function kept(name, is_own)
   return left > 0 and left or nil
 end
 
--- Why the session may not have the nick, as a reply; else nil, and the entries of the skeleton that are left over.
--- Two ASCII names never conflict, so an ASCII name minds only those that are not (score 0).
+-- Returns a refusal as a reply; else nil and the stale entries of the skeleton. Two ASCII nicks never conflict by
+-- skeleton, so an ASCII nick is compared only with others (score 0).
 local function refusal(is_own)
   local left = kept(nick, is_own)
   if left then
@@ -46,7 +46,7 @@ local function refusal(is_own)
   end
 end
 
--- Puts this gateway's claim into the record and the indexes. Returns its fence.
+-- Writes this gateway's claim into the record and the indexes. Returns its fence.
 local function own(...)
   local fence = redis.call('INCR', fences)
   redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session, 'display', display,
@@ -62,7 +62,7 @@ local function own(...)
   return fence
 end
 
--- Gives the nick to a session that did not have it. Whoever had it is gone: the caller has looked.
+-- Assigns the nick to a session that did not have it. The former owner is gone: the caller has checked.
 local function take(stale)
   local before = redis.call('HGET', record, 'owner')
   if before then
@@ -77,7 +77,7 @@ local function take(stale)
   return own('since', time, 'last_active', time)
 end
 
--- The session lives, under this nick, for as long as it has it.
+-- Removes the TTLs of the session's keys while it owns this nick.
 local function keep_session(...)
   redis.call('HSET', session_record, 'nick', nick, ...)
   for _, key in ipairs({ session_record, inbox, session_rooms }) do

@@ -1,10 +1,11 @@
 #!lua
--- JOIN: writes a member record and tells the room. O(1), whatever the size of the room.
--- KEYS: 1 generation, 2 leases, 3 room meta, 4 room log, 5 members, 6 member-list, 7 rooms, 8 nick-rooms, 9 owned-members,
---       10 nick record, 11 session-rooms
--- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 JSON of the member info, 7 an unused epoch,
---       8 nick key and 9 owner token of the record that this one replaces, both '' for a new member
--- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} when the nick is not the caller's
+-- JOIN: writes a member record and announces it to the room. O(1), independent of the size of the room.
+-- KEYS: 1 generation, 2 leases, 3 room meta, 4 room stream, 5 members, 6 member-list, 7 rooms, 8 nick-rooms, 9
+--       owned-members, 10 nick record, 11 session-rooms
+-- ARGV: 1 base, 2 owner token, 3 room key, 4 room as typed, 5 nick key, 6 JSON of the member info, 7 an unused epoch, 8
+--       nick key and 9 owner token of the record that this one replaces, both '' for a new member
+-- Reply: {'OK', room as shown, epoch, seq, member count, forks}; {'FENCED'}; {'STALE'} if the caller does not own the
+--        nick
 -- Called by Registry::join.
 local _, _, meta, log, members, member_list, rooms, nick_rooms, owned_members, nick_record, session_rooms = unpack(KEYS)
 local _, token, room, display, nick, info, epoch, old_nick, old_token = unpack(ARGV)
@@ -14,7 +15,7 @@ require_open()
 if not serves(incarnation_of(token)) then
   return { 'FENCED' }
 end
--- Also what comes late from before a resume.
+-- This also stops a late join from before a resume.
 if redis.call('HGET', nick_record, 'owner') ~= token then
   return { 'STALE' }
 end
@@ -32,7 +33,7 @@ local present, top, _, forks = touch(meta, log, generation_number, epoch)
 redis.call('HSETNX', meta, 'display', display)
 redis.call('SADD', session_rooms, room)
 
--- What the same owner wrote before stands, unless it is shown in another spelling now.
+-- A record of the same owner stays, unless its shown spelling changes.
 if before_owner ~= token or (from and from ~= to) then
   if from then
     drop_member(room, old_nick, replaced)
@@ -54,7 +55,7 @@ if before_owner ~= token or (from and from ~= to) then
   if from and from ~= to then
     announce(room, '{"renamed":[{"from":' .. from .. ',"to":' .. to .. '}]}')
   elseif from then
-    -- The session is where it was, under a newer claim.
+    -- The session was a member already, under an older claim.
     if info ~= before_info then
       announce(room, '{"status":[' .. info .. ']}')
     end

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- LEAVE: ends a membership, if the caller's session holds it and was not resumed since. Asks for no lease, since it only
--- takes from the caller.
+-- LEAVE: ends a membership if the caller's session holds it and was not resumed since. Needs no live lease, since it
+-- only removes the caller's own claim.
 -- KEYS: 1 generation, 2 leases, 3 members, 4 nick record, 5 session-rooms
--- ARGV: 1 base, 2 owner token, 3 room key, 4 nick key, 5 reason, 6 '1' if the room is not restored by a resume, else '0'
--- Reply: {'OK'} when this call did it, {'NO'} when somebody else or nobody holds it
+-- ARGV: 1 base, 2 owner token, 3 room key, 4 nick key, 5 reason, 6 '1' if the room is not restored by a resume, else
+--       '0'
+-- Reply: {'OK'} if this call did it, {'NO'} if the caller does not hold it
 -- Called by Registry::leave.
 local _, _, members, nick_record, session_rooms = unpack(KEYS)
 local _, token, room, nick, reason, for_good = unpack(ARGV)

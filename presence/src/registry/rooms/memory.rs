@@ -50,7 +50,7 @@ impl State {
         self.sessions.joined(&owner.session, key);
         let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
         let from = replaced.as_ref().map(|(_, from)| from).filter(|from| **from != info.nick).cloned();
-        // What the same owner wrote before stands, unless it is shown in another spelling now.
+        // A record of the same owner stays, unless its shown spelling changes.
         if before.as_ref().is_none_or(|(before, _)| before != owner) || from.is_some() {
             if let Some((old, _)) = &replaced {
                 self.unlink_member(key, old);
@@ -76,7 +76,7 @@ impl State {
         })
     }
 
-    /// Tells a room who came: a new member, a session under another name, or one that is where it was.
+    /// Announces an entry: a new member, a renamed session, or a changed status of one that was a member already.
     fn announce_entry(&mut self, room: &RoomKey, info: MemberInfo, from: Option<String>, same: Option<MemberInfo>) {
         let from = from.or_else(|| same.as_ref().map(|same| same.nick.clone()).filter(|from| *from != info.nick));
         if let Some(from) = from {
@@ -110,7 +110,7 @@ impl State {
         true
     }
 
-    /// Gives a member record to a newer claim of its session, which is about to join again itself.
+    /// Moves a member record to a newer claim of its session, which is about to join again itself.
     pub(crate) fn hand_over(&mut self, room: &RoomKey, nick: &NickKey, newer: Owner) {
         let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return };
         if let Some(row) = self.leases.row(&newer.incarnation) {
@@ -119,7 +119,7 @@ impl State {
         member.owner = newer;
     }
 
-    /// Deletes a member record, whoever owns it: the caller has compared. Logs the leave and returns what to announce.
+    /// Deletes a member record and logs the leave. The caller has compared the owner. Returns the leave to announce.
     pub(crate) fn drop_member(&mut self, room: &RoomKey, nick: &NickKey, reason: LeftReason) -> Option<MemberLeft> {
         let member = self.unlink_member(room, nick)?;
         let shown = self.rooms.get(room).map_or(room.as_str(), |room| room.name.as_str());
@@ -128,7 +128,7 @@ impl State {
         Some(MemberLeft { nick: member.info.nick, reason })
     }
 
-    /// Tells a room one change of its members, under the next version.
+    /// Publishes a change of a room's members under the next version.
     pub(crate) fn announce(&mut self, room: &RoomKey, delta: &PresenceDelta) {
         let Some(state) = self.rooms.get_mut(room) else { return };
         state.version += 1;
@@ -148,7 +148,7 @@ impl State {
         }
     }
 
-    /// Takes a member record out of the room and every index.
+    /// Removes a member record from the room and every index.
     fn unlink_member(&mut self, room: &RoomKey, nick: &NickKey) -> Option<MemberRecord> {
         let state = self.rooms.get_mut(room)?;
         let member = state.members.remove(nick)?;

@@ -1,7 +1,7 @@
--- How an owner's hold ends: shared by the scripts that give back, throw out and clean up. The caller has compared the
--- owner already. Needs the prelude.
+-- Ends claims and memberships. Shared by the scripts that release, claim, leave and reap; each compares the owner
+-- first. Needs the prelude. The memory twin is in rooms/memory.rs and names/memory.rs.
 
--- How many names of one skeleton are looked at when one of them ends; more than ever share one by chance.
+-- The maximum of nicks examined for one skeleton; more than share one by chance.
 local LOOKALIKES = 16
 
 local function session_of(token)
@@ -12,18 +12,18 @@ local function fence_of(token)
   return tonumber(string.match(token, '%d+$'))
 end
 
--- Whether a claim is the same as another, or a later one of its session.
+-- Returns whether a claim equals another one, or is a later one of its session.
 local function succeeds(token, other)
   return session_of(token) == session_of(other) and fence_of(token) >= fence_of(other)
 end
 
--- Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
+-- Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
 local function lost(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return (state and state ~= 'fenced') and 'closed' or 'gateway_lost'
 end
 
--- Whether the owner of a nick still has it, with a connection or without: its lease is live, or drained and the hold on.
+-- Returns the owner of a nick if it still has it: its lease is live, or drained with the hold still running.
 local function keeps(nick)
   local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
   if not owner or serves(incarnation_of(owner)) then
@@ -32,7 +32,8 @@ local function keeps(nick)
   return redis.call('HGET', KEYS[2], incarnation_of(owner)) == 'drained' and (tonumber(held_until) or 0) > now()
 end
 
--- Names that are only held go from their skeleton with their holds. Where a name is owned, the next claim tidies up.
+-- Lets a skeleton expire with the last hold of its nicks. If one of them is owned, the next claim removes stale
+-- entries.
 local function age_lookalikes(skeletons)
   local last = 0
   local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES)
@@ -59,8 +60,8 @@ local function let_go(nick)
   end
 end
 
--- Frees a nick that `token` owns; with `held` it is kept for the session until its hold is over. What was shown of it
--- stays for a while, so that its user is offline and not unknown.
+-- Frees a nick that `token` owns; with `held` it stays reserved for the session until the hold ends. The record remains
+-- for the retention time, so its user is offline and not unknown.
 local function free_nick(nick, token, held)
   local record = base .. 'nick:' .. nick
   local incarnation, session = incarnation_of(token), session_of(token)
@@ -75,7 +76,7 @@ local function free_nick(nick, token, held)
   else
     let_go(nick)
   end
-  -- After a rename the session lives on under its other nick.
+  -- After a rename the session continues under its other nick.
   if redis.call('HGET', base .. 'session:' .. session, 'nick') == nick then
     for _, kind in ipairs({ 'session:', 'inbox:', 'session-rooms:' }) do
       redis.call('EXPIRE', base .. kind .. session, RETENTION)
@@ -83,14 +84,14 @@ local function free_nick(nick, token, held)
   end
 end
 
--- Logs that a nick is nobody's any more.
+-- Logs that a nick went offline.
 local function log_offline(nick, reason)
   local display = redis.call('HGET', base .. 'nick:' .. nick, 'display') or nick
   log_event('offline', '"nick":%s,"reason":"%s"', cjson.encode(display), reason, now())
 end
 
--- Deletes a member record and what points to it. The last one takes the room off the list; its meta and log stay for a
--- while, for those who come back with a position.
+-- Deletes a member record and its index entries. The last member removes the room from the listing; meta and stream
+-- stay for the retention time, for clients that return with a position.
 local function drop_member(room, nick, record)
   local members = base .. 'members:' .. room
   redis.call('HDEL', members, nick)
@@ -104,7 +105,7 @@ local function drop_member(room, nick, record)
   end
 end
 
--- Gives a member record to a newer claim of its session, which is about to join again itself.
+-- Moves a member record to a newer claim of its session, which is about to join again itself.
 local function hand_over(room, nick, record, owner)
   local before, info = split_record(record)
   redis.call('HSET', base .. 'members:' .. room, nick, owner .. ' ' .. info)
@@ -112,14 +113,14 @@ local function hand_over(room, nick, record, owner)
   redis.call('SADD', base .. 'owned-members:' .. incarnation_of(owner), room .. ' ' .. nick)
 end
 
--- How a member record's nick is shown, as a JSON string.
+-- Returns the shown nick of a member record as a JSON string.
 local function shown_nick(record, nick)
   local _, info = split_record(record)
   local readable, member = pcall(cjson.decode, info)
   return cjson.encode(readable and member.nick or nick)
 end
 
--- Logs that a member left, and returns the line of the room's delta that says so.
+-- Logs that a member left, and returns the entry for the room's delta.
 local function log_leave(room, shown, reason)
   local display = redis.call('HGET', base .. 'room:' .. room, 'display') or room
   log_event('leave', '"room":%s,"nick":%s,"reason":"%s"', cjson.encode(display), shown, reason, now())

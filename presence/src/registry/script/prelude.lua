@@ -1,17 +1,17 @@
--- What every script of the registry begins with: it stands between a script's first line and its body. Needs
--- generation.lua.
+-- The shared beginning of every registry script, between its first line and its body. Needs generation.lua.
 --
--- The same in all of them: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel
--- of the partition begins with (`base`). A name that is not known before the call is built from `base`, as in keys.rs.
+-- The same in all scripts: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] (`base`) the beginning of
+-- every key and channel of the partition. A name that is not known before the call is built from `base`, as in keys.rs.
 -- Owner tokens are `<incarnation>/<session>/<fence>`, member records `<owner token> <JSON of the member info>`.
 
 local base = ARGV[1]
 
--- Freed nicks, ended sessions and empty rooms are remembered this long; a room's meta outlives every cursor into its log.
+-- The retention of freed nicks, ended sessions and empty rooms, in seconds. A room's meta outlives every position in
+-- its stream.
 local RETENTION = 72 * 3600
 local META_RETENTION = 73 * 3600
 
--- Integer Unix milliseconds: for display and retention, never for ownership. Stands still while a script runs.
+-- Returns integer Unix milliseconds, for display and retention, never for ownership. Constant while a script runs.
 local clock
 local function now()
   if not clock then
@@ -21,12 +21,11 @@ local function now()
   return clock
 end
 
--- Number and phase of the generation, once `enter_generation` has looked.
+-- Number and phase of the generation, set by `enter_generation`.
 local generation_number, phase
 
--- Begins a generation: the store may hold less than it did, so it gives out nothing before the gateways have said what
--- they hold. A number never comes back, also when the record is lost: hence the clock, which is no more than a source of
--- numbers here.
+-- Begins a generation: the store may have lost data, so it assigns nothing before the gateways have reasserted their
+-- claims. A number never returns, even if the record is lost: the clock serves as a source of numbers.
 local function begin_generation()
   local time = now()
   local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
@@ -37,8 +36,8 @@ local function begin_generation()
   redis.call('DEL', base .. 'asserted')
 end
 
--- Notices that this is another history than the one the record knows (restart, failover, flush), or that an open one has
--- lost what ownership rests on. The first line of every script that writes.
+-- Begins a generation if the store's history is not the recorded one (restart, failover, flush), or if an open one lost
+-- the lease table or the fence counter. The first line of every writing script.
 local function enter_generation()
   local replid
   replid, phase, generation_number = unpack(redis.call('HMGET', KEYS[1], 'replid', 'phase', 'generation'))
@@ -47,30 +46,30 @@ local function enter_generation()
   end
 end
 
--- Ends a script that gives something out, before its first write, while the generation is recovering.
+-- Ends a script that assigns something, before its first write, while the generation is recovering.
 local function require_open()
   if phase ~= 'open' then
-    error({ err = 'RECOVERING the gateways are still saying what they hold' })
+    error({ err = 'RECOVERING the gateways are still reasserting their claims' })
   end
 end
 
--- Whether a lease may write and own. One that is not in the table is as good as fenced.
+-- Returns whether a lease may write and own. A lease that is not in the table counts as fenced.
 local function serves(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return state == 'live' or state == 'draining'
 end
 
--- The incarnation in front of an owner token or a member record.
+-- Returns the incarnation at the beginning of an owner token or a member record.
 local function incarnation_of(token)
   return string.match(token, '^[^/]+')
 end
 
--- The two halves of a member record: owner token and member info.
+-- Splits a member record into owner token and member info.
 local function split_record(record)
   return string.match(record, '^(%S+) (.*)$')
 end
 
--- The number of a log's newest message: what the meta says and what the log holds, whichever is further.
+-- Returns the seq of a stream's newest message, from meta or stream, whichever is higher.
 local function log_top(meta, log)
   local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
@@ -81,13 +80,13 @@ local function room_top(room)
   return log_top(base .. 'room:' .. room, base .. 'log:' .. room)
 end
 
--- Tells a room one change of its members, under the next version: a jump in versions is a change somebody missed.
+-- Publishes a change of a room's members under the next version: a jump in versions reveals a missed change.
 local function announce(room, delta)
   local version = redis.call('HINCRBY', base .. 'room:' .. room, 'version', 1)
   redis.call('PUBLISH', base .. 'ch:room:' .. room, 'P ' .. version .. ' ' .. #delta .. '\n' .. delta)
 end
 
--- Adds to the bounded log that the event API reads. `fields` is JSON without its braces; the time is added here.
+-- Adds to the bounded event log of the event API. `fields` is JSON without its braces; the time is added here.
 local function log_event(kind, fields, ...)
   local data = string.format('{' .. fields .. ',"time":%d}', ...)
   redis.call('XADD', base .. 'events', 'MAXLEN', '~', 10000, '*', 'kind', kind, 'data', data)

@@ -1,6 +1,6 @@
--- What a log is counted by. A log is a stream with ids `<seq>-0`, and a meta, a hash with `epoch`, `generation` (of the
--- store, that the epoch began in), `seq` and `time` (of the newest message), `forks` (see log.rs) and, of a room, `oldest`
--- (no entry is older than that). Rooms and inboxes have one each. Needs nothing; scripts of both crates have it.
+-- Epochs and seqs of streams. A stream has ids `<seq>-0` and a meta: a hash with `epoch`, `generation` (of the store,
+-- in which the epoch began), `seq` and `time` (of the newest message), `forks` (see model/stream.rs) and, for a room,
+-- `oldest` (no entry is older). Rooms and inboxes have one each. Needs nothing; scripts of both crates contain it.
 
 local MOST_FORKS = 16
 
@@ -9,7 +9,7 @@ local function digits(number)
   return string.format('%d', number)
 end
 
--- The newest forks, and one more.
+-- Returns the newest forks and one more.
 local function with_fork(forks, epoch, seq)
   local kept = {}
   for fork in string.gmatch(forks, '%S+') do
@@ -19,10 +19,10 @@ local function with_fork(forks, epoch, seq)
   return table.concat(kept, ' ', math.max(1, #kept - MOST_FORKS + 1))
 end
 
--- Where a log stands: epoch, seq, time, forks, oldest. A log without an epoch, or with one from another generation, begins
--- the `fresh` one: what was given out before this generation may be lost, and its numbers are about to be given out again.
--- Meta and stream are written together; the one that is further wins when one of them was lost or restored alone. So only
--- what is beyond the meta is asked for, which is mostly nothing.
+-- Returns a stream's epoch, seq, time, forks and oldest. A stream without an epoch, or with one from another
+-- generation, begins the `fresh` one: messages of the former generation may be lost, and their seqs are about to be
+-- used again. Meta and stream are written together; after one of them was lost or restored alone, the higher seq wins.
+-- So only entries beyond the meta are read, normally none.
 local function touch(meta, log, generation, fresh)
   local known = redis.call('HMGET', meta, 'epoch', 'generation', 'seq', 'time', 'forks', 'oldest')
   local epoch, seq, time, forks = known[1], tonumber(known[3]) or 0, tonumber(known[4]) or 0, known[5] or ''
@@ -34,7 +34,7 @@ local function touch(meta, log, generation, fresh)
   if not epoch or known[2] ~= generation then
     if epoch then
       forks = with_fork(forks, epoch, seq)
-      -- Of an inbox: how far its client has read. What was read and lost is not read when its number is given out again.
+      -- For an inbox: a read position beyond the fork would cover messages that reuse the lost seqs.
       local read = tonumber(redis.call('HGET', meta, 'read'))
       if read and read > seq then
         redis.call('HSET', meta, 'read', digits(seq))

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- DETACH: a session has lost its connection, and its nick is held for it from now on. Nobody is told.
+-- DETACH: a session lost its connection; its nick is held from now on. Nothing is announced.
 -- KEYS: 1 generation, 2 leases, 3 nick record
--- ARGV: 1 base, 2 owner token, 3 milliseconds to hold it
--- Reply: {'OK'}, again without a change; {'NO'} when somebody else or nobody owns it
+-- ARGV: 1 base, 2 owner token, 3 milliseconds of hold
+-- Reply: {'OK'}, for a repeated call without a change; {'NO'} if the caller does not own it
 -- Called by Registry::detach.
 local record, token = KEYS[3], ARGV[2]
 

@@ -41,7 +41,7 @@ impl Sessions for MemoryRegistry {
 }
 
 impl State {
-    /// Forgets a session that ended then and was not resumed since.
+    /// Deletes a session that ended at `ended` and was not resumed since.
     pub(crate) fn forget_session(&mut self, session: &SessionId, ended: u64) {
         if self.sessions.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended)) {
             self.sessions.0.remove(session);
@@ -108,7 +108,7 @@ impl State {
             }
             match &was {
                 Some((old, _)) => {
-                    self.free_nick(&own, FreedFor::ForAnybody);
+                    self.free_nick(&own, FreedFor::AnySession);
                     self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
                 None => self.nicks.let_go(&own, session),
@@ -124,14 +124,14 @@ impl State {
     }
 
     pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> bool {
-        let top = self.inboxes.head(session).top;
+        let top = self.inboxes.end(session).top;
         let Some(known) = self.sessions.0.get_mut(session) else { return false };
         known.read = known.read.max(seq.min(top));
         true
     }
 
-    /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel, and
-    /// by its mailbox in case that does not arrive.
+    /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel,
+    /// and by its mailbox in case the former is lost.
     fn order_taken(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(Owner { incarnation, fence, .. }) =
             self.live_owner(nick).filter(|owner| owner.session == *session).cloned()
@@ -152,7 +152,7 @@ impl State {
         fence: Fence,
         was: Option<(Nick, Owner)>,
     ) -> ResumedSession {
-        let StreamEnd { epoch, top: seq, .. } = self.inboxes.head(session);
+        let StreamEnd { epoch, top: seq, .. } = self.inboxes.end(session);
         let known = self.sessions.0.get(session);
         let rooms = known.into_iter().flat_map(|known| &known.rooms);
         let restored = |room| {
@@ -185,7 +185,7 @@ impl State {
         if !record.is_some_and(|record| record.detached && record.owner.as_ref() == Some(owner)) {
             return false;
         }
-        self.free_nick(nick.key(), FreedFor::ForItsSession);
+        self.free_nick(nick.key(), FreedFor::ItsSession);
         self.log_offline(nick.key(), reason);
         true
     }

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Notes how far a client has read its inbox: never back, never past the end.
+-- READ: records a client's read position in its inbox: never back, never past the end.
 -- KEYS: 1 generation, 2 leases, 3 session, 4 inbox
 -- ARGV: 1 base, 2 seq
--- Reply: {'OK'}; {'NO'} when there is no such session
+-- Reply: {'OK'}; {'NO'} if there is no such session
 -- Called by Registry::read.
 local _, _, session_record, inbox = unpack(KEYS)
 

@@ -1,11 +1,11 @@
 #!lua
--- RESUME: moves a session to this gateway, from wherever it was, and gives it the next token. O(rooms of the session).
--- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online,
---       10 gateway-nicks, 11 owned-nicks (4-5 of the nick asked for, 10-11 of the caller)
--- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII, else '0',
---       8 hash of the token presented, 9 hash of the next one
+-- RESUME: moves a session to this gateway and makes the next token its token. O(rooms of the session).
+-- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online, 10
+--       gateway-nicks, 11 owned-nicks (4-5 of the requested nick, 10-11 of the caller)
+-- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII,
+--       else '0', 8 hash of the presented token, 9 hash of the next one
 -- Reply: {'OK', fence, owner token and nick as shown before or '', status JSON or '', {{room as shown, epoch, seq}..},
---        inbox epoch, inbox seq, read up to}; {'FENCED'}; {'UNKNOWN'}; {'IN_USE', milliseconds it is held or -1};
+--        inbox epoch, inbox seq, read up to}; {'FENCED'}; {'UNKNOWN'}; {'IN_USE', milliseconds of hold left or -1};
 --        {'CONFUSABLE'}
 -- Called by Registry::resume.
 local presented, next_token = ARGV[8], ARGV[9]
@@ -17,7 +17,7 @@ local function is_own(owner)
   return session_of(owner) == session
 end
 
--- The whole answer; what of it was found before the first write is in the session record, for who asks again.
+-- Returns the whole answer. The parts found before the first write are in the session record, for a repeated call.
 local function resumed(fence)
   local known = redis.call('HMGET', session_record, 'was', 'epoch', 'read')
   local keys, rooms = redis.call('SMEMBERS', session_rooms), {}
@@ -32,8 +32,8 @@ local function resumed(fence)
     log_top(session_record, inbox), known[3] or '0' }
 end
 
--- Orders the gateway of an older claim to end its connection: at once over its channel, and by its mailbox in case that
--- does not arrive.
+-- Orders the gateway of an older claim to end its connection, at once over its channel, and by its mailbox in case the
+-- former is lost.
 local function order_end(owner)
   local gateway, fence = incarnation_of(owner), fence_of(owner)
   if serves(gateway) then
@@ -76,7 +76,7 @@ end
 
 local fence
 if has_it then
-  -- Nobody is told: it is where it was.
+  -- Nothing is announced: other users saw no change.
   redis.call('SREM', base .. 'owned-nicks:' .. incarnation_of(owner), nick)
   redis.call('SREM', base .. 'gateway-nicks:' .. incarnation_of(owner), nick)
   fence = own('last_active', now())

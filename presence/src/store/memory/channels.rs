@@ -1,13 +1,13 @@
-//! Channels of the in-memory store: names, and who hears them.
+//! Channels of the in-memory store and their listeners.
 //!
-//! Has a lock of its own, inside the store's: a subscription may be dropped anywhere, also by a listener while it is
-//! called.
+//! The table has its own lock inside the store's, because a subscription may be dropped anywhere, even by a listener
+//! during its call.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Receives what is published on a channel. Called under the store's lock: must not call back into it, nor block.
+/// Receives published texts. Called under the store's lock: must neither call the store nor block.
 pub type Listener = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// Ends a subscription when it is dropped.
@@ -27,7 +27,7 @@ impl Drop for Subscription {
         if listeners.is_empty() {
             table.listeners.remove(&self.channel);
         }
-        // What the listener holds may itself be a subscription: it is dropped outside the lock.
+        // The listener may own a subscription, so it is dropped outside the lock.
         drop(table);
         drop(gone);
     }
@@ -58,7 +58,7 @@ impl Channels {
         Subscription { channels: self.clone(), channel: channel.to_owned(), number }
     }
 
-    /// Calls everybody who hears the channel, in the order of their subscriptions.
+    /// Calls the listeners of a channel in the order of their subscriptions.
     pub(crate) fn publish(&self, channel: &str, text: &[u8]) {
         let listeners: Vec<Listener> = match self.lock().listeners.get(channel) {
             Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),

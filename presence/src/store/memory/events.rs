@@ -1,6 +1,6 @@
-//! The bounded log of what happened: online, offline, join, leave, rename.
+//! The bounded event log: online, offline, join, leave, rename.
 //!
-//! Positions look like those of a Redis stream (`<Unix ms>-<count>`) and only grow, whatever the clock does.
+//! Positions have the form of a Redis stream's (`<Unix ms>-<count>`) and only grow, even if the clock goes back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 
 use crate::registry::{EventLogEnds, RegistryEvent, event_position};
 
-/// Events that are kept.
-const KEPT: usize = 10_000;
+/// The maximum of stored events.
+const EVENTS_MAX: usize = 10_000;
 
 type Position = (u64, u64);
 
@@ -18,17 +18,17 @@ type Position = (u64, u64);
 pub(crate) struct EventLog {
     entries: VecDeque<(Position, &'static str, String)>,
     last: Position,
-    /// The newest event that had to go.
+    /// The newest trimmed event.
     trimmed: Position,
     changed: Arc<Notify>,
 }
 
 impl EventLog {
-    /// Adds an event; `fields` gets the time beside it.
+    /// Appends an event and adds the time to `fields`.
     pub(crate) fn add(&mut self, now: u64, kind: &'static str, mut fields: serde_json::Value) {
         fields["time"] = now.into();
         self.last = (now, 0).max((self.last.0, self.last.1 + 1));
-        if self.entries.len() == KEPT
+        if self.entries.len() == EVENTS_MAX
             && let Some((oldest, ..)) = self.entries.pop_front()
         {
             self.trimmed = oldest;
@@ -37,22 +37,22 @@ impl EventLog {
         self.changed.notify_waiters();
     }
 
-    /// Tells who waits that something was added.
+    /// Returns the notification of new events.
     pub(crate) fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
     }
 
-    /// The position of the newest event.
+    /// Returns the position of the newest event.
     pub(crate) fn end(&self) -> String {
         text(self.last)
     }
 
-    /// Where reading is complete from, and the newest event.
+    /// Returns the position from which reading is complete, and the newest event.
     pub(crate) fn ends(&self) -> EventLogEnds {
         EventLogEnds { complete_from: text(self.trimmed), newest: text(self.last) }
     }
 
-    /// The oldest events behind a position, at most `limit`; `None` when the text is no position.
+    /// Returns the oldest events after a position, at most `limit`; `None` if the position is malformed.
     pub(crate) fn after(&self, position: &str, limit: usize) -> Option<Vec<RegistryEvent>> {
         let after = event_position(position)?;
         let newer = self.entries.iter().skip_while(|(at, ..)| *at <= after).take(limit.max(1));

@@ -1,4 +1,4 @@
-//! Leases in memory: opening, beating, fencing, and the clean-up after those that ended.
+//! The lease table in memory. The rules on it are in `registry/leases/memory.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::registry::{GatewayInfo, Lease, LeaseState, MailboxOrder, RegistryErro
 
 use super::now;
 
-/// The lease table, and beside each lease what its gateway owns.
+/// The lease table with the index of each gateway's nicks and memberships.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     pub(crate) rows: BTreeMap<Incarnation, LeaseRecord>,
@@ -17,11 +17,11 @@ pub(crate) struct Leases {
 #[derive(Debug)]
 pub(crate) struct LeaseRecord {
     pub(crate) info: GatewayInfo,
-    /// Grows with each lease that is opened: of two incarnations of a node, which is the newer one.
+    /// The order of opening: of two incarnations of a node the higher one is newer.
     pub(crate) opened: u64,
     pub(crate) counter: u64,
     pub(crate) state: LeaseState,
-    /// When it was fenced, or when the hold of a drained one is over.
+    /// The time of fencing, or the end of a drained lease's hold.
     pub(crate) ended: u64,
     pub(crate) nicks: BTreeSet<NickKey>,
     pub(crate) members: BTreeSet<(RoomKey, NickKey)>,
@@ -29,7 +29,7 @@ pub(crate) struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// Whether nobody may clean up what it owns yet.
+    /// Returns whether it must not be reaped yet.
     pub(crate) fn holds(&self) -> bool {
         self.state.serves() || self.state == LeaseState::Drained && self.ended > now()
     }
@@ -46,7 +46,7 @@ impl LeaseRecord {
 }
 
 impl Leases {
-    /// Whether a lease may write and own. One that is not in the table is as good as fenced.
+    /// Returns whether a lease may write and own. A lease that is not in the table counts as fenced.
     pub(crate) fn serves(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.serves())
     }
@@ -55,12 +55,12 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
     }
 
-    /// Whether what a gateway owns is shown as there.
+    /// Returns whether a gateway's sessions are shown as online.
     pub(crate) fn shows(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
 
-    /// Why those are gone who were on a gateway whose lease is not live, or who lost their nick on one that is.
+    /// Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
     pub(crate) fn lost(&self, incarnation: &Incarnation) -> LeftReason {
         let known = self.rows.get(incarnation).map(|row| row.state);
         if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }

@@ -1,13 +1,12 @@
-//! The whole shared state of a cluster in one process: what the Redis scripts do, as methods under one lock.
+//! The shared state of a cluster in one process: tables, streams and channels under one lock.
 //!
-//! Serves the `Memory` arms of registry and backplane: the embedded default (one node, nothing installed) and tests
-//! that run several nodes in one process on one [`Store`]. Channels are synchronous callbacks. Nothing here outlives the
-//! process, and nothing here touches a socket.
+//! It serves the Memory arms of registry and backplane: the embedded default (one node without dependencies) and tests
+//! that run several nodes on one [`Store`]. The registry's rules on these tables stand beside their Lua, in
+//! `registry/*/memory.rs`. Channels are synchronous callbacks. Nothing outlives the process.
 //!
-//! What goes over channels is the same text as in Redis (decoded by the gateway's backplane):
-//! room channel: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`;
-//! gateway channel: `E <counter>`, `K <session>`, `T <session> <fence>`,
-//! `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! Channels carry the same texts as in Redis, which the gateway's backplane decodes: room channel: any number of `M
+//! <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`; gateway channel: `E <counter>`, `K
+//! <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -36,11 +35,11 @@ pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::streams::MemoryStream;
-pub use self::streams::{Append, AppendError, Appended, LogEntry};
+pub use self::streams::{Append, AppendError, Appended, StreamEntry};
 use self::streams::{Inboxes, SeenKeys};
 
-/// Freed nicks, ended sessions and empty rooms are remembered this long, in milliseconds.
-const RETENTION: u64 = 72 * 3600 * 1000;
+/// The retention of freed nicks, ended sessions and empty rooms.
+const RETENTION_MS: u64 = 72 * 3600 * 1000;
 
 /// The state of a cluster, in memory. Cheap to clone: clones share it.
 #[derive(Debug, Clone)]
@@ -56,19 +55,19 @@ impl Default for Store {
 }
 
 impl Store {
-    /// An empty store that keeps logs within `retention`.
+    /// Creates an empty store that trims streams to `retention`.
     #[must_use]
     pub fn keeping(retention: Reloadable<Retention>) -> Self {
         let channels = Channels::default();
         Self { state: Arc::new(Mutex::new(State::new(retention, channels.clone()))), channels }
     }
 
-    /// Hears a channel (a name made by [`Keys`] with prefix `parley`) until the subscription is dropped.
+    /// Subscribes to a channel, named by [`Keys`] with prefix `parley`, until the subscription is dropped.
     pub fn listen(&self, channel: &str, listener: Listener) -> Subscription {
         self.channels.listen(channel, listener)
     }
 
-    /// PUBLISH into a room: the message gets its number, is kept in the room's log and goes to everybody who listens.
+    /// Publishes into a room: the message gets a seq, is appended to the room's stream and sent to the room's channel.
     ///
     /// # Errors
     /// `Fenced`, `NotInRoom` or `Overloaded`; nothing was done then.
@@ -76,46 +75,45 @@ impl Store {
         self.lock().append(room.key(), message)
     }
 
-    /// DIRECT to a nick: the message goes into the inbox of the session that owns it or had it last, and to that session's
-    /// gateway if it is there.
+    /// Sends to a nick: the message goes into the inbox of the session that owns it or had it last, and to that
+    /// session's gateway if the session is online.
     ///
-    /// # Errors
-    /// `Fenced`, `NotInRoom` when the sender does not own its nick, `NoSuchUser` or `Overloaded`.
+    /// # Errors `Fenced`, `NotInRoom` if the sender does not own its nick, `NoSuchUser` or `Overloaded`.
     pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append_direct(to, message)
     }
 
-    /// The claim of the session that has a nick or had it last, if that session is there.
+    /// Returns the claim of the session that has a nick or had it last, if that session is online.
     #[must_use]
     pub fn whereabouts(&self, nick: &NickKey) -> Option<Owner> {
         self.lock().whereabouts(nick)
     }
 
-    /// Says something on a channel to those who listen now. Nothing is kept.
-    pub fn tell(&self, channel: &str, text: &str) {
-        // Under the lock, as everything that is told: so all hear everything in one order.
+    /// Publishes a text on a channel. Nothing is stored.
+    pub fn publish(&self, channel: &str, text: &str) {
+        // Under the lock, like every publish, so that all listeners receive one order.
         self.lock().channels.publish(channel, text.as_bytes());
     }
 
-    /// The log entries with `from <= seq <= to`, oldest first, at most `limit`; from the newest end when `newest` is set.
+    /// Returns the entries with `from <= seq <= to`, oldest first, at most `limit`; the newest ones if `newest` is set.
     #[must_use]
-    pub fn log(&self, log: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
-        self.lock().log(log, from, to, limit, newest)
+    pub fn entries(&self, stream: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StreamEntry> {
+        self.lock().entries(stream, from, to, limit, newest)
     }
 
-    /// Where a log ends; `None` when there is no such room.
+    /// Returns the end of a stream; `None` for an unknown room.
     #[must_use]
-    pub fn head(&self, log: &StreamId) -> Option<StreamEnd> {
-        self.lock().head(log)
+    pub fn end(&self, stream: &StreamId) -> Option<StreamEnd> {
+        self.lock().end(stream)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // Listeners are the only foreign code that runs while it is held, after every change they are told of.
+        // Listeners are the only foreign code that runs while it is held, always after the change that they receive.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Everything that the Redis keys of a partition hold. Each part has its file, with the changes that begin there.
+/// The contents of a partition's Redis keys, one table for each part.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) leases: Leases,
@@ -132,7 +130,7 @@ pub(crate) struct State {
     pub(crate) keys: Keys,
 }
 
-/// What is remembered for a while after it ended.
+/// An ended record that stays for the retention time.
 #[derive(Debug)]
 pub(crate) enum Leftover {
     Nick(NickKey),
@@ -162,14 +160,14 @@ impl State {
         &self.events
     }
 
-    /// Notes that something ended, to be forgotten later if it has not begun again.
+    /// Schedules the deletion of an ended record.
     pub(crate) fn retire(&mut self, leftover: Leftover) {
         self.leftovers.push_back((now(), leftover));
     }
 
-    /// Forgets what ended long enough ago. Called by the beat: no timer of its own, and a few entries at a time.
+    /// Deletes records whose retention time is over. Called by the beat, so it needs no timer.
     pub(crate) fn forget(&mut self, now: u64) {
-        while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION) {
+        while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION_MS) {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
                 Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
@@ -180,7 +178,7 @@ impl State {
     }
 }
 
-/// Unix milliseconds: for display and retention, never for ownership.
+/// Returns Unix milliseconds, for display and retention, never for ownership.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

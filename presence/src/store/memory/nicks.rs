@@ -1,4 +1,4 @@
-//! Nicknames in memory: who has which, who had it last, and what looks like what.
+//! The nick records in memory. The rules on them are in `registry/names/memory.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,13 +17,13 @@ pub(crate) struct Nicks {
 #[derive(Debug)]
 pub(crate) struct NickRecord {
     pub(crate) owner: Option<Owner>,
-    /// Of the newest owner.
+    /// The newest owner's session.
     pub(crate) session: SessionId,
     /// Whether the owner has no connection.
     pub(crate) detached: bool,
-    /// Whom the nick is kept for while nobody owns it.
+    /// The session that the nick is held for while it has no owner.
     pub(crate) held: Option<SessionId>,
-    /// Until when it is kept, also for an owner without a connection.
+    /// The end of the hold, also for an owner without a connection.
     pub(crate) held_until: u64,
     pub(crate) display: Box<str>,
     pub(crate) skeleton: Box<str>,
@@ -38,12 +38,12 @@ impl Nicks {
         self.records.get(nick)?.owner.as_ref()
     }
 
-    /// The session that has the nick, or had it last.
+    /// Returns the session that has the nick, or had it last.
     pub(crate) fn session(&self, nick: &NickKey) -> Option<&SessionId> {
         Some(&self.records.get(nick)?.session)
     }
 
-    /// Whether its owner has no connection.
+    /// Returns whether its owner has no connection.
     pub(crate) fn is_detached(&self, nick: &NickKey) -> bool {
         self.records.get(nick).is_some_and(|record| record.detached)
     }
@@ -62,7 +62,7 @@ impl Nicks {
         }
     }
 
-    /// Ends the hold of a session that goes by another nick now.
+    /// Ends the hold of a session that has another nick now.
     pub(crate) fn let_go(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.is_none() && record.held.as_ref() == Some(session) {
@@ -99,7 +99,7 @@ impl Nicks {
         self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty()
     }
 
-    /// Forgets a nick that was freed then and not taken since.
+    /// Deletes a nick that was freed at `freed` and not claimed since.
     pub(crate) fn forget(&mut self, nick: &NickKey, freed: u64) {
         if self.records.get(nick).is_some_and(|record| record.owner.is_none() && record.freed <= freed) {
             self.drop_lookalike(nick);
@@ -111,8 +111,8 @@ impl Nicks {
 /// The fate of a nick that its owner lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FreedFor {
-    /// Whoever asks first gets it.
-    ForAnybody,
-    /// It is kept for the session until its hold is over.
-    ForItsSession,
+    /// Any session may claim it.
+    AnySession,
+    /// It is held for its session.
+    ItsSession,
 }

@@ -1,4 +1,4 @@
-//! Rooms in memory: their meta, their members, and what is announced when these change.
+//! The rooms and member records in memory. The rules on them are in `registry/rooms/memory.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -39,7 +39,7 @@ impl Rooms {
         self.rooms.get_mut(room)
     }
 
-    /// A room as it is shown, its epoch and its newest message.
+    /// Returns a room's shown name, its epoch and its newest message.
     pub(crate) fn position(&self, room: &RoomKey) -> Option<(RoomName, String, u64)> {
         self.rooms.get(room).map(|room| (room.name.clone(), room.log.epoch().to_owned(), room.log.seq()))
     }
@@ -52,14 +52,14 @@ impl Rooms {
         self.rooms.get(room)?.members.get(nick)
     }
 
-    /// The rooms, as they are shown, that this owner of the nick is in.
+    /// Returns the shown names of the rooms that this owner of the nick is in.
     pub(crate) fn of(&self, nick: &NickKey, owner: &Owner) -> Vec<String> {
         let rooms = self.of_nicks.get(nick).into_iter().flatten();
         let own = rooms.filter(|room| self.member(room, nick).is_some_and(|member| member.owner == *owner));
         own.filter_map(|room| Some(self.rooms.get(room)?.name.as_str().to_owned())).collect()
     }
 
-    /// Changes how a member is shown, if it is this owner's. Returns whether that changed anything.
+    /// Updates a member's info if it is this owner's. Returns whether anything changed.
     pub(crate) fn update_member(&mut self, room: &RoomKey, nick: &NickKey, owner: &Owner, info: &MemberInfo) -> bool {
         let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return false };
         if member.owner != *owner || member.info == *info {
@@ -74,7 +74,7 @@ impl Rooms {
         self.rooms.is_empty() && self.listed.is_empty() && self.of_nicks.is_empty()
     }
 
-    /// Forgets a room that was empty then and has been since.
+    /// Deletes a room that has been empty since `emptied`.
     pub(crate) fn forget(&mut self, room: &RoomKey, emptied: u64) {
         if self.rooms.get(room).is_some_and(|room| room.members.is_empty() && room.emptied <= emptied) {
             self.rooms.remove(room);

@@ -1,4 +1,4 @@
-//! Sessions in memory: what outlives their connections, and how one is taken over.
+//! The session records in memory. The rules on them are in `registry/sessions/memory.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,27 +10,27 @@ pub(crate) struct Sessions(pub(crate) HashMap<SessionId, SessionRecord>);
 
 #[derive(Debug)]
 pub(crate) struct SessionRecord {
-    /// The nick it goes by; after a rename the new one.
+    /// Its present nick.
     pub(crate) nick: NickKey,
     pub(crate) token: TokenHash,
-    /// The token before, until the client is known to have the new one.
+    /// The former token, until the client is known to have the new one.
     pub(crate) previous: Option<TokenHash>,
-    /// What the last resume found, for who asks again; until the client is known to have heard of it.
+    /// The claim before the last resume, for a repeated call; until the client is known to have the new token.
     pub(crate) was: Option<(Nick, Owner)>,
     pub(crate) read: u64,
     /// The rooms it is in, or was in when it ended against its will.
     pub(crate) rooms: BTreeSet<RoomKey>,
-    /// When it ceased to own its nick; `None` while it does.
+    /// The time at which it lost its nick; `None` while it owns it.
     pub(crate) ended: Option<u64>,
 }
 
 impl Sessions {
-    /// Whether a claim may be made with this token: the session is new, or this is what it is resumed with.
+    /// Returns whether a claim may use this token: the session is new, or this is its token.
     pub(crate) fn may_claim(&self, session: &SessionId, token: &TokenHash) -> bool {
         self.0.get(session).is_none_or(|known| known.token == *token)
     }
 
-    /// The nick that a session goes by.
+    /// Returns a session's present nick.
     pub(crate) fn nick(&self, session: &SessionId) -> Option<&NickKey> {
         Some(&self.0.get(session)?.nick)
     }

@@ -1,31 +1,31 @@
-//! Messages in memory: the logs of rooms, the inboxes of sessions, and the idempotency keys in front of both.
+//! Streams in memory: rooms' messages, inboxes, and the idempotency keys of both.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
-use super::{RETENTION, State, now};
+use super::{RETENTION_MS, State, now};
 use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
-/// Bytes of payload that a room keeps, whatever their number.
-const LOG_BYTES: usize = 16 * 1024 * 1024;
-/// Bytes of payload that an inbox keeps.
-const INBOX_BYTES: usize = 256 * 1024;
-/// Most messages that one call takes away.
-const TRIM_STEP: usize = 256;
-/// Idempotency keys that are remembered at most.
+/// The maximum of payload bytes in a room's stream.
+const ROOM_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The maximum of payload bytes in an inbox.
+const INBOX_BYTES_MAX: usize = 256 * 1024;
+/// The maximum of messages trimmed by one call.
+const TRIM_MESSAGES_MAX: usize = 256;
+/// The maximum of stored idempotency keys.
 pub(crate) const SEEN_KEYS: usize = 1_000_000;
-/// A client's key is remembered for one to two of these.
-const KEYS_SEEN_FOR: Duration = Duration::from_secs(300);
-/// The id of a message without one is remembered for one to two of these: only its own gateway repeats it, at once.
-const IDS_SEEN_FOR: Duration = Duration::from_secs(30);
+/// The span of a bucket of clients' keys. A key is stored for one to two spans.
+const KEY_BUCKET_SPAN: Duration = Duration::from_secs(300);
+/// The span of a bucket of message ids without a client's key: only the own gateway retries them, and at once.
+const ID_BUCKET_SPAN: Duration = Duration::from_secs(30);
 
 /// A message to append. `payload` is opaque to the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Append<'a> {
-    /// Who says it: the key under which the sender is a member (or owns the nick).
+    /// The sender's nick key, under which it is a member (or owns the nick).
     pub from: &'a NickKey,
     /// The sender's claim.
     pub owner: &'a Owner,
@@ -33,74 +33,74 @@ pub struct Append<'a> {
     pub key: Option<&'a str>,
     /// The message's id, remembered with the key or instead of it.
     pub msg_id: &'a str,
-    /// What is stored and published.
+    /// The stored and published text.
     pub payload: &'a str,
 }
 
-/// What an append gave.
+/// The result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
     /// The id of the first attempt.
     pub msg_id: String,
-    /// Position.
+    /// The message's seq.
     pub seq: u64,
     /// Unix milliseconds.
     pub time: u64,
-    /// The key had been seen.
+    /// Whether the key was known.
     pub duplicate: bool,
-    /// Whether somebody hears it now: members do, and a receiver who is there.
+    /// Whether the receiver is online; a room always is.
     pub online: bool,
 }
 
-/// Why nothing was appended.
+/// A refused append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppendError {
     /// The sender's lease is not live.
     Fenced,
-    /// No member record, or not this owner's.
+    /// The member record is missing or another owner's.
     NotInRoom,
-    /// The nick was never seen.
+    /// The nick was never claimed.
     NoSuchUser,
     /// A bounded structure is full.
     Overloaded,
 }
 
-/// One entry of a room's log.
+/// One entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogEntry {
-    /// Position.
+pub struct StreamEntry {
+    /// The message's seq.
     pub seq: u64,
     /// Unix milliseconds.
     pub time: u64,
-    /// As it was appended.
+    /// The text as appended.
     pub payload: String,
 }
 
-/// What one log keeps.
+/// The limits of one stream.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct StreamLimits {
     pub(crate) messages: usize,
     pub(crate) age: Duration,
-    /// Of payload.
+    /// Payload bytes.
     pub(crate) bytes: usize,
 }
 
-impl Bounds {
+impl StreamLimits {
     pub(crate) fn of_room(Retention { messages, age, .. }: Retention) -> Self {
-        Self { messages, age, bytes: LOG_BYTES }
+        Self { messages, age, bytes: ROOM_BYTES_MAX }
     }
 
     pub(crate) fn of_inbox(Retention { inbox_messages, .. }: Retention) -> Self {
-        Self { messages: inbox_messages, age: Duration::from_millis(RETENTION), bytes: INBOX_BYTES }
+        Self { messages: inbox_messages, age: Duration::from_millis(RETENTION_MS), bytes: INBOX_BYTES_MAX }
     }
 }
 
-/// A numbered, bounded list of messages; the numbers have no gaps and the times never go back. Nothing is lost here, so
-/// its epoch never ends.
+/// A bounded list of messages with dense seqs and times that never go back. Nothing is lost in memory, so the epoch
+/// never ends.
 #[derive(Debug)]
 pub(crate) struct MemoryStream {
     pub(crate) epoch: String,
-    pub(crate) entries: VecDeque<LogEntry>,
+    pub(crate) entries: VecDeque<StreamEntry>,
     pub(crate) bytes: usize,
     pub(crate) seq: u64,
     pub(crate) time: u64,
@@ -118,33 +118,33 @@ impl MemoryStream {
         &self.epoch
     }
 
-    pub(crate) fn head(&self) -> StreamEnd {
+    pub(crate) fn end(&self) -> StreamEnd {
         StreamEnd { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
     }
 
-    /// The number of the newest message.
+    /// Returns the seq of the newest message.
     pub(crate) fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// Adds a message and drops the oldest beyond the bounds, never the new one. Returns its number and time.
-    pub(crate) fn push(&mut self, payload: &str, now: u64, keep: Bounds) -> (u64, u64) {
+    /// Appends a message and trims the oldest ones beyond the limits, never the new one. Returns its seq and time.
+    pub(crate) fn push(&mut self, payload: &str, now: u64, keep: StreamLimits) -> (u64, u64) {
         self.seq += 1;
         self.time = self.time.max(now);
         self.bytes += payload.len();
-        self.entries.push_back(LogEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
+        self.entries.push_back(StreamEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
         let oldest_kept = now.saturating_sub(keep.age.as_millis() as u64);
-        for _ in 0..TRIM_STEP {
+        for _ in 0..TRIM_MESSAGES_MAX {
             let crowded = self.entries.len() > keep.messages || self.bytes > keep.bytes;
-            let surplus = |oldest: &mut LogEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
+            let surplus = |oldest: &mut StreamEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
             let Some(dropped) = self.entries.pop_front_if(surplus) else { break };
             self.bytes -= dropped.payload.len();
         }
         (self.seq, self.time)
     }
 
-    /// Numbers are dense, so a stretch is found by counting.
-    pub(crate) fn stretch(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
+    /// Returns a range of entries. Seqs are dense, so it is found by counting.
+    pub(crate) fn range(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StreamEntry> {
         let first = self.seq + 1 - self.entries.len() as u64;
         let begin = from.max(first);
         let end = to.min(self.seq);
@@ -162,14 +162,14 @@ impl MemoryStream {
 pub(crate) struct Inboxes(pub(crate) HashMap<SessionId, MemoryStream>);
 
 impl Inboxes {
-    /// That of a session begins when it is first asked for.
+    /// Returns the inbox of a session, created by its first use.
     pub(crate) fn of(&mut self, session: &SessionId) -> &mut MemoryStream {
         self.0.entry(session.clone()).or_default()
     }
 
-    /// Where the inbox of a session ends.
-    pub(crate) fn head(&mut self, session: &SessionId) -> StreamEnd {
-        self.of(session).head()
+    /// Returns the end of a session's inbox.
+    pub(crate) fn end(&mut self, session: &SessionId) -> StreamEnd {
+        self.of(session).end()
     }
 
     pub(crate) fn forget(&mut self, session: &SessionId) {
@@ -182,9 +182,10 @@ impl Inboxes {
     }
 }
 
-/// Idempotency keys in two buckets, the older of which is dropped as a whole: full means refused, never forgotten early.
+/// Idempotency keys in two buckets; the older one is dropped as a whole. A full bucket refuses new keys and never drops
+/// one early.
 ///
-/// A key is kept as a 128-bit fingerprint under random secrets, which nobody can make collide and chance will not.
+/// A key is stored as a 128-bit fingerprint under random secrets, so clients cannot construct collisions.
 #[derive(Debug)]
 pub(crate) struct SeenKeys {
     pub(crate) secrets: [RandomState; 2],
@@ -202,14 +203,14 @@ pub(crate) struct SeenMessage {
 }
 
 impl SeenKeys {
-    /// Keys of clients.
+    /// Creates the buckets of clients' keys.
     pub(crate) fn of_clients() -> Self {
-        Self::remembering(KEYS_SEEN_FOR)
+        Self::remembering(KEY_BUCKET_SPAN)
     }
 
-    /// Ids of messages that have no such key.
+    /// Creates the buckets of message ids without a client's key.
     pub(crate) fn of_attempts() -> Self {
-        Self::remembering(IDS_SEEN_FOR)
+        Self::remembering(ID_BUCKET_SPAN)
     }
 
     pub(crate) fn remembering(span: Duration) -> Self {
@@ -228,7 +229,7 @@ impl SeenKeys {
         high << 64 | low
     }
 
-    /// What became of the first attempt, or `Ok(None)` when there is room for this one.
+    /// Returns the result of the first attempt, or `Ok(None)` if this is the first one.
     pub(crate) fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
         self.rotate(Instant::now());
         let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
@@ -269,7 +270,7 @@ impl State {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
-        let (seq, time) = state.log.push(message.payload, now(), Bounds::of_room(self.retention.get()));
+        let (seq, time) = state.log.push(message.payload, now(), StreamLimits::of_room(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("M {} {seq} {time} {}\n{}", state.log.epoch, message.payload.len(), message.payload);
         self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
@@ -292,7 +293,7 @@ impl State {
         }
         let session = session.ok_or(AppendError::NoSuchUser)?;
         let inbox = self.inboxes.of(&session);
-        let (seq, time) = inbox.push(message.payload, now(), Bounds::of_inbox(self.retention.get()));
+        let (seq, time) = inbox.push(message.payload, now(), StreamLimits::of_inbox(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));
         let text = format!("D {session} {} {seq} {time} {}\n{}", inbox.epoch, message.payload.len(), message.payload);
         if let Some(owner) = &owner {
@@ -301,7 +302,8 @@ impl State {
         Ok(Appended { online: owner.is_some(), ..appended })
     }
 
-    /// See [`super::Store::whereabouts`]. A session that goes by another nick now is reached under that one.
+    /// Returns the claim of the session that has a nick or had it last, if online. A renamed session is found by its
+    /// new nick.
     pub(crate) fn whereabouts(&self, to: &NickKey) -> Option<Owner> {
         let session = self.nicks.session(to)?;
         let nick = self.sessions.nick(session).unwrap_or(to);
@@ -309,7 +311,7 @@ impl State {
         owner.filter(|_| !self.nicks.is_detached(nick)).cloned()
     }
 
-    /// A log; that of a session begins when it is first asked for. `None` when there is no such room.
+    /// Returns a stream; an inbox is created by its first use. `None` for an unknown room.
     pub(crate) fn named(&mut self, name: &StreamId) -> Option<&MemoryStream> {
         match name {
             StreamId::Room(room) => self.rooms.get(room).map(|room| &room.log),
@@ -317,11 +319,18 @@ impl State {
         }
     }
 
-    pub(crate) fn head(&mut self, name: &StreamId) -> Option<StreamEnd> {
-        self.named(name).map(MemoryStream::head)
+    pub(crate) fn end(&mut self, name: &StreamId) -> Option<StreamEnd> {
+        self.named(name).map(MemoryStream::end)
     }
 
-    pub(crate) fn log(&mut self, name: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<LogEntry> {
-        self.named(name).map(|log| log.stretch(from, to, limit, newest)).unwrap_or_default()
+    pub(crate) fn entries(
+        &mut self,
+        name: &StreamId,
+        from: u64,
+        to: u64,
+        limit: usize,
+        newest: bool,
+    ) -> Vec<StreamEntry> {
+        self.named(name).map(|log| log.range(from, to, limit, newest)).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of the in-memory store, and what it forgets. Leases, nicks and rooms are in the contract suite.
+//! Tests of the memory store's streams and retention. Leases, nicks and rooms are tested by the contract suite.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use super::*;
 use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
 use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
 
-/// One gateway with ann in a room and bob beside it.
+/// One gateway with ann in a room and bob outside it.
 struct World {
     store: Store,
     lobby: RoomName,
@@ -60,7 +60,7 @@ fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, Subscriptio
 }
 
 #[test]
-fn an_append_is_numbered_kept_and_heard() {
+fn append_numbers_stores_and_publishes_message() {
     let World { store, lobby, ann, .. } = world();
     let (heard, subscription) = listen(&store, &Keys::new("parley").room(lobby.key()).channel());
     let first = store.append(&lobby, message(&ann, "k1", "häi")).unwrap();
@@ -77,7 +77,7 @@ fn an_append_is_numbered_kept_and_heard() {
 }
 
 #[test]
-fn a_key_seen_before_adds_nothing() {
+fn known_key_appends_no_second_message() {
     let World { store, lobby, ann, bob } = world();
     store
         .lock()
@@ -93,14 +93,14 @@ fn a_key_seen_before_adds_nothing() {
     let first = store.append(&lobby, message(&ann, "key", "hi")).unwrap();
     let again = store.append(&lobby, Append { msg_id: "other", ..message(&ann, "key", "changed") }).unwrap();
     assert_eq!(again, Appended { duplicate: true, ..first });
-    // The same key of somebody else, or for somebody else, is another key.
+    // The same key of another sender, or for another receiver, is another key.
     assert!(!store.append(&lobby, message(&bob, "key", "hi")).unwrap().duplicate);
     assert!(!store.append_direct(bob.0.key(), message(&ann, "key", "hi")).unwrap().duplicate);
     assert_eq!(heard.lock().unwrap().len(), 2);
 }
 
 #[test]
-fn only_members_with_a_live_lease_append() {
+fn append_requires_membership_and_live_lease() {
     let World { store, lobby, ann, bob } = world();
     assert_eq!(store.append(&lobby, message(&bob, "k", "hi")), Err(AppendError::NotInRoom));
     let as_ann = (ann.0.clone(), bob.1.clone());
@@ -113,13 +113,13 @@ fn only_members_with_a_live_lease_append() {
 }
 
 #[test]
-fn a_direct_message_goes_to_the_owners_gateway() {
+fn direct_message_reaches_the_owners_gateway() {
     let World { store, ann, bob, .. } = world();
     let (heard, _subscription) = listen(&store, &Keys::new("parley").node(&bob.1.incarnation).channel());
     let sent = store.append_direct(bob.0.key(), message(&ann, "k1", "psst")).unwrap();
     assert_eq!(store.append_direct(bob.0.key(), message(&ann, "k2", "hey")).unwrap().seq, 2);
     let inbox = StreamId::Inbox(bob.1.session.clone());
-    let epoch = store.head(&inbox).unwrap().epoch;
+    let epoch = store.end(&inbox).unwrap().epoch;
     assert_eq!(heard.lock().unwrap()[0], format!("D {} {epoch} 1 {} 4\npsst", bob.1.session, sent.time));
 
     let nobody = Nick::parse("nobody").unwrap();
@@ -128,22 +128,22 @@ fn a_direct_message_goes_to_the_owners_gateway() {
     assert_eq!(store.append_direct(bob.0.key(), message(&as_bob, "k3", "?")), Err(AppendError::NotInRoom));
     assert!(store.lock().release(&bob.0, &bob.1, None));
     let kept = store.append_direct(bob.0.key(), message(&ann, "k3", "?")).unwrap();
-    assert_eq!((kept.seq, kept.online), (3, false), "kept for when bob is back");
+    assert_eq!((kept.seq, kept.online), (3, false), "stored until bob resumes");
     let again = store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap();
     assert_eq!((again.seq, again.duplicate, again.online), (1, true, false));
-    assert_eq!(heard.lock().unwrap().len(), 2, "nobody is there to hear it");
-    assert_eq!(store.log(&inbox, 0, u64::MAX, 9, false).len(), 3);
+    assert_eq!(heard.lock().unwrap().len(), 2, "no listener is left");
+    assert_eq!(store.entries(&inbox, 0, u64::MAX, 9, false).len(), 3);
 }
 
 #[test]
-fn a_stretch_of_the_log_is_cut_to_what_is_there() {
+fn range_is_limited_to_stored_entries() {
     let World { store, lobby, ann, .. } = world();
     for number in 1..=10 {
         store.append(&lobby, message(&ann, &format!("k{number}"), "x")).unwrap();
     }
     let seqs = |from, to, limit, newest| -> Vec<u64> {
         store
-            .log(&StreamId::Room(lobby.key().clone()), from, to, limit, newest)
+            .entries(&StreamId::Room(lobby.key().clone()), from, to, limit, newest)
             .into_iter()
             .map(|entry| entry.seq)
             .collect()
@@ -155,45 +155,45 @@ fn a_stretch_of_the_log_is_cut_to_what_is_there() {
     assert_eq!(seqs(9, 99, 9, false), [9, 10]);
     assert!(seqs(11, u64::MAX, 9, false).is_empty());
     assert!(seqs(5, 4, 9, true).is_empty());
-    assert!(store.log(&StreamId::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
+    assert!(store.entries(&StreamId::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
 }
 
 #[test]
-fn logs_are_bounded_in_number_and_bytes() {
-    let keep = streams::Bounds { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
+fn streams_are_limited_in_messages_and_bytes() {
+    let keep = streams::StreamLimits { messages: 20, age: Duration::from_secs(1), bytes: 1000 };
     let mut log = streams::MemoryStream::default();
     for _ in 0..30 {
         log.push("12345", 0, keep);
     }
-    let kept = log.stretch(0, u64::MAX, 100, false);
+    let kept = log.range(0, u64::MAX, 100, false);
     assert_eq!((kept.len(), kept[0].seq, kept[19].seq), (20, 11, 30));
     log.push(&"x".repeat(990), 0, keep);
-    assert_eq!(log.stretch(0, u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
+    assert_eq!(log.range(0, u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
     log.push(&"x".repeat(9990), 0, keep);
-    assert_eq!(log.stretch(0, u64::MAX, 100, false).len(), 1, "never the newest one");
+    assert_eq!(log.range(0, u64::MAX, 100, false).len(), 1, "the newest entry stays");
 }
 
 #[test]
-fn logs_are_bounded_in_age_and_trimmed_a_little_at_a_time() {
-    let keep = streams::Bounds { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
+fn old_entries_are_trimmed_in_small_steps() {
+    let keep = streams::StreamLimits { messages: 10_000, age: Duration::from_millis(100), bytes: usize::MAX };
     let mut log = streams::MemoryStream::default();
     for now in 1..=1000 {
         log.push("x", now.min(600), keep);
     }
-    let oldest = |log: &streams::MemoryStream| log.stretch(0, u64::MAX, 1, false)[0].seq;
-    assert_eq!(oldest(&log), 500, "what is exactly as old as allowed stays");
+    let oldest = |log: &streams::MemoryStream| log.range(0, u64::MAX, 1, false)[0].seq;
+    assert_eq!(oldest(&log), 500, "an entry of exactly the maximum age stays");
     log.push("x", 10_000, keep);
-    assert_eq!(oldest(&log), 756, "one call drops 256 at most");
+    assert_eq!(oldest(&log), 756, "one call trims at most 256");
     log.push("x", 10_000, keep);
-    assert_eq!(oldest(&log), 1001, "only what is not too old is left");
+    assert_eq!(oldest(&log), 1001, "only young entries are left");
     log.push("x", 0, keep);
-    assert_eq!((log.seq(), oldest(&log)), (1003, 1001), "a clock that went back drops nothing");
-    log.push("x", 20_000, streams::Bounds { age: Duration::ZERO, ..keep });
-    assert_eq!(oldest(&log), 1004, "never the newest one");
+    assert_eq!((log.seq(), oldest(&log)), (1003, 1001), "a clock set back trims nothing");
+    log.push("x", 20_000, streams::StreamLimits { age: Duration::ZERO, ..keep });
+    assert_eq!(oldest(&log), 1004, "the newest entry stays");
 }
 
 #[test]
-fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
+fn keys_live_for_one_to_two_buckets() {
     let mut seen = streams::SeenKeys::of_clients();
     let began = Instant::now();
     seen.note(1, "m", (1, 0));
@@ -203,21 +203,21 @@ fn keys_are_kept_for_one_to_two_buckets_and_never_dropped_early() {
     seen.rotate(began + Duration::from_secs(602));
     assert!(seen.check(1).unwrap().is_none() && seen.check(2).unwrap().is_some());
     seen.rotate(began + Duration::from_secs(1300));
-    assert!(seen.check(2).unwrap().is_none(), "a long quiet time forgets both");
+    assert!(seen.check(2).unwrap().is_none(), "a long idle time drops both buckets");
 }
 
 #[test]
-fn too_many_keys_are_refused() {
+fn full_key_store_refuses_new_keys() {
     let mut seen = streams::SeenKeys::of_clients();
     for fingerprint in 0..streams::SEEN_KEYS as u128 {
         seen.note(fingerprint, "", (1, 0));
     }
     assert_eq!(seen.check(u128::MAX), Err(AppendError::Overloaded));
-    assert!(seen.check(7).unwrap().is_some(), "known ones are still known");
+    assert!(seen.check(7).unwrap().is_some(), "known keys remain known");
 }
 
 #[test]
-fn a_subscription_may_end_while_it_is_called() {
+fn subscription_may_end_during_its_own_call() {
     let store = Store::default();
     let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
     let inner = Arc::clone(&own);
@@ -229,7 +229,7 @@ fn a_subscription_may_end_while_it_is_called() {
 }
 
 #[test]
-fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
+fn ended_records_are_deleted_and_live_ones_stay() {
     let World { store, lobby, ann, bob } = world();
     store.append_direct(ann.0.key(), message(&bob, "k", "x")).unwrap();
     let mut state = store.lock();
@@ -241,21 +241,21 @@ fn what_ended_is_forgotten_in_time_and_what_lives_is_not() {
         intent: LeaveIntent::ForGood
     }));
     assert!(state.release(&ann.0, &ann.1, None));
-    state.forget(now() + RETENTION - 1000);
+    state.forget(now() + RETENTION_MS - 1000);
     assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
 
-    state.forget(now() + RETENTION + 1000);
+    state.forget(now() + RETENTION_MS + 1000);
     assert!(state.user(ann.0.key()).is_none() && state.room(lobby.key()).is_none());
     assert!(state.inboxes.is_empty() && state.leftovers.is_empty());
-    assert!(state.user(bob.0.key()).is_some(), "he is still there");
+    assert!(state.user(bob.0.key()).is_some(), "bob is still online");
 
     assert!(state.release(&bob.0, &bob.1, None));
-    state.forget(now() + RETENTION + 1000);
+    state.forget(now() + RETENTION_MS + 1000);
     assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
 }
 
 #[test]
-fn who_came_back_is_not_forgotten() {
+fn records_that_returned_are_not_deleted() {
     let World { store, lobby, ann, .. } = world();
     let mut state = store.lock();
     assert!(state.leave(LeaveRequest {
@@ -280,7 +280,7 @@ fn who_came_back_is_not_forgotten() {
     drop(state);
     store.append_direct(ann.0.key(), message(&(ann.0.clone(), owner), "k", "x")).unwrap();
     let mut state = store.lock();
-    state.forget(now() + RETENTION + 1000);
+    state.forget(now() + RETENTION_MS + 1000);
     assert_eq!(state.user(ann.0.key()).unwrap().rooms, ["#lobby"]);
     assert!(!state.inboxes.is_empty());
 }
