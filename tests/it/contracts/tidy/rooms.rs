@@ -1,0 +1,210 @@
+//! The import table: a room that names what it must not know has gained a dependency that the design does not have.
+//!
+//! Comments and test modules are not read. Every library file matches exactly one row.
+
+use super::{SourceFile, assert_none, library_sources};
+
+/// A row of the import table.
+struct ImportRule {
+    /// Paths with `*` for any text.
+    files: &'static [&'static str],
+    /// Words that the code must not contain.
+    forbidden: &'static [&'static str],
+}
+
+const REDIS_COMMANDS: &[&str] = &["redis::aio", "redis::cmd", "redis::pipe", "redis::Client", "deadpool"];
+
+const IMPORT_TABLE: &[ImportRule] = &[
+    ImportRule {
+        files: &["presence/src/model/*"],
+        forbidden: &["tokio::", "redis::", "axum::", "registry::", "store::", "lease::", "service::"],
+    },
+    ImportRule {
+        files: &[
+            "presence/src/registry/mod.rs",
+            "presence/src/registry/error.rs",
+            "presence/src/registry/memory.rs",
+            "presence/src/registry/retry.rs",
+            "presence/src/registry/*/mod.rs",
+            "presence/src/registry/*/types.rs",
+            "presence/src/registry/*/memory.rs",
+        ],
+        forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "axum::", "lease::", "service::"],
+    },
+    ImportRule {
+        files: &[
+            "presence/src/registry/redis.rs",
+            "presence/src/registry/reply.rs",
+            "presence/src/registry/script.rs",
+            "presence/src/registry/*/redis.rs",
+            "presence/src/registry/leases/audit.rs",
+            "presence/src/registry/leases/reassert.rs",
+            "presence/src/registry/listing/events.rs",
+            "presence/src/registry/listing/inspect.rs",
+            "presence/src/registry/listing/inventory.rs",
+        ],
+        forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
+    },
+    ImportRule {
+        files: &["presence/src/store/memory/*"],
+        forbidden: &["redis::", "axum::", "crate::lease", "service::"],
+    },
+    ImportRule {
+        files: &["presence/src/store/redis/*", "presence/src/store/mod.rs"],
+        forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
+    },
+    ImportRule { files: &["presence/src/lease/*"], forbidden: &["redis::", "axum::", "service::", "store::"] },
+    ImportRule {
+        files: &["presence/src/host/*"],
+        forbidden: &["redis::aio", "redis::cmd", "redis::pipe", "deadpool", "crate::lease", "service::"],
+    },
+    ImportRule { files: &["presence/src/service/*"], forbidden: REDIS_COMMANDS },
+    ImportRule { files: &["presence/src/lib.rs", "presence/src/main.rs"], forbidden: REDIS_COMMANDS },
+    ImportRule {
+        files: &["gateway/src/wire/*", "gateway/src/message.rs"],
+        forbidden: &[
+            "tokio::",
+            "std::net",
+            "SystemTime",
+            "redis::",
+            "session::",
+            "backplane::",
+            "tungstenite",
+            "crate::listen",
+        ],
+    },
+    ImportRule {
+        files: &["gateway/src/listen/*"],
+        forbidden: &["redis::", "RoomName", "RoomKey", "Nick", "registry", "backplane", "hub::"],
+    },
+    ImportRule {
+        files: &["gateway/src/session/*"],
+        forbidden: &["serde_json", "json::", "line::", "tungstenite", "redis::", "tokio::net"],
+    },
+    ImportRule {
+        files: &["gateway/src/hub/*"],
+        forbidden: &["redis::", "session::", "std::net", "tokio::net", "crate::lease", "crate::listen"],
+    },
+    ImportRule {
+        files: &["gateway/src/outbound/*"],
+        forbidden: &["redis::", "session::", "hub::", "backplane", "registry"],
+    },
+    ImportRule { files: &["gateway/src/lease/*"], forbidden: &["redis::", "wire::", "axum::", "crate::listen"] },
+    ImportRule {
+        files: &["gateway/src/backplane/redis/*"],
+        forbidden: &["wire::json", "wire::line", "wire::Dialect", "crate::session", "crate::hub", "store::memory"],
+    },
+    ImportRule {
+        files: &[
+            "gateway/src/backplane/mod.rs",
+            "gateway/src/backplane/contract.rs",
+            "gateway/src/backplane/delivery.rs",
+            "gateway/src/backplane/envelope.rs",
+            "gateway/src/backplane/link.rs",
+            "gateway/src/backplane/malformed.rs",
+            "gateway/src/backplane/memory.rs",
+        ],
+        forbidden: &[
+            "redis::aio",
+            "redis::cmd",
+            "redis::pipe",
+            "deadpool",
+            "wire::json",
+            "wire::line",
+            "wire::Dialect",
+            "crate::session",
+            "crate::hub",
+        ],
+    },
+    ImportRule { files: &["gateway/src/metrics*", "gateway/src/trace.rs"], forbidden: REDIS_COMMANDS },
+    ImportRule { files: &["gateway/src/ctl/*"], forbidden: REDIS_COMMANDS },
+    ImportRule {
+        files: &[
+            "gateway/src/admin.rs",
+            "gateway/src/config.rs",
+            "gateway/src/lib.rs",
+            "gateway/src/main.rs",
+            "gateway/src/node.rs",
+            "gateway/src/server.rs",
+            "gateway/src/server/*",
+        ],
+        forbidden: REDIS_COMMANDS,
+    },
+];
+
+/// Returns whether a path matches a pattern in which `*` stands for any text.
+fn matches(path: &str, pattern: &str) -> bool {
+    match pattern.split_once('*') {
+        None => path == pattern,
+        Some((before, after)) => path.strip_prefix(before).is_some_and(|rest| {
+            let mut ends = (0..=rest.len()).filter(|at| rest.is_char_boundary(*at));
+            ends.any(|at| {
+                matches(&rest[at..], after) && !rest[..at].contains(if after.is_empty() { '\0' } else { '/' })
+            })
+        }),
+    }
+}
+
+/// Returns whether code contains the word with no letter in front: `redis::` is not in `my_redis::`.
+fn contains_word(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !word.starts_with(char::is_alphanumeric) || !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
+#[test]
+fn rooms_import_only_what_the_table_allows() {
+    let mut offences = Vec::new();
+    for source in library_sources() {
+        for rule in IMPORT_TABLE.iter().filter(|rule| rule.files.iter().any(|files| matches(&source.path, files))) {
+            for (number, line) in source.code() {
+                for word in rule.forbidden.iter().filter(|word| contains_word(line, word)) {
+                    offences.push(format!("{}:{number} must not know `{word}`: {}", source.path, line.trim()));
+                }
+            }
+        }
+    }
+    assert_none(&offences);
+}
+
+#[test]
+fn every_file_matches_exactly_one_row() {
+    let sources = library_sources();
+    let patterns = || IMPORT_TABLE.iter().flat_map(|rule| rule.files);
+    let mut offences = Vec::new();
+    for source in &sources {
+        let rows = patterns().filter(|files| matches(&source.path, files)).count();
+        if rows != 1 {
+            offences.push(format!("{} matches {rows} rows", source.path));
+        }
+    }
+    for files in patterns().filter(|files| !sources.iter().any(|source| matches(&source.path, files))) {
+        // A file of an optional name may be missing, a pattern of a table never.
+        offences.push(format!("{files} matches no file"));
+    }
+    assert_none(&offences);
+}
+
+#[test]
+fn presence_never_imports_the_gateway() {
+    let mut offences = Vec::new();
+    for source in library_sources().iter().filter(|source| source.path.starts_with("presence/")) {
+        for (number, line) in source.code().filter(|(_, line)| contains_word(line, "gateway::")) {
+            offences.push(format!("{}:{number} {}", source.path, line.trim()));
+        }
+    }
+    assert_none(&offences);
+}
+
+#[test]
+fn rule_checks_detect_offences() {
+    let text = "use tokio::net;\n// redis:: in prose\nlet a = my_redis::x;\n#[cfg(test)]\nuse redis::aio;\n";
+    let source = SourceFile { path: "gateway/src/wire/x.rs".to_owned(), text: text.to_owned() };
+    let count = |word: &str| source.code().filter(|(_, line)| contains_word(line, word)).count();
+    assert_eq!((count("tokio::"), count("redis::")), (1, 0));
+    assert!(matches("gateway/src/wire/json/x.rs", "gateway/src/wire/*"));
+    assert!(matches("presence/src/registry/names/mod.rs", "presence/src/registry/*/mod.rs"));
+    assert!(!matches("presence/src/registry/mod.rs", "presence/src/registry/*/mod.rs"));
+    assert!(!matches("gateway/src/wired.rs", "gateway/src/wire/*"));
+}
