@@ -1,8 +1,8 @@
 //! The sum of several changes of a room's members.
 //!
-//! [`add`] takes one change at a time; the hub flushes the sum as one presence event. Invariant: applied in the order left,
-//! renamed, joined, status, the sum turns a list of members before the changes into the list after them. A member that
-//! joined and left within one sum is not in it. Pure.
+//! [`add`] takes one change at a time; the hub flushes the sum as one presence event. Invariant: applied in the order
+//! left, renamed, joined, status, the sum turns a list of members before the changes into the list after them. A member
+//! that joined and left within one sum is not in it. Pure.
 
 use presence::model::{MemberInfo, MemberLeft, PresenceDelta, Rename};
 
@@ -128,7 +128,10 @@ mod tests {
     proptest! {
         /// The sum of any changes leads to the same list as the changes one by one.
         #[test]
-        fn sum_equals_its_changes_one_by_one(changes in prop::collection::vec((0_u8..3, 0_usize..4, 0_usize..4), 0..40), split in 0_usize..40) {
+        fn sum_equals_its_changes_one_by_one(
+            changes in prop::collection::vec((0_u8..3, 0_usize..4, 0_usize..4), 0..40),
+            split in 0_usize..40,
+        ) {
             let mut members = BTreeMap::new();
             let mut members_before = None;
             let mut sum = PresenceDelta::default();

@@ -1,9 +1,9 @@
 //! One stream on this node: a room with its members here, or the inbox of one session.
 //!
 //! [`StreamFeed`] joins the node's position in the stream, its subscribers, the events pending for them, and the summed
-//! changes of a room's members. Invariant: every subscriber receives the same events in one order; a member that is joining
-//! has them buffered, as far as [`SLOW_READER`](crate::outbound::policy::SLOW_READER) allows. The hub calls it under its lock;
-//! only a join writes to an outbox here.
+//! changes of a room's members. Invariant: every subscriber receives the same events in one order; a member that is
+//! joining has them buffered, as far as [`SLOW_READER`](crate::outbound::policy::SLOW_READER) allows. The hub calls it
+//! under its lock; only a join writes to an outbox here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::message::ChatMessage;
 use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::wire::Event;
 
-/// Changes of a room's members that one presence event may hold. More, as after the loss of a gateway, become a `resync`:
-/// their list would fill every member's outbox.
+/// Changes of a room's members that one presence event may hold. More, as after the loss of a gateway, become a
+/// `resync`: their list would fill every member's outbox.
 const PRESENCE_CHANGES_MAX: usize = 256;
 
 /// A join of a session that has the stream up to a position.

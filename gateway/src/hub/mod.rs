@@ -1,9 +1,9 @@
 //! Delivery on one node: its sessions, its streams, and the fan-out of every message to their outboxes.
 //!
-//! [`Hub`] is called by four parties. The backplane's task hands it everything that arrives ([`Hub::deliver`]), drivers
-//! join and leave rooms, the refill task reads what is missing ([`refill`]), and fan-out tasks write ([`Hub::fan_out`]).
-//! Invariant: a stream's messages reach every member's outbox in one order, and every hole is reported. Nothing here waits
-//! for a client; knows no store and no socket.
+//! [`Hub`] has four callers: the backplane's task delivers to it ([`Hub::deliver`]), drivers join and leave rooms, the
+//! refill task reads what is missing ([`refill`]), and fan-out tasks write ([`Hub::fan_out`]). Invariant: a stream's
+//! messages reach every member's outbox in one order, and every hole is reported. Never waits for a client; knows no
+//! store and no socket.
 //!
 //! # Joining
 //! A join has three steps, so that nothing is lost or doubled at its seam:
@@ -11,8 +11,8 @@
 //! 2. [`Hub::begin`], with the stream's end as of the member record.
 //! 3. [`Hub::admit`], with the client's position. While that is behind the buffer, the driver replays and retries.
 //!
-//! An inbox is joined likewise: [`Hub::expect`] before a claim, or [`Hub::attach`] before the stream's end is read, stands
-//! for the first step.
+//! An inbox is joined likewise: [`Hub::expect`] before a claim, or [`Hub::attach`] before the stream's end is read,
+//! stands for the first step.
 
 pub mod coalesce;
 pub mod position;
@@ -132,7 +132,8 @@ impl Hub {
         self.lock().sessions.close(session, code);
     }
 
-    /// Closes the connection that holds this claim, after another connection resumed the session. The newer claim stays.
+    /// Closes the connection that holds this claim, after another connection resumed the session. The newer claim
+    /// stays.
     pub fn taken_over(&self, session: &SessionId, fence: Fence) {
         self.end_claim(session, fence, CloseCode::TakenOver);
     }
@@ -169,7 +170,8 @@ impl Hub {
         self.lock().streams.get_or_create(stream, room.as_str()).start_join(session, outbox);
     }
 
-    /// Applies a stream's end that was read after its subscription was confirmed. The first one sets the node's position.
+    /// Applies a stream's end that was read after its subscription was confirmed. The first one sets the node's
+    /// position.
     pub fn begin(&self, stream: &StreamId, end: &StreamEnd) {
         self.change_position(stream, |tracker, steps| tracker.observe_end(end, steps));
     }

@@ -1,17 +1,20 @@
 //! The node's position in one stream: turns what arrives into one order without holes, and reports what is lost.
 //!
-//! [`StreamTracker`] takes messages and refill results and returns [`Step`]s, which the hub applies to every member alike.
-//! [`RefillRequest`] is what it needs to read next. Invariant: each step continues where the one before ended. Pure: never
-//! waits, reads neither clock nor stream.
+//! [`StreamTracker`] takes messages and refill results and returns [`Step`]s, which the hub applies to every member
+//! alike. [`RefillRequest`] is what it needs to read next. Invariant: each step continues where the one before ended.
+//! Pure: never waits, reads neither clock nor stream.
 //!
 //! # Rules
 //! - A position starts with an end that was read after the subscription was confirmed.
-//! - The next seq is delivered. Lower seqs are duplicates. Higher ones are buffered, up to a bound, until the hole before
-//!   them is refilled; what the stream no longer holds becomes a gap. The buffer is an optimisation: the stream has it all.
+//! - The next seq is delivered. Lower seqs are duplicates. Higher ones are buffered, up to a bound, until the hole
+//!   before them is refilled; what the stream no longer holds becomes a gap. The buffer is an optimisation: the stream
+//!   has it all.
 //! - An unverified position (the subscription was interrupted) requests the stream's end. Any later read verifies it.
 //! - A message of another epoch makes the position unverified too: only the stream's end shows which epoch is newer and
-//!   where it forked. The position then moves to the new epoch; messages up to the fork stay valid, later ones are void.
-//! - An end below a seq known at the time of the request means that the store lost messages. It is handled the same way.
+//!   where it forked. The position then moves to the new epoch; messages up to the fork stay valid, later ones are
+//!   void.
+//! - An end below a seq known at the time of the request means that the store lost messages. It is handled the same
+//!   way.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +57,7 @@ impl RefillRequest {
 #[derive(Debug, Clone)]
 pub struct StreamPage<T> {
     /// The stream's end.
-    pub head: StreamEnd,
+    pub end: StreamEnd,
     /// The messages that the stream holds, oldest first.
     pub messages: Vec<(u64, T)>,
     /// The last seq that the page covers.
@@ -186,9 +189,9 @@ impl<T> StreamTracker<T> {
 
     /// Applies the messages that the stream holds after the requested position.
     pub fn apply_page(&mut self, requested_at: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<Step<T>>) {
-        self.apply_end(requested_at, &page.head, steps);
+        self.apply_end(requested_at, &page.end, steps);
         let continues =
-            |position: &&StreamPosition| position.epoch == page.head.epoch && position.seq >= requested_at.seq;
+            |position: &&StreamPosition| position.epoch == page.end.epoch && position.seq >= requested_at.seq;
         let Some(position) = self.position.as_ref().filter(continues) else { return };
         let delivered_seq = position.seq;
         self.buffered.extend(page.messages.into_iter().filter(|(seq, _)| *seq > delivered_seq));

@@ -1,8 +1,9 @@
 //! The refill task: reads from the streams what did not arrive, and hands it to the hub.
 //!
-//! [`run`] reads what the hub requests: a page after a hole, or the end of a stream that is unverified. A stream becomes
-//! unverified when the subscription was interrupted, an own beat came back late, or a generation opened. Invariant: nothing
-//! is read without a request, so an idle node reads nothing. Results are judged by [`crate::hub::position`], not here.
+//! [`run`] reads what the hub requests: a page after a hole, or the end of a stream that is unverified. A stream
+//! becomes unverified when the subscription was interrupted, an own beat came back late, or a generation opened.
+//! Invariant: nothing is read without a request, so an idle node reads nothing. Results are judged by
+//! [`crate::hub::position`], not here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ async fn answer_requests(hub: &Hub, backplane: &Backplane) {
     }
 }
 
-/// Verifies every stream when a generation opens: messages republished before a gateway had subscribed reached no one there.
+/// Verifies every stream when a generation opens: messages republished before a gateway had subscribed reached no one
+/// there.
 async fn verify_on_open(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     while generations.changed().await.is_ok() {
         if generations.borrow_and_update().is_open() {
@@ -99,7 +101,7 @@ async fn read_pages(
 
 fn stream_page(ReplayPage { head, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
-    StreamPage { head, messages, through }
+    StreamPage { end: head, messages, through }
 }
 
 #[cfg(test)]

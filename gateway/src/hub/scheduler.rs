@@ -1,17 +1,17 @@
 //! Fan-out: what a stream has to write, in batches, and which stream is next.
 //!
 //! A feed pushes events into its [`PendingEvents`] under the hub's lock; tasks of the node write them without it, one
-//! [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes once
-//! started; events that arrive meanwhile form the next batch. So batches grow with the load, and an idle stream writes each
-//! message at once. Knows neither positions nor the table of streams.
+//! [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes
+//! once started; events that arrive meanwhile form the next batch. So batches grow with the load, and an idle stream
+//! writes each message at once. Knows neither positions nor the table of streams.
 //!
 //! # Fairness
-//! A stream has at most one job. After [`PORTION_WRITES`] writes the job goes to the end of the queue, so a message in a
-//! small room waits for one portion of each busy room.
+//! A stream has at most one job. After [`PORTION_WRITES`] writes the job moves to the end of the queue, so a small
+//! room waits for one portion of each busy room.
 //!
-//! After a fan-out of 1 ms or longer the room pauses for the same time, so one large room uses at most half of the node.
-//! The other half keeps the node receiving in time. The next batch grows during the pause, so each message costs fewer
-//! writes; it is delivered half a batch later, and no queue forms in front of it.
+//! After a fan-out of 1 ms or longer the room pauses for the same time. So one large room uses at most half of the
+//! node. The other half keeps the node receiving in time. The next batch grows during the pause, so each message costs
+//! fewer writes; it is delivered half a batch later, and no queue forms in front of it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The sessions with a connection on this node.
 //!
-//! [`LocalSessions`] finds the connection of a session and closes it. Invariant: a session has one connection here, that
-//! of its newest claim. Knows nothing of streams; called under the hub's lock.
+//! [`LocalSessions`] finds the connection of a session and closes it. Invariant: a session has one connection here,
+//! that of its newest claim. Knows nothing of streams; called under the hub's lock.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

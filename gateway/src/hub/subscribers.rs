@@ -1,7 +1,7 @@
 //! The subscribers of one stream, and which of its events are new to each.
 //!
-//! [`SubscriberMap`] is what a stream knows of each session, [`Recipient`] one subscription as a fan-out sees it,
-//! [`Sequenced`] an event with the seqs it covers, [`JoinBuffer`] the newest events for a member that is joining. Invariant:
+//! [`SubscriberMap`] holds a value for each session. A [`Recipient`] is one subscription with the seq that it has, a
+//! [`Sequenced`] an event with the seqs that it covers, a [`JoinBuffer`] the newest events for one join. Invariant:
 //! after [`StreamSubscriber::leave`] nothing of the stream is written. No order among subscribers; no lock and no I/O.
 
 use std::collections::{HashMap, VecDeque};
@@ -189,7 +189,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn subscriber_map_behaves_like_a_map(steps in prop::collection::vec((any::<bool>(), 0..4_u8, any::<u8>()), 0..40)) {
+        fn subscriber_map_behaves_like_a_map(
+            steps in prop::collection::vec((any::<bool>(), 0..4_u8, any::<u8>()), 0..40),
+        ) {
             let (mut subscribers, mut model) = (SubscriberMap::default(), BTreeMap::new());
             for (is_insert, session, value) in steps {
                 let session = SessionId::from_store(&session.to_string());
@@ -202,7 +204,8 @@ mod tests {
                 }
                 prop_assert_eq!(subscribers.get(&session), model.get(&session));
                 prop_assert_eq!(subscribers.is_empty(), model.is_empty());
-                prop_assert_eq!(subscribers.iter().collect::<BTreeMap<_, _>>(), model.iter().collect::<BTreeMap<_, _>>());
+                let entries: BTreeMap<_, _> = subscribers.iter().collect();
+                prop_assert_eq!(entries, model.iter().collect::<BTreeMap<_, _>>());
                 subscribers.values_mut().for_each(|value| *value ^= 1);
                 model.values_mut().for_each(|value| *value ^= 1);
             }

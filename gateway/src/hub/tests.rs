@@ -179,7 +179,7 @@ fn mass_departure_closes_no_remaining_connection() {
     }
     hub.show_presence();
     assert_eq!(outbox.closing(), None);
-    assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "the member is told to resync");
+    assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "the member has to resync");
 }
 
 #[test]
@@ -360,7 +360,7 @@ async fn refill_requests(hub: &Hub) -> Vec<(StreamId, RefillRequest)> {
 
 fn page(seqs: &[u64], top: u64) -> RefillResult {
     let messages = seqs.iter().map(|&seq| (seq, message(seq))).collect();
-    RefillResult::Page(StreamPage { head: end(top), messages, through: top })
+    RefillResult::Page(StreamPage { end: end(top), messages, through: top })
 }
 
 #[test]
@@ -488,7 +488,7 @@ async fn epoch_change_is_reported_by_each_members_position() {
     hub.apply_refill(
         &lobby_stream(),
         &requests[0].1,
-        RefillResult::Page(StreamPage { head: forked(6, 7), messages, through: 7 }),
+        RefillResult::Page(StreamPage { end: forked(6, 7), messages, through: 7 }),
     );
     assert_eq!(take_short(&hub, ann_outbox), ["5", "epoch 5", "6", "7"]);
     assert_eq!(take_short(&hub, bob_outbox), ["rewound 6", "7"], "bob had read ahead");

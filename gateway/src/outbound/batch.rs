@@ -1,7 +1,8 @@
 //! Events for many connections: encoded once per dialect and shared.
 //!
-//! [`Broadcast`] is one event; [`FanOutBatch`] is what one fan-out writes to each subscriber of a stream, with the frames
-//! of every event. Invariant: the first connection of a dialect encodes, all others share its bytes. Knows no connection.
+//! [`Broadcast`] is one event; [`FanOutBatch`] is what one fan-out writes to each subscriber of a stream, with the
+//! frames of every event. Invariant: the first connection of a dialect encodes, all others share its bytes. Knows no
+//! connection.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,8 +1,8 @@
 //! Everything on its way to a client.
 //!
-//! [`Outbox`] is the bounded queue of one connection, [`FanOutBatch`](batch::FanOutBatch) one buffer that is written to many
-//! connections, [`SlowReaderPolicy`](policy::SlowReaderPolicy) every limit for slow readers. Invariant: queueing never
-//! blocks. Knows no session, no hub and no store.
+//! [`Outbox`] is the bounded queue of one connection, [`FanOutBatch`](batch::FanOutBatch) one buffer that is written to
+//! many connections, [`SlowReaderPolicy`](policy::SlowReaderPolicy) every limit for slow readers. Invariant: queueing
+//! never blocks. Knows no session, no hub and no store.
 
 pub mod batch;
 pub mod outbox;

@@ -5,8 +5,8 @@
 //! Invariant: pushing never blocks, and bytes reach the socket in the order in which they were pushed.
 //!
 //! Mostly nothing is queued: the hub writes a batch to the socket itself, and queues only what the socket refuses. One
-//! writer at a time holds the [`WriteTurn`]: the transport until all it took is written, the hub for one attempt. The lock
-//! is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
+//! writer at a time holds the [`WriteTurn`]: the transport until all it took is written, the hub for one attempt. The
+//! lock is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
@@ -48,8 +48,8 @@ pub enum Outgoing {
     Event(Bytes),
     /// A fan-out batch with its frames.
     Batch(Bytes),
-    /// The remainder of a batch that is partly written. Nothing may precede it, and it is written even if the connection
-    /// ends.
+    /// The remainder of a batch that is partly written. Nothing may precede it, and it is written even if the
+    /// connection ends.
     Rest(Bytes),
     /// A ping; transports without pings skip it.
     Ping,
@@ -116,7 +116,7 @@ impl OutboxQueue {
         has_work && self.write_turn != WriteTurn::Hub
     }
 
-    /// Gives the write turn to the transport. Returns false while the hub holds it; the transport is then woken later.
+    /// Assigns the write turn to the transport. Returns false while the hub holds it; the transport is then woken later.
     fn turn_to_transport(&mut self) -> bool {
         self.transport_waits = self.write_turn == WriteTurn::Hub;
         if !self.transport_waits {
@@ -125,7 +125,7 @@ impl OutboxQueue {
         !self.transport_waits
     }
 
-    /// Gives the write turn and the socket to the hub, if nothing is queued before its batch.
+    /// Assigns the write turn to the hub and returns the socket, if nothing is queued before its batch.
     fn turn_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
         let is_first = self.write_turn == WriteTurn::Free && self.remainder.is_none() && self.items.is_empty();
         let socket = self.socket.as_ref().filter(|_| is_first)?;
@@ -207,7 +207,8 @@ impl Outbox {
 
     /// Writes a batch at once if nothing is queued before it and the socket accepts it; otherwise queues or drops it.
     ///
-    /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued afterwards.
+    /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
+    /// afterwards.
     pub fn round(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
         let bytes = batch.bytes(self.dialect);
         let mut queue = self.lock();
@@ -269,8 +270,8 @@ impl Outbox {
         self.lock().close
     }
 
-    /// Waits until the transport has something to take. Cancel-safe. At most one task waits, here, in [`Outbox::closed`]
-    /// or in [`Outbox::disconnect`].
+    /// Waits until the transport has something to take. Cancel-safe. At most one task waits, here, in
+    /// [`Outbox::closed`] or in [`Outbox::disconnect`].
     pub async fn ready(&self) {
         loop {
             let notified = self.shared.ready.notified();
@@ -281,8 +282,8 @@ impl Outbox {
         }
     }
 
-    /// Waits until the connection is to end, for a transport whose socket accepts nothing. Items may still be queued then.
-    /// Cancel-safe. Shares its waiter with [`Outbox::ready`].
+    /// Waits until the connection is to end, for a transport whose socket accepts nothing. Items may still be queued
+    /// then. Cancel-safe. Shares its waiter with [`Outbox::ready`].
     pub async fn closed(&self) -> CloseCode {
         loop {
             let notified = self.shared.ready.notified();
@@ -345,8 +346,8 @@ impl Outbox {
         mem::take(&mut queue.unwritten_accepted)
     }
 
-    /// Ends the connection and waits until the socket is the transport's alone. Returns the remainder of a batch that the
-    /// hub had begun to write. Shares its waiter with [`Outbox::ready`].
+    /// Ends the connection and waits until the socket is the transport's alone. Returns the remainder of a batch that
+    /// the hub had begun to write. Shares its waiter with [`Outbox::ready`].
     pub async fn disconnect(&self) -> Option<Bytes> {
         self.close(CloseCode::Normal);
         loop {

@@ -35,12 +35,12 @@ fn receive(tracker: &mut StreamTracker<u64>, epoch: &str, seq: u64) -> Vec<Step<
 fn apply_page(
     tracker: &mut StreamTracker<u64>,
     requested_at: &StreamPosition,
-    head: StreamEnd,
+    end: StreamEnd,
     seqs: &[u64],
 ) -> Vec<Step<u64>> {
-    let (messages, through) = (seqs.iter().map(|&seq| (seq, seq)).collect(), head.top);
+    let (messages, through) = (seqs.iter().map(|&seq| (seq, seq)).collect(), end.top);
     let mut steps = Vec::new();
-    tracker.apply_page(requested_at, StreamPage { head, messages, through }, &mut steps);
+    tracker.apply_page(requested_at, StreamPage { end, messages, through }, &mut steps);
     steps
 }
 
@@ -177,11 +177,7 @@ fn messages_beyond_the_buffer_are_refilled() {
     }
     let requested_at = take_page_request(&mut tracker);
     let mut steps = Vec::new();
-    tracker.apply_page(
-        &requested_at,
-        StreamPage { head: end(E, last), messages: vec![(1, 1)], through: 1 },
-        &mut steps,
-    );
+    tracker.apply_page(&requested_at, StreamPage { end: end(E, last), messages: vec![(1, 1)], through: 1 }, &mut steps);
     assert_eq!(steps.len(), 1 + BUFFERED_MESSAGES_MAX, "the short page and the buffer are delivered");
     let requested_at = take_page_request(&mut tracker);
     let rest: Vec<u64> = (requested_at.seq + 1..=last).collect();
@@ -280,8 +276,8 @@ enum SimulatedEvent {
     Reconnect,
     /// The stream trims its oldest messages.
     Trim(usize),
-    /// The store restarts without its newest messages, or without the stream's epochs too. Messages published before are
-    /// still in transit.
+    /// The store restarts without its newest messages, or without the stream's epochs too. Messages published before
+    /// are still in transit.
     Fail(usize, bool),
     /// A member joins, which observes the stream's end.
     Join,
@@ -402,15 +398,13 @@ impl StreamSimulation {
         let messages: Vec<(u64, Id)> = stored.take(Self::PAGE_MESSAGES).collect();
         let through =
             messages.last().filter(|_| messages.len() == Self::PAGE_MESSAGES).map_or(self.end.top, |last| last.0);
-        let page = StreamPage { head: self.end.clone(), messages, through: through.max(position.seq) };
+        let page = StreamPage { end: self.end.clone(), messages, through: through.max(position.seq) };
         self.result = Some((request, page));
     }
 
     fn apply_result(&mut self) {
         match self.result.take() {
-            Some((RefillRequest::End(position), page)) => {
-                self.tracker.apply_end(&position, &page.head, &mut self.steps)
-            }
+            Some((RefillRequest::End(position), page)) => self.tracker.apply_end(&position, &page.end, &mut self.steps),
             Some((RefillRequest::Page(position), page)) => self.tracker.apply_page(&position, page, &mut self.steps),
             None => {}
         }
@@ -453,8 +447,8 @@ impl StreamSimulation {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// After any faults the listener has every message once and in order, except for reported gaps. Messages reported as void
-    /// are those that the store has lost.
+    /// After any faults the listener has every message once and in order, except for reported gaps. Messages reported
+    /// as void are those that the store has lost.
     #[test]
     fn random_faults_leave_no_unreported_loss(events in prop::collection::vec(simulated_event(), 0..160)) {
         let mut simulation = StreamSimulation::new();

@@ -128,8 +128,8 @@ fn member_that_leaves_during_a_job_receives_nothing_more() {
 fn member_that_read_ahead_gets_only_the_new_part_of_a_batch() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    for (session, outbox, after) in [(&ann, &of_ann, 0), (&bob, &of_bob, 3)] {
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    for (session, outbox, after) in [(&ann, &ann_outbox, 0), (&bob, &bob_outbox, 3)] {
         hub.prepare(&room, session, outbox);
         hub.begin(&lobby_stream(), &end(0));
         assert_eq!(complete_join(&hub, (session, outbox), "e", after), JoinProgress::Entered);
@@ -137,7 +137,7 @@ fn member_that_read_ahead_gets_only_the_new_part_of_a_batch() {
     for seq in 1..=5 {
         arrive(&hub, &room, seq);
     }
-    assert_eq!((seqs(&hub, &of_ann), seqs(&hub, &of_bob)), (vec![1, 2, 3, 4, 5], vec![4, 5]));
+    assert_eq!((seqs(&hub, &ann_outbox), seqs(&hub, &bob_outbox)), (vec![1, 2, 3, 4, 5], vec![4, 5]));
     assert_eq!(hub.counts.delivered.get(), 7);
 }
 
@@ -165,7 +165,7 @@ async fn stream_that_grows_faster_than_fan_out_is_refilled_later() {
             hub.apply_refill(
                 &stream,
                 &request,
-                RefillResult::Page(StreamPage { head: end(100), messages, through: 100 }),
+                RefillResult::Page(StreamPage { end: end(100), messages, through: 100 }),
             );
         }
     }
