@@ -9,7 +9,8 @@
 //! A join has three steps, so that nothing is lost or doubled at its seam:
 //! 1. [`Hub::prepare`], before the member record is written: messages are buffered for the member from here on.
 //! 2. [`Hub::begin`], with the stream's end as of the member record.
-//! 3. [`Hub::admit`], with the client's position. While that is behind the buffer, the driver replays and retries.
+//! 3. [`Hub::admit`], with the client's position. While that is behind the buffer, the driver replays and
+//!    retries.
 //!
 //! An inbox is joined likewise: [`Hub::expect`] before a claim, or [`Hub::attach`] before the stream's end is read,
 //! stands for the first step.

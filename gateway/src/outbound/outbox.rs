@@ -5,7 +5,7 @@
 //! Invariant: pushing never blocks, and bytes reach the socket in the order in which they were pushed.
 //!
 //! Mostly nothing is queued: the hub writes a batch to the socket itself, and queues only what the socket refuses. One
-//! writer at a time holds the [`WriteTurn`]: the transport until all it took is written, the hub for one attempt. The
+//! writer at a time holds the write turn: the transport until all it took is written, the hub for one attempt. The
 //! lock is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -116,7 +116,8 @@ impl OutboxQueue {
         has_work && self.write_turn != WriteTurn::Hub
     }
 
-    /// Assigns the write turn to the transport. Returns false while the hub holds it; the transport is then woken later.
+    /// Assigns the write turn to the transport. Returns false while the hub holds it; the transport is then woken
+    /// later.
     fn turn_to_transport(&mut self) -> bool {
         self.transport_waits = self.write_turn == WriteTurn::Hub;
         if !self.transport_waits {

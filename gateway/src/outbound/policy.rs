@@ -1,8 +1,9 @@
 //! Limits for clients that read too slowly.
 //!
-//! [`SLOW_READER`] holds every limit; outboxes, join buffers, replay and the listeners enforce them. [`DropPolicy`] marks
-//! the events that may be dropped. Invariant: a message is never dropped; its reader is closed with
-//! [`CloseCode::Slow`](presence::model::codes::CloseCode::Slow) instead. The gateway's own backlog is bounded elsewhere.
+//! [`SLOW_READER`] holds every limit; outboxes, join buffers, replay and the listeners enforce them. Its drop policy
+//! marks the events that may be dropped. Invariant: a message is never dropped; its reader is closed with
+//! [`CloseCode::Slow`](presence::model::codes::CloseCode::Slow) instead. The gateway's own backlog is bounded
+//! elsewhere.
 
 use std::time::Duration;
 
