@@ -51,8 +51,7 @@ async fn answer_requests(hub: &Hub, backplane: &Backplane) {
     }
 }
 
-/// Verifies every stream when a generation opens: messages republished before a gateway had subscribed reached no one
-/// there.
+/// Verifies every stream when a generation opens: a gateway that subscribes late misses what was republished before.
 async fn verify_on_open(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     while generations.changed().await.is_ok() {
         if generations.borrow_and_update().is_open() {
