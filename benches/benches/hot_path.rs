@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
-use gateway::hub::{JoinProgress, Hub};
+use gateway::hub::{Hub, JoinProgress, FeedJoin};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
 use gateway::outbound::Outbox;
@@ -91,7 +91,8 @@ fn crowd(messages: u64) -> Crowd {
         let session = SessionId::random();
         hub.prepare(&room, &session, outbox);
         hub.begin(&log, &StreamEnd { epoch: "e".into(), top: 0, forks: Vec::new() });
-        assert_eq!(hub.admit(&log, "#lobby", (&session, outbox), "e", 0), JoinProgress::Entered);
+        let request = FeedJoin { display: "#lobby", session: &session, outbox, epoch: "e", after: 0 };
+        assert_eq!(hub.admit(&log, &request), JoinProgress::Entered);
     }
     let crowd =
         Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };

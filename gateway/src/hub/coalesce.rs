@@ -1,59 +1,60 @@
-//! Several changes of a room's members as one. Pure; the hub calls it for every change and shows the sum once per round.
+//! The sum of several changes of a room's members.
 //!
-//! Read in the order left, renamed, joined, status, a sum takes a listener from the list before to the list after.
-//! Who came and went within one round is not in it, nor who went and came back.
+//! [`add`] takes one change at a time; the hub flushes the sum as one presence event. Invariant: applied in the order
+//! left, renamed, joined, status, the sum turns a list of members before the changes into the list after them. A member
+//! that joined and left within one sum is not in it. Pure.
 
 use presence::model::{MemberInfo, MemberLeft, PresenceDelta, Rename};
 
-/// Adds a later change to the sum so far.
+/// Adds a later change.
 pub fn add(sum: &mut PresenceDelta, next: PresenceDelta) {
-    for departure in next.left {
-        leave(sum, departure);
+    for member in next.left {
+        add_left(sum, member);
     }
     for rename in next.renamed {
-        change_name(sum, rename);
+        add_renamed(sum, rename);
     }
     for member in next.joined {
-        join(sum, member);
+        add_joined(sum, member);
     }
     for member in next.status {
-        change_status(sum, member);
+        add_status(sum, member);
     }
 }
 
-/// How many changes there are to show.
+/// Returns the number of changes in the sum.
 #[must_use]
 pub fn count(sum: &PresenceDelta) -> usize {
     sum.joined.len() + sum.left.len() + sum.renamed.len() + sum.status.len()
 }
 
-fn leave(sum: &mut PresenceDelta, mut departure: MemberLeft) {
-    sum.status.retain(|member| member.nick != departure.nick);
-    if take(&mut sum.joined, |member| member.nick == departure.nick).is_some() {
+fn add_left(sum: &mut PresenceDelta, mut left: MemberLeft) {
+    sum.status.retain(|member| member.nick != left.nick);
+    if remove_first(&mut sum.joined, |member| member.nick == left.nick).is_some() {
         return;
     }
-    if let Some(rename) = take(&mut sum.renamed, |rename| rename.to == departure.nick) {
-        departure.nick = rename.from;
+    if let Some(rename) = remove_first(&mut sum.renamed, |rename| rename.to == left.nick) {
+        left.nick = rename.from;
     }
-    sum.left.push(departure);
+    sum.left.push(left);
 }
 
-fn join(sum: &mut PresenceDelta, member: MemberInfo) {
-    if take(&mut sum.left, |departure| departure.nick == member.nick).is_some() {
+fn add_joined(sum: &mut PresenceDelta, member: MemberInfo) {
+    if remove_first(&mut sum.left, |left| left.nick == member.nick).is_some() {
         sum.status.push(member);
     } else {
         sum.joined.push(member);
     }
 }
 
-fn change_name(sum: &mut PresenceDelta, mut rename: Rename) {
+fn add_renamed(sum: &mut PresenceDelta, mut rename: Rename) {
     for member in sum.status.iter_mut().chain(&mut sum.joined).filter(|member| member.nick == rename.from) {
         member.nick.clone_from(&rename.to);
     }
     if sum.joined.iter().any(|member| member.nick == rename.to) {
         return;
     }
-    if let Some(earlier) = take(&mut sum.renamed, |earlier| earlier.to == rename.from) {
+    if let Some(earlier) = remove_first(&mut sum.renamed, |earlier| earlier.to == rename.from) {
         rename.from = earlier.from;
     }
     if rename.from != rename.to {
@@ -61,16 +62,16 @@ fn change_name(sum: &mut PresenceDelta, mut rename: Rename) {
     }
 }
 
-fn change_status(sum: &mut PresenceDelta, member: MemberInfo) {
+fn add_status(sum: &mut PresenceDelta, member: MemberInfo) {
     match sum.joined.iter_mut().chain(&mut sum.status).find(|known| known.nick == member.nick) {
         Some(known) => *known = member,
         None => sum.status.push(member),
     }
 }
 
-fn take<T>(list: &mut Vec<T>, found: impl Fn(&T) -> bool) -> Option<T> {
-    let position = list.iter().position(found)?;
-    Some(list.remove(position))
+fn remove_first<T>(list: &mut Vec<T>, matches: impl Fn(&T) -> bool) -> Option<T> {
+    let index = list.iter().position(matches)?;
+    Some(list.remove(index))
 }
 
 #[cfg(test)]
@@ -82,26 +83,30 @@ mod tests {
 
     use super::*;
 
-    /// What a listener's list of members becomes by a change, read in the documented order.
+    /// Applies a change to a list of members, in the documented order.
     fn apply(list: &mut BTreeMap<String, Status>, delta: &PresenceDelta) {
-        for departure in &delta.left {
-            assert!(list.remove(&departure.nick).is_some(), "{} left but was not there", departure.nick);
+        for left in &delta.left {
+            assert!(list.remove(&left.nick).is_some(), "{} left without being a member", left.nick);
         }
         let renamed: Vec<_> =
             delta.renamed.iter().map(|rename| (rename.to.clone(), list.remove(&rename.from))).collect();
         for (to, status) in renamed {
-            let status = status.expect("renamed but was not there");
-            assert!(list.insert(to, status).is_none(), "renamed to somebody who is there");
+            let status = status.expect("a renamed nick is a member");
+            assert!(list.insert(to.clone(), status).is_none(), "{to} is not a member before the rename");
         }
         for member in &delta.joined {
-            assert!(list.insert(member.nick.clone(), member.status.clone()).is_none(), "{} twice", member.nick);
+            assert!(list.insert(member.nick.clone(), member.status.clone()).is_none(), "{} joined twice", member.nick);
         }
         for member in &delta.status {
-            assert!(list.insert(member.nick.clone(), member.status.clone()).is_some(), "{} unknown", member.nick);
+            assert!(
+                list.insert(member.nick.clone(), member.status.clone()).is_some(),
+                "{} changed status without being a member",
+                member.nick
+            );
         }
     }
 
-    /// One true change to a list of members: `kind` and two nicks, made valid against the list.
+    /// Makes a change that is valid for this list of members.
     fn change(list: &BTreeMap<String, Status>, kind: u8, a: usize, b: usize) -> PresenceDelta {
         let nick = format!("n{a}");
         let other = format!("n{b}");
@@ -121,31 +126,34 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in a round, its sum brings a listener to the same list as every change by itself.
+        /// The sum of any changes leads to the same list as the changes one by one.
         #[test]
-        fn a_sum_is_worth_its_parts(changes in prop::collection::vec((0_u8..3, 0_usize..4, 0_usize..4), 0..40), split in 0_usize..40) {
-            let mut truth = BTreeMap::new();
-            let mut before = None;
+        fn sum_equals_its_changes_one_by_one(
+            changes in prop::collection::vec((0_u8..3, 0_usize..4, 0_usize..4), 0..40),
+            split in 0_usize..40,
+        ) {
+            let mut members = BTreeMap::new();
+            let mut members_before = None;
             let mut sum = PresenceDelta::default();
             for (index, (kind, a, b)) in changes.into_iter().enumerate() {
-                let delta = change(&truth, kind, a, b);
+                let delta = change(&members, kind, a, b);
                 if index == split {
-                    before = Some(truth.clone());
+                    members_before = Some(members.clone());
                 }
-                apply(&mut truth, &delta);
-                if before.is_some() {
+                apply(&mut members, &delta);
+                if members_before.is_some() {
                     add(&mut sum, delta);
                 }
             }
-            if let Some(mut shown) = before {
+            if let Some(mut shown) = members_before {
                 apply(&mut shown, &sum);
-                prop_assert_eq!(shown, truth);
+                prop_assert_eq!(shown, members);
             }
         }
     }
 
     #[test]
-    fn a_short_visit_is_not_shown() {
+    fn member_that_joins_and_leaves_is_not_in_the_sum() {
         let mut sum = PresenceDelta::default();
         add(
             &mut sum,

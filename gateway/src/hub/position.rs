@@ -1,219 +1,241 @@
-//! How far one node has heard one log: turns what arrives into one order without holes, or says what is gone.
+//! The node's position in one stream: turns what arrives into one order without holes, and reports what is lost.
 //!
-//! Pure. The hub tells it what arrived and what was read from the log, and hands the [`Step`]s it answers with to
-//! every member alike; the reading task reads what it [`StreamTracker::asks`] for. Never waits, never reads a clock.
+//! [`StreamTracker`] takes messages and refill results and returns [`Step`]s, which the hub applies to every member
+//! alike. [`RefillRequest`] is what it needs to read next. Invariant: each step continues where the one before ended.
+//! Pure: never waits, reads neither clock nor stream.
 //!
-//! # How it decides
-//! - A place is an epoch and a seq. It begins with a top that was read after the subscription was confirmed.
-//! - The next seq is given out. Older ones are copies. Later ones are held, as many as are worth it, until what is before
-//!   them was read from the log; what the log keeps no more is said to be gone. Nothing held is needed: the log has it.
-//! - A doubt (the subscription was away) is settled by any later reading: it shows the top.
-//! - A message of another epoch is a doubt as well: whether that one is newer, and how much of the present one is in it,
-//!   is known to the log alone. Its head turns the position: what both histories share still holds, the rest is void.
-//! - A top below what was known when it was asked for is such a turn too: the store has lost something.
+//! # Rules
+//! - A position starts with an end that was read after the subscription was confirmed.
+//! - The next seq is delivered. Lower seqs are duplicates. Higher ones are buffered, up to a bound, until the hole
+//!   before them is refilled; what the stream no longer holds becomes a gap. The buffer is an optimisation: the stream
+//!   has it all.
+//! - An unverified position (the subscription was interrupted) requests the stream's end. Any later read verifies it.
+//! - A message of another epoch makes the position unverified too: only the stream's end shows which epoch is newer and
+//!   where it forked. The position then moves to the new epoch; messages up to the fork stay valid, later ones are
+//!   void.
+//! - An end below a seq known at the time of the request means that the store lost messages. It is handled the same
+//!   way.
 
 use std::collections::BTreeMap;
 
 use presence::host::failpoints::{self, Mechanism};
 use presence::model::stream::StreamEnd;
 
-/// Messages that are held while what is before them is read.
-const HELD: usize = 256;
+/// Messages that are buffered while a hole before them is refilled.
+const BUFFERED_MESSAGES_MAX: usize = 256;
 
-/// Where a node is in a log.
+/// The position of a node in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamPosition {
-    /// Which counting.
+    /// The epoch that `seq` counts in.
     pub epoch: String,
-    /// The last number that was given out or said to be gone.
+    /// The last seq that was delivered or reported as lost.
     pub seq: u64,
-    /// The highest number that is known of.
-    pub reach: u64,
+    /// The highest seq known to exist.
+    pub highest_seq: u64,
 }
 
-/// What is to be read of a log, and what was known when it was asked for. The answer is judged by it.
+/// A read that a stream needs, with the position at the time of the request. The result is applied against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Where it ends.
-    Top(StreamPosition),
-    /// What it keeps after the place.
+pub enum RefillRequest {
+    /// The stream's end.
+    End(StreamPosition),
+    /// Messages after the position.
     Page(StreamPosition),
 }
 
-/// A part of a log, complete from the place it was asked for up to `through`.
+impl RefillRequest {
+    /// The position at the time of the request.
+    #[must_use]
+    pub fn position(&self) -> &StreamPosition {
+        let (Self::End(position) | Self::Page(position)) = self;
+        position
+    }
+}
+
+/// A part of a stream, complete from the requested position up to `through`.
 #[derive(Debug, Clone)]
 pub struct StreamPage<T> {
-    /// Where the log ends.
-    pub head: StreamEnd,
-    /// What is kept, oldest first.
+    /// The stream's end.
+    pub end: StreamEnd,
+    /// The messages that the stream holds, oldest first.
     pub messages: Vec<(u64, T)>,
-    /// Up to here nothing else is kept.
+    /// The last seq that the page covers.
     pub through: u64,
 }
 
-/// What every listener is given, in this order.
+/// The next thing that every member receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step<T> {
     /// The next message.
     Message(u64, T),
-    /// These are gone.
+    /// Lost messages.
     Gap {
-        /// The first.
+        /// The first seq.
         from: u64,
-        /// The last.
+        /// The last seq.
         to: u64,
     },
-    /// The history is another one from here on.
+    /// A change of epoch.
     EpochChanged {
-        /// Where the node was in the one before.
-        was: StreamPosition,
-        /// The epoch of what follows.
+        /// The position in the epoch before.
+        previous: StreamPosition,
+        /// The epoch of everything that follows.
         epoch: String,
-        /// The last message that both histories share: what was given after it is void.
-        shared: u64,
+        /// The last seq that both epochs share. Messages delivered after it are void.
+        shared_seq: u64,
     },
 }
 
-/// How far a node has heard a log.
+/// The state of one stream on one node.
 #[derive(Debug)]
 pub struct StreamTracker<T> {
-    place: Option<StreamPosition>,
-    held: BTreeMap<u64, T>,
-    doubted: bool,
+    position: Option<StreamPosition>,
+    /// Messages after a hole.
+    buffered: BTreeMap<u64, T>,
+    is_unverified: bool,
 }
 
 impl<T> Default for StreamTracker<T> {
     fn default() -> Self {
-        Self { place: None, held: BTreeMap::new(), doubted: false }
+        Self { position: None, buffered: BTreeMap::new(), is_unverified: false }
     }
 }
 
 impl<T> StreamTracker<T> {
-    /// Where it is; `None` before it has begun.
+    /// The position; `None` before the first end was observed.
     #[must_use]
-    pub fn place(&self) -> Option<&StreamPosition> {
-        self.place.as_ref()
+    pub fn position(&self) -> Option<&StreamPosition> {
+        self.position.as_ref()
     }
 
-    /// A head that was read after the subscription was confirmed: begins here, unless it has begun.
-    pub fn begin(&mut self, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
-        match &self.place {
-            None => self.place = Some(StreamPosition { epoch: head.epoch.clone(), seq: head.top, reach: head.top }),
-            Some(place) if place.epoch == head.epoch => {}
-            Some(place) if head.came_from(&place.epoch) => self.turn(head, steps),
-            // Read before what we know now, or of a history that has nothing to do with it.
-            Some(_) => self.doubted = true,
+    /// Starts at an end that was read after the subscription was confirmed, or moves to its epoch.
+    pub fn observe_end(&mut self, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+        match &self.position {
+            None => {
+                self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq: end.top, highest_seq: end.top });
+            }
+            Some(position) if position.epoch == end.epoch => {}
+            Some(position) if end.came_from(&position.epoch) => self.apply_epoch(end, steps),
+            // Read before our epoch began, or of an unrelated one.
+            Some(_) => self.is_unverified = true,
         }
     }
 
-    /// A message arrived over the subscription.
-    pub fn arrived(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<Step<T>>) {
-        let Some(place) = self.place.as_mut().filter(|place| place.epoch == epoch) else {
-            // The next reading shows whether where we begin, or turn to, covers it.
-            self.doubted = true;
+    /// Takes a message from the subscription.
+    pub fn receive(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<Step<T>>) {
+        let Some(position) = self.position.as_mut().filter(|position| position.epoch == epoch) else {
+            // The next read shows whether the start, or the new epoch, covers it.
+            self.is_unverified = true;
             return;
         };
-        place.reach = place.reach.max(seq);
-        if seq == place.seq + 1 || seq > place.seq && failpoints::takes(Mechanism::Refill) {
-            place.seq = seq;
+        position.highest_seq = position.highest_seq.max(seq);
+        if seq == position.seq + 1 || seq > position.seq && failpoints::takes(Mechanism::Refill) {
+            position.seq = seq;
             steps.push(Step::Message(seq, message));
-            self.give_held(0, steps);
-        } else if seq > place.seq && self.held.len() < HELD {
-            self.held.insert(seq, message);
+            self.deliver_buffered(0, steps);
+        } else if seq > position.seq && self.buffered.len() < BUFFERED_MESSAGES_MAX {
+            self.buffered.insert(seq, message);
         }
     }
 
-    /// A message arrived, and there was no room for it: it is to be read from the log.
-    pub fn passed_over(&mut self, epoch: &str, seq: u64) {
-        match self.place.as_mut().filter(|place| place.epoch == epoch) {
-            Some(place) => place.reach = place.reach.max(seq),
-            None => self.doubted = true,
+    /// Notes a message from the subscription that is refilled later.
+    pub fn defer(&mut self, epoch: &str, seq: u64) {
+        match self.position.as_mut().filter(|position| position.epoch == epoch) {
+            Some(position) => position.highest_seq = position.highest_seq.max(seq),
+            None => self.is_unverified = true,
         }
     }
 
-    /// The subscription was away, or may have been: something may be missing that nothing later will show.
-    pub fn doubt(&mut self) {
-        self.doubted = true;
+    /// Requests the stream's end, because something may be missing that no later message reveals.
+    pub fn mark_unverified(&mut self) {
+        self.is_unverified = true;
     }
 
-    /// What is to be read now, if anything. A doubt counts as asked about from here on.
-    pub fn asks(&mut self) -> Option<Ask> {
+    /// Takes the next refill request, if there is one.
+    pub fn take_refill_request(&mut self) -> Option<RefillRequest> {
         if failpoints::takes(Mechanism::Refill) {
             return None;
         }
-        let place = self.place.as_ref()?;
-        let ask = if place.seq < place.reach { Ask::Page(place.clone()) } else { Ask::Top(place.clone()) };
-        let doubted = std::mem::take(&mut self.doubted);
-        (doubted || matches!(ask, Ask::Page(_))).then_some(ask)
+        let position = self.position.as_ref()?;
+        let request = if position.seq < position.highest_seq {
+            RefillRequest::Page(position.clone())
+        } else {
+            RefillRequest::End(position.clone())
+        };
+        let was_unverified = std::mem::take(&mut self.is_unverified);
+        (was_unverified || matches!(request, RefillRequest::Page(_))).then_some(request)
     }
 
-    /// Whether [`StreamTracker::asks`] would ask for something.
+    /// Returns true if [`StreamTracker::take_refill_request`] would return a request.
     #[must_use]
-    pub fn is_asking(&self) -> bool {
-        self.place.as_ref().is_some_and(|place| self.doubted || place.seq < place.reach)
+    pub fn needs_refill(&self) -> bool {
+        self.position.as_ref().is_some_and(|position| self.is_unverified || position.seq < position.highest_seq)
     }
 
-    /// The log ends here, read after `asked`.
-    pub fn top(&mut self, asked: &StreamPosition, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
-        if self.place.as_ref().is_none_or(|place| place.epoch != asked.epoch) {
-            // Another history began meanwhile, and nobody knows which of the two is the later one.
-            self.doubted = true;
+    /// Applies the stream's end, read after the request.
+    pub fn apply_end(&mut self, requested_at: &StreamPosition, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+        if self.position.as_ref().is_none_or(|position| position.epoch != requested_at.epoch) {
+            // The epoch changed meanwhile, and the result may be older.
+            self.is_unverified = true;
             return;
         }
-        if head.epoch != asked.epoch || head.top < asked.reach {
-            self.turn(head, steps);
-        } else if let Some(place) = &mut self.place {
-            place.reach = place.reach.max(head.top);
+        if end.epoch != requested_at.epoch || end.top < requested_at.highest_seq {
+            self.apply_epoch(end, steps);
+        } else if let Some(position) = &mut self.position {
+            position.highest_seq = position.highest_seq.max(end.top);
         }
     }
 
-    /// The log keeps this after `asked`.
-    pub fn page(&mut self, asked: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<Step<T>>) {
-        self.top(asked, &page.head, steps);
-        let is_fitting = |place: &&StreamPosition| place.epoch == page.head.epoch && place.seq >= asked.seq;
-        let Some(place) = self.place.as_ref().filter(is_fitting) else { return };
-        let seq = place.seq;
-        self.held.extend(page.messages.into_iter().filter(|(number, _)| *number > seq));
-        self.give_held(page.through, steps);
+    /// Applies the messages that the stream holds after the requested position.
+    pub fn apply_page(&mut self, requested_at: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<Step<T>>) {
+        self.apply_end(requested_at, &page.end, steps);
+        let continues =
+            |position: &&StreamPosition| position.epoch == page.end.epoch && position.seq >= requested_at.seq;
+        let Some(position) = self.position.as_ref().filter(continues) else { return };
+        let delivered_seq = position.seq;
+        self.buffered.extend(page.messages.into_iter().filter(|(seq, _)| *seq > delivered_seq));
+        self.deliver_buffered(page.through, steps);
     }
 
-    /// Goes on in another history, from the last message that it shares with ours.
-    fn turn(&mut self, head: &StreamEnd, steps: &mut Vec<Step<T>>) {
-        let Some(was) = self.place.take() else { return };
-        self.held.clear();
-        let shared = head.shares(&was.epoch);
-        self.place = Some(StreamPosition { epoch: head.epoch.clone(), seq: was.seq.min(shared), reach: head.top });
-        steps.push(Step::EpochChanged { was, epoch: head.epoch.clone(), shared });
+    /// Moves to the epoch of this end, at the last seq that it shares with ours.
+    fn apply_epoch(&mut self, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+        let Some(previous) = self.position.take() else { return };
+        self.buffered.clear();
+        let shared_seq = end.shares(&previous.epoch);
+        let seq = previous.seq.min(shared_seq);
+        self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq, highest_seq: end.top });
+        steps.push(Step::EpochChanged { previous, epoch: end.epoch.clone(), shared_seq });
     }
 
-    /// Gives out what is held and next, and forgets what came otherwise. Up to `through`, what is not held is gone.
-    fn give_held(&mut self, through: u64, steps: &mut Vec<Step<T>>) {
-        let Some(place) = &mut self.place else { return };
-        while let Some(entry) = self.held.first_entry() {
+    /// Delivers buffered messages up to the next hole and discards duplicates. Holes up to `through` become gaps.
+    fn deliver_buffered(&mut self, through: u64, steps: &mut Vec<Step<T>>) {
+        let Some(position) = &mut self.position else { return };
+        while let Some(entry) = self.buffered.first_entry() {
             let seq = *entry.key();
             if seq > through {
-                skip_to(place, through, steps);
+                report_gap(position, through, steps);
             }
-            if seq > place.seq + 1 && seq > through {
+            if seq > position.seq + 1 && seq > through {
                 return;
             }
             let message = entry.remove();
-            if seq > place.seq {
-                skip_to(place, seq - 1, steps);
-                place.seq = seq;
+            if seq > position.seq {
+                report_gap(position, seq - 1, steps);
+                position.seq = seq;
                 steps.push(Step::Message(seq, message));
             }
         }
-        skip_to(place, through, steps);
+        report_gap(position, through, steps);
     }
 }
 
-/// Everything up to `seq` is gone, if it was not given out.
-fn skip_to<T>(place: &mut StreamPosition, seq: u64, steps: &mut Vec<Step<T>>) {
-    if seq > place.seq {
-        steps.push(Step::Gap { from: place.seq + 1, to: seq });
-        place.seq = seq;
-        place.reach = place.reach.max(seq);
+/// Reports everything after the position and up to `seq` as lost.
+fn report_gap<T>(position: &mut StreamPosition, seq: u64, steps: &mut Vec<Step<T>>) {
+    if seq > position.seq {
+        steps.push(Step::Gap { from: position.seq + 1, to: seq });
+        position.seq = seq;
+        position.highest_seq = position.highest_seq.max(seq);
     }
 }
 

@@ -1,9 +1,9 @@
-//! Reads from the logs (of rooms and inboxes) what did not arrive, and brings it to the hub: one task per node, started by
-//! the server.
+//! The refill task: reads from the streams what did not arrive, and hands it to the hub.
 //!
-//! It reads only what a log asks for: a page after a hole, or the top after a doubt (the subscription was away, our own
-//! beat came back late, or a generation opened). At rest it does nothing; it never polls. What to make of an answer is
-//! [`crate::hub::position`]'s to decide.
+//! [`run`] reads what the hub requests: a page after a hole, or the end of a stream that is unverified. A stream
+//! becomes unverified when the subscription was interrupted, an own beat came back late, or a generation opened.
+//! Invariant: nothing is read without a request, so an idle node reads nothing. Results are judged by
+//! [`crate::hub::position`], not here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,44 +15,44 @@ use presence::registry::{Generation, RegistryError};
 use tokio::sync::watch;
 
 use crate::backplane::{Backplane, ReplayPage};
-use crate::hub::position::{Ask, StreamPage};
-use crate::hub::{Hub, Reading};
+use crate::hub::position::{RefillRequest, StreamPage};
+use crate::hub::{Hub, RefillResult};
 use crate::message::ChatMessage;
 
-/// Messages of one page.
-const PAGE: usize = 200;
-/// Pages that are read at a time: some of the query pool's connections stay free for others.
-const AT_ONCE: usize = 4;
-/// How long after a failed read the next one waits: half of it, and up to as much again at random.
-const PAUSE: Duration = Duration::from_millis(200);
-/// An own beat that took so long to come back leaves a doubt whether everything else did.
-const LATE: Duration = Duration::from_secs(2);
+const PAGE_MESSAGES: usize = 200;
+/// Pages read concurrently. Some connections of the query pool stay free for others.
+const CONCURRENT_PAGES: usize = 4;
+/// Pause after a failed read, times a random factor from 0.5 to 1.5.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Age of an own beat's echo above which messages may have been lost as well.
+const ECHO_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// Whether the echo of an own beat, as old as this when it arrived, came late.
+/// Returns true if the echo of an own beat, of this age on arrival, came late.
 #[must_use]
 pub fn is_late(echo_age: Option<Duration>) -> bool {
-    echo_age.is_some_and(|age| age > LATE)
+    echo_age.is_some_and(|age| age > ECHO_AGE_MAX)
 }
 
-/// Reads for as long as it is polled: what logs ask for, and all their tops when the store opens a generation.
+/// Answers refill requests for as long as it is polled, and verifies every stream when a generation opens.
 pub async fn run(hub: Arc<Hub>, backplane: Backplane, generations: watch::Receiver<Generation>) {
-    tokio::join!(read_on(&hub, &backplane), look_again(&hub, generations));
+    tokio::join!(answer_requests(&hub, &backplane), verify_on_open(&hub, generations));
 }
 
-async fn read_on(hub: &Hub, backplane: &Backplane) {
+async fn answer_requests(hub: &Hub, backplane: &Backplane) {
     loop {
-        let (pages, tops): (Vec<_>, Vec<_>) =
-            hub.asks().await.into_iter().partition(|(_, ask)| matches!(ask, Ask::Page(_)));
-        let (compared, refilled) = tokio::join!(compare(hub, backplane, tops), refill(hub, backplane, pages));
-        if let Err(error) = compared.and(refilled) {
-            tracing::debug!(%error, "logs could not be read, trying on");
-            tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+        let requests = hub.refill_requests().await.into_iter();
+        let (pages, ends): (Vec<_>, Vec<_>) =
+            requests.partition(|(_, request)| matches!(request, RefillRequest::Page(_)));
+        let (ends_read, pages_read) = tokio::join!(read_ends(hub, backplane, ends), read_pages(hub, backplane, pages));
+        if let Err(error) = ends_read.and(pages_read) {
+            tracing::debug!(%error, "refill failed, retrying");
+            tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
         }
     }
 }
 
-/// What was put back before a generation opens, for somebody whose gateway had not spoken yet, was sent to nobody.
-async fn look_again(hub: &Hub, mut generations: watch::Receiver<Generation>) {
+/// Verifies every stream when a generation opens: a gateway that subscribes late misses what was republished before.
+async fn verify_on_open(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     while generations.changed().await.is_ok() {
         if generations.borrow_and_update().is_open() {
             hub.doubt();
@@ -60,39 +60,47 @@ async fn look_again(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     }
 }
 
-/// Compares the tops of logs, all together.
-async fn compare(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -> Result<(), RegistryError> {
-    let logs: Vec<StreamId> = asks.iter().map(|(log, _)| log.clone()).collect();
-    if logs.is_empty() {
+/// Reads the ends of streams with one call.
+async fn read_ends(
+    hub: &Hub,
+    backplane: &Backplane,
+    requests: Vec<(StreamId, RefillRequest)>,
+) -> Result<(), RegistryError> {
+    let streams: Vec<StreamId> = requests.iter().map(|(stream, _)| stream.clone()).collect();
+    if streams.is_empty() {
         return Ok(());
     }
-    let (mut tops, outcome) = match backplane.read_ends(&logs).await {
-        Ok(tops) => (HashMap::<StreamId, StreamEnd>::from_iter(tops), Ok(())),
+    let (mut ends, outcome) = match backplane.read_ends(&streams).await {
+        Ok(ends) => (HashMap::<StreamId, StreamEnd>::from_iter(ends), Ok(())),
         Err(error) => (HashMap::new(), Err(error)),
     };
-    for (log, ask) in &asks {
-        hub.read(log, ask, tops.remove(log).map_or(Reading::Failed, Reading::Top));
+    for (stream, request) in &requests {
+        let result = ends.remove(stream).map_or(RefillResult::Failed, RefillResult::End);
+        hub.apply_refill(stream, request, result);
     }
     outcome
 }
 
-/// Reads one page of each log; one that needs more asks again, behind the others.
-async fn refill(hub: &Hub, backplane: &Backplane, asks: Vec<(StreamId, Ask)>) -> Result<(), RegistryError> {
-    let reads = stream::iter(asks).map(async |(log, ask)| {
-        let (Ask::Page(asked) | Ask::Top(asked)) = &ask;
-        let (reading, outcome) = match backplane.read_after(&log, asked.seq, PAGE).await {
-            Ok(missed) => (Reading::Page(page(missed)), Ok(())),
-            Err(error) => (Reading::Failed, Err(error)),
+/// Reads one page of each stream. A stream that needs more requests it again, after the others.
+async fn read_pages(
+    hub: &Hub,
+    backplane: &Backplane,
+    requests: Vec<(StreamId, RefillRequest)>,
+) -> Result<(), RegistryError> {
+    let reads = stream::iter(requests).map(async |(stream, request)| {
+        let (result, outcome) = match backplane.read_after(&stream, request.position().seq, PAGE_MESSAGES).await {
+            Ok(page) => (RefillResult::Page(stream_page(page)), Ok(())),
+            Err(error) => (RefillResult::Failed, Err(error)),
         };
-        hub.read(&log, &ask, reading);
+        hub.apply_refill(&stream, &request, result);
         outcome
     });
-    reads.buffer_unordered(AT_ONCE).fold(Ok(()), async |all, one| all.and(one)).await
+    reads.buffer_unordered(CONCURRENT_PAGES).fold(Ok(()), async |all, one| all.and(one)).await
 }
 
-fn page(ReplayPage { head, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
+fn stream_page(ReplayPage { head, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
-    StreamPage { head, messages, through }
+    StreamPage { end: head, messages, through }
 }
 
 #[cfg(test)]
@@ -108,6 +116,7 @@ mod tests {
 
     use super::*;
     use crate::backplane::{MemoryBackplane, PublishRequest};
+    use crate::hub::FeedJoin;
     use crate::message::{Accepted, Body};
     use crate::metrics::Metrics;
     use crate::outbound::outbox::Outbox;
@@ -117,7 +126,7 @@ mod tests {
     const RECOVERING: Generation = Generation { number: 2, phase: Phase::Recovering };
 
     #[tokio::test]
-    async fn what_was_sent_to_nobody_is_found_when_a_generation_opens() {
+    async fn opened_generation_refills_messages_that_reached_no_subscriber() {
         let store = Store::default();
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         let backplane = Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {})));
@@ -140,25 +149,26 @@ mod tests {
             .unwrap();
 
         let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
-        let (JoinedAt { epoch, seq: top, forks, .. }, log) = (joined, StreamId::Room(lobby.key().clone()));
+        let (JoinedAt { epoch, seq, forks, .. }, stream) = (joined, StreamId::Room(lobby.key().clone()));
         hub.prepare(&lobby, &session, &outbox);
-        hub.begin(&log, &StreamEnd { epoch: epoch.clone(), top, forks });
-        hub.admit(&log, "#lobby", (&session, &outbox), &epoch, top);
+        hub.begin(&stream, &StreamEnd { epoch: epoch.clone(), top: seq, forks });
+        let request = FeedJoin { display: "#lobby", session: &session, outbox: &outbox, epoch: &epoch, after: seq };
+        hub.admit(&stream, &request);
         let (generation, generations) = watch::channel(RECOVERING);
-        let reading = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
+        let refill = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
 
-        let (msg_id, body, accepted) = ("m1".into(), Body::from_text("put back"), Accepted::default());
-        let draft = PublishRequest { msg_id, key: None, from: ann, owner, body, accepted };
-        backplane.publish(&lobby, &draft).await.unwrap();
+        let (msg_id, body, accepted) = ("m1".into(), Body::from_text("republished"), Accepted::default());
+        let request = PublishRequest { msg_id, key: None, from: ann, owner, body, accepted };
+        backplane.publish(&lobby, &request).await.unwrap();
         let now = Instant::now();
-        let heard = async {
+        let delivered = async {
             while outbox.is_empty() {
                 hub.give_out(|| now);
                 yield_now().await;
             }
         };
         generation.send(OPEN).unwrap();
-        timeout(Duration::from_secs(10), heard).await.expect("nobody looks again");
-        reading.abort();
+        timeout(Duration::from_secs(10), delivered).await.expect("the message is refilled");
+        refill.abort();
     }
 }

@@ -1,296 +1,165 @@
-//! Those on this node who hear one log: the members of a room, or the one session whose inbox it is. Holds the node's
-//! position in the log, and what is to be shown of the comings and goings in a room.
+//! The streams of this node: rooms with members here and inboxes of its sessions.
 //!
-//! The hub calls it under its lock, and nothing here writes to anybody but who just enters: what the position gives out
-//! waits for its turn ([`crate::hub::scheduler`]) and goes to every member alike, in one order. A member that is on its way in has
-//! it kept for it, as far as it is worth it: the log has the rest.
+//! [`StreamTable`] finds the [`StreamFeed`] of a stream, and remembers which streams have something to refill, to fan
+//! out or to show as presence. Invariant: a stream with pending events is in the job queue, is being written, or
+//! pauses. Called under the hub's lock; waits for nothing and wakes no task.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use presence::host::failpoints::{self, Mechanism};
-use presence::model::{PresenceDelta, SessionId};
+use presence::model::stream::StreamId;
+use presence::model::{PresenceDelta, RoomKey, SessionId};
 
-use crate::hub::position::{Step, StreamPosition, StreamTracker};
-use crate::hub::scheduler::{FanOutJob, Recipient, Sequenced, Subscriber, Waiting, gap};
-use crate::hub::subscribers::Members;
-use crate::hub::{JoinProgress, coalesce};
-use crate::message::ChatMessage;
-use crate::outbound::outbox::{Broadcast, Outbox};
-use crate::wire::Event;
+use super::feed::StreamFeed;
+use super::position::RefillRequest;
+use super::scheduler::{FanOutJob, FeedKey, JobQueue};
+use crate::outbound::outbox::Outbox;
 
-/// Bytes that are kept for one member on its way in: with what its outbox may hold by then, they fit in.
-const KEPT_BYTES: usize = 96 * 1024;
-/// What a kept event is counted as beside its body.
-const KEPT_EACH: usize = 256;
-
-/// Changes of a room's members that are shown one by one. When more come in one round, as when a gateway is lost or a
-/// crowd comes back, members are told to ask again: the list of them all would fill the outbox of everybody in the room.
-const MAX_SHOWN: usize = 256;
-
-/// Who hears a log, and how far.
-#[derive(Debug)]
-pub(super) struct StreamFeed {
-    /// Which of those that this log has had on this node, one after the other.
-    pub(super) serial: u64,
-    display: Arc<str>,
-    pub(super) position: StreamTracker<ChatMessage>,
-    members: Members<Member>,
-    /// The members that are in; `None` after one has come or gone.
-    hearers: Option<Arc<[Recipient]>>,
-    pub(super) waiting: Waiting,
-    /// The members version of the last change seen, once there was one.
-    version: Option<u64>,
-    /// Seldom there, and large.
-    delta: Option<Box<PresenceDelta>>,
-    resync: bool,
-}
-
-#[derive(Debug)]
-enum Member {
-    /// On its way in; what comes meanwhile is kept.
-    Entering(Outbox, Box<JoinBuffer>),
-    /// Everything that is new to it goes out.
-    Live(Recipient),
-}
-
-impl Member {
-    fn outbox(&self) -> &Outbox {
-        match self {
-            Self::Entering(outbox, _) => outbox,
-            Self::Live(hearer) => &hearer.seat.outbox,
-        }
-    }
-
-    fn hearer(&self) -> Option<Recipient> {
-        match self {
-            Self::Entering(..) => None,
-            Self::Live(hearer) => Some(hearer.clone()),
-        }
-    }
-}
-
-/// The newest events of a room without a hole between them, oldest first.
 #[derive(Debug, Default)]
-struct JoinBuffer {
-    events: VecDeque<Sequenced>,
-    bytes: usize,
+pub(super) struct StreamTable {
+    /// Boxed: a table of large entries is mostly room for entries to come.
+    feeds: HashMap<StreamId, Box<StreamFeed>>,
+    /// Rooms whose members changed since presence was last flushed.
+    changed_rooms: Vec<RoomKey>,
+    refill_due: HashSet<StreamId>,
+    jobs: JobQueue,
+    last_serial: u64,
 }
 
-impl StreamFeed {
-    pub(super) fn new(display: &str, serial: u64) -> Self {
-        Self {
-            serial,
-            display: display.into(),
-            position: StreamTracker::default(),
-            members: Members::default(),
-            hearers: None,
-            waiting: Waiting::default(),
-            version: None,
-            delta: None,
-            resync: false,
-        }
-    }
-
-    /// It goes by another name.
-    pub(super) fn rename(&mut self, display: &str) {
-        self.display = display.into();
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
-    /// Keeps what comes for a member that is about to enter.
-    pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
-        self.vacate(session);
-        let member = match failpoints::takes(Mechanism::HoldBack) {
-            false => Member::Entering(outbox.clone(), Box::default()),
-            true => Member::Live(Recipient { seat: Subscriber::new(outbox.clone()), after: 0 }),
-        };
-        self.members.insert(session, member);
-        self.hearers = None;
-    }
-
-    /// See [`crate::hub::Hub::admit`].
-    pub(super) fn admit(
-        &mut self,
-        name: &str,
-        (session, outbox): (&SessionId, &Outbox),
-        epoch: &str,
-        after: u64,
-    ) -> JoinProgress {
-        // The first one here may have typed it otherwise.
-        if *self.display != *name {
-            self.display = name.into();
-        }
-        let Some(Member::Entering(of, kept)) = self.members.get(session) else { return JoinProgress::Entered };
-        if !of.is(outbox) {
-            return JoinProgress::Entered;
-        }
-        let Some(place) = self.position.place().filter(|place| place.epoch == epoch) else {
-            return JoinProgress::Behind;
-        };
-        if after < place.seq {
-            if !kept.covers(after + 1) {
-                return JoinProgress::Behind;
-            }
-            for event in kept.events.iter().filter_map(|event| event.rest(after, &self.display)) {
-                outbox.event(&event);
-            }
-        }
-        let hearer = Recipient { seat: Subscriber::new(outbox.clone()), after: after.max(place.seq) };
-        self.members.insert(session, Member::Live(hearer));
-        self.hearers = None;
-        JoinProgress::Entered
-    }
-
-    pub(super) fn remove(&mut self, session: &SessionId, outbox: &Outbox) {
-        if self.members.get(session).is_some_and(|member| member.outbox().is(outbox)) {
-            self.vacate(session);
-        }
-    }
-
-    /// Whoever has the place of this session hears nothing more.
-    fn vacate(&mut self, session: &SessionId) {
-        if let Some(Member::Live(hearer)) = self.members.remove(session) {
-            hearer.seat.leave();
-            self.hearers = None;
-        }
-    }
-
-    /// The next round of what waits.
-    pub(super) fn begin_turn(&mut self, now: Instant) -> Option<FanOutJob> {
-        let Self { waiting, display, members, hearers, .. } = self;
-        waiting.begin(now, display, || Arc::clone(hearers.get_or_insert_with(|| live(members))))
-    }
-
-    /// A message came over the subscription. When too much waits to be given out already it is left to the log.
-    pub(super) fn arrived(&mut self, epoch: &str, message: ChatMessage) {
-        if self.waiting.is_full() {
-            return self.position.passed_over(epoch, message.seq);
-        }
-        let mut steps = Vec::new();
-        self.position.arrived(epoch, message.seq, message, &mut steps);
-        self.take(steps);
-    }
-
-    /// Gives every member what the position gave out.
-    pub(super) fn take(&mut self, steps: Vec<Step<ChatMessage>>) {
-        for step in steps {
-            match step {
-                Step::Message(seq, mut message) => {
-                    // The store does not know how a nick is shown.
-                    (*self.display).clone_into(&mut message.to);
-                    let size = message.body.json().len() + KEPT_EACH;
-                    let event = Broadcast::new(Event::Message(message));
-                    self.spread(Sequenced { from: seq, to: seq, size, is_message: true, event });
-                }
-                Step::Gap { from, to } => {
-                    tracing::info!(to = &*self.display, from, through = to, "messages are gone from the log");
-                    let event = gap(&self.display, from, to);
-                    self.spread(Sequenced { from, to, size: KEPT_EACH, is_message: false, event });
-                }
-                Step::EpochChanged { was, epoch, shared } => self.turn(&was, &epoch, shared),
-            }
-        }
-    }
-
-    /// Adds a change of the members. A jump in versions means that a change was missed: the sum would be wrong, so members
-    /// are told to ask again.
-    pub(super) fn change(&mut self, version: u64, delta: PresenceDelta) {
-        self.resync |= self.version.is_some_and(|last| version != last + 1);
-        self.version = Some(version);
-        let sum = self.delta.get_or_insert_default();
-        coalesce::add(sum, delta);
-        if coalesce::count(sum) > MAX_SHOWN {
-            self.delta = None;
-            self.resync = true;
-        }
-    }
-
-    /// Nobody knows which changes were missed.
-    pub(super) fn missed_changes(&mut self) {
-        self.version = None;
-        self.resync = true;
-    }
-
-    /// Shows the members what changed since the last call, as one event.
-    pub(super) fn show_presence(&mut self) {
-        let delta = self.delta.take().map_or_else(PresenceDelta::default, |delta| *delta);
-        let resync = std::mem::take(&mut self.resync);
-        if coalesce::count(&delta) > 0 || resync {
-            let event = Event::Presence { room: (*self.display).to_owned(), delta, resync };
-            self.waiting.add(Sequenced::aside(Broadcast::new(event)));
-        }
-    }
-
-    /// Shows everybody but the one who is writing that they do.
-    pub(super) fn show_typing(&mut self, by: Option<&SessionId>, from: &str) {
-        let event = Broadcast::new(Event::Typing { to: (*self.display).to_owned(), from: from.to_owned() });
-        let others = self.members.iter().filter(|(session, _)| Some(*session) != by).map(|(_, member)| member);
-        self.waiting.add_for(event, others.filter_map(Member::hearer).collect());
-    }
-
-    fn spread(&mut self, event: Sequenced) {
-        for member in self.members.values_mut() {
-            if let Member::Entering(_, kept) = member {
-                kept.add(event.clone());
-            }
-        }
-        self.waiting.add(event);
-    }
-
-    /// Tells each member what of it still holds: who has read ahead, or begun later, has its own answer.
-    fn turn(&mut self, was: &StreamPosition, epoch: &str, shared: u64) {
-        tracing::info!(to = &*self.display, epoch, seq = was.seq, shared, "the log has another history");
-        let before = self.hearers.take().unwrap_or_else(|| live(&self.members));
-        self.waiting.settle(&before);
-        let (mut rewound, mut told) = (Vec::new(), BTreeMap::<u64, Vec<Recipient>>::new());
-        for member in self.members.values_mut() {
-            match member {
-                Member::Live(hearer) => {
-                    let has = was.seq.max(hearer.after);
-                    if has > shared {
-                        hearer.after = shared;
-                        rewound.push(hearer.clone());
-                    } else if was.epoch != epoch {
-                        told.entry(has).or_default().push(hearer.clone());
-                    }
-                }
-                Member::Entering(_, kept) => **kept = JoinBuffer::default(),
-            }
-        }
-        let (to, epoch) = (&self.display, epoch.to_owned());
-        if !rewound.is_empty() {
-            let event = Event::Rewound { to: (**to).to_owned(), epoch: epoch.clone(), seq: shared };
-            self.waiting.add_for(Broadcast::new(event), rewound);
-        }
-        for (seq, hearers) in told {
-            let event = Event::Epoch { to: (**to).to_owned(), epoch: epoch.clone(), seq };
-            self.waiting.add_for(Broadcast::new(event), hearers);
-        }
-    }
+/// The tasks to wake after a feed has changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FollowUp {
+    /// A job was queued.
+    pub(super) fan_out: bool,
+    /// A refill became due.
+    pub(super) refill: bool,
 }
 
-fn live(members: &Members<Member>) -> Arc<[Recipient]> {
-    members.values().filter_map(Member::hearer).collect()
-}
+impl StreamTable {
+    /// Returns the feed of a stream, created under this name if there is none.
+    pub(super) fn get_or_create(&mut self, stream: StreamId, display: &str) -> &mut StreamFeed {
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        self.feeds.entry(stream).or_insert_with(|| Box::new(StreamFeed::new(display, serial)))
+    }
 
-impl JoinBuffer {
-    fn add(&mut self, event: Sequenced) {
-        self.bytes += event.size;
-        self.events.push_back(event);
-        while self.bytes > KEPT_BYTES
-            && let Some(oldest) = self.events.pop_front()
-        {
-            self.bytes -= oldest.size;
+    pub(super) fn get_mut(&mut self, stream: &StreamId) -> Option<&mut StreamFeed> {
+        self.feeds.get_mut(stream).map(Box::as_mut)
+    }
+
+    pub(super) fn remove(&mut self, stream: &StreamId) -> Option<Box<StreamFeed>> {
+        self.feeds.remove(stream)
+    }
+
+    /// Removes a member, and the room's feed after its last one.
+    pub(super) fn leave_room(&mut self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
+        let Entry::Occupied(mut feed) = self.feeds.entry(StreamId::Room(room.clone())) else { return };
+        feed.get_mut().leave(session, outbox);
+        if feed.get().is_empty() {
+            feed.remove();
         }
     }
 
-    /// Whether everything from this seq on is kept.
-    fn covers(&self, seq: u64) -> bool {
-        self.events.front().is_some_and(|oldest| oldest.from <= seq)
+    pub(super) fn room_count(&self) -> usize {
+        self.feeds.keys().filter(|stream| matches!(stream, StreamId::Room(_))).count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.feeds.len()
+    }
+
+    /// Makes a comparison with the end of every stream due.
+    pub(super) fn mark_unverified(&mut self) {
+        for (stream, feed) in &mut self.feeds {
+            feed.tracker.mark_unverified();
+            self.refill_due.insert(stream.clone());
+        }
+    }
+
+    pub(super) fn take_refill_requests(&mut self) -> Vec<(StreamId, RefillRequest)> {
+        let Self { feeds, refill_due, .. } = self;
+        let requests = refill_due.drain().filter_map(|stream| {
+            let request = feeds.get_mut(&stream)?.tracker.take_refill_request()?;
+            Some((stream, request))
+        });
+        requests.collect()
+    }
+
+    pub(super) fn change_members(&mut self, room: &RoomKey, version: u64, delta: PresenceDelta) {
+        let Some(feed) = self.feeds.get_mut(&StreamId::Room(room.clone())) else { return };
+        feed.change_members(version, delta);
+        self.changed_rooms.push(room.clone());
+    }
+
+    /// Notes that member changes of every room may be missing.
+    pub(super) fn miss_member_changes(&mut self) {
+        for (stream, feed) in &mut self.feeds {
+            if let StreamId::Room(room) = stream {
+                feed.miss_member_changes();
+                self.changed_rooms.push(room.clone());
+            }
+        }
+    }
+
+    pub(super) fn take_changed_rooms(&mut self) -> Vec<RoomKey> {
+        std::mem::take(&mut self.changed_rooms)
+    }
+
+    /// Queues a job for what is pending in a stream, and a refill if the stream is behind.
+    pub(super) fn follow_up(&mut self, stream: &StreamId) -> FollowUp {
+        let Some(feed) = self.feeds.get_mut(stream) else { return FollowUp::default() };
+        let fan_out = feed.pending.schedule();
+        let needs_refill = feed.tracker.needs_refill() && !feed.pending.is_full();
+        if fan_out {
+            let key = FeedKey { stream: stream.clone(), serial: feed.serial };
+            self.jobs.push_back(key, None);
+        }
+        FollowUp { fan_out, refill: needs_refill && self.refill_due.insert(stream.clone()) }
+    }
+
+    /// Removes the next job from the queue; no other task continues it until it is returned with
+    /// [`StreamTable::requeue`], or its stream with [`StreamTable::queue_next`] or [`StreamTable::pause`].
+    pub(super) fn next_job(&mut self, now: Instant) -> Option<(FeedKey, FanOutJob)> {
+        for key in self.jobs.end_pauses(now) {
+            self.queue_next(key);
+        }
+        while let Some((key, job)) = self.jobs.pop_front() {
+            let job = job.or_else(|| self.feed(&key)?.start_job(now));
+            if let Some(job) = job {
+                return Some((key, job));
+            }
+        }
+        None
+    }
+
+    /// Returns an unfinished job to the end of the queue.
+    pub(super) fn requeue(&mut self, key: FeedKey, job: FanOutJob) {
+        self.jobs.push_back(key, Some(job));
+    }
+
+    /// Queues the next batch of a stream, if one is pending.
+    pub(super) fn queue_next(&mut self, key: FeedKey) {
+        if self.feed(&key).is_some_and(|feed| feed.pending.reschedule()) {
+            self.jobs.push_back(key, None);
+        }
+    }
+
+    /// Queues the next batch of a stream after a pause.
+    pub(super) fn pause(&mut self, until: Instant, key: FeedKey) {
+        self.jobs.pause(until, key);
+    }
+
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    pub(super) fn next_pause_end(&self) -> Option<Instant> {
+        self.jobs.next_pause_end()
+    }
+
+    fn feed(&mut self, key: &FeedKey) -> Option<&mut StreamFeed> {
+        self.get_mut(&key.stream).filter(|feed| feed.serial == key.serial)
     }
 }

@@ -1,11 +1,11 @@
-//! The hub by itself: what arrives in which outbox.
+//! The hub alone: which outbox receives what.
 #![allow(clippy::unwrap_used)]
 
-mod rounds;
+mod fan_out;
 
 use std::time::Duration;
 
-use presence::model::{LeftReason, MemberInfo, MemberLeft, Status};
+use presence::model::{LeftReason, MemberInfo, MemberLeft, PresenceDelta, Status};
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::outbound::outbox::Outgoing;
 use crate::wire::Dialect;
 
-fn hub() -> Hub {
+fn new_hub() -> Hub {
     Hub::new(Metrics::new().counts)
 }
 
@@ -35,21 +35,21 @@ fn arrive(hub: &Hub, room: &RoomName, seq: u64) {
     hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message: message(seq) });
 }
 
-/// Gives out one portion, in no time.
-fn give_out(hub: &Hub) -> bool {
+/// Writes one portion, in no time.
+fn fan_out_portion(hub: &Hub) -> bool {
     let now = Instant::now();
     hub.give_out(|| now)
 }
 
-fn give_all_out(hub: &Hub) {
-    while give_out(hub) {}
+fn fan_out_all(hub: &Hub) {
+    while fan_out_portion(hub) {}
 }
 
-/// The events that wait in an outbox once everything is given out, as JSON.
-fn waiting(hub: &Hub, outbox: &Outbox) -> Vec<serde_json::Value> {
-    give_all_out(hub);
-    let batch = outbox.take().unwrap();
-    let events = batch.items.into_iter().flat_map(|item| match item {
+/// Fans out everything pending and takes the events of one outbox, as JSON.
+fn take_events(hub: &Hub, outbox: &Outbox) -> Vec<serde_json::Value> {
+    fan_out_all(hub);
+    let taken = outbox.take().unwrap();
+    let events = taken.items.into_iter().flat_map(|item| match item {
         Outgoing::Event(text) => vec![serde_json::from_slice(&text).unwrap()],
         Outgoing::Batch(frames) => unframed(&frames),
         _ => Vec::new(),
@@ -57,7 +57,7 @@ fn waiting(hub: &Hub, outbox: &Outbox) -> Vec<serde_json::Value> {
     events.collect()
 }
 
-/// The texts of these WebSocket frames, as JSON.
+/// Parses the JSON texts of WebSocket frames.
 fn unframed(frames: &[u8]) -> Vec<serde_json::Value> {
     let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(frames.to_vec()), Role::Client, None);
     let texts = std::iter::from_fn(|| client.read().ok());
@@ -65,70 +65,76 @@ fn unframed(frames: &[u8]) -> Vec<serde_json::Value> {
 }
 
 fn seqs(hub: &Hub, outbox: &Outbox) -> Vec<u64> {
-    waiting(hub, outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+    take_events(hub, outbox).iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
-fn head(top: u64) -> StreamEnd {
+fn end(top: u64) -> StreamEnd {
     StreamEnd { epoch: "e".into(), top, forks: Vec::new() }
 }
 
-/// Where a log ends in epoch `f`, which began after this message of `e`.
+/// The end of a stream in epoch `f`, which forked from `e` after this seq.
 fn forked(fork: u64, top: u64) -> StreamEnd {
     StreamEnd { epoch: "f".into(), top, forks: presence::model::stream::read_forks(&format!("e:{fork}")) }
 }
 
-fn log() -> StreamId {
-    StreamId::Room(room().key().clone())
+fn lobby_stream() -> StreamId {
+    StreamId::Room(lobby().key().clone())
 }
 
-fn admit(hub: &Hub, newcomer: (&SessionId, &Outbox), epoch: &str, after: u64) -> JoinProgress {
-    hub.admit(&log(), "#lobby", newcomer, epoch, after)
+fn complete_join(hub: &Hub, (session, outbox): (&SessionId, &Outbox), epoch: &str, after: u64) -> JoinProgress {
+    hub.admit(&lobby_stream(), &FeedJoin { display: "#lobby", session, outbox, epoch, after })
 }
 
-/// Joins at this top, without a past.
-fn enter(hub: &Hub, newcomer: (&SessionId, &Outbox), top: u64) {
-    hub.begin(&log(), &head(top));
-    assert_eq!(admit(hub, newcomer, "e", top), JoinProgress::Entered);
+/// Joins the inbox of this session.
+fn join_inbox(hub: &Hub, display: &str, (session, outbox): (&SessionId, &Outbox), after: u64) -> JoinProgress {
+    let inbox = StreamId::Inbox(session.clone());
+    hub.admit(&inbox, &FeedJoin { display, session, outbox, epoch: "e", after })
 }
 
-fn room() -> RoomName {
+/// Joins the lobby at this end, without replay.
+fn join_at(hub: &Hub, member: (&SessionId, &Outbox), top: u64) {
+    hub.begin(&lobby_stream(), &end(top));
+    assert_eq!(complete_join(hub, member, "e", top), JoinProgress::Entered);
+}
+
+fn lobby() -> RoomName {
     RoomName::parse("#lobby").unwrap()
 }
 
 #[test]
-fn a_member_hears_everything_after_its_entry_once_and_in_order() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+fn member_receives_messages_after_its_join_once_and_in_order() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     arrive(&hub, &room, 1);
     hub.prepare(&room, &session, &outbox);
     arrive(&hub, &room, 2);
-    assert!(seqs(&hub, &outbox).is_empty(), "nothing before the entry is answered");
-    enter(&hub, (&session, &outbox), 2);
+    assert!(seqs(&hub, &outbox).is_empty(), "nothing is delivered before the join is complete");
+    join_at(&hub, (&session, &outbox), 2);
     arrive(&hub, &room, 3);
     arrive(&hub, &room, 4);
     assert_eq!(seqs(&hub, &outbox), [3, 4]);
-    enter(&hub, (&session, &outbox), 9);
+    join_at(&hub, (&session, &outbox), 9);
     arrive(&hub, &room, 5);
-    assert_eq!(seqs(&hub, &outbox), [5], "a second admission changes nothing");
+    assert_eq!(seqs(&hub, &outbox), [5], "a second join changes nothing");
 }
 
 #[test]
-fn a_late_delivery_from_before_the_entry_is_not_shown() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+fn message_from_before_the_join_is_not_delivered() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, (&session, &outbox), 7);
+    join_at(&hub, (&session, &outbox), 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
     assert_eq!(seqs(&hub, &outbox), [8]);
 }
 
 #[test]
-fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+fn presence_is_summed_and_a_missed_change_causes_resync() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, (&session, &outbox), 0);
+    join_at(&hub, (&session, &outbox), 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
         joined: vec![MemberInfo { nick: nick.into(), status: Status::default() }],
@@ -137,34 +143,34 @@ fn presence_is_shown_once_per_round_and_a_missed_change_is_told() {
     change(4, joined("bob"));
     change(5, joined("eve"));
     hub.show_presence();
-    let shown = waiting(&hub, &outbox);
+    let shown = take_events(&hub, &outbox);
     assert_eq!(shown.len(), 1);
     assert_eq!(shown[0]["joined"].as_array().unwrap().len(), 2);
     assert!(shown[0].get("resync").is_none());
     hub.show_presence();
-    assert!(waiting(&hub, &outbox).is_empty());
+    assert!(take_events(&hub, &outbox).is_empty());
 
     let left = MemberLeft { nick: "bob".into(), reason: LeftReason::Left };
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
     hub.show_presence();
-    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "6 was missed");
+    assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "version 6 was missed");
     for (version, resync) in [(8, false), (8, true), (1, true)] {
         change(version, joined("dan"));
         hub.show_presence();
-        let told = waiting(&hub, &outbox)[0].get("resync").is_some();
-        assert_eq!(told, resync, "{version}: a store that lost something counts from before, or anew");
+        let is_resync = take_events(&hub, &outbox)[0].get("resync").is_some();
+        assert_eq!(is_resync, resync, "version {version}: a store that lost data repeats versions or restarts them");
     }
     hub.deliver(Delivery::Resumed);
     hub.show_presence();
-    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "anything may have been missed");
+    assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "after an interruption any change may be missing");
 }
 
 #[test]
-fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+fn mass_departure_closes_no_remaining_connection() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&room, &session, &outbox);
-    enter(&hub, (&session, &outbox), 0);
+    join_at(&hub, (&session, &outbox), 0);
     for version in 0..20 {
         let lost = |n: u64| MemberLeft { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
         let left = (0..200).map(|n| lost(version * 200 + n)).collect();
@@ -173,28 +179,28 @@ fn a_crowd_that_leaves_at_once_costs_nobody_who_stays_their_connection() {
     }
     hub.show_presence();
     assert_eq!(outbox.closing(), None);
-    assert_eq!(waiting(&hub, &outbox)[0]["resync"], true, "and is told to ask who is left");
+    assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "the member has to resync");
 }
 
 #[test]
-fn presence_names_the_room_as_the_store_does_and_not_as_its_first_member_here_typed_it() {
-    let (hub, session) = (hub(), SessionId::random());
+fn presence_uses_the_stored_display_name() {
+    let (hub, session) = (new_hub(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
-    enter(&hub, (&session, &outbox), 0);
+    join_at(&hub, (&session, &outbox), 0);
     let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
-    hub.deliver(Delivery::Presence { room: room().key().clone(), version: 1, delta });
+    hub.deliver(Delivery::Presence { room: lobby().key().clone(), version: 1, delta });
     hub.show_presence();
-    assert_eq!(waiting(&hub, &outbox)[0]["room"], "#lobby");
+    assert_eq!(take_events(&hub, &outbox)[0]["room"], "#lobby");
 }
 
 fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
     hub.deliver(Delivery::Direct { session: session.clone(), epoch: epoch.into(), message: message(seq) });
 }
 
-/// A session with a connection, and its inbox.
-fn attached(hub: &Hub, nick: &str) -> (Owner, Outbox, StreamId) {
+/// Registers a session with a connection. Returns its inbox too.
+fn register(hub: &Hub, nick: &str) -> (Owner, Outbox, StreamId) {
     let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Dialect::Json));
     hub.attach(&owner, &Nick::parse(nick).unwrap(), &outbox);
     let inbox = StreamId::Inbox(owner.session.clone());
@@ -202,90 +208,89 @@ fn attached(hub: &Hub, nick: &str) -> (Owner, Outbox, StreamId) {
 }
 
 #[tokio::test]
-async fn direct_messages_are_held_back_and_then_come_once_in_order_and_named_as_the_receiver_is() {
-    let hub = hub();
-    let (owner, outbox, inbox) = attached(&hub, "Bob");
-    let admit = |after| hub.admit(&inbox, "Bob", (&owner.session, &outbox), "e", after);
+async fn direct_messages_are_buffered_until_the_inbox_is_joined() {
+    let hub = new_hub();
+    let (owner, outbox, inbox) = register(&hub, "Bob");
+    let join = |after| join_inbox(&hub, "Bob", (&owner.session, &outbox), after);
     direct(&hub, &owner.session, "e", 3);
-    assert_eq!(admit(2), JoinProgress::Behind, "where the log ends is not known yet");
-    hub.begin(&inbox, &head(3));
+    assert_eq!(join(2), JoinProgress::Behind, "the stream's end is not known yet");
+    hub.begin(&inbox, &end(3));
     direct(&hub, &owner.session, "e", 4);
-    assert!(told(&hub, &outbox).is_empty(), "nobody has said where the client is");
-    assert_eq!(admit(2), JoinProgress::Behind, "3 has to be read");
-    assert_eq!(admit(3), JoinProgress::Entered);
+    assert!(take_short(&hub, &outbox).is_empty(), "the client's position is not known yet");
+    assert_eq!(join(2), JoinProgress::Behind, "3 has to be replayed");
+    assert_eq!(join(3), JoinProgress::Entered);
     direct(&hub, &owner.session, "e", 4);
     direct(&hub, &owner.session, "e", 5);
-    let events = waiting(&hub, &outbox);
+    let events = take_events(&hub, &outbox);
     assert!(events.iter().all(|event| event["to"] == "Bob"), "{events:?}");
     assert_eq!(events.iter().map(|event| event["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 5]);
 
     direct(&hub, &owner.session, "e", 7);
-    assert!(told(&hub, &outbox).is_empty());
+    assert!(take_short(&hub, &outbox).is_empty());
     hub.rename(&owner, &Nick::parse("Rob").unwrap());
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, page(&[6], 7));
-    let last = waiting(&hub, &outbox);
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&inbox, &requests[0].1, page(&[6], 7));
+    let last = take_events(&hub, &outbox);
     assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&6.into(), &"Rob".into(), &7.into()));
     hub.detach(&owner);
     direct(&hub, &owner.session, "e", 8);
-    assert!(told(&hub, &outbox).is_empty());
-    assert_eq!(hub.census(), Census { sessions: 0, rooms: 0 });
+    assert!(take_short(&hub, &outbox).is_empty());
+    assert_eq!(hub.census(), HubSize { sessions: 0, rooms: 0 });
 }
 
 #[tokio::test]
-async fn a_direct_message_that_comes_before_the_answer_to_the_claim_is_read() {
-    let hub = hub();
+async fn direct_message_before_the_claim_reply_is_refilled() {
+    let hub = new_hub();
     let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Dialect::Json));
     let (nick, inbox) = (Nick::parse("bob").unwrap(), StreamId::Inbox(owner.session.clone()));
     hub.expect(&owner.session, &nick, &outbox);
     direct(&hub, &owner.session, "e", 1);
     hub.attach(&owner, &nick, &outbox);
-    hub.begin(&inbox, &head(0));
-    assert_eq!(hub.admit(&inbox, "bob", (&owner.session, &outbox), "e", 0), JoinProgress::Entered);
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, Reading::Top(head(1)));
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, page(&[1], 1));
-    assert_eq!(told(&hub, &outbox), ["1"]);
+    hub.begin(&inbox, &end(0));
+    assert_eq!(join_inbox(&hub, "bob", (&owner.session, &outbox), 0), JoinProgress::Entered);
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&inbox, &requests[0].1, RefillResult::End(end(1)));
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&inbox, &requests[0].1, page(&[1], 1));
+    assert_eq!(take_short(&hub, &outbox), ["1"]);
 
     let other = SessionId::random();
     hub.expect(&other, &nick, &outbox);
     hub.forget(&other);
-    assert_eq!(
-        hub.admit(&StreamId::Inbox(other), "bob", (&owner.session, &outbox), "e", 0),
-        JoinProgress::Entered,
-        "no such log"
-    );
+    assert_eq!(join_inbox(&hub, "bob", (&other, &outbox), 0), JoinProgress::Entered, "the inbox is gone");
 }
 
 #[tokio::test]
-async fn direct_messages_that_were_said_while_the_subscription_was_away_are_read() {
-    let hub = hub();
-    let (owner, outbox, inbox) = attached(&hub, "bob");
-    hub.begin(&inbox, &head(0));
-    hub.admit(&inbox, "bob", (&owner.session, &outbox), "e", 0);
+async fn direct_messages_are_refilled_after_an_interruption() {
+    let hub = new_hub();
+    let (owner, outbox, inbox) = register(&hub, "bob");
+    hub.begin(&inbox, &end(0));
+    join_inbox(&hub, "bob", (&owner.session, &outbox), 0);
     hub.deliver(Delivery::Resumed);
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, Reading::Top(head(2)));
-    let asks = asked(&hub).await;
-    hub.read(&inbox, &asks[0].1, page(&[1, 2], 2));
-    assert_eq!(told(&hub, &outbox), ["1", "2"]);
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&inbox, &requests[0].1, RefillResult::End(end(2)));
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&inbox, &requests[0].1, page(&[1, 2], 2));
+    assert_eq!(take_short(&hub, &outbox), ["1", "2"]);
 }
 
 #[tokio::test]
-async fn an_older_connection_lets_no_newer_one_into_the_inbox() {
-    let hub = hub();
-    let (older, old, inbox) = attached(&hub, "bob");
-    hub.begin(&inbox, &head(0));
+async fn older_connection_does_not_join_the_inbox_for_a_newer_one() {
+    let hub = new_hub();
+    let (older, old, inbox) = register(&hub, "bob");
+    hub.begin(&inbox, &end(0));
     let newer = Owner { fence: Fence(2), ..older.clone() };
     let new = Outbox::new(Dialect::Json);
     hub.attach(&newer, &Nick::parse("bob").unwrap(), &new);
-    assert_eq!(hub.admit(&inbox, "bob", (&older.session, &old), "e", 0), JoinProgress::Entered);
+    assert_eq!(join_inbox(&hub, "bob", (&older.session, &old), 0), JoinProgress::Entered);
     hub.detach(&older);
     direct(&hub, &newer.session, "e", 1);
-    assert!(told(&hub, &old).is_empty() && told(&hub, &new).is_empty(), "the newer one has not said where it is");
-    assert_eq!(hub.admit(&inbox, "bob", (&newer.session, &new), "e", 0), JoinProgress::Entered);
-    assert_eq!(told(&hub, &new), ["1"]);
+    assert!(
+        take_short(&hub, &old).is_empty() && take_short(&hub, &new).is_empty(),
+        "the newer connection has not joined yet"
+    );
+    assert_eq!(join_inbox(&hub, "bob", (&newer.session, &new), 0), JoinProgress::Entered);
+    assert_eq!(take_short(&hub, &new), ["1"]);
 }
 
 fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
@@ -293,18 +298,18 @@ fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
 }
 
 #[test]
-fn of_two_connections_of_a_session_the_newer_claim_stays() {
-    let (hub, session, here) = (hub(), SessionId::random(), Incarnation::random());
+fn newer_claim_closes_the_older_connection_of_a_session() {
+    let (hub, session, here) = (new_hub(), SessionId::random(), Incarnation::random());
     let nick = Nick::parse("ann").unwrap();
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     let (first, second) = (owner(&session, &here, 1), owner(&session, &here, 2));
     hub.attach(&first, &nick, &old);
     hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(7) });
-    assert_eq!(old.closing(), None, "another claim is not its own");
+    assert_eq!(old.closing(), None, "a report for another claim has no effect");
     hub.attach(&second, &nick, &new);
     assert_eq!(old.closing(), Some(CloseCode::TakenOver));
 
-    // What is late for the first connection does nothing to the second.
+    // Late reports for the first connection do not affect the second.
     hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(1) });
     hub.detach(&first);
     assert_eq!((new.closing(), hub.census().sessions), (None, 1));
@@ -315,8 +320,8 @@ fn of_two_connections_of_a_session_the_newer_claim_stays() {
 }
 
 #[test]
-fn only_the_lost_lease_loses_its_sessions() {
-    let hub = hub();
+fn lost_lease_closes_only_its_own_sessions() {
+    let hub = new_hub();
     let (lost, kept) = (Incarnation::random(), Incarnation::random());
     let (a, b) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     hub.attach(&owner(&SessionId::random(), &lost, 1), &Nick::parse("a").unwrap(), &a);
@@ -326,158 +331,166 @@ fn only_the_lost_lease_loses_its_sessions() {
 }
 
 #[test]
-fn a_room_without_local_members_is_forgotten() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+fn room_without_local_members_is_removed() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     hub.prepare(&room, &session, &old);
     hub.prepare(&room, &session, &new);
     hub.remove(room.key(), &session, &old);
-    assert_eq!(hub.census().rooms, 1, "the session is in over its newer connection");
+    assert_eq!(hub.census().rooms, 1, "the session has joined over its newer connection");
     hub.remove(room.key(), &session, &new);
     hub.remove(room.key(), &session, &new);
     assert_eq!(hub.census().rooms, 0);
 }
 
-/// The words for what waits: `3`, `gap 4-6`, `rewound 0`.
-fn told(hub: &Hub, outbox: &Outbox) -> Vec<String> {
-    let word = |event: &serde_json::Value| match event["type"].as_str().unwrap() {
+/// Takes the events of one outbox in short form: `3`, `gap 4-6`, `rewound 0`.
+fn take_short(hub: &Hub, outbox: &Outbox) -> Vec<String> {
+    let short = |event: &serde_json::Value| match event["type"].as_str().unwrap() {
         "message" => event["seq"].to_string(),
         "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
         kind => format!("{kind} {}", event["seq"]),
     };
-    waiting(hub, outbox).iter().map(word).collect()
+    take_events(hub, outbox).iter().map(short).collect()
 }
 
-/// What rooms ask for, which they do at once.
-async fn asked(hub: &Hub) -> Vec<(StreamId, Ask)> {
-    tokio::time::timeout(Duration::from_secs(5), hub.asks()).await.expect("a room asks for something")
+/// Takes the refill requests, which are due at once.
+async fn refill_requests(hub: &Hub) -> Vec<(StreamId, RefillRequest)> {
+    tokio::time::timeout(Duration::from_secs(5), hub.refill_requests()).await.expect("a refill is due")
 }
 
-fn page(kept: &[u64], top: u64) -> Reading {
-    let messages = kept.iter().map(|&seq| (seq, message(seq))).collect();
-    Reading::Page(StreamPage { head: head(top), messages, through: top })
+fn page(seqs: &[u64], top: u64) -> RefillResult {
+    let messages = seqs.iter().map(|&seq| (seq, message(seq))).collect();
+    RefillResult::Page(StreamPage { end: end(top), messages, through: top })
 }
 
 #[test]
-fn a_member_that_was_here_before_enters_where_what_it_read_meets_what_is_kept() {
-    let (hub, room) = (hub(), room());
+fn join_completes_where_replay_meets_the_buffer() {
+    let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, (&ann, &of_ann), 5);
-    hub.prepare(&room, &bob, &of_bob);
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    hub.prepare(&room, &ann, &ann_outbox);
+    join_at(&hub, (&ann, &ann_outbox), 5);
+    hub.prepare(&room, &bob, &bob_outbox);
     arrive(&hub, &room, 6);
-    hub.begin(&log(), &head(6));
+    hub.begin(&lobby_stream(), &end(6));
     arrive(&hub, &room, 7);
-    let enter = |after| admit(&hub, (&bob, &of_bob), "e", after);
-    assert_eq!(enter(2), JoinProgress::Behind, "3 to 5 are not kept");
-    assert!(told(&hub, &of_bob).is_empty(), "nothing goes out before its turn");
+    let complete = |after| complete_join(&hub, (&bob, &bob_outbox), "e", after);
+    assert_eq!(complete(2), JoinProgress::Behind, "3 to 5 are not buffered");
+    assert!(take_short(&hub, &bob_outbox).is_empty(), "nothing is delivered before the join is complete");
     arrive(&hub, &room, 8);
-    assert_eq!(admit(&hub, (&bob, &of_bob), "f", 6), JoinProgress::Behind, "a position in another history");
-    assert_eq!(enter(5), JoinProgress::Entered);
+    assert_eq!(
+        complete_join(&hub, (&bob, &bob_outbox), "f", 6),
+        JoinProgress::Behind,
+        "the position is of another epoch"
+    );
+    assert_eq!(complete(5), JoinProgress::Entered);
     arrive(&hub, &room, 9);
-    assert_eq!(told(&hub, &of_bob), ["6", "7", "8", "9"]);
-    assert_eq!(told(&hub, &of_ann), ["6", "7", "8", "9"]);
+    assert_eq!(take_short(&hub, &bob_outbox), ["6", "7", "8", "9"]);
+    assert_eq!(take_short(&hub, &ann_outbox), ["6", "7", "8", "9"]);
 }
 
 #[test]
-fn a_member_may_have_read_further_than_the_room_has_heard() {
-    let (hub, room) = (hub(), room());
+fn member_may_replay_further_than_the_node_has_received() {
+    let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, (&ann, &of_ann), 5);
-    hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 8), JoinProgress::Entered);
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    hub.prepare(&room, &ann, &ann_outbox);
+    join_at(&hub, (&ann, &ann_outbox), 5);
+    hub.prepare(&room, &bob, &bob_outbox);
+    assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 8), JoinProgress::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
     }
     assert_eq!(
-        (told(&hub, &of_bob), told(&hub, &of_ann)),
+        (take_short(&hub, &bob_outbox), take_short(&hub, &ann_outbox)),
         (vec!["9".to_owned()], ["6", "7", "8", "9"].map(str::to_owned).to_vec())
     );
 }
 
 #[test]
-fn what_is_kept_for_a_member_is_bounded_and_the_log_has_the_rest() {
-    let (hub, room) = (hub(), room());
+fn join_buffer_is_bounded_and_replay_covers_the_rest() {
+    let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, (&ann, &of_ann), 0);
-    hub.prepare(&room, &bob, &of_bob);
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    hub.prepare(&room, &ann, &ann_outbox);
+    join_at(&hub, (&ann, &ann_outbox), 0);
+    hub.prepare(&room, &bob, &bob_outbox);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
-        let _ = of_ann.take().unwrap();
+        let _ = ann_outbox.take().unwrap();
     }
-    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 0), JoinProgress::Behind);
-    assert_eq!(of_bob.closing(), None, "nobody is closed for it");
-    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 1990), JoinProgress::Entered);
-    assert_eq!(seqs(&hub, &of_bob), Vec::from_iter(1991..=2000));
+    assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 0), JoinProgress::Behind);
+    assert_eq!(bob_outbox.closing(), None, "a full join buffer closes no connection");
+    assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 1990), JoinProgress::Entered);
+    assert_eq!(seqs(&hub, &bob_outbox), Vec::from_iter(1991..=2000));
 }
 
 #[tokio::test]
-async fn a_hole_is_asked_for_and_its_filling_reaches_everybody_in_one_order() {
-    let (hub, room) = (hub(), room());
+async fn refilled_hole_reaches_every_member_in_one_order() {
+    let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
-    let (of_ann, of_bob) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &of_ann);
-    enter(&hub, (&ann, &of_ann), 1);
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    hub.prepare(&room, &ann, &ann_outbox);
+    join_at(&hub, (&ann, &ann_outbox), 1);
     arrive(&hub, &room, 5);
-    // Bob joins at 4, of which the room has not heard yet.
-    hub.prepare(&room, &bob, &of_bob);
-    assert_eq!(admit(&hub, (&bob, &of_bob), "e", 4), JoinProgress::Entered);
-    let asks = asked(&hub).await;
-    let [(of, ask @ Ask::Page(place))] = &asks[..] else { panic!("{asks:?}") };
-    assert_eq!((of, place.seq), (&log(), 1));
-    hub.read(of, ask, page(&[4], 5));
-    assert_eq!(told(&hub, &of_ann), ["gap 2-3", "4", "5"]);
-    assert_eq!(told(&hub, &of_bob), ["5"], "what is gone was before his time");
+    // Bob joins at 4, which the node has not received yet.
+    hub.prepare(&room, &bob, &bob_outbox);
+    assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 4), JoinProgress::Entered);
+    let requests = refill_requests(&hub).await;
+    let [(stream, request @ RefillRequest::Page(position))] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!((stream, position.seq), (&lobby_stream(), 1));
+    hub.apply_refill(stream, request, page(&[4], 5));
+    assert_eq!(take_short(&hub, &ann_outbox), ["gap 2-3", "4", "5"]);
+    assert_eq!(take_short(&hub, &bob_outbox), ["5"], "the gap lies before bob's position");
 
     arrive(&hub, &room, 9);
-    let asks = asked(&hub).await;
-    hub.read(&log(), &asks[0].1, Reading::Failed);
-    let asks = asked(&hub).await;
-    hub.read(&log(), &asks[0].1, page(&[], 9));
-    assert_eq!(told(&hub, &of_bob), ["gap 6-8", "9"], "a failed reading is tried again");
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&lobby_stream(), &requests[0].1, RefillResult::Failed);
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&lobby_stream(), &requests[0].1, page(&[], 9));
+    assert_eq!(take_short(&hub, &bob_outbox), ["gap 6-8", "9"], "a failed refill is requested again");
 }
 
 #[tokio::test]
-async fn after_the_subscription_was_away_every_room_asks_for_its_top_and_every_member_gets_what_was_missed() {
-    let (hub, room, session) = (hub(), room(), SessionId::random());
+async fn restored_subscription_refills_missed_messages() {
+    let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.prepare(&room, &session, &outbox);
     hub.deliver(Delivery::Resumed);
-    enter(&hub, (&session, &outbox), 1);
-    let asks = asked(&hub).await;
-    let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
-    hub.read(&log(), ask, Reading::Top(head(2)));
-    let asks = asked(&hub).await;
-    hub.read(&log(), &asks[0].1, page(&[2], 2));
-    assert_eq!(told(&hub, &outbox), ["2"]);
+    join_at(&hub, (&session, &outbox), 1);
+    let requests = refill_requests(&hub).await;
+    let [(_, request @ RefillRequest::End(_))] = &requests[..] else { panic!("{requests:?}") };
+    hub.apply_refill(&lobby_stream(), request, RefillResult::End(end(2)));
+    let requests = refill_requests(&hub).await;
+    hub.apply_refill(&lobby_stream(), &requests[0].1, page(&[2], 2));
+    assert_eq!(take_short(&hub, &outbox), ["2"]);
 }
 
 #[tokio::test]
-async fn each_member_is_told_what_of_it_still_holds_in_another_history() {
-    let (hub, room) = (hub(), room());
-    let people = [(); 3].map(|()| (SessionId::random(), Outbox::new(Dialect::Json)));
-    let [(ann, of_ann), (bob, of_bob), (carl, of_carl)] = &people;
-    hub.prepare(&room, ann, of_ann);
-    enter(&hub, (ann, of_ann), 4);
+async fn epoch_change_is_reported_by_each_members_position() {
+    let (hub, room) = (new_hub(), lobby());
+    let members = [(); 3].map(|()| (SessionId::random(), Outbox::new(Dialect::Json)));
+    let [(ann, ann_outbox), (bob, bob_outbox), (carl, carl_outbox)] = &members;
+    hub.prepare(&room, ann, ann_outbox);
+    join_at(&hub, (ann, ann_outbox), 4);
     arrive(&hub, &room, 5);
-    for (session, outbox, after) in [(bob, of_bob, 7), (carl, of_carl, 6)] {
+    for (session, outbox, after) in [(bob, bob_outbox, 7), (carl, carl_outbox, 6)] {
         hub.prepare(&room, session, outbox);
-        assert_eq!(admit(&hub, (session, outbox), "e", after), JoinProgress::Entered);
+        assert_eq!(complete_join(&hub, (session, outbox), "e", after), JoinProgress::Entered);
     }
-    // The store has lost 7, and this is not the one it was.
+    // The store has lost 7 of epoch e; this is another message 7.
     hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "f".into(), message: message(7) });
-    let asks = asked(&hub).await;
-    let [(_, ask @ Ask::Top(_))] = &asks[..] else { panic!("{asks:?}") };
-    hub.read(&log(), ask, Reading::Top(forked(6, 7)));
-    let asks = asked(&hub).await;
+    let requests = refill_requests(&hub).await;
+    let [(_, request @ RefillRequest::End(_))] = &requests[..] else { panic!("{requests:?}") };
+    hub.apply_refill(&lobby_stream(), request, RefillResult::End(forked(6, 7)));
+    let requests = refill_requests(&hub).await;
     let messages = [6, 7].map(|seq| (seq, message(seq))).into();
-    hub.read(&log(), &asks[0].1, Reading::Page(StreamPage { head: forked(6, 7), messages, through: 7 }));
-    assert_eq!(told(&hub, of_ann), ["5", "epoch 5", "6", "7"]);
-    assert_eq!(told(&hub, of_bob), ["rewound 6", "7"], "it had read ahead");
-    assert_eq!(told(&hub, of_carl), ["epoch 6", "7"]);
+    hub.apply_refill(
+        &lobby_stream(),
+        &requests[0].1,
+        RefillResult::Page(StreamPage { end: forked(6, 7), messages, through: 7 }),
+    );
+    assert_eq!(take_short(&hub, ann_outbox), ["5", "epoch 5", "6", "7"]);
+    assert_eq!(take_short(&hub, bob_outbox), ["rewound 6", "7"], "bob had read ahead");
+    assert_eq!(take_short(&hub, carl_outbox), ["epoch 6", "7"]);
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::metrics::ListenerKind;
+use crate::outbound::policy::SLOW_READER;
 use crate::wire::line;
 
 use super::connection::Session;
@@ -27,7 +28,7 @@ use super::{ConnectionContext, tcp, upgrade};
 /// Connections the kernel holds for us until we accept them: a storm of reconnects waits instead of failing.
 const BACKLOG: i32 = 4096;
 /// Most bytes the kernel queues for one reader (it doubles this). Left alone it grows to megabytes for each stalled one.
-const SEND_BUFFER: usize = 256 * 1024;
+const SEND_BUFFER: usize = SLOW_READER.socket_send_buffer_bytes;
 /// How long written bytes may go without being acknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Silence after which the kernel asks whether a line client still exists.

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+use crate::outbound::policy::SLOW_READER;
 use crate::wire::Dialect;
 
 use self::permits::ConnectionPermits;
@@ -63,7 +64,7 @@ impl Default for Limits {
             origins: Arc::default(),
             connections: 16_384,
             header_wait: Duration::from_secs(10),
-            write_stall: Duration::from_secs(30),
+            write_stall: SLOW_READER.write_stall,
             close_wait: Duration::from_secs(2),
         }
     }

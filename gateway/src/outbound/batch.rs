@@ -1,92 +1,75 @@
-//! Events on their way to many connections: encoded once per format, whoever asks first, and shared by all of them.
+//! Events for many connections: encoded once per dialect and shared.
 //!
-//! The hub and drivers wrap events in it, outboxes ask for the bytes. A [`FanOutBatch`] is what a log gives everybody in one
-//! go: its bytes are ready for the socket, frames and all. Knows no connection.
+//! [`Broadcast`] is one event; [`FanOutBatch`] is what one fan-out writes to each subscriber of a stream, with the
+//! frames of every event. Invariant: the first connection of a dialect encodes, all others share its bytes. Knows no
+//! connection.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::message::Accepted;
+use crate::outbound::policy::DropPolicy;
 use crate::wire::{Dialect, Event};
 
-/// Bytes in each format, made when first asked for.
+/// Bytes in each dialect, encoded on first use.
 #[derive(Debug, Default)]
-struct PerDialect {
+struct BytesByDialect {
     json: OnceLock<Bytes>,
     line: OnceLock<Bytes>,
 }
 
-impl PerDialect {
-    fn get(&self, format: Dialect, make: impl FnOnce() -> Bytes) -> &Bytes {
-        let cell = match format {
+impl BytesByDialect {
+    fn get_or_encode(&self, dialect: Dialect, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        let cell = match dialect {
             Dialect::Json => &self.json,
             Dialect::Line => &self.line,
         };
-        cell.get_or_init(make)
+        cell.get_or_init(encode)
     }
 }
 
-/// An event that many hear.
+/// An event for many recipients.
 #[derive(Debug)]
 pub struct Broadcast {
     event: Event,
-    encoded: PerDialect,
+    encoded: BytesByDialect,
 }
 
 impl Broadcast {
     /// Wraps an event for sharing.
     #[must_use]
     pub fn new(event: Event) -> Arc<Self> {
-        Arc::new(Self { event, encoded: PerDialect::default() })
+        Arc::new(Self { event, encoded: BytesByDialect::default() })
     }
 
-    /// The event in a format, unframed.
+    /// The encoded event, without a frame.
     #[must_use]
-    pub fn bytes(&self, format: Dialect) -> Bytes {
-        self.encoded.get(format, || format.encode(&self.event)).clone()
+    pub fn bytes(&self, dialect: Dialect) -> Bytes {
+        self.encoded.get_or_encode(dialect, || dialect.encode(&self.event)).clone()
     }
 
     pub(super) fn accepted(&self) -> Accepted {
         if let Event::Message(message) = &self.event { message.accepted } else { Accepted::default() }
     }
 
-    pub(super) fn worth(&self) -> DropPolicy<'_> {
-        match &self.event {
-            Event::Typing { .. } => DropPolicy::Little,
-            Event::Presence { room, .. } => DropPolicy::AskedAgain(room),
-            Event::Message(_)
-            | Event::Gap { .. }
-            | Event::Epoch { .. }
-            | Event::Rewound { .. }
-            | Event::GoingAway { .. } => DropPolicy::Everything,
-        }
+    pub(super) fn drop_policy(&self) -> DropPolicy<'_> {
+        DropPolicy::of(&self.event)
     }
 }
 
-/// Whether an event may be left out for a reader that falls behind.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum DropPolicy<'a> {
-    /// It may, without a word.
-    Little,
-    /// It may, if the reader is told to ask for the list of this room again.
-    AskedAgain(&'a str),
-    /// It must not.
-    Everything,
-}
-
-/// Events that follow each other, as one piece: one write for each connection, however many they are.
+/// Consecutive events of one stream, written to each connection with a single call.
 #[derive(Debug)]
 pub struct FanOutBatch {
     events: Vec<Arc<Broadcast>>,
-    framed: PerDialect,
+    framed: BytesByDialect,
 }
 
 impl FanOutBatch {
-    /// Puts events together. What can be left out is a round of its own.
+    /// Joins events, oldest first. An event that may be dropped must be alone in its batch.
     #[must_use]
     pub fn new(events: Vec<Arc<Broadcast>>) -> Self {
-        Self { events, framed: PerDialect::default() }
+        Self { events, framed: BytesByDialect::default() }
     }
 
     /// The events, oldest first.
@@ -95,28 +78,28 @@ impl FanOutBatch {
         &self.events
     }
 
-    /// All of it as a connection of this format sends it.
+    /// The events with their frames, ready for the socket.
     #[must_use]
-    pub fn bytes(&self, format: Dialect) -> &Bytes {
-        self.framed.get(format, || {
+    pub fn bytes(&self, dialect: Dialect) -> &Bytes {
+        self.framed.get_or_encode(dialect, || {
             let mut framed = BytesMut::new();
             for event in &self.events {
-                format.frame(&event.bytes(format), &mut framed);
+                dialect.frame(&event.bytes(dialect), &mut framed);
             }
             framed.freeze()
         })
     }
 
-    /// When the oldest message of it was accepted.
+    /// The acceptance time of the oldest message.
     #[must_use]
     pub fn accepted(&self) -> Accepted {
         self.events.iter().map(|event| event.accepted()).fold(Accepted::default(), Accepted::earlier)
     }
 
-    pub(super) fn worth(&self) -> DropPolicy<'_> {
+    pub(super) fn drop_policy(&self) -> DropPolicy<'_> {
         match &self.events[..] {
-            [event] => event.worth(),
-            _ => DropPolicy::Everything,
+            [event] => event.drop_policy(),
+            _ => DropPolicy::Never,
         }
     }
 }
@@ -127,14 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_is_put_together_once_per_format_and_shared() {
+    fn batch_is_framed_once_per_dialect_and_shared() {
         let gap = |to_seq| Broadcast::new(Event::Gap { to: "#lobby".into(), from_seq: 1, to_seq });
-        let round = FanOutBatch::new(vec![gap(1), gap(2)]);
-        for format in [Dialect::Json, Dialect::Line] {
-            let framed = round.bytes(format).clone();
-            assert_eq!(framed.as_ptr(), round.bytes(format).as_ptr(), "made a second time");
+        let batch = FanOutBatch::new(vec![gap(1), gap(2)]);
+        for dialect in [Dialect::Json, Dialect::Line] {
+            let framed = batch.bytes(dialect).clone();
+            assert_eq!(framed.as_ptr(), batch.bytes(dialect).as_ptr(), "the second call returns the same buffer");
             let mut expected = BytesMut::new();
-            round.events().iter().for_each(|event| format.frame(&event.bytes(format), &mut expected));
+            batch.events().iter().for_each(|event| dialect.frame(&event.bytes(dialect), &mut expected));
             assert_eq!(framed, expected);
         }
     }

@@ -1,6 +1,11 @@
-//! Everything on its way to a client: the outbox of a connection and the batch that a fan-out writes into many of them.
+//! Everything on its way to a client.
+//!
+//! [`Outbox`] is the bounded queue of one connection, [`FanOutBatch`](batch::FanOutBatch) one buffer that is written to
+//! many connections, [`SlowReaderPolicy`](policy::SlowReaderPolicy) every limit for slow readers. Invariant: queueing
+//! never blocks. Knows no session, no hub and no store.
 
 pub mod batch;
 pub mod outbox;
+pub mod policy;
 
 pub use self::outbox::Outbox;

@@ -1,19 +1,18 @@
-//! What waits to be written to one connection: filled by the session's driver and by the hub, emptied by the door.
+//! The queue of one connection.
 //!
-//! Bounded in bytes. For a reader that falls behind, what is worth little is left out first: who is writing, and changes of
-//! presence, of which it is told to `resync` when it has caught up. One that falls further behind is closed with
-//! [`CloseCode::Slow`]; messages are never left out. It costs nobody else a wait: pushing never blocks. Knows no frame:
-//! each [`FanOutBatch`] comes as bytes for the socket.
+//! The session's driver and the hub fill an [`Outbox`], the listener's transport empties it. Bounds are those of
+//! [`SLOW_READER`]: presence and typing are dropped first, then the connection is closed with [`CloseCode::Slow`].
+//! Invariant: pushing never blocks, and bytes reach the socket in the order in which they were pushed.
 //!
-//! Mostly nothing waits at all. The hub writes a round to the socket itself when nothing is queued before it, and only
-//! what the socket does not take goes into the queue. One at a time writes (who has the `WriteTurn`), so bytes stay in order:
-//! the door from taking a batch until all of it is out, the hub for one attempt. The lock is never held meanwhile.
+//! Mostly nothing is queued: the hub writes a batch to the socket itself, and queues only what the socket refuses. One
+//! writer at a time holds the write turn: the transport until all it took is written, the hub for one attempt. The
+//! lock is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use presence::model::PresenceDelta;
@@ -22,32 +21,22 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::message::Accepted;
+pub use crate::outbound::batch::{Broadcast, FanOutBatch};
+use crate::outbound::policy::{DropPolicy, SLOW_READER};
 use crate::wire::{Answer, Dialect, Event, Reply};
 
-use crate::outbound::batch::DropPolicy;
-pub use crate::outbound::batch::{Broadcast, FanOutBatch};
+/// Bytes counted for each queued item in addition to its text.
+const ITEM_OVERHEAD_BYTES: usize = 64;
 
-/// Most bytes that may wait for one connection for longer than [`SLOW_AFTER`]. One reply goes beside it, the largest: the
-/// client has asked for it.
-pub const OUTBOX_BYTES: usize = 256 * 1024;
-/// A burst tells nothing about its reader: nobody is slow before something has waited for so long.
-pub const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// Most bytes that may wait at all.
-pub const BURST_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes that wait already when changes of presence are left out.
-pub const SOFT_BYTES: usize = 64 * 1024;
-/// What an entry is counted as beside its text.
-const ENTRY_BYTES: usize = 64;
-
-/// What became of an event.
+/// The result of pushing an event or a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// The socket has taken all of it.
+    /// The socket accepted all of it.
     Written,
-    /// It waits to be written, or the connection has ended.
-    Taken,
-    /// It was left out: too much waits already.
-    LeftOut,
+    /// It is queued, or ignored because the connection has ended.
+    Queued,
+    /// It was dropped: too much is queued already.
+    Dropped,
 }
 
 /// One thing to write.
@@ -55,230 +44,247 @@ pub enum PushOutcome {
 pub enum Outgoing {
     /// The answer to a request of this connection.
     Reply(Reply),
-    /// An event, encoded in this connection's format.
+    /// An event, encoded in this connection's dialect, without a frame.
     Event(Bytes),
-    /// A round, as it goes over the wire.
+    /// A fan-out batch with its frames.
     Batch(Bytes),
-    /// The rest of a round that is partly out: nothing goes before it, and a connection that ends sends it still.
+    /// The remainder of a batch that is partly written. Nothing may precede it, and it is written even if the
+    /// connection ends.
     Rest(Bytes),
-    /// A sign of life to ask for one back; doors without pings skip it.
+    /// A ping; transports without pings skip it.
     Ping,
 }
 
-/// The queue of one connection. Cheap to clone: driver, hub and door share it.
+/// The queue of one connection. Cheap to clone: driver, hub and transport share it.
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    format: Dialect,
-    shared: Arc<Shared>,
+    dialect: Dialect,
+    shared: Arc<OutboxShared>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct OutboxShared {
+    queue: Mutex<OutboxQueue>,
+    /// Wakes the transport.
     ready: Notify,
+    /// Wakes the driver that waits for room.
     taken: Notify,
 }
 
-/// Who writes to the socket.
+/// The right to write to the socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum WriteTurn {
     #[default]
     Free,
-    /// The door, until all that it took is out.
+    /// Held until everything that the transport took is written.
     Transport,
-    /// The hub, just now.
+    /// Held for one attempt.
     Hub,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    /// Where the hub writes to; nowhere before the connection has begun and after it has ended.
+struct OutboxQueue {
+    /// The socket for the hub's writes, while the connection is open.
     socket: Option<Arc<OwnedWriteHalf>>,
-    pen: WriteTurn,
-    /// The door wanted the pen while the hub had it.
-    door_waits: bool,
-    /// What the hub has begun to write and the socket did not take.
-    rest: Option<Bytes>,
+    write_turn: WriteTurn,
+    /// The transport was refused the write turn because the hub held it.
+    transport_waits: bool,
+    /// The part of a batch that the socket refused after it had accepted the beginning.
+    remainder: Option<Bytes>,
     items: VecDeque<Outgoing>,
-    /// The size of everything that waits.
     bytes: usize,
-    /// Since when the oldest of it waits.
-    since: Option<Instant>,
-    /// The largest reply of it.
-    largest_reply: usize,
-    /// When the oldest message of it was accepted.
-    oldest: Accepted,
-    /// When the oldest message was accepted that the door has taken and not written yet.
-    unwritten: Accepted,
-    /// Rooms, as they are shown, of which a change was left out and nothing has been said yet.
-    stale: BTreeSet<String>,
+    /// The time since which something has been queued.
+    queued_since: Option<Instant>,
+    largest_reply_bytes: usize,
+    /// Acceptance time of the oldest queued message.
+    queued_accepted: Accepted,
+    /// Acceptance time of the oldest message that the transport has taken and not written yet.
+    unwritten_accepted: Accepted,
+    /// Display names of the rooms whose presence was dropped since the transport last took the queue.
+    stale_rooms: BTreeSet<String>,
     close: Option<CloseCode>,
 }
 
-impl Queue {
-    /// Whether something waits for so long that its reader is slow.
+impl OutboxQueue {
     fn is_overdue(&self) -> bool {
-        self.since.is_some_and(|since| since.elapsed() >= SLOW_AFTER)
+        self.queued_since.is_some_and(|since| since.elapsed() >= SLOW_READER.overdue_after)
     }
 
-    /// Whether the door has something to do.
-    fn is_for_door(&self) -> bool {
-        let is_something = self.rest.is_some() || !self.items.is_empty() || self.close.is_some() || self.door_waits;
-        is_something && self.pen != WriteTurn::Hub
+    fn has_work_for_transport(&self) -> bool {
+        let has_work =
+            self.remainder.is_some() || !self.items.is_empty() || self.close.is_some() || self.transport_waits;
+        has_work && self.write_turn != WriteTurn::Hub
     }
 
-    /// Whether the pen is the door's from now on. If not, it will be told.
-    fn hand_to_door(&mut self) -> bool {
-        self.door_waits = self.pen == WriteTurn::Hub;
-        if !self.door_waits {
-            self.pen = WriteTurn::Transport;
+    /// Assigns the write turn to the transport. Returns false while the hub holds it; the transport is then woken
+    /// later.
+    fn turn_to_transport(&mut self) -> bool {
+        self.transport_waits = self.write_turn == WriteTurn::Hub;
+        if !self.transport_waits {
+            self.write_turn = WriteTurn::Transport;
         }
-        !self.door_waits
+        !self.transport_waits
     }
 
-    /// The socket, and with it the pen, if nothing goes before what the hub wants to write.
-    fn hand_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
-        let is_first = self.pen == WriteTurn::Free && self.rest.is_none() && self.items.is_empty();
+    /// Assigns the write turn to the hub and returns the socket, if nothing is queued before its batch.
+    fn turn_to_hub(&mut self) -> Option<Arc<OwnedWriteHalf>> {
+        let is_first = self.write_turn == WriteTurn::Free && self.remainder.is_none() && self.items.is_empty();
         let socket = self.socket.as_ref().filter(|_| is_first)?;
-        self.pen = WriteTurn::Hub;
+        self.write_turn = WriteTurn::Hub;
         Some(Arc::clone(socket))
     }
 
-    /// Counts what waits from now on.
-    fn count(&mut self, size: usize) {
-        self.bytes += size;
-        self.since.get_or_insert_with(Instant::now);
+    fn count_queued(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.queued_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Decides whether an event is dropped, and notes the room that its reader has to resync.
+    fn drops(&mut self, policy: DropPolicy<'_>) -> bool {
+        if self.bytes <= SLOW_READER.droppable_bytes_max {
+            return false;
+        }
+        match policy {
+            DropPolicy::Never => return false,
+            DropPolicy::WithResync(room) if !self.stale_rooms.contains(room) => {
+                _ = self.stale_rooms.insert(room.to_owned());
+            }
+            DropPolicy::WithResync(_) | DropPolicy::Silently => {}
+        }
+        true
     }
 }
 
-/// What the door finds when it looks.
+/// Everything that was queued, for the transport to write.
 #[derive(Debug)]
-pub struct Batch {
-    /// Write these, in order.
+pub struct TakenItems {
+    /// Items to write, in order.
     pub items: VecDeque<Outgoing>,
-    /// Then close with this.
+    /// The code to close with afterwards.
     pub close: Option<CloseCode>,
-    /// Whether it, or what was taken before and is not out yet, has messages in it: [`Outbox::written`] wants to know when
-    /// they are out.
+    /// Messages are among the items, or among earlier ones that are not written yet. Their transport reports the write
+    /// with [`Outbox::written`].
     pub has_messages: bool,
 }
 
 impl Outbox {
-    /// An empty queue for a connection that speaks `format`.
+    /// Creates an empty queue for a connection of this dialect.
     #[must_use]
-    pub fn new(format: Dialect) -> Self {
-        Self { format, shared: Arc::default() }
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, shared: Arc::default() }
     }
 
-    /// Whether both are the queue of one connection.
+    /// Returns true if both are the queue of one connection.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// The connection has begun: rounds may go to its socket from now on.
+    /// Sets the socket that batches are written to from now on.
     pub fn connect(&self, socket: Arc<OwnedWriteHalf>) {
         self.lock().socket = Some(socket);
     }
 
-    /// Queues the answer to a request. Never blocks.
+    /// Queues the answer to a request.
     pub fn reply(&self, reply: Reply) {
-        let size = ENTRY_BYTES + size(&reply.answer);
+        let bytes = ITEM_OVERHEAD_BYTES + estimated_bytes(&reply.answer);
         let mut queue = self.lock();
-        queue.largest_reply = queue.largest_reply.max(size);
-        self.push(queue, Outgoing::Reply(reply), size);
+        queue.largest_reply_bytes = queue.largest_reply_bytes.max(bytes);
+        self.push(queue, Outgoing::Reply(reply), bytes);
     }
 
-    /// Queues an event, or leaves it out. Never blocks; encodes it when nobody has for this format yet.
+    /// Queues an event or drops it.
     pub fn event(&self, event: &Broadcast) -> PushOutcome {
-        if leave_out(&mut self.lock(), event.worth()) {
-            return PushOutcome::LeftOut;
+        if self.lock().drops(event.drop_policy()) {
+            return PushOutcome::Dropped;
         }
-        let bytes = event.bytes(self.format);
-        let size = bytes.len() + ENTRY_BYTES;
+        let encoded = event.bytes(self.dialect);
+        let bytes = encoded.len() + ITEM_OVERHEAD_BYTES;
         let mut queue = self.lock();
-        queue.oldest = queue.oldest.earlier(event.accepted());
-        self.push(queue, Outgoing::Event(bytes), size);
-        PushOutcome::Taken
+        queue.queued_accepted = queue.queued_accepted.earlier(event.accepted());
+        self.push(queue, Outgoing::Event(encoded), bytes);
+        PushOutcome::Queued
     }
 
-    /// Gives a round to a connection that hears its log (`hears`; looked at under the lock, so that nothing follows an
-    /// answer that was queued after it had become false). Written at once if nothing goes before it and the socket takes
-    /// it, else queued, or left out. Never blocks.
-    pub fn round(&self, round: &FanOutBatch, hears: &AtomicBool) -> PushOutcome {
-        let bytes = round.bytes(self.format);
+    /// Writes a batch at once if nothing is queued before it and the socket accepts it; otherwise queues or drops it.
+    ///
+    /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
+    /// afterwards.
+    pub fn round(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
+        let bytes = batch.bytes(self.dialect);
         let mut queue = self.lock();
-        if queue.close.is_some() || bytes.is_empty() || !hears.load(Ordering::Acquire) {
-            return PushOutcome::Taken;
+        if queue.close.is_some() || bytes.is_empty() || !is_subscribed.load(Ordering::Acquire) {
+            return PushOutcome::Queued;
         }
-        if leave_out(&mut queue, round.worth()) {
-            return PushOutcome::LeftOut;
+        if queue.drops(batch.drop_policy()) {
+            return PushOutcome::Dropped;
         }
-        let size = bytes.len() + ENTRY_BYTES;
-        let Some(socket) = queue.hand_to_hub() else {
-            queue.oldest = queue.oldest.earlier(round.accepted());
-            self.push(queue, Outgoing::Batch(bytes.clone()), size);
-            return PushOutcome::Taken;
+        let queued_bytes = bytes.len() + ITEM_OVERHEAD_BYTES;
+        let Some(socket) = queue.turn_to_hub() else {
+            queue.queued_accepted = queue.queued_accepted.earlier(batch.accepted());
+            self.push(queue, Outgoing::Batch(bytes.clone()), queued_bytes);
+            return PushOutcome::Queued;
         };
         drop(queue);
-        // A socket that is broken takes nothing: its door will find out.
+        // A broken socket accepts nothing; its transport finds the error.
         let written = socket.try_write(bytes).unwrap_or(0);
         drop(socket);
-        self.put_down(bytes, written, round.accepted());
-        if written == bytes.len() { PushOutcome::Written } else { PushOutcome::Taken }
+        self.finish_hub_write(bytes, written, batch.accepted());
+        if written == bytes.len() { PushOutcome::Written } else { PushOutcome::Queued }
     }
 
-    /// The hub has written so much of a round, whose oldest message was accepted then.
-    fn put_down(&self, bytes: &Bytes, written: usize, accepted: Accepted) {
+    /// Returns the write turn and queues the bytes after the first `written`.
+    fn finish_hub_write(&self, bytes: &Bytes, written: usize, accepted: Accepted) {
         let mut queue = self.lock();
-        queue.pen = WriteTurn::Free;
+        queue.write_turn = WriteTurn::Free;
         if written < bytes.len() {
-            queue.oldest = queue.oldest.earlier(accepted);
-            queue.count(bytes.len() - written + ENTRY_BYTES);
+            queue.queued_accepted = queue.queued_accepted.earlier(accepted);
+            queue.count_queued(bytes.len() - written + ITEM_OVERHEAD_BYTES);
             if written > 0 {
-                queue.rest = Some(bytes.slice(written..));
+                queue.remainder = Some(bytes.slice(written..));
             } else if queue.close.is_none() {
                 queue.items.push_front(Outgoing::Batch(bytes.clone()));
             }
         }
-        let is_for_door = queue.is_for_door();
+        let has_work_for_transport = queue.has_work_for_transport();
         drop(queue);
-        if is_for_door {
+        if has_work_for_transport {
             self.shared.ready.notify_one();
         }
     }
 
     /// Queues a ping.
     pub fn ping(&self) {
-        self.push(self.lock(), Outgoing::Ping, ENTRY_BYTES);
+        self.push(self.lock(), Outgoing::Ping, ITEM_OVERHEAD_BYTES);
     }
 
-    /// Ends the connection after what is queued; the first reason given stands. Nothing is taken on afterwards.
+    /// Ends the connection after what is queued. The first code stands; later pushes are ignored.
     pub fn close(&self, code: CloseCode) {
         self.lock().close.get_or_insert(code);
         self.shared.ready.notify_one();
         self.shared.taken.notify_one();
     }
 
-    /// Whether the connection is to end, and why.
+    /// The close code, once the connection is to end.
     #[must_use]
     pub fn closing(&self) -> Option<CloseCode> {
         self.lock().close
     }
 
-    /// Waits until there is something to take. Dropping the future loses nothing. One waiter at a time.
+    /// Waits until the transport has something to take. Cancel-safe. At most one task waits, here, in
+    /// [`Outbox::closed`] or in [`Outbox::disconnect`].
     pub async fn ready(&self) {
         loop {
             let notified = self.shared.ready.notified();
-            if self.lock().is_for_door() {
+            if self.lock().has_work_for_transport() {
                 return;
             }
             notified.await;
         }
     }
 
-    /// Waits until the connection is to end, and says why; what is queued may still wait then. For a door whose socket takes
-    /// nothing more right now. Dropping the future loses nothing. Shares the one waiter with [`Outbox::ready`].
+    /// Waits until the connection is to end, for a transport whose socket accepts nothing. Items may still be queued
+    /// then. Cancel-safe. Shares its waiter with [`Outbox::ready`].
     pub async fn closed(&self) -> CloseCode {
         loop {
             let notified = self.shared.ready.notified();
@@ -289,13 +295,13 @@ impl Outbox {
         }
     }
 
-    /// Waits until little is left to write, or the connection is to end. One waiter at a time: the session's driver.
+    /// Waits until little is queued or the connection is to end. At most one task waits: the session's driver.
     pub async fn has_room(&self) {
         loop {
             let taken = self.shared.taken.notified();
             {
                 let queue = self.lock();
-                if queue.bytes <= SOFT_BYTES || queue.close.is_some() {
+                if queue.bytes <= SLOW_READER.droppable_bytes_max || queue.close.is_some() {
                     return;
                 }
             }
@@ -303,45 +309,46 @@ impl Outbox {
         }
     }
 
-    /// Takes everything that waits, and with it the right to write to the socket, until [`Outbox::written`]. What was taken
-    /// before has gone out, so this is where the reader has caught up and hears which rooms it has to ask about again.
-    /// `None`: the hub writes just now, [`Outbox::ready`] tells when it is done.
+    /// Takes everything queued and the write turn, until [`Outbox::written`]. `None` while the hub writes;
+    /// [`Outbox::ready`] returns when it is done.
+    ///
+    /// Everything taken before is written by now, so the reader has caught up: a `resync` follows for each room whose
+    /// presence was dropped.
     #[must_use]
-    pub fn take(&self) -> Option<Batch> {
+    pub fn take(&self) -> Option<TakenItems> {
         let mut queue = self.lock();
-        if !queue.hand_to_door() {
+        if !queue.turn_to_transport() {
             return None;
         }
         queue.bytes = 0;
         self.shared.taken.notify_one();
-        queue.since = None;
-        queue.largest_reply = 0;
-        let (mut items, stale) = (mem::take(&mut queue.items), mem::take(&mut queue.stale));
+        queue.queued_since = None;
+        queue.largest_reply_bytes = 0;
+        let (mut items, stale_rooms) = (mem::take(&mut queue.items), mem::take(&mut queue.stale_rooms));
         let close = queue.close;
-        if let Some(rest) = queue.rest.take() {
-            items.push_front(Outgoing::Rest(rest));
+        if let Some(remainder) = queue.remainder.take() {
+            items.push_front(Outgoing::Rest(remainder));
         }
-        queue.unwritten = queue.unwritten.earlier(mem::take(&mut queue.oldest));
-        let has_messages = !queue.unwritten.is_unknown();
+        queue.unwritten_accepted = queue.unwritten_accepted.earlier(mem::take(&mut queue.queued_accepted));
+        let has_messages = !queue.unwritten_accepted.is_unknown();
         drop(queue);
-        for room in stale {
+        for room in stale_rooms {
             let resync = Event::Presence { room, delta: PresenceDelta::default(), resync: true };
-            items.push_back(Outgoing::Event(self.format.encode(&resync)));
+            items.push_back(Outgoing::Event(self.dialect.encode(&resync)));
         }
-        Some(Batch { items, close, has_messages })
+        Some(TakenItems { items, close, has_messages })
     }
 
-    /// Everything that was taken is out. What came meanwhile is found by [`Outbox::ready`]. Answers when the oldest message
-    /// of it was accepted.
+    /// Returns the write turn after everything taken was written, and the acceptance time of the oldest message in it.
     #[must_use]
     pub fn written(&self) -> Accepted {
         let mut queue = self.lock();
-        queue.pen = WriteTurn::Free;
-        mem::take(&mut queue.unwritten)
+        queue.write_turn = WriteTurn::Free;
+        mem::take(&mut queue.unwritten_accepted)
     }
 
-    /// The connection is over: nothing is taken on any more, and the socket is the door's alone when this returns.
-    /// Returns what is left of a round that the hub had begun to write. Shares the one waiter with [`Outbox::ready`].
+    /// Ends the connection and waits until the socket is the transport's alone. Returns the remainder of a batch that
+    /// the hub had begun to write. Shares its waiter with [`Outbox::ready`].
     pub async fn disconnect(&self) -> Option<Bytes> {
         self.close(CloseCode::Normal);
         loop {
@@ -349,75 +356,68 @@ impl Outbox {
             {
                 let mut queue = self.lock();
                 queue.socket = None;
-                if queue.hand_to_door() {
-                    return queue.rest.take();
+                if queue.turn_to_transport() {
+                    return queue.remainder.take();
                 }
             }
             notified.await;
         }
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing is queued.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         let queue = self.lock();
-        queue.items.is_empty() && queue.rest.is_none()
+        queue.items.is_empty() && queue.remainder.is_none()
     }
 
-    /// Bytes that wait.
+    /// Bytes that are queued.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
-    fn push(&self, mut queue: MutexGuard<'_, Queue>, item: Outgoing, size: usize) {
+    /// Queues an item, or closes the connection of a reader that is too slow.
+    fn push(&self, mut queue: MutexGuard<'_, OutboxQueue>, item: Outgoing, bytes: usize) {
         if queue.close.is_some() {
             return;
         }
-        // The largest reply may be this one.
-        let waiting = queue.bytes + size - queue.largest_reply;
-        if waiting > OUTBOX_BYTES && (queue.is_overdue() || waiting > BURST_BYTES) {
-            (queue.items, queue.stale, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
-            (queue.bytes, queue.since, queue.largest_reply) = (0, None, 0);
+        // The largest reply may be this item.
+        let counted_bytes = queue.bytes + bytes - queue.largest_reply_bytes;
+        if counted_bytes > SLOW_READER.queue_bytes_max
+            && (queue.is_overdue() || counted_bytes > SLOW_READER.burst_bytes_max)
+        {
+            (queue.items, queue.stale_rooms, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
+            (queue.bytes, queue.queued_since, queue.largest_reply_bytes) = (0, None, 0);
         } else {
-            queue.count(size);
+            queue.count_queued(bytes);
             queue.items.push_back(item);
         }
         drop(queue);
         self.shared.ready.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A panic while the lock is held leaves a queue that is still a queue.
+    fn lock(&self) -> MutexGuard<'_, OutboxQueue> {
+        // Every method keeps the queue valid at each step, so a panic while the lock is held does not corrupt it.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether something of this worth is left out, as too much waits already. Notes what the reader will have to be told.
-fn leave_out(queue: &mut Queue, worth: DropPolicy<'_>) -> bool {
-    if queue.bytes <= SOFT_BYTES {
-        return false;
-    }
-    match worth {
-        DropPolicy::Everything => return false,
-        DropPolicy::AskedAgain(room) if !queue.stale.contains(room) => _ = queue.stale.insert(room.to_owned()),
-        DropPolicy::AskedAgain(_) | DropPolicy::Little => {}
-    }
-    true
-}
-
-/// About how long a reply will be, in any format: what is of other people's making is counted, the rest is small.
-fn size(answer: &Answer) -> usize {
+/// Estimates the encoded size of a reply in any dialect. Content written by other users is counted, the rest is small.
+fn estimated_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::History { items, .. } => items
             .iter()
-            .map(|said| said.to.len() + said.from.len() + said.msg_id.len() + said.body.json().len() + ENTRY_BYTES)
+            .map(|message| {
+                let names = message.to.len() + message.from.len() + message.msg_id.len();
+                names + message.body.json().len() + ITEM_OVERHEAD_BYTES
+            })
             .sum(),
         Answer::Members { items, .. } => {
-            items.iter().map(|member| member.nick.len() + member.status.text.len() + ENTRY_BYTES).sum()
+            items.iter().map(|member| member.nick.len() + member.status.text.len() + ITEM_OVERHEAD_BYTES).sum()
         }
-        Answer::Rooms { items, .. } => items.iter().map(|item| item.room.len() + ENTRY_BYTES).sum(),
-        _ => 2 * ENTRY_BYTES,
+        Answer::Rooms { items, .. } => items.iter().map(|item| item.room.len() + ITEM_OVERHEAD_BYTES).sum(),
+        _ => 2 * ITEM_OVERHEAD_BYTES,
     }
 }
 

@@ -10,18 +10,17 @@ use presence::model::codes::CloseCode;
 use presence::model::stream::StreamEnd;
 
 use crate::backplane::ReplayPage;
-use crate::hub::JoinProgress;
+use crate::hub::{FeedJoin, JoinProgress};
 use crate::wire::Event;
 
 use crate::outbound::outbox::{Broadcast, Outbox};
+use crate::outbound::policy::SLOW_READER;
 use crate::session::core::Entrance;
 use crate::session::driver::Services;
 use crate::session::retry::pause;
 
 /// Messages of one page.
 const PAGE: usize = 200;
-/// A client for whom so much more was said while it caught up reads too slowly to ever be there.
-const MOST_MEANWHILE: u64 = 10_000;
 /// Reads in a row that brought nothing, before the client is sent to try again from where it is.
 const ATTEMPTS: u32 = 10;
 
@@ -43,12 +42,12 @@ pub(super) async fn catch_up(services: &Services, outbox: &Outbox, session: &Ses
     let mut fruitless = 0;
     while fruitless < ATTEMPTS {
         outbox.has_room().await;
-        if outbox.closing().is_some()
-            || hub.admit(&log, &cursor.shown, (session, outbox), &cursor.epoch, cursor.after) == JoinProgress::Entered
-        {
+        let (display, epoch, after) = (&cursor.shown, &cursor.epoch, cursor.after);
+        let request = FeedJoin { display, session, outbox, epoch, after };
+        if outbox.closing().is_some() || hub.admit(&log, &request) == JoinProgress::Entered {
             return;
         }
-        if cursor.after > head.top.saturating_add(MOST_MEANWHILE) {
+        if cursor.after > head.top.saturating_add(SLOW_READER.replay_lag_messages_max) {
             outbox.close(CloseCode::Slow);
             return;
         }

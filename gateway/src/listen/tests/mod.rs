@@ -27,7 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::Outbox;
-use crate::outbound::outbox::{BURST_BYTES, Broadcast};
+use crate::outbound::outbox::Broadcast;
+use crate::outbound::policy::SLOW_READER;
 use crate::session::Ending;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 

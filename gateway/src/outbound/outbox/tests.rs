@@ -3,42 +3,42 @@
 use super::*;
 use crate::message::{Accepted, Body, ChatMessage};
 
-fn said(bytes: usize) -> ChatMessage {
+fn chat_message(body_bytes: usize) -> ChatMessage {
     ChatMessage {
         to: "#lobby".into(),
         from: "ann".into(),
         msg_id: "m".into(),
         seq: 1,
         time: 1,
-        body: Body::from_text(&"x".repeat(bytes)),
+        body: Body::from_text(&"x".repeat(body_bytes)),
         accepted: Accepted::default(),
     }
 }
 
-fn message(bytes: usize) -> Arc<Broadcast> {
-    Broadcast::new(Event::Message(said(bytes)))
+fn message(body_bytes: usize) -> Arc<Broadcast> {
+    Broadcast::new(Event::Message(chat_message(body_bytes)))
 }
 
 fn presence(room: &str) -> Arc<Broadcast> {
     Broadcast::new(Event::Presence { room: room.into(), delta: PresenceDelta::default(), resync: false })
 }
 
-fn history(messages: usize, bytes: usize) -> Reply {
-    let items = vec![said(bytes); messages];
+fn history(messages: usize, body_bytes: usize) -> Reply {
+    let items = vec![chat_message(body_bytes); messages];
     Reply { id: None, answer: Answer::History { to: "#lobby".into(), items, more: true } }
 }
 
-/// Lets what waits have waited for too long.
-fn overdue(outbox: &Outbox) {
-    outbox.lock().since = Instant::now().checked_sub(SLOW_AFTER);
+/// Moves the queue's age to the limit.
+fn make_overdue(outbox: &Outbox) {
+    outbox.lock().queued_since = Instant::now().checked_sub(SLOW_READER.overdue_after);
 }
 
-/// What is written, as JSON; replies by their kind only.
-fn written(outbox: &Outbox) -> Vec<serde_json::Value> {
+/// Takes the queue. Events are shown as JSON, everything else by its kind.
+fn take_shown(outbox: &Outbox) -> Vec<serde_json::Value> {
     let items = outbox.take().unwrap().items.into_iter();
     let shown = items.map(|item| match item {
         Outgoing::Event(bytes) => serde_json::from_slice(&bytes).unwrap(),
-        Outgoing::Batch(_) | Outgoing::Rest(_) => "round".into(),
+        Outgoing::Batch(_) | Outgoing::Rest(_) => "batch".into(),
         Outgoing::Reply(_) => "reply".into(),
         Outgoing::Ping => "ping".into(),
     });
@@ -46,79 +46,79 @@ fn written(outbox: &Outbox) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn presence_is_left_out_first_and_each_room_told_once_when_there_is_room_again() {
+fn slow_reader_loses_presence_first_and_resyncs_once() {
     let outbox = Outbox::new(Dialect::Json);
-    assert_eq!(outbox.event(&presence("#early")), PushOutcome::Taken);
-    outbox.event(&message(SOFT_BYTES));
+    assert_eq!(outbox.event(&presence("#early")), PushOutcome::Queued);
+    outbox.event(&message(SLOW_READER.droppable_bytes_max));
     let typing = Broadcast::new(Event::Typing { to: "#lobby".into(), from: "ann".into() });
     for _ in 0..1000 {
-        assert_eq!(outbox.event(&typing), PushOutcome::LeftOut);
-        assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::LeftOut);
-        assert_eq!(outbox.event(&presence("#den")), PushOutcome::LeftOut);
+        assert_eq!(outbox.event(&typing), PushOutcome::Dropped);
+        assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Dropped);
+        assert_eq!(outbox.event(&presence("#den")), PushOutcome::Dropped);
     }
     outbox.event(&message(1));
-    let seen = written(&outbox);
-    let kinds: Vec<&str> = seen.iter().map(|event| event["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["presence", "message", "message", "presence", "presence"], "every message, in order");
-    assert_eq!(seen[0].get("resync"), None);
+    let shown = take_shown(&outbox);
+    let kinds: Vec<&str> = shown.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["presence", "message", "message", "presence", "presence"], "every message arrives in order");
+    assert_eq!(shown[0].get("resync"), None);
     let resync = |room: &str| serde_json::json!({"type": "presence", "room": room, "resync": true});
-    assert_eq!(seen[3..], [resync("#den"), resync("#lobby")]);
-    assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Taken);
-    assert_eq!(written(&outbox).len(), 1, "told once");
+    assert_eq!(shown[3..], [resync("#den"), resync("#lobby")]);
+    assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Queued);
+    assert_eq!(take_shown(&outbox).len(), 1, "the resync is sent once");
 }
 
 #[test]
-fn a_change_that_was_left_out_makes_nobody_wait_for_the_word_of_it() {
+fn dropped_presence_never_closes_the_connection() {
     let outbox = Outbox::new(Dialect::Json);
-    outbox.event(&message(OUTBOX_BYTES - 1024));
+    outbox.event(&message(SLOW_READER.queue_bytes_max - 1024));
     outbox.event(&presence("#lobby"));
-    overdue(&outbox);
+    make_overdue(&outbox);
     outbox.event(&presence("#lobby"));
-    assert_eq!(outbox.closing(), None, "what can be left out closes nobody");
+    assert_eq!(outbox.closing(), None, "an event that may be dropped closes no connection");
     outbox.event(&message(1024));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "what must not be left out does");
-    assert!(written(&outbox).is_empty(), "and nothing of it is written");
+    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "a message above the bound does");
+    assert!(take_shown(&outbox).is_empty(), "the queue is discarded");
 }
 
 #[test]
-fn a_reply_counts_as_what_it_is_and_one_of_any_size_gets_through() {
+fn largest_reply_is_exempt_from_the_queue_bound() {
     let outbox = Outbox::new(Dialect::Json);
     outbox.reply(history(200, 64 * 1024));
-    outbox.event(&message(OUTBOX_BYTES / 2));
+    outbox.event(&message(SLOW_READER.queue_bytes_max / 2));
     outbox.reply(history(1, 1024));
-    assert_eq!(outbox.closing(), None, "one page goes beside the bound, whatever else waits");
-    assert_eq!(written(&outbox).len(), 3);
+    assert_eq!(outbox.closing(), None, "one page of any size is queued in addition to the bound");
+    assert_eq!(take_shown(&outbox).len(), 3);
     outbox.reply(history(200, 64 * 1024));
     outbox.reply(history(200, 64 * 1024));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "two pages that nobody reads are too many");
+    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "two unread pages exceed it");
 }
 
 #[test]
-fn small_replies_add_up() {
+fn small_replies_add_up_to_the_queue_bound() {
     let outbox = Outbox::new(Dialect::Json);
-    for _ in 0..OUTBOX_BYTES / ENTRY_BYTES {
+    for _ in 0..SLOW_READER.queue_bytes_max / ITEM_OVERHEAD_BYTES {
         outbox.reply(Reply { id: None, answer: Answer::Pong });
-        overdue(&outbox);
+        make_overdue(&outbox);
     }
     assert_eq!(outbox.closing(), Some(CloseCode::Slow));
 }
 
 #[test]
-fn a_burst_makes_nobody_slow_and_waiting_does() {
+fn burst_is_accepted_until_it_is_overdue() {
     let outbox = Outbox::new(Dialect::Json);
     for _ in 0..40 {
         outbox.event(&message(60_000));
     }
-    assert_eq!(outbox.closing(), None, "it came at once");
-    assert_eq!(written(&outbox).len(), 40);
-    outbox.event(&message(OUTBOX_BYTES));
-    overdue(&outbox);
+    assert_eq!(outbox.closing(), None, "a burst below its bound is accepted");
+    assert_eq!(take_shown(&outbox).len(), 40);
+    outbox.event(&message(SLOW_READER.queue_bytes_max));
+    make_overdue(&outbox);
     outbox.event(&message(1));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "it waits for a second already");
+    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "the queue is above its bound for a second");
 
     let outbox = Outbox::new(Dialect::Json);
-    for _ in 0..=BURST_BYTES / 60_000 {
+    for _ in 0..=SLOW_READER.burst_bytes_max / 60_000 {
         outbox.event(&message(60_000));
     }
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "a bound is a bound");
+    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "a burst above its bound closes the connection at once");
 }
