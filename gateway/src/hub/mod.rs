@@ -287,17 +287,15 @@ impl Hub {
         });
     }
 
-    /// Takes what arrived from the backplane. Never blocks. Beats are not the hub's: an echo is ignored.
+    /// Takes what arrived from the backplane. Never blocks. Echoes and orders are not the hub's and are ignored.
     pub fn deliver(&self, delivery: Delivery) {
         match delivery {
             Delivery::Room { room, epoch, message } => self.arrived(&StreamId::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.presence(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.arrived(&StreamId::Inbox(session), &epoch, message),
             Delivery::Typing { log, by, from } => self.typing(&log, by.as_ref(), &from),
-            Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
-            Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.resumed(),
-            Delivery::Echo { .. } => {}
+            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}
         }
     }
 

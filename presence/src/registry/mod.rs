@@ -17,6 +17,7 @@
 
 mod memory;
 mod redis;
+pub mod retry;
 mod types;
 
 use std::time::Duration;
