@@ -1,7 +1,8 @@
-//! The gateway's part of the admin listener: readiness, and the claims that `gateway ctl audit` compares with the store.
+//! The gateway's part of the admin listener: readiness, and the claims that `gateway ctl audit` compares with the
+//! store.
 //!
-//! [`AdminEndpoint`] serves `/readyz` and `/holdings` beside the common `/livez` and `/metrics`. It only reads. A report never
-//! contains a resume token.
+//! [`AdminEndpoint`] serves `/readyz` and `/holdings` in addition to the common `/livez` and `/metrics`. It only reads.
+//! A report never contains a resume token.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The program `gateway`, and `gateway ctl`. Flags, signals, settings and logs are handled by [`presence::host::program`].
+//! The program `gateway`, and `gateway ctl`. Flags, signals, settings and logs are handled by
+//! [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -1,7 +1,8 @@
 //! The composition root of a gateway: it connects the parts and starts their tasks. It decides nothing.
 //!
 //! [`Gateway::start`] binds the listeners and starts every task, top to bottom; [`Gateway::drain`] ends them in order.
-//! Background tasks end with the [`Gateway`]. Connections run on a tracker of their own, so that a drain can wait for them.
+//! Background tasks end with the [`Gateway`]. Connections run on a tracker of their own, so that a drain can wait for
+//! them.
 
 mod drain;
 
@@ -103,8 +104,8 @@ struct BoundListeners {
 }
 
 impl Gateway {
-    /// Starts a gateway. Its listeners are bound when this returns; clients are admitted once it is ready. An unreachable
-    /// Redis is waited for.
+    /// Starts a gateway. Its listeners are bound when this returns; clients are admitted once it is ready. An
+    /// unreachable Redis is waited for.
     ///
     /// # Errors
     /// An address cannot be bound, the Redis URL is invalid, Redis is unfit, or another live gateway has this node id.
@@ -127,8 +128,8 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Starts a gateway on a memory store, whose retention is its own. Several gateways on one store are a cluster in one
-    /// process.
+    /// Starts a gateway on a memory store, whose retention is its own. Several gateways on one store are a cluster in
+    /// one process.
     ///
     /// # Errors
     /// An address cannot be bound.
@@ -202,8 +203,8 @@ impl Gateway {
         &self.lease.metrics.registry
     }
 
-    /// Waits until an operator orders this gateway to drain through the store. It serves until [`Gateway::drain`]. Dropping
-    /// the future loses nothing.
+    /// Waits until an operator orders this gateway to drain through the store. It serves until [`Gateway::drain`].
+    /// Dropping the future loses nothing.
     ///
     /// # Errors
     /// The gateway started while Redis was away, and another live gateway has its node id. It has served no client.
@@ -222,7 +223,8 @@ impl ClusterAccess {
     async fn check(redis: &Redis, config: &Config, is_reachable: bool) -> anyhow::Result<Self> {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
-        // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that path.
+        // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that
+        // path.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
         Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
     }

@@ -39,7 +39,8 @@ pub struct LeaseContext {
 }
 
 impl LeaseContext {
-    /// Checks that this gateway can publish and receive, and that every message it acknowledged is in the present generation.
+    /// Checks that this gateway can publish and receive, and that every message it acknowledged is in the present
+    /// generation.
     ///
     /// # Errors
     /// The first condition that is not met.

@@ -1,5 +1,5 @@
-//! The routes of what the backplane delivers: an own echo to the lease's health, an order to [`SessionOrders`], everything
-//! else to the hub.
+//! The routes of what the backplane delivers: an own echo to the lease's health, an order to [`SessionOrders`],
+//! everything else to the hub.
 //!
 //! [`DeliveryRouter::route`] runs on the task that reads from the store, so it neither blocks nor calls the backplane.
 

@@ -1,7 +1,7 @@
 //! Expiry of detached sessions that were not resumed in time.
 //!
-//! One task per gateway, stopped at the begin of a drain: sessions then stay detached until they are resumed on another
-//! gateway or the failure detectors reap them. A detached session costs one entry in [`super::local_claims`] and no more.
+//! One task per gateway. A drain stops it: sessions then stay detached until another gateway resumes them or the
+//! failure detectors reap them. A detached session costs one entry in [`super::local_claims`] and no more.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The life of a gateway's leases: one incarnation after another, each with a channel of its own.
 //!
-//! [`run`] opens a lease, keeps it with [`super::heartbeat`] and audits its claims meanwhile. After a lost lease it closes
-//! every session of that incarnation before the next one opens. A node id conflict at the first lease ends the gateway.
+//! [`run`] opens a lease, keeps it with [`super::heartbeat`] and audits its claims meanwhile. After a lost lease it
+//! closes every session of that incarnation before the next one opens. A node id conflict at the first lease ends the
+//! gateway.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use presence::model::Incarnation;
 use super::context::LeaseContext;
 use super::heartbeat;
 
-/// Opens the first lease at the start of the process. Returns false if the store did not answer; [`run`] then opens it later.
-/// `former` are the earlier incarnations of this node, if the store could be asked for them.
+/// Opens the first lease at the start of the process. Returns false if the store did not answer; [`run`] then opens it
+/// later. `former` are the earlier incarnations of this node, if the store could be asked for them.
 ///
 /// # Errors
 /// Another live gateway has this node id.

@@ -1,7 +1,9 @@
-//! The local claims: what this gateway owns in the registry, one entry per session with a nickname, attached or detached.
+//! The local claims: what this gateway owns in the registry, one entry per session with a nickname, attached or
+//! detached.
 //!
-//! Drivers write it as their calls are answered; reassertion, audit and expiry read it. Every change compares the claim, so a
-//! driver that is still ending never touches a later claim of its session. A session has one claim at a time, the newest.
+//! Drivers write it as their calls are answered; reassertion, audit and expiry read it. Every change compares the
+//! claim, so a driver that is still ending never touches a later claim of its session. A session has one claim at a
+//! time, the newest.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,5 @@
-//! The drain of a gateway: its sessions move to other gateways in order, evenly spread, and no acknowledged message is lost.
+//! The drain of a gateway: its sessions move to other gateways in order, evenly spread, and no acknowledged message is
+//! lost.
 //!
 //! ```text
 //! signal   /readyz fails, new connections are refused, every client gets its notice       lease: draining
@@ -6,7 +7,8 @@
 //! end      every request answered, every queue written, every session left to be resumed on another gateway
 //! safe     the store can no longer lose what was acknowledged here                        lease: drained
 //! ```
-//! While new connections are refused the listeners still answer, so that a load balancer sees it and picks another gateway.
+//! While new connections are refused the listeners still answer, so that a load balancer sees it and picks another
+//! gateway.
 
 use std::time::Duration;
 
@@ -17,14 +19,15 @@ use crate::listen::Pace;
 
 use crate::server::{Drained, Gateway};
 
-/// Time between the notice and the first close: clients finish their requests, and load balancers see the failed readiness.
+/// Time between the notice and the first close: clients finish their requests, and load balancers see the failed
+/// readiness.
 const NOTICE: Duration = Duration::from_secs(1);
 /// Sessions closed per second; other gateways accept this rate without a pause for their own clients.
 const SESSIONS_PER_SECOND: usize = 500;
 
 impl Gateway {
-    /// Ends in order within `grace`: refuses new connections, notifies every client, closes the connections one by one, waits
-    /// until the store cannot lose what was acknowledged here, and records the lease as drained.
+    /// Ends in order within `grace`: refuses new connections, notifies every client, and closes the connections one by
+    /// one. Then it waits until the store cannot lose what was acknowledged here, and records the lease as drained.
     ///
     /// A gateway without sessions and recent acknowledgements ends at once. Dropping the future ends it at once too.
     pub async fn drain(self, grace: Duration) -> Drained {

@@ -1,8 +1,9 @@
 //! The audit of claims: once a minute a gateway compares its claims with the store's records of it, and repairs both.
 //!
-//! [`ClaimAudit`] finds losses that start no new generation: one lost key, or a leave that was acknowledged and then lost. It
-//! acts only on differences that two audits in a row have seen, since one may be a request in flight. Missing claims are
-//! reasserted; surplus ones are released. The cost grows with this gateway's claims only. It closes no session.
+//! [`ClaimAudit`] finds losses that start no new generation: one lost key, or a leave that was acknowledged and then
+//! lost. It acts only on differences that two audits in a row have seen, since one may be a request in flight. Missing
+//! claims are reasserted; surplus ones are released. The cost grows with this gateway's claims only. It closes no
+//! session.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::registry::{Differences, Generation, Leaving, LocalClaim, RegistryErro
 pub struct AuditIntervals {
     /// After an audit without differences.
     pub clean: Duration,
-    /// After an audit with differences. Must exceed the duration of any request, or a request in flight would be undone.
+    /// After an audit with differences. Must exceed the duration of any request, or a request in flight would be
+    /// undone.
     pub recheck: Duration,
 }
 
@@ -47,8 +49,8 @@ impl<'a> ClaimAudit<'a> {
         Self { lease, intervals, generations: lease.health.generations(), suspected: Differences::default() }
     }
 
-    /// Waits until an audit is due, compares, and repairs confirmed differences. Returns the claims that later claims have
-    /// overtaken: their sessions are to be closed. `claims` returns every local claim.
+    /// Waits until an audit is due, compares, and repairs confirmed differences. Returns the claims that later claims
+    /// have overtaken: their sessions are to be closed. `claims` returns every local claim.
     ///
     /// Dropping the future leaves no repair half done.
     pub async fn next(&mut self, claims: impl Fn() -> Vec<LocalClaim>) -> Vec<Owner> {

@@ -1,8 +1,8 @@
 //! The heartbeat of a gateway's own lease.
 //!
 //! [`OwnLease`] is opened once; a [`Heartbeat`] then renews it once a second. The gateway's lease loop pulls each
-//! [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease is never renewed: the process starts a new
-//! incarnation. Other gateways are judged by [`crate::lease::detector`], not here.
+//! [`BeatOutcome`] and acts on it; [`LeaseHealth`] is updated first. A lost lease is never renewed: the process starts
+//! a new incarnation. Other gateways are judged by [`crate::lease::detector`], not here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,11 +41,11 @@ impl OwnLease {
         self.incarnation = Incarnation::random();
     }
 
-    /// Opens the lease, waiting while the store is away. Subscribe to the incarnation's channel first, so that the first
-    /// beat is echoed.
+    /// Opens the lease, waiting while the store is away. Subscribe to the incarnation's channel first, so that the
+    /// first beat is echoed.
     ///
-    /// Returns false if the incarnation was fenced before its first beat: it can never be opened, and a new incarnation is
-    /// needed. Dropping the future may leave a row in the lease table, which the failure detectors fence.
+    /// Returns false if the incarnation was fenced before its first beat: it can never be opened, and a new incarnation
+    /// is needed. Dropping the future may leave a row in the lease table, which the failure detectors fence.
     #[must_use]
     pub async fn open(&self) -> bool {
         let Self { registry, health, incarnation, info } = self;

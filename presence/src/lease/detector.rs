@@ -1,9 +1,9 @@
 //! Failure detection by standing beat counters, and the reaping of fenced gateways.
 //!
-//! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence process
-//! and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are harmless. A counter
-//! counts as standing only while this process's own samples arrive without a break. So an outage of the store, or a pause of
-//! this process, fences no gateway. No clock of another machine and no TTL is used.
+//! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence
+//! process and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are
+//! harmless. A counter counts as standing only while this process's own samples arrive without a break. So an outage of
+//! the store, or a pause of this process, fences no gateway. No clock of another machine and no TTL is used.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

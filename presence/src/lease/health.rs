@@ -1,8 +1,9 @@
 //! The health of this gateway's own lease.
 //!
-//! [`LeaseHealth`] records answered beats and their echoes; sessions, readiness and metrics read it. A beat is a write whose
-//! counter returns over the gateway's own subscription, so a recent echo proves that the gateway can publish **and** receive.
-//! Counters of one incarnation and one history of the store are never mixed with those of another. It sends nothing.
+//! [`LeaseHealth`] records answered beats and their echoes; sessions, readiness and metrics read it. A beat is a write
+//! whose counter returns over the gateway's own subscription, so a recent echo proves that the gateway can publish
+//! **and** receive. Counters of one incarnation and one history of the store are never mixed with those of another. It
+//! sends nothing.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -80,8 +81,8 @@ impl LeaseHealth {
         }
     }
 
-    /// Returns the time from sending the beat with this counter to its echo at `now`. The echo may arrive before the answer.
-    /// `None` for an unknown beat.
+    /// Returns the time from sending the beat with this counter to its echo at `now`. The echo may arrive before the
+    /// answer. `None` for an unknown beat.
     #[must_use]
     pub fn round_trip(&self, counter: u64, now: Instant) -> Option<Duration> {
         let state = self.lock();
@@ -150,7 +151,8 @@ impl LeaseHealth {
         self.generation.send_if_modified(|known| std::mem::replace(known, generation) != generation);
         let mut state = self.lock();
         state.in_flight = None;
-        // A store that lost data repeats earlier counters; their old echoes would prove a subscription that may be broken.
+        // A store that lost data repeats earlier counters; their old echoes would prove a subscription that may be
+        // broken.
         if state.answered.back().is_some_and(|(last, _)| counter <= *last) {
             state.answered.clear();
             state.echoed = 0;

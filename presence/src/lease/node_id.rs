@@ -1,9 +1,9 @@
 //! Unique node ids: a second live gateway under a node id in use is refused.
 //!
-//! [`check_node_id`] runs before the first lease is opened. A row in the lease table proves nothing, since a crash leaves one
-//! behind; only a counter that moves between two reads proves a live process. [`open_first`] then succeeds only if no new row
-//! has appeared, so one of several simultaneous starts wins. A restart after `kill -9` costs one pause and is never refused.
-//! It fences no lease: a row that stands still is left to the failure detectors.
+//! [`check_node_id`] runs before the first lease is opened. A row in the lease table proves nothing, since a crash
+//! leaves one behind; only a counter that moves between two reads proves a live process. [`open_first`] then succeeds
+//! only if no new row has appeared, so one of several simultaneous starts wins. A restart after `kill -9` costs one
+//! pause and is never refused. It fences no lease: a row that stands still is left to the failure detectors.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub struct NodeIdConflict {
 /// Result of a node id check; the outer error means that the store did not answer.
 type NodeIdCheck<T> = Result<Result<T, NodeIdConflict>, RegistryError>;
 
-/// Checks for another live gateway with this node id: at once if the lease table has no row of it, else within 1.5 s. Returns
-/// the former incarnations of the node, whose counters stand still.
+/// Checks for another live gateway with this node id: at once if the lease table has no row of it, else within 1.5 s.
+/// Returns the former incarnations of the node, whose counters stand still.
 ///
 /// # Errors
 /// The store did not answer. The gateway may start all the same: [`open_first_when_answered`] checks later.
@@ -40,7 +40,8 @@ pub async fn check_node_id(registry: &Registry, node: &str) -> NodeIdCheck<Vec<I
     read_twice(registry, node, RECHECK_AFTER).await
 }
 
-/// Opens the first lease of a process, unless the lease table has a live row of this node beside the `former` incarnations.
+/// Opens the first lease of a process, unless the lease table has a live row of this node other than the `former`
+/// incarnations.
 ///
 /// # Errors
 /// The store did not answer. If it opened the lease nevertheless, a second call succeeds.
@@ -50,8 +51,8 @@ pub async fn open_first(lease: &OwnLease, former: &[Incarnation]) -> NodeIdCheck
     Ok(other.map_or(Ok(()), |incarnation| Err(NodeIdConflict { node: info.node.clone(), incarnation })))
 }
 
-/// Waits until the store answers, checks the node id, and opens the first lease. Dropping the future may leave a row in the
-/// lease table, as with [`OwnLease::open`].
+/// Waits until the store answers, checks the node id, and opens the first lease. Dropping the future may leave a row in
+/// the lease table, as with [`OwnLease::open`].
 ///
 /// # Errors
 /// Another live gateway has this node id.
@@ -113,7 +114,7 @@ mod tests {
     }
 
     /// Checks `node` while `lease` keeps beating.
-    async fn check_beside_a_beat(lease: &OwnLease, node: &str) -> NodeIdCheck<Vec<Incarnation>> {
+    async fn check_during_beats(lease: &OwnLease, node: &str) -> NodeIdCheck<Vec<Incarnation>> {
         let beats = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -130,8 +131,8 @@ mod tests {
     async fn beating_gateway_is_a_node_id_conflict() {
         let lease = open_lease("g1").await;
         let conflict = NodeIdConflict { node: "g1".to_owned(), incarnation: lease.incarnation.clone() };
-        assert_eq!(check_beside_a_beat(&lease, "g1").await, Ok(Err(conflict)));
-        assert_eq!(check_beside_a_beat(&lease, "g2").await, Ok(Ok(Vec::new())), "a different node id");
+        assert_eq!(check_during_beats(&lease, "g1").await, Ok(Err(conflict)));
+        assert_eq!(check_during_beats(&lease, "g2").await, Ok(Ok(Vec::new())), "a different node id");
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! Reassertion: writing a gateway's claims again into a store that has lost data.
 //!
-//! The gateway's lease loop runs it after a beat whose generation lacks the claims of this gateway. [`Reassertion`] keeps the
-//! progress within one generation. The store restores what it lacks, lets later claims win, and opens after the last batch of
-//! every gateway. The last batch is held back until the generation also has every message that this gateway acknowledged.
+//! The gateway's lease loop runs it after a beat whose generation lacks the claims of this gateway. [`Reassertion`]
+//! keeps the progress within one generation. The store restores what it lacks, lets later claims win, and opens after
+//! the last batch of every gateway. The last batch is held back until the generation also has every message that this
+//! gateway acknowledged.
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,8 @@ impl Reassertion {
 
     /// Sends the next batch. Returns the claims that later claims have overtaken, or `None` when the turn is over.
     ///
-    /// `is_republished`: the generation has every message that this gateway acknowledged. A lost answer ends the turn, and
-    /// the next turn repeats the batch.
+    /// `is_republished`: the generation has every message that this gateway acknowledged. A lost answer ends the turn,
+    /// and the next turn repeats the batch.
     pub async fn send_batch(&mut self, lease: &OwnLease, is_republished: bool) -> Option<Vec<Owner>> {
         if self.turn_ends.is_none_or(|end| end <= Instant::now()) {
             return None;
@@ -79,4 +80,62 @@ fn batch_len(claims: &[LocalClaim]) -> usize {
         entries <= BATCH_ENTRIES_MAX
     });
     fitting.count().max(1).min(claims.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Fence, Incarnation, Nick, RoomName, SessionId, Status, TokenHash};
+    use crate::registry::{GatewayInfo, MemoryRegistry, Registry};
+    use crate::store::memory::Store;
+
+    fn new_lease() -> OwnLease {
+        let empty = String::new;
+        let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: empty(), tcp: empty(), admin: empty() };
+        OwnLease::new(Registry::Memory(MemoryRegistry::new(Store::default())), Arc::default(), info)
+    }
+
+    fn claim(incarnation: &Incarnation, nick: &str, rooms: usize) -> LocalClaim {
+        let (incarnation, session) = (incarnation.clone(), SessionId::random());
+        LocalClaim {
+            nick: Nick::parse(nick).unwrap(),
+            owner: Owner { incarnation, session, fence: Fence(1) },
+            status: Status::default(),
+            rooms: vec![RoomName::parse("#lobby").unwrap(); rooms],
+            token: TokenHash::of(b"secret"),
+            detached: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn last_batch_waits_for_republished_messages() {
+        let (lease, mut reassertion) = (new_lease(), Reassertion::default());
+        assert!(lease.open().await);
+        let lost = claim(&Incarnation::random(), "carl", 0);
+        let claims = [claim(&lease.incarnation, "ann", 150), claim(&lease.incarnation, "bob", 150), lost];
+        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        for sent in [1, 2] {
+            assert_eq!(reassertion.send_batch(&lease, false).await, Some(Vec::new()));
+            assert_eq!((reassertion.sent, reassertion.claims.len()), (sent, 2), "claims of a lost lease are left out");
+        }
+        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the turn is over");
+        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()), "the last batch is empty");
+        assert_eq!(reassertion.send_batch(&lease, true).await, None);
+        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        assert_eq!(reassertion.claims.len(), 2, "asked again, it sends everything again");
+    }
+
+    #[tokio::test]
+    async fn failed_batch_is_repeated_in_the_next_turn() {
+        let (lease, mut reassertion) = (new_lease(), Reassertion::default());
+        reassertion.start_turn(&lease, 7, || vec![claim(&lease.incarnation, "ann", 0)]);
+        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the lease is not open");
+        assert!(lease.open().await);
+        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()));
+    }
 }

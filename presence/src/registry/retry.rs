@@ -1,8 +1,8 @@
 //! Retries of idempotent calls to the store.
 //!
-//! [`answered`] serves a waiting client and gives up after a few seconds; [`until_answered`] and [`until_known`] clean up and
-//! never give up. A call with an `Unknown` outcome may have been done, so it is repeated. One with an `Unavailable` outcome
-//! was not done, so a waiting client gets the refusal at once.
+//! [`answered`] serves a waiting client and gives up after a few seconds; [`until_answered`] and [`until_known`] clean
+//! up and never give up. A call with an `Unknown` outcome may have been done, so it is repeated. One with an
+//! `Unavailable` outcome was not done, so a waiting client gets the refusal at once.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,8 @@ pub async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: imp
     unreachable!("the attempts are not counted out")
 }
 
-/// Repeats an idempotent call until the store has answered, for as long as that takes. For clean-up without a waiting client.
+/// Repeats an idempotent call until the store has answered, for as long as that takes. For clean-up without a waiting
+/// client.
 ///
 /// # Errors
 /// A refusal that no repetition changes.

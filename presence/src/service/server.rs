@@ -1,7 +1,7 @@
 //! Composition root of the presence process: registry, HTTP API, admin listener and failure detector.
 //!
-//! [`Presence::start`] binds the listeners and starts every task; [`Presence::shutdown`] ends them. Redis may be away at the
-//! start: the process is not ready until it answers. No rule of names, rooms or leases is in here.
+//! [`Presence::start`] binds the listeners and starts every task; [`Presence::shutdown`] ends them. Redis may be away
+//! at the start: the process is not ready until it answers. No rule of names, rooms or leases is in here.
 
 mod http;
 mod numbers;
@@ -117,8 +117,8 @@ impl Presence {
         &self.metrics.registry
     }
 
-    /// Stops accepting requests, answers those in flight within `grace`, then ends every other task. Until then the admin
-    /// listener reports the process as not ready. Dropping the future ends everything at once.
+    /// Stops accepting requests, answers those in flight within `grace`, then ends every other task. Until then the
+    /// admin listener reports the process as not ready. Dropping the future ends everything at once.
     pub async fn shutdown(mut self, grace: Duration) -> Drained {
         self.closing.cancel();
         let answered = tokio::time::timeout(grace, &mut self.api).await;

@@ -53,7 +53,8 @@ fn sampling_break_restarts_the_observation() {
     assert_eq!(first_verdict(|_| 7, sampled, 5000), None);
 }
 
-/// Returns the second of the first verdict about a standing counter, when each second has the generation `generation_at`.
+/// Returns the second of the first verdict about a standing counter, when each second has the generation
+/// `generation_at`.
 fn first_verdict_in(generation_at: impl Fn(u32) -> Generation) -> Option<u32> {
     let (gateway, start) = (Incarnation::random(), Instant::now());
     let mut detector = FailureDetector::default();

@@ -1,7 +1,7 @@
 //! HTTP server of the public API, with limits that axum's own server lacks.
 //!
-//! It caps connections, sets a deadline for request heads, disables Nagle, detects dead peers, and answers requests in flight
-//! before it ends. The admin listener has an address of its own and needs none of this.
+//! It caps connections, sets a deadline for request heads, disables Nagle, detects dead peers, and answers requests in
+//! flight before it ends. The admin listener has an address of its own and needs none of this.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which usually lacks file descriptors until other connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future closes
-/// the listener at once; its connections end with `closing`.
+/// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
+/// closes the listener at once; its connections end with `closing`.
 pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
