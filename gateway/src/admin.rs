@@ -1,7 +1,7 @@
 //! The gateway's part of the admin listener: readiness, and the claims that `gateway ctl audit` compares with the
 //! store.
 //!
-//! [`AdminEndpoint`] serves `/readyz` and `/holdings` in addition to the common `/livez` and `/metrics`. It only reads.
+//! `AdminEndpoint` serves `/readyz` and `/holdings` in addition to the common `/livez` and `/metrics`. It only reads.
 //! A report never contains a resume token.
 
 use std::sync::Arc;

@@ -42,7 +42,7 @@ const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Listening addresses of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct GatewayAddresses {
     /// HTTP, with `/ws`.
     pub ws: SocketAddr,
     /// Text lines.
@@ -54,7 +54,7 @@ pub struct Addresses {
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Gateway {
-    addresses: Addresses,
+    addresses: GatewayAddresses,
     lease: Arc<LeaseContext>,
     hub: Arc<Hub>,
     hold: Duration,
@@ -100,7 +100,7 @@ struct ClusterAccess {
 struct BoundListeners {
     clients: Listeners,
     admin: TcpListener,
-    addresses: Addresses,
+    addresses: GatewayAddresses,
 }
 
 impl Gateway {
@@ -193,7 +193,7 @@ impl Gateway {
 
     /// Returns the bound addresses.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> GatewayAddresses {
         self.addresses
     }
 
@@ -235,7 +235,7 @@ impl BoundListeners {
         let clients = Listeners::bind(config.ws, config.tcp)?;
         let admin =
             TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
-        let addresses = Addresses {
+        let addresses = GatewayAddresses {
             ws: clients.local_addr(ListenerKind::Ws)?,
             tcp: clients.local_addr(ListenerKind::Tcp)?,
             admin: admin.local_addr()?,
@@ -300,7 +300,7 @@ fn session_services(config: &Config, lease: &LeaseContext, hub: &Arc<Hub>) -> Ar
     })
 }
 
-fn gateway_info(config: &Config, addresses: &Addresses, outbound_ip: Option<IpAddr>) -> GatewayInfo {
+fn gateway_info(config: &Config, addresses: &GatewayAddresses, outbound_ip: Option<IpAddr>) -> GatewayInfo {
     let admin = SocketAddr::new(outbound_ip.unwrap_or(addresses.admin.ip()), addresses.admin.port());
     GatewayInfo {
         node: config.node.clone(),

@@ -1,6 +1,6 @@
 //! The life of a gateway's leases: one incarnation after another, each with a channel of its own.
 //!
-//! [`run`] opens a lease, keeps it with [`super::heartbeat`] and audits its claims meanwhile. After a lost lease it
+//! [`run`] opens a lease, keeps it with `heartbeat` and audits its claims meanwhile. After a lost lease it
 //! closes every session of that incarnation before the next one opens. A node id conflict at the first lease ends the
 //! gateway.
 

@@ -16,24 +16,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// An error that may hold the failure of a call to the store.
-pub trait Failure {
+pub trait CallFailure {
     /// Returns the failure of the call itself; `None` if the store answered with a refusal.
     fn call(&self) -> Option<&RegistryError>;
 }
 
-impl Failure for RegistryError {
+impl CallFailure for RegistryError {
     fn call(&self) -> Option<&RegistryError> {
         Some(self)
     }
 }
 
-impl Failure for ClaimError {
+impl CallFailure for ClaimError {
     fn call(&self) -> Option<&RegistryError> {
         if let Self::Registry(error) = self { Some(error) } else { None }
     }
 }
 
-impl Failure for ResumeError {
+impl CallFailure for ResumeError {
     fn call(&self) -> Option<&RegistryError> {
         if let Self::Claim(error) = self { error.call() } else { None }
     }
@@ -43,7 +43,7 @@ impl Failure for ResumeError {
 ///
 /// # Errors
 /// The last outcome.
-pub async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
+pub async fn answered<T, E: CallFailure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
     let start = Instant::now();
     for attempt in 1.. {
         match call().await {
@@ -61,7 +61,7 @@ pub async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: imp
 ///
 /// # Errors
 /// A refusal that no repetition changes.
-pub async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
+pub async fn until_answered<T, E: CallFailure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
     for attempt in 1.. {
         match call().await {
             Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
@@ -78,7 +78,7 @@ pub async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E>>>(cal
 ///
 /// # Errors
 /// A refusal that no repetition changes.
-pub async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>(call: impl Fn() -> F) -> Result<bool, E> {
+pub async fn until_known<E: CallFailure, F: Future<Output = Result<bool, E>>>(call: impl Fn() -> F) -> Result<bool, E> {
     let mut is_doubtful = false;
     for attempt in 1.. {
         match call().await {

@@ -35,7 +35,7 @@ const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Listening addresses of a presence process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct PresenceAddresses {
     /// The HTTP API.
     pub api: SocketAddr,
     /// The admin listener.
@@ -45,7 +45,7 @@ pub struct Addresses {
 /// A running presence process. Dropping it ends its tasks without waiting for them.
 #[derive(Debug)]
 pub struct Presence {
-    addresses: Addresses,
+    addresses: PresenceAddresses,
     metrics: Metrics,
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
@@ -69,7 +69,7 @@ impl Presence {
         let metrics = Metrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
-        let addresses = Addresses { api: api.local_addr()?, admin: admin.local_addr()? };
+        let addresses = PresenceAddresses { api: api.local_addr()?, admin: admin.local_addr()? };
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let closing = stop.child_token();
@@ -107,7 +107,7 @@ impl Presence {
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> PresenceAddresses {
         self.addresses
     }
 
