@@ -1,95 +1,102 @@
-//! What a gateway answers at its operators' door beside `/livez` and `/metrics`: whether it is ready, and what it holds.
+//! The gateway's part of the admin listener: readiness, and the claims that `gateway ctl audit` compares with the
+//! store.
 //!
-//! Started by the server; read by balancers, and by `gateway ctl audit`, which compares `/holdings` with the store. Reads
-//! only. Tokens of sessions are no part of it.
+//! `AdminEndpoint` serves `/readyz` and `/holdings` in addition to the common `/livez` and `/metrics`. It only reads.
+//! A report never contains a resume token.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use presence::host::admin::{self, Answers, Readiness};
-use presence::lease::beat::NotReady;
+use presence::registry::LocalClaim;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::lease::LeaseContext;
 use crate::listen::Admission;
-use crate::session::Services;
 
-/// What a gateway holds: the answer of `GET /holdings`.
+/// Claims of a gateway: the answer of `GET /holdings`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Account {
-    /// Its node id.
+pub struct ClaimsReport {
+    /// Node id of the gateway.
     pub node: String,
-    /// Its present life; `None` without a lease.
+    /// Its present incarnation; `None` without a lease.
     pub incarnation: Option<String>,
-    /// Every session that has a nickname, with a connection or without one.
-    pub sessions: Vec<Session>,
+    /// Every session with a nickname, attached or detached.
+    pub sessions: Vec<SessionReport>,
 }
 
-/// A session in an [`Account`].
+/// A session in a [`ClaimsReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// The nickname as it is shown.
+pub struct SessionReport {
+    /// The nickname in its display form.
     pub nick: String,
-    /// The claim, as the store writes it.
+    /// The claim in the store's notation.
     pub claim: String,
-    /// The rooms that it is in.
+    /// The rooms of the session.
     pub rooms: Vec<String>,
-    /// Whether it has no connection.
+    /// True for a session without a connection.
     pub detached: bool,
 }
 
-impl Account {
-    fn of(services: &Services) -> Self {
-        let incarnation = services.tenure.incarnation();
-        let mut holdings = services.holdings.all();
-        // What is left of a lost lease is on its way out.
-        holdings.retain(|holding| Some(&holding.owner.incarnation) == incarnation.as_ref());
-        let session = |holding: presence::registry::LocalClaim| Session {
-            nick: holding.nick.as_str().to_owned(),
-            claim: holding.owner.token(),
-            rooms: holding.rooms.iter().map(|room| room.as_str().to_owned()).collect(),
-            detached: holding.detached,
-        };
+impl ClaimsReport {
+    fn new(node: &str, lease: &LeaseContext) -> Self {
+        let incarnation = lease.health.incarnation();
+        let mut claims = lease.claims.all();
+        // Claims of a lost lease are about to be dropped.
+        claims.retain(|claim| Some(&claim.owner.incarnation) == incarnation.as_ref());
         Self {
-            node: services.node.to_string(),
+            node: node.to_owned(),
             incarnation: incarnation.map(|incarnation| incarnation.to_string()),
-            sessions: holdings.into_iter().map(session).collect(),
+            sessions: claims.into_iter().map(SessionReport::from).collect(),
         }
     }
 }
 
-/// Answers until `cancel`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    services: Arc<Services>,
-    admission: Arc<Admission>,
-    cancel: CancellationToken,
-) {
-    let metrics = services.metrics.registry.clone();
-    let accountable = Arc::clone(&services);
-    let ready = move || readiness(&services, &admission);
-    let holdings = move || serde_json::to_value(Account::of(&accountable)).expect("names are always JSON");
-    let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(holdings))];
-    let answers = Answers { metrics, ready: Arc::new(ready), before_scrape: None, documents };
-    if let Err(error) = admin::serve(listener, answers, cancel).await {
-        tracing::error!(%error, "the admin door broke");
+impl From<LocalClaim> for SessionReport {
+    fn from(claim: LocalClaim) -> Self {
+        Self {
+            nick: claim.nick.as_str().to_owned(),
+            claim: claim.owner.token(),
+            rooms: claim.rooms.iter().map(|room| room.as_str().to_owned()).collect(),
+            detached: claim.detached,
+        }
     }
 }
 
-/// Whether this node can publish and receive: what it acked before is to be back in the store first.
-pub(crate) fn ready(services: &Services) -> Result<(), NotReady> {
-    services.tenure.ready(Instant::now())?;
-    let is_whole = services.backplane.is_complete(services.tenure.generation());
-    is_whole.then_some(()).ok_or(NotReady::Recovering)
+/// Sources of the admin listener's answers.
+#[derive(Debug)]
+pub(crate) struct AdminEndpoint {
+    /// Node id of this gateway.
+    pub(crate) node: Arc<str>,
+    /// The lease: readiness and claims.
+    pub(crate) lease: Arc<LeaseContext>,
+    /// Admission of new connections, which a drain closes.
+    pub(crate) admission: Arc<Admission>,
 }
 
-fn readiness(services: &Services, admission: &Admission) -> Readiness {
+impl AdminEndpoint {
+    /// Serves until `cancel`.
+    pub(crate) async fn serve(self, listener: TcpListener, cancel: CancellationToken) {
+        let Self { node, lease, admission } = self;
+        let metrics = lease.metrics.registry.clone();
+        let reported = Arc::clone(&lease);
+        let claims = move || serde_json::to_value(ClaimsReport::new(&node, &reported)).expect("names are valid JSON");
+        let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(claims))];
+        let ready = Arc::new(move || readiness(&lease, &admission));
+        let answers = Answers { metrics, ready, before_scrape: None, documents };
+        if let Err(error) = admin::serve(listener, answers, cancel).await {
+            tracing::error!(%error, "admin listener failed");
+        }
+    }
+}
+
+fn readiness(lease: &LeaseContext, admission: &Admission) -> Readiness {
     let mut reasons = Vec::new();
     if admission.is_leaving() {
         reasons.push("draining".to_owned());
     }
-    if let Err(reason) = ready(services) {
+    if let Err(reason) = lease.ready() {
         reasons.push(reason.to_string());
     }
     Readiness { reasons }

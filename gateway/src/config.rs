@@ -1,7 +1,7 @@
-//! What a gateway is told when it starts: the validated form of its settings.
+//! The validated settings of a gateway.
 //!
-//! `main` loads it, `server.rs` hands the parts down. Whatever is in a [`Config`] has been checked, and nothing checks
-//! it again. Shown as TOML (`--check`), it can be given back with `--config`, except for hidden credentials.
+//! `main` loads a [`Config`] and `server.rs` passes its parts on. Every value in it has been checked, and no other file
+//! checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use presence::model::Retention;
 
 use crate::listen::Limits;
 
-/// Every key of a gateway. The variable of `listen.ws` is `PARLEY__LISTEN__WS`.
+/// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
     key::NODE_ID,
     Key::secret("redis.url")
@@ -65,52 +65,52 @@ pub const KEYS: &[Key] = &[
         .meaning("collector that gets the spans of messages, at every level of the logs: OTLP over HTTP, as JSON"),
 ];
 
-/// Most messages of a room or an inbox that may be kept.
-const MAX_HISTORY_MESSAGES: u64 = 1_000_000;
-/// Longest time that they may be kept: a year.
-const MAX_HISTORY_HOURS: u64 = 8760;
-/// Most connections that can be asked for.
-const MAX_CONNECTIONS: u64 = 1_000_000;
-/// Longest patience with a reader, in seconds.
-const MAX_WRITE_STALL: u64 = 3600;
+/// Maximum of `history.max_messages` and `history.inbox_messages`.
+const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
+/// Maximum of `history.max_age_hours`: a year.
+const HISTORY_HOURS_MAX: u64 = 8760;
+/// Maximum of `limits.connections`.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+/// Maximum of `limits.write_stall_seconds`.
+const WRITE_STALL_SECONDS_MAX: u64 = 3600;
 
-/// Shortest time that a nickname may be kept for who lost its connection: until others are told that they left.
-const LEAST_HOLD_SECONDS: u64 = 5;
-/// Longest time that it may be kept: an hour.
-const MAX_HOLD_SECONDS: u64 = 3600;
+/// Minimum of `session.hold_seconds`: a nickname is held at least until the leave is announced.
+const HOLD_SECONDS_MIN: u64 = 5;
+/// Maximum of `session.hold_seconds`: an hour.
+const HOLD_SECONDS_MAX: u64 = 3600;
 
-/// A gateway's settings, validated.
+/// Validated settings of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `node.id`: the name of this process in the cluster. Default: the host's name and a random suffix.
+    /// `node.id`: the name of this process in the cluster. Default: the host name and a random suffix.
     pub node: String,
-    /// `redis.url`: the cluster's Redis; `None` runs alone, on memory.
+    /// `redis.url`: the cluster's Redis; `None` runs one gateway alone, in memory.
     pub redis: Option<RedisUrl>,
-    /// `redis.prefix`: the first part of every key and channel; one for each cluster on a Redis.
+    /// `redis.prefix`: the first part of every key and channel; unique for each cluster on one Redis.
     pub prefix: String,
-    /// `listen.ws`: HTTP, with `/ws`. Port 0 takes a free one, as in the other two.
+    /// `listen.ws`: HTTP, with `/ws`. Port 0 selects a free port, here and in the other addresses.
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
-    /// `listen.origins` and `limits.*`: whom the doors let in, how many, and how long they wait.
+    /// `listen.origins` and `limits.*`: limits of client connections.
     pub limits: Limits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
-    /// `history.*`: how much is kept of what was said.
+    /// `history.*`: retention of rooms and inboxes.
     pub history: Retention,
-    /// `session.hold_seconds`: how long a nickname is kept for a session that lost its connection.
+    /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
-    /// `drain.grace_seconds`: how long a drain may take.
+    /// `drain.grace_seconds`: time limit of a drain.
     pub grace: Duration,
-    /// `log.*`.
+    /// `log.*`: log level, format and file.
     pub logs: Logs,
 }
 
 impl Config {
-    /// Validates everything.
+    /// Validates every setting.
     ///
     /// # Errors
-    /// The first key that has a value that it cannot have.
+    /// The first key with an invalid value.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let node = settings.node_id()?;
         let endpoint = settings.optional("otlp.endpoint", endpoint)?;
@@ -133,7 +133,7 @@ impl Config {
 
 fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
     settings.required("session.hold_seconds", |text| {
-        let seconds = text.parse().ok().filter(|seconds| (LEAST_HOLD_SECONDS..=MAX_HOLD_SECONDS).contains(seconds));
+        let seconds = text.parse().ok().filter(|seconds| (HOLD_SECONDS_MIN..=HOLD_SECONDS_MAX).contains(seconds));
         seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 5 to 3600")
     })
 }
@@ -141,17 +141,17 @@ fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
 fn history(settings: &Settings) -> Result<Retention, SettingsError> {
     let messages = settings.number(
         "history.max_messages",
-        1..=MAX_HISTORY_MESSAGES,
+        1..=HISTORY_MESSAGES_MAX,
         "expected a whole number from 1 to 1000000",
     )?;
     let hours = settings.number(
         "history.max_age_hours",
-        1..=MAX_HISTORY_HOURS,
+        1..=HISTORY_HOURS_MAX,
         "expected a whole number of hours from 1 to 8760",
     )?;
     let inbox = settings.number(
         "history.inbox_messages",
-        1..=MAX_HISTORY_MESSAGES,
+        1..=HISTORY_MESSAGES_MAX,
         "expected a whole number from 1 to 1000000",
     )?;
     Ok(Retention {
@@ -164,10 +164,10 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
 fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
     let origins = settings.list("listen.origins", origin)?;
     let connections =
-        settings.number("limits.connections", 1..=MAX_CONNECTIONS, "expected a whole number from 1 to 1000000")?;
+        settings.number("limits.connections", 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000")?;
     let stall = settings.number(
         "limits.write_stall_seconds",
-        1..=MAX_WRITE_STALL,
+        1..=WRITE_STALL_SECONDS_MAX,
         "expected a whole number of seconds from 1 to 3600",
     )?;
     Ok(Limits {
@@ -178,7 +178,7 @@ fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
     })
 }
 
-/// An origin as browsers send it: scheme and host in lower case, a port unless it is the scheme's own, no path.
+/// Parses an origin as browsers send it: lower-case scheme and host, no default port, no path.
 fn origin(text: &str) -> Result<String, &'static str> {
     let expected = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let (scheme, host) = text.split_once("://").ok_or(expected)?;
@@ -188,20 +188,20 @@ fn origin(text: &str) -> Result<String, &'static str> {
     if valid { Ok(text.to_owned()) } else { Err(expected) }
 }
 
-/// A collector runs on the same machine or in the same private network, so there is no TLS.
+/// Parses a collector's URL. The collector runs on the same host or private network, so TLS is not supported.
 fn endpoint(text: &str) -> Result<String, &'static str> {
     let is_plain = text.starts_with("http://") && text.bytes().all(|byte| byte.is_ascii_graphic());
     if is_plain { Ok(text.to_owned()) } else { Err("expected http://HOST:PORT/v1/traces") }
 }
 
-/// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which
-/// Rust's quoting and TOML's are the same.
+/// Prints the effective settings as TOML, without credentials. Valid values are printable ASCII, for which Rust and
+/// TOML quote alike.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;
         match &self.redis {
             Some(url) => writeln!(f, "redis.url = {url:?}")?,
-            None => writeln!(f, "# redis.url is not set: this gateway runs alone, on memory")?,
+            None => writeln!(f, "# redis.url is not set: this gateway runs alone, in memory")?,
         }
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;

@@ -1,9 +1,14 @@
-//! A Parley gateway: terminates clients, publishes what they say, delivers what they should hear.
+//! A Parley gateway: terminates client connections, publishes their messages, and delivers the messages of their rooms.
 //!
-//! One chat message, by module: [`listen`] reads a frame, [`wire`] decodes it, [`session`] decides and performs,
-//! [`backplane`] puts it into the store and brings it to every interested gateway, [`hub`] finds the members, the
-//! session's outbox holds it, and [`listen`] writes it. Local members take the same way as remote ones: one path, one
-//! order. Modules in reading order:
+//! One chat message, by module: [`listen`] reads a frame, [`wire`] decodes it, and [`session`] performs it.
+//! Then [`backplane`] appends it to the store and delivers it to every interested gateway, [`hub`] finds the members,
+//! [`outbound`] queues it, and [`listen`] writes it. Local members take the same path as remote ones, so there is one
+//! order.
+//!
+//! One heartbeat, by module: `presence::lease` sends it, [`lease`] acts on its answer, and the echo returns
+//! through [`backplane`] to [`lease`].
+//!
+//! Modules in reading order:
 
 pub mod message;
 pub mod wire;

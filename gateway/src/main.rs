@@ -1,4 +1,5 @@
-//! The program `gateway`: what it loads and what it starts, and its other face, `gateway ctl`. The rest of its behaviour is [`presence::host::program`].
+//! The program `gateway`, and `gateway ctl`. Flags, signals, settings and logs are handled by
+//! [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -12,20 +13,21 @@ use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
 use serde::Serialize;
 
-/// glibc keeps what a storm of connections took; this one gives it back. Its options are in `.cargo/config.toml`.
+/// Returns memory to the system after a burst of connections, unlike glibc. Its options are in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 struct Main;
 
-/// A gateway at work, and the name it goes by.
-struct Running {
+/// A running gateway and its node id.
+struct RunningGateway {
     node: String,
     gateway: Gateway,
 }
 
+/// The ready line on stdout.
 #[derive(Serialize)]
-struct Ready<'a> {
+struct GatewayReady<'a> {
     node: &'a str,
     ws: SocketAddr,
     tcp: SocketAddr,
@@ -34,10 +36,10 @@ struct Ready<'a> {
 
 impl Program for Main {
     const NAME: &'static str = "gateway";
-    const ABOUT: &'static str = "Parley gateway: holds chat clients' connections and carries what they say. \
+    const ABOUT: &'static str = "Parley gateway: serves chat clients and delivers their messages. \
                                  `gateway ctl --help`: commands for operators";
     type Config = Config;
-    type Server = Running;
+    type Server = RunningGateway;
 
     const KEYS: &'static [Key] = KEYS;
 
@@ -53,37 +55,37 @@ impl Program for Main {
         config.grace
     }
 
-    async fn start(config: Config) -> anyhow::Result<Running> {
-        Ok(Running { node: config.node.clone(), gateway: Gateway::start(config).await? })
+    async fn start(config: Config) -> anyhow::Result<RunningGateway> {
+        Ok(RunningGateway { node: config.node.clone(), gateway: Gateway::start(config).await? })
     }
 
-    fn ready(server: &Running) -> impl Serialize {
+    fn ready(server: &RunningGateway) -> impl Serialize {
         let addresses = server.gateway.addresses();
-        Ready { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+        GatewayReady { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
     }
 
-    fn metrics(server: &Running) -> &prometheus::Registry {
+    fn metrics(server: &RunningGateway) -> &prometheus::Registry {
         server.gateway.metrics()
     }
 
-    fn reload(server: &Running, config: &Config) {
+    fn reload(server: &RunningGateway, config: &Config) {
         server.gateway.reload(config);
     }
 
-    async fn dismissed(server: &Running) -> anyhow::Result<()> {
-        Ok(server.gateway.dismissed().await?)
+    async fn dismissed(server: &RunningGateway) -> anyhow::Result<()> {
+        Ok(server.gateway.stop_requested().await?)
     }
 
-    async fn drain(server: Running, grace: Duration) -> Drained {
+    async fn drain(server: RunningGateway, grace: Duration) -> Drained {
         server.gateway.drain(grace).await
     }
 }
 
 fn main() -> ExitCode {
-    let mut flags = std::env::args_os();
-    let program = flags.next();
-    if flags.next().is_some_and(|first| first == "ctl") {
-        return ctl::run(program.into_iter().chain(flags), std::env::vars_os().collect());
+    let mut args = std::env::args_os();
+    let program = args.next();
+    if args.next().is_some_and(|first| first == "ctl") {
+        return ctl::run(program.into_iter().chain(args), std::env::vars_os().collect());
     }
     program::run::<Main>()
 }

@@ -1,10 +1,8 @@
-//! The composition root of a gateway: puts the parts together, starts their tasks, ends them in order.
+//! The composition root of a gateway: it connects the parts and starts their tasks. It decides nothing.
 //!
-//! `main` and tests start it; nothing else knows all the parts. No business rule lives here.
-//!
-//! Tasks: the lease (open, keep, begin anew), the reaper, the doors, the departure of sessions that do not come back,
-//! fan-out, presence rounds, readings, repairs, the admin door. All of them end with the [`Gateway`]; sessions run on a
-//! tracker of their own, so that a drain can wait for them.
+//! [`Gateway::start`] binds the listeners and starts every task, top to bottom; [`Gateway::drain`] ends them in order.
+//! Background tasks end with the [`Gateway`]. Connections run on a tracker of their own, so that a drain can wait for
+//! them.
 
 mod drain;
 
@@ -15,41 +13,36 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use presence::host::loop_lag;
 use presence::host::reloadable::Reloadable;
-use presence::lease::audit::{self, Audited};
-use presence::lease::beat::{self, LeaseHealth, Sample};
-use presence::lease::detector::{self, ReapOutcome};
 use presence::lease::node_id::{self, NodeIdConflict};
-use presence::model::codes::CloseCode;
-use presence::model::{Incarnation, LeftReason, Owner, Retention};
-use presence::registry::{Beat, GatewayInfo, LocalClaim, MailboxOrder, MemoryRegistry, RedisRegistry, Registry};
+use presence::lease::{LeaseHealth, OwnLease};
+use presence::model::{Incarnation, Retention};
+use presence::registry::{GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
 use presence::store::redis::Redis;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{SetOnce, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
-use crate::backplane::{Backplane, Delivery, DeliverySink, MemoryBackplane, RedisBackplane};
+use crate::admin::AdminEndpoint;
+use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane};
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::hub::refill;
-use crate::lease::LocalClaims;
-use crate::lease::expiry;
+use crate::lease::{DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, lifecycle, reaper};
 use crate::listen::{Admission, ConnectionContext, ConnectionDrain, Limits, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
-use crate::trace;
 
 pub use presence::host::program::Drained;
 
-/// From one round of presence events to the next.
-const PRESENCE_ROUND: Duration = Duration::from_millis(200);
+/// Interval between two coalesced presence events of a room.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where a gateway listens.
+/// Listening addresses of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct GatewayAddresses {
     /// HTTP, with `/ws`.
     pub ws: SocketAddr,
     /// Text lines.
@@ -58,68 +51,85 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// What a reload of the settings changes while the gateway runs.
-#[derive(Debug)]
-struct Rules {
-    limits: Reloadable<Limits>,
-    history: Reloadable<Retention>,
-}
-
-/// Why a gateway is to end that got no signal: an operator's order, or another gateway that has its name.
-type Dismissal = SetOnce<Result<(), NodeIdConflict>>;
-
 /// A running gateway. Dropping it ends every task at once; [`Gateway::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Gateway {
-    addresses: Addresses,
-    services: Arc<Services>,
-    admission: Arc<Admission>,
-    connections: TaskTracker,
-    closing: CancellationToken,
-    departure: Arc<ConnectionDrain>,
-    /// Sends off sessions that do not come back.
-    parting: CancellationToken,
-    rules: Rules,
-    dismissed: Arc<Dismissal>,
-    beating: CancellationToken,
+    addresses: GatewayAddresses,
+    lease: Arc<LeaseContext>,
+    hub: Arc<Hub>,
+    hold: Duration,
+    connections: Connections,
+    live: LiveSettings,
+    /// Stops the lease loop.
+    lease_loop: CancellationToken,
+    /// Stops the expiry of detached sessions.
+    expiry: CancellationToken,
+    /// Stops every background task, lease loop and expiry included.
     background: DropGuard,
 }
 
+/// Handles on the client connections.
+#[derive(Debug)]
+struct Connections {
+    admission: Arc<Admission>,
+    drain: Arc<ConnectionDrain>,
+    /// Closes the listeners.
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Settings that a reload changes while the gateway runs.
+#[derive(Debug)]
+struct LiveSettings {
+    limits: Reloadable<Limits>,
+    retention: Reloadable<Retention>,
+}
+
+/// Access to the cluster's store, with the results of the checks before the start.
+#[derive(Debug)]
+struct ClusterAccess {
+    registry: Registry,
+    retention: Reloadable<Retention>,
+    /// The address from which this process reaches Redis, to be advertised if the admin listener binds every interface.
+    outbound_ip: Option<IpAddr>,
+    /// Earlier incarnations of this node; `None` if the store could not be asked.
+    former: Option<Vec<Incarnation>>,
+}
+
+/// The bound listeners of a gateway.
+struct BoundListeners {
+    clients: Listeners,
+    admin: TcpListener,
+    addresses: GatewayAddresses,
+}
+
 impl Gateway {
-    /// Starts a gateway: its listeners are bound when this returns, but it lets nobody in before it is ready. A Redis that
-    /// cannot be reached is waited for, not an error.
+    /// Starts a gateway. Its listeners are bound when this returns; clients are admitted once it is ready. An
+    /// unreachable Redis is waited for.
     ///
     /// # Errors
-    /// An address cannot be bound, the Redis URL cannot be used, Redis is unfit, or another live gateway has this node id.
+    /// An address cannot be bound, the Redis URL is invalid, Redis is unfit, or another live gateway has this node id.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let history = Reloadable::from(config.history);
-        match &config.redis {
-            Some(url) => {
-                let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
-                let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-                let is_there = redis.is_fit().await?;
-                let looked = if is_there { node_id::refuse_second(&registry, &config.node).await.ok() } else { None };
-                // "Everywhere" is no address for others; whoever reaches Redis reaches what Redis is reached from.
-                let facing = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
-                let kept = history.clone();
-                let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), kept, sink));
-                let around = Surroundings { facing, over: looked.transpose()? };
-                let gateway = Self::assemble(&config, around, history, registry, backplane).await?;
-                redis.calls().register(gateway.metrics());
-                if !is_there {
-                    spawn(&gateway.beating, redis.complain_when_unfit());
-                }
-                Ok(gateway)
-            }
-            None => {
-                let store = Store::keeping(history.clone());
-                Self::assemble_on(&config, history, &store).await
-            }
+        let Some(url) = &config.redis else {
+            let retention = Reloadable::from(config.history);
+            let store = Store::keeping(retention.clone());
+            return Self::assemble_on(&config, retention, &store).await;
+        };
+        let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
+        let is_reachable = redis.is_fit().await?;
+        let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
+        let retention = cluster.retention.clone();
+        let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), retention, sink));
+        let gateway = Self::assemble(&config, cluster, backplane).await?;
+        redis.calls().register(gateway.metrics());
+        if !is_reachable {
+            spawn(&gateway.lease_loop, redis.complain_when_unfit());
         }
+        Ok(gateway)
     }
 
-    /// Starts a gateway on a memory store, which has bounds of its own for the logs of rooms; several of them on one
-    /// store are a cluster in one process.
+    /// Starts a gateway on a memory store, whose retention is its own. Several gateways on one store are a cluster in
+    /// one process.
     ///
     /// # Errors
     /// An address cannot be bound.
@@ -127,187 +137,171 @@ impl Gateway {
         Self::assemble_on(config, Reloadable::from(config.history), store).await
     }
 
-    async fn assemble_on(config: &Config, history: Reloadable<Retention>, store: &Store) -> anyhow::Result<Self> {
+    async fn assemble_on(config: &Config, retention: Reloadable<Retention>, store: &Store) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        let backplane = |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink));
-        Self::assemble(config, Surroundings::default(), history, registry, backplane).await
+        let cluster = ClusterAccess { registry, retention, outbound_ip: None, former: None };
+        Self::assemble(config, cluster, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
     }
 
     async fn assemble(
         config: &Config,
-        Surroundings { facing, over }: Surroundings,
-        history: Reloadable<Retention>,
-        registry: Registry,
-        backplane: impl FnOnce(DeliverySink) -> Backplane,
+        ClusterAccess { registry, retention, outbound_ip, former }: ClusterAccess,
+        start_backplane: impl FnOnce(DeliverySink) -> Backplane,
     ) -> anyhow::Result<Self> {
-        let listeners = Listeners::bind(config.ws, config.tcp)?;
-        let admin =
-            TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
-        let addresses = Addresses {
-            ws: listeners.local_addr(ListenerKind::Ws)?,
-            tcp: listeners.local_addr(ListenerKind::Tcp)?,
-            admin: admin.local_addr()?,
-        };
+        let listeners = BoundListeners::bind(config).await?;
+        let addresses = listeners.addresses;
 
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(metrics.counts.clone()));
-        let tenure = Arc::new(LeaseHealth::default());
-        let services = Arc::new(Services {
-            node: config.node.as_str().into(),
-            registry,
-            backplane: backplane(sink(&hub, &tenure, &metrics)),
-            hub,
-            holdings: LocalClaims::default(),
-            hold: config.hold,
-            tenure,
-            metrics,
-        });
+        let lease = connect_lease(registry, &hub, &metrics, start_backplane);
+        let admission = Arc::new(Admission::new({
+            let lease = Arc::clone(&lease);
+            move || lease.ready().is_ok()
+        }));
+        metrics.at_scrape(at_scrape(&lease, &hub, &admission));
 
-        let (samples, samples_seen) = watch::channel(None);
+        let info = gateway_info(config, &addresses, outbound_ip);
+        let first = OwnLease::new(lease.registry.clone(), Arc::clone(&lease.health), info);
+        let is_open = lifecycle::open_first(&first, former.as_deref()).await?;
+
         let background = CancellationToken::new();
-        let lease = Arc::clone(&services);
-        let admission = Arc::new(Admission::new(move || admin::ready(&lease).is_ok()));
-        services.metrics.at_scrape(at_scrape(&services, &admission));
-        let connections = TaskTracker::new();
-        let (closing, departure) = (CancellationToken::new(), Arc::new(ConnectionDrain::default()));
-        let info = info(config, &addresses, facing);
-        let incarnation = Incarnation::random();
-        let opened = match over {
-            Some(over) => node_id::open_alone(&services.registry, &incarnation, &info, &over).await.ok().transpose()?,
-            None => None,
-        };
-        let (beating, parting) = (background.child_token(), background.child_token());
-        let dismissed = Arc::new(Dismissal::new());
-        let (beats, order) = (Arc::clone(&services), Arc::clone(&dismissed));
-        spawn(&beating, async move {
-            if opened.is_none()
-                && let Err(twin) = node_id::wait_alone(&beats.registry, &incarnation, &info).await
-            {
-                // Nobody orders anything before there is a lease.
-                let _ = order.set(Err(twin));
-                return;
-            }
-            hold_lease(beats, incarnation, info, samples, order).await;
-        });
-        spawn(&background, reap(Arc::clone(&services), samples_seen));
-        spawn(&parting, part(Arc::clone(&services)));
-        spawn(&background, show_presence(Arc::clone(&services)));
-        for _ in 0..Handle::current().metrics().num_workers() {
-            spawn(&background, fan_out(Arc::clone(&services)));
-        }
-        let generations = services.tenure.generations();
-        spawn(&background, refill::run(Arc::clone(&services.hub), services.backplane.clone(), generations));
-        let operators = admin::serve(admin, Arc::clone(&services), Arc::clone(&admission), background.clone());
-        tokio::spawn(operators);
-        spawn(&background, loop_lag::watch(services.metrics.registry.clone()));
-        spawn(&background, put_back(Arc::clone(&services)));
+        let (lease_loop, expiry) = (background.child_token(), background.child_token());
+        spawn(&lease_loop, lifecycle::run(Arc::clone(&lease), first, is_open));
+        spawn(&expiry, expiry::run(Arc::clone(&lease)));
+        spawn(&background, reaper::run(Arc::clone(&lease)));
+        spawn(&background, republish(Arc::clone(&lease)));
+        spawn_hub_tasks(&background, &hub, &lease);
+        spawn(&background, loop_lag::watch(metrics.registry.clone()));
+        let (node, ready) = (config.node.as_str().into(), Arc::clone(&admission));
+        let admin = AdminEndpoint { node, lease: Arc::clone(&lease), admission: ready };
+        tokio::spawn(admin.serve(listeners.admin, background.clone()));
 
+        let services = session_services(config, &lease, &hub);
         let limits = Reloadable::from(config.limits.clone());
-        let for_sessions = Arc::clone(&services);
-        let house = ConnectionContext::new(
-            move |format| Driver::new(&for_sessions, format),
-            Arc::clone(&admission),
-            limits.clone(),
-            Arc::clone(&services.metrics),
-            closing.clone(),
-            Arc::clone(&departure),
-            connections.clone(),
-        );
-        listeners.serve(&house);
-        let rules = Rules { limits, history };
-        let background = background.drop_guard();
-        Ok(Self {
-            addresses,
-            services,
+        let connections = Connections {
             admission,
-            connections,
-            closing,
-            departure,
-            parting,
-            rules,
-            dismissed,
-            beating,
-            background,
-        })
+            drain: Arc::new(ConnectionDrain::default()),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        listeners.clients.serve(&connections.context(services, limits.clone()));
+
+        let live = LiveSettings { limits, retention };
+        let background = background.drop_guard();
+        Ok(Self { addresses, lease, hub, hold: config.hold, connections, live, lease_loop, expiry, background })
     }
 
-    /// Where it listens.
+    /// Returns the bound addresses.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> GatewayAddresses {
         self.addresses
     }
 
-    /// Where its numbers are.
+    /// Returns the metrics registry.
     #[must_use]
     pub fn metrics(&self) -> &prometheus::Registry {
-        &self.services.metrics.registry
+        &self.lease.metrics.registry
     }
 
-    /// Waits until an operator orders this gateway to end, by the store. It serves on until [`Gateway::drain`]. Dropping
-    /// the future loses nothing.
+    /// Waits until an operator orders this gateway to drain through the store. It serves until [`Gateway::drain`].
+    /// Dropping the future loses nothing.
     ///
     /// # Errors
-    /// It began while Redis was away, and now another gateway is seen to live under its node id: this one serves nobody.
-    pub async fn dismissed(&self) -> Result<(), NodeIdConflict> {
-        self.dismissed.wait().await.clone()
+    /// The gateway started while Redis was away, and another live gateway has its node id. It has served no client.
+    pub async fn stop_requested(&self) -> Result<(), NodeIdConflict> {
+        self.lease.stop.requested().await
     }
 
-    /// Takes over the limits, the allowed origins and how much history is kept. Everything else of `config` is not
-    /// looked at.
+    /// Applies limits, allowed origins and retention. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &Config) {
-        self.rules.limits.set(config.limits.clone());
-        self.rules.history.set(config.history);
+        self.live.limits.set(config.limits.clone());
+        self.live.retention.set(config.history);
     }
 }
 
-/// What a gateway finds out about its place in a cluster before it starts.
-#[derive(Debug, Default)]
-struct Surroundings {
-    /// The address that Redis is reached from, when its own tells others nothing.
-    facing: Option<IpAddr>,
-    /// Former lives of this node; `None` when nobody could be asked.
-    over: Option<Vec<Incarnation>>,
+impl ClusterAccess {
+    async fn check(redis: &Redis, config: &Config, is_reachable: bool) -> anyhow::Result<Self> {
+        let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
+        let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
+        // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that
+        // path.
+        let outbound_ip = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
+        Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
+    }
 }
 
-/// Runs a task until the gateway, or this part of it, ends.
-fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-    let ended = part.clone().cancelled_owned();
-    tokio::spawn(async move {
-        tokio::select! {
-            // First, so that a task that was told to end takes no further step.
-            biased;
-            () = ended => {}
-            () = task => {}
-        }
-    });
+impl BoundListeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let clients = Listeners::bind(config.ws, config.tcp)?;
+        let admin =
+            TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
+        let addresses = GatewayAddresses {
+            ws: clients.local_addr(ListenerKind::Ws)?,
+            tcp: clients.local_addr(ListenerKind::Tcp)?,
+            admin: admin.local_addr()?,
+        };
+        Ok(Self { clients, admin, addresses })
+    }
 }
 
-/// Where everything from the backplane goes: our own beat to the tenure, the rest to the hub.
-fn sink(hub: &Arc<Hub>, tenure: &Arc<LeaseHealth>, metrics: &Metrics) -> DeliverySink {
-    let (hub, tenure, reconnects) = (Arc::clone(hub), Arc::clone(tenure), metrics.backplane_reconnects.clone());
-    let round_trip = metrics.round_trip.clone();
-    Arc::new(move |delivery| {
-        match &delivery {
-            Delivery::Echo { counter, incarnation } => {
-                tenure.echoed(incarnation, *counter);
-                let now = Instant::now();
-                if let Some(took) = tenure.round_trip(*counter, now) {
-                    round_trip.took(took);
-                }
-                if refill::is_late(tenure.echo_age(now)) {
-                    hub.doubt();
-                }
-                return;
-            }
-            Delivery::Resumed => reconnects.inc(),
-            _ => {}
-        }
-        trace::deliver(&delivery).in_scope(|| hub.deliver(delivery));
+impl Connections {
+    /// Creates the context of every connection, which opens a session on `services` for each.
+    fn context(&self, services: Arc<Services>, limits: Reloadable<Limits>) -> Arc<ConnectionContext<Driver>> {
+        let metrics = Arc::clone(&services.metrics);
+        ConnectionContext::new(
+            move |dialect| Driver::new(&services, dialect),
+            Arc::clone(&self.admission),
+            limits,
+            metrics,
+            self.closing.clone(),
+            Arc::clone(&self.drain),
+            self.tasks.clone(),
+        )
+    }
+}
+
+/// Connects lease, hub and backplane: the backplane's deliveries reach both others through a [`DeliveryRouter`].
+fn connect_lease(
+    registry: Registry,
+    hub: &Arc<Hub>,
+    metrics: &Arc<Metrics>,
+    start_backplane: impl FnOnce(DeliverySink) -> Backplane,
+) -> Arc<LeaseContext> {
+    let (health, claims) = (Arc::new(LeaseHealth::default()), Arc::new(LocalClaims::default()));
+    let orders = SessionOrders::new(Arc::clone(hub), Arc::clone(&claims));
+    let router = DeliveryRouter {
+        hub: Arc::clone(hub),
+        health: Arc::clone(&health),
+        orders: orders.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    Arc::new(LeaseContext {
+        registry,
+        backplane: start_backplane(Arc::new(move |delivery| router.route(delivery))),
+        health,
+        claims,
+        orders,
+        samples: watch::Sender::new(None),
+        stop: StopRequest::default(),
+        metrics: Arc::clone(metrics),
     })
 }
 
-fn info(config: &Config, addresses: &Addresses, facing: Option<IpAddr>) -> GatewayInfo {
-    let admin = SocketAddr::new(facing.unwrap_or(addresses.admin.ip()), addresses.admin.port());
+fn session_services(config: &Config, lease: &LeaseContext, hub: &Arc<Hub>) -> Arc<Services> {
+    Arc::new(Services {
+        node: config.node.as_str().into(),
+        registry: lease.registry.clone(),
+        backplane: lease.backplane.clone(),
+        hub: Arc::clone(hub),
+        holdings: Arc::clone(&lease.claims),
+        hold: config.hold,
+        tenure: Arc::clone(&lease.health),
+        metrics: Arc::clone(&lease.metrics),
+    })
+}
+
+fn gateway_info(config: &Config, addresses: &GatewayAddresses, outbound_ip: Option<IpAddr>) -> GatewayInfo {
+    let admin = SocketAddr::new(outbound_ip.unwrap_or(addresses.admin.ip()), addresses.admin.port());
     GatewayInfo {
         node: config.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -317,135 +311,57 @@ fn info(config: &Config, addresses: &Addresses, facing: Option<IpAddr>) -> Gatew
     }
 }
 
-/// Holds a lease for as long as the gateway runs: one incarnation after another, each with its own channel, and the
-/// sessions of a lost one closed.
-async fn hold_lease(
-    services: Arc<Services>,
-    mut incarnation: Incarnation,
-    info: GatewayInfo,
-    samples: watch::Sender<Option<Sample>>,
-    dismissed: Arc<Dismissal>,
-) {
-    let Services { registry, backplane, hub, holdings, tenure, .. } = &*services;
-    loop {
-        backplane.listen_as(&incarnation).await;
-        if !beat::open(registry, tenure, &incarnation, &info).await {
-            incarnation = Incarnation::random();
-            continue;
-        }
-        let mut keeper =
-            LeaseKeeper { services: &services, incarnation: &incarnation, samples: &samples, dismissed: &dismissed };
-        let audited = Audited { registry, tenure, incarnation: &incarnation, info: &info };
-        let overtaken = |owner: &Owner| end_overtaken(&services, owner);
+/// Runs a task until it ends or `part` is cancelled.
+fn spawn(part: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let cancelled = part.clone().cancelled_owned();
+    tokio::spawn(async move {
         tokio::select! {
-            () = beat::keep(registry, tenure, &incarnation, &info, &mut keeper) => {}
-            () = audit::run(audited, audit::Pace::default(), || holdings.all(), overtaken) => {}
+            // Checked first, so that a cancelled task takes no further step.
+            biased;
+            () = cancelled => {}
+            () = task => {}
         }
-        services.metrics.leases_lost.inc();
-        hub.close_incarnation(&incarnation, CloseCode::Restart);
-        holdings.forget(&incarnation);
-        incarnation = Incarnation::random();
+    });
+}
+
+/// Starts fan-out on every worker thread, the presence events, and the refill of streams.
+fn spawn_hub_tasks(background: &CancellationToken, hub: &Arc<Hub>, lease: &LeaseContext) {
+    for _ in 0..Handle::current().metrics().num_workers() {
+        let hub = Arc::clone(hub);
+        spawn(background, async move { hub.fan_out().await });
     }
+    spawn(background, show_presence(Arc::clone(hub)));
+    spawn(background, refill::run(Arc::clone(hub), lease.backplane.clone(), lease.health.generations()));
 }
 
-/// Ends what is here of a session that a later claim has, with a connection or without one.
-fn end_overtaken(services: &Services, owner: &Owner) {
-    services.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
-    services.holdings.release(owner);
-}
-
-/// The gateway's side of its lease.
-struct LeaseKeeper<'a> {
-    services: &'a Services,
-    incarnation: &'a Incarnation,
-    samples: &'a watch::Sender<Option<Sample>>,
-    dismissed: &'a Dismissal,
-}
-
-impl beat::Keeper for LeaseKeeper<'_> {
-    fn holdings(&self) -> Vec<LocalClaim> {
-        self.services.holdings.all()
-    }
-
-    fn answered(&mut self, sample: Sample, beat: Beat) {
-        let generation = beat.generation.number;
-        self.services.backplane.note_beat(self.incarnation, generation, sample.sent, sample.received);
-        self.samples.send_replace(Some(sample));
-        for command in beat.mailbox {
-            match command {
-                MailboxOrder::Kick(session) => {
-                    self.services.hub.close(&session, CloseCode::Kicked);
-                    self.services.holdings.send_off(&session, LeftReason::Kicked);
-                }
-                MailboxOrder::Drain => {
-                    tracing::info!("ordered to drain");
-                    // Once is enough.
-                    let _ = self.dismissed.set(Ok(()));
-                }
-                MailboxOrder::Taken { session, fence } => {
-                    self.services.hub.taken_over(&session, fence);
-                    self.services.holdings.taken(&session, fence);
-                }
-            }
-        }
-    }
-
-    fn is_whole(&self, generation: u64) -> bool {
-        self.services.backplane.is_complete(generation)
-    }
-
-    fn overtaken(&mut self, owner: &Owner) {
-        end_overtaken(self.services, owner);
-    }
-}
-
-async fn put_back(services: Arc<Services>) {
-    services.backplane.republish(|messages| services.metrics.repaired.inc_by(messages)).await;
-}
-
-async fn reap(services: Arc<Services>, samples: watch::Receiver<Option<Sample>>) {
-    let (own, counted) = (Arc::clone(&services), Arc::clone(&services));
-    let count = move |deed| match deed {
-        ReapOutcome::Fenced => counted.metrics.fences.inc(),
-        ReapOutcome::Reaped(reaped) => {
-            counted.metrics.reaped_nicks.inc_by(reaped.nicks);
-            counted.metrics.reaped_members.inc_by(reaped.members);
-        }
-    };
-    detector::run(services.registry.clone(), samples, move || own.tenure.incarnation(), count).await;
-}
-
-async fn part(services: Arc<Services>) {
-    expiry::run(&services).await;
-}
-
-async fn show_presence(services: Arc<Services>) {
-    let mut round = tokio::time::interval(PRESENCE_ROUND);
+async fn show_presence(hub: Arc<Hub>) {
+    let mut tick = tokio::time::interval(PRESENCE_INTERVAL);
     loop {
-        round.tick().await;
-        services.hub.show_presence();
+        tick.tick().await;
+        hub.show_presence();
     }
 }
 
-async fn fan_out(services: Arc<Services>) {
-    services.hub.fan_out().await;
+async fn republish(lease: Arc<LeaseContext>) {
+    lease.backplane.republish(|messages| lease.metrics.repaired.inc_by(messages)).await;
 }
 
-fn at_scrape(services: &Arc<Services>, admission: &Arc<Admission>) -> AtScrape {
-    let (sessions, rooms, started) = (Arc::clone(services), Arc::clone(services), Instant::now());
-    let (beats, heard, admission) = (Arc::clone(services), Arc::clone(services), Arc::clone(admission));
-    let (detached, kept, tenure) = (Arc::clone(services), Arc::clone(services), Arc::clone(&services.tenure));
+/// Connects the metrics that are read at each scrape with their sources.
+fn at_scrape(lease: &Arc<LeaseContext>, hub: &Arc<Hub>, admission: &Arc<Admission>) -> AtScrape {
+    let started = Instant::now();
+    let (sessions, rooms, admission) = (Arc::clone(hub), Arc::clone(hub), Arc::clone(admission));
+    let [detached, kept, generation, beats, subscription] = [(); 5].map(|()| Arc::clone(lease));
     AtScrape {
-        sessions: Box::new(move || sessions.hub.census().sessions),
-        detached: Box::new(move || detached.holdings.count_detached()),
-        rooms: Box::new(move || rooms.hub.census().rooms),
+        sessions: Box::new(move || sessions.census().sessions),
+        detached: Box::new(move || detached.claims.count_detached()),
+        rooms: Box::new(move || rooms.census().rooms),
         kept: Box::new(move || kept.backplane.unsafe_bytes()),
-        generation: Box::new(move || *tenure.generations().borrow()),
+        generation: Box::new(move || *generation.health.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();
-            beats.tenure.echo_age(now).unwrap_or(now - started)
+            beats.health.echo_age(now).unwrap_or(now - started)
         }),
-        subscription: Box::new(move || heard.backplane.subscription()),
+        subscription: Box::new(move || subscription.backplane.subscription()),
         draining: Box::new(move || admission.is_leaving()),
     }
 }

@@ -1,8 +1,8 @@
-//! Who is online in a Parley cluster: names, leases, memberships, the HTTP API over them, and the reaper.
+//! Library of a Parley cluster's shared state, and the presence service.
 //!
-//! The library is shared: gateways write through [`registry`] and beat through [`lease::beat`], so chat goes on while the
-//! presence process is down; the process itself serves [`service::api`] and runs the failure detector. Nothing here knows a
-//! wire format or a session's rules. Modules in reading order:
+//! Gateways write through [`registry`] and beat through [`lease`], so chat continues while no presence process runs.
+//! The presence process serves [`service::api`] and runs the failure detector. Nothing here knows a wire format or the
+//! rules of a session. Modules in reading order:
 
 pub mod model;
 pub mod store;

@@ -1,4 +1,4 @@
-//! The program `presence`: what it loads and what it starts. The rest of its behaviour is [`presence::host::program`].
+//! The program `presence`. Flags, signals, settings and logs are handled by [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -13,14 +13,15 @@ use serde::Serialize;
 
 struct Main;
 
-/// A presence service at work, and the name it goes by.
-struct Running {
+/// A running presence service and its node id.
+struct RunningPresence {
     node: String,
     presence: Presence,
 }
 
+/// The ready line on stdout.
 #[derive(Serialize)]
-struct Ready<'a> {
+struct PresenceReady<'a> {
     node: &'a str,
     api: SocketAddr,
     admin: SocketAddr,
@@ -28,9 +29,9 @@ struct Ready<'a> {
 
 impl Program for Main {
     const NAME: &'static str = "presence";
-    const ABOUT: &'static str = "Parley presence: answers who is online, and cleans up after gateways that died";
+    const ABOUT: &'static str = "Parley presence: serves the presence HTTP API and reaps failed gateways";
     type Config = Config;
-    type Server = Running;
+    type Server = RunningPresence;
 
     const KEYS: &'static [Key] = KEYS;
 
@@ -46,23 +47,23 @@ impl Program for Main {
         config.grace
     }
 
-    async fn start(config: Config) -> anyhow::Result<Running> {
-        Ok(Running { node: config.node.clone(), presence: Presence::start(config).await? })
+    async fn start(config: Config) -> anyhow::Result<RunningPresence> {
+        Ok(RunningPresence { node: config.node.clone(), presence: Presence::start(config).await? })
     }
 
-    fn ready(server: &Running) -> impl Serialize {
+    fn ready(server: &RunningPresence) -> impl Serialize {
         let addresses = server.presence.addresses();
-        Ready { node: &server.node, api: addresses.api, admin: addresses.admin }
+        PresenceReady { node: &server.node, api: addresses.api, admin: addresses.admin }
     }
 
-    fn metrics(server: &Running) -> &prometheus::Registry {
+    fn metrics(server: &RunningPresence) -> &prometheus::Registry {
         server.presence.metrics()
     }
 
-    /// What is live here, the program itself takes over: level of logs and grace period.
-    fn reload(_server: &Running, _config: &Config) {}
+    /// Has no live settings of its own: the program applies log level and grace period.
+    fn reload(_server: &RunningPresence, _config: &Config) {}
 
-    async fn drain(server: Running, grace: Duration) -> Drained {
+    async fn drain(server: RunningPresence, grace: Duration) -> Drained {
         server.presence.shutdown(grace).await
     }
 }

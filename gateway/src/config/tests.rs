@@ -7,7 +7,7 @@ use presence::host::telemetry::LogFormat;
 
 use super::*;
 
-/// What the settings become, or the line that says why not.
+/// Returns the loaded settings, or the error line.
 fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.toml");
@@ -47,7 +47,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 #[test]
-fn layers_lie_over_each_other_key_by_key() {
+fn environment_overrides_the_file_key_by_key() {
     let named = "node.id = 'g1'";
     let env = |name, value| vec![(name, value)];
     let two = || ["https://a".to_owned(), "http://b:1".to_owned()].into();
@@ -93,7 +93,7 @@ fn layers_lie_over_each_other_key_by_key() {
         (named, env("PARLEY__LOG__FILE", "/var/log/g1.log"), changed(|c| c.logs.file = Some("/var/log/g1.log".into()))),
         (named, env("PARLEY__LOG__FILES", "3"), changed(|c| c.logs.kept = 3)),
         (named, env("PARLEY__LOG__FILE_MIB", "3"), changed(|c| c.logs.size_mib = 3)),
-        // Set by an orchestrator for a service of our name, and by strangers: not ours.
+        // Variables without the exact prefix, such as an orchestrator's for a service named parley, are ignored.
         (
             named,
             vec![("PARLEY_PORT", "tcp://10.0.0.1:80"), ("PARLEY_NODE_ID", "x"), ("NODE__ID", "x")],
@@ -105,11 +105,11 @@ fn layers_lie_over_each_other_key_by_key() {
     }
 }
 
-/// A file, an environment, and the line that they get.
-type Refused<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
+/// A file, an environment, and the expected error line.
+type InvalidSettings<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
 
 #[test]
-fn what_is_wrong_is_named_on_one_line() {
+fn invalid_settings_are_named_on_one_line() {
     let ip_port = "expected IP:PORT, such as 127.0.0.1:8080 or [::]:8080";
     let node = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -";
     let prefix = "expected 1 to 64 printable ASCII characters without spaces and braces";
@@ -119,8 +119,8 @@ fn what_is_wrong_is_named_on_one_line() {
     let hold = "expected a whole number of seconds from 5 to 3600";
     let origins = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let long = "x".repeat(65);
-    let table: &[Refused<'_>] = &[
-        // Keys that nobody knows, in both places, also where a section is written as a value.
+    let table: &[InvalidSettings<'_>] = &[
+        // Unknown keys in both places, also a section that is written as a value.
         ("node.idd = 'x'", &[], "unknown key node.idd in /gateway.toml: the nearest known one is node.id".into()),
         ("nodes.id = 'x'", &[], "unknown key nodes.id in /gateway.toml: the nearest known one is node.id".into()),
         ("node = 'x'", &[], "unknown key node in /gateway.toml: the nearest known one is node.id".into()),
@@ -206,7 +206,7 @@ fn what_is_wrong_is_named_on_one_line() {
         ("log.file = '/'", &[], r#"log.file = "/": expected the path of a file"#.into()),
         ("log.file_mib = 0", &[], r#"log.file_mib = "0": expected a whole number of MiB from 1 to 65536"#.into()),
         ("log.files = 0", &[], r#"log.files = "0": expected a whole number from 1 to 1000"#.into()),
-        // An empty variable is no way to say "default", least of all here.
+        // An empty variable does not select the default; an empty redis.url must not start a gateway in memory.
         ("", &[("PARLEY__REDIS__URL", "")], r#"redis.url = "": expected redis://HOST:PORT"#.into()),
         ("", &[("PARLEY__REDIS__PREFIX", "")], format!(r#"redis.prefix = "": {prefix}"#)),
         ("", &[("PARLEY__NODE__ID", "")], format!(r#"node.id = "": {node}"#)),
@@ -221,7 +221,7 @@ fn what_is_wrong_is_named_on_one_line() {
 }
 
 #[test]
-fn what_is_shown_can_be_given_back() {
+fn printed_config_loads_again() {
     let table = [
         changed(|_| {}),
         changed(|c| {
@@ -247,7 +247,7 @@ fn what_is_shown_can_be_given_back() {
 }
 
 #[test]
-fn a_shown_or_logged_config_holds_no_credentials() {
+fn printed_config_hides_credentials() {
     let config = changed(|c| c.redis = Some("redis://ann:hunter2@127.0.0.1:6390/2?protocol=resp3".parse().unwrap()));
     assert!(config.to_string().contains("redis.url = \"redis://***@127.0.0.1:6390/2?***\"\n"), "{config}");
     assert!(!format!("{config} {config:?}").contains("hunter2"));
@@ -255,7 +255,7 @@ fn a_shown_or_logged_config_holds_no_credentials() {
 }
 
 #[test]
-fn without_a_name_the_host_gives_one_that_is_new_each_time() {
+fn default_node_id_is_new_each_time() {
     let names = [(); 2].map(|()| load(None, &[]).unwrap().node);
     assert_ne!(names[0], names[1]);
     for name in names {
@@ -264,7 +264,7 @@ fn without_a_name_the_host_gives_one_that_is_new_each_time() {
 }
 
 #[test]
-fn every_key_can_be_set_and_is_shown() {
+fn every_key_is_printed() {
     let shown = changed(|c| {
         c.redis = Some("redis://h".parse().unwrap());
         c.logs.file = Some("/x".into());

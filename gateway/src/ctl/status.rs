@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use presence::lease::beat::ECHO_LIMIT;
+use presence::lease::health::ECHO_LIMIT;
 use presence::registry::LeaseSummary;
 use presence::store::redis::Server;
 use serde::Serialize;

@@ -202,10 +202,8 @@ impl Hub {
             Delivery::Typing { stream: log, by, from } => {
                 self.change_feed(&log, |feed| feed.push_typing(by.as_ref(), &from));
             }
-            Delivery::Kick { session } => self.close(&session, CloseCode::Kicked),
-            Delivery::Taken { session, fence } => self.taken_over(&session, fence),
             Delivery::Resumed => self.subscription_restored(),
-            Delivery::Echo { .. } => {}
+            Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}
         }
     }
 

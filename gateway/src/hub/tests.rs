@@ -304,16 +304,16 @@ fn newer_claim_closes_the_older_connection_of_a_session() {
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     let (first, second) = (owner(&session, &here, 1), owner(&session, &here, 2));
     hub.attach(&first, &nick, &old);
-    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(7) });
+    hub.taken_over(&session, Fence(7));
     assert_eq!(old.closing(), None, "a report for another claim has no effect");
     hub.attach(&second, &nick, &new);
     assert_eq!(old.closing(), Some(CloseCode::TakenOver));
 
     // Late reports for the first connection do not affect the second.
-    hub.deliver(Delivery::Taken { session: session.clone(), fence: Fence(1) });
+    hub.taken_over(&session, Fence(1));
     hub.detach(&first);
     assert_eq!((new.closing(), hub.census().sessions), (None, 1));
-    hub.deliver(Delivery::Taken { session, fence: Fence(2) });
+    hub.taken_over(&session, Fence(2));
     assert_eq!(new.closing(), Some(CloseCode::TakenOver));
     hub.detach(&second);
     assert_eq!(hub.census().sessions, 0);

@@ -1,35 +1,36 @@
-//! Sends off the sessions that lost their connection and did not come back in time.
+//! Expiry of detached sessions that were not resumed in time.
 //!
-//! One task per node, started by the server and ended before a drain: then they stay where they are, silently, until they
-//! come back somewhere else or the reapers find that they do not. A session that waits costs an entry in
-//! [`LocalClaims`](crate::lease::local_claims::Holdings) and nothing else.
+//! One task per gateway. A drain stops it: sessions then stay detached until another gateway resumes them or the
+//! failure detectors reap them. A detached session costs one entry in [`super::local_claims`] and no more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
+use presence::registry::retry::{until_answered, until_known};
 use presence::registry::{LeaveIntent, LeaveRequest, LocalClaim};
 
-use crate::session::Services;
-use crate::session::retry::{until_answered, until_known};
+use super::context::LeaseContext;
 
-/// For how long others see nothing of a lost connection.
+/// Time between a lost connection and the announced leave.
 pub const LEAVE_AFTER: Duration = Duration::from_secs(5);
-/// Sessions that are sent off at a time.
-const AT_ONCE: usize = 16;
+/// Sessions that expire concurrently.
+const CONCURRENCY: usize = 16;
 
-/// Sends off whoever is due, for as long as it is polled. A session in the middle of it when the future is dropped has
-/// left some of its rooms; the end of the lease does the rest.
-pub async fn run(services: &Services) {
+/// Expires due sessions for as long as it is polled. If the future is dropped, a session may have left only some of its
+/// rooms; the end of the lease completes the leave.
+pub async fn run(context: Arc<LeaseContext>) {
     loop {
-        let due = stream::iter(services.holdings.due().await);
-        due.for_each_concurrent(AT_ONCE, |(holding, reason)| depart(services, holding, reason)).await;
+        let due = stream::iter(context.claims.due().await);
+        due.for_each_concurrent(CONCURRENCY, |(claim, reason)| expire_detached(&context, claim, reason)).await;
     }
 }
 
-async fn depart(services: &Services, LocalClaim { nick, owner, rooms, .. }: LocalClaim, reason: LeftReason) {
-    let registry = &services.registry;
-    // An error that is left is a refusal for good: then there is nothing of ours to take away.
+async fn expire_detached(context: &LeaseContext, claim: LocalClaim, reason: LeftReason) {
+    let LocalClaim { nick, owner, rooms, .. } = claim;
+    let registry = &context.registry;
+    // An error here is a refusal for good: the claim is no longer ours, so there is nothing to leave.
     if until_known(|| registry.expire_detached(&nick, &owner, reason)).await.unwrap_or(false) {
         for room in &rooms {
             let _ = until_answered(|| {
@@ -38,5 +39,5 @@ async fn depart(services: &Services, LocalClaim { nick, owner, rooms, .. }: Loca
             .await;
         }
     }
-    services.holdings.release(&owner);
+    context.claims.release(&owner);
 }

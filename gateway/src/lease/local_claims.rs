@@ -1,8 +1,9 @@
-//! What this node owns in the store: one entry for each session with a nickname, with a connection or without one.
+//! The local claims: what this gateway owns in the registry, one entry per session with a nickname, attached or
+//! detached.
 //!
-//! Written by the drivers as their calls are answered; read by whoever has to tell the store again what is ours, and by
-//! the departure of sessions that do not come back. Every change compares the claim, so a driver that is still ending
-//! never touches what its session has become since. Invariant: one claim of a session at a time, the newest one.
+//! Drivers write it as their calls are answered; reassertion, audit and expiry read it. Every change compares the
+//! claim, so a driver that is still ending never touches a later claim of its session. A session has one claim at a
+//! time, the newest.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,50 +14,50 @@ use presence::registry::LocalClaim;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-/// The holdings of one node.
+/// Claims of one gateway.
 #[derive(Debug, Default)]
 pub struct LocalClaims {
-    /// Boxed: a table of large entries is mostly room for entries to come.
-    entries: Mutex<HashMap<SessionId, Box<Entry>>>,
-    /// A session was detached.
+    /// Boxed, because a hash table allocates spare slots of the full entry size.
+    entries: Mutex<HashMap<SessionId, Box<ClaimEntry>>>,
+    /// Wakes the expiry after a change of a due time.
     detached: Notify,
 }
 
 #[derive(Debug)]
-struct Entry {
-    holding: LocalClaim,
-    /// When it goes for good, as others see it, and what they are told; `None` while it has a connection or is going.
+struct ClaimEntry {
+    claim: LocalClaim,
+    /// Time and reason of the leave; `None` while the session is attached or already expiring.
     leaves: Option<(Instant, LeftReason)>,
 }
 
 impl LocalClaims {
-    /// A session has a claim, in the place of an older one.
-    pub fn hold(&self, holding: LocalClaim) {
+    /// Adds the claim of a session, replacing an older one.
+    pub fn hold(&self, claim: LocalClaim) {
         let mut entries = self.lock();
-        let known = entries.get(&holding.owner.session);
-        if known.is_none_or(|known| known.holding.owner.fence <= holding.owner.fence) {
-            entries.insert(holding.owner.session.clone(), Box::new(Entry { holding, leaves: None }));
+        let known = entries.get(&claim.owner.session);
+        if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
+            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, leaves: None }));
         }
     }
 
-    /// Changes what is held by this claim, if it is the newest.
+    /// Changes this claim, if it is still the newest of its session.
     pub fn change(&self, owner: &Owner, change: impl FnOnce(&mut LocalClaim)) {
         if let Some(entry) = current(&mut self.lock(), owner) {
-            change(&mut entry.holding);
+            change(&mut entry.claim);
         }
     }
 
-    /// The session has lost its connection and leaves at `due`, unless it is resumed before.
+    /// Marks the session as detached: it expires at `due`, unless it is resumed before.
     pub fn detach(&self, owner: &Owner, due: Instant, reason: LeftReason) {
         if let Some(entry) = current(&mut self.lock(), owner) {
-            entry.holding.detached = true;
+            entry.claim.detached = true;
             entry.leaves = Some((due, reason));
             self.detached.notify_one();
         }
     }
 
-    /// The session is to leave at once, if it has no connection: of one that has, its connection is ended.
-    pub fn send_off(&self, session: &SessionId, reason: LeftReason) {
+    /// Makes a detached session expire now. An attached one is not changed, since its connection is closed instead.
+    pub fn expire_now(&self, session: &SessionId, reason: LeftReason) {
         let mut entries = self.lock();
         if let Some(entry) = entries.get_mut(session).filter(|entry| entry.leaves.is_some()) {
             entry.leaves = Some((Instant::now(), reason));
@@ -64,7 +65,7 @@ impl LocalClaims {
         }
     }
 
-    /// The claim is given back, or was found to be lost.
+    /// Drops a claim that was released in the registry or is lost.
     pub fn release(&self, owner: &Owner) {
         let mut entries = self.lock();
         if current(&mut entries, owner).is_some() {
@@ -72,33 +73,33 @@ impl LocalClaims {
         }
     }
 
-    /// The session was taken over from this claim, or from an older one.
-    pub fn taken(&self, session: &SessionId, fence: Fence) {
+    /// Drops this claim of a session that was taken over, or an older one.
+    pub fn drop_taken_over(&self, session: &SessionId, fence: Fence) {
         let mut entries = self.lock();
-        if entries.get(session).is_some_and(|entry| entry.holding.owner.fence <= fence) {
+        if entries.get(session).is_some_and(|entry| entry.claim.owner.fence <= fence) {
             entries.remove(session);
         }
     }
 
-    /// The lease is lost, and with it everything that it held.
-    pub fn forget(&self, incarnation: &Incarnation) {
-        self.lock().retain(|_, entry| entry.holding.owner.incarnation != *incarnation);
+    /// Drops every claim of an incarnation whose lease is lost.
+    pub fn drop_incarnation(&self, incarnation: &Incarnation) {
+        self.lock().retain(|_, entry| entry.claim.owner.incarnation != *incarnation);
     }
 
-    /// Everything that is held.
+    /// Returns every claim.
     #[must_use]
     pub fn all(&self) -> Vec<LocalClaim> {
-        self.lock().values().map(|entry| entry.holding.clone()).collect()
+        self.lock().values().map(|entry| entry.claim.clone()).collect()
     }
 
-    /// How many sessions have no connection.
+    /// Counts detached sessions.
     #[must_use]
     pub fn count_detached(&self) -> usize {
-        self.lock().values().filter(|entry| entry.holding.detached).count()
+        self.lock().values().filter(|entry| entry.claim.detached).count()
     }
 
-    /// Waits until sessions are due to leave, and takes them: each is given out once, and stays held until it is released.
-    /// Dropping the future loses nothing. One waiter: the departure.
+    /// Waits until sessions are due to leave, and returns them. Each is returned once, and its claim stays until it is
+    /// released. Dropping the future loses nothing. Only one task may wait: the expiry.
     pub async fn due(&self) -> Vec<(LocalClaim, LeftReason)> {
         loop {
             let detached = self.detached.notified();
@@ -120,7 +121,7 @@ impl LocalClaims {
             match entry.leaves {
                 Some((at, reason)) if at <= now => {
                     entry.leaves = None;
-                    due.push((entry.holding.clone(), reason));
+                    due.push((entry.claim.clone(), reason));
                 }
                 Some((at, _)) => next = Some(next.map_or(at, |next| next.min(at))),
                 None => {}
@@ -129,15 +130,15 @@ impl LocalClaims {
         (due, next)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Box<Entry>>> {
-        // Every method leaves the map whole, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Box<ClaimEntry>>> {
+        // Every method leaves the map consistent, so a panic elsewhere does not spoil it.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The entry of a session, if this claim is the one that it has.
-fn current<'a>(entries: &'a mut HashMap<SessionId, Box<Entry>>, owner: &Owner) -> Option<&'a mut Box<Entry>> {
-    entries.get_mut(&owner.session).filter(|entry| entry.holding.owner == *owner)
+/// Returns the entry of a session, if this is its newest claim.
+fn current<'a>(entries: &'a mut HashMap<SessionId, Box<ClaimEntry>>, owner: &Owner) -> Option<&'a mut Box<ClaimEntry>> {
+    entries.get_mut(&owner.session).filter(|entry| entry.claim.owner == *owner)
 }
 
 #[cfg(test)]
@@ -156,66 +157,66 @@ mod tests {
         Owner { incarnation, session, fence: Fence(fence) }
     }
 
-    fn holding(fence: u64) -> LocalClaim {
+    fn claim(fence: u64) -> LocalClaim {
         let (nick, token) = (Nick::parse("ann").unwrap(), TokenHash::of(b"secret"));
         LocalClaim { nick, owner: owner(fence), status: Status::default(), rooms: Vec::new(), token, detached: false }
     }
 
-    fn fences(holdings: &LocalClaims) -> Vec<u64> {
-        holdings.all().into_iter().map(|holding| holding.owner.fence.0).collect()
+    fn fences(claims: &LocalClaims) -> Vec<u64> {
+        claims.all().into_iter().map(|claim| claim.owner.fence.0).collect()
     }
 
     #[test]
-    fn a_driver_that_is_still_ending_does_not_touch_the_newer_claim() {
-        let (holdings, now) = (LocalClaims::default(), Instant::now());
-        holdings.hold(holding(1));
-        holdings.hold(holding(2));
-        holdings.detach(&owner(1), now, LeftReason::Closed);
-        holdings.change(&owner(1), |holding| holding.detached = true);
-        holdings.release(&owner(1));
-        holdings.taken(&owner(1).session, Fence(1));
-        holdings.hold(holding(1));
-        assert_eq!((fences(&holdings), holdings.count_detached()), (vec![2], 0));
-        assert!(holdings.take_due(now + SECOND).0.is_empty());
-        holdings.taken(&owner(1).session, Fence(2));
-        assert_eq!(fences(&holdings), [] as [u64; 0]);
+    fn ending_driver_does_not_touch_the_newer_claim() {
+        let (claims, now) = (LocalClaims::default(), Instant::now());
+        claims.hold(claim(1));
+        claims.hold(claim(2));
+        claims.detach(&owner(1), now, LeftReason::Closed);
+        claims.change(&owner(1), |claim| claim.detached = true);
+        claims.release(&owner(1));
+        claims.drop_taken_over(&owner(1).session, Fence(1));
+        claims.hold(claim(1));
+        assert_eq!((fences(&claims), claims.count_detached()), (vec![2], 0));
+        assert!(claims.take_due(now + SECOND).0.is_empty());
+        claims.drop_taken_over(&owner(1).session, Fence(2));
+        assert_eq!(fences(&claims), [] as [u64; 0]);
     }
 
     #[test]
-    fn a_detached_session_is_due_once_and_not_after_it_was_resumed() {
-        let (holdings, now) = (LocalClaims::default(), Instant::now());
-        holdings.hold(holding(1));
-        holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
-        assert_eq!(holdings.take_due(now + SECOND * 4).1, Some(now + SECOND * 5));
-        let (due, next) = holdings.take_due(now + SECOND * 5);
+    fn detached_session_expires_once_unless_resumed() {
+        let (claims, now) = (LocalClaims::default(), Instant::now());
+        claims.hold(claim(1));
+        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        assert_eq!(claims.take_due(now + SECOND * 4).1, Some(now + SECOND * 5));
+        let (due, next) = claims.take_due(now + SECOND * 5);
         assert_eq!((due.len(), due[0].1, next), (1, LeftReason::Timeout, None));
-        assert!(holdings.take_due(now + SECOND * 6).0.is_empty(), "given out once");
-        assert_eq!(fences(&holdings), [1], "still ours, until it is released");
+        assert!(claims.take_due(now + SECOND * 6).0.is_empty(), "returned once");
+        assert_eq!(fences(&claims), [1], "the claim stays until it is released");
 
-        holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
-        holdings.hold(holding(2));
-        assert!(holdings.take_due(now + SECOND * 6).0.is_empty(), "it came back");
+        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        claims.hold(claim(2));
+        assert!(claims.take_due(now + SECOND * 6).0.is_empty(), "the session was resumed");
     }
 
     #[test]
-    fn a_session_is_sent_off_at_once_only_if_it_waits() {
-        let (holdings, now) = (LocalClaims::default(), Instant::now());
-        holdings.hold(holding(1));
-        holdings.send_off(&owner(1).session, LeftReason::Kicked);
-        assert!(holdings.take_due(now + SECOND * 60).0.is_empty(), "it has a connection");
-        holdings.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
-        holdings.send_off(&owner(1).session, LeftReason::Kicked);
-        let (due, _) = holdings.take_due(Instant::now());
+    fn expire_now_applies_only_to_detached_sessions() {
+        let (claims, now) = (LocalClaims::default(), Instant::now());
+        claims.hold(claim(1));
+        claims.expire_now(&owner(1).session, LeftReason::Kicked);
+        assert!(claims.take_due(now + SECOND * 60).0.is_empty(), "the session is attached");
+        claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
+        claims.expire_now(&owner(1).session, LeftReason::Kicked);
+        let (due, _) = claims.take_due(Instant::now());
         assert_eq!((due.len(), due[0].1), (1, LeftReason::Kicked));
     }
 
     #[test]
-    fn a_lost_lease_holds_nothing() {
-        let holdings = LocalClaims::default();
-        holdings.hold(holding(1));
-        holdings.forget(&Incarnation::from_store("another"));
-        assert_eq!(fences(&holdings), [1]);
-        holdings.forget(&owner(1).incarnation);
-        assert_eq!(fences(&holdings), [] as [u64; 0]);
+    fn drop_incarnation_keeps_other_claims() {
+        let claims = LocalClaims::default();
+        claims.hold(claim(1));
+        claims.drop_incarnation(&Incarnation::from_store("another"));
+        assert_eq!(fences(&claims), [1]);
+        claims.drop_incarnation(&owner(1).incarnation);
+        assert_eq!(fences(&claims), [] as [u64; 0]);
     }
 }

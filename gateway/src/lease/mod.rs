@@ -1,6 +1,20 @@
-//! A gateway's side of its lease: the claims it holds in the registry, and the expiry of sessions that did not come back.
+//! The gateway's side of its lease: what it does with beats, with orders of the cluster, and with its local claims.
+//!
+//! One heartbeat, by file: [`lifecycle`] opens a lease, `heartbeat` pulls its beats, `orders` carries out the mailbox,
+//! and [`deliveries`] receives the echo. [`local_claims`] lists what this gateway owns in the registry, [`expiry`]
+//! ends detached sessions, and [`reaper`] fences and reaps failed gateways. After a lost lease no claim of its
+//! incarnation is kept. No file here knows a wire format or a Redis command.
 
-pub mod expiry;
+pub mod context;
+pub mod lifecycle;
+mod heartbeat;
+pub mod orders;
+pub mod deliveries;
 pub mod local_claims;
+pub mod expiry;
+pub mod reaper;
 
+pub use self::context::{LeaseContext, StopRequest};
+pub use self::deliveries::DeliveryRouter;
 pub use self::local_claims::LocalClaims;
+pub use self::orders::SessionOrders;

@@ -215,14 +215,13 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use presence::lease::beat::{self, LeaseHealth};
+    use presence::lease::OwnLease;
     use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
     use presence::store::memory::Store;
 
     use super::*;
     use crate::backplane::{Backplane, MemoryBackplane};
     use crate::hub::Hub;
-    use crate::lease::local_claims::LocalClaims;
     use crate::metrics::Metrics;
     use crate::session::driver::Services;
     use crate::wire::Dialect;
@@ -235,14 +234,14 @@ mod tests {
             registry: Registry::Memory(MemoryRegistry::new(store.clone())),
             backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))),
             hub: Arc::new(Hub::new(metrics.counts.clone())),
-            holdings: LocalClaims::default(),
+            holdings: Arc::default(),
             hold: std::time::Duration::ZERO,
-            tenure: Arc::new(LeaseHealth::default()),
+            tenure: Arc::default(),
             metrics,
         });
         let empty = String::new;
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
-        assert!(beat::open(&services.registry, &services.tenure, &Incarnation::random(), &info).await);
+        assert!(OwnLease::new(services.registry.clone(), Arc::clone(&services.tenure), info).open().await);
         let mut guests = [(); 2].map(|()| Driver::new(&services, Dialect::Json));
         let ann = Nick::parse("ann").unwrap();
         assert!(matches!(guests[0].begin(ann.clone()).await, Ok(Done::Begun(..))));

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use presence::lease::beat::LeaseHealth;
+use presence::lease::LeaseHealth;
 use presence::model::codes::{CloseCode, ErrorCode};
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{LeftReason, Nick, Owner, RoomKey, RoomName, TokenHash};
@@ -50,7 +50,7 @@ pub struct Services {
     /// Sessions and rooms of this node.
     pub hub: Arc<Hub>,
     /// What this node owns in the store.
-    pub holdings: LocalClaims,
+    pub holdings: Arc<LocalClaims>,
     /// For how long a nickname is kept for a session that lost its connection.
     pub hold: Duration,
     /// This node's lease.

@@ -1,120 +1,133 @@
-//! Once a minute a gateway compares what it holds with what the store has of it, and both agree again.
+//! The audit of claims: once a minute a gateway compares its claims with the store's records of it, and repairs both.
 //!
-//! For what no generation tells: a key that was lost alone, a leave that was acked and then lost with the last second. Runs
-//! beside the beat in every gateway. A difference may be no more than a request under way, so only what two looks in a row
-//! saw is acted on: what the store lacks is put back, or its session closed when a later claim has it; what the store has
-//! beside is given back. Costs O(own), in small steps.
+//! [`ClaimAudit`] finds losses that start no new generation: one lost key, or a leave that was acknowledged and then
+//! lost. It acts only on differences that two audits in a row have seen, since one may be a request in flight. Missing
+//! claims are reasserted; surplus ones are released. The cost grows with this gateway's claims only. It closes no
+//! session.
 
 use std::time::Duration;
 
-use crate::lease::beat::LeaseHealth;
-use crate::model::{Incarnation, LeftReason, Owner};
+use tokio::sync::watch;
+
+use crate::lease::beat::OwnLease;
+use crate::model::{LeftReason, Owner, RoomName};
 use crate::registry::{
-    Differences, GatewayInfo, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, Registry, RegistryError, Surplus,
+    Differences, Generation, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch, RegistryError, Surplus,
 };
 
-/// How often a gateway looks.
+/// Pauses between audits.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// From one look to the next when all is well.
-    pub every: Duration,
-    /// And when it is not: longer than any request takes, or a request under way is undone.
-    pub again: Duration,
+pub struct AuditIntervals {
+    /// After an audit without differences.
+    pub clean: Duration,
+    /// After an audit with differences. Must exceed the duration of any request, or a request in flight would be
+    /// undone.
+    pub recheck: Duration,
 }
 
-impl Default for Pace {
+impl Default for AuditIntervals {
     fn default() -> Self {
-        Self { every: Duration::from_secs(60), again: Duration::from_secs(10) }
+        Self { clean: Duration::from_secs(60), recheck: Duration::from_secs(10) }
     }
 }
 
-/// Holdings that one call puts back.
-const STEP: usize = 50;
+/// Claims that one call reasserts.
+const REASSERT_BATCH: usize = 50;
 
-/// The gateway whose holdings are compared.
+/// The repeated comparison of one lease's claims with the store.
 #[derive(Debug)]
-pub struct Audited<'a> {
-    /// The store.
-    pub registry: &'a Registry,
-    /// What is known of the lease.
-    pub tenure: &'a LeaseHealth,
-    /// Whose lease.
-    pub incarnation: &'a Incarnation,
-    /// What the gateway tells about itself.
-    pub info: &'a GatewayInfo,
+pub struct ClaimAudit<'a> {
+    lease: &'a OwnLease,
+    intervals: AuditIntervals,
+    generations: watch::Receiver<Generation>,
+    /// Differences that the last audit found.
+    suspected: Differences,
 }
 
-/// Compares for as long as it is polled. `holdings` is everything that the gateway's sessions hold, `overtaken` hears of
-/// claims that a later one has overtaken. Dropping the future leaves nothing half done.
-pub async fn run(gateway: Audited<'_>, pace: Pace, holdings: impl Fn() -> Vec<LocalClaim>, overtaken: impl Fn(&Owner)) {
-    let mut generations = gateway.tenure.generations();
-    let mut before = Differences::default();
-    loop {
-        let pause = if before == Differences::default() { pace.every } else { pace.again };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            // A generation that has just opened is looked at at once.
-            Ok(()) = generations.changed() => {}
+impl<'a> ClaimAudit<'a> {
+    /// Creates the audit of an open lease.
+    #[must_use]
+    pub fn new(lease: &'a OwnLease, intervals: AuditIntervals) -> Self {
+        Self { lease, intervals, generations: lease.health.generations(), suspected: Differences::default() }
+    }
+
+    /// Waits until an audit is due, compares, and repairs confirmed differences. Returns the claims that later claims
+    /// have overtaken: their sessions are to be closed. `claims` returns every local claim.
+    ///
+    /// Dropping the future leaves no repair half done.
+    pub async fn next(&mut self, claims: impl Fn() -> Vec<LocalClaim>) -> Vec<Owner> {
+        self.due().await;
+        if !self.generations.borrow_and_update().is_open() {
+            self.suspected = Differences::default();
+            return Vec::new();
         }
-        if !generations.borrow_and_update().is_open() {
-            before = Differences::default();
-            continue;
-        }
-        let mut held = holdings();
-        held.retain(|holding| holding.owner.incarnation == *gateway.incarnation);
-        let found = match gateway.registry.audit(gateway.incarnation, &held).await {
+        let OwnLease { registry, incarnation, .. } = self.lease;
+        let mut own = claims();
+        own.retain(|claim| claim.owner.incarnation == *incarnation);
+        let found = match registry.audit(incarnation, &own).await {
             Ok(found) => found,
             Err(error) => {
-                tracing::debug!(%error, "not compared with the store");
-                continue;
+                tracing::debug!(%error, "claims not audited");
+                return Vec::new();
             }
         };
-        // What is held by now was on its way in, and what is not any more on its way out.
-        let now = holdings();
-        match settle(&gateway, found.in_both(&before), &now).await {
-            Ok(lost) => lost.iter().for_each(&overtaken),
-            Err(error) => tracing::debug!(%error, "a difference from the store stays"),
-        }
-        before = found;
+        // Claims may have changed during the call; only differences that also hold for the present claims are repaired.
+        let present = claims();
+        let repaired = self.repair(found.in_both(&self.suspected), &present).await;
+        self.suspected = found;
+        repaired.unwrap_or_else(|error| {
+            tracing::debug!(%error, "claims not repaired");
+            Vec::new()
+        })
     }
-}
 
-/// Puts back what is missing and gives back what is too much. Returns the claims that a later one has overtaken.
-async fn settle(
-    gateway: &Audited<'_>,
-    Differences { missing, surplus }: Differences,
-    held: &[LocalClaim],
-) -> Result<Vec<Owner>, RegistryError> {
-    let Audited { registry, tenure, incarnation, info } = gateway;
-    let missing: Vec<LocalClaim> = held.iter().filter(|holding| missing.contains(&holding.owner)).cloned().collect();
-    let mut overtaken = Vec::new();
-    for step in missing.chunks(STEP) {
-        tracing::warn!(sessions = step.len(), "the store lacks what we hold, putting it back");
-        let generation = tenure.generation();
-        let batch = ReassertBatch { incarnation, info, generation, claims: step, last: false };
-        overtaken.extend(registry.reassert(batch).await?);
+    async fn due(&mut self) {
+        let is_clean = self.suspected == Differences::default();
+        let pause = if is_clean { self.intervals.clean } else { self.intervals.recheck };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // A generation that has just opened is audited at once.
+            Ok(()) = self.generations.changed() => {}
+        }
     }
-    for surplus in surplus {
-        let given_back = match &surplus {
-            Surplus::Nick(nick, owner) if !holds_nick(held, owner) => registry.release(nick, owner, None).await?,
-            Surplus::Member(room, nick, owner) if !holds_room(held, owner, room) => {
-                let (reason, intent) = (LeftReason::Closed, LeaveIntent::ForGood);
-                registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await?
+
+    /// Reasserts missing claims and releases surplus ones. Returns the overtaken claims.
+    async fn repair(
+        &self,
+        Differences { missing, surplus }: Differences,
+        claims: &[LocalClaim],
+    ) -> Result<Vec<Owner>, RegistryError> {
+        let OwnLease { registry, health, incarnation, info } = self.lease;
+        let missing: Vec<LocalClaim> = claims.iter().filter(|claim| missing.contains(&claim.owner)).cloned().collect();
+        let mut overtaken = Vec::new();
+        for batch in missing.chunks(REASSERT_BATCH) {
+            tracing::warn!(sessions = batch.len(), "claims missing in the store, reasserting");
+            let generation = health.generation();
+            let batch = ReassertBatch { incarnation, info, generation, claims: batch, last: false };
+            overtaken.extend(registry.reassert(batch).await?);
+        }
+        for surplus in surplus {
+            let released = match &surplus {
+                Surplus::Nick(nick, owner) if !has_claim(claims, owner) => registry.release(nick, owner, None).await?,
+                Surplus::Member(room, nick, owner) if !has_room(claims, owner, room) => {
+                    let (reason, intent) = (LeftReason::Closed, LeaveIntent::ForGood);
+                    registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await?
+                }
+                _ => false,
+            };
+            if released {
+                tracing::warn!(?surplus, "surplus claim released in the store");
             }
-            _ => false,
-        };
-        if given_back {
-            tracing::warn!(?surplus, "the store had what nobody here holds, given back");
         }
+        Ok(overtaken)
     }
-    Ok(overtaken)
 }
 
-fn holds_nick(held: &[LocalClaim], owner: &Owner) -> bool {
-    held.iter().any(|holding| holding.owner == *owner)
+fn has_claim(claims: &[LocalClaim], owner: &Owner) -> bool {
+    claims.iter().any(|claim| claim.owner == *owner)
 }
 
-fn holds_room(held: &[LocalClaim], owner: &Owner, room: &crate::model::RoomName) -> bool {
-    let is_it = |holding: &&LocalClaim| holding.owner == *owner;
-    held.iter().find(is_it).is_some_and(|holding| holding.rooms.iter().any(|known| known.key() == room.key()))
+fn has_room(claims: &[LocalClaim], owner: &Owner, room: &RoomName) -> bool {
+    let claim = claims.iter().find(|claim| claim.owner == *owner);
+    claim.is_some_and(|claim| claim.rooms.iter().any(|known| known.key() == room.key()))
 }

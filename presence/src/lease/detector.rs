@@ -1,9 +1,9 @@
-//! The failure detector and the clean-up after the dead.
+//! Failure detection by standing beat counters, and the reaping of fenced gateways.
 //!
-//! Runs in every presence process and every gateway, on samples of the lease table; any number of them may run, since
-//! fencing is a compare-and-set and cleaning up a compare-and-delete. Judges by counters that stand still while its own
-//! questions are answered: no clock of another machine, no TTL. Never fences anybody while its own view has gaps or the
-//! store is recovering, so an outage of the store, or a pause of this process, makes no user flap.
+//! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence
+//! process and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are
+//! harmless. A counter counts as standing only while this process's own samples arrive without a break. So an outage of
+//! the store, or a pause of this process, fences no gateway. No clock of another machine and no TTL is used.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,123 +11,123 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::host::failpoints::{self, Mechanism};
-use crate::lease::beat::Sample;
+use crate::lease::beat::{BEAT_INTERVAL, LeaseSample};
 use crate::model::Incarnation;
 use crate::registry::{Lease, LeaseState, LeaseTable, ReapedBatch, Registry, RegistryError};
 
-/// A counter that stands still for so long belongs to a dead gateway.
+/// A counter that stands still for this long belongs to a failed gateway.
 pub const FENCE_AFTER: Duration = Duration::from_secs(8);
-/// A longer break between our own answers starts every count anew.
+/// A longer break between two samples restarts every observation.
 pub const VIEW_BREAK: Duration = Duration::from_secs(2);
-/// Whoever fenced an incarnation cleans up after it; others step in when it still owns something after so long.
-pub const STEP_IN_AFTER: Duration = Duration::from_secs(3);
-/// A row of the lease table that ended and owns nothing is asked to be forgotten after so long.
+/// The process that fenced a gateway reaps it; other detectors reap what it still owns after this time.
+pub const REAP_AFTER: Duration = Duration::from_secs(3);
+/// An ended lease that owns nothing is removed from the lease table after this time.
 pub const FORGET_AFTER: Duration = Duration::from_secs(3660);
-/// Nicks and memberships that one call cleans up, at most, so that no script holds the store up.
+/// Maximum number of nicknames and memberships that one call reaps, so that the script does not block the store.
 const REAP_BATCH: usize = 200;
 
-/// What a sample calls for.
+/// Action that a sample calls for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// This counter stood still for too long: fence it if it still does.
+pub enum FailureVerdict {
+    /// Fence this incarnation if its counter is still the same.
     Fence(Incarnation, u64),
-    /// It is dead, and nobody tidied up or nobody needs its row any more.
+    /// Reap an ended lease that still owns something, or remove its row.
     Reap(Incarnation),
 }
 
-/// Judges samples. Pure: time comes with the samples.
+/// Pure judge of lease samples; time comes with the samples.
 #[derive(Debug, Default)]
-pub struct Detector {
-    /// Ourselves, if we hold a lease: judged by everybody else.
+pub struct FailureDetector {
+    /// The incarnation of this process, which only other processes judge.
     own: Option<Incarnation>,
-    last_answer: Option<Instant>,
-    /// The generation that the counts belong to.
+    last_sample: Option<Instant>,
+    /// The generation that the observations belong to.
     generation: u64,
-    seen: HashMap<Incarnation, Seen>,
+    observed: HashMap<Incarnation, ObservedLease>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct ObservedLease {
     counter: u64,
     state: LeaseState,
-    /// When the first answer with this counter and state was in.
+    /// When the first sample with this counter and state was received.
     since: Instant,
 }
 
-impl Detector {
-    /// Says which incarnation is our own from now on.
+impl FailureDetector {
+    /// Sets the incarnation of this process.
     pub fn set_own(&mut self, incarnation: Option<Incarnation>) {
         self.own = incarnation;
     }
 
-    /// Takes a sample and says what to do. A verdict is repeated with every sample until the table has changed.
-    pub fn judge(&mut self, sample: &Sample) -> Vec<Verdict> {
-        let gap = self.last_answer.map(|last| sample.received.saturating_duration_since(last));
+    /// Judges one sample. A verdict is repeated with every sample until the table has changed.
+    pub fn judge(&mut self, sample: &LeaseSample) -> Vec<FailureVerdict> {
+        let gap = self.last_sample.map(|last| sample.received.saturating_duration_since(last));
         let LeaseTable { generation, leases } = &sample.table;
         if gap.is_none_or(|gap| gap > VIEW_BREAK) || self.generation != generation.number {
-            self.seen.clear();
+            self.observed.clear();
         }
-        self.last_answer = Some(sample.received);
+        self.last_sample = Some(sample.received);
         self.generation = generation.number;
         if !generation.is_open() {
-            // The store waits for everybody by itself, and what it holds may not be what it held.
-            self.seen.clear();
+            // A recovering store fences missing gateways itself, and its counters may be older than the observed ones.
+            self.observed.clear();
             return Vec::new();
         }
-        self.seen.retain(|known, _| leases.iter().any(|lease| lease.incarnation == *known));
-        leases.iter().filter_map(|lease| self.judge_one(sample, lease)).collect()
+        self.observed.retain(|known, _| leases.iter().any(|lease| lease.incarnation == *known));
+        leases.iter().filter_map(|lease| self.judge_lease(sample, lease)).collect()
     }
 
-    fn judge_one(&mut self, sample: &Sample, lease: &Lease) -> Option<Verdict> {
+    fn judge_lease(&mut self, sample: &LeaseSample, lease: &Lease) -> Option<FailureVerdict> {
         if self.own.as_ref() == Some(&lease.incarnation) {
             return None;
         }
-        let now = Seen { counter: lease.counter, state: lease.state, since: sample.received };
-        let seen = self.seen.entry(lease.incarnation.clone()).or_insert(now);
-        if (seen.counter, seen.state) != (now.counter, now.state) {
-            *seen = now;
+        let now = ObservedLease { counter: lease.counter, state: lease.state, since: sample.received };
+        let observed = self.observed.entry(lease.incarnation.clone()).or_insert(now);
+        if (observed.counter, observed.state) != (now.counter, now.state) {
+            *observed = now;
         }
-        // From the first answer that held it to the last question: the counter stood still at least that long.
-        let still = sample.sent.saturating_duration_since(seen.since);
-        let patience = if failpoints::takes(Mechanism::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
+        // From the first answer with this counter to the sending of the last call: a lower bound of the standstill.
+        let standstill = sample.sent.saturating_duration_since(observed.since);
+        let fence_after = if failpoints::takes(Mechanism::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
-            LeaseState::Live | LeaseState::Draining if still >= patience => {
-                Some(Verdict::Fence(lease.incarnation.clone(), lease.counter))
+            LeaseState::Live | LeaseState::Draining if standstill >= fence_after => {
+                Some(FailureVerdict::Fence(lease.incarnation.clone(), lease.counter))
             }
             LeaseState::Fenced | LeaseState::Drained => {
-                let due = if lease.owns { STEP_IN_AFTER } else { FORGET_AFTER };
-                (still >= due).then(|| Verdict::Reap(lease.incarnation.clone()))
+                let due = if lease.owns { REAP_AFTER } else { FORGET_AFTER };
+                (standstill >= due).then(|| FailureVerdict::Reap(lease.incarnation.clone()))
             }
             LeaseState::Live | LeaseState::Draining => None,
         }
     }
 }
 
-/// What was done, for those who count.
+/// An action of this process's detector, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReapOutcome {
-    /// A gateway was fenced, by us.
+    /// It fenced a gateway.
     Fenced,
-    /// Nicks and memberships were cleaned up, by us.
+    /// It reaped nicknames and memberships.
     Reaped(ReapedBatch),
 }
 
-/// Judges every new sample and carries the verdicts out, until the sender of samples is gone. `own` is asked for our own
-/// incarnation with each sample.
+/// Judges every new sample and carries out the verdicts, until the sender of samples is dropped. `own` returns the
+/// incarnation of this process; `count` receives every action.
 pub async fn run(
     registry: Registry,
-    mut samples: watch::Receiver<Option<Sample>>,
+    mut samples: watch::Receiver<Option<LeaseSample>>,
     own: impl Fn() -> Option<Incarnation> + Send,
     count: impl Fn(ReapOutcome) + Send,
 ) {
-    let mut detector = Detector::default();
+    let mut detector = FailureDetector::default();
     while samples.changed().await.is_ok() {
         let Some(sample) = samples.borrow_and_update().clone() else { continue };
         detector.set_own(own());
         for verdict in detector.judge(&sample) {
             let outcome = match &verdict {
-                Verdict::Fence(incarnation, counter) => fence(&registry, incarnation, *counter, &count).await,
-                Verdict::Reap(incarnation) => reap(&registry, incarnation, &count).await,
+                FailureVerdict::Fence(incarnation, counter) => fence(&registry, incarnation, *counter, &count).await,
+                FailureVerdict::Reap(incarnation) => reap(&registry, incarnation, &count).await,
             };
             if let Err(error) = outcome {
                 // The next sample brings the same verdict again.
@@ -146,7 +146,7 @@ async fn fence(
     if !registry.fence(incarnation, counter).await? {
         return Ok(());
     }
-    tracing::warn!(%incarnation, counter, "gateway fenced: its beat stood still");
+    tracing::warn!(%incarnation, counter, "gateway fenced: its beat counter stood still");
     count(ReapOutcome::Fenced);
     reap(registry, incarnation, count).await
 }
@@ -165,16 +165,16 @@ async fn reap(
     }
 }
 
-/// Samples the lease table once a second, for processes without a lease of their own. Ends when `samples` has no
-/// receiver left.
-pub async fn observe(registry: &Registry, samples: watch::Sender<Option<Sample>>) {
-    let mut tick = tokio::time::interval(crate::lease::beat::BEAT_EVERY);
+/// Samples the lease table once a second, for a process without a lease of its own. Ends when `samples` has no receiver
+/// left.
+pub async fn observe(registry: Registry, samples: watch::Sender<Option<LeaseSample>>) {
+    let mut tick = tokio::time::interval(BEAT_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !samples.is_closed() {
         tick.tick().await;
         let sent = Instant::now();
         match registry.leases().await {
-            Ok(table) => drop(samples.send_replace(Some(Sample { sent, received: Instant::now(), table }))),
+            Ok(table) => drop(samples.send_replace(Some(LeaseSample { sent, received: Instant::now(), table }))),
             Err(error) => tracing::debug!(%error, "lease table not read"),
         }
     }

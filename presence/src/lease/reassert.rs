@@ -1,79 +1,143 @@
-//! What a gateway does for a store that has lost something: it says again what it holds.
+//! Reassertion: writing a gateway's claims again into a store that has lost data.
 //!
-//! Driven by the beat ([`crate::lease::beat::keep`]), whose answers tell that a generation has not heard us yet. The store does the
-//! rest: it puts back what it lacks, lets later claims win, and opens when everybody has spoken. The last word is held back
-//! until what the gateway acked is there as well: nothing new comes before it. Decides nothing itself.
+//! The gateway's lease loop runs it after a beat whose generation lacks the claims of this gateway. [`Reassertion`]
+//! keeps the progress within one generation. The store restores what it lacks, lets later claims win, and opens after
+//! the last batch of every gateway. The last batch is held back until the generation also has every message that this
+//! gateway acknowledged.
 
 use std::time::{Duration, Instant};
 
-use crate::lease::beat::Keeper;
-use crate::model::Incarnation;
-use crate::registry::{GatewayInfo, LocalClaim, ReassertBatch, Registry};
+use crate::lease::beat::OwnLease;
+use crate::model::Owner;
+use crate::registry::{LocalClaim, ReassertBatch};
 
-/// Nicks and memberships that one call puts back, so that no script holds the store up.
-const SAID_AT_ONCE: usize = 200;
-/// How long to go on between two beats.
-const PORTION: Duration = Duration::from_millis(750);
+/// Maximum number of nicknames and memberships in one call, so that the script does not block the store.
+const BATCH_ENTRIES_MAX: usize = 200;
+/// Time to reassert between two beats.
+const REASSERT_BUDGET: Duration = Duration::from_millis(750);
 
-/// What one generation is being told. Lives as long as the lease.
+/// Progress of one lease's reassertion in one generation.
 #[derive(Debug, Default)]
-pub(crate) struct Reassertion {
+pub struct Reassertion {
     generation: u64,
-    holdings: Vec<LocalClaim>,
-    /// How many of them were said.
-    said: usize,
+    claims: Vec<LocalClaim>,
+    /// Number of claims that were sent.
+    sent: usize,
+    /// End of the present turn; `None` once the turn is over.
+    turn_ends: Option<Instant>,
 }
 
 impl Reassertion {
-    /// Says what is held, or goes on with it, for less than the time to the next beat. An answer that is lost is asked for
-    /// again with the next beat.
-    pub(crate) async fn go_on(
-        &mut self,
-        registry: &Registry,
-        (incarnation, info): (&Incarnation, &GatewayInfo),
-        generation: u64,
-        keeper: &mut impl Keeper,
-    ) {
-        let until = Instant::now() + PORTION;
+    /// Starts a turn between two beats: continues in the same generation, or begins again with the present claims.
+    pub fn start_turn(&mut self, lease: &OwnLease, generation: u64, claims: impl FnOnce() -> Vec<LocalClaim>) {
         if self.generation != generation {
-            *self = Self { generation, holdings: keeper.holdings(), said: 0 };
-            self.holdings.retain(|holding| holding.owner.incarnation == *incarnation);
-            tracing::info!(
-                generation,
-                sessions = self.holdings.len(),
-                "the store is recovering, telling it what we hold"
-            );
+            *self = Self { generation, claims: claims(), ..Self::default() };
+            self.claims.retain(|claim| claim.owner.incarnation == lease.incarnation);
+            tracing::info!(generation, sessions = self.claims.len(), "store is recovering, claim reassertion started");
         }
-        while Instant::now() < until {
-            let rest = &self.holdings[self.said..];
-            let batch = &rest[..portion(rest)];
-            let is_all = batch.len() == rest.len();
-            let last = is_all && keeper.is_whole(generation);
-            match registry.reassert(ReassertBatch { incarnation, info, generation, claims: batch, last }).await {
-                Ok(overtaken) => overtaken.iter().for_each(|owner| keeper.overtaken(owner)),
-                Err(error) => {
-                    tracing::debug!(%error, "not heard by the store");
-                    return;
+        self.turn_ends = Some(Instant::now() + REASSERT_BUDGET);
+    }
+
+    /// Sends the next batch. Returns the claims that later claims have overtaken, or `None` when the turn is over.
+    ///
+    /// `is_republished`: the generation has every message that this gateway acknowledged. A lost answer ends the turn,
+    /// and the next turn repeats the batch.
+    pub async fn send_batch(&mut self, lease: &OwnLease, is_republished: bool) -> Option<Vec<Owner>> {
+        if self.turn_ends.is_none_or(|end| end <= Instant::now()) {
+            return None;
+        }
+        let OwnLease { registry, incarnation, info, .. } = lease;
+        let rest = &self.claims[self.sent..];
+        let batch = &rest[..batch_len(rest)];
+        let sends_all = batch.len() == rest.len();
+        let is_last = sends_all && is_republished;
+        let generation = self.generation;
+        let reassertion = ReassertBatch { incarnation, info, generation, claims: batch, last: is_last };
+        match registry.reassert(reassertion).await {
+            Ok(overtaken) => {
+                self.sent += batch.len();
+                if sends_all {
+                    self.turn_ends = None;
                 }
+                if is_last {
+                    // A store that overruled a claim may ask again; everything is then sent again.
+                    *self = Self::default();
+                }
+                Some(overtaken)
             }
-            self.said += batch.len();
-            if last {
-                // Asked once more, by a store that overruled one of our claims, we say everything once more.
-                *self = Self::default();
-            }
-            if is_all {
-                return;
+            Err(error) => {
+                tracing::debug!(%error, "claims not reasserted, retrying after the next beat");
+                self.turn_ends = None;
+                None
             }
         }
     }
 }
 
-/// How many of these holdings go into one call.
-fn portion(holdings: &[LocalClaim]) -> usize {
+/// Returns the number of leading claims that fit into one call: at least one, if there is any.
+fn batch_len(claims: &[LocalClaim]) -> usize {
     let mut entries = 0;
-    let fitting = holdings.iter().take_while(|holding| {
-        entries += 1 + holding.rooms.len();
-        entries <= SAID_AT_ONCE
+    let fitting = claims.iter().take_while(|claim| {
+        entries += 1 + claim.rooms.len();
+        entries <= BATCH_ENTRIES_MAX
     });
-    fitting.count().max(1).min(holdings.len())
+    fitting.count().max(1).min(claims.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Fence, Incarnation, Nick, RoomName, SessionId, Status, TokenHash};
+    use crate::registry::{GatewayInfo, MemoryRegistry, Registry};
+    use crate::store::memory::Store;
+
+    fn new_lease() -> OwnLease {
+        let empty = String::new;
+        let info = GatewayInfo { node: "g1".into(), version: "1".into(), ws: empty(), tcp: empty(), admin: empty() };
+        OwnLease::new(Registry::Memory(MemoryRegistry::new(Store::default())), Arc::default(), info)
+    }
+
+    fn claim(incarnation: &Incarnation, nick: &str, rooms: usize) -> LocalClaim {
+        let (incarnation, session) = (incarnation.clone(), SessionId::random());
+        LocalClaim {
+            nick: Nick::parse(nick).unwrap(),
+            owner: Owner { incarnation, session, fence: Fence(1) },
+            status: Status::default(),
+            rooms: vec![RoomName::parse("#lobby").unwrap(); rooms],
+            token: TokenHash::of(b"secret"),
+            detached: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn last_batch_waits_for_republished_messages() {
+        let (lease, mut reassertion) = (new_lease(), Reassertion::default());
+        assert!(lease.open().await);
+        let lost = claim(&Incarnation::random(), "carl", 0);
+        let claims = [claim(&lease.incarnation, "ann", 150), claim(&lease.incarnation, "bob", 150), lost];
+        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        for sent in [1, 2] {
+            assert_eq!(reassertion.send_batch(&lease, false).await, Some(Vec::new()));
+            assert_eq!((reassertion.sent, reassertion.claims.len()), (sent, 2), "claims of a lost lease are left out");
+        }
+        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the turn is over");
+        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()), "the last batch is empty");
+        assert_eq!(reassertion.send_batch(&lease, true).await, None);
+        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        assert_eq!(reassertion.claims.len(), 2, "asked again, it sends everything again");
+    }
+
+    #[tokio::test]
+    async fn failed_batch_is_repeated_in_the_next_turn() {
+        let (lease, mut reassertion) = (new_lease(), Reassertion::default());
+        reassertion.start_turn(&lease, 7, || vec![claim(&lease.incarnation, "ann", 0)]);
+        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the lease is not open");
+        assert!(lease.open().await);
+        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()));
+    }
 }

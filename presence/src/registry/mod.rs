@@ -47,6 +47,7 @@ mod memory;
 mod names;
 mod redis;
 mod reply;
+pub mod retry;
 mod rooms;
 mod script;
 mod sessions;

@@ -1,8 +1,7 @@
-//! The presence process, put together: registry, HTTP API, operators' door, failure detector; how they start and end.
+//! Composition root of the presence process: registry, HTTP API, admin listener and failure detector.
 //!
-//! `main` starts it with checked settings and shuts it down; tests do the same in their own process. Listeners are bound
-//! before [`Presence::start`] returns. Redis need not be there then: the process says that it is not ready, and is ready
-//! when Redis is. No rule of names, rooms or leases is in here.
+//! [`Presence::start`] binds the listeners and starts every task; [`Presence::shutdown`] ends them. Redis may be away
+//! at the start: the process is not ready until it answers. No rule of names, rooms or leases is in here.
 
 mod http;
 mod numbers;
@@ -22,39 +21,39 @@ use crate::host::admin::{self, Answers, Readiness};
 use crate::host::loop_lag;
 use crate::host::metrics::Metrics;
 use crate::host::program::Drained;
-use crate::lease::beat::Sample;
+use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
 use crate::service::config::Config;
 use crate::store::redis::Redis;
 
-/// Ready while the registry has answered within this time.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// How often a change of readiness is looked for, to log it.
-const READINESS_ROUND: Duration = Duration::from_millis(250);
+/// Maximum age of the registry's last answer while the process is ready.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
+/// Interval at which a change of readiness is detected and logged.
+const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Where a presence process listens.
+/// Listening addresses of a presence process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct PresenceAddresses {
     /// The HTTP API.
     pub api: SocketAddr,
-    /// The operators' door.
+    /// The admin listener.
     pub admin: SocketAddr,
 }
 
 /// A running presence process. Dropping it ends its tasks without waiting for them.
 #[derive(Debug)]
 pub struct Presence {
-    addresses: Addresses,
+    addresses: PresenceAddresses,
     metrics: Metrics,
-    /// The API's listener, until its last answer.
+    /// The API server; ends after its last answer.
     api: JoinHandle<()>,
-    /// Everything else.
+    /// All other tasks.
     tasks: TaskTracker,
-    /// Ends the API: no new connections, event streams close, answers under way are finished.
-    leave: CancellationToken,
-    /// Ends everything, `leave` included.
+    /// Ends the API: no new connections, event streams close, requests in flight are answered.
+    closing: CancellationToken,
+    /// Ends every task, including the API.
     stop: CancellationToken,
 }
 
@@ -62,66 +61,66 @@ impl Presence {
     /// Binds the listeners and starts every task. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Redis' URL cannot be understood, it is unfit, or an address cannot be bound. An unreachable Redis is no error.
+    /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. An unreachable Redis is waited for.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let redis = Redis::open(config.redis.reveal(), &config.prefix).context("open redis")?;
-        let is_there = redis.is_fit().await?;
+        let is_reachable = redis.is_fit().await?;
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = Metrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
-        let addresses = Addresses { api: api.local_addr()?, admin: admin.local_addr()? };
+        let addresses = PresenceAddresses { api: api.local_addr()?, admin: admin.local_addr()? };
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let leave = stop.child_token();
-        let (samples, sampled) = watch::channel(None);
+        let closing = stop.child_token();
+        let (samples, newest) = watch::channel(None);
         let ready = {
-            let (leave, sampled) = (leave.clone(), sampled.clone());
-            move || readiness(&leave, sampled.borrow().as_ref())
+            let (closing, newest) = (closing.clone(), newest.clone());
+            move || readiness(&closing, newest.borrow().as_ref())
         };
-        if !is_there {
+        if !is_reachable {
             spawn(&tasks, &stop, redis.clone().complain_when_unfit());
         }
-        spawn(&tasks, &stop, observe(registry.clone(), samples));
-        spawn(&tasks, &stop, reap(registry.clone(), sampled, metrics.clone()));
-        // Up to the end only: that it is not ready then is no news.
-        spawn(&tasks, &leave, log_readiness(ready.clone()));
+        spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
+        spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));
+        // Ends with the API: a process that shuts down is expected to be unready.
+        spawn(&tasks, &closing, log_readiness(ready.clone()));
         redis.calls().register(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
-        let numbers = numbers::numbers(&metrics.registry, registry.clone(), redis);
+        let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
         let answers = Answers {
             metrics: metrics.registry.clone(),
             ready: Arc::new(ready),
-            before_scrape: Some(numbers),
+            before_scrape: Some(refresh),
             documents: Vec::new(),
         };
-        let operators = admin::serve(admin, answers, stop.clone());
+        let serving_admin = admin::serve(admin, answers, stop.clone());
         tasks.spawn(async {
-            if let Err(error) = operators.await {
-                tracing::error!(%error, "admin listener broke");
+            if let Err(error) = serving_admin.await {
+                tracing::error!(%error, "admin listener failed");
             }
         });
-        let router = api::router(registry, metrics.clone(), leave.clone());
-        let api = tokio::spawn(http::serve(api, router, leave.clone()));
-        Ok(Self { addresses, metrics, api, tasks, leave, stop })
+        let router = api::router(registry, metrics.clone(), closing.clone());
+        let api = tokio::spawn(http::serve(api, router, closing.clone()));
+        Ok(Self { addresses, metrics, api, tasks, closing, stop })
     }
 
-    /// Where it listens: the real ports, also where the settings say 0.
+    /// Returns the bound addresses, with the real ports where the settings have port 0.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> PresenceAddresses {
         self.addresses
     }
 
-    /// Where its numbers are.
+    /// Returns the metrics registry.
     #[must_use]
     pub fn metrics(&self) -> &prometheus::Registry {
         &self.metrics.registry
     }
 
-    /// Stops taking requests, finishes those under way within `grace`, then ends everything else. Until then the
-    /// operators' door answers, and says that the process is not ready. Dropping the future ends all at once.
+    /// Stops accepting requests, answers those in flight within `grace`, then ends every other task. Until then the
+    /// admin listener reports the process as not ready. Dropping the future ends everything at once.
     pub async fn shutdown(mut self, grace: Duration) -> Drained {
-        self.leave.cancel();
+        self.closing.cancel();
         let answered = tokio::time::timeout(grace, &mut self.api).await;
         self.stop.cancel();
         self.tasks.close();
@@ -129,7 +128,7 @@ impl Presence {
         match answered {
             Ok(Ok(())) => Drained::Whole,
             Ok(Err(error)) => {
-                tracing::error!(%error, "api listener broke");
+                tracing::error!(%error, "api server failed");
                 Drained::Whole
             }
             Err(_) => Drained::GraceRanOut,
@@ -148,18 +147,14 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| address.to_string())
 }
 
-/// Runs a task to its end or to `stop`, whichever is first.
+/// Runs a task until it ends or `stop` is cancelled.
 fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(stop.clone().run_until_cancelled_owned(task));
 }
 
-async fn observe(registry: Registry, samples: watch::Sender<Option<Sample>>) {
-    detector::observe(&registry, samples).await;
-}
-
-/// The failure detector and its clean-up.
-async fn reap(registry: Registry, samples: watch::Receiver<Option<Sample>>, metrics: Metrics) {
-    let count = |deed| match deed {
+/// Runs the failure detector and counts what it does.
+async fn reap(registry: Registry, samples: watch::Receiver<Option<LeaseSample>>, metrics: Metrics) {
+    let count = |outcome| match outcome {
         ReapOutcome::Fenced => metrics.fences.inc(),
         ReapOutcome::Reaped(reaped) => {
             metrics.reaped_nicks.inc_by(reaped.nicks);
@@ -169,29 +164,26 @@ async fn reap(registry: Registry, samples: watch::Receiver<Option<Sample>>, metr
     detector::run(registry, samples, || None, count).await;
 }
 
-/// Whether questions are answered: judged by the answers that the failure detector gets, so that a thousand checks cost
-/// Redis nothing.
-fn readiness(leave: &CancellationToken, newest: Option<&Sample>) -> Readiness {
-    let silent = newest.map(|sample| sample.received.elapsed());
+/// Judges readiness by the failure detector's newest sample, so that readiness checks cost Redis nothing.
+fn readiness(closing: &CancellationToken, newest: Option<&LeaseSample>) -> Readiness {
+    let age = newest.map(|sample| sample.received.elapsed());
     let reasons = [
-        leave.is_cancelled().then(|| "the process is ending".to_owned()),
-        match silent {
+        closing.is_cancelled().then(|| "shutting down".to_owned()),
+        match age {
             None => Some("redis has not answered yet".to_owned()),
-            Some(silent) if silent > ANSWERED_WITHIN => {
-                Some(format!("redis has not answered for {} s", silent.as_secs()))
-            }
+            Some(age) if age > ANSWER_AGE_MAX => Some(format!("redis has not answered for {} s", age.as_secs())),
             Some(_) => None,
         },
     ];
     Readiness { reasons: reasons.into_iter().flatten().collect() }
 }
 
-/// Logs when the process becomes ready and when it no longer is.
+/// Logs each change of readiness.
 async fn log_readiness(ready: impl Fn() -> Readiness) {
-    let mut rounds = tokio::time::interval(READINESS_ROUND);
+    let mut tick = tokio::time::interval(READINESS_INTERVAL);
     let mut was_ready = false;
     loop {
-        rounds.tick().await;
+        tick.tick().await;
         let Readiness { reasons } = ready();
         match (was_ready, reasons.as_slice()) {
             (false, []) => tracing::info!("ready"),

@@ -40,7 +40,7 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     ann.hears("#lobby", "bob", "here we are").await;
 
     assert_eq!(gateway.end().await, Some(0));
-    let allowed = ["no lease yet", "no subscription", "lost the subscription"].map(str::to_owned);
+    let allowed = ["lease not acquired", "no subscription", "lost the subscription"].map(str::to_owned);
     assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
 }
 

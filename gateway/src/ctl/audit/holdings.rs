@@ -6,7 +6,7 @@ use std::time::Duration;
 use presence::model::{Nick, RoomName};
 use presence::registry::{HeldSession, LeaseSummary};
 
-use crate::admin::Account;
+use crate::admin::ClaimsReport;
 use crate::ctl::Failure;
 
 /// How long a gateway may take to answer.
@@ -28,7 +28,7 @@ pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result
     let silent = |reason: String| Failure::Silent(format!("{node} at {address} does not tell what it holds: {reason}"));
     let account = match answer {
         Ok(Ok(text)) => {
-            serde_json::from_str::<Account>(&text).map_err(|_| silent("not an answer of ours".to_owned()))?
+            serde_json::from_str::<ClaimsReport>(&text).map_err(|_| silent("not an answer of ours".to_owned()))?
         }
         Ok(Err(error)) => return Err(silent(error.to_string())),
         Err(error) => return Err(silent(error.to_string())),

@@ -1,7 +1,7 @@
-//! Serves a router on a listener, with the limits that axum's own server does not have.
+//! HTTP server of the public API, with limits that axum's own server lacks.
 //!
-//! A cap on connections, a deadline for request heads, no Nagle, dead peers found, and an end that waits for answers
-//! under way. Used for the public API; the operators' door is behind another address and needs none of it.
+//! It caps connections, sets a deadline for request heads, disables Nagle, detects dead peers, and answers requests in
+//! flight before it ends. The admin listener has an address of its own and needs none of this.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at a time; more wait in the listener's queue.
-const CONNECTIONS: usize = 4096;
-/// How long a client may take to send a request's head, and may keep a connection idle.
+/// Maximum number of open connections; more wait in the listener's queue.
+const CONNECTIONS_MAX: usize = 4096;
+/// Time limit for a request's head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long what we sent may stay unacknowledged before the client counts as gone.
+/// Time that sent bytes may stay unacknowledged before the connection is dropped.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after a failed accept: it fails for want of descriptors, and those come back with time.
+/// Pause after a failed accept, which usually lacks file descriptors until other connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `leave`, then returns when every answer under way is out. Dropping the future ends it at once, its
-/// connections when `leave` and the runtime let them.
-pub(super) async fn serve(listener: TcpListener, router: Router, leave: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+/// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
+/// closes the listener at once; its connections end with `closing`.
+pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
         let accept = async {
             let slot = slots.clone().acquire_owned().await;
             (slot, listener.accept().await)
         };
-        let Some((slot, accepted)) = leave.run_until_cancelled(accept).await else { break };
+        let Some((slot, accepted)) = closing.run_until_cancelled(accept).await else { break };
         match accepted {
             Ok((stream, _)) => {
-                let connection = converse(stream, router.clone(), leave.clone());
+                let connection = serve_connection(stream, router.clone(), closing.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -51,14 +51,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, leave: Cancella
             }
         }
     }
-    // Nobody is to wait in the queue of a listener that will not accept again.
+    // Connections in the queue of a listener that accepts no more would hang.
     drop(listener);
     connections.close();
     connections.wait().await;
 }
 
-/// One connection, to its end. What goes wrong on it is the client's affair.
-async fn converse(stream: TcpStream, router: Router, leave: CancellationToken) {
+/// Serves one connection to its end. Its errors are logged at debug level only, since clients cause most of them.
+async fn serve_connection(stream: TcpStream, router: Router, closing: CancellationToken) {
     if let Err(error) = tune(&stream) {
         tracing::debug!(%error, "api connection lost before its first request");
         return;
@@ -68,13 +68,13 @@ async fn converse(stream: TcpStream, router: Router, leave: CancellationToken) {
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = leave.cancelled() => {
+        () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "api connection broke");
+        tracing::debug!(%error, "api connection failed");
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::eventually;
-use presence::lease::audit::{self, Audited, Pace};
-use presence::lease::beat::{self, LeaseHealth};
+use presence::lease::audit::{AuditIntervals, ClaimAudit};
+use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
 use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
 use presence::registry::{
     Beat, ClaimError, Differences, Generation, JoinEntry, JoinRequest, LeaseState, LeaveIntent, LeaveRequest,
@@ -451,34 +451,26 @@ impl AuditingGateway {
         let overtaken: Arc<Mutex<Vec<Owner>>> = Arc::default();
         let (node, audited_claims, closed) = (node.clone(), Arc::clone(&claims), Arc::clone(&overtaken));
         let task = tokio::spawn(async move {
-            let (tenure, info) = (LeaseHealth::default(), gateway_info("g1"));
-            let audited =
-                Audited { registry: &node.registry, tenure: &tenure, incarnation: &node.incarnation, info: &info };
-            let pace = Pace { every: Duration::from_millis(300), again: Duration::from_millis(150) };
-            let mut keeper = PassiveKeeper;
+            let lease = OwnLease {
+                incarnation: node.incarnation.clone(),
+                ..OwnLease::new(node.registry.clone(), Arc::default(), gateway_info("g1"))
+            };
+            let intervals = AuditIntervals { clean: Duration::from_millis(300), recheck: Duration::from_millis(150) };
+            let (mut heartbeat, mut audit) = (Heartbeat::new(&lease), ClaimAudit::new(&lease, intervals));
+            let beats = async { while !matches!(heartbeat.next().await, BeatOutcome::Lost) {} };
+            let audits = async {
+                loop {
+                    let overtaken = audit.next(|| audited_claims.lock().unwrap().clone()).await;
+                    closed.lock().unwrap().extend(overtaken);
+                }
+            };
             tokio::select! {
-                () = beat::keep(&node.registry, &tenure, &node.incarnation, &info, &mut keeper) => {}
-                () = audit::run(audited, pace, || audited_claims.lock().unwrap().clone(), |owner| {
-                    closed.lock().unwrap().push(owner.clone());
-                }) => {}
+                () = beats => {}
+                () = audits => {}
             }
         });
         Self { claims, overtaken, task }
     }
-}
-
-/// Keeps a lease, and ignores every notification.
-struct PassiveKeeper;
-
-impl beat::Keeper for PassiveKeeper {
-    fn holdings(&self) -> Vec<LocalClaim> {
-        Vec::new()
-    }
-    fn answered(&mut self, _: beat::Sample, _: Beat) {}
-    fn is_whole(&self, _: u64) -> bool {
-        true
-    }
-    fn overtaken(&mut self, _: &Owner) {}
 }
 
 #[tokio::test]

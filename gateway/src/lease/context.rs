@@ -1,0 +1,88 @@
+//! The parts of a gateway that its lease reads and acts on, and the questions that other rooms ask about the lease.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use presence::lease::node_id::NodeIdConflict;
+use presence::lease::{LeaseHealth, LeaseSample, NotReady};
+use presence::registry::{LeaseTransition, Registry};
+use tokio::sync::{SetOnce, watch};
+
+use crate::backplane::Backplane;
+use crate::metrics::Metrics;
+
+use super::local_claims::LocalClaims;
+use super::orders::SessionOrders;
+
+/// Time limit for recording a lease transition.
+const TRANSITION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Shared parts of a gateway's lease. One per gateway; it outlives every incarnation.
+#[derive(Debug)]
+pub struct LeaseContext {
+    /// The registry that issues leases.
+    pub registry: Registry,
+    /// The backplane, which needs every answered beat.
+    pub backplane: Backplane,
+    /// The health of the present lease.
+    pub health: Arc<LeaseHealth>,
+    /// The claims of this gateway's sessions.
+    pub claims: Arc<LocalClaims>,
+    /// Ends sessions of this gateway.
+    pub orders: SessionOrders,
+    /// The newest sample of the lease table, which the failure detector judges.
+    pub samples: watch::Sender<Option<LeaseSample>>,
+    /// Set once this gateway is to end.
+    pub stop: StopRequest,
+    /// Counters of lost leases, fences and reaped records.
+    pub metrics: Arc<Metrics>,
+}
+
+impl LeaseContext {
+    /// Checks that this gateway can publish and receive, and that every message it acknowledged is in the present
+    /// generation.
+    ///
+    /// # Errors
+    /// The first condition that is not met.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        self.health.ready(Instant::now())?;
+        let is_republished = self.backplane.is_complete(self.health.generation());
+        is_republished.then_some(()).ok_or(NotReady::Recovering)
+    }
+
+    /// Records a lease transition in the registry, once. If that fails, the failure detectors fence and reap the lease.
+    pub async fn announce(&self, transition: LeaseTransition) {
+        let Some(incarnation) = self.health.incarnation() else { return };
+        let call = self.registry.set_lease(&incarnation, transition);
+        let state = transition.state();
+        match tokio::time::timeout(TRANSITION_TIMEOUT, call).await {
+            Ok(Ok(())) => tracing::info!(?state, "lease state recorded"),
+            Ok(Err(error)) => tracing::info!(?state, %error, "lease state not recorded"),
+            Err(_) => tracing::info!(?state, "lease state not recorded in time"),
+        }
+    }
+}
+
+/// A request to end this gateway that comes by the store instead of a signal. The first request counts.
+#[derive(Debug, Default)]
+pub struct StopRequest(SetOnce<Result<(), NodeIdConflict>>);
+
+impl StopRequest {
+    /// Requests a drain, by order of an operator.
+    pub fn request_drain(&self) {
+        let _ = self.0.set(Ok(()));
+    }
+
+    /// Reports that another live gateway has this node id.
+    pub fn report_conflict(&self, conflict: NodeIdConflict) {
+        let _ = self.0.set(Err(conflict));
+    }
+
+    /// Waits for a request. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// Another live gateway has this node id; this one has served no client.
+    pub async fn requested(&self) -> Result<(), NodeIdConflict> {
+        self.0.wait().await.clone()
+    }
+}

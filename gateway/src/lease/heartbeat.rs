@@ -1,0 +1,39 @@
+//! The pull loop of an open lease: one beat a second, and the actions that its answer calls for.
+//!
+//! An answered beat goes to the backplane, to the failure detector as a sample, and to `orders` as the mailbox. If the
+//! generation lacks this gateway's claims, they are reasserted in the time until the next beat.
+
+use presence::lease::reassert::Reassertion;
+use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
+
+use super::context::LeaseContext;
+use super::orders::carry_out;
+
+/// Keeps an open lease until it is lost. A store that is away ends no lease.
+pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
+    let mut heartbeat = Heartbeat::new(lease);
+    let mut reassertion = Reassertion::default();
+    loop {
+        match heartbeat.next().await {
+            BeatOutcome::Answered(sample, beat) => {
+                let generation = beat.generation.number;
+                context.backplane.note_beat(&lease.incarnation, generation, sample.sent, sample.received);
+                context.samples.send_replace(Some(sample));
+                carry_out(context, beat.mailbox);
+                if !beat.asserted {
+                    reassert(context, lease, generation, &mut reassertion).await;
+                }
+            }
+            BeatOutcome::Unanswered => {}
+            BeatOutcome::Lost => return,
+        }
+    }
+}
+
+/// Reasserts claims until the next beat is due, and closes the sessions whose claims a later one has overtaken.
+async fn reassert(context: &LeaseContext, lease: &OwnLease, generation: u64, reassertion: &mut Reassertion) {
+    reassertion.start_turn(lease, generation, || context.claims.all());
+    while let Some(overtaken) = reassertion.send_batch(lease, context.backplane.is_complete(generation)).await {
+        overtaken.iter().for_each(|owner| context.orders.end_overtaken(owner));
+    }
+}

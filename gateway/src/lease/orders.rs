@@ -1,0 +1,136 @@
+//! Orders to end sessions of this gateway, and the mailbox that brings them with a beat.
+//!
+//! An order may arrive twice: at once over the gateway's channel, and surely in its mailbox. Both ways have the same
+//! effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It writes nothing
+//! to the registry.
+
+use std::sync::Arc;
+
+use presence::model::codes::CloseCode;
+use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
+use presence::registry::MailboxOrder;
+
+use crate::hub::Hub;
+
+use super::context::LeaseContext;
+use super::local_claims::LocalClaims;
+
+/// Ends sessions of this gateway, attached or detached.
+#[derive(Debug, Clone)]
+pub struct SessionOrders {
+    hub: Arc<Hub>,
+    claims: Arc<LocalClaims>,
+}
+
+impl SessionOrders {
+    /// Creates the orders for the sessions of one gateway.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, claims: Arc<LocalClaims>) -> Self {
+        Self { hub, claims }
+    }
+
+    /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
+    pub fn kick(&self, session: &SessionId) {
+        self.hub.close(session, CloseCode::Kicked);
+        self.claims.expire_now(session, LeftReason::Kicked);
+    }
+
+    /// Ends a session here that was resumed under a later claim; `fence` is its earlier one. A newer claim is not
+    /// touched.
+    pub fn take_over(&self, session: &SessionId, fence: Fence) {
+        self.hub.taken_over(session, fence);
+        self.claims.drop_taken_over(session, fence);
+    }
+
+    /// Ends a session whose claim lost against a later one when it was reasserted.
+    pub fn end_overtaken(&self, owner: &Owner) {
+        self.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
+        self.claims.release(owner);
+    }
+
+    /// Ends every session of an incarnation whose lease is lost.
+    pub fn end_incarnation(&self, incarnation: &Incarnation) {
+        self.hub.close_incarnation(incarnation, CloseCode::Restart);
+        self.claims.drop_incarnation(incarnation);
+    }
+}
+
+/// Carries out the orders of a mailbox.
+pub(super) fn carry_out(context: &LeaseContext, mailbox: Vec<MailboxOrder>) {
+    for command in mailbox {
+        match command {
+            MailboxOrder::Kick(session) => context.orders.kick(&session),
+            MailboxOrder::Taken { session, fence } => context.orders.take_over(&session, fence),
+            MailboxOrder::Drain => {
+                tracing::info!("drain ordered by an operator");
+                context.stop.request_drain();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use presence::model::{Nick, Status, TokenHash};
+    use presence::registry::LocalClaim;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::outbound::Outbox;
+    use crate::wire::Dialect;
+
+    fn claim(nick: &str, fence: u64) -> LocalClaim {
+        let (incarnation, session) = (Incarnation::from_store("i"), SessionId::from_store(nick));
+        LocalClaim {
+            nick: Nick::parse(nick).unwrap(),
+            owner: Owner { incarnation, session, fence: Fence(fence) },
+            status: Status::default(),
+            rooms: Vec::new(),
+            token: TokenHash::of(b"secret"),
+            detached: false,
+        }
+    }
+
+    fn orders() -> (SessionOrders, Arc<Hub>, Arc<LocalClaims>) {
+        let (hub, claims) = (Arc::new(Hub::new(Metrics::new().counts)), Arc::<LocalClaims>::default());
+        (SessionOrders::new(Arc::clone(&hub), Arc::clone(&claims)), hub, claims)
+    }
+
+    fn attach(hub: &Hub, claims: &LocalClaims, claim: LocalClaim) -> Outbox {
+        let outbox = Outbox::new(Dialect::Json);
+        hub.attach(&claim.owner, &claim.nick, &outbox);
+        claims.hold(claim);
+        outbox
+    }
+
+    #[tokio::test]
+    async fn kick_ends_attached_and_detached_sessions() {
+        let (orders, hub, claims) = orders();
+        let (ann, bob) = (claim("ann", 1), claim("bob", 1));
+        let outbox = attach(&hub, &claims, ann.clone());
+        claims.hold(bob.clone());
+        claims.detach(&bob.owner, Instant::now() + std::time::Duration::from_secs(60), LeftReason::Timeout);
+        for _ in 0..2 {
+            orders.kick(&ann.owner.session);
+            orders.kick(&bob.owner.session);
+        }
+        assert_eq!(outbox.closing(), Some(CloseCode::Kicked));
+        let due = claims.due().await;
+        assert_eq!(due.len(), 1, "an attached session does not expire");
+        assert_eq!((&due[0].0.owner, due[0].1), (&bob.owner, LeftReason::Kicked));
+    }
+
+    #[test]
+    fn take_over_spares_the_newer_claim() {
+        let (orders, hub, claims) = orders();
+        let outbox = attach(&hub, &claims, claim("ann", 2));
+        let session = claim("ann", 2).owner.session;
+        orders.take_over(&session, Fence(1));
+        assert_eq!((outbox.closing(), claims.all().len()), (None, 1));
+        orders.take_over(&session, Fence(2));
+        assert_eq!((outbox.closing(), claims.all().len()), (Some(CloseCode::TakenOver), 0));
+    }
+}
