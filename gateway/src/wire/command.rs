@@ -67,7 +67,7 @@ impl fmt::Debug for Token {
 
 /// How a client goes on with a session that it had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resume {
+pub struct ResumeRequest {
     /// What it was given when it registered last.
     pub token: Token,
     /// Rooms to go on with at once, each named once, at most [`RESUMED_ROOMS`], and where it was in them.
@@ -87,7 +87,7 @@ pub enum Command {
         /// The nickname to take.
         nick: Nick,
         /// The session to go on with.
-        resume: Option<Resume>,
+        resume: Option<ResumeRequest>,
     },
     /// Enter a room.
     Join {

@@ -12,7 +12,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, Resume, Since, Token};
+pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, ResumeRequest, Since, Token};
 pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoom, RoomItem};
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -18,7 +18,9 @@ use serde_json::value::RawValue;
 
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
-use crate::wire::{Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, Resume, Since, Token};
+use crate::wire::{
+    Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, ResumeRequest, Since, Token,
+};
 
 use super::INBOX;
 
@@ -168,14 +170,14 @@ impl<'a> Fields<'a> {
         since.map(Some).ok_or_else(|| bad_request("`since` must be {\"epoch\": a string, \"seq\": a whole number}"))
     }
 
-    fn resume(&self) -> Result<Option<Resume>, Refusal> {
+    fn resume(&self) -> Result<Option<ResumeRequest>, Refusal> {
         let Some(token) = self.optional_string("resume")? else {
             return match self.values.contains_key("since") {
                 true => Err(bad_request("`since` needs `resume`")),
                 false => Ok(None),
             };
         };
-        let mut resume = Resume { token: Token::new(token), rooms: Vec::new(), inbox: None };
+        let mut resume = ResumeRequest { token: Token::new(token), rooms: Vec::new(), inbox: None };
         let Some(raw) = self.values.get("since") else { return Ok(Some(resume)) };
         let of_rooms =
             || bad_request("`since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}");
