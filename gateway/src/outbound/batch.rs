@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::listen::frame::header;
 use crate::message::Accepted;
 use crate::wire::{Dialect, Event};
 
@@ -101,7 +102,7 @@ impl FanOutBatch {
         self.framed.get(format, || {
             let mut framed = BytesMut::new();
             for event in &self.events {
-                format.frame(&event.bytes(format), &mut framed);
+                frame(format, &event.bytes(format), &mut framed);
             }
             framed.freeze()
         })
@@ -121,6 +122,14 @@ impl FanOutBatch {
     }
 }
 
+/// Appends an encoded event as the socket takes it: in a WebSocket frame, or as the lines that it is.
+pub fn frame(dialect: Dialect, encoded: &[u8], out: &mut BytesMut) {
+    match dialect {
+        Dialect::Json => header::put_text(encoded, out),
+        Dialect::Line => out.extend_from_slice(encoded),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -134,7 +143,7 @@ mod tests {
             let framed = round.bytes(format).clone();
             assert_eq!(framed.as_ptr(), round.bytes(format).as_ptr(), "made a second time");
             let mut expected = BytesMut::new();
-            round.events().iter().for_each(|event| format.frame(&event.bytes(format), &mut expected));
+            round.events().iter().for_each(|event| frame(format, &event.bytes(format), &mut expected));
             assert_eq!(framed, expected);
         }
     }

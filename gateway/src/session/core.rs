@@ -13,9 +13,9 @@ use presence::model::codes::{CloseCode, ErrorCode};
 use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 
 use super::liveness::Liveness;
-use super::state::{Identity, SessionState};
+use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
-use super::verbs::{self, Decision, Flow, Operation, Outcome};
+use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 
 /// A step for the driver; steps are carried out in order.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub enum Effect {
 
 /// The request whose operation is being performed.
 #[derive(Debug)]
-struct Pending {
+struct PendingRequest {
     id: CorrelationId,
     flow: Flow,
 }
@@ -44,7 +44,7 @@ struct Pending {
 pub struct Core {
     state: SessionState,
     /// Boxed: large, and most sessions wait for nothing most of the time.
-    pending: Option<Box<Pending>>,
+    pending: Option<Box<PendingRequest>>,
 }
 
 impl Core {
@@ -56,7 +56,7 @@ impl Core {
 
     /// Returns the session's identity, once it has registered.
     #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&SessionIdentity> {
         self.state.identity.as_ref()
     }
 
@@ -98,12 +98,12 @@ impl Core {
     }
 
     /// Takes the outcome of the [`Operation`] that was performed.
-    pub fn outcome(&mut self, now: Instant, outcome: Result<Outcome, Refusal>) -> Vec<Effect> {
+    pub fn outcome(&mut self, now: Instant, outcome: Result<OperationOutcome, Refusal>) -> Vec<Effect> {
         let Some(pending) = self.pending.take() else {
             debug_assert!(false, "an outcome without an operation");
             return Vec::new();
         };
-        let Pending { id, flow } = *pending;
+        let PendingRequest { id, flow } = *pending;
         let mut effects = Vec::with_capacity(2);
         match outcome {
             Ok(outcome) => match flow.conclude(&mut self.state, now, outcome) {
@@ -139,7 +139,7 @@ impl Core {
     }
 
     fn perform(&mut self, id: CorrelationId, flow: Flow, operation: Operation, effects: &mut Vec<Effect>) {
-        self.pending = Some(Box::new(Pending { id, flow }));
+        self.pending = Some(Box::new(PendingRequest { id, flow }));
         effects.push(Effect::Perform(operation));
     }
 }

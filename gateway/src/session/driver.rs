@@ -14,13 +14,13 @@ use crate::outbound::Outbox;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request};
 
 use super::core::{Core, Effect};
-use super::liveness::Due;
+use super::liveness::LivenessAction;
 use super::performer::Performer;
 use super::refusal::unavailable;
 use super::replay::replay;
 use super::services::Services;
 use super::stream_entry::StreamEntry;
-use super::verbs::{Operation, Outcome};
+use super::verbs::{Operation, OperationOutcome};
 
 /// The driver of one session.
 #[derive(Debug)]
@@ -65,9 +65,9 @@ impl Driver {
     /// Reads the clock: may queue a ping, or close a connection that is silent or did not register.
     pub fn tick(&mut self) {
         match self.core.liveness_mut().due(Instant::now()) {
-            Due::Nothing => {}
-            Due::Ping => self.performer.outbox.ping(),
-            Due::Close(code) => self.performer.outbox.close(code),
+            LivenessAction::Nothing => {}
+            LivenessAction::Ping => self.performer.outbox.ping(),
+            LivenessAction::Close(code) => self.performer.outbox.close(code),
         }
     }
 
@@ -100,7 +100,7 @@ impl Driver {
             }
             let Some(operation) = next else { break };
             let outcome = self.perform(operation).await;
-            is_resume |= matches!(outcome, Ok(Outcome::Resumed(_)));
+            is_resume |= matches!(outcome, Ok(OperationOutcome::Resumed(_)));
             effects = self.core.outcome(Instant::now(), outcome);
         }
         if is_resume {
@@ -108,7 +108,7 @@ impl Driver {
         }
     }
 
-    async fn perform(&mut self, operation: Operation) -> Result<Outcome, Refusal> {
+    async fn perform(&mut self, operation: Operation) -> Result<OperationOutcome, Refusal> {
         // While the store is away, refusing at once is better than an unknown outcome after seconds: nothing was sent.
         if !self.performer.services.tenure.is_answered(Instant::now()) {
             return Err(unavailable());

@@ -21,7 +21,7 @@ pub const REGISTER_LIMIT_LINES: Duration = Duration::from_secs(600);
 
 /// The action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum LivenessAction {
     /// None yet.
     Nothing,
     /// Ping the client.
@@ -86,23 +86,23 @@ impl Liveness {
     }
 
     /// Returns the action that is due now. A ping is due once per third of the limit.
-    pub fn due(&mut self, now: Instant) -> Due {
+    pub fn due(&mut self, now: Instant) -> LivenessAction {
         if !self.is_registered {
             let is_late = now >= self.opened_at + self.register_limit();
-            return if is_late { Due::Close(CloseCode::RegisterTimeout) } else { Due::Nothing };
+            return if is_late { LivenessAction::Close(CloseCode::RegisterTimeout) } else { LivenessAction::Nothing };
         }
         if !self.pings {
-            return Due::Nothing;
+            return LivenessAction::Nothing;
         }
         let limit = self.limit();
         if now >= self.received_at + limit {
-            return Due::Close(CloseCode::Timeout);
+            return LivenessAction::Close(CloseCode::Timeout);
         }
         if now >= self.received_at.max(self.pinged_at) + limit / 3 {
             self.pinged_at = now;
-            return Due::Ping;
+            return LivenessAction::Ping;
         }
-        Due::Nothing
+        LivenessAction::Nothing
     }
 
     /// Idleness is measured at the last frame, so that a limit never changes during a silence.
@@ -124,16 +124,16 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Runs the clock for `seconds` of silence; returns each action that was due, with its second.
-    fn silence(liveness: &mut Liveness, from: Instant, seconds: u32) -> Vec<(u32, Due)> {
+    fn silence(liveness: &mut Liveness, from: Instant, seconds: u32) -> Vec<(u32, LivenessAction)> {
         let mut actions = Vec::new();
         for second in 1..=seconds {
             match liveness.due(from + SECOND * second) {
-                Due::Nothing => {}
-                Due::Close(code) => {
-                    actions.push((second, Due::Close(code)));
+                LivenessAction::Nothing => {}
+                LivenessAction::Close(code) => {
+                    actions.push((second, LivenessAction::Close(code)));
                     return actions;
                 }
-                Due::Ping => actions.push((second, Due::Ping)),
+                LivenessAction::Ping => actions.push((second, LivenessAction::Ping)),
             }
         }
         actions
@@ -144,7 +144,11 @@ mod tests {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, true);
         liveness.registered(start);
-        let expected = vec![(30, Due::Ping), (60, Due::Ping), (90, Due::Close(CloseCode::Timeout))];
+        let expected = vec![
+            (30, LivenessAction::Ping),
+            (60, LivenessAction::Ping),
+            (90, LivenessAction::Close(CloseCode::Timeout)),
+        ];
         assert_eq!(silence(&mut liveness, start, 1000), expected);
     }
 
@@ -155,7 +159,11 @@ mod tests {
         liveness.registered(start);
         let now = start + IDLE_AFTER;
         liveness.received(now);
-        let expected = vec![(60, Due::Ping), (120, Due::Ping), (180, Due::Close(CloseCode::Timeout))];
+        let expected = vec![
+            (60, LivenessAction::Ping),
+            (120, LivenessAction::Ping),
+            (180, LivenessAction::Close(CloseCode::Timeout)),
+        ];
         assert_eq!(silence(&mut liveness, now, 1000), expected);
     }
 
@@ -166,7 +174,7 @@ mod tests {
         liveness.registered(start);
         for step in 1..=20 {
             let now = start + SECOND * 30 * step;
-            assert_ne!(liveness.due(now), Due::Close(CloseCode::Timeout), "closed after {step} pongs");
+            assert_ne!(liveness.due(now), LivenessAction::Close(CloseCode::Timeout), "closed after {step} pongs");
             liveness.received(now);
         }
         assert_eq!(liveness.deadline().unwrap(), start + SECOND * 600 + SECOND * 60, "the client is idle");
@@ -176,10 +184,10 @@ mod tests {
     fn dialect_without_pings_has_no_limit_once_registered() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, false);
-        assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), Due::Close(CloseCode::RegisterTimeout));
+        assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), LivenessAction::Close(CloseCode::RegisterTimeout));
         liveness.registered(start);
         assert_eq!(liveness.deadline(), None);
-        assert_eq!(liveness.due(start + SECOND * 86_400), Due::Nothing);
+        assert_eq!(liveness.due(start + SECOND * 86_400), LivenessAction::Nothing);
     }
 
     #[test]
@@ -189,8 +197,8 @@ mod tests {
         liveness.registered(start);
         for _ in 0..3 {
             let deadline = liveness.deadline().unwrap();
-            assert_eq!(liveness.due(deadline - Duration::from_millis(1)), Due::Nothing);
-            assert_ne!(liveness.due(deadline), Due::Nothing);
+            assert_eq!(liveness.due(deadline - Duration::from_millis(1)), LivenessAction::Nothing);
+            assert_ne!(liveness.due(deadline), LivenessAction::Nothing);
         }
     }
 }

@@ -20,7 +20,7 @@ pub const ROOMS_MAX: usize = 128;
 
 /// The nickname of a session, its claim to it, and its status.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct SessionIdentity {
     /// The nickname.
     pub nick: Nick,
     /// The claim.
@@ -51,7 +51,7 @@ enum RegisteredReply {
 #[derive(Debug)]
 pub struct SessionState {
     pub(super) node: Arc<str>,
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<SessionIdentity>,
     pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
     pub(super) liveness: Liveness,
     pub(super) typing: TypingLimiter,
@@ -72,7 +72,7 @@ impl SessionState {
     }
 
     /// Begins or resumes a session.
-    pub(super) fn begin(&mut self, now: Instant, me: Identity, resumed: bool) {
+    pub(super) fn begin(&mut self, now: Instant, me: SessionIdentity, resumed: bool) {
         self.liveness.registered(now);
         self.identity = Some(me);
         self.registered_reply = RegisteredReply::Unconfirmed { resumed };

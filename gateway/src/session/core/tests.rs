@@ -37,7 +37,7 @@ fn ask(core: &mut Core, command: Command) -> Vec<Effect> {
     core.request(Instant::now(), Request { id: None, command })
 }
 
-fn succeed(core: &mut Core, outcome: Outcome) -> Vec<Effect> {
+fn succeed(core: &mut Core, outcome: OperationOutcome) -> Vec<Effect> {
     core.outcome(Instant::now(), Ok(outcome))
 }
 
@@ -77,18 +77,18 @@ fn inbox() -> StreamEnd {
     StreamEnd { epoch: "i".into(), top: 4, forks: Vec::new() }
 }
 
-fn begun(name: &str, fence: u64) -> Outcome {
-    Outcome::Begun(SessionBegun { nick: nick(name), grant: grant(fence), inbox: inbox() })
+fn begun(name: &str, fence: u64) -> OperationOutcome {
+    OperationOutcome::Begun(SessionBegun { nick: nick(name), grant: grant(fence), inbox: inbox() })
 }
 
 /// The outcome of a join without a position.
-fn joined(name: &str) -> Outcome {
+fn joined(name: &str) -> OperationOutcome {
     joined_after(name, None)
 }
 
-fn joined_after(name: &str, since: Option<Since>) -> Outcome {
+fn joined_after(name: &str, since: Option<Since>) -> OperationOutcome {
     let end = StreamEnd { epoch: "e".into(), top: 7, forks: presence::model::stream::read_forks("d:5") };
-    Outcome::Joined(RoomJoined { room: room(name), end, member_count: 1, since })
+    OperationOutcome::Joined(RoomJoined { room: room(name), end, member_count: 1, since })
 }
 
 fn registered(name: &str) -> Core {
@@ -199,11 +199,11 @@ fn resume(name: &str, rooms: &[&str]) -> Command {
 }
 
 /// A session that was resumed under a nickname, with these rooms.
-fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> Outcome {
+fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> OperationOutcome {
     let status = Status { status: Availability::Away, text: "tea".into() };
     let rooms = rooms.iter().map(|name| room(name)).collect();
     let stored = StoredSession { was: Some((nick("ann"), owner(0))), status, rooms, read: since("i", 2) };
-    Outcome::Resumed(SessionResumed { nick: nick(name), request, grant: grant(2), stored })
+    OperationOutcome::Resumed(SessionResumed { nick: nick(name), request, grant: grant(2), stored })
 }
 
 /// Asks for a resume, which succeeds; returns what follows.
@@ -228,7 +228,7 @@ fn resumed() -> Core {
     };
     assert_eq!(entered.as_str(), "#b");
     assert_eq!(words(&succeed(&mut core, joined("#b"))), ["do FindInboxEnd"]);
-    let last = succeed(&mut core, Outcome::InboxEnd(inbox()));
+    let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
     assert_eq!(words(&last), ["Registered", "enter ann after i 2", "enter #b after e 3"]);
     let reply = format!("{:?}", last[0]);
     assert!(reply.contains("#a") && reply.contains("#b") && !reply.contains("#elsewhere"), "{reply}");
@@ -265,7 +265,7 @@ fn resume_under_another_nick_renames_the_member_records() {
     };
     assert_eq!((me.nick.as_str(), was.nick.as_str(), was.owner.fence), ("Ann", "ann", Fence(0)));
     assert_eq!(words(&succeed(&mut core, joined("#a"))), ["do FindInboxEnd"]);
-    assert_eq!(words(&succeed(&mut core, Outcome::InboxEnd(inbox()))), ["Registered", "enter Ann after i 2"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::InboxEnd(inbox()))), ["Registered", "enter Ann after i 2"]);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn inbox_resumes_at_the_position_or_the_last_read() {
         let request = ResumeRequest { token: Token::new("t"), rooms: Vec::new(), inbox: position };
         let first = resume_to(&mut core, Command::Register { nick: nick("ann"), resume: Some(request) }, &[]);
         assert_eq!(words(&first), ["do FindInboxEnd"]);
-        let last = succeed(&mut core, Outcome::InboxEnd(inbox()));
+        let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
         assert!(format!("{:?}", last[0]).contains(r#"inbox: Since { epoch: "i", seq: 4 }"#), "{last:?}");
         assert_eq!(words(&last)[1..], [after]);
     }
@@ -315,11 +315,11 @@ fn rooms_need_membership_and_nicks_do_not() {
     assert_eq!(words(&ask(&mut core, history)), ["not_in_room"]);
     assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#b") })), ["not_in_room"]);
     assert_eq!(words(&ask(&mut core, send("#A"))), ["do Send"], "case makes no other room");
-    assert_eq!(words(&succeed(&mut core, Outcome::Answer(ack()))), ["Ack"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::Answer(ack()))), ["Ack"]);
     assert_eq!(words(&ask(&mut core, send("bob"))), ["do Send"]);
     assert_eq!(words(&fail(&mut core, ErrorCode::NoSuchUser)), ["no_such_user"]);
     assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#a") })), ["do Leave"]);
-    assert_eq!(words(&succeed(&mut core, Outcome::Left(room("#a")))), ["Left"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::Left(room("#a")))), ["Left"]);
     assert_eq!(words(&ask(&mut core, send("#a"))), ["not_in_room"]);
 }
 
@@ -339,7 +339,7 @@ fn join_beyond_the_room_limit_is_refused() {
 fn rename_claims_updates_rooms_and_releases_last() {
     let mut core = member("ann", &["#a", "#b"]);
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do ClaimNick"]);
-    let first = succeed(&mut core, Outcome::NickClaimed(owner(2)));
+    let first = succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
     let [Effect::Perform(Operation::Join(JoinRoom { me, was: Some(was), enters: false, .. }))] = &first[..] else {
         panic!("{first:?}")
     };
@@ -351,7 +351,7 @@ fn rename_claims_updates_rooms_and_releases_last() {
         panic!("{last:?}")
     };
     assert_eq!((former, claim.fence, renamed_to), (&nick("ann"), Fence(1), &nick("anna")));
-    assert_eq!(words(&succeed(&mut core, Outcome::NickReleased)), ["Nick"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
     assert_eq!(core.identity().unwrap().owner, owner(2));
 }
 
@@ -360,16 +360,16 @@ fn rename_keeps_the_status() {
     let mut core = member("ann", &["#a"]);
     let away = Status { status: Availability::Away, text: "tea".into() };
     ask(&mut core, Command::Status(away.clone()));
-    succeed(&mut core, Outcome::StatusSet(away.clone()));
+    succeed(&mut core, OperationOutcome::StatusSet(away.clone()));
     ask(&mut core, Command::Nick { nick: nick("anna") });
-    let first = succeed(&mut core, Outcome::NickClaimed(owner(2)));
+    let first = succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
     let [Effect::Perform(Operation::SetStatus(SetStatus { me, status, rooms }))] = &first[..] else {
         panic!("{first:?}")
     };
     assert_eq!((&me.nick, me.owner.fence, status, rooms.len()), (&nick("anna"), Fence(2), &away, 0));
-    assert_eq!(words(&succeed(&mut core, Outcome::StatusSet(away.clone()))), ["do Join"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::StatusSet(away.clone()))), ["do Join"]);
     assert_eq!(words(&succeed(&mut core, joined("#a"))), ["do ReleaseNick"]);
-    assert_eq!(words(&succeed(&mut core, Outcome::NickReleased)), ["Nick"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
     assert_eq!(core.identity().unwrap().status, away);
 }
 
@@ -378,7 +378,7 @@ fn change_of_case_keeps_the_claim() {
     let mut core = member("ann", &["#a"]);
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("ann") })), ["Nick"], "the nickname is unchanged");
     assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("Ann") })), ["do ClaimNick"]);
-    assert_eq!(words(&succeed(&mut core, Outcome::NickClaimed(owner(1)))), ["do Join"]);
+    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickClaimed(owner(1)))), ["do Join"]);
     assert_eq!(words(&succeed(&mut core, joined("#a"))), ["Nick"], "the claim is the same: nothing is released");
 }
 
@@ -391,7 +391,7 @@ fn half_done_rename_ends_the_connection() {
     assert_eq!(words(&fail(&mut core, ErrorCode::OutcomeUnknown)), ["outcome_unknown", "close restart"]);
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Nick { nick: nick("bob") });
-    succeed(&mut core, Outcome::NickClaimed(owner(2)));
+    succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
     assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
@@ -419,12 +419,12 @@ fn command(kind: u8, which: u8) -> Command {
 }
 
 fn ack() -> Answer {
-    let placed = DeliveryStatus::Room { seq: 8 };
-    Answer::Ack { to: "#a".into(), msg_id: "m".into(), placed, time: 1, duplicate: false }
+    let delivery = DeliveryStatus::Room { seq: 8 };
+    Answer::Ack { to: "#a".into(), msg_id: "m".into(), delivery, time: 1, duplicate: false }
 }
 
 /// The outcome of an operation when all stores work. The operations of queries have any answer.
-fn outcome(operation: Operation, fence: &mut u64) -> Outcome {
+fn outcome(operation: Operation, fence: &mut u64) -> OperationOutcome {
     match operation {
         Operation::Begin(begin) => {
             *fence += 1;
@@ -436,14 +436,14 @@ fn outcome(operation: Operation, fence: &mut u64) -> Outcome {
         }
         Operation::ClaimNick(_) => {
             *fence += 1;
-            Outcome::NickClaimed(owner(*fence))
+            OperationOutcome::NickClaimed(owner(*fence))
         }
-        Operation::ReleaseNick(_) => Outcome::NickReleased,
-        Operation::FindInboxEnd(_) => Outcome::InboxEnd(inbox()),
+        Operation::ReleaseNick(_) => OperationOutcome::NickReleased,
+        Operation::FindInboxEnd(_) => OperationOutcome::InboxEnd(inbox()),
         Operation::Join(join) => joined_after(join.room.as_str(), join.since),
-        Operation::Leave(leave) => Outcome::Left(leave.room),
-        Operation::SetStatus(set) => Outcome::StatusSet(set.status),
-        _ => Outcome::Answer(ack()),
+        Operation::Leave(leave) => OperationOutcome::Left(leave.room),
+        Operation::SetStatus(set) => OperationOutcome::StatusSet(set.status),
+        _ => OperationOutcome::Answer(ack()),
     }
 }
 

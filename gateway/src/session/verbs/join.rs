@@ -7,7 +7,7 @@ use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
 use presence::model::stream::{StreamEnd, StreamId};
 
-use crate::session::state::{Identity, JoinedRoom, ROOMS_MAX, SessionState};
+use crate::session::state::{JoinedRoom, ROOMS_MAX, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::wire::{Answer, Since};
 
@@ -17,9 +17,9 @@ use super::Decision;
 #[derive(Debug)]
 pub struct JoinRoom {
     pub(crate) room: RoomName,
-    pub(crate) me: Identity,
+    pub(crate) me: SessionIdentity,
     /// The session's former identity there, if it has changed.
-    pub(crate) was: Option<Identity>,
+    pub(crate) was: Option<SessionIdentity>,
     /// Set when the connection is to receive the room from here on. If not, it does already, or the room stays silent.
     pub(crate) enters: bool,
     /// The client's position, if it named one and enters.
@@ -39,7 +39,7 @@ pub struct RoomJoined {
 
 pub(super) fn decide(
     state: &SessionState,
-    me: Identity,
+    me: SessionIdentity,
     room: RoomName,
     since: Option<Since>,
 ) -> Result<JoinRoom, ErrorCode> {
@@ -77,7 +77,7 @@ mod perform {
     use super::{JoinRoom, RoomJoined};
     use crate::session::performer::Performer;
     use crate::session::retry::answered;
-    use crate::session::state::Identity;
+    use crate::session::state::SessionIdentity;
     use crate::wire::Refusal;
 
     impl JoinRoom {
@@ -122,7 +122,7 @@ mod perform {
     }
 
     /// Undoes a first join that failed or whose outcome is unknown.
-    async fn undo(performer: &mut Performer, room: &RoomName, me: Identity, error: &RegistryError) {
+    async fn undo(performer: &mut Performer, room: &RoomName, me: SessionIdentity, error: &RegistryError) {
         let leave = LeaveRoom { room: room.clone(), me };
         if matches!(error, RegistryError::Unknown(_)) && leave.remove_member(performer).await.is_err() {
             // The member record may exist: only the end of the session is certain to remove it.

@@ -3,7 +3,7 @@
 use presence::model::RoomName;
 use presence::model::codes::ErrorCode;
 
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::Answer;
 
 use super::Decision;
@@ -12,10 +12,10 @@ use super::Decision;
 #[derive(Debug)]
 pub struct LeaveRoom {
     pub(crate) room: RoomName,
-    pub(crate) me: Identity,
+    pub(crate) me: SessionIdentity,
 }
 
-pub(super) fn decide(state: &SessionState, me: Identity, room: &RoomName) -> Result<LeaveRoom, ErrorCode> {
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, room: &RoomName) -> Result<LeaveRoom, ErrorCode> {
     Ok(LeaveRoom { room: state.joined(room)?, me })
 }
 

@@ -30,7 +30,7 @@ use presence::model::{Owner, RoomName, Status};
 
 use crate::wire::{Answer, Command, Refusal};
 
-use super::state::{Identity, SessionState};
+use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
 
 /// Work for registry, backplane and hub. Idempotent by session, so the driver may repeat it after a lost answer.
@@ -68,7 +68,7 @@ pub enum Operation {
 
 /// The result of an [`Operation`] that succeeded.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum OperationOutcome {
     /// The answer to the request: nothing is left to decide.
     Answer(Answer),
     /// A session has begun.
@@ -138,13 +138,15 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
 fn decide_registered(
     state: &mut SessionState,
     now: Instant,
-    me: Identity,
+    me: SessionIdentity,
     command: Command,
 ) -> Result<Decision, ErrorCode> {
     Ok(Decision::Perform(match command {
         Command::Join { room, since } => Operation::Join(join::decide(state, me, room, since)?),
         Command::Leave { room } => Operation::Leave(leave::decide(state, me, &room)?),
-        Command::Send { to, body, key } => Operation::Send(send::decide(state, me, send::Message { to, body, key })?),
+        Command::Send { to, body, key } => {
+            Operation::Send(send::decide(state, me, send::MessageDraft { to, body, key })?)
+        }
         Command::Nick { nick } => return Ok(nick::decide(state, me, nick)),
         Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
         Command::Members { room, limit, cursor } => Operation::Members(members::ListMembers { room, limit, cursor }),
@@ -158,15 +160,23 @@ fn decide_registered(
 
 impl Flow {
     /// Decides about an outcome. Returns `None` for one that no operation of this flow has.
-    pub(super) fn conclude(self, state: &mut SessionState, now: Instant, outcome: Outcome) -> Option<Decision> {
+    pub(super) fn conclude(
+        self,
+        state: &mut SessionState,
+        now: Instant,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
         match (self, outcome) {
-            (Self::Single, Outcome::Answer(answer)) => Some(Decision::Answer(answer)),
-            (Self::Single, Outcome::Begun(begun)) => Some(register::conclude(state, now, begun)),
-            (Self::Single, Outcome::Resumed(resumed)) => Some(resume::conclude(state, now, resumed)),
-            (Self::Single, Outcome::Joined(joined)) => Some(join::conclude(state, joined)),
-            (Self::Single, Outcome::Left(room)) => Some(leave::conclude(state, &room)),
-            (Self::Single, Outcome::StatusSet(status)) => Some(status::conclude(state, status)),
-            (Self::Single, Outcome::InboxEnd(_) | Outcome::NickClaimed(_) | Outcome::NickReleased) => None,
+            (Self::Single, OperationOutcome::Answer(answer)) => Some(Decision::Answer(answer)),
+            (Self::Single, OperationOutcome::Begun(begun)) => Some(register::conclude(state, now, begun)),
+            (Self::Single, OperationOutcome::Resumed(resumed)) => Some(resume::conclude(state, now, resumed)),
+            (Self::Single, OperationOutcome::Joined(joined)) => Some(join::conclude(state, joined)),
+            (Self::Single, OperationOutcome::Left(room)) => Some(leave::conclude(state, &room)),
+            (Self::Single, OperationOutcome::StatusSet(status)) => Some(status::conclude(state, status)),
+            (
+                Self::Single,
+                OperationOutcome::InboxEnd(_) | OperationOutcome::NickClaimed(_) | OperationOutcome::NickReleased,
+            ) => None,
             (Self::Resume(flow), outcome) => flow.conclude(state, outcome),
             (Self::Rename(flow), outcome) => flow.conclude(state, outcome),
         }
@@ -184,7 +194,7 @@ impl Flow {
 }
 
 mod perform {
-    use super::{Operation, Outcome};
+    use super::{Operation, OperationOutcome};
     use crate::session::performer::Performer;
     use crate::wire::Refusal;
 
@@ -193,22 +203,24 @@ mod perform {
         ///
         /// # Errors
         /// The refusal for the client.
-        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Outcome, Refusal> {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<OperationOutcome, Refusal> {
             match self {
-                Self::Begin(operation) => operation.perform(performer).await.map(Outcome::Begun),
-                Self::Resume(operation) => operation.perform(performer).await.map(Outcome::Resumed),
-                Self::FindInboxEnd(operation) => operation.perform(performer).await.map(Outcome::InboxEnd),
-                Self::Join(operation) => operation.perform(performer).await.map(Outcome::Joined),
-                Self::Leave(operation) => operation.perform(performer).await.map(Outcome::Left),
-                Self::Send(operation) => operation.perform(performer).await.map(Outcome::Answer),
-                Self::ClaimNick(operation) => operation.perform(performer).await.map(Outcome::NickClaimed),
-                Self::ReleaseNick(operation) => operation.perform(performer).await.map(|()| Outcome::NickReleased),
-                Self::SetStatus(operation) => operation.perform(performer).await.map(Outcome::StatusSet),
-                Self::Members(operation) => operation.perform(performer).await.map(Outcome::Answer),
-                Self::Rooms(operation) => operation.perform(performer).await.map(Outcome::Answer),
-                Self::History(operation) => operation.perform(performer).await.map(Outcome::Answer),
-                Self::Read(operation) => operation.perform(performer).await.map(Outcome::Answer),
-                Self::Typing(operation) => operation.perform(performer).await.map(Outcome::Answer),
+                Self::Begin(operation) => operation.perform(performer).await.map(OperationOutcome::Begun),
+                Self::Resume(operation) => operation.perform(performer).await.map(OperationOutcome::Resumed),
+                Self::FindInboxEnd(operation) => operation.perform(performer).await.map(OperationOutcome::InboxEnd),
+                Self::Join(operation) => operation.perform(performer).await.map(OperationOutcome::Joined),
+                Self::Leave(operation) => operation.perform(performer).await.map(OperationOutcome::Left),
+                Self::Send(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::ClaimNick(operation) => operation.perform(performer).await.map(OperationOutcome::NickClaimed),
+                Self::ReleaseNick(operation) => {
+                    operation.perform(performer).await.map(|()| OperationOutcome::NickReleased)
+                }
+                Self::SetStatus(operation) => operation.perform(performer).await.map(OperationOutcome::StatusSet),
+                Self::Members(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Rooms(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
             }
         }
     }

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use presence::model::codes::ErrorCode;
 use presence::model::{Nick, Owner, RoomName, Status};
 
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::{Answer, Refusal};
 
 use super::join::JoinRoom;
 use super::status::SetStatus;
-use super::{Decision, Flow, Operation, Outcome};
+use super::{Decision, Flow, Operation, OperationOutcome};
 
 /// Claims another nickname for a session.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct ReleaseNick {
 #[derive(Debug)]
 pub(in crate::session) struct RenameFlow {
     nick: Nick,
-    was: Identity,
+    was: SessionIdentity,
     /// The rooms that do not show the new nickname yet.
     rooms: VecDeque<RoomName>,
     /// The claim to the new nickname, once there is one.
@@ -45,7 +45,7 @@ pub(in crate::session) struct RenameFlow {
     is_released: bool,
 }
 
-pub(super) fn decide(state: &SessionState, me: Identity, nick: Nick) -> Decision {
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> Decision {
     if nick == me.nick {
         return answer(&nick);
     }
@@ -56,11 +56,15 @@ pub(super) fn decide(state: &SessionState, me: Identity, nick: Nick) -> Decision
 }
 
 impl RenameFlow {
-    pub(super) fn conclude(mut self: Box<Self>, state: &mut SessionState, outcome: Outcome) -> Option<Decision> {
+    pub(super) fn conclude(
+        mut self: Box<Self>,
+        state: &mut SessionState,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
         match (outcome, &self.claimed) {
-            (Outcome::NickClaimed(owner), None) => {
+            (OperationOutcome::NickClaimed(owner), None) => {
                 let status = self.was.status.clone();
-                let me = Identity { nick: self.nick.clone(), owner: owner.clone(), status };
+                let me = SessionIdentity { nick: self.nick.clone(), owner: owner.clone(), status };
                 // From the claim on the session owns both nicknames; whatever fails now, its end releases the new one.
                 state.identity = Some(me.clone());
                 // A change of spelling keeps the claim: there is nothing to release.
@@ -74,11 +78,13 @@ impl RenameFlow {
                 }
                 Some(self.next(me))
             }
-            (Outcome::NickReleased, Some(_)) => {
+            (OperationOutcome::NickReleased, Some(_)) => {
                 self.is_released = true;
                 Some(self.next(state.identity.clone()?))
             }
-            (Outcome::Joined(_) | Outcome::StatusSet(_), Some(_)) => Some(self.next(state.identity.clone()?)),
+            (OperationOutcome::Joined(_) | OperationOutcome::StatusSet(_), Some(_)) => {
+                Some(self.next(state.identity.clone()?))
+            }
             _ => None,
         }
     }
@@ -88,13 +94,13 @@ impl RenameFlow {
         self.claimed.is_some() || refusal.code == ErrorCode::OutcomeUnknown
     }
 
-    fn next(mut self: Box<Self>, me: Identity) -> Decision {
+    fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
         if let Some(room) = self.rooms.pop_front() {
             let was = Some(self.was.clone());
             return self.perform(Operation::Join(JoinRoom { room, me, was, enters: false, since: None }));
         }
         if !self.is_released {
-            let Identity { nick, owner, .. } = self.was.clone();
+            let SessionIdentity { nick, owner, .. } = self.was.clone();
             return self.perform(Operation::ReleaseNick(ReleaseNick { nick, owner, renamed_to: me.nick }));
         }
         answer(&self.nick)

@@ -8,7 +8,7 @@ use presence::model::codes::ErrorCode;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::wire::{Answer, RestoredRoom, ResumeRequest, Since, Token};
 
@@ -46,7 +46,7 @@ pub(crate) struct SessionGrant {
 #[derive(Debug)]
 pub(super) struct RegisteredSession {
     pub(super) grant: SessionGrant,
-    pub(super) me: Identity,
+    pub(super) me: SessionIdentity,
     pub(super) rooms: Vec<RestoredRoom>,
     pub(super) inbox: StreamEnd,
     /// The client's position in its inbox; `None` enters it at the beginning.
@@ -68,7 +68,7 @@ pub(super) fn conclude(
     now: Instant,
     SessionBegun { nick, grant, inbox }: SessionBegun,
 ) -> Decision {
-    let me = Identity { nick, owner: grant.owner.clone(), status: Status::default() };
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), status: Status::default() };
     state.begin(now, me.clone(), false);
     let (rooms, entries) = (Vec::new(), Vec::new());
     RegisteredSession { grant, me, rooms, inbox, inbox_read: None, entries }.answer(state)

@@ -10,13 +10,13 @@ use std::time::Instant;
 use presence::model::stream::StreamId;
 use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
 
-use crate::session::state::{Identity, JoinedRoom, SessionState};
+use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
 use crate::wire::{RestoredRoom, ResumeRequest, Since};
 
 use super::join::{JoinRoom, RoomJoined};
 use super::register::{RegisteredSession, SessionGrant};
-use super::{Decision, Flow, Operation, Outcome};
+use super::{Decision, Flow, Operation, OperationOutcome};
 
 /// Resumes a session.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ pub struct FindInboxEnd {
 #[derive(Debug)]
 pub(in crate::session) struct ResumeFlow {
     grant: SessionGrant,
-    me: Identity,
+    me: SessionIdentity,
     /// The session's former identity, if its nickname has changed.
-    was: Option<Identity>,
+    was: Option<SessionIdentity>,
     /// The rooms that are still to be joined.
     rooms: VecDeque<RoomName>,
     /// The client's positions in the rooms that it enters at once.
@@ -71,8 +71,8 @@ pub(in crate::session) struct ResumeFlow {
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
     let SessionResumed { nick, request, grant, stored: StoredSession { was, status, rooms, read } } = resumed;
     let was = was.filter(|(former, _)| *former != nick);
-    let was = was.map(|(nick, owner)| Identity { nick, owner, status: status.clone() });
-    let me = Identity { nick, owner: grant.owner.clone(), status };
+    let was = was.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
     let flow = ResumeFlow {
         grant,
@@ -88,9 +88,13 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
 }
 
 impl ResumeFlow {
-    pub(super) fn conclude(mut self: Box<Self>, state: &mut SessionState, outcome: Outcome) -> Option<Decision> {
+    pub(super) fn conclude(
+        mut self: Box<Self>,
+        state: &mut SessionState,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
         match outcome {
-            Outcome::Joined(RoomJoined { room, end, .. }) => {
+            OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
                 let since = self.positions.remove(room.key());
                 let receives = since.is_some();
                 state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives });
@@ -101,7 +105,7 @@ impl ResumeFlow {
                 }
                 Some(self.next())
             }
-            Outcome::InboxEnd(inbox) => {
+            OperationOutcome::InboxEnd(inbox) => {
                 let Self { grant, me, restored: rooms, inbox_read, entries, .. } = *self;
                 let inbox_read = Some(inbox_read);
                 Some(RegisteredSession { grant, me, rooms, inbox, inbox_read, entries }.answer(state))

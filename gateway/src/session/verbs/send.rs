@@ -5,12 +5,12 @@
 use presence::model::codes::ErrorCode;
 
 use crate::message::{Body, Target};
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::DeliveryStatus;
 
 /// The message of the request.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct MessageDraft {
     pub(super) to: Target,
     pub(super) body: Body,
     /// The client's idempotency key.
@@ -24,13 +24,17 @@ pub struct SendMessage {
     asked: Target,
     /// The target by the name that all members see.
     to: Target,
-    sender: Identity,
+    sender: SessionIdentity,
     body: Body,
     key: Option<String>,
 }
 
-pub(super) fn decide(state: &SessionState, sender: Identity, message: Message) -> Result<SendMessage, ErrorCode> {
-    let Message { to: asked, body, key } = message;
+pub(super) fn decide(
+    state: &SessionState,
+    sender: SessionIdentity,
+    message: MessageDraft,
+) -> Result<SendMessage, ErrorCode> {
+    let MessageDraft { to: asked, body, key } = message;
     Ok(SendMessage { to: state.destination(&asked)?, asked, sender, body, key })
 }
 
@@ -83,8 +87,8 @@ mod perform {
             } else {
                 metrics.published[kind].inc();
             }
-            let placed = delivery_status(&to, seq, online);
-            Ok(Answer::Ack { to: asked.as_str().to_owned(), msg_id, placed, time, duplicate })
+            let delivery = delivery_status(&to, seq, online);
+            Ok(Answer::Ack { to: asked.as_str().to_owned(), msg_id, delivery, time, duplicate })
         }
     }
 }

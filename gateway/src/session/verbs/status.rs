@@ -2,7 +2,7 @@
 
 use presence::model::{RoomKey, Status};
 
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::Answer;
 
 use super::Decision;
@@ -10,13 +10,13 @@ use super::Decision;
 /// Records a status and announces it.
 #[derive(Debug)]
 pub struct SetStatus {
-    pub(crate) me: Identity,
+    pub(crate) me: SessionIdentity,
     pub(crate) status: Status,
     /// The rooms to announce it in.
     pub(crate) rooms: Vec<RoomKey>,
 }
 
-pub(super) fn decide(state: &SessionState, me: Identity, status: Status) -> SetStatus {
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, status: Status) -> SetStatus {
     SetStatus { me, status, rooms: state.rooms.keys().cloned().collect() }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use presence::model::codes::ErrorCode;
 
 use crate::message::Target;
-use crate::session::state::{Identity, SessionState};
+use crate::session::state::{SessionIdentity, SessionState};
 use crate::wire::Answer;
 
 use super::{Decision, Operation};
@@ -18,13 +18,13 @@ pub struct AnnounceTyping {
     /// The target as the client wrote it.
     asked: Target,
     to: Target,
-    sender: Identity,
+    sender: SessionIdentity,
 }
 
 pub(super) fn decide(
     state: &mut SessionState,
     now: Instant,
-    sender: Identity,
+    sender: SessionIdentity,
     asked: Target,
 ) -> Result<Decision, ErrorCode> {
     let to = state.destination(&asked)?;
