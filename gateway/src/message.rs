@@ -1,7 +1,7 @@
 //! Messages between users, from the sender's gateway through the backplane to every recipient.
 //!
-//! Values only: [`ChatMessage`], its [`Body`] and its [`Target`]. Invariant: a room's [`ChatMessage`] holds nothing about a
-//! recipient, so it is encoded once per dialect. Knows no dialect and no store.
+//! Values only: [`ChatMessage`], its [`Body`] and its [`Target`]. Invariant: a room's [`ChatMessage`] holds nothing
+//! about a recipient, so it is encoded once per dialect. Knows no dialect and no store.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -67,9 +67,9 @@ impl PartialEq for Body {
     }
 }
 
-/// The time at which the sender's gateway accepted a message: Unix microseconds by the clock of that machine. It travels
-/// with the message, so the delivering gateway can measure the latency; clocks that differ add their difference. Replayed
-/// messages have none: their latency measures nothing.
+/// The time at which the sender's gateway accepted a message: Unix microseconds by the clock of that machine. It
+/// travels with the message, so the delivering gateway can measure the latency; clocks that differ add their
+/// difference. Replayed messages have none: their latency measures nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Accepted(Option<NonZeroU64>);

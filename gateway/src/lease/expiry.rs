@@ -4,8 +4,6 @@
 //! come back somewhere else or the reapers find that they do not. A session that waits costs an entry in
 //! [`LocalClaims`](crate::lease::local_claims::Holdings) and nothing else.
 
-use std::time::Duration;
-
 use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
 use presence::registry::{Leaving, LocalClaim};
@@ -13,8 +11,6 @@ use presence::registry::{Leaving, LocalClaim};
 use crate::session::Services;
 use crate::session::retry::{until_answered, until_known};
 
-/// For how long others see nothing of a lost connection.
-pub const LEAVE_AFTER: Duration = Duration::from_secs(5);
 /// Sessions that are sent off at a time.
 const AT_ONCE: usize = 16;
 

@@ -22,7 +22,8 @@ use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
 pub enum Effect {
     /// Answers a request.
     Reply(Reply),
-    /// Asks for an operation, whose outcome is passed to [`Core::outcome`]. One operation at a time; always the last effect.
+    /// Asks for an operation, whose outcome is passed to [`Core::outcome`]. One operation at a time; always the last
+    /// effect.
     Perform(Operation),
     /// Lets the client into a stream: it receives everything after a position.
     Enter(StreamEntry),

@@ -124,8 +124,8 @@ impl Driver {
         }
     }
 
-    /// Revokes the previous token, in the background and without a retry. Until then the session has two tokens; its next
-    /// resume revokes the previous one too.
+    /// Revokes the previous token, in the background and without a retry. Until then the session has two tokens; its
+    /// next resume revokes the previous one too.
     fn confirm(&self) {
         if let (Some(me), Some(token)) = (self.core.identity(), self.performer.token.clone()) {
             let (services, session) = (Arc::clone(&self.performer.services), me.owner.session.clone());

@@ -10,12 +10,14 @@ use presence::model::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
 use presence::registry::Leaving;
 
-use crate::lease::expiry::LEAVE_AFTER;
 use crate::wire::Dialect;
 
 use super::driver::Driver;
 use super::performer::Performer;
 use super::retry::{until_answered, until_known};
+
+/// The time before others see the leave of a session that lost its connection.
+const LEAVE_DELAY: Duration = Duration::from_secs(5);
 
 /// The end of a connection, as its transport saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +91,7 @@ impl Performer {
 
     /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same.
     async fn detach(&self, current: &Owner, reason: LeftReason) {
-        let after = if failpoints::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_AFTER };
+        let after = if failpoints::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_DELAY };
         let due = Instant::now() + after;
         let services = &self.services;
         for (nick, owner) in &self.claims {

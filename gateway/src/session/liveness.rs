@@ -1,8 +1,8 @@
 //! The silence of a connection: when to ping it and when to close it. Pure: every `Instant` is passed in.
 //!
 //! Any frame is a sign of life. A client that sent a request within [`IDLE_AFTER`] is active and closed after
-//! [`ACTIVE_LIMIT`] of silence, any other after [`IDLE_LIMIT`]; it is pinged at each third of its limit. A dialect without
-//! pings has no such limit (a person with `nc` cannot pong): there TCP itself finds dead peers.
+//! [`ACTIVE_LIMIT`] of silence, any other after [`IDLE_LIMIT`]; it is pinged at each third of its limit. A dialect
+//! without pings has no such limit (a person with `nc` cannot pong): there TCP itself finds dead peers.
 
 use std::time::{Duration, Instant};
 

@@ -5,8 +5,8 @@
 //!     \---- no register in time, end ---------------------------------------------------------->/
 //! ```
 //! A connection is one socket with its dialect and outbox; a session owns a nickname, its rooms and its inbox. A
-//! connection has one session. A session has at most one connection at a time: a client that lost its connection resumes
-//! the session over another one, on any gateway. Each request type is one file in `verbs`.
+//! connection has one session, a session at most one connection at a time. A client that lost its connection resumes
+//! its session over another one, on any gateway. Each request type is one file in `verbs`.
 
 pub mod core;
 pub mod driver;

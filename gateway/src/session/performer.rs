@@ -1,7 +1,8 @@
 //! The performing side of one session: its outbox, and what registry and hub hold for it.
 //!
-//! [`Performer`] is shared by the performing halves of all verbs and by the end of the connection. Invariant: everything
-//! that the store may hold for this session is noted here until the store has confirmed its release. Decides nothing.
+//! [`Performer`] is shared by the performing halves of all verbs and by the end of the connection. Invariant:
+//! everything that the store may hold for this session is noted here until the store has confirmed its release. Decides
+//! nothing.
 
 use std::sync::Arc;
 
@@ -84,8 +85,8 @@ impl Performer {
         }
     }
 
-    /// Releases what unresolved claims of this connection may have taken, as far as the store answers; the rest is left to
-    /// the end. Without it a client would find its own nickname in use.
+    /// Releases what unresolved claims of this connection may have taken, as far as the store answers; the rest is left
+    /// to the end. Without it a client would find its own nickname in use.
     pub(super) async fn release_unresolved(&mut self) {
         let services = Arc::clone(&self.services);
         for attempt in std::mem::take(&mut self.unresolved) {

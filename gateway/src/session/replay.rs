@@ -1,8 +1,8 @@
 //! Replay: brings a client that enters a stream to the position of the hub.
 //!
 //! Pages are read from the stream and sent at the pace of the reader, until the hub can continue from the client's
-//! position. The hub buffers what is published meanwhile, within a bound; the rest is in the stream. So nothing is lost or
-//! doubled at the seam. Trimmed messages become a `gap`, positions of an ended epoch an `epoch` or `rewound`.
+//! position. The hub buffers what is published meanwhile, within a bound; the rest is in the stream. So nothing is lost
+//! or doubled at the seam. Trimmed messages become a `gap`, positions of an ended epoch an `epoch` or `rewound`.
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
@@ -93,8 +93,8 @@ impl ReplayCursor<'_> {
         (self.after > before).then_some(count)
     }
 
-    /// Moves the client to the stream's current epoch, and reports how much of its position is still valid. Returns true
-    /// if the epoch has changed.
+    /// Moves the client to the stream's current epoch, and reports how much of its position is still valid. Returns
+    /// true if the epoch has changed.
     fn apply_epoch(&mut self, end: &StreamEnd) -> bool {
         let shared = end.shares(&self.epoch);
         let (to, epoch) = (self.shown.clone(), end.epoch.clone());

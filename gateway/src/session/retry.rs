@@ -1,8 +1,7 @@
-//! Retries of idempotent calls to a store.
+//! Repeating idempotent calls whose answer was lost. Used by the driver only.
 //!
-//! Used by the performing side of sessions and by the expiry of detached ones. An `Unknown` outcome may have been done,
-//! so it is retried before a client receives `outcome_unknown`. An `Unavailable` call was not done: a connected client
-//! is refused at once and decides for itself. Only idempotent calls may be passed in.
+//! An `Unknown` outcome may have been done, so giving up on it too early tells a client less than could be known; an
+//! `Unavailable` one was not done, so a live client hears of it at once and decides for itself.
 
 use std::time::{Duration, Instant};
 
@@ -10,54 +9,52 @@ use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
 
-/// Time for retries before an outcome counts as unknown.
-const RETRY_TIME: Duration = Duration::from_secs(4);
-/// Maximum of the first pause between two attempts. It doubles up to [`PAUSE_MAX`].
-const FIRST_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Maximum pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// For how long a call is made again before its outcome counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The first pause between two attempts, at most; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(4);
 
-/// The error of a call that can be retried.
-pub(crate) trait CallError {
-    /// Returns the failure of the call itself; `None` if the store has answered with a refusal.
-    fn failure(&self) -> Option<&RegistryError>;
+/// How a call failed, as far as repeating it goes.
+pub(crate) trait Failure {
+    /// The failure of the call itself; `None` when the store has answered with a plain no.
+    fn call(&self) -> Option<&RegistryError>;
 }
 
-impl CallError for RegistryError {
-    fn failure(&self) -> Option<&RegistryError> {
+impl Failure for RegistryError {
+    fn call(&self) -> Option<&RegistryError> {
         Some(self)
     }
 }
 
-impl CallError for ClaimError {
-    fn failure(&self) -> Option<&RegistryError> {
+impl Failure for ClaimError {
+    fn call(&self) -> Option<&RegistryError> {
         if let Self::Registry(error) = self { Some(error) } else { None }
     }
 }
 
-impl CallError for ResumeError {
-    fn failure(&self) -> Option<&RegistryError> {
-        if let Self::Claim(error) = self { error.failure() } else { None }
+impl Failure for ResumeError {
+    fn call(&self) -> Option<&RegistryError> {
+        if let Self::Claim(error) = self { error.call() } else { None }
     }
 }
 
-impl CallError for PublishError {
-    fn failure(&self) -> Option<&RegistryError> {
+impl Failure for PublishError {
+    fn call(&self) -> Option<&RegistryError> {
         if let Self::Registry(error) = self { Some(error) } else { None }
     }
 }
 
-/// Retries an idempotent call while its outcome is unknown, for a few seconds.
+/// Makes an idempotent call again while its outcome is unknown, for a few seconds.
 ///
 /// # Errors
 /// The last outcome.
-pub(crate) async fn answered<T, E: CallError, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
+pub(crate) async fn answered<T, E: Failure, F: Future<Output = Result<T, E>>>(call: impl Fn() -> F) -> Result<T, E> {
     let start = Instant::now();
     for attempt in 1.. {
         match call().await {
-            Err(error)
-                if matches!(error.failure(), Some(RegistryError::Unknown(_))) && start.elapsed() < RETRY_TIME =>
-            {
+            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_))) && start.elapsed() < PATIENCE => {
                 pause(attempt).await;
             }
             outcome => return outcome,
@@ -66,18 +63,16 @@ pub(crate) async fn answered<T, E: CallError, F: Future<Output = Result<T, E>>>(
     unreachable!("the attempts are not counted out")
 }
 
-/// Retries an idempotent call until the store has answered, without a time limit. For clean-up that no client waits for.
+/// Makes an idempotent call until the store has answered, however long that takes. For tidying up, where nobody waits.
 ///
 /// # Errors
-/// A refusal that no retry changes.
-pub(crate) async fn until_answered<T, E: CallError, F: Future<Output = Result<T, E>>>(
+/// A refusal that no repetition changes.
+pub(crate) async fn until_answered<T, E: Failure, F: Future<Output = Result<T, E>>>(
     call: impl Fn() -> F,
 ) -> Result<T, E> {
     for attempt in 1.. {
         match call().await {
-            Err(error)
-                if matches!(error.failure(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) =>
-            {
+            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
                 pause(attempt).await;
             }
             outcome => return outcome,
@@ -86,31 +81,29 @@ pub(crate) async fn until_answered<T, E: CallError, F: Future<Output = Result<T,
     unreachable!("the attempts are not counted out")
 }
 
-/// Retries a removal until the store has answered. Returns true if this call removed it, or may have: a `false` after an
-/// attempt with an unknown outcome counts as true.
+/// Takes something away until the store has answered, and says whether it is gone by our hand. A plain no after an
+/// attempt whose answer was lost counts as a yes: that attempt may have been the one.
 ///
 /// # Errors
-/// A refusal that no retry changes.
-pub(crate) async fn until_known<E: CallError, F: Future<Output = Result<bool, E>>>(
+/// A refusal that no repetition changes.
+pub(crate) async fn until_known<E: Failure, F: Future<Output = Result<bool, E>>>(
     call: impl Fn() -> F,
 ) -> Result<bool, E> {
-    let mut is_unsure = false;
+    let mut doubted = false;
     for attempt in 1.. {
         match call().await {
-            Err(error)
-                if matches!(error.failure(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) =>
-            {
-                is_unsure |= matches!(error.failure(), Some(RegistryError::Unknown(_)));
+            Err(error) if matches!(error.call(), Some(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
+                doubted |= matches!(error.call(), Some(RegistryError::Unknown(_)));
                 pause(attempt).await;
             }
-            outcome => return outcome.map(|done| done || is_unsure),
+            outcome => return outcome.map(|done| done || doubted),
         }
     }
     unreachable!("the attempts are not counted out")
 }
 
-/// Waits before the next attempt, with full jitter: a thousand sessions that lost one store do not retry together.
+/// Full jitter, so that a thousand sessions that lost the same store do not come back as one.
 pub(crate) async fn pause(attempt: u32) {
-    let max = FIRST_PAUSE_MAX.saturating_mul(1 << attempt.min(10)).min(PAUSE_MAX);
-    tokio::time::sleep(max.mul_f64(rand::random::<f64>())).await;
+    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(MAX_PAUSE);
+    tokio::time::sleep(longest.mul_f64(rand::random::<f64>())).await;
 }

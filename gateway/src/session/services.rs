@@ -1,4 +1,4 @@
-//! What all sessions of a gateway share: registry, backplane, hub, local claims, lease health and metrics.
+//! The shared parts of a gateway: registry, backplane, hub, local claims, lease health and metrics.
 //!
 //! [`Services`] is built once by the server and shared by every driver and by the expiry of detached sessions. Holds no
 //! session and decides nothing.
@@ -27,7 +27,7 @@ pub struct Services {
     pub hub: Arc<Hub>,
     /// The claims of this node's sessions.
     pub holdings: LocalClaims,
-    /// How long a nickname is held for a session that lost its connection.
+    /// The time for which a nickname is held for a session that lost its connection.
     pub hold: Duration,
     /// This node's lease.
     pub tenure: Arc<LeaseHealth>,

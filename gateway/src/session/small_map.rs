@@ -1,7 +1,7 @@
 //! A map of few entries: a sorted vector with an exact allocation, where a tree allocates a node for eleven at once.
 //!
-//! [`SmallMap`] holds the rooms of a session, mostly one to five. Look-up is a binary search, a change moves the entries
-//! behind it. Meant for at most a few hundred entries.
+//! [`SmallMap`] holds the rooms of a session, mostly one to five. Look-up is a binary search, a change moves the
+//! entries behind it. Meant for at most a few hundred entries.
 
 /// A map with its entries in the order of their keys.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The state of one session that its decisions read and change: identity, rooms, liveness and limits.
 //!
-//! [`SessionState`] belongs to the core; the deciding halves of the verbs work on it. Pure values: no clock, no store, no
-//! socket and no dialect.
+//! [`SessionState`] belongs to the core; the deciding halves of the verbs work on it. Pure values: no clock, no store,
+//! no socket and no dialect.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,7 +34,8 @@ pub struct SessionIdentity {
 pub(super) struct JoinedRoom {
     /// The room by the name that all its members see.
     pub(super) room: RoomName,
-    /// Set when the connection receives the room's messages. A resumed session may be in rooms that it does not receive.
+    /// Set when the connection receives the room's messages. A resumed session may be in rooms that it does not
+    /// receive.
     pub(super) receives: bool,
 }
 
@@ -95,16 +96,16 @@ impl SessionState {
     ///
     /// # Errors
     /// `not_in_room` unless the session is in it.
-    pub(super) fn joined(&self, asked: &RoomName) -> Result<RoomName, ErrorCode> {
-        self.rooms.get(asked.key()).map(|joined| joined.room.clone()).ok_or(ErrorCode::NotInRoom)
+    pub(super) fn joined(&self, requested: &RoomName) -> Result<RoomName, ErrorCode> {
+        self.rooms.get(requested.key()).map(|joined| joined.room.clone()).ok_or(ErrorCode::NotInRoom)
     }
 
     /// Returns the target of a message: nicknames as they are, rooms as [`SessionState::joined`].
     ///
     /// # Errors
     /// `not_in_room` for a room that the session is not in.
-    pub(super) fn destination(&self, asked: &Target) -> Result<Target, ErrorCode> {
-        match asked {
+    pub(super) fn destination(&self, requested: &Target) -> Result<Target, ErrorCode> {
+        match requested {
             Target::Nick(nick) => Ok(Target::Nick(nick.clone())),
             Target::Room(room) => self.joined(room).map(Target::Room),
         }

@@ -1,7 +1,8 @@
 //! Resume tokens: `<session id>.<secret>`, issued at each `register` and parsed when a client resumes.
 //!
-//! The secret is 32 random bytes and proves the ownership of the session, so it is sent to the client and stored nowhere:
-//! stores and memory hold its hash. Malformed and unknown tokens get the same error, so clients cannot tell them apart.
+//! The secret is 32 random bytes and proves the ownership of the session, so it is sent to the client and stored
+//! nowhere: stores and memory hold its hash. Malformed and unknown tokens get the same error, so clients cannot tell
+//! them apart.
 
 use data_encoding::BASE64URL_NOPAD;
 use presence::model::{SessionId, TokenHash};

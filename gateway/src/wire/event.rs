@@ -1,6 +1,7 @@
 //! The output to clients: replies to their requests, and the events of their rooms and inboxes.
 //!
-//! Values only, encoded by the dialects. Invariant: an [`Event`] names no recipient, so one encoding serves all of them.
+//! Values only, encoded by the dialects. Invariant: an [`Event`] names no recipient, so one encoding serves all of
+//! them.
 
 use presence::model::codes::ErrorCode;
 use presence::model::{MemberInfo, PresenceDelta, Status};

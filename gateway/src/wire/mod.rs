@@ -1,8 +1,8 @@
 //! Bytes to [`Command`] and back from [`Reply`] and [`Event`]: one folder for each dialect, all of it pure.
 //!
-//! Transports decode requests and encode replies with it; batches encode each event once per [`Dialect`]. A dialect checks
-//! syntax and names, so what it decodes is valid; the session core decides what is allowed. Invariant: no input blocks or
-//! panics. Knows no socket, no clock and no WebSocket header.
+//! Transports decode requests and encode replies with it; batches encode each event once per [`Dialect`]. A dialect
+//! checks syntax and names, so what it decodes is valid; the session core decides what is allowed. Invariant: no input
+//! blocks or panics. Knows no socket, no clock and no WebSocket header.
 
 pub mod command;
 pub mod event;
@@ -17,8 +17,8 @@ pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoo
 
 use bytes::Bytes;
 
-/// Maximum length of a frame or line that is read as a request, in bytes. Longer ones, up to [`HARD_LIMIT`], are discarded
-/// with `too_large`, and the connection lives on.
+/// Maximum length of a frame or line that is read as a request, in bytes. Longer ones, up to [`HARD_LIMIT`], are
+/// discarded with `too_large`, and the connection lives on.
 pub const FRAME_LIMIT: usize = 64 * 1024;
 /// Maximum length of a frame that is discarded, in bytes. A longer one closes the connection.
 pub const HARD_LIMIT: usize = 1024 * 1024;

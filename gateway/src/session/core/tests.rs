@@ -45,9 +45,9 @@ fn fail(core: &mut Core, code: ErrorCode) -> Vec<Effect> {
     core.outcome(Instant::now(), Err(code.into()))
 }
 
-/// The effects as short words.
-fn words(effects: &[Effect]) -> Vec<String> {
-    let word = |effect: &Effect| match effect {
+/// Summarizes effects in short.
+fn summary(effects: &[Effect]) -> Vec<String> {
+    let summarize = |effect: &Effect| match effect {
         Effect::Reply(Reply { answer: Answer::Refused(refusal), .. }) => refusal.code.slug().to_owned(),
         Effect::Reply(reply) => {
             let text = format!("{:?}", reply.answer);
@@ -61,7 +61,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
         Effect::Confirm => "confirm".to_owned(),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
-    effects.iter().map(word).collect()
+    effects.iter().map(summarize).collect()
 }
 
 fn register(name: &str) -> Command {
@@ -72,7 +72,7 @@ fn grant(fence: u64) -> SessionGrant {
     SessionGrant { owner: owner(fence), token: Token::new("t"), time: 5 }
 }
 
-/// An inbox with four messages.
+/// The end of an inbox with four messages.
 fn inbox() -> StreamEnd {
     StreamEnd { epoch: "i".into(), top: 4, forks: Vec::new() }
 }
@@ -93,8 +93,8 @@ fn joined_after(name: &str, since: Option<Since>) -> OperationOutcome {
 
 fn registered(name: &str) -> Core {
     let mut core = core();
-    assert_eq!(words(&ask(&mut core, register(name))), ["do Begin"]);
-    assert_eq!(words(&succeed(&mut core, begun(name, 1))), ["Registered", &format!("enter {name} after i 0")]);
+    assert_eq!(summary(&ask(&mut core, register(name))), ["do Begin"]);
+    assert_eq!(summary(&succeed(&mut core, begun(name, 1))), ["Registered", &format!("enter {name} after i 0")]);
     core
 }
 
@@ -128,28 +128,28 @@ fn only_ping_and_bye_are_valid_before_register() {
         Command::Members { room: room("#a"), limit: 1, cursor: None },
         Command::History { room: room("#a"), range: Range::Newest, limit: 1 },
     ] {
-        assert_eq!(words(&ask(&mut core(), command)), ["not_registered"]);
+        assert_eq!(summary(&ask(&mut core(), command)), ["not_registered"]);
     }
-    assert_eq!(words(&ask(&mut core(), Command::Ping)), ["Pong"]);
-    assert_eq!(words(&ask(&mut core(), Command::Bye)), ["close bye"]);
+    assert_eq!(summary(&ask(&mut core(), Command::Ping)), ["Pong"]);
+    assert_eq!(summary(&ask(&mut core(), Command::Bye)), ["close bye"]);
 }
 
 #[test]
 fn failed_register_can_be_repeated_a_second_one_is_refused() {
     let mut core = core();
     ask(&mut core, register("ann"));
-    assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
     ask(&mut core, register("anna"));
-    assert_eq!(words(&succeed(&mut core, begun("anna", 1))), ["Registered", "enter anna after i 0"]);
-    assert_eq!(words(&ask(&mut core, register("eve"))), ["already_registered"]);
+    assert_eq!(summary(&succeed(&mut core, begun("anna", 1))), ["Registered", "enter anna after i 0"]);
+    assert_eq!(summary(&ask(&mut core, register("eve"))), ["already_registered"]);
     assert_eq!(core.identity().unwrap().nick, nick("anna"));
 }
 
 #[test]
 fn join_is_answered_before_the_room_is_entered() {
     let mut core = registered("ann");
-    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#a"), since: None })), ["do Join"]);
-    assert_eq!(words(&succeed(&mut core, joined("#a"))), ["Joined", "enter #a after e 7"]);
+    assert_eq!(summary(&ask(&mut core, Command::Join { room: room("#a"), since: None })), ["do Join"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["Joined", "enter #a after e 7"]);
 }
 
 #[test]
@@ -170,13 +170,13 @@ fn join_with_a_position_resumes_there_if_it_is_in_the_history() {
         assert_eq!(position(&asked), since);
         let effects = succeed(&mut core, joined_after("#a", since.clone()));
         assert!(format!("{:?}", effects[0]).contains(&format!("recovered: {recovered}")), "{since:?}: {effects:?}");
-        assert_eq!(words(&effects[1..]), after, "{since:?}");
+        assert_eq!(summary(&effects[1..]), after, "{since:?}");
     }
     let mut core = member("ann", &["#a"]);
     let asked = ask(&mut core, Command::Join { room: room("#a"), since: since("e", 3) });
     assert_eq!(position(&asked), None, "a member has missed nothing");
     let again = succeed(&mut core, joined("#a"));
-    assert_eq!(words(&again)[1..], ["enter #a after e 7"]);
+    assert_eq!(summary(&again)[1..], ["enter #a after e 7"]);
     assert!(format!("{:?}", again[0]).contains("recovered: false"));
 }
 
@@ -210,7 +210,7 @@ fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> OperationOutc
 fn resume_to(core: &mut Core, command: Command, rooms: &[&str]) -> Vec<Effect> {
     let Command::Register { nick, resume: Some(request) } = &command else { panic!("{command:?}") };
     let outcome = restored(request.clone(), nick.as_str(), rooms);
-    assert_eq!(words(&ask(core, command)), ["do Resume"]);
+    assert_eq!(summary(&ask(core, command)), ["do Resume"]);
     succeed(core, outcome)
 }
 
@@ -227,9 +227,9 @@ fn resumed() -> Core {
         panic!("{second:?}")
     };
     assert_eq!(entered.as_str(), "#b");
-    assert_eq!(words(&succeed(&mut core, joined("#b"))), ["do FindInboxEnd"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#b"))), ["do FindInboxEnd"]);
     let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
-    assert_eq!(words(&last), ["Registered", "enter ann after i 2", "enter #b after e 3"]);
+    assert_eq!(summary(&last), ["Registered", "enter ann after i 2", "enter #b after e 3"]);
     let reply = format!("{:?}", last[0]);
     assert!(reply.contains("#a") && reply.contains("#b") && !reply.contains("#elsewhere"), "{reply}");
     core
@@ -247,13 +247,13 @@ fn resumed_session_receives_only_the_rooms_it_named() {
     succeed(&mut core, joined("#b"));
 
     // The session is a member of the other room too, but does not receive it.
-    assert_eq!(words(&ask(&mut core, send("#a"))), ["do Send"]);
+    assert_eq!(summary(&ask(&mut core, send("#a"))), ["do Send"]);
     fail(&mut core, ErrorCode::Unavailable);
     let enters = ask(&mut core, Command::Join { room: room("#a"), since: Some(since("e", 5)) });
     let [Effect::Perform(Operation::Join(JoinRoom { enters: true, .. }))] = &enters[..] else { panic!("{enters:?}") };
     let entered = succeed(&mut core, joined_after("#a", Some(since("e", 5))));
-    assert_eq!(words(&entered), ["Joined", "enter #a after e 5"]);
-    assert_eq!(words(&ask(&mut core, register("ann"))), ["already_registered"]);
+    assert_eq!(summary(&entered), ["Joined", "enter #a after e 5"]);
+    assert_eq!(summary(&ask(&mut core, register("ann"))), ["already_registered"]);
 }
 
 #[test]
@@ -264,8 +264,11 @@ fn resume_under_another_nick_renames_the_member_records() {
         panic!("{first:?}")
     };
     assert_eq!((me.nick.as_str(), was.nick.as_str(), was.owner.fence), ("Ann", "ann", Fence(0)));
-    assert_eq!(words(&succeed(&mut core, joined("#a"))), ["do FindInboxEnd"]);
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::InboxEnd(inbox()))), ["Registered", "enter Ann after i 2"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["do FindInboxEnd"]);
+    assert_eq!(
+        summary(&succeed(&mut core, OperationOutcome::InboxEnd(inbox()))),
+        ["Registered", "enter Ann after i 2"]
+    );
 }
 
 #[test]
@@ -274,10 +277,10 @@ fn inbox_resumes_at_the_position_or_the_last_read() {
         let mut core = core();
         let request = ResumeRequest { token: Token::new("t"), rooms: Vec::new(), inbox: position };
         let first = resume_to(&mut core, Command::Register { nick: nick("ann"), resume: Some(request) }, &[]);
-        assert_eq!(words(&first), ["do FindInboxEnd"]);
+        assert_eq!(summary(&first), ["do FindInboxEnd"]);
         let last = succeed(&mut core, OperationOutcome::InboxEnd(inbox()));
         assert!(format!("{:?}", last[0]).contains(r#"inbox: Since { epoch: "i", seq: 4 }"#), "{last:?}");
-        assert_eq!(words(&last)[1..], [after]);
+        assert_eq!(summary(&last)[1..], [after]);
     }
 }
 
@@ -286,15 +289,15 @@ fn first_request_after_resume_revokes_the_previous_token() {
     for command in [Command::Ping, Command::Bye, send("#a"), Command::Read { seq: 1 }] {
         let mut core = resumed();
         assert!(core.is_resumable(), "the client holds the previous token");
-        assert_eq!(words(&ask(&mut core, command))[0], "confirm");
+        assert_eq!(summary(&ask(&mut core, command))[0], "confirm");
     }
     let mut core = resumed();
-    assert_eq!(words(&ask(&mut core, Command::Ping)), ["confirm", "Pong"]);
-    assert_eq!(words(&ask(&mut core, Command::Ping)), ["Pong"], "confirmed once");
+    assert_eq!(summary(&ask(&mut core, Command::Ping)), ["confirm", "Pong"]);
+    assert_eq!(summary(&ask(&mut core, Command::Ping)), ["Pong"], "confirmed once");
 
     let mut fresh = registered("ann");
     assert!(!fresh.is_resumable(), "the reply may be lost");
-    assert_eq!(words(&ask(&mut fresh, Command::Ping)), ["Pong"]);
+    assert_eq!(summary(&ask(&mut fresh, Command::Ping)), ["Pong"]);
     assert!(fresh.is_resumable());
 }
 
@@ -302,34 +305,34 @@ fn first_request_after_resume_revokes_the_previous_token() {
 fn half_done_resume_ends_the_connection() {
     let mut core = core();
     ask(&mut core, resume("ann", &[]));
-    assert_eq!(words(&fail(&mut core, ErrorCode::ResumeFailed)), ["resume_failed"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::ResumeFailed)), ["resume_failed"]);
     resume_to(&mut core, resume("ann", &[]), &["#a"]);
-    assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
 #[test]
 fn rooms_need_membership_and_nicks_do_not() {
     let mut core = member("ann", &["#a"]);
-    assert_eq!(words(&ask(&mut core, send("#b"))), ["not_in_room"]);
+    assert_eq!(summary(&ask(&mut core, send("#b"))), ["not_in_room"]);
     let history = Command::History { room: room("#b"), range: Range::Newest, limit: 1 };
-    assert_eq!(words(&ask(&mut core, history)), ["not_in_room"]);
-    assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#b") })), ["not_in_room"]);
-    assert_eq!(words(&ask(&mut core, send("#A"))), ["do Send"], "case makes no other room");
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::Answer(ack()))), ["Ack"]);
-    assert_eq!(words(&ask(&mut core, send("bob"))), ["do Send"]);
-    assert_eq!(words(&fail(&mut core, ErrorCode::NoSuchUser)), ["no_such_user"]);
-    assert_eq!(words(&ask(&mut core, Command::Leave { room: room("#a") })), ["do Leave"]);
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::Left(room("#a")))), ["Left"]);
-    assert_eq!(words(&ask(&mut core, send("#a"))), ["not_in_room"]);
+    assert_eq!(summary(&ask(&mut core, history)), ["not_in_room"]);
+    assert_eq!(summary(&ask(&mut core, Command::Leave { room: room("#b") })), ["not_in_room"]);
+    assert_eq!(summary(&ask(&mut core, send("#A"))), ["do Send"], "case makes no other room");
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::Answer(ack()))), ["Ack"]);
+    assert_eq!(summary(&ask(&mut core, send("bob"))), ["do Send"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::NoSuchUser)), ["no_such_user"]);
+    assert_eq!(summary(&ask(&mut core, Command::Leave { room: room("#a") })), ["do Leave"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::Left(room("#a")))), ["Left"]);
+    assert_eq!(summary(&ask(&mut core, send("#a"))), ["not_in_room"]);
 }
 
 #[test]
 fn join_beyond_the_room_limit_is_refused() {
     let names: Vec<String> = (0..ROOMS_MAX).map(|n| format!("#r{n}")).collect();
     let mut core = member("ann", &names.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(words(&ask(&mut core, Command::Join { room: room("#more"), since: None })), ["too_many_rooms"]);
+    assert_eq!(summary(&ask(&mut core, Command::Join { room: room("#more"), since: None })), ["too_many_rooms"]);
     assert_eq!(
-        words(&ask(&mut core, Command::Join { room: room("#r3"), since: None })),
+        summary(&ask(&mut core, Command::Join { room: room("#r3"), since: None })),
         ["do Join"],
         "the session is in that room"
     );
@@ -338,20 +341,20 @@ fn join_beyond_the_room_limit_is_refused() {
 #[test]
 fn rename_claims_updates_rooms_and_releases_last() {
     let mut core = member("ann", &["#a", "#b"]);
-    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do ClaimNick"]);
+    assert_eq!(summary(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do ClaimNick"]);
     let first = succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
     let [Effect::Perform(Operation::Join(JoinRoom { me, was: Some(was), enters: false, .. }))] = &first[..] else {
         panic!("{first:?}")
     };
     assert_eq!((me.owner.fence, was.owner.fence), (Fence(2), Fence(1)));
-    assert_eq!(words(&succeed(&mut core, joined("#a"))), ["do Join"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["do Join"]);
     let last = succeed(&mut core, joined("#b"));
     let [Effect::Perform(Operation::ReleaseNick(ReleaseNick { nick: former, owner: claim, renamed_to }))] = &last[..]
     else {
         panic!("{last:?}")
     };
     assert_eq!((former, claim.fence, renamed_to), (&nick("ann"), Fence(1), &nick("anna")));
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
     assert_eq!(core.identity().unwrap().owner, owner(2));
 }
 
@@ -367,32 +370,32 @@ fn rename_keeps_the_status() {
         panic!("{first:?}")
     };
     assert_eq!((&me.nick, me.owner.fence, status, rooms.len()), (&nick("anna"), Fence(2), &away, 0));
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::StatusSet(away.clone()))), ["do Join"]);
-    assert_eq!(words(&succeed(&mut core, joined("#a"))), ["do ReleaseNick"]);
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::StatusSet(away.clone()))), ["do Join"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["do ReleaseNick"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NickReleased)), ["Nick"]);
     assert_eq!(core.identity().unwrap().status, away);
 }
 
 #[test]
 fn change_of_case_keeps_the_claim() {
     let mut core = member("ann", &["#a"]);
-    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("ann") })), ["Nick"], "the nickname is unchanged");
-    assert_eq!(words(&ask(&mut core, Command::Nick { nick: nick("Ann") })), ["do ClaimNick"]);
-    assert_eq!(words(&succeed(&mut core, OperationOutcome::NickClaimed(owner(1)))), ["do Join"]);
-    assert_eq!(words(&succeed(&mut core, joined("#a"))), ["Nick"], "the claim is the same: nothing is released");
+    assert_eq!(summary(&ask(&mut core, Command::Nick { nick: nick("ann") })), ["Nick"], "the nickname is unchanged");
+    assert_eq!(summary(&ask(&mut core, Command::Nick { nick: nick("Ann") })), ["do ClaimNick"]);
+    assert_eq!(summary(&succeed(&mut core, OperationOutcome::NickClaimed(owner(1)))), ["do Join"]);
+    assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["Nick"], "the claim is the same: nothing is released");
 }
 
 #[test]
 fn half_done_rename_ends_the_connection() {
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Nick { nick: nick("bob") });
-    assert_eq!(words(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"], "nothing was changed yet");
+    assert_eq!(summary(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"], "nothing was changed yet");
     ask(&mut core, Command::Nick { nick: nick("bob") });
-    assert_eq!(words(&fail(&mut core, ErrorCode::OutcomeUnknown)), ["outcome_unknown", "close restart"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::OutcomeUnknown)), ["outcome_unknown", "close restart"]);
     let mut core = member("ann", &["#a"]);
     ask(&mut core, Command::Nick { nick: nick("bob") });
     succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
-    assert_eq!(words(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
+    assert_eq!(summary(&fail(&mut core, ErrorCode::Unavailable)), ["unavailable", "close restart"]);
 }
 
 /// A request of a client, chosen by two small numbers.

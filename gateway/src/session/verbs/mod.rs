@@ -1,8 +1,8 @@
 //! The requests of a session, one file each: the pure decision first, its performance below.
 //!
-//! A verb's file holds the work it asks for, the decision about the request and about the outcome, and, in its
-//! `mod perform`, the calls to registry, backplane and hub. The tables here name each verb once per step. Invariant: what
-//! stands above `mod perform` is pure; it knows no runtime, store, metric or dialect.
+//! A verb's file holds its operation, the decisions about the request and its outcome, and in its `mod perform` the
+//! calls to registry, backplane and hub. The tables here name each verb once per step. Invariant: everything above
+//! `mod perform` is pure; it knows no runtime, store, metric or dialect.
 //!
 //! To add a request: its file here with a line in each table below, a variant of [`Command`] and of [`Answer`], and its
 //! row in the tables of the dialects.
@@ -127,7 +127,11 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
         _ => state.liveness.acted(now),
     }
     match command {
-        Command::Register { nick, resume } => register::decide(state, nick, resume).map(Decision::Perform),
+        Command::Register { .. } if state.identity.is_some() => Err(ErrorCode::AlreadyRegistered),
+        Command::Register { nick, resume: None } => Ok(Decision::Perform(Operation::Begin(register::decide(nick)))),
+        Command::Register { nick, resume: Some(request) } => {
+            Ok(Decision::Perform(Operation::Resume(resume::decide(nick, request))))
+        }
         command => {
             let me = state.identity.clone().ok_or(ErrorCode::NotRegistered)?;
             decide_registered(state, now, me, command)

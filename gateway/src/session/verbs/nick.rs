@@ -1,8 +1,8 @@
 //! `nick`: changes the session's nickname.
 //!
-//! Several operations, one after another: the new nickname is claimed, gets the session's status and is carried into each
-//! room; then the former one is released. Each is one script on one partition; the session sends nothing in between,
-//! because its next request waits.
+//! Several operations, one after another: the new nickname is claimed, gets the session's status and is carried into
+//! each room; then the former one is released. Each is one script on one partition; the session sends nothing in
+//! between, because its next request waits.
 
 use std::collections::VecDeque;
 

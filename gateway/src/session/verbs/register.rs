@@ -1,19 +1,18 @@
-//! `register` without a token: begins a session under a nickname. With a token it is a `resume`, see [`super::resume`].
+//! `register` without a token: begins a session under a nickname. With a token it is a resume, see
+//! `resume`.
 //!
 //! Every attempt has a session id of its own, so that tidying up after a lost answer affects no other session.
 
 use std::time::Instant;
 
-use presence::model::codes::ErrorCode;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Nick, Owner, Status};
 
 use crate::session::state::{SessionIdentity, SessionState};
 use crate::session::stream_entry::StreamEntry;
-use crate::wire::{Answer, RestoredRoom, ResumeRequest, Since, Token};
+use crate::wire::{Answer, RestoredRoom, Since, Token};
 
-use super::resume::ResumeSession;
-use super::{Decision, Operation};
+use super::Decision;
 
 /// Begins a session.
 #[derive(Debug)]
@@ -55,12 +54,8 @@ pub(super) struct RegisteredSession {
     pub(super) entries: Vec<StreamEntry>,
 }
 
-pub(super) fn decide(state: &SessionState, nick: Nick, resume: Option<ResumeRequest>) -> Result<Operation, ErrorCode> {
-    match (&state.identity, resume) {
-        (Some(_), _) => Err(ErrorCode::AlreadyRegistered),
-        (None, None) => Ok(Operation::Begin(BeginSession { nick })),
-        (None, Some(request)) => Ok(Operation::Resume(ResumeSession { nick, request })),
-    }
+pub(super) fn decide(nick: Nick) -> BeginSession {
+    BeginSession { nick }
 }
 
 pub(super) fn conclude(
@@ -154,6 +149,7 @@ mod tests {
 
     use presence::lease::beat::{self, LeaseHealth};
     use presence::model::Incarnation;
+    use presence::model::codes::ErrorCode;
     use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
     use presence::store::memory::Store;
 

@@ -1,8 +1,8 @@
 //! `register` with a token: resumes a session, on any gateway, with its rooms, its status and its inbox.
 //!
-//! Several operations, one after another: the session is claimed, each of its rooms is joined again, the end of its inbox
-//! is read; then the client is answered and let into the rooms that it named. A resume that is repeated after a lost
-//! answer gets the same new token; if it is not repeated, the session stays in the store for its tokens.
+//! Several operations, one after another: the session is claimed, each of its rooms is joined again, the end of its
+//! inbox is read; then the client is answered and let into the rooms that it named. A resume that is repeated after a
+//! lost answer gets the same new token; if it is not repeated, the session stays in the store for its tokens.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -66,6 +66,10 @@ pub(in crate::session) struct ResumeFlow {
     inbox_read: Since,
     restored: Vec<RestoredRoom>,
     entries: Vec<StreamEntry>,
+}
+
+pub(super) fn decide(nick: Nick, request: ResumeRequest) -> ResumeSession {
+    ResumeSession { nick, request }
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {

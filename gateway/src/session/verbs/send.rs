@@ -21,7 +21,7 @@ pub(super) struct MessageDraft {
 #[derive(Debug)]
 pub struct SendMessage {
     /// The target as the client wrote it.
-    asked: Target,
+    requested: Target,
     /// The target by the name that all members see.
     to: Target,
     sender: SessionIdentity,
@@ -34,8 +34,8 @@ pub(super) fn decide(
     sender: SessionIdentity,
     message: MessageDraft,
 ) -> Result<SendMessage, ErrorCode> {
-    let MessageDraft { to: asked, body, key } = message;
-    Ok(SendMessage { to: state.destination(&asked)?, asked, sender, body, key })
+    let MessageDraft { to: requested, body, key } = message;
+    Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
 }
 
 /// Returns the delivery status of a published message. Only rooms have a seq that clients see.
@@ -63,7 +63,7 @@ mod perform {
 
     impl SendMessage {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
-            let Self { asked, to, sender, body, key } = self;
+            let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&performer.services.backplane, &performer.services.metrics);
             // Version 7 ids sort by time, which keeps stores readable.
             let id = uuid::Uuid::now_v7().to_string();
@@ -88,7 +88,7 @@ mod perform {
                 metrics.published[kind].inc();
             }
             let delivery = delivery_status(&to, seq, online);
-            Ok(Answer::Ack { to: asked.as_str().to_owned(), msg_id, delivery, time, duplicate })
+            Ok(Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate })
         }
     }
 }

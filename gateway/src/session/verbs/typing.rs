@@ -16,7 +16,7 @@ use super::{Decision, Operation};
 #[derive(Debug)]
 pub struct AnnounceTyping {
     /// The target as the client wrote it.
-    asked: Target,
+    requested: Target,
     to: Target,
     sender: SessionIdentity,
 }
@@ -25,17 +25,17 @@ pub(super) fn decide(
     state: &mut SessionState,
     now: Instant,
     sender: SessionIdentity,
-    asked: Target,
+    requested: Target,
 ) -> Result<Decision, ErrorCode> {
-    let to = state.destination(&asked)?;
+    let to = state.destination(&requested)?;
     if !state.typing.admit(now, &to) {
-        return Ok(Decision::Answer(answer(&asked)));
+        return Ok(Decision::Answer(answer(&requested)));
     }
-    Ok(Decision::Perform(Operation::Typing(AnnounceTyping { asked, to, sender })))
+    Ok(Decision::Perform(Operation::Typing(AnnounceTyping { requested, to, sender })))
 }
 
-fn answer(asked: &Target) -> Answer {
-    Answer::Typing { to: asked.as_str().to_owned() }
+fn answer(requested: &Target) -> Answer {
+    Answer::Typing { to: requested.as_str().to_owned() }
 }
 
 mod perform {
@@ -45,10 +45,10 @@ mod perform {
 
     impl AnnounceTyping {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
-            let Self { asked, to, sender } = self;
+            let Self { requested, to, sender } = self;
             // Not repeated: a second attempt would arrive too late to be true.
             performer.services.backplane.typing(&to, &sender.nick, &sender.owner.session).await?;
-            Ok(answer(&asked))
+            Ok(answer(&requested))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The JSON dialect `parley.v1`: one object per WebSocket text frame.
 //!
-//! The WebSocket transport decodes requests and encodes replies with it, the fan-out encodes events. `gateway/PROTOCOL.md`
-//! describes it, and the tests here check that page. Invariant: a frame that is not a valid request gets exactly one coded
-//! refusal, with the frame's `id` if it is an object with a valid one.
+//! The WebSocket transport decodes requests and encodes replies with it, the fan-out encodes events.
+//! `gateway/PROTOCOL.md` describes it, and the tests here check that page. Invariant: a frame that is not a valid
+//! request gets exactly one coded refusal, with the frame's `id` if it is an object with a valid one.
 
 mod decode;
 mod encode;

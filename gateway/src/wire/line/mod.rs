@@ -1,8 +1,8 @@
 //! The line dialect, for people with `nc` or `telnet`.
 //!
 //! The TCP transport decodes lines and encodes replies with the [`LineDialect`] of each connection; the fan-out encodes
-//! events. Invariant: output contains no control character but the line feed at the end of each line, whatever the texts
-//! and names of others contain. So no user can forge a line or control the terminal of another.
+//! events. Invariant: output contains no control character but the line feed at the end of each line, whatever the
+//! texts and names of others contain. So no user can forge a line or control the terminal of another.
 
 mod parse;
 mod print;
@@ -27,8 +27,8 @@ pub enum Decoded {
     Nothing,
 }
 
-/// The state of one line connection. Requests are answered one at a time: every reply is encoded before the next line is
-/// decoded.
+/// The state of one line connection. Requests are answered one at a time: every reply is encoded before the next line
+/// is decoded.
 #[derive(Debug, Default)]
 pub struct LineDialect {
     is_registered: bool,

@@ -15,7 +15,7 @@ use crate::wire::{Answer, DeliveryStatus, Event, Refusal};
 pub fn encode_event(event: &Event) -> Bytes {
     let mut lines = LineBuffer::default();
     match event {
-        Event::Message(said) => message(&mut lines, said),
+        Event::Message(chat) => message(&mut lines, chat),
         Event::Presence { room, delta, resync } => {
             presence(&mut lines, room, delta);
             if *resync {
@@ -86,7 +86,7 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             if items.is_empty() {
                 lines.add(format_args!("* no messages in {}", Escaped(to)));
             }
-            items.iter().for_each(|said| message(&mut lines, said));
+            items.iter().for_each(|chat| message(&mut lines, chat));
         }
         // No line asks for them.
         Answer::Read { .. } | Answer::Typing { .. } => {}
@@ -96,9 +96,9 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
     lines.finish()
 }
 
-fn message(lines: &mut LineBuffer, said: &ChatMessage) {
-    let (to, from, text) = (Escaped(&said.to), Escaped(&said.from), said.body.text());
-    if said.to.starts_with('#') {
+fn message(lines: &mut LineBuffer, chat: &ChatMessage) {
+    let (to, from, text) = (Escaped(&chat.to), Escaped(&chat.from), chat.body.text());
+    if chat.to.starts_with('#') {
         lines.add(format_args!("[{to}] <{from}> {}", Escaped(&text)));
     } else {
         lines.add(format_args!("<- {from}: {}", Escaped(&text)));
