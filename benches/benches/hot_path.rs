@@ -11,7 +11,7 @@ use gateway::backplane::{Delivery, PublishRequest, StreamId, envelope};
 use gateway::hub::{Hub, JoinProgress, FeedJoin};
 use gateway::message::{Accepted, Body, ChatMessage};
 use gateway::metrics::Metrics;
-use gateway::outbound::Outbox;
+use gateway::outbound::{Outbox, batch};
 use gateway::wire::{Event, Dialect, Request, json};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use presence::model::stream::StreamEnd;
@@ -55,7 +55,7 @@ fn decode_a_send(request: String) -> Request {
 #[bench::line(Dialect::Line, Event::Message(said(1)))]
 fn encode_and_frame(format: Dialect, event: Event) -> BytesMut {
     let mut out = BytesMut::new();
-    format.frame(&format.encode(black_box(&event)), &mut out);
+    batch::frame(format, &format.encode(black_box(&event)), &mut out);
     out
 }
 

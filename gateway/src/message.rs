@@ -1,6 +1,7 @@
-//! What people say: the values that travel from a sender's door through the backplane to every receiver's door.
+//! Messages between users, from the sender's gateway through the backplane to every recipient.
 //!
-//! Values only. Invariant: a [`ChatMessage`] holds nothing about who receives it, so it is encoded once per wire format.
+//! Values only: [`ChatMessage`], its [`Body`] and its [`Target`]. Invariant: a room's [`ChatMessage`] holds nothing
+//! about a recipient, so it is encoded once per dialect. Knows no dialect and no store.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -22,27 +23,27 @@ impl Body {
         Self(raw.into())
     }
 
-    /// A plain text as a JSON string, for doors that know only text.
+    /// Makes a JSON string of a plain text, for dialects that have only text.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         let raw = serde_json::value::to_raw_value(text).expect("a string is always JSON");
         Self(raw.into())
     }
 
-    /// The JSON text.
+    /// Returns the JSON text.
     #[must_use]
     pub fn json(&self) -> &str {
         self.0.get()
     }
 
-    /// The body for text doors: a JSON string without its quotes and escapes, anything else as compact JSON.
+    /// Returns the body as text: a JSON string without its quotes and escapes, any other value as compact JSON.
     #[must_use]
     pub fn text(&self) -> String {
         serde_json::from_str(self.json()).unwrap_or_else(|_| compact(self.json()))
     }
 }
 
-/// JSON without the white space between its tokens. Numbers stay as written, which reading them as values would not do.
+/// Removes the white space between JSON tokens. Numbers stay as written, which a parsed value would not preserve.
 fn compact(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     json.chars()
@@ -66,27 +67,27 @@ impl PartialEq for Body {
     }
 }
 
-/// When the sender's gateway accepted a message: Unix microseconds by that machine's clock. It travels with the message, so
-/// that whoever delivers it can tell how long it took; machines whose clocks differ tell it wrongly by as much. What was
-/// read from a log has none: it was not delivered at once, and nobody waited for it.
+/// The time at which the sender's gateway accepted a message: Unix microseconds by the clock of that machine. It
+/// travels with the message, so the delivering gateway can measure the latency; clocks that differ add their
+/// difference. Replayed messages have none: their latency measures nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Accepted(Option<NonZeroU64>);
 
 impl Accepted {
-    /// At this moment.
+    /// Accepted at this time.
     #[must_use]
     pub fn at(now: SystemTime) -> Self {
         Self(NonZeroU64::new(micros(now)))
     }
 
-    /// How long ago that was. A moment to come, by a clock that is ahead of ours, counts as now.
+    /// Returns the time since then. A time in the future, by a clock that is ahead of this one, counts as now.
     #[must_use]
     pub fn age(self, now: SystemTime) -> Option<Duration> {
         self.0.map(|at| Duration::from_micros(micros(now).saturating_sub(at.get())))
     }
 
-    /// The earlier one, if there is any.
+    /// Returns the earlier one of those that are known.
     #[must_use]
     pub fn earlier(self, other: Self) -> Self {
         match (self.0, other.0) {
@@ -95,7 +96,7 @@ impl Accepted {
         }
     }
 
-    /// Whether nobody knows.
+    /// Returns true if the time is not known.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.0.is_none()
@@ -107,17 +108,17 @@ fn micros(time: SystemTime) -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Where a message goes.
+/// The target of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// To everybody in a room.
+    /// The members of a room.
     Room(RoomName),
-    /// To whoever has the nickname.
+    /// The session that has the nickname, or had it last.
     Nick(Nick),
 }
 
 impl Target {
-    /// The target as clients write it.
+    /// Returns the target as clients write it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -127,22 +128,22 @@ impl Target {
     }
 }
 
-/// One message as receivers see it, in a room or in their inbox. The fields are named as in `parley.v1`.
+/// A message as its recipients see it, in a room or in their inbox. The fields are named as in `parley.v1`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ChatMessage {
-    /// The room as it is shown, or the receiver's nickname.
+    /// The room as its members see it, or the recipient's nickname.
     pub to: String,
-    /// The sender's nickname as it is shown.
+    /// The sender's nickname as others see it.
     pub from: String,
-    /// Unique; the same for every receiver.
+    /// Unique, and the same for every recipient.
     pub msg_id: String,
     /// Position in the room or inbox, dense from 1.
     pub seq: u64,
     /// Unix milliseconds by the store's clock; never goes back within a room.
     pub time: u64,
-    /// What was said.
+    /// The body.
     pub body: Body,
-    /// When it was accepted, if it comes straight from its sender's gateway. Not for clients.
+    /// The time of its acceptance, unless it was replayed. Not sent to clients.
     #[serde(skip)]
     pub accepted: Accepted,
 }
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_reads_as_its_text_or_as_compact_json() {
+    fn body_text_is_plain_or_compact_json() {
         for (json, text) in [
             (r#""hi""#, "hi"),
             (r#""a\nb \u00e9 \"q\"""#, "a\nb \u{e9} \"q\""),
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_never_negative_and_the_earlier_of_two_counts() {
+    fn age_is_never_negative_and_earlier_prefers_the_known() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let (early, late) =
             (Accepted::at(now - Duration::from_micros(250)), Accepted::at(now + Duration::from_secs(1)));
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_becomes_a_json_string_and_comes_back() {
+    fn text_survives_as_a_json_string() {
         let text = "say \"hi\"\r\n\u{1b}[31m \\ \u{1f600}";
         assert_eq!(Body::from_text(text).text(), text);
     }

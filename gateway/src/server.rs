@@ -293,9 +293,9 @@ fn session_services(config: &Config, lease: &LeaseContext, hub: &Arc<Hub>) -> Ar
         registry: lease.registry.clone(),
         backplane: lease.backplane.clone(),
         hub: Arc::clone(hub),
-        holdings: Arc::clone(&lease.claims),
+        claims: Arc::clone(&lease.claims),
         hold: config.hold,
-        tenure: Arc::clone(&lease.health),
+        health: Arc::clone(&lease.health),
         metrics: Arc::clone(&lease.metrics),
     })
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::listen::frame::header;
 use crate::message::Accepted;
 use crate::outbound::policy::DropPolicy;
 use crate::wire::{Dialect, Event};
@@ -84,7 +85,7 @@ impl FanOutBatch {
         self.framed.get_or_encode(dialect, || {
             let mut framed = BytesMut::new();
             for event in &self.events {
-                dialect.frame(&event.bytes(dialect), &mut framed);
+                frame(dialect, &event.bytes(dialect), &mut framed);
             }
             framed.freeze()
         })
@@ -104,6 +105,14 @@ impl FanOutBatch {
     }
 }
 
+/// Appends an encoded event as the socket takes it: in a WebSocket frame, or as the lines that it is.
+pub fn frame(dialect: Dialect, encoded: &[u8], out: &mut BytesMut) {
+    match dialect {
+        Dialect::Json => header::put_text(encoded, out),
+        Dialect::Line => out.extend_from_slice(encoded),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -117,7 +126,7 @@ mod tests {
             let framed = batch.bytes(dialect).clone();
             assert_eq!(framed.as_ptr(), batch.bytes(dialect).as_ptr(), "the second call returns the same buffer");
             let mut expected = BytesMut::new();
-            batch.events().iter().for_each(|event| dialect.frame(&event.bytes(dialect), &mut expected));
+            batch.events().iter().for_each(|event| frame(dialect, &event.bytes(dialect), &mut expected));
             assert_eq!(framed, expected);
         }
     }

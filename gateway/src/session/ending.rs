@@ -1,7 +1,7 @@
-//! The end of a connection, and what it means for its session: over for good, or waiting to be resumed.
+//! The end of a connection, and its consequence for the session: over for good, or detached until it is resumed.
 //!
-//! Runs as the last thing of a driver, on its connection's task. Everything here compares the claim, so it cannot disturb
-//! the session where it goes on: on this gateway or on another, before or after.
+//! Runs as the last step of a driver, on its connection's task. Invariant: every call compares the claim, so it cannot
+//! disturb a session that was resumed elsewhere, before or after. The expiry of detached sessions is not done here.
 
 use std::time::{Duration, Instant};
 
@@ -13,101 +13,110 @@ use presence::registry::{LeaveIntent, LeaveRequest};
 use crate::wire::Dialect;
 
 use super::driver::Driver;
+use super::performer::Performer;
 use super::retry::{until_answered, until_known};
-use crate::lease::expiry::LEAVE_AFTER;
 
-/// How a connection ended, as its door saw it.
+/// The time before others see the leave of a session that lost its connection.
+const LEAVE_DELAY: Duration = Duration::from_secs(5);
+
+/// The end of a connection, as its transport saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The other side is gone, without a word or with one that promises nothing.
+    /// The client hung up, without a close or with one that does not end its session.
     Gone,
-    /// The other side said goodbye in the words of its framing.
+    /// The client closed in order.
     Goodbye,
-    /// We ended it.
+    /// The gateway closed it.
     Closed(CloseCode),
 }
 
-/// What becomes of the session.
+/// The consequence for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It leaves at once; others are told why.
-    Over(LeftReason),
-    /// It may come back; if it does not, others are told why.
-    Waits(LeftReason),
-    /// It is not ours any more.
+enum SessionFate {
+    /// It ends now, for this reason.
+    Ends(LeftReason),
+    /// It may be resumed. If it is not, it ends for this reason.
+    Detaches(LeftReason),
+    /// It is not this connection's any more.
     Elsewhere,
 }
 
-fn fate(ending: Ending, door: Dialect) -> Fate {
+fn fate(ending: Ending, dialect: Dialect) -> SessionFate {
     let reason = match ending {
-        Ending::Closed(CloseCode::TakenOver) => return Fate::Elsewhere,
-        Ending::Closed(CloseCode::Kicked) => return Fate::Over(LeftReason::Kicked),
-        Ending::Goodbye | Ending::Closed(CloseCode::Normal) => return Fate::Over(LeftReason::Closed),
+        Ending::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
+        Ending::Closed(CloseCode::Kicked) => return SessionFate::Ends(LeftReason::Kicked),
+        Ending::Goodbye | Ending::Closed(CloseCode::Normal) => return SessionFate::Ends(LeftReason::Closed),
         Ending::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
         Ending::Gone | Ending::Closed(_) => LeftReason::Closed,
     };
-    match door {
-        // Nobody there has a token to come back with.
-        Dialect::Line => Fate::Over(reason),
-        Dialect::Json => Fate::Waits(reason),
+    match dialect {
+        // Line clients have no token to resume with.
+        Dialect::Line => SessionFate::Ends(reason),
+        Dialect::Json => SessionFate::Detaches(reason),
     }
 }
 
 impl Driver {
-    /// The connection is over: leaves every room and gives the nickname back, or leaves the session for its client to
-    /// resume, until the store has answered. Must be run to its end; nobody is kept waiting by it.
-    pub async fn end(mut self, ending: Ending) {
-        self.fall_silent_everywhere();
-        self.claim_doubtful().await;
-        let Some(me) = self.core.identity().cloned() else {
-            return self.let_go(LeftReason::Closed).await;
+    /// Ends the connection: leaves all rooms and releases the nickname, or detaches the session, and repeats each call
+    /// until the store has answered. Must run to its end; no client waits for it.
+    pub async fn end(self, ending: Ending) {
+        let Self { core, mut performer, dialect } = self;
+        if let Some(me) = core.identity() {
+            performer.stop_receiving_everything(&me.owner);
+        }
+        performer.resolve_claims().await;
+        let Some(me) = core.identity() else {
+            return performer.release_all(LeftReason::Closed).await;
         };
-        let holds_lease = self.services.tenure.incarnation().as_ref() == Some(&me.owner.incarnation);
-        match fate(ending, self.door) {
-            Fate::Elsewhere => self.services.holdings.release(&me.owner),
-            // A client that never heard of its session would find its nickname in use by itself.
-            Fate::Waits(reason) if !self.core.is_known() => self.let_go(reason).await,
-            // The lost lease took the session with it; the reapers tell the others.
-            Fate::Waits(_) if !holds_lease => self.services.holdings.release(&me.owner),
-            Fate::Waits(reason) => self.wait(&me.owner, reason).await,
-            Fate::Over(reason) => self.let_go(reason).await,
+        let services = &performer.services;
+        let holds_lease = services.health.incarnation().as_ref() == Some(&me.owner.incarnation);
+        match fate(ending, dialect) {
+            SessionFate::Elsewhere => services.claims.release(&me.owner),
+            // A client without a token of its session would find its nickname in use by itself.
+            SessionFate::Detaches(reason) if !core.is_resumable() => performer.release_all(reason).await,
+            // The session was lost with the lease; the reapers announce its end.
+            SessionFate::Detaches(_) if !holds_lease => services.claims.release(&me.owner),
+            SessionFate::Detaches(reason) => performer.detach(&me.owner, reason).await,
+            SessionFate::Ends(reason) => performer.release_all(reason).await,
+        }
+    }
+}
+
+impl Performer {
+    async fn release_all(&self, reason: LeftReason) {
+        for (nick, owner) in &self.claims {
+            self.release(nick, owner, reason, LeaveIntent::ForGood).await;
         }
     }
 
-    async fn let_go(&self, reason: LeftReason) {
-        for (nick, owner) in &self.names {
-            self.give_back(nick, owner, reason, LeaveIntent::ForGood).await;
-        }
-    }
-
-    /// A second name, of a change that stopped half-way, is given back all the same.
-    async fn wait(&self, current: &Owner, reason: LeftReason) {
-        let after = if failpoints::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_AFTER };
+    /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same.
+    async fn detach(&self, current: &Owner, reason: LeftReason) {
+        let after = if failpoints::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_DELAY };
         let due = Instant::now() + after;
         let services = &self.services;
-        for (nick, owner) in &self.names {
+        for (nick, owner) in &self.claims {
             if owner != current {
-                self.give_back(nick, owner, reason, LeaveIntent::ForNow).await;
+                self.release(nick, owner, reason, LeaveIntent::ForNow).await;
                 continue;
             }
             match until_answered(|| services.registry.detach(nick, owner, services.hold)).await {
-                Ok(true) => services.holdings.detach(owner, due, reason),
-                // It goes on elsewhere, or was lost with the lease.
-                Ok(false) | Err(_) => services.holdings.release(owner),
+                Ok(true) => services.claims.detach(owner, due, reason),
+                // It was resumed elsewhere, or lost with the lease.
+                Ok(false) | Err(_) => services.claims.release(owner),
             }
         }
     }
 
-    async fn give_back(&self, nick: &Nick, owner: &Owner, reason: LeftReason, leaving: LeaveIntent) {
+    async fn release(&self, nick: &Nick, owner: &Owner, reason: LeftReason, leaving: LeaveIntent) {
         let registry = &self.services.registry;
-        // An error that is left is a refusal for good: then there is nothing of ours to take away.
+        // Any error left after the retries is final: then the store holds nothing under this claim.
         if until_known(|| registry.release(nick, owner, None)).await.unwrap_or(false) {
             for room in self.rooms.values() {
                 let _ = until_answered(|| registry.leave(LeaveRequest { room, nick, owner, reason, intent: leaving }))
                     .await;
             }
         }
-        self.services.holdings.release(owner);
+        self.services.claims.release(owner);
     }
 }
 
@@ -116,21 +125,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_goodbye_frees_at_once_what_a_client_may_come_back_to() {
+    fn only_goodbye_and_kick_end_a_json_session() {
         use CloseCode::{Internal, Kicked, Normal, ProtocolError, Restart, Slow, TakenOver, Timeout, TooBig};
         use LeftReason::Closed;
         for (ending, json, line) in [
-            (Ending::Goodbye, Fate::Over(Closed), Fate::Over(Closed)),
-            (Ending::Closed(Normal), Fate::Over(Closed), Fate::Over(Closed)),
-            (Ending::Closed(Kicked), Fate::Over(LeftReason::Kicked), Fate::Over(LeftReason::Kicked)),
-            (Ending::Closed(TakenOver), Fate::Elsewhere, Fate::Elsewhere),
-            (Ending::Closed(Timeout), Fate::Waits(LeftReason::Timeout), Fate::Over(LeftReason::Timeout)),
-            (Ending::Gone, Fate::Waits(Closed), Fate::Over(Closed)),
-            (Ending::Closed(Restart), Fate::Waits(Closed), Fate::Over(Closed)),
-            (Ending::Closed(Slow), Fate::Waits(Closed), Fate::Over(Closed)),
-            (Ending::Closed(ProtocolError), Fate::Waits(Closed), Fate::Over(Closed)),
-            (Ending::Closed(TooBig), Fate::Waits(Closed), Fate::Over(Closed)),
-            (Ending::Closed(Internal), Fate::Waits(Closed), Fate::Over(Closed)),
+            (Ending::Goodbye, SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(Normal), SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(Kicked), SessionFate::Ends(LeftReason::Kicked), SessionFate::Ends(LeftReason::Kicked)),
+            (Ending::Closed(TakenOver), SessionFate::Elsewhere, SessionFate::Elsewhere),
+            (
+                Ending::Closed(Timeout),
+                SessionFate::Detaches(LeftReason::Timeout),
+                SessionFate::Ends(LeftReason::Timeout),
+            ),
+            (Ending::Gone, SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(Restart), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(Slow), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(ProtocolError), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(TooBig), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (Ending::Closed(Internal), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
         ] {
             assert_eq!((fate(ending, Dialect::Json), fate(ending, Dialect::Line)), (json, line), "{ending:?}");
         }

@@ -1,8 +1,8 @@
-//! How long a connection may be silent, and when to ask for a sign of life. Pure: every `Instant` is passed in.
+//! The silence of a connection: when to ping it and when to close it. Pure: every `Instant` is passed in.
 //!
-//! Any frame counts as a sign of life. Somebody who asked for something within [`IDLE_AFTER`] is active and dropped after
-//! [`ACTIVE_LIMIT`] of silence, everybody else after [`IDLE_LIMIT`]; a ping goes out at a third of that. A door that
-//! cannot ping (text lines: a person with `nc` cannot pong) has no such limit; there TCP itself finds the dead.
+//! Any frame is a sign of life. A client that sent a request within [`IDLE_AFTER`] is active and closed after
+//! [`ACTIVE_LIMIT`] of silence, any other after [`IDLE_LIMIT`]; it is pinged at each third of its limit. A dialect
+//! without pings has no such limit (a person with `nc` cannot pong): there TCP itself finds dead peers.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +12,19 @@ use presence::model::codes::CloseCode;
 pub const ACTIVE_LIMIT: Duration = Duration::from_secs(90);
 /// Silence that ends an idle connection.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(180);
-/// Without a request for so long a connection is idle.
+/// Time without a request after which a connection is idle.
 pub const IDLE_AFTER: Duration = Duration::from_secs(300);
-/// How long a program may take to register.
+/// Time for a program to register.
 pub const REGISTER_LIMIT: Duration = Duration::from_secs(30);
-/// How long a person at a text door may take to register.
+/// Time for a person on a line connection to register.
 pub const REGISTER_LIMIT_LINES: Duration = Duration::from_secs(600);
 
-/// What the clock asks for.
+/// The action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// Nothing yet.
+pub enum LivenessAction {
+    /// None yet.
     Nothing,
-    /// Ask for a sign of life.
+    /// Ping the client.
     Ping,
     /// End the connection.
     Close(CloseCode),
@@ -34,80 +34,81 @@ pub enum Due {
 #[derive(Debug)]
 pub struct Liveness {
     pings: bool,
-    registered: bool,
-    began: Instant,
-    heard: Instant,
-    acted: Instant,
-    pinged: Instant,
+    is_registered: bool,
+    opened_at: Instant,
+    received_at: Instant,
+    /// The last request.
+    acted_at: Instant,
+    pinged_at: Instant,
 }
 
 impl Liveness {
-    /// A connection that began now. `pings` is whether its door can ping.
+    /// A connection opened now. `pings` is set for dialects with pings.
     #[must_use]
     pub fn new(now: Instant, pings: bool) -> Self {
-        Self { pings, registered: false, began: now, heard: now, acted: now, pinged: now }
+        Self { pings, is_registered: false, opened_at: now, received_at: now, acted_at: now, pinged_at: now }
     }
 
-    /// A frame came, whatever it held.
-    pub fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// Notes a frame, whatever it holds.
+    pub fn received(&mut self, now: Instant) {
+        self.received_at = now;
     }
 
-    /// The client asked for something.
+    /// Notes a request.
     pub fn acted(&mut self, now: Instant) {
-        self.heard = now;
-        self.acted = now;
+        self.received_at = now;
+        self.acted_at = now;
     }
 
-    /// The session has begun.
+    /// Notes that the session has begun.
     pub fn registered(&mut self, now: Instant) {
-        self.registered = true;
+        self.is_registered = true;
         self.acted(now);
     }
 
-    /// How often an active client is pinged, in milliseconds.
+    /// Returns the interval of pings to an active client, in milliseconds.
     #[must_use]
     pub fn heartbeat_ms(&self) -> u64 {
         (ACTIVE_LIMIT / 3).as_secs() * 1000
     }
 
-    /// When [`Liveness::due`] is worth asking next; `None`: never.
+    /// Returns the time at which [`Liveness::due`] is to be asked next; `None` for never.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.registered {
-            return Some(self.began + self.register_limit());
+        if !self.is_registered {
+            return Some(self.opened_at + self.register_limit());
         }
         if !self.pings {
             return None;
         }
         let limit = self.limit();
-        Some((self.heard.max(self.pinged) + limit / 3).min(self.heard + limit))
+        Some((self.received_at.max(self.pinged_at) + limit / 3).min(self.received_at + limit))
     }
 
-    /// What the clock asks for now. A ping is asked for once per third of the limit.
-    pub fn due(&mut self, now: Instant) -> Due {
-        if !self.registered {
-            let late = now >= self.began + self.register_limit();
-            return if late { Due::Close(CloseCode::RegisterTimeout) } else { Due::Nothing };
+    /// Returns the action that is due now. A ping is due once per third of the limit.
+    pub fn due(&mut self, now: Instant) -> LivenessAction {
+        if !self.is_registered {
+            let is_late = now >= self.opened_at + self.register_limit();
+            return if is_late { LivenessAction::Close(CloseCode::RegisterTimeout) } else { LivenessAction::Nothing };
         }
         if !self.pings {
-            return Due::Nothing;
+            return LivenessAction::Nothing;
         }
         let limit = self.limit();
-        if now >= self.heard + limit {
-            return Due::Close(CloseCode::Timeout);
+        if now >= self.received_at + limit {
+            return LivenessAction::Close(CloseCode::Timeout);
         }
-        if now >= self.heard.max(self.pinged) + limit / 3 {
-            self.pinged = now;
-            return Due::Ping;
+        if now >= self.received_at.max(self.pinged_at) + limit / 3 {
+            self.pinged_at = now;
+            return LivenessAction::Ping;
         }
-        Due::Nothing
+        LivenessAction::Nothing
     }
 
-    /// Idleness is judged at the last sign of life, so that a limit never shrinks or grows while somebody is silent.
+    /// Idleness is measured at the last frame, so that a limit never changes during a silence.
     fn limit(&self) -> Duration {
-        let idle = self.heard.saturating_duration_since(self.acted) >= IDLE_AFTER;
-        if idle { IDLE_LIMIT } else { ACTIVE_LIMIT }
+        let is_idle = self.received_at.saturating_duration_since(self.acted_at) >= IDLE_AFTER;
+        if is_idle { IDLE_LIMIT } else { ACTIVE_LIMIT }
     }
 
     fn register_limit(&self) -> Duration {
@@ -122,74 +123,82 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Runs the clock for `seconds` without a sound from the client; answers what was due and when.
-    fn silence(liveness: &mut Liveness, from: Instant, seconds: u32) -> Vec<(u32, Due)> {
-        let mut seen = Vec::new();
+    /// Runs the clock for `seconds` of silence; returns each action that was due, with its second.
+    fn silence(liveness: &mut Liveness, from: Instant, seconds: u32) -> Vec<(u32, LivenessAction)> {
+        let mut actions = Vec::new();
         for second in 1..=seconds {
             match liveness.due(from + SECOND * second) {
-                Due::Nothing => {}
-                Due::Close(code) => {
-                    seen.push((second, Due::Close(code)));
-                    return seen;
+                LivenessAction::Nothing => {}
+                LivenessAction::Close(code) => {
+                    actions.push((second, LivenessAction::Close(code)));
+                    return actions;
                 }
-                Due::Ping => seen.push((second, Due::Ping)),
+                LivenessAction::Ping => actions.push((second, LivenessAction::Ping)),
             }
         }
-        seen
+        actions
     }
 
     #[test]
-    fn an_active_client_is_pinged_at_30_and_60_and_dropped_at_90() {
+    fn active_client_is_pinged_every_30_s_and_closed_at_90() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, true);
         liveness.registered(start);
-        let expected = vec![(30, Due::Ping), (60, Due::Ping), (90, Due::Close(CloseCode::Timeout))];
+        let expected = vec![
+            (30, LivenessAction::Ping),
+            (60, LivenessAction::Ping),
+            (90, LivenessAction::Close(CloseCode::Timeout)),
+        ];
         assert_eq!(silence(&mut liveness, start, 1000), expected);
     }
 
     #[test]
-    fn an_idle_client_is_pinged_at_60_and_120_and_dropped_at_180() {
+    fn idle_client_is_pinged_every_60_s_and_closed_at_180() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, true);
         liveness.registered(start);
         let now = start + IDLE_AFTER;
-        liveness.heard(now);
-        let expected = vec![(60, Due::Ping), (120, Due::Ping), (180, Due::Close(CloseCode::Timeout))];
+        liveness.received(now);
+        let expected = vec![
+            (60, LivenessAction::Ping),
+            (120, LivenessAction::Ping),
+            (180, LivenessAction::Close(CloseCode::Timeout)),
+        ];
         assert_eq!(silence(&mut liveness, now, 1000), expected);
     }
 
     #[test]
-    fn a_pong_is_a_sign_of_life_but_no_activity() {
+    fn pong_keeps_a_client_alive_but_not_active() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, true);
         liveness.registered(start);
         for step in 1..=20 {
             let now = start + SECOND * 30 * step;
-            assert_ne!(liveness.due(now), Due::Close(CloseCode::Timeout), "after {step} pongs");
-            liveness.heard(now);
+            assert_ne!(liveness.due(now), LivenessAction::Close(CloseCode::Timeout), "closed after {step} pongs");
+            liveness.received(now);
         }
-        assert_eq!(liveness.deadline().unwrap(), start + SECOND * 600 + SECOND * 60, "idle by now");
+        assert_eq!(liveness.deadline().unwrap(), start + SECOND * 600 + SECOND * 60, "the client is idle");
     }
 
     #[test]
-    fn a_door_without_pings_has_no_limit_once_registered() {
+    fn dialect_without_pings_has_no_limit_once_registered() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, false);
-        assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), Due::Close(CloseCode::RegisterTimeout));
+        assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), LivenessAction::Close(CloseCode::RegisterTimeout));
         liveness.registered(start);
         assert_eq!(liveness.deadline(), None);
-        assert_eq!(liveness.due(start + SECOND * 86_400), Due::Nothing);
+        assert_eq!(liveness.due(start + SECOND * 86_400), LivenessAction::Nothing);
     }
 
     #[test]
-    fn the_deadline_is_never_late() {
+    fn deadline_is_never_after_the_due_action() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, true);
         liveness.registered(start);
         for _ in 0..3 {
             let deadline = liveness.deadline().unwrap();
-            assert_eq!(liveness.due(deadline - Duration::from_millis(1)), Due::Nothing);
-            assert_ne!(liveness.due(deadline), Due::Nothing);
+            assert_eq!(liveness.due(deadline - Duration::from_millis(1)), LivenessAction::Nothing);
+            assert_ne!(liveness.due(deadline), LivenessAction::Nothing);
         }
     }
 }

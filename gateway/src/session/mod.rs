@@ -1,22 +1,29 @@
-//! One connected user: the pure core decides, the driver performs, the outbox holds what is to be written.
+//! The session of one connected user: the pure core decides, the driver performs, the outbox holds the output.
 //!
 //! ```text
 //! connected --register--> registered --(join, send, nick, ...)--> registered --bye, end, silence--> over
 //!     \---- no register in time, end ---------------------------------------------------------->/
 //! ```
-//! A connection is one socket with its door and outbox, a session the identity that owns a nickname, its rooms and its
-//! inbox. A connection has one session; a session has one connection at a time, or none for a while: a client that lost
-//! its connection goes on over another one, on any gateway.
+//! A connection is one socket with its dialect and outbox; a session owns a nickname, its rooms and its inbox. A
+//! connection has one session, a session at most one connection at a time. A client that lost its connection resumes
+//! its session over another one, on any gateway. Each request type is one file in `verbs`.
 
-mod claims;
 pub mod core;
 pub mod driver;
 mod ending;
 pub mod liveness;
+mod performer;
+mod refusal;
 mod replay;
 pub(crate) mod retry;
+mod services;
 mod small_map;
+pub mod state;
+pub mod stream_entry;
 mod token;
+mod typing_limiter;
+pub mod verbs;
 
-pub use self::driver::{Driver, Services};
+pub use self::driver::Driver;
 pub use self::ending::Ending;
+pub use self::services::Services;

@@ -1,10 +1,9 @@
-//! A map of few entries, for what every session holds: sorted in one exact allocation, where a tree takes a node for
-//! eleven as soon as there is one.
+//! A map of few entries: a sorted vector with an exact allocation, where a tree allocates a node for eleven at once.
 //!
-//! Core and driver keep the session's rooms in it, mostly one to five. Finding is a binary search, changing moves what
-//! follows; made for no more than some hundred entries.
+//! [`SmallMap`] holds the rooms of a session, mostly one to five. Look-up is a binary search, a change moves the
+//! entries behind it. Meant for at most a few hundred entries.
 
-/// Entries by their keys, in the order of the keys.
+/// A map with its entries in the order of their keys.
 #[derive(Debug, Clone)]
 pub(super) struct SmallMap<K, V>(Vec<(K, V)>);
 
@@ -27,12 +26,12 @@ impl<K: Ord, V> SmallMap<K, V> {
         self.find(key).is_ok()
     }
 
-    /// Puts the value in the place of the one that the key had.
+    /// Inserts a value, in place of the key's former one.
     pub(super) fn insert(&mut self, key: K, value: V) {
         match self.find(&key) {
             Ok(at) => self.0[at].1 = value,
             Err(at) => {
-                // Half of it at a time, but nothing beside the first.
+                // Grows by half, but the first entry is allocated alone.
                 if self.0.len() == self.0.capacity() {
                     self.0.reserve_exact(1 + self.0.len() / 2);
                 }
@@ -61,9 +60,9 @@ impl<K: Ord, V> SmallMap<K, V> {
 
 impl<K: Ord, V> FromIterator<(K, V)> for SmallMap<K, V> {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
-        let mut few = Self::default();
-        entries.into_iter().for_each(|(key, value)| few.insert(key, value));
-        few
+        let mut map = Self::default();
+        entries.into_iter().for_each(|(key, value)| map.insert(key, value));
+        map
     }
 }
 
@@ -77,24 +76,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_tree_would(changes in prop::collection::vec((0_u8..3, 0_u8..20, 0_u8..9), 0..100)) {
-            let (mut few, mut tree) = (SmallMap::default(), BTreeMap::new());
+        fn small_map_behaves_like_a_tree(changes in prop::collection::vec((0_u8..3, 0_u8..20, 0_u8..9), 0..100)) {
+            let (mut map, mut tree) = (SmallMap::default(), BTreeMap::new());
             for (change, key, value) in changes {
                 if change == 0 {
-                    prop_assert_eq!(few.remove(&key), tree.remove(&key));
+                    prop_assert_eq!(map.remove(&key), tree.remove(&key));
                 } else {
-                    few.insert(key, value);
+                    map.insert(key, value);
                     tree.insert(key, value);
                 }
-                prop_assert_eq!((few.get(&key), few.contains_key(&key)), (tree.get(&key), tree.contains_key(&key)));
-                prop_assert!(few.keys().eq(tree.keys()) && few.values().eq(tree.values()) && few.len() == tree.len());
+                prop_assert_eq!((map.get(&key), map.contains_key(&key)), (tree.get(&key), tree.contains_key(&key)));
+                prop_assert!(map.keys().eq(tree.keys()) && map.values().eq(tree.values()) && map.len() == tree.len());
             }
         }
     }
 
     #[test]
-    fn one_entry_takes_the_room_of_one() {
-        let few = SmallMap::from_iter([(1, 1)]);
-        assert_eq!(few.0.capacity(), 1);
+    fn one_entry_allocates_for_one() {
+        let map = SmallMap::from_iter([(1, 1)]);
+        assert_eq!(map.0.capacity(), 1);
     }
 }

@@ -1,7 +1,8 @@
-//! Resume tokens: `<session id>.<secret>`, made for each client that registers, taken apart when one comes back.
+//! Resume tokens: `<session id>.<secret>`, issued at each `register` and parsed when a client resumes.
 //!
-//! Used by the driver. The secret is 32 random bytes; whoever has it is the session, so it is given to the client and kept
-//! nowhere: stores and memory hold its hash. What is no token is told from one that is unknown to nobody.
+//! The secret is 32 random bytes and proves the ownership of the session, so it is sent to the client and stored
+//! nowhere: stores and memory hold its hash. Malformed and unknown tokens get the same error, so clients cannot tell
+//! them apart.
 
 use data_encoding::BASE64URL_NOPAD;
 use presence::model::{SessionId, TokenHash};
@@ -9,26 +10,27 @@ use presence::registry::ResumeTicket;
 
 use crate::wire::Token;
 
-/// Random bytes of a secret.
-const SECRET: usize = 32;
-/// Digits of a session's id.
-const SESSION: usize = 32;
+/// Length of a secret in bytes.
+const SECRET_BYTES: usize = 32;
+/// Length of a session id in hexadecimal digits.
+const SESSION_DIGITS: usize = 32;
 
-/// A new token for a session, and what is kept of it.
+/// Issues a new token for a session. Returns it with the hash to store.
 pub(super) fn issue(session: &SessionId) -> (Token, TokenHash) {
-    let secret: [u8; SECRET] = rand::random();
+    let secret: [u8; SECRET_BYTES] = rand::random();
     let text = format!("{session}.{}", BASE64URL_NOPAD.encode(&secret));
     (Token::new(text), TokenHash::of(&secret))
 }
 
-/// What a token says; `None` when it is none of ours.
+/// Parses a token; `None` if it is malformed.
 pub(super) fn ticket(token: &Token) -> Option<ResumeTicket> {
     let (session, secret) = token.reveal().split_once('.')?;
-    let is_id = session.len() == SESSION && session.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut bytes = [0; SECRET];
-    let is_secret = BASE64URL_NOPAD.decode_len(secret.len()) == Ok(SECRET)
+    let is_id =
+        session.len() == SESSION_DIGITS && session.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut bytes = [0; SECRET_BYTES];
+    let is_secret = BASE64URL_NOPAD.decode_len(secret.len()) == Ok(SECRET_BYTES)
         && BASE64URL_NOPAD.decode_mut(secret.as_bytes(), &mut bytes).is_ok();
-    // Checked, so that it is safe in a key of the store.
+    // The session id is checked, so it is safe in a key of the store.
     (is_id && is_secret)
         .then(|| ResumeTicket { session: SessionId::from_store(session), presented: TokenHash::of(&bytes) })
 }
@@ -41,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_leads_back_to_its_session_and_never_repeats() {
+    fn token_names_its_session_and_never_repeats() {
         let session = SessionId::random();
         let (token, hash) = issue(&session);
         assert_eq!(ticket(&token), Some(ResumeTicket { session: session.clone(), presented: hash.clone() }));
@@ -50,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_none() {
+    fn malformed_tokens_are_rejected() {
         let (token, _) = issue(&SessionId::random());
         let good = token.reveal();
         let (session, secret) = good.split_once('.').unwrap();
@@ -76,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_apart_without_panic(text in any::<String>()) {
+        fn any_text_parses_without_panic(text in any::<String>()) {
             let _ = ticket(&Token::new(text));
         }
     }

@@ -1,4 +1,6 @@
-//! What a client can ask for: the product's verbs, as every door decodes them.
+//! The requests of clients, as every dialect decodes them.
+//!
+//! Values only. Invariant: names are valid, limits are in range, bodies are untouched.
 
 use std::fmt;
 
@@ -7,52 +9,53 @@ use serde_json::value::RawValue;
 
 use crate::message::{Body, Target};
 
-/// The client's own correlation value (a JSON string or number), echoed in the reply exactly as it was written.
-/// `None` on doors without one.
+/// The client's own correlation value (a JSON string or number), echoed in the reply byte for byte. `None` in a dialect
+/// without one.
 pub type CorrelationId = Option<Box<RawValue>>;
 
 /// One request of a client.
 #[derive(Debug)]
 pub struct Request {
-    /// Echoed in the reply.
+    /// The client's correlation value.
     pub id: CorrelationId,
-    /// What to do.
+    /// The command.
     pub command: Command,
 }
 
-/// Which part of a history is asked for.
+/// The part of a history that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
     /// The newest messages.
     Newest,
-    /// The ones just before this seq, this one excluded.
+    /// The messages just before this seq, exclusive.
     Before(u64),
-    /// The ones just after this seq, this one excluded.
+    /// The messages just after this seq, exclusive.
     After(u64),
 }
 
-/// Where a client was in a room or in its inbox: the last message it has, or the position that it was told before any.
+/// A client's position in a room or in its inbox: the last message it has, or the position of `joined` or `registered`
+/// before the first.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Since {
-    /// Which counting.
+    /// The epoch that `seq` belongs to.
     pub epoch: String,
-    /// The number.
+    /// The seq.
     pub seq: u64,
 }
 
-/// What makes a client its session, as the client holds it. Never shown, so that it reaches no log.
+/// A resume token, as the client holds it. Its debug output is blank, so that it reaches no log.
 #[derive(Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Token(Box<str>);
 
 impl Token {
-    /// Wraps the text of a token. Nothing is checked: whether it is one, the store knows.
+    /// Wraps the text of a token without a check.
     #[must_use]
     pub fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the client that owns it and for taking it apart.
+    /// Returns the text, to send it to its client or to parse it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -65,95 +68,95 @@ impl fmt::Debug for Token {
     }
 }
 
-/// How a client goes on with a session that it had.
+/// A client's request to resume its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resume {
-    /// What it was given when it registered last.
+pub struct ResumeRequest {
+    /// The token of its last `registered`.
     pub token: Token,
-    /// Rooms to go on with at once, each named once, at most [`RESUMED_ROOMS`], and where it was in them.
+    /// The rooms to enter at once, with its position in each: no duplicates, at most [`RESUMED_ROOMS`].
     pub rooms: Vec<(RoomName, Since)>,
-    /// Where it was in its inbox, if it knows.
+    /// Its position in its inbox, if it names one.
     pub inbox: Option<Since>,
 }
 
-/// Most rooms that a resume may name.
+/// Maximum number of rooms that a resume may name.
 pub const RESUMED_ROOMS: usize = 128;
 
-/// The verbs. Names are validated, limits are in range, bodies are untouched.
+/// The command of a request.
 #[derive(Debug)]
 pub enum Command {
-    /// Take a nickname and begin a session, or go on with one.
+    /// Begins a session under a nickname, or resumes one.
     Register {
-        /// The nickname to take.
+        /// The nickname to claim.
         nick: Nick,
-        /// The session to go on with.
-        resume: Option<Resume>,
+        /// The session to resume.
+        resume: Option<ResumeRequest>,
     },
-    /// Enter a room.
+    /// Joins a room.
     Join {
-        /// The room to enter.
+        /// The room to join.
         room: RoomName,
-        /// Where the client was in it, to get what it missed.
+        /// The client's position in it; everything after it is replayed.
         since: Option<Since>,
     },
-    /// Leave a room.
+    /// Leaves a room.
     Leave {
         /// The room to leave.
         room: RoomName,
     },
-    /// Say something to a room or to somebody.
+    /// Publishes a message to a room or to a nickname.
     Send {
-        /// To whom.
+        /// The room or nickname.
         to: Target,
-        /// What.
+        /// The message.
         body: Body,
-        /// The client's idempotency key: at most 64 bytes.
+        /// The client's idempotency key: 1 to 64 bytes.
         key: Option<String>,
     },
-    /// Go by another nickname.
+    /// Changes the nickname.
     Nick {
-        /// The nickname to take instead.
+        /// The new nickname.
         nick: Nick,
     },
-    /// Say whether one is here.
+    /// Sets the user's status.
     Status(Status),
-    /// Who is in a room.
+    /// Lists the members of a room.
     Members {
         /// The room.
         room: RoomName,
-        /// Rows at most, 1 to 1000.
+        /// Maximum number of rows, 1 to 1000.
         limit: usize,
-        /// Where the last page ended.
+        /// The `next_cursor` of the previous page.
         cursor: Option<String>,
     },
-    /// Which rooms have members.
+    /// Lists the rooms that have members.
     Rooms {
-        /// Rows at most, 1 to 1000.
+        /// Maximum number of rows, 1 to 1000.
         limit: usize,
-        /// Where the last page ended.
+        /// The `next_cursor` of the previous page.
         cursor: Option<String>,
     },
-    /// What was said in a room that one is in.
+    /// Reads the history of a room that the session is in.
     History {
         /// The room.
         room: RoomName,
-        /// Which part.
+        /// The part of it.
         range: Range,
-        /// Messages at most, 1 to 200.
+        /// Maximum number of messages, 1 to 200.
         limit: usize,
     },
-    /// The client has read its inbox up to here.
+    /// Notes that the client has read its inbox up to a seq.
     Read {
-        /// The newest direct message that it needs no more.
+        /// The newest direct message that it does not need again.
         seq: u64,
     },
-    /// The client's user is writing something.
+    /// Announces that the client's user is writing.
     Typing {
-        /// To whom.
+        /// The room or nickname.
         to: Target,
     },
-    /// Is anybody there?
+    /// Checks that the gateway is there.
     Ping,
-    /// End the session.
+    /// Ends the session.
     Bye,
 }

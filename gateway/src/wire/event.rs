@@ -1,4 +1,7 @@
-//! What a client can be told: replies to its requests, and what happens in its rooms.
+//! The output to clients: replies to their requests, and the events of their rooms and inboxes.
+//!
+//! Values only, encoded by the dialects. Invariant: an [`Event`] names no recipient, so one encoding serves all of
+//! them.
 
 use presence::model::codes::ErrorCode;
 use presence::model::{MemberInfo, PresenceDelta, Status};
@@ -7,25 +10,25 @@ use crate::message::ChatMessage;
 
 use super::command::{CorrelationId, Since, Token};
 
-/// Why a request was refused, or why a frame was none.
+/// The reason why a request was refused, or a frame was not a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which row of the error table.
+    /// The row of the error table.
     pub code: ErrorCode,
-    /// What exactly, in our own words; `None` says no more than the table does.
+    /// A more exact text than the table's.
     pub detail: Option<String>,
-    /// When to try again, in milliseconds.
+    /// The pause before a retry, in milliseconds.
     pub retry_after_ms: Option<u64>,
 }
 
 impl Refusal {
-    /// The words for people: the detail where there is one, else the table's.
+    /// Returns the text for people: the detail if there is one, else the table's.
     #[must_use]
     pub fn message(&self) -> &str {
         self.detail.as_deref().unwrap_or_else(|| self.code.message())
     }
 
-    /// The same refusal with our own words for this case.
+    /// Adds a more exact text. It must not hold the text of an inner error.
     #[must_use]
     pub fn because(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
@@ -39,78 +42,78 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
-/// The answer to one request of one client.
+/// The reply to one request.
 #[derive(Debug)]
 pub struct Reply {
-    /// The request's own id.
+    /// The client's correlation value.
     pub id: CorrelationId,
-    /// What came of it.
+    /// The answer.
     pub answer: Answer,
 }
 
-/// What came of a request.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// The session has begun, or goes on.
+    /// The session has begun or was resumed.
     Registered {
-        /// The nickname as it is shown.
+        /// The nickname as others see it.
         nick: String,
         /// The session's id.
         session: String,
-        /// What makes the client this session, on any gateway.
+        /// The token to resume with, on any gateway.
         resume: Token,
-        /// The rooms that the session is in still, silent until they are entered.
+        /// The rooms that a resumed session is in; those that the client did not name stay silent until joined.
         rooms: Vec<RestoredRoom>,
-        /// Where its inbox ends.
+        /// The end of its inbox.
         inbox: Since,
-        /// How often the server pings an active client, in milliseconds.
+        /// The interval of pings to an active client, in milliseconds.
         heartbeat_ms: u64,
-        /// The node that answered.
+        /// The gateway that answered.
         node: String,
-        /// The server's clock, Unix milliseconds.
+        /// The gateway's clock, Unix milliseconds.
         time: u64,
     },
-    /// The room was entered: everything follows that was said after `seq`, or after where the client was.
+    /// The room was joined. Everything after `seq`, or after the client's position, follows.
     Joined {
-        /// The room as it is shown.
+        /// The room as its members see it.
         room: String,
         /// The room's epoch.
         epoch: String,
-        /// The newest message before the entry.
+        /// The newest message before the join.
         seq: u64,
-        /// Members, the client included.
+        /// The number of members, the client included.
         member_count: u64,
-        /// Whether what follows goes on where the client was.
+        /// Set when the messages that follow continue right after the client's position.
         recovered: bool,
     },
     /// The room was left.
     Left {
-        /// The room as it is shown.
+        /// The room as its members see it.
         room: String,
     },
-    /// The message is in the log.
+    /// The message is stored.
     Ack {
         /// The target as the client wrote it.
         to: String,
         /// The message's id.
         msg_id: String,
-        /// Its place: a seq in a room, how it was delivered to a nick.
-        placed: DeliveryStatus,
-        /// When, Unix milliseconds.
+        /// Its seq in a room, or its delivery to a nickname.
+        delivery: DeliveryStatus,
+        /// The time of its publication, Unix milliseconds.
         time: u64,
-        /// Whether the key had been seen before.
+        /// Set when a message with this key was stored before.
         duplicate: bool,
     },
     /// The nickname was changed.
     Nick {
-        /// The nickname now.
+        /// The new nickname.
         nick: String,
     },
     /// The status was recorded.
     Status(Status),
     /// A page of members.
     Members {
-        /// The room as it is shown.
+        /// The room as its members see it.
         room: String,
         /// The rows.
         items: Vec<MemberInfo>,
@@ -126,47 +129,47 @@ pub enum Answer {
     },
     /// A part of a room's history, oldest first.
     History {
-        /// The room as it is shown.
+        /// The room as its members see it.
         to: String,
         /// The messages.
         items: Vec<ChatMessage>,
-        /// Whether there is more in the direction asked for.
+        /// Set when there are more messages in that direction.
         more: bool,
     },
-    /// The inbox is read up to here.
+    /// The position in the inbox is noted.
     Read {
-        /// The newest message that will not be given again by itself.
+        /// The newest message that a resume without a position skips.
         seq: u64,
     },
-    /// Those it concerns are told, now or a moment ago.
+    /// The notice was passed on, now or a moment ago.
     Typing {
         /// The target as the client wrote it.
         to: String,
     },
-    /// Somebody is there.
+    /// The gateway is there.
     Pong,
     /// The request was refused.
     Refused(Refusal),
 }
 
-/// Where an acked message stands.
+/// The delivery of an acknowledged message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryStatus {
-    /// In a room's log.
+    /// Stored in a room.
     Room {
-        /// Its number there.
+        /// Its seq there.
         seq: u64,
     },
-    /// In the inbox of the one it is meant for, who is online.
+    /// Stored in the inbox of a session that is online.
     Online,
-    /// In the inbox of the one it is meant for, for when they are back.
+    /// Stored in the inbox of a session that is offline.
     Offline,
 }
 
-/// A room that a session has come back to. The fields are named as in `parley.v1`.
+/// A room of a resumed session. The fields are named as in `parley.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RestoredRoom {
-    /// The room as it is shown.
+    /// The room as its members see it.
     pub room: String,
     /// The room's epoch.
     pub epoch: String,
@@ -177,63 +180,63 @@ pub struct RestoredRoom {
 /// A row of a room listing. The fields are named as in `parley.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RoomItem {
-    /// The room as it is shown.
+    /// The room as its members see it.
     pub room: String,
-    /// How many members it has.
+    /// Its number of members.
     pub member_count: u64,
 }
 
-/// What happens around a client, unasked. Invariant: it names no receiver, so one encoding serves all of them.
+/// An event that a client receives without a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Somebody said something.
+    /// A message.
     Message(ChatMessage),
-    /// People came, went, or changed.
+    /// Members joined, left or changed.
     Presence {
-        /// The room as it is shown.
+        /// The room as its members see it.
         room: String,
-        /// What changed, coalesced.
+        /// The changes, coalesced.
         delta: PresenceDelta,
-        /// Changes were missed: ask for `members` again.
+        /// Set when changes were missed: the client asks for `members` again.
         resync: bool,
     },
-    /// Messages of a room are not kept any more and cannot be given.
+    /// Messages that were trimmed and cannot be delivered.
     Gap {
-        /// The room as it is shown.
+        /// The room as its members see it.
         to: String,
-        /// The first that is gone.
+        /// The first of them.
         from_seq: u64,
-        /// The last that is gone.
+        /// The last of them.
         to_seq: u64,
     },
-    /// A new counting begins after a seq; nothing was lost.
+    /// A new epoch begins; nothing was lost.
     Epoch {
-        /// The room as it is shown.
+        /// The room as its members see it.
         to: String,
         /// The new epoch.
         epoch: String,
-        /// After which seq it begins.
+        /// The last seq before it.
         seq: u64,
     },
-    /// What was given after a seq is void; what follows is the truth.
+    /// Everything delivered after a seq is void; its replacement follows.
     Rewound {
-        /// The room as it is shown.
+        /// The room as its members see it.
         to: String,
         /// The epoch of what follows.
         epoch: String,
-        /// The last seq that still holds.
+        /// The last seq that is still valid.
         seq: u64,
     },
-    /// Somebody is writing something. Worth nothing a few seconds later.
+    /// A user is writing. Worth nothing a few seconds later.
     Typing {
-        /// The room as it is shown, or the receiver's own nickname.
+        /// The room as its members see it, or the recipient's nickname.
         to: String,
-        /// Who.
+        /// The user's nickname.
         from: String,
     },
-    /// This gateway is leaving; come back after so many milliseconds.
+    /// The gateway is draining.
     GoingAway {
-        /// When to connect again, in milliseconds.
+        /// The time until it closes the connection, in milliseconds.
         retry_after_ms: u64,
     },
 }

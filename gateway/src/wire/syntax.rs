@@ -1,6 +1,6 @@
-//! What every dialect checks alike: names, targets, statuses and the ranges of numbers.
+//! The checks that all dialects share: names, targets, statuses and the ranges of numbers.
 //!
-//! Called by the decoders only. Each check answers with a coded refusal in our own words, so no dialect invents its own.
+//! Called by the decoders only. Each check fails with a coded refusal, so no dialect has error texts of its own for it.
 
 use std::ops::RangeInclusive;
 
@@ -11,14 +11,14 @@ use crate::message::Target;
 
 use super::event::Refusal;
 
-/// Rows of one page of members or rooms.
+/// Number of rows that a client may ask for in a page of members or rooms.
 pub(super) const PAGE_ROWS: RangeInclusive<u64> = 1..=1000;
-/// Rows when the client names no limit.
+/// Number of rows for a client that names no limit.
 pub(super) const DEFAULT_PAGE_ROWS: usize = 100;
-/// Messages of one page of history.
+/// Number of messages that a client may ask for in a page of history.
 pub(super) const HISTORY_ROWS: RangeInclusive<u64> = 1..=200;
 
-/// A malformed request.
+/// Returns the refusal of a malformed request.
 pub(super) fn bad_request(detail: impl Into<String>) -> Refusal {
     Refusal::from(ErrorCode::BadRequest).because(detail)
 }
@@ -31,7 +31,7 @@ pub(super) fn room(text: &str) -> Result<RoomName, Refusal> {
     RoomName::parse(text).map_err(|error| Refusal::from(ErrorCode::BadRoom).because(error.to_string()))
 }
 
-/// What begins with `#` is meant as a room, all else as a nickname.
+/// Reads a room if the text begins with `#`, else a nickname.
 pub(super) fn target(text: &str) -> Result<Target, Refusal> {
     if text.starts_with('#') { room(text).map(Target::Room) } else { nick(text).map(Target::Nick) }
 }
@@ -41,7 +41,7 @@ pub(super) fn status(status: Availability, text: &str) -> Result<Status, Refusal
         return Err(bad_request(format!("`text` must be at most {STATUS_BYTES} bytes")));
     }
     if text.contains(char::is_control) {
-        return Err(bad_request("`text` must not hold control characters"));
+        return Err(bad_request("`text` must not contain control characters"));
     }
     Ok(Status { status, text: text.to_owned() })
 }

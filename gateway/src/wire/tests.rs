@@ -1,7 +1,7 @@
-//! The protocol page against the code: both tables row by row, and every example as far as a codec can tell.
+//! The protocol page against the code: its tables row by row, and its examples as far as a codec can check them.
 //!
-//! What the examples say of the server is held to by playing them against one; here each line that a client sends must
-//! decode, or be refused as the page shows.
+//! The integration tests play the examples against a gateway. Here each line of a client must decode, or be refused as
+//! the page shows.
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::{CloseCode, ErrorCode};
@@ -14,7 +14,7 @@ use crate::message::{Accepted, Body, ChatMessage};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 
-/// The rows of the table below a heading, without its two head rows.
+/// Returns the rows of the table below a heading, without its two head rows.
 fn rows(heading: &str) -> Vec<&'static str> {
     let (_, section) = PAGE.split_once(&format!("\n## {heading}\n")).expect(heading);
     let table = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
@@ -26,7 +26,7 @@ fn yes_or_no(yes: bool) -> &'static str {
 }
 
 #[test]
-fn the_error_table_is_that_of_the_code() {
+fn error_table_matches_the_code() {
     let row = |code: &ErrorCode| {
         let temporary = yes_or_no(code.temporary());
         format!("| `{}` | {temporary} | {} | {} |", code.slug(), code.http_status(), code.message())
@@ -35,17 +35,17 @@ fn the_error_table_is_that_of_the_code() {
 }
 
 #[test]
-fn the_close_table_is_that_of_the_code() {
+fn close_table_matches_the_code() {
     let row =
         |code: &CloseCode| format!("| {} | `{}` | {} | ", code.number(), code.slug(), yes_or_no(code.reconnect()));
     let (rows, known) = (rows("Close codes"), CloseCode::ALL.iter().map(row).collect::<Vec<_>>());
     assert_eq!(rows.len(), known.len());
     for (row, known) in rows.iter().zip(known) {
-        assert!(row.strip_prefix(known.as_str()).is_some_and(|when| when.len() > 2), "{row} is not {known}");
+        assert!(row.strip_prefix(known.as_str()).is_some_and(|when| when.len() > 2), "{row} differs from {known}");
     }
 }
 
-/// The blocks with this tag: the number of the line they begin on, and their lines.
+/// Returns the blocks with this tag: the number of their first line, and their lines.
 fn blocks(tag: &str) -> Vec<(usize, Vec<&'static str>)> {
     let mut blocks = Vec::new();
     let mut lines = (1..).zip(PAGE.lines());
@@ -56,11 +56,11 @@ fn blocks(tag: &str) -> Vec<(usize, Vec<&'static str>)> {
             blocks.push((number, block));
         }
     }
-    assert!(!blocks.is_empty(), "no {tag} on the page");
+    assert!(!blocks.is_empty(), "the page has no block {tag}");
     blocks
 }
 
-/// Who, what (`>`, `<`, `+`, `-`) and the text of one line of an example.
+/// Splits a line of an example into its user, its sign (`>`, `<`, `+`, `-`) and its text.
 fn step(line: &str) -> (&str, char, &str) {
     let at = line.find(|c: char| !c.is_alphanumeric()).expect(line);
     let mut rest = line[at..].chars();
@@ -69,23 +69,23 @@ fn step(line: &str) -> (&str, char, &str) {
     (&line[..at], sign, rest.as_str().trim_start())
 }
 
-/// What only a decoder answers.
+/// The codes that only a decoder replies with.
 const DECODER_CODES: [ErrorCode; 5] =
     [ErrorCode::BadRequest, ErrorCode::UnknownType, ErrorCode::TooLarge, ErrorCode::BadNick, ErrorCode::BadRoom];
 
 #[test]
-fn every_json_example_decodes_or_is_refused_as_it_says() {
+fn json_examples_decode_or_are_refused_as_shown() {
     for (number, block) in blocks("parley") {
         for (at, example) in block.iter().enumerate() {
-            let (who, '>', sent) = step(example) else { continue };
-            let told = || block[at + 1..].iter().map(|line| step(line)).filter(|(to, ..)| *to == who);
-            let replied = told().find(|(_, sign, text)| *sign == '<' && !text.starts_with(r#"{"type":"message""#));
+            let (user, '>', sent) = step(example) else { continue };
+            let replies = || block[at + 1..].iter().map(|line| step(line)).filter(|(to, ..)| *to == user);
+            let reply = replies().find(|(_, sign, text)| *sign == '<' && !text.starts_with(r#"{"type":"message""#));
             let decoded = json::decode(sent);
             if let Ok(super::Request { command: Command::Bye, .. }) = decoded {
-                assert_eq!(told().map(|(_, sign, _)| sign).collect::<String>(), "-", "block {number}: {example}");
+                assert_eq!(replies().map(|(_, sign, _)| sign).collect::<String>(), "-", "block {number}: {example}");
                 continue;
             }
-            let reply: Value = serde_json::from_str(replied.expect(example).2).expect(example);
+            let reply: Value = serde_json::from_str(reply.expect(example).2).expect(example);
             match decoded {
                 Ok(request) => {
                     let id = request.id.map(|id| serde_json::from_str::<Value>(id.get()).unwrap());
@@ -104,7 +104,7 @@ fn every_json_example_decodes_or_is_refused_as_it_says() {
 }
 
 #[test]
-fn the_examples_show_every_request_and_every_reply() {
+fn examples_cover_every_request_and_reply() {
     let lines = || blocks("parley").into_iter().flat_map(|(_, block)| block);
     let kinds = |wanted: char| {
         let texts = lines().map(step).filter(move |(_, sign, _)| *sign == wanted);
@@ -135,18 +135,18 @@ fn the_examples_show_every_request_and_every_reply() {
     }
     for (_, block) in blocks("parley").into_iter().chain(blocks("lines")) {
         let mut connected = Vec::new();
-        for (who, sign, text) in block.into_iter().map(step) {
+        for (user, sign, text) in block.into_iter().map(step) {
             if sign == '+' {
-                connected.push(who);
+                connected.push(user);
             }
-            assert!(connected.contains(&who), "{who} is not connected");
-            assert_eq!("+-".contains(sign), text.is_empty(), "{who}{sign} {text}");
+            assert!(connected.contains(&user), "{user} is not connected");
+            assert_eq!("+-".contains(sign), text.is_empty(), "{user}{sign} {text}");
         }
     }
 }
 
 #[test]
-fn the_events_are_shown_as_they_are_written() {
+fn event_examples_match_the_encoder() {
     let member =
         |nick: &str, status, text: &str| MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } };
     let delta = PresenceDelta {
@@ -179,7 +179,7 @@ fn the_events_are_shown_as_they_are_written() {
     assert_eq!(shown, written);
 }
 
-/// What a server would answer where the dialect needs an answer to go on; `None` where it does not.
+/// Returns the answer of a gateway, for commands whose output depends on nothing else.
 fn expected(command: Command) -> Option<Answer> {
     match command {
         Command::Register { nick, .. } => Some(Answer::Registered {
@@ -199,7 +199,7 @@ fn expected(command: Command) -> Option<Answer> {
         Command::Send { to: crate::message::Target::Nick(nick), .. } => Some(Answer::Ack {
             to: nick.as_str().into(),
             msg_id: String::new(),
-            placed: DeliveryStatus::Online,
+            delivery: DeliveryStatus::Online,
             time: 0,
             duplicate: false,
         }),
@@ -208,13 +208,13 @@ fn expected(command: Command) -> Option<Answer> {
 }
 
 #[test]
-fn every_line_example_reads_as_it_says() {
+fn line_examples_print_as_shown() {
     for (number, block) in blocks("lines") {
         let mut dialects = std::collections::HashMap::<&str, LineDialect>::new();
         for (at, example) in block.iter().enumerate() {
-            let (who, '>', typed) = step(example) else { continue };
-            let dialect = dialects.entry(who).or_default();
-            let output = match dialect.decode(typed) {
+            let (user, '>', line) = step(example) else { continue };
+            let dialect = dialects.entry(user).or_default();
+            let output = match dialect.decode(line) {
                 Decoded::Nothing => panic!("block {number}: {example} is blank"),
                 Decoded::Local(text) => text,
                 Decoded::Request(request) => {
@@ -228,11 +228,11 @@ fn every_line_example_reads_as_it_says() {
                     dialect.encode_reply(&Reply { id: None, answer })
                 }
             };
-            let told = block[at + 1..].iter().map(|line| step(line)).find(|(to, sign, _)| *to == who && *sign == '<');
-            let told = told.expect(example).2;
-            assert_eq!(String::from_utf8(output.to_vec()).unwrap(), format!("{told}\n"), "block {number}: {example}");
+            let reply = block[at + 1..].iter().map(|line| step(line)).find(|(to, sign, _)| *to == user && *sign == '<');
+            let shown = reply.expect(example).2;
+            assert_eq!(String::from_utf8(output.to_vec()).unwrap(), format!("{shown}\n"), "block {number}: {example}");
         }
     }
     let greeting = line::greeting();
-    assert!(greeting.starts_with(b"* "), "the page says that such lines are left out");
+    assert!(greeting.starts_with(b"* "), "the page omits lines with this prefix");
 }

@@ -84,7 +84,7 @@ error_table! {
 macro_rules! close_table {
     ($($(#[$doc:meta])* $variant:ident, $number:literal, $slug:literal, $reconnect:literal;)*) => {
         /// Why a connection was ended by us. Text doors print the slug, WebSocket carries the number (RFC 6455
-        /// section 7.4, the IANA registry for 1012 and 1013, and 4000-4099 for our own).
+        /// section 7.4, the IANA registry for 1012, and 4000-4099 for our own).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum CloseCode { $($(#[$doc])* $variant,)* }
 
@@ -116,16 +116,12 @@ close_table! {
     Unsupported, 1003, "unsupported_data", false;
     /// Text that is not UTF-8.
     BadUtf8, 1007, "bad_utf8", false;
-    /// Behaviour that we do not allow.
-    Policy, 1008, "policy", false;
     /// A message over the hard limit.
     TooBig, 1009, "too_big", false;
     /// Our fault.
     Internal, 1011, "internal", true;
     /// The gateway restarts or lost its lease.
     Restart, 1012, "restart", true;
-    /// The gateway has too much to do.
-    Overloaded, 1013, "overloaded", true;
     /// Nothing was heard for too long.
     Timeout, 4000, "timeout", true;
     /// No `register` came in time.

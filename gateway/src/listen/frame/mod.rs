@@ -7,6 +7,7 @@
 //! Where the RFC leaves a choice: a length that is not in its shortest form is refused, a message over the limit is
 //! still checked to be UTF-8 while it is skipped, and text fails with its first bad byte, not with its last frame.
 
+pub mod header;
 mod mask;
 mod reader;
 mod socket;

@@ -1,8 +1,8 @@
 //! Text of a frame to [`Request`].
 //!
 //! The frame is read once into its fields, each still raw JSON; a command then takes the fields it needs. So the `id`
-//! survives whatever is wrong elsewhere, unknown fields cost nothing, and a body is never looked into. Reading raw JSON
-//! does not recurse (serde_json skips values with a loop), so depth needs no check before it.
+//! survives errors in other fields, unknown fields cost nothing, and a body is never parsed. Reading raw JSON does not
+//! recurse (serde_json skips values with a loop), so the depth needs no check before it.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -18,19 +18,21 @@ use serde_json::value::RawValue;
 
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
-use crate::wire::{Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, Resume, Since, Token};
+use crate::wire::{
+    Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, ResumeRequest, Since, Token,
+};
 
 use super::INBOX;
 
-/// Longest `id` as it is written, quotes and escapes included, in bytes.
-const ID_BYTES: usize = 128;
-/// Longest idempotency key, in bytes.
-const KEY_BYTES: usize = 64;
-/// Longest cursor, in bytes: room for the longest key that a listing can end on.
-const CURSOR_BYTES: usize = 512;
-/// Deepest nesting of a frame, the frame itself counted.
-const DEPTH: usize = 32;
-/// Messages of one page of history when the client names no limit.
+/// Maximum length of an `id` as it is written, quotes and escapes included, in bytes.
+const ID_BYTES_MAX: usize = 128;
+/// Maximum length of an idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 64;
+/// Maximum length of a cursor, in bytes: enough for the longest key that a listing can end on.
+const CURSOR_BYTES_MAX: usize = 512;
+/// Maximum nesting of a frame, the frame itself included.
+const DEPTH_MAX: usize = 32;
+/// Number of messages of a page of history for a client that names no limit.
 const DEFAULT_HISTORY_ROWS: usize = 50;
 /// The largest seq: the largest integer that every JSON reader, and the store's scripts, hold exactly.
 const SEQ_MAX: u64 = (1 << 53) - 1;
@@ -38,12 +40,12 @@ const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Decodes one text frame.
 ///
 /// # Errors
-/// The refusal to answer with, and the request's id where one could be read.
+/// The refusal to reply with, and the request's id if one could be read.
 pub fn decode(text: &str) -> Result<Request, (CorrelationId, Refusal)> {
     if text.len() > FRAME_LIMIT {
         return Err((None, ErrorCode::TooLarge.into()));
     }
-    let fields: Fields<'_> =
+    let fields: JsonFields<'_> =
         serde_json::from_str(text).map_err(|_| (None, bad_request("the frame is not one JSON object")))?;
     let id = fields.id().map_err(|refusal| (None, refusal))?;
     match fields.check(text).and_then(|()| fields.command()) {
@@ -52,13 +54,13 @@ pub fn decode(text: &str) -> Result<Request, (CorrelationId, Refusal)> {
     }
 }
 
-/// The fields of one frame, by name, as they were written.
-struct Fields<'a> {
+/// The fields of one JSON object, by name, as they were written.
+struct JsonFields<'a> {
     values: HashMap<Cow<'a, str>, &'a RawValue>,
     repeated: Vec<Cow<'a, str>>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> JsonFields<'a> {
     fn id(&self) -> Result<CorrelationId, Refusal> {
         if self.repeated.iter().any(|name| name == "id") {
             return Err(bad_request("`id` is given twice"));
@@ -67,25 +69,25 @@ impl<'a> Fields<'a> {
         if !id.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
             return Err(bad_request("`id` must be a string or a number"));
         }
-        if id.get().len() > ID_BYTES {
-            return Err(bad_request(format!("`id` must be at most {ID_BYTES} bytes")));
+        if id.get().len() > ID_BYTES_MAX {
+            return Err(bad_request(format!("`id` must be at most {ID_BYTES_MAX} bytes")));
         }
         if has_lone_surrogate(id.get()) {
-            return Err(bad_request("`id` holds half of a surrogate pair"));
+            return Err(bad_request("`id` contains half of a surrogate pair"));
         }
         Ok(Some((*id).to_owned()))
     }
 
-    /// What is wrong with the frame as a whole.
+    /// Checks the frame as a whole.
     fn check(&self, text: &str) -> Result<(), Refusal> {
         if !self.repeated.is_empty() {
             return Err(bad_request("a field is given twice"));
         }
-        if depth(text) > DEPTH {
-            return Err(bad_request(format!("the frame is nested deeper than {DEPTH} levels")));
+        if depth(text) > DEPTH_MAX {
+            return Err(bad_request(format!("the frame is nested deeper than {DEPTH_MAX} levels")));
         }
         if has_lone_surrogate(text) {
-            return Err(bad_request("the frame holds half of a surrogate pair"));
+            return Err(bad_request("the frame contains half of a surrogate pair"));
         }
         Ok(())
     }
@@ -139,16 +141,16 @@ impl<'a> Fields<'a> {
 
     fn key(&self) -> Result<Option<String>, Refusal> {
         let Some(key) = self.optional_string("key")? else { return Ok(None) };
-        if key.is_empty() || key.len() > KEY_BYTES {
-            return Err(bad_request(format!("`key` must be 1 to {KEY_BYTES} bytes")));
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(bad_request(format!("`key` must be 1 to {KEY_BYTES_MAX} bytes")));
         }
         Ok(Some(key.into_owned()))
     }
 
     fn cursor(&self) -> Result<Option<String>, Refusal> {
         let Some(cursor) = self.optional_string("cursor")? else { return Ok(None) };
-        if cursor.len() > CURSOR_BYTES {
-            return Err(bad_request(format!("`cursor` must be at most {CURSOR_BYTES} bytes")));
+        if cursor.len() > CURSOR_BYTES_MAX {
+            return Err(bad_request(format!("`cursor` must be at most {CURSOR_BYTES_MAX} bytes")));
         }
         Ok(Some(cursor.into_owned()))
     }
@@ -168,24 +170,24 @@ impl<'a> Fields<'a> {
         since.map(Some).ok_or_else(|| bad_request("`since` must be {\"epoch\": a string, \"seq\": a whole number}"))
     }
 
-    fn resume(&self) -> Result<Option<Resume>, Refusal> {
+    fn resume(&self) -> Result<Option<ResumeRequest>, Refusal> {
         let Some(token) = self.optional_string("resume")? else {
             return match self.values.contains_key("since") {
                 true => Err(bad_request("`since` needs `resume`")),
                 false => Ok(None),
             };
         };
-        let mut resume = Resume { token: Token::new(token), rooms: Vec::new(), inbox: None };
+        let mut resume = ResumeRequest { token: Token::new(token), rooms: Vec::new(), inbox: None };
         let Some(raw) = self.values.get("since") else { return Ok(Some(resume)) };
-        let of_rooms =
+        let malformed =
             || bad_request("`since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}");
-        let places: Fields<'_> = serde_json::from_str(raw.get()).map_err(|_| of_rooms())?;
-        if places.values.len() > RESUMED_ROOMS + 1 {
+        let positions: JsonFields<'_> = serde_json::from_str(raw.get()).map_err(|_| malformed())?;
+        if positions.values.len() > RESUMED_ROOMS + 1 {
             return Err(bad_request(format!("`since` must name at most {RESUMED_ROOMS} rooms")));
         }
         let mut named = HashSet::new();
-        for (name, raw) in &places.values {
-            let since = position(raw).ok_or_else(of_rooms)?;
+        for (name, raw) in &positions.values {
+            let since = position(raw).ok_or_else(malformed)?;
             if name == INBOX {
                 resume.inbox = Some(since);
                 continue;
@@ -196,7 +198,7 @@ impl<'a> Fields<'a> {
             }
             resume.rooms.push((room, since));
         }
-        if !places.repeated.is_empty() {
+        if !positions.repeated.is_empty() {
             return Err(bad_request("`since` names a room twice"));
         }
         Ok(Some(resume))
@@ -225,7 +227,7 @@ impl<'a> Fields<'a> {
     fn optional_string(&self, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
         let Some(raw) = self.values.get(name) else { return Ok(None) };
         match serde_json::from_str(raw.get()) {
-            Ok(Text(text)) => Ok(Some(text)),
+            Ok(JsonString(text)) => Ok(Some(text)),
             Err(_) => Err(bad_request(format!("`{name}` must be a string"))),
         }
     }
@@ -241,7 +243,7 @@ impl<'a> Fields<'a> {
 
 fn position(raw: &RawValue) -> Option<Since> {
     let since: Since = serde_json::from_str(raw.get()).ok()?;
-    // An array would do as well, and is not what the page says.
+    // serde reads an array as well, which the protocol does not allow.
     (since.seq <= SEQ_MAX && raw.get().starts_with('{')).then_some(since)
 }
 
@@ -249,38 +251,38 @@ fn missing(name: &str) -> Refusal {
     bad_request(format!("`{name}` is missing"))
 }
 
-/// A string, borrowed from the frame unless it holds escapes.
+/// A string, borrowed from the frame unless it contains escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
+        deserializer.deserialize_map(JsonFieldsVisitor)
     }
 }
 
-struct FieldsVisitor;
+struct JsonFieldsVisitor;
 
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+impl<'de> Visitor<'de> for JsonFieldsVisitor {
+    type Value = JsonFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields { values: HashMap::with_capacity(8), repeated: Vec::new() };
-        while let Some((Text(name), value)) = map.next_entry()? {
+        let mut fields = JsonFields { values: HashMap::with_capacity(8), repeated: Vec::new() };
+        while let Some((JsonString(name), value)) = map.next_entry()? {
             match fields.values.entry(name) {
                 Entry::Vacant(vacant) => drop(vacant.insert(value)),
-                Entry::Occupied(taken) => fields.repeated.push(taken.key().clone()),
+                Entry::Occupied(first) => fields.repeated.push(first.key().clone()),
             }
         }
         Ok(fields)
     }
 }
 
-/// The deepest nesting of a well-formed JSON text.
+/// Returns the maximum nesting of a well-formed JSON text.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -301,8 +303,8 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-/// Whether a well-formed JSON text holds `\uD800`-`\uDFFF` outside a pair. The grammar allows it, many readers fail on
-/// it, and one sender must not be able to break them.
+/// Returns true if a well-formed JSON text contains `\uD800`-`\uDFFF` outside a pair. The grammar allows it, but many
+/// parsers fail on it, and one sender must not be able to break them.
 fn has_lone_surrogate(json: &str) -> bool {
     let mut rest = json;
     while let Some(at) = rest.find('\\') {
@@ -324,7 +326,7 @@ fn has_lone_surrogate(json: &str) -> bool {
     false
 }
 
-/// The UTF-16 unit of the `\uXXXX` that a text begins with.
+/// Returns the UTF-16 unit of the `\uXXXX` that a text begins with.
 fn escaped_unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }

@@ -1,7 +1,7 @@
 //! [`Reply`] and [`Event`] to the text of one frame.
 //!
-//! Each frame is written straight into its buffer, field by field in the order of the protocol page; what is absent is
-//! left out, except for `next_cursor`, which says by `null` that a listing has ended.
+//! Each object is written straight into its buffer, field by field in the order of the protocol page. Absent fields are
+//! left out, except for `next_cursor`: `null` marks the last page.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,9 +13,9 @@ use super::INBOX;
 /// Encodes a reply as the text of one frame.
 #[must_use]
 pub fn encode_reply(reply: &Reply) -> Bytes {
-    let frame = |kind| Frame::new(kind).optional("id", reply.id.as_deref());
+    let object = |kind| JsonObject::new(kind).optional("id", reply.id.as_deref());
     match &reply.answer {
-        Answer::Registered { nick, session, resume, rooms, inbox, heartbeat_ms, node, time } => frame("registered")
+        Answer::Registered { nick, session, resume, rooms, inbox, heartbeat_ms, node, time } => object("registered")
             .field("nick", nick)
             .field("session", session)
             .field("resume", resume)
@@ -24,35 +24,35 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             .field("heartbeat_ms", heartbeat_ms)
             .field("node", node)
             .field("time", time),
-        Answer::Joined { room, epoch, seq, member_count, recovered } => frame("joined")
+        Answer::Joined { room, epoch, seq, member_count, recovered } => object("joined")
             .field("room", room)
             .field("epoch", epoch)
             .field("seq", seq)
             .field("member_count", member_count)
             .field("recovered", recovered),
-        Answer::Left { room } => frame("left").field("room", room),
-        Answer::Ack { to, msg_id, placed, time, duplicate } => {
-            let ack = frame("ack").field("to", to).field("msg_id", msg_id);
-            let placed = match placed {
+        Answer::Left { room } => object("left").field("room", room),
+        Answer::Ack { to, msg_id, delivery, time, duplicate } => {
+            let ack = object("ack").field("to", to).field("msg_id", msg_id);
+            let delivered = match delivery {
                 DeliveryStatus::Room { seq } => ack.field("seq", seq),
                 DeliveryStatus::Online => ack.field("delivered", "online"),
                 DeliveryStatus::Offline => ack.field("delivered", "offline"),
             };
-            placed.field("time", time).field("duplicate", duplicate)
+            delivered.field("time", time).field("duplicate", duplicate)
         }
-        Answer::Nick { nick } => frame("nick").field("nick", nick),
-        Answer::Status(status) => frame("status").field("status", &status.status).field("text", &status.text),
+        Answer::Nick { nick } => object("nick").field("nick", nick),
+        Answer::Status(status) => object("status").field("status", &status.status).field("text", &status.text),
         Answer::Members { room, items, next_cursor } => {
-            frame("members").field("room", room).field("items", items).field("next_cursor", next_cursor)
+            object("members").field("room", room).field("items", items).field("next_cursor", next_cursor)
         }
-        Answer::Rooms { items, next_cursor } => frame("rooms").field("items", items).field("next_cursor", next_cursor),
+        Answer::Rooms { items, next_cursor } => object("rooms").field("items", items).field("next_cursor", next_cursor),
         Answer::History { to, items, more } => {
-            frame("history").field("to", to).field("items", items).field("more", more)
+            object("history").field("to", to).field("items", items).field("more", more)
         }
-        Answer::Read { seq } => frame("read").field("to", INBOX).field("seq", seq),
-        Answer::Typing { to } => frame("typing").field("to", to),
-        Answer::Pong => frame("pong"),
-        Answer::Refused(refusal) => frame("error").refusal(refusal),
+        Answer::Read { seq } => object("read").field("to", INBOX).field("seq", seq),
+        Answer::Typing { to } => object("typing").field("to", to),
+        Answer::Pong => object("pong"),
+        Answer::Refused(refusal) => object("error").refusal(refusal),
     }
     .finish()
 }
@@ -61,36 +61,38 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
 #[must_use]
 pub fn encode_event(event: &Event) -> Bytes {
     match event {
-        Event::Message(message) => Frame::new("message").fields(message),
+        Event::Message(message) => JsonObject::new("message").fields(message),
         Event::Presence { room, delta, resync } => {
-            Frame::new("presence").field("room", room).fields(delta).optional("resync", resync.then_some(&true))
+            JsonObject::new("presence").field("room", room).fields(delta).optional("resync", resync.then_some(&true))
         }
         Event::Gap { to, from_seq, to_seq } => {
-            Frame::new("gap").field("to", to).field("from_seq", from_seq).field("to_seq", to_seq)
+            JsonObject::new("gap").field("to", to).field("from_seq", from_seq).field("to_seq", to_seq)
         }
-        Event::Epoch { to, epoch, seq } => Frame::new("epoch").field("to", to).field("epoch", epoch).field("seq", seq),
+        Event::Epoch { to, epoch, seq } => {
+            JsonObject::new("epoch").field("to", to).field("epoch", epoch).field("seq", seq)
+        }
         Event::Rewound { to, epoch, seq } => {
-            Frame::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
+            JsonObject::new("rewound").field("to", to).field("epoch", epoch).field("seq", seq)
         }
-        Event::Typing { to, from } => Frame::new("typing").field("to", to).field("from", from),
-        Event::GoingAway { retry_after_ms } => Frame::new("going_away").field("retry_after_ms", retry_after_ms),
+        Event::Typing { to, from } => JsonObject::new("typing").field("to", to).field("from", from),
+        Event::GoingAway { retry_after_ms } => JsonObject::new("going_away").field("retry_after_ms", retry_after_ms),
     }
     .finish()
 }
 
-/// A frame being written: an object that lacks its closing brace.
-struct Frame(Vec<u8>);
+/// A JSON object under construction: its closing brace is missing.
+struct JsonObject(Vec<u8>);
 
-impl Frame {
+impl JsonObject {
     fn new(kind: &'static str) -> Self {
         let mut text = Vec::with_capacity(256);
         text.extend_from_slice(b"{\"type\":");
-        let mut frame = Self(text);
-        frame.value(kind);
-        frame
+        let mut object = Self(text);
+        object.value(kind);
+        object
     }
 
-    /// One field. Names are ours and need no escaping.
+    /// Adds a field. Field names are constants that need no escaping.
     fn field<T: Serialize + ?Sized>(mut self, name: &'static str, value: &T) -> Self {
         self.0.extend_from_slice(b",\"");
         self.0.extend_from_slice(name.as_bytes());
@@ -106,7 +108,7 @@ impl Frame {
         }
     }
 
-    /// All fields of a struct, which may be none.
+    /// Adds all fields of a struct, which may have none.
     fn fields(mut self, value: &impl Serialize) -> Self {
         let start = self.0.len();
         self.value(value);
@@ -128,7 +130,7 @@ impl Frame {
 
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) {
         serde_json::to_writer(&mut self.0, value)
-            .expect("our own values are always JSON, and memory takes every write");
+            .expect("these values are valid JSON, and a vector accepts every write");
     }
 
     fn finish(mut self) -> Bytes {

@@ -1,15 +1,15 @@
 //! The JSON dialect `parley.v1`: one object per WebSocket text frame.
 //!
-//! The WebSocket door decodes and encodes replies with it, the hub encodes events. The page of the protocol is
-//! `gateway/PROTOCOL.md`; the tests here hold it to its word. Invariant: a frame that is no request gets exactly one
-//! coded refusal, in our own words, with the frame's `id` wherever the frame is an object that has a readable one.
+//! The WebSocket transport decodes requests and encodes replies with it, the fan-out encodes events.
+//! `gateway/PROTOCOL.md` describes it, and the tests here check that page. Invariant: a frame that is not a valid
+//! request gets exactly one coded refusal, with the frame's `id` if it is an object with a valid one.
 
 mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
 
-/// The inbox, where a room would be named.
+/// The name of the inbox, in place of a room.
 const INBOX: &str = "@";
 
 pub use self::decode::decode;

@@ -1,4 +1,4 @@
-//! The dialect, frozen: every reply and event as exact text, every request, and every way to get one wrong.
+//! The JSON dialect as frozen tables: replies and events as exact text, requests, and refusals of malformed frames.
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::ErrorCode;
@@ -22,7 +22,7 @@ fn event(event: &Event) -> String {
     String::from_utf8(encode_event(event).to_vec()).unwrap()
 }
 
-fn said(body: &str) -> ChatMessage {
+fn message(body: &str) -> ChatMessage {
     let (to, from, msg_id) = ("#lobby".into(), "ann".into(), "m1".into());
     let (body, accepted) = (Body::from_raw(raw(body)), Accepted::default());
     ChatMessage { to, from, msg_id, seq: 132, time: 1_700_000_000_000, body, accepted }
@@ -33,8 +33,9 @@ fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
 }
 
 #[test]
-fn replies_are_frozen() {
-    let ack = |placed, duplicate| Answer::Ack { to: "#Lobby".into(), msg_id: "m1".into(), placed, time: 7, duplicate };
+fn replies_encode_as_frozen() {
+    let ack =
+        |delivery, duplicate| Answer::Ack { to: "#Lobby".into(), msg_id: "m1".into(), delivery, time: 7, duplicate };
     let slow = Refusal { code: ErrorCode::Overloaded, detail: None, retry_after_ms: Some(250) };
     for (answer, text) in [
         (
@@ -87,7 +88,7 @@ fn replies_are_frozen() {
             r##"{"type":"rooms","id":1,"items":[{"room":"#lobby","member_count":2}],"next_cursor":null}"##,
         ),
         (
-            Answer::History { to: "#lobby".into(), items: vec![said("[ 1,\n 2 ]")], more: true },
+            Answer::History { to: "#lobby".into(), items: vec![message("[ 1,\n 2 ]")], more: true },
             "{\"type\":\"history\",\"id\":1,\"to\":\"#lobby\",\"items\":[{\"to\":\"#lobby\",\"from\":\"ann\",\"msg_id\":\"m1\",\
              \"seq\":132,\"time\":1700000000000,\"body\":[ 1,\n 2 ]}],\"more\":true}",
         ),
@@ -110,7 +111,7 @@ fn replies_are_frozen() {
 }
 
 #[test]
-fn a_reply_carries_the_id_as_it_was_written_or_none() {
+fn reply_carries_the_id_byte_for_byte() {
     assert_eq!(reply(None, Answer::Pong), r#"{"type":"pong"}"#);
     for id in ["\"a\"", "\"\\u0061\\n\"", "1.0", "-0", "1e400", "12345678901234567890123"] {
         assert_eq!(reply(Some(id), Answer::Pong), format!(r#"{{"type":"pong","id":{id}}}"#));
@@ -118,7 +119,7 @@ fn a_reply_carries_the_id_as_it_was_written_or_none() {
 }
 
 #[test]
-fn events_are_frozen() {
+fn events_encode_as_frozen() {
     let everything = PresenceDelta {
         joined: vec![member("bob", Availability::Online, "")],
         left: vec![MemberLeft { nick: "eve".into(), reason: LeftReason::GatewayLost }],
@@ -128,7 +129,7 @@ fn events_are_frozen() {
     let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
     for (input, text) in [
         (
-            Event::Message(said(r#"{ "k": 1e400 }"#)),
+            Event::Message(message(r#"{ "k": 1e400 }"#)),
             r##"{"type":"message","to":"#lobby","from":"ann","msg_id":"m1","seq":132,"time":1700000000000,"body":{ "k": 1e400 }}"##,
         ),
         (
@@ -199,7 +200,7 @@ fn every_request_decodes() {
     }
 }
 
-/// The command with names and bodies as texts.
+/// Shows a command with its names and bodies as texts.
 fn plain(command: crate::wire::Command) -> String {
     use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send};
     match command {
@@ -224,7 +225,7 @@ fn plain(command: crate::wire::Command) -> String {
 }
 
 #[test]
-fn a_body_passes_byte_for_byte() {
+fn body_passes_byte_for_byte() {
     let nested = format!("{}{}", "[".repeat(31), "]".repeat(31));
     let brackets = format!(r#""\"{}""#, "[".repeat(40));
     for body in [
@@ -247,15 +248,15 @@ fn a_body_passes_byte_for_byte() {
     }
 }
 
-/// How a frame is refused: `<id or -> <code>: <message>`.
+/// Shows the refusal of a frame: `<id or -> <code>: <message>`.
 fn refused(frame: &str) -> String {
     let (id, refusal) = decode(frame).expect_err(frame);
     format!("{} {}: {}", id.as_deref().map_or("-", RawValue::get), refusal.code.slug(), refusal.message())
 }
 
 #[test]
-fn what_is_no_request_is_refused_without_an_id() {
-    let no_object = "- bad_request: the frame is not one JSON object";
+fn frame_without_a_valid_id_is_refused_without_one() {
+    let not_an_object = "- bad_request: the frame is not one JSON object";
     for frame in [
         "",
         " ",
@@ -282,7 +283,7 @@ fn what_is_no_request_is_refused_without_an_id() {
         &"[".repeat(FRAME_LIMIT),
         &format!(r#"{{"id":1,"a":{}"#, "[".repeat(60_000)),
     ] {
-        assert_eq!(refused(frame), no_object, "{frame:.80}");
+        assert_eq!(refused(frame), not_an_object, "{frame:.80}");
     }
     for (frame, refusal) in [
         (r#"{"id":null,"type":"ping"}"#, "- bad_request: `id` must be a string or a number"),
@@ -291,7 +292,7 @@ fn what_is_no_request_is_refused_without_an_id() {
         (r#"{"id":{},"type":"nope"}"#, "- bad_request: `id` must be a string or a number"),
         (r#"{"id":1,"type":"ping","id":1}"#, "- bad_request: `id` is given twice"),
         (r#"{"type":"ping","type":"bye","id":1,"\u0069d":2}"#, "- bad_request: `id` is given twice"),
-        (r#"{"id":"\ud800","type":"ping"}"#, "- bad_request: `id` holds half of a surrogate pair"),
+        (r#"{"id":"\ud800","type":"ping"}"#, "- bad_request: `id` contains half of a surrogate pair"),
     ] {
         assert_eq!(refused(frame), refusal, "{frame}");
     }
@@ -301,7 +302,7 @@ fn what_is_no_request_is_refused_without_an_id() {
 }
 
 #[test]
-fn a_frame_over_the_limit_is_too_large() {
+fn frame_over_the_limit_is_too_large() {
     let ping = r#"{"type":"ping","id":1}"#;
     let frame = |bytes: usize| format!("{ping}{}", " ".repeat(bytes - ping.len()));
     assert!(decode(&frame(FRAME_LIMIT)).is_ok());
@@ -309,7 +310,7 @@ fn a_frame_over_the_limit_is_too_large() {
 }
 
 #[test]
-fn a_bad_request_keeps_its_id_and_names_its_field() {
+fn bad_request_keeps_its_id_and_names_the_field() {
     let deep = format!(r#""type":"send","to":"bob","body":{}{}"#, "[".repeat(32), "]".repeat(32));
     let deeper = format!(r#""type":"ping","a":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000));
     let key = format!(r#""type":"send","to":"bob","body":1,"key":"{}""#, "k".repeat(65));
@@ -319,11 +320,11 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
     let history_rows = "bad_request: `limit` must be a whole number from 1 to 200";
     let since = "bad_request: `since` must be {\"epoch\": a string, \"seq\": a whole number}";
     let seq = "must be a whole number from 0 to 9007199254740991";
-    let places = "bad_request: `since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}";
-    let place = |name: &str| format!(r#""{name}":{{"epoch":"e","seq":1}}"#);
-    let resume = |places: &str| format!(r#""type":"register","nick":"ann","resume":"t","since":{{{places}}}"#);
-    let twice = |one: &str, other: &str| resume(&[place(one), place(other)].join(","));
-    let thousand = resume(&(0..1000).map(|n| place(&format!("#r{n}"))).collect::<Vec<_>>().join(","));
+    let positions = "bad_request: `since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}";
+    let position = |name: &str| format!(r#""{name}":{{"epoch":"e","seq":1}}"#);
+    let resume = |positions: &str| format!(r#""type":"register","nick":"ann","resume":"t","since":{{{positions}}}"#);
+    let twice = |one: &str, other: &str| resume(&[position(one), position(other)].join(","));
+    let thousand = resume(&(0..1000).map(|n| position(&format!("#r{n}"))).collect::<Vec<_>>().join(","));
     for (fields, refusal) in [
         ("", "bad_request: `type` is missing"),
         (r#""type":7"#, "bad_request: `type` must be a string"),
@@ -342,19 +343,22 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
         (r#""type":"ping","x":1,"x":1"#, "bad_request: a field is given twice"),
         (&deep, "bad_request: the frame is nested deeper than 32 levels"),
         (&deeper, "bad_request: the frame is nested deeper than 32 levels"),
-        (r#""type":"send","to":"bob","body":["\udc00"]"#, "bad_request: the frame holds half of a surrogate pair"),
-        (r#""type":"send","to":"bob","body":"\ud800\u0061""#, "bad_request: the frame holds half of a surrogate pair"),
-        (r#""type":"ping","x":"\ud83d""#, "bad_request: the frame holds half of a surrogate pair"),
+        (r#""type":"send","to":"bob","body":["\udc00"]"#, "bad_request: the frame contains half of a surrogate pair"),
+        (
+            r#""type":"send","to":"bob","body":"\ud800\u0061""#,
+            "bad_request: the frame contains half of a surrogate pair",
+        ),
+        (r#""type":"ping","x":"\ud83d""#, "bad_request: the frame contains half of a surrogate pair"),
         (r#""type":"register""#, "bad_request: `nick` is missing"),
         (r#""type":"register","nick":"ann","resume":7"#, "bad_request: `resume` must be a string"),
         (r#""type":"register","nick":"ann","resume":null"#, "bad_request: `resume` must be a string"),
         (r#""type":"register","nick":"ann","since":{}"#, "bad_request: `since` needs `resume`"),
-        (r#""type":"register","nick":"ann","resume":"t","since":[]"#, places),
-        (r#""type":"register","nick":"ann","resume":"t","since":null"#, places),
-        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":7}"##, places),
-        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":["e",7]}"##, places),
-        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":{"epoch":"e","seq":-1}}"##, places),
-        (r##""type":"register","nick":"ann","resume":"t","since":{"@":{"epoch":7,"seq":1}}"##, places),
+        (r#""type":"register","nick":"ann","resume":"t","since":[]"#, positions),
+        (r#""type":"register","nick":"ann","resume":"t","since":null"#, positions),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":7}"##, positions),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":["e",7]}"##, positions),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"#a":{"epoch":"e","seq":-1}}"##, positions),
+        (r##""type":"register","nick":"ann","resume":"t","since":{"@":{"epoch":7,"seq":1}}"##, positions),
         (
             r##""type":"register","nick":"ann","resume":"t","since":{"lobby":{"epoch":"e","seq":1}}"##,
             "bad_room: a room name begins with #",
@@ -389,8 +393,11 @@ fn a_bad_request_keeps_its_id_and_names_its_field() {
         (r#""type":"status","status":true"#, "bad_request: `status` must be a string"),
         (r#""type":"status","status":"Away""#, "bad_request: `status` must be \"online\" or \"away\""),
         (r#""type":"status","status":"away","text":1"#, "bad_request: `text` must be a string"),
-        (r#""type":"status","status":"away","text":"\n""#, "bad_request: `text` must not hold control characters"),
-        (r#""type":"status","status":"away","text":"\u0085""#, "bad_request: `text` must not hold control characters"),
+        (r#""type":"status","status":"away","text":"\n""#, "bad_request: `text` must not contain control characters"),
+        (
+            r#""type":"status","status":"away","text":"\u0085""#,
+            "bad_request: `text` must not contain control characters",
+        ),
         (&text, "bad_request: `text` must be at most 256 bytes"),
         (r#""type":"members""#, "bad_request: `room` is missing"),
         (r##""type":"members","room":"#a","limit":0"##, rows),
@@ -433,8 +440,8 @@ const VALID: &[&str] = &[
     r##"{"type":"members","room":"#lobby","limit":5,"cursor":"a%20b"}"##,
 ];
 
-/// Decodes and answers, as a door does: whatever it was, what goes back is one JSON object with the same id.
-fn answered(frame: &str) {
+/// Decodes a frame and encodes a reply: always one JSON object with the same id.
+fn check_reply(frame: &str) {
     let (id, answer) = match decode(frame) {
         Ok(request) => (request.id, Answer::Pong),
         Err((id, refusal)) => (id, Answer::Refused(refusal)),
@@ -447,12 +454,12 @@ fn answered(frame: &str) {
 
 proptest! {
     #[test]
-    fn any_text_is_answered(text in any::<String>()) {
-        answered(&text);
+    fn any_text_gets_one_reply(text in any::<String>()) {
+        check_reply(&text);
     }
 
     #[test]
-    fn a_damaged_frame_is_answered(
+    fn damaged_frame_gets_one_reply(
         frame in prop::sample::select(VALID),
         edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8, any::<char>()), 1..4),
     ) {
@@ -465,17 +472,17 @@ proptest! {
                 _ => chars.truncate(at),
             }
         }
-        answered(&chars.into_iter().collect::<String>());
+        check_reply(&chars.into_iter().collect::<String>());
     }
 
     #[test]
-    fn punctuation_soup_is_answered(text in r#"[\[\]{}":,\\u0-9a-fd8+eE. -]{0,64}"#) {
-        answered(&text);
-        answered(&format!(r#"{{"id":1,"type":"send","to":"bob","body":{text}}}"#));
+    fn random_punctuation_gets_one_reply(text in r#"[\[\]{}":,\\u0-9a-fd8+eE. -]{0,64}"#) {
+        check_reply(&text);
+        check_reply(&format!(r#"{{"id":1,"type":"send","to":"bob","body":{text}}}"#));
     }
 
     #[test]
-    fn an_id_comes_back_byte_for_byte(id in r#""([ -!#-\[\]-~é安]|\\u00[0-9a-f]{2}|\\n){0,10}"|-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?"#) {
+    fn id_is_echoed_byte_for_byte(id in r#""([ -!#-\[\]-~é安]|\\u00[0-9a-f]{2}|\\n){0,10}"|-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?"#) {
         let request = decode(&format!(r#"{{"type":"ping","id":{id}}}"#)).unwrap();
         prop_assert_eq!(request.id.as_deref().map(RawValue::get), Some(id.as_str()));
         let text = encode_reply(&Reply { id: request.id, answer: Answer::Pong });
@@ -483,7 +490,7 @@ proptest! {
     }
 
     #[test]
-    fn a_body_comes_out_as_it_went_in(text in any::<String>()) {
+    fn body_is_unchanged_by_decoding(text in any::<String>()) {
         let body = serde_json::to_string(&text).unwrap();
         let frame = format!(r#"{{"type":"send","to":"bob","body":{body}}}"#);
         let crate::wire::Command::Send { body: decoded, .. } = decode(&frame).unwrap().command else {

@@ -1,8 +1,8 @@
-//! The line dialect: what a person types into `nc` or `telnet`, and what they read.
+//! The line dialect, for people with `nc` or `telnet`.
 //!
-//! The TCP door decodes and encodes replies with a [`LineDialect`] of each connection; the hub encodes events. Invariant:
-//! whatever others say or call themselves, output holds no control character but the line feed at the end of each line,
-//! so nobody can forge a line or drive somebody's terminal.
+//! The TCP transport decodes lines and encodes replies with the [`LineDialect`] of each connection; the fan-out encodes
+//! events. Invariant: output contains no control character but the line feed at the end of each line, whatever the
+//! texts and names of others contain. So no user can forge a line or control the terminal of another.
 
 mod parse;
 mod print;
@@ -16,52 +16,52 @@ use crate::wire::{Answer, DeliveryStatus, Reply, Request};
 
 pub use self::print::{encode_event, encode_refusal};
 
-/// What a line turned out to be.
+/// A decoded line.
 #[derive(Debug)]
 pub enum Decoded {
     /// A request for the session.
     Request(Request),
-    /// Something the dialect answers itself (help, an error of syntax): write this.
+    /// The output of a line that the dialect answers itself: help, or a syntax error.
     Local(Bytes),
     /// An empty line.
     Nothing,
 }
 
-/// The state of one line connection: its current room, whether it has a nick, the request that is being answered.
-/// Requests are answered one at a time: every reply is encoded before the next line is decoded.
+/// The state of one line connection. Requests are answered one at a time: every reply is encoded before the next line
+/// is decoded.
 #[derive(Debug, Default)]
 pub struct LineDialect {
-    registered: bool,
+    is_registered: bool,
+    /// The room that was joined last: the target of plain text.
     room: Option<RoomName>,
-    /// The text of the `/msg` that waits for its answer, which does not hold it.
-    saying: Option<String>,
+    /// The text of the `/msg` that waits for its ack, which does not contain it.
+    direct_text: Option<String>,
 }
 
 impl LineDialect {
-    /// Decodes one line, without its line feed; a carriage return before that is taken off here.
+    /// Decodes one line without its line feed. A carriage return at its end is removed.
     pub fn decode(&mut self, line: &str) -> Decoded {
-        self.saying = None;
+        self.direct_text = None;
         match parse::line(self, line.strip_suffix('\r').unwrap_or(line)) {
-            Ok(Some(parse::Line::Help)) => Decoded::Local(Bytes::from_static(HELP.as_bytes())),
-            Ok(Some(parse::Line::Command(command))) => Decoded::Request(Request { id: None, command }),
+            Ok(Some(parse::ParsedLine::Help)) => Decoded::Local(Bytes::from_static(parse::HELP.as_bytes())),
+            Ok(Some(parse::ParsedLine::Command(command))) => Decoded::Request(Request { id: None, command }),
             Ok(None) => Decoded::Nothing,
             Err(refusal) => Decoded::Local(encode_refusal(&refusal)),
         }
     }
 
-    /// Encodes a reply as whole lines; empty when there is nothing to say.
+    /// Encodes a reply as whole lines; empty for a reply that this dialect does not show.
     pub fn encode_reply(&mut self, reply: &Reply) -> Bytes {
-        let saying = self.saying.take();
+        let direct_text = self.direct_text.take();
         match &reply.answer {
-            Answer::Registered { .. } => self.registered = true,
-            // A later line may name the room by any spelling; the cluster's own is as good as any.
+            Answer::Registered { .. } => self.is_registered = true,
             Answer::Joined { room, .. } => self.room = RoomName::parse(room).ok(),
             Answer::Left { room } => {
                 let left = RoomName::parse(room).ok();
                 self.room.take_if(|current| left.is_some_and(|left| left.key() == current.key()));
             }
-            Answer::Ack { to, placed: placed @ (DeliveryStatus::Online | DeliveryStatus::Offline), .. } => {
-                return print::sent(to, &saying.unwrap_or_default(), *placed);
+            Answer::Ack { to, delivery: delivery @ (DeliveryStatus::Online | DeliveryStatus::Offline), .. } => {
+                return print::sent(to, &direct_text.unwrap_or_default(), *delivery);
             }
             _ => {}
         }
@@ -69,23 +69,8 @@ impl LineDialect {
     }
 }
 
-/// The first lines on a new connection.
+/// Returns the first lines of a new connection.
 #[must_use]
 pub fn greeting() -> Bytes {
     Bytes::from_static(b"* this is parley: say /nick NAME, then /join #room\n* /help lists all commands\n")
 }
-
-const HELP: &str = "\
-* /nick NAME        take a nickname, or another one
-* /join #ROOM       enter a room; what you type goes there
-* /leave [#ROOM]    leave this room or another
-* TEXT              say it in the room entered last; //TEXT begins with a slash
-* /msg NAME TEXT    say it to one person
-* /who [#ROOM]      who is there
-* /rooms            which rooms have members
-* /history [N]      the last N messages of this room, at most 200
-* /away [TEXT]      you are away
-* /back             you are here again
-* /ping             is anybody there
-* /quit             goodbye
-";

@@ -1,4 +1,6 @@
-//! [`Answer`] and [`Event`] to lines for people. Everything that is not our own text goes through [`Safe`].
+//! [`Answer`] and [`Event`] to lines for people.
+//!
+//! Invariant: every text that is not a constant here goes through [`Escaped`].
 
 use std::fmt::{self, Write};
 
@@ -11,22 +13,22 @@ use crate::wire::{Answer, DeliveryStatus, Event, Refusal};
 /// Encodes an event as whole lines.
 #[must_use]
 pub fn encode_event(event: &Event) -> Bytes {
-    let mut lines = Lines::default();
+    let mut lines = LineBuffer::default();
     match event {
-        Event::Message(said) => message(&mut lines, said),
+        Event::Message(chat) => message(&mut lines, chat),
         Event::Presence { room, delta, resync } => {
             presence(&mut lines, room, delta);
             if *resync {
-                lines.add(format_args!("* people came or went in {0}, see /who {0}", Safe(room)));
+                lines.add(format_args!("* people came or went in {0}, see /who {0}", Escaped(room)));
             }
         }
         Event::Gap { to, from_seq, to_seq } => {
-            lines.add(format_args!("* messages {from_seq} to {to_seq} of {} are gone", Safe(to)));
+            lines.add(format_args!("* messages {from_seq} to {to_seq} of {} are gone", Escaped(to)));
         }
-        // Lines show no numbers, so another counting is nothing to speak of; and they cannot be taken back.
+        // LineBuffer show no seqs, so a new epoch changes nothing for their reader.
         Event::Epoch { .. } | Event::Typing { .. } => {}
         Event::Rewound { to, .. } => {
-            lines.add(format_args!("* {} begins anew: what follows was said in it", Safe(to)));
+            lines.add(format_args!("* {} begins anew: what follows was said in it", Escaped(to)));
         }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
@@ -36,38 +38,38 @@ pub fn encode_event(event: &Event) -> Bytes {
     lines.finish()
 }
 
-/// A refusal as a line, for what happens outside a request.
+/// Encodes a refusal outside a request as a line.
 #[must_use]
 pub fn encode_refusal(refusal: &Refusal) -> Bytes {
-    let mut lines = Lines::default();
-    lines.add(format_args!("! {}: {}", refusal.code.slug(), Safe(refusal.message())));
+    let mut lines = LineBuffer::default();
+    lines.add(format_args!("! {}: {}", refusal.code.slug(), Escaped(refusal.message())));
     lines.finish()
 }
 
-/// A direct message as its sender sees it.
-pub(super) fn sent(to: &str, text: &str, placed: DeliveryStatus) -> Bytes {
-    let mut lines = Lines::default();
-    let note = if placed == DeliveryStatus::Offline { " (offline, will be delivered)" } else { "" };
-    lines.add(format_args!("-> {}: {}{note}", Safe(to), Safe(text)));
+/// Encodes a direct message as its sender sees it.
+pub(super) fn sent(to: &str, text: &str, delivery: DeliveryStatus) -> Bytes {
+    let mut lines = LineBuffer::default();
+    let note = if delivery == DeliveryStatus::Offline { " (offline, will be delivered)" } else { "" };
+    lines.add(format_args!("-> {}: {}{note}", Escaped(to), Escaped(text)));
     lines.finish()
 }
 
-/// What came of a request. A message to a room says so by arriving, so its ack is silent.
+/// Encodes an answer. The ack of a message to a room is not shown: its sender receives the message.
 pub(super) fn answer(answer: &Answer) -> Bytes {
-    let mut lines = Lines::default();
+    let mut lines = LineBuffer::default();
     match answer {
         Answer::Registered { nick, .. } | Answer::Nick { nick } => {
-            lines.add(format_args!("* you are now known as {}", Safe(nick)));
+            lines.add(format_args!("* you are now known as {}", Escaped(nick)));
         }
         Answer::Joined { room, member_count, .. } => {
-            lines.add(format_args!("* you are in {}, members: {member_count}", Safe(room)));
+            lines.add(format_args!("* you are in {}, members: {member_count}", Escaped(room)));
         }
-        Answer::Left { room } => lines.add(format_args!("* you left {}", Safe(room))),
+        Answer::Left { room } => lines.add(format_args!("* you left {}", Escaped(room))),
         Answer::Ack { .. } => {}
-        Answer::Status(status) => lines.add(format_args!("* you are {}", Doing(status))),
+        Answer::Status(status) => lines.add(format_args!("* you are {}", StatusText(status))),
         Answer::Members { room, items, next_cursor } => {
             for member in items {
-                lines.add(format_args!("* in {}: {}", Safe(room), Present(member)));
+                lines.add(format_args!("* in {}: {}", Escaped(room), MemberText(member)));
             }
             more(&mut lines, next_cursor.is_some());
         }
@@ -76,17 +78,17 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
                 lines.add(format_args!("* no rooms"));
             }
             for item in items {
-                lines.add(format_args!("* {}, members: {}", Safe(&item.room), item.member_count));
+                lines.add(format_args!("* {}, members: {}", Escaped(&item.room), item.member_count));
             }
             more(&mut lines, next_cursor.is_some());
         }
         Answer::History { to, items, .. } => {
             if items.is_empty() {
-                lines.add(format_args!("* no messages in {}", Safe(to)));
+                lines.add(format_args!("* no messages in {}", Escaped(to)));
             }
-            items.iter().for_each(|said| message(&mut lines, said));
+            items.iter().for_each(|chat| message(&mut lines, chat));
         }
-        // No line asks for it.
+        // No line asks for them.
         Answer::Read { .. } | Answer::Typing { .. } => {}
         Answer::Pong => lines.add(format_args!("* pong")),
         Answer::Refused(refusal) => return encode_refusal(refusal),
@@ -94,48 +96,48 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
     lines.finish()
 }
 
-fn message(lines: &mut Lines, said: &ChatMessage) {
-    let (to, from, text) = (Safe(&said.to), Safe(&said.from), said.body.text());
-    if said.to.starts_with('#') {
-        lines.add(format_args!("[{to}] <{from}> {}", Safe(&text)));
+fn message(lines: &mut LineBuffer, chat: &ChatMessage) {
+    let (to, from, text) = (Escaped(&chat.to), Escaped(&chat.from), chat.body.text());
+    if chat.to.starts_with('#') {
+        lines.add(format_args!("[{to}] <{from}> {}", Escaped(&text)));
     } else {
-        lines.add(format_args!("<- {from}: {}", Safe(&text)));
+        lines.add(format_args!("<- {from}: {}", Escaped(&text)));
     }
 }
 
-/// In the order in which a sum of changes is to be read: who left may have had a name that somebody has now.
-fn presence(lines: &mut Lines, room: &str, delta: &PresenceDelta) {
-    let room = Safe(room);
+/// Writes the changes in the order in which they apply: a nickname of a member that left may be another's now.
+fn presence(lines: &mut LineBuffer, room: &str, delta: &PresenceDelta) {
+    let room = Escaped(room);
     for left in &delta.left {
         match left.reason {
-            LeftReason::Left => lines.add(format_args!("* {} left {room}", Safe(&left.nick))),
-            reason => lines.add(format_args!("* {} left {room} ({})", Safe(&left.nick), reason.as_str())),
+            LeftReason::Left => lines.add(format_args!("* {} left {room}", Escaped(&left.nick))),
+            reason => lines.add(format_args!("* {} left {room} ({})", Escaped(&left.nick), reason.as_str())),
         }
     }
     for renamed in &delta.renamed {
-        lines.add(format_args!("* {} is now known as {}", Safe(&renamed.from), Safe(&renamed.to)));
+        lines.add(format_args!("* {} is now known as {}", Escaped(&renamed.from), Escaped(&renamed.to)));
     }
     for MemberInfo { nick, .. } in &delta.joined {
-        lines.add(format_args!("* {} joined {room}", Safe(nick)));
+        lines.add(format_args!("* {} joined {room}", Escaped(nick)));
     }
     for MemberInfo { nick, status } in &delta.status {
-        lines.add(format_args!("* {} is {}", Safe(nick), Doing(status)));
+        lines.add(format_args!("* {} is {}", Escaped(nick), StatusText(status)));
     }
 }
 
-fn more(lines: &mut Lines, more: bool) {
+fn more(lines: &mut LineBuffer, more: bool) {
     if more {
         lines.add(format_args!("* and more"));
     }
 }
 
-/// Lines being written.
+/// A buffer for whole lines.
 #[derive(Default)]
-struct Lines(String);
+struct LineBuffer(String);
 
-impl Lines {
+impl LineBuffer {
     fn add(&mut self, line: fmt::Arguments<'_>) {
-        self.0.write_fmt(line).expect("a string takes every write");
+        self.0.write_fmt(line).expect("a string accepts every write");
         self.0.push('\n');
     }
 
@@ -144,37 +146,37 @@ impl Lines {
     }
 }
 
-/// A status as it follows "is" or "are": `away: lunch`.
-struct Doing<'a>(&'a Status);
+/// Shows a status as it follows "is" or "are": `away: lunch`.
+struct StatusText<'a>(&'a Status);
 
-impl fmt::Display for Doing<'_> {
+impl fmt::Display for StatusText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0.status {
             Availability::Online => "online",
             Availability::Away => "away",
         })?;
-        if self.0.text.is_empty() { Ok(()) } else { write!(f, ": {}", Safe(&self.0.text)) }
+        if self.0.text.is_empty() { Ok(()) } else { write!(f, ": {}", Escaped(&self.0.text)) }
     }
 }
 
-/// A member in a list: the status only where it says something.
-struct Present<'a>(&'a MemberInfo);
+/// Shows a member in a list, with its status unless that is plain online.
+struct MemberText<'a>(&'a MemberInfo);
 
-impl fmt::Display for Present<'_> {
+impl fmt::Display for MemberText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Safe(&self.0.nick).fmt(f)?;
-        if self.0.status == Status::default() { Ok(()) } else { write!(f, " ({})", Doing(&self.0.status)) }
+        Escaped(&self.0.nick).fmt(f)?;
+        if self.0.status == Status::default() { Ok(()) } else { write!(f, " ({})", StatusText(&self.0.status)) }
     }
 }
 
-/// Somebody else's text, on one line and without power over a terminal: a line feed is shown as `\n`, every other
-/// control character, line separator and bidi control as `\u{..}`.
-struct Safe<'a>(&'a str);
+/// Shows a foreign text on one line and without control of the terminal: a line feed as `\n`, any other control
+/// character, line separator or bidi control as `\u{..}`.
+struct Escaped<'a>(&'a str);
 
-impl fmt::Display for Safe<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut plain = self.0;
-        while let Some(at) = plain.find(is_unsafe) {
+        while let Some(at) = plain.find(needs_escape) {
             let (before, rest) = plain.split_at(at);
             f.write_str(before)?;
             let mut rest = rest.chars();
@@ -189,7 +191,7 @@ impl fmt::Display for Safe<'_> {
     }
 }
 
-fn is_unsafe(c: char) -> bool {
+fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! The dialect, frozen: every command, every reply and event as exact text, and nothing that drives a terminal.
+//! The line dialect as frozen tables: commands, replies and events as exact text. No output controls a terminal.
 #![allow(clippy::unwrap_used)]
 
 use presence::model::codes::ErrorCode;
@@ -35,11 +35,11 @@ fn joined(room: &str) -> Answer {
     Answer::Joined { room: room.into(), epoch: "e1".into(), seq: 131, member_count: 3, recovered: false }
 }
 
-fn acked(to: &str, placed: DeliveryStatus) -> Answer {
-    Answer::Ack { to: to.into(), msg_id: "m1".into(), placed, time: 7, duplicate: false }
+fn acked(to: &str, delivery: DeliveryStatus) -> Answer {
+    Answer::Ack { to: to.into(), msg_id: "m1".into(), delivery, time: 7, duplicate: false }
 }
 
-fn said(to: &str, body: &str) -> ChatMessage {
+fn message(to: &str, body: &str) -> ChatMessage {
     ChatMessage {
         to: to.into(),
         from: "ann".into(),
@@ -55,7 +55,7 @@ fn member(nick: &str, status: Availability, text: &str) -> MemberInfo {
     MemberInfo { nick: nick.into(), status: Status { status, text: text.into() } }
 }
 
-/// A dialect that has a nick and is in `#lobby`.
+/// A connection that has registered and joined `#lobby`.
 fn in_lobby() -> LineDialect {
     let mut dialect = LineDialect::default();
     reply(&mut dialect, registered("ann"));
@@ -63,7 +63,7 @@ fn in_lobby() -> LineDialect {
     dialect
 }
 
-/// What a line is: a command in short, `= text` when the dialect answers itself, or nothing.
+/// Shows a decoded line: a command, `= text` if the dialect answers itself, or nothing.
 fn read(dialect: &mut LineDialect, line: &str) -> String {
     let command = match dialect.decode(line) {
         Decoded::Request(request) => {
@@ -130,7 +130,7 @@ fn every_command_decodes() {
         ("/history 99999999999999999999", "= ! bad_request: say /history N with a number from 1 to 200"),
         ("/away", r#"status Away """#),
         ("/away out for lunch ", r#"status Away "out for lunch""#),
-        ("/away \u{7}x", "= ! bad_request: `text` must not hold control characters"),
+        ("/away \u{7}x", "= ! bad_request: `text` must not contain control characters"),
         (&long, "= ! bad_request: `text` must be at most 256 bytes"),
         ("/back", r#"status Online """#),
         ("/ping", "ping"),
@@ -145,7 +145,7 @@ fn every_command_decodes() {
 }
 
 #[test]
-fn a_newcomer_is_told_the_first_steps() {
+fn refusals_name_the_first_steps() {
     let mut dialect = LineDialect::default();
     assert_eq!(read(&mut dialect, "hi"), "= ! not_registered: say /nick NAME first");
     assert_eq!(read(&mut dialect, "/nick ann"), "register ann");
@@ -162,7 +162,7 @@ fn a_newcomer_is_told_the_first_steps() {
 }
 
 #[test]
-fn plain_text_goes_to_the_room_entered_last() {
+fn plain_text_goes_to_the_room_joined_last() {
     let mut dialect = in_lobby();
     reply(&mut dialect, joined("#Other"));
     assert_eq!(read(&mut dialect, "hi"), r##"send #Other "hi""##);
@@ -175,7 +175,7 @@ fn plain_text_goes_to_the_room_entered_last() {
 }
 
 #[test]
-fn a_sender_sees_a_direct_message_once_it_is_acked() {
+fn sender_sees_a_direct_message_after_its_ack() {
     let mut dialect = in_lobby();
     read(&mut dialect, "/msg bob a\u{1b}b");
     assert_eq!(reply(&mut dialect, acked("bob", DeliveryStatus::Online)), "-> bob: a\\u{1b}b\n");
@@ -190,7 +190,7 @@ fn a_sender_sees_a_direct_message_once_it_is_acked() {
 }
 
 #[test]
-fn replies_are_frozen() {
+fn replies_encode_as_frozen() {
     let slow = Refusal { code: ErrorCode::Overloaded, detail: None, retry_after_ms: Some(250) };
     let rows = |next_cursor| Answer::Members {
         room: "#lobby".into(),
@@ -222,7 +222,7 @@ fn replies_are_frozen() {
         (
             Answer::History {
                 to: "#lobby".into(),
-                items: vec![said("#lobby", r#""one""#), said("#lobby", r#""two""#)],
+                items: vec![message("#lobby", r#""one""#), message("#lobby", r#""two""#)],
                 more: true,
             },
             "[#lobby] <ann> one\n[#lobby] <ann> two\n",
@@ -236,7 +236,7 @@ fn replies_are_frozen() {
 }
 
 #[test]
-fn events_are_frozen() {
+fn events_encode_as_frozen() {
     let left = |nick: &str, reason| MemberLeft { nick: nick.into(), reason };
     let everything = PresenceDelta {
         joined: vec![member("bob", Availability::Online, ""), member("joe", Availability::Away, "")],
@@ -252,20 +252,20 @@ fn events_are_frozen() {
     };
     let presence = |delta, resync| Event::Presence { room: "#lobby".into(), delta, resync };
     for (input, text) in [
-        (Event::Message(said("#lobby", r#""hi""#)), "[#lobby] <ann> hi\n"),
-        (Event::Message(said("bob", r#""hi""#)), "<- ann: hi\n"),
-        (Event::Message(said("#lobby", r#""""#)), "[#lobby] <ann> \n"),
-        (Event::Message(said("#lobby", "{ \"a\": [1,\n 2] }")), "[#lobby] <ann> {\"a\":[1,2]}\n"),
-        (Event::Message(said("#lobby", "null")), "[#lobby] <ann> null\n"),
+        (Event::Message(message("#lobby", r#""hi""#)), "[#lobby] <ann> hi\n"),
+        (Event::Message(message("bob", r#""hi""#)), "<- ann: hi\n"),
+        (Event::Message(message("#lobby", r#""""#)), "[#lobby] <ann> \n"),
+        (Event::Message(message("#lobby", "{ \"a\": [1,\n 2] }")), "[#lobby] <ann> {\"a\":[1,2]}\n"),
+        (Event::Message(message("#lobby", "null")), "[#lobby] <ann> null\n"),
         (
-            Event::Message(said("#lobby", r#""one\n[#lobby] <bob> forged\r\n\u001b[2J\u0007\u009b\u007f\t""#)),
+            Event::Message(message("#lobby", r#""one\n[#lobby] <bob> forged\r\n\u001b[2J\u0007\u009b\u007f\t""#)),
             "[#lobby] <ann> one\\n[#lobby] <bob> forged\\u{d}\\n\\u{1b}[2J\\u{7}\\u{9b}\\u{7f}\\u{9}\n",
         ),
         (
-            Event::Message(said("#lobby", r#""a\u2028b\u2029c\u202ed\u2066e\u200ff\u061c""#)),
+            Event::Message(message("#lobby", r#""a\u2028b\u2029c\u202ed\u2066e\u200ff\u061c""#)),
             "[#lobby] <ann> a\\u{2028}b\\u{2029}c\\u{202e}d\\u{2066}e\\u{200f}f\\u{61c}\n",
         ),
-        (Event::Message(said("#lobby", r#""👩‍🚀 שלום 你好""#)), "[#lobby] <ann> 👩‍🚀 שלום 你好\n"),
+        (Event::Message(message("#lobby", r#""👩‍🚀 שלום 你好""#)), "[#lobby] <ann> 👩‍🚀 שלום 你好\n"),
         (
             presence(everything, false),
             "* eve left #lobby\n* a left #lobby (closed)\n* b left #lobby (timeout)\n* c left #lobby (gateway_lost)\n\
@@ -287,12 +287,12 @@ fn events_are_frozen() {
 }
 
 #[test]
-fn a_refusal_outside_a_request_is_a_line() {
+fn refusal_outside_a_request_is_a_line() {
     assert_eq!(encode_refusal(&ErrorCode::TooLarge.into()), "! too_large: the message is over the size limit\n");
 }
 
 #[test]
-fn a_text_that_is_over_the_limit_as_a_body_is_too_large() {
+fn text_over_the_limit_as_a_body_is_too_large() {
     let too_large = "= ! too_large: the message is over the size limit";
     let mut dialect = in_lobby();
     assert!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 2)).starts_with("send"));
@@ -314,8 +314,8 @@ fn help_names_every_command_and_the_greeting_the_first_three() {
     assert!(greeting.lines().all(|line| line.starts_with("* ")) && greeting.ends_with('\n'));
 }
 
-/// Whole lines, and in them nothing that a terminal would act on.
-fn harmless(text: &[u8], lines: usize) {
+/// Checks that a text is whole lines without a character that controls a terminal.
+fn check_harmless(text: &[u8], lines: usize) {
     let text = std::str::from_utf8(text).unwrap();
     let unsafe_char = |c: char| {
         c.is_control()
@@ -327,7 +327,7 @@ fn harmless(text: &[u8], lines: usize) {
     assert!(!text.contains(|c| c != '\n' && unsafe_char(c)), "{text:?}");
 }
 
-/// Text that is rich in what must not come through.
+/// Text with many characters that must be escaped.
 fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(
         prop_oneof![
@@ -343,18 +343,18 @@ fn hostile() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_line_is_read_and_answered(lines in prop::collection::vec("(/(nick|join|leave|msg|who|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
+    fn any_line_decodes_to_harmless_output(lines in prop::collection::vec("(/(nick|join|leave|msg|who|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
         let mut dialect = in_lobby();
         for line in lines {
             if let Decoded::Local(text) = dialect.decode(&line) {
                 let lines = text.iter().filter(|&&byte| byte == b'\n').count();
-                harmless(&text, lines);
+                check_harmless(&text, lines);
             }
         }
     }
 
     #[test]
-    fn nobody_can_forge_a_line(text in hostile(), name in hostile()) {
+    fn foreign_text_cannot_forge_a_line(text in hostile(), name in hostile()) {
         let status = || Status { status: Availability::Away, text: text.clone() };
         let member = || MemberInfo { nick: name.clone(), status: status() };
         let message = || ChatMessage {
@@ -372,12 +372,12 @@ proptest! {
             renamed: vec![Rename { from: name.clone(), to: text.clone() }],
             status: vec![member()],
         };
-        harmless(&encode_event(&Event::Message(message())), 1);
-        harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
-        harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).because(text.as_str())), 1);
+        check_harmless(&encode_event(&Event::Message(message())), 1);
+        check_harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
+        check_harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).because(text.as_str())), 1);
 
         let mut dialect = in_lobby();
-        dialect.saying = Some(text.clone());
+        dialect.direct_text = Some(text.clone());
         for (answer, lines) in [
             (acked(&name, DeliveryStatus::Online), 1),
             (registered(&name), 1),
@@ -390,16 +390,16 @@ proptest! {
             (Answer::History { to: name.clone(), items: vec![message()], more: false }, 1),
             (Answer::History { to: name.clone(), items: vec![], more: false }, 1),
         ] {
-            harmless(reply(&mut dialect, answer).as_bytes(), lines);
+            check_harmless(reply(&mut dialect, answer).as_bytes(), lines);
         }
     }
 
     #[test]
-    fn any_json_body_is_one_harmless_line(body in r#"\{ "[a\\n]{0,3}" :[ \n\t\r]{0,4}(1e400|"(\\n|\\u001b|é){0,4}")\s?\}"#) {
+    fn any_json_body_prints_as_one_line(body in r#"\{ "[a\\n]{0,3}" :[ \n\t\r]{0,4}(1e400|"(\\n|\\u001b|é){0,4}")\s?\}"#) {
         if let Ok(raw) = RawValue::from_string(body) {
-            let mut message = said("#lobby", "1");
+            let mut message = message("#lobby", "1");
             message.body = Body::from_raw(raw);
-            harmless(&encode_event(&Event::Message(message)), 1);
+            check_harmless(&encode_event(&Event::Message(message)), 1);
         }
     }
 }

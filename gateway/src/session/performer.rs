@@ -1,0 +1,164 @@
+//! The performing side of one session: its outbox, and what registry and hub hold for it.
+//!
+//! [`Performer`] is shared by the performing halves of all verbs and by the end of the connection. Invariant:
+//! everything that the store may hold for this session is noted here until the store has confirmed its release. Decides
+//! nothing.
+
+use std::sync::Arc;
+
+use presence::model::codes::CloseCode;
+use presence::model::stream::StreamEnd;
+use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, Status, TokenHash};
+use presence::registry::{ClaimError, LocalClaim, RegistryError, ResumeTicket};
+
+use crate::outbound::Outbox;
+use crate::wire::{Dialect, Token};
+
+use super::retry::{answered, until_answered};
+use super::services::Services;
+use super::small_map::SmallMap;
+
+/// A claim of a nickname, as it is asked of the registry.
+#[derive(Debug)]
+pub(super) struct ClaimAttempt {
+    pub(super) incarnation: Incarnation,
+    pub(super) session: SessionId,
+    pub(super) nick: Nick,
+    pub(super) token: TokenHash,
+}
+
+/// A resume whose outcome is unknown. Its repetition gets the same new token.
+#[derive(Debug)]
+pub(super) struct UnansweredResume {
+    pub(super) ticket: ResumeTicket,
+    pub(super) token: Token,
+    pub(super) hash: TokenHash,
+}
+
+/// The performing side of one session.
+#[derive(Debug)]
+pub(super) struct Performer {
+    pub(super) services: Arc<Services>,
+    pub(super) outbox: Outbox,
+    /// Nicknames that the store holds for this session; more than one only during a change of nickname.
+    pub(super) claims: Vec<(Nick, Owner)>,
+    /// Rooms that the store may hold for this session.
+    pub(super) rooms: SmallMap<RoomKey, RoomName>,
+    /// Rooms that the hub delivers to this connection.
+    pub(super) received: SmallMap<RoomKey, ()>,
+    /// Claims whose outcome is unknown.
+    unresolved: Vec<ClaimAttempt>,
+    pub(super) unanswered: Option<Box<UnansweredResume>>,
+    /// The hash of the client's token.
+    pub(super) token: Option<TokenHash>,
+}
+
+impl Performer {
+    /// A connection without a session.
+    pub(super) fn new(services: Arc<Services>, dialect: Dialect) -> Self {
+        Self {
+            services,
+            outbox: Outbox::new(dialect),
+            claims: Vec::new(),
+            rooms: SmallMap::default(),
+            received: SmallMap::default(),
+            unresolved: Vec::new(),
+            unanswered: None,
+            token: None,
+        }
+    }
+
+    /// Claims a nickname and finds the end of the session's inbox.
+    pub(super) async fn claim(&mut self, attempt: ClaimAttempt) -> Result<(Owner, StreamEnd), ClaimError> {
+        let ClaimAttempt { incarnation, session, nick, token } = &attempt;
+        match answered(|| self.services.registry.claim(incarnation, session, nick, token)).await {
+            Ok((fence, inbox)) => {
+                let ClaimAttempt { incarnation, session, .. } = attempt;
+                Ok((Owner { incarnation, session, fence }, inbox))
+            }
+            Err(error) => {
+                if matches!(error, ClaimError::Registry(RegistryError::Unknown(_))) {
+                    self.unresolved.push(attempt);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Releases what unresolved claims of this connection may have taken, as far as the store answers; the rest is left
+    /// to the end. Without it a client would find its own nickname in use.
+    pub(super) async fn release_unresolved(&mut self) {
+        let services = Arc::clone(&self.services);
+        for attempt in std::mem::take(&mut self.unresolved) {
+            let ClaimAttempt { incarnation, session, nick, token } = &attempt;
+            match answered(|| services.registry.claim(incarnation, session, nick, token)).await {
+                Ok((fence, _)) => {
+                    let ClaimAttempt { incarnation, session, nick, .. } = attempt;
+                    let owner = Owner { incarnation, session, fence };
+                    if answered(|| services.registry.release(&nick, &owner, None)).await.is_err() {
+                        self.claims.push((nick, owner));
+                    }
+                }
+                Err(ClaimError::Registry(RegistryError::Unknown(_) | RegistryError::Unavailable(_))) => {
+                    self.unresolved.push(attempt);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Finds out which unresolved claims were made, so that they can be released.
+    pub(super) async fn resolve_claims(&mut self) {
+        let registry = &self.services.registry;
+        for ClaimAttempt { incarnation, session, nick, token } in std::mem::take(&mut self.unresolved) {
+            if let Ok((fence, _)) = until_answered(|| registry.claim(&incarnation, &session, &nick, &token)).await {
+                self.claims.push((nick, Owner { incarnation, session, fence }));
+            }
+        }
+    }
+
+    /// Attaches the session to this connection.
+    pub(super) fn attach(&mut self, owner: Owner, nick: Nick, status: Status, token: TokenHash) {
+        let (services, rooms) = (Arc::clone(&self.services), self.rooms.values().cloned().collect());
+        self.token = Some(token.clone());
+        services.hub.attach(&owner, &nick, &self.outbox);
+        let (shown, claim) = (nick.clone(), owner.clone());
+        services.claims.hold(LocalClaim { nick: shown, owner: claim, status, rooms, token, detached: false });
+        self.own(nick, owner);
+    }
+
+    /// Notes a claim, in place of an older note of it.
+    pub(super) fn own(&mut self, nick: Nick, owner: Owner) {
+        // The lease may have been lost during the claim: then this session was not closed with the others.
+        if self.services.health.incarnation().as_ref() != Some(&owner.incarnation) {
+            self.outbox.close(CloseCode::Restart);
+        }
+        self.claims.retain(|(_, known)| *known != owner);
+        // Mostly the only one for the life of the session.
+        self.claims.reserve_exact(1);
+        self.claims.push((nick, owner));
+    }
+
+    /// Ends the delivery of a room to this connection.
+    pub(super) fn stop_receiving(&mut self, room: &RoomKey, session: &SessionId) {
+        if self.received.remove(room).is_some() {
+            self.services.hub.remove(room, session, &self.outbox);
+            self.services.backplane.unsubscribe(room);
+        }
+    }
+
+    /// Detaches the session from this connection: the hub delivers nothing to it any more.
+    pub(super) fn stop_receiving_everything(&mut self, owner: &Owner) {
+        self.services.hub.detach(owner);
+        let received: Vec<RoomKey> = self.received.keys().cloned().collect();
+        for room in &received {
+            self.stop_receiving(room, &owner.session);
+        }
+    }
+
+    /// Forgets a room that the store no longer holds for this session.
+    pub(super) fn forget_room(&mut self, room: &RoomName, owner: &Owner) {
+        self.rooms.remove(room.key());
+        self.services.claims.change(owner, |claim| claim.rooms.retain(|held| held.key() != room.key()));
+    }
+}

@@ -1,0 +1,70 @@
+//! The refusal that a client receives for each way in which a call to a store fails.
+//!
+//! Conversions only, so that performing code uses `?`. Invariant: the text of an inner error is logged, never sent.
+
+use presence::model::codes::ErrorCode;
+use presence::registry::{ClaimError, RegistryError, ResumeError};
+
+use crate::backplane::PublishError;
+use crate::wire::Refusal;
+
+/// The pause that clients are advised to make while a store is unavailable.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// The refusal for a call that was not made or not carried out.
+pub(super) fn unavailable() -> Refusal {
+    temporary(ErrorCode::Unavailable)
+}
+
+fn temporary(code: ErrorCode) -> Refusal {
+    Refusal { retry_after_ms: Some(RETRY_AFTER_MS), ..code.into() }
+}
+
+impl From<RegistryError> for Refusal {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Unknown(reason) => {
+                tracing::debug!(reason, "outcome of a registry call unknown");
+                temporary(ErrorCode::OutcomeUnknown)
+            }
+            RegistryError::Unavailable(reason) => {
+                tracing::debug!(reason, "registry unavailable");
+                unavailable()
+            }
+            RegistryError::Fenced => unavailable(),
+        }
+    }
+}
+
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::InUse { retry_after } => {
+                let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms, ..ErrorCode::NickInUse.into() }
+            }
+            ClaimError::Confusable => ErrorCode::NickConfusable.into(),
+            ClaimError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<ResumeError> for Refusal {
+    fn from(error: ResumeError) -> Self {
+        match error {
+            ResumeError::UnknownToken => ErrorCode::ResumeFailed.into(),
+            ResumeError::Claim(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for Refusal {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NotInRoom => ErrorCode::NotInRoom.into(),
+            PublishError::NoSuchUser => ErrorCode::NoSuchUser.into(),
+            PublishError::Overloaded => temporary(ErrorCode::Overloaded),
+            PublishError::Registry(error) => error.into(),
+        }
+    }
+}

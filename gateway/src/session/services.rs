@@ -1,0 +1,36 @@
+//! The shared parts of a gateway: registry, backplane, hub, local claims, lease health and metrics.
+//!
+//! [`Services`] is built once by the server and shared by every driver and by the expiry of detached sessions. Holds no
+//! session and decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use presence::lease::LeaseHealth;
+use presence::registry::Registry;
+
+use crate::backplane::Backplane;
+use crate::hub::Hub;
+use crate::lease::local_claims::LocalClaims;
+use crate::metrics::Metrics;
+
+/// The shared parts of one gateway.
+#[derive(Debug)]
+pub struct Services {
+    /// The configured node id.
+    pub node: Arc<str>,
+    /// Names and memberships.
+    pub registry: Registry,
+    /// Messages between nodes.
+    pub backplane: Backplane,
+    /// Sessions and rooms of this node.
+    pub hub: Arc<Hub>,
+    /// The claims of this node's sessions.
+    pub claims: Arc<LocalClaims>,
+    /// The time for which a nickname is held for a session that lost its connection.
+    pub hold: Duration,
+    /// This node's lease.
+    pub health: Arc<LeaseHealth>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+}

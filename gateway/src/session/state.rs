@@ -1,0 +1,113 @@
+//! The state of one session that its decisions read and change: identity, rooms, liveness and limits.
+//!
+//! [`SessionState`] belongs to the core; the deciding halves of the verbs work on it. Pure values: no clock, no store,
+//! no socket and no dialect.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use presence::model::codes::ErrorCode;
+use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
+
+use crate::message::Target;
+
+use super::liveness::Liveness;
+use super::small_map::SmallMap;
+use super::typing_limiter::TypingLimiter;
+
+/// Maximum number of rooms of a session.
+pub const ROOMS_MAX: usize = 128;
+
+/// The nickname of a session, its claim to it, and its status.
+#[derive(Debug, Clone)]
+pub struct SessionIdentity {
+    /// The nickname.
+    pub nick: Nick,
+    /// The claim.
+    pub owner: Owner,
+    /// The status.
+    pub status: Status,
+}
+
+/// A room that the session is in.
+#[derive(Debug)]
+pub(super) struct JoinedRoom {
+    /// The room by the name that all its members see.
+    pub(super) room: RoomName,
+    /// Set when the connection receives the room's messages. A resumed session may be in rooms that it does not
+    /// receive.
+    pub(super) receives: bool,
+}
+
+/// The delivery of the newest `registered` reply, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RegisteredReply {
+    /// The client may not have received it. A resumed session keeps its previous token for that case.
+    Unconfirmed { resumed: bool },
+    /// The client has sent a request since.
+    Received,
+}
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct SessionState {
+    pub(super) node: Arc<str>,
+    pub(super) identity: Option<SessionIdentity>,
+    pub(super) rooms: SmallMap<RoomKey, JoinedRoom>,
+    pub(super) liveness: Liveness,
+    pub(super) typing: TypingLimiter,
+    registered_reply: RegisteredReply,
+}
+
+impl SessionState {
+    /// The state before `register`. `pings` is set for dialects with pings.
+    pub(super) fn new(node: Arc<str>, now: Instant, pings: bool) -> Self {
+        Self {
+            node,
+            identity: None,
+            rooms: SmallMap::default(),
+            liveness: Liveness::new(now, pings),
+            typing: TypingLimiter::default(),
+            registered_reply: RegisteredReply::Unconfirmed { resumed: false },
+        }
+    }
+
+    /// Begins or resumes a session.
+    pub(super) fn begin(&mut self, now: Instant, me: SessionIdentity, resumed: bool) {
+        self.liveness.registered(now);
+        self.identity = Some(me);
+        self.registered_reply = RegisteredReply::Unconfirmed { resumed };
+    }
+
+    /// Notes that the client has received the `registered` reply. Returns true if its previous token is to be revoked.
+    pub(super) fn confirm_registered(&mut self) -> bool {
+        self.identity.is_some()
+            && std::mem::replace(&mut self.registered_reply, RegisteredReply::Received)
+                == RegisteredReply::Unconfirmed { resumed: true }
+    }
+
+    /// Returns true if the client holds a token of this session: it was resumed, or its client has sent a request since
+    /// `registered`.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.registered_reply != RegisteredReply::Unconfirmed { resumed: false }
+    }
+
+    /// Returns the room by the name that all its members see.
+    ///
+    /// # Errors
+    /// `not_in_room` unless the session is in it.
+    pub(super) fn joined(&self, requested: &RoomName) -> Result<RoomName, ErrorCode> {
+        self.rooms.get(requested.key()).map(|joined| joined.room.clone()).ok_or(ErrorCode::NotInRoom)
+    }
+
+    /// Returns the target of a message: nicknames as they are, rooms as [`SessionState::joined`].
+    ///
+    /// # Errors
+    /// `not_in_room` for a room that the session is not in.
+    pub(super) fn destination(&self, requested: &Target) -> Result<Target, ErrorCode> {
+        match requested {
+            Target::Nick(nick) => Ok(Target::Nick(nick.clone())),
+            Target::Room(room) => self.joined(room).map(Target::Room),
+        }
+    }
+}

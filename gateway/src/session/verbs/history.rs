@@ -1,0 +1,38 @@
+//! `history`: reads a part of the stream of a room that the session is in.
+
+use presence::model::RoomName;
+use presence::model::codes::ErrorCode;
+
+use crate::session::state::SessionState;
+use crate::wire::Range;
+
+/// Reads a part of a room's history.
+#[derive(Debug)]
+pub struct ReadHistory {
+    room: RoomName,
+    range: Range,
+    limit: usize,
+}
+
+pub(super) fn decide(
+    state: &SessionState,
+    room: &RoomName,
+    range: Range,
+    limit: usize,
+) -> Result<ReadHistory, ErrorCode> {
+    Ok(ReadHistory { room: state.joined(room)?, range, limit })
+}
+
+mod perform {
+    use super::ReadHistory;
+    use crate::session::performer::Performer;
+    use crate::wire::{Answer, Refusal};
+
+    impl ReadHistory {
+        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
+            let Self { room, range, limit } = self;
+            let page = performer.services.backplane.history(room.key(), range, limit).await?;
+            Ok(Answer::History { to: room.as_str().to_owned(), items: page.messages, more: page.more })
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `join`: enters a room, from the client's position in it if it names one.
+//!
+//! The operation is shared: a resume joins the session's rooms again, and a change of nickname rewrites its member
+//! records. Invariant: a join that fails leaves the session where it was, or ends the connection.
+
+use presence::model::RoomName;
+use presence::model::codes::ErrorCode;
+use presence::model::stream::{StreamEnd, StreamId};
+
+use crate::session::state::{JoinedRoom, ROOMS_MAX, SessionIdentity, SessionState};
+use crate::session::stream_entry::StreamEntry;
+use crate::wire::{Answer, Since};
+
+use super::Decision;
+
+/// Joins a room, or rewrites the session's member record there.
+#[derive(Debug)]
+pub struct JoinRoom {
+    pub(crate) room: RoomName,
+    pub(crate) me: SessionIdentity,
+    /// The session's former identity there, if it has changed.
+    pub(crate) was: Option<SessionIdentity>,
+    /// Set when the connection is to receive the room from here on. If not, it does already, or the room stays silent.
+    pub(crate) enters: bool,
+    /// The client's position, if it named one and enters.
+    pub(crate) since: Option<Since>,
+}
+
+/// A room that was joined.
+#[derive(Debug)]
+pub struct RoomJoined {
+    /// The room by the name that all its members see.
+    pub(crate) room: RoomName,
+    /// The end of its stream.
+    pub(crate) end: StreamEnd,
+    pub(crate) member_count: u64,
+    pub(crate) since: Option<Since>,
+}
+
+pub(super) fn decide(
+    state: &SessionState,
+    me: SessionIdentity,
+    room: RoomName,
+    since: Option<Since>,
+) -> Result<JoinRoom, ErrorCode> {
+    let joined = state.rooms.get(room.key());
+    if joined.is_none() && state.rooms.len() >= ROOMS_MAX {
+        return Err(ErrorCode::TooManyRooms);
+    }
+    let enters = !joined.is_some_and(|joined| joined.receives);
+    Ok(JoinRoom { room, me, was: None, enters, since: since.filter(|_| enters) })
+}
+
+pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
+    let RoomJoined { room, end, member_count, since } = joined;
+    state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives: true });
+    let answer = Answer::Joined {
+        room: room.as_str().to_owned(),
+        epoch: end.epoch.clone(),
+        seq: end.top,
+        member_count,
+        recovered: since.as_ref().is_some_and(|since| since.seq <= end.shares(&since.epoch)),
+    };
+    let entry = StreamEntry::new(StreamId::Room(room.key().clone()), room.as_str(), end, since);
+    Decision::AnswerAndEnter(answer, vec![entry])
+}
+
+mod perform {
+    use std::sync::Arc;
+
+    use presence::model::RoomName;
+    use presence::model::codes::CloseCode;
+    use presence::model::stream::StreamEnd;
+    use presence::registry::{JoinEntry, JoinRequest, JoinedAt, RegistryError};
+
+    use super::super::leave::LeaveRoom;
+    use super::{JoinRoom, RoomJoined};
+    use crate::session::performer::Performer;
+    use crate::session::retry::answered;
+    use crate::session::state::SessionIdentity;
+    use crate::wire::Refusal;
+
+    impl JoinRoom {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomJoined, Refusal> {
+            let Self { room, me, was, enters, since } = self;
+            let services = Arc::clone(&performer.services);
+            let session = &me.owner.session;
+            // A session that was in the room before stays in it when this fails.
+            let is_new = !performer.rooms.contains_key(room.key());
+            if enters {
+                services.hub.prepare(&room, session, &performer.outbox);
+                if let Err(error) = services.backplane.subscribe(room.key()).await {
+                    services.hub.remove(room.key(), session, &performer.outbox);
+                    return Err(error.into());
+                }
+                performer.received.insert(room.key().clone(), ());
+                performer.rooms.insert(room.key().clone(), room.clone());
+            }
+            let entry = was.as_ref().map_or(JoinEntry::New, |was| JoinEntry::Renamed(&was.nick, &was.owner));
+            match answered(|| {
+                services.registry.join(JoinRequest {
+                    room: &room,
+                    nick: &me.nick,
+                    owner: &me.owner,
+                    status: &me.status,
+                    entry,
+                })
+            })
+            .await
+            {
+                Ok(JoinedAt { room, epoch, seq: top, member_count, forks }) => {
+                    if is_new {
+                        services.claims.change(&me.owner, |claim| {
+                            // Mostly the only one.
+                            claim.rooms.reserve_exact(1);
+                            claim.rooms.push(room.clone());
+                        });
+                    }
+                    Ok(RoomJoined { room, end: StreamEnd { epoch, top, forks }, member_count, since })
+                }
+                Err(error) => {
+                    if enters {
+                        performer.stop_receiving(room.key(), session);
+                    }
+                    if is_new {
+                        undo(performer, &room, me, &error).await;
+                    }
+                    Err(error.into())
+                }
+            }
+        }
+    }
+
+    /// Undoes a first join that failed or whose outcome is unknown.
+    async fn undo(performer: &mut Performer, room: &RoomName, me: SessionIdentity, error: &RegistryError) {
+        let leave = LeaveRoom { room: room.clone(), me };
+        if matches!(error, RegistryError::Unknown(_)) && leave.remove_member(performer).await.is_err() {
+            // The member record may exist: only the end of the session is certain to remove it.
+            performer.outbox.close(CloseCode::Restart);
+        } else {
+            performer.forget_room(room, &leave.me.owner);
+        }
+    }
+}

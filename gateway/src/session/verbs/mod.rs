@@ -1,0 +1,231 @@
+//! The requests of a session, one file each: the pure decision first, its performance below.
+//!
+//! A verb's file holds its operation, the decisions about the request and its outcome, and in its `mod perform` the
+//! calls to registry, backplane and hub. The tables here name each verb once per step. Invariant: everything above
+//! `mod perform` is pure; it knows no runtime, store, metric or dialect.
+//!
+//! To add a request: its file here with a line in each table below, a variant of [`Command`] and of [`Answer`], and its
+//! row in the tables of the dialects.
+
+mod bye;
+mod history;
+pub(super) mod join;
+mod leave;
+mod members;
+pub(super) mod nick;
+mod ping;
+mod read;
+pub(super) mod register;
+pub(super) mod resume;
+mod rooms;
+mod send;
+pub(super) mod status;
+mod typing;
+
+use std::time::Instant;
+
+use presence::model::codes::{CloseCode, ErrorCode};
+use presence::model::stream::StreamEnd;
+use presence::model::{Owner, RoomName, Status};
+
+use crate::wire::{Answer, Command, Refusal};
+
+use super::state::{SessionIdentity, SessionState};
+use super::stream_entry::StreamEntry;
+
+/// Work for registry, backplane and hub. Idempotent by session, so the driver may repeat it after a lost answer.
+#[derive(Debug)]
+pub enum Operation {
+    /// Begins a session under a nickname.
+    Begin(register::BeginSession),
+    /// Resumes a session under a nickname.
+    Resume(resume::ResumeSession),
+    /// Finds the end of the session's inbox.
+    FindInboxEnd(resume::FindInboxEnd),
+    /// Joins a room, or rewrites the session's member record there.
+    Join(join::JoinRoom),
+    /// Leaves a room.
+    Leave(leave::LeaveRoom),
+    /// Publishes a message.
+    Send(send::SendMessage),
+    /// Claims another nickname for the session.
+    ClaimNick(nick::ClaimNick),
+    /// Releases the former nickname of the session.
+    ReleaseNick(nick::ReleaseNick),
+    /// Records and announces a status.
+    SetStatus(status::SetStatus),
+    /// Lists the members of a room.
+    Members(members::ListMembers),
+    /// Lists rooms.
+    Rooms(rooms::ListRooms),
+    /// Reads a part of a room's history.
+    History(history::ReadHistory),
+    /// Notes how far the client has read its inbox.
+    Read(read::MarkRead),
+    /// Passes on that the client is writing.
+    Typing(typing::AnnounceTyping),
+}
+
+/// The result of an [`Operation`] that succeeded.
+#[derive(Debug)]
+pub enum OperationOutcome {
+    /// The answer to the request: nothing is left to decide.
+    Answer(Answer),
+    /// A session has begun.
+    Begun(register::SessionBegun),
+    /// A session was resumed.
+    Resumed(resume::SessionResumed),
+    /// The end of the inbox.
+    InboxEnd(StreamEnd),
+    /// The room was joined.
+    Joined(join::RoomJoined),
+    /// The room was left.
+    Left(RoomName),
+    /// The nickname is owned, as another one of the session.
+    NickClaimed(Owner),
+    /// The former nickname is free.
+    NickReleased,
+    /// The status is recorded.
+    StatusSet(Status),
+}
+
+/// The next step of a request.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Answers it.
+    Answer(Answer),
+    /// Answers it and lets the client into streams.
+    AnswerAndEnter(Answer, Vec<StreamEntry>),
+    /// Performs its only operation.
+    Perform(Operation),
+    /// Performs one operation of several.
+    PerformStep(Flow, Operation),
+    /// Ends the connection without an answer.
+    Close(CloseCode),
+}
+
+/// The memory of a request between its operations.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// A request with one operation.
+    Single,
+    /// A resume: each room is joined again, then the inbox is looked up.
+    Resume(Box<resume::ResumeFlow>),
+    /// A change of nickname: the new one is claimed and carried into each room, then the former one is released.
+    Rename(Box<nick::RenameFlow>),
+}
+
+/// Decides about a request.
+///
+/// # Errors
+/// The code of the refusal.
+pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -> Result<Decision, ErrorCode> {
+    match command {
+        Command::Ping => return Ok(ping::decide()),
+        Command::Bye => return Ok(bye::decide()),
+        // Pings keep a connection alive, but not active.
+        _ => state.liveness.acted(now),
+    }
+    match command {
+        Command::Register { .. } if state.identity.is_some() => Err(ErrorCode::AlreadyRegistered),
+        Command::Register { nick, resume: None } => Ok(Decision::Perform(Operation::Begin(register::decide(nick)))),
+        Command::Register { nick, resume: Some(request) } => {
+            Ok(Decision::Perform(Operation::Resume(resume::decide(nick, request))))
+        }
+        command => {
+            let me = state.identity.clone().ok_or(ErrorCode::NotRegistered)?;
+            decide_registered(state, now, me, command)
+        }
+    }
+}
+
+fn decide_registered(
+    state: &mut SessionState,
+    now: Instant,
+    me: SessionIdentity,
+    command: Command,
+) -> Result<Decision, ErrorCode> {
+    Ok(Decision::Perform(match command {
+        Command::Join { room, since } => Operation::Join(join::decide(state, me, room, since)?),
+        Command::Leave { room } => Operation::Leave(leave::decide(state, me, &room)?),
+        Command::Send { to, body, key } => {
+            Operation::Send(send::decide(state, me, send::MessageDraft { to, body, key })?)
+        }
+        Command::Nick { nick } => return Ok(nick::decide(state, me, nick)),
+        Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
+        Command::Members { room, limit, cursor } => Operation::Members(members::ListMembers { room, limit, cursor }),
+        Command::Rooms { limit, cursor } => Operation::Rooms(rooms::ListRooms { limit, cursor }),
+        Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
+        Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
+        Command::Typing { to } => return typing::decide(state, now, me, to),
+        Command::Register { .. } | Command::Ping | Command::Bye => return Err(ErrorCode::Internal),
+    }))
+}
+
+impl Flow {
+    /// Decides about an outcome. Returns `None` for one that no operation of this flow has.
+    pub(super) fn conclude(
+        self,
+        state: &mut SessionState,
+        now: Instant,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
+        match (self, outcome) {
+            (Self::Single, OperationOutcome::Answer(answer)) => Some(Decision::Answer(answer)),
+            (Self::Single, OperationOutcome::Begun(begun)) => Some(register::conclude(state, now, begun)),
+            (Self::Single, OperationOutcome::Resumed(resumed)) => Some(resume::conclude(state, now, resumed)),
+            (Self::Single, OperationOutcome::Joined(joined)) => Some(join::conclude(state, joined)),
+            (Self::Single, OperationOutcome::Left(room)) => Some(leave::conclude(state, &room)),
+            (Self::Single, OperationOutcome::StatusSet(status)) => Some(status::conclude(state, status)),
+            (
+                Self::Single,
+                OperationOutcome::InboxEnd(_) | OperationOutcome::NickClaimed(_) | OperationOutcome::NickReleased,
+            ) => None,
+            (Self::Resume(flow), outcome) => flow.conclude(state, outcome),
+            (Self::Rename(flow), outcome) => flow.conclude(state, outcome),
+        }
+    }
+
+    /// Returns true if a refused operation leaves the session between two states. Then only its end can tidy up: it has
+    /// two nicknames, or only some of its rooms.
+    pub(super) fn is_half_done(&self, refusal: &Refusal) -> bool {
+        match self {
+            Self::Single => false,
+            Self::Resume(_) => true,
+            Self::Rename(flow) => flow.is_half_done(refusal),
+        }
+    }
+}
+
+mod perform {
+    use super::{Operation, OperationOutcome};
+    use crate::session::performer::Performer;
+    use crate::wire::Refusal;
+
+    impl Operation {
+        /// Performs the operation.
+        ///
+        /// # Errors
+        /// The refusal for the client.
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<OperationOutcome, Refusal> {
+            match self {
+                Self::Begin(operation) => operation.perform(performer).await.map(OperationOutcome::Begun),
+                Self::Resume(operation) => operation.perform(performer).await.map(OperationOutcome::Resumed),
+                Self::FindInboxEnd(operation) => operation.perform(performer).await.map(OperationOutcome::InboxEnd),
+                Self::Join(operation) => operation.perform(performer).await.map(OperationOutcome::Joined),
+                Self::Leave(operation) => operation.perform(performer).await.map(OperationOutcome::Left),
+                Self::Send(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::ClaimNick(operation) => operation.perform(performer).await.map(OperationOutcome::NickClaimed),
+                Self::ReleaseNick(operation) => {
+                    operation.perform(performer).await.map(|()| OperationOutcome::NickReleased)
+                }
+                Self::SetStatus(operation) => operation.perform(performer).await.map(OperationOutcome::StatusSet),
+                Self::Members(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Rooms(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+            }
+        }
+    }
+}

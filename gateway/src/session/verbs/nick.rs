@@ -1,0 +1,155 @@
+//! `nick`: changes the session's nickname.
+//!
+//! Several operations, one after another: the new nickname is claimed, gets the session's status and is carried into
+//! each room; then the former one is released. Each is one script on one partition; the session sends nothing in
+//! between, because its next request waits.
+
+use std::collections::VecDeque;
+
+use presence::model::codes::ErrorCode;
+use presence::model::{Nick, Owner, RoomName, Status};
+
+use crate::session::state::{SessionIdentity, SessionState};
+use crate::wire::{Answer, Refusal};
+
+use super::join::JoinRoom;
+use super::status::SetStatus;
+use super::{Decision, Flow, Operation, OperationOutcome};
+
+/// Claims another nickname for a session.
+#[derive(Debug)]
+pub struct ClaimNick {
+    pub(crate) nick: Nick,
+    /// The session's claim until now.
+    pub(crate) before: Owner,
+}
+
+/// Releases a nickname after a change to another one.
+#[derive(Debug)]
+pub struct ReleaseNick {
+    pub(crate) nick: Nick,
+    pub(crate) owner: Owner,
+    pub(crate) renamed_to: Nick,
+}
+
+/// The progress of a change of nickname.
+#[derive(Debug)]
+pub(in crate::session) struct RenameFlow {
+    nick: Nick,
+    was: SessionIdentity,
+    /// The rooms that do not show the new nickname yet.
+    rooms: VecDeque<RoomName>,
+    /// The claim to the new nickname, once there is one.
+    claimed: Option<Owner>,
+    /// Set when the former nickname is released, or needs no release.
+    is_released: bool,
+}
+
+pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> Decision {
+    if nick == me.nick {
+        return answer(&nick);
+    }
+    let claim = Operation::ClaimNick(ClaimNick { nick: nick.clone(), before: me.owner.clone() });
+    let rooms = state.rooms.values().map(|joined| joined.room.clone()).collect();
+    let flow = RenameFlow { nick, was: me, rooms, claimed: None, is_released: false };
+    Decision::PerformStep(Flow::Rename(Box::new(flow)), claim)
+}
+
+impl RenameFlow {
+    pub(super) fn conclude(
+        mut self: Box<Self>,
+        state: &mut SessionState,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
+        match (outcome, &self.claimed) {
+            (OperationOutcome::NickClaimed(owner), None) => {
+                let status = self.was.status.clone();
+                let me = SessionIdentity { nick: self.nick.clone(), owner: owner.clone(), status };
+                // From the claim on the session owns both nicknames; whatever fails now, its end releases the new one.
+                state.identity = Some(me.clone());
+                // A change of spelling keeps the claim: there is nothing to release.
+                let is_same_claim = self.was.owner == owner;
+                self.is_released = is_same_claim || self.was.nick.key() == self.nick.key();
+                self.claimed = Some(owner);
+                // A nickname that was just claimed is plain online; rooms learn the status from the member records.
+                if !is_same_claim && me.status != Status::default() {
+                    let status = me.status.clone();
+                    return Some(self.perform(Operation::SetStatus(SetStatus { me, status, rooms: Vec::new() })));
+                }
+                Some(self.next(me))
+            }
+            (OperationOutcome::NickReleased, Some(_)) => {
+                self.is_released = true;
+                Some(self.next(state.identity.clone()?))
+            }
+            (OperationOutcome::Joined(_) | OperationOutcome::StatusSet(_), Some(_)) => {
+                Some(self.next(state.identity.clone()?))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns true if a refused operation leaves the session with two nicknames, or may have.
+    pub(super) fn is_half_done(&self, refusal: &Refusal) -> bool {
+        self.claimed.is_some() || refusal.code == ErrorCode::OutcomeUnknown
+    }
+
+    fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
+        if let Some(room) = self.rooms.pop_front() {
+            let was = Some(self.was.clone());
+            return self.perform(Operation::Join(JoinRoom { room, me, was, enters: false, since: None }));
+        }
+        if !self.is_released {
+            let SessionIdentity { nick, owner, .. } = self.was.clone();
+            return self.perform(Operation::ReleaseNick(ReleaseNick { nick, owner, renamed_to: me.nick }));
+        }
+        answer(&self.nick)
+    }
+
+    fn perform(self: Box<Self>, operation: Operation) -> Decision {
+        Decision::PerformStep(Flow::Rename(self), operation)
+    }
+}
+
+fn answer(nick: &Nick) -> Decision {
+    Decision::Answer(Answer::Nick { nick: nick.as_str().to_owned() })
+}
+
+mod perform {
+    use std::sync::Arc;
+
+    use presence::model::Owner;
+
+    use super::{ClaimNick, ReleaseNick};
+    use crate::session::performer::{ClaimAttempt, Performer};
+    use crate::session::refusal::unavailable;
+    use crate::session::retry::answered;
+    use crate::wire::Refusal;
+
+    impl ClaimNick {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Owner, Refusal> {
+            let Self { nick, before } = self;
+            let services = Arc::clone(&performer.services);
+            let token = performer.token.clone().ok_or_else(unavailable)?;
+            let (incarnation, session) = (before.incarnation.clone(), before.session.clone());
+            let attempt = ClaimAttempt { incarnation, session, nick: nick.clone(), token };
+            let (owner, _) = performer.claim(attempt).await?;
+            services.hub.rename(&owner, &nick);
+            services.claims.change(&before, |claim| {
+                claim.nick = nick.clone();
+                claim.owner = owner.clone();
+            });
+            performer.own(nick, owner.clone());
+            Ok(owner)
+        }
+    }
+
+    impl ReleaseNick {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<(), Refusal> {
+            let (registry, Self { nick, owner, renamed_to }) = (&performer.services.registry, self);
+            answered(|| registry.release(&nick, &owner, Some(&renamed_to))).await?;
+            performer.claims.retain(|(claimed, _)| claimed.key() != nick.key());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `read`: notes how far the client has read its inbox. A resume that names no position continues after it.
+
+use presence::model::SessionId;
+
+/// Notes a position in an inbox.
+#[derive(Debug)]
+pub struct MarkRead {
+    pub(super) session: SessionId,
+    pub(super) seq: u64,
+}
+
+mod perform {
+    use super::MarkRead;
+    use crate::session::performer::Performer;
+    use crate::session::refusal::unavailable;
+    use crate::session::retry::answered;
+    use crate::wire::{Answer, Refusal};
+
+    impl MarkRead {
+        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
+            let (registry, Self { session, seq }) = (&performer.services.registry, self);
+            let is_known = answered(|| registry.read(&session, seq)).await?;
+            if is_known { Ok(Answer::Read { seq }) } else { Err(unavailable()) }
+        }
+    }
+}

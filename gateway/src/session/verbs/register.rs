@@ -1,0 +1,191 @@
+//! `register` without a token: begins a session under a nickname. With a token it is a resume, see
+//! `resume`.
+//!
+//! Every attempt has a session id of its own, so that tidying up after a lost answer affects no other session.
+
+use std::time::Instant;
+
+use presence::model::stream::{StreamEnd, StreamId};
+use presence::model::{Nick, Owner, Status};
+
+use crate::session::state::{SessionIdentity, SessionState};
+use crate::session::stream_entry::StreamEntry;
+use crate::wire::{Answer, RestoredRoom, Since, Token};
+
+use super::Decision;
+
+/// Begins a session.
+#[derive(Debug)]
+pub struct BeginSession {
+    /// The nickname to claim.
+    pub(crate) nick: Nick,
+}
+
+/// A session that has begun.
+#[derive(Debug)]
+pub struct SessionBegun {
+    pub(crate) nick: Nick,
+    pub(crate) grant: SessionGrant,
+    /// The end of its inbox: direct messages may have arrived already.
+    pub(crate) inbox: StreamEnd,
+}
+
+/// The claim and the token of a session on this connection.
+#[derive(Debug)]
+pub(crate) struct SessionGrant {
+    /// The claim to the nickname.
+    pub(crate) owner: Owner,
+    /// The token to resume with.
+    pub(crate) token: Token,
+    /// The gateway's clock, Unix milliseconds.
+    pub(crate) time: u64,
+}
+
+/// Everything that the `registered` reply reports.
+#[derive(Debug)]
+pub(super) struct RegisteredSession {
+    pub(super) grant: SessionGrant,
+    pub(super) me: SessionIdentity,
+    pub(super) rooms: Vec<RestoredRoom>,
+    pub(super) inbox: StreamEnd,
+    /// The client's position in its inbox; `None` enters it at the beginning.
+    pub(super) inbox_read: Option<Since>,
+    /// The rooms that the client enters at once.
+    pub(super) entries: Vec<StreamEntry>,
+}
+
+pub(super) fn decide(nick: Nick) -> BeginSession {
+    BeginSession { nick }
+}
+
+pub(super) fn conclude(
+    state: &mut SessionState,
+    now: Instant,
+    SessionBegun { nick, grant, inbox }: SessionBegun,
+) -> Decision {
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), status: Status::default() };
+    state.begin(now, me.clone(), false);
+    let (rooms, entries) = (Vec::new(), Vec::new());
+    RegisteredSession { grant, me, rooms, inbox, inbox_read: None, entries }.answer(state)
+}
+
+impl RegisteredSession {
+    /// Answers `registered`, then lets the client into its inbox and its rooms.
+    pub(super) fn answer(self, state: &SessionState) -> Decision {
+        let Self { grant: SessionGrant { owner, token, time }, me, rooms, inbox, inbox_read, mut entries } = self;
+        let answer = Answer::Registered {
+            nick: me.nick.as_str().to_owned(),
+            session: owner.session.to_string(),
+            resume: token,
+            rooms,
+            inbox: Since { epoch: inbox.epoch.clone(), seq: inbox.top },
+            heartbeat_ms: state.liveness.heartbeat_ms(),
+            node: state.node.to_string(),
+            time,
+        };
+        let inbox_read = inbox_read.unwrap_or_else(|| Since { epoch: inbox.epoch.clone(), seq: 0 });
+        let stream = StreamId::Inbox(owner.session);
+        entries.insert(0, StreamEntry::new(stream, me.nick.as_str(), inbox, Some(inbox_read)));
+        Decision::AnswerAndEnter(answer, entries)
+    }
+}
+
+pub(super) use self::perform::unix_ms;
+
+mod perform {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use presence::model::{SessionId, Status};
+    use presence::registry::ClaimError;
+
+    use super::{BeginSession, SessionBegun, SessionGrant};
+    use crate::metrics::Registration;
+    use crate::session::performer::{ClaimAttempt, Performer};
+    use crate::session::refusal::unavailable;
+    use crate::session::token;
+    use crate::wire::Refusal;
+
+    impl BeginSession {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
+            let Self { nick } = self;
+            performer.release_unresolved().await;
+            let services = Arc::clone(&performer.services);
+            let session = SessionId::random();
+            let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
+            let (token, hash) = token::issue(&session);
+            services.hub.expect(&session, &nick, &performer.outbox);
+            let attempt =
+                ClaimAttempt { incarnation, session: session.clone(), nick: nick.clone(), token: hash.clone() };
+            let claimed = performer.claim(attempt).await;
+            services.metrics.registrations[result(&claimed)].inc();
+            let (owner, inbox) = claimed.inspect_err(|_| services.hub.forget(&session))?;
+            performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
+            Ok(SessionBegun { nick, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
+        }
+    }
+
+    fn result<T>(claimed: &Result<T, ClaimError>) -> Registration {
+        match claimed {
+            Ok(_) => Registration::Registered,
+            Err(ClaimError::InUse { .. }) => Registration::InUse,
+            Err(ClaimError::Confusable) => Registration::Confusable,
+            Err(ClaimError::Registry(_)) => Registration::Failed,
+        }
+    }
+
+    /// Returns the gateway's clock in Unix milliseconds.
+    pub(in crate::session::verbs) fn unix_ms() -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use presence::lease::OwnLease;
+    use presence::model::codes::ErrorCode;
+    use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
+    use presence::store::memory::Store;
+
+    use super::*;
+    use crate::backplane::{Backplane, MemoryBackplane};
+    use crate::hub::Hub;
+    use crate::metrics::Metrics;
+    use crate::session::performer::Performer;
+    use crate::session::services::Services;
+    use crate::wire::Dialect;
+
+    #[tokio::test]
+    async fn refused_register_leaves_nothing_in_the_hub() {
+        let (store, metrics) = (Store::default(), Arc::new(Metrics::new()));
+        let services = Arc::new(Services {
+            node: "g1".into(),
+            registry: Registry::Memory(MemoryRegistry::new(store.clone())),
+            backplane: Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))),
+            hub: Arc::new(Hub::new(metrics.counts.clone())),
+            claims: Arc::default(),
+            hold: Duration::ZERO,
+            health: Arc::default(),
+            metrics,
+        });
+        let empty = String::new;
+        let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
+        let lease = OwnLease::new(services.registry.clone(), Arc::clone(&services.health), info);
+        assert!(lease.open().await);
+        let mut performers = [(); 2].map(|()| Performer::new(Arc::clone(&services), Dialect::Json));
+        let begin = || BeginSession { nick: Nick::parse("ann").unwrap() };
+        begin().perform(&mut performers[0]).await.unwrap();
+        let refused = begin().perform(&mut performers[1]).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::NickInUse);
+        assert_eq!(
+            services.hub.logs(),
+            1,
+            "the hub holds other streams than the inbox of the session that has the nick"
+        );
+    }
+}

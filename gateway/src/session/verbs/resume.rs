@@ -1,0 +1,213 @@
+//! `register` with a token: resumes a session, on any gateway, with its rooms, its status and its inbox.
+//!
+//! Several operations, one after another: the session is claimed, each of its rooms is joined again, the end of its
+//! inbox is read; then the client is answered and let into the rooms that it named. A resume that is repeated after a
+//! lost answer gets the same new token; if it is not repeated, the session stays in the store for its tokens.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use presence::model::stream::StreamId;
+use presence::model::{Nick, Owner, RoomKey, RoomName, SessionId, Status};
+
+use crate::session::state::{JoinedRoom, SessionIdentity, SessionState};
+use crate::session::stream_entry::StreamEntry;
+use crate::wire::{RestoredRoom, ResumeRequest, Since};
+
+use super::join::{JoinRoom, RoomJoined};
+use super::register::{RegisteredSession, SessionGrant};
+use super::{Decision, Flow, Operation, OperationOutcome};
+
+/// Resumes a session.
+#[derive(Debug)]
+pub struct ResumeSession {
+    /// The nickname to claim: the session's own, or another one.
+    pub(crate) nick: Nick,
+    pub(crate) request: ResumeRequest,
+}
+
+/// A session that was resumed.
+#[derive(Debug)]
+pub struct SessionResumed {
+    pub(crate) nick: Nick,
+    pub(crate) request: ResumeRequest,
+    pub(crate) grant: SessionGrant,
+    pub(crate) stored: StoredSession,
+}
+
+/// A resumed session as the store had it.
+#[derive(Debug)]
+pub(crate) struct StoredSession {
+    /// Its nickname and claim, if it still owned them.
+    pub(crate) was: Option<(Nick, Owner)>,
+    pub(crate) status: Status,
+    pub(crate) rooms: Vec<RoomName>,
+    /// The position up to which the client has read its inbox.
+    pub(crate) read: Since,
+}
+
+/// Finds the end of an inbox.
+#[derive(Debug)]
+pub struct FindInboxEnd {
+    pub(crate) session: SessionId,
+}
+
+/// The progress of a resume.
+#[derive(Debug)]
+pub(in crate::session) struct ResumeFlow {
+    grant: SessionGrant,
+    me: SessionIdentity,
+    /// The session's former identity, if its nickname has changed.
+    was: Option<SessionIdentity>,
+    /// The rooms that are still to be joined.
+    rooms: VecDeque<RoomName>,
+    /// The client's positions in the rooms that it enters at once.
+    positions: HashMap<RoomKey, Since>,
+    inbox_read: Since,
+    restored: Vec<RestoredRoom>,
+    entries: Vec<StreamEntry>,
+}
+
+pub(super) fn decide(nick: Nick, request: ResumeRequest) -> ResumeSession {
+    ResumeSession { nick, request }
+}
+
+pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
+    let SessionResumed { nick, request, grant, stored: StoredSession { was, status, rooms, read } } = resumed;
+    let was = was.filter(|(former, _)| *former != nick);
+    let was = was.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
+    let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
+    state.begin(now, me.clone(), true);
+    let flow = ResumeFlow {
+        grant,
+        me,
+        was,
+        rooms: rooms.into(),
+        positions: request.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect(),
+        inbox_read: request.inbox.unwrap_or(read),
+        restored: Vec::new(),
+        entries: Vec::new(),
+    };
+    Box::new(flow).next()
+}
+
+impl ResumeFlow {
+    pub(super) fn conclude(
+        mut self: Box<Self>,
+        state: &mut SessionState,
+        outcome: OperationOutcome,
+    ) -> Option<Decision> {
+        match outcome {
+            OperationOutcome::Joined(RoomJoined { room, end, .. }) => {
+                let since = self.positions.remove(room.key());
+                let receives = since.is_some();
+                state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives });
+                let shown = room.as_str();
+                self.restored.push(RestoredRoom { room: shown.to_owned(), epoch: end.epoch.clone(), seq: end.top });
+                if receives {
+                    self.entries.push(StreamEntry::new(StreamId::Room(room.key().clone()), shown, end, since));
+                }
+                Some(self.next())
+            }
+            OperationOutcome::InboxEnd(inbox) => {
+                let Self { grant, me, restored: rooms, inbox_read, entries, .. } = *self;
+                let inbox_read = Some(inbox_read);
+                Some(RegisteredSession { grant, me, rooms, inbox, inbox_read, entries }.answer(state))
+            }
+            _ => None,
+        }
+    }
+
+    fn next(mut self: Box<Self>) -> Decision {
+        let operation = match self.rooms.pop_front() {
+            Some(room) => {
+                let enters = self.positions.contains_key(room.key());
+                let (me, was) = (self.me.clone(), self.was.clone());
+                Operation::Join(JoinRoom { room, me, was, enters, since: None })
+            }
+            None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
+        };
+        Decision::PerformStep(Flow::Resume(self), operation)
+    }
+}
+
+mod perform {
+    use std::sync::Arc;
+
+    use presence::model::stream::{StreamEnd, StreamId};
+    use presence::model::{Nick, Owner, RoomName, TokenHash};
+    use presence::registry::{ClaimError, InboxState, RegistryError, ResumeError, ResumedSession};
+
+    use super::super::register::{SessionGrant, unix_ms};
+    use super::{FindInboxEnd, ResumeSession, SessionResumed, StoredSession};
+    use crate::metrics::Return;
+    use crate::session::performer::{Performer, UnansweredResume};
+    use crate::session::refusal::unavailable;
+    use crate::session::retry::answered;
+    use crate::session::token;
+    use crate::wire::{Refusal, Since, Token};
+
+    /// A session claimed by its token.
+    struct TakenOver {
+        owner: Owner,
+        token: Token,
+        hash: TokenHash,
+        stored: ResumedSession,
+    }
+
+    impl ResumeSession {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionResumed, Refusal> {
+            let Self { nick, request } = self;
+            performer.release_unresolved().await;
+            let resumed = take_over(performer, &nick, &request.token).await;
+            performer.services.metrics.resumes[result(&resumed)].inc();
+            let TakenOver { owner, token, hash, stored: ResumedSession { was, status, rooms, inbox, .. } } = resumed?;
+            let InboxState { epoch, read, .. } = inbox;
+            let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();
+            performer.rooms = rooms.iter().map(|room| (room.key().clone(), room.clone())).collect();
+            performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
+            let grant = SessionGrant { owner, token, time: unix_ms() };
+            let stored = StoredSession { was, status, rooms, read: Since { epoch, seq: read } };
+            Ok(SessionResumed { nick, request, grant, stored })
+        }
+    }
+
+    async fn take_over(performer: &mut Performer, nick: &Nick, presented: &Token) -> Result<TakenOver, ResumeError> {
+        let services = Arc::clone(&performer.services);
+        let ticket = token::ticket(presented).ok_or(ResumeError::UnknownToken)?;
+        let incarnation = services.health.incarnation().ok_or(ClaimError::Registry(RegistryError::Fenced))?;
+        let (token, hash) = match performer.unanswered.take().map(|unanswered| *unanswered) {
+            Some(UnansweredResume { ticket: former, token, hash }) if former == ticket => (token, hash),
+            _ => token::issue(&ticket.session),
+        };
+        match answered(|| services.registry.resume(&incarnation, &ticket, nick, &hash)).await {
+            Ok(stored) => {
+                let owner = Owner { incarnation, session: ticket.session, fence: stored.fence };
+                Ok(TakenOver { owner, token, hash, stored })
+            }
+            Err(error) => {
+                if matches!(error, ResumeError::Claim(ClaimError::Registry(RegistryError::Unknown(_)))) {
+                    performer.unanswered = Some(Box::new(UnansweredResume { ticket, token, hash }));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn result<T>(resumed: &Result<T, ResumeError>) -> Return {
+        match resumed {
+            Ok(_) => Return::Resumed,
+            Err(ResumeError::UnknownToken) => Return::UnknownToken,
+            Err(ResumeError::Claim(ClaimError::InUse { .. } | ClaimError::Confusable)) => Return::InUse,
+            Err(ResumeError::Claim(ClaimError::Registry(_))) => Return::Failed,
+        }
+    }
+
+    impl FindInboxEnd {
+        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<StreamEnd, Refusal> {
+            let inbox = [StreamId::Inbox(self.session)];
+            let ends = answered(|| performer.services.backplane.read_ends(&inbox)).await?;
+            ends.into_iter().next().map(|(_, end)| end).ok_or_else(unavailable)
+        }
+    }
+}

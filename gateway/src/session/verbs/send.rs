@@ -1,0 +1,111 @@
+//! `send`: publishes a message to a room that the session is in, or to a nickname.
+//!
+//! A publish is repeated after a lost answer, under the same id, so it is stored once.
+
+use presence::model::codes::ErrorCode;
+
+use crate::message::{Body, Target};
+use crate::session::state::{SessionIdentity, SessionState};
+use crate::wire::DeliveryStatus;
+
+/// The message of the request.
+#[derive(Debug)]
+pub(super) struct MessageDraft {
+    pub(super) to: Target,
+    pub(super) body: Body,
+    /// The client's idempotency key.
+    pub(super) key: Option<String>,
+}
+
+/// Publishes a message.
+#[derive(Debug)]
+pub struct SendMessage {
+    /// The target as the client wrote it.
+    requested: Target,
+    /// The target by the name that all members see.
+    to: Target,
+    sender: SessionIdentity,
+    body: Body,
+    key: Option<String>,
+}
+
+pub(super) fn decide(
+    state: &SessionState,
+    sender: SessionIdentity,
+    message: MessageDraft,
+) -> Result<SendMessage, ErrorCode> {
+    let MessageDraft { to: requested, body, key } = message;
+    Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
+}
+
+/// Returns the delivery status of a published message. Only rooms have a seq that clients see.
+fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
+    match to {
+        Target::Room(_) => DeliveryStatus::Room { seq },
+        Target::Nick(_) if online => DeliveryStatus::Online,
+        Target::Nick(_) => DeliveryStatus::Offline,
+    }
+}
+
+mod perform {
+    use std::time::SystemTime;
+
+    use tracing::Instrument;
+
+    use super::{SendMessage, delivery_status};
+    use crate::backplane::{PublishRequest, Published};
+    use crate::message::{Accepted, Target};
+    use crate::metrics::Kind;
+    use crate::session::performer::Performer;
+    use crate::session::retry::answered;
+    use crate::trace;
+    use crate::wire::{Answer, Refusal};
+
+    impl SendMessage {
+        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
+            let Self { requested, to, sender, body, key } = self;
+            let (backplane, metrics) = (&performer.services.backplane, &performer.services.metrics);
+            // Version 7 ids sort by time, which keeps stores readable.
+            let id = uuid::Uuid::now_v7().to_string();
+            let accepted = Accepted::at(SystemTime::now());
+            let request = PublishRequest { msg_id: id, key, from: sender.nick, owner: sender.owner, body, accepted };
+            let span = trace::publish(to.as_str(), &request);
+            let (published, kind) = match &to {
+                Target::Room(room) => {
+                    (answered(|| backplane.publish(room, &request)).instrument(span).await, Kind::Room)
+                }
+                Target::Nick(nick) => {
+                    (answered(|| backplane.direct(nick.key(), &request)).instrument(span).await, Kind::Direct)
+                }
+            };
+            let Published { msg_id, seq, time, duplicate, online } = published?;
+            // A message that our own first attempt stored is no duplicate to its client: a retry of the client's has
+            // another id.
+            let duplicate = duplicate && msg_id != request.msg_id;
+            if duplicate {
+                metrics.duplicates[kind].inc();
+            } else {
+                metrics.published[kind].inc();
+            }
+            let delivery = delivery_status(&to, seq, online);
+            Ok(Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use presence::model::{Nick, RoomName};
+
+    use super::*;
+
+    #[test]
+    fn ack_reports_seq_for_rooms_and_presence_for_nicks() {
+        let room = Target::Room(RoomName::parse("#a").unwrap());
+        let nick = Target::Nick(Nick::parse("bob").unwrap());
+        assert_eq!(delivery_status(&room, 7, false), DeliveryStatus::Room { seq: 7 });
+        assert_eq!(delivery_status(&nick, 7, true), DeliveryStatus::Online);
+        assert_eq!(delivery_status(&nick, 7, false), DeliveryStatus::Offline);
+    }
+}
