@@ -35,7 +35,7 @@ impl Schedule {
 
 /// The phases of the measured part, in the clock of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Window {
+pub(crate) struct MeasureWindow {
     /// The first message is due.
     pub(crate) start: Nanos,
     /// What is due from here on is measured; before it is warm-up.
@@ -44,7 +44,7 @@ pub(crate) struct Window {
     pub(crate) end: Nanos,
 }
 
-impl Window {
+impl MeasureWindow {
     /// A window that begins at `start`.
     pub(crate) fn new(start: Nanos, warmup: Duration, measured: Duration) -> Self {
         let warm = start.saturating_add(nanos(warmup));
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn warm_up_and_the_time_after_do_not_count() {
-        let window = Window::new(10, Duration::from_nanos(5), Duration::from_nanos(20));
+        let window = MeasureWindow::new(10, Duration::from_nanos(5), Duration::from_nanos(20));
         assert_eq!([14, 15, 34, 35].map(|due| window.counts(due)), [false, true, true, false]);
     }
 
@@ -112,7 +112,7 @@ mod tests {
         let percentile = |sorted: &[Nanos], share: usize| sorted[sorted.len() * share / 100];
         // A hundred of a thousand were due during the stall, and waited half a second on average.
         assert!(percentile(&open, 95) > 400 * MILLI, "{}", percentile(&open, 95));
-        // Measured from the real send, all but the one that hit the stall look perfect.
+        // MeasuredWindow from the real send, all but the one that hit the stall look perfect.
         assert_eq!(percentile(&coordinated, 99), MILLI);
     }
 }
