@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::eventually::eventually;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
@@ -32,8 +32,8 @@ pub struct Place<'a> {
 /// A running nginx. Ended on drop.
 #[derive(Debug)]
 pub struct Nginx {
-    http: Port,
-    lines: Port,
+    http: ReservedPort,
+    lines: ReservedPort,
     master: Process,
     directory: TempDir,
 }
@@ -66,7 +66,7 @@ impl Nginx {
     pub async fn configured(text: impl FnOnce(Place<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
-        let (http_port, lines_port) = (Port::reserve(), Port::reserve());
+        let (http_port, lines_port) = (ReservedPort::reserve(), ReservedPort::reserve());
         let place = Place { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
         let configuration = directory.path().join(CONFIGURATION);
         std::fs::write(&configuration, text(place)).expect("our own directory");

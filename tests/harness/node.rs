@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::eventually::eventually;
 use crate::http::{self, Response};
-use crate::log::Log;
+use crate::log::ProgramLog;
 use crate::metrics::Metrics;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::redis::Redis;
 
@@ -24,7 +24,7 @@ const LAST_WAIT: &str = "waiting until nothing that was acked can be lost";
 
 /// Which program a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Gateway,
     Presence,
 }
@@ -32,18 +32,18 @@ enum Kind {
 /// A node that is about to be started. Every port is free for the kernel to choose until it is set.
 #[derive(Debug)]
 pub struct Builder {
-    kind: Kind,
+    kind: NodeKind,
     name: String,
     settings: BTreeMap<String, String>,
     config: Option<PathBuf>,
-    ports: Vec<Port>,
+    ports: Vec<ReservedPort>,
 }
 
 impl Builder {
-    fn new(kind: Kind, name: &str) -> Self {
+    fn new(kind: NodeKind, name: &str) -> Self {
         let listeners: &[&str] = match kind {
-            Kind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
-            Kind::Presence => &["PARLEY__API__ADDR", "PARLEY__ADMIN__ADDR"],
+            NodeKind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
+            NodeKind::Presence => &["PARLEY__API__ADDR", "PARLEY__ADMIN__ADDR"],
         };
         let mut settings: BTreeMap<_, _> =
             listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
@@ -74,7 +74,7 @@ impl Builder {
     #[must_use]
     pub fn fixed_ports(mut self) -> Self {
         for value in self.settings.values_mut().filter(|value| *value == "127.0.0.1:0") {
-            let port = Port::reserve();
+            let port = ReservedPort::reserve();
             *value = port.address().to_string();
             self.ports.push(port);
         }
@@ -85,7 +85,7 @@ impl Builder {
     pub async fn launch(self) -> Node {
         let mut process = self.program().spawn();
         let ready = process.ready().await;
-        Node { builder: self, process, ready, past: Log::default() }
+        Node { builder: self, process, ready, past: ProgramLog::default() }
     }
 
     /// Starts it and waits until it is ready to serve.
@@ -99,8 +99,8 @@ impl Builder {
     #[must_use]
     pub fn program(&self) -> Program {
         let binary = match self.kind {
-            Kind::Gateway => "gateway",
-            Kind::Presence => "presence",
+            NodeKind::Gateway => "gateway",
+            NodeKind::Presence => "presence",
         };
         let config = self.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
         let program = Program::parley(binary, &self.name).args(config);
@@ -114,20 +114,20 @@ pub struct Node {
     builder: Builder,
     process: Process,
     ready: Value,
-    past: Log,
+    past: ProgramLog,
 }
 
 impl Node {
     /// A gateway of this name. Without a Redis it runs alone.
     #[must_use]
     pub fn gateway(name: &str) -> Builder {
-        Builder::new(Kind::Gateway, name)
+        Builder::new(NodeKind::Gateway, name)
     }
 
     /// A presence process of this name.
     #[must_use]
     pub fn presence(name: &str) -> Builder {
-        Builder::new(Kind::Presence, name)
+        Builder::new(NodeKind::Presence, name)
     }
 
     /// Its name in the cluster.
@@ -274,7 +274,7 @@ impl Node {
 
     /// What it wrote to stderr in this life.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &ProgramLog {
         self.process.log()
     }
 

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::log::Log;
+use crate::log::ProgramLog;
 
 /// How long a program may take to say that its listeners are bound.
 const READY: Duration = Duration::from_secs(20);
@@ -101,7 +101,7 @@ impl Program {
     pub fn spawn(mut self) -> Process {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
-        let (output, log) = (Log::default(), Log::default());
+        let (output, log) = (ProgramLog::default(), ProgramLog::default());
         let readers = vec![
             follow(child.stdout.take().expect("piped"), output.clone()),
             follow(child.stderr.take().expect("piped"), log.clone()),
@@ -137,8 +137,8 @@ pub struct Process {
     name: String,
     child: Child,
     ended: Option<ExitStatus>,
-    output: Log,
-    log: Log,
+    output: ProgramLog,
+    log: ProgramLog,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -157,13 +157,13 @@ impl Process {
 
     /// What it wrote to stderr so far.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &ProgramLog {
         &self.log
     }
 
     /// What it wrote to stdout so far.
     #[must_use]
-    pub fn output(&self) -> &Log {
+    pub fn output(&self) -> &ProgramLog {
         &self.output
     }
 
@@ -288,7 +288,7 @@ fn built(binary: &str) -> PathBuf {
     path
 }
 
-fn follow(pipe: impl Read + Send + 'static, log: Log) -> JoinHandle<()> {
+fn follow(pipe: impl Read + Send + 'static, log: ProgramLog) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::http;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 
 /// How long it may take to come up.
@@ -19,7 +19,7 @@ const START: Duration = Duration::from_secs(30);
 /// A running Prometheus. Killed on drop.
 #[derive(Debug)]
 pub struct Prometheus {
-    port: Port,
+    port: ReservedPort,
     _server: Process,
     _directory: TempDir,
 }
@@ -42,7 +42,7 @@ impl Prometheus {
     /// When it does not come up.
     pub async fn start(targets: &[Target<'_>], rules: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-prometheus-").tempdir().expect("a temporary directory");
-        let port = Port::reserve();
+        let port = ReservedPort::reserve();
         let configuration = directory.path().join("prometheus.yml");
         std::fs::write(&configuration, configured(targets, rules)).expect("our own directory");
         let mut server = Program::system("prometheus", "prometheus")

@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
@@ -34,7 +34,7 @@ const ADMIN: &str = "user default on nopass ~* &* +@all";
 /// One Redis: a place for it, and the server while it runs. Killed on drop.
 #[derive(Debug)]
 pub struct Redis {
-    port: Port,
+    port: ReservedPort,
     directory: TempDir,
     settings: Vec<String>,
     server: Option<Process>,
@@ -56,7 +56,7 @@ impl Redis {
     pub fn away() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
         std::fs::write(directory.path().join("users.acl"), users()).expect("our own directory");
-        Self { port: Port::reserve(), directory, settings: Vec::new(), server: None }
+        Self { port: ReservedPort::reserve(), directory, settings: Vec::new(), server: None }
     }
 
     /// A running Redis.

@@ -15,12 +15,12 @@ use super::transcript::{Ending, Heard, Transcript};
 use crate::pattern::text_fits;
 
 /// Gone once the server has hung up.
-type Writer = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
+type LineWriter = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
 
 /// One connected client. Dropping it cuts the connection.
 #[derive(Debug)]
 pub struct LineClient {
-    writer: Writer,
+    writer: LineWriter,
     transcript: Arc<Transcript<String>>,
     reader: JoinHandle<()>,
 }
@@ -150,7 +150,7 @@ impl LineClient {
     }
 }
 
-async fn read(stream: impl AsyncRead + Unpin, writer: Writer, transcript: Arc<Transcript<String>>) {
+async fn read(stream: impl AsyncRead + Unpin, writer: LineWriter, transcript: Arc<Transcript<String>>) {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     while stream.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {

@@ -6,7 +6,7 @@ mod transcript;
 mod ws;
 
 pub use self::line::LineClient;
-pub use self::raw::{Frame, RawWs};
+pub use self::raw::{RawFrame, RawWs};
 pub use self::transcript::{Ending, Heard};
 pub use self::ws::{Answer, Refused, WsClient};
 

@@ -36,19 +36,19 @@ pub struct Ending {
 /// The record of one connection.
 #[derive(Debug)]
 pub(super) struct Transcript<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<TranscriptState<T>>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct TranscriptState<T> {
     entries: Vec<(Heard<T>, bool)>,
     ending: Option<Ending>,
 }
 
 impl<T: Clone + Debug> Transcript<T> {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State { entries: Vec::new(), ending: None }), changed: Notify::new() }
+        Self { state: Mutex::new(TranscriptState { entries: Vec::new(), ending: None }), changed: Notify::new() }
     }
 
     pub(super) fn push(&self, what: T) {
@@ -117,7 +117,7 @@ impl<T: Clone + Debug> Transcript<T> {
         &self,
         within: Duration,
         what: &str,
-        mut look: impl FnMut(&mut State<T>) -> Option<F>,
+        mut look: impl FnMut(&mut TranscriptState<T>) -> Option<F>,
     ) -> Result<F, String> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -148,7 +148,7 @@ impl<T: Clone + Debug> Transcript<T> {
         format!("no {what} within {within:?}; heard:\n{}{}", shown.join("\n"), ending.unwrap_or_default())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, TranscriptState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,9 +20,9 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::PATIENCE;
 use super::transcript::{Ending, Heard, Transcript};
 
-type Socket = WebSocketStream<TcpStream>;
+type WsStream = WebSocketStream<TcpStream>;
 /// Gone once the server has said goodbye: both halves must be, or the socket stays open.
-type Sink = Arc<tokio::sync::Mutex<Option<SplitSink<Socket, Message>>>>;
+type WsSink = Arc<tokio::sync::Mutex<Option<SplitSink<WsStream, Message>>>>;
 
 /// A reply, or why there is none.
 pub type Answer = Result<Value, Refused>;
@@ -40,7 +40,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
-    sink: Sink,
+    sink: WsSink,
     transcript: Arc<Transcript<Value>>,
     reader: JoinHandle<()>,
     next_id: AtomicU64,
@@ -357,7 +357,7 @@ fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item 
     event[kind].as_array().filter(|_| is_meant).into_iter().flatten()
 }
 
-async fn read(mut stream: SplitStream<Socket>, sink: Sink, transcript: Arc<Transcript<Value>>) {
+async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<Transcript<Value>>) {
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {
