@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::{Direction, Mode};
-use harness::redis::Written;
+use harness::redis::AofPosition;
 use harness::{Cluster, Node, within};
 
 use crate::history::{HistoryOp, OpStatus, Recorder};
@@ -31,7 +31,7 @@ pub struct FaultBench {
     /// Nodes that are down because the plan says so, and since when.
     down: BTreeMap<String, Instant>,
     /// What is left of Redis when it crashes.
-    on_disk: Option<Written>,
+    on_disk: Option<AofPosition>,
     fsync_always: bool,
 }
 

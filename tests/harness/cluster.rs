@@ -16,7 +16,7 @@ use crate::redis::Redis;
 
 /// What a cluster is to consist of.
 #[derive(Debug)]
-pub struct Builder {
+pub struct ClusterBuilder {
     gateways: usize,
     presence: usize,
     nginx: bool,
@@ -25,7 +25,7 @@ pub struct Builder {
     redis: Redis,
 }
 
-impl Builder {
+impl ClusterBuilder {
     /// How many gateways: g1, g2, ...
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
@@ -121,8 +121,8 @@ pub struct Cluster {
 impl Cluster {
     /// Begins with one gateway, no presence process and no nginx.
     #[must_use]
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
             gateways: 1,
             presence: 0,
             nginx: false,

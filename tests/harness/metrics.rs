@@ -12,12 +12,12 @@ struct MetricSample {
 
 /// Everything a program told at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub struct ScrapedMetrics {
     samples: Vec<MetricSample>,
     families: Vec<String>,
 }
 
-impl Metrics {
+impl ScrapedMetrics {
     /// Reads the Prometheus text format, version 0.0.4.
     ///
     /// # Panics
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn sums_what_the_labels_leave_open() {
-        let metrics = Metrics::parse(
+        let metrics = ScrapedMetrics::parse(
             "# TYPE requests counter\nrequests{door=\"ws\",code=\"ok\"} 3\nrequests{door=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
         );
         assert_eq!(metrics.get("requests", &[]), Some(7.0));

@@ -20,7 +20,7 @@ const CONFIGURATION: &str = "nginx.conf";
 
 /// Where an nginx is to listen, and the only directory that it may write to.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct NginxPaths<'a> {
     /// A directory of its own; errors go to `error.log` in it.
     pub directory: &'a str,
     /// The door for HTTP.
@@ -63,11 +63,11 @@ impl Nginx {
     ///
     /// # Panics
     /// When it does not come up; its own words are in the message.
-    pub async fn configured(text: impl FnOnce(Place<'_>) -> String) -> Self {
+    pub async fn configured(text: impl FnOnce(NginxPaths<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
         let (http_port, lines_port) = (ReservedPort::reserve(), ReservedPort::reserve());
-        let place = Place { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
+        let place = NginxPaths { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
         let configuration = directory.path().join(CONFIGURATION);
         std::fs::write(&configuration, text(place)).expect("our own directory");
         let program = Program::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
@@ -86,9 +86,9 @@ impl Nginx {
     ///
     /// # Panics
     /// When nginx does not take it; its own words are in the message.
-    pub async fn reconfigure(&mut self, text: impl FnOnce(Place<'_>) -> String) {
+    pub async fn reconfigure(&mut self, text: impl FnOnce(NginxPaths<'_>) -> String) {
         let directory = self.directory.path().to_owned();
-        let place = Place { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
+        let place = NginxPaths { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
         std::fs::write(directory.join(CONFIGURATION), text(place)).expect("our own directory");
         let before = self.workers();
         self.reload();

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::http::{self, Response};
+use crate::http::{self, HttpResponse};
 use crate::log::ProgramLog;
-use crate::metrics::Metrics;
+use crate::metrics::ScrapedMetrics;
 use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::redis::Redis;
@@ -31,7 +31,7 @@ enum NodeKind {
 
 /// A node that is about to be started. Every port is free for the kernel to choose until it is set.
 #[derive(Debug)]
-pub struct Builder {
+pub struct NodeBuilder {
     kind: NodeKind,
     name: String,
     settings: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ pub struct Builder {
     ports: Vec<ReservedPort>,
 }
 
-impl Builder {
+impl NodeBuilder {
     fn new(kind: NodeKind, name: &str) -> Self {
         let listeners: &[&str] = match kind {
             NodeKind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
@@ -111,7 +111,7 @@ impl Builder {
 /// A running node. Killed on drop.
 #[derive(Debug)]
 pub struct Node {
-    builder: Builder,
+    builder: NodeBuilder,
     process: Process,
     ready: Value,
     past: ProgramLog,
@@ -120,14 +120,14 @@ pub struct Node {
 impl Node {
     /// A gateway of this name. Without a Redis it runs alone.
     #[must_use]
-    pub fn gateway(name: &str) -> Builder {
-        Builder::new(NodeKind::Gateway, name)
+    pub fn gateway(name: &str) -> NodeBuilder {
+        NodeBuilder::new(NodeKind::Gateway, name)
     }
 
     /// A presence process of this name.
     #[must_use]
-    pub fn presence(name: &str) -> Builder {
-        Builder::new(NodeKind::Presence, name)
+    pub fn presence(name: &str) -> NodeBuilder {
+        NodeBuilder::new(NodeKind::Presence, name)
     }
 
     /// Its name in the cluster.
@@ -180,7 +180,7 @@ impl Node {
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub async fn readyz(&self) -> Result<Response, String> {
+    pub async fn readyz(&self) -> Result<HttpResponse, String> {
         http::get(self.admin(), "/readyz").await
     }
 
@@ -196,11 +196,11 @@ impl Node {
     ///
     /// # Panics
     /// When it does not within `within`.
-    pub async fn until_not_ready(&self, within: Duration) -> Response {
+    pub async fn until_not_ready(&self, within: Duration) -> HttpResponse {
         self.until_readiness(503, within).await
     }
 
-    async fn until_readiness(&self, status: u16, within: Duration) -> Response {
+    async fn until_readiness(&self, status: u16, within: Duration) -> HttpResponse {
         eventually(within, &format!("{} answers {status} on /readyz", self.name()), || async {
             let answer = self.readyz().await?;
             if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
@@ -212,11 +212,11 @@ impl Node {
     ///
     /// # Panics
     /// When it does not answer.
-    pub async fn metrics(&self) -> Metrics {
+    pub async fn metrics(&self) -> ScrapedMetrics {
         let answer =
             http::get(self.admin(), "/metrics").await.unwrap_or_else(|error| panic!("{}: {error}", self.name()));
         assert_eq!(answer.status, 200, "{answer:?}");
-        Metrics::parse(&answer.body)
+        ScrapedMetrics::parse(&answer.body)
     }
 
     /// Whether its process is still there.

@@ -113,16 +113,16 @@ impl Program {
     ///
     /// # Panics
     /// When it does not.
-    pub async fn run(self, within: Duration) -> Finished {
+    pub async fn run(self, within: Duration) -> ExitedProcess {
         let mut process = self.spawn();
         let code = process.exit_code(within).await;
-        Finished { code, stdout: process.output.lines().join("\n"), stderr: process.log.lines().join("\n") }
+        ExitedProcess { code, stdout: process.output.lines().join("\n"), stderr: process.log.lines().join("\n") }
     }
 }
 
 /// What a program left that ran to its end.
 #[derive(Debug)]
-pub struct Finished {
+pub struct ExitedProcess {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// What it said.

@@ -26,7 +26,7 @@ pub struct Prometheus {
 
 /// What it is to scrape.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct ScrapeTarget<'a> {
     /// Its job.
     pub job: &'a str,
     /// Its name.
@@ -40,7 +40,7 @@ impl Prometheus {
     ///
     /// # Panics
     /// When it does not come up.
-    pub async fn start(targets: &[Target<'_>], rules: &Path) -> Self {
+    pub async fn start(targets: &[ScrapeTarget<'_>], rules: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-prometheus-").tempdir().expect("a temporary directory");
         let port = ReservedPort::reserve();
         let configuration = directory.path().join("prometheus.yml");
@@ -90,7 +90,7 @@ impl Prometheus {
     }
 }
 
-fn configured(targets: &[Target<'_>], rules: &Path) -> String {
+fn configured(targets: &[ScrapeTarget<'_>], rules: &Path) -> String {
     let mut text = format!(
         "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: [{}]\nscrape_configs:\n",
         rules.display()
@@ -100,7 +100,7 @@ fn configured(targets: &[Target<'_>], rules: &Path) -> String {
     jobs.dedup();
     for job in jobs {
         let _ = writeln!(text, "  - job_name: {job}\n    static_configs:");
-        for Target { instance, address, .. } in targets.iter().filter(|target| target.job == job) {
+        for ScrapeTarget { instance, address, .. } in targets.iter().filter(|target| target.job == job) {
             let _ = writeln!(text, "      - {{ targets: [\"{address}\"], labels: {{ instance: {instance} }} }}");
         }
     }

@@ -42,7 +42,7 @@ pub struct Redis {
 
 /// How far an append-only file had come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct AofPosition {
     file: PathBuf,
     bytes: u64,
 }
@@ -104,23 +104,24 @@ impl Redis {
 
     /// How much it has written to its append-only file by now; `None` when it keeps none.
     #[must_use]
-    pub fn written(&self) -> Option<Written> {
+    pub fn written(&self) -> Option<AofPosition> {
         let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).ok()?;
         let files =
             files.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().ends_with(".incr.aof"));
         let newest = files.max_by_key(|file| file.metadata().and_then(|known| known.modified()).ok())?;
-        Some(Written { bytes: newest.metadata().ok()?.len(), file: newest.path() })
+        Some(AofPosition { bytes: newest.metadata().ok()?.len(), file: newest.path() })
     }
 
     /// What a crash of the machine does to it: kill -9, and of what it wrote only this is on the disk.
     ///
     /// # Panics
     /// When it does not run.
-    pub fn crash(&mut self, kept: Option<Written>) {
+    pub fn crash(&mut self, kept: Option<AofPosition>) {
         self.kill9();
         // What was rewritten since is on the disk in another form.
         let newest = self.written();
-        if let Some(Written { file, bytes }) = kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
+        if let Some(AofPosition { file, bytes }) =
+            kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
         {
             let file = std::fs::OpenOptions::new().write(true).open(file).expect("our own file");
             file.set_len(bytes).expect("our own file");

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::PATIENCE;
-use super::transcript::{Ending, Heard, Transcript};
+use super::transcript::{ConnectionEnd, ReceivedItem, Transcript};
 use crate::pattern::text_fits;
 
 /// Gone once the server has hung up.
@@ -72,12 +72,12 @@ impl LineClient {
     }
 
     /// Hears somebody say something in a room.
-    pub async fn hears(&self, room: &str, from: &str, text: &str) {
+    pub async fn receives(&self, room: &str, from: &str, text: &str) {
         self.reads(&format!("[{room}] <{from}> {text}")).await;
     }
 
     /// Waits for a line that fits the pattern, where `*` is any run of characters, and uses it up.
-    pub async fn reads(&self, pattern: &str) -> Heard<String> {
+    pub async fn reads(&self, pattern: &str) -> ReceivedItem<String> {
         self.reads_within(PATIENCE, pattern).await
     }
 
@@ -85,7 +85,7 @@ impl LineClient {
     ///
     /// # Panics
     /// When none comes in time.
-    pub async fn reads_within(&self, within: Duration, pattern: &str) -> Heard<String> {
+    pub async fn reads_within(&self, within: Duration, pattern: &str) -> ReceivedItem<String> {
         self.try_read(within, pattern).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
@@ -93,7 +93,7 @@ impl LineClient {
     ///
     /// # Errors
     /// A complaint for people: what was heard instead.
-    pub async fn try_read(&self, within: Duration, pattern: &str) -> Result<Heard<String>, String> {
+    pub async fn try_read(&self, within: Duration, pattern: &str) -> Result<ReceivedItem<String>, String> {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
 
@@ -115,7 +115,7 @@ impl LineClient {
 
     /// Every line so far that fits the pattern, in order.
     #[must_use]
-    pub fn heard(&self, pattern: &str) -> Vec<String> {
+    pub fn received(&self, pattern: &str) -> Vec<String> {
         self.transcript.all(|line| text_fits(pattern, line)).into_iter().map(|heard| heard.what).collect()
     }
 
@@ -131,7 +131,7 @@ impl LineClient {
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&self) -> Ending {
+    pub async fn closed(&self) -> ConnectionEnd {
         self.closed_within(PATIENCE).await
     }
 
@@ -139,13 +139,13 @@ impl LineClient {
     ///
     /// # Panics
     /// When it does not end in time.
-    pub async fn closed_within(&self, within: Duration) -> Ending {
+    pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
     /// How the connection has ended, if it has.
     #[must_use]
-    pub fn has_ended(&self) -> Option<Ending> {
+    pub fn has_ended(&self) -> Option<ConnectionEnd> {
         self.transcript.has_ended()
     }
 }

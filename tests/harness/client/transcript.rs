@@ -15,7 +15,7 @@ const SHOWN: usize = 30;
 
 /// Something that a client was told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard<T> {
+pub struct ReceivedItem<T> {
     /// When it came.
     pub at: Instant,
     /// What it was.
@@ -24,7 +24,7 @@ pub struct Heard<T> {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct ConnectionEnd {
     /// When.
     pub at: Instant,
     /// The close code; `None` without a close frame, and on doors that have none.
@@ -42,8 +42,8 @@ pub(super) struct Transcript<T> {
 
 #[derive(Debug)]
 struct TranscriptState<T> {
-    entries: Vec<(Heard<T>, bool)>,
-    ending: Option<Ending>,
+    entries: Vec<(ReceivedItem<T>, bool)>,
+    ending: Option<ConnectionEnd>,
 }
 
 impl<T: Clone + Debug> Transcript<T> {
@@ -52,17 +52,17 @@ impl<T: Clone + Debug> Transcript<T> {
     }
 
     pub(super) fn push(&self, what: T) {
-        self.lock().entries.push((Heard { at: Instant::now(), what }, false));
+        self.lock().entries.push((ReceivedItem { at: Instant::now(), what }, false));
         self.changed.notify_waiters();
     }
 
     pub(super) fn end(&self, code: Option<u16>, reason: String) {
-        self.lock().ending.get_or_insert(Ending { at: Instant::now(), code, reason });
+        self.lock().ending.get_or_insert(ConnectionEnd { at: Instant::now(), code, reason });
         self.changed.notify_waiters();
     }
 
     /// Everything so far that fits, used or not.
-    pub(super) fn all(&self, fits: impl Fn(&T) -> bool) -> Vec<Heard<T>> {
+    pub(super) fn all(&self, fits: impl Fn(&T) -> bool) -> Vec<ReceivedItem<T>> {
         self.lock().entries.iter().filter(|(heard, _)| fits(&heard.what)).map(|(heard, _)| heard.clone()).collect()
     }
 
@@ -84,7 +84,7 @@ impl<T: Clone + Debug> Transcript<T> {
         within: Duration,
         what: &str,
         fits: impl Fn(&T) -> bool,
-    ) -> Result<Heard<T>, String> {
+    ) -> Result<ReceivedItem<T>, String> {
         self.find(within, what, |state| {
             let (heard, used) = state.entries.iter_mut().find(|(heard, used)| !*used && fits(&heard.what))?;
             *used = true;
@@ -99,17 +99,17 @@ impl<T: Clone + Debug> Transcript<T> {
         within: Duration,
         what: &str,
         fits: impl Fn(&T) -> bool,
-    ) -> Result<Heard<T>, String> {
+    ) -> Result<ReceivedItem<T>, String> {
         self.find(within, what, |state| state.entries.iter().map(|(heard, _)| heard).find(|h| fits(&h.what)).cloned())
             .await
     }
 
     /// Waits for the end of the connection.
-    pub(super) async fn ending(&self, within: Duration) -> Result<Ending, String> {
+    pub(super) async fn ending(&self, within: Duration) -> Result<ConnectionEnd, String> {
         self.find(within, "the end of the connection", |state| state.ending.clone()).await
     }
 
-    pub(super) fn has_ended(&self) -> Option<Ending> {
+    pub(super) fn has_ended(&self) -> Option<ConnectionEnd> {
         self.lock().ending.clone()
     }
 

@@ -119,11 +119,11 @@ async fn bodies_and_tokens_are_never_logged() {
 
     // Said over both doors, to a room and to one user, and read again.
     let said = format!("I say {MARKER}");
-    ann.say("#lobby", &said).await;
-    carl.hears("#lobby", "ann", &said).await;
+    ann.sends("#lobby", &said).await;
+    carl.receives("#lobby", "ann", &said).await;
     carl.types(&said).await;
     bob.expect_event(SOON, "what carl says", |event| event["from"] == "carl" && event["body"] == said).await;
-    ann.say("bob", &said).await;
+    ann.sends("bob", &said).await;
     carl.types(&format!("/msg ann {said}")).await;
     ann.expect_event(SOON, "what carl whispers", |event| event["to"] == "ann" && event["body"] == said).await;
     assert_eq!(bob.history("#lobby", 10).await.len(), 2);
@@ -191,7 +191,7 @@ async fn a_message_leaves_one_span_where_it_is_published_and_one_where_it_is_del
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     for to in ["#lobby", "bob"] {
-        let id = ann.say(to, "hi").await["msg_id"].as_str().unwrap().to_owned();
+        let id = ann.sends(to, "hi").await["msg_id"].as_str().unwrap().to_owned();
         let of = |node, name| -> Vec<Value> {
             spans(node, name).into_iter().filter(|(of, _)| *of == id).map(|(_, span)| span).collect()
         };

@@ -24,7 +24,7 @@ struct World {
 }
 
 impl World {
-    async fn start(node: harness::node::Builder, settings: &str) -> Self {
+    async fn start(node: harness::node::NodeBuilder, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("settings.toml");
         std::fs::write(&file, settings).unwrap();
@@ -89,7 +89,7 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     ann.register("ann").await;
     ann.join("#lobby").await;
     for text in ["one", "two", "three"] {
-        ann.say("#lobby", text).await;
+        ann.sends("#lobby", text).await;
     }
     assert_eq!(world.page_from("https://evil.example").await, 101);
     assert!(!world.node.log().holds("\"DEBUG\""));
@@ -114,7 +114,7 @@ async fn a_gateway_takes_over_what_it_can_and_names_what_waits() {
     assert_ne!(world.fingerprint().await, fingerprint);
 
     // Whoever is in stays in, and nobody else gets a seat.
-    ann.say("#lobby", "four").await;
+    ann.sends("#lobby", "four").await;
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
     let bob = LineClient::connect(world.node.tcp()).await;
     bob.reads("! overloaded: *").await;

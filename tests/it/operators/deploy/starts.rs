@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use harness::process::Finished;
+use harness::process::ExitedProcess;
 use harness::{Cluster, Node, Redis, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
 
 /// Exit code 1, no ready line, and a log that says why.
-fn could_not_start(finished: &Finished, words: &[&str]) {
+fn could_not_start(finished: &ExitedProcess, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
     for word in words {
         assert!(finished.stderr.contains(word), "must say {word:?}: {finished:?}");
@@ -132,7 +132,7 @@ async fn a_gateway_that_was_killed_starts_again_under_its_name_at_once() {
     ann.register("ann").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    ann.say("#lobby", "back").await;
-    bob.hears("#lobby", "ann", "back").await;
+    ann.sends("#lobby", "back").await;
+    bob.receives("#lobby", "ann", "back").await;
     cluster.finish().await;
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::metrics::Metrics;
+use harness::metrics::ScrapedMetrics;
 use harness::{Cluster, http, repository};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ const OF_PROMETHEUS: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["alertnam
 struct Catalogue(BTreeMap<String, BTreeSet<String>>);
 
 impl Catalogue {
-    fn new(scrapes: &[Metrics]) -> Self {
+    fn new(scrapes: &[ScrapedMetrics]) -> Self {
         let mut series: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (scrape, name) in
             scrapes.iter().flat_map(|scrape| scrape.names().into_iter().map(move |name| (scrape, name)))
@@ -82,8 +82,8 @@ fn is_label_of_a_variable(query: &Query, word: &str) -> bool {
 }
 
 /// A scrape of a gateway and of a presence process after some talk.
-async fn scrapes() -> [Metrics; 2] {
-    texts().await.map(|text| Metrics::parse(&text))
+async fn scrapes() -> [ScrapedMetrics; 2] {
+    texts().await.map(|text| ScrapedMetrics::parse(&text))
 }
 
 /// The same as it is sent.
@@ -93,7 +93,7 @@ async fn texts() -> [String; 2] {
     ann.register(NAME).await;
     let room = format!("#{NAME}");
     ann.join(&room).await;
-    ann.say(&room, "hi").await;
+    ann.sends(&room, "hi").await;
     for path in ["/v1/stats".to_owned(), format!("/v1/users/{NAME}"), format!("/v1/{NAME}")] {
         http::get(cluster.presence[0].api(), &path).await.unwrap();
     }
@@ -118,7 +118,7 @@ async fn names_and_units_are_as_prometheus_wants_them_and_labels_are_few() {
 
         assert!(!text.contains(NAME) && !text.contains("127.0.0.1"), "somebody's name or address: {text}");
         assert!(!text.contains(" summary\n"), "a summary cannot be added up: {text}");
-        let scrape = Metrics::parse(&text);
+        let scrape = ScrapedMetrics::parse(&text);
         let labels: BTreeSet<&str> = scrape.names().into_iter().flat_map(|name| scrape.labels(name)).collect();
         let others: Vec<_> = labels.iter().filter(|label| !LABELS.contains(label)).collect();
         assert!(others.is_empty(), "{others:?}: is each value of it from a table?");
@@ -146,7 +146,7 @@ async fn every_name_of_a_query_exists_and_every_metric_is_shown() {
         .flat_map(|query| promql::names(&query.expression).selectors)
         .map(|selector| selector.name)
         .collect();
-    let families: BTreeSet<&String> = scrapes.iter().flat_map(Metrics::families).collect();
+    let families: BTreeSet<&String> = scrapes.iter().flat_map(ScrapedMetrics::families).collect();
     for family in &families {
         let is_shown = on_dashboards.iter().any(|name| shows(name, family)) || is_recorded(family, &on_dashboards);
         let is_excused = EXCUSED.iter().any(|(name, _)| name == *family);
@@ -222,7 +222,7 @@ async fn legends_name_labels_that_their_queries_have() {
 #[test]
 fn a_wrong_name_is_told_with_dashboard_panel_and_query() {
     let scrape =
-        Metrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
+        ScrapedMetrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
     let catalogue = Catalogue::new(&[scrape]);
     let complaints = |expression: &str| {
         let panel = json!({"title": "Who", "targets": [{"refId": "B", "expr": expression}]});

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::metrics::Metrics;
+use harness::metrics::ScrapedMetrics;
 use harness::{Cluster, Node, eventually};
 use serde_json::json;
 
@@ -30,15 +30,15 @@ async fn what_people_do_shows_where_they_do_it() {
     }
     cy.join("#lobby").await;
     for number in 0..SAID {
-        ann.say("#lobby", &format!("{number}")).await;
-        bob.hears("#lobby", "ann", &format!("{number}")).await;
-        cy.hears("#lobby", "ann", &format!("{number}")).await;
+        ann.sends("#lobby", &format!("{number}")).await;
+        bob.receives("#lobby", "ann", &format!("{number}")).await;
+        cy.receives("#lobby", "ann", &format!("{number}")).await;
     }
-    ann.say("bob", "psst").await;
+    ann.sends("bob", "psst").await;
     for _ in 0..3 {
         ann.must(json!({"type": "send", "to": "#lobby", "body": "once", "key": "k"})).await;
     }
-    ann.try_say("#elsewhere", "let me in").await.expect_err("not a member");
+    ann.try_send("#elsewhere", "let me in").await.expect_err("not a member");
     cluster.ws_on(1).await.try_register("Ann").await.expect_err("it is ann's");
 
     let said = f64::from(SAID) + 1.0;
@@ -98,8 +98,8 @@ async fn a_lost_subscription_and_what_it_missed_show() {
     eventually(SOON * 2, "something was missed and repaired", async || {
         cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await;
         number += 1;
-        ann.say("#lobby", &format!("{number}")).await;
-        bob.hears("#lobby", "ann", &format!("{number}")).await;
+        ann.sends("#lobby", &format!("{number}")).await;
+        bob.receives("#lobby", "ann", &format!("{number}")).await;
         if repaired().await > Some(0.0) { Ok(()) } else { Err(number) }
     })
     .await;
@@ -141,7 +141,7 @@ async fn presence_tells_how_redis_is_and_nothing_when_nobody_knows() {
     let presence = &cluster.presence[0];
     shows(presence, "parley_redis_up", &[], |number| number == 0.0).await;
     shows(presence, "parley_redis_call_failures_total", &[("call", "connect")], |number| number > 0.0).await;
-    let numbers: Metrics = presence.metrics().await;
+    let numbers: ScrapedMetrics = presence.metrics().await;
     let old: Vec<&str> = numbers.names().into_iter().filter(|name| name.starts_with("parley_redis_memory")).collect();
     assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no old number is told");
     shows(presence, "parley_ready", &[], |number| number == 0.0).await;
