@@ -19,7 +19,7 @@ const DRAIN: Duration = Duration::from_secs(40);
 const HOLD_SECONDS: &str = "10";
 /// What a room's log keeps: more than a run says, so that everything can be judged at its end.
 const MAX_MESSAGES: &str = "1000000";
-/// How the bench is called in the history.
+/// The name of the bench in the history.
 pub const BENCH: &str = "bench";
 
 /// A cluster and what is known of its faults.
@@ -30,7 +30,7 @@ pub struct FaultBench {
     active: BTreeSet<Fault>,
     /// Nodes that are down because the plan says so, and since when.
     down: BTreeMap<String, Instant>,
-    /// What is left of Redis when it crashes.
+    /// The part of the append-only file that survives a crash.
     on_disk: Option<AofPosition>,
     fsync_always: bool,
 }

@@ -18,7 +18,7 @@ const BASE: &str = "parley:{0}:";
 const PAGE: usize = 1000;
 /// Pages read of one stream at most: a hundred times what a log holds.
 const PAGES: usize = 1000;
-/// How long cleaning up may take when everybody has left.
+/// Time limit for the cleanup after all members have left.
 const TIDY: Duration = Duration::from_secs(20);
 /// Descriptors that come and go: a scrape, a connection that is being closed, the eight of the query pool.
 const SLACK: usize = 12;
@@ -65,7 +65,7 @@ pub fn descriptors(cluster: &mut Cluster) -> BTreeMap<String, usize> {
     cluster.gateways.iter_mut().map(count).collect()
 }
 
-/// What is still there a while after everybody has left, in words.
+/// Describes the keys and descriptors that remain after all members have left.
 pub async fn leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
     let mut left = Vec::new();
     within(TIDY, async || {

@@ -15,9 +15,9 @@ pub const NOTHING: &str = "nothing";
 pub struct FailpointStory {
     /// As `PARLEY_SABOTAGE` calls it.
     pub mechanism: &'static str,
-    /// Who has to notice.
+    /// The checker that must fail.
     pub checker: &'static str,
-    /// When the fault begins and how long it lasts, in tenths of a second.
+    /// If the fault begins and how long it lasts, in tenths of a second.
     tenths: (u64, u64),
     /// None is needed where people get in each other's way by themselves.
     fault: Option<Fault>,
@@ -105,7 +105,7 @@ impl FailpointStory {
         Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
     }
 
-    /// When it is over.
+    /// If it is over.
     fn ends(&self) -> Duration {
         let told = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
         told + if self.fault.is_some_and(Fault::makes_redis_forget) { MENDED } else { AFTER }

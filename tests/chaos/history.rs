@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::plan::Fault;
 
-/// Where an operation stands.
+/// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpStatus {
@@ -24,7 +24,7 @@ pub enum OpStatus {
     Ok,
     /// It was certainly not done.
     Fail,
-    /// Nobody knows whether it was done.
+    /// The outcome is unknown.
     Info,
 }
 
@@ -36,7 +36,7 @@ pub enum Jump {
     Gap { from: u64, to: u64 },
     /// Everything after this is void.
     Rewound { seq: u64 },
-    /// Everything so far is void; the text door does not tell where it goes on.
+    /// Everything so far is void; the text listener does not tell where it goes on.
     Anew,
     /// The counting goes on under another epoch.
     Epoch { seq: u64 },
@@ -52,17 +52,17 @@ impl Jump {
     }
 }
 
-/// What a line of the history is about.
+/// The operation of one line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
 pub enum HistoryOp {
-    /// Takes a nickname, or goes on with the session that has it; the text door tells neither node nor session.
+    /// Takes a nickname, or goes on with the session that has it; the text listener tells neither node nor session.
     Register { nick: String, node: Option<String>, session: Option<String>, resumed: bool },
     /// Enters a room; `seq` is its newest message then.
     Join { room: String, seq: Option<u64> },
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text door tells
+    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text listener tells
     /// neither id nor number, nor the epoch that the number belongs to.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.
@@ -84,11 +84,11 @@ pub enum HistoryOp {
 pub struct HistoryEvent {
     /// Nanoseconds since the start of the run.
     pub at: u64,
-    /// Who: a member of the crowd, or `bench`.
+    /// The actor: a member of the crowd, or `bench`.
     pub process: String,
     /// Which of its sessions, from 1: a connection that resumes goes on with the one before.
     pub session: u32,
-    /// Where the operation stands.
+    /// The state of the operation.
     pub kind: OpStatus,
     /// The operation.
     #[serde(flatten)]

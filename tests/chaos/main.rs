@@ -46,7 +46,7 @@ struct ChaosFlags {
     /// Draw only faults of this name, as the table calls it; may be given again.
     #[arg(long, value_parser = fault_name)]
     only: Vec<String>,
-    /// When Redis writes to its disk: `everysec`, as shipped, or `always`.
+    /// If Redis writes to its disk: `everysec`, as shipped, or `always`.
     #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
     fsync: String,
     /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-/// What a bad network between a gateway and Redis does.
+/// A fault of the network between a gateway and Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
@@ -55,7 +55,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What it breaks, as the table of results says it.
+    /// Returns its name in the table of results.
     pub fn name(self) -> &'static str {
         match self {
             Self::GatewayKill { .. } => "gateway kill -9",
@@ -90,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// Which gateway it is about, if it is about one.
+    /// Returns the gateway that it concerns, if any.
     pub fn gateway(self) -> Option<usize> {
         match self {
             Self::GatewayKill { gateway }
@@ -101,12 +101,12 @@ impl Fault {
         }
     }
 
-    /// Whether those who ask Redis get no answer, all of them, for a moment or longer.
+    /// True if those who ask Redis get no answer, all of them, for a moment or longer.
     pub fn silences_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }
 
-    /// Whether Redis may come back without what it acknowledged last.
+    /// True if Redis may come back without what it acknowledged last.
     pub fn makes_redis_forget(self) -> bool {
         matches!(self, Self::RedisKill | Self::RedisCrash)
     }
@@ -141,13 +141,13 @@ pub struct FaultStep {
 }
 
 impl FaultStep {
-    /// When it is cleared.
+    /// If it is cleared.
     pub fn ends(&self) -> Duration {
         self.begins + self.lasts
     }
 }
 
-/// How big the cluster is.
+/// The size of the cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct ClusterSize {
     pub gateways: usize,
@@ -293,7 +293,7 @@ impl FaultDice {
     }
 }
 
-/// How often each kind of fault is among these.
+/// Counts the faults of each kind.
 pub fn count(faults: impl IntoIterator<Item = Fault>) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for fault in faults {

@@ -24,9 +24,9 @@ use crate::plan::{ClusterSize, Fault, FaultStep};
 
 /// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
 const RETURN: Duration = Duration::from_secs(60);
-/// How long the last words may take to be heard.
+/// Time limit for the delivery of the last messages.
 const MARKS: Duration = Duration::from_secs(20);
-/// How long all may take to say goodbye; who does not is cut off.
+/// Time limit for all members to leave; the rest are disconnected.
 const GOODBYE: Duration = Duration::from_secs(15);
 /// Between two looks whether a gateway has drained.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -44,7 +44,7 @@ const COMES_LATE: Duration = Duration::from_secs(1);
 const RIVALS_PACE: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
-/// What a run is to do.
+/// The task of one run.
 #[derive(Debug)]
 pub struct ChaosTask {
     pub seed: u64,
@@ -224,7 +224,7 @@ fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
         orders.breaks_off_after = Some(breaks_off);
         orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
-    // The text door acks nothing, so one at a time.
+    // The text listener acks nothing, so one at a time.
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {

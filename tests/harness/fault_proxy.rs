@@ -86,7 +86,7 @@ impl FaultProxy {
     /// Listens on a free port of the loopback interface, for connections to `upstream`.
     ///
     /// # Panics
-    /// When there is no port.
+    /// If there is no port.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");

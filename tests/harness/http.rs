@@ -28,7 +28,7 @@ impl HttpResponse {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is none.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))

@@ -30,7 +30,7 @@ impl ProgramLog {
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// Whether a line holds the text.
+    /// True if a line holds the text.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         self.lock().iter().any(|line| line.contains(text))

@@ -12,7 +12,7 @@ use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
-/// How long nginx may take to come up.
+/// Maximum time for nginx to come up.
 const START: Duration = Duration::from_secs(10);
 
 /// Its file within its directory.
@@ -42,7 +42,7 @@ impl Nginx {
     /// Starts nginx in front of these gateways and waits until both doors accept.
     ///
     /// # Panics
-    /// When it does not come up; its own words are in the message.
+    /// If it does not come up; its own words are in the message.
     pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
         let module = stream_module().await;
         Self::configured(|place| {
@@ -62,7 +62,7 @@ impl Nginx {
     /// Starts nginx with the configuration that `text` makes for its place, and waits until both doors accept.
     ///
     /// # Panics
-    /// When it does not come up; its own words are in the message.
+    /// If it does not come up; its own words are in the message.
     pub async fn configured(text: impl FnOnce(NginxPaths<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
@@ -85,7 +85,7 @@ impl Nginx {
     /// Changes the configuration and reloads it: returns when new workers accept and all old ones no longer do.
     ///
     /// # Panics
-    /// When nginx does not take it; its own words are in the message.
+    /// If nginx does not take it; its own words are in the message.
     pub async fn reconfigure(&mut self, text: impl FnOnce(NginxPaths<'_>) -> String) {
         let directory = self.directory.path().to_owned();
         let place = NginxPaths { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
@@ -133,7 +133,7 @@ impl Nginx {
     /// Reads its configuration anew, as an operator does it: new workers serve, old ones finish what they have.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has ended.
     pub fn reload(&mut self) {
         self.master.signal(Signal::SIGHUP);
     }
@@ -172,7 +172,7 @@ fn is_shutting_down(worker: u32) -> bool {
 /// The line that gives this nginx its TCP proxy, if it needs one.
 ///
 /// # Panics
-/// When it has none.
+/// If it has none.
 pub async fn stream_module() -> String {
     let script = repository().join("deploy/nginx/stream-module");
     let script = script.to_str().expect("the path of the repository is text");

@@ -15,14 +15,14 @@ use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::redis::Redis;
 
-/// How long a node may take to become ready when nothing is wrong.
+/// Maximum time for a node to become ready when nothing is wrong.
 const READY: Duration = Duration::from_secs(15);
-/// How long a node may take to end politely. Above the grace period that it gives itself.
+/// Maximum time for a node to end politely. Above the grace period that it gives itself.
 const END: Duration = Duration::from_secs(35);
 /// What a gateway says when every client has gone, and nothing is left to do but to wait.
 const LAST_WAIT: &str = "waiting until nothing that was acked can be lost";
 
-/// Which program a node runs.
+/// The program of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeKind {
     Gateway,
@@ -147,25 +147,25 @@ impl Node {
         &self.ready
     }
 
-    /// Where WebSocket clients connect.
+    /// The WebSocket address.
     #[must_use]
     pub fn ws(&self) -> SocketAddr {
         self.address("ws")
     }
 
-    /// Where line clients connect.
+    /// The address for text lines.
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.address("tcp")
     }
 
-    /// Where it tells about itself.
+    /// The admin address.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
 
-    /// Where the presence API is.
+    /// The address of the presence API.
     #[must_use]
     pub fn api(&self) -> SocketAddr {
         self.address("api")
@@ -187,7 +187,7 @@ impl Node {
     /// Waits until `/readyz` says yes.
     ///
     /// # Panics
-    /// When it does not within `within`; the reason it gave is in the message.
+    /// If it does not within `within`; the reason it gave is in the message.
     pub async fn until_ready(&self, within: Duration) {
         self.until_readiness(200, within).await;
     }
@@ -195,7 +195,7 @@ impl Node {
     /// Waits until `/readyz` says no, and returns its answer.
     ///
     /// # Panics
-    /// When it does not within `within`.
+    /// If it does not within `within`.
     pub async fn until_not_ready(&self, within: Duration) -> HttpResponse {
         self.until_readiness(503, within).await
     }
@@ -211,7 +211,7 @@ impl Node {
     /// A scrape of its metrics.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn metrics(&self) -> ScrapedMetrics {
         let answer =
             http::get(self.admin(), "/metrics").await.unwrap_or_else(|error| panic!("{}: {error}", self.name()));
@@ -219,7 +219,7 @@ impl Node {
         ScrapedMetrics::parse(&answer.body)
     }
 
-    /// Whether its process is still there.
+    /// True if its process is still there.
     pub fn is_running(&mut self) -> bool {
         !self.process.has_ended()
     }
@@ -227,7 +227,7 @@ impl Node {
     /// SIGTERM; returns its exit code, `None` when a signal ended it.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not end.
     pub async fn end(&mut self) -> Option<i32> {
         self.process.terminate();
         self.process.exit_code(END).await
@@ -237,7 +237,7 @@ impl Node {
     /// sure of what was acked is not waited for.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not end.
     pub async fn leave(&mut self) -> Option<i32> {
         self.process.terminate();
         eventually(END, &format!("{} has done everything", self.name()), || {
@@ -252,19 +252,19 @@ impl Node {
         self.process.exit_code(END).await
     }
 
-    /// Starts it anew after its end, with the same settings. Ports stay only when they were fixed.
+    /// Starts it again after its end, with the same settings. Ports stay only when they were fixed.
     ///
     /// # Panics
-    /// When it still runs, or does not become ready.
+    /// If it still runs, or does not become ready.
     pub async fn restart(&mut self) {
         self.relaunch().await;
         self.until_ready(READY).await;
     }
 
-    /// Starts it anew after its end and waits until its listeners are bound; it may not be ready to serve yet.
+    /// Starts it again after its end and waits until its listeners are bound; it may not be ready to serve yet.
     ///
     /// # Panics
-    /// When it still runs, or does not come up.
+    /// If it still runs, or does not come up.
     pub async fn relaunch(&mut self) {
         assert!(!self.is_running(), "{} still runs", self.name());
         self.process.log().lines().into_iter().for_each(|line| self.past.push(line));

@@ -21,7 +21,7 @@ impl ReservedPort {
     /// Reserves a port that nobody listens on.
     ///
     /// # Panics
-    /// When none is free.
+    /// If none is free.
     #[must_use]
     pub fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -34,7 +34,7 @@ impl Program {
     /// One of Parley's own programs. It sees none of this process's Parley settings.
     ///
     /// # Panics
-    /// When it has not been built.
+    /// If it has not been built.
     #[must_use]
     pub fn parley(binary: &str, name: &str) -> Self {
         Self::bound_to_us("KILL", built(binary).into(), name).without_settings()
@@ -44,7 +44,7 @@ impl Program {
     /// lines are not for it.
     ///
     /// # Panics
-    /// When it has not been built.
+    /// If it has not been built.
     #[must_use]
     pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
         let command = built(binary);
@@ -96,7 +96,7 @@ impl Program {
     /// Starts it.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// If there is no such program.
     #[must_use]
     pub fn spawn(mut self) -> Process {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -112,7 +112,7 @@ impl Program {
     /// Runs it to its end, which must come within `within`.
     ///
     /// # Panics
-    /// When it does not.
+    /// If it does not.
     pub async fn run(self, within: Duration) -> ExitedProcess {
         let mut process = self.spawn();
         let code = process.exit_code(within).await;
@@ -170,7 +170,7 @@ impl Process {
     /// Waits for the first line on stdout, which must be a JSON object with `"ready":true`.
     ///
     /// # Panics
-    /// When it ends first, says something else, or says nothing in time.
+    /// If it ends first, says something else, or says nothing in time.
     pub async fn ready(&mut self) -> Value {
         let name = self.name.clone();
         let line = eventually(READY, &format!("{name} says that it is ready"), || {
@@ -187,7 +187,7 @@ impl Process {
     /// Sends a signal to this process only.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// If it has ended already.
     pub fn signal(&mut self, signal: Signal) {
         assert!(!self.has_ended(), "{} has ended ({:?}); no {signal} for it", self.name, self.ended);
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
@@ -227,7 +227,7 @@ impl Process {
         self.ended = Some(self.child.wait().expect("our own child"));
     }
 
-    /// Whether it is gone.
+    /// True if it is gone.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("our own child");
@@ -238,7 +238,7 @@ impl Process {
     /// Waits for its end; `None` when a signal ended it. Everything it wrote is in its log then.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let what = format!("{} ends", self.name);
         let status = eventually(within, &what, || {

@@ -13,7 +13,7 @@ use crate::http;
 use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 
-/// How long it may take to come up.
+/// Maximum time for it to come up.
 const START: Duration = Duration::from_secs(30);
 
 /// A running Prometheus. Killed on drop.
@@ -39,7 +39,7 @@ impl Prometheus {
     /// Starts it; scrapes and evaluates every second. Returns when it answers.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If it does not come up.
     pub async fn start(targets: &[ScrapeTarget<'_>], rules: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-prometheus-").tempdir().expect("a temporary directory");
         let port = ReservedPort::reserve();

@@ -20,7 +20,7 @@ use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
-/// How long Redis may take to come up.
+/// Maximum time for Redis to come up.
 const START: Duration = Duration::from_secs(10);
 /// How long Redis may take, at the end of a test, to tell what it refused. A frozen one is not waited for.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Redis {
     /// A place for a Redis that does not run yet: connections to it are refused.
     ///
     /// # Panics
-    /// When there is no room for it on this machine.
+    /// If there is no room for it on this machine.
     #[must_use]
     pub fn away() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
@@ -76,7 +76,7 @@ impl Redis {
     /// Starts it and waits until it answers.
     ///
     /// # Panics
-    /// When it runs already or does not come up.
+    /// If it runs already or does not come up.
     pub async fn start(&mut self) {
         assert!(self.server.is_none(), "this Redis runs already");
         let configuration = repository().join("deploy/redis/redis.conf");
@@ -97,7 +97,7 @@ impl Redis {
     /// kill -9: connections break, what was not written yet is lost.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If it does not run.
     pub fn kill9(&mut self) {
         self.server.take().expect("this Redis runs").kill9();
     }
@@ -115,7 +115,7 @@ impl Redis {
     /// What a crash of the machine does to it: kill -9, and of what it wrote only this is on the disk.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If it does not run.
     pub fn crash(&mut self, kept: Option<AofPosition>) {
         self.kill9();
         // What was rewritten since is on the disk in another form.
@@ -146,7 +146,7 @@ impl Redis {
         self.server().cont();
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.port.address()
@@ -180,7 +180,7 @@ impl Redis {
     /// A connection of one's own.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn connection(&self) -> MultiplexedConnection {
         self.try_connection().await.expect("redis answers")
     }
@@ -188,7 +188,7 @@ impl Redis {
     /// One command over a fresh connection: `redis.call::<u64>("DEL key").await`. Words are split at blanks.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses it, or answers something else than a `T`.
     pub async fn call<T: FromRedisValue>(&self, command: &str) -> T {
         self.ask(&command.split_whitespace().collect::<Vec<_>>()).await
     }
@@ -196,7 +196,7 @@ impl Redis {
     /// The same for words that hold blanks, such as a script.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses it, or answers something else than a `T`.
     pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.connection().await;
         let answer = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await;

@@ -46,7 +46,7 @@ pub(crate) struct Plan {
     pub(crate) in_flight: u32,
     /// Logins a second; as fast as they are answered when absent.
     pub(crate) login_rate: Option<f64>,
-    /// Whether a client that loses its connection resumes its session.
+    /// True if a client that loses its connection resumes its session.
     pub(crate) resumes: bool,
 }
 
@@ -127,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// Whether what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
+    /// True if what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
     /// numbers.
     pub(crate) fn counts_seqs(&self) -> bool {
         !self.is_direct() && self.addresses.iter().all(|address| address.dialect.has_seqs())

@@ -66,7 +66,7 @@ pub(crate) struct FinishedRun {
     pub(crate) workers: usize,
     /// Memory of the workers without clients.
     pub(crate) base_kib: u64,
-    /// When the first login was due.
+    /// If the first login was due.
     pub(crate) login: Nanos,
     pub(crate) tally: Tally,
     /// Nobody is connected.

@@ -25,7 +25,7 @@ impl Schedule {
         Self { start, millirate: u128::from(millirate.max(1)), senders: senders.max(1) }
     }
 
-    /// When the `turn`-th message (from 0) of the `sender`-th sender (from 0) is due.
+    /// If the `turn`-th message (from 0) of the `sender`-th sender (from 0) is due.
     pub(crate) fn due(&self, sender: u64, turn: u64) -> Nanos {
         let number = u128::from(turn) * u128::from(self.senders) + u128::from(sender);
         let after = number * u128::from(SECOND) * 1000 / self.millirate;
@@ -51,7 +51,7 @@ impl MeasureWindow {
         Self { start, measured: warm, end: warm.saturating_add(nanos(measured)) }
     }
 
-    /// Whether a message that was due then counts.
+    /// True if a message that was due then counts.
     pub(crate) fn counts(&self, due: Nanos) -> bool {
         (self.measured..self.end).contains(&due)
     }

@@ -114,7 +114,7 @@ pub(crate) struct MeasuredWindow {
     pub(crate) delivered: u64,
     /// Reads from sockets in which something of it came.
     pub(crate) reads: u64,
-    /// When the last of it came.
+    /// If the last of it came.
     pub(crate) last: Nanos,
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: DeliveryFaults,
     pub(crate) tails: BTreeMap<u32, StreamTail>,
-    /// When the last client was there.
+    /// If the last client was there.
     pub(crate) there: Nanos,
     /// From the time a login was due to the room being entered.
     pub(crate) login: Latencies,

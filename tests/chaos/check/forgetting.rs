@@ -15,10 +15,10 @@ const UNWRITTEN: u64 = 5 * SECOND / 2;
 /// Redis opens without a gateway that has said nothing for 10 s since; clocks have half a second.
 const OPENS: u64 = 19 * SECOND / 2;
 
-/// What is known of one message, by its key.
+/// The facts about one message, by its key.
 #[derive(Debug, Clone, Copy)]
 struct SentMessage<'a> {
-    /// When it was asked for first.
+    /// If it was asked for first.
     asked: u64,
     /// When somebody first knew that it is written.
     known: u64,
@@ -31,12 +31,12 @@ pub struct AckedMessage<'a> {
     pub at: u64,
     /// Over which session.
     pub session: SessionHistory<'a>,
-    /// By which gateway; the text door does not tell.
+    /// By which gateway; the text listener does not tell.
     pub node: Option<&'a str>,
 }
 
 impl AckedMessage<'_> {
-    /// Whether it is not certain that one gateway gave both.
+    /// True if it is not certain that one gateway gave both.
     pub fn may_be_elsewhere(&self, other: &AckedMessage<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
@@ -46,16 +46,16 @@ impl AckedMessage<'_> {
 struct OwedMessages<'a> {
     node: &'a str,
     acked: u64,
-    /// When Redis was back.
+    /// If Redis was back.
     back: u64,
-    /// When the gateway is known to have put back everything.
+    /// If the gateway is known to have put back everything.
     whole: u64,
 }
 
 /// All of it.
 #[derive(Debug)]
 pub struct Forgetting<'a> {
-    /// When Redis wrote what it may have forgotten: from, and until it was back.
+    /// If Redis wrote what it may have forgotten: from, and until it was back.
     kills: Vec<(u64, u64)>,
     /// By key.
     said: HashMap<&'a str, SentMessage<'a>>,
@@ -92,7 +92,7 @@ impl<'a> Forgetting<'a> {
                         known.acked = Some(AckedMessage { at, session: (process, event.session), node });
                     }
                 }
-                // The text door shows what was said before it is known whether it stays.
+                // The text listener shows what was said before it is known whether it stays.
                 (HistoryOp::Send { key, .. }, OpStatus::Info) => {
                     said.entry(key).and_modify(|said| said.acked = None);
                 }
@@ -106,14 +106,14 @@ impl<'a> Forgetting<'a> {
         Self { kills, said, deaths, silences }
     }
 
-    /// Whether Redis may have forgotten a message after it was first known to be there, so that it may have become
+    /// True if Redis may have forgotten a message after it was first known to be there, so that it may have become
     /// another number.
     pub fn holds(&self, key: &str) -> bool {
         let is_hit = |said: &SentMessage<'_>| self.kills.iter().any(|kill| meet(*kill, (said.asked, said.known)));
         self.said.get(key).is_some_and(is_hit)
     }
 
-    /// Whether what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
+    /// True if what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
     /// `begun` it was written after the kill before that.
     pub fn may_be_void(&self, key: &str, told: u64, begun: Option<u64>) -> bool {
         let before = self.kills.iter().map(|(_, back)| *back).filter(|back| begun.is_some_and(|begun| *back <= begun));
@@ -122,13 +122,13 @@ impl<'a> Forgetting<'a> {
         self.kills.iter().any(|kill| meet(*kill, (asked.max(since), told)))
     }
 
-    /// When it was asked for, of a message that was acked, and the ack.
+    /// If it was asked for, of a message that was acked, and the ack.
     pub fn acked(&self, key: &str) -> Option<(u64, AckedMessage<'a>)> {
         let said = self.said.get(key)?;
         Some((said.asked, said.acked?))
     }
 
-    /// Whether Redis may have forgotten a message whose gateway then died before it had put it back.
+    /// True if Redis may have forgotten a message whose gateway then died before it had put it back.
     pub fn died_with_its_gateway(&self, key: &str) -> bool {
         let is_dead = |owed: &OwedMessages<'_>| {
             let mut deaths = self.deaths.iter().filter(|(node, _)| node == owed.node);
@@ -137,7 +137,7 @@ impl<'a> Forgetting<'a> {
         self.owed(key).iter().any(is_dead)
     }
 
-    /// Whether Redis may have forgotten a message and opened again without the gateway that was to put it back.
+    /// True if Redis may have forgotten a message and opened again without the gateway that was to put it back.
     pub fn is_late(&self, key: &str) -> bool {
         let is_silent = |owed: &OwedMessages<'_>| {
             let mut silences = self.silences.iter().filter(|(.., node)| node == owed.node);
@@ -146,7 +146,7 @@ impl<'a> Forgetting<'a> {
         self.owed(key).iter().any(is_silent)
     }
 
-    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text door.
+    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text listener.
     fn owed(&self, key: &str) -> Vec<OwedMessages<'_>> {
         let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else {
             return Vec::new();

@@ -54,7 +54,7 @@ pub struct Evidence {
     pub departures: Vec<RecordedLeave>,
     /// What was there after everybody had left and should not be, in words.
     pub leftovers: Vec<String>,
-    /// Whether Redis had to write before it answered.
+    /// True if Redis had to write before it answered.
     pub fsync_always: bool,
 }
 
@@ -117,25 +117,25 @@ impl Evidence {
         self.logs.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the oldest messages of a room were trimmed away.
+    /// True if the oldest messages of a room were trimmed away.
     pub fn is_trimmed(&self, room: &str) -> bool {
         self.log(room).first().is_some_and(|first| first.seq > 1)
     }
 }
 
-/// Whether it was told with a number up to `seq`.
+/// True if it was told with a number up to `seq`.
 fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
     matches!(event.op, HistoryOp::Message { seq: Some(number), .. } if number <= seq)
 }
 
-/// What a checker found.
+/// The result of a checker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// How many things it judged: a checker that judged nothing proves nothing.
+    /// Number of items checked: a checker that judged nothing proves nothing.
     pub judged: usize,
-    /// How many were wrong and are excused by a limit that the README states.
+    /// Number of violations that a documented limit excuses.
     pub excused: usize,
-    /// What is wrong, in words.
+    /// Descriptions of the violations.
     pub broken: Vec<String>,
 }
 

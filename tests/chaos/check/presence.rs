@@ -1,7 +1,7 @@
 //! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
 //! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
 //!
-//! Only those who came in over WebSocket are judged: the text door does not tell which gateway it is.
+//! Only those who came in over WebSocket are judged: the text listener does not tell which gateway it is.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ pub(super) struct OnlineSpan<'a> {
     pub(super) node: &'a str,
     pub(super) from: u64,
     pub(super) to: u64,
-    /// How it ended; empty while it lasts.
+    /// The reason of its end; empty while it lasts.
     pub(super) why: &'a str,
     pub(super) is_rival: bool,
 }
@@ -63,7 +63,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
+/// True if the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
 pub(super) fn is_lost(stay: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
         let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });

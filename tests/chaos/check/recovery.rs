@@ -30,7 +30,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                 tried.insert((room, process));
             }
             _ if event.kind != OpStatus::Ok => {}
-            // The text door does not go on where it was.
+            // The text listener does not go on where it was.
             HistoryOp::Join { room, seq } => {
                 members.entry(room).or_default().insert(process, seq.map_or(event.at, |_| 0));
             }

@@ -14,7 +14,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         let process = event.process.as_str();
         match &event.op {
             HistoryOp::Register { resumed: true, .. } => finding.judged += 1,
-            // The text door has no sessions to go on with.
+            // The text listener has no sessions to go on with.
             HistoryOp::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
                 finding.broken.push(format!("{process} had to begin anew: {event:?}"));
             }

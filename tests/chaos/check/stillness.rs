@@ -1,7 +1,7 @@
 //! Stillness: nobody is shown to leave who was away for a moment only, as in a rolling restart. Who is away for longer than
 //! leaves are held back, or whose gateway may have counted as dead, may be shown to leave.
 //!
-//! Only those who came in over WebSocket are judged: the text door begins anew each time, and its leaves are real.
+//! Only those who came in over WebSocket are judged: the text listener begins anew each time, and its leaves are real.
 
 use super::presence::{OnlineSpan, is_lost, stays};
 use super::{Evidence, Finding, SECOND};

@@ -17,17 +17,17 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::history::Jump;
 
-/// How long connecting and writing may take.
+/// Time limit for a connect or a write.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where a member comes in.
+/// The address that a member connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberAddress {
     WebSocket(SocketAddr),
     Lines(SocketAddr),
 }
 
-/// What a member asks for.
+/// A request of a member.
 #[derive(Debug, Clone, Copy)]
 pub enum MemberRequest<'a> {
     /// With a token and the places it has, to go on with a session.
@@ -40,7 +40,7 @@ pub enum MemberRequest<'a> {
         room: &'a str,
         since: Option<&'a ClientPosition>,
     },
-    /// On the text door it goes to the room that was entered last, without a key.
+    /// On the text listener it goes to the room that was entered last, without a key.
     Send {
         room: &'a str,
         key: &'a str,
@@ -48,7 +48,7 @@ pub enum MemberRequest<'a> {
     Bye,
 }
 
-/// What a member is told, as far as it matters here.
+/// An event or a reply that a member receives, reduced to what the checkers need.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MemberEvent {
     Registered {
@@ -68,7 +68,7 @@ pub enum MemberEvent {
         msg_id: Option<String>,
         seq: Option<u64>,
     },
-    /// Without an id on the text door.
+    /// Without an id on the text listener.
     Refused {
         id: Option<u64>,
         code: String,
@@ -95,7 +95,7 @@ pub enum MemberEvent {
     Other,
 }
 
-/// Where somebody is in a room or in their inbox (`@`).
+/// A client's position in a room or in its inbox (`@`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientPosition {
     pub epoch: String,
@@ -238,12 +238,12 @@ fn event(value: &Value) -> MemberEvent {
     }
 }
 
-/// How the history calls what a frame is addressed to: a nickname with `@`.
+/// The address of a frame as the history writes it: a nickname begins with `@`.
 fn addressed(to: String) -> String {
     if to.starts_with(['#', '@']) { to } else { format!("@{to}") }
 }
 
-/// Reads a line of the text door.
+/// Reads a line of the text listener.
 fn output(line: &str) -> MemberEvent {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
@@ -265,7 +265,7 @@ fn output(line: &str) -> MemberEvent {
     })
 }
 
-/// Reads what the text door says of a jump.
+/// Reads what the text listener says of a jump.
 fn jump(said: &str) -> Option<MemberEvent> {
     if let Some((room, _)) = said.split_once(" begins anew") {
         return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });

@@ -1,7 +1,7 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
 //! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
-//! rivals and the text door begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
+//! rivals and the text listener begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
 //! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
 
 use std::collections::BTreeMap;
@@ -21,12 +21,12 @@ use crate::history::{HistoryOp, OpStatus, Recorder};
 const ANSWER: Duration = Duration::from_secs(25);
 /// How a connection ended that was lost on the way; a fifth of them for long enough that others may see it.
 const BROKE_OFF: &str = "broke off";
-/// What a gateway says of a session that it cannot go on with.
+/// The error code for a session that cannot be resumed.
 const SESSION_GONE: &str = "resume_failed";
 /// How long coming in may take in all, refusals included.
 const ENTRY: Duration = Duration::from_secs(60);
 
-/// What everybody is to do now.
+/// The current instruction to all members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrowdMode {
     /// Talk.
@@ -37,20 +37,20 @@ pub enum CrowdMode {
     Leave,
 }
 
-/// What a member is told before it comes.
+/// The configuration of one member.
 #[derive(Debug)]
 pub struct MemberScript {
     /// Its name in the history.
     pub process: String,
     /// Its nickname; rivals share one.
     pub nick: String,
-    /// Where it comes in.
+    /// The address that it connects to.
     pub address: MemberAddress,
-    /// What it is in; one on the text door.
+    /// The rooms that it joins; one over text lines.
     pub rooms: Vec<String>,
     /// Nicknames (`@ann`) that it says something to now and then.
     pub friends: Vec<String>,
-    /// How long it waits before it comes for the first time.
+    /// The delay before its first connection.
     pub comes_after: Duration,
     /// About how long its connections last before they break off, as on a bad network.
     pub breaks_off_after: Option<Duration>,
@@ -58,7 +58,7 @@ pub struct MemberScript {
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
     pub pace: Duration,
-    /// What may wait for an answer at a time.
+    /// Maximum number of unanswered messages.
     pub most_open: usize,
 }
 
@@ -69,17 +69,17 @@ pub struct CrowdMember {
     recorder: Recorder,
     rng: Xoshiro256PlusPlus,
     is_seated: Arc<AtomicBool>,
-    /// How many sessions it has had.
+    /// The number of its sessions so far.
     session: u32,
     /// Goes on with the last one.
     token: Option<String>,
-    /// How far it has heard its rooms, and its inbox (`@`).
+    /// Its position in each room and in its inbox (`@`).
     places: ClientPositions,
     /// A connection that it has given up and whose other end does not know.
     lost: Option<MemberConnection>,
-    /// What the text door showed last: refused afterwards, or not known to have been kept when the connection ends.
+    /// What the text listener showed last: refused afterwards, or not known to have been kept when the connection ends.
     shown: Option<PendingSend>,
-    /// What has no answer yet, by the request's id.
+    /// Unanswered messages, by request id.
     pending: BTreeMap<u64, PendingSend>,
     said: u64,
     next_id: u64,
@@ -119,7 +119,7 @@ impl CrowdMember {
         }
     }
 
-    /// Whether it is in all its rooms at the moment.
+    /// True if it is in all its rooms at the moment.
     pub fn seat(&self) -> Arc<AtomicBool> {
         self.is_seated.clone()
     }
@@ -194,7 +194,7 @@ impl CrowdMember {
         end
     }
 
-    /// Goes on with the session that it has, or begins one. Returns the rooms that it is in already.
+    /// Resumes the session that it has, or begins one. Returns the rooms that it is in already.
     async fn register(&mut self, connection: &mut MemberConnection) -> Result<Vec<String>, EndReason> {
         let (nick, token, places) = (self.orders.nick.clone(), self.token.clone(), self.places.clone());
         let resume = token.as_deref().map(|token| (token, &places));
@@ -228,7 +228,7 @@ impl CrowdMember {
         }
     }
 
-    /// The text door answers a refusal only: it may be on its way.
+    /// The text listener answers a refusal only: it may be on its way.
     fn doubt_shown(&mut self) {
         if let Some(shown) = self.shown.take() {
             self.note(OpStatus::Info, sent(shown.room, shown.key, None, None));
@@ -309,7 +309,7 @@ impl CrowdMember {
                 connection.ask(*id, MemberRequest::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
-            // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
+            // On the text listener an echo that was lost with the gateway's subscription is waited for in vain.
             let may_mark = wish == CrowdMode::Mark && !has_marked && hangs_up_at.is_none();
             if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;
@@ -388,7 +388,7 @@ impl CrowdMember {
                 }
             }
             MemberEvent::Message { ref key, .. } => {
-                // The text door acks nothing: what comes back to its sender was said.
+                // The text listener acks nothing: what comes back to its sender was said.
                 let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
                 if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {

@@ -71,7 +71,7 @@ impl LineClient {
         self.reads(&format!("* you are in {room}, members: *")).await;
     }
 
-    /// Hears somebody say something in a room.
+    /// Receives a message in a room.
     pub async fn receives(&self, room: &str, from: &str, text: &str) {
         self.reads(&format!("[{room}] <{from}> {text}")).await;
     }
@@ -84,7 +84,7 @@ impl LineClient {
     /// Waits for a line that fits the pattern, and uses it up.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// If none comes in time.
     pub async fn reads_within(&self, within: Duration, pattern: &str) -> ReceivedItem<String> {
         self.try_read(within, pattern).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
@@ -92,7 +92,7 @@ impl LineClient {
     /// Waits for a line that fits the pattern, and uses it up.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn try_read(&self, within: Duration, pattern: &str) -> Result<ReceivedItem<String>, String> {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
@@ -100,7 +100,7 @@ impl LineClient {
     /// Waits for the next line that was not used yet, whatever it is.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next(&self, within: Duration) -> Result<String, String> {
         self.next_that(within, |_| true).await
     }
@@ -108,7 +108,7 @@ impl LineClient {
     /// Waits for the next line that was not used yet and fits.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next_that(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Result<String, String> {
         self.transcript.take(within, "line", |line| fits(line)).await.map(|heard| heard.what)
     }
@@ -138,12 +138,12 @@ impl LineClient {
     /// Waits for the end of the connection.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
-    /// How the connection has ended, if it has.
+    /// The end of the connection, if it has ended.
     #[must_use]
     pub fn has_ended(&self) -> Option<ConnectionEnd> {
         self.transcript.has_ended()

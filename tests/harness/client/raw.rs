@@ -29,7 +29,7 @@ impl RawWs {
     /// Connects and upgrades.
     ///
     /// # Panics
-    /// When the server does not upgrade.
+    /// If the server does not upgrade.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("the door is open");
         stream.set_nodelay(true).expect("a TCP socket");

@@ -16,7 +16,7 @@ const SHOWN: usize = 30;
 /// Something that a client was told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReceivedItem<T> {
-    /// When it came.
+    /// If it came.
     pub at: Instant,
     /// What it was.
     pub what: T,
@@ -73,7 +73,7 @@ impl<T: Clone + Debug> Transcript<T> {
         unused.map(|(heard, _)| heard.what.clone()).collect()
     }
 
-    /// Uses up everything heard so far.
+    /// Uses up everything received so far.
     pub(super) fn forget(&self) {
         self.lock().entries.iter_mut().for_each(|(_, used)| *used = true);
     }

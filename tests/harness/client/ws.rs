@@ -56,7 +56,7 @@ impl WsClient {
     /// Connects to `/ws` at this address.
     ///
     /// # Panics
-    /// When the door stays shut.
+    /// If the door stays shut.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.unwrap_or_else(|error| panic!("no WebSocket at {address}: {error}"))
     }
@@ -97,12 +97,12 @@ impl WsClient {
         answer
     }
 
-    /// Goes on with the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
+    /// Resumes the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
     pub async fn resume(&self, registered: &Value, since: Value) -> Value {
         self.expect_answer("resume", self.try_resume(registered, since).await)
     }
 
-    /// Goes on with a session if it may.
+    /// Resumes a session; may be refused.
     ///
     /// # Errors
     /// The refusal.
@@ -130,12 +130,12 @@ impl WsClient {
         self.must(json!({"type": "leave", "room": room})).await
     }
 
-    /// Says something to a room or a nickname; returns the `ack`.
+    /// Sends a message to a room or a nickname; returns the `ack`.
     pub async fn sends(&self, to: &str, text: &str) -> Value {
         self.must(json!({"type": "send", "to": to, "body": text})).await
     }
 
-    /// Says something if it may.
+    /// Sends a message; may be refused.
     ///
     /// # Errors
     /// The refusal.
@@ -155,7 +155,7 @@ impl WsClient {
         self.must(json!({"type": "status", "status": "away", "text": text})).await
     }
 
-    /// Who is in the room: the nicknames, in the order of the reply.
+    /// The nicknames in the room, in the order of the reply.
     pub async fn members(&self, room: &str) -> Vec<String> {
         let reply = self.must(json!({"type": "members", "room": room})).await;
         let items = reply["items"].as_array().unwrap_or_else(|| panic!("no items: {reply}"));
@@ -211,7 +211,7 @@ impl WsClient {
     /// The refusal.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// If none comes in time.
     pub async fn reply_within(&self, within: Duration, id: u64) -> RequestResult {
         let reply = self.take(within, &format!("reply to request {id}"), |value| value["id"] == id).await.what;
         if reply["type"] != "error" {
@@ -233,7 +233,7 @@ impl WsClient {
         }
     }
 
-    /// Hears somebody say something in a room; returns the message.
+    /// Receives a message in a room and returns it.
     pub async fn receives(&self, room: &str, from: &str, text: &str) -> Value {
         let is_meant = |event: &Value| {
             event["type"] == "message" && event["to"] == room && event["from"] == from && event["body"] == text
@@ -241,23 +241,23 @@ impl WsClient {
         self.take(PATIENCE, &format!("`{text}` from {from} in {room}"), is_meant).await.what
     }
 
-    /// Hears something that was said to this client alone; returns the message.
+    /// Receives a direct message and returns it.
     pub async fn receives_privately(&self, from: &str, text: &str) -> Value {
         let own = self.name();
         self.receives(&own, from, text).await
     }
 
-    /// Sees somebody come into the room.
+    /// Sees a nickname join the room.
     pub async fn sees_join(&self, room: &str, nick: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "joined", |entry| entry["nick"] == nick).await
     }
 
-    /// Sees somebody leave the room for this reason.
+    /// Sees a nickname leave the room for this reason.
     pub async fn sees_left(&self, room: &str, nick: &str, reason: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "left", |entry| entry["nick"] == nick && entry["reason"] == reason).await
     }
 
-    /// Sees somebody take another name.
+    /// Sees a nickname change.
     pub async fn sees_rename(&self, room: &str, from: &str, to: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "renamed", |entry| entry["from"] == from && entry["to"] == to).await
     }
@@ -298,7 +298,7 @@ impl WsClient {
         self.take(within, what, |value| value.get("id").is_none() && fits(value)).await
     }
 
-    /// Everything heard so far that fits, in order, replies included.
+    /// Everything received so far that fits, in order, replies included.
     #[must_use]
     pub fn received(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.transcript.all(fits).into_iter().map(|heard| heard.what).collect()
@@ -313,12 +313,12 @@ impl WsClient {
     /// Waits for the next thing that was not used yet and fits, whatever it is.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next(&self, within: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
         self.transcript.take(within, "frame", fits).await.map(|heard| heard.what)
     }
 
-    /// Uses up everything heard so far.
+    /// Uses up everything received so far.
     pub fn forget(&self) {
         self.transcript.forget();
     }
@@ -331,12 +331,12 @@ impl WsClient {
     /// Waits for the end of the connection.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
-    /// How the connection has ended, if it has.
+    /// The end of the connection, if it has ended.
     #[must_use]
     pub fn has_ended(&self) -> Option<ConnectionEnd> {
         self.transcript.has_ended()

@@ -132,22 +132,22 @@ impl LoadDialect {
         }
     }
 
-    /// Whether rooms number their messages, densely and for all members alike.
+    /// True if rooms number their messages, densely and for all members alike.
     pub(crate) fn has_seqs(self) -> bool {
         self == Self::Parley
     }
 
-    /// Whether every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
+    /// True if every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
     pub(crate) fn has_acks(self) -> bool {
         self == Self::Parley
     }
 
-    /// Whether people are addressed by name; elsewhere each has a room of that name.
+    /// True if people are addressed by name; elsewhere each has a room of that name.
     pub(crate) fn has_people(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
-    /// Whether a client of it is there as soon as its connection is.
+    /// True if a client of it is there as soon as its connection is.
     pub(crate) fn is_there_at_once(self) -> bool {
         self == Self::Bare
     }
