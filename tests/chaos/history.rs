@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_who_what_and_how_it_went() {
+    fn history_line_holds_actor_operation_and_status() {
         let op = HistoryOp::Send { room: "#a".to_owned(), key: "k".to_owned(), msg_id: None, seq: Some(3) };
         let event = HistoryEvent { at: 5, process: "ann".to_owned(), session: 2, kind: OpStatus::Info, op };
         let expected = r##"{"at":5,"process":"ann","session":2,"kind":"info","op":"send","value":{"room":"#a","key":"k","msg_id":null,"seq":3}}"##;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn times_never_go_back() {
+    fn recorder_keeps_times_in_order() {
         let recorder = Recorder::start();
         for _ in 0..100 {
             recorder.note("ann", 1, OpStatus::Ok, HistoryOp::End { why: "test".to_owned() });

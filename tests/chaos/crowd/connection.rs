@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_doors_are_understood() {
+    fn parser_reads_events_of_both_dialects() {
         let (room, from, key) = ("#a".to_owned(), "ann".to_owned(), "ann-1".to_owned());
         let told = MemberEvent::Message { room, from, key, msg_id: None, seq: None };
         assert_eq!(output("[#a] <ann> ann-1"), told);

@@ -1,8 +1,9 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
 //! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
-//! rivals and the text listener begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
-//! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
+//! rivals and text clients start a new session each time. A message that was refused for a while, or whose outcome is
+//! unknown, is sent again with the same key, also on the next connection. A key belongs to its session: a message in
+//! flight when the session ends stays unknown and is never sent again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
