@@ -75,14 +75,14 @@ fn read_from_the_channel((room, frame): (RoomKey, String)) -> u64 {
 }
 
 /// A hub with a crowd in one room, whose outboxes have no sockets: what is left is finding and queueing.
-struct Crowd {
+struct BenchCrowd {
     hub: Hub,
     room: RoomKey,
     messages: Vec<ChatMessage>,
     _outboxes: Vec<Outbox>,
 }
 
-fn crowd(messages: u64) -> Crowd {
+fn crowd(messages: u64) -> BenchCrowd {
     let hub = Hub::new(Metrics::new().counts);
     let room = RoomName::parse("#lobby").expect("a room");
     let log = StreamId::Room(room.key().clone());
@@ -94,13 +94,17 @@ fn crowd(messages: u64) -> Crowd {
         let request = FeedJoin { display: "#lobby", session: &session, outbox, epoch: "e", after: 0 };
         assert_eq!(hub.admit(&log, &request), JoinProgress::Entered);
     }
-    let crowd =
-        Crowd { hub, room: room.key().clone(), messages: (1..=messages + 1).map(said).collect(), _outboxes: outboxes };
+    let crowd = BenchCrowd {
+        hub,
+        room: room.key().clone(),
+        messages: (1..=messages + 1).map(said).collect(),
+        _outboxes: outboxes,
+    };
     // The first round finds everybody.
     give_out(crowd, 1)
 }
 
-fn give_out(mut crowd: Crowd, messages: usize) -> Crowd {
+fn give_out(mut crowd: BenchCrowd, messages: usize) -> BenchCrowd {
     for message in crowd.messages.drain(..messages) {
         crowd.hub.deliver(Delivery::Room { room: crowd.room.clone(), epoch: "e".into(), message });
     }
@@ -112,7 +116,7 @@ fn give_out(mut crowd: Crowd, messages: usize) -> Crowd {
 #[library_benchmark]
 #[bench::one(args = (1), setup = crowd)]
 #[bench::sixteen_in_a_round(args = (16), setup = crowd)]
-fn fan_out_to_1000(crowd: Crowd) -> Crowd {
+fn fan_out_to_1000(crowd: BenchCrowd) -> BenchCrowd {
     let messages = crowd.messages.len();
     give_out(black_box(crowd), messages)
 }

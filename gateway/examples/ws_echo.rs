@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Sends every message back.
 #[derive(Debug, Parser)]
-struct Flags {
+struct ExampleFlags {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:9002")]
     listen: SocketAddr,
@@ -32,7 +32,7 @@ struct Flags {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let flags = Flags::parse();
+    let flags = ExampleFlags::parse();
     let listener = TcpListener::bind(flags.listen).await?;
     let limits = Limits::new(flags.max_message, flags.max_skipped.max(flags.max_message));
     serve(listener, limits).await
@@ -61,11 +61,11 @@ async fn converse(tcp: TcpStream, limits: Limits) {
 async fn echo(socket: &mut Socket) -> Over {
     loop {
         match socket.next(heard).await {
-            Ok(Heard::Text(text)) => socket.output().text(text),
-            Ok(Heard::Binary(bytes)) => socket.output().binary(bytes),
-            Ok(Heard::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
-            Ok(Heard::Nothing) => {}
-            Ok(Heard::Close) => return Over::Gone,
+            Ok(EchoInput::Text(text)) => socket.output().text(text),
+            Ok(EchoInput::Binary(bytes)) => socket.output().binary(bytes),
+            Ok(EchoInput::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
+            Ok(EchoInput::Nothing) => {}
+            Ok(EchoInput::Close) => return Over::Gone,
             Err(over) => return over,
         }
         if socket.flush().await.is_err() {
@@ -75,7 +75,7 @@ async fn echo(socket: &mut Socket) -> Over {
 }
 
 /// An event that the reader's buffer does not hold on to.
-enum Heard {
+enum EchoInput {
     Text(Bytes),
     Binary(Bytes),
     Skipped,
@@ -83,13 +83,13 @@ enum Heard {
     Close,
 }
 
-fn heard(event: Event<'_>) -> Heard {
+fn heard(event: Event<'_>) -> EchoInput {
     match event {
-        Event::Text(text) => Heard::Text(text.into_owned().into()),
-        Event::Binary(bytes) => Heard::Binary(bytes.into_owned().into()),
-        Event::TooLarge(_) => Heard::Skipped,
-        Event::Fragment | Event::Ping(_) | Event::Pong(_) => Heard::Nothing,
-        Event::Close { .. } => Heard::Close,
+        Event::Text(text) => EchoInput::Text(text.into_owned().into()),
+        Event::Binary(bytes) => EchoInput::Binary(bytes.into_owned().into()),
+        Event::TooLarge(_) => EchoInput::Skipped,
+        Event::Fragment | Event::Ping(_) | Event::Pong(_) => EchoInput::Nothing,
+        Event::Close { .. } => EchoInput::Close,
     }
 }
 
@@ -106,9 +106,9 @@ mod tests {
 
     const MIB: usize = 1024 * 1024;
 
-    struct Client(WebSocketStream<TcpStream>);
+    struct EchoClient(WebSocketStream<TcpStream>);
 
-    impl Client {
+    impl EchoClient {
         async fn connect(max_message: usize, max_skipped: usize) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_all_sizes_come_back() {
-        let mut client = Client::connect(16 * MIB, 16 * MIB).await;
+        let mut client = EchoClient::connect(16 * MIB, 16 * MIB).await;
         for size in [0, 1, 125, 126, 127, 65535, 65536, 65537, MIB, 16 * MIB] {
             client.is_answered(Message::binary(vec![7; size])).await;
             client.is_answered(Message::text("x".repeat(size))).await;
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn fragments_come_back_as_one_message_and_pings_are_answered_between_them() {
-        let mut client = Client::connect(MIB, MIB).await;
+        let mut client = EchoClient::connect(MIB, MIB).await;
         let world = "世".as_bytes();
         client.sends(fragment(&world[..1], Data::Text, false)).await;
         client.sends(fragment(b"", Data::Continue, false)).await;
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_at_once_comes_back_in_order() {
-        let mut client = Client::connect(MIB, MIB).await;
+        let mut client = EchoClient::connect(MIB, MIB).await;
         for i in 0..5000 {
             client.0.feed(Message::text(i.to_string())).await.unwrap();
         }
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_over_the_limit_is_skipped() {
-        let mut client = Client::connect(1000, MIB).await;
+        let mut client = EchoClient::connect(1000, MIB).await;
         client.sends(Message::binary(vec![0; MIB])).await;
         assert_eq!(client.hears().await, Message::text("too_big"));
         client.is_answered(Message::binary(vec![0; 1000])).await;
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_close_is_answered_and_ends_the_connection() {
-        let mut client = Client::connect(MIB, MIB).await;
+        let mut client = EchoClient::connect(MIB, MIB).await;
         let close = CloseFrame { code: CloseCode::Away, reason: "tea".into() };
         client.sends(Message::Close(Some(close))).await;
         client.ends_with(CloseCode::Away).await;
@@ -195,10 +195,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_breaks_the_protocol_is_told_so() {
-        let mut client = Client::connect(MIB, MIB).await;
+        let mut client = EchoClient::connect(MIB, MIB).await;
         client.sends(fragment(b"x", Data::Continue, true)).await;
         client.ends_with(CloseCode::Protocol).await;
-        let mut client = Client::connect(MIB, MIB).await;
+        let mut client = EchoClient::connect(MIB, MIB).await;
         client.sends(fragment(&[0xFF], Data::Text, true)).await;
         client.ends_with(CloseCode::Invalid).await;
     }

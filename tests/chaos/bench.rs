@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use harness::fault_proxy::{Direction, Mode};
-use harness::redis::Written;
+use harness::redis::AofPosition;
 use harness::{Cluster, Node, within};
 
-use crate::history::{Kind, Op, Recorder};
-use crate::plan::{Fault, Network, Size};
-use crate::run::Task;
+use crate::history::{HistoryOp, OpStatus, Recorder};
+use crate::plan::{ClusterSize, Fault, Network};
+use crate::run::ChaosTask;
 
 /// How long a gateway may take to drain: its own grace period and a little.
 const DRAIN: Duration = Duration::from_secs(40);
@@ -19,26 +19,26 @@ const DRAIN: Duration = Duration::from_secs(40);
 const HOLD_SECONDS: &str = "10";
 /// What a room's log keeps: more than a run says, so that everything can be judged at its end.
 const MAX_MESSAGES: &str = "1000000";
-/// How the bench is called in the history.
+/// The name of the bench in the history.
 pub const BENCH: &str = "bench";
 
 /// A cluster and what is known of its faults.
-pub struct Bench {
+pub struct FaultBench {
     pub cluster: Cluster,
     recorder: Recorder,
     /// Faults that hold now.
     active: BTreeSet<Fault>,
     /// Nodes that are down because the plan says so, and since when.
     down: BTreeMap<String, Instant>,
-    /// What is left of Redis when it crashes.
-    on_disk: Option<Written>,
+    /// The part of the append-only file that survives a crash.
+    on_disk: Option<AofPosition>,
     fsync_always: bool,
 }
 
-impl Bench {
+impl FaultBench {
     /// Starts the cluster of the bench.
-    pub async fn start(task: &Task, recorder: Recorder) -> Self {
-        let Size { gateways, presence } = task.size;
+    pub async fn start(task: &ChaosTask, recorder: Recorder) -> Self {
+        let ClusterSize { gateways, presence } = task.size;
         let cluster = Cluster::builder().gateways(gateways).presence(presence).nginx(true).fault_proxies(true);
         // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
         let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
@@ -64,7 +64,7 @@ impl Bench {
             return;
         }
         self.active.insert(fault);
-        self.note(Kind::Invoke, Op::Fault(fault));
+        self.note(OpStatus::Invoke, HistoryOp::Fault(fault));
         match fault {
             Fault::GatewayKill { gateway } => {
                 self.down.insert(self.cluster.gateways[gateway].name().to_owned(), Instant::now());
@@ -105,7 +105,7 @@ impl Bench {
                     return false;
                 }
                 let exited = end(node, Duration::ZERO).await;
-                self.recorder.note(BENCH, 0, Kind::Ok, exited);
+                self.recorder.note(BENCH, 0, OpStatus::Ok, exited);
                 node.relaunch().await;
                 self.down.remove(node.name());
             }
@@ -116,7 +116,7 @@ impl Bench {
             Fault::CutSubscriptions | Fault::CutCommands | Fault::FlushScripts | Fault::NginxReload => {}
         }
         self.active.remove(&fault);
-        self.note(Kind::Ok, Op::Fault(fault));
+        self.note(OpStatus::Ok, HistoryOp::Fault(fault));
         true
     }
 
@@ -127,8 +127,8 @@ impl Bench {
                 continue;
             }
             let code = node.process().exit_code(Duration::from_secs(5)).await;
-            let ended = Op::Exit { node: node.name().to_owned(), code, asked: false };
-            self.recorder.note(BENCH, 0, Kind::Ok, ended);
+            let ended = HistoryOp::Exit { node: node.name().to_owned(), code, asked: false };
+            self.recorder.note(BENCH, 0, OpStatus::Ok, ended);
             node.relaunch().await;
         }
     }
@@ -141,23 +141,23 @@ impl Bench {
         }
         for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
             let exited = end(node, DRAIN).await;
-            self.recorder.note(BENCH, 0, Kind::Ok, exited);
+            self.recorder.note(BENCH, 0, OpStatus::Ok, exited);
         }
     }
 
-    fn note(&self, kind: Kind, op: Op) {
+    fn note(&self, kind: OpStatus, op: HistoryOp) {
         self.recorder.note(BENCH, 0, kind, op);
     }
 }
 
 /// Waits for the end of a node that was told to leave; kills it when it does not.
-async fn end(node: &mut Node, limit: Duration) -> Op {
+async fn end(node: &mut Node, limit: Duration) -> HistoryOp {
     let ended = within(limit, async || node.process().has_ended().then_some(())).await;
     if ended.is_none() {
         node.process().kill9();
     }
     let code = node.process().exit_code(Duration::from_secs(5)).await;
-    Op::Exit { node: node.name().to_owned(), code, asked: true }
+    HistoryOp::Exit { node: node.name().to_owned(), code, asked: true }
 }
 
 fn mode(network: Network) -> Mode {

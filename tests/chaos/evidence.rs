@@ -9,8 +9,8 @@ use harness::{Cluster, Node, Redis, within};
 use redis::streams::{StreamId, StreamRangeReply};
 use serde_json::Value;
 
-use crate::check::{Departure, Entry};
-use crate::history::{Event, Kind, Op, Recorder};
+use crate::check::{RecordedLeave, StoredMessage};
+use crate::history::{HistoryEvent, HistoryOp, OpStatus, Recorder};
 
 /// What every key begins with, see `presence/src/keys.rs`.
 const BASE: &str = "parley:{0}:";
@@ -18,24 +18,24 @@ const BASE: &str = "parley:{0}:";
 const PAGE: usize = 1000;
 /// Pages read of one stream at most: a hundred times what a log holds.
 const PAGES: usize = 1000;
-/// How long cleaning up may take when everybody has left.
+/// Time limit for the cleanup after all members have left.
 const TIDY: Duration = Duration::from_secs(20);
 /// Descriptors that come and go: a scrape, a connection that is being closed, the eight of the query pool.
 const SLACK: usize = 12;
 
 /// The log of a room (`#name`), oldest first.
-pub async fn log(redis: &Redis, room: &str) -> Vec<Entry> {
+pub async fn log(redis: &Redis, room: &str) -> Vec<StoredMessage> {
     let entries = stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
     entries.iter().filter_map(entry).collect()
 }
 
 /// The inboxes of everybody who said over WebSocket who they are: `@` and the nick, and what their sessions were sent, the
 /// oldest session first.
-pub async fn inboxes(redis: &Redis, events: &[Event]) -> BTreeMap<String, Vec<Entry>> {
-    let mut inboxes: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String, Vec<StoredMessage>> {
+    let mut inboxes: BTreeMap<String, Vec<StoredMessage>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
-    for event in events.iter().filter(|event| event.kind == Kind::Ok) {
-        let Op::Register { nick, session: Some(session), .. } = &event.op else { continue };
+    for event in events.iter().filter(|event| event.kind == OpStatus::Ok) {
+        let HistoryOp::Register { nick, session: Some(session), .. } = &event.op else { continue };
         if seen.insert(session) {
             let entries = stream(redis, &format!("{BASE}inbox:{session}")).await;
             inboxes.entry(format!("@{nick}")).or_default().extend(entries.iter().filter_map(entry));
@@ -45,13 +45,13 @@ pub async fn inboxes(redis: &Redis, events: &[Event]) -> BTreeMap<String, Vec<En
 }
 
 /// Everybody who went offline, in the order of time.
-pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<Departure> {
+pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<RecordedLeave> {
     let departure = |entry: &StreamId| {
         let (kind, data) = (entry.get::<String>("kind")?, entry.get::<String>("data")?);
         let data: Value = serde_json::from_str(&data).ok()?;
         let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
         let at = recorder.moment(data["time"].as_u64()?);
-        (kind == "offline").then(|| Departure { at, nick: text("nick"), reason: text("reason") })
+        (kind == "offline").then(|| RecordedLeave { at, nick: text("nick"), reason: text("reason") })
     };
     stream(redis, &format!("{BASE}events")).await.iter().filter_map(departure).collect()
 }
@@ -65,7 +65,7 @@ pub fn descriptors(cluster: &mut Cluster) -> BTreeMap<String, usize> {
     cluster.gateways.iter_mut().map(count).collect()
 }
 
-/// What is still there a while after everybody has left, in words.
+/// Describes the keys and descriptors that remain after all members have left.
 pub async fn leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
     let mut left = Vec::new();
     within(TIDY, async || {
@@ -90,11 +90,17 @@ async fn look(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<St
     left
 }
 
-fn entry(entry: &StreamId) -> Option<Entry> {
+fn entry(entry: &StreamId) -> Option<StoredMessage> {
     let seq = entry.id.split('-').next()?.parse().ok()?;
     let payload: Value = serde_json::from_str(&entry.get::<String>("payload")?).ok()?;
     let text = |field: &str| payload[field].as_str().map(str::to_owned);
-    Some(Entry { seq, msg_id: text("id")?, from: text("from")?, fence: payload["fence"].as_u64()?, key: text("body")? })
+    Some(StoredMessage {
+        seq,
+        msg_id: text("id")?,
+        from: text("from")?,
+        fence: payload["fence"].as_u64()?,
+        key: text("body")?,
+    })
 }
 
 async fn stream(redis: &Redis, key: &str) -> Vec<StreamId> {

@@ -14,17 +14,17 @@ use serde::Serialize;
 
 use crate::plan::Fault;
 
-/// Where an operation stands.
+/// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum OpStatus {
     /// It begins.
     Invoke,
     /// It was done.
     Ok,
     /// It was certainly not done.
     Fail,
-    /// Nobody knows whether it was done.
+    /// The outcome is unknown.
     Info,
 }
 
@@ -36,7 +36,7 @@ pub enum Jump {
     Gap { from: u64, to: u64 },
     /// Everything after this is void.
     Rewound { seq: u64 },
-    /// Everything so far is void; the text door does not tell where it goes on.
+    /// Everything so far is void; the text listener does not tell where it goes on.
     Anew,
     /// The counting goes on under another epoch.
     Epoch { seq: u64 },
@@ -52,17 +52,17 @@ impl Jump {
     }
 }
 
-/// What a line of the history is about.
+/// The operation of one line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
-pub enum Op {
-    /// Takes a nickname, or goes on with the session that has it; the text door tells neither node nor session.
+pub enum HistoryOp {
+    /// Takes a nickname, or goes on with the session that has it; the text listener tells neither node nor session.
     Register { nick: String, node: Option<String>, session: Option<String>, resumed: bool },
     /// Enters a room; `seq` is its newest message then.
     Join { room: String, seq: Option<u64> },
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text door tells
+    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text listener tells
     /// neither id nor number, nor the epoch that the number belongs to.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.
@@ -81,18 +81,18 @@ pub enum Op {
 
 /// One line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Event {
+pub struct HistoryEvent {
     /// Nanoseconds since the start of the run.
     pub at: u64,
-    /// Who: a member of the crowd, or `bench`.
+    /// The actor: a member of the crowd, or `bench`.
     pub process: String,
     /// Which of its sessions, from 1: a connection that resumes goes on with the one before.
     pub session: u32,
-    /// Where the operation stands.
-    pub kind: Kind,
+    /// The state of the operation.
+    pub kind: OpStatus,
     /// The operation.
     #[serde(flatten)]
-    pub op: Op,
+    pub op: HistoryOp,
 }
 
 /// Collects events. Cheap to clone: clones write to the same history.
@@ -100,7 +100,7 @@ pub struct Event {
 pub struct Recorder {
     start: Instant,
     start_ms: u64,
-    events: Arc<Mutex<Vec<Event>>>,
+    events: Arc<Mutex<Vec<HistoryEvent>>>,
 }
 
 impl Recorder {
@@ -112,11 +112,11 @@ impl Recorder {
     }
 
     /// Appends an event that happens now.
-    pub fn note(&self, process: &str, session: u32, kind: Kind, op: Op) {
+    pub fn note(&self, process: &str, session: u32, kind: OpStatus, op: HistoryOp) {
         // The clock is read under the lock, so the order of the lines is the order of their times.
         let mut events = self.lock();
         let at = nanoseconds(self.start.elapsed());
-        events.push(Event { at, process: process.to_owned(), session, kind, op });
+        events.push(HistoryEvent { at, process: process.to_owned(), session, kind, op });
     }
 
     /// The moment of a Redis timestamp (Unix milliseconds of this machine) in this history; 0 for what came before it.
@@ -125,18 +125,18 @@ impl Recorder {
     }
 
     /// Everything so far.
-    pub fn events(&self) -> Vec<Event> {
+    pub fn events(&self) -> Vec<HistoryEvent> {
         self.lock().clone()
     }
 
     /// Looks at what came after the first `seen` events; returns how many there are now.
-    pub fn since(&self, seen: usize, look: impl FnMut(&Event)) -> usize {
+    pub fn since(&self, seen: usize, look: impl FnMut(&HistoryEvent)) -> usize {
         let events = self.lock();
         events.iter().skip(seen).for_each(look);
         events.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<HistoryEvent>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -145,7 +145,7 @@ impl Recorder {
 ///
 /// # Errors
 /// As the file system tells it.
-pub fn write(path: &Path, events: &[Event]) -> io::Result<()> {
+pub fn write(path: &Path, events: &[HistoryEvent]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
@@ -168,18 +168,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_who_what_and_how_it_went() {
-        let op = Op::Send { room: "#a".to_owned(), key: "k".to_owned(), msg_id: None, seq: Some(3) };
-        let event = Event { at: 5, process: "ann".to_owned(), session: 2, kind: Kind::Info, op };
+    fn history_line_holds_actor_operation_and_status() {
+        let op = HistoryOp::Send { room: "#a".to_owned(), key: "k".to_owned(), msg_id: None, seq: Some(3) };
+        let event = HistoryEvent { at: 5, process: "ann".to_owned(), session: 2, kind: OpStatus::Info, op };
         let expected = r##"{"at":5,"process":"ann","session":2,"kind":"info","op":"send","value":{"room":"#a","key":"k","msg_id":null,"seq":3}}"##;
         assert_eq!(serde_json::to_string(&event).unwrap(), expected);
     }
 
     #[test]
-    fn times_never_go_back() {
+    fn recorder_keeps_times_in_order() {
         let recorder = Recorder::start();
         for _ in 0..100 {
-            recorder.note("ann", 1, Kind::Ok, Op::End { why: "test".to_owned() });
+            recorder.note("ann", 1, OpStatus::Ok, HistoryOp::End { why: "test".to_owned() });
         }
         assert!(recorder.events().is_sorted_by_key(|event| event.at));
         assert_eq!(recorder.since(40, |_| {}), 100);

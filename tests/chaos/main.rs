@@ -2,7 +2,7 @@
 //!
 //! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of the
 //! run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
-//! report, sabotage.
+//! report, failpoints.
 
 #![allow(missing_docs)] // A program: nobody outside reads its items.
 #![allow(unreachable_pub)]
@@ -16,7 +16,7 @@ mod history;
 mod plan;
 mod report;
 mod run;
-mod sabotage;
+mod failpoints;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,13 +24,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
-use crate::plan::Size;
-use crate::run::Task;
-use crate::sabotage::{STORIES, Story};
+use crate::failpoints::{FailpointStory, STORIES};
+use crate::plan::ClusterSize;
+use crate::run::ChaosTask;
 
 /// Breaks a Parley cluster on purpose and checks what is promised.
 #[derive(Debug, Parser)]
-struct Flags {
+struct ChaosFlags {
     /// Draws the faults; the same seed draws the same. A new one when left out.
     #[arg(long)]
     seed: Option<u64>,
@@ -46,7 +46,7 @@ struct Flags {
     /// Draw only faults of this name, as the table calls it; may be given again.
     #[arg(long, value_parser = fault_name)]
     only: Vec<String>,
-    /// When Redis writes to its disk: `everysec`, as shipped, or `always`.
+    /// If Redis writes to its disk: `everysec`, as shipped, or `always`.
     #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
     fsync: String,
     /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.
@@ -73,9 +73,9 @@ fn fault_name(name: &str) -> Result<String, String> {
 }
 
 fn mechanism(name: &str) -> Result<String, String> {
-    let mut known = STORIES.iter().map(|story| story.mechanism).chain([sabotage::NOTHING]);
+    let mut known = STORIES.iter().map(|story| story.mechanism).chain([failpoints::NOTHING]);
     let names = || STORIES.map(|story| story.mechanism).join(", ");
-    if name != sabotage::NOTHING && !cfg!(debug_assertions) {
+    if name != failpoints::NOTHING && !cfg!(debug_assertions) {
         return Err("a release build has every mechanism in its place".to_owned());
     }
     known.any(|known| known == name).then(|| name.to_owned()).ok_or_else(|| format!("one of: {}, nothing", names()))
@@ -83,7 +83,7 @@ fn mechanism(name: &str) -> Result<String, String> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let flags = match Flags::try_parse() {
+    let flags = match ChaosFlags::try_parse() {
         Ok(flags) => flags,
         Err(error) => {
             let _ = error.print();
@@ -92,19 +92,19 @@ async fn main() -> ExitCode {
     };
     let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
-    let size = Size { gateways: 3, presence: 2 };
-    let (story, rate) = (flags.without.as_deref().and_then(Story::of), flags.rate);
+    let size = ClusterSize { gateways: 3, presence: 2 };
+    let (story, rate) = (flags.without.as_deref().and_then(FailpointStory::of), flags.rate);
     let (steps, length, rate) = match (&flags.without, flags.rolls) {
         (None, None) => (plan::draw(seed, length, size, &flags.only), length, rate),
         (None, Some(rolls)) => {
             let steps = plan::rolls(rolls, size);
-            let length = steps.iter().map(plan::Step::ends).chain([length]).max().unwrap_or(length);
+            let length = steps.iter().map(plan::FaultStep::ends).chain([length]).max().unwrap_or(length);
             (steps, length, rate)
         }
         (Some(_), _) => {
             let told = story.map_or_else(|| STORIES.to_vec(), |story| vec![story.told_alone()]);
-            let (steps, length) = sabotage::plan(&told);
-            (steps, length, sabotage::RATE)
+            let (steps, length) = failpoints::plan(&told);
+            (steps, length, failpoints::RATE)
         }
     };
     // First of all: a run that hangs or dies can be made again.
@@ -115,7 +115,7 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let task = Task { seed, size, fsync: flags.fsync, steps, length, rate, story };
+    let task = ChaosTask { seed, size, fsync: flags.fsync, steps, length, rate, story };
     let evidence = run::run(&task).await;
     let path = flags.history.unwrap_or_else(|| report::default_path(seed));
     let written = history::write(&path, &evidence.events);

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-/// What a bad network between a gateway and Redis does.
+/// A fault of the network between a gateway and Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
@@ -55,7 +55,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What it breaks, as the table of results says it.
+    /// Returns its name in the table of results.
     pub fn name(self) -> &'static str {
         match self {
             Self::GatewayKill { .. } => "gateway kill -9",
@@ -90,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// Which gateway it is about, if it is about one.
+    /// Returns the gateway that it concerns, if any.
     pub fn gateway(self) -> Option<usize> {
         match self {
             Self::GatewayKill { gateway }
@@ -101,12 +101,12 @@ impl Fault {
         }
     }
 
-    /// Whether those who ask Redis get no answer, all of them, for a moment or longer.
+    /// True if those who ask Redis get no answer, all of them, for a moment or longer.
     pub fn silences_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }
 
-    /// Whether Redis may come back without what it acknowledged last.
+    /// True if Redis may come back without what it acknowledged last.
     pub fn makes_redis_forget(self) -> bool {
         matches!(self, Self::RedisKill | Self::RedisCrash)
     }
@@ -134,22 +134,22 @@ impl fmt::Display for Fault {
 
 /// A fault with its place in time, counted from the start of the crowd's talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct FaultStep {
     pub begins: Duration,
     pub lasts: Duration,
     pub fault: Fault,
 }
 
-impl Step {
-    /// When it is cleared.
+impl FaultStep {
+    /// If it is cleared.
     pub fn ends(&self) -> Duration {
         self.begins + self.lasts
     }
 }
 
-/// How big the cluster is.
+/// The size of the cluster.
 #[derive(Debug, Clone, Copy)]
-pub struct Size {
+pub struct ClusterSize {
     pub gateways: usize,
     pub presence: usize,
 }
@@ -160,7 +160,7 @@ const DOUBLE: Duration = Duration::from_secs(6);
 const ROLL: Duration = Duration::from_secs(8);
 
 /// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is empty.
-pub fn draw(seed: u64, length: Duration, size: Size, only: &[String]) -> Vec<Step> {
+pub fn draw(seed: u64, length: Duration, size: ClusterSize, only: &[String]) -> Vec<FaultStep> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let all = every_kind().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()));
     let kinds: Vec<Fault> = all.collect();
@@ -169,23 +169,23 @@ pub fn draw(seed: u64, length: Duration, size: Size, only: &[String]) -> Vec<Ste
     }
     // A short run has room for short faults only, unless it is for one kind of fault.
     let longest = if only.is_empty() { length / 5 } else { length / 2 };
-    let mut dice = Dice { rng, kinds, bag: Vec::new(), size, longest };
+    let mut dice = FaultDice { rng, kinds, bag: Vec::new(), size, longest };
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
-    let redis: Vec<Step> = steps.iter().filter(|step| step.fault.makes_redis_forget()).copied().collect();
+    let redis: Vec<FaultStep> = steps.iter().filter(|step| step.fault.makes_redis_forget()).copied().collect();
     steps.retain(|step| !redis.iter().any(|kill| is_double(kill, step)));
     steps
 }
 
 /// Restarts every gateway `times` times, one after the other, and nothing else.
-pub fn rolls(times: u32, size: Size) -> Vec<Step> {
+pub fn rolls(times: u32, size: ClusterSize) -> Vec<FaultStep> {
     let restarts = (0..times).flat_map(|_| (0..size.gateways).map(|gateway| Fault::GatewayRestart { gateway }));
-    let step = |(number, fault)| Step { begins: ROLL * (number + 1), lasts: ROLL / 8, fault };
+    let step = |(number, fault)| FaultStep { begins: ROLL * (number + 1), lasts: ROLL / 8, fault };
     (0_u32..).zip(restarts).map(step).collect()
 }
 
-fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
+fn one_at_a_time(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<FaultStep> {
     let (mut steps, mut now) = (Vec::new(), from);
     while now < to {
         let fault = dice.fault();
@@ -197,7 +197,7 @@ fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
             fault => vec![fault],
         };
         for fault in faults {
-            let step = Step { begins: now, lasts: dice.lasts(fault), fault };
+            let step = FaultStep { begins: now, lasts: dice.lasts(fault), fault };
             now = step.ends() + dice.tenths(10, 30);
             steps.push(step);
         }
@@ -206,12 +206,12 @@ fn one_at_a_time(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
     steps
 }
 
-fn several_at_once(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
-    let (mut steps, mut now) = (Vec::<Step>::new(), from);
+fn several_at_once(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<FaultStep> {
+    let (mut steps, mut now) = (Vec::<FaultStep>::new(), from);
     let mut busy: BTreeMap<String, Duration> = BTreeMap::new();
     while now < to {
         let fault = dice.fault();
-        let step = Step { begins: now, lasts: dice.lasts(fault), fault };
+        let step = FaultStep { begins: now, lasts: dice.lasts(fault), fault };
         let is_free = busy.get(&fault.part()).is_none_or(|until| *until < now);
         if is_free && step.ends() <= to {
             // A part has a moment of peace before its next fault, or no fault would meet a part that works.
@@ -228,7 +228,7 @@ fn several_at_once(dice: &mut Dice, from: Duration, to: Duration) -> Vec<Step> {
 
 /// Whether this is the double fault that nobody promises anything for: Redis forgets what it acknowledged last, and the
 /// gateway that would say it again is killed too.
-fn is_double(redis: &Step, step: &Step) -> bool {
+fn is_double(redis: &FaultStep, step: &FaultStep) -> bool {
     let is_near = step.begins < redis.ends() + DOUBLE && redis.begins < step.begins + DOUBLE;
     matches!(step.fault, Fault::GatewayKill { .. }) && is_near
 }
@@ -254,16 +254,16 @@ pub fn every_kind() -> impl Iterator<Item = Fault> {
     plain.into_iter().chain(networks.map(|network| Fault::BadNetwork { gateway, network }))
 }
 
-struct Dice {
+struct FaultDice {
     rng: Xoshiro256PlusPlus,
     kinds: Vec<Fault>,
     /// Kinds that were not drawn yet: all come before one comes again.
     bag: Vec<Fault>,
-    size: Size,
+    size: ClusterSize,
     longest: Duration,
 }
 
-impl Dice {
+impl FaultDice {
     fn fault(&mut self) -> Fault {
         if self.bag.is_empty() {
             self.bag.clone_from(&self.kinds);
@@ -293,7 +293,7 @@ impl Dice {
     }
 }
 
-/// How often each kind of fault is among these.
+/// Counts the faults of each kind.
 pub fn count(faults: impl IntoIterator<Item = Fault>) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for fault in faults {
@@ -306,7 +306,7 @@ pub fn count(faults: impl IntoIterator<Item = Fault>) -> BTreeMap<&'static str, 
 mod tests {
     use super::*;
 
-    const SIZE: Size = Size { gateways: 3, presence: 2 };
+    const SIZE: ClusterSize = ClusterSize { gateways: 3, presence: 2 };
     const LONG: Duration = Duration::from_secs(600);
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         for seed in 0..200 {
             let steps = draw(seed, LONG, SIZE, &[]);
             for step in steps.iter().filter(|step| step.fault.makes_redis_forget()) {
-                let is_near = |other: &&Step| {
+                let is_near = |other: &&FaultStep| {
                     matches!(other.fault, Fault::GatewayKill { .. })
                         && other.begins < step.ends() + DOUBLE
                         && step.begins < other.begins + DOUBLE
@@ -349,7 +349,7 @@ mod tests {
         for seed in 0..50 {
             let steps = draw(seed, LONG, SIZE, &[]);
             let alone = LONG * 6 / 10;
-            let meets = |a: &Step, b: &Step| a.begins <= b.ends() && b.begins <= a.ends();
+            let meets = |a: &FaultStep, b: &FaultStep| a.begins <= b.ends() && b.begins <= a.ends();
             let mut together = 0;
             for (at, step) in steps.iter().enumerate() {
                 for other in &steps[at + 1..] {

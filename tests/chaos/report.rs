@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::check::{CHECKERS, Evidence, Finding};
-use crate::history::{Kind, Op};
+use crate::history::{HistoryOp, OpStatus};
 use crate::plan;
-use crate::run::Task;
+use crate::run::ChaosTask;
 
 /// Findings of one checker that are shown; all are in the history.
 const SHOWN: usize = 10;
@@ -18,9 +18,10 @@ pub fn default_path(seed: u64) -> PathBuf {
 
 /// Prints the results; returns whether every promise held, or, when a mechanism was taken out, whether the one that stands
 /// for it is broken.
-pub fn print(task: &Task, version: &str, evidence: &Evidence) -> bool {
+pub fn print(task: &ChaosTask, version: &str, evidence: &Evidence) -> bool {
     let sends = |kind| {
-        let is_meant = |event: &&crate::history::Event| event.kind == kind && matches!(event.op, Op::Send { .. });
+        let is_meant =
+            |event: &&crate::history::HistoryEvent| event.kind == kind && matches!(event.op, HistoryOp::Send { .. });
         evidence.events.iter().filter(is_meant).count()
     };
     let faults: Vec<String> = plan::count(evidence.faults().into_iter().map(|(.., fault)| fault))
@@ -30,8 +31,8 @@ pub fn print(task: &Task, version: &str, evidence: &Evidence) -> bool {
     println!("\n| what | result |\n| --- | --- |");
     println!("| seed, version | {}, {version} |", task.seed);
     println!("| seconds of faults, appendfsync | {}, {} |", task.length.as_secs(), task.fsync);
-    println!("| messages acked | {} |", sends(Kind::Ok));
-    println!("| outcome unknown, refused | {}, {} |", sends(Kind::Info), sends(Kind::Fail));
+    println!("| messages acked | {} |", sends(OpStatus::Ok));
+    println!("| outcome unknown, refused | {}, {} |", sends(OpStatus::Info), sends(OpStatus::Fail));
     println!("| faults | {} |", faults.join(", "));
     let mut passed = true;
     let mut is_noticed = false;

@@ -14,19 +14,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{BENCH, Bench};
+use crate::bench::{BENCH, FaultBench};
 use crate::check::Evidence;
-use crate::crowd::{Address, Orders, Person, Wish};
+use crate::crowd::{CrowdMember, CrowdMode, MemberAddress, MemberScript};
 use crate::evidence;
-use crate::history::{Kind, Op, Recorder};
-use crate::plan::{Fault, Size, Step};
-use crate::sabotage::Story;
+use crate::failpoints::FailpointStory;
+use crate::history::{HistoryOp, OpStatus, Recorder};
+use crate::plan::{ClusterSize, Fault, FaultStep};
 
 /// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
 const RETURN: Duration = Duration::from_secs(60);
-/// How long the last words may take to be heard.
+/// Time limit for the delivery of the last messages.
 const MARKS: Duration = Duration::from_secs(20);
-/// How long all may take to say goodbye; who does not is cut off.
+/// Time limit for all members to leave; the rest are disconnected.
 const GOODBYE: Duration = Duration::from_secs(15);
 /// Between two looks whether a gateway has drained.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -44,26 +44,26 @@ const COMES_LATE: Duration = Duration::from_secs(1);
 const RIVALS_PACE: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
-/// What a run is to do.
+/// The task of one run.
 #[derive(Debug)]
-pub struct Task {
+pub struct ChaosTask {
     pub seed: u64,
-    pub size: Size,
+    pub size: ClusterSize,
     pub fsync: String,
-    pub steps: Vec<Step>,
+    pub steps: Vec<FaultStep>,
     pub length: Duration,
     /// Messages a second, of all members together, as long as they are answered.
     pub rate: u32,
     /// What is taken out; it ends with the last fault then, for it would not come back whole.
-    pub story: Option<Story>,
+    pub story: Option<FailpointStory>,
 }
 
 /// Runs it.
-pub async fn run(task: &Task) -> Evidence {
+pub async fn run(task: &ChaosTask) -> Evidence {
     let recorder = Recorder::start();
-    let mut bench = Bench::start(task, recorder.clone()).await;
+    let mut bench = FaultBench::start(task, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
-    let crowd = Crowd::enter(task, &bench, &recorder);
+    let crowd = RunningCrowd::enter(task, &bench, &recorder);
     phase(&recorder, "quiet");
     // Faults meet people who talk.
     crowd.all_seated().await;
@@ -98,11 +98,11 @@ pub async fn run(task: &Task) -> Evidence {
 }
 
 fn phase(recorder: &Recorder, name: &str) {
-    recorder.note(BENCH, 0, Kind::Ok, Op::Phase { name: name.to_owned() });
+    recorder.note(BENCH, 0, OpStatus::Ok, HistoryOp::Phase { name: name.to_owned() });
 }
 
 /// Does what the plan says, when it says it or as soon after as can be.
-async fn carry_out(bench: &mut Bench, steps: &[Step], length: Duration) {
+async fn carry_out(bench: &mut FaultBench, steps: &[FaultStep], length: Duration) {
     let start = Instant::now();
     let begins = steps.iter().map(|step| (step.begins, true, step.fault));
     let ends = steps.iter().map(|step| (step.ends(), false, step.fault));
@@ -127,25 +127,25 @@ async fn carry_out(bench: &mut Bench, steps: &[Step], length: Duration) {
     sleep(length.saturating_sub(start.elapsed())).await;
 }
 
-struct Crowd {
-    wish: watch::Sender<Wish>,
+struct RunningCrowd {
+    wish: watch::Sender<CrowdMode>,
     people: JoinSet<()>,
     seats: Vec<Arc<AtomicBool>>,
     /// Room and member, of those who say a last word.
     members: Vec<(String, String)>,
 }
 
-impl Crowd {
+impl RunningCrowd {
     /// Sends everybody in.
-    fn enter(task: &Task, bench: &Bench, recorder: &Recorder) -> Self {
-        let (wish, seen) = watch::channel(Wish::Talk);
+    fn enter(task: &ChaosTask, bench: &FaultBench, recorder: &Recorder) -> Self {
+        let (wish, seen) = watch::channel(CrowdMode::Talk);
         let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
         for (number, orders) in orders(task, bench).into_iter().enumerate() {
             let rng = Xoshiro256PlusPlus::seed_from_u64(task.seed.wrapping_add(1 + number as u64));
             let is_rival = orders.hangs_up_after.is_some();
             let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
             crowd.members.extend(members.filter(|_| !is_rival));
-            let person = Person::new(orders, seen.clone(), recorder.clone(), rng);
+            let person = CrowdMember::new(orders, seen.clone(), recorder.clone(), rng);
             crowd.seats.extend((!is_rival).then(|| person.seat()));
             crowd.people.spawn(person.live());
         }
@@ -159,11 +159,11 @@ impl Crowd {
 
     /// Has everybody say a last word in every room, and waits until all have heard all of them.
     async fn mark(&self, recorder: &Recorder) {
-        self.wish.send_replace(Wish::Mark);
+        self.wish.send_replace(CrowdMode::Mark);
         let (mut seen, mut heard) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
         within(MARKS, async || {
             seen = recorder.since(seen, |event| {
-                let Op::Message { room, key, .. } = &event.op else { return };
+                let HistoryOp::Message { room, key, .. } = &event.op else { return };
                 let speaker = key.strip_prefix("mark-").and_then(|rest| rest.rsplit_once('-'));
                 if let Some((speaker, _)) = speaker {
                     heard.insert((room.clone(), speaker.to_owned(), event.process.clone()));
@@ -179,7 +179,7 @@ impl Crowd {
     }
 
     async fn leave(mut self) {
-        self.wish.send_replace(Wish::Leave);
+        self.wish.send_replace(CrowdMode::Leave);
         within(GOODBYE, async || {
             while self.people.try_join_next().is_some() {}
             self.people.is_empty().then_some(())
@@ -194,17 +194,17 @@ impl Crowd {
 }
 
 /// Everybody, who together say about as much as the task wants.
-fn orders(task: &Task, bench: &Bench) -> Vec<Orders> {
+fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
     let rate = task.rate;
     let breaks_off = task.story.and_then(|story| story.breaks_off).unwrap_or(BREAKS_OFF);
     let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
-    let (ws, lines) = (Address::WebSocket(nginx.ws()), Address::Lines(nginx.tcp()));
+    let (ws, lines) = (MemberAddress::WebSocket(nginx.ws()), MemberAddress::Lines(nginx.tcp()));
     let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
     let talkers = (MEMBERS.0 + MEMBERS.1) as u32;
     let pace = Duration::from_secs(talkers.into()) / rate.max(1);
     let member = |process: String, address, rooms, most_open| {
         let nick = process.clone();
-        Orders {
+        MemberScript {
             nick,
             process,
             address,
@@ -219,22 +219,22 @@ fn orders(task: &Task, bench: &Bench) -> Vec<Orders> {
     };
     // Enough under way for the rate while an answer takes a while.
     let open = 3 + rate as usize / 20;
-    let mut all: Vec<Orders> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
+    let mut all: Vec<MemberScript> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
     for (n, orders) in all.iter_mut().enumerate() {
         orders.breaks_off_after = Some(breaks_off);
         orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
-    // The text door acks nothing, so one at a time.
+    // The text listener acks nothing, so one at a time.
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {
         let roles = [("holder", at, HOLDS, Duration::ZERO), ("heir", at + 1, INHERITS, COMES_LATE)];
         for (role, on, patience, comes_after) in roles {
-            let own = Address::WebSocket(gateways[on % gateways.len()].ws());
+            let own = MemberAddress::WebSocket(gateways[on % gateways.len()].ws());
             // Goes on talking to a gateway that stands still, also when the other one has the name already.
             let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1), 60);
             let (nick, pace) = ((*prize).to_owned(), RIVALS_PACE);
-            all.push(Orders { nick, pace, comes_after, hangs_up_after: Some(patience), ..orders });
+            all.push(MemberScript { nick, pace, comes_after, hangs_up_after: Some(patience), ..orders });
         }
     }
     all

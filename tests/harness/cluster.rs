@@ -14,9 +14,9 @@ use crate::nginx::Nginx;
 use crate::node::Node;
 use crate::redis::Redis;
 
-/// What a cluster is to consist of.
+/// The parts of a cluster to start.
 #[derive(Debug)]
-pub struct Builder {
+pub struct ClusterBuilder {
     gateways: usize,
     presence: usize,
     nginx: bool,
@@ -25,29 +25,29 @@ pub struct Builder {
     redis: Redis,
 }
 
-impl Builder {
-    /// How many gateways: g1, g2, ...
+impl ClusterBuilder {
+    /// Number of gateways: g1, g2, ...
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
         self
     }
 
-    /// How many presence processes: p1, p2, ...
+    /// Number of presence processes: p1, p2, ...
     #[must_use]
     pub fn presence(mut self, count: usize) -> Self {
         self.presence = count;
         self
     }
 
-    /// Whether nginx stands in front of the gateways.
+    /// True if nginx stands in front of the gateways.
     #[must_use]
     pub fn nginx(mut self, wanted: bool) -> Self {
         self.nginx = wanted;
         self
     }
 
-    /// Whether every gateway has a network of its own to Redis that can be made bad.
+    /// True if every gateway has a network of its own to Redis that can be made bad.
     #[must_use]
     pub fn fault_proxies(mut self, wanted: bool) -> Self {
         self.fault_proxies = wanted;
@@ -105,7 +105,7 @@ impl Builder {
 /// A running cluster. Fields are public: a test may do to any part what the world does to it.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The front door, if there is one.
+    /// The nginx address, if there is one.
     pub nginx: Option<Nginx>,
     /// The gateways, g1 first.
     pub gateways: Vec<Node>,
@@ -121,8 +121,8 @@ pub struct Cluster {
 impl Cluster {
     /// Begins with one gateway, no presence process and no nginx.
     #[must_use]
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
             gateways: 1,
             presence: 0,
             nginx: false,
@@ -132,12 +132,12 @@ impl Cluster {
         }
     }
 
-    /// A WebSocket client through the front door: nginx, or else the first gateway.
+    /// A WebSocket client through the nginx address: nginx, or else the first gateway.
     pub async fn ws(&self) -> WsClient {
         WsClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].ws(), Nginx::ws)).await
     }
 
-    /// A line client through the front door.
+    /// A line client through the nginx address.
     pub async fn line(&self) -> LineClient {
         LineClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].tcp(), Nginx::tcp)).await
     }
@@ -155,14 +155,14 @@ impl Cluster {
     /// Asks the first presence process; the answer must be 200.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is not.
     pub async fn ask(&self, path: &str) -> Value {
         let answer = http::get(self.presence[0].api(), path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
-    /// Whether the first presence process shows the user as online.
+    /// True if the first presence process shows the user as online.
     pub async fn is_online(&self, nick: &str) -> bool {
         self.ask(&format!("/v1/users/{nick}")).await["online"] == true
     }
@@ -175,7 +175,7 @@ impl Cluster {
     /// The polite end: SIGTERM to everybody who still runs, gateways first.
     ///
     /// # Panics
-    /// When a program does not exit with 0, or has logged a warning or error that was not allowed.
+    /// If a program does not exit with 0, or has logged a warning or error that was not allowed.
     pub async fn finish(mut self) {
         let mut complaints = Vec::new();
         let nodes: Vec<&mut Node> = self.gateways.iter_mut().chain(&mut self.presence).collect();

@@ -86,7 +86,7 @@ impl FaultProxy {
     /// Listens on a free port of the loopback interface, for connections to `upstream`.
     ///
     /// # Panics
-    /// When there is no port.
+    /// If there is no port.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -205,7 +205,7 @@ mod tests {
         let proxy = FaultProxy::start(echo().await).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         says(&mut stream, b"hello").await;
-        hears(&mut stream, b"hello").await;
+        receives(&mut stream, b"hello").await;
         (proxy, stream)
     }
 
@@ -213,7 +213,7 @@ mod tests {
         stream.write_all(bytes).await.unwrap();
     }
 
-    async fn hears(stream: &mut TcpStream, bytes: &[u8]) {
+    async fn receives(stream: &mut TcpStream, bytes: &[u8]) {
         let mut heard = vec![0; bytes.len()];
         timeout(SOON, stream.read_exact(&mut heard)).await.expect("in time").unwrap();
         assert_eq!(heard, bytes);
@@ -229,12 +229,12 @@ mod tests {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Deaf);
         says(&mut stream, b"ping").await;
-        hears(&mut stream, b"ping").await;
+        receives(&mut stream, b"ping").await;
         let subscribe = [b"*2", SUBSCRIBE, b"$1\r\nc\r\n"].concat();
         says(&mut stream, &subscribe).await;
         hears_nothing(&mut stream).await;
         proxy.set(Mode::Unanswered);
-        hears(&mut stream, &subscribe).await;
+        receives(&mut stream, &subscribe).await;
     }
 
     #[tokio::test]
@@ -244,7 +244,7 @@ mod tests {
         says(&mut stream, b"ping").await;
         hears_nothing(&mut stream).await;
         proxy.set(Mode::Pass);
-        hears(&mut stream, b"ping").await;
+        receives(&mut stream, b"ping").await;
     }
 
     #[tokio::test]
@@ -266,8 +266,8 @@ mod tests {
             hears_nothing(&mut late).await;
             proxy.set(Mode::Pass);
             says(&mut stream, b"back").await;
-            hears(&mut stream, b"held back").await;
-            hears(&mut late, b"late").await;
+            receives(&mut stream, b"held back").await;
+            receives(&mut late, b"late").await;
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
         let (mut server, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
         says(&mut stream, b"stuck").await;
         says(&mut server, b"news").await;
-        hears(&mut stream, b"news").await;
+        receives(&mut stream, b"news").await;
         hears_nothing(&mut server).await;
     }
 
@@ -296,7 +296,7 @@ mod tests {
         proxy.set(Mode::Pass);
         let mut again = TcpStream::connect(proxy.address()).await.unwrap();
         says(&mut again, b"again").await;
-        hears(&mut again, b"again").await;
+        receives(&mut again, b"again").await;
     }
 
     #[tokio::test]
@@ -313,12 +313,12 @@ mod tests {
         proxy.set(Mode::Late { delay: SILENCE, jitter: Duration::from_millis(20) });
         let sent = Instant::now();
         says(&mut stream, b"slow").await;
-        hears(&mut stream, b"slow").await;
+        receives(&mut stream, b"slow").await;
         assert!(sent.elapsed() >= 2 * SILENCE, "late both ways: {:?}", sent.elapsed());
         proxy.set(Mode::Slice);
         let long: Vec<u8> = (0..=255).cycle().take(5000).collect();
         says(&mut stream, &long).await;
-        hears(&mut stream, &long).await;
+        receives(&mut stream, &long).await;
     }
 
     #[tokio::test]

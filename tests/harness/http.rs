@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// The header block as it came, without the status line.
@@ -24,11 +24,11 @@ pub struct Response {
     pub body: String,
 }
 
-impl Response {
+impl HttpResponse {
     /// The body as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// If it is none.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
@@ -46,7 +46,7 @@ impl Response {
 ///
 /// # Errors
 /// Why there is no answer, in words.
-pub async fn get(address: SocketAddr, path: &str) -> Result<Response, String> {
+pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse, String> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
@@ -54,7 +54,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Response, String> {
 ///
 /// # Errors
 /// Why there is no answer, in words.
-pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Response, String> {
+pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<HttpResponse, String> {
     let body = body.to_string();
     let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     let length = body.len();
@@ -66,7 +66,7 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<Respo
 ///
 /// # Errors
 /// Why there is no answer, in words.
-pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Response, String> {
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<HttpResponse, String> {
     let bytes = timeout(PATIENCE, async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request).await?;
@@ -78,12 +78,12 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Response, S
     parse(&bytes).ok_or_else(|| format!("not HTTP: {:?}", String::from_utf8_lossy(&bytes)))
 }
 
-fn parse(bytes: &[u8]) -> Option<Response> {
+fn parse(bytes: &[u8]) -> Option<HttpResponse> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let (status_line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = status_line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let mut response = Response { status, headers: headers.to_owned(), body: body.to_owned() };
+    let mut response = HttpResponse { status, headers: headers.to_owned(), body: body.to_owned() };
     if response.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         response.body = unchunk(body)?;
     }

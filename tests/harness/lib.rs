@@ -1,6 +1,6 @@
 //! The cluster under test: real programs, a real Redis, a real nginx, and clients that speak like people.
 //!
-//! A test reads as a story: a [`Cluster`] is a value, ann and bob connect, ann says, bob hears. Everything that runs
+//! A test reads as a story: a [`Cluster`] is a value, ann and bob connect, ann sends, bob receives. Everything that runs
 //! ends with the value that started it. Waiting is [`eventually()`] or a client's expectation with a deadline, never a
 //! fixed sleep. Nothing here knows the inside of Parley: programs are driven through flags, environment, sockets and
 //! signals, as in production. Modules in reading order:
@@ -31,7 +31,7 @@ pub use self::eventually::{eventually, stays, within};
 pub use self::fault_proxy::FaultProxy;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
-pub use self::process::{Finished, Process, Program};
+pub use self::process::{ExitedProcess, Process, Program};
 pub use self::prometheus::Prometheus;
 pub use self::redis::Redis;
 

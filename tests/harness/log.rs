@@ -9,9 +9,9 @@ use serde_json::Value;
 
 /// The lines of one program so far. Cheap to clone: clones see the same lines.
 #[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct ProgramLog(Arc<Mutex<Vec<String>>>);
 
-impl Log {
+impl ProgramLog {
     /// Appends a line.
     pub fn push(&self, line: String) {
         self.lock().push(line);
@@ -30,7 +30,7 @@ impl Log {
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// Whether a line holds the text.
+    /// True if a line holds the text.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         self.lock().iter().any(|line| line.contains(text))
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn warnings_errors_and_foreign_lines_need_a_reason() {
-        let log = Log::default();
+        let log = ProgramLog::default();
         for line in [
             r#"{"level":"INFO","fields":{"message":"ready"}}"#,
             r#"{"level":"WARN","fields":{"message":"redis is away"}}"#,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One sample of the Prometheus text format.
 #[derive(Debug, Clone, PartialEq)]
-struct Sample {
+struct MetricSample {
     name: String,
     labels: BTreeMap<String, String>,
     value: f64,
@@ -12,12 +12,12 @@ struct Sample {
 
 /// Everything a program told at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
-    samples: Vec<Sample>,
+pub struct ScrapedMetrics {
+    samples: Vec<MetricSample>,
     families: Vec<String>,
 }
 
-impl Metrics {
+impl ScrapedMetrics {
     /// Reads the Prometheus text format, version 0.0.4.
     ///
     /// # Panics
@@ -33,7 +33,7 @@ impl Metrics {
     /// The sum of all samples of this name whose labels hold these values; `None` when there is no such sample.
     #[must_use]
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let is_meant = |sample: &&Sample| {
+        let is_meant = |sample: &&MetricSample| {
             sample.name == name
                 && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|held| held == value))
         };
@@ -65,12 +65,12 @@ impl Metrics {
     }
 }
 
-fn sample(line: &str) -> Option<Sample> {
+fn sample(line: &str) -> Option<MetricSample> {
     let (name, mut rest, mut labels) = match line.split_once('{') {
         Some((name, rest)) => (name, rest, BTreeMap::new()),
         None => {
             let (name, value) = line.split_once(' ')?;
-            return Some(Sample { name: name.to_owned(), labels: BTreeMap::new(), value: number(value)? });
+            return Some(MetricSample { name: name.to_owned(), labels: BTreeMap::new(), value: number(value)? });
         }
     };
     while !rest.starts_with('}') {
@@ -79,7 +79,7 @@ fn sample(line: &str) -> Option<Sample> {
         labels.insert(label.to_owned(), unescape(&quoted[..end]));
         rest = quoted[end + 1..].trim_start_matches(',');
     }
-    Some(Sample { name: name.to_owned(), labels, value: number(rest[1..].trim_start())? })
+    Some(MetricSample { name: name.to_owned(), labels, value: number(rest[1..].trim_start())? })
 }
 
 fn closing_quote(text: &str) -> Option<usize> {
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn sums_what_the_labels_leave_open() {
-        let metrics = Metrics::parse(
+        let metrics = ScrapedMetrics::parse(
             "# TYPE requests counter\nrequests{door=\"ws\",code=\"ok\"} 3\nrequests{door=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
         );
         assert_eq!(metrics.get("requests", &[]), Some(7.0));

@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::eventually::eventually;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
-/// How long nginx may take to come up.
+/// Maximum time for nginx to come up.
 const START: Duration = Duration::from_secs(10);
 
 /// Its file within its directory.
@@ -20,7 +20,7 @@ const CONFIGURATION: &str = "nginx.conf";
 
 /// Where an nginx is to listen, and the only directory that it may write to.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct NginxPaths<'a> {
     /// A directory of its own; errors go to `error.log` in it.
     pub directory: &'a str,
     /// The door for HTTP.
@@ -32,8 +32,8 @@ pub struct Place<'a> {
 /// A running nginx. Ended on drop.
 #[derive(Debug)]
 pub struct Nginx {
-    http: Port,
-    lines: Port,
+    http: ReservedPort,
+    lines: ReservedPort,
     master: Process,
     directory: TempDir,
 }
@@ -42,7 +42,7 @@ impl Nginx {
     /// Starts nginx in front of these gateways and waits until both doors accept.
     ///
     /// # Panics
-    /// When it does not come up; its own words are in the message.
+    /// If it does not come up; its own words are in the message.
     pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
         let module = stream_module().await;
         Self::configured(|place| {
@@ -62,12 +62,12 @@ impl Nginx {
     /// Starts nginx with the configuration that `text` makes for its place, and waits until both doors accept.
     ///
     /// # Panics
-    /// When it does not come up; its own words are in the message.
-    pub async fn configured(text: impl FnOnce(Place<'_>) -> String) -> Self {
+    /// If it does not come up; its own words are in the message.
+    pub async fn configured(text: impl FnOnce(NginxPaths<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
-        let (http_port, lines_port) = (Port::reserve(), Port::reserve());
-        let place = Place { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
+        let (http_port, lines_port) = (ReservedPort::reserve(), ReservedPort::reserve());
+        let place = NginxPaths { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
         let configuration = directory.path().join(CONFIGURATION);
         std::fs::write(&configuration, text(place)).expect("our own directory");
         let program = Program::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
@@ -85,10 +85,10 @@ impl Nginx {
     /// Changes the configuration and reloads it: returns when new workers accept and all old ones no longer do.
     ///
     /// # Panics
-    /// When nginx does not take it; its own words are in the message.
-    pub async fn reconfigure(&mut self, text: impl FnOnce(Place<'_>) -> String) {
+    /// If nginx does not take it; its own words are in the message.
+    pub async fn reconfigure(&mut self, text: impl FnOnce(NginxPaths<'_>) -> String) {
         let directory = self.directory.path().to_owned();
-        let place = Place { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
+        let place = NginxPaths { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
         std::fs::write(directory.join(CONFIGURATION), text(place)).expect("our own directory");
         let before = self.workers();
         self.reload();
@@ -133,7 +133,7 @@ impl Nginx {
     /// Reads its configuration anew, as an operator does it: new workers serve, old ones finish what they have.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has ended.
     pub fn reload(&mut self) {
         self.master.signal(Signal::SIGHUP);
     }
@@ -172,7 +172,7 @@ fn is_shutting_down(worker: u32) -> bool {
 /// The line that gives this nginx its TCP proxy, if it needs one.
 ///
 /// # Panics
-/// When it has none.
+/// If it has none.
 pub async fn stream_module() -> String {
     let script = repository().join("deploy/nginx/stream-module");
     let script = script.to_str().expect("the path of the repository is text");

@@ -8,42 +8,42 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::http::{self, Response};
-use crate::log::Log;
-use crate::metrics::Metrics;
-use crate::port::Port;
+use crate::http::{self, HttpResponse};
+use crate::log::ProgramLog;
+use crate::metrics::ScrapedMetrics;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::redis::Redis;
 
-/// How long a node may take to become ready when nothing is wrong.
+/// Maximum time for a node to become ready when nothing is wrong.
 const READY: Duration = Duration::from_secs(15);
-/// How long a node may take to end politely. Above the grace period that it gives itself.
+/// Maximum time for a node to end politely. Above the grace period that it gives itself.
 const END: Duration = Duration::from_secs(35);
 /// What a gateway says when every client has gone, and nothing is left to do but to wait.
 const LAST_WAIT: &str = "waiting until nothing that was acked can be lost";
 
-/// Which program a node runs.
+/// The program of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Gateway,
     Presence,
 }
 
 /// A node that is about to be started. Every port is free for the kernel to choose until it is set.
 #[derive(Debug)]
-pub struct Builder {
-    kind: Kind,
+pub struct NodeBuilder {
+    kind: NodeKind,
     name: String,
     settings: BTreeMap<String, String>,
     config: Option<PathBuf>,
-    ports: Vec<Port>,
+    ports: Vec<ReservedPort>,
 }
 
-impl Builder {
-    fn new(kind: Kind, name: &str) -> Self {
+impl NodeBuilder {
+    fn new(kind: NodeKind, name: &str) -> Self {
         let listeners: &[&str] = match kind {
-            Kind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
-            Kind::Presence => &["PARLEY__API__ADDR", "PARLEY__ADMIN__ADDR"],
+            NodeKind::Gateway => &["PARLEY__LISTEN__WS", "PARLEY__LISTEN__TCP", "PARLEY__ADMIN__ADDR"],
+            NodeKind::Presence => &["PARLEY__API__ADDR", "PARLEY__ADMIN__ADDR"],
         };
         let mut settings: BTreeMap<_, _> =
             listeners.iter().map(|key| ((*key).to_owned(), "127.0.0.1:0".to_owned())).collect();
@@ -74,7 +74,7 @@ impl Builder {
     #[must_use]
     pub fn fixed_ports(mut self) -> Self {
         for value in self.settings.values_mut().filter(|value| *value == "127.0.0.1:0") {
-            let port = Port::reserve();
+            let port = ReservedPort::reserve();
             *value = port.address().to_string();
             self.ports.push(port);
         }
@@ -85,7 +85,7 @@ impl Builder {
     pub async fn launch(self) -> Node {
         let mut process = self.program().spawn();
         let ready = process.ready().await;
-        Node { builder: self, process, ready, past: Log::default() }
+        Node { builder: self, process, ready, past: ProgramLog::default() }
     }
 
     /// Starts it and waits until it is ready to serve.
@@ -99,8 +99,8 @@ impl Builder {
     #[must_use]
     pub fn program(&self) -> Program {
         let binary = match self.kind {
-            Kind::Gateway => "gateway",
-            Kind::Presence => "presence",
+            NodeKind::Gateway => "gateway",
+            NodeKind::Presence => "presence",
         };
         let config = self.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
         let program = Program::parley(binary, &self.name).args(config);
@@ -111,23 +111,23 @@ impl Builder {
 /// A running node. Killed on drop.
 #[derive(Debug)]
 pub struct Node {
-    builder: Builder,
+    builder: NodeBuilder,
     process: Process,
     ready: Value,
-    past: Log,
+    past: ProgramLog,
 }
 
 impl Node {
     /// A gateway of this name. Without a Redis it runs alone.
     #[must_use]
-    pub fn gateway(name: &str) -> Builder {
-        Builder::new(Kind::Gateway, name)
+    pub fn gateway(name: &str) -> NodeBuilder {
+        NodeBuilder::new(NodeKind::Gateway, name)
     }
 
     /// A presence process of this name.
     #[must_use]
-    pub fn presence(name: &str) -> Builder {
-        Builder::new(Kind::Presence, name)
+    pub fn presence(name: &str) -> NodeBuilder {
+        NodeBuilder::new(NodeKind::Presence, name)
     }
 
     /// Its name in the cluster.
@@ -147,25 +147,25 @@ impl Node {
         &self.ready
     }
 
-    /// Where WebSocket clients connect.
+    /// The WebSocket address.
     #[must_use]
     pub fn ws(&self) -> SocketAddr {
         self.address("ws")
     }
 
-    /// Where line clients connect.
+    /// The address for text lines.
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.address("tcp")
     }
 
-    /// Where it tells about itself.
+    /// The admin address.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
 
-    /// Where the presence API is.
+    /// The address of the presence API.
     #[must_use]
     pub fn api(&self) -> SocketAddr {
         self.address("api")
@@ -180,14 +180,14 @@ impl Node {
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub async fn readyz(&self) -> Result<Response, String> {
+    pub async fn readyz(&self) -> Result<HttpResponse, String> {
         http::get(self.admin(), "/readyz").await
     }
 
     /// Waits until `/readyz` says yes.
     ///
     /// # Panics
-    /// When it does not within `within`; the reason it gave is in the message.
+    /// If it does not within `within`; the reason it gave is in the message.
     pub async fn until_ready(&self, within: Duration) {
         self.until_readiness(200, within).await;
     }
@@ -195,12 +195,12 @@ impl Node {
     /// Waits until `/readyz` says no, and returns its answer.
     ///
     /// # Panics
-    /// When it does not within `within`.
-    pub async fn until_not_ready(&self, within: Duration) -> Response {
+    /// If it does not within `within`.
+    pub async fn until_not_ready(&self, within: Duration) -> HttpResponse {
         self.until_readiness(503, within).await
     }
 
-    async fn until_readiness(&self, status: u16, within: Duration) -> Response {
+    async fn until_readiness(&self, status: u16, within: Duration) -> HttpResponse {
         eventually(within, &format!("{} answers {status} on /readyz", self.name()), || async {
             let answer = self.readyz().await?;
             if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }
@@ -211,15 +211,15 @@ impl Node {
     /// A scrape of its metrics.
     ///
     /// # Panics
-    /// When it does not answer.
-    pub async fn metrics(&self) -> Metrics {
+    /// If it does not answer.
+    pub async fn metrics(&self) -> ScrapedMetrics {
         let answer =
             http::get(self.admin(), "/metrics").await.unwrap_or_else(|error| panic!("{}: {error}", self.name()));
         assert_eq!(answer.status, 200, "{answer:?}");
-        Metrics::parse(&answer.body)
+        ScrapedMetrics::parse(&answer.body)
     }
 
-    /// Whether its process is still there.
+    /// True if its process is still there.
     pub fn is_running(&mut self) -> bool {
         !self.process.has_ended()
     }
@@ -227,7 +227,7 @@ impl Node {
     /// SIGTERM; returns its exit code, `None` when a signal ended it.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not end.
     pub async fn end(&mut self) -> Option<i32> {
         self.process.terminate();
         self.process.exit_code(END).await
@@ -237,7 +237,7 @@ impl Node {
     /// sure of what was acked is not waited for.
     ///
     /// # Panics
-    /// When it does not end.
+    /// If it does not end.
     pub async fn leave(&mut self) -> Option<i32> {
         self.process.terminate();
         eventually(END, &format!("{} has done everything", self.name()), || {
@@ -252,19 +252,19 @@ impl Node {
         self.process.exit_code(END).await
     }
 
-    /// Starts it anew after its end, with the same settings. Ports stay only when they were fixed.
+    /// Starts it again after its end, with the same settings. Ports stay only when they were fixed.
     ///
     /// # Panics
-    /// When it still runs, or does not become ready.
+    /// If it still runs, or does not become ready.
     pub async fn restart(&mut self) {
         self.relaunch().await;
         self.until_ready(READY).await;
     }
 
-    /// Starts it anew after its end and waits until its listeners are bound; it may not be ready to serve yet.
+    /// Starts it again after its end and waits until its listeners are bound; it may not be ready to serve yet.
     ///
     /// # Panics
-    /// When it still runs, or does not come up.
+    /// If it still runs, or does not come up.
     pub async fn relaunch(&mut self) {
         assert!(!self.is_running(), "{} still runs", self.name());
         self.process.log().lines().into_iter().for_each(|line| self.past.push(line));
@@ -274,7 +274,7 @@ impl Node {
 
     /// What it wrote to stderr in this life.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &ProgramLog {
         self.process.log()
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Whether the whole text fits the pattern, where each `*` stands for any run of characters, also none.
+/// True if the whole text fits the pattern, where each `*` stands for any run of characters, also none.
 #[must_use]
 pub fn text_fits(pattern: &str, text: &str) -> bool {
     let Some((head, mut pattern)) = pattern.split_once('*') else { return pattern == text };
@@ -15,7 +15,7 @@ pub fn text_fits(pattern: &str, text: &str) -> bool {
     text.ends_with(pattern)
 }
 
-/// Whether the value is what the pattern says: same fields, same items, no more and no less; `"*"` fits any value.
+/// True if the value is what the pattern says: same fields, same items, no more and no less; `"*"` fits any value.
 #[must_use]
 pub fn json_fits(pattern: &Value, value: &Value) -> bool {
     match (pattern, value) {

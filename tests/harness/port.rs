@@ -12,16 +12,16 @@ const COUNT: u16 = 20_000;
 
 /// A TCP port of the loopback interface that is ours until this value is dropped.
 #[derive(Debug)]
-pub struct Port {
+pub struct ReservedPort {
     number: u16,
     _reservation: UdpSocket,
 }
 
-impl Port {
+impl ReservedPort {
     /// Reserves a port that nobody listens on.
     ///
     /// # Panics
-    /// When none is free.
+    /// If none is free.
     #[must_use]
     pub fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn never_the_same_twice_and_free_for_tcp() {
-        let ports: Vec<Port> = (0..50).map(|_| Port::reserve()).collect();
-        let mut numbers: Vec<u16> = ports.iter().map(Port::number).collect();
+        let ports: Vec<ReservedPort> = (0..50).map(|_| ReservedPort::reserve()).collect();
+        let mut numbers: Vec<u16> = ports.iter().map(ReservedPort::number).collect();
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 50);

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::eventually::eventually;
-use crate::log::Log;
+use crate::log::ProgramLog;
 
 /// How long a program may take to say that its listeners are bound.
 const READY: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ impl Program {
     /// One of Parley's own programs. It sees none of this process's Parley settings.
     ///
     /// # Panics
-    /// When it has not been built.
+    /// If it has not been built.
     #[must_use]
     pub fn parley(binary: &str, name: &str) -> Self {
         Self::bound_to_us("KILL", built(binary).into(), name).without_settings()
@@ -44,7 +44,7 @@ impl Program {
     /// lines are not for it.
     ///
     /// # Panics
-    /// When it has not been built.
+    /// If it has not been built.
     #[must_use]
     pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
         let command = built(binary);
@@ -96,12 +96,12 @@ impl Program {
     /// Starts it.
     ///
     /// # Panics
-    /// When there is no such program.
+    /// If there is no such program.
     #[must_use]
     pub fn spawn(mut self) -> Process {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
-        let (output, log) = (Log::default(), Log::default());
+        let (output, log) = (ProgramLog::default(), ProgramLog::default());
         let readers = vec![
             follow(child.stdout.take().expect("piped"), output.clone()),
             follow(child.stderr.take().expect("piped"), log.clone()),
@@ -112,17 +112,17 @@ impl Program {
     /// Runs it to its end, which must come within `within`.
     ///
     /// # Panics
-    /// When it does not.
-    pub async fn run(self, within: Duration) -> Finished {
+    /// If it does not.
+    pub async fn run(self, within: Duration) -> ExitedProcess {
         let mut process = self.spawn();
         let code = process.exit_code(within).await;
-        Finished { code, stdout: process.output.lines().join("\n"), stderr: process.log.lines().join("\n") }
+        ExitedProcess { code, stdout: process.output.lines().join("\n"), stderr: process.log.lines().join("\n") }
     }
 }
 
 /// What a program left that ran to its end.
 #[derive(Debug)]
-pub struct Finished {
+pub struct ExitedProcess {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// What it said.
@@ -137,8 +137,8 @@ pub struct Process {
     name: String,
     child: Child,
     ended: Option<ExitStatus>,
-    output: Log,
-    log: Log,
+    output: ProgramLog,
+    log: ProgramLog,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -157,20 +157,20 @@ impl Process {
 
     /// What it wrote to stderr so far.
     #[must_use]
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &ProgramLog {
         &self.log
     }
 
     /// What it wrote to stdout so far.
     #[must_use]
-    pub fn output(&self) -> &Log {
+    pub fn output(&self) -> &ProgramLog {
         &self.output
     }
 
     /// Waits for the first line on stdout, which must be a JSON object with `"ready":true`.
     ///
     /// # Panics
-    /// When it ends first, says something else, or says nothing in time.
+    /// If it ends first, says something else, or says nothing in time.
     pub async fn ready(&mut self) -> Value {
         let name = self.name.clone();
         let line = eventually(READY, &format!("{name} says that it is ready"), || {
@@ -187,7 +187,7 @@ impl Process {
     /// Sends a signal to this process only.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// If it has ended already.
     pub fn signal(&mut self, signal: Signal) {
         assert!(!self.has_ended(), "{} has ended ({:?}); no {signal} for it", self.name, self.ended);
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
@@ -227,7 +227,7 @@ impl Process {
         self.ended = Some(self.child.wait().expect("our own child"));
     }
 
-    /// Whether it is gone.
+    /// True if it is gone.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("our own child");
@@ -238,7 +238,7 @@ impl Process {
     /// Waits for its end; `None` when a signal ended it. Everything it wrote is in its log then.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let what = format!("{} ends", self.name);
         let status = eventually(within, &what, || {
@@ -288,7 +288,7 @@ fn built(binary: &str) -> PathBuf {
     path
 }
 
-fn follow(pipe: impl Read + Send + 'static, log: Log) -> JoinHandle<()> {
+fn follow(pipe: impl Read + Send + 'static, log: ProgramLog) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();

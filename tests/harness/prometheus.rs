@@ -10,23 +10,23 @@ use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::http;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 
-/// How long it may take to come up.
+/// Maximum time for it to come up.
 const START: Duration = Duration::from_secs(30);
 
 /// A running Prometheus. Killed on drop.
 #[derive(Debug)]
 pub struct Prometheus {
-    port: Port,
+    port: ReservedPort,
     _server: Process,
     _directory: TempDir,
 }
 
 /// What it is to scrape.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct ScrapeTarget<'a> {
     /// Its job.
     pub job: &'a str,
     /// Its name.
@@ -39,10 +39,10 @@ impl Prometheus {
     /// Starts it; scrapes and evaluates every second. Returns when it answers.
     ///
     /// # Panics
-    /// When it does not come up.
-    pub async fn start(targets: &[Target<'_>], rules: &Path) -> Self {
+    /// If it does not come up.
+    pub async fn start(targets: &[ScrapeTarget<'_>], rules: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-prometheus-").tempdir().expect("a temporary directory");
-        let port = Port::reserve();
+        let port = ReservedPort::reserve();
         let configuration = directory.path().join("prometheus.yml");
         std::fs::write(&configuration, configured(targets, rules)).expect("our own directory");
         let mut server = Program::system("prometheus", "prometheus")
@@ -90,7 +90,7 @@ impl Prometheus {
     }
 }
 
-fn configured(targets: &[Target<'_>], rules: &Path) -> String {
+fn configured(targets: &[ScrapeTarget<'_>], rules: &Path) -> String {
     let mut text = format!(
         "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: [{}]\nscrape_configs:\n",
         rules.display()
@@ -100,7 +100,7 @@ fn configured(targets: &[Target<'_>], rules: &Path) -> String {
     jobs.dedup();
     for job in jobs {
         let _ = writeln!(text, "  - job_name: {job}\n    static_configs:");
-        for Target { instance, address, .. } in targets.iter().filter(|target| target.job == job) {
+        for ScrapeTarget { instance, address, .. } in targets.iter().filter(|target| target.job == job) {
             let _ = writeln!(text, "      - {{ targets: [\"{address}\"], labels: {{ instance: {instance} }} }}");
         }
     }

@@ -1,6 +1,6 @@
 //! The examples of the protocol page, run as they are printed: a page that lies fails a test.
 //!
-//! A fenced block `parley` is a conversation over WebSocket, a block `lines` one over the text door:
+//! A fenced block `parley` is a conversation over WebSocket, a block `lines` one over the text listener:
 //!
 //! ```text
 //! ann+                                     ann connects
@@ -12,7 +12,7 @@
 //! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from there on.
 //!
 //! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
-//! races with the message itself. On the text door, where nobody can tell them apart, lines may come in any order. All
+//! races with the message itself. On the text listener, where nobody can tell them apart, lines may come in any order. All
 //! that comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
 //! begins with `* `) may be left out.
 
@@ -26,34 +26,34 @@ use crate::pattern::json_fits;
 
 /// Which door an example uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum ExampleDialect {
     WebSocket,
     Lines,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Deed {
+enum ExampleAction {
     Connects,
     Sends(String),
-    IsTold(String),
+    Receives(String),
     IsDisconnected,
 }
 
 /// One line of an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Step {
+struct ExampleStep {
     line: usize,
     who: String,
-    deed: Deed,
+    action: ExampleAction,
 }
 
 /// One fenced block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Example {
+pub struct ProtocolExample {
     /// Where it begins on the page, from 1.
     pub line: usize,
-    door: Door,
-    steps: Vec<Step>,
+    dialect: ExampleDialect,
+    steps: Vec<ExampleStep>,
 }
 
 /// All examples of a page, in order.
@@ -61,8 +61,8 @@ pub struct Example {
 /// # Panics
 /// At a line of an example that cannot be understood.
 #[must_use]
-pub fn examples(page: &str) -> Vec<Example> {
-    let mut examples: Vec<Example> = Vec::new();
+pub fn examples(page: &str) -> Vec<ProtocolExample> {
+    let mut examples: Vec<ProtocolExample> = Vec::new();
     let mut is_open = false;
     let mut is_foreign = false;
     for (number, line) in (1..).zip(page.lines()) {
@@ -70,8 +70,8 @@ pub fn examples(page: &str) -> Vec<Example> {
         match fence {
             Some(_) if is_open || is_foreign => (is_open, is_foreign) = (false, false),
             Some(language @ ("parley" | "lines")) => {
-                let door = if language == "parley" { Door::WebSocket } else { Door::Lines };
-                examples.push(Example { line: number, door, steps: Vec::new() });
+                let dialect = if language == "parley" { ExampleDialect::WebSocket } else { ExampleDialect::Lines };
+                examples.push(ProtocolExample { line: number, dialect, steps: Vec::new() });
                 is_open = true;
             }
             Some(_) => is_foreign = true,
@@ -85,67 +85,67 @@ pub fn examples(page: &str) -> Vec<Example> {
     examples
 }
 
-fn step(number: usize, line: &str) -> Option<Step> {
+fn step(number: usize, line: &str) -> Option<ExampleStep> {
     let end = line.find(|c: char| !c.is_alphanumeric())?;
     let (who, rest) = line.split_at(end);
     let mut rest = rest.chars();
     let sign = rest.next()?;
     let text = rest.as_str().strip_prefix(' ').unwrap_or(rest.as_str()).to_owned();
-    let deed = match sign {
-        '+' if text.is_empty() => Deed::Connects,
-        '-' if text.is_empty() => Deed::IsDisconnected,
-        '>' => Deed::Sends(text),
-        '<' => Deed::IsTold(text),
+    let action = match sign {
+        '+' if text.is_empty() => ExampleAction::Connects,
+        '-' if text.is_empty() => ExampleAction::IsDisconnected,
+        '>' => ExampleAction::Sends(text),
+        '<' => ExampleAction::Receives(text),
         _ => return None,
     };
-    (!who.is_empty()).then(|| Step { line: number, who: who.to_owned(), deed })
+    (!who.is_empty()).then(|| ExampleStep { line: number, who: who.to_owned(), action })
 }
 
-impl Example {
+impl ProtocolExample {
     /// Plays it against a gateway that nobody else uses.
     ///
     /// # Panics
     /// Where the gateway does something else than the page says, with the line of the page.
     pub async fn play(&self, gateway: &Node) {
-        let mut people: BTreeMap<&str, Person> = BTreeMap::new();
+        let mut clients: BTreeMap<&str, ExampleClient> = BTreeMap::new();
         let mut known = BTreeMap::new();
         for step in &self.steps {
             let who = step.who.as_str();
-            if step.deed == Deed::Connects {
-                people.insert(who, Person::connect(self.door, gateway).await);
+            if step.action == ExampleAction::Connects {
+                clients.insert(who, ExampleClient::connect(self.dialect, gateway).await);
                 continue;
             }
-            let person = people.get(who).unwrap_or_else(|| panic!("line {}: {who} is not connected", step.line));
-            if let Err(complaint) = person.does(&step.deed, &mut known).await {
+            let person = clients.get(who).unwrap_or_else(|| panic!("line {}: {who} is not connected", step.line));
+            if let Err(complaint) = person.does(&step.action, &mut known).await {
                 panic!("line {} of the page, {who}: {complaint}", step.line);
             }
         }
-        for (who, person) in people {
+        for (who, person) in clients {
             let untold = person.untold();
             assert!(untold.is_empty(), "example at line {}: {who} was also told: {untold:#?}", self.line);
         }
     }
 }
 
-enum Person {
+enum ExampleClient {
     Json(WsClient),
     Text(LineClient),
 }
 
-impl Person {
-    async fn connect(door: Door, gateway: &Node) -> Self {
-        match door {
-            Door::WebSocket => Self::Json(WsClient::connect(gateway.ws()).await),
-            Door::Lines => Self::Text(LineClient::connect(gateway.tcp()).await),
+impl ExampleClient {
+    async fn connect(dialect: ExampleDialect, gateway: &Node) -> Self {
+        match dialect {
+            ExampleDialect::WebSocket => Self::Json(WsClient::connect(gateway.ws()).await),
+            ExampleDialect::Lines => Self::Text(LineClient::connect(gateway.tcp()).await),
         }
     }
 
-    async fn does(&self, deed: &Deed, known: &mut BTreeMap<String, Value>) -> Result<(), String> {
-        match (self, deed) {
-            (_, Deed::Connects) => {}
-            (Self::Json(ws), Deed::Sends(text)) => ws.send_message(filled(text, known).into()).await,
-            (Self::Text(line), Deed::Sends(text)) => line.types(text).await,
-            (Self::Json(ws), Deed::IsTold(text)) => {
+    async fn does(&self, action: &ExampleAction, known: &mut BTreeMap<String, Value>) -> Result<(), String> {
+        match (self, action) {
+            (_, ExampleAction::Connects) => {}
+            (Self::Json(ws), ExampleAction::Sends(text)) => ws.send_message(filled(text, known).into()).await,
+            (Self::Text(line), ExampleAction::Sends(text)) => line.types(text).await,
+            (Self::Json(ws), ExampleAction::Receives(text)) => {
                 let mut pattern: Value =
                     serde_json::from_str(&filled(text, known)).map_err(|error| format!("not JSON: {error}"))?;
                 let next = ws.next(PATIENCE, |value| order_of(value) == order_of(&pattern)).await?;
@@ -154,11 +154,11 @@ impl Person {
                     return Err(format!("is told {next}, and the page says {pattern}"));
                 }
             }
-            (Self::Text(line), Deed::IsTold(text)) => {
+            (Self::Text(line), ExampleAction::Receives(text)) => {
                 line.try_read(PATIENCE, text).await?;
             }
-            (Self::Json(ws), Deed::IsDisconnected) => drop(ws.closed().await),
-            (Self::Text(line), Deed::IsDisconnected) => drop(line.closed().await),
+            (Self::Json(ws), ExampleAction::IsDisconnected) => drop(ws.closed().await),
+            (Self::Text(line), ExampleAction::IsDisconnected) => drop(line.closed().await),
         }
         Ok(())
     }
@@ -190,17 +190,17 @@ fn learn(pattern: &mut Value, told: &Value, known: &mut BTreeMap<String, Value>)
 
 /// What keeps its order among its own kind.
 #[derive(PartialEq, Eq)]
-enum Order {
+enum FrameOrder {
     Replies,
     Messages,
     Presence,
 }
 
-fn order_of(frame: &Value) -> Order {
+fn order_of(frame: &Value) -> FrameOrder {
     match frame["type"].as_str() {
-        Some("message" | "gap" | "rewound" | "epoch" | "going_away") => Order::Messages,
-        Some("presence") => Order::Presence,
-        _ => Order::Replies,
+        Some("message" | "gap" | "rewound" | "epoch" | "going_away") => FrameOrder::Messages,
+        Some("presence") => FrameOrder::Presence,
+        _ => FrameOrder::Replies,
     }
 }
 
@@ -214,15 +214,15 @@ mod tests {
                     ```lines\nbob+\nbob> /nick bob\nbob< * bob*\nbob-\n```\n";
         let found = examples(page);
         assert_eq!(
-            found.iter().map(|example| (example.line, example.door)).collect::<Vec<_>>(),
-            [(5, Door::WebSocket), (11, Door::Lines)]
+            found.iter().map(|example| (example.line, example.dialect)).collect::<Vec<_>>(),
+            [(5, ExampleDialect::WebSocket), (11, ExampleDialect::Lines)]
         );
         assert_eq!(
             found[0].steps[1],
-            Step { line: 7, who: "ann".to_owned(), deed: Deed::Sends("{\"a\":1}".to_owned()) }
+            ExampleStep { line: 7, who: "ann".to_owned(), action: ExampleAction::Sends("{\"a\":1}".to_owned()) }
         );
-        assert_eq!(found[1].steps[2].deed, Deed::IsTold("* bob*".to_owned()));
-        assert_eq!(found[1].steps[3].deed, Deed::IsDisconnected);
+        assert_eq!(found[1].steps[2].action, ExampleAction::Receives("* bob*".to_owned()));
+        assert_eq!(found[1].steps[3].action, ExampleAction::IsDisconnected);
     }
 
     #[test]

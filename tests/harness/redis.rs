@@ -16,11 +16,11 @@ use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
-use crate::port::Port;
+use crate::port::ReservedPort;
 use crate::process::{Process, Program};
 use crate::repository;
 
-/// How long Redis may take to come up.
+/// Maximum time for Redis to come up.
 const START: Duration = Duration::from_secs(10);
 /// How long Redis may take, at the end of a test, to tell what it refused. A frozen one is not waited for.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ const ADMIN: &str = "user default on nopass ~* &* +@all";
 /// One Redis: a place for it, and the server while it runs. Killed on drop.
 #[derive(Debug)]
 pub struct Redis {
-    port: Port,
+    port: ReservedPort,
     directory: TempDir,
     settings: Vec<String>,
     server: Option<Process>,
@@ -42,7 +42,7 @@ pub struct Redis {
 
 /// How far an append-only file had come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct AofPosition {
     file: PathBuf,
     bytes: u64,
 }
@@ -51,12 +51,12 @@ impl Redis {
     /// A place for a Redis that does not run yet: connections to it are refused.
     ///
     /// # Panics
-    /// When there is no room for it on this machine.
+    /// If there is no room for it on this machine.
     #[must_use]
     pub fn away() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
         std::fs::write(directory.path().join("users.acl"), users()).expect("our own directory");
-        Self { port: Port::reserve(), directory, settings: Vec::new(), server: None }
+        Self { port: ReservedPort::reserve(), directory, settings: Vec::new(), server: None }
     }
 
     /// A running Redis.
@@ -76,7 +76,7 @@ impl Redis {
     /// Starts it and waits until it answers.
     ///
     /// # Panics
-    /// When it runs already or does not come up.
+    /// If it runs already or does not come up.
     pub async fn start(&mut self) {
         assert!(self.server.is_none(), "this Redis runs already");
         let configuration = repository().join("deploy/redis/redis.conf");
@@ -97,30 +97,31 @@ impl Redis {
     /// kill -9: connections break, what was not written yet is lost.
     ///
     /// # Panics
-    /// When it does not run.
+    /// If it does not run.
     pub fn kill9(&mut self) {
         self.server.take().expect("this Redis runs").kill9();
     }
 
     /// How much it has written to its append-only file by now; `None` when it keeps none.
     #[must_use]
-    pub fn written(&self) -> Option<Written> {
+    pub fn written(&self) -> Option<AofPosition> {
         let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).ok()?;
         let files =
             files.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().ends_with(".incr.aof"));
         let newest = files.max_by_key(|file| file.metadata().and_then(|known| known.modified()).ok())?;
-        Some(Written { bytes: newest.metadata().ok()?.len(), file: newest.path() })
+        Some(AofPosition { bytes: newest.metadata().ok()?.len(), file: newest.path() })
     }
 
     /// What a crash of the machine does to it: kill -9, and of what it wrote only this is on the disk.
     ///
     /// # Panics
-    /// When it does not run.
-    pub fn crash(&mut self, kept: Option<Written>) {
+    /// If it does not run.
+    pub fn crash(&mut self, kept: Option<AofPosition>) {
         self.kill9();
         // What was rewritten since is on the disk in another form.
         let newest = self.written();
-        if let Some(Written { file, bytes }) = kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
+        if let Some(AofPosition { file, bytes }) =
+            kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
         {
             let file = std::fs::OpenOptions::new().write(true).open(file).expect("our own file");
             file.set_len(bytes).expect("our own file");
@@ -145,7 +146,7 @@ impl Redis {
         self.server().cont();
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.port.address()
@@ -179,7 +180,7 @@ impl Redis {
     /// A connection of one's own.
     ///
     /// # Panics
-    /// When it does not answer.
+    /// If it does not answer.
     pub async fn connection(&self) -> MultiplexedConnection {
         self.try_connection().await.expect("redis answers")
     }
@@ -187,7 +188,7 @@ impl Redis {
     /// One command over a fresh connection: `redis.call::<u64>("DEL key").await`. Words are split at blanks.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses it, or answers something else than a `T`.
     pub async fn call<T: FromRedisValue>(&self, command: &str) -> T {
         self.ask(&command.split_whitespace().collect::<Vec<_>>()).await
     }
@@ -195,7 +196,7 @@ impl Redis {
     /// The same for words that hold blanks, such as a script.
     ///
     /// # Panics
-    /// When Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses it, or answers something else than a `T`.
     pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.connection().await;
         let answer = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await;

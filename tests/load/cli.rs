@@ -5,51 +5,51 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::dialect::Dialect;
+use crate::dialect::LoadDialect;
 use crate::process::Watched;
 
 /// Many thin clients against a chat cluster, and what they saw. Latencies count from the time at which a message was due.
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
-pub(crate) struct Cli {
+pub(crate) struct LoadFlags {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: LoadCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum LoadCommand {
     /// Pings: each client sends the next when the last is answered, or all together at --rate
-    Echo(Echo),
+    Echo(EchoFlags),
     /// Clients in a room, held in silence: memory and CPU of doing nothing
-    Idle(Idle),
+    Idle(IdleFlags),
     /// One room, spoken in at a rate
-    Room(Room),
+    Room(RoomFlags),
     /// Many rooms, spoken in at a rate
-    Rooms(Rooms),
+    Rooms(RoomsFlags),
     /// Pairs at two gateways that speak in private
-    Dm(Dm),
+    Dm(DmFlags),
     /// Everybody logs in and enters the room, at --rate or as fast as it goes
-    Login(Login),
+    Login(LoginFlags),
     /// Every connection is lost while the room is spoken in, and every session resumed
-    Resume(Resume),
+    Resume(ResumeFlags),
     /// Quiet, a burst in a room, quiet: what memory is given back
-    Burst(Burst),
+    Burst(BurstFlags),
     /// The least that a delivery can cost: a bare process that sends to every member, under the same clients
-    Floor(Floor),
+    Floor(FloorFlags),
     /// A page, a plot and one file of figures from the outcomes of many runs
-    Report(Report),
+    Report(ReportFlags),
     /// A port of loopback that nobody has right now
     FreePort,
     /// What runs under `floor`
     #[command(hide = true)]
-    FloorServer(FloorServer),
+    FloorServer(FloorServerFlags),
     /// What `load` starts of itself
     #[command(hide = true)]
     Worker,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Target {
+pub(crate) struct TargetFlags {
     /// WebSocket addresses; clients are dealt out in turn
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,..")]
     pub(crate) ws: Vec<SocketAddr>,
@@ -58,11 +58,11 @@ pub(crate) struct Target {
     pub(crate) tcp: Vec<SocketAddr>,
     /// What is spoken over WebSocket
     #[arg(long, default_value = "parley")]
-    pub(crate) peer: Dialect,
+    pub(crate) peer: LoadDialect,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Common {
+pub(crate) struct CommonFlags {
     /// Seconds that are measured
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,
@@ -90,11 +90,11 @@ pub(crate) struct Common {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Echo {
+pub(crate) struct EchoFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 100)]
     pub(crate) connections: u32,
     /// Pings a second in all
@@ -103,11 +103,11 @@ pub(crate) struct Echo {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Idle {
+pub(crate) struct IdleFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) connections: u32,
     /// Members of each room; all in one when absent
@@ -116,11 +116,11 @@ pub(crate) struct Idle {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Room {
+pub(crate) struct RoomFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
     /// Messages a second in all
@@ -132,11 +132,11 @@ pub(crate) struct Room {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Rooms {
+pub(crate) struct RoomsFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 100)]
     pub(crate) rooms: u32,
     #[arg(long, default_value_t = 10)]
@@ -150,11 +150,11 @@ pub(crate) struct Rooms {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Dm {
+pub(crate) struct DmFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     /// Pairs; in each both speak
     #[arg(long, default_value_t = 50)]
     pub(crate) pairs: u32,
@@ -164,11 +164,11 @@ pub(crate) struct Dm {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Login {
+pub(crate) struct LoginFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) connections: u32,
     /// Logins a second
@@ -180,11 +180,11 @@ pub(crate) struct Login {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Resume {
+pub(crate) struct ResumeFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
     /// Messages a second meanwhile
@@ -196,11 +196,11 @@ pub(crate) struct Resume {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Burst {
+pub(crate) struct BurstFlags {
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) target: TargetFlags,
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
     #[arg(long, default_value_t = 200.0)]
@@ -211,9 +211,9 @@ pub(crate) struct Burst {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Floor {
+pub(crate) struct FloorFlags {
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
     #[arg(long, default_value_t = 50.0)]
@@ -226,13 +226,13 @@ pub(crate) struct Floor {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct FloorServer {
+pub(crate) struct FloorServerFlags {
     #[arg(long)]
     pub(crate) rounds: bool,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Report {
+pub(crate) struct ReportFlags {
     /// The folder with the outcomes
     #[arg(long, value_name = "FOLDER")]
     pub(crate) from: PathBuf,

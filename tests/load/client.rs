@@ -13,7 +13,7 @@ use crate::clock::Nanos;
 
 /// How far a client is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum ClientStage {
     /// No connection.
     #[default]
     Away,
@@ -29,19 +29,19 @@ pub(crate) enum Stage {
 
 /// A client.
 #[derive(Debug, Default)]
-pub(crate) struct Client {
+pub(crate) struct LoadClient {
     socket: Option<TcpStream>,
-    pub(crate) stage: Stage,
+    pub(crate) stage: ClientStage,
     /// How often it was turned away since it was last there.
     pub(crate) attempts: u8,
     /// When its login was due.
     pub(crate) began: Nanos,
-    kept: Option<Box<Kept>>,
+    kept: Option<Box<KeptBytes>>,
 }
 
 /// What could not be done with at once.
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptBytes {
     /// The beginning of a frame, or of a line.
     received: Vec<u8>,
     /// The beginning of a unit of a stream that travels in frames.
@@ -49,14 +49,14 @@ struct Kept {
     unsent: Vec<u8>,
 }
 
-impl Client {
+impl LoadClient {
     /// Begins a connection. It is made, or refused, when the socket turns writable.
     pub(crate) fn connect(&mut self, to: SocketAddr, registry: &Registry, token: Token) -> io::Result<()> {
         let mut socket = TcpStream::connect(to)?;
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         self.kept = None;
         self.socket = Some(socket);
-        self.stage = Stage::Connecting;
+        self.stage = ClientStage::Connecting;
         Ok(())
     }
 
@@ -75,10 +75,10 @@ impl Client {
 
     /// Drops the connection and everything kept.
     pub(crate) fn close(&mut self) {
-        (self.socket, self.kept, self.stage) = (None, None, Stage::Away);
+        (self.socket, self.kept, self.stage) = (None, None, ClientStage::Away);
     }
 
-    /// Writes it, or as much as goes now; the rest follows by [`Client::flush`].
+    /// Writes it, or as much as goes now; the rest follows by [`LoadClient::flush`].
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(kept) = self.kept.as_mut().filter(|kept| !kept.unsent.is_empty()) {
             kept.unsent.extend_from_slice(bytes);
@@ -132,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Keeps the beginning of a frame for the next [`Client::read`]; of what was kept before nothing is left.
+    /// Keeps the beginning of a frame for the next [`LoadClient::read`]; of what was kept before nothing is left.
     pub(crate) fn keep_received(&mut self, rest: &[u8]) {
         self.keep(|kept| &mut kept.received, rest);
     }
@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Nothing to keep is no memory kept.
-    fn keep(&mut self, part: impl Fn(&mut Kept) -> &mut Vec<u8>, rest: &[u8]) {
+    fn keep(&mut self, part: impl Fn(&mut KeptBytes) -> &mut Vec<u8>, rest: &[u8]) {
         if rest.is_empty() && self.kept.is_none() {
             return;
         }
@@ -168,9 +168,9 @@ mod tests {
 
     #[test]
     fn an_idle_client_is_small_and_keeps_nothing() {
-        let mut client = Client::default();
+        let mut client = LoadClient::default();
         // mio adds a check of its own to a socket in debug builds.
-        assert!(size_of::<Client>() <= if cfg!(debug_assertions) { 40 } else { 32 }, "{}", size_of::<Client>());
+        assert!(size_of::<LoadClient>() <= if cfg!(debug_assertions) { 40 } else { 32 }, "{}", size_of::<LoadClient>());
         client.keep_received(b"half");
         assert_eq!(client.take_stream(b"a frame"), b"a frame");
         assert!(client.kept.is_some());

@@ -10,26 +10,26 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::clock::{self, Nanos};
-use crate::orders::{Order, Word};
+use crate::orders::{WorkerOrder, WorkerReport};
 use crate::plan::Plan;
-use crate::process::Sample;
-use crate::tally::{Progress, Tally};
+use crate::process::ProcessUsage;
+use crate::tally::{ClientProgress, Tally};
 
 /// How often a condition is looked at again when nobody says anything.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// All workers of a run.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct WorkerCrew {
     workers: Vec<(Child, ChildStdin)>,
-    words: Receiver<(usize, Option<Word>)>,
-    progress: Vec<Progress>,
+    words: Receiver<(usize, Option<WorkerReport>)>,
+    progress: Vec<ClientProgress>,
     clients: u64,
     base_kib: u64,
     bar: bool,
 }
 
-impl Crew {
+impl WorkerCrew {
     /// Starts as many workers as the clients need at `per_process` each, and waits until they are hired.
     pub(crate) fn hire(plan: &Plan, per_process: u32) -> Result<Self> {
         let count = plan.clients.div_ceil(per_process.max(1)).max(1);
@@ -38,7 +38,7 @@ impl Crew {
         let mut crew = Self {
             workers: Vec::new(),
             words,
-            progress: vec![Progress::default(); count as usize],
+            progress: vec![ClientProgress::default(); count as usize],
             clients: u64::from(plan.clients),
             base_kib: 0,
             bar: std::io::stderr().is_terminal(),
@@ -52,11 +52,11 @@ impl Crew {
             crew.workers.push((child, orders));
             let share = |worker: u32| u32::try_from(u64::from(plan.clients) * u64::from(worker) / u64::from(count));
             let (from, to) = (share(worker)?, share(worker + 1)?);
-            crew.order_one(worker as usize, &Order::Hire { plan: plan.clone(), from, to, workers: count })?;
+            crew.order_one(worker as usize, &WorkerOrder::Hire { plan: plan.clone(), from, to, workers: count })?;
         }
         for _ in 0..count {
             match crew.words.recv() {
-                Ok((_, Some(Word::Hired { base_kib }))) => crew.base_kib += base_kib,
+                Ok((_, Some(WorkerReport::Hired { base_kib }))) => crew.base_kib += base_kib,
                 _ => bail!("a worker did not start"),
             }
         }
@@ -74,35 +74,37 @@ impl Crew {
     }
 
     /// The sum of what the kernel says about them.
-    pub(crate) fn sample(&self) -> Sample {
-        self.workers.iter().map(|(child, _)| Sample::of(child.id())).fold(Sample::default(), |sum, one| Sample {
-            user: sum.user + one.user,
-            system: sum.system + one.system,
-            rss_kib: sum.rss_kib + one.rss_kib,
-            peak_kib: sum.peak_kib + one.peak_kib,
+    pub(crate) fn sample(&self) -> ProcessUsage {
+        self.workers.iter().map(|(child, _)| ProcessUsage::of(child.id())).fold(ProcessUsage::default(), |sum, one| {
+            ProcessUsage {
+                user: sum.user + one.user,
+                system: sum.system + one.system,
+                rss_kib: sum.rss_kib + one.rss_kib,
+                peak_kib: sum.peak_kib + one.peak_kib,
+            }
         })
     }
 
     /// Tells all workers.
-    pub(crate) fn order(&mut self, order: &Order) -> Result<()> {
+    pub(crate) fn order(&mut self, order: &WorkerOrder) -> Result<()> {
         (0..self.workers.len()).try_for_each(|worker| self.order_one(worker, order))
     }
 
-    fn order_one(&mut self, worker: usize, order: &Order) -> Result<()> {
+    fn order_one(&mut self, worker: usize, order: &WorkerOrder) -> Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
         self.workers[worker].1.write_all(&line).context("a worker is gone")
     }
 
     /// How far all clients are, as of a moment ago.
-    pub(crate) fn progress(&self) -> Progress {
-        let mut sum = Progress::default();
+    pub(crate) fn progress(&self) -> ClientProgress {
+        let mut sum = ClientProgress::default();
         self.progress.iter().for_each(|one| sum.add(one));
         sum
     }
 
     /// Listens until `enough` says so of the progress and the time; `what` is shown meanwhile.
-    pub(crate) fn watch(&mut self, what: &str, mut enough: impl FnMut(&Progress, Nanos) -> bool) -> Result<()> {
+    pub(crate) fn watch(&mut self, what: &str, mut enough: impl FnMut(&ClientProgress, Nanos) -> bool) -> Result<()> {
         loop {
             let progress = self.progress();
             if enough(&progress, clock::now()) {
@@ -110,7 +112,7 @@ impl Crew {
                 return Ok(());
             }
             match self.words.recv_timeout(GLANCE) {
-                Ok((worker, Some(Word::Progress(told)))) => {
+                Ok((worker, Some(WorkerReport::ClientProgress(told)))) => {
                     self.progress[worker] = told;
                     self.draw(&line(what, &progress, self.clients));
                 }
@@ -122,11 +124,11 @@ impl Crew {
 
     /// What all clients saw.
     pub(crate) fn report(&mut self) -> Result<Tally> {
-        self.order(&Order::Report)?;
+        self.order(&WorkerOrder::Report)?;
         let (mut tally, mut missing) = (Tally::default(), self.workers.len());
         while missing > 0 {
             match self.words.recv()? {
-                (_, Some(Word::Report(told))) => {
+                (_, Some(WorkerReport::Report(told))) => {
                     tally.merge(&told);
                     missing -= 1;
                 }
@@ -145,7 +147,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for WorkerCrew {
     fn drop(&mut self) {
         for (mut child, orders) in self.workers.drain(..) {
             drop(orders);
@@ -156,7 +158,7 @@ impl Drop for Crew {
     }
 }
 
-fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<Word>)>) {
+fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<WorkerReport>)>) {
     let words = lines.lines().map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
     for word in words {
         if tell.send((worker, Some(word))).is_err() {
@@ -167,10 +169,10 @@ fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<Word>
     drop(tell.send((worker, None)));
 }
 
-fn line(what: &str, progress: &Progress, clients: u64) -> String {
+fn line(what: &str, progress: &ClientProgress, clients: u64) -> String {
     const WIDTH: u64 = 24;
     let done = progress.ready * WIDTH / clients.max(1);
     let bar: String = (0..WIDTH).map(|at| if at < done { '#' } else { '.' }).collect();
-    let Progress { ready, sent, answered, delivered, .. } = progress;
+    let ClientProgress { ready, sent, answered, delivered, .. } = progress;
     format!("{what} [{bar}] {ready}/{clients} there, {sent} sent, {answered} answered, {delivered} heard")
 }

@@ -23,12 +23,12 @@ const STDIN: Token = Token(usize::MAX - 2);
 
 /// A floor in a process of its own. Gone when dropped.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct FloorServer {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-impl Server {
+impl FloorServer {
     /// Starts it on a free port of loopback.
     pub(crate) fn start(rounds: bool) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
@@ -47,14 +47,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for FloorServer {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-struct Member {
+struct FloorMember {
     socket: TcpStream,
     is_upgraded: bool,
     received: Vec<u8>,
@@ -70,7 +70,7 @@ pub(crate) fn serve(rounds: bool) -> Result<()> {
     poll.registry().register(&mut SourceFd(&0), STDIN, Interest::READABLE)?;
     writeln!(io::stdout(), "{}", door.local_addr()?)?;
 
-    let mut members: HashMap<usize, Member> = HashMap::new();
+    let mut members: HashMap<usize, FloorMember> = HashMap::new();
     let (mut events, mut buffer, mut next) = (Events::with_capacity(1024), vec![0; 64 * 1024], 0);
     let (mut round, mut gone) = (Vec::new(), Vec::new());
     loop {
@@ -84,7 +84,7 @@ pub(crate) fn serve(rounds: bool) -> Result<()> {
                         poll.registry().register(&mut socket, Token(next), Interest::READABLE | Interest::WRITABLE)?;
                         members.insert(
                             next,
-                            Member { socket, is_upgraded: false, received: Vec::new(), unsent: Vec::new() },
+                            FloorMember { socket, is_upgraded: false, received: Vec::new(), unsent: Vec::new() },
                         );
                         next += 1;
                     }
@@ -124,7 +124,7 @@ fn messages(mut round: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn send_to_all(members: &mut HashMap<usize, Member>, bytes: &[u8], gone: &mut Vec<usize>) {
+fn send_to_all(members: &mut HashMap<usize, FloorMember>, bytes: &[u8], gone: &mut Vec<usize>) {
     for (number, member) in members.iter_mut().filter(|(_, member)| member.is_upgraded) {
         if member.send(bytes).is_err() {
             gone.push(*number);
@@ -132,7 +132,7 @@ fn send_to_all(members: &mut HashMap<usize, Member>, bytes: &[u8], gone: &mut Ve
     }
 }
 
-impl Member {
+impl FloorMember {
     /// Reads what came; what is for everybody goes into `round`.
     fn read(&mut self, buffer: &mut [u8], round: &mut Vec<u8>) -> io::Result<()> {
         loop {

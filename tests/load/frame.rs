@@ -25,13 +25,13 @@ const FRAME_MAX: u64 = 16 * 1024 * 1024;
 
 /// A whole frame from a server.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame<'a> {
+pub(crate) struct ServerFrame<'a> {
     pub(crate) opcode: u8,
     pub(crate) payload: &'a [u8],
 }
 
 /// Bytes that are no WebSocket, or a refused handshake: what it is counted as.
-pub(crate) type Broken = String;
+pub(crate) type BrokenFrame = String;
 
 /// The request that turns a connection into a WebSocket.
 pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
@@ -51,7 +51,7 @@ pub(crate) fn response() -> Vec<u8> {
 }
 
 /// The length of the head (of a request or a response) that the bytes begin with, once it is whole.
-pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     match bytes.windows(4).position(|four| four == b"\r\n\r\n") {
         Some(at) => Ok(Some(at + 4)),
         None if bytes.len() > HEAD_MAX => Err("bad_handshake".to_owned()),
@@ -60,7 +60,7 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, Broken> {
 }
 
 /// The length of the response, once it is whole and agrees to the upgrade. Otherwise an `http_` and its status.
-pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, Broken> {
+pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     let Some(length) = head(bytes)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..length]);
     let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or("?");
@@ -101,7 +101,7 @@ fn put_head(opcode: u8, length: usize, masked: u8, out: &mut Vec<u8>) {
 
 /// The frame that the bytes begin with, once it is whole, and its length in all. A masked one must have the key of
 /// zero: the floor reads frames of our own clients with it.
-pub(crate) fn take(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Broken> {
+pub(crate) fn take(bytes: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, BrokenFrame> {
     let [first, second, ..] = *bytes else { return Ok(None) };
     let opcode = first & 0x0f;
     // Only a dialect that is a stream of its own bears fragments: it takes them as they come.
@@ -131,7 +131,7 @@ pub(crate) fn take(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Broken> {
         }
     }
     let end = at + usize::try_from(length).unwrap_or(usize::MAX - at);
-    Ok(bytes.get(at..end).map(|payload| (Frame { opcode, payload }, end)))
+    Ok(bytes.get(at..end).map(|payload| (ServerFrame { opcode, payload }, end)))
 }
 
 /// What a close frame is counted as.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// What was wrong with what was heard so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Faults {
+pub(crate) struct DeliveryFaults {
     /// Not heard, though a later one of its stream was.
     pub(crate) missing: u64,
     /// Heard a second time.
@@ -22,7 +22,7 @@ pub(crate) struct Faults {
 
 /// The ends of one stream over all its readers, to find what nobody heard anything after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tail {
+pub(crate) struct StreamTail {
     /// How many listen to it.
     pub(crate) readers: u64,
     /// The sum of what each of them expects next.
@@ -31,7 +31,7 @@ pub(crate) struct Tail {
     pub(crate) top: u64,
 }
 
-impl Tail {
+impl StreamTail {
     /// What is missing at the ends.
     pub(crate) fn missing(&self) -> u64 {
         (self.readers * self.top).saturating_sub(self.next)
@@ -52,13 +52,13 @@ pub(crate) struct Ledger {
     next: Vec<Option<u64>>,
     streams: usize,
     holes: HashMap<(usize, usize), Vec<Range<u64>>>,
-    faults: Faults,
+    faults: DeliveryFaults,
 }
 
 impl Ledger {
     /// Nobody listens yet.
     pub(crate) fn new(clients: usize, streams: usize) -> Self {
-        Self { next: vec![None; clients * streams], streams, holes: HashMap::new(), faults: Faults::default() }
+        Self { next: vec![None; clients * streams], streams, holes: HashMap::new(), faults: DeliveryFaults::default() }
     }
 
     /// The client hears every stream from `next` on. A position that it has already is kept: it comes back.
@@ -109,17 +109,17 @@ impl Ledger {
     }
 
     /// What was wrong so far.
-    pub(crate) fn faults(&self) -> Faults {
+    pub(crate) fn faults(&self) -> DeliveryFaults {
         self.faults
     }
 
     /// The ends of all streams, `named` by client and stream; who does not listen is not in them.
-    pub(crate) fn tails(&self, named: impl Fn(usize, usize) -> u32) -> BTreeMap<u32, Tail> {
-        let mut tails: BTreeMap<u32, Tail> = BTreeMap::new();
+    pub(crate) fn tails(&self, named: impl Fn(usize, usize) -> u32) -> BTreeMap<u32, StreamTail> {
+        let mut tails: BTreeMap<u32, StreamTail> = BTreeMap::new();
         for (at, next) in self.next.iter().enumerate() {
             let Some(next) = *next else { continue };
             let name = named(at / self.streams, at % self.streams);
-            tails.entry(name).or_default().merge(&Tail { readers: 1, next, top: next });
+            tails.entry(name).or_default().merge(&StreamTail { readers: 1, next, top: next });
         }
         tails
     }
@@ -129,7 +129,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn heard(numbers: &[u64]) -> Faults {
+    fn heard(numbers: &[u64]) -> DeliveryFaults {
         let mut ledger = Ledger::new(2, 1);
         ledger.listens(1, 1);
         for number in numbers {
@@ -140,20 +140,20 @@ mod tests {
 
     #[test]
     fn all_in_order_is_no_fault() {
-        assert_eq!(heard(&[1, 2, 3]), Faults::default());
+        assert_eq!(heard(&[1, 2, 3]), DeliveryFaults::default());
     }
 
     #[test]
     fn a_hole_is_missing_until_it_is_filled_late() {
-        assert_eq!(heard(&[1, 5]), Faults { missing: 3, ..Faults::default() });
-        assert_eq!(heard(&[1, 5, 3]), Faults { missing: 2, out_of_order: 1, ..Faults::default() });
-        assert_eq!(heard(&[1, 5, 3, 2, 4, 6]), Faults { out_of_order: 3, ..Faults::default() });
+        assert_eq!(heard(&[1, 5]), DeliveryFaults { missing: 3, ..DeliveryFaults::default() });
+        assert_eq!(heard(&[1, 5, 3]), DeliveryFaults { missing: 2, out_of_order: 1, ..DeliveryFaults::default() });
+        assert_eq!(heard(&[1, 5, 3, 2, 4, 6]), DeliveryFaults { out_of_order: 3, ..DeliveryFaults::default() });
     }
 
     #[test]
     fn a_second_copy_is_told_from_a_late_one() {
-        assert_eq!(heard(&[1, 1, 2]), Faults { duplicated: 1, ..Faults::default() });
-        assert_eq!(heard(&[3, 2, 2]), Faults { missing: 1, duplicated: 1, out_of_order: 1 });
+        assert_eq!(heard(&[1, 1, 2]), DeliveryFaults { duplicated: 1, ..DeliveryFaults::default() });
+        assert_eq!(heard(&[3, 2, 2]), DeliveryFaults { missing: 1, duplicated: 1, out_of_order: 1 });
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         ledger.hears(0, 0, 2);
         ledger.hears(1, 0, 1);
         let tail = ledger.tails(|_, _| 9)[&9];
-        assert_eq!((tail, tail.missing()), (Tail { readers: 2, next: 5, top: 3 }, 1));
+        assert_eq!((tail, tail.missing()), (StreamTail { readers: 2, next: 5, top: 3 }, 1));
     }
 
     #[test]
@@ -177,6 +177,6 @@ mod tests {
         assert_eq!(ledger.expects(0, 0), Some(2));
         ledger.repositioned(0, 0, 7);
         ledger.hears(0, 0, 7);
-        assert_eq!(ledger.faults(), Faults::default());
+        assert_eq!(ledger.faults(), DeliveryFaults::default());
     }
 }

@@ -34,35 +34,35 @@ use std::net::TcpListener;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
-use crate::scenario::Prepared;
+use crate::cli::{LoadCommand, LoadFlags};
+use crate::scenario::PreparedRun;
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Echo(scenario) => carry_out(scenario.prepare()?),
-        Command::Idle(scenario) => carry_out(scenario.prepare()?),
-        Command::Room(scenario) => carry_out(scenario.prepare()?),
-        Command::Rooms(scenario) => carry_out(scenario.prepare()?),
-        Command::Dm(scenario) => carry_out(scenario.prepare()?),
-        Command::Login(scenario) => carry_out(scenario.prepare()?),
-        Command::Resume(scenario) => carry_out(scenario.prepare()?),
-        Command::Burst(scenario) => carry_out(scenario.prepare()?),
-        Command::Floor(scenario) => {
-            let server = floor::Server::start(scenario.rounds)?;
+    match LoadFlags::parse().command {
+        LoadCommand::Echo(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Idle(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Room(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Rooms(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Dm(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Login(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Resume(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Burst(scenario) => carry_out(scenario.prepare()?),
+        LoadCommand::Floor(scenario) => {
+            let server = floor::FloorServer::start(scenario.rounds)?;
             carry_out(scenario.prepare(server.address, server.pid())?)
         }
-        Command::Report(options) => report::write(&options.from, &options.into, options.draft),
-        Command::FreePort => {
+        LoadCommand::Report(options) => report::write(&options.from, &options.into, options.draft),
+        LoadCommand::FreePort => {
             println!("{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
             Ok(())
         }
-        Command::FloorServer(options) => floor::serve(options.rounds),
-        Command::Worker => worker::run(),
+        LoadCommand::FloorServer(options) => floor::serve(options.rounds),
+        LoadCommand::Worker => worker::run(),
     }
 }
 
-fn carry_out(prepared: Prepared) -> Result<()> {
-    let Prepared { scenario, plan, course, json } = prepared;
+fn carry_out(prepared: PreparedRun) -> Result<()> {
+    let PreparedRun { scenario, plan, course, json } = prepared;
     let finished = run::run(plan, course)?;
     let outcome = outcome::json(scenario, &finished);
     println!("{}", outcome::summary(&outcome));

@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Nanos;
 use crate::plan::Plan;
-use crate::schedule::Window;
-use crate::tally::{Progress, Tally};
+use crate::schedule::MeasureWindow;
+use crate::tally::{ClientProgress, Tally};
 
 /// From the coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
+pub(crate) enum WorkerOrder {
     /// These clients are yours. The first one, and only once.
     Hire { plan: Plan, from: u32, to: u32, workers: u32 },
     /// Log in from this time on.
     Login { at: Nanos },
     /// Say what is due in this window.
-    Talk { window: Window },
+    Talk { window: MeasureWindow },
     /// Drop all connections, and resume.
     Storm,
     /// From now on who loses a connection resumes.
@@ -30,11 +30,11 @@ pub(crate) enum Order {
 /// From a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Word {
+pub(crate) enum WorkerReport {
     /// Hired: the memory for the clients is there, none is connected. With the memory of the process before that.
     Hired { base_kib: u64 },
     /// How far it is, several times a second.
-    Progress(Progress),
-    /// The answer to [`Order::Report`].
+    ClientProgress(ClientProgress),
+    /// The answer to [`WorkerOrder::Report`].
     Report(Box<Tally>),
 }

@@ -7,17 +7,17 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::SECOND;
 use crate::process;
-use crate::run::{Finished, Moment};
+use crate::run::{FinishedRun, RunSnapshot};
 use crate::tally::Latencies;
 
 /// A load process that was this busy measured itself.
 const BUSY: f64 = 0.8;
 
 /// The outcome as one JSON object; `scenario` is its name.
-pub(crate) fn json(scenario: &str, finished: &Finished) -> Value {
-    let Finished { plan, course, tally, workers, .. } = finished;
+pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
+    let FinishedRun { plan, course, tally, workers, .. } = finished;
     let (measured, progress) = (&tally.measured, &tally.progress);
-    let seconds = |from: &Moment, to: &Moment| to.at.saturating_sub(from.at) as f64 / SECOND as f64;
+    let seconds = |from: &RunSnapshot, to: &RunSnapshot| to.at.saturating_sub(from.at) as f64 / SECOND as f64;
     let window = match plan.senders() {
         0 => seconds(&finished.begun, &finished.ended),
         _ => course.measured.as_secs_f64(),
@@ -79,7 +79,7 @@ pub(crate) fn json(scenario: &str, finished: &Finished) -> Value {
 
 /// Messages that somebody should have heard and did not. What was refused was never sent; where messages are counted by
 /// their publishers' numbers, it left a hole that is none.
-fn lost(finished: &Finished) -> u64 {
+fn lost(finished: &FinishedRun) -> u64 {
     let tally = &finished.tally;
     let missing = tally.faults.missing + tally.tails.values().map(|tail| tail.missing()).sum::<u64>();
     let excused = match finished.plan.counts_seqs() {
@@ -104,10 +104,10 @@ fn bytes_each(before_kib: u64, after_kib: u64, clients: u32) -> f64 {
     (after_kib as f64 - before_kib as f64) * 1024.0 / f64::from(clients.max(1))
 }
 
-fn processes(finished: &Finished) -> Value {
+fn processes(finished: &FinishedRun) -> Value {
     let mut processes = Map::new();
     for (at, watched) in finished.course.watched.iter().enumerate() {
-        let sample = |moment: &Moment| moment.watched[at];
+        let sample = |moment: &RunSnapshot| moment.watched[at];
         let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
         let before = sample(&finished.before);
         // Of those who do nothing, without what their logins have left behind: of talk, more than clients is in it.

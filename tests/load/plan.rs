@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::Dialect;
+use crate::dialect::LoadDialect;
 
 /// Where clients connect to and what they speak there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Address {
+pub(crate) struct PlanAddress {
     pub(crate) at: SocketAddr,
-    pub(crate) dialect: Dialect,
+    pub(crate) dialect: LoadDialect,
 }
 
 /// What the clients do in the measured window. Rates are messages a second in all.
@@ -35,7 +35,7 @@ pub(crate) enum Traffic {
 pub(crate) struct Plan {
     /// What the names of this run begin with, so that runs against one cluster do not meet.
     pub(crate) run: String,
-    pub(crate) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<PlanAddress>,
     pub(crate) clients: u32,
     /// Members of each room; nobody is in a room when zero.
     pub(crate) room_size: u32,
@@ -46,13 +46,13 @@ pub(crate) struct Plan {
     pub(crate) in_flight: u32,
     /// Logins a second; as fast as they are answered when absent.
     pub(crate) login_rate: Option<f64>,
-    /// Whether a client that loses its connection resumes its session.
+    /// True if a client that loses its connection resumes its session.
     pub(crate) resumes: bool,
 }
 
 impl Plan {
     /// Where the client goes when it was turned away so many times: round the addresses that speak as its first one.
-    pub(crate) fn address(&self, client: u32, attempts: u32) -> Address {
+    pub(crate) fn address(&self, client: u32, attempts: u32) -> PlanAddress {
         let (first, count) = (client as usize, self.addresses.len());
         let dialect = self.addresses[first % count].dialect;
         let mut round = (first..).map(|at| self.addresses[at % count]).filter(|address| address.dialect == dialect);
@@ -127,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// Whether what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
+    /// True if what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
     /// numbers.
     pub(crate) fn counts_seqs(&self) -> bool {
         !self.is_direct() && self.addresses.iter().all(|address| address.dialect.has_seqs())
@@ -165,8 +165,8 @@ mod tests {
 
     use super::*;
 
-    fn plan(dialect: Dialect, traffic: Traffic) -> Plan {
-        let address = |port| Address { at: SocketAddr::from(([127, 0, 0, 1], port)), dialect };
+    fn plan(dialect: LoadDialect, traffic: Traffic) -> Plan {
+        let address = |port| PlanAddress { at: SocketAddr::from(([127, 0, 0, 1], port)), dialect };
         Plan {
             run: "t".to_owned(),
             addresses: vec![address(1), address(2)],
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn publishers_are_counted_through_and_spread_over_gateways() {
-        let plan = plan(Dialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        let plan = plan(LoadDialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
         let senders: Vec<_> = (0..12).filter_map(|client| Some((client, plan.sender(client)?))).collect();
         assert_eq!(senders, [(0, 0), (1, 1), (4, 2), (5, 3), (8, 4), (9, 5)]);
         assert_eq!(plan.senders(), 6);
@@ -192,17 +192,17 @@ mod tests {
 
     #[test]
     fn streams_have_one_name_for_all_who_read_them() {
-        let by_publisher = plan(Dialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        let by_publisher = plan(LoadDialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
         assert_eq!((by_publisher.streams(), by_publisher.stream(4, 1), by_publisher.stream(7, 1)), (2, 3, 3));
-        let by_seq = plan(Dialect::Parley, Traffic::Rooms { rate: 1.0, publishers: 2 });
+        let by_seq = plan(LoadDialect::Parley, Traffic::Rooms { rate: 1.0, publishers: 2 });
         assert_eq!((by_seq.streams(), by_seq.stream(4, 0), by_seq.stream(8, 0)), (1, 1, 2));
-        let direct = plan(Dialect::Parley, Traffic::Direct { rate: 1.0 });
+        let direct = plan(LoadDialect::Parley, Traffic::Direct { rate: 1.0 });
         assert_eq!((direct.stream(4, 0), direct.target(4), direct.room(4)), (5, "tu5".to_owned(), None));
     }
 
     #[test]
     fn a_peer_without_people_has_a_room_for_each() {
-        let plan = plan(Dialect::Nats, Traffic::Direct { rate: 1.0 });
+        let plan = plan(LoadDialect::Nats, Traffic::Direct { rate: 1.0 });
         assert_eq!((plan.room(4), plan.target(5)), (Some("tu4".to_owned()), "tu4".to_owned()));
     }
 }

@@ -29,7 +29,7 @@ impl FromStr for Watched {
 
 /// A process at one moment. All zero when it is not there.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Sample {
+pub(crate) struct ProcessUsage {
     /// CPU seconds so far.
     pub(crate) user: f64,
     pub(crate) system: f64,
@@ -38,7 +38,7 @@ pub(crate) struct Sample {
     pub(crate) peak_kib: u64,
 }
 
-impl Sample {
+impl ProcessUsage {
     /// Reads it from /proc.
     pub(crate) fn of(pid: u32) -> Self {
         Self::read(pid).unwrap_or_default()
@@ -99,10 +99,10 @@ mod tests {
     #[test]
     fn a_process_is_read_whatever_its_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 0 10 0 0 0 250 125 0 0 20 0 4 0 1 1 1";
-        let sample = Sample::parse(stat, "Name:\tx\nVmHWM:\t  900 kB\nVmRSS:\t  800 kB\n").unwrap();
-        assert_eq!(sample, Sample { user: 2.5, system: 1.25, rss_kib: 800, peak_kib: 900 });
-        assert!(Sample::of(std::process::id()).rss_kib > 0);
-        assert_eq!(Sample::of(u32::MAX), Sample::default());
+        let sample = ProcessUsage::parse(stat, "Name:\tx\nVmHWM:\t  900 kB\nVmRSS:\t  800 kB\n").unwrap();
+        assert_eq!(sample, ProcessUsage { user: 2.5, system: 1.25, rss_kib: 800, peak_kib: 900 });
+        assert!(ProcessUsage::of(std::process::id()).rss_kib > 0);
+        assert_eq!(ProcessUsage::of(u32::MAX), ProcessUsage::default());
     }
 
     #[test]

@@ -7,12 +7,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clock::{self, Nanos, SECOND, nanos};
-use crate::crew::Crew;
-use crate::orders::Order;
+use crate::crew::WorkerCrew;
+use crate::orders::WorkerOrder;
 use crate::plan::Plan;
-use crate::process::{self, Sample, Watched};
-use crate::schedule::Window;
-use crate::tally::{Progress, Tally};
+use crate::process::{self, ProcessUsage, Watched};
+use crate::schedule::MeasureWindow;
+use crate::tally::{ClientProgress, Tally};
 
 /// Descriptors that a worker needs beside its clients'.
 const SPARE: u64 = 100;
@@ -25,13 +25,13 @@ const SOON: Nanos = SECOND / 10;
 
 /// How a run goes, beside its plan.
 #[derive(Debug, Clone)]
-pub(crate) struct Course {
+pub(crate) struct RunCourse {
     pub(crate) warmup: Duration,
     /// How long is measured; with no traffic, how long the clients are held.
     pub(crate) measured: Duration,
     /// How long nothing happens before and after, to compare memory.
     pub(crate) quiet: Duration,
-    pub(crate) storm: Option<Storm>,
+    pub(crate) storm: Option<DisconnectStorm>,
     /// Clients of one process; fewer when it may not have so many descriptors.
     pub(crate) per_process: u32,
     pub(crate) watched: Vec<Watched>,
@@ -41,7 +41,7 @@ pub(crate) struct Course {
 
 /// How connections are lost in the middle of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Storm {
+pub(crate) enum DisconnectStorm {
     /// Clients drop all of them.
     Drop,
     /// A gateway is killed.
@@ -50,46 +50,46 @@ pub(crate) enum Storm {
 
 /// All processes at one moment.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Moment {
+pub(crate) struct RunSnapshot {
     pub(crate) at: Nanos,
-    /// In the order of [`Course::watched`].
-    pub(crate) watched: Vec<Sample>,
+    /// In the order of [`RunCourse::watched`].
+    pub(crate) watched: Vec<ProcessUsage>,
     /// All workers together.
-    pub(crate) load: Sample,
+    pub(crate) load: ProcessUsage,
 }
 
 /// What a run leaves.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct FinishedRun {
     pub(crate) plan: Plan,
-    pub(crate) course: Course,
+    pub(crate) course: RunCourse,
     pub(crate) workers: usize,
     /// Memory of the workers without clients.
     pub(crate) base_kib: u64,
-    /// When the first login was due.
+    /// If the first login was due.
     pub(crate) login: Nanos,
     pub(crate) tally: Tally,
     /// Nobody is connected.
-    pub(crate) before: Moment,
+    pub(crate) before: RunSnapshot,
     /// Everybody is there.
-    pub(crate) ready: Moment,
+    pub(crate) ready: RunSnapshot,
     /// The warm-up is over.
-    pub(crate) begun: Moment,
+    pub(crate) begun: RunSnapshot,
     /// The last delivery has come.
-    pub(crate) ended: Moment,
+    pub(crate) ended: RunSnapshot,
     /// The quiet after it is over.
-    pub(crate) after: Moment,
+    pub(crate) after: RunSnapshot,
 }
 
 /// Carries it out.
-pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
+pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let descriptors = process::raise_descriptors()?;
     let most = u32::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(u32::MAX);
-    let mut crew = Crew::hire(&plan, course.per_process.min(most))?;
+    let mut crew = WorkerCrew::hire(&plan, course.per_process.min(most))?;
     let (workers, base_kib) = (crew.size(), crew.base_kib());
-    let moment = |crew: &Crew| Moment {
+    let moment = |crew: &WorkerCrew| RunSnapshot {
         at: clock::now(),
-        watched: course.watched.iter().map(|watched| Sample::of(watched.pid)).collect(),
+        watched: course.watched.iter().map(|watched| ProcessUsage::of(watched.pid)).collect(),
         load: crew.sample(),
     };
 
@@ -106,8 +106,8 @@ pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
             begun
         }
         _ => {
-            let window = Window::new(clock::now() + SOON, course.warmup, course.measured);
-            crew.order(&Order::Talk { window })?;
+            let window = MeasureWindow::new(clock::now() + SOON, course.warmup, course.measured);
+            crew.order(&WorkerOrder::Talk { window })?;
             crew.watch("warm-up", |_, now| now >= window.measured)?;
             let begun = moment(&crew);
             if let Some(storm) = course.storm {
@@ -122,13 +122,13 @@ pub(crate) fn run(plan: Plan, course: Course) -> Result<Finished> {
     hold(&mut crew, "quiet", nanos(course.quiet))?;
     let after = moment(&crew);
     let tally = crew.report()?;
-    Ok(Finished { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
+    Ok(FinishedRun { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
 }
 
-fn log_in(crew: &mut Crew, plan: &Plan, at: Nanos) -> Result<()> {
+fn log_in(crew: &mut WorkerCrew, plan: &Plan, at: Nanos) -> Result<()> {
     let all = u64::from(plan.clients);
-    crew.order(&Order::Login { at })?;
-    let is_complete = |progress: &Progress| progress.ready + progress.failed >= all;
+    crew.order(&WorkerOrder::Login { at })?;
+    let is_complete = |progress: &ClientProgress| progress.ready + progress.failed >= all;
     let mut still = Still::since(clock::now());
     crew.watch("logging in", |progress, now| is_complete(progress) || still.lasts(progress.ready, now) > STUCK)?;
     let progress = crew.progress();
@@ -139,19 +139,19 @@ fn log_in(crew: &mut Crew, plan: &Plan, at: Nanos) -> Result<()> {
     Ok(())
 }
 
-fn hold(crew: &mut Crew, what: &str, time: Nanos) -> Result<()> {
+fn hold(crew: &mut WorkerCrew, what: &str, time: Nanos) -> Result<()> {
     let end = clock::now() + time;
     crew.watch(what, |_, now| now >= end)
 }
 
 /// Waits for what is still under way.
-fn drain(crew: &mut Crew, plan: &Plan, course: &Course) -> Result<()> {
+fn drain(crew: &mut WorkerCrew, plan: &Plan, course: &RunCourse) -> Result<()> {
     // The last messages of the window are in what the workers tell by then.
     let earliest = clock::now() + SECOND / 2;
     let end = earliest + nanos(course.patience);
     let all = u64::from(plan.clients);
     let has_acks = plan.addresses.iter().all(|address| address.dialect.has_acks()) || plan.readers() == 0;
-    let is_settled = |progress: &Progress| {
+    let is_settled = |progress: &ClientProgress| {
         let is_answered = !has_acks || progress.answered >= progress.sent;
         let is_back = course.storm.is_none() || progress.ready >= all;
         let is_heard = progress.delivered >= progress.sent.saturating_sub(progress.refused) * plan.readers();
@@ -164,12 +164,12 @@ fn drain(crew: &mut Crew, plan: &Plan, course: &Course) -> Result<()> {
     })
 }
 
-impl Storm {
-    fn break_out(self, crew: &mut Crew) -> Result<()> {
+impl DisconnectStorm {
+    fn break_out(self, crew: &mut WorkerCrew) -> Result<()> {
         match self {
-            Self::Drop => crew.order(&Order::Storm),
+            Self::Drop => crew.order(&WorkerOrder::Storm),
             Self::Kill { pid } => {
-                crew.order(&Order::Brace)?;
+                crew.order(&WorkerOrder::Brace)?;
                 hold(crew, "bracing", SOON)?;
                 Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
             }

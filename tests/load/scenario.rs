@@ -6,24 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::cli::{Burst, Common, Dm, Echo, Floor, Idle, Login, Resume, Room, Rooms, Target};
-use crate::dialect::Dialect;
-use crate::plan::{Address, Plan, Traffic};
+use crate::cli::{
+    BurstFlags, CommonFlags, DmFlags, EchoFlags, FloorFlags, IdleFlags, LoginFlags, ResumeFlags, RoomFlags, RoomsFlags,
+    TargetFlags,
+};
+use crate::dialect::LoadDialect;
+use crate::plan::{Plan, PlanAddress, Traffic};
 use crate::process::Watched;
-use crate::run::{Course, Storm};
+use crate::run::{DisconnectStorm, RunCourse};
 
-impl Target {
-    fn addresses(&self) -> Result<Vec<Address>> {
-        let ws = self.ws.iter().map(|at| Address { at: *at, dialect: self.peer });
-        let tcp = self.tcp.iter().map(|at| Address { at: *at, dialect: Dialect::Lines });
-        let addresses: Vec<Address> = ws.chain(tcp).collect();
+impl TargetFlags {
+    fn addresses(&self) -> Result<Vec<PlanAddress>> {
+        let ws = self.ws.iter().map(|at| PlanAddress { at: *at, dialect: self.peer });
+        let tcp = self.tcp.iter().map(|at| PlanAddress { at: *at, dialect: LoadDialect::Lines });
+        let addresses: Vec<PlanAddress> = ws.chain(tcp).collect();
         ensure!(!addresses.is_empty(), "nowhere to connect to: give --ws or --tcp");
         Ok(addresses)
     }
 }
 
-impl Common {
-    fn plan(&self, addresses: Vec<Address>, clients: u32, room_size: u32, traffic: Traffic) -> Plan {
+impl CommonFlags {
+    fn plan(&self, addresses: Vec<PlanAddress>, clients: u32, room_size: u32, traffic: Traffic) -> Plan {
         // Different for every run against the same cluster.
         let run = format!("L{:x}", std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis()) & 0xffff_ffff);
         Plan {
@@ -39,8 +42,8 @@ impl Common {
         }
     }
 
-    fn course(&self) -> Result<Course> {
-        Ok(Course {
+    fn course(&self) -> Result<RunCourse> {
+        Ok(RunCourse {
             warmup: Duration::try_from_secs_f64(self.warmup)?,
             measured: Duration::try_from_secs_f64(self.seconds)?,
             quiet: Duration::ZERO,
@@ -54,32 +57,32 @@ impl Common {
 
 /// A scenario by its name, ready to run, and where its outcome goes.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedRun {
     pub(crate) scenario: &'static str,
     pub(crate) plan: Plan,
-    pub(crate) course: Course,
+    pub(crate) course: RunCourse,
     pub(crate) json: Option<PathBuf>,
 }
 
-fn prepared(scenario: &'static str, common: &Common, plan: Plan) -> Result<Prepared> {
+fn prepared(scenario: &'static str, common: &CommonFlags, plan: Plan) -> Result<PreparedRun> {
     ensure!(plan.clients > 0, "there are no clients");
     ensure!(plan.rate().is_none_or(|rate| rate > 0.0), "a rate is above zero");
-    Ok(Prepared { scenario, plan, course: common.course()?, json: common.json.clone() })
+    Ok(PreparedRun { scenario, plan, course: common.course()?, json: common.json.clone() })
 }
 
 fn room(rate: f64, publishers: u32, members: u32) -> Traffic {
     Traffic::Rooms { rate, publishers: publishers.clamp(1, members.max(1)) }
 }
 
-impl Echo {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl EchoFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = Traffic::Echo { rate: self.rate };
         prepared("echo", &self.common, self.common.plan(self.target.addresses()?, self.connections, 0, traffic))
     }
 }
 
-impl Idle {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl IdleFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let members = self.members.unwrap_or(self.connections);
         prepared(
             "idle",
@@ -89,25 +92,25 @@ impl Idle {
     }
 }
 
-impl Room {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl RoomFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = room(self.rate, self.publishers, self.members);
         prepared("room", &self.common, self.common.plan(self.target.addresses()?, self.members, self.members, traffic))
     }
 }
 
-impl Rooms {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl RoomsFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = room(self.rate, self.publishers, self.members);
         let clients = self.rooms.saturating_mul(self.members);
         prepared("rooms", &self.common, self.common.plan(self.target.addresses()?, clients, self.members, traffic))
     }
 }
 
-impl Dm {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl DmFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = Traffic::Direct { rate: self.rate };
-        ensure!(self.target.peer != Dialect::Bare, "the floor knows nobody by name");
+        ensure!(self.target.peer != LoadDialect::Bare, "the floor knows nobody by name");
         prepared(
             "dm",
             &self.common,
@@ -116,8 +119,8 @@ impl Dm {
     }
 }
 
-impl Login {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl LoginFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let mut plan = self.common.plan(self.target.addresses()?, self.connections, self.members, Traffic::Silence);
         plan.login_rate = self.rate;
         ensure!(self.rate.is_none_or(|rate| rate > 0.0), "a rate is above zero");
@@ -128,20 +131,23 @@ impl Login {
     }
 }
 
-impl Resume {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
-        ensure!(self.target.peer == Dialect::Parley && self.target.tcp.is_empty(), "only JSON sessions can be resumed");
+impl ResumeFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
+        ensure!(
+            self.target.peer == LoadDialect::Parley && self.target.tcp.is_empty(),
+            "only JSON sessions can be resumed"
+        );
         let traffic = room(self.rate, 1, self.members);
         let mut plan = self.common.plan(self.target.addresses()?, self.members, self.members, traffic);
         plan.resumes = true;
         let mut prepared = prepared("resume", &self.common, plan)?;
-        prepared.course.storm = Some(self.kill_pid.map_or(Storm::Drop, |pid| Storm::Kill { pid }));
+        prepared.course.storm = Some(self.kill_pid.map_or(DisconnectStorm::Drop, |pid| DisconnectStorm::Kill { pid }));
         Ok(prepared)
     }
 }
 
-impl Burst {
-    pub(crate) fn prepare(&self) -> Result<Prepared> {
+impl BurstFlags {
+    pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = room(self.rate, 10, self.members);
         let plan = self.common.plan(self.target.addresses()?, self.members, self.members, traffic);
         let mut prepared = prepared("burst", &self.common, plan)?;
@@ -150,9 +156,9 @@ impl Burst {
     }
 }
 
-impl Floor {
-    pub(crate) fn prepare(&self, at: SocketAddr, server: u32) -> Result<Prepared> {
-        let address = Address { at, dialect: Dialect::Bare };
+impl FloorFlags {
+    pub(crate) fn prepare(&self, at: SocketAddr, server: u32) -> Result<PreparedRun> {
+        let address = PlanAddress { at, dialect: LoadDialect::Bare };
         let traffic = room(self.rate, self.publishers, self.members);
         let scenario = if self.rounds { "floor_rounds" } else { "floor" };
         let mut prepared =

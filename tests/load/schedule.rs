@@ -25,7 +25,7 @@ impl Schedule {
         Self { start, millirate: u128::from(millirate.max(1)), senders: senders.max(1) }
     }
 
-    /// When the `turn`-th message (from 0) of the `sender`-th sender (from 0) is due.
+    /// If the `turn`-th message (from 0) of the `sender`-th sender (from 0) is due.
     pub(crate) fn due(&self, sender: u64, turn: u64) -> Nanos {
         let number = u128::from(turn) * u128::from(self.senders) + u128::from(sender);
         let after = number * u128::from(SECOND) * 1000 / self.millirate;
@@ -35,7 +35,7 @@ impl Schedule {
 
 /// The phases of the measured part, in the clock of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Window {
+pub(crate) struct MeasureWindow {
     /// The first message is due.
     pub(crate) start: Nanos,
     /// What is due from here on is measured; before it is warm-up.
@@ -44,14 +44,14 @@ pub(crate) struct Window {
     pub(crate) end: Nanos,
 }
 
-impl Window {
+impl MeasureWindow {
     /// A window that begins at `start`.
     pub(crate) fn new(start: Nanos, warmup: Duration, measured: Duration) -> Self {
         let warm = start.saturating_add(nanos(warmup));
         Self { start, measured: warm, end: warm.saturating_add(nanos(measured)) }
     }
 
-    /// Whether a message that was due then counts.
+    /// True if a message that was due then counts.
     pub(crate) fn counts(&self, due: Nanos) -> bool {
         (self.measured..self.end).contains(&due)
     }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn warm_up_and_the_time_after_do_not_count() {
-        let window = Window::new(10, Duration::from_nanos(5), Duration::from_nanos(20));
+        let window = MeasureWindow::new(10, Duration::from_nanos(5), Duration::from_nanos(20));
         assert_eq!([14, 15, 34, 35].map(|due| window.counts(due)), [false, true, true, false]);
     }
 
@@ -112,7 +112,7 @@ mod tests {
         let percentile = |sorted: &[Nanos], share: usize| sorted[sorted.len() * share / 100];
         // A hundred of a thousand were due during the stall, and waited half a second on average.
         assert!(percentile(&open, 95) > 400 * MILLI, "{}", percentile(&open, 95));
-        // Measured from the real send, all but the one that hit the stall look perfect.
+        // MeasuredWindow from the real send, all but the one that hit the stall look perfect.
         assert_eq!(percentile(&coordinated, 99), MILLI);
     }
 }

@@ -13,7 +13,7 @@ const FILLER: u8 = b'x';
 /// The stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// When it was due.
+    /// If it was due.
     pub(crate) due: Nanos,
     /// The number of its publisher.
     pub(crate) publisher: u32,

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Nanos;
-use crate::ledger::{Faults, Tail};
+use crate::ledger::{DeliveryFaults, StreamTail};
 
 /// Longer latencies than this count as it: an hour.
 const LONGEST: Nanos = 3_600_000_000_000;
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Latencies {
 
 /// How far the clients are: small enough to be told several times a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub(crate) struct ClientProgress {
     /// Connected, registered and in their room.
     pub(crate) ready: u64,
     /// Turned away so often that they gave up.
@@ -92,7 +92,7 @@ pub(crate) struct Progress {
     pub(crate) resumed: u64,
 }
 
-impl Progress {
+impl ClientProgress {
     /// Adds what other clients did.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ready += other.ready;
@@ -107,27 +107,27 @@ impl Progress {
 
 /// Of the measured window alone: what was due in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Measured {
+pub(crate) struct MeasuredWindow {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) echoed: u64,
     pub(crate) delivered: u64,
     /// Reads from sockets in which something of it came.
     pub(crate) reads: u64,
-    /// When the last of it came.
+    /// If the last of it came.
     pub(crate) last: Nanos,
 }
 
 /// Everything that was seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    pub(crate) progress: Progress,
-    pub(crate) measured: Measured,
+    pub(crate) progress: ClientProgress,
+    pub(crate) measured: MeasuredWindow,
     /// Refusals, closes and broken connections by their code.
     pub(crate) errors: BTreeMap<String, u64>,
-    pub(crate) faults: Faults,
-    pub(crate) tails: BTreeMap<u32, Tail>,
-    /// When the last client was there.
+    pub(crate) faults: DeliveryFaults,
+    pub(crate) tails: BTreeMap<u32, StreamTail>,
+    /// If the last client was there.
     pub(crate) there: Nanos,
     /// From the time a login was due to the room being entered.
     pub(crate) login: Latencies,
@@ -198,15 +198,15 @@ mod tests {
         let (some, others) = values.split_at(3333);
         let mut merged = seen(some.iter().copied());
         merged.error("overloaded");
-        merged.tails.insert(3, Tail { readers: 1, next: 5, top: 5 });
+        merged.tails.insert(3, StreamTail { readers: 1, next: 5, top: 5 });
         let mut other = seen(others.iter().copied());
         other.error("overloaded");
-        other.tails.insert(3, Tail { readers: 2, next: 9, top: 6 });
+        other.tails.insert(3, StreamTail { readers: 2, next: 9, top: 6 });
         let told = serde_json::to_string(&other).unwrap();
         merged.merge(&serde_json::from_str(&told).unwrap());
 
         all.errors.insert("overloaded".to_owned(), 2);
-        all.tails.insert(3, Tail { readers: 3, next: 14, top: 6 });
+        all.tails.insert(3, StreamTail { readers: 3, next: 14, top: 6 });
         for percentile in [0.0, 50.0, 99.0, 99.9, 100.0] {
             let (one, two) = (all.delivery.percentile_ms(percentile), merged.delivery.percentile_ms(percentile));
             assert!((one - two).abs() <= one * 1e-3, "{percentile}: {one} {two}");

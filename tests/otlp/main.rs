@@ -113,7 +113,7 @@ async fn a_message_is_one_trace_from_publish_to_every_delivery() {
     bob.register("bob").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    let id = ann.say("#lobby", BODY).await["msg_id"].as_str().unwrap().to_owned();
+    let id = ann.sends("#lobby", BODY).await["msg_id"].as_str().unwrap().to_owned();
     let trace = id.replace('-', "");
 
     let of_message = || {
@@ -142,7 +142,7 @@ async fn a_message_is_one_trace_from_publish_to_every_delivery() {
     }
 
     // What is said last goes out when the gateway ends; and at the usual level none of it is in the log.
-    let last = ann.say("bob", BODY).await["msg_id"].as_str().unwrap().replace('-', "");
+    let last = ann.sends("bob", BODY).await["msg_id"].as_str().unwrap().replace('-', "");
     assert_eq!((g1.end().await, g2.end().await), (Some(0), Some(0)));
     let left = collector.spans().into_iter().filter(|(_, span)| span["traceId"] == last.as_str()).count();
     assert_eq!(left, 2, "published and delivered");
@@ -159,12 +159,12 @@ async fn a_collector_that_is_away_is_told_once_and_holds_up_nobody() {
     let ann = WsClient::connect(gateway.ws()).await;
     ann.register("ann").await;
     ann.join("#lobby").await;
-    ann.say("#lobby", "hi").await;
+    ann.sends("#lobby", "hi").await;
     eventually(EXPORTED, "the log tells", async || {
         if gateway.log().holds("spans not exported") { Ok(()) } else { Err(gateway.log().lines()) }
     })
     .await;
-    ann.say("#lobby", "still here").await;
+    ann.sends("#lobby", "still here").await;
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(gateway.problems(&[]).len(), 1);
 }

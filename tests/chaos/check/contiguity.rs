@@ -1,13 +1,13 @@
 //! Contiguity: after seq n a session is told n + 1, or of a jump that says where it goes on. The first is the one
 //! after `joined`. Nothing that the log still has at the end is said to be gone.
 //!
-//! The text door tells no numbers; there the log says which message follows which.
+//! The text listener tells no numbers; there the log says which message follows which.
 
 use std::collections::HashMap;
 
 use super::forgetting::Forgetting;
 use super::{Evidence, Finding};
-use crate::history::{Jump, Op};
+use crate::history::{HistoryOp, Jump};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
@@ -20,8 +20,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         let mut newest = None;
         for event in told {
             match &event.op {
-                Op::Join { seq, .. } => newest = *seq,
-                Op::Jump { jump, .. } => {
+                HistoryOp::Join { seq, .. } => newest = *seq,
+                HistoryOp::Jump { jump, .. } => {
                     let is_right = match jump {
                         Jump::Gap { from, to } => {
                             let is_kept = evidence.log(room).iter().any(|entry| (*from..=*to).contains(&entry.seq));
@@ -37,8 +37,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                     newest = jump.goes_on_after();
                 }
                 // Put back afterwards it has another number by now.
-                Op::Message { seq: None, key, .. } if forgetting.holds(key) => newest = None,
-                Op::Message { key, seq, .. } => {
+                HistoryOp::Message { seq: None, key, .. } if forgetting.holds(key) => newest = None,
+                HistoryOp::Message { key, seq, .. } => {
                     let Some(seq) = seq.or_else(|| numbers.get(&(room, key.as_str())).copied()) else { continue };
                     finding.judged += 1;
                     if newest.is_some_and(|newest: u64| newest + 1 != seq) {
@@ -57,18 +57,18 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::Kind;
+    use crate::history::OpStatus;
 
     #[test]
     fn a_hole_is_found_unless_it_is_told() {
         let evidence =
-            sample::with(sample::good(), sample::line(62, "bob", 1, Kind::Ok, sample::message(4, "ann", "k4")));
+            sample::with(sample::good(), sample::line(62, "bob", 1, OpStatus::Ok, sample::message(4, "ann", "k4")));
         assert_eq!(check(&evidence).broken.len(), 1);
         let broken_when_told = |from, to| {
-            let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Gap { from, to } };
+            let jump = HistoryOp::Jump { room: "#a".to_owned(), jump: Jump::Gap { from, to } };
             let mut told = evidence.clone();
             let last = told.events.iter().position(|event| event.op == sample::message(4, "ann", "k4")).unwrap_or(0);
-            told.events.insert(last, sample::line(62, "bob", 1, Kind::Ok, jump));
+            told.events.insert(last, sample::line(62, "bob", 1, OpStatus::Ok, jump));
             check(&told).broken.len()
         };
         assert_eq!(broken_when_told(3, 3), 0);
@@ -76,8 +76,8 @@ mod tests {
         assert_eq!(broken_when_told(3, 4), 1, "a gap over what comes next");
         let mut kept = sample::good();
         sample::change(&mut kept, |log| log.push(sample::entry(3, "ann", 3, "k3")));
-        let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 3, to: 3 } };
-        let told = sample::with(kept, sample::line(62, "bob", 1, Kind::Ok, jump));
+        let jump = HistoryOp::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 3, to: 3 } };
+        let told = sample::with(kept, sample::line(62, "bob", 1, OpStatus::Ok, jump));
         assert_eq!(check(&told).broken.len(), 1, "it is in the log");
     }
 

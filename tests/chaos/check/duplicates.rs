@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Evidence, Finding};
-use crate::history::Op;
+use crate::history::HistoryOp;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
@@ -19,7 +19,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     for ((session, room), told) in evidence.held() {
         let mut keys = HashSet::new();
         for event in told {
-            let Op::Message { key, .. } = &event.op else { continue };
+            let HistoryOp::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
             if !keys.insert(key) {
                 finding.broken.push(format!("{room}: {session:?} was told twice: {event:?}"));
@@ -33,7 +33,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::Kind;
+    use crate::history::OpStatus;
 
     #[test]
     fn a_second_copy_in_the_log_is_found_by_key_and_by_id() {
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_message_told_twice_is_found() {
-        let again = sample::line(62, "bob", 1, Kind::Ok, sample::message(2, "ann", "mark-ann-2"));
+        let again = sample::line(62, "bob", 1, OpStatus::Ok, sample::message(2, "ann", "mark-ann-2"));
         assert_eq!(check(&sample::with(sample::good(), again)).broken.len(), 1);
     }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Evidence, SECOND, Session};
-use crate::history::{Kind, Op};
+use super::{Evidence, SECOND, SessionHistory};
+use crate::history::{HistoryOp, OpStatus};
 use crate::plan::Fault;
 
 /// Written once a second, postponed by at most another, and a moment for the disk.
@@ -15,50 +15,50 @@ const UNWRITTEN: u64 = 5 * SECOND / 2;
 /// Redis opens without a gateway that has said nothing for 10 s since; clocks have half a second.
 const OPENS: u64 = 19 * SECOND / 2;
 
-/// What is known of one message, by its key.
+/// The facts about one message, by its key.
 #[derive(Debug, Clone, Copy)]
-struct Said<'a> {
-    /// When it was asked for first.
+struct SentMessage<'a> {
+    /// If it was asked for first.
     asked: u64,
     /// When somebody first knew that it is written.
     known: u64,
-    acked: Option<Acked<'a>>,
+    acked: Option<AckedMessage<'a>>,
 }
 
 /// The ack of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Acked<'a> {
+pub struct AckedMessage<'a> {
     pub at: u64,
     /// Over which session.
-    pub session: Session<'a>,
-    /// By which gateway; the text door does not tell.
+    pub session: SessionHistory<'a>,
+    /// By which gateway; the text listener does not tell.
     pub node: Option<&'a str>,
 }
 
-impl Acked<'_> {
-    /// Whether it is not certain that one gateway gave both.
-    pub fn may_be_elsewhere(&self, other: &Acked<'_>) -> bool {
+impl AckedMessage<'_> {
+    /// True if it is not certain that one gateway gave both.
+    pub fn may_be_elsewhere(&self, other: &AckedMessage<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
 }
 
 /// A message that a gateway owed to a Redis that may have forgotten it.
-struct Owed<'a> {
+struct OwedMessages<'a> {
     node: &'a str,
     acked: u64,
-    /// When Redis was back.
+    /// If Redis was back.
     back: u64,
-    /// When the gateway is known to have put back everything.
+    /// If the gateway is known to have put back everything.
     whole: u64,
 }
 
 /// All of it.
 #[derive(Debug)]
 pub struct Forgetting<'a> {
-    /// When Redis wrote what it may have forgotten: from, and until it was back.
+    /// If Redis wrote what it may have forgotten: from, and until it was back.
     kills: Vec<(u64, u64)>,
     /// By key.
-    said: HashMap<&'a str, Said<'a>>,
+    said: HashMap<&'a str, SentMessage<'a>>,
     /// When a gateway ended without having been told to, or without having had the time: by name.
     deaths: Vec<(String, u64)>,
     /// When a gateway stood still or was cut off: from, to, its name.
@@ -73,45 +73,47 @@ impl<'a> Forgetting<'a> {
         let is_silent = |fault: &Fault| matches!(fault, Fault::GatewayStop { .. } | Fault::BadNetwork { .. });
         let silences = evidence.faults().into_iter().filter(|(.., fault)| is_silent(fault));
         let silences = silences.map(|(from, to, fault)| (from, to, fault.part())).collect();
-        let (mut said, mut deaths) = (HashMap::<&str, Said<'_>>::new(), Vec::new());
+        let (mut said, mut deaths) = (HashMap::<&str, SentMessage<'_>>::new(), Vec::new());
         let mut nodes: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for event in &evidence.events {
             let (at, process) = (event.at, event.process.as_str());
             match (&event.op, event.kind) {
-                (Op::Register { node, .. }, Kind::Ok) => {
+                (HistoryOp::Register { node, .. }, OpStatus::Ok) => {
                     nodes.insert(process, node.as_deref());
                 }
-                (Op::Send { key, .. }, Kind::Invoke) => {
-                    said.entry(key).or_insert(Said { asked: at, known: u64::MAX, acked: None });
+                (HistoryOp::Send { key, .. }, OpStatus::Invoke) => {
+                    said.entry(key).or_insert(SentMessage { asked: at, known: u64::MAX, acked: None });
                 }
-                (Op::Send { key, .. } | Op::Message { key, .. }, Kind::Ok) => {
-                    let known = said.entry(key).or_insert(Said { asked: at, known: at, acked: None });
+                (HistoryOp::Send { key, .. } | HistoryOp::Message { key, .. }, OpStatus::Ok) => {
+                    let known = said.entry(key).or_insert(SentMessage { asked: at, known: at, acked: None });
                     known.known = known.known.min(at);
-                    if matches!(event.op, Op::Send { .. }) {
+                    if matches!(event.op, HistoryOp::Send { .. }) {
                         let node = nodes.get(process).copied().flatten();
-                        known.acked = Some(Acked { at, session: (process, event.session), node });
+                        known.acked = Some(AckedMessage { at, session: (process, event.session), node });
                     }
                 }
-                // The text door shows what was said before it is known whether it stays.
-                (Op::Send { key, .. }, Kind::Info) => {
+                // The text listener shows what was said before it is known whether it stays.
+                (HistoryOp::Send { key, .. }, OpStatus::Info) => {
                     said.entry(key).and_modify(|said| said.acked = None);
                 }
-                (Op::Fault(fault @ Fault::GatewayKill { .. }), Kind::Invoke) => deaths.push((fault.part(), at)),
-                (Op::Exit { node, code, .. }, _) if *code != Some(0) => deaths.push((node.clone(), at)),
+                (HistoryOp::Fault(fault @ Fault::GatewayKill { .. }), OpStatus::Invoke) => {
+                    deaths.push((fault.part(), at))
+                }
+                (HistoryOp::Exit { node, code, .. }, _) if *code != Some(0) => deaths.push((node.clone(), at)),
                 _ => {}
             }
         }
         Self { kills, said, deaths, silences }
     }
 
-    /// Whether Redis may have forgotten a message after it was first known to be there, so that it may have become
+    /// True if Redis may have forgotten a message after it was first known to be there, so that it may have become
     /// another number.
     pub fn holds(&self, key: &str) -> bool {
-        let is_hit = |said: &Said<'_>| self.kills.iter().any(|kill| meet(*kill, (said.asked, said.known)));
+        let is_hit = |said: &SentMessage<'_>| self.kills.iter().any(|kill| meet(*kill, (said.asked, said.known)));
         self.said.get(key).is_some_and(is_hit)
     }
 
-    /// Whether what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
+    /// True if what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
     /// `begun` it was written after the kill before that.
     pub fn may_be_void(&self, key: &str, told: u64, begun: Option<u64>) -> bool {
         let before = self.kills.iter().map(|(_, back)| *back).filter(|back| begun.is_some_and(|begun| *back <= begun));
@@ -120,32 +122,32 @@ impl<'a> Forgetting<'a> {
         self.kills.iter().any(|kill| meet(*kill, (asked.max(since), told)))
     }
 
-    /// When it was asked for, of a message that was acked, and the ack.
-    pub fn acked(&self, key: &str) -> Option<(u64, Acked<'a>)> {
+    /// If it was asked for, of a message that was acked, and the ack.
+    pub fn acked(&self, key: &str) -> Option<(u64, AckedMessage<'a>)> {
         let said = self.said.get(key)?;
         Some((said.asked, said.acked?))
     }
 
-    /// Whether Redis may have forgotten a message whose gateway then died before it had put it back.
+    /// True if Redis may have forgotten a message whose gateway then died before it had put it back.
     pub fn died_with_its_gateway(&self, key: &str) -> bool {
-        let is_dead = |owed: &Owed<'_>| {
+        let is_dead = |owed: &OwedMessages<'_>| {
             let mut deaths = self.deaths.iter().filter(|(node, _)| node == owed.node);
             deaths.any(|(_, at)| (owed.acked..=owed.whole).contains(at))
         };
         self.owed(key).iter().any(is_dead)
     }
 
-    /// Whether Redis may have forgotten a message and opened again without the gateway that was to put it back.
+    /// True if Redis may have forgotten a message and opened again without the gateway that was to put it back.
     pub fn is_late(&self, key: &str) -> bool {
-        let is_silent = |owed: &Owed<'_>| {
+        let is_silent = |owed: &OwedMessages<'_>| {
             let mut silences = self.silences.iter().filter(|(.., node)| node == owed.node);
             silences.any(|(from, to, _)| *from <= owed.whole && to.saturating_sub(OPENS) >= owed.back)
         };
         self.owed(key).iter().any(is_silent)
     }
 
-    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text door.
-    fn owed(&self, key: &str) -> Vec<Owed<'_>> {
+    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text listener.
+    fn owed(&self, key: &str) -> Vec<OwedMessages<'_>> {
         let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else {
             return Vec::new();
         };
@@ -162,7 +164,7 @@ impl<'a> Forgetting<'a> {
                 let whole = self.is_whole(node, back);
                 // From here on it is as if it had been said again.
                 written.1 = written.1.max(whole);
-                owed.push(Owed { node, acked: acked.at, back, whole });
+                owed.push(OwedMessages { node, acked: acked.at, back, whole });
             }
         }
         owed
@@ -189,16 +191,19 @@ mod tests {
         let mut evidence = Evidence::default();
         for second in [20, 31, 60] {
             let key = format!("k{second}");
-            let asked = line(second, "ann", 1, Kind::Invoke, send(None)(&key));
-            evidence = with(with(evidence, asked), line(second, "ann", 1, Kind::Ok, send(Some(second))(&key)));
+            let asked = line(second, "ann", 1, OpStatus::Invoke, send(None)(&key));
+            evidence = with(with(evidence, asked), line(second, "ann", 1, OpStatus::Ok, send(Some(second))(&key)));
         }
-        evidence = with(evidence, line(1, "ann", 1, Kind::Ok, registered("ann", "g1")));
-        let kill = Op::Fault(Fault::RedisKill);
-        with(with(evidence, line(21, "bench", 0, Kind::Invoke, kill.clone())), line(22, "bench", 0, Kind::Ok, kill))
+        evidence = with(evidence, line(1, "ann", 1, OpStatus::Ok, registered("ann", "g1")));
+        let kill = HistoryOp::Fault(Fault::RedisKill);
+        with(
+            with(evidence, line(21, "bench", 0, OpStatus::Invoke, kill.clone())),
+            line(22, "bench", 0, OpStatus::Ok, kill),
+        )
     }
 
     fn dies(second: u64, gateway: usize) -> Evidence {
-        with(killed(), line(second, "bench", 0, Kind::Invoke, Op::Fault(Fault::GatewayKill { gateway })))
+        with(killed(), line(second, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(Fault::GatewayKill { gateway })))
     }
 
     #[test]
@@ -218,7 +223,7 @@ mod tests {
         assert!(forgetting.may_be_void("k20", 20 * SECOND, None));
         assert!(forgetting.may_be_void("k20", 25 * SECOND, Some(SECOND)), "it was heard late");
         assert!(!forgetting.may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
-        let kill = line(27, "bench", 0, Kind::Invoke, Op::Fault(Fault::RedisKill));
+        let kill = line(27, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(Fault::RedisKill));
         let evidence = with(evidence, kill);
         assert!(Forgetting::new(&evidence).may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
     }
@@ -226,7 +231,8 @@ mod tests {
     #[test]
     fn what_is_acked_late_may_have_been_written_before() {
         let mut evidence = killed();
-        let is_ack = |event: &&mut crate::history::Event| event.kind == Kind::Ok && event.op == send(Some(20))("k20");
+        let is_ack =
+            |event: &&mut crate::history::HistoryEvent| event.kind == OpStatus::Ok && event.op == send(Some(20))("k20");
         evidence.events.iter_mut().filter(is_ack).for_each(|event| event.at = 30 * SECOND);
         assert!(Forgetting::new(&evidence).holds("k20"));
     }
@@ -241,8 +247,8 @@ mod tests {
         }
         let evidence = dies(60, 0);
         assert!(!Forgetting::new(&evidence).died_with_its_gateway("k60"), "Redis has it");
-        let gone = Op::Exit { node: "g1".to_owned(), code: Some(2), asked: true };
-        let evidence = with(killed(), line(25, "bench", 0, Kind::Ok, gone));
+        let gone = HistoryOp::Exit { node: "g1".to_owned(), code: Some(2), asked: true };
+        let evidence = with(killed(), line(25, "bench", 0, OpStatus::Ok, gone));
         assert!(Forgetting::new(&evidence).died_with_its_gateway("k20"));
     }
 
@@ -252,9 +258,9 @@ mod tests {
         for (from, to, gateway, is_late) in
             [(10, 30, 0, false), (23, 40, 0, true), (23, 40, 1, false), (32, 60, 0, false)]
         {
-            let stop = Op::Fault(Fault::GatewayStop { gateway });
-            let stopped = with(killed(), line(from, "bench", 0, Kind::Invoke, stop.clone()));
-            let evidence = with(stopped, line(to, "bench", 0, Kind::Ok, stop));
+            let stop = HistoryOp::Fault(Fault::GatewayStop { gateway });
+            let stopped = with(killed(), line(from, "bench", 0, OpStatus::Invoke, stop.clone()));
+            let evidence = with(stopped, line(to, "bench", 0, OpStatus::Ok, stop));
             assert_eq!(Forgetting::new(&evidence).is_late("k20"), is_late, "{from} {to}");
             assert!(!Forgetting::new(&evidence).is_late("k60"));
         }
@@ -262,17 +268,17 @@ mod tests {
 
     #[test]
     fn what_the_text_door_took_back_is_not_acked() {
-        let evidence = with(killed(), line(22, "ann", 1, Kind::Info, send(None)("k20")));
+        let evidence = with(killed(), line(22, "ann", 1, OpStatus::Info, send(None)("k20")));
         assert!(Forgetting::new(&killed()).acked("k20").is_some());
         assert!(Forgetting::new(&evidence).acked("k20").is_none());
     }
 
     #[test]
     fn what_was_put_back_may_be_forgotten_again() {
-        let again = Op::Fault(Fault::RedisCrash);
+        let again = HistoryOp::Fault(Fault::RedisCrash);
         for (second, is_lost) in [(33, true), (40, false)] {
-            let evidence = with(dies(second + 2, 0), line(second, "bench", 0, Kind::Invoke, again.clone()));
-            let evidence = with(evidence, line(second + 1, "bench", 0, Kind::Ok, again.clone()));
+            let evidence = with(dies(second + 2, 0), line(second, "bench", 0, OpStatus::Invoke, again.clone()));
+            let evidence = with(evidence, line(second + 1, "bench", 0, OpStatus::Ok, again.clone()));
             assert_eq!(Forgetting::new(&evidence).died_with_its_gateway("k20"), is_lost, "{second}");
         }
     }

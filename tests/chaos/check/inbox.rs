@@ -5,21 +5,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Evidence, Finding};
-use crate::history::{Kind, Op};
+use crate::history::{HistoryOp, OpStatus};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let mut last: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
-    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
-        if let Op::Register { nick, session: Some(_), .. } = &event.op {
+    for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok) {
+        if let HistoryOp::Register { nick, session: Some(_), .. } = &event.op {
             last.insert(nick, (&event.process, event.session));
         }
     }
     for (nick, (process, session)) in last {
         let inbox = format!("@{nick}");
         let mut told = HashSet::new();
-        for event in evidence.events.iter().filter(|event| event.process == process && event.kind == Kind::Ok) {
-            if let Op::Message { room, key, .. } = &event.op
+        for event in evidence.events.iter().filter(|event| event.process == process && event.kind == OpStatus::Ok) {
+            if let HistoryOp::Message { room, key, .. } = &event.op
                 && *room == inbox
             {
                 told.insert(key.as_str());
@@ -49,7 +49,7 @@ mod tests {
         let evidence = sample::good();
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
         let mut deaf = evidence;
-        deaf.events.retain(|event| !matches!(&event.op, Op::Message { room, .. } if room == "@bob"));
+        deaf.events.retain(|event| !matches!(&event.op, HistoryOp::Message { room, .. } if room == "@bob"));
         assert_eq!(check(&deaf).broken.len(), 1);
     }
 }

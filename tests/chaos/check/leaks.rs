@@ -2,10 +2,10 @@
 //! that anybody owns.
 
 use super::{Evidence, Finding};
-use crate::history::Op;
+use crate::history::HistoryOp;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let leave = Op::Phase { name: "leave".to_owned() };
+    let leave = HistoryOp::Phase { name: "leave".to_owned() };
     let has_left = evidence.events.iter().any(|event| event.op == leave);
     Finding { judged: usize::from(has_left), excused: 0, broken: evidence.leftovers.clone() }
 }

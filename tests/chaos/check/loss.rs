@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::forgetting::Forgetting;
 use super::{Evidence, Finding};
-use crate::history::{Kind, Op};
+use crate::history::{HistoryOp, OpStatus};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
@@ -16,8 +16,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         .iter()
         .flat_map(|(room, log)| log.iter().map(|e| ((room.as_str(), e.key.as_str()), (e.msg_id.as_str(), e.seq))))
         .collect();
-    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
-        let Op::Send { room, key, msg_id, seq } = &event.op else { continue };
+    for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok) {
+        let HistoryOp::Send { room, key, msg_id, seq } = &event.op else { continue };
         if forgetting.acked(key).is_none() {
             continue;
         }
@@ -49,8 +49,8 @@ mod tests {
 
     /// Redis is killed right after the last message.
     fn killed() -> Evidence {
-        let kill = |second, kind| sample::line(second, "bench", 0, kind, Op::Fault(Fault::RedisKill));
-        sample::with(sample::with(sample::good(), kill(62, Kind::Invoke)), kill(63, Kind::Ok))
+        let kill = |second, kind| sample::line(second, "bench", 0, kind, HistoryOp::Fault(Fault::RedisKill));
+        sample::with(sample::with(sample::good(), kill(62, OpStatus::Invoke)), kill(63, OpStatus::Ok))
     }
 
     #[test]
@@ -85,8 +85,8 @@ mod tests {
         let mut evidence = killed();
         sample::change(&mut evidence, |log| log.truncate(1));
         for (gateway, counts) in [(1, (0, 1)), (0, (1, 0))] {
-            let kill = Op::Fault(Fault::GatewayKill { gateway });
-            let both = sample::with(evidence.clone(), sample::line(64, "bench", 0, Kind::Invoke, kill));
+            let kill = HistoryOp::Fault(Fault::GatewayKill { gateway });
+            let both = sample::with(evidence.clone(), sample::line(64, "bench", 0, OpStatus::Invoke, kill));
             assert_eq!((check(&both).broken.len(), check(&both).excused), counts, "she is on g2");
         }
     }

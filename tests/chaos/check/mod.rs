@@ -18,7 +18,7 @@ mod survival;
 
 use std::collections::BTreeMap;
 
-use crate::history::{Event, Jump, Kind, Op};
+use crate::history::{HistoryEvent, HistoryOp, Jump, OpStatus};
 use crate::plan::Fault;
 
 /// A second, as the history counts.
@@ -26,7 +26,7 @@ pub const SECOND: u64 = 1_000_000_000;
 
 /// One message of a room's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredMessage {
     pub seq: u64,
     pub msg_id: String,
     pub from: String,
@@ -36,7 +36,7 @@ pub struct Entry {
 
 /// Somebody went offline, as the store wrote it down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Departure {
+pub struct RecordedLeave {
     /// On the clock of the history.
     pub at: u64,
     pub nick: String,
@@ -47,19 +47,19 @@ pub struct Departure {
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// In the order of time.
-    pub events: Vec<Event>,
+    pub events: Vec<HistoryEvent>,
     /// Of every room, oldest first.
-    pub logs: BTreeMap<String, Vec<Entry>>,
+    pub logs: BTreeMap<String, Vec<StoredMessage>>,
     /// In the order of time.
-    pub departures: Vec<Departure>,
+    pub departures: Vec<RecordedLeave>,
     /// What was there after everybody had left and should not be, in words.
     pub leftovers: Vec<String>,
-    /// Whether Redis had to write before it answered.
+    /// True if Redis had to write before it answered.
     pub fsync_always: bool,
 }
 
 /// A session of a member: who, and which of theirs.
-pub type Session<'a> = (&'a str, u32);
+pub type SessionHistory<'a> = (&'a str, u32);
 
 impl Evidence {
     /// The times in which a fault held: those still on at the end have no end.
@@ -67,8 +67,8 @@ impl Evidence {
         let mut found: Vec<(u64, u64, Fault)> = Vec::new();
         for event in &self.events {
             match (&event.op, event.kind) {
-                (Op::Fault(fault), Kind::Invoke) => found.push((event.at, u64::MAX, *fault)),
-                (Op::Fault(fault), _) => {
+                (HistoryOp::Fault(fault), OpStatus::Invoke) => found.push((event.at, u64::MAX, *fault)),
+                (HistoryOp::Fault(fault), _) => {
                     let open = found.iter_mut().rev().find(|(_, end, open)| *end == u64::MAX && open == fault);
                     if let Some((_, end, _)) = open {
                         *end = event.at;
@@ -81,10 +81,12 @@ impl Evidence {
     }
 
     /// What each session was told in each room, in its order, with the jumps it was told of.
-    pub fn lists(&self) -> BTreeMap<(Session<'_>, &str), Vec<&Event>> {
-        let mut lists: BTreeMap<_, Vec<&Event>> = BTreeMap::new();
-        for event in self.events.iter().filter(|event| event.kind == Kind::Ok) {
-            if let Op::Message { room, .. } | Op::Jump { room, .. } | Op::Join { room, .. } = &event.op {
+    pub fn lists(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
+        let mut lists: BTreeMap<_, Vec<&HistoryEvent>> = BTreeMap::new();
+        for event in self.events.iter().filter(|event| event.kind == OpStatus::Ok) {
+            if let HistoryOp::Message { room, .. } | HistoryOp::Jump { room, .. } | HistoryOp::Join { room, .. } =
+                &event.op
+            {
                 lists.entry(((event.process.as_str(), event.session), room.as_str())).or_default().push(event);
             }
         }
@@ -93,15 +95,15 @@ impl Evidence {
 
     /// What each session holds of each room at its end: told messages in their order, without those that it was told
     /// to discard.
-    pub fn held(&self) -> BTreeMap<(Session<'_>, &str), Vec<&Event>> {
+    pub fn held(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
         let mut lists = self.lists();
         for list in lists.values_mut() {
-            let mut held: Vec<&Event> = Vec::new();
+            let mut held: Vec<&HistoryEvent> = Vec::new();
             for event in &*list {
                 match event.op {
-                    Op::Message { .. } => held.push(event),
-                    Op::Jump { jump: Jump::Anew, .. } => held.clear(),
-                    Op::Jump { jump: Jump::Rewound { seq }, .. } => held.retain(|before| is_up_to(before, seq)),
+                    HistoryOp::Message { .. } => held.push(event),
+                    HistoryOp::Jump { jump: Jump::Anew, .. } => held.clear(),
+                    HistoryOp::Jump { jump: Jump::Rewound { seq }, .. } => held.retain(|before| is_up_to(before, seq)),
                     _ => {}
                 }
             }
@@ -111,29 +113,29 @@ impl Evidence {
     }
 
     /// The log of a room; empty when there is none.
-    pub fn log(&self, room: &str) -> &[Entry] {
+    pub fn log(&self, room: &str) -> &[StoredMessage] {
         self.logs.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the oldest messages of a room were trimmed away.
+    /// True if the oldest messages of a room were trimmed away.
     pub fn is_trimmed(&self, room: &str) -> bool {
         self.log(room).first().is_some_and(|first| first.seq > 1)
     }
 }
 
-/// Whether it was told with a number up to `seq`.
-fn is_up_to(event: &Event, seq: u64) -> bool {
-    matches!(event.op, Op::Message { seq: Some(number), .. } if number <= seq)
+/// True if it was told with a number up to `seq`.
+fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
+    matches!(event.op, HistoryOp::Message { seq: Some(number), .. } if number <= seq)
 }
 
-/// What a checker found.
+/// The result of a checker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// How many things it judged: a checker that judged nothing proves nothing.
+    /// Number of items checked: a checker that judged nothing proves nothing.
     pub judged: usize,
-    /// How many were wrong and are excused by a limit that the README states.
+    /// Number of violations that a documented limit excuses.
     pub excused: usize,
-    /// What is wrong, in words.
+    /// Descriptions of the violations.
     pub broken: Vec<String>,
 }
 

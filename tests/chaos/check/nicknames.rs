@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 
 use super::forgetting::Forgetting;
-use super::presence::{Stay, is_lost, stays};
-use super::{Entry, Evidence, Finding, SECOND, Session};
-use crate::history::{Kind, Op};
+use super::presence::{OnlineSpan, is_lost, stays};
+use super::{Evidence, Finding, SECOND, SessionHistory, StoredMessage};
+use crate::history::{HistoryOp, OpStatus};
 
 /// A connection that was closed writes it down by then.
 const NOTICED: u64 = SECOND;
@@ -18,7 +18,7 @@ const NOTICED: u64 = SECOND;
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
     for (room, log) in &evidence.logs {
-        let mut newest: HashMap<&str, &Entry> = HashMap::new();
+        let mut newest: HashMap<&str, &StoredMessage> = HashMap::new();
         for entry in log {
             finding.judged += 1;
             let before = newest.entry(&entry.from).or_insert(entry);
@@ -30,25 +30,25 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             }
         }
     }
-    let mut names: HashMap<Session<'_>, &str> = HashMap::new();
+    let mut names: HashMap<SessionHistory<'_>, &str> = HashMap::new();
     // Who was given the nick last, as far as anybody had been told.
-    let mut owners: HashMap<&str, Session<'_>> = HashMap::new();
+    let mut owners: HashMap<&str, SessionHistory<'_>> = HashMap::new();
     // What was begun when somebody else had the name already.
-    let mut stolen: HashMap<&str, Session<'_>> = HashMap::new();
+    let mut stolen: HashMap<&str, SessionHistory<'_>> = HashMap::new();
     for event in &evidence.events {
         let session = (event.process.as_str(), event.session);
         match (&event.op, event.kind) {
-            (Op::Register { nick, .. }, Kind::Ok) => {
+            (HistoryOp::Register { nick, .. }, OpStatus::Ok) => {
                 names.insert(session, nick);
                 owners.insert(nick, session);
             }
-            (Op::Send { key, .. }, Kind::Invoke) => {
+            (HistoryOp::Send { key, .. }, OpStatus::Invoke) => {
                 let owner = names.get(&session).and_then(|nick| owners.get(nick));
                 if let Some(owner) = owner.filter(|owner| **owner != session) {
                     stolen.insert(key, *owner);
                 }
             }
-            (Op::Send { key, .. }, Kind::Ok) => {
+            (HistoryOp::Send { key, .. }, OpStatus::Ok) => {
                 finding.judged += 1;
                 if let Some(owner) = stolen.get(key.as_str()) {
                     finding.broken.push(format!("{session:?} said {key} under the name that {owner:?} had"));
@@ -65,7 +65,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 fn given_twice(evidence: &Evidence, finding: &mut Finding) {
     let (stays, faults) = (stays(evidence), evidence.faults());
     for (at, later) in stays.iter().enumerate() {
-        let is_other = |stay: &&Stay<'_>| stay.nick == later.nick && stay.session != later.session;
+        let is_other = |stay: &&OnlineSpan<'_>| stay.nick == later.nick && stay.session != later.session;
         for holder in stays[..at].iter().filter(is_other) {
             finding.judged += 1;
             let goes_on = holder.to > later.from + NOTICED || holder.why.starts_with("refused");
@@ -87,7 +87,7 @@ mod tests {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
-        let kill = sample::line(62, "bench", 0, Kind::Invoke, Op::Fault(crate::plan::Fault::RedisKill));
+        let kill = sample::line(62, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(crate::plan::Fault::RedisKill));
         let mut evidence = sample::with(evidence, kill);
         assert_eq!(check(&evidence).broken.len(), 1, "what was before it is not put back");
         evidence.events.iter_mut().filter(|event| event.at < 60 * SECOND).for_each(|event| event.at = 60 * SECOND);
@@ -97,23 +97,23 @@ mod tests {
     #[test]
     fn a_name_that_is_given_away_while_somebody_has_it_is_found() {
         let given = |at, nick, evidence| {
-            let rival = |at, op| sample::line(at, "rival", 1, Kind::Ok, op);
+            let rival = |at, op| sample::line(at, "rival", 1, OpStatus::Ok, op);
             let evidence = sample::with(evidence, rival(at, sample::registered(nick, "g3")));
-            check(&sample::with(evidence, rival(at + 1, Op::End { why: "hung up".to_owned() }))).broken.len()
+            check(&sample::with(evidence, rival(at + 1, HistoryOp::End { why: "hung up".to_owned() }))).broken.len()
         };
         assert_eq!(given(5, "bob", sample::good()), 1, "bob is there all the time");
         assert_eq!(given(12, "ann", sample::good()), 0, "her connection was reset");
         let mut deaf = sample::good();
-        deaf.events.retain(|event| event.process != "ann" || !matches!(event.op, Op::End { .. }));
+        deaf.events.retain(|event| event.process != "ann" || !matches!(event.op, HistoryOp::End { .. }));
         assert_eq!(given(20, "ann", deaf), 0, "her gateway was killed");
     }
 
     #[test]
     fn a_ghost_that_speaks_under_a_lost_name_is_found() {
-        use Kind::{Invoke, Ok};
+        use OpStatus::{Invoke, Ok};
         let rival = |at, op| sample::line(at, "rival", 1, Ok, op);
         let evidence = sample::with(sample::good(), rival(12, sample::registered("ann", "g3")));
-        let evidence = sample::with(evidence, rival(20, Op::End { why: "hung up".to_owned() }));
+        let evidence = sample::with(evidence, rival(20, HistoryOp::End { why: "hung up".to_owned() }));
         let evidence = sample::with(evidence, sample::line(13, "ann", 1, Invoke, sample::send(None)("ghost")));
         assert_eq!(check(&evidence).broken, Vec::<String>::new(), "asking is allowed");
         let evidence = sample::with(evidence, sample::line(14, "ann", 1, Ok, sample::send(Some(9))("ghost")));

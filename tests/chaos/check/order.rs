@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::{Acked, Forgetting};
+use super::forgetting::{AckedMessage, Forgetting};
 use super::{Evidence, Finding};
-use crate::history::{Event, Op};
+use crate::history::{HistoryEvent, HistoryOp};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
@@ -27,12 +27,12 @@ fn one_log(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Findi
         .collect();
     let mut begun: HashMap<(&str, &str), u64> = HashMap::new();
     for event in &evidence.events {
-        if let Op::Message { room, epoch: Some(epoch), .. } = &event.op {
+        if let HistoryOp::Message { room, epoch: Some(epoch), .. } = &event.op {
             begun.entry((room, epoch)).or_insert(event.at);
         }
     }
-    let may_be_void = |event: &Event| {
-        let Op::Message { room, key, epoch, .. } = &event.op else { return false };
+    let may_be_void = |event: &HistoryEvent| {
+        let HistoryOp::Message { room, key, epoch, .. } = &event.op else { return false };
         let begun = epoch.as_ref().and_then(|epoch| begun.get(&(room, epoch)));
         forgetting.may_be_void(key, event.at, begun.copied())
     };
@@ -40,7 +40,7 @@ fn one_log(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Findi
         let mut newest = None;
         let certain = told.iter().rposition(|event| !may_be_void(event)).map_or(0, |last| last + 1);
         for (number, event) in told.into_iter().enumerate() {
-            let Op::Message { key, .. } = &event.op else { continue };
+            let HistoryOp::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
             let place = places.get(&(room, key.as_str()));
             if place.is_some() && newest <= place {
@@ -58,7 +58,7 @@ fn one_log(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Findi
 fn one_meaning(evidence: &Evidence, finding: &mut Finding) {
     let mut meanings: HashMap<(&str, &str, u64), &str> = HashMap::new();
     for event in &evidence.events {
-        let Op::Message { room, key, epoch: Some(epoch), seq: Some(seq), .. } = &event.op else { continue };
+        let HistoryOp::Message { room, key, epoch: Some(epoch), seq: Some(seq), .. } = &event.op else { continue };
         let meaning = meanings.entry((room, epoch, *seq)).or_insert(key);
         if meaning != key {
             finding.broken.push(format!("{room}: was {meaning} for others in this epoch: {event:?}"));
@@ -69,7 +69,7 @@ fn one_meaning(evidence: &Evidence, finding: &mut Finding) {
 fn one_speaker(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Finding) {
     for (room, log) in &evidence.logs {
         // By speaker: what was begun last, of all that came before.
-        let mut latest: HashMap<&str, (u64, Acked<'_>, &str)> = HashMap::new();
+        let mut latest: HashMap<&str, (u64, AckedMessage<'_>, &str)> = HashMap::new();
         for key in log.iter().map(|entry| entry.key.as_str()) {
             let Some((asked, acked)) = forgetting.acked(key) else { continue };
             let before = latest.entry(acked.session.0).or_insert((asked, acked, key));
@@ -95,22 +95,22 @@ fn one_speaker(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut F
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::{Jump, Kind};
+    use crate::history::{Jump, OpStatus};
     use crate::plan::Fault;
 
     /// Redis is killed right after the last message.
     fn killed(evidence: Evidence) -> Evidence {
-        let kill = |second, kind| sample::line(second, "bench", 0, kind, Op::Fault(Fault::RedisKill));
-        sample::with(sample::with(evidence, kill(62, Kind::Invoke)), kill(63, Kind::Ok))
+        let kill = |second, kind| sample::line(second, "bench", 0, kind, HistoryOp::Fault(Fault::RedisKill));
+        sample::with(sample::with(evidence, kill(62, OpStatus::Invoke)), kill(63, OpStatus::Ok))
     }
 
-    fn told(second: u64, seq: u64, key: &str) -> Event {
-        sample::line(second, "bob", 1, Kind::Ok, sample::message(seq, "ann", key))
+    fn told(second: u64, seq: u64, key: &str) -> HistoryEvent {
+        sample::line(second, "bob", 1, OpStatus::Ok, sample::message(seq, "ann", key))
     }
 
     /// `bob` is told in second 61 what is in no log.
     fn haunted() -> Evidence {
-        let asked = sample::line(61, "ann", 1, Kind::Invoke, sample::send(None)("ghost"));
+        let asked = sample::line(61, "ann", 1, OpStatus::Invoke, sample::send(None)("ghost"));
         sample::with(sample::with(sample::good(), asked), told(61, 3, "ghost"))
     }
 
@@ -125,8 +125,8 @@ mod tests {
     fn a_message_from_nowhere_is_found_unless_it_was_to_be_discarded() {
         assert_eq!(check(&haunted()).broken.len(), 1);
         let rewound = |seq| {
-            let jump = Op::Jump { room: "#a".to_owned(), jump: Jump::Rewound { seq } };
-            check(&sample::with(haunted(), sample::line(63, "bob", 1, Kind::Ok, jump))).broken.len()
+            let jump = HistoryOp::Jump { room: "#a".to_owned(), jump: Jump::Rewound { seq } };
+            check(&sample::with(haunted(), sample::line(63, "bob", 1, OpStatus::Ok, jump))).broken.len()
         };
         assert_eq!((rewound(2), rewound(3)), (0, 1));
     }
@@ -146,13 +146,14 @@ mod tests {
         sample::change(&mut evidence, |log| log.push(sample::entry(3, "ann", 3, "k3")));
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
         let mut other = sample::message(2, "ann", "k3");
-        let in_another_epoch = |op: &mut Op| {
-            if let Op::Message { epoch, .. } = op {
+        let in_another_epoch = |op: &mut HistoryOp| {
+            if let HistoryOp::Message { epoch, .. } = op {
                 *epoch = Some("e2".to_owned());
             }
         };
-        let found =
-            |op: &Op| check(&sample::with(evidence.clone(), sample::line(62, "eve", 1, Kind::Ok, op.clone()))).broken;
+        let found = |op: &HistoryOp| {
+            check(&sample::with(evidence.clone(), sample::line(62, "eve", 1, OpStatus::Ok, op.clone()))).broken
+        };
         assert_eq!(found(&other).len(), 1);
         in_another_epoch(&mut other);
         assert_eq!(found(&other).len(), 0);
@@ -161,14 +162,14 @@ mod tests {
     #[test]
     fn what_somebody_said_first_comes_first_unless_two_gateways_put_it_back() {
         let send = |second, session, kind, key: &str| {
-            let seq = (kind == Kind::Ok).then_some(9);
+            let seq = (kind == OpStatus::Ok).then_some(9);
             sample::line(second, "eve", session, kind, sample::send(seq)(key))
         };
         let said = |session| {
             let mut evidence = sample::good();
             for (second, session, key) in [(60, 1, "first"), (61, session, "second")] {
-                evidence = sample::with(evidence, send(second, session, Kind::Invoke, key));
-                evidence = sample::with(evidence, send(second, session, Kind::Ok, key));
+                evidence = sample::with(evidence, send(second, session, OpStatus::Invoke, key));
+                evidence = sample::with(evidence, send(second, session, OpStatus::Ok, key));
             }
             let entries = ["second", "first"].map(|key| sample::entry(3, "eve", 3, key));
             sample::change(&mut evidence, |log| log.extend(entries));

@@ -1,12 +1,12 @@
 //! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
 //! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
 //!
-//! Only those who came in over WebSocket are judged: the text door does not tell which gateway it is.
+//! Only those who came in over WebSocket are judged: the text listener does not tell which gateway it is.
 
 use std::collections::HashMap;
 
-use super::{Departure, Evidence, Finding, SECOND, Session};
-use crate::history::{Kind, Op};
+use super::{Evidence, Finding, RecordedLeave, SECOND, SessionHistory};
+use crate::history::{HistoryOp, OpStatus};
 use crate::plan::Fault;
 
 /// A killed gateway's users are offline by then.
@@ -18,13 +18,13 @@ const AT_LEAST: u64 = 6 * SECOND;
 const LATEST: u64 = 60 * SECOND;
 
 /// A connection: from the nickname to its end.
-pub(super) struct Stay<'a> {
-    pub(super) session: Session<'a>,
+pub(super) struct OnlineSpan<'a> {
+    pub(super) session: SessionHistory<'a>,
     pub(super) nick: &'a str,
     pub(super) node: &'a str,
     pub(super) from: u64,
     pub(super) to: u64,
-    /// How it ended; empty while it lasts.
+    /// The reason of its end; empty while it lasts.
     pub(super) why: &'a str,
     pub(super) is_rival: bool,
 }
@@ -34,9 +34,9 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     let (stays, faults) = (stays(evidence), evidence.faults());
     for (killed, _, fault) in faults.iter().filter(|(_, _, fault)| matches!(fault, Fault::GatewayKill { .. })) {
         let deadline = deadline(*killed, &faults);
-        let is_there = |stay: &&Stay<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
+        let is_there = |stay: &&OnlineSpan<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
         // Who went on elsewhere was never offline.
-        let is_back = |stay: &Stay<'_>| {
+        let is_back = |stay: &OnlineSpan<'_>| {
             stays.iter().any(|other| other.nick == stay.nick && other.from > *killed && other.from <= deadline)
         };
         for stay in stays.iter().filter(is_there) {
@@ -44,7 +44,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
             if is_back(stay) {
                 continue;
             }
-            let went = |d: &&Departure| d.nick == stay.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
+            let went = |d: &&RecordedLeave| d.nick == stay.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
             if !evidence.departures.iter().any(|departure| went(&departure)) {
                 let after = (deadline - killed) / SECOND;
                 finding.broken.push(format!("{} of {} not offline {after} s after the kill", stay.nick, stay.node));
@@ -63,8 +63,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
-pub(super) fn is_lost(stay: &Stay<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
+/// True if the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
+pub(super) fn is_lost(stay: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
         let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
         let lasts = if is_dead { u64::MAX } else { to - from };
@@ -88,17 +88,17 @@ fn deadline(killed: u64, faults: &[(u64, u64, Fault)]) -> u64 {
     deadline
 }
 
-pub(super) fn stays(evidence: &Evidence) -> Vec<Stay<'_>> {
-    let (mut stays, mut open) = (Vec::<Stay<'_>>::new(), HashMap::new());
-    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok) {
+pub(super) fn stays(evidence: &Evidence) -> Vec<OnlineSpan<'_>> {
+    let (mut stays, mut open) = (Vec::<OnlineSpan<'_>>::new(), HashMap::new());
+    for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok) {
         let session = (event.process.as_str(), event.session);
         match &event.op {
-            Op::Register { nick, node: Some(node), .. } => {
+            HistoryOp::Register { nick, node: Some(node), .. } => {
                 open.insert(session, stays.len());
                 let is_rival = event.process.starts_with("rival");
-                stays.push(Stay { session, nick, node, from: event.at, to: u64::MAX, why: "", is_rival });
+                stays.push(OnlineSpan { session, nick, node, from: event.at, to: u64::MAX, why: "", is_rival });
             }
-            Op::End { why } => {
+            HistoryOp::End { why } => {
                 if let Some(at) = open.remove(&session) {
                     (stays[at].to, stays[at].why) = (event.at, why);
                 }
@@ -127,8 +127,9 @@ mod tests {
     fn the_clock_waits_for_redis() {
         let mut evidence = sample::good();
         evidence.departures[0].at += 4 * SECOND;
-        for (second, kind) in [(14, Kind::Invoke), (16, Kind::Ok)] {
-            evidence = sample::with(evidence, sample::line(second, "bench", 0, kind, Op::Fault(Fault::RedisStop)));
+        for (second, kind) in [(14, OpStatus::Invoke), (16, OpStatus::Ok)] {
+            evidence =
+                sample::with(evidence, sample::line(second, "bench", 0, kind, HistoryOp::Fault(Fault::RedisStop)));
         }
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
     }
@@ -137,7 +138,7 @@ mod tests {
     fn a_flap_in_an_outage_of_redis_is_found() {
         let mut evidence = sample::good();
         let reason = "gateway_lost".to_owned();
-        evidence.departures.push(Departure { at: 45 * SECOND, nick: "bob".to_owned(), reason });
+        evidence.departures.push(RecordedLeave { at: 45 * SECOND, nick: "bob".to_owned(), reason });
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Evidence, Finding, SECOND};
-use crate::history::{Kind, Op};
+use crate::history::{HistoryOp, OpStatus};
 
 /// A mark is heard by then.
 const AT_MOST: u64 = 15 * SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
-    let is_mark = |event: &&crate::history::Event| event.op == Op::Phase { name: "mark".to_owned() };
+    let is_mark = |event: &&crate::history::HistoryEvent| event.op == HistoryOp::Phase { name: "mark".to_owned() };
     let Some(begin) = evidence.events.iter().find(is_mark).map(|event| event.at) else {
         finding.broken.push("not everybody came in again".to_owned());
         return finding;
@@ -26,18 +26,18 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     for event in evidence.events.iter().filter(|event| !is_rival(&event.process)) {
         let process = event.process.as_str();
         match &event.op {
-            Op::Send { room, key, .. } if event.kind == Kind::Invoke && key.starts_with("mark-") => {
+            HistoryOp::Send { room, key, .. } if event.kind == OpStatus::Invoke && key.starts_with("mark-") => {
                 tried.insert((room, process));
             }
-            _ if event.kind != Kind::Ok => {}
-            // The text door does not go on where it was.
-            Op::Join { room, seq } => {
+            _ if event.kind != OpStatus::Ok => {}
+            // The text listener does not go on where it was.
+            HistoryOp::Join { room, seq } => {
                 members.entry(room).or_default().insert(process, seq.map_or(event.at, |_| 0));
             }
-            Op::Send { room, key, .. } if key.starts_with("mark-") => {
+            HistoryOp::Send { room, key, .. } if key.starts_with("mark-") => {
                 marks.entry(room).or_default().push((process, key, event.at));
             }
-            Op::Message { key, .. } if key.starts_with("mark-") => {
+            HistoryOp::Message { key, .. } if key.starts_with("mark-") => {
                 heard.entry((process, key)).or_insert(event.at);
             }
             _ => {}
@@ -78,14 +78,14 @@ mod tests {
 
     #[test]
     fn a_member_who_stays_mute_is_found() {
-        let asked = sample::line(61, "bob", 1, Kind::Invoke, sample::send(None)("mark-bob-1"));
+        let asked = sample::line(61, "bob", 1, OpStatus::Invoke, sample::send(None)("mark-bob-1"));
         assert_eq!(check(&sample::with(sample::good(), asked)).broken.len(), 1);
     }
 
     #[test]
     fn a_crowd_that_never_comes_back_is_found() {
         let mut evidence = sample::good();
-        evidence.events.retain(|event| !matches!(event.op, Op::Phase { .. }));
+        evidence.events.retain(|event| !matches!(event.op, HistoryOp::Phase { .. }));
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 }

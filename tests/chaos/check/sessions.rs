@@ -4,21 +4,23 @@
 use std::collections::HashSet;
 
 use super::{Evidence, Finding};
-use crate::history::{Kind, Op};
+use crate::history::{HistoryOp, OpStatus};
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let (mut begun, mut entered) = (HashSet::new(), HashSet::new());
     let is_member = |process: &str| !process.starts_with("rival");
-    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok && is_member(&event.process)) {
+    for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok && is_member(&event.process)) {
         let process = event.process.as_str();
         match &event.op {
-            Op::Register { resumed: true, .. } => finding.judged += 1,
-            // The text door has no sessions to go on with.
-            Op::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
+            HistoryOp::Register { resumed: true, .. } => finding.judged += 1,
+            // The text listener has no sessions to go on with.
+            HistoryOp::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
                 finding.broken.push(format!("{process} had to begin anew: {event:?}"));
             }
-            Op::Join { room, .. } if begun.contains(process) && !entered.insert((process, event.session, room)) => {
+            HistoryOp::Join { room, .. }
+                if begun.contains(process) && !entered.insert((process, event.session, room)) =>
+            {
                 finding.broken.push(format!("{process} had to enter {room} again"));
             }
             _ => {}
@@ -36,7 +38,7 @@ mod tests {
     fn a_session_that_is_lost_is_found() {
         let mut evidence = sample::good();
         for event in evidence.events.iter_mut().filter(|event| event.at > 20 * SECOND) {
-            if let Op::Register { resumed, .. } = &mut event.op {
+            if let HistoryOp::Register { resumed, .. } = &mut event.op {
                 *resumed = false;
             }
         }
@@ -45,8 +47,8 @@ mod tests {
 
     #[test]
     fn a_room_that_is_lost_is_found() {
-        let again = Op::Join { room: "#a".to_owned(), seq: Some(1) };
-        let evidence = sample::with(sample::good(), sample::line(24, "ann", 1, Kind::Ok, again));
+        let again = HistoryOp::Join { room: "#a".to_owned(), seq: Some(1) };
+        let evidence = sample::with(sample::good(), sample::line(24, "ann", 1, OpStatus::Ok, again));
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 }

@@ -1,11 +1,11 @@
 //! Stillness: nobody is shown to leave who was away for a moment only, as in a rolling restart. Who is away for longer than
 //! leaves are held back, or whose gateway may have counted as dead, may be shown to leave.
 //!
-//! Only those who came in over WebSocket are judged: the text door begins anew each time, and its leaves are real.
+//! Only those who came in over WebSocket are judged: the text listener begins anew each time, and its leaves are real.
 
-use super::presence::{Stay, is_lost, stays};
+use super::presence::{OnlineSpan, is_lost, stays};
 use super::{Evidence, Finding, SECOND};
-use crate::history::{Event, Kind, Op};
+use crate::history::{HistoryEvent, HistoryOp, OpStatus};
 
 /// A leave is shown 5 s after the connection ended; clocks and connections have half a second.
 const HELD_BACK: u64 = 9 * SECOND / 2;
@@ -15,15 +15,15 @@ const LATEST: u64 = 60 * SECOND;
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let (stays, faults) = (stays(evidence), evidence.faults());
-    let is_end = |event: &&Event| event.op == Op::Phase { name: "leave".to_owned() };
+    let is_end = |event: &&HistoryEvent| event.op == HistoryOp::Phase { name: "leave".to_owned() };
     // Everybody says goodbye a little before that is noted.
     let end = evidence.events.iter().rfind(is_end).map_or(u64::MAX, |event| event.at.saturating_sub(20 * SECOND));
     // Every return that nobody was to see.
     finding.judged += evidence.events.iter().filter(|event| is_return(event)).count();
-    for event in evidence.events.iter().filter(|event| event.kind == Kind::Ok && event.at < end) {
-        let Op::Left { room, nicks } = &event.op else { continue };
+    for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok && event.at < end) {
+        let HistoryOp::Left { room, nicks } = &event.op else { continue };
         for nick in nicks {
-            let of_nick: Vec<&Stay<'_>> = stays.iter().filter(|stay| stay.nick == nick).collect();
+            let of_nick: Vec<&OnlineSpan<'_>> = stays.iter().filter(|stay| stay.nick == nick).collect();
             if of_nick.is_empty() || of_nick.iter().any(|stay| stay.is_rival) {
                 continue;
             }
@@ -39,12 +39,12 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-fn is_return(event: &Event) -> bool {
-    event.kind == Kind::Ok && matches!(event.op, Op::Register { resumed: true, .. })
+fn is_return(event: &HistoryEvent) -> bool {
+    event.kind == OpStatus::Ok && matches!(event.op, HistoryOp::Register { resumed: true, .. })
 }
 
 /// Whether somebody was away for long enough, and not too long ago.
-fn was_away(stays: &[&Stay<'_>], at: u64) -> bool {
+fn was_away(stays: &[&OnlineSpan<'_>], at: u64) -> bool {
     stays.iter().enumerate().any(|(number, stay)| {
         let back = stays.get(number + 1).map_or(u64::MAX, |next| next.from);
         let away = back.saturating_sub(stay.to);
@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     fn told(second: u64, mut evidence: Evidence) -> usize {
-        evidence.events.retain(|event| !matches!(event.op, Op::Left { .. }));
-        let left = Op::Left { room: "#a".to_owned(), nicks: vec!["ann".to_owned()] };
-        let told = sample::with(evidence, sample::line(second, "bob", 1, Kind::Ok, left));
+        evidence.events.retain(|event| !matches!(event.op, HistoryOp::Left { .. }));
+        let left = HistoryOp::Left { room: "#a".to_owned(), nicks: vec!["ann".to_owned()] };
+        let told = sample::with(evidence, sample::line(second, "bob", 1, OpStatus::Ok, left));
         let finding = check(&told);
         assert_eq!(finding.judged, 2, "that, and her return");
         finding.broken.len()
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_leave_of_somebody_who_was_back_at_once_is_found() {
         let mut evidence = sample::good();
-        evidence.events.retain(|event| !matches!(event.op, Op::Fault(_)));
+        evidence.events.retain(|event| !matches!(event.op, HistoryOp::Fault(_)));
         for event in evidence.events.iter_mut().filter(|event| event.at == 24 * SECOND) {
             event.at = 13 * SECOND;
         }

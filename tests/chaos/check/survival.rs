@@ -3,7 +3,7 @@
 //! A drain that cannot reach Redis may run out of its grace period (2): Redis was away, so it is excused.
 
 use super::{Evidence, Finding, SECOND};
-use crate::history::Op;
+use crate::history::HistoryOp;
 use crate::plan::Fault;
 
 /// A drain may take its grace period of 30 s.
@@ -13,7 +13,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let faults = evidence.faults();
     for event in &evidence.events {
-        let Op::Exit { node, code, asked } = &event.op else { continue };
+        let HistoryOp::Exit { node, code, asked } = &event.op else { continue };
         finding.judged += 1;
         let hinders = |(from, to, fault): &(u64, u64, Fault)| {
             fault.silences_redis() && *from <= event.at && to.saturating_add(DRAIN) >= event.at
@@ -32,15 +32,15 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::history::Kind;
+    use crate::history::OpStatus;
 
     #[test]
     fn an_end_of_its_own_and_a_bad_drain_are_found() {
-        let exit = |code, asked| Op::Exit { node: "g1".to_owned(), code, asked };
+        let exit = |code, asked| HistoryOp::Exit { node: "g1".to_owned(), code, asked };
         for (op, broken) in
             [(exit(Some(101), false), 1), (exit(Some(1), true), 1), (exit(None, true), 1), (exit(Some(0), true), 0)]
         {
-            let evidence = sample::with(sample::good(), sample::line(70, "bench", 0, Kind::Ok, op));
+            let evidence = sample::with(sample::good(), sample::line(70, "bench", 0, OpStatus::Ok, op));
             assert_eq!(check(&evidence).broken.len(), broken);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Started by the bench through nginx's doors. They behave as PROTOCOL.md asks of clients, and judge nothing.
 
-mod door;
-mod person;
+mod connection;
+mod member;
 
-pub use self::door::Address;
-pub use self::person::{Orders, Person, Wish};
+pub use self::connection::MemberAddress;
+pub use self::member::{CrowdMember, CrowdMode, MemberScript};

@@ -11,16 +11,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::PATIENCE;
-use super::transcript::{Ending, Heard, Transcript};
+use super::transcript::{ConnectionEnd, ReceivedItem, Transcript};
 use crate::pattern::text_fits;
 
 /// Gone once the server has hung up.
-type Writer = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
+type LineWriter = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
 
 /// One connected client. Dropping it cuts the connection.
 #[derive(Debug)]
 pub struct LineClient {
-    writer: Writer,
+    writer: LineWriter,
     transcript: Arc<Transcript<String>>,
     reader: JoinHandle<()>,
 }
@@ -71,36 +71,36 @@ impl LineClient {
         self.reads(&format!("* you are in {room}, members: *")).await;
     }
 
-    /// Hears somebody say something in a room.
-    pub async fn hears(&self, room: &str, from: &str, text: &str) {
+    /// Receives a message in a room.
+    pub async fn receives(&self, room: &str, from: &str, text: &str) {
         self.reads(&format!("[{room}] <{from}> {text}")).await;
     }
 
     /// Waits for a line that fits the pattern, where `*` is any run of characters, and uses it up.
-    pub async fn reads(&self, pattern: &str) -> Heard<String> {
+    pub async fn reads(&self, pattern: &str) -> ReceivedItem<String> {
         self.reads_within(PATIENCE, pattern).await
     }
 
     /// Waits for a line that fits the pattern, and uses it up.
     ///
     /// # Panics
-    /// When none comes in time.
-    pub async fn reads_within(&self, within: Duration, pattern: &str) -> Heard<String> {
+    /// If none comes in time.
+    pub async fn reads_within(&self, within: Duration, pattern: &str) -> ReceivedItem<String> {
         self.try_read(within, pattern).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
     /// Waits for a line that fits the pattern, and uses it up.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
-    pub async fn try_read(&self, within: Duration, pattern: &str) -> Result<Heard<String>, String> {
+    /// A description of the items received instead.
+    pub async fn try_read(&self, within: Duration, pattern: &str) -> Result<ReceivedItem<String>, String> {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
 
     /// Waits for the next line that was not used yet, whatever it is.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next(&self, within: Duration) -> Result<String, String> {
         self.next_that(within, |_| true).await
     }
@@ -108,14 +108,14 @@ impl LineClient {
     /// Waits for the next line that was not used yet and fits.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next_that(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Result<String, String> {
         self.transcript.take(within, "line", |line| fits(line)).await.map(|heard| heard.what)
     }
 
     /// Every line so far that fits the pattern, in order.
     #[must_use]
-    pub fn heard(&self, pattern: &str) -> Vec<String> {
+    pub fn received(&self, pattern: &str) -> Vec<String> {
         self.transcript.all(|line| text_fits(pattern, line)).into_iter().map(|heard| heard.what).collect()
     }
 
@@ -131,26 +131,26 @@ impl LineClient {
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&self) -> Ending {
+    pub async fn closed(&self) -> ConnectionEnd {
         self.closed_within(PATIENCE).await
     }
 
     /// Waits for the end of the connection.
     ///
     /// # Panics
-    /// When it does not end in time.
-    pub async fn closed_within(&self, within: Duration) -> Ending {
+    /// If it does not end in time.
+    pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
-    /// How the connection has ended, if it has.
+    /// The end of the connection, if it has ended.
     #[must_use]
-    pub fn has_ended(&self) -> Option<Ending> {
+    pub fn has_ended(&self) -> Option<ConnectionEnd> {
         self.transcript.has_ended()
     }
 }
 
-async fn read(stream: impl AsyncRead + Unpin, writer: Writer, transcript: Arc<Transcript<String>>) {
+async fn read(stream: impl AsyncRead + Unpin, writer: LineWriter, transcript: Arc<Transcript<String>>) {
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     while stream.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {

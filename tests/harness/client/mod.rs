@@ -6,9 +6,9 @@ mod transcript;
 mod ws;
 
 pub use self::line::LineClient;
-pub use self::raw::{Frame, RawWs};
-pub use self::transcript::{Ending, Heard};
-pub use self::ws::{Answer, Refused, WsClient};
+pub use self::raw::{RawFrame, RawWs};
+pub use self::transcript::{ConnectionEnd, ReceivedItem};
+pub use self::ws::{RefusedRequest, RequestResult, WsClient};
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use super::PATIENCE;
 
 /// A frame as the server sent it, whole and unmasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct RawFrame {
     /// The opcode: 1 text, 8 close, 9 ping, 10 pong.
     pub opcode: u8,
     /// The payload.
@@ -29,7 +29,7 @@ impl RawWs {
     /// Connects and upgrades.
     ///
     /// # Panics
-    /// When the server does not upgrade.
+    /// If the server does not upgrade.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).await.expect("the door is open");
         stream.set_nodelay(true).expect("a TCP socket");
@@ -61,7 +61,7 @@ impl RawWs {
     ///
     /// # Panics
     /// When neither comes in time.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub async fn next(&mut self) -> Option<RawFrame> {
         timeout(PATIENCE, self.read()).await.expect("a frame or the end in time")
     }
 
@@ -75,7 +75,7 @@ impl RawWs {
         None
     }
 
-    async fn read(&mut self) -> Option<Frame> {
+    async fn read(&mut self) -> Option<RawFrame> {
         let head = [self.stream.read_u8().await.ok()?, self.stream.read_u8().await.ok()?];
         let length = match head[1] {
             126 => u64::from(self.stream.read_u16().await.ok()?),
@@ -84,7 +84,7 @@ impl RawWs {
         };
         let mut payload = vec![0; usize::try_from(length).ok()?];
         self.stream.read_exact(&mut payload).await.ok()?;
-        Some(Frame { opcode: head[0] & 0x0F, payload })
+        Some(RawFrame { opcode: head[0] & 0x0F, payload })
     }
 }
 

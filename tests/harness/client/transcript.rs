@@ -15,8 +15,8 @@ const SHOWN: usize = 30;
 
 /// Something that a client was told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard<T> {
-    /// When it came.
+pub struct ReceivedItem<T> {
+    /// If it came.
     pub at: Instant,
     /// What it was.
     pub what: T,
@@ -24,7 +24,7 @@ pub struct Heard<T> {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct ConnectionEnd {
     /// When.
     pub at: Instant,
     /// The close code; `None` without a close frame, and on doors that have none.
@@ -36,33 +36,33 @@ pub struct Ending {
 /// The record of one connection.
 #[derive(Debug)]
 pub(super) struct Transcript<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<TranscriptState<T>>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State<T> {
-    entries: Vec<(Heard<T>, bool)>,
-    ending: Option<Ending>,
+struct TranscriptState<T> {
+    entries: Vec<(ReceivedItem<T>, bool)>,
+    ending: Option<ConnectionEnd>,
 }
 
 impl<T: Clone + Debug> Transcript<T> {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State { entries: Vec::new(), ending: None }), changed: Notify::new() }
+        Self { state: Mutex::new(TranscriptState { entries: Vec::new(), ending: None }), changed: Notify::new() }
     }
 
     pub(super) fn push(&self, what: T) {
-        self.lock().entries.push((Heard { at: Instant::now(), what }, false));
+        self.lock().entries.push((ReceivedItem { at: Instant::now(), what }, false));
         self.changed.notify_waiters();
     }
 
     pub(super) fn end(&self, code: Option<u16>, reason: String) {
-        self.lock().ending.get_or_insert(Ending { at: Instant::now(), code, reason });
+        self.lock().ending.get_or_insert(ConnectionEnd { at: Instant::now(), code, reason });
         self.changed.notify_waiters();
     }
 
     /// Everything so far that fits, used or not.
-    pub(super) fn all(&self, fits: impl Fn(&T) -> bool) -> Vec<Heard<T>> {
+    pub(super) fn all(&self, fits: impl Fn(&T) -> bool) -> Vec<ReceivedItem<T>> {
         self.lock().entries.iter().filter(|(heard, _)| fits(&heard.what)).map(|(heard, _)| heard.clone()).collect()
     }
 
@@ -73,7 +73,7 @@ impl<T: Clone + Debug> Transcript<T> {
         unused.map(|(heard, _)| heard.what.clone()).collect()
     }
 
-    /// Uses up everything heard so far.
+    /// Uses up everything received so far.
     pub(super) fn forget(&self) {
         self.lock().entries.iter_mut().for_each(|(_, used)| *used = true);
     }
@@ -84,7 +84,7 @@ impl<T: Clone + Debug> Transcript<T> {
         within: Duration,
         what: &str,
         fits: impl Fn(&T) -> bool,
-    ) -> Result<Heard<T>, String> {
+    ) -> Result<ReceivedItem<T>, String> {
         self.find(within, what, |state| {
             let (heard, used) = state.entries.iter_mut().find(|(heard, used)| !*used && fits(&heard.what))?;
             *used = true;
@@ -99,17 +99,17 @@ impl<T: Clone + Debug> Transcript<T> {
         within: Duration,
         what: &str,
         fits: impl Fn(&T) -> bool,
-    ) -> Result<Heard<T>, String> {
+    ) -> Result<ReceivedItem<T>, String> {
         self.find(within, what, |state| state.entries.iter().map(|(heard, _)| heard).find(|h| fits(&h.what)).cloned())
             .await
     }
 
     /// Waits for the end of the connection.
-    pub(super) async fn ending(&self, within: Duration) -> Result<Ending, String> {
+    pub(super) async fn ending(&self, within: Duration) -> Result<ConnectionEnd, String> {
         self.find(within, "the end of the connection", |state| state.ending.clone()).await
     }
 
-    pub(super) fn has_ended(&self) -> Option<Ending> {
+    pub(super) fn has_ended(&self) -> Option<ConnectionEnd> {
         self.lock().ending.clone()
     }
 
@@ -117,7 +117,7 @@ impl<T: Clone + Debug> Transcript<T> {
         &self,
         within: Duration,
         what: &str,
-        mut look: impl FnMut(&mut State<T>) -> Option<F>,
+        mut look: impl FnMut(&mut TranscriptState<T>) -> Option<F>,
     ) -> Result<F, String> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -148,7 +148,7 @@ impl<T: Clone + Debug> Transcript<T> {
         format!("no {what} within {within:?}; heard:\n{}{}", shown.join("\n"), ending.unwrap_or_default())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, TranscriptState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

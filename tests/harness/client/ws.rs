@@ -18,18 +18,18 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::PATIENCE;
-use super::transcript::{Ending, Heard, Transcript};
+use super::transcript::{ConnectionEnd, ReceivedItem, Transcript};
 
-type Socket = WebSocketStream<TcpStream>;
+type WsStream = WebSocketStream<TcpStream>;
 /// Gone once the server has said goodbye: both halves must be, or the socket stays open.
-type Sink = Arc<tokio::sync::Mutex<Option<SplitSink<Socket, Message>>>>;
+type WsSink = Arc<tokio::sync::Mutex<Option<SplitSink<WsStream, Message>>>>;
 
 /// A reply, or why there is none.
-pub type Answer = Result<Value, Refused>;
+pub type RequestResult = Result<Value, RefusedRequest>;
 
 /// An `error` reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedRequest {
     /// Which row of the error table.
     pub code: String,
     /// The whole reply.
@@ -40,7 +40,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
-    sink: Sink,
+    sink: WsSink,
     transcript: Arc<Transcript<Value>>,
     reader: JoinHandle<()>,
     next_id: AtomicU64,
@@ -56,7 +56,7 @@ impl WsClient {
     /// Connects to `/ws` at this address.
     ///
     /// # Panics
-    /// When the door stays shut.
+    /// If the door stays shut.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.unwrap_or_else(|error| panic!("no WebSocket at {address}: {error}"))
     }
@@ -89,7 +89,7 @@ impl WsClient {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn try_register(&self, nick: &str) -> Answer {
+    pub async fn try_register(&self, nick: &str) -> RequestResult {
         let answer = self.request(json!({"type": "register", "nick": nick})).await;
         if answer.is_ok() {
             self.is_now(nick);
@@ -97,16 +97,16 @@ impl WsClient {
         answer
     }
 
-    /// Goes on with the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
+    /// Resumes the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
     pub async fn resume(&self, registered: &Value, since: Value) -> Value {
         self.expect_answer("resume", self.try_resume(registered, since).await)
     }
 
-    /// Goes on with a session if it may.
+    /// Resumes a session; may be refused.
     ///
     /// # Errors
     /// The refusal.
-    pub async fn try_resume(&self, registered: &Value, since: Value) -> Answer {
+    pub async fn try_resume(&self, registered: &Value, since: Value) -> RequestResult {
         let (nick, token) = (&registered["nick"], &registered["resume"]);
         let answer = self.request(json!({"type": "register", "nick": nick, "resume": token, "since": since})).await;
         if answer.is_ok() {
@@ -130,16 +130,16 @@ impl WsClient {
         self.must(json!({"type": "leave", "room": room})).await
     }
 
-    /// Says something to a room or a nickname; returns the `ack`.
-    pub async fn say(&self, to: &str, text: &str) -> Value {
+    /// Sends a message to a room or a nickname; returns the `ack`.
+    pub async fn sends(&self, to: &str, text: &str) -> Value {
         self.must(json!({"type": "send", "to": to, "body": text})).await
     }
 
-    /// Says something if it may.
+    /// Sends a message; may be refused.
     ///
     /// # Errors
     /// The refusal.
-    pub async fn try_say(&self, to: &str, text: &str) -> Answer {
+    pub async fn try_send(&self, to: &str, text: &str) -> RequestResult {
         self.request(json!({"type": "send", "to": to, "body": text})).await
     }
 
@@ -155,7 +155,7 @@ impl WsClient {
         self.must(json!({"type": "status", "status": "away", "text": text})).await
     }
 
-    /// Who is in the room: the nicknames, in the order of the reply.
+    /// The nicknames in the room, in the order of the reply.
     pub async fn members(&self, room: &str) -> Vec<String> {
         let reply = self.must(json!({"type": "members", "room": room})).await;
         let items = reply["items"].as_array().unwrap_or_else(|| panic!("no items: {reply}"));
@@ -169,7 +169,7 @@ impl WsClient {
     }
 
     /// Says goodbye and waits for the connection to end.
-    pub async fn bye(&self) -> Ending {
+    pub async fn bye(&self) -> ConnectionEnd {
         self.send(json!({"type": "bye"})).await;
         self.closed().await
     }
@@ -184,7 +184,7 @@ impl WsClient {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn request(&self, request: Value) -> Answer {
+    pub async fn request(&self, request: Value) -> RequestResult {
         self.request_within(PATIENCE, request).await
     }
 
@@ -192,7 +192,7 @@ impl WsClient {
     ///
     /// # Errors
     /// The refusal.
-    pub async fn request_within(&self, within: Duration, request: Value) -> Answer {
+    pub async fn request_within(&self, within: Duration, request: Value) -> RequestResult {
         let id = self.post(request).await;
         self.reply_within(within, id).await
     }
@@ -211,14 +211,14 @@ impl WsClient {
     /// The refusal.
     ///
     /// # Panics
-    /// When none comes in time.
-    pub async fn reply_within(&self, within: Duration, id: u64) -> Answer {
+    /// If none comes in time.
+    pub async fn reply_within(&self, within: Duration, id: u64) -> RequestResult {
         let reply = self.take(within, &format!("reply to request {id}"), |value| value["id"] == id).await.what;
         if reply["type"] != "error" {
             return Ok(reply);
         }
         let code = reply["code"].as_str().unwrap_or_else(|| panic!("an error without a code: {reply}")).to_owned();
-        Err(Refused { code, reply })
+        Err(RefusedRequest { code, reply })
     }
 
     /// Sends an object as it is. A connection that is gone is left to the expectations.
@@ -233,38 +233,44 @@ impl WsClient {
         }
     }
 
-    /// Hears somebody say something in a room; returns the message.
-    pub async fn hears(&self, room: &str, from: &str, text: &str) -> Value {
+    /// Receives a message in a room and returns it.
+    pub async fn receives(&self, room: &str, from: &str, text: &str) -> Value {
         let is_meant = |event: &Value| {
             event["type"] == "message" && event["to"] == room && event["from"] == from && event["body"] == text
         };
         self.take(PATIENCE, &format!("`{text}` from {from} in {room}"), is_meant).await.what
     }
 
-    /// Hears something that was said to this client alone; returns the message.
-    pub async fn hears_privately(&self, from: &str, text: &str) -> Value {
+    /// Receives a direct message and returns it.
+    pub async fn receives_privately(&self, from: &str, text: &str) -> Value {
         let own = self.name();
-        self.hears(&own, from, text).await
+        self.receives(&own, from, text).await
     }
 
-    /// Sees somebody come into the room.
-    pub async fn sees_join(&self, room: &str, nick: &str) -> Heard<Value> {
+    /// Sees a nickname join the room.
+    pub async fn sees_join(&self, room: &str, nick: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "joined", |entry| entry["nick"] == nick).await
     }
 
-    /// Sees somebody leave the room for this reason.
-    pub async fn sees_left(&self, room: &str, nick: &str, reason: &str) -> Heard<Value> {
+    /// Sees a nickname leave the room for this reason.
+    pub async fn sees_left(&self, room: &str, nick: &str, reason: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "left", |entry| entry["nick"] == nick && entry["reason"] == reason).await
     }
 
-    /// Sees somebody take another name.
-    pub async fn sees_rename(&self, room: &str, from: &str, to: &str) -> Heard<Value> {
+    /// Sees a nickname change.
+    pub async fn sees_rename(&self, room: &str, from: &str, to: &str) -> ReceivedItem<Value> {
         self.sees(PATIENCE, room, "renamed", |entry| entry["from"] == from && entry["to"] == to).await
     }
 
     /// Sees a presence event of the room whose list of this kind (`joined`, `left`, `renamed`, `status`) has a fitting
     /// entry. Presence is coalesced, so the event is not used up: it may bring other news as well.
-    pub async fn sees(&self, within: Duration, room: &str, kind: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
+    pub async fn sees(
+        &self,
+        within: Duration,
+        room: &str,
+        kind: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> ReceivedItem<Value> {
         let is_meant = |event: &Value| presence(event, room, kind).any(&fits);
         let what = format!("`{kind}` in {room}");
         let found = self.transcript.peek(within, &what, is_meant).await;
@@ -278,18 +284,23 @@ impl WsClient {
     }
 
     /// Waits for the next frame of this type, event or reply, and uses it up.
-    pub async fn is_told(&self, kind: &str) -> Value {
+    pub async fn receives_frame(&self, kind: &str) -> Value {
         self.take(PATIENCE, kind, |value| value["type"] == kind).await.what
     }
 
     /// Waits for an event that fits, and uses it up.
-    pub async fn expect_event(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
+    pub async fn expect_event(
+        &self,
+        within: Duration,
+        what: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> ReceivedItem<Value> {
         self.take(within, what, |value| value.get("id").is_none() && fits(value)).await
     }
 
-    /// Everything heard so far that fits, in order, replies included.
+    /// Everything received so far that fits, in order, replies included.
     #[must_use]
-    pub fn heard(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub fn received(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.transcript.all(fits).into_iter().map(|heard| heard.what).collect()
     }
 
@@ -302,32 +313,32 @@ impl WsClient {
     /// Waits for the next thing that was not used yet and fits, whatever it is.
     ///
     /// # Errors
-    /// A complaint for people: what was heard instead.
+    /// A description of the items received instead.
     pub async fn next(&self, within: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
         self.transcript.take(within, "frame", fits).await.map(|heard| heard.what)
     }
 
-    /// Uses up everything heard so far.
+    /// Uses up everything received so far.
     pub fn forget(&self) {
         self.transcript.forget();
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&self) -> Ending {
+    pub async fn closed(&self) -> ConnectionEnd {
         self.closed_within(PATIENCE).await
     }
 
     /// Waits for the end of the connection.
     ///
     /// # Panics
-    /// When it does not end in time.
-    pub async fn closed_within(&self, within: Duration) -> Ending {
+    /// If it does not end in time.
+    pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
-    /// How the connection has ended, if it has.
+    /// The end of the connection, if it has ended.
     #[must_use]
-    pub fn has_ended(&self) -> Option<Ending> {
+    pub fn has_ended(&self) -> Option<ConnectionEnd> {
         self.transcript.has_ended()
     }
 
@@ -341,12 +352,12 @@ impl WsClient {
         nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    async fn take(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> Heard<Value> {
+    async fn take(&self, within: Duration, what: &str, fits: impl Fn(&Value) -> bool) -> ReceivedItem<Value> {
         let taken = self.transcript.take(within, what, fits).await;
         taken.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
-    fn expect_answer(&self, verb: &str, answer: Answer) -> Value {
+    fn expect_answer(&self, verb: &str, answer: RequestResult) -> Value {
         answer.unwrap_or_else(|refused| panic!("{}: {verb} was refused: {}", self.name(), refused.reply))
     }
 }
@@ -357,7 +368,7 @@ fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item 
     event[kind].as_array().filter(|_| is_meant).into_iter().flatten()
 }
 
-async fn read(mut stream: SplitStream<Socket>, sink: Sink, transcript: Arc<Transcript<Value>>) {
+async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<Transcript<Value>>) {
     let mut close = (None, "the connection broke".to_owned());
     while let Some(Ok(message)) = stream.next().await {
         match message {

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use harness::http::{self, Response};
+use harness::http::{self, HttpResponse};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
 use presence::host::program::Drained;
@@ -85,12 +85,12 @@ async fn presence(redis: &Redis) -> Presence {
     Presence::start(config).await.expect("free ports")
 }
 
-async fn get(address: SocketAddr, path: &str) -> Response {
+async fn get(address: SocketAddr, path: &str) -> HttpResponse {
     http::get(address, path).await.expect("an answer")
 }
 
 /// Repeats a request until the answer has this status.
-async fn until_status(address: SocketAddr, path: &str, status: u16, within: Duration) -> Response {
+async fn until_status(address: SocketAddr, path: &str, status: u16, within: Duration) -> HttpResponse {
     eventually(within, path, || async move {
         let answer = http::get(address, path).await?;
         if answer.status == status { Ok(answer) } else { Err(format!("{answer:?}")) }

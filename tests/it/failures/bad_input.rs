@@ -46,14 +46,14 @@ impl House {
 
     /// The neighbours still hear each other, and nothing else.
     async fn is_well(&self, after: &str) {
-        self.ann.say("#home", after).await;
-        self.bob.hears("#home", "ann", after).await;
-        self.ann.hears("#home", "ann", after).await;
+        self.ann.sends("#home", after).await;
+        self.bob.receives("#home", "ann", after).await;
+        self.ann.receives("#home", "ann", after).await;
     }
 
     /// The neighbours never noticed, and the log is clean: bad input is the sender's fault, no warning.
     async fn closes(mut self) {
-        let others = self.ann.heard(|event| event["type"] == "message" && event["from"] != "ann");
+        let others = self.ann.received(|event| event["type"] == "message" && event["from"] != "ann");
         assert!(others.is_empty(), "the neighbour heard {others:?}");
         assert_eq!((self.ann.has_ended(), self.bob.has_ended()), (None, None));
         assert_eq!(self.gateway.end().await, Some(0));
@@ -64,7 +64,7 @@ impl House {
 /// Sends a text frame and returns the code of the `error` that answers it.
 async fn code_of(client: &WsClient, text: &str) -> (Value, String) {
     client.send_message(Message::text(text)).await;
-    let error = client.is_told("error").await;
+    let error = client.receives_frame("error").await;
     (error["id"].clone(), error["code"].as_str().unwrap().to_owned())
 }
 
@@ -354,11 +354,11 @@ async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
     let ws = house.ws().await;
     ws.register("wes").await;
     ws.join("#eve").await;
-    ws.say("#eve", "a\u{1b}[2Jb\n[#eve] <ann> forged\u{0}\u{202e}").await;
+    ws.sends("#eve", "a\u{1b}[2Jb\n[#eve] <ann> forged\u{0}\u{202e}").await;
     mal.reads("[#eve] <wes> a\\u{1b}[2Jb\\n[#eve] <ann> forged\\u{0}\\u{202e}").await;
-    assert!(mal.heard("[#eve] <ann>*").is_empty(), "a line was forged");
+    assert!(mal.received("[#eve] <ann>*").is_empty(), "a line was forged");
     eve.types("tab\tand nul\u{0}").await;
-    ws.hears("#eve", "eve", "tab\tand nul\u{0}").await;
+    ws.receives("#eve", "eve", "tab\tand nul\u{0}").await;
     house.closes().await;
 }
 
@@ -391,7 +391,7 @@ async fn a_crowd_of_bad_clients_leaves_nothing_behind() {
         eve.send_message(Message::binary(vec![round])).await;
         assert_eq!(eve.closed().await.code, Some(1003));
         harness::eventually(SOON, "eve is gone", || async {
-            let ack = house.ann.say("eve", "still there?").await;
+            let ack = house.ann.sends("eve", "still there?").await;
             if ack["delivered"] == "offline" { Ok(()) } else { Err("online") }
         })
         .await;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::{Finished, Program};
+use harness::{ExitedProcess, Program};
 
 /// Draws, within the few seconds of this run: a crash of Redis, a gateway killed, presence stopped, a network that resets,
 /// subscriptions and command connections cut, scripts flushed.
@@ -26,14 +26,14 @@ const PROMISED: [&str; 12] = [
     "leaks",
 ];
 
-async fn chaos(flags: &[&str]) -> Finished {
+async fn chaos(flags: &[&str]) -> ExitedProcess {
     let history = tempfile::NamedTempFile::new().expect("a place for the history");
     let history = history.path().to_str().expect("a path without surprises");
     let bench = Program::system(env!("CARGO_BIN_EXE_chaos"), "chaos");
     bench.args(flags.iter().copied().chain(["--history", history])).run(PATIENCE).await
 }
 
-fn holds(finished: &Finished) {
+fn holds(finished: &ExitedProcess) {
     let what = format!("{}\n{}", finished.stdout, finished.stderr);
     assert_eq!(finished.code, Some(0), "{what}");
     for checker in PROMISED {

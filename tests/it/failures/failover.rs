@@ -70,7 +70,7 @@ async fn lose_a_gateway(presence: usize) {
         if seen == [1, 1] { Ok(()) } else { Err(seen) }
     })
     .await;
-    assert_eq!(carl.heard("* * left #lobby*").len(), 2);
+    assert_eq!(carl.received("* * left #lobby*").len(), 2);
     cluster.finish().await;
 }
 
@@ -86,8 +86,8 @@ async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     bob.register("bob").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    ann.say("#lobby", "before").await;
-    bob.hears("#lobby", "ann", "before").await;
+    ann.sends("#lobby", "before").await;
+    bob.receives("#lobby", "ann", "before").await;
     let (pid, first_life) = (cluster.gateways[0].process().pid(), incarnation(&cluster, "g1").await);
 
     let frozen = Instant::now();
@@ -102,7 +102,7 @@ async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     let rest = FROZEN.saturating_sub(frozen.elapsed());
     eventually(rest, "the nickname is taken elsewhere", || async { new_ann.try_register("ann").await }).await;
     new_ann.join("#lobby").await;
-    new_ann.say("#lobby", "after").await;
+    new_ann.sends("#lobby", "after").await;
     stays(FROZEN.saturating_sub(frozen.elapsed()), "the new ann", || async {
         if cluster.is_online("ann").await { Ok(()) } else { Err("offline") }
     })
@@ -111,7 +111,7 @@ async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     let thawed = Instant::now();
 
     assert_eq!(ann.closed_within(WHOLE_AGAIN).await.code, Some(1012));
-    let acked = ann.heard(|value| value["type"] == "ack" && value["id"].as_u64() > Some(3));
+    let acked = ann.received(|value| value["type"] == "ack" && value["id"].as_u64() > Some(3));
     assert!(acked.is_empty(), "the ghost was acked: {acked:?}");
     cluster.gateways[0].until_ready(WHOLE_AGAIN.saturating_sub(thawed.elapsed())).await;
     assert_eq!(cluster.gateways[0].process().pid(), pid, "without a restart");
@@ -121,10 +121,10 @@ async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     assert_eq!(dora.try_register("ann").await.unwrap_err().code, "nick_in_use");
     dora.register("dora").await;
     dora.join("#lobby").await;
-    dora.say("#lobby", "g1 is back").await;
-    bob.hears("#lobby", "dora", "g1 is back").await;
-    new_ann.say("#lobby", "still ann").await;
-    dora.hears("#lobby", "ann", "still ann").await;
+    dora.sends("#lobby", "g1 is back").await;
+    bob.receives("#lobby", "dora", "g1 is back").await;
+    new_ann.sends("#lobby", "still ann").await;
+    dora.receives("#lobby", "ann", "still ann").await;
 
     assert_eq!(bob.count_seen("#lobby", "left", |_| true), 1, "one leave, no second one after waking up");
     let said: Vec<Value> = bob.history("#lobby", 200).await;

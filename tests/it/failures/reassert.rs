@@ -43,12 +43,12 @@ impl People {
 
     /// All of them hear each other.
     async fn speak(&self, text: &str) {
-        self.ann.say("#lobby", text).await;
-        self.bob.hears("#lobby", "ann", text).await;
-        self.carl.hears("#lobby", "ann", text).await;
+        self.ann.sends("#lobby", text).await;
+        self.bob.receives("#lobby", "ann", text).await;
+        self.carl.receives("#lobby", "ann", text).await;
         let answer = format!("{text} too");
-        self.bob.say("#lobby", &answer).await;
-        self.ann.hears("#lobby", "bob", &answer).await;
+        self.bob.sends("#lobby", &answer).await;
+        self.ann.receives("#lobby", "bob", &answer).await;
     }
 }
 
@@ -205,7 +205,7 @@ async fn a_gateway_that_stands_still_over_a_restart_is_not_waited_for_for_ever()
     })
     .await;
     cluster.gateways[0].until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
-    people.ann.say("#lobby", "light").await;
+    people.ann.sends("#lobby", "light").await;
     eventually(Duration::from_secs(2), "its names are free", async || guest.try_register("bob").await).await;
     assert!(back.elapsed() < WHOLE_AGAIN, "{:?}", back.elapsed());
     people.ann.sees(WHOLE_AGAIN, "#lobby", "left", is_bob).await;

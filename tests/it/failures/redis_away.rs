@@ -26,7 +26,7 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     assert!(refusal.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
     let person = LineClient::connect(gateway.tcp()).await;
     person.closed().await;
-    let said = person.heard("*");
+    let said = person.received("*");
     assert!(said.len() == 1 && said[0].starts_with("! unavailable: "), "{said:?}");
 
     redis.start().await;
@@ -37,7 +37,7 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     bob.register("bob").await;
     bob.join("#lobby").await;
     bob.types("here we are").await;
-    ann.hears("#lobby", "bob", "here we are").await;
+    ann.receives("#lobby", "bob", "here we are").await;
 
     assert_eq!(gateway.end().await, Some(0));
     let allowed = ["lease not acquired", "no subscription", "lost the subscription"].map(str::to_owned);
@@ -56,14 +56,14 @@ async fn a_hiccup_doubles_nothing() {
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
     ann.register("ann").await;
     ann.join("#lobby").await;
-    ann.say("#lobby", "Redis knows the scripts").await;
+    ann.sends("#lobby", "Redis knows the scripts").await;
 
     // The first attempt of each is done without an answer, the next one finds it done.
     cluster.redis.stop_signal().await;
     let said = ann.post(json!({"type": "send", "to": "#lobby", "body": "hi"})).await;
     let named = bob.post(json!({"type": "register", "nick": "bob"})).await;
     let nobody_answers = || async {
-        let answers = ann.heard(|event| event["id"] == said);
+        let answers = ann.received(|event| event["id"] == said);
         if answers.is_empty() { Ok(()) } else { Err(answers) }
     };
     stays(HICCUP, "no answer", nobody_answers).await;
@@ -72,7 +72,7 @@ async fn a_hiccup_doubles_nothing() {
     assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(2), &json!(false)), "ann said it once");
     bob.reply_within(WHOLE_AGAIN, named).await.expect("bob has his name");
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
-    ann.hears("#lobby", "ann", "hi").await;
+    ann.receives("#lobby", "ann", "hi").await;
     cluster.finish().await;
 }
 
@@ -189,9 +189,9 @@ async fn outage(outage: Outage) {
     for gateway in &cluster.gateways {
         gateway.until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
     }
-    ann.say("#lobby", "light").await;
-    bob.hears("#lobby", "ann", "light").await;
-    carl.hears("#lobby", "ann", "light").await;
+    ann.sends("#lobby", "light").await;
+    bob.receives("#lobby", "ann", "light").await;
+    carl.receives("#lobby", "ann", "light").await;
     assert!(back.elapsed() < WHOLE_AGAIN, "whole again after {:?}", back.elapsed());
 
     // Long enough for a detector that wrongly counted the outage to act on it.

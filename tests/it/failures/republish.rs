@@ -79,7 +79,7 @@ impl Acked {
     }
 
     /// Says something as soon as it can be said.
-    async fn say(&mut self, person: &WsClient, to: &str, text: &str) {
+    async fn sends(&mut self, person: &WsClient, to: &str, text: &str) {
         self.say_within(WHOLE_AGAIN, person, to, text).await;
     }
 
@@ -115,7 +115,7 @@ async fn log(cluster: &Cluster, name: &str) -> Vec<String> {
 /// What a client has of a room or its inbox in the end: cut back wherever it was told that something is void.
 fn kept(person: &WsClient, to: &str) -> Vec<String> {
     let mut kept: Vec<(u64, String)> = Vec::new();
-    for event in person.heard(|event| event["to"] == to) {
+    for event in person.received(|event| event["to"] == to) {
         match event["type"].as_str() {
             Some("message") => {
                 let seq = event["seq"].as_u64().unwrap();
@@ -152,7 +152,7 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
     let mut cluster = cluster().await;
     let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
     let mut acked = Acked::default();
-    ann.say("#lobby", "before").await;
+    ann.sends("#lobby", "before").await;
     // Somebody whose connection is lost, and somebody who is about to go.
     let carl = cluster.ws_on(0).await;
     let carls = carl.register("carl").await;
@@ -178,9 +178,9 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
 
     // Everybody tries to be first with something new.
     let mut later = Acked::default();
-    later.say(&ann, "#lobby", "ann is back").await;
-    later.say(&bob, "#lobby", "bob is back").await;
-    later.say(&bob, "ann", "me again").await;
+    later.sends(&ann, "#lobby", "ann is back").await;
+    later.sends(&bob, "#lobby", "bob is back").await;
+    later.sends(&bob, "ann", "me again").await;
     assert!(back.elapsed() < WHOLE_AGAIN, "{:?}", back.elapsed());
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
@@ -201,7 +201,7 @@ async fn what_was_acked_and_lost_in_a_kill_is_back_once_and_in_order() {
     // Who was there all the time has the same in the end, having been told what was void; who comes back gets it.
     for (person, to, all) in [(&ann, "#lobby", &lobby), (&bob, "#lobby", &lobby), (&ann, "ann", &private)] {
         until_given(person, to, all).await;
-        assert_eq!(person.heard(|event| event["type"] == "rewound" && event["to"] == to).len(), 1);
+        assert_eq!(person.received(|event| event["type"] == "rewound" && event["to"] == to).len(), 1);
     }
     cluster.gateways[1].until_ready(WHOLE_AGAIN).await;
     let again = cluster.ws_on(1).await;
@@ -230,7 +230,7 @@ async fn what_was_put_back_and_is_lost_once_more_is_put_back_once_more() {
         })
         .await;
     }
-    acked.say(&ann, "#lobby", "light").await;
+    acked.sends(&ann, "#lobby", "light").await;
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), 2 * EACH + 1);
@@ -254,7 +254,7 @@ async fn who_has_moved_to_another_gateway_says_nothing_newer_before_it() {
     })
     .await;
     eventually(WHOLE_AGAIN, "ann is back", async || again.try_resume(&registered, json!({})).await).await;
-    acked.say(&again, "#lobby", "I have moved").await;
+    acked.sends(&again, "#lobby", "I have moved").await;
     // A repetition of what the other gateway has put back makes no second copy.
     let repeated = json!({"type": "send", "to": "#lobby", "body": "ann 3", "key": "key 3"});
     let repeated = again.must(repeated).await;
@@ -298,7 +298,7 @@ async fn the_loss_of_everything_costs_no_message_of_the_last_seconds() {
     let mut acked = Acked::default();
     acked.say_all(&[(&ann, "#lobby", false), (&bob, "ann", false), (&ann, "bob", true)]).await;
     cluster.redis.call::<()>("FLUSHALL").await;
-    acked.say(&bob, "#lobby", "still here").await;
+    acked.sends(&bob, "#lobby", "still here").await;
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), EACH + 1);
@@ -327,7 +327,7 @@ async fn a_gateway_that_goes_waits_until_nothing_can_be_lost() {
     cluster.redis.restart().await;
     assert_eq!(cluster.gateways[0].process().exit_code(Duration::from_secs(30)).await, Some(0));
     assert!(asked.elapsed() > KEPT, "it went after {:?}", asked.elapsed());
-    acked.say(&bob, "#lobby", "light").await;
+    acked.sends(&bob, "#lobby", "light").await;
     let lobby = log(&cluster, "log:lobby").await;
     acked.are_in("#lobby", &lobby);
     assert_eq!(lobby.len(), EACH + 1);
@@ -379,9 +379,9 @@ async fn who_moved_just_before_a_crash_is_not_seen_to_leave() {
         .await;
     cluster.redis.start().await;
     let mut acked = Acked::default();
-    acked.say(&bob, "#lobby", "light").await;
+    acked.sends(&bob, "#lobby", "light").await;
     for again in &moved {
-        acked.say(again, "#lobby", "here as well").await;
+        acked.sends(again, "#lobby", "here as well").await;
     }
     assert_eq!(left(), 0);
     cluster.finish().await;

@@ -49,21 +49,21 @@ async fn what_is_said_in_a_room_is_heard_on_every_gateway_and_at_both_doors() {
     bob.join("#lobby").await;
     let carl = by_telnet(&cluster, "carl", "#lobby").await;
 
-    let ack = ann.say("#lobby", "hi").await;
-    let heard = bob.hears("#lobby", "ann", "hi").await;
-    carl.hears("#lobby", "ann", "hi").await;
+    let ack = ann.sends("#lobby", "hi").await;
+    let heard = bob.receives("#lobby", "ann", "hi").await;
+    carl.receives("#lobby", "ann", "hi").await;
     assert_eq!((&heard["msg_id"], &heard["seq"], &heard["time"]), (&ack["msg_id"], &ack["seq"], &ack["time"]));
-    assert_eq!(ann.hears("#lobby", "ann", "hi").await, heard, "the sender gets the same message in its place");
+    assert_eq!(ann.receives("#lobby", "ann", "hi").await, heard, "the sender gets the same message in its place");
 
     carl.types("hello from a terminal").await;
-    ann.hears("#lobby", "carl", "hello from a terminal").await;
-    bob.hears("#lobby", "carl", "hello from a terminal").await;
-    carl.hears("#lobby", "carl", "hello from a terminal").await;
+    ann.receives("#lobby", "carl", "hello from a terminal").await;
+    bob.receives("#lobby", "carl", "hello from a terminal").await;
+    carl.receives("#lobby", "carl", "hello from a terminal").await;
 
     bob.must(json!({"type": "send", "to": "#lobby", "body": {"any": ["json", 1, null]}})).await;
     let is_it = |event: &Value| event["type"] == "message" && event["body"] == json!({"any": ["json", 1, null]});
     ann.expect_event(SOON, "a body that is an object", is_it).await;
-    carl.hears("#lobby", "bob", r#"{"any":["json",1,null]}"#).await;
+    carl.receives("#lobby", "bob", r#"{"any":["json",1,null]}"#).await;
 
     let said: Vec<Value> = bob.history("#lobby", 10).await;
     assert_eq!(said.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
@@ -77,21 +77,21 @@ async fn what_is_said_to_one_is_heard_by_that_one_alone() {
     let (ann, bob) = apart(&cluster, "ann", "bob").await;
     let carl = by_telnet(&cluster, "carl", "#lobby").await;
 
-    let ack = ann.say("bob", "just for you").await;
+    let ack = ann.sends("bob", "just for you").await;
     assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None), "{ack}");
-    let heard = bob.hears_privately("ann", "just for you").await;
+    let heard = bob.receives_privately("ann", "just for you").await;
     assert_eq!((&heard["msg_id"], &heard["seq"]), (&ack["msg_id"], &json!(1)));
 
     carl.types("/msg ann psst").await;
     carl.reads("-> ann: psst").await;
-    ann.hears_privately("carl", "psst").await;
-    ann.say("carl", "what?").await;
+    ann.receives_privately("carl", "psst").await;
+    ann.sends("carl", "what?").await;
     carl.reads("<- ann: what?").await;
 
-    let echoes = ann.heard(|event| event["type"] == "message" && event["from"] == "ann");
+    let echoes = ann.received(|event| event["type"] == "message" && event["from"] == "ann");
     assert!(echoes.is_empty(), "direct messages are not echoed: {echoes:?}");
-    assert!(carl.heard("*just for you*").is_empty(), "carl heard what was not for him");
-    assert_eq!(ann.try_say("nobody", "hello?").await.unwrap_err().code, "no_such_user");
+    assert!(carl.received("*just for you*").is_empty(), "carl heard what was not for him");
+    assert_eq!(ann.try_send("nobody", "hello?").await.unwrap_err().code, "no_such_user");
     cluster.finish().await;
 }
 
@@ -110,8 +110,8 @@ async fn friends_see_each_other_come_change_and_go() {
     bob.rename("bobby").await;
     ann.sees_rename("#lobby", "bob", "bobby").await;
     carl.reads("* bob is now known as bobby").await;
-    bob.say("#lobby", "still me").await;
-    ann.hears("#lobby", "bobby", "still me").await;
+    bob.sends("#lobby", "still me").await;
+    ann.receives("#lobby", "bobby", "still me").await;
     assert_eq!(ann.members("#lobby").await, ["ann", "bobby", "carl"]);
     assert!(!cluster.is_online("bob").await && cluster.is_online("bobby").await);
 
@@ -131,9 +131,9 @@ async fn friends_see_each_other_come_change_and_go() {
     bob.leave("#lobby").await;
     ann.sees_left("#lobby", "bobby", "left").await;
     carl.reads("* bobby left #lobby").await;
-    assert_eq!(bob.try_say("#lobby", "am I still there?").await.unwrap_err().code, "not_in_room");
-    ann.say("bobby", "you can still hear me").await;
-    bob.hears_privately("ann", "you can still hear me").await;
+    assert_eq!(bob.try_send("#lobby", "am I still there?").await.unwrap_err().code, "not_in_room");
+    ann.sends("bobby", "you can still hear me").await;
+    bob.receives_privately("ann", "you can still hear me").await;
 
     carl.types("/quit").await;
     ann.sees_left("#lobby", "carl", "closed").await;
@@ -178,7 +178,7 @@ async fn pipelined_requests_are_done_and_answered_in_order() {
     let last = ann.reply_within(SOON, *ids.last().unwrap()).await;
     assert_eq!(last.unwrap_err().code, "not_in_room");
 
-    let replies = ann.heard(|value| value.get("id").is_some());
+    let replies = ann.received(|value| value.get("id").is_some());
     assert_eq!(replies.iter().map(|reply| reply["id"].as_u64().unwrap()).collect::<Vec<_>>(), ids);
     let acks: Vec<u64> = replies.iter().filter_map(|reply| reply["seq"].as_u64()).collect();
     assert_eq!(acks[1..], (1..=50).collect::<Vec<u64>>(), "the first is the position of the join");
@@ -206,13 +206,13 @@ async fn everybody_hears_a_room_in_the_same_order() {
     for person in everybody {
         person.expect_event(SOON, "the last message", |event| is_message(event) && event["seq"] == all).await;
     }
-    let order = ann.heard(is_message);
+    let order = ann.received(is_message);
     assert_eq!(
         order.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(),
         Vec::from_iter(1..=all)
     );
-    assert_eq!(bob.heard(is_message), order);
-    assert_eq!(carl.heard(is_message), order);
+    assert_eq!(bob.received(is_message), order);
+    assert_eq!(carl.received(is_message), order);
     for name in ["ann", "bob", "carl"] {
         let said = order.iter().filter(|message| message["from"] == name);
         let numbers: Vec<usize> = said.map(|message| message["body"].as_u64().unwrap().try_into().unwrap()).collect();

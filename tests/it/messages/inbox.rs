@@ -27,7 +27,7 @@ async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Val
 /// What was said to this person alone, in order.
 fn received(person: &WsClient) -> Vec<Value> {
     let own = person.name();
-    let said = person.heard(|event| event["type"] == "message" && event["to"] == own.as_str());
+    let said = person.received(|event| event["type"] == "message" && event["to"] == own.as_str());
     said.into_iter().map(|message| message["body"].clone()).collect()
 }
 
@@ -38,7 +38,7 @@ async fn until_received(person: &WsClient, text: &str) {
 
 /// Says it once the store knows that nobody is there.
 async fn say_offline(from: &WsClient, to: &str, text: &str) {
-    let ack = from.say(to, text).await;
+    let ack = from.sends(to, text).await;
     assert_eq!(ack["delivered"], "offline", "{ack}");
 }
 
@@ -47,7 +47,7 @@ async fn until_offline(from: &WsClient, to: &str, text: &str) -> usize {
     let mut tries = 0;
     loop {
         tries += 1;
-        if from.say(to, text).await["delivered"] == "offline" {
+        if from.sends(to, text).await["delivered"] == "offline" {
             return tries;
         }
         assert!(tries < 1000, "{to} stays online");
@@ -61,7 +61,7 @@ async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
     let (bob, _) = person(&cluster, 1, "bob").await;
     let terminal = cluster.line_on(1).await;
     terminal.register("carl").await;
-    let ack = bob.say("ann", "one").await;
+    let ack = bob.sends("ann", "one").await;
     assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None));
     until_received(&ann, "one").await;
     ann.cut();
@@ -70,7 +70,7 @@ async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
     say_offline(&bob, "ANN", "three").await;
     terminal.types("/msg ann four").await;
     terminal.reads("-> ann: four (offline, will be delivered)").await;
-    assert_eq!(bob.try_say("nobody", "hi").await.unwrap_err().code, "no_such_user");
+    assert_eq!(bob.try_send("nobody", "hi").await.unwrap_err().code, "no_such_user");
 
     let again = cluster.ws_on(1).await;
     let inbox = &registered["inbox"];
@@ -78,12 +78,13 @@ async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
     let back = again.resume(&registered, since).await;
     assert_eq!(back["inbox"], json!({"epoch": inbox["epoch"], "seq": 4 + tries}));
     until_received(&again, "four").await;
-    assert_eq!(bob.say("ann", "five").await["delivered"], "online");
+    assert_eq!(bob.sends("ann", "five").await["delivered"], "online");
     until_received(&again, "five").await;
     let mut expected = vec!["knock"; tries];
     expected.extend(["two", "three", "four", "five"]);
     assert_eq!(received(&again), expected);
-    let seqs: Vec<u64> = again.heard(|e| e["type"] == "message").iter().map(|m| m["seq"].as_u64().unwrap()).collect();
+    let seqs: Vec<u64> =
+        again.received(|e| e["type"] == "message").iter().map(|m| m["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, Vec::from_iter(2..=5 + tries as u64));
     cluster.finish().await;
 }
@@ -99,7 +100,7 @@ async fn who_takes_the_nickname_gets_nothing_of_what_was_meant_for_another() {
     let stranger = cluster.ws_on(0).await;
     let taken = eventually(HOLD + SOON, "the nickname is free", || async { stranger.try_register("ann").await }).await;
     assert_eq!(taken["inbox"]["seq"], 0, "a plain register begins empty");
-    assert_eq!(bob.say("ann", "for the new ann").await["delivered"], "online");
+    assert_eq!(bob.sends("ann", "for the new ann").await["delivered"], "online");
     until_received(&stranger, "for the new ann").await;
     assert_eq!(received(&stranger), ["for the new ann"]);
 
@@ -120,7 +121,7 @@ async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
     let (ann, registered) = person(&cluster, 0, "ann").await;
     let (bob, _) = person(&cluster, 1, "bob").await;
     for text in ["one", "two", "three"] {
-        bob.say("ann", text).await;
+        bob.sends("ann", text).await;
         until_received(&ann, text).await;
     }
     assert_eq!(ann.must(json!({"type": "read", "to": "@", "seq": 2})).await["seq"], 2);
@@ -130,7 +131,7 @@ async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
     let again = cluster.ws_on(1).await;
     let back = again.resume(&registered, json!({})).await;
     until_received(&again, "three").await;
-    bob.say("ann", "four").await;
+    bob.sends("ann", "four").await;
     until_received(&again, "four").await;
     assert_eq!(received(&again), ["three", "four"]);
 
@@ -159,10 +160,10 @@ async fn what_is_said_to_a_newcomer_before_their_gateway_knows_its_claim_arrives
     let ann = cluster.ws_on(0).await;
     cluster.proxies[0].set(Mode::Unanswered);
     let asked = ann.post(json!({"type": "register", "nick": "ann"})).await;
-    eventually(SOON, "the store knows the claim", async || bob.try_say("ann", "knock").await).await;
+    eventually(SOON, "the store knows the claim", async || bob.try_send("ann", "knock").await).await;
     // Whoever hears this is on a gateway that heard the other before.
-    bob.say("#lobby", "did you hear?").await;
-    carl.hears("#lobby", "bob", "did you hear?").await;
+    bob.sends("#lobby", "did you hear?").await;
+    carl.receives("#lobby", "bob", "did you hear?").await;
     cluster.proxies[0].set(Mode::Pass);
     ann.reply_within(SOON, asked).await.unwrap();
     until_received(&ann, "knock").await;
@@ -186,7 +187,7 @@ async fn nothing_is_lost_or_doubled_while_somebody_comes_and_goes() {
         let mut current = ann;
         for turn in 0.. {
             let _ = current.next(Duration::from_millis(20), |event| event["type"] == "none").await;
-            let given = current.heard(|event| event["type"] == "message");
+            let given = current.received(|event| event["type"] == "message");
             seen.extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
             let last = seen.last().copied().unwrap_or(0);
             if last == MESSAGES {

@@ -47,7 +47,7 @@ fn given(person: &WsClient) -> Vec<String> {
         "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
         kind => format!("{kind} {}", event["seq"]),
     };
-    person.heard(is_of_room).iter().map(word).collect()
+    person.received(is_of_room).iter().map(word).collect()
 }
 
 fn words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
@@ -92,7 +92,7 @@ async fn nothing_is_missing_or_doubled_while_subscriptions_are_cut_again_and_aga
         let mut acked = Vec::new();
         // For as long as there are cuts, and on a busy machine until enough was said to tell anything.
         while Instant::now() < end || acked.len() < 50 {
-            acked.push(person.say("#lobby", "still there?").await["seq"].as_u64().unwrap());
+            acked.push(person.sends("#lobby", "still there?").await["seq"].as_u64().unwrap());
         }
         acked
     };
@@ -122,7 +122,7 @@ async fn a_quiet_room_learns_what_was_said_while_the_subscription_was_down() {
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
     for seq in 1..=10 {
         cut_subscriptions(&cluster.redis).await;
-        ann.say("#lobby", "into the cut").await;
+        ann.sends("#lobby", "into the cut").await;
         until_given(&bob, seq).await;
         until_given(&ann, seq).await;
     }
@@ -143,13 +143,13 @@ async fn a_message_that_comes_twice_is_given_once() {
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
     let epoch = ann.join("#lobby").await["epoch"].as_str().unwrap().to_owned();
     for seq in 1..=5_u64 {
-        ann.say("#lobby", "once").await;
+        ann.sends("#lobby", "once").await;
         let payload = json!({"to": "#lobby", "from": "ann", "id": "m", "fence": 1, "body": "once"}).to_string();
         let copy = format!("M {epoch} {seq} 1 {}\n{payload}", payload.len());
         let heard: u64 = cluster.redis.ask(&["PUBLISH", CHANNEL, &copy]).await;
         assert_eq!(heard, 2, "both gateways");
     }
-    ann.say("#lobby", "the end").await;
+    ann.sends("#lobby", "the end").await;
     for person in [&ann, &bob] {
         until_given(person, 6).await;
         assert_eq!(given(person), words(1..=6));
@@ -164,11 +164,11 @@ async fn a_hole_is_filled_before_what_follows_it_and_what_is_gone_is_told() {
     let carl = cluster.line_on(1).await;
     carl.register("carl").await;
     carl.join("#lobby").await;
-    ann.say("#lobby", "one").await;
+    ann.sends("#lobby", "one").await;
     for seq in 2..=500 {
         append_unheard(&cluster.redis, seq, "nobody heard me").await;
     }
-    assert_eq!(ann.say("#lobby", "the end").await["seq"], 501);
+    assert_eq!(ann.sends("#lobby", "the end").await["seq"], 501);
     for person in [&ann, &bob] {
         until_given(person, 501).await;
         assert_eq!(given(person), words(1..=501));
@@ -177,7 +177,7 @@ async fn a_hole_is_filled_before_what_follows_it_and_what_is_gone_is_told() {
         append_unheard(&cluster.redis, seq, "nobody heard me").await;
     }
     let _: u64 = cluster.redis.ask(&["XDEL", LOG, "503-0", "504-0"]).await;
-    ann.say("#lobby", "the very end").await;
+    ann.sends("#lobby", "the very end").await;
     for person in [&ann, &bob] {
         until_given(person, 506).await;
         let expected = [words(1..=502), vec!["gap 503-504".to_owned()], words(505..=506)].concat();
@@ -194,7 +194,7 @@ async fn who_comes_back_on_another_gateway_gets_what_they_missed_and_then_what_i
     let ann = member(&cluster, 0, "ann").await;
     let bob = member(&cluster, 0, "bob").await;
     for seq in 1..=3 {
-        ann.say("#lobby", "before").await;
+        ann.sends("#lobby", "before").await;
         until_given(&bob, seq).await;
     }
     let epoch = bob.join("#lobby").await["epoch"].clone();
@@ -209,7 +209,7 @@ async fn who_comes_back_on_another_gateway_gets_what_they_missed_and_then_what_i
     again.register("bob").await;
     let talk = async {
         for _ in 0..300 {
-            ann.say("#lobby", "meanwhile").await;
+            ann.sends("#lobby", "meanwhile").await;
         }
     };
     let come_back = async {
@@ -219,10 +219,10 @@ async fn who_comes_back_on_another_gateway_gets_what_they_missed_and_then_what_i
     let ((), joined) = tokio::join!(talk, come_back);
     assert_eq!((&joined["recovered"], &joined["epoch"]), (&json!(true), &epoch));
     assert!(joined["seq"].as_u64().unwrap() >= 3 + MISSED);
-    let last = ann.say("#lobby", "the end").await["seq"].as_u64().unwrap();
+    let last = ann.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
     until_given_within(ALL_OF_THEM, &again, last).await;
     assert_eq!(given(&again), words(4..=last));
-    let kinds = again.heard(|event| is_of_room(event) || event["type"] == "joined");
+    let kinds = again.received(|event| is_of_room(event) || event["type"] == "joined");
     assert_eq!(kinds[0]["type"], "joined", "the answer comes first");
     cluster.finish().await;
 }
@@ -233,7 +233,7 @@ async fn who_comes_back_too_late_is_told_what_is_gone() {
     let ann = member(&cluster, 0, "ann").await;
     let epoch = ann.join("#lobby").await["epoch"].clone();
     for _ in 1..=20 {
-        ann.say("#lobby", "hi").await;
+        ann.sends("#lobby", "hi").await;
     }
     let _: u64 = cluster.redis.ask(&["XTRIM", LOG, "MAXLEN", "5"]).await;
     for (nick, seq, recovered, expected) in [
@@ -255,7 +255,7 @@ async fn who_comes_back_too_late_is_told_what_is_gone() {
     let fay = cluster.ws_on(1).await;
     fay.register("fay").await;
     fay.must(json!({"type": "join", "room": "#lobby", "since": {"epoch": epoch, "seq": 0}})).await;
-    ann.say("#lobby", "hello?").await;
+    ann.sends("#lobby", "hello?").await;
     until_given(&fay, 21).await;
     assert_eq!(given(&fay), ["gap 1-20", "21"]);
     cluster.finish().await;
@@ -267,7 +267,7 @@ async fn what_the_store_has_lost_is_told_to_those_who_had_it_and_to_nobody_else(
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
     let epoch = ann.join("#lobby").await["epoch"].clone();
     for seq in 1..=4 {
-        ann.say("#lobby", "before").await;
+        ann.sends("#lobby", "before").await;
         until_given(&bob, seq).await;
         until_given(&ann, seq).await;
     }
@@ -282,7 +282,7 @@ async fn what_the_store_has_lost_is_told_to_those_who_had_it_and_to_nobody_else(
     let _: String = cluster.redis.ask(&["XSETID", LOG, "2-0"]).await;
     let _: u64 = cluster.redis.ask(&["HSET", META, "seq", "2"]).await;
     let _: u64 = cluster.redis.ask(&["HINCRBY", "parley:{0}:generation", "generation", "1"]).await;
-    let after = eventually(SOON, "the gateway has noticed", async || ann.try_say("#lobby", "after").await).await;
+    let after = eventually(SOON, "the gateway has noticed", async || ann.try_send("#lobby", "after").await).await;
     assert_eq!(after["seq"], 3);
     for person in [&ann, &bob] {
         let last = |event: &Value| is_of_room(event) && event["body"] == "after";
@@ -311,14 +311,14 @@ async fn a_direct_message_said_into_a_cut_arrives_once_and_one_to_who_has_left_w
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
     for seq in 1..=10_u64 {
         cut_subscriptions(&cluster.redis).await;
-        let ack = ann.say("bob", "into the cut").await;
+        let ack = ann.sends("bob", "into the cut").await;
         assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None));
         bob.expect_event(SOON, "the note", |event| event["to"] == "bob" && event["seq"] == seq).await;
     }
-    let notes = bob.heard(|event| event["to"] == "bob");
+    let notes = bob.received(|event| event["to"] == "bob");
     assert!(notes.iter().map(|note| note["seq"].as_u64().unwrap()).eq(1..=10), "{notes:?}");
     bob.bye().await;
-    assert_eq!(ann.say("bob", "for later").await["delivered"], "offline");
+    assert_eq!(ann.sends("bob", "for later").await["delivered"], "offline");
     cluster.finish().await;
 }
 
@@ -327,12 +327,12 @@ async fn another_history_is_told_to_those_who_are_there() {
     let cluster = cluster().await;
     let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
     for seq in 1..=3 {
-        ann.say("#lobby", "before").await;
+        ann.sends("#lobby", "before").await;
         until_given(&bob, seq).await;
         until_given(&ann, seq).await;
     }
     let _: u64 = cluster.redis.ask(&["HSET", META, "epoch", "another"]).await;
-    ann.say("#lobby", "after").await;
+    ann.sends("#lobby", "after").await;
     for person in [&ann, &bob] {
         until_given(person, 4).await;
         assert_eq!(given(person), [words(1..=3), vec!["rewound 0".to_owned()], words(1..=4)].concat());

@@ -62,7 +62,7 @@ impl Speaker {
     }
 
     /// Says it, and returns its seq and time.
-    async fn say(&self, text: &str) -> (u64, u64) {
+    async fn sends(&self, text: &str) -> (u64, u64) {
         let ack = self.backplane.publish(&self.lobby, &self.draft(text)).await.unwrap();
         (ack.seq, ack.time)
     }
@@ -118,7 +118,7 @@ async fn redis_keeps_so_many_messages_and_hardly_more() {
     let server = harness::Redis::running().await;
     let ann = Speaker::on_redis(&server, keep(300, 72)).await;
     for number in 1..=1000 {
-        ann.say(&number.to_string()).await;
+        ann.sends(&number.to_string()).await;
     }
     let kept: u64 = server.ask(&["XLEN", LOG]).await;
     assert!((300..=400).contains(&kept), "{kept}: trimmed in blocks of a hundred");
@@ -129,7 +129,7 @@ async fn redis_keeps_so_many_messages_and_hardly_more() {
 async fn memory_keeps_so_many_messages() {
     let ann = Speaker::on_memory(keep(300, 72)).await;
     for number in 1..=1000 {
-        ann.say(&number.to_string()).await;
+        ann.sends(&number.to_string()).await;
     }
     assert_eq!(ann.oldest().await, 701);
 }
@@ -159,18 +159,18 @@ async fn memory_keeps_so_many_messages_of_an_inbox() {
 async fn redis_drops_what_is_too_old_and_nothing_else() {
     let server = harness::Redis::running().await;
     let ann = Speaker::on_redis(&server, keep(10_000, 2)).await;
-    let (_, now) = ann.say("what time is it?").await;
+    let (_, now) = ann.sends("what time is it?").await;
     for old in [0, 1, 2, 3, 7, 100, 255] {
         write_log(&server, now, 300, old, 2 * HOUR + 1).await;
         // Halving steps take at least half of what is due each time, so a few messages are enough.
         for _ in 0..9 {
-            ann.say("x").await;
+            ann.sends("x").await;
         }
         assert_eq!(ann.oldest().await, old + 1, "of 300 messages {old} are too old");
     }
     // Within the bound, but for the time that this test takes.
     write_log(&server, now, 300, 200, 2 * HOUR - 600_000).await;
-    ann.say("x").await;
+    ann.sends("x").await;
     assert_eq!(ann.oldest().await, 1);
 }
 
@@ -178,14 +178,14 @@ async fn redis_drops_what_is_too_old_and_nothing_else() {
 async fn a_call_to_redis_drops_256_at_most_and_the_next_ones_the_rest() {
     let server = harness::Redis::running().await;
     let ann = Speaker::on_redis(&server, keep(10_000, 2)).await;
-    let (_, now) = ann.say("what time is it?").await;
+    let (_, now) = ann.sends("what time is it?").await;
     write_log(&server, now, 1000, 1000, 2 * HOUR + 1).await;
     for oldest in [257, 513, 769] {
-        ann.say("x").await;
+        ann.sends("x").await;
         assert_eq!(ann.oldest().await, oldest);
     }
     for _ in 0..9 {
-        ann.say("x").await;
+        ann.sends("x").await;
     }
     assert_eq!(ann.oldest().await, 1001, "what was said just now stays");
 }
@@ -196,12 +196,12 @@ async fn redis_looks_again_when_what_it_knew_to_be_young_is_too_old() {
     let retention = Reloadable::from(keep(10_000, 2));
     let ann = Speaker::on_redis(&server, retention.clone()).await;
     for _ in 0..3 {
-        ann.say("x").await;
+        ann.sends("x").await;
     }
     assert_eq!(ann.oldest().await, 1);
     retention.set(Retention { age: Duration::from_millis(5), ..keep(10_000, 2) });
     eventually(Duration::from_secs(5), "only the last one is young enough", async || {
-        let (last, _) = ann.say("x").await;
+        let (last, _) = ann.sends("x").await;
         if ann.oldest().await == last { Ok(()) } else { Err(last) }
     })
     .await;
@@ -214,7 +214,7 @@ async fn entries_that_are_not_ours_stop_no_message() {
     for entry in [["time", "soon"], ["payload", "{}"]] {
         let _: () = server.ask(&["DEL", LOG]).await;
         let _: String = server.ask(&["XADD", LOG, "1-5", entry[0], entry[1]]).await;
-        ann.say("x").await;
+        ann.sends("x").await;
         let kept: u64 = server.ask(&["XLEN", LOG]).await;
         assert_eq!(kept, 2, "{entry:?}");
     }

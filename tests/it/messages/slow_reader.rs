@@ -36,7 +36,7 @@ async fn who_reads_nothing_is_closed_and_the_others_hear_every_message() {
         }
     });
     join_all(speeches).await;
-    let heard = || healthy.heard(|value| value["type"] == "message");
+    let heard = || healthy.received(|value| value["type"] == "message");
     eventually(PATIENCE, "everything is heard", || async {
         let count = heard().len();
         if count == MESSAGES { Ok(()) } else { Err(count) }

@@ -21,7 +21,7 @@ async fn types_to(person: &WsClient, to: &str) {
 
 /// Who was seen writing, and to whom.
 fn seen(person: &WsClient) -> Vec<(Value, Value)> {
-    let events = person.heard(|event| event["type"] == "typing" && event.get("from").is_some());
+    let events = person.received(|event| event["type"] == "typing" && event.get("from").is_some());
     events.into_iter().map(|event| (event["to"].clone(), event["from"].clone())).collect()
 }
 
@@ -43,12 +43,12 @@ async fn a_room_sees_who_is_writing_and_the_writer_does_not() {
         types_to(&ann, "#lobby").await;
     }
     types_to(&bob, "#lobby").await;
-    let said = ann.say("#lobby", "here it is").await;
+    let said = ann.sends("#lobby", "here it is").await;
     assert_eq!(said["seq"], 1, "nothing else has a place in the log");
-    bob.say("#lobby", "and mine").await;
+    bob.sends("#lobby", "and mine").await;
     // What is said later arrives later, on every gateway.
     for member in [&ann, &bob, &carl] {
-        member.hears("#Lobby", "bob", "and mine").await;
+        member.receives("#Lobby", "bob", "and mine").await;
     }
     terminal.reads("[#Lobby] <bob> and mine").await;
     let (ann_writes, bob_writes) = ((json!("#Lobby"), json!("Ann")), (json!("#Lobby"), json!("bob")));
@@ -66,8 +66,8 @@ async fn somebody_sees_who_is_writing_to_them_alone() {
         (person(&cluster, 0, "ann").await, person(&cluster, 1, "Bob").await, person(&cluster, 1, "carl").await);
     types_to(&ann, "bob").await;
     types_to(&ann, "nobody").await;
-    ann.say("bob", "psst").await;
-    ann.say("carl", "psst").await;
+    ann.sends("bob", "psst").await;
+    ann.sends("carl", "psst").await;
     bob.expect_event(SOON, "psst", |event| event["body"] == "psst").await;
     carl.expect_event(SOON, "psst", |event| event["body"] == "psst").await;
     assert_eq!((seen(&ann), seen(&bob), seen(&carl)), (vec![], vec![(json!("Bob"), json!("ann"))], vec![]));

@@ -108,8 +108,8 @@ async fn names_that_differ_by_case_only_are_the_same_name() {
     let other = cluster.ws_on(1).await;
     assert_eq!(other.try_register("aNN").await.unwrap_err().code, "nick_in_use");
     other.register("bob").await;
-    other.say("ANN", "any spelling finds you").await;
-    let heard = ann.hears_privately("bob", "any spelling finds you").await;
+    other.sends("ANN", "any spelling finds you").await;
+    let heard = ann.receives_privately("bob", "any spelling finds you").await;
     assert_eq!(heard["to"], "Ann");
     cluster.finish().await;
 }
@@ -125,7 +125,7 @@ async fn a_name_that_looks_like_another_is_refused() {
     other.register("小明").await;
     other.join("#大廳").await;
     ann.join("#大廳").await;
-    other.say("#大廳", "你好").await;
-    ann.hears("#大廳", "小明", "你好").await;
+    other.sends("#大廳", "你好").await;
+    ann.receives("#大廳", "小明", "你好").await;
     cluster.finish().await;
 }

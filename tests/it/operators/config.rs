@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use harness::process::Finished;
+use harness::process::ExitedProcess;
 use harness::{Program, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
 
 /// Runs a program with these flags and environment variables.
-async fn run(binary: &str, args: &[&str], settings: &[(&str, &str)]) -> Finished {
+async fn run(binary: &str, args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
     let program = Program::parley(binary, binary).args(args.iter().map(|arg| (*arg).to_owned()));
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }

@@ -8,7 +8,7 @@ mod reads;
 
 use std::time::Duration;
 
-use harness::process::Finished;
+use harness::process::ExitedProcess;
 use harness::{Program, Redis};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Runs a command; its settings come from the environment, like a gateway's.
-async fn ctl(redis: &Redis, flags: &[&str]) -> Finished {
+async fn ctl(redis: &Redis, flags: &[&str]) -> ExitedProcess {
     let program = Program::parley("gateway", "ctl").args(["ctl"]).args(flags.iter().map(|flag| (*flag).to_owned()));
     program.env("PARLEY__REDIS__URL", &redis.url()).run(SOON).await
 }
@@ -35,7 +35,7 @@ async fn json(redis: &Redis, flags: &[&str]) -> Value {
 }
 
 /// Checks that a command failed with this code and one line on stderr that contains these words.
-fn assert_failed(finished: &Finished, code: i32, words: &[&str]) {
+fn assert_failed(finished: &ExitedProcess, code: i32, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(code), ""), "{finished:?}");
     assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
     for word in words {

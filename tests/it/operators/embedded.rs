@@ -16,11 +16,11 @@ async fn embedded_gateway_serves_both_ports_and_drains() {
     bob.join("#lobby").await;
     carl.join("#lobby").await;
     ann.sees_join("#lobby", "carl").await;
-    ann.say("#lobby", "hi").await;
-    bob.hears("#lobby", "ann", "hi").await;
-    carl.hears("#lobby", "ann", "hi").await;
-    bob.say("ann", "psst").await;
-    ann.hears_privately("bob", "psst").await;
+    ann.sends("#lobby", "hi").await;
+    bob.receives("#lobby", "ann", "hi").await;
+    carl.receives("#lobby", "ann", "hi").await;
+    bob.sends("ann", "psst").await;
+    ann.receives_privately("bob", "psst").await;
 
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(ann.closed().await.code, Some(1012));

@@ -121,11 +121,11 @@ async fn logs_never_contain_bodies_or_tokens() {
 
     // Sent over both ports, to a room and to a nick, and read from history.
     let text = format!("I say {MARKER}");
-    ann.say("#lobby", &text).await;
-    carl.hears("#lobby", "ann", &text).await;
+    ann.sends("#lobby", &text).await;
+    carl.receives("#lobby", "ann", &text).await;
     carl.types(&text).await;
     bob.expect_event(SOON, "carl's room message", |event| event["from"] == "carl" && event["body"] == text).await;
-    ann.say("bob", &text).await;
+    ann.sends("bob", &text).await;
     carl.types(&format!("/msg ann {text}")).await;
     ann.expect_event(SOON, "carl's direct message", |event| event["to"] == "ann" && event["body"] == text).await;
     assert_eq!(bob.history("#lobby", 10).await.len(), 2);
@@ -193,7 +193,7 @@ async fn message_leaves_publish_span_and_delivery_span() {
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     for to in ["#lobby", "bob"] {
-        let id = ann.say(to, "hi").await["msg_id"].as_str().unwrap().to_owned();
+        let id = ann.sends(to, "hi").await["msg_id"].as_str().unwrap().to_owned();
         let of = |node, name| -> Vec<Value> {
             spans(node, name).into_iter().filter(|(of, _)| *of == id).map(|(_, span)| span).collect()
         };

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use harness::process::Finished;
+use harness::process::ExitedProcess;
 use harness::{Node, Program};
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> Finished {
+async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
     let program = Program::parley("gateway", "gateway").args(args.iter().map(|arg| (*arg).to_owned()));
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }

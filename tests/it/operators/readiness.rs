@@ -40,20 +40,20 @@ async fn gateway_without_subscription_is_not_ready() {
         let answer = gateway.until_not_ready(UNREADY_MAX.saturating_sub(cut.elapsed())).await;
         assert!(answer.body.contains("do not come back over the subscription"), "no reason in {answer:?}");
     }
-    assert_eq!(ann.say("#lobby", "can you hear me?").await["type"], "ack", "publishing works");
+    assert_eq!(ann.sends("#lobby", "can you hear me?").await["type"], "ack", "publishing works");
     let nginx = cluster.nginx.as_ref().unwrap().ws();
     eventually(UNREADY_MAX, "nginx refuses new clients", || async move {
         let answer = http::get(nginx, "/ws").await?;
         if answer.status == 503 { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
-    assert!(bob.heard(|event| event["body"] == "can you hear me?").is_empty(), "bob receives nothing");
+    assert!(bob.received(|event| event["body"] == "can you hear me?").is_empty(), "bob receives nothing");
 
     cluster.redis.call::<()>("ACL SETUSER parley +subscribe").await;
     for gateway in &cluster.gateways {
         gateway.until_ready(RECOVERY_MAX).await;
     }
-    bob.hears("#lobby", "ann", "can you hear me?").await;
+    bob.receives("#lobby", "ann", "can you hear me?").await;
     cluster.redis.call::<()>("ACL LOG RESET").await;
     cluster.finish().await;
 }
@@ -74,13 +74,13 @@ async fn silent_subscription_makes_gateway_not_ready() {
     assert!(answer.body.contains("do not come back over the subscription"), "{answer:?}");
     let other = cluster.gateways[1].readyz().await.unwrap();
     assert_eq!(other.status, 200, "the other gateway is ready: {other:?}");
-    assert_eq!(ann.say("#lobby", "do you copy?").await["type"], "ack", "publishing works");
-    bob.hears("#lobby", "ann", "do you copy?").await;
-    bob.say("#lobby", "loud and clear").await;
-    assert!(ann.heard(|event| event["body"] == "loud and clear").is_empty(), "ann receives nothing");
+    assert_eq!(ann.sends("#lobby", "do you copy?").await["type"], "ack", "publishing works");
+    bob.receives("#lobby", "ann", "do you copy?").await;
+    bob.sends("#lobby", "loud and clear").await;
+    assert!(ann.received(|event| event["body"] == "loud and clear").is_empty(), "ann receives nothing");
 
     cluster.proxies[0].set(Mode::Pass);
     cluster.gateways[0].until_ready(RECOVERY_MAX).await;
-    ann.hears("#lobby", "bob", "loud and clear").await;
+    ann.receives("#lobby", "bob", "loud and clear").await;
     cluster.finish().await;
 }

@@ -26,7 +26,7 @@ struct ReloadNode {
 }
 
 impl ReloadNode {
-    async fn start(node: harness::node::Builder, settings: &str) -> Self {
+    async fn start(node: harness::node::NodeBuilder, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("settings.toml");
         std::fs::write(&file, settings).unwrap();
@@ -91,7 +91,7 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     ann.register("ann").await;
     ann.join("#lobby").await;
     for text in ["one", "two", "three"] {
-        ann.say("#lobby", text).await;
+        ann.sends("#lobby", text).await;
     }
     assert_eq!(reloadable.upgrade_from("https://evil.example").await, 101);
     assert!(!reloadable.node.log().holds("\"DEBUG\""));
@@ -116,7 +116,7 @@ async fn reload_applies_settings_and_names_waiting_ones() {
     assert_ne!(reloadable.fingerprint().await, fingerprint);
 
     // Open connections stay, and the new limit refuses further ones.
-    ann.say("#lobby", "four").await;
+    ann.sends("#lobby", "four").await;
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
     let bob = LineClient::connect(reloadable.node.tcp()).await;
     bob.reads("! overloaded: *").await;

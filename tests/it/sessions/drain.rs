@@ -36,7 +36,7 @@ impl Person {
     }
 
     fn told(&self, kind: &str) -> Vec<Value> {
-        self.client.heard(|value| value["type"] == kind)
+        self.client.received(|value| value["type"] == kind)
     }
 
     /// Talks, one request waiting behind another, until told to go. Returns the ids of all requests.
@@ -96,7 +96,7 @@ async fn a_crowd_is_sent_elsewhere_and_nothing_acked_is_lost() {
         assert_eq!(home, "g2", "{name} came back on {home}");
         assert_eq!(person.told("going_away").len(), 1, "{name} was told once");
         for id in asked {
-            let answers = person.client.heard(|value| value["id"] == *id);
+            let answers = person.client.received(|value| value["id"] == *id);
             assert_eq!(answers.len(), 1, "{name} asked {id} and heard {answers:?}");
         }
         assert_eq!(
@@ -132,7 +132,7 @@ async fn newcomers_are_refused_with_a_word_while_others_still_finish() {
     let ann = cluster.ws_on(0).await;
     ann.register("ann").await;
     cluster.gateways[0].process().terminate();
-    ann.is_told("going_away").await;
+    ann.receives_frame("going_away").await;
     let ready = cluster.gateways[0].readyz().await.expect("an answer");
     assert!(ready.status == 503 && ready.body.contains("draining"), "{ready:?}");
     let Err(Error::Http(refusal)) = WsClient::try_connect(cluster.gateways[0].ws()).await else {
@@ -194,7 +194,7 @@ async fn a_second_signal_ends_it_at_once() {
     cluster.redis.stop_signal().await;
     let asked = Instant::now();
     cluster.gateways[0].process().terminate();
-    ann.is_told("going_away").await;
+    ann.receives_frame("going_away").await;
     assert_eq!(cluster.gateways[0].end().await, Some(2));
     assert!(asked.elapsed() < GRACE / 3, "it took {:?}", asked.elapsed());
     cluster.redis.cont();

@@ -42,7 +42,7 @@ fn given(person: &WsClient) -> Vec<String> {
         "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
         kind => format!("{kind} {}", event["seq"]),
     };
-    person.heard(is_of_lobby).iter().map(word).collect()
+    person.received(is_of_lobby).iter().map(word).collect()
 }
 
 fn words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
@@ -86,13 +86,13 @@ async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
     ann.must(json!({"type": "join", "room": "#den"})).await;
     ann.away("tea").await;
     for seq in 1..=3 {
-        bob.say("#lobby", "before").await;
+        bob.sends("#lobby", "before").await;
         until_given(&ann, seq).await;
     }
     let seen = stirs(&bob);
     ann.cut();
     for _ in 4..=6 {
-        bob.say("#lobby", "meanwhile").await;
+        bob.sends("#lobby", "meanwhile").await;
     }
 
     let again = cluster.ws_on(1).await;
@@ -104,16 +104,16 @@ async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
     assert_eq!(rooms, ["#den", "#lobby"]);
     let lobby = back["rooms"].as_array().unwrap().iter().find(|room| room["room"] == "#lobby").unwrap();
     assert_eq!((&lobby["epoch"], &lobby["seq"]), (&joined["epoch"], &json!(6)));
-    bob.say("#lobby", "now").await;
+    bob.sends("#lobby", "now").await;
     until_given(&again, 7).await;
     assert_eq!(given(&again), words(4..=7));
-    let order = again.heard(|event| is_of_lobby(event) || event["type"] == "registered");
+    let order = again.received(|event| is_of_lobby(event) || event["type"] == "registered");
     assert_eq!(order[0]["type"], "registered", "the answer comes first");
-    again.say("#lobby", "me again").await;
-    bob.hears("#lobby", "ann", "me again").await;
+    again.sends("#lobby", "me again").await;
+    bob.receives("#lobby", "ann", "me again").await;
 
     // The other room is its own, and silent until it is joined.
-    again.say("#den", "anybody?").await;
+    again.sends("#den", "anybody?").await;
     let den = again.must(json!({"type": "join", "room": "#den"})).await;
     assert_eq!((&den["seq"], &den["member_count"]), (&json!(1), &json!(1)));
     let members = bob.must(json!({"type": "members", "room": "#lobby"})).await;
@@ -137,7 +137,7 @@ async fn a_session_comes_back_as_often_as_it_likes_without_a_word_in_between() {
     let joined = bob.join("#lobby").await;
     ann.sees_join("#lobby", "bob").await;
     ann.cut();
-    bob.say("#lobby", "hi").await;
+    bob.sends("#lobby", "hi").await;
     for turn in 0..4 {
         let again = cluster.ws_on(turn % 2).await;
         registered = again.resume(&registered, since(&joined, 0)).await;
@@ -161,7 +161,7 @@ async fn the_newer_connection_of_two_has_the_session_and_they_do_not_fight() {
         // Neither the end of the old connection nor its message about it touches the new one.
         again.join("#lobby").await;
         stays(LEAVE_AFTER + Duration::from_secs(1), "the new connection", || async {
-            again.say("#lobby", "still here").await;
+            again.sends("#lobby", "still here").await;
             if again.has_ended().is_none() { Ok(()) } else { Err("ended") }
         })
         .await;
@@ -212,7 +212,7 @@ async fn others_see_who_stays_away_leave_after_five_seconds_and_come_back_later(
     let after = left.at.duration_since(cut);
     assert!(after >= LEAVE_AFTER, "seen after {after:?}");
     assert_eq!(left.what["left"], json!([{"nick": "ann", "reason": "closed"}]));
-    bob.say("#lobby", "gone").await;
+    bob.sends("#lobby", "gone").await;
 
     // The nickname is held for its session, and for nobody else.
     let thief = cluster.ws_on(1).await;
@@ -263,10 +263,10 @@ async fn a_session_outlives_its_gateway() {
     let (eve, later) = member(&cluster, 0, "eve").await;
     let (bob, _) = member(&cluster, 1, "bob").await;
     let joined = bob.join("#lobby").await;
-    bob.say("#lobby", "before").await;
+    bob.sends("#lobby", "before").await;
     until_given(&ann, 1).await;
     cluster.gateways[0].process().kill9();
-    bob.say("#lobby", "after").await;
+    bob.sends("#lobby", "after").await;
 
     // Nobody has noticed yet: the token is stronger than a lease that still counts as live.
     let again = cluster.ws_on(1).await;
@@ -308,7 +308,7 @@ async fn what_is_no_token_of_a_session_gets_one_answer() {
     }
     let huge = json!({"type": "register", "nick": "ann", "resume": "x".repeat(1_000_000)});
     stranger.send(huge).await;
-    let refused = stranger.is_told("error").await;
+    let refused = stranger.receives_frame("error").await;
     assert_eq!(refused["code"], "too_large", "nobody reads so far as to find an id");
     let thousand: Value = (0..1000)
         .map(|n| (format!("#r{n}"), json!({"epoch": "e", "seq": 1})))
@@ -320,7 +320,7 @@ async fn what_is_no_token_of_a_session_gets_one_answer() {
     }
     // The connection lives, and nobody was disturbed.
     stranger.register("bob").await;
-    ann.say("#lobby", "still me").await;
+    ann.sends("#lobby", "still me").await;
     // Positions that never were are told as such, and rooms that are not its own are left alone.
     let again = cluster.ws_on(1).await;
     let since = json!({"#lobby": {"epoch": "another", "seq": 7}, "#elsewhere": {"epoch": "e", "seq": 1}});
@@ -350,12 +350,12 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
     let again = cluster.ws_on(1).await;
     let talk = async {
         for _ in 0..200 {
-            bob.say("#lobby", "meanwhile").await;
+            bob.sends("#lobby", "meanwhile").await;
         }
     };
     let (back, ()) = tokio::join!(again.resume(&registered, since(&joined, 0)), talk);
     assert!(back["rooms"][0]["seq"].as_u64().unwrap() >= MISSED);
-    let last = bob.say("#lobby", "the end").await["seq"].as_u64().unwrap();
+    let last = bob.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
     until_given(&again, last).await;
     assert_eq!(given(&again), words(1..=last));
     let metrics = cluster.gateways[1].metrics().await;
@@ -413,12 +413,12 @@ async fn an_embedded_node_resumes_as_well() {
     bob.members("#lobby").await;
     let seen = stirs(&bob);
     ann.cut();
-    bob.say("#lobby", "meanwhile").await;
+    bob.sends("#lobby", "meanwhile").await;
     let again = WsClient::connect(gateway.ws()).await;
     let back = again.resume(&registered, since(&joined, 0)).await;
     assert_eq!(back["session"], registered["session"]);
     until_given(&again, 1).await;
-    bob.say("#lobby", "now").await;
+    bob.sends("#lobby", "now").await;
     until_given(&again, 2).await;
     assert_eq!((given(&again), stirs(&bob)), (words(1..=2), seen));
 

@@ -1,35 +1,35 @@
 //! Parley's text lines, as people type and read them. They have no numbers and no acks.
 
-use super::{Heard, Identity, Outgoing, Step, delivery};
+use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
     out.put(format!("/nick {}\n", who.nick));
     if let Some(room) = who.room {
         out.put(format!("/join {room}\n"));
     }
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     match to.starts_with('#') {
         true => out.put(format!("{body}\n")),
         false => out.put(format!("/msg {to} {body}\n")),
     }
 }
 
-pub(super) fn hear(unit: &[u8]) -> Heard {
+pub(super) fn hear(unit: &[u8]) -> ServerMessage {
     let line = std::str::from_utf8(unit).unwrap_or_default().trim_end();
     if let Some(refusal) = line.strip_prefix("! ") {
         let code = refusal.split(':').next().unwrap_or_default().to_owned();
-        return Heard::Refused { step: Step::Publish, code };
+        return ServerMessage::Refused { step: RequestPurpose::Publish, code };
     }
     if let Some(close) = line.strip_prefix("* closing: ") {
-        return Heard::Refused { step: Step::Publish, code: format!("close_{close}") };
+        return ServerMessage::Refused { step: RequestPurpose::Publish, code: format!("close_{close}") };
     }
     match line {
-        "* pong" => Heard::Pong,
-        _ if line.starts_with("* you are in #") => Heard::Joined { next: 0, epoch: None },
-        _ if line.starts_with("* you are now known as ") => Heard::Registered { resume: None, restored: false },
+        "* pong" => ServerMessage::Pong,
+        _ if line.starts_with("* you are in #") => ServerMessage::Joined { next: 0, epoch: None },
+        _ if line.starts_with("* you are now known as ") => ServerMessage::Registered { resume: None, restored: false },
         _ if line.starts_with('[') || line.starts_with("<- ") => delivery(unit),
-        _ => Heard::Nothing,
+        _ => ServerMessage::Nothing,
     }
 }

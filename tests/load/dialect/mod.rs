@@ -20,7 +20,7 @@ use crate::stamp::Stamp;
 /// A protocol that clients speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Dialect {
+pub(crate) enum LoadDialect {
     /// Parley's JSON over WebSocket, `parley.v1`.
     Parley,
     /// Parley's text lines over TCP.
@@ -37,16 +37,16 @@ pub(crate) enum Dialect {
 
 /// Who a client is and where it goes.
 #[derive(Debug)]
-pub(crate) struct Identity<'a> {
+pub(crate) struct ClientIdentity<'a> {
     pub(crate) nick: &'a str,
     pub(crate) room: Option<&'a str>,
     /// A session that it continues.
-    pub(crate) resume: Option<Resume<'a>>,
+    pub(crate) resume: Option<ResumePoint<'a>>,
 }
 
 /// Where a session was left.
 #[derive(Debug)]
-pub(crate) struct Resume<'a> {
+pub(crate) struct ResumePoint<'a> {
     pub(crate) token: &'a str,
     pub(crate) epoch: &'a str,
     /// The last seq that was heard in the room.
@@ -55,7 +55,7 @@ pub(crate) struct Resume<'a> {
 
 /// What a request was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum RequestPurpose {
     /// The greeting; also anything unasked.
     Login,
     Publish,
@@ -64,7 +64,7 @@ pub(crate) enum Step {
 
 /// What a message from the server means.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum ServerMessage {
     /// The nickname is taken. With the token of the session, and whether the wanted room came back with it.
     Registered { resume: Option<String>, restored: bool },
     /// The room is entered: `next` is the first number that comes.
@@ -76,7 +76,7 @@ pub(crate) enum Heard {
     /// The oldest unanswered ping was answered.
     Pong,
     /// A request was refused.
-    Refused { step: Step, code: String },
+    Refused { step: RequestPurpose, code: String },
     /// The position in the room is another one now, and that was said: `gap`, `rewound`.
     Moved { kind: String, next: u64 },
     /// Nothing that is counted.
@@ -96,12 +96,12 @@ pub(crate) enum Framing {
 
 /// Where a dialect writes to: framed as it travels.
 #[derive(Debug)]
-pub(crate) struct Outgoing<'a> {
+pub(crate) struct FrameWriter<'a> {
     framing: Framing,
     bytes: &'a mut Vec<u8>,
 }
 
-impl Outgoing<'_> {
+impl FrameWriter<'_> {
     /// Appends one unit.
     pub(crate) fn put(&mut self, unit: impl AsRef<[u8]>) {
         let unit = unit.as_ref();
@@ -113,7 +113,7 @@ impl Outgoing<'_> {
     }
 }
 
-impl Dialect {
+impl LoadDialect {
     /// How its units travel.
     pub(crate) fn framing(self) -> Framing {
         match self {
@@ -132,33 +132,33 @@ impl Dialect {
         }
     }
 
-    /// Whether rooms number their messages, densely and for all members alike.
+    /// True if rooms number their messages, densely and for all members alike.
     pub(crate) fn has_seqs(self) -> bool {
         self == Self::Parley
     }
 
-    /// Whether every message is answered with [`Heard::Acked`] or [`Heard::Refused`].
+    /// True if every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
     pub(crate) fn has_acks(self) -> bool {
         self == Self::Parley
     }
 
-    /// Whether people are addressed by name; elsewhere each has a room of that name.
+    /// True if people are addressed by name; elsewhere each has a room of that name.
     pub(crate) fn has_people(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
-    /// Whether a client of it is there as soon as its connection is.
+    /// True if a client of it is there as soon as its connection is.
     pub(crate) fn is_there_at_once(self) -> bool {
         self == Self::Bare
     }
 
     /// A writer into these bytes.
-    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> Outgoing<'_> {
-        Outgoing { framing: self.framing(), bytes }
+    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> FrameWriter<'_> {
+        FrameWriter { framing: self.framing(), bytes }
     }
 
     /// What a client says first.
-    pub(crate) fn greet(self, who: &Identity<'_>, out: &mut Outgoing<'_>) {
+    pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::greet(who, out),
             Self::Lines => lines::greet(who, out),
@@ -170,7 +170,7 @@ impl Dialect {
     }
 
     /// Says it in a room, or to a person.
-    pub(crate) fn publish(self, to: &str, body: &str, out: &mut Outgoing<'_>) {
+    pub(crate) fn publish(self, to: &str, body: &str, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::publish(to, body, out),
             Self::Lines => lines::publish(to, body, out),
@@ -182,7 +182,7 @@ impl Dialect {
     }
 
     /// Asks whether the server is there.
-    pub(crate) fn ping(self, out: &mut Outgoing<'_>) {
+    pub(crate) fn ping(self, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::ping(out),
             Self::Lines => out.put("/ping\n"),
@@ -204,20 +204,25 @@ impl Dialect {
     /// What a unit from the server means to this client. What it must answer goes into `out`.
     ///
     /// `room` is the one that the client is in or enters; asked for rarely, so it need not be at hand.
-    pub(crate) fn hear(self, unit: &[u8], room: &dyn Fn() -> Option<String>, out: &mut Outgoing<'_>) -> Heard {
+    pub(crate) fn hear(
+        self,
+        unit: &[u8],
+        room: &dyn Fn() -> Option<String>,
+        out: &mut FrameWriter<'_>,
+    ) -> ServerMessage {
         match self {
             Self::Parley => parley::hear(unit, room),
             Self::Lines => lines::hear(unit),
             Self::Ws => peers::ws_hear(unit),
             Self::Socketio => peers::socketio_hear(unit, room, out),
             Self::Nats => nats::hear(unit, out),
-            Self::Bare if unit == peers::BARE_ECHO => Heard::Pong,
+            Self::Bare if unit == peers::BARE_ECHO => ServerMessage::Pong,
             Self::Bare => delivery(unit),
         }
     }
 }
 
 /// A message without a number of its room.
-fn delivery(unit: &[u8]) -> Heard {
-    Heard::Delivery { seq: None, stamp: Stamp::find(unit) }
+fn delivery(unit: &[u8]) -> ServerMessage {
+    ServerMessage::Delivery { seq: None, stamp: Stamp::find(unit) }
 }

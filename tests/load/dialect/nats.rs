@@ -1,14 +1,14 @@
 //! The NATS client protocol: a room is a subject. The server answers a PING after all that was asked before it, so the
 //! first PONG says that the subscription stands.
 
-use super::{Heard, Identity, Outgoing, Step, delivery};
+use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
     let subscription = who.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
     out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     out.put(format!("PUB {} {}\r\n{body}\r\n", subject(to), body.len()));
 }
 
@@ -30,15 +30,17 @@ pub(super) fn unit(stream: &[u8]) -> Option<usize> {
     (stream.len() >= whole).then_some(whole)
 }
 
-pub(super) fn hear(unit: &[u8], out: &mut Outgoing<'_>) -> Heard {
+pub(super) fn hear(unit: &[u8], out: &mut FrameWriter<'_>) -> ServerMessage {
     match unit {
         _ if unit.starts_with(b"MSG ") => delivery(unit),
         b"PING\r\n" => {
             out.put("PONG\r\n");
-            Heard::Nothing
+            ServerMessage::Nothing
         }
-        b"PONG\r\n" => Heard::Pong,
-        _ if unit.starts_with(b"-ERR") => Heard::Refused { step: Step::Login, code: "nats_err".to_owned() },
-        _ => Heard::Nothing,
+        b"PONG\r\n" => ServerMessage::Pong,
+        _ if unit.starts_with(b"-ERR") => {
+            ServerMessage::Refused { step: RequestPurpose::Login, code: "nats_err".to_owned() }
+        }
+        _ => ServerMessage::Nothing,
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Heard, Identity, Outgoing, Step};
+use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage};
 use crate::stamp::Stamp;
 
 /// What our requests are called, so that an answer tells its question. Those of one kind are answered in order.
@@ -22,7 +22,7 @@ const SEQ: &[u8] = br#""seq":"#;
 
 /// Everything that a reply or event other than a message may hold and we look at.
 #[derive(Deserialize)]
-struct Event<'a> {
+struct ParleyEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     id: Option<u64>,
@@ -32,15 +32,15 @@ struct Event<'a> {
     epoch: Option<String>,
     resume: Option<String>,
     to: Option<String>,
-    rooms: Option<Vec<Restored>>,
+    rooms: Option<Vec<RestoredPosition>>,
 }
 
 #[derive(Deserialize)]
-struct Restored {
+struct RestoredPosition {
     room: String,
 }
 
-pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
     let mut register = json!({"type": "register", "id": REGISTER, "nick": who.nick});
     if let Some(resume) = &who.resume {
         register["resume"] = json!(resume.token);
@@ -54,44 +54,44 @@ pub(super) fn greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
     }
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     // Names and bodies of ours need no escapes.
     out.put(format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#));
 }
 
-pub(super) fn ping(out: &mut Outgoing<'_>) {
+pub(super) fn ping(out: &mut FrameWriter<'_>) {
     out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
 }
 
-pub(super) fn hear(unit: &[u8], room: &dyn Fn() -> Option<String>) -> Heard {
+pub(super) fn hear(unit: &[u8], room: &dyn Fn() -> Option<String>) -> ServerMessage {
     if unit.starts_with(MESSAGE) {
-        return Heard::Delivery { seq: seq(unit), stamp: Stamp::find(unit) };
+        return ServerMessage::Delivery { seq: seq(unit), stamp: Stamp::find(unit) };
     }
-    let Ok(event) = serde_json::from_slice::<Event<'_>>(unit) else {
-        return Heard::Refused { step: Step::Login, code: "not_parley".to_owned() };
+    let Ok(event) = serde_json::from_slice::<ParleyEvent<'_>>(unit) else {
+        return ServerMessage::Refused { step: RequestPurpose::Login, code: "not_parley".to_owned() };
     };
     let ours = |name: &str| room().as_deref() == Some(name);
     match &*event.kind {
         "registered" => {
             let restored = event.rooms.unwrap_or_default().iter().any(|restored| ours(&restored.room));
-            Heard::Registered { resume: event.resume, restored }
+            ServerMessage::Registered { resume: event.resume, restored }
         }
-        "joined" => Heard::Joined { next: event.seq.unwrap_or_default() + 1, epoch: event.epoch },
-        "ack" => Heard::Acked { seq: event.seq },
-        "pong" => Heard::Pong,
+        "joined" => ServerMessage::Joined { next: event.seq.unwrap_or_default() + 1, epoch: event.epoch },
+        "ack" => ServerMessage::Acked { seq: event.seq },
+        "pong" => ServerMessage::Pong,
         "gap" | "rewound" if event.to.as_deref().is_some_and(ours) => {
             let next = event.to_seq.or(event.seq).unwrap_or_default() + 1;
-            Heard::Moved { kind: event.kind.into_owned(), next }
+            ServerMessage::Moved { kind: event.kind.into_owned(), next }
         }
         "error" => {
             let step = match event.id {
-                Some(SEND) => Step::Publish,
-                Some(PING) => Step::Ping,
-                _ => Step::Login,
+                Some(SEND) => RequestPurpose::Publish,
+                Some(PING) => RequestPurpose::Ping,
+                _ => RequestPurpose::Login,
             };
-            Heard::Refused { step, code: event.code.unwrap_or_default() }
+            ServerMessage::Refused { step, code: event.code.unwrap_or_default() }
         }
-        _ => Heard::Nothing,
+        _ => ServerMessage::Nothing,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The two peers from npm, served by deploy/bench/peers: `ws` with JSON of our own, and Socket.IO (Engine.IO protocol 4).
 
-use super::{Heard, Identity, Outgoing, Step, delivery};
+use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 
 pub(super) const WS_PING: &str = r#"{"ping":1}"#;
 /// An event that asks for an acknowledgement, by the number 1.
@@ -8,52 +8,56 @@ pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
 /// What the floor gives back to its sender alone.
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
-pub(super) fn ws_greet(who: &Identity<'_>, out: &mut Outgoing<'_>) {
+pub(super) fn ws_greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
     match who.room {
         Some(room) => out.put(format!(r#"{{"join":"{room}"}}"#)),
         None => out.put(WS_PING),
     }
 }
 
-pub(super) fn ws_publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+pub(super) fn ws_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     out.put(format!(r#"{{"to":"{to}","body":"{body}"}}"#));
 }
 
-pub(super) fn ws_hear(unit: &[u8]) -> Heard {
+pub(super) fn ws_hear(unit: &[u8]) -> ServerMessage {
     match unit {
-        _ if unit.starts_with(br#"{"joined""#) => Heard::Joined { next: 0, epoch: None },
-        _ if unit.starts_with(br#"{"pong""#) => Heard::Pong,
+        _ if unit.starts_with(br#"{"joined""#) => ServerMessage::Joined { next: 0, epoch: None },
+        _ if unit.starts_with(br#"{"pong""#) => ServerMessage::Pong,
         _ => delivery(unit),
     }
 }
 
-pub(super) fn socketio_publish(to: &str, body: &str, out: &mut Outgoing<'_>) {
+pub(super) fn socketio_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     out.put(format!(r#"42["say","{to}","{body}"]"#));
 }
 
 /// Engine.IO's packet type comes first: 0 open, 2 ping, 4 message; in a message Socket.IO's: 0 connect, 2 event, 3 ack,
 /// 4 connect error.
-pub(super) fn socketio_hear(unit: &[u8], room: &dyn Fn() -> Option<String>, out: &mut Outgoing<'_>) -> Heard {
+pub(super) fn socketio_hear(
+    unit: &[u8],
+    room: &dyn Fn() -> Option<String>,
+    out: &mut FrameWriter<'_>,
+) -> ServerMessage {
     match unit {
         [b'0', ..] => {
             out.put("40");
-            Heard::Nothing
+            ServerMessage::Nothing
         }
         b"2" => {
             out.put("3");
-            Heard::Nothing
+            ServerMessage::Nothing
         }
         [b'4', b'0', ..] => match room() {
             Some(room) => {
                 out.put(format!(r#"420["join","{room}"]"#));
-                Heard::Nothing
+                ServerMessage::Nothing
             }
-            None => Heard::Joined { next: 0, epoch: None },
+            None => ServerMessage::Joined { next: 0, epoch: None },
         },
-        [b'4', b'3', b'0', ..] => Heard::Joined { next: 0, epoch: None },
-        [b'4', b'3', b'1', ..] => Heard::Pong,
+        [b'4', b'3', b'0', ..] => ServerMessage::Joined { next: 0, epoch: None },
+        [b'4', b'3', b'1', ..] => ServerMessage::Pong,
         [b'4', b'2', ..] => delivery(unit),
-        [b'4', b'4', ..] => Heard::Refused { step: Step::Login, code: "connect_error".to_owned() },
-        _ => Heard::Nothing,
+        [b'4', b'4', ..] => ServerMessage::Refused { step: RequestPurpose::Login, code: "connect_error".to_owned() },
+        _ => ServerMessage::Nothing,
     }
 }

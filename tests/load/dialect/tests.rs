@@ -3,7 +3,7 @@
 use super::*;
 
 /// What the dialect writes, unframed.
-fn written(dialect: Dialect, write: impl Fn(&mut Outgoing<'_>)) -> String {
+fn written(dialect: LoadDialect, write: impl Fn(&mut FrameWriter<'_>)) -> String {
     let mut bytes = Vec::new();
     write(&mut dialect.writes(&mut bytes));
     let mut text = String::new();
@@ -19,18 +19,18 @@ fn written(dialect: Dialect, write: impl Fn(&mut Outgoing<'_>)) -> String {
     text
 }
 
-fn hears(dialect: Dialect, unit: &str) -> (Heard, String) {
+fn hears(dialect: LoadDialect, unit: &str) -> (ServerMessage, String) {
     let mut bytes = Vec::new();
     let heard = dialect.hear(unit.as_bytes(), &|| Some("#r".to_owned()), &mut dialect.writes(&mut bytes));
     let answer = frame::take(&bytes).unwrap().map(|(frame, _)| String::from_utf8(frame.payload.to_vec()).unwrap());
     (heard, answer.unwrap_or_default())
 }
 
-fn heard(dialect: Dialect, unit: &str) -> Heard {
+fn heard(dialect: LoadDialect, unit: &str) -> ServerMessage {
     hears(dialect, unit).0
 }
 
-const WHO: Identity<'_> = Identity { nick: "ann", room: Some("#r"), resume: None };
+const WHO: ClientIdentity<'_> = ClientIdentity { nick: "ann", room: Some("#r"), resume: None };
 const STAMP: Stamp = Stamp { due: 5, publisher: 2, number: 9 };
 
 fn body() -> String {
@@ -39,40 +39,40 @@ fn body() -> String {
 
 #[test]
 fn greetings_take_a_name_and_enter_the_room() {
-    let greeted = |dialect: Dialect| written(dialect, |out| dialect.greet(&WHO, out));
+    let greeted = |dialect: LoadDialect| written(dialect, |out| dialect.greet(&WHO, out));
     let parley = r##"{"id":1,"nick":"ann","type":"register"}|{"id":2,"room":"#r","type":"join"}|"##;
-    assert_eq!(greeted(Dialect::Parley), parley);
-    assert_eq!(greeted(Dialect::Lines), "/nick ann\n/join #r\n");
-    assert_eq!(greeted(Dialect::Ws), r##"{"join":"#r"}|"##);
-    assert!(greeted(Dialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
-    assert_eq!(hears(Dialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
-    assert_eq!(hears(Dialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
+    assert_eq!(greeted(LoadDialect::Parley), parley);
+    assert_eq!(greeted(LoadDialect::Lines), "/nick ann\n/join #r\n");
+    assert_eq!(greeted(LoadDialect::Ws), r##"{"join":"#r"}|"##);
+    assert!(greeted(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
+    assert_eq!(hears(LoadDialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
+    assert_eq!(hears(LoadDialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
 }
 
 #[test]
 fn a_session_is_resumed_with_its_token_and_position_and_joins_nothing() {
-    let resume = Some(Resume { token: "t", epoch: "e", seq: 7 });
-    let who = Identity { resume, ..WHO };
+    let resume = Some(ResumePoint { token: "t", epoch: "e", seq: 7 });
+    let who = ClientIdentity { resume, ..WHO };
     let parley = r##"{"id":1,"nick":"ann","resume":"t","since":{"#r":{"epoch":"e","seq":7}},"type":"register"}|"##;
-    assert_eq!(written(Dialect::Parley, |out| Dialect::Parley.greet(&who, out)), parley);
+    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.greet(&who, out)), parley);
     let registered =
         r##"{"type":"registered","id":1,"nick":"ann","resume":"t2","rooms":[{"room":"#r","epoch":"e","seq":9}]}"##;
-    let back = Heard::Registered { resume: Some("t2".to_owned()), restored: true };
-    assert_eq!(heard(Dialect::Parley, registered), back);
+    let back = ServerMessage::Registered { resume: Some("t2".to_owned()), restored: true };
+    assert_eq!(heard(LoadDialect::Parley, registered), back);
 }
 
 #[test]
 fn messages_are_written_as_each_dialect_has_them() {
-    let said = |dialect: Dialect, to: &str| written(dialect, |out| dialect.publish(to, "hi", out));
-    assert_eq!(said(Dialect::Parley, "#r"), r##"{"type":"send","id":3,"to":"#r","body":"hi"}|"##);
+    let said = |dialect: LoadDialect, to: &str| written(dialect, |out| dialect.publish(to, "hi", out));
+    assert_eq!(said(LoadDialect::Parley, "#r"), r##"{"type":"send","id":3,"to":"#r","body":"hi"}|"##);
     assert_eq!(
-        (said(Dialect::Lines, "#r"), said(Dialect::Lines, "bob")),
+        (said(LoadDialect::Lines, "#r"), said(LoadDialect::Lines, "bob")),
         ("hi\n".to_owned(), "/msg bob hi\n".to_owned())
     );
-    assert_eq!(said(Dialect::Ws, "#r"), r##"{"to":"#r","body":"hi"}|"##);
-    assert_eq!(said(Dialect::Socketio, "#r"), r##"42["say","#r","hi"]|"##);
-    assert_eq!(said(Dialect::Nats, "#r"), "PUB r 2\r\nhi\r\n|");
-    assert_eq!(said(Dialect::Bare, "#r"), "hi|");
+    assert_eq!(said(LoadDialect::Ws, "#r"), r##"{"to":"#r","body":"hi"}|"##);
+    assert_eq!(said(LoadDialect::Socketio, "#r"), r##"42["say","#r","hi"]|"##);
+    assert_eq!(said(LoadDialect::Nats, "#r"), "PUB r 2\r\nhi\r\n|");
+    assert_eq!(said(LoadDialect::Bare, "#r"), "hi|");
 }
 
 #[test]
@@ -80,62 +80,74 @@ fn deliveries_are_recognised_with_their_stamp() {
     let body = body();
     let message =
         format!(r##"{{"type":"message","to":"#r","from":"b","msg_id":"m","seq":132,"time":1,"body":"{body}"}}"##);
-    assert_eq!(heard(Dialect::Parley, &message), Heard::Delivery { seq: Some(132), stamp: Some(STAMP) });
+    assert_eq!(heard(LoadDialect::Parley, &message), ServerMessage::Delivery { seq: Some(132), stamp: Some(STAMP) });
     let others = [
-        (Dialect::Lines, format!("[#r] <b> {body}\n")),
-        (Dialect::Lines, format!("<- b: {body}\n")),
-        (Dialect::Ws, format!(r##"{{"room":"#r","body":"{body}"}}"##)),
-        (Dialect::Socketio, format!(r#"42["m","{body}"]"#)),
-        (Dialect::Nats, format!("MSG r 1 40\r\n{body}\r\n")),
-        (Dialect::Bare, body),
+        (LoadDialect::Lines, format!("[#r] <b> {body}\n")),
+        (LoadDialect::Lines, format!("<- b: {body}\n")),
+        (LoadDialect::Ws, format!(r##"{{"room":"#r","body":"{body}"}}"##)),
+        (LoadDialect::Socketio, format!(r#"42["m","{body}"]"#)),
+        (LoadDialect::Nats, format!("MSG r 1 40\r\n{body}\r\n")),
+        (LoadDialect::Bare, body),
     ];
     for (dialect, unit) in others {
-        assert_eq!(heard(dialect, &unit), Heard::Delivery { seq: None, stamp: Some(STAMP) }, "{unit}");
+        assert_eq!(heard(dialect, &unit), ServerMessage::Delivery { seq: None, stamp: Some(STAMP) }, "{unit}");
     }
 }
 
 #[test]
 fn answers_and_refusals_are_told_apart() {
-    let parley = |unit: &str| heard(Dialect::Parley, unit);
+    let parley = |unit: &str| heard(LoadDialect::Parley, unit);
     assert_eq!(
         parley(r##"{"type":"joined","id":2,"room":"#r","epoch":"e","seq":6}"##),
-        Heard::Joined { next: 7, epoch: Some("e".to_owned()) }
+        ServerMessage::Joined { next: 7, epoch: Some("e".to_owned()) }
     );
-    assert_eq!(parley(r##"{"type":"ack","id":3,"to":"#r","seq":4,"duplicate":false}"##), Heard::Acked { seq: Some(4) });
-    assert_eq!(parley(r#"{"type":"pong","id":4}"#), Heard::Pong);
-    let refused = |step, code: &str| Heard::Refused { step, code: code.to_owned() };
-    assert_eq!(parley(r#"{"type":"error","id":3,"code":"overloaded"}"#), refused(Step::Publish, "overloaded"));
-    assert_eq!(parley(r#"{"type":"error","id":1,"code":"nick_in_use"}"#), refused(Step::Login, "nick_in_use"));
+    assert_eq!(
+        parley(r##"{"type":"ack","id":3,"to":"#r","seq":4,"duplicate":false}"##),
+        ServerMessage::Acked { seq: Some(4) }
+    );
+    assert_eq!(parley(r#"{"type":"pong","id":4}"#), ServerMessage::Pong);
+    let refused = |step, code: &str| ServerMessage::Refused { step, code: code.to_owned() };
+    assert_eq!(
+        parley(r#"{"type":"error","id":3,"code":"overloaded"}"#),
+        refused(RequestPurpose::Publish, "overloaded")
+    );
+    assert_eq!(
+        parley(r#"{"type":"error","id":1,"code":"nick_in_use"}"#),
+        refused(RequestPurpose::Login, "nick_in_use")
+    );
     assert_eq!(
         parley(r##"{"type":"gap","to":"#r","from_seq":4,"to_seq":8}"##),
-        Heard::Moved { kind: "gap".to_owned(), next: 9 }
+        ServerMessage::Moved { kind: "gap".to_owned(), next: 9 }
     );
-    assert_eq!(parley(r##"{"type":"rewound","to":"#other","seq":8}"##), Heard::Nothing);
-    assert_eq!(parley(r##"{"type":"presence","room":"#r","joined":[]}"##), Heard::Nothing);
-    assert_eq!(parley("<html>"), refused(Step::Login, "not_parley"));
-    assert_eq!(heard(Dialect::Lines, "! overloaded: later\n"), refused(Step::Publish, "overloaded"));
-    assert_eq!(heard(Dialect::Lines, "* you are in #r, members: 3\n"), Heard::Joined { next: 0, epoch: None });
-    assert_eq!(heard(Dialect::Nats, "-ERR 'Slow Consumer'\r\n"), refused(Step::Login, "nats_err"));
+    assert_eq!(parley(r##"{"type":"rewound","to":"#other","seq":8}"##), ServerMessage::Nothing);
+    assert_eq!(parley(r##"{"type":"presence","room":"#r","joined":[]}"##), ServerMessage::Nothing);
+    assert_eq!(parley("<html>"), refused(RequestPurpose::Login, "not_parley"));
+    assert_eq!(heard(LoadDialect::Lines, "! overloaded: later\n"), refused(RequestPurpose::Publish, "overloaded"));
+    assert_eq!(
+        heard(LoadDialect::Lines, "* you are in #r, members: 3\n"),
+        ServerMessage::Joined { next: 0, epoch: None }
+    );
+    assert_eq!(heard(LoadDialect::Nats, "-ERR 'Slow Consumer'\r\n"), refused(RequestPurpose::Login, "nats_err"));
 }
 
 #[test]
 fn who_asks_whether_we_live_is_answered() {
-    assert_eq!(hears(Dialect::Socketio, "2"), (Heard::Nothing, "3".to_owned()));
-    assert_eq!(hears(Dialect::Nats, "PING\r\n"), (Heard::Nothing, "PONG\r\n".to_owned()));
+    assert_eq!(hears(LoadDialect::Socketio, "2"), (ServerMessage::Nothing, "3".to_owned()));
+    assert_eq!(hears(LoadDialect::Nats, "PING\r\n"), (ServerMessage::Nothing, "PONG\r\n".to_owned()));
     for (dialect, answer) in [
-        (Dialect::Ws, r#"{"pong":1}"#),
-        (Dialect::Socketio, "431[]"),
-        (Dialect::Bare, "?"),
-        (Dialect::Lines, "* pong\n"),
+        (LoadDialect::Ws, r#"{"pong":1}"#),
+        (LoadDialect::Socketio, "431[]"),
+        (LoadDialect::Bare, "?"),
+        (LoadDialect::Lines, "* pong\n"),
     ] {
-        assert_eq!(heard(dialect, answer), Heard::Pong, "{answer}");
+        assert_eq!(heard(dialect, answer), ServerMessage::Pong, "{answer}");
     }
 }
 
 #[test]
 fn a_stream_is_cut_into_units_only_where_they_are_whole() {
     let message = b"MSG r 1 5\r\nab\ncd\r\nPING\r\n";
-    assert_eq!(Dialect::Nats.unit(message), Some(18));
-    assert!((0..18).all(|cut| Dialect::Nats.unit(&message[..cut]).is_none()));
-    assert_eq!((Dialect::Lines.unit(b"a\nb"), Dialect::Lines.unit(b"a")), (Some(2), None));
+    assert_eq!(LoadDialect::Nats.unit(message), Some(18));
+    assert!((0..18).all(|cut| LoadDialect::Nats.unit(&message[..cut]).is_none()));
+    assert_eq!((LoadDialect::Lines.unit(b"a\nb"), LoadDialect::Lines.unit(b"a")), (Some(2), None));
 }

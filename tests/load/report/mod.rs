@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// One outcome, as a row of tables.
 #[derive(Debug, Clone)]
-struct Row {
+struct ReportRow {
     subject: &'static str,
     scenario: String,
     outcome: Value,
@@ -24,7 +24,7 @@ struct Row {
 const SUBJECTS: &[&str] =
     &["floor", "floor in rounds", "Parley", "Parley, lines", "npm ws + Redis", "Socket.IO + Redis adapter", "NATS"];
 
-impl Row {
+impl ReportRow {
     fn new(outcome: Value) -> Self {
         let scenario = outcome["scenario"].as_str().unwrap_or_default();
         let (subject, scenario) = match (scenario, outcome["peer"].as_str().unwrap_or_default()) {
@@ -94,14 +94,14 @@ pub(crate) fn write(from: &Path, into: &Path, draft: bool) -> Result<()> {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
             let text = fs::read(&path)?;
-            rows.push(Row::new(
+            rows.push(ReportRow::new(
                 serde_json::from_slice(&text).with_context(|| format!("{} is no outcome", path.display()))?,
             ));
         }
     }
     ensure!(!rows.is_empty(), "there are no outcomes in {}", from.display());
     rows.sort_by(|a, b| {
-        let key = |row: &Row| (row.rate(), row.clients(), row.place());
+        let key = |row: &ReportRow| (row.rate(), row.clients(), row.place());
         a.scenario.cmp(&b.scenario).then(key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal))
     });
     let draft = draft || rows.iter().any(|row| row.outcome["debug_build"] == true);

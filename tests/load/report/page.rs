@@ -1,6 +1,6 @@
 //! The page: tables in Markdown, and under which conditions they came about.
 
-use super::Row;
+use super::ReportRow;
 
 const INTRODUCTION: &str = "\
 Written by `make bench`, which repeats all of it on another machine: [deploy/bench/run](../deploy/bench/run) starts each
@@ -21,14 +21,14 @@ subject as two nodes with a Redis of its own (NATS as a cluster of two), and the
 ";
 
 /// The whole page.
-pub(super) fn page(rows: &[Row], draft: bool) -> String {
+pub(super) fn page(rows: &[ReportRow], draft: bool) -> String {
     let mut page = "# Performance\n\n".to_owned();
     if draft {
         page += "**Draft, not for publication**: a debug build, or a machine that was not quiet.\n\n";
     }
     page += INTRODUCTION;
     page += "\n![Latency over rate, memory over connections](performance.svg)\n";
-    let mut rooms: Vec<f64> = of(rows, "room").map(Row::clients).collect();
+    let mut rooms: Vec<f64> = of(rows, "room").map(ReportRow::clients).collect();
     rooms.sort_by(|one, other| other.total_cmp(one));
     rooms.dedup();
     for members in rooms {
@@ -42,7 +42,7 @@ pub(super) fn page(rows: &[Row], draft: bool) -> String {
     page
 }
 
-fn of<'a>(rows: &'a [Row], scenario: &'a str) -> impl Iterator<Item = &'a Row> {
+fn of<'a>(rows: &'a [ReportRow], scenario: &'a str) -> impl Iterator<Item = &'a ReportRow> {
     rows.iter().filter(move |row| row.scenario == scenario)
 }
 
@@ -50,16 +50,16 @@ fn shown(figure: Option<f64>, decimals: usize) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.decimals$}"))
 }
 
-fn dagger(row: &Row) -> &'static str {
+fn dagger(row: &ReportRow) -> &'static str {
     if row.outcome["load"]["too_busy"] == true { "†" } else { "" }
 }
 
-fn faults(row: &Row) -> String {
+fn faults(row: &ReportRow) -> String {
     let figures = ["lost", "duplicated", "out_of_order"].map(|key| shown(row.figure(key), 0));
     figures.join(" / ")
 }
 
-fn room(rows: &[Row], members: f64) -> String {
+fn room(rows: &[ReportRow], members: f64) -> String {
     let of = || of(rows, "room").filter(move |row| row.clients() == members);
     let mut text = format!(
         "\n## A room of {members:.0} members\n\n\
@@ -91,7 +91,7 @@ fn room(rows: &[Row], members: f64) -> String {
     text
 }
 
-fn idle(rows: &[Row]) -> String {
+fn idle(rows: &[ReportRow]) -> String {
     if of(rows, "idle").next().is_none() {
         return String::new();
     }
@@ -106,7 +106,7 @@ fn idle(rows: &[Row]) -> String {
     text
 }
 
-fn rest(rows: &[Row]) -> String {
+fn rest(rows: &[ReportRow]) -> String {
     let told = of(rows, "rest").filter_map(|row| Some((row.clients(), row.figure("redis_requests_per_s")?)));
     let told = told.map(|(clients, requests)| {
         format!("\nAt rest, {clients:.0} silent users on two gateways ask {requests:.1} requests a second of Redis in all.\n")
@@ -129,7 +129,7 @@ const OTHERS: &[(&str, &str, &str, &str)] = &[
     ("resume", "Sessions resumed after a storm", "resume_ms", "resumed"),
 ];
 
-fn others(rows: &[Row]) -> String {
+fn others(rows: &[ReportRow]) -> String {
     let mut text = String::new();
     for (scenario, title, latency, pace) in OTHERS {
         if of(rows, scenario).next().is_none() {
@@ -161,7 +161,7 @@ fn others(rows: &[Row]) -> String {
     text
 }
 
-fn burst(rows: &[Row]) -> String {
+fn burst(rows: &[ReportRow]) -> String {
     if of(rows, "burst").next().is_none() {
         return String::new();
     }
@@ -176,7 +176,7 @@ fn burst(rows: &[Row]) -> String {
     text
 }
 
-fn conditions(rows: &[Row]) -> String {
+fn conditions(rows: &[ReportRow]) -> String {
     let Some(row) = rows.iter().find(|row| row.outcome["machine"].is_object()) else { return String::new() };
     let machine = &row.outcome["machine"];
     let word = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();

@@ -4,7 +4,7 @@
 
 use std::fmt::Arguments;
 
-use super::{Row, SUBJECTS};
+use super::{ReportRow, SUBJECTS};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 400.0;
@@ -18,15 +18,16 @@ const LEGEND: f64 = 70.0;
 /// One colour per subject, told apart by the colour-blind too (Okabe and Ito).
 const COLOURS: &[&str] = &["#999999", "#000000", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7"];
 
-struct Line {
+struct PlotLine {
     subject: &'static str,
     points: Vec<(f64, f64)>,
 }
 
 /// Both panels.
-pub(super) fn plots(rows: &[Row]) -> String {
-    let latency = lines(rows, "room", Row::rate, |row| row.figure("delivery_ms.p99"));
-    let memory = lines(rows, "idle", Row::clients, |row| Some(row.node_kib_per_client()? * row.clients() / 1024.0));
+pub(super) fn plots(rows: &[ReportRow]) -> String {
+    let latency = lines(rows, "room", ReportRow::rate, |row| row.figure("delivery_ms.p99"));
+    let memory =
+        lines(rows, "idle", ReportRow::clients, |row| Some(row.node_kib_per_client()? * row.clients() / 1024.0));
     let (width, height) = (2.0 * WIDTH, HEIGHT + LEGEND);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
@@ -34,7 +35,7 @@ pub(super) fn plots(rows: &[Row]) -> String {
     );
     panel(&mut svg, 0.0, "p99 latency in a room, ms", "messages a second", &latency);
     panel(&mut svg, WIDTH, "memory of the nodes, MiB above empty", "idle connections", &memory);
-    let named: Vec<&Line> = latency.iter().chain(&memory).collect();
+    let named: Vec<&PlotLine> = latency.iter().chain(&memory).collect();
     let present = SUBJECTS.iter().filter(|subject| named.iter().any(|line| line.subject == **subject));
     for (at, subject) in present.enumerate() {
         let (x, y) = (LEFT + 320.0 * (at % 3) as f64, HEIGHT + 12.0 + 20.0 * (at / 3) as f64);
@@ -48,11 +49,16 @@ pub(super) fn plots(rows: &[Row]) -> String {
     svg
 }
 
-fn lines(rows: &[Row], scenario: &str, x: impl Fn(&Row) -> f64, y: impl Fn(&Row) -> Option<f64>) -> Vec<Line> {
+fn lines(
+    rows: &[ReportRow],
+    scenario: &str,
+    x: impl Fn(&ReportRow) -> f64,
+    y: impl Fn(&ReportRow) -> Option<f64>,
+) -> Vec<PlotLine> {
     let line = |subject: &&'static str| {
         let own = rows.iter().filter(|row| row.scenario == scenario && row.subject == *subject);
         let points = own.filter_map(|row| Some((x(row), y(row)?))).filter(|(x, y)| *x > 0.0 && *y > 0.0);
-        Line { subject, points: points.collect() }
+        PlotLine { subject, points: points.collect() }
     };
     SUBJECTS.iter().map(line).filter(|line| !line.points.is_empty()).collect()
 }
@@ -69,12 +75,12 @@ fn put(svg: &mut String, line: Arguments<'_>) {
 }
 
 /// A logarithmic axis from 1, 2 or 5 times a power of ten to another.
-struct Axis {
+struct PlotAxis {
     from: f64,
     to: f64,
 }
 
-impl Axis {
+impl PlotAxis {
     fn over(values: impl Iterator<Item = f64> + Clone) -> Self {
         let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
         let from = steps().take_while(|step| *step <= least).last().unwrap_or(1e-3);
@@ -96,7 +102,7 @@ fn steps() -> impl Iterator<Item = f64> {
     (-3..10).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power)))
 }
 
-fn panel(svg: &mut String, left: f64, title: &str, below: &str, lines: &[Line]) {
+fn panel(svg: &mut String, left: f64, title: &str, below: &str, lines: &[PlotLine]) {
     let (x0, x1, y0, y1) = (left + LEFT, left + WIDTH - RIGHT, HEIGHT - BOTTOM, TOP);
     let middle = f64::midpoint(x0, x1);
     put(
@@ -111,7 +117,8 @@ fn panel(svg: &mut String, left: f64, title: &str, below: &str, lines: &[Line]) 
             format_args!("<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">not measured</text>", HEIGHT / 2.0),
         );
     }
-    let (across, up) = (Axis::over(points.clone().map(|point| point.0)), Axis::over(points.map(|point| point.1)));
+    let (across, up) =
+        (PlotAxis::over(points.clone().map(|point| point.0)), PlotAxis::over(points.map(|point| point.1)));
     let x = |value: f64| x0 + (x1 - x0) * across.place(value);
     let y = |value: f64| y0 + (y1 - y0) * up.place(value);
     for tick in across.ticks() {
@@ -158,12 +165,12 @@ mod tests {
 
     #[test]
     fn an_axis_holds_all_values_between_round_ends() {
-        let axis = Axis::over([30.0, 400.0].into_iter());
+        let axis = PlotAxis::over([30.0, 400.0].into_iter());
         assert_eq!((axis.from, axis.to), (20.0, 500.0));
         assert_eq!((axis.place(20.0), axis.place(500.0)), (0.0, 1.0));
         assert!((axis.place(100.0) - 0.5).abs() < 1e-9);
         assert_eq!(axis.ticks().collect::<Vec<_>>(), [20.0, 50.0, 100.0, 200.0, 500.0]);
-        let point = Axis::over([50.0].into_iter());
+        let point = PlotAxis::over([50.0].into_iter());
         assert!(point.from < point.to);
     }
 

@@ -1,12 +1,12 @@
 //! What the clients of a worker hear: from the bytes of a socket to counts and latencies.
 
-use super::Worker;
-use crate::client::Stage;
+use super::LoadWorker;
+use crate::client::ClientStage;
 use crate::clock::{self, Nanos};
-use crate::dialect::{Framing, Heard, Step};
+use crate::dialect::{Framing, RequestPurpose, ServerMessage};
 use crate::frame::{self, opcode};
 
-impl Worker {
+impl LoadWorker {
     /// Reads until nothing is left. A read that did not fill the buffer took everything, unless the end has come too.
     pub(super) fn read(&mut self, client: usize, ends: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -23,7 +23,7 @@ impl Worker {
                 Ok(used) => self.clients[client].keep_received(&buffer[used..filled]),
                 Err(code) => self.lost(client, &code),
             }
-            if self.clients[client].stage == Stage::Away || (filled < buffer.len() && !ends) {
+            if self.clients[client].stage == ClientStage::Away || (filled < buffer.len() && !ends) {
                 break;
             }
         }
@@ -35,7 +35,7 @@ impl Worker {
         let now = clock::now();
         let delivered = self.tally.measured.delivered;
         let mut used = 0;
-        if self.clients[client].stage == Stage::Upgrading {
+        if self.clients[client].stage == ClientStage::Upgrading {
             let Some(head) = frame::upgraded(bytes)? else { return Ok(0) };
             used = head;
             self.upgraded(client);
@@ -43,7 +43,7 @@ impl Worker {
         match self.address(client).dialect.framing() {
             Framing::Raw => used += self.take_units(client, &bytes[used..], now),
             Framing::Text | Framing::Binary => {
-                while self.clients[client].stage != Stage::Away
+                while self.clients[client].stage != ClientStage::Away
                     && let Some((frame, length)) = frame::take(&bytes[used..])?
                 {
                     used += length;
@@ -58,13 +58,13 @@ impl Worker {
         Ok(used)
     }
 
-    fn take_frame(&mut self, client: usize, frame: &frame::Frame<'_>, now: Nanos) -> Result<(), String> {
+    fn take_frame(&mut self, client: usize, frame: &frame::ServerFrame<'_>, now: Nanos) -> Result<(), String> {
         match frame.opcode {
             opcode::TEXT => self.hear(client, frame.payload, now),
             opcode::BINARY | opcode::CONTINUATION => {
                 let stream = self.clients[client].take_stream(frame.payload);
                 let used = self.take_units(client, &stream, now);
-                if self.clients[client].stage != Stage::Away {
+                if self.clients[client].stage != ClientStage::Away {
                     self.clients[client].keep_stream(&stream[used..]);
                 }
             }
@@ -80,7 +80,7 @@ impl Worker {
 
     fn take_units(&mut self, client: usize, stream: &[u8], now: Nanos) -> usize {
         let (dialect, mut used) = (self.address(client).dialect, 0);
-        while self.clients[client].stage != Stage::Away
+        while self.clients[client].stage != ClientStage::Away
             && let Some(length) = dialect.unit(&stream[used..])
         {
             self.hear(client, &stream[used..used + length], now);
@@ -96,34 +96,34 @@ impl Worker {
         if !self.outgoing.is_empty() {
             self.send_outgoing(client);
         }
-        let is_greeting = self.clients[client].stage == Stage::Greeting;
+        let is_greeting = self.clients[client].stage == ClientStage::Greeting;
         match heard {
-            Heard::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
-            Heard::Acked { seq } => self.acked(client, seq),
+            ServerMessage::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
+            ServerMessage::Acked { seq } => self.acked(client, seq),
             // NATS answers a ping after the subscription before it.
-            Heard::Pong if is_greeting => self.joined(client, 0),
-            Heard::Pong => self.echoed(client),
-            Heard::Registered { resume, restored } => self.registered(client, resume, restored),
-            Heard::Joined { next, epoch } => {
+            ServerMessage::Pong if is_greeting => self.joined(client, 0),
+            ServerMessage::Pong => self.echoed(client),
+            ServerMessage::Registered { resume, restored } => self.registered(client, resume, restored),
+            ServerMessage::Joined { next, epoch } => {
                 if let Some((room, epoch)) = self.plan.room_number(number).zip(epoch.filter(|_| self.plan.resumes)) {
                     self.sessions.epochs.insert(room, epoch);
                 }
                 self.joined(client, next);
             }
-            Heard::Refused { code, .. } if is_greeting => self.lost(client, &code),
-            Heard::Refused { step, code } => {
+            ServerMessage::Refused { code, .. } if is_greeting => self.lost(client, &code),
+            ServerMessage::Refused { step, code } => {
                 self.tally.error(&code);
-                if step != Step::Login {
+                if step != RequestPurpose::Login {
                     self.refused(client);
                 }
             }
-            Heard::Moved { kind, next } => {
+            ServerMessage::Moved { kind, next } => {
                 self.tally.error(&kind);
                 if self.plan.counts_seqs() {
                     self.ledger.repositioned(client, 0, next);
                 }
             }
-            Heard::Nothing => {}
+            ServerMessage::Nothing => {}
         }
     }
 

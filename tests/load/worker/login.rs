@@ -1,9 +1,9 @@
 //! How the clients of a worker come in, fail, and come back: a bounded number at a time, or at a rate.
 
-use super::{Due, Worker, named};
-use crate::client::Stage;
+use super::{DueAction, LoadWorker, named};
+use crate::client::ClientStage;
 use crate::clock::{self, Nanos};
-use crate::dialect::{Framing, Identity, Resume};
+use crate::dialect::{ClientIdentity, Framing, ResumePoint};
 use crate::frame;
 use crate::schedule::Schedule;
 
@@ -12,7 +12,7 @@ const ATTEMPTS: u8 = 8;
 /// How long it waits after the first time; then twice as long each time.
 const PAUSE: Nanos = 50_000_000;
 
-impl Worker {
+impl LoadWorker {
     /// All clients log in: when it is their turn at the plan's rate, or each when another one is done.
     pub(super) fn begin_logins(&mut self, at: Nanos) {
         let numbers = self.first..self.first + self.clients.len() as u32;
@@ -20,10 +20,10 @@ impl Worker {
             Some(rate) => {
                 let schedule = Schedule::new(at, rate, 1);
                 for number in numbers {
-                    self.plan_next(schedule.due(0, u64::from(number)), Due::Login(number));
+                    self.plan_next(schedule.due(0, u64::from(number)), DueAction::Login(number));
                 }
             }
-            None => numbers.for_each(|number| self.plan_next(at, Due::Retry(number))),
+            None => numbers.for_each(|number| self.plan_next(at, DueAction::Retry(number))),
         }
     }
 
@@ -67,14 +67,14 @@ impl Worker {
         if address.dialect.framing() == Framing::Raw {
             return self.upgraded(client);
         }
-        self.clients[client].stage = Stage::Upgrading;
+        self.clients[client].stage = ClientStage::Upgrading;
         self.outgoing.extend(frame::request(address.dialect.path(), address.at));
         self.send_outgoing(client);
     }
 
     /// The way is open: says who it is.
     pub(super) fn upgraded(&mut self, client: usize) {
-        self.clients[client].stage = Stage::Greeting;
+        self.clients[client].stage = ClientStage::Greeting;
         let (dialect, number) = (self.address(client).dialect, self.number(client));
         if dialect.is_there_at_once() {
             return self.joined(client, 0);
@@ -83,13 +83,13 @@ impl Worker {
         let room_number = self.plan.room_number(number).unwrap_or_default();
         let resume = self.sessions.tokens.get(&number).and_then(|token| {
             let seq = self.ledger.expects(client, 0)?.saturating_sub(1);
-            Some(Resume { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
+            Some(ResumePoint { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
         });
         if self.storming && resume.is_none() {
             // It comes back as somebody new, and what was said meanwhile is lost to it.
             self.tally.error("not_resumed");
         }
-        let who = Identity { nick: &nick, room: room.as_deref(), resume };
+        let who = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
         dialect.greet(&who, &mut dialect.writes(&mut self.outgoing));
         self.send_outgoing(client);
     }
@@ -97,12 +97,12 @@ impl Worker {
     /// It is there, and hears everything from `next` on.
     pub(super) fn joined(&mut self, client: usize, next: u64) {
         let state = &mut self.clients[client];
-        if state.stage != Stage::Greeting {
+        if state.stage != ClientStage::Greeting {
             return;
         }
         let now = clock::now();
         let latency = now.saturating_sub(state.began);
-        (state.stage, state.attempts, state.began) = (Stage::Ready, 0, 0);
+        (state.stage, state.attempts, state.began) = (ClientStage::Ready, 0, 0);
         let next = if self.plan.counts_seqs() { next } else { 0 };
         self.ledger.listens(client, next);
         match self.storming {
@@ -123,15 +123,15 @@ impl Worker {
     /// The connection ended, whoever did it.
     pub(super) fn lost(&mut self, client: usize, code: &str) {
         match self.clients[client].stage {
-            Stage::Away => {}
-            Stage::Ready => {
+            ClientStage::Away => {}
+            ClientStage::Ready => {
                 self.tally.error(code);
                 self.forget(client);
                 if self.storming {
                     self.login_due(self.number(client), clock::now());
                 }
             }
-            Stage::Connecting | Stage::Upgrading | Stage::Greeting => self.turned_away(client, code),
+            ClientStage::Connecting | ClientStage::Upgrading | ClientStage::Greeting => self.turned_away(client, code),
         }
     }
 
@@ -144,7 +144,7 @@ impl Worker {
         state.attempts += 1;
         if state.attempts < ATTEMPTS {
             let pause = PAUSE << state.attempts;
-            self.plan_next(clock::now() + pause, Due::Retry(number));
+            self.plan_next(clock::now() + pause, DueAction::Retry(number));
         } else {
             self.tally.progress.failed += 1;
         }
@@ -169,7 +169,7 @@ impl Worker {
     pub(super) fn drop_everybody(&mut self) {
         let now = clock::now();
         for client in 0..self.clients.len() {
-            if self.clients[client].stage == Stage::Ready {
+            if self.clients[client].stage == ClientStage::Ready {
                 self.forget(client);
                 self.clients[client].began = now;
                 self.queue.push_back(self.number(client));
@@ -179,7 +179,7 @@ impl Worker {
     }
 
     /// Where the client is connected, or about to be.
-    pub(super) fn address(&self, client: usize) -> crate::plan::Address {
+    pub(super) fn address(&self, client: usize) -> crate::plan::PlanAddress {
         self.plan.address(self.number(client), u32::from(self.clients[client].attempts))
     }
 }

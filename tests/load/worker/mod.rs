@@ -22,13 +22,13 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::client::{Client, Stage};
+use crate::client::{ClientStage, LoadClient};
 use crate::clock::{self, Nanos};
-use crate::ledger::{Ledger, Tail};
-use crate::orders::{Order, Word};
+use crate::ledger::{Ledger, StreamTail};
+use crate::orders::{WorkerOrder, WorkerReport};
 use crate::plan::Plan;
-use crate::process::Sample;
-use crate::schedule::{Schedule, Window};
+use crate::process::ProcessUsage;
+use crate::schedule::{MeasureWindow, Schedule};
 use crate::tally::Tally;
 
 const ORDERS: Token = Token(usize::MAX - 1);
@@ -41,7 +41,7 @@ const PORTION: usize = 256;
 
 /// Something that is due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+enum DueAction {
     /// The client logs in: from the time it was due.
     Login(u32),
     /// The client, turned away before, tries again.
@@ -54,7 +54,7 @@ enum Due {
 
 /// What a client that speaks has done.
 #[derive(Debug, Default)]
-struct Talker {
+struct SendingClient {
     /// Its turns so far, for the schedule.
     turns: u64,
     /// Its messages so far; fewer than turns where it was away.
@@ -65,32 +65,32 @@ struct Talker {
 
 /// Where sessions can be resumed; empty unless the plan resumes.
 #[derive(Debug, Default)]
-struct Sessions {
+struct SavedSessions {
     tokens: HashMap<u32, Box<str>>,
     /// By the number of the room.
     epochs: HashMap<u32, String>,
 }
 
-struct Worker {
+struct LoadWorker {
     plan: Plan,
     /// The number of our first client in the whole run.
     first: u32,
     workers: u32,
-    clients: Vec<Client>,
+    clients: Vec<LoadClient>,
     poll: Poll,
     timer: TimerFd,
     timer_set: Nanos,
     buffer: Vec<u8>,
     outgoing: Vec<u8>,
-    agenda: BinaryHeap<Reverse<(Nanos, Due)>>,
+    agenda: BinaryHeap<Reverse<(Nanos, DueAction)>>,
     /// Clients that wait for others to have logged in.
     queue: VecDeque<u32>,
     in_flight: u32,
     storming: bool,
-    sessions: Sessions,
-    window: Option<Window>,
+    sessions: SavedSessions,
+    window: Option<MeasureWindow>,
     schedule: Schedule,
-    talkers: HashMap<u32, Talker>,
+    talkers: HashMap<u32, SendingClient>,
     ledger: Ledger,
     /// By the name of a stream: what follows the last message that was taken.
     tops: HashMap<u32, u64>,
@@ -99,18 +99,19 @@ struct Worker {
 
 /// Runs a worker until its stdin ends.
 pub(crate) fn run() -> Result<()> {
-    let base_kib = Sample::of(std::process::id()).rss_kib;
+    let base_kib = ProcessUsage::of(std::process::id()).rss_kib;
     let mut orders = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut pending = Vec::new();
-    let Some(Order::Hire { plan, from, to, workers }) = read_orders(&mut orders, &mut pending)?.into_iter().next()
+    let Some(WorkerOrder::Hire { plan, from, to, workers }) =
+        read_orders(&mut orders, &mut pending)?.into_iter().next()
     else {
         bail!("a worker is started by `load` itself");
     };
-    let mut worker = Worker::new(plan, from, to, workers)?;
+    let mut worker = LoadWorker::new(plan, from, to, workers)?;
     let descriptor = orders.as_raw_fd();
     worker.poll.registry().register(&mut SourceFd(&descriptor), ORDERS, Interest::READABLE)?;
-    tell(&Word::Hired { base_kib })?;
-    worker.plan_next(clock::now() + TOLD_EVERY, Due::Tell);
+    tell(&WorkerReport::Hired { base_kib })?;
+    worker.plan_next(clock::now() + TOLD_EVERY, DueAction::Tell);
 
     let mut events = Events::with_capacity(1024);
     loop {
@@ -142,7 +143,7 @@ pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option
 }
 
 /// Whole lines that have come; none at the end of the stream.
-fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<Order>> {
+fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder>> {
     let mut chunk = [0; 4096];
     loop {
         let count = from.read(&mut chunk)?;
@@ -158,19 +159,19 @@ fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<Order>> {
     }
 }
 
-fn tell(word: &Word) -> Result<()> {
+fn tell(word: &WorkerReport) -> Result<()> {
     let mut line = serde_json::to_vec(word)?;
     line.push(b'\n');
     io::stdout().lock().write_all(&line).context("the coordinator is gone")
 }
 
-impl Worker {
+impl LoadWorker {
     fn new(plan: Plan, from: u32, to: u32, workers: u32) -> Result<Self> {
         let poll = Poll::new()?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
         let mut clients = Vec::new();
-        clients.resize_with((to - from) as usize, Client::default);
+        clients.resize_with((to - from) as usize, LoadClient::default);
         Ok(Self {
             first: from,
             workers,
@@ -183,7 +184,7 @@ impl Worker {
             queue: VecDeque::new(),
             in_flight: 0,
             storming: false,
-            sessions: Sessions::default(),
+            sessions: SavedSessions::default(),
             window: None,
             schedule: Schedule::new(0, 1.0, 1),
             talkers: HashMap::new(),
@@ -205,7 +206,7 @@ impl Worker {
         (number - self.first) as usize
     }
 
-    fn plan_next(&mut self, at: Nanos, due: Due) {
+    fn plan_next(&mut self, at: Nanos, due: DueAction) {
         self.agenda.push(Reverse((at, due)));
     }
 
@@ -219,12 +220,12 @@ impl Worker {
             }
             self.agenda.pop();
             match due {
-                Due::Login(number) => self.login_due(number, at),
-                Due::Retry(number) => self.queue_login(number),
-                Due::Talk(number) => self.talk(number, at),
-                Due::Tell => {
-                    tell(&Word::Progress(self.tally.progress))?;
-                    self.plan_next(clock::now() + TOLD_EVERY, Due::Tell);
+                DueAction::Login(number) => self.login_due(number, at),
+                DueAction::Retry(number) => self.queue_login(number),
+                DueAction::Talk(number) => self.talk(number, at),
+                DueAction::Tell => {
+                    tell(&WorkerReport::ClientProgress(self.tally.progress))?;
+                    self.plan_next(clock::now() + TOLD_EVERY, DueAction::Tell);
                 }
             }
         }
@@ -240,20 +241,20 @@ impl Worker {
         Ok(())
     }
 
-    fn obey(&mut self, order: &Order) -> Result<()> {
+    fn obey(&mut self, order: &WorkerOrder) -> Result<()> {
         match *order {
-            Order::Hire { .. } => bail!("hired twice"),
-            Order::Login { at } => self.begin_logins(at),
-            Order::Talk { window } => self.begin_talk(window),
-            Order::Brace => self.storming = true,
-            Order::Storm => {
+            WorkerOrder::Hire { .. } => bail!("hired twice"),
+            WorkerOrder::Login { at } => self.begin_logins(at),
+            WorkerOrder::Talk { window } => self.begin_talk(window),
+            WorkerOrder::Brace => self.storming = true,
+            WorkerOrder::Storm => {
                 self.storming = true;
                 self.drop_everybody();
             }
-            Order::Report => {
+            WorkerOrder::Report => {
                 self.take_stock();
-                tell(&Word::Progress(self.tally.progress))?;
-                tell(&Word::Report(Box::new(self.tally.clone())))?;
+                tell(&WorkerReport::ClientProgress(self.tally.progress))?;
+                tell(&WorkerReport::Report(Box::new(self.tally.clone())))?;
             }
         }
         Ok(())
@@ -265,17 +266,17 @@ impl Worker {
         self.tally.faults = self.ledger.faults();
         self.tally.tails = self.ledger.tails(|client, stream| plan.stream(first + client as u32, stream as u32));
         for (name, top) in &self.tops {
-            self.tally.tails.entry(*name).or_default().merge(&Tail { top: *top, ..Tail::default() });
+            self.tally.tails.entry(*name).or_default().merge(&StreamTail { top: *top, ..StreamTail::default() });
         }
     }
 
     /// Something happened at the client's socket.
     fn attend(&mut self, client: usize, event: &Event) {
         let stage = self.clients[client].stage;
-        if stage == Stage::Away {
+        if stage == ClientStage::Away {
             return;
         }
-        if stage == Stage::Connecting {
+        if stage == ClientStage::Connecting {
             self.connected(client);
         } else if event.is_writable()
             && let Err(error) = self.clients[client].flush()

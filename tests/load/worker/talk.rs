@@ -2,16 +2,16 @@
 
 use std::collections::hash_map::Entry;
 
-use super::{Due, Talker, Worker};
-use crate::client::Stage;
+use super::{DueAction, LoadWorker, SendingClient};
+use crate::client::ClientStage;
 use crate::clock::{self, Nanos};
 use crate::plan::Traffic;
-use crate::schedule::{Schedule, Window};
+use crate::schedule::{MeasureWindow, Schedule};
 use crate::stamp::Stamp;
 
-impl Worker {
+impl LoadWorker {
     /// Everybody who speaks gets their first turn.
-    pub(super) fn begin_talk(&mut self, window: Window) {
+    pub(super) fn begin_talk(&mut self, window: MeasureWindow) {
         self.window = Some(window);
         let rate = self.plan.rate();
         self.schedule = Schedule::new(window.start, rate.unwrap_or(1.0), u64::from(self.plan.senders()));
@@ -19,10 +19,10 @@ impl Worker {
             let number = self.number(client);
             let Some(sender) = self.plan.sender(number) else { continue };
             let Entry::Vacant(vacant) = self.talkers.entry(number) else { continue };
-            vacant.insert(Talker::default());
+            vacant.insert(SendingClient::default());
             match rate {
-                Some(_) => self.plan_next(self.schedule.due(u64::from(sender), 0), Due::Talk(number)),
-                None => self.plan_next(window.start, Due::Talk(number)),
+                Some(_) => self.plan_next(self.schedule.due(u64::from(sender), 0), DueAction::Talk(number)),
+                None => self.plan_next(window.start, DueAction::Talk(number)),
             }
         }
     }
@@ -32,7 +32,7 @@ impl Worker {
         let Some(window) = self.window.filter(|window| due < window.end) else { return };
         self.plan_next_turn(number);
         let client = self.index(number);
-        if self.clients[client].stage != Stage::Ready {
+        if self.clients[client].stage != ClientStage::Ready {
             return self.tally.error("not_connected");
         }
         let (dialect, sender) = (self.address(client).dialect, self.plan.sender(number).unwrap_or_default());
@@ -66,7 +66,7 @@ impl Worker {
         let Some(talker) = self.talkers.get_mut(&number) else { return };
         talker.turns += 1;
         let due = self.schedule.due(sender, talker.turns);
-        self.plan_next(due, Due::Talk(number));
+        self.plan_next(due, DueAction::Talk(number));
     }
 
     /// The oldest unanswered message or ping of the client was answered: when it was due.

@@ -34,7 +34,7 @@ async fn audit_of_busy_cluster_finds_no_drift() {
     let (gone, line) = (cluster.ws_on(0).await, cluster.line_on(1).await);
     gone.register("gone").await;
     gone.join("#kitchen").await;
-    gone.say("#kitchen", "back in a minute").await;
+    gone.sends("#kitchen", "back in a minute").await;
     line.register("王小明").await;
     line.join("#lobby").await;
     drop(gone);

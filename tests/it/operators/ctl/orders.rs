@@ -55,7 +55,7 @@ async fn drain_moves_clients_and_ends_one_gateway() {
     let (ordered, ready) = tokio::join!(ordered, cluster.gateways[0].until_not_ready(SOON));
     assert_eq!(ordered, "g1 drains: 1 session to go");
     assert!(ready.body.contains("draining"), "{ready:?}");
-    ann.is_told("going_away").await;
+    ann.receives_frame("going_away").await;
     assert_eq!(cluster.ws().await.register("eve").await["node"], "g2", "newcomers go elsewhere");
     assert_eq!(ann.closed().await.code, Some(1012));
     assert_eq!(cluster.gateways[0].process().exit_code(SOON).await, Some(0));

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::nginx::{Place, stream_module};
+use harness::nginx::{NginxPaths, stream_module};
 use harness::{Cluster, LineClient, Nginx, Node, WsClient, eventually, http, stays};
 
 /// The name in the certificate.
@@ -38,7 +38,7 @@ impl ShippedNginx {
     }
 
     /// Returns the configuration for these gateways; those in `down` are taken out.
-    fn configuration(&self, place: Place<'_>, gateways: &[Node], down: &[usize]) -> String {
+    fn configuration(&self, place: NginxPaths<'_>, gateways: &[Node], down: &[usize]) -> String {
         let server = |line: &str| {
             let (number, port) = line.strip_prefix("server gateway-")?.split_once(' ')?.0.split_once(':')?;
             let number = number.parse::<usize>().unwrap() - 1;
@@ -73,7 +73,7 @@ impl ShippedNginx {
 async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
     let (ws, lines, certificate) = (front.ws(), front.tcp(), shipped.certificate());
     let server = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
-    let configuration = |place: Place<'_>| {
+    let configuration = |place: NginxPaths<'_>| {
         format!(
             "daemon off; {module}\npid {directory}/nginx.pid; error_log {directory}/error.log warn; events {{}}\nstream {{\n\
              proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate};\n\
@@ -106,8 +106,8 @@ async fn reload_keeps_clients_and_routes_newcomers() {
         person.register(name).await;
         person.join("#lobby").await;
     }
-    ann.say("#lobby", "before").await;
-    carl.hears("#lobby", "ann", "before").await;
+    ann.sends("#lobby", "before").await;
+    carl.receives("#lobby", "ann", "before").await;
 
     front.reconfigure(|place| shipped.configuration(place, &cluster.gateways, &[0])).await;
     assert!(front.old_workers() > 0, "an old worker still serves clients");
@@ -129,14 +129,14 @@ async fn reload_keeps_clients_and_routes_newcomers() {
         let text = format!("still here {count}");
         let (ann, bob, carl, dora, hugo, newcomers) = (&ann, &bob, &carl, &dora, &hugo, &newcomers);
         async move {
-            ann.say("#lobby", &text).await;
+            ann.sends("#lobby", &text).await;
             carl.types(&text).await;
             for person in [bob, &newcomers[0]] {
-                person.hears("#lobby", "ann", &text).await;
-                person.hears("#lobby", "carl", &text).await;
+                person.receives("#lobby", "ann", &text).await;
+                person.receives("#lobby", "carl", &text).await;
             }
             for person in [dora, hugo] {
-                person.hears("#lobby", "ann", &text).await;
+                person.receives("#lobby", "ann", &text).await;
             }
             Ok::<(), ()>(())
         }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use harness::process::Finished;
+use harness::process::ExitedProcess;
 use harness::{Cluster, Node, Redis, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
 
 /// Checks for exit code 1, no ready line, and a log that contains these words.
-fn assert_start_failed(finished: &Finished, words: &[&str]) {
+fn assert_start_failed(finished: &ExitedProcess, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
     for word in words {
         assert!(finished.stderr.contains(word), "no {word:?} in {finished:?}");
@@ -132,7 +132,7 @@ async fn killed_gateway_restarts_under_its_id_at_once() {
     ann.register("ann").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    ann.say("#lobby", "back").await;
-    bob.hears("#lobby", "ann", "back").await;
+    ann.sends("#lobby", "back").await;
+    bob.receives("#lobby", "ann", "back").await;
     cluster.finish().await;
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::metrics::Metrics;
+use harness::metrics::ScrapedMetrics;
 use harness::{Cluster, http, repository};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ const PROMETHEUS_SERIES: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["aler
 struct SeriesCatalogue(BTreeMap<String, BTreeSet<String>>);
 
 impl SeriesCatalogue {
-    fn new(scrapes: &[Metrics]) -> Self {
+    fn new(scrapes: &[ScrapedMetrics]) -> Self {
         let mut series: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (scrape, name) in
             scrapes.iter().flat_map(|scrape| scrape.names().into_iter().map(move |name| (scrape, name)))
@@ -82,8 +82,8 @@ fn is_label_of_a_variable(query: &LocatedQuery, word: &str) -> bool {
 }
 
 /// Scrapes a gateway and a presence process after some traffic.
-async fn scrapes() -> [Metrics; 2] {
-    scrape_texts().await.map(|text| Metrics::parse(&text))
+async fn scrapes() -> [ScrapedMetrics; 2] {
+    scrape_texts().await.map(|text| ScrapedMetrics::parse(&text))
 }
 
 /// Returns the same scrapes as text.
@@ -93,7 +93,7 @@ async fn scrape_texts() -> [String; 2] {
     ann.register(MARKER).await;
     let room = format!("#{MARKER}");
     ann.join(&room).await;
-    ann.say(&room, "hi").await;
+    ann.sends(&room, "hi").await;
     for path in ["/v1/stats".to_owned(), format!("/v1/users/{MARKER}"), format!("/v1/{MARKER}")] {
         http::get(cluster.presence[0].api(), &path).await.unwrap();
     }
@@ -118,7 +118,7 @@ async fn metrics_follow_prometheus_naming_and_label_rules() {
 
         assert!(!text.contains(MARKER) && !text.contains("127.0.0.1"), "a nick, room or address: {text}");
         assert!(!text.contains(" summary\n"), "summaries cannot be aggregated: {text}");
-        let scrape = Metrics::parse(&text);
+        let scrape = ScrapedMetrics::parse(&text);
         let labels: BTreeSet<&str> = scrape.names().into_iter().flat_map(|name| scrape.labels(name)).collect();
         let others: Vec<_> = labels.iter().filter(|label| !LABELS.contains(label)).collect();
         assert!(others.is_empty(), "labels without a fixed table of values: {others:?}");
@@ -146,7 +146,7 @@ async fn queries_use_exported_metrics_and_show_all() {
         .flat_map(|query| promql::names(&query.expression).selectors)
         .map(|selector| selector.name)
         .collect();
-    let families: BTreeSet<&String> = scrapes.iter().flat_map(Metrics::families).collect();
+    let families: BTreeSet<&String> = scrapes.iter().flat_map(ScrapedMetrics::families).collect();
     for family in &families {
         let is_shown =
             on_dashboards.iter().any(|name| is_series_of(name, family)) || is_recorded(family, &on_dashboards);
@@ -222,7 +222,7 @@ async fn legends_use_labels_of_their_queries() {
 #[test]
 fn wrong_name_is_reported_with_its_location() {
     let scrape =
-        Metrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
+        ScrapedMetrics::parse("# TYPE parley_sessions gauge\nparley_sessions 1\nparley_refusals_total{code=\"x\"} 1\n");
     let catalogue = SeriesCatalogue::new(&[scrape]);
     let complaints = |expression: &str| {
         let panel = json!({"title": "Who", "targets": [{"refId": "B", "expr": expression}]});

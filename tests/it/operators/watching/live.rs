@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use harness::prometheus::Target;
+use harness::prometheus::ScrapeTarget;
 use harness::{Cluster, LineClient, Prometheus, WsClient, eventually, http, repository};
 use serde_json::{Value, json};
 
@@ -96,15 +96,15 @@ impl UserTraffic {
 
     /// Runs one round of every kind of traffic.
     async fn run_round(&self, cluster: &Cluster) {
-        self.ann.say("#lobby", "hi").await;
+        self.ann.sends("#lobby", "hi").await;
         self.cy.types("hello").await;
-        self.bob.hears("#lobby", "cy", "hello").await;
-        self.ann.say("bob", "only you").await;
+        self.bob.receives("#lobby", "cy", "hello").await;
+        self.ann.sends("bob", "only you").await;
         for _ in 0..2 {
             let again = json!({"type": "send", "to": "#lobby", "body": "once", "key": "k"});
             self.bob.request(again).await.expect("acked");
         }
-        self.bob.try_say("#elsewhere", "let me in").await.expect_err("not a member");
+        self.bob.try_send("#elsewhere", "let me in").await.expect_err("not a member");
         self.ann.history("#lobby", 10).await;
         for path in ["/v1/users/ann", "/v1/users?online=true", "/v1/nowhere"] {
             let _ = http::get(cluster.presence[0].api(), path).await;
@@ -120,9 +120,9 @@ impl UserTraffic {
 
 async fn start_prometheus(cluster: &Cluster) -> Prometheus {
     let gateways = cluster.gateways.iter().map(|node| ("gateway", node));
-    let targets: Vec<Target<'_>> = gateways
+    let targets: Vec<ScrapeTarget<'_>> = gateways
         .chain(cluster.presence.iter().map(|node| ("presence", node)))
-        .map(|(job, node)| Target { job, instance: node.name(), address: node.admin() })
+        .map(|(job, node)| ScrapeTarget { job, instance: node.name(), address: node.admin() })
         .collect();
     Prometheus::start(&targets, &repository().join(RULES)).await
 }

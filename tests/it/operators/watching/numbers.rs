@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::metrics::Metrics;
+use harness::metrics::ScrapedMetrics;
 use harness::{Cluster, Node, eventually};
 use serde_json::json;
 
@@ -30,15 +30,15 @@ async fn metrics_count_activity_on_its_gateway() {
     }
     cy.join("#lobby").await;
     for number in 0..MESSAGES {
-        ann.say("#lobby", &format!("{number}")).await;
-        bob.hears("#lobby", "ann", &format!("{number}")).await;
-        cy.hears("#lobby", "ann", &format!("{number}")).await;
+        ann.sends("#lobby", &format!("{number}")).await;
+        bob.receives("#lobby", "ann", &format!("{number}")).await;
+        cy.receives("#lobby", "ann", &format!("{number}")).await;
     }
-    ann.say("bob", "psst").await;
+    ann.sends("bob", "psst").await;
     for _ in 0..3 {
         ann.must(json!({"type": "send", "to": "#lobby", "body": "once", "key": "k"})).await;
     }
-    ann.try_say("#elsewhere", "let me in").await.expect_err("not a member");
+    ann.try_send("#elsewhere", "let me in").await.expect_err("not a member");
     cluster.ws_on(1).await.try_register("Ann").await.expect_err("the nick is in use");
 
     let in_room = f64::from(MESSAGES) + 1.0;
@@ -99,8 +99,8 @@ async fn metrics_show_lost_subscription_and_refill() {
     eventually(SOON * 2, "a missed message is refilled", async || {
         cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await;
         number += 1;
-        ann.say("#lobby", &format!("{number}")).await;
-        bob.hears("#lobby", "ann", &format!("{number}")).await;
+        ann.sends("#lobby", &format!("{number}")).await;
+        bob.receives("#lobby", "ann", &format!("{number}")).await;
         if refilled().await > Some(0.0) { Ok(()) } else { Err(number) }
     })
     .await;
@@ -142,7 +142,7 @@ async fn presence_metrics_show_redis_health() {
     let presence = &cluster.presence[0];
     expect_metric(presence, "parley_redis_up", &[], |number| number == 0.0).await;
     expect_metric(presence, "parley_redis_call_failures_total", &[("call", "connect")], |number| number > 0.0).await;
-    let numbers: Metrics = presence.metrics().await;
+    let numbers: ScrapedMetrics = presence.metrics().await;
     let old: Vec<&str> = numbers.names().into_iter().filter(|name| name.starts_with("parley_redis_memory")).collect();
     assert_eq!((old, numbers.get("parley_users_online", &[])), (Vec::new(), None), "no stale value is exported");
     expect_metric(presence, "parley_ready", &[], |number| number == 0.0).await;

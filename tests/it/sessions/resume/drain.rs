@@ -39,11 +39,11 @@ async fn a_rolling_restart_is_seen_by_nobody() {
                 continue;
             }
             while person.has_ended().is_none() {
-                observer.say("#lobby", "still there?").await;
+                observer.sends("#lobby", "still there?").await;
                 said += 1;
             }
             assert_eq!(person.closed().await.code, Some(1012));
-            let given = person.heard(|event| is_of_lobby(event) && event["type"] == "message");
+            let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
             told[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
             *last = told[number].last().copied().unwrap_or(*last);
             let again = cluster.ws().await;
@@ -55,10 +55,10 @@ async fn a_rolling_restart_is_seen_by_nobody() {
         assert_eq!(cluster.gateways[gateway].process().exit_code(Duration::from_secs(30)).await, Some(0));
         cluster.gateways[gateway].restart().await;
     }
-    let end = observer.say("#lobby", "the end").await["seq"].as_u64().unwrap();
+    let end = observer.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
     for (number, (person, ..)) in people.iter().enumerate() {
         until_given(person, end).await;
-        let given = person.heard(|event| is_of_lobby(event) && event["type"] == "message");
+        let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
         told[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
         assert_eq!(told[number], Vec::from_iter(1..=end), "p{number} has everything once and in order");
     }
@@ -73,7 +73,7 @@ async fn who_does_not_come_back_after_a_drain_is_seen_to_leave_when_the_hold_is_
         Cluster::builder().gateways(2).presence(1).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await;
     let (ann, _) = member(&cluster, 0, "ann").await;
     let (bob, _) = member(&cluster, 1, "bob").await;
-    ann.say("#lobby", "hi").await;
+    ann.sends("#lobby", "hi").await;
     assert_eq!(cluster.gateways[0].end().await, Some(0));
     let ended = Instant::now();
     let hold = Duration::from_secs(HOLD.parse().unwrap());

@@ -1,8 +1,9 @@
 //! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
 //!
 //! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
-//! rivals and the text door begin anew each time. What was refused for a while, or whose outcome is unknown, is said again with the same key, on the next connection
-//! too. A key belongs to its session: what is in flight when a session is over stays unknown and is never said again.
+//! rivals and text clients start a new session each time. A message that was refused for a while, or whose outcome is
+//! unknown, is sent again with the same key, also on the next connection. A key belongs to its session: a message in
+//! flight when the session ends stays unknown and is never sent again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,21 +15,21 @@ use rand::rngs::Xoshiro256PlusPlus;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::door::{Address, Door, Heard, Places, Request};
-use crate::history::{Kind, Op, Recorder};
+use super::connection::{ClientPositions, MemberAddress, MemberConnection, MemberEvent, MemberRequest};
+use crate::history::{HistoryOp, OpStatus, Recorder};
 
 /// How long an answer may take: longer than a gateway stands still, so that it is heard what it says when it wakes.
 const ANSWER: Duration = Duration::from_secs(25);
 /// How a connection ended that was lost on the way; a fifth of them for long enough that others may see it.
 const BROKE_OFF: &str = "broke off";
-/// What a gateway says of a session that it cannot go on with.
+/// The error code for a session that cannot be resumed.
 const SESSION_GONE: &str = "resume_failed";
 /// How long coming in may take in all, refusals included.
 const ENTRY: Duration = Duration::from_secs(60);
 
-/// What everybody is to do now.
+/// The current instruction to all members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum CrowdMode {
     /// Talk.
     Talk,
     /// Say one last thing in every room, and listen.
@@ -37,20 +38,20 @@ pub enum Wish {
     Leave,
 }
 
-/// What a member is told before it comes.
+/// The configuration of one member.
 #[derive(Debug)]
-pub struct Orders {
+pub struct MemberScript {
     /// Its name in the history.
     pub process: String,
     /// Its nickname; rivals share one.
     pub nick: String,
-    /// Where it comes in.
-    pub address: Address,
-    /// What it is in; one on the text door.
+    /// The address that it connects to.
+    pub address: MemberAddress,
+    /// The rooms that it joins; one over text lines.
     pub rooms: Vec<String>,
     /// Nicknames (`@ann`) that it says something to now and then.
     pub friends: Vec<String>,
-    /// How long it waits before it comes for the first time.
+    /// The delay before its first connection.
     pub comes_after: Duration,
     /// About how long its connections last before they break off, as on a bad network.
     pub breaks_off_after: Option<Duration>,
@@ -58,45 +59,50 @@ pub struct Orders {
     pub hangs_up_after: Option<Duration>,
     /// Between two things said, about.
     pub pace: Duration,
-    /// What may wait for an answer at a time.
+    /// Maximum number of unanswered messages.
     pub most_open: usize,
 }
 
 /// One member.
-pub struct Person {
-    orders: Orders,
-    wish: watch::Receiver<Wish>,
+pub struct CrowdMember {
+    orders: MemberScript,
+    wish: watch::Receiver<CrowdMode>,
     recorder: Recorder,
     rng: Xoshiro256PlusPlus,
     is_seated: Arc<AtomicBool>,
-    /// How many sessions it has had.
+    /// The number of its sessions so far.
     session: u32,
     /// Goes on with the last one.
     token: Option<String>,
-    /// How far it has heard its rooms, and its inbox (`@`).
-    places: Places,
+    /// Its position in each room and in its inbox (`@`).
+    places: ClientPositions,
     /// A connection that it has given up and whose other end does not know.
-    lost: Option<Door>,
-    /// What the text door showed last: refused afterwards, or not known to have been kept when the connection ends.
-    shown: Option<Pending>,
-    /// What has no answer yet, by the request's id.
-    pending: BTreeMap<u64, Pending>,
+    lost: Option<MemberConnection>,
+    /// What the text listener showed last: refused afterwards, or not known to have been kept when the connection ends.
+    shown: Option<PendingSend>,
+    /// Unanswered messages, by request id.
+    pending: BTreeMap<u64, PendingSend>,
     said: u64,
     next_id: u64,
 }
 
 /// Something said that has no answer yet.
-struct Pending {
+struct PendingSend {
     room: String,
     key: String,
     since: Instant,
     again_at: Option<Instant>,
 }
 
-type Ended = String;
+type EndReason = String;
 
-impl Person {
-    pub fn new(orders: Orders, wish: watch::Receiver<Wish>, recorder: Recorder, rng: Xoshiro256PlusPlus) -> Self {
+impl CrowdMember {
+    pub fn new(
+        orders: MemberScript,
+        wish: watch::Receiver<CrowdMode>,
+        recorder: Recorder,
+        rng: Xoshiro256PlusPlus,
+    ) -> Self {
         Self {
             orders,
             wish,
@@ -105,7 +111,7 @@ impl Person {
             is_seated: Arc::default(),
             session: 0,
             token: None,
-            places: Places::new(),
+            places: ClientPositions::new(),
             lost: None,
             shown: None,
             pending: BTreeMap::new(),
@@ -114,7 +120,7 @@ impl Person {
         }
     }
 
-    /// Whether it is in all its rooms at the moment.
+    /// True if it is in all its rooms at the moment.
     pub fn seat(&self) -> Arc<AtomicBool> {
         self.is_seated.clone()
     }
@@ -123,19 +129,19 @@ impl Person {
     pub async fn live(mut self) {
         self.rest(self.orders.comes_after).await;
         while self.wants_in() {
-            let end = match Door::connect(self.orders.address).await {
-                Ok(mut door) => {
-                    let end = self.visit(&mut door).await;
+            let end = match MemberConnection::connect(self.orders.address).await {
+                Ok(mut connection) => {
+                    let end = self.visit(&mut connection).await;
                     self.is_seated.store(false, Ordering::Relaxed);
                     let end = end.err().unwrap_or_else(|| "said goodbye".to_owned());
                     // Half of the lost ones look to the gateway as if they were still there.
-                    self.lost = (end == BROKE_OFF && self.rng.random_ratio(1, 2)).then_some(door);
+                    self.lost = (end == BROKE_OFF && self.rng.random_ratio(1, 2)).then_some(connection);
                     end
                 }
                 Err(why) => why,
             };
             let is_far = end == BROKE_OFF && self.rng.random_ratio(1, 5);
-            self.note(Kind::Ok, Op::End { why: end });
+            self.note(OpStatus::Ok, HistoryOp::End { why: end });
             let pause = Duration::from_millis(self.rng.random_range(if is_far { 4_000..14_000 } else { 100..700 }));
             self.rest(pause).await;
         }
@@ -144,33 +150,33 @@ impl Person {
 
     /// Waits, unless it is told to leave.
     async fn rest(&mut self, pause: Duration) {
-        let _ = timeout(pause, self.wish.wait_for(|wish| *wish == Wish::Leave)).await;
+        let _ = timeout(pause, self.wish.wait_for(|wish| *wish == CrowdMode::Leave)).await;
     }
 
     fn wants_in(&self) -> bool {
         match *self.wish.borrow() {
-            Wish::Talk => true,
-            Wish::Mark => self.orders.hangs_up_after.is_none(),
-            Wish::Leave => false,
+            CrowdMode::Talk => true,
+            CrowdMode::Mark => self.orders.hangs_up_after.is_none(),
+            CrowdMode::Leave => false,
         }
     }
 
     /// One connection, from the nickname to its end.
-    async fn visit(&mut self, door: &mut Door) -> Result<(), Ended> {
-        let there = self.register(door).await?;
+    async fn visit(&mut self, connection: &mut MemberConnection) -> Result<(), EndReason> {
+        let there = self.register(connection).await?;
         for room in self.orders.rooms.clone() {
             let since = self.places.get(&room).cloned();
             if since.is_some() && there.contains(&room) {
                 continue;
             }
-            let joined = Op::Join { room: room.clone(), seq: None };
-            let request = Request::Join { room: &room, since: since.as_ref() };
-            let Heard::Joined { room, place } = self.enter(door, request, joined).await? else {
+            let joined = HistoryOp::Join { room: room.clone(), seq: None };
+            let request = MemberRequest::Join { room: &room, since: since.as_ref() };
+            let MemberEvent::Joined { room, place } = self.enter(connection, request, joined).await? else {
                 return Err("unexpected answer".to_owned());
             };
             // What it missed comes next, from the place that it had.
             let place = since.or(place);
-            self.note(Kind::Ok, Op::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
+            self.note(OpStatus::Ok, HistoryOp::Join { room: room.clone(), seq: place.as_ref().map(|place| place.seq) });
             if let Some(place) = place {
                 self.places.insert(room, place);
             }
@@ -179,7 +185,7 @@ impl Person {
         for open in self.pending.values_mut() {
             (open.since, open.again_at) = (Instant::now(), Some(Instant::now()));
         }
-        let end = self.talk(door).await;
+        let end = self.talk(connection).await;
         if self.token.is_none() {
             self.give_up_pending();
         }
@@ -189,19 +195,19 @@ impl Person {
         end
     }
 
-    /// Goes on with the session that it has, or begins one. Returns the rooms that it is in already.
-    async fn register(&mut self, door: &mut Door) -> Result<Vec<String>, Ended> {
+    /// Resumes the session that it has, or begins one. Returns the rooms that it is in already.
+    async fn register(&mut self, connection: &mut MemberConnection) -> Result<Vec<String>, EndReason> {
         let (nick, token, places) = (self.orders.nick.clone(), self.token.clone(), self.places.clone());
         let resume = token.as_deref().map(|token| (token, &places));
         let resumed = resume.is_some();
-        let asked = Op::Register { nick: nick.clone(), node: None, session: None, resumed };
-        let answer = self.enter(door, Request::Register { nick: &nick, resume }, asked).await;
+        let asked = HistoryOp::Register { nick: nick.clone(), node: None, session: None, resumed };
+        let answer = self.enter(connection, MemberRequest::Register { nick: &nick, resume }, asked).await;
         if answer.as_ref().is_err_and(|why| *why == format!("refused: {SESSION_GONE}")) {
             // What was in flight in it stays unknown.
             self.token = None;
             self.give_up_pending();
         }
-        let Heard::Registered { node, session, token, inbox, rooms } = answer? else {
+        let MemberEvent::Registered { node, session, token, inbox, rooms } = answer? else {
             return Err("unexpected answer".to_owned());
         };
         let goes_on = self.orders.hangs_up_after.is_none();
@@ -209,7 +215,7 @@ impl Person {
             self.session += 1;
             self.places.retain(|at, _| goes_on && at != "@");
         }
-        self.note(Kind::Ok, Op::Register { nick, node, session, resumed });
+        self.note(OpStatus::Ok, HistoryOp::Register { nick, node, session, resumed });
         self.token = token.filter(|_| goes_on);
         if let Some(inbox) = inbox {
             self.places.entry("@".to_owned()).or_insert(inbox);
@@ -219,40 +225,45 @@ impl Person {
 
     fn give_up_pending(&mut self) {
         for open in std::mem::take(&mut self.pending).into_values() {
-            self.note(Kind::Info, sent(open.room, open.key, None, None));
+            self.note(OpStatus::Info, sent(open.room, open.key, None, None));
         }
     }
 
-    /// The text door answers a refusal only: it may be on its way.
+    /// The text listener answers a refusal only: it may be on its way.
     fn doubt_shown(&mut self) {
         if let Some(shown) = self.shown.take() {
-            self.note(Kind::Info, sent(shown.room, shown.key, None, None));
+            self.note(OpStatus::Info, sent(shown.room, shown.key, None, None));
         }
     }
 
     /// Asks until it is granted; refusals that may pass are tried again.
-    async fn enter(&mut self, door: &mut Door, request: Request<'_>, op: Op) -> Result<Heard, Ended> {
+    async fn enter(
+        &mut self,
+        connection: &mut MemberConnection,
+        request: MemberRequest<'_>,
+        op: HistoryOp,
+    ) -> Result<MemberEvent, EndReason> {
         let deadline = Instant::now() + ENTRY;
         while Instant::now() < deadline && self.wants_in() {
-            self.note(Kind::Invoke, op.clone());
-            door.ask(self.id(), request).await;
-            let answer = self.answer(door, Instant::now() + ANSWER).await;
+            self.note(OpStatus::Invoke, op.clone());
+            connection.ask(self.id(), request).await;
+            let answer = self.answer(connection, Instant::now() + ANSWER).await;
             let code = match answer {
-                Ok(Heard::Refused { code, .. }) => code,
+                Ok(MemberEvent::Refused { code, .. }) => code,
                 Ok(granted) => return Ok(granted),
                 Err(end) => {
-                    self.note(Kind::Info, op);
+                    self.note(OpStatus::Info, op);
                     return Err(end);
                 }
             };
             let is_known = code != "outcome_unknown";
-            self.note(if is_known { Kind::Fail } else { Kind::Info }, op.clone());
+            self.note(if is_known { OpStatus::Fail } else { OpStatus::Info }, op.clone());
             let may_pass = ["nick_in_use", "unavailable", "overloaded", "outcome_unknown"];
             if !may_pass.contains(&code.as_str()) {
                 return Err(format!("refused: {code}"));
             }
             let pause = Duration::from_millis(self.rng.random_range(200..500));
-            if let Ok(heard) = self.answer(door, Instant::now() + pause).await {
+            if let Ok(heard) = self.answer(connection, Instant::now() + pause).await {
                 return Err(format!("an answer to nothing: {heard:?}"));
             }
         }
@@ -260,11 +271,12 @@ impl Person {
     }
 
     /// The next answer; events before it are noted.
-    async fn answer(&mut self, door: &mut Door, deadline: Instant) -> Result<Heard, Ended> {
+    async fn answer(&mut self, connection: &mut MemberConnection, deadline: Instant) -> Result<MemberEvent, EndReason> {
         loop {
-            match timeout_at(deadline, door.next()).await.map_err(|_| "no answer".to_owned())? {
-                Heard::Ended { why } => return Err(why),
-                answer @ (Heard::Registered { .. } | Heard::Joined { .. } | Heard::Refused { .. }) => {
+            match timeout_at(deadline, connection.next()).await.map_err(|_| "no answer".to_owned())? {
+                MemberEvent::Ended { why } => return Err(why),
+                answer
+                @ (MemberEvent::Registered { .. } | MemberEvent::Joined { .. } | MemberEvent::Refused { .. }) => {
                     return Ok(answer);
                 }
                 event => self.hears(event),
@@ -272,8 +284,8 @@ impl Person {
         }
     }
 
-    async fn talk(&mut self, door: &mut Door) -> Result<(), Ended> {
-        let is_text = matches!(self.orders.address, Address::Lines(_));
+    async fn talk(&mut self, connection: &mut MemberConnection) -> Result<(), EndReason> {
+        let is_text = matches!(self.orders.address, MemberAddress::Lines(_));
         let mut about = |after: Duration| Instant::now() + after.mul_f64(self.rng.random_range(0.5..1.5));
         let hangs_up_at = self.orders.hangs_up_after.map(&mut about);
         let breaks_off_at = self.orders.breaks_off_after.map(&mut about);
@@ -283,8 +295,8 @@ impl Person {
         loop {
             let mut is_due = false;
             tokio::select! {
-                heard = door.next() => match heard {
-                    Heard::Ended { why } => return Err(why),
+                heard = connection.next() => match heard {
+                    MemberEvent::Ended { why } => return Err(why),
                     heard => self.settle(heard, is_text)?,
                 },
                 _ = tick.tick() => is_due = true,
@@ -295,67 +307,67 @@ impl Person {
             }
             for (id, open) in self.pending.iter_mut().filter(|(_, open)| open.again_at.is_some_and(|at| at <= now)) {
                 open.again_at = None;
-                door.ask(*id, Request::Send { room: &open.room, key: &open.key }).await;
+                connection.ask(*id, MemberRequest::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
-            // On the text door an echo that was lost with the gateway's subscription is waited for in vain.
-            let may_mark = wish == Wish::Mark && !has_marked && hangs_up_at.is_none();
+            // On the text listener an echo that was lost with the gateway's subscription is waited for in vain.
+            let may_mark = wish == CrowdMode::Mark && !has_marked && hangs_up_at.is_none();
             if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;
                 for room in self.orders.rooms.clone() {
-                    self.say(door, room, "mark").await;
+                    self.say(connection, room, "mark").await;
                 }
             }
-            if wish == Wish::Talk && breaks_off_at.is_some_and(|at| at < now) {
+            if wish == CrowdMode::Talk && breaks_off_at.is_some_and(|at| at < now) {
                 return Err(BROKE_OFF.to_owned());
             }
-            let is_over = hangs_up_at.is_some_and(|at| at < now || wish != Wish::Talk);
+            let is_over = hangs_up_at.is_some_and(|at| at < now || wish != CrowdMode::Talk);
             // A rival on a gateway that stands still waits for what that says when it wakes.
             if is_over && self.pending.values().all(|open| open.since + Duration::from_secs(2) > now) {
                 // A name whose owner is just gone is kept for it for a while.
                 if self.rng.random_ratio(2, 3) {
-                    door.ask(0, Request::Bye).await;
+                    connection.ask(0, MemberRequest::Bye).await;
                 }
                 return Err("hung up".to_owned());
             }
-            if wish == Wish::Leave {
-                door.ask(0, Request::Bye).await;
-                let _ = self.answer(door, now + Duration::from_secs(3)).await;
+            if wish == CrowdMode::Leave {
+                connection.ask(0, MemberRequest::Bye).await;
+                let _ = self.answer(connection, now + Duration::from_secs(3)).await;
                 return Ok(());
             }
-            if wish == Wish::Talk && is_due && self.pending.len() < self.orders.most_open {
+            if wish == CrowdMode::Talk && is_due && self.pending.len() < self.orders.most_open {
                 let to = self.somewhere();
-                self.say(door, to, "said").await;
+                self.say(connection, to, "said").await;
             }
         }
     }
 
     /// One of its rooms, or now and then a friend.
     fn somewhere(&mut self) -> String {
-        let Orders { rooms, friends, .. } = &self.orders;
+        let MemberScript { rooms, friends, .. } = &self.orders;
         let to_friend = !friends.is_empty() && self.rng.random_ratio(1, 40);
         let choice = if to_friend { friends } else { rooms };
         choice[self.rng.random_range(0..choice.len())].clone()
     }
 
-    async fn say(&mut self, door: &mut Door, room: String, what: &str) {
+    async fn say(&mut self, connection: &mut MemberConnection, room: String, what: &str) {
         self.said += 1;
         let key = format!("{what}-{}-{}", self.orders.process, self.said);
-        self.note(Kind::Invoke, sent(room.clone(), key.clone(), None, None));
+        self.note(OpStatus::Invoke, sent(room.clone(), key.clone(), None, None));
         let id = self.id();
-        door.ask(id, Request::Send { room: &room, key: &key }).await;
-        self.pending.insert(id, Pending { room, key, since: Instant::now(), again_at: None });
+        connection.ask(id, MemberRequest::Send { room: &room, key: &key }).await;
+        self.pending.insert(id, PendingSend { room, key, since: Instant::now(), again_at: None });
     }
 
     /// Takes in one thing heard, answers to what is open included.
-    fn settle(&mut self, heard: Heard, is_text: bool) -> Result<(), Ended> {
+    fn settle(&mut self, heard: MemberEvent, is_text: bool) -> Result<(), EndReason> {
         match heard {
-            Heard::Acked { id, msg_id, seq } => {
+            MemberEvent::Acked { id, msg_id, seq } => {
                 if let Some(open) = self.pending.remove(&id) {
-                    self.note(Kind::Ok, sent(open.room, open.key, msg_id, seq));
+                    self.note(OpStatus::Ok, sent(open.room, open.key, msg_id, seq));
                 }
             }
-            Heard::Refused { id, code } => {
+            MemberEvent::Refused { id, code } => {
                 if code == "outcome_unknown" {
                     self.doubt_shown();
                 }
@@ -366,7 +378,8 @@ impl Person {
                     open.again_at = Some(Instant::now() + Duration::from_millis(self.rng.random_range(100..600)));
                     return Ok(());
                 }
-                let kind = if code == "outcome_unknown" || code == "internal" { Kind::Info } else { Kind::Fail };
+                let kind =
+                    if code == "outcome_unknown" || code == "internal" { OpStatus::Info } else { OpStatus::Fail };
                 if let Some(open) = self.pending.remove(&id) {
                     self.note(kind, sent(open.room, open.key, None, None));
                 }
@@ -375,12 +388,12 @@ impl Person {
                     return Err(format!("refused: {code}"));
                 }
             }
-            Heard::Message { ref key, .. } => {
-                // The text door acks nothing: what comes back to its sender was said.
+            MemberEvent::Message { ref key, .. } => {
+                // The text listener acks nothing: what comes back to its sender was said.
                 let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
                 if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {
-                    self.note(Kind::Ok, sent(open.room.clone(), open.key.clone(), None, None));
+                    self.note(OpStatus::Ok, sent(open.room.clone(), open.key.clone(), None, None));
                     self.shown = Some(open);
                 }
             }
@@ -389,17 +402,19 @@ impl Person {
         Ok(())
     }
 
-    fn hears(&mut self, event: Heard) {
+    fn hears(&mut self, event: MemberEvent) {
         match event {
-            Heard::Message { room, from, key, msg_id, seq } => {
+            MemberEvent::Message { room, from, key, msg_id, seq } => {
                 let epoch = self.moves(&room, seq, None);
-                self.note(Kind::Ok, Op::Message { room, from, key, msg_id, epoch, seq });
+                self.note(OpStatus::Ok, HistoryOp::Message { room, from, key, msg_id, epoch, seq });
             }
-            Heard::Jump { room, jump, epoch } => {
+            MemberEvent::Jump { room, jump, epoch } => {
                 self.moves(&room, jump.goes_on_after(), epoch);
-                self.note(Kind::Ok, Op::Jump { room, jump });
+                self.note(OpStatus::Ok, HistoryOp::Jump { room, jump });
             }
-            Heard::Left { room, nicks } if !nicks.is_empty() => self.note(Kind::Ok, Op::Left { room, nicks }),
+            MemberEvent::Left { room, nicks } if !nicks.is_empty() => {
+                self.note(OpStatus::Ok, HistoryOp::Left { room, nicks })
+            }
             _ => {}
         }
     }
@@ -418,11 +433,11 @@ impl Person {
         self.next_id
     }
 
-    fn note(&self, kind: Kind, op: Op) {
+    fn note(&self, kind: OpStatus, op: HistoryOp) {
         self.recorder.note(&self.orders.process, self.session, kind, op);
     }
 }
 
-fn sent(room: String, key: String, msg_id: Option<String>, seq: Option<u64>) -> Op {
-    Op::Send { room, key, msg_id, seq }
+fn sent(room: String, key: String, msg_id: Option<String>, seq: Option<u64>) -> HistoryOp {
+    HistoryOp::Send { room, key, msg_id, seq }
 }

@@ -17,30 +17,30 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::history::Jump;
 
-/// How long connecting and writing may take.
+/// Time limit for a connect or a write.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where a member comes in.
+/// The address that a member connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Address {
+pub enum MemberAddress {
     WebSocket(SocketAddr),
     Lines(SocketAddr),
 }
 
-/// What a member asks for.
+/// A request of a member.
 #[derive(Debug, Clone, Copy)]
-pub enum Request<'a> {
+pub enum MemberRequest<'a> {
     /// With a token and the places it has, to go on with a session.
     Register {
         nick: &'a str,
-        resume: Option<(&'a str, &'a Places)>,
+        resume: Option<(&'a str, &'a ClientPositions)>,
     },
     /// With the place that it has, to be told what it missed.
     Join {
         room: &'a str,
-        since: Option<&'a Place>,
+        since: Option<&'a ClientPosition>,
     },
-    /// On the text door it goes to the room that was entered last, without a key.
+    /// On the text listener it goes to the room that was entered last, without a key.
     Send {
         room: &'a str,
         key: &'a str,
@@ -48,27 +48,27 @@ pub enum Request<'a> {
     Bye,
 }
 
-/// What a member is told, as far as it matters here.
+/// An event or a reply that a member receives, reduced to what the checkers need.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
+pub enum MemberEvent {
     Registered {
         node: Option<String>,
         session: Option<String>,
         token: Option<String>,
-        inbox: Option<Place>,
+        inbox: Option<ClientPosition>,
         /// Those that it is in already, when it goes on with a session.
         rooms: Vec<String>,
     },
     Joined {
         room: String,
-        place: Option<Place>,
+        place: Option<ClientPosition>,
     },
     Acked {
         id: u64,
         msg_id: Option<String>,
         seq: Option<u64>,
     },
-    /// Without an id on the text door.
+    /// Without an id on the text listener.
     Refused {
         id: Option<u64>,
         code: String,
@@ -95,36 +95,36 @@ pub enum Heard {
     Other,
 }
 
-/// Where somebody is in a room or in their inbox (`@`).
+/// A client's position in a room or in its inbox (`@`).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
+pub struct ClientPosition {
     pub epoch: String,
     pub seq: u64,
 }
 
 /// The places of a session.
-pub type Places = BTreeMap<String, Place>;
+pub type ClientPositions = BTreeMap<String, ClientPosition>;
 
 /// One connection.
-pub enum Door {
+pub enum MemberConnection {
     WebSocket(Box<WebSocketStream<TcpStream>>),
     Lines { reader: Lines<BufReader<OwnedReadHalf>>, writer: OwnedWriteHalf },
 }
 
-impl Door {
+impl MemberConnection {
     /// Connects.
     ///
     /// # Errors
     /// Why not, in words.
-    pub async fn connect(address: Address) -> Result<Self, String> {
+    pub async fn connect(address: MemberAddress) -> Result<Self, String> {
         let connecting = async {
             match address {
-                Address::WebSocket(address) => {
+                MemberAddress::WebSocket(address) => {
                     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
                     let upgraded = client_async(format!("ws://{address}/ws"), stream).await;
                     upgraded.map(|(socket, _)| Self::WebSocket(Box::new(socket))).map_err(|error| error.to_string())
                 }
-                Address::Lines(address) => {
+                MemberAddress::Lines(address) => {
                     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
                     let (reader, writer) = stream.into_split();
                     Ok(Self::Lines { reader: BufReader::new(reader).lines(), writer })
@@ -134,8 +134,8 @@ impl Door {
         timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err("no answer to a connect".to_owned()))
     }
 
-    /// Asks. A connection that is gone shows in [`Door::next`].
-    pub async fn ask(&mut self, id: u64, request: Request<'_>) {
+    /// Asks. A connection that is gone shows in [`MemberConnection::next`].
+    pub async fn ask(&mut self, id: u64, request: MemberRequest<'_>) {
         let asking = async {
             match self {
                 Self::WebSocket(socket) => drop(socket.send(Message::text(frame(id, request).to_string())).await),
@@ -147,84 +147,86 @@ impl Door {
     }
 
     /// The next thing heard. Cancel safe.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> MemberEvent {
         match self {
             Self::WebSocket(socket) => match socket.next().await {
                 Some(Ok(Message::Text(text))) => event(&serde_json::from_str(&text).unwrap_or_default()),
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.map_or_else(|| "none".to_owned(), |frame| u16::from(frame.code).to_string());
-                    Heard::Ended { why: format!("closed with {code}") }
+                    MemberEvent::Ended { why: format!("closed with {code}") }
                 }
-                Some(Ok(_)) => Heard::Other,
-                Some(Err(error)) => Heard::Ended { why: error.to_string() },
-                None => Heard::Ended { why: "end of the stream".to_owned() },
+                Some(Ok(_)) => MemberEvent::Other,
+                Some(Err(error)) => MemberEvent::Ended { why: error.to_string() },
+                None => MemberEvent::Ended { why: "end of the stream".to_owned() },
             },
             Self::Lines { reader, .. } => match reader.next_line().await {
                 Ok(Some(text)) => output(&text),
-                Ok(None) => Heard::Ended { why: "end of the stream".to_owned() },
-                Err(error) => Heard::Ended { why: error.to_string() },
+                Ok(None) => MemberEvent::Ended { why: "end of the stream".to_owned() },
+                Err(error) => MemberEvent::Ended { why: error.to_string() },
             },
         }
     }
 }
 
-fn frame(id: u64, request: Request<'_>) -> Value {
+fn frame(id: u64, request: MemberRequest<'_>) -> Value {
     match request {
-        Request::Register { nick, resume: None } => json!({"type": "register", "id": id, "nick": nick}),
-        Request::Register { nick, resume: Some((token, places)) } => {
+        MemberRequest::Register { nick, resume: None } => json!({"type": "register", "id": id, "nick": nick}),
+        MemberRequest::Register { nick, resume: Some((token, places)) } => {
             let since: serde_json::Map<String, Value> =
                 places.iter().map(|(at, place)| (at.clone(), since(place))).collect();
             json!({"type": "register", "id": id, "nick": nick, "resume": token, "since": since})
         }
-        Request::Join { room, since: None } => json!({"type": "join", "id": id, "room": room}),
-        Request::Join { room, since: Some(place) } => {
+        MemberRequest::Join { room, since: None } => json!({"type": "join", "id": id, "room": room}),
+        MemberRequest::Join { room, since: Some(place) } => {
             json!({"type": "join", "id": id, "room": room, "since": since(place)})
         }
-        Request::Send { room, key } => {
+        MemberRequest::Send { room, key } => {
             json!({"type": "send", "id": id, "to": room.trim_start_matches('@'), "body": key, "key": key})
         }
-        Request::Bye => json!({"type": "bye"}),
+        MemberRequest::Bye => json!({"type": "bye"}),
     }
 }
 
-fn since(place: &Place) -> Value {
+fn since(place: &ClientPosition) -> Value {
     json!({"epoch": place.epoch, "seq": place.seq})
 }
 
-fn line(request: Request<'_>) -> String {
+fn line(request: MemberRequest<'_>) -> String {
     match request {
-        Request::Register { nick, .. } => format!("/nick {nick}\n"),
-        Request::Join { room, .. } => format!("/join {room}\n"),
-        Request::Send { key, .. } => format!("{key}\n"),
-        Request::Bye => "/quit\n".to_owned(),
+        MemberRequest::Register { nick, .. } => format!("/nick {nick}\n"),
+        MemberRequest::Join { room, .. } => format!("/join {room}\n"),
+        MemberRequest::Send { key, .. } => format!("{key}\n"),
+        MemberRequest::Bye => "/quit\n".to_owned(),
     }
 }
 
 /// Reads a frame of the JSON protocol.
-fn event(value: &Value) -> Heard {
+fn event(value: &Value) -> MemberEvent {
     let text = |field: &str| value[field].as_str().map(str::to_owned);
     let named = |field: &str| text(field).unwrap_or_default();
     let (id, seq) = (value["id"].as_u64(), value["seq"].as_u64());
-    let place = |value: &Value| Some(Place { epoch: value["epoch"].as_str()?.to_owned(), seq: value["seq"].as_u64()? });
-    let jump = |jump| Heard::Jump { room: addressed(named("to")), jump, epoch: text("epoch") };
+    let place = |value: &Value| {
+        Some(ClientPosition { epoch: value["epoch"].as_str()?.to_owned(), seq: value["seq"].as_u64()? })
+    };
+    let jump = |jump| MemberEvent::Jump { room: addressed(named("to")), jump, epoch: text("epoch") };
     match named("type").as_str() {
         "registered" => {
             let (node, session, token) = (text("node"), text("session"), text("resume"));
             let name = |room: &Value| room["room"].as_str().map(str::to_owned);
             let rooms = value["rooms"].as_array().into_iter().flatten().filter_map(name).collect();
-            Heard::Registered { node, session, token, inbox: place(&value["inbox"]), rooms }
+            MemberEvent::Registered { node, session, token, inbox: place(&value["inbox"]), rooms }
         }
-        "joined" => Heard::Joined { room: named("room"), place: place(value) },
+        "joined" => MemberEvent::Joined { room: named("room"), place: place(value) },
         "presence" => {
             let nick = |left: &Value| left["nick"].as_str().map(str::to_owned);
             let nicks = value["left"].as_array().into_iter().flatten().filter_map(nick).collect();
-            Heard::Left { room: named("room"), nicks }
+            MemberEvent::Left { room: named("room"), nicks }
         }
-        "ack" => Heard::Acked { id: id.unwrap_or_default(), msg_id: text("msg_id"), seq },
-        "error" => Heard::Refused { id, code: named("code") },
+        "ack" => MemberEvent::Acked { id: id.unwrap_or_default(), msg_id: text("msg_id"), seq },
+        "error" => MemberEvent::Refused { id, code: named("code") },
         "message" => {
             let (room, from, key) = (addressed(named("to")), named("from"), named("body"));
-            Heard::Message { room, from, key, msg_id: text("msg_id"), seq }
+            MemberEvent::Message { room, from, key, msg_id: text("msg_id"), seq }
         }
         "gap" => {
             let number = |field: &str| value[field].as_u64().unwrap_or_default();
@@ -232,46 +234,46 @@ fn event(value: &Value) -> Heard {
         }
         "rewound" => jump(Jump::Rewound { seq: seq.unwrap_or_default() }),
         "epoch" => jump(Jump::Epoch { seq: seq.unwrap_or_default() }),
-        _ => Heard::Other,
+        _ => MemberEvent::Other,
     }
 }
 
-/// How the history calls what a frame is addressed to: a nickname with `@`.
+/// The address of a frame as the history writes it: a nickname begins with `@`.
 fn addressed(to: String) -> String {
     if to.starts_with(['#', '@']) { to } else { format!("@{to}") }
 }
 
-/// Reads a line of the text door.
-fn output(line: &str) -> Heard {
+/// Reads a line of the text listener.
+fn output(line: &str) -> MemberEvent {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
-            return Heard::Registered { node: None, session: None, token: None, inbox: None, rooms: Vec::new() };
+            return MemberEvent::Registered { node: None, session: None, token: None, inbox: None, rooms: Vec::new() };
         }
         if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
-            return Heard::Joined { room: room.to_owned(), place: None };
+            return MemberEvent::Joined { room: room.to_owned(), place: None };
         }
-        return jump(rest).unwrap_or(Heard::Other);
+        return jump(rest).unwrap_or(MemberEvent::Other);
     }
     if let Some((code, _)) = line.strip_prefix("! ").and_then(|rest| rest.split_once(':')) {
-        return Heard::Refused { id: None, code: code.to_owned() };
+        return MemberEvent::Refused { id: None, code: code.to_owned() };
     }
     let said = line.strip_prefix('[').and_then(|rest| rest.split_once("] <"));
     let said = said.and_then(|(room, rest)| Some((room, rest.split_once("> ")?)));
-    said.map_or(Heard::Other, |(room, (from, key))| {
+    said.map_or(MemberEvent::Other, |(room, (from, key))| {
         let (room, from, key) = (room.to_owned(), from.to_owned(), key.to_owned());
-        Heard::Message { room, from, key, msg_id: None, seq: None }
+        MemberEvent::Message { room, from, key, msg_id: None, seq: None }
     })
 }
 
-/// Reads what the text door says of a jump.
-fn jump(said: &str) -> Option<Heard> {
+/// Reads what the text listener says of a jump.
+fn jump(said: &str) -> Option<MemberEvent> {
     if let Some((room, _)) = said.split_once(" begins anew") {
-        return Some(Heard::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });
+        return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });
     }
     let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
     let (from, to) = numbers.split_once(" to ")?;
     let jump = Jump::Gap { from: from.parse().ok()?, to: to.parse().ok()? };
-    Some(Heard::Jump { room: room.to_owned(), jump, epoch: None })
+    Some(MemberEvent::Jump { room: room.to_owned(), jump, epoch: None })
 }
 
 #[cfg(test)]
@@ -279,19 +281,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_doors_are_understood() {
+    fn parser_reads_events_of_both_dialects() {
         let (room, from, key) = ("#a".to_owned(), "ann".to_owned(), "ann-1".to_owned());
-        let told = Heard::Message { room, from, key, msg_id: None, seq: None };
+        let told = MemberEvent::Message { room, from, key, msg_id: None, seq: None };
         assert_eq!(output("[#a] <ann> ann-1"), told);
         let frame = json!({"type": "message", "to": "#a", "from": "ann", "body": "ann-1"});
         assert_eq!(event(&frame), told);
-        assert_eq!(output("* you are in #a, members: 3"), Heard::Joined { room: "#a".to_owned(), place: None });
-        assert_eq!(output("! nick_in_use: no"), Heard::Refused { id: None, code: "nick_in_use".to_owned() });
-        assert_eq!(output("* bob joined #a"), Heard::Other);
-        let gap = Heard::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 }, epoch: None };
+        assert_eq!(output("* you are in #a, members: 3"), MemberEvent::Joined { room: "#a".to_owned(), place: None });
+        assert_eq!(output("! nick_in_use: no"), MemberEvent::Refused { id: None, code: "nick_in_use".to_owned() });
+        assert_eq!(output("* bob joined #a"), MemberEvent::Other);
+        let gap = MemberEvent::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 }, epoch: None };
         assert_eq!(output("* messages 4 to 6 of #a are gone"), gap);
         assert_eq!(event(&json!({"type": "gap", "to": "#a", "from_seq": 4, "to_seq": 6})), gap);
         let refused = event(&json!({"type": "error", "id": 4, "code": "unavailable"}));
-        assert_eq!(refused, Heard::Refused { id: Some(4), code: "unavailable".to_owned() });
+        assert_eq!(refused, MemberEvent::Refused { id: Some(4), code: "unavailable".to_owned() });
     }
 }

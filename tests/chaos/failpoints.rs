@@ -5,19 +5,19 @@
 
 use std::time::Duration;
 
-use crate::plan::{Fault, Network, Step};
+use crate::plan::{Fault, FaultStep, Network};
 
 /// What stands for telling all stories with nothing taken out.
 pub const NOTHING: &str = "nothing";
 
 /// One mechanism and its proof.
 #[derive(Debug, Clone, Copy)]
-pub struct Story {
+pub struct FailpointStory {
     /// As `PARLEY_SABOTAGE` calls it.
     pub mechanism: &'static str,
-    /// Who has to notice.
+    /// The checker that must fail.
     pub checker: &'static str,
-    /// When the fault begins and how long it lasts, in tenths of a second.
+    /// If the fault begins and how long it lasts, in tenths of a second.
     tenths: (u64, u64),
     /// None is needed where people get in each other's way by themselves.
     fault: Option<Fault>,
@@ -26,9 +26,9 @@ pub struct Story {
 }
 
 /// Every story. No two break the same part at a time.
-pub const STORIES: [Story; 8] = [
+pub const STORIES: [FailpointStory; 8] = [
     // It sleeps until it counts as dead and its names went to others; then it wakes and goes on.
-    Story {
+    FailpointStory {
         mechanism: "fence",
         checker: "nicknames",
         tenths: (10, 140),
@@ -36,9 +36,9 @@ pub const STORIES: [Story; 8] = [
         breaks_off: None,
     },
     // Two rivals who both want a name.
-    Story { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
+    FailpointStory { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
     // Messages that are written and whose answers get lost are said again.
-    Story {
+    FailpointStory {
         mechanism: "dedupe",
         checker: "duplicates",
         tenths: (10, 40),
@@ -46,7 +46,7 @@ pub const STORIES: [Story; 8] = [
         breaks_off: None,
     },
     // What is said while a gateway hears nothing.
-    Story {
+    FailpointStory {
         mechanism: "refill",
         checker: "contiguity",
         tenths: (70, 15),
@@ -54,7 +54,7 @@ pub const STORIES: [Story; 8] = [
         breaks_off: None,
     },
     // Those who sat there come in elsewhere, where others go on talking.
-    Story {
+    FailpointStory {
         mechanism: "hold_back",
         checker: "contiguity",
         tenths: (20, 5),
@@ -62,7 +62,7 @@ pub const STORIES: [Story; 8] = [
         breaks_off: None,
     },
     // A nap that is shorter than death.
-    Story {
+    FailpointStory {
         mechanism: "patience",
         checker: "presence",
         tenths: (90, 45),
@@ -70,7 +70,7 @@ pub const STORIES: [Story; 8] = [
         breaks_off: None,
     },
     // People on a bad network, who are back at once.
-    Story {
+    FailpointStory {
         mechanism: "stillness",
         checker: "stillness",
         tenths: (0, 60),
@@ -78,7 +78,13 @@ pub const STORIES: [Story; 8] = [
         breaks_off: Some(Duration::from_secs(3)),
     },
     // What was acked in the last second before a crash.
-    Story { mechanism: "repair", checker: "loss", tenths: (170, 5), fault: Some(Fault::RedisCrash), breaks_off: None },
+    FailpointStory {
+        mechanism: "repair",
+        checker: "loss",
+        tenths: (170, 5),
+        fault: Some(Fault::RedisCrash),
+        breaks_off: None,
+    },
 ];
 
 /// After the last fault: what went wrong has been heard of.
@@ -88,7 +94,7 @@ const MENDED: Duration = Duration::from_secs(8);
 /// Enough for somebody to speak in every moment that counts.
 pub const RATE: u32 = 120;
 
-impl Story {
+impl FailpointStory {
     /// The one about this mechanism.
     pub fn of(mechanism: &str) -> Option<Self> {
         STORIES.into_iter().find(|story| story.mechanism == mechanism)
@@ -99,7 +105,7 @@ impl Story {
         Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
     }
 
-    /// When it is over.
+    /// If it is over.
     fn ends(&self) -> Duration {
         let told = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
         told + if self.fault.is_some_and(Fault::makes_redis_forget) { MENDED } else { AFTER }
@@ -107,13 +113,13 @@ impl Story {
 }
 
 /// The plan of these stories and how long it takes.
-pub fn plan(stories: &[Story]) -> (Vec<Step>, Duration) {
+pub fn plan(stories: &[FailpointStory]) -> (Vec<FaultStep>, Duration) {
     let tenths = |tenths| Duration::from_millis(100 * tenths);
-    let step = |story: &Story| {
+    let step = |story: &FailpointStory| {
         let (begins, lasts) = story.tenths;
-        Some(Step { begins: tenths(begins), lasts: tenths(lasts), fault: story.fault? })
+        Some(FaultStep { begins: tenths(begins), lasts: tenths(lasts), fault: story.fault? })
     };
-    (stories.iter().filter_map(step).collect(), stories.iter().map(Story::ends).max().unwrap_or_default())
+    (stories.iter().filter_map(step).collect(), stories.iter().map(FailpointStory::ends).max().unwrap_or_default())
 }
 
 #[cfg(test)]
