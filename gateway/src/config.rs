@@ -18,41 +18,41 @@ use crate::listen::Limits;
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
     key::NODE_ID,
-    Key::secret("redis.url")
-        .sample("redis://127.0.0.1:6379")
-        .meaning("the cluster's Redis, redis://HOST:PORT; unset: this gateway runs alone, on memory"),
+    Key::secret("redis.url").sample("redis://127.0.0.1:6379").meaning(
+        "Redis of the cluster, redis://HOST:PORT. Without it the gateway runs alone and keeps everything in memory.",
+    ),
     key::REDIS_PREFIX,
-    Key::text("listen.ws").default("127.0.0.1:8080").meaning("IP:PORT of HTTP, with /ws; port 0 takes a free one"),
-    Key::text("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT of text lines"),
+    Key::text("listen.ws")
+        .default("127.0.0.1:8080")
+        .meaning("IP:PORT of HTTP and WebSocket (/ws). Port 0 takes a free port."),
+    Key::text("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT of the text line protocol."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
-        "web pages that may connect, by their origin; empty: any. Clients that send no Origin are no web pages",
+        "Origins of the web pages that may connect; empty means any. Clients without an Origin header always may.",
     ),
     Key::text("admin.addr")
         .default("127.0.0.1:9180")
-        .meaning("IP:PORT of /livez, /readyz, /metrics and /holdings: never a clients' port"),
+        .meaning("IP:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
     Key::number("limits.connections")
         .default("16384")
         .live()
-        .meaning("connections of both ports together, 1 to 1000000; one more is refused as overloaded"),
-    Key::number("limits.write_stall_seconds")
-        .default("30")
-        .live()
-        .meaning("seconds that a reader may take nothing before it is closed as slow, 1 to 3600; for new connections"),
+        .meaning("Maximum number of connections on both ports together, 1 to 1000000. More are refused as overloaded."),
+    Key::number("limits.write_stall_seconds").default("30").live().meaning(
+        "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
+    ),
     Key::number("history.max_messages")
         .default("10000")
         .live()
-        .meaning("messages that a room keeps, 1 to 1000000; with Redis it may be a hundred more"),
-    Key::number("history.max_age_hours")
-        .default("72")
-        .live()
-        .meaning("hours that a room keeps them, 1 to 8760; they go when it is next spoken in"),
+        .meaning("Maximum number of messages kept in a room, 1 to 1000000. Redis may keep up to 100 more."),
+    Key::number("history.max_age_hours").default("72").live().meaning(
+        "Maximum age of messages kept in a room in hours, 1 to 8760. Older ones are removed at the next message.",
+    ),
     Key::number("history.inbox_messages")
         .default("1000")
         .live()
-        .meaning("direct messages that an inbox keeps, 1 to 1000000; with Redis it may be a hundred more"),
+        .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more."),
     Key::number("session.hold_seconds")
         .default("60")
-        .meaning("seconds that a nickname is kept for who lost their connection, 5 to 3600"),
+        .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_FORMAT,
@@ -60,9 +60,9 @@ pub const KEYS: &[Key] = &[
     key::LOG_FILES,
     key::LOG_FILE_MIB,
     #[cfg(feature = "otlp")]
-    Key::text("otlp.endpoint")
-        .sample("http://127.0.0.1:4318/v1/traces")
-        .meaning("collector that gets the spans of messages, at every level of the logs: OTLP over HTTP, as JSON"),
+    Key::text("otlp.endpoint").sample("http://127.0.0.1:4318/v1/traces").meaning(
+        "URL of the collector that receives message spans: OTLP over HTTP, as JSON. Independent of the log level.",
+    ),
 ];
 
 /// Maximum of `history.max_messages` and `history.inbox_messages`.

@@ -16,12 +16,12 @@ pub const KEYS: &[Key] = &[
     key::NODE_ID,
     Key::secret("redis.url")
         .sample("redis://127.0.0.1:6379")
-        .meaning("the Redis that the gateways share, redis://HOST:PORT; has to be set"),
+        .meaning("Redis of the cluster, redis://HOST:PORT. Required."),
     key::REDIS_PREFIX,
-    Key::text("api.addr").default("127.0.0.1:8090").meaning("IP:PORT of the HTTP API; port 0 takes a free one"),
+    Key::text("api.addr").default("127.0.0.1:8090").meaning("IP:PORT of the HTTP API. Port 0 takes a free port."),
     Key::text("admin.addr")
         .default("127.0.0.1:9190")
-        .meaning("IP:PORT of /livez, /readyz and /metrics: never the clients' port"),
+        .meaning("IP:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_FORMAT,

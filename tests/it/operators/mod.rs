@@ -1,6 +1,7 @@
 //! Tests of operation: configuration, deployment, logs, metrics, alerts and `gateway ctl`.
 
 mod config;
+mod configuration_page;
 mod ctl;
 pub(crate) mod deploy;
 mod embedded;

@@ -90,22 +90,3 @@ async fn ready_line_names_node_and_bound_ports() {
     assert_eq!(gateway.end().await, Some(0));
     assert_eq!(gateway.process().output().lines().len(), 1, "exactly one line on stdout");
 }
-
-#[test]
-fn readme_lists_every_setting_with_default() {
-    let readme = std::fs::read_to_string(harness::repository().join("README.md")).unwrap();
-    let row = |key: &str| readme.lines().find(|line| line.starts_with(&format!("| `{key}`"))).map(str::to_owned);
-    let keys = || gateway::config::KEYS.iter().chain(presence::service::config::KEYS);
-    for key in keys() {
-        let row = row(key.name).unwrap_or_else(|| panic!("{} is not in README.md", key.name));
-        let default = key.default.unwrap_or_default();
-        let [_, _, shown, reloads, _, _] = row.split('|').collect::<Vec<_>>()[..] else { panic!("not a row: {row}") };
-        assert!(shown.contains(default.trim_start_matches("127.0.0.1:")), "{} has another default: {row}", key.name);
-        assert_eq!(reloads.trim(), if key.live { "yes" } else { "" }, "what a reload takes over: {row}");
-    }
-    let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
-    let mut names: Vec<&str> = keys().map(|key| key.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(rows, names.len(), "README.md lists a setting that no program has");
-}

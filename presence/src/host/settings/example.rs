@@ -9,10 +9,10 @@ use super::key::{Key, Kind};
 #[must_use]
 pub fn example(program: &str, keys: &[Key]) -> String {
     let mut text = format!(
-        "# Settings of the {program} program with their defaults. Read with: {program} --config FILE\n\
-         # Over this file goes the environment (PARLEY__NODE__ID is node.id), over that the flags (--set node.id=x).\n\
-         # {program} --check shows what is in effect, {program} --example prints this file.\n\
-         # On SIGHUP the file is read again; what is marked \"reloads\" is taken over, the rest waits for a restart.\n"
+        "# All settings of {program} with their defaults. Load this file with: {program} --config FILE\n\
+         # Environment variables (PARLEY__NODE__ID sets node.id) override it, flags (--set node.id=x) override both.\n\
+         # {program} --check prints the settings in effect, {program} --example prints this file.\n\
+         # SIGHUP loads the file again. Settings marked (reloads) apply at once, the others after a restart.\n"
     );
     for key in keys {
         let reloads = if key.live { " (reloads)" } else { "" };
@@ -23,7 +23,7 @@ pub fn example(program: &str, keys: &[Key]) -> String {
             (None, _) => writeln!(text, "# {} = {}", key.name, key.toml(key.sample)),
         };
         if let Some(file) = key.file_name() {
-            let _ = writeln!(text, "# or, from a file of its own: {file} = \"/run/secrets/{}\"", key.name);
+            let _ = writeln!(text, "# or from a separate file: {file} = \"/run/secrets/{}\"", key.name);
         }
     }
     text

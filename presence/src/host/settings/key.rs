@@ -1,7 +1,7 @@
 //! What a setting is: a row of a program's table, from which everything else about it is made.
 //!
-//! Loading, validation of names, the example file, `--check`, what a reload takes over and the test of README's table all
-//! read these rows, so a setting is described once. Pure values; nothing here reads a file.
+//! Loading, validation of names, the example file, `--check`, the reload and docs/CONFIGURATION.md all read these rows,
+//! so a setting is described once. Pure values; nothing here reads a file.
 
 /// How a setting is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,31 +36,36 @@ pub struct Key {
 /// `node.id`, of both programs.
 pub const NODE_ID: Key = Key::text("node.id")
     .sample("g1")
-    .meaning("name of this process in the cluster; unset: the host's name and a random suffix");
+    .meaning("Name of this process, unique in the cluster. Default: the host name with a random suffix.");
 /// `redis.prefix`, of both programs.
 pub const REDIS_PREFIX: Key = Key::text("redis.prefix")
     .default("parley")
-    .meaning("first part of every key and channel; one for each cluster on a Redis");
+    .meaning("First part of every Redis key and channel. Clusters that share a Redis need different prefixes.");
 /// `drain.grace_seconds`, of both programs.
-pub const DRAIN_GRACE: Key =
-    Key::number("drain.grace_seconds").default("30").live().meaning("seconds that ending in order may take, 0 to 3600");
+pub const DRAIN_GRACE: Key = Key::number("drain.grace_seconds")
+    .default("30")
+    .live()
+    .meaning("Maximum duration of a graceful shutdown in seconds, 0 to 3600.");
 /// `log.level`, of both programs.
 pub const LOG_LEVEL: Key = Key::text("log.level")
     .default("info")
     .live()
-    .meaning("off, error, warn, info, debug or trace, or directives such as info,gateway=debug");
+    .meaning("Log level: off, error, warn, info, debug or trace, or directives such as info,gateway=debug.");
 /// `log.format`, of both programs.
 pub const LOG_FORMAT: Key = Key::text("log.format")
     .default("auto")
-    .meaning("text, json, or auto: text when stderr is a terminal, JSON lines otherwise and in files");
+    .meaning("Log format: text, json or auto. With auto, a terminal gets text; files and pipes get JSON lines.");
 /// `log.file`, of both programs.
 pub const LOG_FILE: Key = Key::text("log.file")
     .sample("/var/log/parley/node.log")
-    .meaning("also log into this file; one that is full gets a number");
+    .meaning("Log file, in addition to stderr. A full file is renamed with a number.");
 /// `log.files`, of both programs.
-pub const LOG_FILES: Key = Key::number("log.files").default("5").meaning("log files that are kept, 1 to 1000");
+pub const LOG_FILES: Key = Key::number("log.files")
+    .default("5")
+    .meaning("Maximum number of log files, 1 to 1000. The oldest is deleted first.");
 /// `log.file_mib`, of both programs.
-pub const LOG_FILE_MIB: Key = Key::number("log.file_mib").default("64").meaning("MiB of a full log file, 1 to 65536");
+pub const LOG_FILE_MIB: Key =
+    Key::number("log.file_mib").default("64").meaning("Maximum size of one log file in MiB, 1 to 65536.");
 
 impl Key {
     const fn new(name: &'static str, kind: Kind) -> Self {
