@@ -61,43 +61,43 @@ fn show_cluster(shown: &Shown, answers: &Arc<Mutex<Answers>>) {
         };
         (state.as_str(), count)
     };
-    let help = "Rows of the lease table; one that ended is kept for about an hour.";
+    let help = "Leases by state. A lease that ended is kept for about an hour.";
     Pulled::register_each(shown, "parley_leases", help, "state", states.map(count));
 }
 
 fn show_redis(shown: &Shown, answers: &Arc<Mutex<Answers>>) {
     let up = Arc::clone(answers);
     let is_up = move || Some(f64::from(u8::from(lock(&up).vitals.is_some())));
-    Pulled::register(shown, Rises::No, "parley_redis_up", "1 when Redis answered at this scrape.", is_up);
+    Pulled::register(shown, Rises::No, "parley_redis_up", "1 if Redis answered at this scrape.", is_up);
 
     let vital = |rises, name, help, of: fn(&Vitals) -> Option<f64>| {
         let answers = Arc::clone(answers);
         Pulled::register(shown, rises, name, help, move || lock(&answers).vitals.as_ref().and_then(of));
     };
-    vital(Rises::No, "parley_redis_memory_used_bytes", "What Redis uses.", |redis| redis.memory_used);
+    vital(Rises::No, "parley_redis_memory_used_bytes", "Memory used by Redis.", |redis| redis.memory_used);
     vital(
         Rises::No,
         "parley_redis_memory_limit_bytes",
-        "What Redis may use: maxmemory, or all of its machine when that is not set.",
+        "Memory limit of Redis: maxmemory, or the memory of its machine if that is not set.",
         |redis| redis.memory_limit,
     );
-    vital(Rises::No, "parley_redis_evicts", "1 when the maxmemory-policy of Redis takes keys away.", |redis| {
+    vital(Rises::No, "parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| {
         redis.evicts
     });
-    vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys that Redis took away since it started.", |redis| {
+    vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| {
         redis.evicted_keys
     });
     vital(
         Rises::No,
         "parley_redis_append_only_ok",
-        "1 while the append-only file of Redis is on and its last write went well.",
+        "1 if the append-only file of Redis is on and its last write succeeded.",
         |redis| redis.append_only_ok,
     );
     vital(Rises::No, "parley_redis_clients", "Connections to Redis.", |redis| redis.clients);
-    vital(Rises::Only, "parley_redis_commands_total", "Commands that Redis processed since it started.", |redis| {
+    vital(Rises::Only, "parley_redis_commands_total", "Commands processed by Redis since it started.", |redis| {
         redis.commands
     });
-    vital(Rises::No, "parley_redis_uptime_seconds", "Since Redis started.", |redis| redis.uptime);
+    vital(Rises::No, "parley_redis_uptime_seconds", "Seconds since Redis started.", |redis| redis.uptime);
 }
 
 fn lock(answers: &Mutex<Answers>) -> MutexGuard<'_, Answers> {
