@@ -42,7 +42,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     )),
     responses(
         (
-            status = 200, description = "A stream without a regular end.", body = String,
+            status = 200, description = "A stream that stays open.", body = String,
             content_type = "text/event-stream",
             example = json!("id: 1795252200000-0\nevent: online\ndata: {\"nick\":\"ann\"}\n\n"),
         ),

@@ -144,7 +144,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 return Err(Problem::because(ErrorCode::TooLarge, "the request body exceeds 256 KiB"));
             }
-            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive in time")),
+            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive completely")),
         };
         serde_json::from_slice(&body).map(Self).map_err(|_| bad("the request body is not the JSON object that this path expects"))
     }
