@@ -198,7 +198,12 @@ impl Metrics {
             ),
             counts: Counts::new(on),
             refusals: Labelled::counters(on, "parley_refusals_total", "Refused requests, by error code.", "code"),
-            closes: Labelled::counters(on, "parley_closes_total", "Connections closed by this gateway, by close code.", "code"),
+            closes: Labelled::counters(
+                on,
+                "parley_closes_total",
+                "Connections closed by this gateway, by close code.",
+                "code",
+            ),
             backplane_reconnects: counter(
                 on,
                 "parley_backplane_reconnects_total",
@@ -222,7 +227,11 @@ impl Metrics {
                 "Time from sending a beat to receiving it over the own subscription.",
                 Bounds::SECONDS,
             ),
-            drain_began_with: gauge(on, "parley_drain_began_with_sessions", "Sessions at the beginning of the drain; 0 before it."),
+            drain_began_with: gauge(
+                on,
+                "parley_drain_began_with_sessions",
+                "Sessions at the beginning of the drain; 0 before it.",
+            ),
             repaired: counter(
                 on,
                 "parley_repaired_total",

@@ -47,11 +47,7 @@ impl Counts {
                 "Deliveries of one fan-out batch: messages times receivers. The buckets count deliveries.",
                 Bounds::RECEIVERS,
             ),
-            gaps: counter(
-                on,
-                "parley_gaps_found_total",
-                "Pages read from streams to refill gaps in rooms.",
-            ),
+            gaps: counter(on, "parley_gaps_found_total", "Pages read from streams to refill gaps in rooms."),
             missing: Arc::new(Labelled::counters(
                 on,
                 "parley_gap_messages_total",

@@ -60,11 +60,7 @@ impl Reloader {
                 "Reloads of the settings, by outcome.",
                 "outcome",
             ),
-            pending: gauge(
-                metrics,
-                "parley_config_restart_pending",
-                "Changed settings that wait for a restart.",
-            ),
+            pending: gauge(metrics, "parley_config_restart_pending", "Changed settings that wait for a restart."),
             info: info(
                 metrics,
                 "parley_config_info",

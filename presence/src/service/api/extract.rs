@@ -146,6 +146,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             }
             Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive completely")),
         };
-        serde_json::from_slice(&body).map(Self).map_err(|_| bad("the request body is not the JSON object that this path expects"))
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|_| bad("the request body is not the JSON object that this path expects"))
     }
 }

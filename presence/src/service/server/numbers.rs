@@ -81,9 +81,7 @@ fn show_redis(shown: &Shown, answers: &Arc<Mutex<Answers>>) {
         "Memory limit of Redis: maxmemory, or the memory of its machine if that is not set.",
         |redis| redis.memory_limit,
     );
-    vital(Rises::No, "parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| {
-        redis.evicts
-    });
+    vital(Rises::No, "parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| redis.evicts);
     vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| {
         redis.evicted_keys
     });
