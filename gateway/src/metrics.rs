@@ -163,70 +163,79 @@ impl Metrics {
             registrations: Labelled::counters(
                 on,
                 "parley_registrations_total",
-                "Attempts to begin a session, by what came of them.",
+                "Attempts to begin a session, by outcome.",
                 "outcome",
             ),
             resumes: Labelled::counters(
                 on,
                 "parley_resumes_total",
-                "Attempts to go on with a session, by what came of them.",
+                "Attempts to resume a session, by outcome.",
                 "outcome",
             ),
             resume_seconds: Family::single(
                 on,
                 "parley_resume_seconds",
-                "From a request to go on with a session to the last message of what it missed being queued.",
+                "Time from a resume request until its last missed message is queued.",
                 Bounds::SECONDS,
             ),
             published: Labelled::counters(
                 on,
                 "parley_messages_published_total",
-                "Messages that the store took from clients of this gateway.",
+                "Messages from clients of this gateway accepted by the store.",
                 "kind",
             ),
             duplicates: Labelled::counters(
                 on,
                 "parley_messages_duplicate_total",
-                "Messages that clients said again and that the store had already.",
+                "Messages repeated by clients that the store already had.",
                 "kind",
             ),
             refused: Labelled::counters(
                 on,
                 "parley_messages_refused_total",
-                "Messages that were refused, by why.",
+                "Refused messages, by error code.",
                 "code",
             ),
             counts: Counts::new(on),
-            refusals: Labelled::counters(on, "parley_refusals_total", "Requests answered with an error.", "code"),
-            closes: Labelled::counters(on, "parley_closes_total", "Connections that this gateway ended.", "code"),
+            refusals: Labelled::counters(on, "parley_refusals_total", "Refused requests, by error code.", "code"),
+            closes: Labelled::counters(
+                on,
+                "parley_closes_total",
+                "Connections closed by this gateway, by close code.",
+                "code",
+            ),
             backplane_reconnects: counter(
                 on,
                 "parley_backplane_reconnects_total",
-                "Subscriptions that were lost and are whole again.",
+                "Backplane subscriptions lost and restored.",
             ),
-            fences: counter(on, "parley_fences_total", "Gateway incarnations that this process declared dead."),
+            fences: counter(on, "parley_fences_total", "Gateway incarnations declared dead by this process."),
             leases_lost: counter(
                 on,
                 "parley_leases_lost_total",
-                "Own leases lost: this gateway was declared dead and began anew.",
+                "Own leases lost: this gateway was declared dead and started a new incarnation.",
             ),
-            reaped_nicks: counter(on, "parley_reaped_nicks_total", "Nicknames freed after their gateway was gone."),
+            reaped_nicks: counter(on, "parley_reaped_nicks_total", "Nicknames freed after a gateway was fenced."),
             reaped_members: counter(
                 on,
                 "parley_reaped_members_total",
-                "Memberships taken away after their gateway was gone.",
+                "Memberships removed after a gateway was fenced.",
             ),
             round_trip: Family::single(
                 on,
                 "parley_backplane_round_trip_seconds",
-                "From sending a beat to hearing it over our own subscription.",
+                "Time from sending a beat to receiving it over the own subscription.",
                 Bounds::SECONDS,
             ),
-            drain_began_with: gauge(on, "parley_drain_began_with_sessions", "Sessions when the drain began; 0 before."),
+            drain_began_with: gauge(
+                on,
+                "parley_drain_began_with_sessions",
+                "Sessions at the beginning of the drain; 0 before it.",
+            ),
             repaired: counter(
                 on,
                 "parley_repaired_total",
-                "Acked messages that the store had lost and that were put back.",
+                "Acknowledged messages lost by the store and republished by this gateway.",
             ),
             registry,
         }
@@ -264,7 +273,7 @@ impl Default for Metrics {
 
 /// Connections by port and stage, in the order of [`ListenerKind`].
 fn connections(registry: &Registry) -> [Labelled<Stage, IntGauge>; 2] {
-    let help = "Client connections now. What is open and has no session has not registered.";
+    let help = "Client connections now. An open connection without a session has not registered.";
     let family = IntGaugeVec::new(Opts::new("parley_connections", help), &["door", "state"]).expect("a valid name");
     registry.register(Box::new(family.clone())).expect("registered once");
     [ListenerKind::Ws, ListenerKind::Tcp]

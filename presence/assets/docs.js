@@ -1,5 +1,5 @@
-// Draws /openapi.json for people: what each address takes and answers, and a form that tries it out.
-// Reads only that document and the API itself. Text goes in as text nodes, never as HTML.
+// Renders /openapi.json for people: parameters, answers and a form for each path.
+// Loads only that document and the API itself. All text is inserted as text nodes, never as HTML.
 "use strict";
 
 const el = (name, props = {}, ...children) => {
@@ -8,7 +8,7 @@ const el = (name, props = {}, ...children) => {
   return node;
 };
 
-// The little Markdown that our descriptions use: paragraphs and `code`.
+// The Markdown subset of the descriptions: paragraphs and `code`.
 const inline = (text) => text.split(/`([^`]+)`/).map((part, i) => (i % 2 ? el("code", {}, part) : part));
 const prose = (text) => (text ?? "").split("\n\n").filter(Boolean).map((part) => el("p", {}, inline(part)));
 const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
@@ -31,7 +31,7 @@ const typeOf = (schema) => {
   return types.map((type) => (type === "array" ? `${typeOf(here.items)}[]` : type)).join(" or ");
 };
 
-// A row for each property, those of nested objects indented below.
+// One row for each property; properties of nested objects are indented below it.
 const rows = (schema, depth = 0) => {
   const here = resolve(schema);
   if (here.oneOf || here.anyOf) return variants(here).flatMap((one) => rows(one, depth));
@@ -70,7 +70,7 @@ const answer = ([status, response]) => {
       bad ? [] : table(rows(content?.schema ?? {}))));
 };
 
-// A form that sends the request and shows what comes back, streams included, piece by piece.
+// A form that sends the request and shows the answer. Streams appear piece by piece.
 const trial = (path, method, operation) => {
   const fields = (operation.parameters ?? []).map((parameter) => {
     const value = parameter.required ? String(parameter.example ?? "") : "";
@@ -149,14 +149,14 @@ const draw = () => {
   const main = document.getElementById("page");
   const nav = document.getElementById("contents");
   main.replaceChildren(el("h1", {}, `${api.info.title} `, el("small", {}, api.info.version)), ...prose(api.info.description),
-    el("p", {}, "The same for programs: ", el("a", { href: "/openapi.json" }, "/openapi.json"), "."));
+    el("p", {}, "For programs: ", el("a", { href: "/openapi.json" }, "/openapi.json"), "."));
   nav.replaceChildren(el("div", { className: "brand" }, "Parley", el("small", {}, "presence API")));
   for (const tag of api.tags ?? []) {
     const own = operations.filter(({ operation }) => operation.tags?.includes(tag.name));
     main.append(el("h2", {}, tag.name[0].toUpperCase() + tag.name.slice(1), el("small", {}, tag.description ?? "")), ...own.map(card));
     nav.append(el("h2", {}, tag.name), ...own.map(({ operation }) => el("a", { href: `#${slug(operation.summary)}` }, operation.summary)));
   }
-  main.append(el("h2", {}, "Problems", el("small", {}, "What a refusal's code means")), ...table(problems()));
+  main.append(el("h2", {}, "Problems", el("small", {}, "Meaning of the error codes")), ...table(problems()));
   nav.append(el("h2", {}, "problems"), el("a", { href: "#bad_request" }, "Codes"));
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 };

@@ -1,4 +1,4 @@
-//! The table at the end of a run, as it goes into the README, and the first of what is wrong in words.
+//! The table at the end of a run, as docs/GUARANTEES.md shows it, and the first findings in words.
 
 use std::path::PathBuf;
 

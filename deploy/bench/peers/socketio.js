@@ -1,8 +1,8 @@
-// Socket.IO as its documentation has it: rooms, and the Redis adapter between nodes. WebSocket only, no compression,
-// which is its fast setting. A node of it is one process.
+// Socket.IO as in its documentation: rooms, and the Redis adapter between nodes. WebSocket only, without compression,
+// which is its fast setting. One process is one node.
 // Events: "join" room, acknowledged; "say" room text -> "m" text to every member; "beat", acknowledged.
 //
-//   node socketio.js REDIS_PORT      says {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
+//   node socketio.js REDIS_PORT      prints {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
 'use strict';
 const http = require('http');
 const { Server } = require('socket.io');

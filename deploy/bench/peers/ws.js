@@ -1,8 +1,9 @@
-// The chat that one writes in an afternoon: npm `ws`, and one Redis channel per room. A node of it is one process.
-// No history, no acks, no unique names, no order beyond that of Redis: the least that can be called the same service.
-// Speaks: {"join":room} -> {"joined":room}; {"to":room,"body":text} -> {"room":room,"body":text} to every member; {"ping":1}.
+// A minimal chat: npm `ws`, and one Redis channel for each room. One process is one node.
+// It has no history, acks or unique names, and only the order of Redis: the smallest comparable service.
+// Protocol: {"join":room} -> {"joined":room}; {"ping":1} -> {"pong":1};
+// {"to":room,"body":text} -> {"room":room,"body":text} to every member.
 //
-//   node ws.js REDIS_PORT      says {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
+//   node ws.js REDIS_PORT      prints {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
 'use strict';
 const { WebSocketServer } = require('ws');
 const Redis = require('ioredis');

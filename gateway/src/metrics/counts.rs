@@ -33,29 +33,25 @@ impl Counts {
             delivered: counter(
                 on,
                 "parley_messages_delivered_total",
-                "Messages given to readers of this gateway, one for each receiver.",
+                "Messages delivered by this gateway, one for each receiver.",
             ),
             left_out: counter(
                 on,
                 "parley_events_dropped_total",
-                "Presence and typing events left out for slow readers, one for each receiver.",
+                "Presence and typing events dropped for slow readers, one for each receiver.",
             ),
             deliveries: Deliveries::new(on),
             rounds: Family::single(
                 on,
                 "parley_fanout_round_deliveries",
-                "Deliveries of one round of fan-out: messages times receivers. Only its buckets have a unit, deliveries.",
+                "Deliveries of one fan-out batch: messages times receivers. The buckets count deliveries.",
                 Bounds::RECEIVERS,
             ),
-            gaps: counter(
-                on,
-                "parley_gaps_found_total",
-                "Stretches of rooms that did not arrive and were looked for in their logs, a page each.",
-            ),
+            gaps: counter(on, "parley_gaps_found_total", "Pages read from streams to refill gaps in rooms."),
             missing: Arc::new(Labelled::counters(
                 on,
                 "parley_gap_messages_total",
-                "Messages that did not arrive, by what became of them.",
+                "Messages that did not arrive, by outcome.",
                 "outcome",
             )),
         }
@@ -90,8 +86,8 @@ pub struct Deliveries {
 
 impl Deliveries {
     fn new(on: &Registry) -> Self {
-        let help = "From accepting a message on its sender's gateway to writing it to a socket here: for each write, the \
-            oldest message in it. Between machines it is as true as their clocks.";
+        let help = "Time from accepting a message on its sender's gateway to writing it to a socket here. Each write counts \
+            with its oldest message. Between machines it depends on synchronised clocks.";
         Self { seconds: Family::single(on, "parley_delivery_seconds", help, Bounds::SECONDS) }
     }
 

@@ -46,15 +46,15 @@ impl Metrics {
     pub fn at_scrape(&self, at_scrape: AtScrape) {
         let AtScrape { sessions, detached, rooms, kept, beat_age, generation, subscription, draining } = at_scrape;
         self.pull("parley_sessions", "Sessions on this gateway.", move || sessions() as f64);
-        let help = "Sessions that lost their connection here and may come back.";
+        let help = "Detached sessions: they lost their connection here and may be resumed.";
         self.pull("parley_detached_sessions", help, move || detached() as f64);
         self.pull("parley_rooms", "Rooms with members on this gateway.", move || rooms() as f64);
-        let help = "Acked messages that are kept because the store may still lose them.";
+        let help = "Bytes of acknowledged messages kept for republishing, because the store may still lose them.";
         self.pull("parley_repair_bytes", help, move || kept() as f64);
-        let help = "Since the newest beat that came back whole.";
+        let help = "Seconds since the newest beat that came back.";
         self.pull("parley_beat_age_seconds", help, move || beat_age().as_secs_f64());
         self.show_generation(generation);
-        let help = "1 from the begin of the drain on.";
+        let help = "1 since the drain began, otherwise 0.";
         self.pull("parley_draining", help, move || f64::from(u8::from(draining())));
         self.show_subscription(subscription);
     }
@@ -69,9 +69,9 @@ impl Metrics {
         connections: impl Fn() -> usize + Send + Sync + 'static,
         bytes: impl Fn() -> usize + Send + Sync + 'static,
     ) {
-        let help = "Connections whose reader takes nothing right now.";
+        let help = "Connections whose socket accepts no data now.";
         self.pull("parley_stalled_connections", help, move || connections() as f64);
-        let help = "Bytes that wait in outboxes for readers that take nothing right now.";
+        let help = "Bytes queued in the outboxes of stalled connections.";
         self.pull("parley_outbox_bytes", help, move || bytes() as f64);
     }
 
@@ -79,10 +79,10 @@ impl Metrics {
         // Left out before the first beat: a 0 would be followed by a jump that never was.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
         let asked = Arc::clone(&known);
-        let help = "The generation of the store: higher after each restart, failover or loss of data of Redis, by no fixed step.";
+        let help = "Generation of the store. It rises after each restart, failover or data loss of Redis, by any step.";
         let number = move || asked().map(|generation| generation.number as f64);
         Pulled::register(&self.registry, Rises::No, "parley_store_generation", help, number);
-        let help = "1 while the store recovers: gateways tell it again what they hold, and everything else is refused.";
+        let help = "1 while the store recovers: gateways reassert their claims, and all other requests are refused.";
         let recovering = move || known().map(|generation| f64::from(u8::from(generation.phase == Phase::Recovering)));
         Pulled::register(&self.registry, Rises::No, "parley_store_recovering", help, recovering);
     }
@@ -90,16 +90,16 @@ impl Metrics {
     fn show_subscription(&self, subscription: Ask<SubscriptionStatus>) {
         let subscription = Arc::new(subscription);
         let asked = Arc::clone(&subscription);
-        let help = "1 while everything that is wanted is heard over the backplane.";
+        let help = "1 while all wanted channels are subscribed.";
         self.pull("parley_backplane_subscribed", help, move || {
             f64::from(u8::from(asked().link == LinkState::Subscribed))
         });
         let on = &self.registry;
         let asked = Arc::clone(&subscription);
-        let help = "For how long in all not everything was heard that had been heard before.";
+        let help = "Total time without a complete subscription.";
         let gap = move || Some(asked().gap(Instant::now()).as_secs_f64());
         Pulled::register(on, Rises::Only, "parley_backplane_gap_seconds_total", help, gap);
-        let help = "Frames from the backplane that were skipped because they were not ours.";
+        let help = "Backplane frames skipped because they were malformed.";
         let malformed = move || Some(subscription().malformed as f64);
         Pulled::register(on, Rises::Only, "parley_backplane_malformed_total", help, malformed);
     }

@@ -87,7 +87,7 @@ fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
         metrics,
         Rises::No,
         "parley_ready",
-        "1 while this program can do its work, as /readyz says.",
+        "1 while this program is ready, as reported by /readyz.",
         shown,
     );
 }

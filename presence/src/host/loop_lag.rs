@@ -18,7 +18,7 @@ pub async fn watch(registry: Registry) {
     let lag = Family::single(
         &registry,
         "parley_event_loop_lag_seconds",
-        "By how much a timer of the event loop came late; up to a millisecond is its grain.",
+        "Delay of a timer of the event loop. The resolution is one millisecond.",
         Bounds::SECONDS,
     );
     loop {

@@ -160,27 +160,27 @@ impl Metrics {
         // 0.5 ms to 4 s, doubling.
         let buckets = exponential_buckets(0.0005, 2.0, 14).expect("a positive start and a factor over 1");
         Self {
-            fences: counter(&registry, "parley_fences_total", "Gateway incarnations that this process declared dead."),
+            fences: counter(&registry, "parley_fences_total", "Gateway incarnations declared dead by this process."),
             reaped_nicks: counter(
                 &registry,
                 "parley_reaped_nicks_total",
-                "Nicknames freed after their gateway was gone.",
+                "Nicknames freed after a gateway was fenced.",
             ),
             reaped_members: counter(
                 &registry,
                 "parley_reaped_members_total",
-                "Memberships taken away after their gateway was gone.",
+                "Memberships removed after a gateway was fenced.",
             ),
             api_requests: register_int_counter_vec_with_registry!(
                 "parley_api_requests_total",
-                "Requests answered by the HTTP API.",
+                "Requests answered by the HTTP API, by route and status.",
                 &["route", "status"],
                 registry
             )
             .expect(LITERAL),
             api_request_seconds: register_histogram_vec_with_registry!(
                 "parley_api_request_seconds",
-                "From a request's head to its answer's head.",
+                "Time from the head of a request to the head of its response.",
                 &["route"],
                 buckets,
                 registry

@@ -57,14 +57,10 @@ impl Reloader {
             reloads: Labelled::counters(
                 metrics,
                 "parley_config_reloads_total",
-                "Times that the settings were read again, by what came of it.",
+                "Reloads of the settings, by outcome.",
                 "outcome",
             ),
-            pending: gauge(
-                metrics,
-                "parley_config_restart_pending",
-                "Settings that were changed since and wait for a restart.",
-            ),
+            pending: gauge(metrics, "parley_config_restart_pending", "Changed settings that wait for a restart."),
             info: info(
                 metrics,
                 "parley_config_info",

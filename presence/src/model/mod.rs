@@ -37,20 +37,20 @@ const JOINERS: &str = "\u{200C}\u{200D}";
 /// What a key keeps as it is; all else is written `%XX`, so no name can carry a separator or a hash tag into a key.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// Why a name was refused. The text is ours and safe to show to the client who sent the name.
+/// Reason for a refused name. The text is safe to send to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing was given, or a room without anything after its `#`.
-    #[error("a name must not be empty")]
+    /// An empty nickname, or a room with nothing after its `#`.
+    #[error("the name is empty")]
     Empty,
     /// More graphemes or bytes than allowed.
     #[error("the name is too long")]
     TooLong,
     /// A room without `#`.
-    #[error("a room name begins with #")]
+    #[error("a room name must begin with #")]
     NoHash,
-    /// A character that names must not hold.
-    #[error("the name holds a character that names must not hold")]
+    /// A forbidden character.
+    #[error("the name contains a forbidden character")]
     Forbidden,
 }
 

@@ -1,6 +1,6 @@
 //! The checkers: pure functions from what was recorded and what was found at the end to what is wrong.
 //!
-//! One table says which promise of the README each of them holds the cluster to.
+//! One table names the promise of docs/GUARANTEES.md that each of them checks.
 
 mod contiguity;
 mod duplicates;
@@ -142,7 +142,7 @@ pub struct Finding {
 /// One row of the table.
 pub struct Checker {
     pub name: &'static str,
-    /// As the README gives it.
+    /// The text of docs/GUARANTEES.md.
     pub promise: &'static str,
     pub check: fn(&Evidence) -> Finding,
 }

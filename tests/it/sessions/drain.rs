@@ -140,7 +140,7 @@ async fn newcomers_are_refused_with_a_word_while_others_still_finish() {
     };
     assert_eq!((refusal.status().as_u16(), &refusal.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     let person = LineClient::connect(cluster.gateways[0].tcp()).await;
-    person.reads("! going_away: this gateway is going away").await;
+    person.reads("! going_away: this gateway is shutting down").await;
     person.closed().await;
     assert_eq!(cluster.ws().await.register("newcomer").await["node"], "g2", "nginx goes elsewhere");
     assert_eq!(ann.closed().await.code, Some(1012));

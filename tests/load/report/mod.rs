@@ -1,7 +1,7 @@
-//! `load report`: the outcomes of a bench as a page of ratios, a plot, and one file of figures.
+//! `load report`: turns the outcomes of a benchmark into a page of ratios, a plot and one file of figures.
 //!
-//! Reads what the scenarios wrote with `--json`, computes nothing but ratios, and says under which conditions the
-//! figures came about. deploy/bench/run calls it at its end.
+//! Reads the files that the scenarios wrote with `--json`, computes only ratios, and lists the conditions of the
+//! measurements. deploy/bench/run calls it at its end.
 
 mod page;
 mod plot;
@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// One outcome, as a row of tables.
+/// One outcome as a table row.
 #[derive(Debug, Clone)]
 struct ReportRow {
     subject: &'static str,
@@ -22,14 +22,14 @@ struct ReportRow {
 
 /// The order of subjects in tables and plots.
 const SUBJECTS: &[&str] =
-    &["floor", "floor in rounds", "Parley", "Parley, lines", "npm ws + Redis", "Socket.IO + Redis adapter", "NATS"];
+    &["floor", "batched floor", "Parley", "Parley, lines", "npm ws + Redis", "Socket.IO + Redis adapter", "NATS"];
 
 impl ReportRow {
     fn new(outcome: Value) -> Self {
         let scenario = outcome["scenario"].as_str().unwrap_or_default();
         let (subject, scenario) = match (scenario, outcome["peer"].as_str().unwrap_or_default()) {
             ("floor", _) => ("floor", "room"),
-            ("floor_rounds", _) => ("floor in rounds", "room"),
+            ("floor_rounds", _) => ("batched floor", "room"),
             (scenario, "lines") => ("Parley, lines", scenario),
             (scenario, "ws") => ("npm ws + Redis", scenario),
             (scenario, "socketio") => ("Socket.IO + Redis adapter", scenario),
@@ -39,11 +39,11 @@ impl ReportRow {
         Self { subject, scenario: scenario.to_owned(), outcome }
     }
 
-    fn place(&self) -> usize {
+    fn rank(&self) -> usize {
         SUBJECTS.iter().position(|subject| *subject == self.subject).unwrap_or(SUBJECTS.len())
     }
 
-    /// A figure by its path in the outcome, such as `delivery_ms.p99`.
+    /// Returns a figure by its path in the outcome, such as `delivery_ms.p99`.
     fn figure(&self, path: &str) -> Option<f64> {
         path.split('.').try_fold(&self.outcome, |value, key| value.get(key))?.as_f64()
     }
@@ -56,13 +56,13 @@ impl ReportRow {
         self.figure("clients").unwrap_or_default()
     }
 
-    /// The processes that serve connections: neither Redis nor presence.
+    /// Returns the processes that serve connections: all except Redis and presence.
     fn nodes(&self) -> Option<impl Iterator<Item = (&String, &Value)>> {
         let processes = self.outcome["processes"].as_object()?;
         Some(processes.iter().filter(|(name, _)| !matches!(name.as_str(), "redis" | "presence")))
     }
 
-    /// Memory of the nodes per connection, in KiB; of nodes that have less than they began with nobody knows.
+    /// Returns the memory of the nodes per connection in KiB; `None` if the nodes use less than at their start.
     fn node_kib_per_client(&self) -> Option<f64> {
         let nodes = self.nodes()?;
         let bytes: Vec<f64> = nodes.filter_map(|(_, process)| process["bytes_per_client"].as_f64()).collect();
@@ -70,13 +70,13 @@ impl ReportRow {
         (all > 0.0).then_some(all)
     }
 
-    /// Memory of the nodes at the end of what was measured.
+    /// Returns the memory of the nodes in MiB at the end of the measurement.
     fn node_mib(&self) -> Option<f64> {
         let nodes = self.nodes()?;
         Some(nodes.filter_map(|(_, process)| process["rss_ended_kib"].as_f64()).sum::<f64>() / 1024.0)
     }
 
-    /// Most memory of the nodes, and what they have after the quiet, each as a multiple of before.
+    /// Returns the peak memory of the nodes and their memory after the pause, each as a multiple of the start.
     fn node_memory_growth(&self) -> Option<(f64, f64)> {
         let nodes = self.nodes()?;
         let sums = nodes.fold([0.0; 3], |[before, peak, after], (_, process)| {
@@ -87,7 +87,7 @@ impl ReportRow {
     }
 }
 
-/// Reads the outcomes in `from` and writes PERFORMANCE.md, performance.svg and performance.json `into` a folder.
+/// Reads the outcomes in `from`, and writes PERFORMANCE.md, performance.svg and performance.json into `into`.
 pub(crate) fn write(from: &Path, into: &Path, draft: bool) -> Result<()> {
     let mut rows = Vec::new();
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -95,13 +95,13 @@ pub(crate) fn write(from: &Path, into: &Path, draft: bool) -> Result<()> {
         if path.extension().is_some_and(|extension| extension == "json") {
             let text = fs::read(&path)?;
             rows.push(ReportRow::new(
-                serde_json::from_slice(&text).with_context(|| format!("{} is no outcome", path.display()))?,
+                serde_json::from_slice(&text).with_context(|| format!("{} is not an outcome", path.display()))?,
             ));
         }
     }
     ensure!(!rows.is_empty(), "there are no outcomes in {}", from.display());
     rows.sort_by(|a, b| {
-        let key = |row: &ReportRow| (row.rate(), row.clients(), row.place());
+        let key = |row: &ReportRow| (row.rate(), row.clients(), row.rank());
         a.scenario.cmp(&b.scenario).then(key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal))
     });
     let draft = draft || rows.iter().any(|row| row.outcome["debug_build"] == true);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_become_multiples_of_the_floor_of_the_same_rate() {
+    fn report_divides_figures_by_the_floor_of_the_same_rate() {
         let folder = tempfile::tempdir().unwrap();
         let outcomes = [
             outcome("floor", "bare", 50.0, 4.0, 2.0),
@@ -152,7 +152,7 @@ mod tests {
         assert!(page.contains("| 50 | Parley | 50000 | 1.0 | 3.0 | 3.0 | 6.00 | 1.50 | 3.00 |"), "{page}");
         assert!(page.contains("| 100 | NATS | 100000 | 1.0 | 30.0 | 30.0 | 20.00 | 2.50 | - |"), "{page}");
         assert!(page.contains("| 1000 | Parley | 2.0 |") && page.contains("cubic"), "{page}");
-        assert!(page.contains("10000 silent users on two gateways ask 3.5 requests a second"), "{page}");
+        assert!(page.contains("10000 silent users on two gateways cause 3.5 requests a second"), "{page}");
         assert!(!page.contains("Draft"));
         let plot = fs::read_to_string(into.join("performance.svg")).unwrap();
         assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n") && plot.contains("NATS"));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debug_build_makes_a_draft() {
+    fn debug_build_makes_a_draft_page() {
         let folder = tempfile::tempdir().unwrap();
         let mut one = outcome("room", "parley", 50.0, 6.0, 3.0);
         one["debug_build"] = json!(true);

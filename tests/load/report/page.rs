@@ -1,33 +1,36 @@
-//! The page: tables in Markdown, and under which conditions they came about.
+//! The performance page: Markdown tables and the conditions of the measurements.
 
 use super::ReportRow;
 
 const INTRODUCTION: &str = "\
-Written by `make bench`, which repeats all of it on another machine: [deploy/bench/run](../deploy/bench/run) starts each
-subject as two nodes with a Redis of its own (NATS as a cluster of two), and the same clients
-([tests/load](../tests/load/main.rs)) measure one after the other. All figures are in [performance.json](performance.json).
+`make bench` wrote this page, and repeats all measurements on another machine. [deploy/bench/run](../deploy/bench/run)
+starts each subject as two nodes with its own Redis (NATS as a cluster of two). The same clients
+([tests/load](../tests/load/main.rs)) measure one subject after the other. All figures are in
+[performance.json](performance.json).
 
-- **Latency counts from the time at which a message was due**, not from when a late sender got round to it. Each hearing
-  of a message counts; warm-up does not.
-- **Server CPU** is user and system time of all processes of the subject, nodes and Redis, per message heard. On loopback
-  a sender pays for the receiver's share of the kernel's work too.
-- **The floor** is one bare epoll process that does one send() per member and message, and nothing else; *in rounds*, all
-  that one wake-up brought goes out in one send() per member. It has no rooms, names, acks, order or store.
-- Parley is measured as it ships: acked, kept in a history, ordered, under unique names. None of the peers does that here.
-- Memory of idle connections is taken after the silence that is measured, so without what their logins have left behind; `-`: the
-  nodes had less than they began with.
-- *messages a read*: how many of its messages a client finds at once, a measure of batching.
-- † the load itself was too busy: the figure is a bound, not a measurement.
+- **Latency** starts at the time when a message was due, even if the sender was late. Each delivery of a message counts;
+  deliveries during the warm-up do not.
+- **Server CPU** is the user and system time of all processes of the subject (nodes and Redis) per delivered message. On
+  loopback, a sender also pays for the kernel work of the receiver.
+- **The floor** is one bare epoll process. It makes one send() per member and message, and nothing else.
+- **The batched floor** sends all messages of one wake-up in one send() per member. Neither floor has rooms, names, acks,
+  order or storage.
+- **Parley** is measured as it ships: acknowledged, stored in a history, ordered, with unique names. None of the peers does
+  this here.
+- **Memory of idle connections** is taken after the measured silence, without leftovers of the logins. `-` means that the
+  nodes used less than at their start.
+- **Messages per read** is the number of messages that a client finds in one read, a measure of batching.
+- **†** means that the load generator itself was too busy: the figure is a bound, not a measurement.
 ";
 
 /// The whole page.
 pub(super) fn page(rows: &[ReportRow], draft: bool) -> String {
     let mut page = "# Performance\n\n".to_owned();
     if draft {
-        page += "**Draft, not for publication**: a debug build, or a machine that was not quiet.\n\n";
+        page += "**Draft, not for publication**: a debug build, or a machine that was not idle.\n\n";
     }
     page += INTRODUCTION;
-    page += "\n![Latency over rate, memory over connections](performance.svg)\n";
+    page += "\n![Latency by rate, memory by connections](performance.svg)\n";
     let mut rooms: Vec<f64> = of(rows, "room").map(ReportRow::clients).collect();
     rooms.sort_by(|one, other| other.total_cmp(one));
     rooms.dedup();
@@ -63,7 +66,7 @@ fn room(rows: &[ReportRow], members: f64) -> String {
     let of = || of(rows, "room").filter(move |row| row.clients() == members);
     let mut text = format!(
         "\n## A room of {members:.0} members\n\n\
-         | messages/s | subject | heard/s | p50 ms | p99 ms | p99.9 ms | server us | × floor | × rounds | messages a read | lost / doubled / disordered |\n\
+         | messages/s | subject | delivered/s | p50 ms | p99 ms | p99.9 ms | server us | × floor | × batched floor | messages per read | lost / duplicated / out of order |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in of() {
@@ -83,7 +86,7 @@ fn room(rows: &[ReportRow], members: f64) -> String {
             shown(row.figure("delivery_ms.p999"), 1),
             shown(cost, 2),
             shown(floor("floor"), 2),
-            shown(floor("floor in rounds"), 2),
+            shown(floor("batched floor"), 2),
             shown(row.figure("messages_per_read"), 1),
             faults(row),
         );
@@ -96,7 +99,7 @@ fn idle(rows: &[ReportRow]) -> String {
         return String::new();
     }
     let mut text = "\n## Idle connections, in rooms of 100\n\n\
-                    | connections | subject | KiB each, of the nodes | load: bytes each |\n| --- | --- | --- | --- |\n"
+                    | connections | subject | nodes, KiB each | load generator, bytes each |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for row in of(rows, "idle") {
         let load = shown(row.figure("load.bytes_per_idle_client"), 0);
@@ -109,17 +112,17 @@ fn idle(rows: &[ReportRow]) -> String {
 fn rest(rows: &[ReportRow]) -> String {
     let told = of(rows, "rest").filter_map(|row| Some((row.clients(), row.figure("redis_requests_per_s")?)));
     let told = told.map(|(clients, requests)| {
-        format!("\nAt rest, {clients:.0} silent users on two gateways ask {requests:.1} requests a second of Redis in all.\n")
+        format!("\nAt rest, {clients:.0} silent users on two gateways cause {requests:.1} requests a second to Redis in total.\n")
     });
     told.collect()
 }
 
-/// What has a row per subject: the scenario, its title, where its latency is, and its pace.
+/// Scenarios with one row per subject: name, title, path of the latency, path of the throughput.
 const OTHERS: &[(&str, &str, &str, &str)] = &[
-    ("login", "Logins: connect, register, join, as fast as it goes", "login.ms", "login.per_second"),
+    ("login", "Logins: connect, register, join, at full speed", "login.ms", "login.per_second"),
     ("rooms", "Many rooms", "delivery_ms", "delivered_per_s"),
     ("dm", "Direct messages, across nodes", "delivery_ms", "delivered_per_s"),
-    ("echo", "Pings, each when the last is answered", "echo_ms", "echoed_per_s"),
+    ("echo", "Pings, each sent after the previous answer", "echo_ms", "echoed_per_s"),
     (
         "crowd",
         "A room of 1,000 among 100,000 connections, on six gateways (`make bench-100k`)",
@@ -136,7 +139,7 @@ fn others(rows: &[ReportRow]) -> String {
             continue;
         }
         text += &format!(
-            "\n## {title}\n\n| clients | offered/s | subject | reached/s | p50 ms | p99 ms | p99.9 ms | server us each | nodes MiB | lost / doubled / disordered |\n\
+            "\n## {title}\n\n| clients | offered/s | subject | reached/s | p50 ms | p99 ms | p99.9 ms | server us each | nodes MiB | lost / duplicated / out of order |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         );
         for row in of(rows, scenario) {
@@ -166,7 +169,7 @@ fn burst(rows: &[ReportRow]) -> String {
         return String::new();
     }
     let mut text = "\n## Memory after a burst\n\n\
-                    | subject | messages/s | most, × before | after the quiet, × before |\n| --- | --- | --- | --- |\n"
+                    | subject | messages/s | peak, × before | after the pause, × before |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for row in of(rows, "burst") {
         let growth = row.node_memory_growth();
@@ -181,8 +184,8 @@ fn conditions(rows: &[ReportRow]) -> String {
     let machine = &row.outcome["machine"];
     let word = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
     format!(
-        "\n## Conditions\n\nOne machine for all, clients included: {} CPUs ({}), Linux {}, congestion control {}, netdev_max_backlog {}, \
-         {} descriptors a process. {} seconds measured each.\n",
+        "\n## Conditions\n\nOne machine ran everything, including the clients: {} CPUs ({}), Linux {}, congestion control {}, netdev_max_backlog {}, \
+         {} descriptors per process. Each measurement took {} seconds.\n",
         machine["cpus"],
         word("cpu"),
         word("kernel"),

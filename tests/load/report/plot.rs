@@ -1,6 +1,6 @@
-//! The plot: two panels side by side in one SVG, p99 latency over rate and memory over connections, both axes logarithmic.
+//! The plot: one SVG with two panels, p99 latency by rate and memory by connections, on logarithmic axes.
 //!
-//! Written by hand, since a plotting library would be the largest dependency of the workspace for two pictures.
+//! Written by hand: a plotting library would be the largest dependency of the workspace.
 
 use std::fmt::Arguments;
 
@@ -8,14 +8,14 @@ use super::{ReportRow, SUBJECTS};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 400.0;
-/// Around a panel: room for titles, ticks, and the names of the lines.
+/// Space around a panel for titles, ticks and the legend.
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 60.0;
 const LEGEND: f64 = 70.0;
 
-/// One colour per subject, told apart by the colour-blind too (Okabe and Ito).
+/// One colour per subject, from the colour-blind-safe palette of Okabe and Ito.
 const COLOURS: &[&str] = &["#999999", "#000000", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7"];
 
 struct PlotLine {
@@ -23,7 +23,7 @@ struct PlotLine {
     points: Vec<(f64, f64)>,
 }
 
-/// Both panels.
+/// Returns the SVG with both panels.
 pub(super) fn plots(rows: &[ReportRow]) -> String {
     let latency = lines(rows, "room", ReportRow::rate, |row| row.figure("delivery_ms.p99"));
     let memory =
@@ -34,7 +34,7 @@ pub(super) fn plots(rows: &[ReportRow]) -> String {
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
     panel(&mut svg, 0.0, "p99 latency in a room, ms", "messages a second", &latency);
-    panel(&mut svg, WIDTH, "memory of the nodes, MiB above empty", "idle connections", &memory);
+    panel(&mut svg, WIDTH, "memory of the nodes, MiB above the start", "idle connections", &memory);
     let named: Vec<&PlotLine> = latency.iter().chain(&memory).collect();
     let present = SUBJECTS.iter().filter(|subject| named.iter().any(|line| line.subject == **subject));
     for (at, subject) in present.enumerate() {
@@ -68,13 +68,13 @@ fn colour(subject: &str) -> &'static str {
     COLOURS[at % COLOURS.len()]
 }
 
-/// Adds a line.
+/// Appends a line of text to the SVG.
 fn put(svg: &mut String, line: Arguments<'_>) {
     svg.push_str(&line.to_string());
     svg.push('\n');
 }
 
-/// A logarithmic axis from 1, 2 or 5 times a power of ten to another.
+/// A logarithmic axis. Both ends are 1, 2 or 5 times a power of ten.
 struct PlotAxis {
     from: f64,
     to: f64,
@@ -92,7 +92,7 @@ impl PlotAxis {
         steps().filter(|step| (self.from..=self.to).contains(step))
     }
 
-    /// From 0 at its beginning to 1 at its end.
+    /// Returns the position of a value: 0 at the beginning of the axis, 1 at its end.
     fn place(&self, value: f64) -> f64 {
         (value / self.from).ln() / (self.to / self.from).ln()
     }

@@ -306,7 +306,7 @@ fn frame_over_the_limit_is_too_large() {
     let ping = r#"{"type":"ping","id":1}"#;
     let frame = |bytes: usize| format!("{ping}{}", " ".repeat(bytes - ping.len()));
     assert!(decode(&frame(FRAME_LIMIT)).is_ok());
-    assert_eq!(refused(&frame(FRAME_LIMIT + 1)), "- too_large: the message is over the size limit");
+    assert_eq!(refused(&frame(FRAME_LIMIT + 1)), "- too_large: the message exceeds the size limit");
 }
 
 #[test]
@@ -329,14 +329,14 @@ fn bad_request_keeps_its_id_and_names_the_field() {
         ("", "bad_request: `type` is missing"),
         (r#""type":7"#, "bad_request: `type` must be a string"),
         (r#""type":null"#, "bad_request: `type` must be a string"),
-        (r#""type":"""#, "unknown_type: there is no such request type"),
+        (r#""type":"""#, "unknown_type: the request type is unknown"),
         (r##""type":"join","room":"#a","since":null"##, since),
         (r##""type":"join","room":"#a","since":["e",1]"##, since),
         (r##""type":"join","room":"#a","since":{"epoch":"e"}"##, since),
         (r##""type":"join","room":"#a","since":{"epoch":"e","seq":-1}"##, since),
         (r##""type":"join","room":"#a","since":{"epoch":"e","seq":9007199254740992}"##, since),
         (r##""type":"join","room":"#a","since":{"epoch":1,"seq":1}"##, since),
-        (r#""type":"PING""#, "unknown_type: there is no such request type"),
+        (r#""type":"PING""#, "unknown_type: the request type is unknown"),
         (r#""type":"typing","to":7"#, "bad_request: `to` must be a string"),
         (r#""type":"ping","type":"ping""#, "bad_request: a field is given twice"),
         (r#""type":"ping","t\u0079pe":"bye""#, "bad_request: a field is given twice"),
@@ -361,7 +361,7 @@ fn bad_request_keeps_its_id_and_names_the_field() {
         (r##""type":"register","nick":"ann","resume":"t","since":{"@":{"epoch":7,"seq":1}}"##, positions),
         (
             r##""type":"register","nick":"ann","resume":"t","since":{"lobby":{"epoch":"e","seq":1}}"##,
-            "bad_room: a room name begins with #",
+            "bad_room: a room name must begin with #",
         ),
         (&twice("#a", "#a"), "bad_request: `since` names a room twice"),
         (&twice("#a", "#A"), "bad_request: `since` names a room twice"),
@@ -372,18 +372,18 @@ fn bad_request_keeps_its_id_and_names_the_field() {
         (r#""type":"read","to":"@""#, "bad_request: `seq` is missing"),
         (r#""type":"read","to":"@","seq":-1"#, "bad_request: `seq` must be a whole number from 0 to 9007199254740991"),
         (r#""type":"register","nick":7"#, "bad_request: `nick` must be a string"),
-        (r#""type":"register","nick":"""#, "bad_nick: a name must not be empty"),
-        (r#""type":"register","nick":"a b""#, "bad_nick: the name holds a character that names must not hold"),
+        (r#""type":"register","nick":"""#, "bad_nick: the name is empty"),
+        (r#""type":"register","nick":"a b""#, "bad_nick: the name contains a forbidden character"),
         (r#""type":"nick","nick":["ann"]"#, "bad_request: `nick` must be a string"),
-        (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name holds a character that names must not hold"),
+        (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name contains a forbidden character"),
         (r#""type":"join""#, "bad_request: `room` is missing"),
         (r#""type":"join","room":{}"#, "bad_request: `room` must be a string"),
-        (r#""type":"join","room":"lobby""#, "bad_room: a room name begins with #"),
-        (r##""type":"leave","room":"#""##, "bad_room: a name must not be empty"),
+        (r#""type":"join","room":"lobby""#, "bad_room: a room name must begin with #"),
+        (r##""type":"leave","room":"#""##, "bad_room: the name is empty"),
         (r#""type":"send","body":1"#, "bad_request: `to` is missing"),
         (r#""type":"send","to":7,"body":1"#, "bad_request: `to` must be a string"),
-        (r##""type":"send","to":"#a b","body":1"##, "bad_room: the name holds a character that names must not hold"),
-        (r#""type":"send","to":"","body":1"#, "bad_nick: a name must not be empty"),
+        (r##""type":"send","to":"#a b","body":1"##, "bad_room: the name contains a forbidden character"),
+        (r#""type":"send","to":"","body":1"#, "bad_nick: the name is empty"),
         (r#""type":"send","to":"bob""#, "bad_request: `body` is missing"),
         (r#""type":"send","to":"bob","body":1,"key":"""#, "bad_request: `key` must be 1 to 64 bytes"),
         (&key, "bad_request: `key` must be 1 to 64 bytes"),
@@ -411,7 +411,7 @@ fn bad_request_keeps_its_id_and_names_the_field() {
         (r#""type":"rooms","cursor":7"#, "bad_request: `cursor` must be a string"),
         (&cursor, "bad_request: `cursor` must be at most 512 bytes"),
         (r#""type":"history""#, "bad_request: `to` is missing"),
-        (r#""type":"history","to":"bob""#, "bad_room: a room name begins with #"),
+        (r#""type":"history","to":"bob""#, "bad_room: a room name must begin with #"),
         (r##""type":"history","to":"#a","limit":0"##, history_rows),
         (r##""type":"history","to":"#a","limit":201"##, history_rows),
         (r##""type":"history","to":"#a","before":-0"##, &format!("bad_request: `before` {seq}")),

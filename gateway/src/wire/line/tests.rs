@@ -104,13 +104,13 @@ fn every_command_decodes() {
         ("/nick bob", "nick bob"),
         ("/NICK   Bob  ", "nick Bob"),
         ("/nick", "= ! bad_request: say /nick NAME"),
-        ("/nick a b", "= ! bad_nick: the name holds a character that names must not hold"),
+        ("/nick a b", "= ! bad_nick: the name contains a forbidden character"),
         ("/join #lobby", "join #lobby"),
         ("/join lobby\r", "join #lobby"),
         ("/join\t安静", "join #安静"),
         ("/join", "= ! bad_request: say /join #ROOM"),
-        ("/join #", "= ! bad_room: a name must not be empty"),
-        ("/join a b", "= ! bad_room: the name holds a character that names must not hold"),
+        ("/join #", "= ! bad_room: the name is empty"),
+        ("/join a b", "= ! bad_room: the name contains a forbidden character"),
         ("/leave", "leave #lobby"),
         ("/leave other", "leave #other"),
         ("/msg bob hi there", r#"send bob "hi there""#),
@@ -118,7 +118,7 @@ fn every_command_decodes() {
         ("/msg #other hi", r##"send #other "hi""##),
         ("/msg bob", "= ! bad_request: say /msg NAME TEXT"),
         ("/msg", "= ! bad_request: say /msg NAME TEXT"),
-        ("/msg b:b hi", "= ! bad_nick: the name holds a character that names must not hold"),
+        ("/msg b:b hi", "= ! bad_nick: the name contains a forbidden character"),
         ("/who", "members #lobby"),
         ("/who #other", "members #other"),
         ("/rooms", "rooms"),
@@ -184,7 +184,7 @@ fn sender_sees_a_direct_message_after_its_ack() {
 
     read(&mut dialect, "/msg bob never");
     let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));
-    assert_eq!(refused, "! no_such_user: nobody was seen under this nickname\n");
+    assert_eq!(refused, "! no_such_user: this nickname is not known\n");
     read(&mut dialect, "hi");
     assert_eq!(reply(&mut dialect, acked("#lobby", DeliveryStatus::Room { seq: 1 })), "");
 }
@@ -229,7 +229,7 @@ fn replies_encode_as_frozen() {
         ),
         (Answer::History { to: "#lobby".into(), items: vec![], more: false }, "* no messages in #lobby\n"),
         (Answer::Pong, "* pong\n"),
-        (Answer::Refused(slow), "! overloaded: the server has too much to do\n"),
+        (Answer::Refused(slow), "! overloaded: the server is overloaded\n"),
     ] {
         assert_eq!(reply(&mut in_lobby(), answer), text);
     }
@@ -288,12 +288,12 @@ fn events_encode_as_frozen() {
 
 #[test]
 fn refusal_outside_a_request_is_a_line() {
-    assert_eq!(encode_refusal(&ErrorCode::TooLarge.into()), "! too_large: the message is over the size limit\n");
+    assert_eq!(encode_refusal(&ErrorCode::TooLarge.into()), "! too_large: the message exceeds the size limit\n");
 }
 
 #[test]
 fn text_over_the_limit_as_a_body_is_too_large() {
-    let too_large = "= ! too_large: the message is over the size limit";
+    let too_large = "= ! too_large: the message exceeds the size limit";
     let mut dialect = in_lobby();
     assert!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 2)).starts_with("send"));
     assert_eq!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 1)), too_large);

@@ -9,7 +9,7 @@ use crate::registry::{ClusterStats, GatewayRow, ListPage};
 
 /// The gateways
 ///
-/// The newest incarnation of each node; those that ended cleanly are left out. All of them are on one page.
+/// Lists the newest incarnation of each node on one page, without those that ended cleanly.
 #[utoipa::path(
     get,
     path = "/v1/gateways",

@@ -24,25 +24,25 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx to hand every event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Who comes and goes
+/// Changes as server-sent events
 ///
-/// Server-sent events: `online`, `offline`, `join`, `leave` and `rename`, each with an `id` and one JSON object as its
-/// data. The stream opens with the id of the present moment and sends a comment every 15 s. A client that comes back
-/// with `Last-Event-ID` (browsers do it by themselves) gets everything it missed first. The log is bounded: when some
-/// of that is gone, `gap` is sent before the rest, and the client should read the lists anew. A client that reads too
-/// slowly gets `lagged`; that, a lost store and a restart end the stream, and the client resumes by its id.
+/// The events are `online`, `offline`, `join`, `leave` and `rename`, each with an `id` and one JSON object as data. The
+/// stream begins with the id of the current position and sends a comment every 15 s. A client that reconnects with
+/// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
+/// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. A client that reads
+/// too slowly receives `lagged`. After `lagged`, a lost store or a restart the stream ends, and the client resumes by id.
 #[utoipa::path(
     get,
     path = "/v1/events",
     tag = "events",
     params((
         "Last-Event-ID" = Option<String>, Header,
-        description = "Go on after this event; `0` for everything the log still holds.",
+        description = "Continue after this event; `0` for all events that are kept.",
         example = "1795252200000-0",
     )),
     responses(
         (
-            status = 200, description = "A stream that does not end by itself.", body = String,
+            status = 200, description = "A stream that stays open.", body = String,
             content_type = "text/event-stream",
             example = json!("id: 1795252200000-0\nevent: online\ndata: {\"nick\":\"ann\"}\n\n"),
         ),
@@ -67,7 +67,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
 fn opening(subscription: &Subscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
     let mut events = vec![Event::default().retry(RETRY)];
     if subscription.gap() {
-        let data = json!({ "message": "events before the next one are gone, read the lists anew" });
+        let data = json!({ "message": "events before the next one are no longer kept, read the lists again" });
         events.push(Event::default().event("gap").data(data.to_string()));
     } else {
         events.push(Event::default().id(subscription.position().to_string()));

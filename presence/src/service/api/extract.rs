@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
 async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     match Path::<String>::from_request_parts(parts, state).await {
         Ok(Path(text)) => Ok(text),
-        Err(_) => Err(Problem::because(ErrorCode::BadRequest, "the address is not percent-encoded UTF-8")),
+        Err(_) => Err(Problem::because(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
     }
 }
 
@@ -62,10 +62,10 @@ async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Pr
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
-    /// Most rows of the answer.
+    /// The maximum number of items in the answer.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
-    /// `next_cursor` of the page before. Opaque: give it back as it came.
+    /// `next_cursor` of the previous page. Opaque: send it back unchanged.
     cursor: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageStart {
             Some(_) => return Err(bad("limit must be a whole number from 1 to 1000")),
         };
         let cursor = match cursor.as_deref().map(cursor_in) {
-            Some(None) => return Err(bad("cursor must be a next_cursor of this listing, as it came")),
+            Some(None) => return Err(bad("cursor must be an unchanged next_cursor of this listing")),
             Some(Some(key)) => Some(key),
             None => None,
         };
@@ -106,7 +106,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageStart {
 pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Q, Problem> {
     match Query::<Q>::from_request_parts(parts, state).await {
         Ok(Query(query)) => Ok(query),
-        Err(_) => Err(bad("the query string cannot be read: each parameter is given once, as name=value")),
+        Err(_) => Err(bad("the query string is malformed: write each parameter once, as name=value")),
     }
 }
 
@@ -142,10 +142,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
             Ok(Ok(body)) => body,
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Problem::because(ErrorCode::TooLarge, "a request body is at most 256 KiB"));
+                return Err(Problem::because(ErrorCode::TooLarge, "the request body exceeds 256 KiB"));
             }
-            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive")),
+            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive completely")),
         };
-        serde_json::from_slice(&body).map(Self).map_err(|_| bad("the request body is not the JSON of this address"))
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|_| bad("the request body is not the JSON object that this path expects"))
     }
 }

@@ -47,18 +47,18 @@ const BODY_BYTES: usize = 256 * 1024;
 #[openapi(
     info(
         title = "Parley presence",
-        description = "Who is online in a Parley cluster, who is in which room, and what changes, as it happens.\n\n\
-            Times are integer Unix milliseconds. Lists come in pages: `limit` is 1 to 1000 and 100 by default, \
-            `next_cursor` is `null` on the last page. Every refusal is a problem document (RFC 9457) whose `code` is \
-            stable; a temporary one carries `Retry-After`. Answers are read when they are asked for: while the store is \
-            away they are `unavailable`, never stale.",
+        description = "Users, rooms and gateways of a Parley cluster, and a stream of changes.\n\n\
+            Times are integer Unix milliseconds. Lists come in pages: `limit` is 1 to 1000, default 100, and \
+            `next_cursor` is `null` on the last page. Every refusal is a problem document (RFC 9457) with a stable \
+            `code`; a temporary one has `Retry-After`. Every answer is read at the time of the request. While the store \
+            is away, requests are refused as `unavailable`; no answer is stale.",
     ),
     components(schemas(ProblemSchema)),
     tags(
-        (name = "users", description = "Who is online"),
-        (name = "rooms", description = "Who is where"),
-        (name = "cluster", description = "What serves them"),
-        (name = "events", description = "What changes"),
+        (name = "users", description = "Online users"),
+        (name = "rooms", description = "Rooms and their members"),
+        (name = "cluster", description = "Gateways and totals"),
+        (name = "events", description = "Changes as they happen"),
     ),
 )]
 struct Document;

@@ -12,7 +12,7 @@ use crate::registry::{ListPage, RoomRow};
 
 /// Rooms with members
 ///
-/// In the order of their names' keys.
+/// Sorted by the keys of the room names.
 #[utoipa::path(
     get,
     path = "/v1/rooms",
@@ -31,12 +31,12 @@ pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json
 
 /// One room
 ///
-/// Answers for every room that ever had a member or a message; it may be empty now.
+/// Finds every room that ever had a member or a message; it may be empty now.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{room}",
     tag = "rooms",
-    params(("room" = String, Path, description = "The room, `#` written as `%23` or left out.", example = "lobby")),
+    params(("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby")),
     responses(
         (status = 200, description = "The room.", body = RoomRow, example = json!({
             "room": "#lobby", "member_count": 2, "seq": 131,
@@ -51,13 +51,13 @@ pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Re
 
 /// The members of a room
 ///
-/// In the order of their nicknames' keys.
+/// Sorted by the keys of the nicknames.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{room}/members",
     tag = "rooms",
     params(
-        ("room" = String, Path, description = "The room, `#` written as `%23` or left out.", example = "lobby"),
+        ("room" = String, Path, description = "The room; write `#` as `%23` or leave it out.", example = "lobby"),
         PageQuery,
     ),
     responses(

@@ -18,14 +18,14 @@ const LOOKUP_LIMIT: usize = 1000;
 
 /// One user
 ///
-/// Answers for everybody who was ever seen: `online` tells whether they are here now.
+/// Finds online users, and offline users for 72 hours after they were last seen.
 #[utoipa::path(
     get,
     path = "/v1/users/{nick}",
     tag = "users",
     params(("nick" = String, Path, description = "The nickname, percent-encoded.", example = "ann")),
     responses(
-        (status = 200, description = "The user, online or not.", body = UserRow, example = json!({
+        (status = 200, description = "The user, online or offline.", body = UserRow, example = json!({
             "nick": "ann", "online": true, "status": "away", "text": "back at two",
             "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
         })),
@@ -47,7 +47,7 @@ pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>,
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct OnlineQuery {
-    /// Must be `true`: only users who are online are listed.
+    /// Must be `true`: only online users can be listed.
     #[param(value_type = bool, required = true, example = true)]
     online: Option<String>,
 }
@@ -62,14 +62,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
         let OnlineQuery { online } = query(parts, state).await?;
         match online.as_deref() {
             Some("true") => Ok(Self),
-            _ => Err(bad("only online=true is served: there is no listing of users who are offline")),
+            _ => Err(bad("online=true is required: offline users cannot be listed")),
         }
     }
 }
 
-/// Everybody online
+/// All online users
 ///
-/// In the order of their nicknames' keys.
+/// Sorted by the keys of the nicknames.
 #[utoipa::path(
     get,
     path = "/v1/users",
@@ -94,7 +94,7 @@ pub(super) async fn online(
     api.page(api.registry.users(page.cursor(), page.limit)).await
 }
 
-/// Whom to look up.
+/// Nicknames to look up.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct LookupRequest {
     /// Nicknames, at most 1000, in any case and order.
@@ -102,34 +102,34 @@ pub(super) struct LookupRequest {
     nicks: Vec<String>,
 }
 
-/// What a lookup found.
+/// Result of a lookup.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LookupAnswer {
-    /// One item for each nickname asked, in the order asked.
+    /// One item for each requested nickname, in the same order.
     items: Vec<LookupItem>,
 }
 
 /// One nickname of a lookup: a user, or the reason why there is none.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LookupItem {
-    /// The nickname as it was asked.
+    /// The nickname as it was requested.
     asked: String,
-    /// The user, online or not; `null` when nobody was ever seen under the nickname.
+    /// The user, online or offline; `null` if the nickname is not known.
     user: Option<UserRow>,
-    /// Why `user` is `null`: `no_such_user`, or `bad_nick` for what cannot be a nickname. `null` beside a user.
+    /// The reason if `user` is `null`: `no_such_user`, or `bad_nick` for an invalid nickname. Otherwise `null`.
     code: Option<&'static str>,
 }
 
 /// Many users in one call
 ///
-/// For contact lists. A nickname that is unknown or malformed spoils its own item only.
+/// Made for contact lists. An unknown or malformed nickname affects only its own item.
 #[utoipa::path(
     post,
     path = "/v1/users/lookup",
     tag = "users",
     request_body(content = LookupRequest, description = "At most 256 KiB.", example = json!({ "nicks": ["ann", "nobody"] })),
     responses(
-        (status = 200, description = "An item for each nickname asked.", body = LookupAnswer, example = json!({
+        (status = 200, description = "One item for each requested nickname.", body = LookupAnswer, example = json!({
             "items": [
                 {
                     "asked": "ann",
@@ -150,7 +150,7 @@ pub(super) async fn lookup(
     JsonBody(LookupRequest { nicks }): JsonBody<LookupRequest>,
 ) -> Result<Json<LookupAnswer>, Problem> {
     if nicks.len() > LOOKUP_LIMIT {
-        return Err(bad("nicks must be at most 1000 nicknames"));
+        return Err(bad("nicks exceeds 1000 nicknames"));
     }
     let parsed: Vec<Option<Nick>> = nicks.iter().map(|asked| Nick::parse(asked).ok()).collect();
     let keys: Vec<_> = parsed.iter().flatten().map(|nick| nick.key().clone()).collect();

@@ -61,7 +61,7 @@ fn register_cluster(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapsho
         };
         (state.as_str(), count)
     };
-    let help = "Leases by state; an ended lease is kept for about an hour.";
+    let help = "Leases by state. A lease that ended is kept for about an hour.";
     Pulled::register_each(metrics, "parley_leases", help, "state", states.map(count));
 }
 
@@ -74,7 +74,7 @@ fn register_redis(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>
         let snapshot = Arc::clone(snapshot);
         Pulled::register(metrics, rises, name, help, move || lock(&snapshot).vitals.as_ref().and_then(of));
     };
-    vital(Rises::No, "parley_redis_memory_used_bytes", "Memory that Redis uses.", |redis| redis.memory_used);
+    vital(Rises::No, "parley_redis_memory_used_bytes", "Memory used by Redis.", |redis| redis.memory_used);
     vital(
         Rises::No,
         "parley_redis_memory_limit_bytes",
@@ -82,7 +82,7 @@ fn register_redis(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>
         |redis| redis.memory_limit,
     );
     vital(Rises::No, "parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| redis.evicts);
-    vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys evicted by Redis since its start.", |redis| {
+    vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| {
         redis.evicted_keys
     });
     vital(
@@ -91,11 +91,11 @@ fn register_redis(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>
         "1 if the append-only file of Redis is on and its last write succeeded.",
         |redis| redis.append_only_ok,
     );
-    vital(Rises::No, "parley_redis_clients", "Client connections of Redis.", |redis| redis.clients);
-    vital(Rises::Only, "parley_redis_commands_total", "Commands processed by Redis since its start.", |redis| {
+    vital(Rises::No, "parley_redis_clients", "Connections to Redis.", |redis| redis.clients);
+    vital(Rises::Only, "parley_redis_commands_total", "Commands processed by Redis since it started.", |redis| {
         redis.commands
     });
-    vital(Rises::No, "parley_redis_uptime_seconds", "Time since the start of Redis.", |redis| redis.uptime);
+    vital(Rises::No, "parley_redis_uptime_seconds", "Seconds since Redis started.", |redis| redis.uptime);
 }
 
 fn lock(snapshot: &Mutex<StoreSnapshot>) -> MutexGuard<'_, StoreSnapshot> {

@@ -98,12 +98,12 @@ impl Default for Calls {
     fn default() -> Self {
         let (family, seconds) = Family::labelled(
             "parley_redis_call_seconds",
-            "From a call to Redis to its answer, or to the end of our patience.",
+            "Time from a call to Redis to its answer or timeout.",
             "call",
             Bounds::SECONDS,
         );
         let counted =
-            Opts::new("parley_redis_call_failures_total", "Calls to Redis that were refused or not answered.");
+            Opts::new("parley_redis_call_failures_total", "Calls to Redis that were refused or not answered, by call.");
         let failed = IntCounterVec::new(counted, &["call"]).expect("the name is valid");
         let failures = Labelled::new(|value| failed.with_label_values(&[value]));
         Self { seconds, failures, collected: (family, failed) }
