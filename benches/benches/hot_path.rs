@@ -89,10 +89,10 @@ fn crowd(messages: u64) -> BenchCrowd {
     let outboxes = Vec::from_iter((0..MEMBERS).map(|_| Outbox::new(Dialect::Json)));
     for outbox in &outboxes {
         let session = SessionId::random();
-        hub.prepare(&room, &session, outbox);
-        hub.begin(&log, &StreamEnd { epoch: "e".into(), top: 0, forks: Vec::new() });
+        hub.start_join(&room, &session, outbox);
+        hub.observe_end(&log, &StreamEnd { epoch: "e".into(), top: 0, forks: Vec::new() });
         let request = FeedJoin { display: "#lobby", session: &session, outbox, epoch: "e", after: 0 };
-        assert_eq!(hub.admit(&log, &request), JoinProgress::Entered);
+        assert_eq!(hub.complete_join(&log, &request), JoinProgress::Entered);
     }
     let crowd = BenchCrowd {
         hub,
@@ -109,7 +109,7 @@ fn give_out(mut crowd: BenchCrowd, messages: usize) -> BenchCrowd {
         crowd.hub.deliver(Delivery::Room { room: crowd.room.clone(), epoch: "e".into(), message });
     }
     let now = Instant::now();
-    while crowd.hub.give_out(|| now) {}
+    while crowd.hub.fan_out_portion(|| now) {}
     crowd
 }
 

@@ -72,7 +72,7 @@ impl Program for Main {
         server.gateway.reload(config);
     }
 
-    async fn dismissed(server: &RunningGateway) -> anyhow::Result<()> {
+    async fn stop_requested(server: &RunningGateway) -> anyhow::Result<()> {
         Ok(server.gateway.stop_requested().await?)
     }
 

@@ -338,7 +338,7 @@ async fn show_presence(hub: Arc<Hub>) {
     let mut tick = tokio::time::interval(PRESENCE_INTERVAL);
     loop {
         tick.tick().await;
-        hub.show_presence();
+        hub.flush_presence();
     }
 }
 
@@ -352,9 +352,9 @@ fn at_scrape(lease: &Arc<LeaseContext>, hub: &Arc<Hub>, admission: &Arc<Admissio
     let (sessions, rooms, admission) = (Arc::clone(hub), Arc::clone(hub), Arc::clone(admission));
     let [detached, kept, generation, beats, subscription] = [(); 5].map(|()| Arc::clone(lease));
     AtScrape {
-        sessions: Box::new(move || sessions.census().sessions),
+        sessions: Box::new(move || sessions.size().sessions),
         detached: Box::new(move || detached.claims.count_detached()),
-        rooms: Box::new(move || rooms.census().rooms),
+        rooms: Box::new(move || rooms.size().rooms),
         kept: Box::new(move || kept.backplane.unsafe_bytes()),
         generation: Box::new(move || *generation.health.generations().borrow()),
         beat_age: Box::new(move || {

@@ -13,7 +13,7 @@ use presence::host::failpoints::{self, Mechanism};
 use presence::model::{PresenceDelta, SessionId};
 
 use super::coalesce;
-use super::position::{Step, StreamPosition, StreamTracker};
+use super::position::{StreamPosition, StreamStep, StreamTracker};
 use super::scheduler::{FanOutJob, PendingEvents};
 use super::subscribers::{
     EVENT_OVERHEAD_BYTES, JoinBuffer, Recipient, Sequenced, StreamSubscriber, SubscriberMap, gap_event,
@@ -136,7 +136,7 @@ impl StreamFeed {
         let Some(FeedMember::Joining(joining, buffer)) = self.members.get(session) else {
             return JoinProgress::Entered;
         };
-        if !joining.is(outbox) {
+        if !joining.is_same(outbox) {
             return JoinProgress::Entered;
         }
         let Some(position) = self.tracker.position().filter(|position| position.epoch == epoch) else {
@@ -147,7 +147,7 @@ impl StreamFeed {
                 return JoinProgress::Behind;
             }
             for event in buffer.parts_after(after, &self.display) {
-                outbox.event(&event);
+                outbox.push_event(&event);
             }
         }
         let subscriber = StreamSubscriber::new(outbox.clone());
@@ -159,7 +159,7 @@ impl StreamFeed {
 
     /// Removes a member, unless it has joined over another connection.
     pub(super) fn leave(&mut self, session: &SessionId, outbox: &Outbox) {
-        if self.members.get(session).is_some_and(|member| member.outbox().is(outbox)) {
+        if self.members.get(session).is_some_and(|member| member.outbox().is_same(outbox)) {
             self.end_subscription(session);
         }
     }
@@ -188,22 +188,24 @@ impl StreamFeed {
     }
 
     /// Passes the tracker's steps on to every member.
-    pub(super) fn apply_steps(&mut self, steps: Vec<Step<ChatMessage>>) {
+    pub(super) fn apply_steps(&mut self, steps: Vec<StreamStep<ChatMessage>>) {
         for step in steps {
             match step {
-                Step::Message(seq, mut message) => {
+                StreamStep::Message(seq, mut message) => {
                     // The stream does not store the display form of a name.
                     (*self.display).clone_into(&mut message.to);
                     let size = message.body.json().len() + EVENT_OVERHEAD_BYTES;
                     let event = Broadcast::new(Event::Message(message));
                     self.push(Sequenced { from: seq, to: seq, size, is_message: true, event });
                 }
-                Step::Gap { from, to } => {
+                StreamStep::Gap { from, to } => {
                     tracing::info!(to = &*self.display, from, through = to, "messages lost");
                     let event = gap_event(&self.display, from, to);
                     self.push(Sequenced { from, to, size: EVENT_OVERHEAD_BYTES, is_message: false, event });
                 }
-                Step::EpochChanged { previous, epoch, shared_seq } => self.apply_epoch(&previous, &epoch, shared_seq),
+                StreamStep::EpochChanged { previous, epoch, shared_seq } => {
+                    self.apply_epoch(&previous, &epoch, shared_seq)
+                }
             }
         }
     }

@@ -7,12 +7,12 @@
 //!
 //! # Joining
 //! A join has three steps, so that nothing is lost or doubled at its seam:
-//! 1. [`Hub::prepare`], before the member record is written: messages are buffered for the member from here on.
-//! 2. [`Hub::begin`], with the stream's end as of the member record.
-//! 3. [`Hub::admit`], with the client's position. While that is behind the buffer, the driver replays and
+//! 1. [`Hub::start_join`], before the member record is written: messages are buffered for the member from here on.
+//! 2. [`Hub::observe_end`], with the stream's end as of the member record.
+//! 3. [`Hub::complete_join`], with the client's position. While that is behind the buffer, the driver replays and
 //!    retries.
 //!
-//! An inbox is joined likewise: [`Hub::expect`] before a claim, or [`Hub::attach`] before the stream's end is read,
+//! An inbox is joined likewise: [`Hub::open_inbox`] before a claim, or [`Hub::register_session`] before the stream's end is read,
 //! stands for the first step.
 
 pub mod coalesce;
@@ -36,7 +36,7 @@ use tokio::time::timeout_at;
 
 use self::feed::StreamFeed;
 pub use self::feed::{FeedJoin, JoinProgress};
-use self::position::{RefillRequest, Step, StreamPage, StreamTracker};
+use self::position::{RefillRequest, StreamPage, StreamStep, StreamTracker};
 use self::scheduler::{FanOutJob, FeedKey, PORTION_WRITES, PortionOutcome};
 use self::sessions::LocalSessions;
 use self::streams::{FollowUp, StreamTable};
@@ -91,25 +91,25 @@ impl Hub {
     }
 
     /// Opens the inbox of a session that is about to claim a nick: messages that arrive from the claim on are noticed.
-    pub fn expect(&self, session: &SessionId, nick: &Nick, outbox: &Outbox) {
+    pub fn open_inbox(&self, session: &SessionId, nick: &Nick, outbox: &Outbox) {
         let inbox = StreamId::Inbox(session.clone());
         self.lock().streams.get_or_create(inbox, nick.as_str()).start_join(session, outbox);
     }
 
     /// Removes the inbox after a failed claim.
-    pub fn forget(&self, session: &SessionId) {
+    pub fn discard_inbox(&self, session: &SessionId) {
         self.lock().streams.remove(&StreamId::Inbox(session.clone()));
     }
 
     /// Adds a session that has begun or was resumed here, and closes its older connection. Its direct messages are
-    /// buffered until [`Hub::admit`].
-    pub fn attach(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
+    /// buffered until [`Hub::complete_join`].
+    pub fn register_session(&self, owner: &Owner, nick: &Nick, outbox: &Outbox) {
         self.lock().sessions.register(owner, outbox);
-        self.expect(&owner.session, nick, outbox);
+        self.open_inbox(&owner.session, nick, outbox);
     }
 
     /// Changes the nick of a session, and its claim.
-    pub fn rename(&self, owner: &Owner, nick: &Nick) {
+    pub fn rename_session(&self, owner: &Owner, nick: &Nick) {
         let mut state = self.lock();
         state.sessions.update_claim(owner);
         if let Some(inbox) = state.streams.get_mut(&StreamId::Inbox(owner.session.clone())) {
@@ -118,8 +118,8 @@ impl Hub {
     }
 
     /// Removes a session and its inbox, unless a newer connection holds it. Rooms are left one by one with
-    /// [`Hub::remove`].
-    pub fn detach(&self, owner: &Owner) {
+    /// [`Hub::leave_room`].
+    pub fn unregister_session(&self, owner: &Owner) {
         let mut state = self.lock();
         if let Some(outbox) = state.sessions.unregister(owner)
             && let Some(mut inbox) = state.streams.remove(&StreamId::Inbox(owner.session.clone()))
@@ -129,18 +129,18 @@ impl Hub {
     }
 
     /// Closes the connection of a session.
-    pub fn close(&self, session: &SessionId, code: CloseCode) {
+    pub fn close_session(&self, session: &SessionId, code: CloseCode) {
         self.lock().sessions.close(session, code);
     }
 
     /// Closes the connection that holds this claim, after another connection resumed the session. The newer claim
     /// stays.
-    pub fn taken_over(&self, session: &SessionId, fence: Fence) {
-        self.end_claim(session, fence, CloseCode::TakenOver);
+    pub fn close_taken_over(&self, session: &SessionId, fence: Fence) {
+        self.close_claim(session, fence, CloseCode::TakenOver);
     }
 
     /// Closes the connection that holds this claim, if there is one.
-    pub fn end_claim(&self, session: &SessionId, fence: Fence, code: CloseCode) {
+    pub fn close_claim(&self, session: &SessionId, fence: Fence, code: CloseCode) {
         self.lock().sessions.close_claim(session, fence, code);
     }
 
@@ -151,14 +151,14 @@ impl Hub {
 
     /// Counts sessions and rooms.
     #[must_use]
-    pub fn census(&self) -> HubSize {
+    pub fn size(&self) -> HubSize {
         let state = self.lock();
         HubSize { sessions: state.sessions.len(), rooms: state.streams.room_count() }
     }
 
     /// The number of rooms and inboxes.
     #[cfg(test)]
-    pub(crate) fn logs(&self) -> usize {
+    pub(crate) fn stream_count(&self) -> usize {
         self.lock().streams.len()
     }
 }
@@ -166,27 +166,27 @@ impl Hub {
 /// # Joining and leaving streams
 impl Hub {
     /// Starts a join: buffers the room's messages for the member.
-    pub fn prepare(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
+    pub fn start_join(&self, room: &RoomName, session: &SessionId, outbox: &Outbox) {
         let stream = StreamId::Room(room.key().clone());
         self.lock().streams.get_or_create(stream, room.as_str()).start_join(session, outbox);
     }
 
     /// Applies a stream's end that was read after its subscription was confirmed. The first one sets the node's
     /// position.
-    pub fn begin(&self, stream: &StreamId, end: &StreamEnd) {
+    pub fn observe_end(&self, stream: &StreamId, end: &StreamEnd) {
         self.change_position(stream, |tracker, steps| tracker.observe_end(end, steps));
     }
 
     /// Completes a join: queues what is buffered after the client's position and delivers everything that follows.
     /// Does nothing for a session that joins, or has joined, over another connection.
-    pub fn admit(&self, stream: &StreamId, request: &FeedJoin<'_>) -> JoinProgress {
+    pub fn complete_join(&self, stream: &StreamId, request: &FeedJoin<'_>) -> JoinProgress {
         let mut state = self.lock();
         let feed = state.streams.get_mut(stream);
         feed.map_or(JoinProgress::Entered, |feed| feed.complete_join(request))
     }
 
     /// Removes a member from a room, unless it has joined over another connection. Also cancels a join.
-    pub fn remove(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
+    pub fn leave_room(&self, room: &RoomKey, session: &SessionId, outbox: &Outbox) {
         self.lock().streams.leave_room(room, session, outbox);
     }
 }
@@ -208,7 +208,7 @@ impl Hub {
     }
 
     /// Pushes each room's member changes since the last call as one event.
-    pub fn show_presence(&self) {
+    pub fn flush_presence(&self) {
         let changed_rooms = self.lock().streams.take_changed_rooms();
         for room in changed_rooms {
             self.change_feed(&StreamId::Room(room), StreamFeed::flush_presence);
@@ -219,7 +219,7 @@ impl Hub {
     pub async fn fan_out(&self) {
         loop {
             let job_queued = self.job_queued.notified();
-            while self.give_out(Instant::now) {
+            while self.fan_out_portion(Instant::now) {
                 // Messages that arrive meanwhile join the next batches.
                 yield_now().await;
             }
@@ -232,7 +232,7 @@ impl Hub {
     }
 
     /// Writes one portion, to a bounded number of connections. Returns true if more is ready.
-    pub fn give_out(&self, clock: impl Fn() -> Instant) -> bool {
+    pub fn fan_out_portion(&self, clock: impl Fn() -> Instant) -> bool {
         let mut writes_left = PORTION_WRITES;
         while writes_left > 0 {
             let Some((key, mut job)) = self.lock().streams.next_job(clock()) else { return false };
@@ -273,7 +273,7 @@ impl Hub {
 
     /// Requests the end of every stream and a `resync` of every room: anything may be missing.
     fn subscription_restored(&self) {
-        self.doubt();
+        self.verify_streams();
         self.lock().streams.miss_member_changes();
     }
 }
@@ -281,7 +281,7 @@ impl Hub {
 /// # Refill
 impl Hub {
     /// Requests the end of every stream, because something may be missing that no later message reveals.
-    pub fn doubt(&self) {
+    pub fn verify_streams(&self) {
         self.lock().streams.mark_unverified();
         self.refill_due.notify_one();
     }
@@ -320,7 +320,7 @@ impl Hub {
     fn change_position(
         &self,
         stream: &StreamId,
-        change: impl FnOnce(&mut StreamTracker<ChatMessage>, &mut Vec<Step<ChatMessage>>),
+        change: impl FnOnce(&mut StreamTracker<ChatMessage>, &mut Vec<StreamStep<ChatMessage>>),
     ) {
         self.change_feed(stream, |feed| {
             let mut steps = Vec::new();

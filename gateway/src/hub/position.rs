@@ -1,6 +1,6 @@
 //! The node's position in one stream: turns what arrives into one order without holes, and reports what is lost.
 //!
-//! [`StreamTracker`] takes messages and refill results and returns [`Step`]s, which the hub applies to every member
+//! [`StreamTracker`] takes messages and refill results and returns [`StreamStep`]s, which the hub applies to every member
 //! alike. [`RefillRequest`] is what it needs to read next. Invariant: each step continues where the one before ended.
 //! Pure: never waits, reads neither clock nor stream.
 //!
@@ -66,7 +66,7 @@ pub struct StreamPage<T> {
 
 /// The next thing that every member receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<T> {
+pub enum StreamStep<T> {
     /// The next message.
     Message(u64, T),
     /// Lost messages.
@@ -110,7 +110,7 @@ impl<T> StreamTracker<T> {
     }
 
     /// Starts at an end that was read after the subscription was confirmed, or moves to its epoch.
-    pub fn observe_end(&mut self, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+    pub fn observe_end(&mut self, end: &StreamEnd, steps: &mut Vec<StreamStep<T>>) {
         match &self.position {
             None => {
                 self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq: end.top, highest_seq: end.top });
@@ -123,7 +123,7 @@ impl<T> StreamTracker<T> {
     }
 
     /// Takes a message from the subscription.
-    pub fn receive(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<Step<T>>) {
+    pub fn receive(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<StreamStep<T>>) {
         let Some(position) = self.position.as_mut().filter(|position| position.epoch == epoch) else {
             // The next read shows whether the start, or the new epoch, covers it.
             self.is_unverified = true;
@@ -132,7 +132,7 @@ impl<T> StreamTracker<T> {
         position.highest_seq = position.highest_seq.max(seq);
         if seq == position.seq + 1 || seq > position.seq && failpoints::takes(Mechanism::Refill) {
             position.seq = seq;
-            steps.push(Step::Message(seq, message));
+            steps.push(StreamStep::Message(seq, message));
             self.deliver_buffered(0, steps);
         } else if seq > position.seq && self.buffered.len() < BUFFERED_MESSAGES_MAX {
             self.buffered.insert(seq, message);
@@ -174,7 +174,7 @@ impl<T> StreamTracker<T> {
     }
 
     /// Applies the stream's end, read after the request.
-    pub fn apply_end(&mut self, requested_at: &StreamPosition, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+    pub fn apply_end(&mut self, requested_at: &StreamPosition, end: &StreamEnd, steps: &mut Vec<StreamStep<T>>) {
         if self.position.as_ref().is_none_or(|position| position.epoch != requested_at.epoch) {
             // The epoch changed meanwhile, and the result may be older.
             self.is_unverified = true;
@@ -188,7 +188,7 @@ impl<T> StreamTracker<T> {
     }
 
     /// Applies the messages that the stream holds after the requested position.
-    pub fn apply_page(&mut self, requested_at: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<Step<T>>) {
+    pub fn apply_page(&mut self, requested_at: &StreamPosition, page: StreamPage<T>, steps: &mut Vec<StreamStep<T>>) {
         self.apply_end(requested_at, &page.end, steps);
         let continues =
             |position: &&StreamPosition| position.epoch == page.end.epoch && position.seq >= requested_at.seq;
@@ -199,17 +199,17 @@ impl<T> StreamTracker<T> {
     }
 
     /// Moves to the epoch of this end, at the last seq that it shares with ours.
-    fn apply_epoch(&mut self, end: &StreamEnd, steps: &mut Vec<Step<T>>) {
+    fn apply_epoch(&mut self, end: &StreamEnd, steps: &mut Vec<StreamStep<T>>) {
         let Some(previous) = self.position.take() else { return };
         self.buffered.clear();
         let shared_seq = end.shares(&previous.epoch);
         let seq = previous.seq.min(shared_seq);
         self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq, highest_seq: end.top });
-        steps.push(Step::EpochChanged { previous, epoch: end.epoch.clone(), shared_seq });
+        steps.push(StreamStep::EpochChanged { previous, epoch: end.epoch.clone(), shared_seq });
     }
 
     /// Delivers buffered messages up to the next hole and discards duplicates. Holes up to `through` become gaps.
-    fn deliver_buffered(&mut self, through: u64, steps: &mut Vec<Step<T>>) {
+    fn deliver_buffered(&mut self, through: u64, steps: &mut Vec<StreamStep<T>>) {
         let Some(position) = &mut self.position else { return };
         while let Some(entry) = self.buffered.first_entry() {
             let seq = *entry.key();
@@ -223,7 +223,7 @@ impl<T> StreamTracker<T> {
             if seq > position.seq {
                 report_gap(position, seq - 1, steps);
                 position.seq = seq;
-                steps.push(Step::Message(seq, message));
+                steps.push(StreamStep::Message(seq, message));
             }
         }
         report_gap(position, through, steps);
@@ -231,9 +231,9 @@ impl<T> StreamTracker<T> {
 }
 
 /// Reports everything after the position and up to `seq` as lost.
-fn report_gap<T>(position: &mut StreamPosition, seq: u64, steps: &mut Vec<Step<T>>) {
+fn report_gap<T>(position: &mut StreamPosition, seq: u64, steps: &mut Vec<StreamStep<T>>) {
     if seq > position.seq {
-        steps.push(Step::Gap { from: position.seq + 1, to: seq });
+        steps.push(StreamStep::Gap { from: position.seq + 1, to: seq });
         position.seq = seq;
         position.highest_seq = position.highest_seq.max(seq);
     }

@@ -55,7 +55,7 @@ async fn answer_requests(hub: &Hub, backplane: &Backplane) {
 async fn verify_on_open(hub: &Hub, mut generations: watch::Receiver<Generation>) {
     while generations.changed().await.is_ok() {
         if generations.borrow_and_update().is_open() {
-            hub.doubt();
+            hub.verify_streams();
         }
     }
 }
@@ -150,10 +150,10 @@ mod tests {
 
         let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
         let (JoinedAt { epoch, seq, forks, .. }, stream) = (joined, StreamId::Room(lobby.key().clone()));
-        hub.prepare(&lobby, &session, &outbox);
-        hub.begin(&stream, &StreamEnd { epoch: epoch.clone(), top: seq, forks });
+        hub.start_join(&lobby, &session, &outbox);
+        hub.observe_end(&stream, &StreamEnd { epoch: epoch.clone(), top: seq, forks });
         let request = FeedJoin { display: "#lobby", session: &session, outbox: &outbox, epoch: &epoch, after: seq };
-        hub.admit(&stream, &request);
+        hub.complete_join(&stream, &request);
         let (generation, generations) = watch::channel(RECOVERING);
         let refill = tokio::spawn(run(Arc::clone(&hub), backplane.clone(), generations));
 
@@ -163,7 +163,7 @@ mod tests {
         let now = Instant::now();
         let delivered = async {
             while outbox.is_empty() {
-                hub.give_out(|| now);
+                hub.fan_out_portion(|| now);
                 yield_now().await;
             }
         };

@@ -172,11 +172,11 @@ impl FanOutJob {
         let Recipient { subscriber, after } = recipient;
         let is_all_new = self.events.first().is_none_or(|first| first.from > *after);
         let pushed = if is_all_new {
-            subscriber.outbox.round(&self.batch, &subscriber.is_subscribed)
+            subscriber.outbox.push_batch(&self.batch, &subscriber.is_subscribed)
         } else {
             // It has read ahead and gets a batch of its own.
             let missing = self.events.iter().filter_map(|event| event.part_after(*after, &self.display));
-            subscriber.outbox.round(&FanOutBatch::new(missing.collect()), &subscriber.is_subscribed)
+            subscriber.outbox.push_batch(&FanOutBatch::new(missing.collect()), &subscriber.is_subscribed)
         };
         match pushed {
             PushOutcome::Dropped => {

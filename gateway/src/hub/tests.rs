@@ -38,7 +38,7 @@ fn arrive(hub: &Hub, room: &RoomName, seq: u64) {
 /// Writes one portion, in no time.
 fn fan_out_portion(hub: &Hub) -> bool {
     let now = Instant::now();
-    hub.give_out(|| now)
+    hub.fan_out_portion(|| now)
 }
 
 fn fan_out_all(hub: &Hub) {
@@ -82,18 +82,18 @@ fn lobby_stream() -> StreamId {
 }
 
 fn complete_join(hub: &Hub, (session, outbox): (&SessionId, &Outbox), epoch: &str, after: u64) -> JoinProgress {
-    hub.admit(&lobby_stream(), &FeedJoin { display: "#lobby", session, outbox, epoch, after })
+    hub.complete_join(&lobby_stream(), &FeedJoin { display: "#lobby", session, outbox, epoch, after })
 }
 
 /// Joins the inbox of this session.
 fn join_inbox(hub: &Hub, display: &str, (session, outbox): (&SessionId, &Outbox), after: u64) -> JoinProgress {
     let inbox = StreamId::Inbox(session.clone());
-    hub.admit(&inbox, &FeedJoin { display, session, outbox, epoch: "e", after })
+    hub.complete_join(&inbox, &FeedJoin { display, session, outbox, epoch: "e", after })
 }
 
 /// Joins the lobby at this end, without replay.
 fn join_at(hub: &Hub, member: (&SessionId, &Outbox), top: u64) {
-    hub.begin(&lobby_stream(), &end(top));
+    hub.observe_end(&lobby_stream(), &end(top));
     assert_eq!(complete_join(hub, member, "e", top), JoinProgress::Entered);
 }
 
@@ -106,7 +106,7 @@ fn member_receives_messages_after_its_join_once_and_in_order() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     arrive(&hub, &room, 1);
-    hub.prepare(&room, &session, &outbox);
+    hub.start_join(&room, &session, &outbox);
     arrive(&hub, &room, 2);
     assert!(seqs(&hub, &outbox).is_empty(), "nothing is delivered before the join is complete");
     join_at(&hub, (&session, &outbox), 2);
@@ -122,7 +122,7 @@ fn member_receives_messages_after_its_join_once_and_in_order() {
 fn message_from_before_the_join_is_not_delivered() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&room, &session, &outbox);
+    hub.start_join(&room, &session, &outbox);
     join_at(&hub, (&session, &outbox), 7);
     arrive(&hub, &room, 7);
     arrive(&hub, &room, 8);
@@ -133,7 +133,7 @@ fn message_from_before_the_join_is_not_delivered() {
 fn presence_is_summed_and_a_missed_change_causes_resync() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&room, &session, &outbox);
+    hub.start_join(&room, &session, &outbox);
     join_at(&hub, (&session, &outbox), 0);
     let change = |version, delta| hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     let joined = |nick: &str| PresenceDelta {
@@ -142,26 +142,26 @@ fn presence_is_summed_and_a_missed_change_causes_resync() {
     };
     change(4, joined("bob"));
     change(5, joined("eve"));
-    hub.show_presence();
+    hub.flush_presence();
     let shown = take_events(&hub, &outbox);
     assert_eq!(shown.len(), 1);
     assert_eq!(shown[0]["joined"].as_array().unwrap().len(), 2);
     assert!(shown[0].get("resync").is_none());
-    hub.show_presence();
+    hub.flush_presence();
     assert!(take_events(&hub, &outbox).is_empty());
 
     let left = MemberLeft { nick: "bob".into(), reason: LeftReason::Left };
     change(7, PresenceDelta { left: vec![left], ..PresenceDelta::default() });
-    hub.show_presence();
+    hub.flush_presence();
     assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "version 6 was missed");
     for (version, resync) in [(8, false), (8, true), (1, true)] {
         change(version, joined("dan"));
-        hub.show_presence();
+        hub.flush_presence();
         let is_resync = take_events(&hub, &outbox)[0].get("resync").is_some();
         assert_eq!(is_resync, resync, "version {version}: a store that lost data repeats versions or restarts them");
     }
     hub.deliver(Delivery::Resumed);
-    hub.show_presence();
+    hub.flush_presence();
     assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "after an interruption any change may be missing");
 }
 
@@ -169,7 +169,7 @@ fn presence_is_summed_and_a_missed_change_causes_resync() {
 fn mass_departure_closes_no_remaining_connection() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&room, &session, &outbox);
+    hub.start_join(&room, &session, &outbox);
     join_at(&hub, (&session, &outbox), 0);
     for version in 0..20 {
         let lost = |n: u64| MemberLeft { nick: format!("{n:064}"), reason: LeftReason::GatewayLost };
@@ -177,8 +177,8 @@ fn mass_departure_closes_no_remaining_connection() {
         let delta = PresenceDelta { left, ..PresenceDelta::default() };
         hub.deliver(Delivery::Presence { room: room.key().clone(), version, delta });
     }
-    hub.show_presence();
-    assert_eq!(outbox.closing(), None);
+    hub.flush_presence();
+    assert_eq!(outbox.close_code(), None);
     assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "the member has to resync");
 }
 
@@ -186,12 +186,12 @@ fn mass_departure_closes_no_remaining_connection() {
 fn presence_uses_the_stored_display_name() {
     let (hub, session) = (new_hub(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
+    hub.start_join(&RoomName::parse("#LOBBY").unwrap(), &session, &outbox);
     join_at(&hub, (&session, &outbox), 0);
     let bob = MemberInfo { nick: "bob".into(), status: Status::default() };
     let delta = PresenceDelta { joined: vec![bob], ..PresenceDelta::default() };
     hub.deliver(Delivery::Presence { room: lobby().key().clone(), version: 1, delta });
-    hub.show_presence();
+    hub.flush_presence();
     assert_eq!(take_events(&hub, &outbox)[0]["room"], "#lobby");
 }
 
@@ -202,7 +202,7 @@ fn direct(hub: &Hub, session: &SessionId, epoch: &str, seq: u64) {
 /// Registers a session with a connection. Returns its inbox too.
 fn register(hub: &Hub, nick: &str) -> (Owner, Outbox, StreamId) {
     let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Dialect::Json));
-    hub.attach(&owner, &Nick::parse(nick).unwrap(), &outbox);
+    hub.register_session(&owner, &Nick::parse(nick).unwrap(), &outbox);
     let inbox = StreamId::Inbox(owner.session.clone());
     (owner, outbox, inbox)
 }
@@ -214,7 +214,7 @@ async fn direct_messages_are_buffered_until_the_inbox_is_joined() {
     let join = |after| join_inbox(&hub, "Bob", (&owner.session, &outbox), after);
     direct(&hub, &owner.session, "e", 3);
     assert_eq!(join(2), JoinProgress::Behind, "the stream's end is not known yet");
-    hub.begin(&inbox, &end(3));
+    hub.observe_end(&inbox, &end(3));
     direct(&hub, &owner.session, "e", 4);
     assert!(take_short(&hub, &outbox).is_empty(), "the client's position is not known yet");
     assert_eq!(join(2), JoinProgress::Behind, "3 has to be replayed");
@@ -227,15 +227,15 @@ async fn direct_messages_are_buffered_until_the_inbox_is_joined() {
 
     direct(&hub, &owner.session, "e", 7);
     assert!(take_short(&hub, &outbox).is_empty());
-    hub.rename(&owner, &Nick::parse("Rob").unwrap());
+    hub.rename_session(&owner, &Nick::parse("Rob").unwrap());
     let requests = refill_requests(&hub).await;
     hub.apply_refill(&inbox, &requests[0].1, page(&[6], 7));
     let last = take_events(&hub, &outbox);
     assert_eq!((&last[0]["seq"], &last[0]["to"], &last[1]["seq"]), (&6.into(), &"Rob".into(), &7.into()));
-    hub.detach(&owner);
+    hub.unregister_session(&owner);
     direct(&hub, &owner.session, "e", 8);
     assert!(take_short(&hub, &outbox).is_empty());
-    assert_eq!(hub.census(), HubSize { sessions: 0, rooms: 0 });
+    assert_eq!(hub.size(), HubSize { sessions: 0, rooms: 0 });
 }
 
 #[tokio::test]
@@ -243,10 +243,10 @@ async fn direct_message_before_the_claim_reply_is_refilled() {
     let hub = new_hub();
     let (owner, outbox) = (owner(&SessionId::random(), &Incarnation::random(), 1), Outbox::new(Dialect::Json));
     let (nick, inbox) = (Nick::parse("bob").unwrap(), StreamId::Inbox(owner.session.clone()));
-    hub.expect(&owner.session, &nick, &outbox);
+    hub.open_inbox(&owner.session, &nick, &outbox);
     direct(&hub, &owner.session, "e", 1);
-    hub.attach(&owner, &nick, &outbox);
-    hub.begin(&inbox, &end(0));
+    hub.register_session(&owner, &nick, &outbox);
+    hub.observe_end(&inbox, &end(0));
     assert_eq!(join_inbox(&hub, "bob", (&owner.session, &outbox), 0), JoinProgress::Entered);
     let requests = refill_requests(&hub).await;
     hub.apply_refill(&inbox, &requests[0].1, RefillResult::End(end(1)));
@@ -255,8 +255,8 @@ async fn direct_message_before_the_claim_reply_is_refilled() {
     assert_eq!(take_short(&hub, &outbox), ["1"]);
 
     let other = SessionId::random();
-    hub.expect(&other, &nick, &outbox);
-    hub.forget(&other);
+    hub.open_inbox(&other, &nick, &outbox);
+    hub.discard_inbox(&other);
     assert_eq!(join_inbox(&hub, "bob", (&other, &outbox), 0), JoinProgress::Entered, "the inbox is gone");
 }
 
@@ -264,7 +264,7 @@ async fn direct_message_before_the_claim_reply_is_refilled() {
 async fn direct_messages_are_refilled_after_an_interruption() {
     let hub = new_hub();
     let (owner, outbox, inbox) = register(&hub, "bob");
-    hub.begin(&inbox, &end(0));
+    hub.observe_end(&inbox, &end(0));
     join_inbox(&hub, "bob", (&owner.session, &outbox), 0);
     hub.deliver(Delivery::Resumed);
     let requests = refill_requests(&hub).await;
@@ -278,12 +278,12 @@ async fn direct_messages_are_refilled_after_an_interruption() {
 async fn older_connection_does_not_join_the_inbox_for_a_newer_one() {
     let hub = new_hub();
     let (older, old, inbox) = register(&hub, "bob");
-    hub.begin(&inbox, &end(0));
+    hub.observe_end(&inbox, &end(0));
     let newer = Owner { fence: Fence(2), ..older.clone() };
     let new = Outbox::new(Dialect::Json);
-    hub.attach(&newer, &Nick::parse("bob").unwrap(), &new);
+    hub.register_session(&newer, &Nick::parse("bob").unwrap(), &new);
     assert_eq!(join_inbox(&hub, "bob", (&older.session, &old), 0), JoinProgress::Entered);
-    hub.detach(&older);
+    hub.unregister_session(&older);
     direct(&hub, &newer.session, "e", 1);
     assert!(
         take_short(&hub, &old).is_empty() && take_short(&hub, &new).is_empty(),
@@ -303,20 +303,20 @@ fn newer_claim_closes_the_older_connection_of_a_session() {
     let nick = Nick::parse("ann").unwrap();
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     let (first, second) = (owner(&session, &here, 1), owner(&session, &here, 2));
-    hub.attach(&first, &nick, &old);
-    hub.taken_over(&session, Fence(7));
-    assert_eq!(old.closing(), None, "a report for another claim has no effect");
-    hub.attach(&second, &nick, &new);
-    assert_eq!(old.closing(), Some(CloseCode::TakenOver));
+    hub.register_session(&first, &nick, &old);
+    hub.close_taken_over(&session, Fence(7));
+    assert_eq!(old.close_code(), None, "a report for another claim has no effect");
+    hub.register_session(&second, &nick, &new);
+    assert_eq!(old.close_code(), Some(CloseCode::TakenOver));
 
     // Late reports for the first connection do not affect the second.
-    hub.taken_over(&session, Fence(1));
-    hub.detach(&first);
-    assert_eq!((new.closing(), hub.census().sessions), (None, 1));
-    hub.taken_over(&session, Fence(2));
-    assert_eq!(new.closing(), Some(CloseCode::TakenOver));
-    hub.detach(&second);
-    assert_eq!(hub.census().sessions, 0);
+    hub.close_taken_over(&session, Fence(1));
+    hub.unregister_session(&first);
+    assert_eq!((new.close_code(), hub.size().sessions), (None, 1));
+    hub.close_taken_over(&session, Fence(2));
+    assert_eq!(new.close_code(), Some(CloseCode::TakenOver));
+    hub.unregister_session(&second);
+    assert_eq!(hub.size().sessions, 0);
 }
 
 #[test]
@@ -324,23 +324,23 @@ fn lost_lease_closes_only_its_own_sessions() {
     let hub = new_hub();
     let (lost, kept) = (Incarnation::random(), Incarnation::random());
     let (a, b) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.attach(&owner(&SessionId::random(), &lost, 1), &Nick::parse("a").unwrap(), &a);
-    hub.attach(&owner(&SessionId::random(), &kept, 1), &Nick::parse("b").unwrap(), &b);
+    hub.register_session(&owner(&SessionId::random(), &lost, 1), &Nick::parse("a").unwrap(), &a);
+    hub.register_session(&owner(&SessionId::random(), &kept, 1), &Nick::parse("b").unwrap(), &b);
     hub.close_incarnation(&lost, CloseCode::Restart);
-    assert_eq!((a.closing(), b.closing()), (Some(CloseCode::Restart), None));
+    assert_eq!((a.close_code(), b.close_code()), (Some(CloseCode::Restart), None));
 }
 
 #[test]
 fn room_without_local_members_is_removed() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &session, &old);
-    hub.prepare(&room, &session, &new);
-    hub.remove(room.key(), &session, &old);
-    assert_eq!(hub.census().rooms, 1, "the session has joined over its newer connection");
-    hub.remove(room.key(), &session, &new);
-    hub.remove(room.key(), &session, &new);
-    assert_eq!(hub.census().rooms, 0);
+    hub.start_join(&room, &session, &old);
+    hub.start_join(&room, &session, &new);
+    hub.leave_room(room.key(), &session, &old);
+    assert_eq!(hub.size().rooms, 1, "the session has joined over its newer connection");
+    hub.leave_room(room.key(), &session, &new);
+    hub.leave_room(room.key(), &session, &new);
+    assert_eq!(hub.size().rooms, 0);
 }
 
 /// Takes the events of one outbox in short form: `3`, `gap 4-6`, `rewound 0`.
@@ -368,11 +368,11 @@ fn join_completes_where_replay_meets_the_buffer() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &ann_outbox);
+    hub.start_join(&room, &ann, &ann_outbox);
     join_at(&hub, (&ann, &ann_outbox), 5);
-    hub.prepare(&room, &bob, &bob_outbox);
+    hub.start_join(&room, &bob, &bob_outbox);
     arrive(&hub, &room, 6);
-    hub.begin(&lobby_stream(), &end(6));
+    hub.observe_end(&lobby_stream(), &end(6));
     arrive(&hub, &room, 7);
     let complete = |after| complete_join(&hub, (&bob, &bob_outbox), "e", after);
     assert_eq!(complete(2), JoinProgress::Behind, "3 to 5 are not buffered");
@@ -394,9 +394,9 @@ fn member_may_replay_further_than_the_node_has_received() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &ann_outbox);
+    hub.start_join(&room, &ann, &ann_outbox);
     join_at(&hub, (&ann, &ann_outbox), 5);
-    hub.prepare(&room, &bob, &bob_outbox);
+    hub.start_join(&room, &bob, &bob_outbox);
     assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 8), JoinProgress::Entered);
     for seq in 6..=9 {
         arrive(&hub, &room, seq);
@@ -412,15 +412,15 @@ fn join_buffer_is_bounded_and_replay_covers_the_rest() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &ann_outbox);
+    hub.start_join(&room, &ann, &ann_outbox);
     join_at(&hub, (&ann, &ann_outbox), 0);
-    hub.prepare(&room, &bob, &bob_outbox);
+    hub.start_join(&room, &bob, &bob_outbox);
     for seq in 1..=2000 {
         arrive(&hub, &room, seq);
         let _ = ann_outbox.take().unwrap();
     }
     assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 0), JoinProgress::Behind);
-    assert_eq!(bob_outbox.closing(), None, "a full join buffer closes no connection");
+    assert_eq!(bob_outbox.close_code(), None, "a full join buffer closes no connection");
     assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 1990), JoinProgress::Entered);
     assert_eq!(seqs(&hub, &bob_outbox), Vec::from_iter(1991..=2000));
 }
@@ -430,11 +430,11 @@ async fn refilled_hole_reaches_every_member_in_one_order() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
-    hub.prepare(&room, &ann, &ann_outbox);
+    hub.start_join(&room, &ann, &ann_outbox);
     join_at(&hub, (&ann, &ann_outbox), 1);
     arrive(&hub, &room, 5);
     // Bob joins at 4, which the node has not received yet.
-    hub.prepare(&room, &bob, &bob_outbox);
+    hub.start_join(&room, &bob, &bob_outbox);
     assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 4), JoinProgress::Entered);
     let requests = refill_requests(&hub).await;
     let [(stream, request @ RefillRequest::Page(position))] = &requests[..] else { panic!("{requests:?}") };
@@ -455,7 +455,7 @@ async fn refilled_hole_reaches_every_member_in_one_order() {
 async fn restored_subscription_refills_missed_messages() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&room, &session, &outbox);
+    hub.start_join(&room, &session, &outbox);
     hub.deliver(Delivery::Resumed);
     join_at(&hub, (&session, &outbox), 1);
     let requests = refill_requests(&hub).await;
@@ -471,11 +471,11 @@ async fn epoch_change_is_reported_by_each_members_position() {
     let (hub, room) = (new_hub(), lobby());
     let members = [(); 3].map(|()| (SessionId::random(), Outbox::new(Dialect::Json)));
     let [(ann, ann_outbox), (bob, bob_outbox), (carl, carl_outbox)] = &members;
-    hub.prepare(&room, ann, ann_outbox);
+    hub.start_join(&room, ann, ann_outbox);
     join_at(&hub, (ann, ann_outbox), 4);
     arrive(&hub, &room, 5);
     for (session, outbox, after) in [(bob, bob_outbox, 7), (carl, carl_outbox, 6)] {
-        hub.prepare(&room, session, outbox);
+        hub.start_join(&room, session, outbox);
         assert_eq!(complete_join(&hub, (session, outbox), "e", after), JoinProgress::Entered);
     }
     // The store has lost 7 of epoch e; this is another message 7.

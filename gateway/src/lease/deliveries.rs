@@ -52,7 +52,7 @@ impl DeliveryRouter {
             self.metrics.round_trip.took(took);
         }
         if refill::is_late(self.health.echo_age(now)) {
-            self.hub.doubt();
+            self.hub.verify_streams();
         }
     }
 }

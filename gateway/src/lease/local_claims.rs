@@ -32,7 +32,7 @@ struct ClaimEntry {
 
 impl LocalClaims {
     /// Adds the claim of a session, replacing an older one.
-    pub fn hold(&self, claim: LocalClaim) {
+    pub fn insert(&self, claim: LocalClaim) {
         let mut entries = self.lock();
         let known = entries.get(&claim.owner.session);
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
@@ -169,13 +169,13 @@ mod tests {
     #[test]
     fn ending_driver_does_not_touch_the_newer_claim() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
-        claims.hold(claim(1));
-        claims.hold(claim(2));
+        claims.insert(claim(1));
+        claims.insert(claim(2));
         claims.detach(&owner(1), now, LeftReason::Closed);
         claims.change(&owner(1), |claim| claim.detached = true);
         claims.release(&owner(1));
         claims.drop_taken_over(&owner(1).session, Fence(1));
-        claims.hold(claim(1));
+        claims.insert(claim(1));
         assert_eq!((fences(&claims), claims.count_detached()), (vec![2], 0));
         assert!(claims.take_due(now + SECOND).0.is_empty());
         claims.drop_taken_over(&owner(1).session, Fence(2));
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn detached_session_expires_once_unless_resumed() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
-        claims.hold(claim(1));
+        claims.insert(claim(1));
         claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
         assert_eq!(claims.take_due(now + SECOND * 4).1, Some(now + SECOND * 5));
         let (due, next) = claims.take_due(now + SECOND * 5);
@@ -194,14 +194,14 @@ mod tests {
         assert_eq!(fences(&claims), [1], "the claim stays until it is released");
 
         claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
-        claims.hold(claim(2));
+        claims.insert(claim(2));
         assert!(claims.take_due(now + SECOND * 6).0.is_empty(), "the session was resumed");
     }
 
     #[test]
     fn expire_now_applies_only_to_detached_sessions() {
         let (claims, now) = (LocalClaims::default(), Instant::now());
-        claims.hold(claim(1));
+        claims.insert(claim(1));
         claims.expire_now(&owner(1).session, LeftReason::Kicked);
         assert!(claims.take_due(now + SECOND * 60).0.is_empty(), "the session is attached");
         claims.detach(&owner(1), now + SECOND * 5, LeftReason::Timeout);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn drop_incarnation_keeps_other_claims() {
         let claims = LocalClaims::default();
-        claims.hold(claim(1));
+        claims.insert(claim(1));
         claims.drop_incarnation(&Incarnation::from_store("another"));
         assert_eq!(fences(&claims), [1]);
         claims.drop_incarnation(&owner(1).incarnation);

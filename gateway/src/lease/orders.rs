@@ -31,20 +31,20 @@ impl SessionOrders {
 
     /// Ends a kicked session: its connection is closed, or it expires now if it is detached.
     pub fn kick(&self, session: &SessionId) {
-        self.hub.close(session, CloseCode::Kicked);
+        self.hub.close_session(session, CloseCode::Kicked);
         self.claims.expire_now(session, LeftReason::Kicked);
     }
 
     /// Ends a session here that was resumed under a later claim; `fence` is its earlier one. A newer claim is not
     /// touched.
     pub fn take_over(&self, session: &SessionId, fence: Fence) {
-        self.hub.taken_over(session, fence);
+        self.hub.close_taken_over(session, fence);
         self.claims.drop_taken_over(session, fence);
     }
 
     /// Ends a session whose claim lost against a later one when it was reasserted.
     pub fn end_overtaken(&self, owner: &Owner) {
-        self.hub.end_claim(&owner.session, owner.fence, CloseCode::Restart);
+        self.hub.close_claim(&owner.session, owner.fence, CloseCode::Restart);
         self.claims.release(owner);
     }
 
@@ -101,8 +101,8 @@ mod tests {
 
     fn attach(hub: &Hub, claims: &LocalClaims, claim: LocalClaim) -> Outbox {
         let outbox = Outbox::new(Dialect::Json);
-        hub.attach(&claim.owner, &claim.nick, &outbox);
-        claims.hold(claim);
+        hub.register_session(&claim.owner, &claim.nick, &outbox);
+        claims.insert(claim);
         outbox
     }
 
@@ -111,13 +111,13 @@ mod tests {
         let (orders, hub, claims) = orders();
         let (ann, bob) = (claim("ann", 1), claim("bob", 1));
         let outbox = attach(&hub, &claims, ann.clone());
-        claims.hold(bob.clone());
+        claims.insert(bob.clone());
         claims.detach(&bob.owner, Instant::now() + std::time::Duration::from_secs(60), LeftReason::Timeout);
         for _ in 0..2 {
             orders.kick(&ann.owner.session);
             orders.kick(&bob.owner.session);
         }
-        assert_eq!(outbox.closing(), Some(CloseCode::Kicked));
+        assert_eq!(outbox.close_code(), Some(CloseCode::Kicked));
         let due = claims.due().await;
         assert_eq!(due.len(), 1, "an attached session does not expire");
         assert_eq!((&due[0].0.owner, due[0].1), (&bob.owner, LeftReason::Kicked));
@@ -129,8 +129,8 @@ mod tests {
         let outbox = attach(&hub, &claims, claim("ann", 2));
         let session = claim("ann", 2).owner.session;
         orders.take_over(&session, Fence(1));
-        assert_eq!((outbox.closing(), claims.all().len()), (None, 1));
+        assert_eq!((outbox.close_code(), claims.all().len()), (None, 1));
         orders.take_over(&session, Fence(2));
-        assert_eq!((outbox.closing(), claims.all().len()), (Some(CloseCode::TakenOver), 0));
+        assert_eq!((outbox.close_code(), claims.all().len()), (Some(CloseCode::TakenOver), 0));
     }
 }

@@ -1,38 +1,38 @@
-//! Whether new connections are let in: asked by both doors for every newcomer.
+//! Admission of new connections on both ports.
 //!
-//! Asks for readiness at that moment, so whoever was just told that the gateway is ready gets in. Says nothing about
-//! connections that are in already, and never closes one.
+//! It reads readiness at that moment, so a client that just saw a ready gateway is admitted. It never affects established
+//! connections.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use presence::model::codes::ErrorCode;
 
-/// The sign at the door. Closed while the gateway is not ready, and for good once it goes away.
+/// The admission rule: refuses while the gateway is not ready, and for good once it drains.
 pub struct Admission {
     ready: Box<dyn Fn() -> bool + Send + Sync>,
     leaving: AtomicBool,
 }
 
 impl Admission {
-    /// Lets newcomers in while `ready` says so. It is asked often and must not block.
+    /// Admits connections while `ready` returns true. It is called often and must not block.
     #[must_use]
     pub fn new(ready: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { ready: Box::new(ready), leaving: AtomicBool::new(false) }
     }
 
-    /// Refuses newcomers as `going_away`, for good: a drain is not taken back.
+    /// Refuses new connections as `going_away`, for good: a drain is never revoked.
     pub fn go_away(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the gateway goes away.
+    /// Returns whether the gateway drains.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Why a newcomer is refused; `None` lets them in.
+    /// Returns the code of a refusal; `None` admits.
     #[must_use]
     pub fn refusal(&self) -> Option<ErrorCode> {
         if self.is_leaving() {

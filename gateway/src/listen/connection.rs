@@ -1,8 +1,8 @@
-//! One connection: the conversation between a door, which knows bytes, and a session, which knows chat.
+//! One connection: the loop between a transport, which knows bytes, and a session, which knows chat.
 //!
-//! Every door runs the same loop, so order, limits and ends are the same for all of them: requests one at a time,
-//! output in rounds (everything that waits, then one flush), and never a wait on a socket that keeps a request from
-//! going on. Knows no framing and no dialect.
+//! Every transport uses this loop, so order, limits and ends are the same for all: requests one at a time, output in
+//! writes (everything queued, then one flush), and no wait on a socket ever delays a request. Knows no framing and no
+//! dialect.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,35 +22,35 @@ use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{Driver, Ending};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::drain::{Parting, due};
+use super::drain::{DrainTurn, due};
 use super::{ConnectionContext, Limits};
 
-/// How long a goodbye waits for the session to have given back what it owns. Usually milliseconds.
-const NAMES_FIRST: Duration = Duration::from_millis(500);
+/// The maximum time that a close waits for the session to release its claims. Usually milliseconds.
+const RELEASE_WAIT: Duration = Duration::from_millis(500);
 
-/// What a connection needs of a session: exactly the driver's interface, so that doors are tested without a store.
-pub trait Session: Send + 'static {
-    /// Where output waits for the door.
+/// The session side of a connection: exactly the driver's interface, so that transports are tested without a store.
+pub trait ConnectionSession: Send + 'static {
+    /// Returns the queue of output for the transport.
     fn outbox(&self) -> Outbox;
-    /// Something came from the client.
+    /// Notes that the client sent something.
     fn heard(&mut self);
-    /// Handles one request, or answers one that could not be decoded. Is always run to its end.
+    /// Handles one request, or answers one that could not be decoded. It is always run to its end.
     fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
-    /// When [`Session::tick`] wants to be called next.
+    /// Returns the time of the next [`ConnectionSession::tick`].
     fn deadline(&self) -> Option<Instant>;
-    /// Looks at the clock.
+    /// Checks the session's deadlines.
     fn tick(&mut self);
-    /// The connection is over. Is always run to its end.
+    /// Ends the session's connection. It is always run to its end.
     fn end(self, ending: Ending) -> impl Future<Output = ()> + Send;
 }
 
-impl Session for Driver {
+impl ConnectionSession for Driver {
     fn outbox(&self) -> Outbox {
         self.outbox()
     }
 
     fn heard(&mut self) {
-        self.heard();
+        self.note_input();
     }
 
     async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
@@ -70,52 +70,52 @@ impl Session for Driver {
     }
 }
 
-/// What a door found on its socket.
+/// Something that a transport received.
 #[derive(Debug)]
-pub(super) enum Input {
-    /// A frame or line that is a request, or should have been one.
+pub(super) enum TransportInput {
+    /// A frame or line with a request, decoded or refused.
     Request(Result<Request, (CorrelationId, Refusal)>),
-    /// A sign of life that asks nothing of the session.
+    /// A sign of life without a request.
     Heard,
-    /// Something for which the connection has to end.
+    /// An input that ends the connection.
     Unacceptable(CloseCode),
-    /// The other side said that it is done.
+    /// The client ended the session.
     Goodbye,
-    /// The other side hung up.
+    /// The client closed the connection.
     Gone,
 }
 
-/// One way of framing: turns a socket into requests and output into bytes.
+/// A transport: turns a socket into requests and output into bytes.
 pub(super) trait Transport: Send {
-    /// The next thing that arrives. Dropping the future loses nothing.
-    fn next(&mut self) -> impl Future<Output = Input> + Send;
-    /// The socket, for rounds that need not wait for the door.
+    /// Waits for the next input. Dropping the future loses nothing.
+    fn next(&mut self) -> impl Future<Output = TransportInput> + Send;
+    /// Returns the socket, for fan-out batches that are written directly.
     fn socket(&self) -> Arc<OwnedWriteHalf>;
-    /// Takes output over without writing it yet.
+    /// Queues output without writing it.
     fn queue(&mut self, items: VecDeque<Outgoing>);
-    /// Writes all that was taken over. A dropped flush is continued by the next one.
+    /// Writes everything queued. A dropped flush is continued by the next one.
     ///
     /// # Errors
-    /// The socket is of no use any more.
+    /// The socket is broken.
     fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Says goodbye (with a code when it is us who end it), and hangs up when the other side has. Takes as long as the
-    /// other side does: the caller sets the limit.
+    /// Closes the connection, with a code if the server ends it, and waits for the client to close. The caller limits the
+    /// time.
     fn close(self, code: Option<CloseCode>) -> impl Future<Output = ()> + Send;
 }
 
-/// How a conversation ended.
+/// The end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    /// The other side hung up, or its socket broke.
+pub(super) enum ConnectionEnd {
+    /// The client closed the connection, or the socket broke.
     Gone,
-    /// The other side said that it is done, and hung up.
+    /// The client ended the session and closed.
     Goodbye,
-    /// We ended it.
+    /// The server ended it.
     Closed(CloseCode),
 }
 
-impl End {
-    /// The word for logs and metric labels.
+impl ConnectionEnd {
+    /// Returns the word for logs and metric labels.
     pub(super) fn slug(self) -> &'static str {
         match self {
             Self::Gone => "gone",
@@ -131,7 +131,7 @@ impl End {
         }
     }
 
-    /// What the session is told.
+    /// Returns the end as the session receives it.
     fn ending(self) -> Ending {
         match self {
             Self::Gone => Ending::Gone,
@@ -143,30 +143,34 @@ impl End {
 
 /// Runs a connection from its first byte to its last. The session has ended when this returns.
 ///
-/// What is done seldom (a request, a socket that stands still, the end) is boxed, so that a connection at rest holds no
-/// room for it.
+/// Rare futures (a request, a stalled write, the end) are boxed, so that an idle connection needs no memory for them.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice")]
-pub(super) fn run<D: Transport, S: Session>(
-    mut door: D,
+pub(super) fn run<D: Transport, S: ConnectionSession>(
+    mut transport: D,
     mut session: S,
-    house: &ConnectionContext<S>,
-) -> impl Future<Output = End> + Send {
+    context: &ConnectionContext<S>,
+) -> impl Future<Output = ConnectionEnd> + Send {
     async move {
-        let limits = house.limits.get();
-        let Err(end) = talk(&mut door, &mut session, house, &limits).await;
-        Box::pin(part(door, session, end, &limits)).await;
+        let limits = context.limits.get();
+        let Err(end) = run_loop(&mut transport, &mut session, context, &limits).await;
+        Box::pin(end_connection(transport, session, end, &limits)).await;
         end
     }
 }
 
-/// Ends both halves of a connection.
-async fn part<D: Transport, S: Session>(mut door: D, session: S, end: End, limits: &Limits) {
-    // From here on the socket is the door's alone, and a frame that has begun goes out to its end.
-    door.queue(session.outbox().disconnect().await.map(Outgoing::Rest).into_iter().collect());
+/// Ends the session and the transport of a connection.
+async fn end_connection<D: Transport, S: ConnectionSession>(
+    mut transport: D,
+    session: S,
+    end: ConnectionEnd,
+    limits: &Limits,
+) {
+    // From here on only the transport writes to the socket, and a frame that has begun is completed.
+    transport.queue(session.outbox().disconnect().await.map(Outgoing::Remainder).into_iter().collect());
     let mut ending = pin!(session.end(end.ending()));
-    // Whoever comes back right after the goodbye finds their nickname free. A store that is away keeps nobody here.
-    let settled = timeout(NAMES_FIRST, &mut ending).await.is_ok();
-    let goodbye = timeout(limits.close_wait, door.close(end.code()));
+    // A client that returns right after the close finds its nickname free. A store that is away delays no close.
+    let settled = timeout(RELEASE_WAIT, &mut ending).await.is_ok();
+    let goodbye = timeout(limits.close_wait, transport.close(end.code()));
     if settled {
         let _ = goodbye.await;
     } else {
@@ -174,39 +178,39 @@ async fn part<D: Transport, S: Session>(mut door: D, session: S, end: End, limit
     }
 }
 
-/// The conversation. Comes back only with its end.
-async fn talk<D: Transport, S: Session>(
-    door: &mut D,
+/// Runs the loop of a connection. Returns only its end.
+async fn run_loop<D: Transport, S: ConnectionSession>(
+    transport: &mut D,
     session: &mut S,
-    house: &ConnectionContext<S>,
+    context: &ConnectionContext<S>,
     limits: &Limits,
-) -> Result<Infallible, End> {
-    let departure = &house.departure;
+) -> Result<Infallible, ConnectionEnd> {
+    let departure = &context.departure;
     let outbox = session.outbox();
-    outbox.connect(door.socket());
-    let mut alarm = house.wheel.alarm();
+    outbox.connect(transport.socket());
+    let mut timer = context.wheel.timer();
     let mut announced = pin!(departure.announced(limits.close_wait));
-    let mut parting: Option<Parting> = None;
+    let mut drain_turn: Option<DrainTurn> = None;
     loop {
-        // A client that sends faster than we read must not keep its neighbours on this thread waiting.
+        // A client that sends without pause must not delay its neighbours on this thread.
         consume_budget().await;
-        round(door, &outbox, limits, house).await?;
-        alarm.set(session.deadline());
+        write_output(transport, &outbox, limits, context).await?;
+        timer.set(session.deadline());
         let input = tokio::select! {
-            input = door.next() => Some(input),
+            input = transport.next() => Some(input),
             () = outbox.ready() => None,
-            () = alarm.rang() => {
+            () = timer.fired() => {
                 session.tick();
                 None
             }
-            told = &mut announced, if parting.is_none() => {
-                outbox.event(&Broadcast::new(Event::GoingAway { retry_after_ms: told.retry_after_ms() }));
-                parting = Some(told);
+            drawn_turn = &mut announced, if drain_turn.is_none() => {
+                outbox.push_event(&Broadcast::new(Event::GoingAway { retry_after_ms: drawn_turn.retry_after_ms() }));
+                drain_turn = Some(drawn_turn);
                 None
             }
-            () = async { Box::pin(due(parting)).await }, if parting.is_some() => {
-                // What has arrived by now is still answered; what crosses our goodbye on the wire is not.
-                let arrived = door.next().now_or_never().filter(|_| !parting.is_some_and(|parting| parting.is_final()));
+            () = async { Box::pin(due(drain_turn)).await }, if drain_turn.is_some() => {
+                // Requests that have arrived are answered; those that cross the close on the wire are not.
+                let arrived = transport.next().now_or_never().filter(|_| !drain_turn.is_some_and(|drain_turn| drain_turn.is_final()));
                 if arrived.is_none() {
                     outbox.close(CloseCode::Restart);
                 }
@@ -214,43 +218,43 @@ async fn talk<D: Transport, S: Session>(
             }
         };
         match input {
-            Some(Input::Request(decoded)) => {
+            Some(TransportInput::Request(decoded)) => {
                 session.heard();
-                Box::pin(beside_output(session.request(decoded), door, &outbox, limits, house)).await?;
-                if let Some(parting) = &mut parting {
-                    parting.was_asked();
+                Box::pin(beside_output(session.request(decoded), transport, &outbox, limits, context)).await?;
+                if let Some(drain_turn) = &mut drain_turn {
+                    drain_turn.note_request();
                 }
             }
-            Some(Input::Heard) => session.heard(),
-            Some(Input::Unacceptable(code)) => outbox.close(code),
-            Some(Input::Gone) => return Err(End::Gone),
-            Some(Input::Goodbye) => return Err(End::Goodbye),
+            Some(TransportInput::Heard) => session.heard(),
+            Some(TransportInput::Unacceptable(code)) => outbox.close(code),
+            Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
+            Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
             None => {}
         }
     }
 }
 
-/// Runs a request to its end while output keeps going out, whatever happens to the socket meanwhile.
+/// Runs a request to its end while output continues, even if the socket breaks meanwhile.
 async fn beside_output<D: Transport, S>(
     request: impl Future<Output = ()>,
-    door: &mut D,
+    transport: &mut D,
     outbox: &Outbox,
     limits: &Limits,
-    house: &ConnectionContext<S>,
-) -> Result<(), End> {
+    context: &ConnectionContext<S>,
+) -> Result<(), ConnectionEnd> {
     let output = async {
         loop {
             outbox.ready().await;
-            if let Err(end) = round(door, outbox, limits, house).await {
+            if let Err(end) = write_output(transport, outbox, limits, context).await {
                 return end;
             }
         }
     };
     match select(pin!(request), pin!(output)).await {
-        // A round that was cut short here is finished by the next one.
+        // A write that was interrupted here is finished by the next one.
         Either::Left(((), _)) => Ok(()),
         Either::Right((end, request)) => {
-            // Nobody takes output any more: a request that waits for room must not wait for ever.
+            // Output has no reader any more: a request that waits for space must not wait forever.
             outbox.close(end.code().unwrap_or(CloseCode::Normal));
             request.await;
             Err(end)
@@ -258,52 +262,52 @@ async fn beside_output<D: Transport, S>(
     }
 }
 
-/// One round of output: everything that waits, then one flush. Ends the conversation once the outbox is closed. Nothing
-/// while the hub writes: the outbox is ready again when it is done.
-async fn round<D: Transport, S>(
-    door: &mut D,
+/// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the hub
+/// writes: the outbox becomes ready again afterwards.
+async fn write_output<D: Transport, S>(
+    transport: &mut D,
     outbox: &Outbox,
     limits: &Limits,
-    house: &ConnectionContext<S>,
-) -> Result<(), End> {
+    context: &ConnectionContext<S>,
+) -> Result<(), ConnectionEnd> {
     let Some(batch) = outbox.take() else { return Ok(()) };
-    door.queue(batch.items);
-    // Most rounds go out at once; only one that stands still needs clocks.
-    let written = match door.flush().now_or_never() {
-        Some(written) => written.map_err(|_| End::Gone),
-        None => Box::pin(stalled(door, outbox, limits, house)).await,
+    transport.queue(batch.items);
+    // Most writes complete at once; only a stalled one needs timers.
+    let written = match transport.flush().now_or_never() {
+        Some(written) => written.map_err(|_| ConnectionEnd::Gone),
+        None => Box::pin(stalled(transport, outbox, limits, context)).await,
     };
     written?;
-    let oldest = outbox.written();
+    let oldest = outbox.finish_write();
     if batch.has_messages {
-        house.metrics.counts.deliveries.written(oldest, 1);
+        context.metrics.counts.deliveries.written(oldest, 1);
     }
-    batch.close.map_or(Ok(()), |code| Err(End::Closed(code)))
+    batch.close.map_or(Ok(()), |code| Err(ConnectionEnd::Closed(code)))
 }
 
-/// Goes on with a flush for as long as its reader may take.
+/// Continues a stalled flush within the write limit.
 async fn stalled<D: Transport, S>(
-    door: &mut D,
+    transport: &mut D,
     outbox: &Outbox,
     limits: &Limits,
-    house: &ConnectionContext<S>,
-) -> Result<(), End> {
-    let _standing = house.standing.enter(outbox);
+    context: &ConnectionContext<S>,
+) -> Result<(), ConnectionEnd> {
+    let _standing = context.standing.enter(outbox);
     let given_up = async {
-        // A reader that stands still must not hold up the end of the house either.
+        // A stalled reader must not delay the drain either.
         let code = tokio::select! {
             code = outbox.closed() => code,
-            () = house.departure.over() => CloseCode::Restart,
+            () = context.departure.over() => CloseCode::Restart,
         };
         sleep(limits.close_wait).await;
         code
     };
     tokio::select! {
         biased;
-        written = timeout(limits.write_stall, door.flush()) => match written {
-            Ok(written) => written.map_err(|_| End::Gone),
-            Err(_) => Err(End::Closed(CloseCode::Slow)),
+        written = timeout(limits.write_stall, transport.flush()) => match written {
+            Ok(written) => written.map_err(|_| ConnectionEnd::Gone),
+            Err(_) => Err(ConnectionEnd::Closed(CloseCode::Slow)),
         },
-        code = given_up => Err(End::Closed(code)),
+        code = given_up => Err(ConnectionEnd::Closed(code)),
     }
 }

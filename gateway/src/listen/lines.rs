@@ -1,7 +1,7 @@
-//! Cuts the bytes of a TCP connection into lines.
+//! Splits the bytes of a TCP connection into lines.
 //!
-//! Holds at most one line and one read, whatever arrives, and nothing at all between lines: it waits for bytes first
-//! and makes room for them then. Knows no dialect.
+//! Stores at most one line and one read, and nothing between lines: it waits for bytes before it allocates. Knows no
+//! dialect.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,19 +10,19 @@ use std::mem;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use crate::wire::FRAME_LIMIT;
+use crate::wire::REQUEST_BYTES_MAX;
 
-/// Room that is made for one read.
-const READ_CHUNK: usize = 2 * 1024;
-/// How binary frames begin. No UTF-8 text begins like this, so one port can tell them apart.
+/// The buffer space for one read.
+const READ_BYTES: usize = 2 * 1024;
+/// The first bytes of a binary frame. UTF-8 text never begins with them, so one port can distinguish both.
 const BINARY_MAGIC: [u8; 2] = [0xCA, 0xFE];
 
-/// What stands next in the input.
+/// The next item of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum InputLine {
     /// A line without its end (LF, or CR LF).
     Whole(Bytes),
-    /// A line over [`FRAME_LIMIT`]. Told once; the rest of it is skipped.
+    /// A line over [`REQUEST_BYTES_MAX`]. Reported once; the rest of it is skipped.
     TooLong,
     /// The connection began with a binary frame.
     Binary,
@@ -30,18 +30,18 @@ pub(super) enum Line {
 
 /// The input of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LineSplitter {
     bytes: BytesMut,
-    /// Bytes at the front that are known to hold no line end.
+    /// Leading bytes without a line end.
     scanned: usize,
-    /// Whether the rest of a line that was too long is still to be skipped.
+    /// Whether the rest of an overlong line is being skipped.
     skipping: bool,
-    /// Whether this is known to be text.
+    /// Whether the input is known to be text.
     begun: bool,
 }
 
-impl Lines {
-    /// Reads what has arrived; 0 is the end of the input. Dropping the future loses nothing.
+impl LineSplitter {
+    /// Reads the bytes that have arrived; 0 is the end of the input. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The socket is broken.
@@ -51,7 +51,7 @@ impl Lines {
         }
         loop {
             poll_fn(|cx| tcp.poll_read_ready(cx)).await?;
-            self.bytes.reserve(READ_CHUNK);
+            self.bytes.reserve(READ_BYTES);
             match tcp.try_read_buf(&mut self.bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return outcome,
@@ -59,11 +59,11 @@ impl Lines {
         }
     }
 
-    /// The next line, once its end has arrived.
-    pub(super) fn next(&mut self) -> Option<Line> {
+    /// Returns the next line once its end has arrived.
+    pub(super) fn next(&mut self) -> Option<InputLine> {
         if !self.begun {
             if self.bytes.starts_with(&BINARY_MAGIC) {
-                return Some(Line::Binary);
+                return Some(InputLine::Binary);
             }
             self.begun = !BINARY_MAGIC.starts_with(&self.bytes);
         }
@@ -80,20 +80,24 @@ impl Lines {
             if line.last() == Some(&b'\r') {
                 line.truncate(line.len() - 1);
             }
-            return Some(if line.len() > FRAME_LIMIT { Line::TooLong } else { Line::Whole(line.freeze()) });
+            return Some(if line.len() > REQUEST_BYTES_MAX {
+                InputLine::TooLong
+            } else {
+                InputLine::Whole(line.freeze())
+            });
         }
     }
 
-    fn unfinished(&mut self) -> Option<Line> {
+    fn unfinished(&mut self) -> Option<InputLine> {
         self.scanned = self.bytes.len();
         // One byte more than the limit may still be the CR of a line that fits.
-        let too_long = self.scanned > FRAME_LIMIT + 1;
+        let too_long = self.scanned > REQUEST_BYTES_MAX + 1;
         if !too_long && !self.skipping {
             return None;
         }
         self.bytes.clear();
         self.scanned = 0;
-        (!mem::replace(&mut self.skipping, true)).then_some(Line::TooLong)
+        (!mem::replace(&mut self.skipping, true)).then_some(InputLine::TooLong)
     }
 }
 
@@ -104,20 +108,20 @@ mod tests {
 
     use super::*;
 
-    /// Feeds the input in pieces and lists what came out: `None` for a line that was too long.
+    /// Feeds the input in pieces and returns the lines: `None` for an overlong one.
     fn cut(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut found = Vec::new();
         for piece in pieces {
             lines.bytes.extend_from_slice(piece);
             while let Some(line) = lines.next() {
                 match line {
-                    Line::Whole(line) => found.push(Some(line.to_vec())),
-                    Line::TooLong => found.push(None),
-                    Line::Binary => panic!("took text for a binary frame"),
+                    InputLine::Whole(line) => found.push(Some(line.to_vec())),
+                    InputLine::TooLong => found.push(None),
+                    InputLine::Binary => panic!("took text for a binary frame"),
                 }
             }
-            assert!(lines.bytes.len() <= FRAME_LIMIT + 1, "holds more than one line");
+            assert!(lines.bytes.len() <= REQUEST_BYTES_MAX + 1, "holds more than one line");
         }
         found
     }
@@ -133,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_limit_counts_the_line_without_its_end() {
-        let longest = vec![b'x'; FRAME_LIMIT];
+        let longest = vec![b'x'; REQUEST_BYTES_MAX];
         assert_eq!(cut(&[&longest, b"\r", b"\n"]), [Some(longest.clone())]);
         assert_eq!(cut(&[&longest, b"\n"]), [Some(longest.clone())]);
         assert_eq!(cut(&[&longest, b"xx\nok\n"]), [None, whole("ok")]);
@@ -151,11 +155,11 @@ mod tests {
 
     #[test]
     fn binary_is_seen_at_the_very_beginning_only() {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         lines.bytes.extend_from_slice(&[0xCA]);
         assert_eq!(lines.next(), None);
         lines.bytes.extend_from_slice(&[0xFE, 0xBA, 0xBE]);
-        assert_eq!(lines.next(), Some(Line::Binary));
+        assert_eq!(lines.next(), Some(InputLine::Binary));
         assert_eq!(cut(&[b"\n", b"\xCA\xFE\n"]), [whole(""), Some(vec![0xCA, 0xFE])]);
     }
 

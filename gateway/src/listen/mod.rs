@@ -1,9 +1,9 @@
-//! The doors: sockets in, sessions out. Binds both ports, decides who gets a seat, runs one task per connection.
+//! Listeners and connections: binds both ports, admits connections within the limits, and runs one task for each.
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `frame` and `lines`) speak the two framings, `connection` runs the conversation between a door and its session, `wheel` is
-//! its clock, `departure` ends them all. Called by the server, which owns readiness ([`Admission`]) and says when to go. Never knows rooms,
-//! nicknames or the store.
+//! (over `frame` and `lines`) are the two transports, `connection` runs the loop between transport and session,
+//! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and begins the
+//! drain. Knows no rooms, nicknames or store.
 
 mod accept;
 mod admission;
@@ -23,8 +23,8 @@ mod tests;
 
 pub use self::accept::{BindError, Listeners};
 pub use self::admission::Admission;
-pub use self::connection::Session;
-pub use self::drain::{ConnectionDrain, Pace};
+pub use self::connection::ConnectionSession;
+pub use self::drain::{ConnectionDrain, DrainPace};
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,19 +42,18 @@ use self::permits::ConnectionPermits;
 use self::stalled::StalledConnections;
 use self::timer_wheel::TimerWheel;
 
-/// Whom the doors let in, how much they take on and how long they wait. They are asked when a connection begins and hold
-/// for all of it.
+/// Limits of connections, read when a connection begins and valid for all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Origins of web pages that may open a WebSocket; empty lets all in. What sends no origin is no web page.
+    /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
     pub origins: Arc<[String]>,
-    /// Connections of both ports together; one more is refused as `overloaded`.
+    /// The maximum of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
-    /// How long a WebSocket client may take for its HTTP header.
+    /// The maximum time for the HTTP header of a WebSocket client.
     pub header_wait: Duration,
-    /// How long one round of output may take to go out before the connection is dropped as too slow.
+    /// The maximum time for one write before the connection is closed as too slow.
     pub write_stall: Duration,
-    /// How long a connection that ends waits for its last bytes to go out, and for the other side to hang up.
+    /// The maximum time that an ending connection waits for its last bytes and for the client to close.
     pub close_wait: Duration,
 }
 
@@ -70,28 +69,28 @@ impl Default for Limits {
     }
 }
 
-/// What all connections of a gateway share.
+/// The shared state of all connections of a gateway.
 pub struct ConnectionContext<S> {
     open_session: Box<dyn Fn(Dialect) -> S + Send + Sync>,
     admission: Arc<Admission>,
     limits: Reloadable<Limits>,
-    seats: ConnectionPermits,
+    permits: ConnectionPermits,
     closing: CancellationToken,
     departure: Arc<ConnectionDrain>,
-    /// Turns for as long as anybody is in the house.
+    /// Ticks for as long as the context lives.
     wheel: Arc<TimerWheel>,
     standing: StalledConnections,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
 
-impl<S: Session> ConnectionContext<S> {
-    /// Puts a house together; [`Listeners::serve`] opens its doors.
+impl<S: ConnectionSession> ConnectionContext<S> {
+    /// Creates the context; [`Listeners::serve`] starts accepting.
     ///
-    /// `open_session` begins a session for every connection that is let in. Cancelling `closing` ends the accept loops
-    /// and every handshake; beginning `departure` ends every conversation in its time, with
-    /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart). Every task runs on `tasks`, so closing that and
-    /// waiting for it is waiting for the last session's end.
+    /// `open_session` begins a session for every admitted connection. Cancelling `closing` ends the accept loops and every
+    /// handshake; beginning `drain` ends every connection at its moment, with
+    /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart). Every task runs on `tasks`, so waiting
+    /// for the closed tracker waits for the end of the last session.
     pub fn new(
         open_session: impl Fn(Dialect) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
@@ -101,16 +100,19 @@ impl<S: Session> ConnectionContext<S> {
         departure: Arc<ConnectionDrain>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let seats = ConnectionPermits::new(Arc::clone(&metrics));
+        let permits = ConnectionPermits::new(Arc::clone(&metrics));
         let (open_session, wheel, standing) =
             (Box::new(open_session), Arc::new(TimerWheel::new()), StalledConnections::default());
         standing.show(&metrics);
-        Arc::new(Self { open_session, admission, limits, seats, closing, departure, wheel, standing, metrics, tasks })
+        Arc::new(Self { open_session, admission, limits, permits, closing, departure, wheel, standing, metrics, tasks })
     }
 }
 
 impl<S> fmt::Debug for ConnectionContext<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House").field("limits", &self.limits.get()).field("seats", &self.seats).finish_non_exhaustive()
+        f.debug_struct("ConnectionContext")
+            .field("limits", &self.limits.get())
+            .field("permits", &self.permits)
+            .finish_non_exhaustive()
     }
 }

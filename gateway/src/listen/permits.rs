@@ -1,7 +1,7 @@
-//! Who is connected: the cap on connections, and the one place that sees every connection come and go.
+//! Connection permits: the limit on connections, and their metrics.
 //!
-//! A [`ConnectionPermit`] is taken when a socket is accepted and given back by its drop, so a connection is counted out exactly
-//! once, however its task ends.
+//! A [`ConnectionPermit`] is acquired when a socket is accepted and released by its drop, so every connection is counted out
+//! exactly once, however its task ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,12 +12,12 @@ use tracing::debug;
 
 use crate::metrics::{ListenerKind, Metrics, Stage};
 
-use crate::listen::connection::End;
+use crate::listen::connection::ConnectionEnd;
 
-/// Connections beyond the cap that are being told so at one time. Beyond these, sockets are dropped without a word.
+/// The maximum of simultaneous refusals. Beyond it, sockets are dropped without an answer.
 const REFUSALS: usize = 256;
 
-/// The seats of one gateway.
+/// The permits of one gateway.
 #[derive(Debug)]
 pub(super) struct ConnectionPermits {
     taken: Arc<AtomicUsize>,
@@ -30,8 +30,7 @@ impl ConnectionPermits {
         Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS)), metrics }
     }
 
-    /// A seat for a new connection; `None` when `count` of them are taken. When there were more once, nobody is asked to
-    /// leave.
+    /// Acquires a permit; `None` if `count` of them are taken. A lowered limit closes no connection.
     pub(super) fn take(&self, port: ListenerKind, count: usize) -> Option<ConnectionPermit> {
         let is_free = |taken: usize| (taken < count).then_some(taken + 1);
         self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
@@ -41,32 +40,32 @@ impl ConnectionPermits {
         Some(ConnectionPermit { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
     }
 
-    /// Leave to tell a newcomer that the house is full; `None` when too many are being told already.
+    /// Acquires the permission to send a refusal; `None` if too many are being sent.
     pub(super) fn refuse(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
     }
 }
 
-/// One connection's seat.
+/// The permit of one connection.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     port: ListenerKind,
-    end: OnceLock<End>,
+    end: OnceLock<ConnectionEnd>,
     metrics: Arc<Metrics>,
     taken: Arc<AtomicUsize>,
     is_open: AtomicBool,
 }
 
 impl ConnectionPermit {
-    /// Notes that the conversation begins.
+    /// Counts the connection as open.
     pub(super) fn opened(&self) {
         if !self.is_open.swap(true, Ordering::Relaxed) {
             self.metrics.opens(self.port);
         }
     }
 
-    /// Notes how the conversation ended. A connection that never got as far has none.
-    pub(super) fn ended(&self, end: End) {
+    /// Records the end of an open connection.
+    pub(super) fn ended(&self, end: ConnectionEnd) {
         let _ = self.end.set(end);
     }
 }
@@ -76,7 +75,7 @@ impl Drop for ConnectionPermit {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         let stage = if *self.is_open.get_mut() { Stage::Open } else { Stage::Handshake };
         self.metrics.goes(self.port, stage);
-        if let Some(End::Closed(code)) = self.end.get() {
+        if let Some(ConnectionEnd::Closed(code)) = self.end.get() {
             self.metrics.closes[*code].inc();
         }
         let reason = self.end.get().map_or("no_session", |end| end.slug());

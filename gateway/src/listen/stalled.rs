@@ -1,7 +1,7 @@
-//! Which connections stand still: their sockets take nothing, so what is for them waits.
+//! Stalled connections: their sockets accept no bytes, so their output waits.
 //!
-//! Only those are noted, when they begin to stand and when they go on, so a connection that reads costs nothing here. The
-//! numbers are asked of their outboxes at the scrape. Decides nothing: when a reader is too slow is the outbox' to say.
+//! Only stalled connections are listed, so a reading one costs nothing here. Their outboxes are read at the scrape. Decides
+//! nothing: the slow-reader policy is in the outbox.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,30 +10,32 @@ use slab::Slab;
 use crate::metrics::Metrics;
 use crate::outbound::Outbox;
 
-/// The outboxes whose sockets take nothing right now. Cheap to clone.
+/// The outboxes of stalled connections. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StalledConnections {
     outboxes: Arc<Mutex<Slab<Outbox>>>,
 }
 
-/// Notes a connection as standing until it is dropped.
+/// Lists a connection as stalled until it is dropped.
 #[derive(Debug)]
-pub(super) struct Stands<'a> {
+pub(super) struct StalledGuard<'a> {
     standing: &'a StalledConnections,
     place: usize,
 }
 
 impl StalledConnections {
-    /// From here on this one stands still.
-    pub(super) fn enter(&self, outbox: &Outbox) -> Stands<'_> {
-        Stands { standing: self, place: self.lock().insert(outbox.clone()) }
+    /// Lists this connection as stalled.
+    pub(super) fn enter(&self, outbox: &Outbox) -> StalledGuard<'_> {
+        StalledGuard { standing: self, place: self.lock().insert(outbox.clone()) }
     }
 
-    /// Has its numbers asked for at each scrape. Call it once.
+    /// Registers the numbers that each scrape reads. Call it once.
     pub(super) fn show(&self, metrics: &Metrics) {
         let (count, bytes) = (self.clone(), self.clone());
-        metrics
-            .standing(move || count.lock().len(), move || bytes.lock().iter().map(|(_, outbox)| outbox.bytes()).sum());
+        metrics.standing(
+            move || count.lock().len(),
+            move || bytes.lock().iter().map(|(_, outbox)| outbox.queued_bytes()).sum(),
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Outbox>> {
@@ -42,7 +44,7 @@ impl StalledConnections {
     }
 }
 
-impl Drop for Stands<'_> {
+impl Drop for StalledGuard<'_> {
     fn drop(&mut self) {
         self.standing.lock().remove(self.place);
     }

@@ -1,7 +1,7 @@
-//! The line door: one request per line, for people with `telnet` or `nc`.
+//! The line transport: one request per line, for people with `telnet` or `nc`.
 //!
-//! A line that is too long is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on.
-//! There is no silence limit here; the kernel's keepalive finds the dead. Knows nothing of what the lines say.
+//! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on. There is no
+//! silence limit; the kernel's keepalive finds dead connections. Knows nothing about the lines' contents.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,26 +19,30 @@ use crate::wire::line::{self, Decoded, LineDialect};
 use crate::wire::{Dialect, Refusal};
 
 use super::ConnectionContext;
-use super::connection::{self, Input, Session, Transport};
+use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{hang_up, poll_write};
-use super::lines::{Line, Lines};
+use super::lines::{InputLine, LineSplitter};
 use super::permits::ConnectionPermit;
 
-/// Buffers that go out in one write.
+/// The maximum of buffers in one write.
 const WRITE_SLICES: usize = 64;
 
-/// Holds the conversation on a line connection.
-pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<ConnectionContext<S>>, seat: ConnectionPermit) {
-    let session = (house.open_session)(Dialect::Line);
-    seat.opened();
-    seat.ended(connection::run(LineTransport::new(tcp), session, &house).await);
+/// Runs a line connection.
+pub(super) async fn serve<S: ConnectionSession>(
+    tcp: TcpStream,
+    context: Arc<ConnectionContext<S>>,
+    permit: ConnectionPermit,
+) {
+    let session = (context.open_session)(Dialect::Line);
+    permit.opened();
+    permit.ended(connection::run(LineTransport::new(tcp), session, &context).await);
 }
 
 struct LineTransport {
     input: OwnedReadHalf,
     output: Arc<OwnedWriteHalf>,
     dialect: LineDialect,
-    lines: Lines,
+    lines: LineSplitter,
     queued: VecDeque<Bytes>,
 }
 
@@ -46,7 +50,13 @@ impl LineTransport {
     fn new(tcp: TcpStream) -> Self {
         let queued = VecDeque::from([line::greeting()]);
         let (input, output) = tcp.into_split();
-        Self { input, output: Arc::new(output), dialect: LineDialect::default(), lines: Lines::default(), queued }
+        Self {
+            input,
+            output: Arc::new(output),
+            dialect: LineDialect::default(),
+            lines: LineSplitter::default(),
+            queued,
+        }
     }
 
     fn say(&mut self, words: Bytes) {
@@ -63,7 +73,7 @@ impl LineTransport {
         poll_write(&self.output, cx, &slices[..self.queued.len().min(WRITE_SLICES)])
     }
 
-    /// Drops so many bytes from the front of the queue: they are written.
+    /// Removes written bytes from the front of the queue.
     fn forget(&mut self, mut written: usize) {
         while let Some(first) = self.queued.front_mut() {
             let step = written.min(first.len());
@@ -76,37 +86,37 @@ impl LineTransport {
         }
     }
 
-    fn decode(&mut self, line: &[u8]) -> Input {
+    fn decode(&mut self, line: &[u8]) -> TransportInput {
         let Ok(line) = std::str::from_utf8(line) else {
             return refused(Refusal::from(ErrorCode::BadRequest).because("the line is not UTF-8"));
         };
         match self.dialect.decode(line) {
-            Decoded::Request(request) => Input::Request(Ok(request)),
+            Decoded::Request(request) => TransportInput::Request(Ok(request)),
             Decoded::Local(words) => {
                 self.say(words);
-                Input::Heard
+                TransportInput::Heard
             }
-            Decoded::Nothing => Input::Heard,
+            Decoded::Nothing => TransportInput::Heard,
         }
     }
 }
 
 impl Transport for LineTransport {
-    async fn next(&mut self) -> Input {
+    async fn next(&mut self) -> TransportInput {
         loop {
             match self.lines.next() {
-                Some(Line::Whole(line)) => return self.decode(&line),
-                Some(Line::TooLong) => return refused(ErrorCode::TooLarge.into()),
-                Some(Line::Binary) => {
+                Some(InputLine::Whole(line)) => return self.decode(&line),
+                Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
+                Some(InputLine::Binary) => {
                     let refusal = Refusal::from(ErrorCode::BadRequest).because("this port takes lines of text");
                     self.say(line::encode_refusal(&refusal));
-                    return Input::Unacceptable(CloseCode::Unsupported);
+                    return TransportInput::Unacceptable(CloseCode::Unsupported);
                 }
                 None => {}
             }
             match self.lines.fill(self.input.as_ref()).await {
-                // An unfinished last line stays unsaid: half of it may be missing.
-                Ok(0) | Err(_) => return Input::Gone,
+                // An unfinished last line is dropped: a part of it may be missing.
+                Ok(0) | Err(_) => return TransportInput::Gone,
                 Ok(_) => {}
             }
         }
@@ -124,7 +134,7 @@ impl Transport for LineTransport {
                     self.say(words);
                 }
                 Outgoing::Event(words) | Outgoing::Batch(words) => self.say(words),
-                Outgoing::Rest(words) => self.queued.push_front(words),
+                Outgoing::Remainder(words) => self.queued.push_front(words),
                 Outgoing::Ping => {}
             }
         }
@@ -149,6 +159,6 @@ impl Transport for LineTransport {
     }
 }
 
-fn refused(refusal: Refusal) -> Input {
-    Input::Request(Err((None, refusal)))
+fn refused(refusal: Refusal) -> TransportInput {
+    TransportInput::Request(Err((None, refusal)))
 }

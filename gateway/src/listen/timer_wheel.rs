@@ -1,9 +1,8 @@
-//! One clock for the deadlines of all connections: a wheel that turns a notch every quarter of a second.
+//! One timer wheel for the deadlines of all connections, with a tick of 250 ms.
 //!
-//! Deadlines of silence are minutes away and move with every frame that is heard. Here moving one later costs nothing: an
-//! alarm stays at the notch it has, is passed there, and goes on to where it is due by then. So a connection pays once
-//! per ping and not per message, and holds a few words instead of a timer. Rings late by up to a notch, never early.
-//! For coarse deadlines only; whatever waits for less uses tokio's timers.
+//! Silence deadlines are minutes away and move with every received frame. Moving one later costs nothing: the timer keeps
+//! its slot, wakes there once, and moves to its present deadline. So a connection pays once per ping instead of once per
+//! message. A timer is late by up to one tick and never early. For coarse deadlines only.
 
 use std::future::poll_fn;
 use std::mem;
@@ -15,90 +14,90 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How long the wheel stays at a notch.
-const NOTCH: Duration = Duration::from_millis(250);
-/// Notches of one turn: 256 s, so that no limit of silence takes more than one.
-const NOTCHES: usize = 1024;
+/// The time between two ticks.
+const TICK: Duration = Duration::from_millis(250);
+/// The slots of one turn: 256 s, longer than any silence limit.
+const SLOTS: usize = 1024;
 
-/// The clock of one house.
+/// The timer wheel of one gateway.
 #[derive(Debug)]
 pub(super) struct TimerWheel {
     began: Instant,
-    /// Notches passed since then. Changed under the lock only.
+    /// Ticks since then. Changed under the lock only.
     passed: AtomicU64,
-    hands: Mutex<Hands>,
+    state: Mutex<WheelState>,
 }
 
 #[derive(Debug)]
-struct Hands {
-    /// Which alarms hang at each notch, modulo a turn. May name alarms that have moved or gone.
-    notches: Vec<Vec<usize>>,
-    alarms: Slab<Hung>,
+struct WheelState {
+    /// The keys of the timers in each slot. May name timers that have moved or gone.
+    slots: Vec<Vec<usize>>,
+    timers: Slab<SlottedTimer>,
 }
 
-/// An alarm, as the wheel knows it.
+/// A timer in a slot.
 #[derive(Debug)]
-struct Hung {
-    notch: u64,
+struct SlottedTimer {
+    tick: u64,
     waker: Waker,
 }
 
 /// The deadline of one connection. Set it, then wait for it.
 #[derive(Debug)]
-pub(super) struct Alarm<'a> {
+pub(super) struct WheelTimer<'a> {
     wheel: &'a TimerWheel,
     due: Option<u64>,
-    hung: Option<WheelEntry>,
+    slotted: Option<WheelEntry>,
 }
 
 #[derive(Debug)]
 struct WheelEntry {
     key: usize,
-    notch: u64,
+    tick: u64,
     waker: Waker,
 }
 
 impl TimerWheel {
     pub(super) fn new() -> Self {
-        let hands = Hands { notches: vec![Vec::new(); NOTCHES], alarms: Slab::new() };
-        Self { began: Instant::now(), passed: AtomicU64::new(0), hands: Mutex::new(hands) }
+        let state = WheelState { slots: vec![Vec::new(); SLOTS], timers: Slab::new() };
+        Self { began: Instant::now(), passed: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
-    /// An alarm without a deadline.
-    pub(super) fn alarm(&self) -> Alarm<'_> {
-        Alarm { wheel: self, due: None, hung: None }
+    /// Creates a timer without a deadline.
+    pub(super) fn timer(&self) -> WheelTimer<'_> {
+        WheelTimer { wheel: self, due: None, slotted: None }
     }
 
-    /// Turns a wheel until it is dropped.
+    /// Ticks until the wheel is dropped.
     pub(super) async fn run(wheel: Weak<Self>) {
-        let mut notch = interval(NOTCH);
-        notch.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            notch.tick().await;
+            tick.tick().await;
             let Some(wheel) = wheel.upgrade() else { return };
-            // Rounded down: a notch is passed when all of it has.
-            wheel.turn_to(notches(wheel.began.elapsed()));
+            // Rounded down: a tick counts once it is complete.
+            wheel.advance_to(slots(wheel.began.elapsed()));
         }
     }
 
-    /// Passes every notch up to this one, and wakes who hangs there.
-    fn turn_to(&self, now: u64) {
+    /// Advances to this tick and wakes the timers of the passed slots.
+    fn advance_to(&self, now: u64) {
         let mut woken = Vec::new();
-        let mut hands = self.lock();
-        let Hands { notches, alarms } = &mut *hands;
+        let mut state = self.lock();
+        let WheelState { slots, timers } = &mut *state;
         for passed in self.passed.load(Ordering::Relaxed) + 1..=now {
-            let here = &mut notches[index(passed)];
+            let here = &mut slots[index(passed)];
             for key in mem::take(here) {
-                match alarms.get(key) {
-                    Some(hung) if hung.notch == passed => woken.push(hung.waker.clone()),
-                    // A later turn.
-                    Some(hung) if hung.notch > passed && index(hung.notch) == index(passed) => here.push(key),
+                match timers.get(key) {
+                    Some(slotted) if slotted.tick == passed => woken.push(slotted.waker.clone()),
+                    // Due in a later turn.
+                    Some(slotted) if slotted.tick > passed && index(slotted.tick) == index(passed) => here.push(key),
                     _ => {}
                 }
             }
             self.passed.store(passed, Ordering::Release);
         }
-        drop(hands);
+        drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -106,75 +105,73 @@ impl TimerWheel {
         self.passed.load(Ordering::Acquire)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hands> {
-        // A panic while the lock is held leaves a wheel that is still a wheel.
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WheelState> {
+        // A panic while the lock is held leaves the wheel intact.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Alarm<'_> {
-    /// Rings from then on; `None`: never.
+impl WheelTimer<'_> {
+    /// Sets the deadline; `None`: never.
     pub(super) fn set(&mut self, at: Option<Instant>) {
         // Rounded up, so that it is never early.
-        self.due =
-            at.map(|at| notches(at.saturating_duration_since(self.wheel.began) + NOTCH - Duration::from_nanos(1)));
+        self.due = at.map(|at| slots(at.saturating_duration_since(self.wheel.began) + TICK - Duration::from_nanos(1)));
     }
 
-    /// Waits until the deadline has passed, and again at once while it has not been moved. Dropping the future loses
-    /// nothing.
-    pub(super) async fn rang(&mut self) {
-        poll_fn(|cx| self.poll_rang(cx)).await;
+    /// Waits until the deadline has passed, and returns at once until it is moved. Dropping the future loses nothing.
+    pub(super) async fn fired(&mut self) {
+        poll_fn(|cx| self.poll_fired(cx)).await;
     }
 
-    fn poll_rang(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_fired(&mut self, cx: &Context<'_>) -> Poll<()> {
         let Some(due) = self.due else { return Poll::Pending };
         let passed = self.wheel.passed();
         if due <= passed {
             return Poll::Ready(());
         }
-        match &self.hung {
-            // We are woken in time, to look again.
-            Some(place) if place.notch > passed && place.notch <= due && place.waker.will_wake(cx.waker()) => {
+        match &self.slotted {
+            // The slot wakes this task in time to check again.
+            Some(entry) if entry.tick > passed && entry.tick <= due && entry.waker.will_wake(cx.waker()) => {
                 Poll::Pending
             }
-            _ => self.hang(due, cx.waker()),
+            _ => self.enter_slot(due, cx.waker()),
         }
     }
 
-    fn hang(&mut self, notch: u64, waker: &Waker) -> Poll<()> {
-        let mut hands = self.wheel.lock();
-        // It may have turned while we came for the lock.
-        if notch <= self.wheel.passed() {
+    fn enter_slot(&mut self, tick: u64, waker: &Waker) -> Poll<()> {
+        let mut state = self.wheel.lock();
+        // The wheel may have advanced before the lock was taken.
+        if tick <= self.wheel.passed() {
             return Poll::Ready(());
         }
-        let hung = Hung { notch, waker: waker.clone() };
-        let key = match &self.hung {
-            Some(place) => {
-                hands.alarms[place.key] = hung;
-                place.key
+        let slotted = SlottedTimer { tick, waker: waker.clone() };
+        let key = match &self.slotted {
+            Some(entry) => {
+                state.timers[entry.key] = slotted;
+                entry.key
             }
-            None => hands.alarms.insert(hung),
+            None => state.timers.insert(slotted),
         };
-        hands.notches[index(notch)].push(key);
-        self.hung = Some(WheelEntry { key, notch, waker: waker.clone() });
+        state.slots[index(tick)].push(key);
+        self.slotted = Some(WheelEntry { key, tick, waker: waker.clone() });
         Poll::Pending
     }
 }
 
-impl Drop for Alarm<'_> {
+impl Drop for WheelTimer<'_> {
     fn drop(&mut self) {
-        if let Some(place) = &self.hung {
-            self.wheel.lock().alarms.remove(place.key);
+        if let Some(entry) = &self.slotted {
+            self.wheel.lock().timers.remove(entry.key);
         }
     }
 }
 
-fn notches(time: Duration) -> u64 {
-    (time.as_millis() / NOTCH.as_millis()) as u64
+fn slots(time: Duration) -> u64 {
+    (time.as_millis() / TICK.as_millis()) as u64
 }
 
-fn index(notch: u64) -> usize {
-    (notch % NOTCHES as u64) as usize
+fn index(tick: u64) -> usize {
+    (tick % SLOTS as u64) as usize
 }
 
 #[cfg(test)]
@@ -187,34 +184,34 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    struct WakeCounter(AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for WakeCounter {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    /// A task that waits for an alarm.
-    struct Sleeper<'a> {
-        alarm: Alarm<'a>,
-        woken: Arc<Woken>,
+    /// A task that waits for a timer.
+    struct WaitingTask<'a> {
+        timer: WheelTimer<'a>,
+        woken: Arc<WakeCounter>,
     }
 
-    impl<'a> Sleeper<'a> {
+    impl<'a> WaitingTask<'a> {
         fn on(wheel: &'a TimerWheel) -> Self {
-            Self { alarm: wheel.alarm(), woken: Arc::default() }
+            Self { timer: wheel.timer(), woken: Arc::default() }
         }
 
-        /// Sets the deadline to the moment when a notch has passed.
-        fn until(&mut self, notch: u32) -> &mut Self {
-            self.alarm.set(Some(self.alarm.wheel.began + NOTCH * notch));
+        /// Sets the deadline to the end of a tick.
+        fn until(&mut self, tick: u32) -> &mut Self {
+            self.timer.set(Some(self.timer.wheel.began + TICK * tick));
             self
         }
 
-        fn rang(&mut self) -> bool {
+        fn fired(&mut self) -> bool {
             let waker = Waker::from(Arc::clone(&self.woken));
-            self.alarm.poll_rang(&Context::from_waker(&waker)).is_ready()
+            self.timer.poll_fired(&Context::from_waker(&waker)).is_ready()
         }
 
         fn times_woken(&self) -> usize {
@@ -222,104 +219,104 @@ mod tests {
         }
     }
 
-    /// Names of alarms at all notches.
-    fn hanging(wheel: &TimerWheel) -> usize {
-        wheel.lock().notches.iter().map(Vec::len).sum()
+    /// Counts the keys in all slots.
+    fn slotted_keys(wheel: &TimerWheel) -> usize {
+        wheel.lock().slots.iter().map(Vec::len).sum()
     }
 
     #[test]
-    fn rings_at_its_notch_and_not_before() {
+    fn timer_fires_at_its_tick_and_not_before() {
         let wheel = TimerWheel::new();
-        let mut sleeper = Sleeper::on(&wheel);
-        assert!(!sleeper.until(3).rang());
-        wheel.turn_to(2);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (0, false));
-        wheel.turn_to(3);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (1, true));
-        assert!(sleeper.rang(), "as long as the deadline stands");
-        sleeper.alarm.set(None);
-        assert!(!sleeper.rang());
+        let mut task = WaitingTask::on(&wheel);
+        assert!(!task.until(3).fired());
+        wheel.advance_to(2);
+        assert_eq!((task.times_woken(), task.fired()), (0, false));
+        wheel.advance_to(3);
+        assert_eq!((task.times_woken(), task.fired()), (1, true));
+        assert!(task.fired(), "as long as the deadline stands");
+        task.timer.set(None);
+        assert!(!task.fired());
     }
 
     #[test]
-    fn a_deadline_inside_a_notch_waits_for_its_end() {
+    fn deadline_within_a_tick_waits_for_its_end() {
         let wheel = TimerWheel::new();
-        let mut sleeper = Sleeper::on(&wheel);
-        sleeper.alarm.set(Some(wheel.began + NOTCH * 2 + Duration::from_nanos(1)));
-        wheel.turn_to(2);
-        assert!(!sleeper.rang());
-        wheel.turn_to(3);
-        assert!(sleeper.rang());
-        sleeper.alarm.set(Some(wheel.began));
-        assert!(sleeper.rang(), "the past rings at once");
+        let mut task = WaitingTask::on(&wheel);
+        task.timer.set(Some(wheel.began + TICK * 2 + Duration::from_nanos(1)));
+        wheel.advance_to(2);
+        assert!(!task.fired());
+        wheel.advance_to(3);
+        assert!(task.fired());
+        task.timer.set(Some(wheel.began));
+        assert!(task.fired(), "a past deadline fires at once");
     }
 
     #[test]
-    fn a_deadline_that_moves_later_costs_nothing_until_its_old_notch() {
+    fn later_deadline_keeps_its_old_slot() {
         let wheel = TimerWheel::new();
-        let mut sleeper = Sleeper::on(&wheel);
-        for notch in 5..500 {
-            assert!(!sleeper.until(notch).rang());
+        let mut task = WaitingTask::on(&wheel);
+        for tick in 5..500 {
+            assert!(!task.until(tick).fired());
         }
-        assert_eq!(hanging(&wheel), 1);
-        wheel.turn_to(498);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (1, false));
-        wheel.turn_to(499);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (2, true));
+        assert_eq!(slotted_keys(&wheel), 1);
+        wheel.advance_to(498);
+        assert_eq!((task.times_woken(), task.fired()), (1, false));
+        wheel.advance_to(499);
+        assert_eq!((task.times_woken(), task.fired()), (2, true));
     }
 
     #[test]
-    fn a_deadline_that_moves_earlier_rings_earlier() {
+    fn earlier_deadline_fires_earlier() {
         let wheel = TimerWheel::new();
-        let mut sleeper = Sleeper::on(&wheel);
-        assert!(!sleeper.until(100).rang());
-        assert!(!sleeper.until(2).rang());
-        wheel.turn_to(2);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (1, true));
-        sleeper.alarm.set(None);
-        wheel.turn_to(100);
-        assert_eq!(sleeper.times_woken(), 1, "not for the old deadline");
-        assert_eq!(hanging(&wheel), 0);
+        let mut task = WaitingTask::on(&wheel);
+        assert!(!task.until(100).fired());
+        assert!(!task.until(2).fired());
+        wheel.advance_to(2);
+        assert_eq!((task.times_woken(), task.fired()), (1, true));
+        task.timer.set(None);
+        wheel.advance_to(100);
+        assert_eq!(task.times_woken(), 1, "no wake for the old deadline");
+        assert_eq!(slotted_keys(&wheel), 0);
     }
 
     #[test]
-    fn a_deadline_may_be_turns_away() {
+    fn deadline_may_be_several_turns_away() {
         let wheel = TimerWheel::new();
-        let mut sleeper = Sleeper::on(&wheel);
-        let far = 3 * NOTCHES as u32 + 7;
-        assert!(!sleeper.until(far).rang());
-        wheel.turn_to(u64::from(far) - 1);
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (0, false));
-        wheel.turn_to(u64::from(far));
-        assert_eq!((sleeper.times_woken(), sleeper.rang()), (1, true));
+        let mut task = WaitingTask::on(&wheel);
+        let far = 3 * SLOTS as u32 + 7;
+        assert!(!task.until(far).fired());
+        wheel.advance_to(u64::from(far) - 1);
+        assert_eq!((task.times_woken(), task.fired()), (0, false));
+        wheel.advance_to(u64::from(far));
+        assert_eq!((task.times_woken(), task.fired()), (1, true));
     }
 
     #[test]
-    fn an_alarm_that_is_gone_rings_nobody_else() {
+    fn dropped_timer_wakes_no_other_timer() {
         let wheel = TimerWheel::new();
-        let mut gone = Sleeper::on(&wheel);
-        assert!(!gone.until(2).rang());
+        let mut gone = WaitingTask::on(&wheel);
+        assert!(!gone.until(2).fired());
         drop(gone);
-        let mut heir = Sleeper::on(&wheel);
-        assert!(!heir.until(9).rang(), "takes the place in the slab");
-        wheel.turn_to(2);
-        assert_eq!((heir.times_woken(), heir.rang()), (0, false));
-        wheel.turn_to(9);
-        assert_eq!((heir.times_woken(), heir.rang()), (1, true));
-        drop(heir);
-        assert_eq!((hanging(&wheel), wheel.lock().alarms.len()), (0, 0));
+        let mut next = WaitingTask::on(&wheel);
+        assert!(!next.until(9).fired(), "reuses the slab key");
+        wheel.advance_to(2);
+        assert_eq!((next.times_woken(), next.fired()), (0, false));
+        wheel.advance_to(9);
+        assert_eq!((next.times_woken(), next.fired()), (1, true));
+        drop(next);
+        assert_eq!((slotted_keys(&wheel), wheel.lock().timers.len()), (0, 0));
     }
 
     #[tokio::test]
-    async fn a_wheel_turns_by_itself_and_stops_with_its_house() {
+    async fn wheel_ticks_until_it_is_dropped() {
         let wheel = Arc::new(TimerWheel::new());
         let turning = tokio::spawn(TimerWheel::run(Arc::downgrade(&wheel)));
         let start = Instant::now();
-        let mut alarm = wheel.alarm();
-        alarm.set(Some(start + Duration::from_millis(300)));
-        tokio::time::timeout(Duration::from_secs(5), alarm.rang()).await.unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(300), "early");
-        drop(alarm);
+        let mut timer = wheel.timer();
+        timer.set(Some(start + Duration::from_millis(300)));
+        tokio::time::timeout(Duration::from_secs(5), timer.fired()).await.unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(300), "fired early");
+        drop(timer);
         drop(wheel);
         tokio::time::timeout(Duration::from_secs(5), turning).await.unwrap().unwrap();
     }

@@ -1,7 +1,7 @@
 //! The HTTP side of the WebSocket port: one request, answered with an upgrade or with a problem document.
 //!
-//! `/ws` is all there is. The conversation itself runs on a task of its own that owns the bare socket, so nothing of
-//! HTTP stays in memory behind a WebSocket.
+//! Only `/ws` exists. The connection runs on a task of its own that owns the bare socket, so no HTTP state stays in memory
+//! for a WebSocket.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,58 +24,62 @@ use tungstenite::Error;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::server::create_response_with_body;
 
-use super::connection::Session;
+use super::connection::ConnectionSession;
 use super::permits::ConnectionPermit;
 use super::{ConnectionContext, ws};
 
-/// The subprotocol that we speak; a client that offers none gets it too.
+/// The only subprotocol; a client that offers none uses it too.
 const SUBPROTOCOL: &str = "parley.v1";
-/// Header lines of one request.
-const MAX_HEADERS: usize = 64;
-/// Bytes of one request header.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Seconds after which a refused client may come back. One second: a balancer has other gateways to try at once.
+/// The maximum of header lines in a request.
+const HEADERS_MAX: usize = 64;
+/// The maximum of bytes in a request header.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// The seconds after which a refused client may retry: one, because a balancer tries other gateways at once.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 type Answer = Response<Full<Bytes>>;
 
 /// Answers the one request of a new connection.
-pub(super) async fn serve<S: Session>(tcp: TcpStream, house: Arc<ConnectionContext<S>>, seat: ConnectionPermit) {
-    let seat = Arc::new(seat);
+pub(super) async fn serve<S: ConnectionSession>(
+    tcp: TcpStream,
+    context: Arc<ConnectionContext<S>>,
+    permit: ConnectionPermit,
+) {
+    let permit = Arc::new(permit);
     let service = service_fn(|request| {
-        let answer = answer(request, &house, &seat);
+        let answer = answer(request, &context, &permit);
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(house.limits.get().header_wait)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER_BYTES)
+        .header_read_timeout(context.limits.get().header_wait)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(tcp), service)
         .with_upgrades();
     tokio::select! {
-        // Broken HTTP, a header that never ended, a client that left: the socket is closed and nobody had a session.
+        // Broken HTTP, an endless header or a client that closed: the socket is closed without a session.
         _ = http => {}
-        () = house.closing.cancelled() => {}
+        () = context.closing.cancelled() => {}
     }
 }
 
-/// Upgrades, or says why not.
-fn answer<S: Session>(
+/// Upgrades the connection, or refuses.
+fn answer<S: ConnectionSession>(
     mut request: Request<Incoming>,
-    house: &Arc<ConnectionContext<S>>,
-    seat: &Arc<ConnectionPermit>,
+    context: &Arc<ConnectionContext<S>>,
+    permit: &Arc<ConnectionPermit>,
 ) -> Answer {
     if request.uri().path() != "/ws" {
         return refusal(ErrorCode::NotFound);
     }
-    if let Some(code) = house.admission.refusal() {
+    if let Some(code) = context.admission.refusal() {
         return with(refusal(code), RETRY_AFTER, RETRY_AFTER_SECONDS);
     }
     if !request.headers().contains_key(HOST) {
         return refusal(ErrorCode::BadRequest);
     }
-    if !may_connect(request.headers(), &house.limits.get().origins) {
+    if !may_connect(request.headers(), &context.limits.get().origins) {
         return refusal(ErrorCode::ForbiddenOrigin);
     }
     let mut response = match create_response_with_body(&request, Full::default) {
@@ -86,12 +90,12 @@ fn answer<S: Session>(
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let upgrade = hyper::upgrade::on(&mut request);
-    house.tasks.spawn(ws::serve(upgrade, Arc::clone(house), Arc::clone(seat)));
+    context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
     response
 }
 
-/// Whether the page that asks is one of those that may. Browsers tell its origin and let no page change it; whoever tells
-/// none is no page, and whoever tells two is nothing that we know.
+/// Returns whether the request's origin is allowed. Browsers send the origin of a page and no page can change it. A client
+/// without an origin is not a page; two origins are refused.
 fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut told = headers.get_all(ORIGIN).iter();
     match (told.next(), told.next()) {
@@ -142,7 +146,7 @@ fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
     answer
 }
 
-/// The same refusal as bytes, for a connection that gets no seat and so no HTTP.
+/// Returns the refusal as bytes, for a connection without a permit and so without HTTP.
 pub(super) fn raw_refusal(code: ErrorCode) -> Bytes {
     let body = problem::document(code).to_string();
     let length = body.len();

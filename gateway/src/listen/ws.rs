@@ -1,7 +1,7 @@
-//! The WebSocket door: RFC 6455 frames of JSON text on a socket that left HTTP behind.
+//! The WebSocket transport: RFC 6455 frames of JSON text on an upgraded socket.
 //!
-//! Text frames are requests; pings are answered by the framing itself; everything that the RFC forbids ends the
-//! connection with the code the RFC names. Knows nothing of what the JSON says.
+//! Text frames are requests; the framing answers pings; a violation of the RFC ends the connection with the RFC's code.
+//! Knows nothing about the JSON's contents.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,41 +15,41 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
 use crate::outbound::outbox::Outgoing;
-use crate::wire::{Dialect, FRAME_LIMIT, HARD_LIMIT, json};
+use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, json};
 
 use super::ConnectionContext;
-use super::connection::{self, Input, Session, Transport};
+use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{Event, Kind, Limits, Over, Socket};
 use super::permits::ConnectionPermit;
 
-const LIMITS: Limits = Limits::new(FRAME_LIMIT as u32, HARD_LIMIT as u32);
+const LIMITS: Limits = Limits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
 
-/// Holds the conversation on an upgraded connection.
-pub(super) async fn serve<S: Session>(
+/// Runs an upgraded connection.
+pub(super) async fn serve<S: ConnectionSession>(
     upgrade: OnUpgrade,
-    house: Arc<ConnectionContext<S>>,
-    seat: Arc<ConnectionPermit>,
+    context: Arc<ConnectionContext<S>>,
+    permit: Arc<ConnectionPermit>,
 ) {
-    // The client may leave between its request and our answer.
+    // The client may close between its request and the answer.
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        debug!("upgraded connection is no tcp stream");
+        debug!("upgraded connection is not a TCP stream");
         return;
     };
-    let door = WebSocketTransport(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
-    let session = (house.open_session)(Dialect::Json);
-    seat.opened();
-    seat.ended(connection::run(door, session, &house).await);
+    let transport = WebSocketTransport(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
+    let session = (context.open_session)(Dialect::Json);
+    permit.opened();
+    permit.ended(connection::run(transport, session, &context).await);
 }
 
 struct WebSocketTransport(Socket);
 
 impl Transport for WebSocketTransport {
-    async fn next(&mut self) -> Input {
+    async fn next(&mut self) -> TransportInput {
         match self.0.next(decode).await {
             Ok(input) => input,
-            Err(Over::Broken(violation)) => Input::Unacceptable(violation.close_code()),
-            Err(Over::Gone) => Input::Gone,
+            Err(Over::Broken(violation)) => TransportInput::Unacceptable(violation.close_code()),
+            Err(Over::Gone) => TransportInput::Gone,
         }
     }
 
@@ -64,7 +64,7 @@ impl Transport for WebSocketTransport {
                 Outgoing::Reply(reply) => output.text(json::encode_reply(&reply)),
                 Outgoing::Event(encoded) => output.text(encoded),
                 Outgoing::Batch(framed) => output.framed(framed),
-                Outgoing::Rest(framed) => output.rest(framed),
+                Outgoing::Remainder(framed) => output.rest(framed),
                 Outgoing::Ping => output.ping(),
             }
         }
@@ -79,19 +79,19 @@ impl Transport for WebSocketTransport {
     }
 }
 
-/// A close that a client's program asked for, by our number for it or without one. Any other, such as 1001 of a page that
-/// is being left, leaves it open whether the client comes back.
+/// Returns whether a close frame ends the session: code 1000, or none. After any other code, such as 1001 of a page that is
+/// being left, the client may return.
 fn is_goodbye(code: Option<u16>) -> bool {
     code.is_none_or(|code| code == CloseCode::Normal.number())
 }
 
-fn decode(event: Event<'_>) -> Input {
+fn decode(event: Event<'_>) -> TransportInput {
     match event {
-        Event::Text(text) => Input::Request(json::decode(&text)),
-        Event::TooLarge(Kind::Text) => Input::Request(Err((None, ErrorCode::TooLarge.into()))),
-        Event::Binary(_) | Event::TooLarge(Kind::Binary) => Input::Unacceptable(CloseCode::Unsupported),
-        Event::Ping(_) | Event::Pong(_) | Event::Fragment => Input::Heard,
-        Event::Close { code, .. } if is_goodbye(code) => Input::Goodbye,
-        Event::Close { .. } => Input::Gone,
+        Event::Text(text) => TransportInput::Request(json::decode(&text)),
+        Event::TooLarge(Kind::Text) => TransportInput::Request(Err((None, ErrorCode::TooLarge.into()))),
+        Event::Binary(_) | Event::TooLarge(Kind::Binary) => TransportInput::Unacceptable(CloseCode::Unsupported),
+        Event::Ping(_) | Event::Pong(_) | Event::Fragment => TransportInput::Heard,
+        Event::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
+        Event::Close { .. } => TransportInput::Gone,
     }
 }

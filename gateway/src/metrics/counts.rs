@@ -10,7 +10,7 @@ use presence::host::metrics::{Bounds, Family, Histogram, Labelled, counter};
 use prometheus::{IntCounter, Registry};
 
 use super::Missing;
-use crate::hub::position::Step;
+use crate::hub::position::StreamStep;
 use crate::message::Accepted;
 
 /// What the hub counts. Cheap to clone.
@@ -66,13 +66,13 @@ impl Counts {
     }
 
     /// A page of a log was read for what had not arrived, and this came of it.
-    pub fn gap<T>(&self, steps: &[Step<T>]) {
+    pub fn gap<T>(&self, steps: &[StreamStep<T>]) {
         self.gaps.inc();
         for step in steps {
             match step {
-                Step::Message(..) => self.missing[Missing::Repaired].inc(),
-                Step::Gap { from, to } => self.missing[Missing::Lost].inc_by(to - from + 1),
-                Step::EpochChanged { .. } => {}
+                StreamStep::Message(..) => self.missing[Missing::Repaired].inc(),
+                StreamStep::Gap { from, to } => self.missing[Missing::Lost].inc_by(to - from + 1),
+                StreamStep::EpochChanged { .. } => {}
             }
         }
     }

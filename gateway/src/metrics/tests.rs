@@ -9,7 +9,7 @@ use prometheus::TextEncoder;
 
 use super::*;
 use crate::backplane::{Backplane, MemoryBackplane};
-use crate::hub::position::Step;
+use crate::hub::position::StreamStep;
 use crate::message::Accepted;
 
 fn scrape(metrics: &Metrics) -> String {
@@ -124,7 +124,11 @@ fn a_round_a_gap_and_a_write_count_as_a_whole() {
     let metrics = Metrics::new();
     metrics.counts.round(30);
     metrics.counts.round(0);
-    metrics.counts.gap::<&str>(&[Step::Message(4, "a"), Step::Gap { from: 5, to: 9 }, Step::Message(10, "b")]);
+    metrics.counts.gap::<&str>(&[
+        StreamStep::Message(4, "a"),
+        StreamStep::Gap { from: 5, to: 9 },
+        StreamStep::Message(10, "b"),
+    ]);
     metrics.counts.deliveries.written(Accepted::at(SystemTime::now() - Duration::from_secs(3)), 30);
     metrics.counts.deliveries.written(Accepted::default(), 5);
     for line in [

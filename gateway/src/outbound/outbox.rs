@@ -50,7 +50,7 @@ pub enum Outgoing {
     Batch(Bytes),
     /// The remainder of a batch that is partly written. Nothing may precede it, and it is written even if the
     /// connection ends.
-    Rest(Bytes),
+    Remainder(Bytes),
     /// A ping; transports without pings skip it.
     Ping,
 }
@@ -163,7 +163,7 @@ pub struct TakenItems {
     /// The code to close with afterwards.
     pub close: Option<CloseCode>,
     /// Messages are among the items, or among earlier ones that are not written yet. Their transport reports the write
-    /// with [`Outbox::written`].
+    /// with [`Outbox::finish_write`].
     pub has_messages: bool,
 }
 
@@ -176,7 +176,7 @@ impl Outbox {
 
     /// Returns true if both are the queue of one connection.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
@@ -186,7 +186,7 @@ impl Outbox {
     }
 
     /// Queues the answer to a request.
-    pub fn reply(&self, reply: Reply) {
+    pub fn push_reply(&self, reply: Reply) {
         let bytes = ITEM_OVERHEAD_BYTES + estimated_bytes(&reply.answer);
         let mut queue = self.lock();
         queue.largest_reply_bytes = queue.largest_reply_bytes.max(bytes);
@@ -194,7 +194,7 @@ impl Outbox {
     }
 
     /// Queues an event or drops it.
-    pub fn event(&self, event: &Broadcast) -> PushOutcome {
+    pub fn push_event(&self, event: &Broadcast) -> PushOutcome {
         if self.lock().drops(event.drop_policy()) {
             return PushOutcome::Dropped;
         }
@@ -210,7 +210,7 @@ impl Outbox {
     ///
     /// `is_subscribed` is read under the lock: once it is false, nothing of the stream follows a reply queued
     /// afterwards.
-    pub fn round(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
+    pub fn push_batch(&self, batch: &FanOutBatch, is_subscribed: &AtomicBool) -> PushOutcome {
         let bytes = batch.bytes(self.dialect);
         let mut queue = self.lock();
         if queue.close.is_some() || bytes.is_empty() || !is_subscribed.load(Ordering::Acquire) {
@@ -254,7 +254,7 @@ impl Outbox {
     }
 
     /// Queues a ping.
-    pub fn ping(&self) {
+    pub fn push_ping(&self) {
         self.push(self.lock(), Outgoing::Ping, ITEM_OVERHEAD_BYTES);
     }
 
@@ -267,7 +267,7 @@ impl Outbox {
 
     /// The close code, once the connection is to end.
     #[must_use]
-    pub fn closing(&self) -> Option<CloseCode> {
+    pub fn close_code(&self) -> Option<CloseCode> {
         self.lock().close
     }
 
@@ -288,7 +288,7 @@ impl Outbox {
     pub async fn closed(&self) -> CloseCode {
         loop {
             let notified = self.shared.ready.notified();
-            if let Some(code) = self.closing() {
+            if let Some(code) = self.close_code() {
                 return code;
             }
             notified.await;
@@ -296,7 +296,7 @@ impl Outbox {
     }
 
     /// Waits until little is queued or the connection is to end. At most one task waits: the session's driver.
-    pub async fn has_room(&self) {
+    pub async fn wait_for_room(&self) {
         loop {
             let taken = self.shared.taken.notified();
             {
@@ -309,7 +309,7 @@ impl Outbox {
         }
     }
 
-    /// Takes everything queued and the write turn, until [`Outbox::written`]. `None` while the hub writes;
+    /// Takes everything queued and the write turn, until [`Outbox::finish_write`]. `None` while the hub writes;
     /// [`Outbox::ready`] returns when it is done.
     ///
     /// Everything taken before is written by now, so the reader has caught up: a `resync` follows for each room whose
@@ -327,7 +327,7 @@ impl Outbox {
         let (mut items, stale_rooms) = (mem::take(&mut queue.items), mem::take(&mut queue.stale_rooms));
         let close = queue.close;
         if let Some(remainder) = queue.remainder.take() {
-            items.push_front(Outgoing::Rest(remainder));
+            items.push_front(Outgoing::Remainder(remainder));
         }
         queue.unwritten_accepted = queue.unwritten_accepted.earlier(mem::take(&mut queue.queued_accepted));
         let has_messages = !queue.unwritten_accepted.is_unknown();
@@ -341,7 +341,7 @@ impl Outbox {
 
     /// Returns the write turn after everything taken was written, and the acceptance time of the oldest message in it.
     #[must_use]
-    pub fn written(&self) -> Accepted {
+    pub fn finish_write(&self) -> Accepted {
         let mut queue = self.lock();
         queue.write_turn = WriteTurn::Free;
         mem::take(&mut queue.unwritten_accepted)
@@ -373,7 +373,7 @@ impl Outbox {
 
     /// Bytes that are queued.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub fn queued_bytes(&self) -> usize {
         self.lock().bytes
     }
 

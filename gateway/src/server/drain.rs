@@ -15,7 +15,7 @@ use std::time::Duration;
 use presence::registry::LeaseTransition;
 use tokio::time::Instant;
 
-use crate::listen::Pace;
+use crate::listen::DrainPace;
 
 use crate::server::{Drained, Gateway};
 
@@ -51,7 +51,7 @@ impl Gateway {
         self.connections.admission.go_away();
         // A detached session may be about to be resumed on another gateway, so none expires from here on.
         self.expiry.cancel();
-        let sessions = self.hub.census().sessions;
+        let sessions = self.hub.size().sessions;
         self.lease.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = pace(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "drain started");
@@ -67,12 +67,12 @@ impl Gateway {
 }
 
 /// Spreads the closes so that more than a third of the grace period is left for last writes and for the store.
-fn pace(sessions: usize, grace: Duration) -> Pace {
+fn pace(sessions: usize, grace: Duration) -> DrainPace {
     if sessions == 0 {
-        return Pace { notice: Duration::ZERO, window: Duration::ZERO };
+        return DrainPace { notice: Duration::ZERO, window: Duration::ZERO };
     }
     let window = Duration::from_secs_f64(sessions as f64 / SESSIONS_PER_SECOND as f64);
-    Pace { notice: NOTICE.min(grace / 8), window: window.min(grace / 2) }
+    DrainPace { notice: NOTICE.min(grace / 8), window: window.min(grace / 2) }
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
             (500, SECOND, SECOND / 8, SECOND / 2),
             (500, Duration::ZERO, Duration::ZERO, Duration::ZERO),
         ] {
-            assert_eq!(pace(sessions, grace), Pace { notice, window }, "{sessions} sessions, {grace:?}");
+            assert_eq!(pace(sessions, grace), DrainPace { notice, window }, "{sessions} sessions, {grace:?}");
         }
     }
 }

@@ -52,7 +52,7 @@ impl Driver {
     }
 
     /// Notes that the client sent something, whatever it was.
-    pub fn heard(&mut self) {
+    pub fn note_input(&mut self) {
         self.core.liveness_mut().received(Instant::now());
     }
 
@@ -66,7 +66,7 @@ impl Driver {
     pub fn tick(&mut self) {
         match self.core.liveness_mut().due(Instant::now()) {
             LivenessAction::Nothing => {}
-            LivenessAction::Ping => self.performer.outbox.ping(),
+            LivenessAction::Ping => self.performer.outbox.push_ping(),
             LivenessAction::Close(code) => self.performer.outbox.close(code),
         }
     }
@@ -110,7 +110,7 @@ impl Driver {
 
     async fn perform(&mut self, operation: Operation) -> Result<OperationOutcome, Refusal> {
         // While the store is away, refusing at once is better than an unknown outcome after seconds: nothing was sent.
-        if !self.performer.services.health.is_answered(Instant::now()) {
+        if !self.performer.services.health.is_store_answering(Instant::now()) {
             return Err(unavailable());
         }
         operation.perform(&mut self.performer).await
@@ -137,7 +137,7 @@ impl Driver {
         if let Answer::Refused(refusal) = &reply.answer {
             self.performer.services.metrics.refusals[refusal.code].inc();
         }
-        self.performer.outbox.reply(reply);
+        self.performer.outbox.push_reply(reply);
     }
 
     fn count_refused(&self, effects: &[Effect]) {
@@ -151,7 +151,7 @@ impl Driver {
     /// Reports a user as active when its client sends a request; receiving is no activity.
     fn note_activity(&self, command: &Command) {
         if let (Some(me), false) = (self.core.identity(), matches!(command, Command::Ping)) {
-            self.performer.services.health.active(me.nick.key());
+            self.performer.services.health.mark_active(me.nick.key());
         }
     }
 }

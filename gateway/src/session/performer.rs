@@ -121,9 +121,9 @@ impl Performer {
     pub(super) fn attach(&mut self, owner: Owner, nick: Nick, status: Status, token: TokenHash) {
         let (services, rooms) = (Arc::clone(&self.services), self.rooms.values().cloned().collect());
         self.token = Some(token.clone());
-        services.hub.attach(&owner, &nick, &self.outbox);
+        services.hub.register_session(&owner, &nick, &self.outbox);
         let (shown, claim) = (nick.clone(), owner.clone());
-        services.claims.hold(LocalClaim { nick: shown, owner: claim, status, rooms, token, detached: false });
+        services.claims.insert(LocalClaim { nick: shown, owner: claim, status, rooms, token, detached: false });
         self.own(nick, owner);
     }
 
@@ -142,14 +142,14 @@ impl Performer {
     /// Ends the delivery of a room to this connection.
     pub(super) fn stop_receiving(&mut self, room: &RoomKey, session: &SessionId) {
         if self.received.remove(room).is_some() {
-            self.services.hub.remove(room, session, &self.outbox);
+            self.services.hub.leave_room(room, session, &self.outbox);
             self.services.backplane.unsubscribe(room);
         }
     }
 
     /// Detaches the session from this connection: the hub delivers nothing to it any more.
     pub(super) fn stop_receiving_everything(&mut self, owner: &Owner) {
-        self.services.hub.detach(owner);
+        self.services.hub.unregister_session(owner);
         let received: Vec<RoomKey> = self.received.keys().cloned().collect();
         for room in &received {
             self.stop_receiving(room, &owner.session);

@@ -36,15 +36,15 @@ struct ReplayCursor<'a> {
 pub(super) async fn replay(services: &Services, outbox: &Outbox, session: &SessionId, entry: StreamEntry) {
     let StreamEntry { stream, shown, end, epoch, after } = entry;
     let hub = &services.hub;
-    hub.begin(&stream, &end);
+    hub.observe_end(&stream, &end);
     let mut cursor = ReplayCursor { outbox, shown, epoch, after };
     cursor.apply_epoch(&end);
     let mut fruitless = 0;
     while fruitless < READS_MAX {
-        outbox.has_room().await;
+        outbox.wait_for_room().await;
         let (display, epoch, after) = (&cursor.shown, &cursor.epoch, cursor.after);
         let join = FeedJoin { display, session, outbox, epoch, after };
-        if outbox.closing().is_some() || hub.admit(&stream, &join) == JoinProgress::Entered {
+        if outbox.close_code().is_some() || hub.complete_join(&stream, &join) == JoinProgress::Entered {
             return;
         }
         if cursor.after > end.top.saturating_add(SLOW_READER.replay_lag_messages_max) {
@@ -53,7 +53,7 @@ pub(super) async fn replay(services: &Services, outbox: &Outbox, session: &Sessi
         }
         let has_progress = match services.backplane.read_after(&stream, cursor.after, PAGE_MESSAGES).await {
             Ok(page) => {
-                hub.begin(&stream, &page.head);
+                hub.observe_end(&stream, &page.head);
                 let delivered = cursor.send_page(page).await;
                 services.metrics.counts.delivered.inc_by(delivered.unwrap_or(0));
                 delivered.is_some()
@@ -83,7 +83,7 @@ impl ReplayCursor<'_> {
         for mut message in page.messages {
             self.skip_to(message.seq.saturating_sub(1));
             self.after = message.seq;
-            self.outbox.has_room().await;
+            self.outbox.wait_for_room().await;
             self.shown.clone_into(&mut message.to);
             self.send(Event::Message(message));
         }
@@ -116,6 +116,6 @@ impl ReplayCursor<'_> {
     }
 
     fn send(&self, event: Event) {
-        self.outbox.event(&Broadcast::new(event));
+        self.outbox.push_event(&Broadcast::new(event));
     }
 }

@@ -73,14 +73,14 @@ impl fmt::Debug for Token {
 pub struct ResumeRequest {
     /// The token of its last `registered`.
     pub token: Token,
-    /// The rooms to enter at once, with its position in each: no duplicates, at most [`RESUMED_ROOMS`].
+    /// The rooms to enter at once, with its position in each: no duplicates, at most [`RESUMED_ROOMS_MAX`].
     pub rooms: Vec<(RoomName, Since)>,
     /// Its position in its inbox, if it names one.
     pub inbox: Option<Since>,
 }
 
 /// Maximum number of rooms that a resume may name.
-pub const RESUMED_ROOMS: usize = 128;
+pub const RESUMED_ROOMS_MAX: usize = 128;
 
 /// The command of a request.
 #[derive(Debug)]

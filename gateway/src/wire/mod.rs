@@ -12,16 +12,16 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-pub use self::command::{Command, CorrelationId, RESUMED_ROOMS, Range, Request, ResumeRequest, Since, Token};
+pub use self::command::{Command, CorrelationId, RESUMED_ROOMS_MAX, Range, Request, ResumeRequest, Since, Token};
 pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoom, RoomItem};
 
 use bytes::Bytes;
 
-/// Maximum length of a frame or line that is read as a request, in bytes. Longer ones, up to [`HARD_LIMIT`], are
+/// Maximum length of a frame or line that is read as a request, in bytes. Longer ones, up to [`DISCARDED_BYTES_MAX`], are
 /// discarded with `too_large`, and the connection lives on.
-pub const FRAME_LIMIT: usize = 64 * 1024;
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Maximum length of a frame that is discarded, in bytes. A longer one closes the connection.
-pub const HARD_LIMIT: usize = 1024 * 1024;
+pub const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A dialect of the protocol. An event is encoded at most once per dialect, whatever the number of recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

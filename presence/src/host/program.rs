@@ -112,7 +112,7 @@ pub trait Program {
     ///
     /// # Errors
     /// It should not have started, which is known only now: nobody was served yet.
-    fn dismissed(_: &Self::Server) -> impl Future<Output = anyhow::Result<()>> {
+    fn stop_requested(_: &Self::Server) -> impl Future<Output = anyhow::Result<()>> {
         std::future::pending()
     }
 
@@ -242,7 +242,7 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
     loop {
         let wish = tokio::select! {
             wish = signals.next() => wish,
-            dismissed = P::dismissed(&server) => match dismissed {
+            dismissed = P::stop_requested(&server) => match dismissed {
                 Ok(()) => Wish::End,
                 Err(error) => return not_started(&error),
             },

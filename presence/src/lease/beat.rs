@@ -189,7 +189,7 @@ mod tests {
         assert!(lease.open().await);
         let mut heartbeat = Heartbeat::new(&lease);
         let BeatOutcome::Answered(sample, beat) = heartbeat.next().await else { panic!("the store is there") };
-        assert_eq!((sample.table.leases.len(), lease.health.is_answered(sample.received)), (1, true));
+        assert_eq!((sample.table.leases.len(), lease.health.is_store_answering(sample.received)), (1, true));
         assert!(lease.registry.fence(&lease.incarnation, beat.counter).await.unwrap());
         assert!(matches!(heartbeat.next().await, BeatOutcome::Lost));
         assert_eq!(lease.health.incarnation(), None);

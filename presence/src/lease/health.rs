@@ -66,7 +66,7 @@ impl LeaseHealth {
     }
 
     /// Marks a user as active; the next beat reports it to the registry.
-    pub fn active(&self, nick: &NickKey) {
+    pub fn mark_active(&self, nick: &NickKey) {
         let mut state = self.lock();
         if !state.active.contains(nick) {
             state.active.insert(nick.clone());
@@ -102,7 +102,7 @@ impl LeaseHealth {
 
     /// Returns true if the store has answered a recent beat, so that a call to it is worth a try.
     #[must_use]
-    pub fn is_answered(&self, now: Instant) -> bool {
+    pub fn is_store_answering(&self, now: Instant) -> bool {
         let state = self.lock();
         state.answered.back().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) < ECHO_LIMIT)
     }
@@ -114,7 +114,7 @@ impl LeaseHealth {
     pub fn ready(&self, now: Instant) -> Result<(), NotReady> {
         let is_open = self.generation.borrow().is_open();
         let is_echoed = self.echo_age(now).is_some_and(|age| age < ECHO_LIMIT);
-        match (self.incarnation(), self.is_answered(now)) {
+        match (self.incarnation(), self.is_store_answering(now)) {
             (None, _) => Err(NotReady::NoLease),
             (Some(_), false) => Err(NotReady::NoBeat),
             (Some(_), true) if !is_open => Err(NotReady::Recovering),
@@ -268,8 +268,8 @@ mod tests {
     fn active_nicks_are_reported_once_in_batches() {
         let health = LeaseHealth::default();
         for n in 0..ACTIVE_NICKS_PER_BEAT + 5 {
-            health.active(&NickKey::from_store(&format!("n{n}")));
-            health.active(&NickKey::from_store(&format!("n{n}")));
+            health.mark_active(&NickKey::from_store(&format!("n{n}")));
+            health.mark_active(&NickKey::from_store(&format!("n{n}")));
         }
         assert_eq!(health.take_active().len(), ACTIVE_NICKS_PER_BEAT);
         assert_eq!(health.take_active().len(), 5);

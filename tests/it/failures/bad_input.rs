@@ -10,9 +10,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 const SOON: Duration = Duration::from_secs(5);
 /// The longest message that is read as a request.
-const FRAME_LIMIT: usize = 64 * 1024;
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// The longest message that is skipped; a longer one ends the connection.
-const HARD_LIMIT: usize = 1024 * 1024;
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A gateway, and two neighbours who chat on it while others misbehave.
 struct House {
@@ -197,11 +197,11 @@ async fn a_message_over_the_limit_is_too_large_and_far_over_it_ends_the_connecti
         let frame = |body: String| format!("{{\"type\":\"send\",\"to\":\"#eve\",\"body\":\"{body}\"}}");
         frame("x".repeat(size - frame(String::new()).len()))
     };
-    assert_eq!(code_of(&eve, &of_size(FRAME_LIMIT)).await.1, "not_in_room", "read as a request");
-    assert_eq!(code_of(&eve, &of_size(FRAME_LIMIT + 1)).await.1, "too_large");
-    assert_eq!(code_of(&eve, &of_size(HARD_LIMIT)).await.1, "too_large");
+    assert_eq!(code_of(&eve, &of_size(REQUEST_BYTES_MAX)).await.1, "not_in_room", "read as a request");
+    assert_eq!(code_of(&eve, &of_size(REQUEST_BYTES_MAX + 1)).await.1, "too_large");
+    assert_eq!(code_of(&eve, &of_size(DISCARDED_BYTES_MAX)).await.1, "too_large");
     house.is_well("after 1 MiB").await;
-    eve.send_message(Message::text(of_size(HARD_LIMIT + 1))).await;
+    eve.send_message(Message::text(of_size(DISCARDED_BYTES_MAX + 1))).await;
     assert_eq!(eve.closed().await.code, Some(1009));
 
     let mut raw = house.raw().await;
@@ -337,9 +337,9 @@ async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
     eve.reads("! bad_nick: *").await;
     eve.sends(b"\xC0\xAF\n").await;
     eve.reads("! bad_request: *").await;
-    eve.types(&"x".repeat(FRAME_LIMIT + 1)).await;
+    eve.types(&"x".repeat(REQUEST_BYTES_MAX + 1)).await;
     eve.reads("! too_large: *").await;
-    eve.types(&"x".repeat(3 * HARD_LIMIT)).await;
+    eve.types(&"x".repeat(3 * DISCARDED_BYTES_MAX)).await;
     eve.reads("! too_large: *").await;
     eve.sends(b"\r\n\n\r\r\n").await;
     house.is_well("after lines that are not lines").await;

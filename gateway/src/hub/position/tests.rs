@@ -26,7 +26,7 @@ fn tracker_at(seq: u64) -> StreamTracker<u64> {
     tracker
 }
 
-fn receive(tracker: &mut StreamTracker<u64>, epoch: &str, seq: u64) -> Vec<Step<u64>> {
+fn receive(tracker: &mut StreamTracker<u64>, epoch: &str, seq: u64) -> Vec<StreamStep<u64>> {
     let mut steps = Vec::new();
     tracker.receive(epoch, seq, seq, &mut steps);
     steps
@@ -37,29 +37,29 @@ fn apply_page(
     requested_at: &StreamPosition,
     end: StreamEnd,
     seqs: &[u64],
-) -> Vec<Step<u64>> {
+) -> Vec<StreamStep<u64>> {
     let (messages, through) = (seqs.iter().map(|&seq| (seq, seq)).collect(), end.top);
     let mut steps = Vec::new();
     tracker.apply_page(requested_at, StreamPage { end, messages, through }, &mut steps);
     steps
 }
 
-fn apply_end(tracker: &mut StreamTracker<u64>, requested_at: &StreamPosition, end: &StreamEnd) -> Vec<Step<u64>> {
+fn apply_end(tracker: &mut StreamTracker<u64>, requested_at: &StreamPosition, end: &StreamEnd) -> Vec<StreamStep<u64>> {
     let mut steps = Vec::new();
     tracker.apply_end(requested_at, end, &mut steps);
     steps
 }
 
-fn epoch_changed(seq: u64, highest_seq: u64, shared_seq: u64) -> Vec<Step<u64>> {
-    vec![Step::EpochChanged {
+fn epoch_changed(seq: u64, highest_seq: u64, shared_seq: u64) -> Vec<StreamStep<u64>> {
+    vec![StreamStep::EpochChanged {
         previous: StreamPosition { epoch: E.into(), seq, highest_seq },
         epoch: "f".into(),
         shared_seq,
     }]
 }
 
-fn messages(seqs: impl IntoIterator<Item = u64>) -> Vec<Step<u64>> {
-    seqs.into_iter().map(|seq| Step::Message(seq, seq)).collect()
+fn messages(seqs: impl IntoIterator<Item = u64>) -> Vec<StreamStep<u64>> {
+    seqs.into_iter().map(|seq| StreamStep::Message(seq, seq)).collect()
 }
 
 fn take_page_request(tracker: &mut StreamTracker<u64>) -> StreamPosition {
@@ -132,7 +132,7 @@ fn messages_the_stream_lost_become_gaps() {
     receive(&mut tracker, E, 10);
     let requested_at = take_page_request(&mut tracker);
     let steps = apply_page(&mut tracker, &requested_at, end(E, 10), &[7, 8, 10]);
-    let gap = |from, to| vec![Step::Gap { from, to }];
+    let gap = |from, to| vec![StreamStep::Gap { from, to }];
     assert_eq!(steps, [gap(5, 6), messages([7, 8]), gap(9, 9), messages([10])].concat());
     assert!(!tracker.needs_refill());
 }
@@ -245,7 +245,7 @@ fn shorter_stream_moves_the_position_back() {
     let previous = StreamPosition { epoch: E.into(), seq: 5, highest_seq: 5 };
     assert_eq!(
         apply_end(&mut tracker, &requested_at, &end(E, 3)),
-        [Step::EpochChanged { previous, epoch: E.into(), shared_seq: 3 }]
+        [StreamStep::EpochChanged { previous, epoch: E.into(), shared_seq: 3 }]
     );
     assert_eq!(receive(&mut tracker, E, 4), messages([4]));
 }
@@ -317,7 +317,7 @@ struct StreamSimulation {
     in_transit: VecDeque<(String, u64, Id)>,
     tracker: StreamTracker<Id>,
     result: Option<(RefillRequest, StreamPage<Id>)>,
-    steps: Vec<Step<Id>>,
+    steps: Vec<StreamStep<Id>>,
 }
 
 impl StreamSimulation {
@@ -426,15 +426,15 @@ impl StreamSimulation {
         for step in &self.steps {
             let next = received.len() as u64 + 1;
             match step {
-                Step::Message(seq, id) => {
+                StreamStep::Message(seq, id) => {
                     prop_assert_eq!(*seq, next, "an unreported hole");
                     received.push(Some(*id));
                 }
-                Step::Gap { from, to } => {
+                StreamStep::Gap { from, to } => {
                     prop_assert_eq!(*from, next);
                     received.resize(*to as usize, None);
                 }
-                Step::EpochChanged { previous, shared_seq, .. } => {
+                StreamStep::EpochChanged { previous, shared_seq, .. } => {
                     prop_assert_eq!(previous.seq, next - 1);
                     received.truncate(*shared_seq as usize);
                 }

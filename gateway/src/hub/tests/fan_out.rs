@@ -11,10 +11,10 @@ fn crowd(hub: &Hub, name: &str, size: usize, dialect: Dialect) -> (RoomName, Vec
     let stream = StreamId::Room(room.key().clone());
     let members = Vec::from_iter((0..size).map(|_| (SessionId::random(), Outbox::new(dialect))));
     for (session, outbox) in &members {
-        hub.prepare(&room, session, outbox);
-        hub.begin(&stream, &end(0));
+        hub.start_join(&room, session, outbox);
+        hub.observe_end(&stream, &end(0));
         let request = FeedJoin { display: name, session, outbox, epoch: "e", after: 0 };
-        assert_eq!(hub.admit(&stream, &request), JoinProgress::Entered);
+        assert_eq!(hub.complete_join(&stream, &request), JoinProgress::Entered);
     }
     (room, members)
 }
@@ -31,7 +31,7 @@ fn members_share_one_buffer_per_dialect_and_batch() {
     let (room, json) = crowd(&hub, "#lobby", 5, Dialect::Json);
     let lines = Outbox::new(Dialect::Line);
     let session = SessionId::random();
-    hub.prepare(&room, &session, &lines);
+    hub.start_join(&room, &session, &lines);
     join_at(&hub, (&session, &lines), 0);
     arrive(&hub, &room, 1);
     arrive(&hub, &room, 2);
@@ -114,7 +114,7 @@ fn member_that_leaves_during_a_job_receives_nothing_more() {
     arrive(&hub, &room, 1);
     fan_out_portion(&hub);
     for (session, outbox) in &members {
-        hub.remove(room.key(), session, outbox);
+        hub.leave_room(room.key(), session, outbox);
     }
     // The same room has other members while the job of the earlier feed continues.
     let (_, others) = crowd(&hub, "#lobby", 1, Dialect::Json);
@@ -130,8 +130,8 @@ fn member_that_read_ahead_gets_only_the_new_part_of_a_batch() {
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
     for (session, outbox, after) in [(&ann, &ann_outbox, 0), (&bob, &bob_outbox, 3)] {
-        hub.prepare(&room, session, outbox);
-        hub.begin(&lobby_stream(), &end(0));
+        hub.start_join(&room, session, outbox);
+        hub.observe_end(&lobby_stream(), &end(0));
         assert_eq!(complete_join(&hub, (session, outbox), "e", after), JoinProgress::Entered);
     }
     for seq in 1..=5 {
@@ -183,19 +183,19 @@ fn long_fan_out_pauses_its_own_room_only() {
     let at = |millis| move || start + Duration::from_millis(millis);
 
     arrive(&hub, &large, 1);
-    assert!(hub.give_out(at(0)));
-    hub.give_out(at(3));
+    assert!(hub.fan_out_portion(at(0)));
+    hub.fan_out_portion(at(3));
     assert_eq!(received(&many), 2 * PORTION_WRITES);
     arrive(&hub, &large, 2);
     arrive(&hub, &large, 3);
     arrive(&hub, &small, 1);
-    while hub.give_out(at(5)) {}
+    while hub.fan_out_portion(at(5)) {}
     assert_eq!((received(&many), received(&few)), (0, 1), "only the large room pauses");
     assert_eq!(hub.next_pause_end(), Some(at(6)()));
-    while hub.give_out(at(6)) {}
+    while hub.fan_out_portion(at(6)) {}
     assert_eq!((received(&many), hub.next_pause_end()), (2 * PORTION_WRITES, None), "both messages are in one batch");
     arrive(&hub, &large, 4);
-    while hub.give_out(at(6)) {}
+    while hub.fan_out_portion(at(6)) {}
     assert_eq!(received(&many), 2 * PORTION_WRITES, "a short fan-out causes no pause");
 }
 
@@ -205,8 +205,8 @@ async fn messages_during_a_pause_are_written_after_it() {
     let (room, members) = crowd(&hub, "#lobby", 2 * PORTION_WRITES, Dialect::Json);
     let start = Instant::now();
     arrive(&hub, &room, 1);
-    assert!(hub.give_out(|| start));
-    hub.give_out(|| start + Duration::from_millis(100));
+    assert!(hub.fan_out_portion(|| start));
+    hub.fan_out_portion(|| start + Duration::from_millis(100));
     members.iter().for_each(|(_, outbox)| drop(take_batches(outbox)));
     // The pause lasts until 200 ms from the start, and no further message arrives.
     arrive(&hub, &room, 2);
@@ -229,7 +229,7 @@ async fn messages_during_a_pause_are_written_after_it() {
 fn slow_reader_gets_no_presence_of_a_busy_room() {
     let (hub, session) = (new_hub(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
-    hub.prepare(&lobby(), &session, &outbox);
+    hub.start_join(&lobby(), &session, &outbox);
     join_at(&hub, (&session, &outbox), 0);
     let large = ChatMessage { body: Body::from_text(&"x".repeat(SLOW_READER.droppable_bytes_max)), ..message(1) };
     hub.deliver(Delivery::Room { room: lobby().key().clone(), epoch: "e".into(), message: large });
@@ -237,7 +237,7 @@ fn slow_reader_gets_no_presence_of_a_busy_room() {
     hub.deliver(Delivery::Presence { room: lobby().key().clone(), version: 1, delta: PresenceDelta::default() });
     hub.deliver(Delivery::Presence { room: lobby().key().clone(), version: 3, delta: PresenceDelta::default() });
     arrive(&hub, &lobby(), 2);
-    hub.show_presence();
+    hub.flush_presence();
     arrive(&hub, &lobby(), 3);
     fan_out_all(&hub);
     assert_eq!((hub.counts.left_out.get(), hub.counts.delivered.get()), (1, 3));

@@ -1,9 +1,9 @@
-//! The mask of client frames: an XOR with four bytes, over and over. In place, a word at a time.
+//! The mask of client frames: a repeated XOR with four bytes, in place, a word at a time.
 
-/// The four bytes, turned so that the first one belongs to the next payload byte.
+/// The four bytes, rotated so that the first one belongs to the next payload byte.
 pub(super) type Mask = [u8; 4];
 
-/// Unmasks a piece of a payload, and returns the mask as it stands for the piece after it.
+/// Unmasks a piece of a payload and returns the rotated mask for the next piece.
 pub(super) fn unmask(bytes: &mut [u8], mask: Mask) -> Mask {
     let [a, b, c, d] = mask;
     let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

@@ -1,11 +1,11 @@
-//! RFC 6455 frames, the server's side, on our own buffers: bytes of a client in, events out; messages in, bytes out.
+//! RFC 6455 framing of the server side on our own buffers: a client's bytes to events, messages to bytes.
 //!
-//! [`Reader`] and [`Writer`] do no IO; [`Socket`] puts them on a TCP stream. Between messages a connection owns no
-//! buffer: bytes are read into one of the thread, unmasked and decoded where they lie, and only the beginning of an
-//! unfinished message is kept. Used by the WebSocket door. No extensions, no compression; never knows what a text says.
+//! [`FrameReader`] and [`FrameWriter`] do no IO; [`FrameSocket`] runs them on a TCP stream. Between messages a connection
+//! owns no buffer: bytes are read into a buffer of the thread and decoded in place, and only a partial message is stored.
+//! No extensions, no compression.
 //!
-//! Where the RFC leaves a choice: a length that is not in its shortest form is refused, a message over the limit is
-//! still checked to be UTF-8 while it is skipped, and text fails with its first bad byte, not with its last frame.
+//! Where the RFC leaves a choice: a length that is not in its shortest form is refused, a message over the limit is still
+//! checked for UTF-8 while it is skipped, and text fails at its first invalid byte.
 
 pub mod header;
 mod mask;
@@ -26,7 +26,7 @@ pub use self::socket::{Over, Socket};
 pub(super) use self::socket::{hang_up, poll_write};
 pub use self::writer::Writer;
 
-/// How long messages may be, in bytes.
+/// Limits of message lengths in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     message: u32,
@@ -43,55 +43,55 @@ impl Limits {
     }
 }
 
-/// What a data message says it holds.
+/// The kind of a data message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// UTF-8.
+    /// UTF-8 text.
     Text,
-    /// Anything.
+    /// Any bytes.
     Binary,
 }
 
-/// What arrived. Borrows from the input where it came in one piece.
+/// A received event. It borrows from the input if it arrived in one piece.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A whole text message.
     Text(Cow<'a, str>),
     /// A whole binary message.
     Binary(Cow<'a, [u8]>),
-    /// A message over the limit has ended; it was discarded.
+    /// The end of a discarded message over the limit.
     TooLarge(Kind),
-    /// A frame of a message that has not ended. There may be thousands of them in one read, so each is told.
+    /// A frame of an unfinished message. There may be thousands in one read, so each is an event.
     Fragment,
-    /// A ping, to be answered with a pong that holds the same.
+    /// A ping, to be answered with a pong of the same payload.
     Ping(Cow<'a, [u8]>),
-    /// A pong, asked for or not.
+    /// A pong, requested or not.
     Pong(Cow<'a, [u8]>),
-    /// The last frame of the other side. What follows it is not looked at.
+    /// The client's last frame. Later bytes are ignored.
     Close {
-        /// Why, if it says so.
+        /// The close code, if there is one.
         code: Option<u16>,
-        /// The same for people.
+        /// The reason text.
         reason: Cow<'a, str>,
     },
 }
 
-/// How the bytes of a client broke the RFC or the limits. The connection cannot go on after it.
+/// A violation of the RFC or of the limits. The connection has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// Not the framing of the RFC.
+    /// Invalid framing.
     #[error("the bytes break the framing")]
     Protocol,
     /// Text that is not UTF-8.
     #[error("the text is not UTF-8")]
     BadUtf8,
-    /// A message that is too long to be skipped.
+    /// A message too long to be skipped.
     #[error("the message is too long")]
     TooBig,
 }
 
 impl Violation {
-    /// What the close frame says about it.
+    /// Returns the close code of the violation.
     #[must_use]
     pub fn close_code(self) -> CloseCode {
         match self {

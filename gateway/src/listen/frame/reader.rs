@@ -1,8 +1,7 @@
-//! Bytes in, events out: one client's input, however it is cut.
+//! Decodes one client's bytes to events, in pieces of any size.
 //!
-//! At rest it is a few words and owns nothing. A message that arrives in one piece is unmasked and handed out where it
-//! lies; what arrives in pieces is collected, and the collection goes with the event. Every frame is judged by its header,
-//! before its payload is waited for.
+//! An idle reader owns no memory. A message in one piece is unmasked and returned in place; pieces are collected until the
+//! event. Every frame is checked by its header, before its payload arrives.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -25,22 +24,22 @@ const LONGEST_CONTROL: u64 = 125;
 pub struct Reader {
     limits: Limits,
     state: State,
-    /// The message so far, unless it is being skipped; behind it a control frame that came in pieces.
+    /// The message so far, unless it is skipped, followed by a partial control frame.
     held: Vec<u8>,
-    /// The message under way.
+    /// The unfinished message.
     kind: Option<Kind>,
-    /// How long it is, with the frame that is being read. Over the limit means that it is skipped.
+    /// Its length with the present frame. Over the limit it is skipped.
     length: u32,
     utf8: Utf8,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// The first bytes of a frame's header have arrived.
+    /// A partial frame header.
     Head { bytes: [u8; LONGEST_HEAD], len: u8 },
     /// Inside the payload of a frame.
     Payload(Frame),
-    /// Nothing that comes now means anything.
+    /// The input is over.
     Over,
 }
 
@@ -50,25 +49,24 @@ const BETWEEN_FRAMES: State = State::Head { bytes: [0; LONGEST_HEAD], len: 0 };
 struct Frame {
     opcode: OpCode,
     is_final: bool,
-    /// Whether a piece of it has been kept.
+    /// Whether a piece of it is stored.
     is_begun: bool,
     mask: Mask,
-    /// Bytes of the payload that have not been looked at.
+    /// Payload bytes that are still missing.
     left: u32,
 }
 
 impl Reader {
-    /// A client that has sent nothing yet.
+    /// Creates the reader of a new client.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, state: BETWEEN_FRAMES, held: Vec::new(), kind: None, length: 0, utf8: Utf8::default() }
     }
 
-    /// The next event in the input, which is cut down to what follows it. `None`: all of it is looked at, and more is
-    /// needed.
+    /// Returns the next event and removes it from the input. `None`: all input is used and more is needed.
     ///
     /// # Errors
-    /// The input is unacceptable. Nothing after it is looked at, here or in further calls.
+    /// The input is a violation. All later input is ignored.
     pub fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
         let found = self.advance(input);
         if matches!(found, Err(_) | Ok(Some(Event::Close { .. }))) {
@@ -78,13 +76,13 @@ impl Reader {
         found
     }
 
-    /// Whether the last frame has been read, or one after which there is no other.
+    /// Returns whether the client's last frame, or a violation, was read.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
-    /// Room that is kept for a message that has not ended, in bytes.
+    /// Returns the stored bytes of an unfinished message.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.capacity()
@@ -117,7 +115,7 @@ impl Reader {
         }))
     }
 
-    /// Reads a header, of which `len` bytes came before this input.
+    /// Reads a header of which `len` bytes arrived earlier.
     fn head(
         &mut self,
         mut bytes: [u8; LONGEST_HEAD],
@@ -134,7 +132,7 @@ impl Reader {
         };
         let whole = cursor.position() as usize;
         take(input, whole - len);
-        // Of the three forms of a length only the shortest that holds it is allowed.
+        // Only the shortest form of a length is allowed.
         if header.len(length) != whole {
             return Err(Violation::Protocol);
         }
@@ -157,7 +155,7 @@ impl Reader {
             (OpCode::Data(Data::Binary), None) => self.begin(Kind::Binary, length)?,
             _ => return Err(Violation::Protocol),
         }
-        // In range: a longer data frame was refused just now.
+        // In range: a longer data frame was refused above.
         let left = length as u32;
         Ok(Frame { opcode: header.opcode, is_final: header.is_final, is_begun: false, mask, left })
     }
@@ -185,7 +183,7 @@ impl Reader {
         self.length > self.limits.message
     }
 
-    /// Keeps a piece of a frame whose end has not arrived, or of a message whose end has not.
+    /// Stores a piece of an unfinished frame or message.
     fn keep(&mut self, frame: Frame, piece: &[u8]) -> Result<(), Violation> {
         if matches!(frame.opcode, OpCode::Data(_)) {
             if self.kind == Some(Kind::Text) {
@@ -195,17 +193,17 @@ impl Reader {
                 return Ok(());
             }
         }
-        // Room for the whole frame at once: what a client announces is bounded by the limit.
+        // Space for the whole frame at once: the limit bounds it.
         self.held.reserve(piece.len() + frame.left as usize);
         self.held.extend_from_slice(piece);
         Ok(())
     }
 
-    /// The last piece of a control frame, mostly the only one.
+    /// Completes a control frame, usually with its only piece.
     fn control<'a>(&mut self, frame: Frame, control: Control, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
         let payload = if frame.is_begun {
             self.held.extend_from_slice(piece);
-            // Before it lies the message that this frame interrupts.
+            // The interrupted message is stored before it.
             let start = if self.kind.is_none() || self.is_skipping() { 0 } else { self.length as usize };
             let payload = self.held.split_off(start);
             if start == 0 {
@@ -222,7 +220,7 @@ impl Reader {
         }
     }
 
-    /// The last piece of a data frame, mostly the only one, and maybe the end of its message.
+    /// Completes a data frame, usually with its only piece, and possibly its message.
     fn data<'a>(&mut self, frame: Frame, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
         let is_in_one_piece = frame.is_final && !frame.is_begun && frame.opcode != OpCode::Data(Data::Continue);
         if !is_in_one_piece || self.is_skipping() {
@@ -239,7 +237,7 @@ impl Reader {
             (Kind::Binary, true) => Event::Binary(Cow::Borrowed(piece)),
             (Kind::Binary, false) => Event::Binary(Cow::Owned(mem::take(&mut self.held))),
             (Kind::Text, true) => Event::Text(Cow::Borrowed(str::from_utf8(piece).map_err(|_| Violation::BadUtf8)?)),
-            // Known to be UTF-8, piece by piece; the second look is the price of a text that came in pieces.
+            // Each piece was checked as UTF-8; the second check is the price of text in pieces.
             (Kind::Text, false) => {
                 Event::Text(Cow::Owned(String::from_utf8(mem::take(&mut self.held)).map_err(|_| Violation::BadUtf8)?))
             }
@@ -247,7 +245,7 @@ impl Reader {
     }
 }
 
-/// Splits so many bytes off the front of the input, or all there are.
+/// Splits bytes off the front of the input, at most all of it.
 fn take<'a>(input: &mut &'a mut [u8], most: usize) -> &'a mut [u8] {
     let most = most.min(input.len());
     let (front, rest) = mem::take(input).split_at_mut(most);
@@ -270,8 +268,8 @@ fn close(payload: Cow<'_, [u8]>) -> Result<Event<'_>, Violation> {
     Ok(Event::Close { code: Some(code), reason: reason.map_err(|_| Violation::BadUtf8)? })
 }
 
-/// Whether a close code may stand in a frame: those of the RFC and of IANA's register that are not for use inside an
-/// endpoint only, and the ranges for libraries and for private use.
+/// Returns whether a close code may appear in a frame: the codes of the RFC and of IANA's registry that are not reserved for
+/// use inside an endpoint, and the ranges for libraries and private use.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,8 +1,7 @@
 //! Reader and writer on a TCP stream.
 //!
-//! Reads into a buffer of the thread: what a read brings is handled where it lies, and only what cannot be handled in the
-//! same turn is taken along. Everything is poll functions that keep their state in the socket, so every future made of
-//! them is a pointer, and dropping it loses nothing.
+//! Reads into a buffer of the thread and decodes in place; only bytes beyond the first event are stored. All functions are
+//! poll functions with their state in the socket, so a future is one pointer, and dropping it loses nothing.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -18,15 +17,15 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{Event, Limits, Reader, Violation, Writer};
 
-/// Bytes of one read.
+/// The bytes of one read.
 const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
-    /// Where this thread reads to. Empty until it first reads.
+    /// The read buffer of this thread. Empty until the first read.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Reads what has arrived into the buffer of this thread, and looks at it there. No bytes: the other side has ended.
+/// Reads into the buffer of this thread and passes the bytes on. No bytes: the client has closed.
 pub(in crate::listen) fn poll_read<T>(
     input: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -35,13 +34,13 @@ pub(in crate::listen) fn poll_read<T>(
     let mut buffer = BUFFER.take();
     buffer.resize(SCRATCH, 0);
     let mut read = ReadBuf::new(&mut buffer);
-    // Not `try_read`: this one knows that a buffer that is not full has emptied the socket, and saves asking again.
+    // Not `try_read`: a buffer that is not full means an empty socket, which saves a further call.
     let outcome = Pin::new(input).poll_read(cx, &mut read).map_ok(|()| look(read.filled_mut()));
     BUFFER.set(buffer);
     outcome
 }
 
-/// Writes as much as the socket takes, once it takes something.
+/// Writes as much as the socket accepts, once it accepts something.
 pub(in crate::listen) fn poll_write(
     output: &OwnedWriteHalf,
     cx: &mut Context<'_>,
@@ -57,10 +56,10 @@ pub(in crate::listen) fn poll_write(
     }
 }
 
-/// Why there are no more events.
+/// The end of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// The client broke the protocol: it is to be told so.
+    /// The client broke the protocol and has to be sent the code.
     Broken(Violation),
     /// The stream has ended.
     Gone,
@@ -73,34 +72,34 @@ pub struct Socket {
     output: Arc<OwnedWriteHalf>,
     reader: Reader,
     writer: Writer,
-    /// What a read brought along beyond its first event.
+    /// Bytes of a read beyond its first event.
     unread: BytesMut,
 }
 
 impl Socket {
-    /// Takes a stream over from its handshake, with what was read of it beyond that.
+    /// Takes a stream after its handshake, with the bytes read beyond it.
     #[must_use]
     pub fn new(tcp: TcpStream, unread: BytesMut, limits: Limits) -> Self {
-        // Empty or not, it may hold the buffer of the handshake.
+        // Even if empty, it may hold the handshake's buffer.
         let unread = if unread.is_empty() { BytesMut::new() } else { unread };
         let (input, output) = tcp.into_split();
         Self { input, output: Arc::new(output), reader: Reader::new(limits), writer: Writer::default(), unread }
     }
 
-    /// The stream for somebody else who writes whole frames, or begins one and gives the rest to [`Writer::rest`]; never
-    /// while a flush is under way. It is not closed before they have given it back.
+    /// Returns the stream for a second writer, which writes whole frames or passes the remainder to [`FrameWriter::rest`],
+    /// never during a flush. The stream is closed once both have released it.
     #[must_use]
     pub fn shared(&self) -> Arc<OwnedWriteHalf> {
         Arc::clone(&self.output)
     }
 
-    /// What is to be written; [`Socket::flush`] writes it.
+    /// Returns the output queue, which [`FrameSocket::flush`] writes.
     pub fn output(&mut self) -> &mut Writer {
         &mut self.writer
     }
 
-    /// The next event, as `decode` sees it. Pings and closes are answered with the next flush. Dropping the future loses
-    /// nothing. `decode` must not read a socket itself.
+    /// Waits for the next event and decodes it. The next flush answers pings and closes. Dropping the future loses nothing.
+    /// `decode` must not read a socket itself.
     ///
     /// # Errors
     /// There are no more events.
@@ -108,16 +107,16 @@ impl Socket {
         poll_fn(|cx| self.poll_next(cx, &mut decode)).await
     }
 
-    /// Writes all that is queued. A dropped flush is continued by the next one.
+    /// Writes everything queued. A dropped flush is continued by the next one.
     ///
     /// # Errors
-    /// The stream is of no use any more.
+    /// The stream is broken.
     pub async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Ends the connection: with a code when it is us who end it, and the client's own last frame is waited for. Takes as
-    /// long as the other side does: the caller sets the limit.
+    /// Closes the connection, with a code if the server ends it, and waits for the client's last frame. The caller limits the
+    /// time.
     pub async fn close(mut self, code: Option<(u16, &str)>) {
         if let Some((code, reason)) = code {
             self.writer.close(Some(code), reason);
@@ -131,7 +130,7 @@ impl Socket {
         hang_up(self.input, self.output).await;
     }
 
-    /// Bytes of buffers that belong to this connection alone.
+    /// Returns the bytes of this connection's own buffers.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.reader.held() + self.unread.capacity() + self.writer.held()
@@ -176,7 +175,7 @@ impl Socket {
             });
             match ready!(read) {
                 Ok(Some(found)) => return Poll::Ready(found),
-                // One buffer of a large message is one turn.
+                // One buffer of a large message is one poll.
                 Ok(None) if is_more_likely => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -197,10 +196,10 @@ impl Socket {
     }
 }
 
-/// Closes our side and reads on until the other side has closed its own. Closing on unread bytes would reset the
-/// connection and may take our last words with it.
+/// Closes the sending side and reads until the client has closed. Closing with unread bytes would reset the connection and
+/// might discard the last output.
 pub(in crate::listen) async fn hang_up(mut input: OwnedReadHalf, output: Arc<OwnedWriteHalf>) {
-    // Whoever shares it has given it back by now; if not, our side ends when they do.
+    // The second writer has released it by now; otherwise the sending side closes when it does.
     let Some(mut output) = Arc::into_inner(output) else { return };
     if output.shutdown().await.is_ok() {
         let skip = |input: &mut OwnedReadHalf, cx: &mut Context<'_>| poll_read(input, cx, |skipped| skipped.is_empty());

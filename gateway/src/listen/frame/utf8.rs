@@ -1,13 +1,13 @@
-//! UTF-8 that arrives in pieces: fails with the first byte that no further byte can make good.
+//! UTF-8 in pieces: fails at the first byte that no later byte can complete.
 
 use std::str::from_utf8;
 
 use super::Violation;
 
-/// Most bytes of one character.
+/// The maximum of bytes in one character.
 const LONGEST: usize = 4;
 
-/// What is known of a text so far: everything is well but for the beginning of one character at its end.
+/// The state of a text so far: valid, except for a partial character at its end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Utf8 {
     begun: [u8; LONGEST],
@@ -15,12 +15,12 @@ pub(super) struct Utf8 {
 }
 
 impl Utf8 {
-    /// Whether the text may end here.
+    /// Returns whether the text may end here.
     pub(super) fn is_whole(self) -> bool {
         self.len == 0
     }
 
-    /// Looks at the next piece.
+    /// Checks the next piece.
     pub(super) fn check(&mut self, mut piece: &[u8]) -> Result<(), Violation> {
         while !self.is_whole() {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// Checks a text in pieces: whether it is well, or with which byte it went bad.
+    /// Checks a text in pieces: valid, or the position of the invalid byte.
     fn in_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<bool, usize> {
         let (mut utf8, mut seen) = (Utf8::default(), 0);
         for piece in pieces {
@@ -81,7 +81,7 @@ mod tests {
         #[test]
         fn a_text_fails_with_its_first_bad_byte(text in mostly_text()) {
             let bad = from_utf8(&text).err().filter(|error| error.error_len().is_some());
-            // The byte that makes the difference is the first one that a prefix does not forgive.
+            // The failing byte is the first one after which no prefix is valid.
             let first_bad = bad.map(|_| {
                 (1..=text.len()).find(|&n| from_utf8(&text[..n]).is_err_and(|e| e.error_len().is_some()))
             });

@@ -1,7 +1,7 @@
-//! Messages in, bytes out: what waits to be written to one client, in frames.
+//! The output queue of one client, in frames.
 //!
-//! Payloads are shared and never copied; headers are made on the stack at the moment of writing. Does no IO: it shows
-//! what is next and is told how much of it went out, so a write that stops anywhere goes on there.
+//! Payloads are shared and never copied; headers are built on the stack at the write. Does no IO: it returns the next slices
+//! and is advanced by the written bytes, so a partial write continues where it stopped.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// Frames that go out in one write.
+/// The maximum of frames in one write.
 const AT_ONCE: usize = 32;
 /// The longest header of a frame without a mask.
 const LONGEST_HEAD: usize = 10;
@@ -21,15 +21,15 @@ const LONGEST_REASON: usize = 123;
 #[derive(Debug, Default)]
 pub struct Writer {
     frames: VecDeque<Frame>,
-    /// Bytes of the first frame that are out.
+    /// Written bytes of the first frame.
     written: usize,
-    /// Whether a close frame is queued or out: nothing may follow it.
+    /// Whether a close frame is queued or written: nothing may follow it.
     is_closed: bool,
 }
 
 #[derive(Debug)]
 struct Frame {
-    /// `None`: the payload is whole frames, or the end of one.
+    /// `None`: the payload consists of whole frames, or is the remainder of one.
     opcode: Option<OpCode>,
     payload: Bytes,
 }
@@ -59,7 +59,7 @@ impl Frame {
 }
 
 impl Writer {
-    /// Queues a text. The caller knows that it is UTF-8.
+    /// Queues a text, which the caller knows to be UTF-8.
     pub fn text(&mut self, text: Bytes) {
         self.push(OpCode::Data(Data::Text), text);
     }
@@ -69,15 +69,15 @@ impl Writer {
         self.push(OpCode::Data(Data::Binary), bytes);
     }
 
-    /// Queues bytes that are frames already, each of them whole.
+    /// Queues bytes that are whole frames already.
     pub fn framed(&mut self, frames: Bytes) {
         if !self.is_closed {
             self.frames.push_back(Frame { opcode: None, payload: frames });
         }
     }
 
-    /// Puts the rest of what somebody else has begun to write before everything, a close too. Nothing of ours may be
-    /// partly out then.
+    /// Puts the remainder of a frame of the second writer before everything else, even a close. No frame of this queue may be
+    /// partly written.
     pub fn rest(&mut self, frames: Bytes) {
         debug_assert!(self.written == 0, "two writers in the middle of a frame");
         self.frames.push_front(Frame { opcode: None, payload: frames });
@@ -88,7 +88,7 @@ impl Writer {
         self.push(OpCode::Control(Control::Ping), Bytes::new());
     }
 
-    /// Queues the answer to a ping. One that waits at the end is replaced: only the newest ping has to be answered.
+    /// Queues a pong. It replaces a pong at the end of the queue: only the newest ping needs an answer.
     pub fn pong(&mut self, payload: &[u8]) {
         let waits = self.frames.len() > usize::from(self.written > 0);
         if let Some(last) =
@@ -100,7 +100,7 @@ impl Writer {
         }
     }
 
-    /// Queues the last frame; what is queued after it is dropped. A reason that is too long is left out.
+    /// Queues the last frame; later frames are dropped. An overlong reason is omitted.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
         let mut payload = BytesMut::new();
         if let Some(code) = code {
@@ -113,19 +113,19 @@ impl Writer {
         self.is_closed = true;
     }
 
-    /// Whether everything is out.
+    /// Returns whether everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Room for frames that is kept.
+    /// Returns the capacity of the queue in frames.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.frames.capacity()
     }
 
-    /// Shows what is to be written next, for one vectored write. Empty only if nothing is queued.
+    /// Returns the next slices for one vectored write. Empty only if nothing is queued.
     pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let mut heads = [EncodedHeader::default(); AT_ONCE];
         for (head, frame) in heads.iter_mut().zip(&self.frames) {
@@ -147,7 +147,7 @@ impl Writer {
         write(&slices[..used])
     }
 
-    /// So many bytes more are out. Frees what it can.
+    /// Advances by the written bytes and frees what it can.
     pub fn advance(&mut self, written: usize) {
         self.written += written;
         while let Some(len) = self.frames.front().map(Frame::len).filter(|&len| len <= self.written) {

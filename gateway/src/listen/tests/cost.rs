@@ -21,9 +21,11 @@ fn future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
 
 #[test]
 fn a_connection_at_rest_is_small() {
-    let ws = future(|upgrade: OnUpgrade, house: Arc<ConnectionContext<Driver>>, seat| ws::serve(upgrade, house, seat));
-    let line = future(|tcp: TcpStream, house: Arc<ConnectionContext<Driver>>, seat: ConnectionPermit| {
-        tcp::serve(tcp, house, seat)
+    let ws = future(|upgrade: OnUpgrade, context: Arc<ConnectionContext<Driver>>, permit| {
+        ws::serve(upgrade, context, permit)
+    });
+    let line = future(|tcp: TcpStream, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
+        tcp::serve(tcp, context, permit)
     });
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<Socket>(), size_of::<Reader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");

@@ -1,4 +1,4 @@
-//! The end of a house: everybody is told, everybody is answered, nobody holds it up, and they do not go all at once.
+//! The end of a context: everybody is told, everybody is answered, nobody holds it up, and they do not go all at once.
 
 use super::*;
 
@@ -90,7 +90,7 @@ async fn who_reads_nothing_does_not_hold_up_the_end() {
     let said = lobby_message(&"x".repeat(64 * 1024));
     for session in [0, 1] {
         let answer = Answer::History { to: "#lobby".to_owned(), items: vec![said.clone(); 200], more: false };
-        world.outbox(session).reply(Reply { id: None, answer });
+        world.outbox(session).push_reply(Reply { id: None, answer });
     }
     world.leave(Duration::ZERO, Duration::ZERO);
     soon(world.tasks.wait()).await;

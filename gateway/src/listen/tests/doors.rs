@@ -40,7 +40,7 @@ async fn one_connection_too_many_is_refused_until_somebody_leaves() {
     ws.is_alive().await;
     line.send(b"/quit\n").await;
     line.rest().await;
-    eventually("the seat is free", || world.metrics.open(ListenerKind::Tcp) == 0).await;
+    eventually("the permit is free", || world.metrics.open(ListenerKind::Tcp) == 0).await;
     world.websocket().await;
 }
 
@@ -90,9 +90,9 @@ async fn what_is_queued_before_a_close_is_written_before_it() {
     let world = World::open();
     let mut client = world.websocket().await;
     client.is_alive().await;
-    world.outbox(0).event(&message("first"));
+    world.outbox(0).push_event(&message("first"));
     world.outbox(0).close(CloseCode::Kicked);
-    world.outbox(0).event(&message("too late"));
+    world.outbox(0).push_event(&message("too late"));
     assert!(client.text().await.contains("first"));
     assert_eq!(client.closed().await, (4003, "kicked".to_owned()));
     world.ended_as(&[LeftReason::Kicked]).await;

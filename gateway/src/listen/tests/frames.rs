@@ -2,7 +2,7 @@
 
 use super::*;
 
-use crate::wire::{FRAME_LIMIT, HARD_LIMIT};
+use crate::wire::{DISCARDED_BYTES_MAX, REQUEST_BYTES_MAX};
 
 fn masked_later(first: u8, length_bytes: &[u8]) -> Vec<u8> {
     let mut header = vec![first];
@@ -41,10 +41,11 @@ async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
         ("UTF-8 fragments that stop in the middle", [frame(0x01, b"a"), frame(0x80, &[0xE2])].concat(), 1007),
         ("2^63 - 1 bytes announced", masked_later(0x81, &[0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255]), 1009),
         ("2^64 - 1 bytes announced", masked_later(0x81, &[0xFF, 255, 255, 255, 255, 255, 255, 255, 255]), 1002),
-        ("over the hard limit", frame(0x81, &vec![b' '; HARD_LIMIT + 1]), 1009),
+        ("over the hard limit", frame(0x81, &vec![b' '; DISCARDED_BYTES_MAX + 1]), 1009),
         (
             "over the hard limit in fragments",
-            [frame(0x01, &vec![b' '; HARD_LIMIT / 2 + 1]), frame(0x80, &vec![b' '; HARD_LIMIT / 2])].concat(),
+            [frame(0x01, &vec![b' '; DISCARDED_BYTES_MAX / 2 + 1]), frame(0x80, &vec![b' '; DISCARDED_BYTES_MAX / 2])]
+                .concat(),
             1009,
         ),
         ("close of 1 byte", frame(0x88, &[3]), 1002),
@@ -112,12 +113,12 @@ async fn a_client_that_never_answers_our_close_is_dropped() {
 async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
     let world = World::open();
     let mut client = world.websocket().await;
-    for size in [FRAME_LIMIT + 1, HARD_LIMIT] {
+    for size in [REQUEST_BYTES_MAX + 1, DISCARDED_BYTES_MAX] {
         client.0.send(&frame(0x81, &vec![b' '; size])).await;
         assert!(client.text().await.contains(r#""code":"too_large""#));
         client.is_alive().await;
     }
-    client.0.send(&frame(0x81, &vec![b' '; FRAME_LIMIT])).await;
+    client.0.send(&frame(0x81, &vec![b' '; REQUEST_BYTES_MAX])).await;
     assert!(client.text().await.contains(r#""code":"bad_request""#), "a frame at the limit is read");
 }
 
@@ -125,7 +126,7 @@ async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
 async fn the_code_arrives_although_the_client_goes_on_sending() {
     let world = World::open();
     let mut client = world.websocket().await;
-    client.0.send(&frame(0x81, &vec![b' '; 4 * HARD_LIMIT])).await;
+    client.0.send(&frame(0x81, &vec![b' '; 4 * DISCARDED_BYTES_MAX])).await;
     assert_eq!(client.closed().await, (1009, "too_big".to_owned()));
 }
 
@@ -166,7 +167,7 @@ async fn pings_and_pongs_count_as_signs_of_life() {
 
 #[tokio::test]
 async fn a_ping_of_the_session_is_a_ping_on_the_wire() {
-    let world = World::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.ping())));
+    let world = World::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.push_ping())));
     let mut client = world.websocket().await;
     assert_eq!(client.frame().await.unwrap(), (0x89, Vec::new()));
     client.is_alive().await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-use crate::wire::{FRAME_LIMIT, HARD_LIMIT};
+use crate::wire::{DISCARDED_BYTES_MAX, REQUEST_BYTES_MAX};
 
 #[tokio::test]
 async fn everything_piped_in_before_the_end_of_input_is_answered() {
@@ -31,7 +31,7 @@ async fn quit_says_so_and_hangs_up() {
 async fn a_long_line_is_refused_once_and_skipped_to_its_end() {
     let world = World::open();
     let mut client = world.line_client().await;
-    for size in [FRAME_LIMIT + 1, 2 * HARD_LIMIT] {
+    for size in [REQUEST_BYTES_MAX + 1, 2 * DISCARDED_BYTES_MAX] {
         client.send(&vec![b'x'; size]).await;
         client.send(b"\n/ping\n").await;
         let said = client.until("pong").await;
@@ -73,9 +73,9 @@ async fn lines_may_come_one_byte_at_a_time() {
 async fn there_are_no_pings_on_lines_and_events_come_as_they_are() {
     let world = World::open();
     let mut client = world.line_client().await;
-    world.outbox(0).ping();
+    world.outbox(0).push_ping();
     for number in 0..200 {
-        world.outbox(0).event(&message(&format!("nr {number}")));
+        world.outbox(0).push_event(&message(&format!("nr {number}")));
     }
     let said = client.until("nr 199").await;
     let expected: Vec<String> = (0..200).map(|number| format!("[#lobby] <ann> nr {number}")).collect();

@@ -32,7 +32,7 @@ use crate::outbound::policy::SLOW_READER;
 use crate::session::Ending;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
-use super::{Admission, ConnectionContext, ConnectionDrain, Limits, Listeners, Pace, Session};
+use super::{Admission, ConnectionContext, ConnectionDrain, ConnectionSession, DrainPace, Limits, Listeners};
 use crate::metrics::{ListenerKind, Metrics};
 
 /// How long any one step of a test may take.
@@ -62,11 +62,11 @@ struct Backstage {
     gate: Semaphore,
     begun: AtomicUsize,
     finished: AtomicUsize,
-    alarm: Option<Alarm>,
+    alarm: Option<WheelTimer>,
 }
 
 /// When the deadline of each session is, and what it does then.
-type Alarm = (Duration, fn(&Outbox));
+type WheelTimer = (Duration, fn(&Outbox));
 
 /// Answers `pong` to everything; `register` waits for the gate; `bye` closes.
 struct Echo {
@@ -75,7 +75,7 @@ struct Echo {
     stage: Arc<Backstage>,
 }
 
-impl Session for Echo {
+impl ConnectionSession for Echo {
     fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }
@@ -97,7 +97,7 @@ impl Session for Echo {
                 (id, Answer::Pong)
             }
         };
-        self.outbox.reply(Reply { id, answer });
+        self.outbox.push_reply(Reply { id, answer });
         self.stage.finished.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -116,7 +116,7 @@ impl Session for Echo {
     }
 }
 
-/// A house with open doors.
+/// A context with open doors.
 struct World {
     ws: SocketAddr,
     tcp: SocketAddr,
@@ -134,7 +134,7 @@ impl World {
         Self::with(limits(), None)
     }
 
-    fn with(limits: impl Into<Reloadable<Limits>>, alarm: Option<Alarm>) -> Self {
+    fn with(limits: impl Into<Reloadable<Limits>>, alarm: Option<WheelTimer>) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
@@ -162,7 +162,7 @@ impl World {
             Echo { outbox, deadline, stage: Arc::clone(&backstage) }
         };
         let metrics = Arc::new(Metrics::new());
-        let house = ConnectionContext::new(
+        let context = ConnectionContext::new(
             open_session,
             Arc::clone(&admission),
             limits,
@@ -171,13 +171,13 @@ impl World {
             Arc::clone(&departure),
             tasks.clone(),
         );
-        listeners.serve(&house);
+        listeners.serve(&context);
         Self { ws, tcp, metrics, ready, admission, stage, closing, departure, tasks }
     }
 
     /// The gateway goes away.
     fn leave(&self, notice: Duration, window: Duration) {
-        self.departure.begin(Pace { notice, window });
+        self.departure.begin(DrainPace { notice, window });
         self.closing.cancel();
         self.tasks.close();
     }
@@ -207,7 +207,7 @@ impl World {
 
     async fn empty(&self) {
         let taken = |port| self.metrics.open(port);
-        eventually("every seat is free again", || taken(ListenerKind::Ws) + taken(ListenerKind::Tcp) == 0).await;
+        eventually("every permit is free again", || taken(ListenerKind::Ws) + taken(ListenerKind::Tcp) == 0).await;
     }
 
     /// A WebSocket client whose session has begun.

@@ -24,15 +24,15 @@ async fn a_write_counts_once_with_the_oldest_message_in_it() {
     let mut client = world.websocket().await;
     let outbox = world.outbox(0);
     // Nobody is polled in between: both go out in one write.
-    outbox.event(&accepted(Duration::from_millis(30), "later"));
-    outbox.event(&accepted(Duration::from_secs(3), "sooner"));
-    outbox.event(&message("from the log"));
+    outbox.push_event(&accepted(Duration::from_millis(30), "later"));
+    outbox.push_event(&accepted(Duration::from_secs(3), "sooner"));
+    outbox.push_event(&message("from the log"));
     assert!(client.text().await.contains("later") && client.text().await.contains("sooner"));
     client.text().await;
     assert_eq!(number(&world, "parley_delivery_seconds_count"), 1.0);
     assert_eq!(number(&world, "parley_delivery_seconds_bucket{le=\"2\"}"), 0.0);
-    outbox.event(&message("from the log"));
-    outbox.event(&accepted(Duration::ZERO, "new"));
+    outbox.push_event(&message("from the log"));
+    outbox.push_event(&accepted(Duration::ZERO, "new"));
     client.text().await;
     client.text().await;
     eventually("it is counted", || number(&world, "parley_delivery_seconds_count") == 2.0).await;
@@ -48,12 +48,12 @@ async fn what_a_reader_does_not_take_counts_as_waiting_and_not_as_delivered() {
     let text = "x".repeat(32 * 1024);
     let mut said = 0;
     while standing() == 0.0 {
-        outbox.event(&accepted(Duration::ZERO, &text));
+        outbox.push_event(&accepted(Duration::ZERO, &text));
         said += 1;
         tokio::task::yield_now().await;
     }
     let delivered = number(&world, "parley_delivery_seconds_count");
-    outbox.event(&accepted(Duration::ZERO, &text));
+    outbox.push_event(&accepted(Duration::ZERO, &text));
     eventually("it waits", || number(&world, "parley_outbox_bytes") > 32.0 * 1024.0).await;
     assert_eq!(number(&world, "parley_delivery_seconds_count"), delivered);
     for _ in 0..=said {

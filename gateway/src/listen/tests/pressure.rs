@@ -2,15 +2,15 @@
 
 use super::*;
 
-/// Talks to a connection until it is closed, and returns how many bytes it took in: outbox, door and kernel together.
+/// Talks to a connection until it is closed, and returns how many bytes it took in: outbox, transport and kernel together.
 async fn flood(outbox: &Outbox) -> usize {
     const SIZE: usize = 32 * 1024;
     let text = message(&"x".repeat(SIZE));
     let start = Instant::now();
     let mut taken = 0;
-    while outbox.closing().is_none() {
+    while outbox.close_code().is_none() {
         assert!(start.elapsed() < PATIENCE, "a reader that reads nothing was never found too slow");
-        outbox.event(&text);
+        outbox.push_event(&text);
         taken += SIZE;
         tokio::task::yield_now().await;
     }
@@ -38,8 +38,8 @@ async fn output_goes_out_while_a_request_is_being_handled() {
     ws.pings(2).await;
     line.send(b"/nick bob\n").await;
     eventually("both requests have begun", || world.stage.begun.load(Ordering::SeqCst) == 3).await;
-    world.outbox(0).event(&message("meanwhile"));
-    world.outbox(1).event(&message("meanwhile"));
+    world.outbox(0).push_event(&message("meanwhile"));
+    world.outbox(1).push_event(&message("meanwhile"));
     assert!(ws.text().await.contains("meanwhile"));
     line.until("meanwhile").await;
     world.stage.gate.add_permits(2);
@@ -62,7 +62,7 @@ async fn a_request_is_run_to_its_end_although_its_client_has_gone() {
         drop(client);
         let session = world.stage.outboxes.lock().unwrap().len() - 1;
         for _ in 0..10 {
-            world.outbox(session).event(&message("anybody?"));
+            world.outbox(session).push_event(&message("anybody?"));
             tokio::task::yield_now().await;
         }
         assert_eq!(world.stage.finished.load(Ordering::SeqCst), before);
@@ -105,7 +105,7 @@ async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
     let bound = SLOW_READER.burst_bytes_max + 2 * 1024 * 1024;
     assert!(ws_took.max(line_took) < bound, "a stalled reader cost {ws_took} or {line_took} bytes");
     assert!(worst < Duration::from_millis(500), "a neighbour waited {worst:?}");
-    assert_eq!((ws.closing(), line.closing()), (Some(CloseCode::Slow), Some(CloseCode::Slow)));
+    assert_eq!((ws.close_code(), line.close_code()), (Some(CloseCode::Slow), Some(CloseCode::Slow)));
     eventually("the stalled connections are gone", || {
         world.metrics.open(ListenerKind::Ws) == 1 && world.metrics.open(ListenerKind::Tcp) == 0
     })
@@ -123,8 +123,8 @@ async fn a_stalled_write_is_given_up_although_nothing_more_is_queued() {
     let start = Instant::now();
     while world.ends().is_empty() {
         assert!(start.elapsed() < PATIENCE, "the stalled write was never given up");
-        assert_eq!(outbox.closing(), None);
-        outbox.event(&text);
+        assert_eq!(outbox.close_code(), None);
+        outbox.push_event(&text);
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
     world.empty().await;

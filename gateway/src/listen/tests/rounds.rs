@@ -1,4 +1,4 @@
-//! Rounds that the hub writes past the door, among everything that the door writes itself.
+//! Rounds that the hub writes past the transport, among everything that the transport writes itself.
 
 use std::sync::atomic::AtomicBool;
 
@@ -20,15 +20,15 @@ async fn send_mixed(outbox: Outbox) {
         let padding = if number % 7 == 0 { 20_000 } else { 10 };
         let text = format!("<{number}>{}", "x".repeat(padding));
         match number % 3 {
-            0 => drop(outbox.round(&round(&[&text]), &hears)),
-            1 => drop(outbox.event(&message(&text))),
-            _ => outbox.reply(Reply {
+            0 => drop(outbox.push_batch(&round(&[&text]), &hears)),
+            1 => drop(outbox.push_event(&message(&text))),
+            _ => outbox.push_reply(Reply {
                 id: None,
                 answer: Answer::History { to: "#lobby".into(), items: vec![lobby_message(&text)], more: false },
             }),
         }
         if number % 50 == 0 {
-            soon(outbox.has_room()).await;
+            soon(outbox.wait_for_room()).await;
         }
         if number % 10 == 0 {
             tokio::task::yield_now().await;
@@ -52,7 +52,7 @@ async fn rounds_events_and_answers_keep_their_order_however_much_the_socket_take
     }
     let (mut seen, mut pongs) = (Vec::new(), 0);
     while seen.len() < MIXED {
-        // Pongs come out of the door, at any time, and go between whole frames only.
+        // Pongs come out of the transport, at any time, and go between whole frames only.
         if seen.len() % 100 == 0 {
             ws.0.send(&frame(0x89, b"ping")).await;
         }
@@ -89,17 +89,17 @@ async fn a_round_goes_out_at_once_when_nothing_waits() {
     let mut client = world.websocket().await;
     client.is_alive().await;
     let outbox = world.outbox(0);
-    outbox.round(&round(&["one", "two"]), &AtomicBool::new(true));
+    outbox.push_batch(&round(&["one", "two"]), &AtomicBool::new(true));
     assert!(outbox.take().is_some_and(|batch| batch.items.is_empty()), "the socket has taken it");
-    let _ = outbox.written();
+    let _ = outbox.finish_write();
     assert!(client.text().await.contains("one") && client.text().await.contains("two"));
 }
 
-/// Gives rounds until the socket takes no more, without a pause in which the door could do something. Returns how many.
+/// Gives rounds until the socket takes no more, without a pause in which the transport could do something. Returns how many.
 fn fill(outbox: &Outbox, text: &str) -> usize {
     let hears = AtomicBool::new(true);
     let full = (1..1000).find(|_| {
-        outbox.round(&round(&[text]), &hears);
+        outbox.push_batch(&round(&[text]), &hears);
         !outbox.is_empty()
     });
     full.expect("the socket takes whatever there is")
@@ -109,7 +109,7 @@ fn fill(outbox: &Outbox, text: &str) -> usize {
 async fn a_frame_that_the_socket_took_half_of_is_sent_to_its_end_however_the_connection_ends() {
     let world = World::with(Limits { close_wait: PATIENCE, ..limits() }, None);
     let text = "x".repeat(50_000);
-    // What the door looks at first, the goodbye or the rest of the round, is left to chance.
+    // What the transport looks at first, the goodbye or the rest of the round, is left to chance.
     for (session, goodbye) in [false, true].into_iter().cycle().take(12).enumerate() {
         let mut client = world.websocket().await;
         client.is_alive().await;
@@ -119,7 +119,7 @@ async fn a_frame_that_the_socket_took_half_of_is_sent_to_its_end_however_the_con
         }
         let rounds = fill(&outbox, &text);
         if !goodbye {
-            outbox.round(&round(&[&text]), &AtomicBool::new(true));
+            outbox.push_batch(&round(&[&text]), &AtomicBool::new(true));
             outbox.close(CloseCode::Slow);
         }
         let mut whole = 0;

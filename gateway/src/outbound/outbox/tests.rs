@@ -38,7 +38,7 @@ fn take_shown(outbox: &Outbox) -> Vec<serde_json::Value> {
     let items = outbox.take().unwrap().items.into_iter();
     let shown = items.map(|item| match item {
         Outgoing::Event(bytes) => serde_json::from_slice(&bytes).unwrap(),
-        Outgoing::Batch(_) | Outgoing::Rest(_) => "batch".into(),
+        Outgoing::Batch(_) | Outgoing::Remainder(_) => "batch".into(),
         Outgoing::Reply(_) => "reply".into(),
         Outgoing::Ping => "ping".into(),
     });
@@ -48,77 +48,77 @@ fn take_shown(outbox: &Outbox) -> Vec<serde_json::Value> {
 #[test]
 fn slow_reader_loses_presence_first_and_resyncs_once() {
     let outbox = Outbox::new(Dialect::Json);
-    assert_eq!(outbox.event(&presence("#early")), PushOutcome::Queued);
-    outbox.event(&message(SLOW_READER.droppable_bytes_max));
+    assert_eq!(outbox.push_event(&presence("#early")), PushOutcome::Queued);
+    outbox.push_event(&message(SLOW_READER.droppable_bytes_max));
     let typing = Broadcast::new(Event::Typing { to: "#lobby".into(), from: "ann".into() });
     for _ in 0..1000 {
-        assert_eq!(outbox.event(&typing), PushOutcome::Dropped);
-        assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Dropped);
-        assert_eq!(outbox.event(&presence("#den")), PushOutcome::Dropped);
+        assert_eq!(outbox.push_event(&typing), PushOutcome::Dropped);
+        assert_eq!(outbox.push_event(&presence("#lobby")), PushOutcome::Dropped);
+        assert_eq!(outbox.push_event(&presence("#den")), PushOutcome::Dropped);
     }
-    outbox.event(&message(1));
+    outbox.push_event(&message(1));
     let shown = take_shown(&outbox);
     let kinds: Vec<&str> = shown.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["presence", "message", "message", "presence", "presence"], "every message arrives in order");
     assert_eq!(shown[0].get("resync"), None);
     let resync = |room: &str| serde_json::json!({"type": "presence", "room": room, "resync": true});
     assert_eq!(shown[3..], [resync("#den"), resync("#lobby")]);
-    assert_eq!(outbox.event(&presence("#lobby")), PushOutcome::Queued);
+    assert_eq!(outbox.push_event(&presence("#lobby")), PushOutcome::Queued);
     assert_eq!(take_shown(&outbox).len(), 1, "the resync is sent once");
 }
 
 #[test]
 fn dropped_presence_never_closes_the_connection() {
     let outbox = Outbox::new(Dialect::Json);
-    outbox.event(&message(SLOW_READER.queue_bytes_max - 1024));
-    outbox.event(&presence("#lobby"));
+    outbox.push_event(&message(SLOW_READER.queue_bytes_max - 1024));
+    outbox.push_event(&presence("#lobby"));
     make_overdue(&outbox);
-    outbox.event(&presence("#lobby"));
-    assert_eq!(outbox.closing(), None, "an event that may be dropped closes no connection");
-    outbox.event(&message(1024));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "a message above the bound does");
+    outbox.push_event(&presence("#lobby"));
+    assert_eq!(outbox.close_code(), None, "an event that may be dropped closes no connection");
+    outbox.push_event(&message(1024));
+    assert_eq!(outbox.close_code(), Some(CloseCode::Slow), "a message above the bound does");
     assert!(take_shown(&outbox).is_empty(), "the queue is discarded");
 }
 
 #[test]
 fn largest_reply_is_exempt_from_the_queue_bound() {
     let outbox = Outbox::new(Dialect::Json);
-    outbox.reply(history(200, 64 * 1024));
-    outbox.event(&message(SLOW_READER.queue_bytes_max / 2));
-    outbox.reply(history(1, 1024));
-    assert_eq!(outbox.closing(), None, "one page of any size is queued in addition to the bound");
+    outbox.push_reply(history(200, 64 * 1024));
+    outbox.push_event(&message(SLOW_READER.queue_bytes_max / 2));
+    outbox.push_reply(history(1, 1024));
+    assert_eq!(outbox.close_code(), None, "one page of any size is queued in addition to the bound");
     assert_eq!(take_shown(&outbox).len(), 3);
-    outbox.reply(history(200, 64 * 1024));
-    outbox.reply(history(200, 64 * 1024));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "two unread pages exceed it");
+    outbox.push_reply(history(200, 64 * 1024));
+    outbox.push_reply(history(200, 64 * 1024));
+    assert_eq!(outbox.close_code(), Some(CloseCode::Slow), "two unread pages exceed it");
 }
 
 #[test]
 fn small_replies_add_up_to_the_queue_bound() {
     let outbox = Outbox::new(Dialect::Json);
     for _ in 0..SLOW_READER.queue_bytes_max / ITEM_OVERHEAD_BYTES {
-        outbox.reply(Reply { id: None, answer: Answer::Pong });
+        outbox.push_reply(Reply { id: None, answer: Answer::Pong });
         make_overdue(&outbox);
     }
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow));
+    assert_eq!(outbox.close_code(), Some(CloseCode::Slow));
 }
 
 #[test]
 fn burst_is_accepted_until_it_is_overdue() {
     let outbox = Outbox::new(Dialect::Json);
     for _ in 0..40 {
-        outbox.event(&message(60_000));
+        outbox.push_event(&message(60_000));
     }
-    assert_eq!(outbox.closing(), None, "a burst below its bound is accepted");
+    assert_eq!(outbox.close_code(), None, "a burst below its bound is accepted");
     assert_eq!(take_shown(&outbox).len(), 40);
-    outbox.event(&message(SLOW_READER.queue_bytes_max));
+    outbox.push_event(&message(SLOW_READER.queue_bytes_max));
     make_overdue(&outbox);
-    outbox.event(&message(1));
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "the queue is above its bound for a second");
+    outbox.push_event(&message(1));
+    assert_eq!(outbox.close_code(), Some(CloseCode::Slow), "the queue is above its bound for a second");
 
     let outbox = Outbox::new(Dialect::Json);
     for _ in 0..=SLOW_READER.burst_bytes_max / 60_000 {
-        outbox.event(&message(60_000));
+        outbox.push_event(&message(60_000));
     }
-    assert_eq!(outbox.closing(), Some(CloseCode::Slow), "a burst above its bound closes the connection at once");
+    assert_eq!(outbox.close_code(), Some(CloseCode::Slow), "a burst above its bound closes the connection at once");
 }

@@ -88,9 +88,9 @@ mod perform {
             // A session that was in the room before stays in it when this fails.
             let is_new = !performer.rooms.contains_key(room.key());
             if enters {
-                services.hub.prepare(&room, session, &performer.outbox);
+                services.hub.start_join(&room, session, &performer.outbox);
                 if let Err(error) = services.backplane.subscribe(room.key()).await {
-                    services.hub.remove(room.key(), session, &performer.outbox);
+                    services.hub.leave_room(room.key(), session, &performer.outbox);
                     return Err(error.into());
                 }
                 performer.received.insert(room.key().clone(), ());

@@ -134,7 +134,7 @@ mod perform {
             let (incarnation, session) = (before.incarnation.clone(), before.session.clone());
             let attempt = ClaimAttempt { incarnation, session, nick: nick.clone(), token };
             let (owner, _) = performer.claim(attempt).await?;
-            services.hub.rename(&owner, &nick);
+            services.hub.rename_session(&owner, &nick);
             services.claims.change(&before, |claim| {
                 claim.nick = nick.clone();
                 claim.owner = owner.clone();

@@ -114,12 +114,12 @@ mod perform {
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
             let (token, hash) = token::issue(&session);
-            services.hub.expect(&session, &nick, &performer.outbox);
+            services.hub.open_inbox(&session, &nick, &performer.outbox);
             let attempt =
                 ClaimAttempt { incarnation, session: session.clone(), nick: nick.clone(), token: hash.clone() };
             let claimed = performer.claim(attempt).await;
             services.metrics.registrations[result(&claimed)].inc();
-            let (owner, inbox) = claimed.inspect_err(|_| services.hub.forget(&session))?;
+            let (owner, inbox) = claimed.inspect_err(|_| services.hub.discard_inbox(&session))?;
             performer.attach(owner.clone(), nick.clone(), Status::default(), hash);
             Ok(SessionBegun { nick, grant: SessionGrant { owner, token, time: unix_ms() }, inbox })
         }
@@ -183,7 +183,7 @@ mod tests {
         let refused = begin().perform(&mut performers[1]).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NickInUse);
         assert_eq!(
-            services.hub.logs(),
+            services.hub.stream_count(),
             1,
             "the hub holds other streams than the inbox of the session that has the nick"
         );

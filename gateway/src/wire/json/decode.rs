@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use crate::message::Body;
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, PAGE_ROWS, bad_request};
 use crate::wire::{
-    Command, CorrelationId, FRAME_LIMIT, RESUMED_ROOMS, Range, Refusal, Request, ResumeRequest, Since, Token,
+    Command, CorrelationId, REQUEST_BYTES_MAX, RESUMED_ROOMS_MAX, Range, Refusal, Request, ResumeRequest, Since, Token,
 };
 
 use super::INBOX;
@@ -42,7 +42,7 @@ const SEQ_MAX: u64 = (1 << 53) - 1;
 /// # Errors
 /// The refusal to reply with, and the request's id if one could be read.
 pub fn decode(text: &str) -> Result<Request, (CorrelationId, Refusal)> {
-    if text.len() > FRAME_LIMIT {
+    if text.len() > REQUEST_BYTES_MAX {
         return Err((None, ErrorCode::TooLarge.into()));
     }
     let fields: JsonFields<'_> =
@@ -182,8 +182,8 @@ impl<'a> JsonFields<'a> {
         let malformed =
             || bad_request("`since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}");
         let positions: JsonFields<'_> = serde_json::from_str(raw.get()).map_err(|_| malformed())?;
-        if positions.values.len() > RESUMED_ROOMS + 1 {
-            return Err(bad_request(format!("`since` must name at most {RESUMED_ROOMS} rooms")));
+        if positions.values.len() > RESUMED_ROOMS_MAX + 1 {
+            return Err(bad_request(format!("`since` must name at most {RESUMED_ROOMS_MAX} rooms")));
         }
         let mut named = HashSet::new();
         for (name, raw) in &positions.values {

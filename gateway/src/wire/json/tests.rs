@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 
 use super::{decode, encode_event, encode_reply};
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::wire::{Answer, DeliveryStatus, Event, FRAME_LIMIT, Refusal, Reply, RestoredRoom, RoomItem, Since, Token};
+use crate::wire::{
+    Answer, DeliveryStatus, Event, REQUEST_BYTES_MAX, Refusal, Reply, RestoredRoom, RoomItem, Since, Token,
+};
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
@@ -280,7 +282,7 @@ fn frame_without_a_valid_id_is_refused_without_one() {
         r#"{"id":1,"type":"send","to":"bob","body":01}"#,
         r#"{"id":1,"type":"send","to":"bob","body":"\x"}"#,
         r#"{"id":1,"type":"ping","\ud800":1}"#,
-        &"[".repeat(FRAME_LIMIT),
+        &"[".repeat(REQUEST_BYTES_MAX),
         &format!(r#"{{"id":1,"a":{}"#, "[".repeat(60_000)),
     ] {
         assert_eq!(refused(frame), not_an_object, "{frame:.80}");
@@ -305,8 +307,8 @@ fn frame_without_a_valid_id_is_refused_without_one() {
 fn frame_over_the_limit_is_too_large() {
     let ping = r#"{"type":"ping","id":1}"#;
     let frame = |bytes: usize| format!("{ping}{}", " ".repeat(bytes - ping.len()));
-    assert!(decode(&frame(FRAME_LIMIT)).is_ok());
-    assert_eq!(refused(&frame(FRAME_LIMIT + 1)), "- too_large: the message exceeds the size limit");
+    assert!(decode(&frame(REQUEST_BYTES_MAX)).is_ok());
+    assert_eq!(refused(&frame(REQUEST_BYTES_MAX + 1)), "- too_large: the message exceeds the size limit");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use presence::model::{Availability, RoomName};
 
 use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
-use crate::wire::{Command, FRAME_LIMIT, Range, Refusal};
+use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal};
 
 use super::LineDialect;
 
@@ -93,7 +93,7 @@ fn direct_message(dialect: &mut LineDialect, argument: &str) -> Result<Command, 
 /// Makes a body of a text, within the size limit of JSON frames: escapes can make it six times as long.
 fn body(text: &str) -> Result<Body, Refusal> {
     let body = Body::from_text(text);
-    if body.json().len() > FRAME_LIMIT { Err(ErrorCode::TooLarge.into()) } else { Ok(body) }
+    if body.json().len() > REQUEST_BYTES_MAX { Err(ErrorCode::TooLarge.into()) } else { Ok(body) }
 }
 
 fn required<'a>(argument: &'a str, usage: &str) -> Result<&'a str, Refusal> {

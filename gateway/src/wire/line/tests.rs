@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{Decoded, LineDialect, encode_event, encode_refusal, greeting};
 use crate::message::{Accepted, Body, ChatMessage};
-use crate::wire::{Answer, Command, DeliveryStatus, Event, FRAME_LIMIT, Refusal, Reply, RoomItem, Token};
+use crate::wire::{Answer, Command, DeliveryStatus, Event, REQUEST_BYTES_MAX, Refusal, Reply, RoomItem, Token};
 
 fn reply(dialect: &mut LineDialect, answer: Answer) -> String {
     String::from_utf8(dialect.encode_reply(&Reply { id: None, answer }).to_vec()).unwrap()
@@ -295,10 +295,10 @@ fn refusal_outside_a_request_is_a_line() {
 fn text_over_the_limit_as_a_body_is_too_large() {
     let too_large = "= ! too_large: the message exceeds the size limit";
     let mut dialect = in_lobby();
-    assert!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 2)).starts_with("send"));
-    assert_eq!(read(&mut dialect, &"x".repeat(FRAME_LIMIT - 1)), too_large);
-    assert_eq!(read(&mut dialect, &"\u{1}".repeat(FRAME_LIMIT / 2)), too_large);
-    assert_eq!(read(&mut dialect, &format!("/msg bob {}", "\u{1}".repeat(FRAME_LIMIT / 2))), too_large);
+    assert!(read(&mut dialect, &"x".repeat(REQUEST_BYTES_MAX - 2)).starts_with("send"));
+    assert_eq!(read(&mut dialect, &"x".repeat(REQUEST_BYTES_MAX - 1)), too_large);
+    assert_eq!(read(&mut dialect, &"\u{1}".repeat(REQUEST_BYTES_MAX / 2)), too_large);
+    assert_eq!(read(&mut dialect, &format!("/msg bob {}", "\u{1}".repeat(REQUEST_BYTES_MAX / 2))), too_large);
 }
 
 #[test]
