@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
-use gateway::listen::frame::{Event, Limits, Over, Socket};
+use gateway::listen::frame::{FrameEvent, FrameSocket, MessageLimits, SocketEnd};
 use presence::model::codes::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -34,11 +34,11 @@ struct ExampleFlags {
 async fn main() -> anyhow::Result<()> {
     let flags = ExampleFlags::parse();
     let listener = TcpListener::bind(flags.listen).await?;
-    let limits = Limits::new(flags.max_message, flags.max_skipped.max(flags.max_message));
+    let limits = MessageLimits::new(flags.max_message, flags.max_skipped.max(flags.max_message));
     serve(listener, limits).await
 }
 
-async fn serve(listener: TcpListener, limits: Limits) -> anyhow::Result<()> {
+async fn serve(listener: TcpListener, limits: MessageLimits) -> anyhow::Result<()> {
     loop {
         let (tcp, _) = listener.accept().await?;
         tcp.set_nodelay(true)?;
@@ -46,30 +46,30 @@ async fn serve(listener: TcpListener, limits: Limits) -> anyhow::Result<()> {
     }
 }
 
-async fn converse(tcp: TcpStream, limits: Limits) {
+async fn converse(tcp: TcpStream, limits: MessageLimits) {
     let Ok(Ok(upgraded)) = timeout(PATIENCE, tokio_tungstenite::accept_async(tcp)).await else { return };
-    let mut socket = Socket::new(upgraded.into_inner(), BytesMut::new(), limits);
+    let mut socket = FrameSocket::new(upgraded.into_inner(), BytesMut::new(), limits);
     let end = echo(&mut socket).await;
     let code = match end {
-        Over::Broken(violation) => Some(violation.close_code()),
-        Over::Gone => None,
+        SocketEnd::Broken(violation) => Some(violation.close_code()),
+        SocketEnd::Gone => None,
     };
     let _ = timeout(PATIENCE, socket.close(code.map(|code| (code.number(), code.slug())))).await;
 }
 
 /// Answers until there is nothing to answer any more.
-async fn echo(socket: &mut Socket) -> Over {
+async fn echo(socket: &mut FrameSocket) -> SocketEnd {
     loop {
         match socket.next(heard).await {
             Ok(EchoInput::Text(text)) => socket.output().text(text),
             Ok(EchoInput::Binary(bytes)) => socket.output().binary(bytes),
             Ok(EchoInput::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
             Ok(EchoInput::Nothing) => {}
-            Ok(EchoInput::Close) => return Over::Gone,
+            Ok(EchoInput::Close) => return SocketEnd::Gone,
             Err(over) => return over,
         }
         if socket.flush().await.is_err() {
-            return Over::Gone;
+            return SocketEnd::Gone;
         }
     }
 }
@@ -83,13 +83,13 @@ enum EchoInput {
     Close,
 }
 
-fn heard(event: Event<'_>) -> EchoInput {
+fn heard(event: FrameEvent<'_>) -> EchoInput {
     match event {
-        Event::Text(text) => EchoInput::Text(text.into_owned().into()),
-        Event::Binary(bytes) => EchoInput::Binary(bytes.into_owned().into()),
-        Event::TooLarge(_) => EchoInput::Skipped,
-        Event::Fragment | Event::Ping(_) | Event::Pong(_) => EchoInput::Nothing,
-        Event::Close { .. } => EchoInput::Close,
+        FrameEvent::Text(text) => EchoInput::Text(text.into_owned().into()),
+        FrameEvent::Binary(bytes) => EchoInput::Binary(bytes.into_owned().into()),
+        FrameEvent::TooLarge(_) => EchoInput::Skipped,
+        FrameEvent::Fragment | FrameEvent::Ping(_) | FrameEvent::Pong(_) => EchoInput::Nothing,
+        FrameEvent::Close { .. } => EchoInput::Close,
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
         async fn connect(max_message: usize, max_skipped: usize) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            tokio::spawn(serve(listener, Limits::new(max_message as u32, max_skipped as u32)));
+            tokio::spawn(serve(listener, MessageLimits::new(max_message as u32, max_skipped as u32)));
             let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
             Self(client_async_with_config("ws://echo/", tcp, Some(config)).await.unwrap().0)
         }

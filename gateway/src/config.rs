@@ -13,7 +13,7 @@ use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
 use presence::model::Retention;
 
-use crate::listen::Limits;
+use crate::listen::ConnectionLimits;
 
 /// Every key of a gateway. The environment variable of `listen.ws` is `PARLEY__LISTEN__WS`.
 pub const KEYS: &[Key] = &[
@@ -93,7 +93,7 @@ pub struct Config {
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
     /// `listen.origins` and `limits.*`: limits of client connections.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
     /// `history.*`: retention of rooms and inboxes.
@@ -161,7 +161,7 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
     })
 }
 
-fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
+fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     let origins = settings.list("listen.origins", origin)?;
     let connections =
         settings.number("limits.connections", 1..=CONNECTIONS_MAX, "expected a whole number from 1 to 1000000")?;
@@ -170,11 +170,11 @@ fn limits(settings: &Settings) -> Result<Limits, SettingsError> {
         1..=WRITE_STALL_SECONDS_MAX,
         "expected a whole number of seconds from 1 to 3600",
     )?;
-    Ok(Limits {
+    Ok(ConnectionLimits {
         origins: Arc::from(origins),
         connections: connections as usize,
         write_stall: Duration::from_secs(stall),
-        ..Limits::default()
+        ..ConnectionLimits::default()
     })
 }
 

@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::hub::Hub;
 use crate::hub::refill;
 use crate::lease::{DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, lifecycle, reaper};
-use crate::listen::{Admission, ConnectionContext, ConnectionDrain, Limits, Listeners};
+use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
 
@@ -81,7 +81,7 @@ struct Connections {
 /// Settings that a reload changes while the gateway runs.
 #[derive(Debug)]
 struct LiveSettings {
-    limits: Reloadable<Limits>,
+    limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
 }
 
@@ -246,7 +246,7 @@ impl BoundListeners {
 
 impl Connections {
     /// Creates the context of every connection, which opens a session on `services` for each.
-    fn context(&self, services: Arc<Services>, limits: Reloadable<Limits>) -> Arc<ConnectionContext<Driver>> {
+    fn context(&self, services: Arc<Services>, limits: Reloadable<ConnectionLimits>) -> Arc<ConnectionContext<Driver>> {
         let metrics = Arc::clone(&services.metrics);
         ConnectionContext::new(
             move |dialect| Driver::new(&services, dialect),

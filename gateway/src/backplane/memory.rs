@@ -12,7 +12,7 @@ use presence::model::keys::Keys;
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
-use presence::store::memory::{Append, AppendError, Appended, Listener, Store, StreamEntry};
+use presence::store::memory::{Append, AppendError, Appended, ChannelListener, Store, StoredEntry};
 
 use super::malformed::Malformed;
 use crate::message::Target;
@@ -51,7 +51,7 @@ struct Heard {
 /// What this node listens to.
 #[derive(Default)]
 struct Listening {
-    gateway: Option<(Incarnation, presence::store::memory::Subscription)>,
+    gateway: Option<(Incarnation, presence::store::memory::ListenerGuard)>,
     rooms: HashMap<RoomKey, Interest>,
 }
 
@@ -59,7 +59,7 @@ struct Interest {
     count: usize,
     /// Since nobody wants it: until when it is heard nevertheless.
     until: Option<Instant>,
-    _subscription: presence::store::memory::Subscription,
+    _subscription: presence::store::memory::ListenerGuard,
 }
 
 impl std::fmt::Debug for MemoryBackplane {
@@ -170,7 +170,7 @@ impl BackplaneContract for MemoryBackplane {
         let head = self.end(stream)?;
         let entries = self.node.store.entries(stream, after.saturating_add(1), head.top, limit, false);
         let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
-        let read = |entry: &StreamEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
+        let read = |entry: &StoredEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
         Ok(ReplayPage { head, messages: entries.iter().filter_map(read).collect(), through })
     }
 
@@ -207,20 +207,20 @@ impl Node {
         lock(&self.listening)
     }
 
-    fn hear_room(&self, room: RoomKey) -> presence::store::memory::Subscription {
+    fn hear_room(&self, room: RoomKey) -> presence::store::memory::ListenerGuard {
         let channel = self.keys.room(&room).channel();
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
-        let listener: Listener = Arc::new(move |text| {
+        let listener: ChannelListener = Arc::new(move |text| {
             let skipped = envelope::read_room(&room, text, |delivery| sink(delivery));
             heard.malformed.note(&place, skipped);
         });
         self.store.listen(&channel, listener)
     }
 
-    fn hear_gateway(&self, incarnation: Incarnation) -> presence::store::memory::Subscription {
+    fn hear_gateway(&self, incarnation: Incarnation) -> presence::store::memory::ListenerGuard {
         let channel = self.keys.node(&incarnation).channel();
         let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
-        let listener: Listener = Arc::new(move |text| {
+        let listener: ChannelListener = Arc::new(move |text| {
             let Some(delivery) = envelope::read_gateway(&incarnation, text) else {
                 heard.malformed.note(&place, 1);
                 return;

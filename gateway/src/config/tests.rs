@@ -32,7 +32,7 @@ fn changed(change: impl FnOnce(&mut Config)) -> Config {
         history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600), inbox_messages: 1_000 },
         hold: Duration::from_secs(60),
         grace: Duration::from_secs(30),
-        limits: Limits::default(),
+        limits: ConnectionLimits::default(),
         logs: Logs {
             level: "info".to_owned(),
             format: LogFormat::Auto,

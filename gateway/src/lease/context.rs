@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use presence::lease::node_id::NodeIdConflict;
 use presence::lease::{LeaseHealth, LeaseSample, NotReady};
-use presence::registry::{LeaseTransition, Registry};
+use presence::registry::{LeaseTransition, MailboxOrder, Registry};
 use tokio::sync::{SetOnce, watch};
 
 use crate::backplane::Backplane;
@@ -48,6 +48,20 @@ impl LeaseContext {
         self.health.ready(Instant::now())?;
         let is_republished = self.backplane.is_complete(self.health.generation());
         is_republished.then_some(()).ok_or(NotReady::Recovering)
+    }
+
+    /// Carries out the orders of the mailbox that came with a beat.
+    pub(super) fn carry_out(&self, mailbox: Vec<MailboxOrder>) {
+        for order in mailbox {
+            match order {
+                MailboxOrder::Kick(session) => self.orders.kick(&session),
+                MailboxOrder::Taken { session, fence } => self.orders.take_over(&session, fence),
+                MailboxOrder::Drain => {
+                    tracing::info!("drain ordered by an operator");
+                    self.stop.request_drain();
+                }
+            }
+        }
     }
 
     /// Records a lease transition in the registry, once. If that fails, the failure detectors fence and reap the lease.

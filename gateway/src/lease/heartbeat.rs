@@ -7,7 +7,6 @@ use presence::lease::reassert::Reassertion;
 use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
 
 use super::context::LeaseContext;
-use super::orders::carry_out;
 
 /// Keeps an open lease until it is lost. A store that is away ends no lease.
 pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
@@ -19,7 +18,7 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
                 let generation = beat.generation.number;
                 context.backplane.note_beat(&lease.incarnation, generation, sample.sent, sample.received);
                 context.samples.send_replace(Some(sample));
-                carry_out(context, beat.mailbox);
+                context.carry_out(beat.mailbox);
                 if !beat.asserted {
                     reassert(context, lease, generation, &mut reassertion).await;
                 }

@@ -1,7 +1,7 @@
 //! The gateway's side of its lease: what it does with beats, with orders of the cluster, and with its local claims.
 //!
-//! One heartbeat, by file: [`lifecycle`] opens a lease, `heartbeat` pulls its beats, `orders` carries out the mailbox,
-//! and [`deliveries`] receives the echo. [`local_claims`] lists what this gateway owns in the registry, [`expiry`]
+//! One heartbeat, by file: [`lifecycle`] opens a lease, `heartbeat` pulls its beats, [`context`] carries out
+//! the mailbox with [`orders`], and [`deliveries`] receives the echo. [`local_claims`] lists what this gateway owns in the registry, [`expiry`]
 //! ends detached sessions, and [`reaper`] fences and reaps failed gateways. After a lost lease no claim of its
 //! incarnation is kept. No file here knows a wire format or a Redis command.
 

@@ -1,4 +1,4 @@
-//! Orders to end sessions of this gateway, and the mailbox that brings them with a beat.
+//! Orders to end sessions of this gateway.
 //!
 //! An order may arrive twice: at once over the gateway's channel, and surely in its mailbox. Both ways have the same
 //! effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It writes nothing
@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use presence::model::codes::CloseCode;
 use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::MailboxOrder;
 
 use crate::hub::Hub;
 
-use super::context::LeaseContext;
 use super::local_claims::LocalClaims;
 
 /// Ends sessions of this gateway, attached or detached.
@@ -52,20 +50,6 @@ impl SessionOrders {
     pub fn end_incarnation(&self, incarnation: &Incarnation) {
         self.hub.close_incarnation(incarnation, CloseCode::Restart);
         self.claims.drop_incarnation(incarnation);
-    }
-}
-
-/// Carries out the orders of a mailbox.
-pub(super) fn carry_out(context: &LeaseContext, mailbox: Vec<MailboxOrder>) {
-    for command in mailbox {
-        match command {
-            MailboxOrder::Kick(session) => context.orders.kick(&session),
-            MailboxOrder::Taken { session, fence } => context.orders.take_over(&session, fence),
-            MailboxOrder::Drain => {
-                tracing::info!("drain ordered by an operator");
-                context.stop.request_drain();
-            }
-        }
     }
 }
 

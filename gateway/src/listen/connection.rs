@@ -23,7 +23,7 @@ use crate::session::{Driver, Ending};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
 use super::drain::{DrainTurn, due};
-use super::{ConnectionContext, Limits};
+use super::{ConnectionContext, ConnectionLimits};
 
 /// The maximum time that a close waits for the session to release its claims. Usually milliseconds.
 const RELEASE_WAIT: Duration = Duration::from_millis(500);
@@ -163,7 +163,7 @@ async fn end_connection<D: Transport, S: ConnectionSession>(
     mut transport: D,
     session: S,
     end: ConnectionEnd,
-    limits: &Limits,
+    limits: &ConnectionLimits,
 ) {
     // From here on only the transport writes to the socket, and a frame that has begun is completed.
     transport.queue(session.outbox().disconnect().await.map(Outgoing::Remainder).into_iter().collect());
@@ -183,7 +183,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     transport: &mut D,
     session: &mut S,
     context: &ConnectionContext<S>,
-    limits: &Limits,
+    limits: &ConnectionLimits,
 ) -> Result<Infallible, ConnectionEnd> {
     let departure = &context.departure;
     let outbox = session.outbox();
@@ -239,7 +239,7 @@ async fn beside_output<D: Transport, S>(
     request: impl Future<Output = ()>,
     transport: &mut D,
     outbox: &Outbox,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     context: &ConnectionContext<S>,
 ) -> Result<(), ConnectionEnd> {
     let output = async {
@@ -267,7 +267,7 @@ async fn beside_output<D: Transport, S>(
 async fn write_output<D: Transport, S>(
     transport: &mut D,
     outbox: &Outbox,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     context: &ConnectionContext<S>,
 ) -> Result<(), ConnectionEnd> {
     let Some(batch) = outbox.take() else { return Ok(()) };
@@ -289,7 +289,7 @@ async fn write_output<D: Transport, S>(
 async fn stalled<D: Transport, S>(
     transport: &mut D,
     outbox: &Outbox,
-    limits: &Limits,
+    limits: &ConnectionLimits,
     context: &ConnectionContext<S>,
 ) -> Result<(), ConnectionEnd> {
     let _standing = context.standing.enter(outbox);

@@ -42,9 +42,9 @@ use self::permits::ConnectionPermits;
 use self::stalled::StalledConnections;
 use self::timer_wheel::TimerWheel;
 
-/// Limits of connections, read when a connection begins and valid for all of it.
+/// ConnectionLimits of connections, read when a connection begins and valid for all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
     pub origins: Arc<[String]>,
     /// The maximum of connections on both ports; one more is refused as `overloaded`.
@@ -57,7 +57,7 @@ pub struct Limits {
     pub close_wait: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             origins: Arc::default(),
@@ -73,7 +73,7 @@ impl Default for Limits {
 pub struct ConnectionContext<S> {
     open_session: Box<dyn Fn(Dialect) -> S + Send + Sync>,
     admission: Arc<Admission>,
-    limits: Reloadable<Limits>,
+    limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
     closing: CancellationToken,
     departure: Arc<ConnectionDrain>,
@@ -94,7 +94,7 @@ impl<S: ConnectionSession> ConnectionContext<S> {
     pub fn new(
         open_session: impl Fn(Dialect) -> S + Send + Sync + 'static,
         admission: Arc<Admission>,
-        limits: Reloadable<Limits>,
+        limits: Reloadable<ConnectionLimits>,
         metrics: Arc<Metrics>,
         closing: CancellationToken,
         departure: Arc<ConnectionDrain>,

@@ -37,7 +37,7 @@ const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// The seconds after which a refused client may retry: one, because a balancer tries other gateways at once.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-type Answer = Response<Full<Bytes>>;
+type UpgradeAnswer = Response<Full<Bytes>>;
 
 /// Answers the one request of a new connection.
 pub(super) async fn serve<S: ConnectionSession>(
@@ -69,7 +69,7 @@ fn answer<S: ConnectionSession>(
     mut request: Request<Incoming>,
     context: &Arc<ConnectionContext<S>>,
     permit: &Arc<ConnectionPermit>,
-) -> Answer {
+) -> UpgradeAnswer {
     if request.uri().path() != "/ws" {
         return refusal(ErrorCode::NotFound);
     }
@@ -111,7 +111,7 @@ fn offers_ours(headers: &HeaderMap) -> bool {
     offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
 }
 
-fn not_a_websocket(error: &Error) -> Answer {
+fn not_a_websocket(error: &Error) -> UpgradeAnswer {
     let Error::Protocol(error) = error else { return refusal(ErrorCode::BadRequest) };
     match error {
         ProtocolError::WrongHttpMethod => {
@@ -128,20 +128,20 @@ fn not_a_websocket(error: &Error) -> Answer {
     }
 }
 
-fn upgrade_required() -> Answer {
+fn upgrade_required() -> UpgradeAnswer {
     let mut answer = refusal(ErrorCode::BadRequest);
     *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
     answer
 }
 
-fn refusal(code: ErrorCode) -> Answer {
+fn refusal(code: ErrorCode) -> UpgradeAnswer {
     let mut answer = Response::new(Full::from(problem::document(code).to_string()));
     *answer.status_mut() = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let answer = with(answer, CONNECTION, HeaderValue::from_static("close"));
     with(answer, CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE))
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+fn with(mut answer: UpgradeAnswer, name: HeaderName, value: HeaderValue) -> UpgradeAnswer {
     answer.headers_mut().insert(name, value);
     answer
 }

@@ -19,10 +19,10 @@ use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, json};
 
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
-use super::frame::{Event, Kind, Limits, Over, Socket};
+use super::frame::{DataKind, FrameEvent, FrameSocket, MessageLimits, SocketEnd};
 use super::permits::ConnectionPermit;
 
-const LIMITS: Limits = Limits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
+const LIMITS: MessageLimits = MessageLimits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
 
 /// Runs an upgraded connection.
 pub(super) async fn serve<S: ConnectionSession>(
@@ -36,20 +36,20 @@ pub(super) async fn serve<S: ConnectionSession>(
         debug!("upgraded connection is not a TCP stream");
         return;
     };
-    let transport = WebSocketTransport(Socket::new(io.into_inner(), read_buf.into(), LIMITS));
+    let transport = WebSocketTransport(FrameSocket::new(io.into_inner(), read_buf.into(), LIMITS));
     let session = (context.open_session)(Dialect::Json);
     permit.opened();
     permit.ended(connection::run(transport, session, &context).await);
 }
 
-struct WebSocketTransport(Socket);
+struct WebSocketTransport(FrameSocket);
 
 impl Transport for WebSocketTransport {
     async fn next(&mut self) -> TransportInput {
         match self.0.next(decode).await {
             Ok(input) => input,
-            Err(Over::Broken(violation)) => TransportInput::Unacceptable(violation.close_code()),
-            Err(Over::Gone) => TransportInput::Gone,
+            Err(SocketEnd::Broken(violation)) => TransportInput::Unacceptable(violation.close_code()),
+            Err(SocketEnd::Gone) => TransportInput::Gone,
         }
     }
 
@@ -85,13 +85,15 @@ fn is_goodbye(code: Option<u16>) -> bool {
     code.is_none_or(|code| code == CloseCode::Normal.number())
 }
 
-fn decode(event: Event<'_>) -> TransportInput {
+fn decode(event: FrameEvent<'_>) -> TransportInput {
     match event {
-        Event::Text(text) => TransportInput::Request(json::decode(&text)),
-        Event::TooLarge(Kind::Text) => TransportInput::Request(Err((None, ErrorCode::TooLarge.into()))),
-        Event::Binary(_) | Event::TooLarge(Kind::Binary) => TransportInput::Unacceptable(CloseCode::Unsupported),
-        Event::Ping(_) | Event::Pong(_) | Event::Fragment => TransportInput::Heard,
-        Event::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
-        Event::Close { .. } => TransportInput::Gone,
+        FrameEvent::Text(text) => TransportInput::Request(json::decode(&text)),
+        FrameEvent::TooLarge(DataKind::Text) => TransportInput::Request(Err((None, ErrorCode::TooLarge.into()))),
+        FrameEvent::Binary(_) | FrameEvent::TooLarge(DataKind::Binary) => {
+            TransportInput::Unacceptable(CloseCode::Unsupported)
+        }
+        FrameEvent::Ping(_) | FrameEvent::Pong(_) | FrameEvent::Fragment => TransportInput::Heard,
+        FrameEvent::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
+        FrameEvent::Close { .. } => TransportInput::Gone,
     }
 }

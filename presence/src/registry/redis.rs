@@ -10,7 +10,7 @@ use redis::Script;
 
 use super::RegistryError;
 use super::listing::EventReader;
-use super::reply::{Reply, malformed};
+use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{ScriptKeys, Unit};
 use crate::model::{MemberInfo, Nick, Status};
 use crate::store::redis::{Call, Redis};
@@ -37,7 +37,7 @@ impl RedisRegistry {
         script: &Script,
         keys: ScriptKeys<U>,
         args: &[&str],
-    ) -> Result<Reply, RegistryError> {
+    ) -> Result<ScriptReply, RegistryError> {
         call(&self.redis, Call::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
     }
 }
@@ -55,16 +55,16 @@ pub(super) async fn call<U: Unit>(
     kind: Call,
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, U>,
-) -> Result<Reply, RegistryError> {
+) -> Result<ScriptReply, RegistryError> {
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation().as_str()).key(redis.keys().leases().as_str()).key(keys.names());
     invocation.arg(redis.keys().base()).arg(args);
     let value = redis.timed(kind, invocation.invoke_async(connection)).await?;
-    Reply::new(value)
+    ScriptReply::new(value)
 }
 
 /// Reads the answer of a script that succeeds or refuses.
-pub(super) fn done(reply: &mut Reply) -> Result<(), RegistryError> {
+pub(super) fn done(reply: &mut ScriptReply) -> Result<(), RegistryError> {
     match reply.text()?.as_str() {
         "OK" => Ok(()),
         refusal => Err(refused(refusal)),
@@ -72,7 +72,7 @@ pub(super) fn done(reply: &mut Reply) -> Result<(), RegistryError> {
 }
 
 /// Reads the answer of a script that compares first; returns whether it changed anything.
-pub(super) fn whether(reply: &mut Reply) -> Result<bool, RegistryError> {
+pub(super) fn whether(reply: &mut ScriptReply) -> Result<bool, RegistryError> {
     match reply.text()?.as_str() {
         "OK" => Ok(true),
         "NO" => Ok(false),

@@ -9,9 +9,9 @@ use crate::registry::RegistryError;
 
 /// An array of a reply, read from the front.
 #[derive(Debug)]
-pub(super) struct Reply(std::vec::IntoIter<Value>);
+pub(super) struct ScriptReply(std::vec::IntoIter<Value>);
 
-impl Reply {
+impl ScriptReply {
     /// Takes the whole answer of a script.
     pub(super) fn new(value: Value) -> Result<Self, RegistryError> {
         match value {
@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
 
-    fn reply(items: Vec<Value>) -> Reply {
-        Reply::new(Value::Array(items)).unwrap()
+    fn reply(items: Vec<Value>) -> ScriptReply {
+        ScriptReply::new(Value::Array(items)).unwrap()
     }
 
     fn text(text: &str) -> Value {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn unexpected_pieces_are_errors_without_panic() {
-        assert!(Reply::new(Value::Nil).is_err());
+        assert!(ScriptReply::new(Value::Nil).is_err());
         assert!(reply(vec![]).text().is_err());
         assert!(reply(vec![Value::Nil]).text().is_err());
         assert!(reply(vec![Value::BulkString(vec![0xff])]).text().is_err());

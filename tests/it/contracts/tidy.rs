@@ -110,7 +110,7 @@ fn library_code_takes_no_shortcuts() {
 }
 
 #[test]
-fn tests_are_never_skipped_and_never_sleep() {
+fn tests_skip_nothing_and_wait_for_conditions() {
     let (skips, sleeps) = (concat!("#[", "ignore"), concat!("sleep", "("));
     let mut offences = Vec::new();
     for source in sources("rs") {

@@ -21,19 +21,19 @@ use std::borrow::Cow;
 
 use presence::model::codes::CloseCode;
 
-pub use self::reader::Reader;
-pub use self::socket::{Over, Socket};
+pub use self::reader::FrameReader;
+pub use self::socket::{FrameSocket, SocketEnd};
 pub(super) use self::socket::{hang_up, poll_write};
-pub use self::writer::Writer;
+pub use self::writer::FrameWriter;
 
-/// Limits of message lengths in bytes.
+/// MessageLimits of message lengths in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct MessageLimits {
     message: u32,
     skipped: u32,
 }
 
-impl Limits {
+impl MessageLimits {
     /// Messages up to `message` bytes are read, up to `skipped` bytes discarded and reported; a longer one is a
     /// violation. Equal values discard nothing.
     #[must_use]
@@ -45,7 +45,7 @@ impl Limits {
 
 /// The kind of a data message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DataKind {
     /// UTF-8 text.
     Text,
     /// Any bytes.
@@ -54,13 +54,13 @@ pub enum Kind {
 
 /// A received event. It borrows from the input if it arrived in one piece.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum FrameEvent<'a> {
     /// A whole text message.
     Text(Cow<'a, str>),
     /// A whole binary message.
     Binary(Cow<'a, [u8]>),
     /// The end of a discarded message over the limit.
-    TooLarge(Kind),
+    TooLarge(DataKind),
     /// A frame of an unfinished message. There may be thousands in one read, so each is an event.
     Fragment,
     /// A ping, to be answered with a pong of the same payload.

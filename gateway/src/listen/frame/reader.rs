@@ -12,7 +12,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::mask::{Mask, unmask};
 use super::utf8::Utf8;
-use super::{Event, Kind, Limits, Violation};
+use super::{DataKind, FrameEvent, MessageLimits, Violation};
 
 /// The longest header of a frame.
 const LONGEST_HEAD: usize = 14;
@@ -21,32 +21,32 @@ const LONGEST_CONTROL: u64 = 125;
 
 /// The state of one client's input.
 #[derive(Debug)]
-pub struct Reader {
-    limits: Limits,
-    state: State,
+pub struct FrameReader {
+    limits: MessageLimits,
+    state: ReaderState,
     /// The message so far, unless it is skipped, followed by a partial control frame.
     held: Vec<u8>,
     /// The unfinished message.
-    kind: Option<Kind>,
+    kind: Option<DataKind>,
     /// Its length with the present frame. Over the limit it is skipped.
     length: u32,
     utf8: Utf8,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum ReaderState {
     /// A partial frame header.
     Head { bytes: [u8; LONGEST_HEAD], len: u8 },
     /// Inside the payload of a frame.
-    Payload(Frame),
+    Payload(PartialFrame),
     /// The input is over.
     Over,
 }
 
-const BETWEEN_FRAMES: State = State::Head { bytes: [0; LONGEST_HEAD], len: 0 };
+const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; LONGEST_HEAD], len: 0 };
 
 #[derive(Debug, Clone, Copy)]
-struct Frame {
+struct PartialFrame {
     opcode: OpCode,
     is_final: bool,
     /// Whether a piece of it is stored.
@@ -56,10 +56,10 @@ struct Frame {
     left: u32,
 }
 
-impl Reader {
+impl FrameReader {
     /// Creates the reader of a new client.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: MessageLimits) -> Self {
         Self { limits, state: BETWEEN_FRAMES, held: Vec::new(), kind: None, length: 0, utf8: Utf8::default() }
     }
 
@@ -67,10 +67,10 @@ impl Reader {
     ///
     /// # Errors
     /// The input is a violation. All later input is ignored.
-    pub fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
+    pub fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<FrameEvent<'a>>, Violation> {
         let found = self.advance(input);
-        if matches!(found, Err(_) | Ok(Some(Event::Close { .. }))) {
-            self.state = State::Over;
+        if matches!(found, Err(_) | Ok(Some(FrameEvent::Close { .. }))) {
+            self.state = ReaderState::Over;
             self.held = Vec::new();
         }
         found
@@ -79,7 +79,7 @@ impl Reader {
     /// Returns whether the client's last frame, or a violation, was read.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, ReaderState::Over)
     }
 
     /// Returns the stored bytes of an unfinished message.
@@ -88,14 +88,14 @@ impl Reader {
         self.held.capacity()
     }
 
-    fn advance<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Event<'a>>, Violation> {
+    fn advance<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<FrameEvent<'a>>, Violation> {
         let mut frame = match self.state {
-            State::Head { bytes, len } => match self.head(bytes, usize::from(len), input)? {
+            ReaderState::Head { bytes, len } => match self.head(bytes, usize::from(len), input)? {
                 Some(frame) => frame,
                 None => return Ok(None),
             },
-            State::Payload(frame) => frame,
-            State::Over => {
+            ReaderState::Payload(frame) => frame,
+            ReaderState::Over => {
                 *input = &mut [];
                 return Ok(None);
             }
@@ -105,7 +105,7 @@ impl Reader {
         frame.left -= piece.len() as u32;
         if frame.left > 0 {
             self.keep(frame, piece)?;
-            self.state = State::Payload(Frame { is_begun: true, ..frame });
+            self.state = ReaderState::Payload(PartialFrame { is_begun: true, ..frame });
             return Ok(None);
         }
         self.state = BETWEEN_FRAMES;
@@ -121,13 +121,13 @@ impl Reader {
         mut bytes: [u8; LONGEST_HEAD],
         len: usize,
         input: &mut &mut [u8],
-    ) -> Result<Option<Frame>, Violation> {
+    ) -> Result<Option<PartialFrame>, Violation> {
         let fresh = input.len().min(LONGEST_HEAD - len);
         bytes[len..len + fresh].copy_from_slice(&input[..fresh]);
         let mut cursor = Cursor::new(&bytes[..len + fresh]);
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol)? else {
             take(input, fresh);
-            self.state = State::Head { bytes, len: (len + fresh) as u8 };
+            self.state = ReaderState::Head { bytes, len: (len + fresh) as u8 };
             return Ok(None);
         };
         let whole = cursor.position() as usize;
@@ -139,7 +139,7 @@ impl Reader {
         self.judge(&header, length).map(Some)
     }
 
-    fn judge(&mut self, header: &FrameHeader, length: u64) -> Result<Frame, Violation> {
+    fn judge(&mut self, header: &FrameHeader, length: u64) -> Result<PartialFrame, Violation> {
         let Some(mask) = header.mask else { return Err(Violation::Protocol) };
         if header.rsv1 || header.rsv2 || header.rsv3 || length > i64::MAX as u64 {
             return Err(Violation::Protocol);
@@ -151,16 +151,16 @@ impl Reader {
                 }
             }
             (OpCode::Data(Data::Continue), Some(_)) => self.lengthen(length)?,
-            (OpCode::Data(Data::Text), None) => self.begin(Kind::Text, length)?,
-            (OpCode::Data(Data::Binary), None) => self.begin(Kind::Binary, length)?,
+            (OpCode::Data(Data::Text), None) => self.begin(DataKind::Text, length)?,
+            (OpCode::Data(Data::Binary), None) => self.begin(DataKind::Binary, length)?,
             _ => return Err(Violation::Protocol),
         }
         // In range: a longer data frame was refused above.
         let left = length as u32;
-        Ok(Frame { opcode: header.opcode, is_final: header.is_final, is_begun: false, mask, left })
+        Ok(PartialFrame { opcode: header.opcode, is_final: header.is_final, is_begun: false, mask, left })
     }
 
-    fn begin(&mut self, kind: Kind, length: u64) -> Result<(), Violation> {
+    fn begin(&mut self, kind: DataKind, length: u64) -> Result<(), Violation> {
         self.kind = Some(kind);
         self.length = 0;
         self.utf8 = Utf8::default();
@@ -184,9 +184,9 @@ impl Reader {
     }
 
     /// Stores a piece of an unfinished frame or message.
-    fn keep(&mut self, frame: Frame, piece: &[u8]) -> Result<(), Violation> {
+    fn keep(&mut self, frame: PartialFrame, piece: &[u8]) -> Result<(), Violation> {
         if matches!(frame.opcode, OpCode::Data(_)) {
-            if self.kind == Some(Kind::Text) {
+            if self.kind == Some(DataKind::Text) {
                 self.utf8.check(piece)?;
             }
             if self.is_skipping() {
@@ -200,7 +200,12 @@ impl Reader {
     }
 
     /// Completes a control frame, usually with its only piece.
-    fn control<'a>(&mut self, frame: Frame, control: Control, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
+    fn control<'a>(
+        &mut self,
+        frame: PartialFrame,
+        control: Control,
+        piece: &'a mut [u8],
+    ) -> Result<FrameEvent<'a>, Violation> {
         let payload = if frame.is_begun {
             self.held.extend_from_slice(piece);
             // The interrupted message is stored before it.
@@ -214,33 +219,35 @@ impl Reader {
             Cow::Borrowed(&*piece)
         };
         match control {
-            Control::Ping => Ok(Event::Ping(payload)),
-            Control::Pong => Ok(Event::Pong(payload)),
+            Control::Ping => Ok(FrameEvent::Ping(payload)),
+            Control::Pong => Ok(FrameEvent::Pong(payload)),
             _ => close(payload),
         }
     }
 
     /// Completes a data frame, usually with its only piece, and possibly its message.
-    fn data<'a>(&mut self, frame: Frame, piece: &'a mut [u8]) -> Result<Event<'a>, Violation> {
+    fn data<'a>(&mut self, frame: PartialFrame, piece: &'a mut [u8]) -> Result<FrameEvent<'a>, Violation> {
         let is_in_one_piece = frame.is_final && !frame.is_begun && frame.opcode != OpCode::Data(Data::Continue);
         if !is_in_one_piece || self.is_skipping() {
             self.keep(frame, piece)?;
         }
         if !frame.is_final {
-            return Ok(Event::Fragment);
+            return Ok(FrameEvent::Fragment);
         }
-        let (kind, is_skipped) = (self.kind.take().unwrap_or(Kind::Binary), self.is_skipping());
+        let (kind, is_skipped) = (self.kind.take().unwrap_or(DataKind::Binary), self.is_skipping());
         self.length = 0;
         Ok(match (kind, is_in_one_piece) {
-            (Kind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
-            _ if is_skipped => Event::TooLarge(kind),
-            (Kind::Binary, true) => Event::Binary(Cow::Borrowed(piece)),
-            (Kind::Binary, false) => Event::Binary(Cow::Owned(mem::take(&mut self.held))),
-            (Kind::Text, true) => Event::Text(Cow::Borrowed(str::from_utf8(piece).map_err(|_| Violation::BadUtf8)?)),
-            // Each piece was checked as UTF-8; the second check is the price of text in pieces.
-            (Kind::Text, false) => {
-                Event::Text(Cow::Owned(String::from_utf8(mem::take(&mut self.held)).map_err(|_| Violation::BadUtf8)?))
+            (DataKind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
+            _ if is_skipped => FrameEvent::TooLarge(kind),
+            (DataKind::Binary, true) => FrameEvent::Binary(Cow::Borrowed(piece)),
+            (DataKind::Binary, false) => FrameEvent::Binary(Cow::Owned(mem::take(&mut self.held))),
+            (DataKind::Text, true) => {
+                FrameEvent::Text(Cow::Borrowed(str::from_utf8(piece).map_err(|_| Violation::BadUtf8)?))
             }
+            // Each piece was checked as UTF-8; the second check is the price of text in pieces.
+            (DataKind::Text, false) => FrameEvent::Text(Cow::Owned(
+                String::from_utf8(mem::take(&mut self.held)).map_err(|_| Violation::BadUtf8)?,
+            )),
         })
     }
 }
@@ -253,9 +260,9 @@ fn take<'a>(input: &mut &'a mut [u8], most: usize) -> &'a mut [u8] {
     front
 }
 
-fn close(payload: Cow<'_, [u8]>) -> Result<Event<'_>, Violation> {
+fn close(payload: Cow<'_, [u8]>) -> Result<FrameEvent<'_>, Violation> {
     if payload.is_empty() {
-        return Ok(Event::Close { code: None, reason: Cow::Borrowed("") });
+        return Ok(FrameEvent::Close { code: None, reason: Cow::Borrowed("") });
     }
     let Some(code) = payload.first_chunk().map(|code| u16::from_be_bytes(*code)).filter(|code| may_be_sent(*code))
     else {
@@ -265,7 +272,7 @@ fn close(payload: Cow<'_, [u8]>) -> Result<Event<'_>, Violation> {
         Cow::Borrowed(payload) => str::from_utf8(&payload[2..]).map(Cow::Borrowed),
         Cow::Owned(payload) => str::from_utf8(&payload[2..]).map(|reason| Cow::Owned(reason.to_owned())),
     };
-    Ok(Event::Close { code: Some(code), reason: reason.map_err(|_| Violation::BadUtf8)? })
+    Ok(FrameEvent::Close { code: Some(code), reason: reason.map_err(|_| Violation::BadUtf8)? })
 }
 
 /// Returns whether a close code may appear in a frame: the codes of the RFC and of IANA's registry that are not reserved for

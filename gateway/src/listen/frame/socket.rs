@@ -1,4 +1,4 @@
-//! Reader and writer on a TCP stream.
+//! FrameReader and writer on a TCP stream.
 //!
 //! Reads into a buffer of the thread and decodes in place; only bytes beyond the first event are stored. All functions are
 //! poll functions with their state in the socket, so a future is one pointer, and dropping it loses nothing.
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{Event, Limits, Reader, Violation, Writer};
+use super::{FrameEvent, FrameReader, FrameWriter, MessageLimits, Violation};
 
 /// The bytes of one read.
 const SCRATCH: usize = 64 * 1024;
@@ -58,7 +58,7 @@ pub(in crate::listen) fn poll_write(
 
 /// The end of the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum SocketEnd {
     /// The client broke the protocol and has to be sent the code.
     Broken(Violation),
     /// The stream has ended.
@@ -67,23 +67,29 @@ pub enum Over {
 
 /// A WebSocket after its handshake.
 #[derive(Debug)]
-pub struct Socket {
+pub struct FrameSocket {
     input: OwnedReadHalf,
     output: Arc<OwnedWriteHalf>,
-    reader: Reader,
-    writer: Writer,
+    reader: FrameReader,
+    writer: FrameWriter,
     /// Bytes of a read beyond its first event.
     unread: BytesMut,
 }
 
-impl Socket {
+impl FrameSocket {
     /// Takes a stream after its handshake, with the bytes read beyond it.
     #[must_use]
-    pub fn new(tcp: TcpStream, unread: BytesMut, limits: Limits) -> Self {
+    pub fn new(tcp: TcpStream, unread: BytesMut, limits: MessageLimits) -> Self {
         // Even if empty, it may hold the handshake's buffer.
         let unread = if unread.is_empty() { BytesMut::new() } else { unread };
         let (input, output) = tcp.into_split();
-        Self { input, output: Arc::new(output), reader: Reader::new(limits), writer: Writer::default(), unread }
+        Self {
+            input,
+            output: Arc::new(output),
+            reader: FrameReader::new(limits),
+            writer: FrameWriter::default(),
+            unread,
+        }
     }
 
     /// Returns the stream for a second writer, which writes whole frames or passes the remainder to [`FrameWriter::rest`],
@@ -94,7 +100,7 @@ impl Socket {
     }
 
     /// Returns the output queue, which [`FrameSocket::flush`] writes.
-    pub fn output(&mut self) -> &mut Writer {
+    pub fn output(&mut self) -> &mut FrameWriter {
         &mut self.writer
     }
 
@@ -103,7 +109,7 @@ impl Socket {
     ///
     /// # Errors
     /// There are no more events.
-    pub async fn next<T>(&mut self, mut decode: impl FnMut(Event<'_>) -> T) -> Result<T, Over> {
+    pub async fn next<T>(&mut self, mut decode: impl FnMut(FrameEvent<'_>) -> T) -> Result<T, SocketEnd> {
         poll_fn(|cx| self.poll_next(cx, &mut decode)).await
     }
 
@@ -136,19 +142,23 @@ impl Socket {
         self.reader.held() + self.unread.capacity() + self.writer.held()
     }
 
-    fn poll_next<T>(&mut self, cx: &mut Context<'_>, decode: &mut impl FnMut(Event<'_>) -> T) -> Poll<Result<T, Over>> {
+    fn poll_next<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        decode: &mut impl FnMut(FrameEvent<'_>) -> T,
+    ) -> Poll<Result<T, SocketEnd>> {
         let Self { input: stream, reader, writer, unread, .. } = self;
         let mut step = |input: &mut &mut [u8]| match reader.next(input) {
             Ok(None) => None,
             Ok(Some(event)) => {
                 match &event {
-                    Event::Ping(payload) => writer.pong(payload),
-                    Event::Close { code, .. } => writer.close(*code, ""),
+                    FrameEvent::Ping(payload) => writer.pong(payload),
+                    FrameEvent::Close { code, .. } => writer.close(*code, ""),
                     _ => {}
                 }
                 Some(Ok(decode(event)))
             }
-            Err(violation) => Some(Err(Over::Broken(violation))),
+            Err(violation) => Some(Err(SocketEnd::Broken(violation))),
         };
         loop {
             if !unread.is_empty() {
@@ -166,7 +176,7 @@ impl Socket {
             let mut is_more_likely = false;
             let read = poll_read(stream, cx, |mut input| {
                 if input.is_empty() {
-                    return Some(Err(Over::Gone));
+                    return Some(Err(SocketEnd::Gone));
                 }
                 is_more_likely = input.len() == SCRATCH;
                 let found = step(&mut input);
@@ -181,7 +191,7 @@ impl Socket {
                     return Poll::Pending;
                 }
                 Ok(None) => {}
-                Err(_) => return Poll::Ready(Err(Over::Gone)),
+                Err(_) => return Poll::Ready(Err(SocketEnd::Gone)),
             }
         }
     }

@@ -19,8 +19,8 @@ const LONGEST_REASON: usize = 123;
 
 /// The output of one connection.
 #[derive(Debug, Default)]
-pub struct Writer {
-    frames: VecDeque<Frame>,
+pub struct FrameWriter {
+    frames: VecDeque<QueuedFrame>,
     /// Written bytes of the first frame.
     written: usize,
     /// Whether a close frame is queued or written: nothing may follow it.
@@ -28,7 +28,7 @@ pub struct Writer {
 }
 
 #[derive(Debug)]
-struct Frame {
+struct QueuedFrame {
     /// `None`: the payload consists of whole frames, or is the remainder of one.
     opcode: Option<OpCode>,
     payload: Bytes,
@@ -40,7 +40,7 @@ struct EncodedHeader {
     len: usize,
 }
 
-impl Frame {
+impl QueuedFrame {
     fn header(&self) -> Option<FrameHeader> {
         self.opcode.map(|opcode| FrameHeader { opcode, ..FrameHeader::default() })
     }
@@ -58,7 +58,7 @@ impl Frame {
     }
 }
 
-impl Writer {
+impl FrameWriter {
     /// Queues a text, which the caller knows to be UTF-8.
     pub fn text(&mut self, text: Bytes) {
         self.push(OpCode::Data(Data::Text), text);
@@ -72,7 +72,7 @@ impl Writer {
     /// Queues bytes that are whole frames already.
     pub fn framed(&mut self, frames: Bytes) {
         if !self.is_closed {
-            self.frames.push_back(Frame { opcode: None, payload: frames });
+            self.frames.push_back(QueuedFrame { opcode: None, payload: frames });
         }
     }
 
@@ -80,7 +80,7 @@ impl Writer {
     /// partly written.
     pub fn rest(&mut self, frames: Bytes) {
         debug_assert!(self.written == 0, "two writers in the middle of a frame");
-        self.frames.push_front(Frame { opcode: None, payload: frames });
+        self.frames.push_front(QueuedFrame { opcode: None, payload: frames });
     }
 
     /// Queues a ping without a payload.
@@ -150,7 +150,7 @@ impl Writer {
     /// Advances by the written bytes and frees what it can.
     pub fn advance(&mut self, written: usize) {
         self.written += written;
-        while let Some(len) = self.frames.front().map(Frame::len).filter(|&len| len <= self.written) {
+        while let Some(len) = self.frames.front().map(QueuedFrame::len).filter(|&len| len <= self.written) {
             self.written -= len;
             self.frames.pop_front();
         }
@@ -161,7 +161,7 @@ impl Writer {
 
     fn push(&mut self, opcode: OpCode, payload: Bytes) {
         if !self.is_closed {
-            self.frames.push_back(Frame { opcode: Some(opcode), payload });
+            self.frames.push_back(QueuedFrame { opcode: Some(opcode), payload });
         }
     }
 }

@@ -5,7 +5,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::session::Driver;
 
-use super::super::frame::{Reader, Socket};
+use super::super::frame::{FrameReader, FrameSocket};
 use super::super::{permits::ConnectionPermit, tcp, ws};
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_connection_at_rest_is_small() {
     let line = future(|tcp: TcpStream, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
         tcp::serve(tcp, context, permit)
     });
-    let (driver, socket, reader) = (size_of::<Driver>(), size_of::<Socket>(), size_of::<Reader>());
+    let (driver, socket, reader) = (size_of::<Driver>(), size_of::<FrameSocket>(), size_of::<FrameReader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
     assert!(ws.max(line) <= driver + TASK, "a websocket task holds {ws} bytes, a line task {line}");
     assert!(reader <= READER, "a reader holds {reader} bytes");

@@ -33,7 +33,7 @@ async fn refusals(world: &World) -> [String; 2] {
 
 #[tokio::test]
 async fn one_connection_too_many_is_refused_until_somebody_leaves() {
-    let world = World::with(Limits { connections: 2, ..limits() }, None);
+    let world = World::with(ConnectionLimits { connections: 2, ..limits() }, None);
     let mut ws = world.websocket().await;
     let mut line = world.line_client().await;
     assert_eq!(refusals(&world).await, ["overloaded", "overloaded"]);

@@ -88,7 +88,7 @@ async fn a_close_is_answered_with_the_same_code() {
 
 #[tokio::test]
 async fn our_close_carries_number_and_slug_and_ends_with_the_clients_answer() {
-    let world = World::with(Limits { close_wait: PATIENCE * 10, ..limits() }, None);
+    let world = World::with(ConnectionLimits { close_wait: PATIENCE * 10, ..limits() }, None);
     let mut client = world.websocket().await;
     client.send(r#"{"type":"bye"}"#).await;
     assert_eq!(client.frame().await.unwrap(), (0x88, [&1000u16.to_be_bytes(), b"bye".as_slice()].concat()));

@@ -95,7 +95,7 @@ async fn frames_that_come_with_the_request_are_not_lost() {
 
 #[tokio::test]
 async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
-    let world = World::with(Limits { header_wait: Duration::from_millis(200), ..limits() }, None);
+    let world = World::with(ConnectionLimits { header_wait: Duration::from_millis(200), ..limits() }, None);
     let silent = Wire::connect(world.ws).await;
     let mut slow = Wire::connect(world.ws).await;
     slow.send(b"GET /ws HTTP/1.1\r\nHost: par").await;
@@ -107,7 +107,7 @@ async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
 #[tokio::test]
 async fn only_pages_of_the_allowed_origins_connect() {
     let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
-    let limits = Reloadable::from(Limits { origins, ..limits() });
+    let limits = Reloadable::from(ConnectionLimits { origins, ..limits() });
     let world = World::with(limits.clone(), None);
     for (headers, status) in [
         ("", 101),
@@ -123,7 +123,7 @@ async fn only_pages_of_the_allowed_origins_connect() {
         let head = ask(&world, &upgrade_request(headers)).await;
         assert_eq!(head.split(' ').nth(1), Some(status.to_string().as_str()), "{headers}: {head}");
     }
-    limits.set(Limits { origins: Arc::default(), ..limits.get() });
+    limits.set(ConnectionLimits { origins: Arc::default(), ..limits.get() });
     let head = ask(&world, &upgrade_request("Origin: https://evil.example\r\n")).await;
     assert!(head.starts_with("HTTP/1.1 101"), "an empty list lets all in: {head}");
 }

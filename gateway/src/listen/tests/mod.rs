@@ -32,7 +32,7 @@ use crate::outbound::policy::SLOW_READER;
 use crate::session::Ending;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
-use super::{Admission, ConnectionContext, ConnectionDrain, ConnectionSession, DrainPace, Limits, Listeners};
+use super::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionSession, DrainPace, Listeners};
 use crate::metrics::{ListenerKind, Metrics};
 
 /// How long any one step of a test may take.
@@ -134,7 +134,7 @@ impl World {
         Self::with(limits(), None)
     }
 
-    fn with(limits: impl Into<Reloadable<Limits>>, alarm: Option<WheelTimer>) -> Self {
+    fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<WheelTimer>) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
@@ -228,8 +228,8 @@ impl World {
     }
 }
 
-fn limits() -> Limits {
-    Limits { close_wait: Duration::from_millis(500), ..Limits::default() }
+fn limits() -> ConnectionLimits {
+    ConnectionLimits { close_wait: Duration::from_millis(500), ..ConnectionLimits::default() }
 }
 
 fn message(text: &str) -> Arc<Broadcast> {

@@ -75,7 +75,7 @@ async fn a_request_is_run_to_its_end_although_its_client_has_gone() {
 
 #[tokio::test]
 async fn a_reader_that_falls_behind_is_closed_as_slow_and_told_so_if_it_catches_up() {
-    let world = World::with(Limits { close_wait: PATIENCE / 4, ..limits() }, None);
+    let world = World::with(ConnectionLimits { close_wait: PATIENCE / 4, ..limits() }, None);
     let client = world.websocket().await;
     let line = world.line_client().await;
     flood(&world.outbox(0)).await;
@@ -115,7 +115,7 @@ async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
 
 #[tokio::test]
 async fn a_stalled_write_is_given_up_although_nothing_more_is_queued() {
-    let world = World::with(Limits { write_stall: Duration::from_millis(300), ..limits() }, None);
+    let world = World::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
     let _client = world.websocket().await;
     let outbox = world.outbox(0);
     let text = message(&"x".repeat(32 * 1024));
@@ -132,7 +132,7 @@ async fn a_stalled_write_is_given_up_although_nothing_more_is_queued() {
 
 #[tokio::test]
 async fn a_flood_of_pings_from_a_client_that_reads_nothing_piles_up_nothing() {
-    let world = World::with(Limits { write_stall: Duration::from_millis(300), ..limits() }, None);
+    let world = World::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
     let mut client = world.websocket().await;
     let pings = frame(0x89, &[b'x'; 125]).repeat(1000);
     let flood = async { while client.0.tcp.write_all(&pings).await.is_ok() {} };

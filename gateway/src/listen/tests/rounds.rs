@@ -107,7 +107,7 @@ fn fill(outbox: &Outbox, text: &str) -> usize {
 
 #[tokio::test]
 async fn a_frame_that_the_socket_took_half_of_is_sent_to_its_end_however_the_connection_ends() {
-    let world = World::with(Limits { close_wait: PATIENCE, ..limits() }, None);
+    let world = World::with(ConnectionLimits { close_wait: PATIENCE, ..limits() }, None);
     let text = "x".repeat(50_000);
     // What the transport looks at first, the goodbye or the rest of the round, is left to chance.
     for (session, goodbye) in [false, true].into_iter().cycle().take(12).enumerate() {

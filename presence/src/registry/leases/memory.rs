@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{Incarnation, LeftReason, NickKey, Owner, PresenceDelta, RoomKey};
 use crate::registry::{MemoryRegistry, RegistryError};
-use crate::store::memory::{FreedFor, LeaseRecord, State, now};
+use crate::store::memory::{FreedFor, LeaseRecord, StoreState, now};
 
 use super::{
     Beat, Differences, GatewayInfo, Generation, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
@@ -67,7 +67,7 @@ impl Leases for MemoryRegistry {
     }
 }
 
-impl State {
+impl StoreState {
     /// Returns another serving incarnation of the node that is not in `over`.
     pub(crate) fn other_live_incarnation(
         &self,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit};
 use crate::model::{Owner, Status};
 use crate::registry::redis::{RedisRegistry, done, json, member_info};
-use crate::registry::reply::Reply;
+use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
 use super::{LocalClaim, ReassertBatch};
@@ -68,7 +68,7 @@ impl RedisRegistry {
 }
 
 /// Returns the claims whose tokens the rest of a reply names.
-pub(super) fn named_claims(reply: &mut Reply, claims: &[LocalClaim]) -> Result<Vec<Owner>, RegistryError> {
+pub(super) fn named_claims(reply: &mut ScriptReply, claims: &[LocalClaim]) -> Result<Vec<Owner>, RegistryError> {
     let mut named = Vec::new();
     while !reply.is_empty() {
         let token = reply.text()?;

@@ -7,7 +7,7 @@ use crate::model::{Incarnation, NickKey, Owner};
 use crate::registry::RegistryError;
 use crate::registry::listing::read;
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
-use crate::registry::reply::{Reply, from_json, malformed};
+use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::script;
 use crate::store::redis::{Call, Redis};
 
@@ -124,7 +124,7 @@ impl Leases for RedisRegistry {
 }
 
 impl RedisRegistry {
-    async fn call_open_lease(&self, args: &[&str]) -> Result<Reply, RegistryError> {
+    async fn call_open_lease(&self, args: &[&str]) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let script_keys = ScriptKeys::of([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()]);
         self.write(args[0], &script::OPEN_LEASE, script_keys, args).await
@@ -132,7 +132,7 @@ impl RedisRegistry {
 }
 
 /// Reads number and phase of the generation from a reply.
-pub(in crate::registry) fn generation(reply: &mut Reply) -> Result<Generation, RegistryError> {
+pub(in crate::registry) fn generation(reply: &mut ScriptReply) -> Result<Generation, RegistryError> {
     let number = reply.number()?;
     let phase = match reply.text()?.as_str() {
         "open" => Phase::Open,
@@ -143,7 +143,7 @@ pub(in crate::registry) fn generation(reply: &mut Reply) -> Result<Generation, R
 }
 
 /// Reads the rows of a lease table from a reply.
-pub(in crate::registry) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryError> {
+pub(in crate::registry) fn leases(rows: ScriptReply) -> Result<Vec<Lease>, RegistryError> {
     Ok(readable(rows)?.into_iter().map(|row| row.lease).collect())
 }
 
@@ -157,7 +157,7 @@ pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation
 
 /// Reads the rows, skipping unreadable ones. Every beat returns the whole table, so one foreign row must not stop all
 /// gateways.
-fn readable(rows: Reply) -> Result<Vec<LeaseRow>, RegistryError> {
+fn readable(rows: ScriptReply) -> Result<Vec<LeaseRow>, RegistryError> {
     let mut read = Vec::new();
     for row in rows.arrays() {
         match lease_row(row?) {
@@ -168,7 +168,7 @@ fn readable(rows: Reply) -> Result<Vec<LeaseRow>, RegistryError> {
     Ok(read)
 }
 
-fn lease_row(mut row: Reply) -> Result<LeaseRow, RegistryError> {
+fn lease_row(mut row: ScriptReply) -> Result<LeaseRow, RegistryError> {
     let incarnation = Incarnation::from_store(&row.text()?);
     let state = lease_state(&row.text()?).ok_or_else(|| malformed("a lease state"))?;
     let counter = row.number()?;

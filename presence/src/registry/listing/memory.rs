@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey};
 use crate::registry::{LeaseState, MemoryRegistry, RegistryError};
-use crate::store::memory::{LeaseRecord, MemberRecord, State};
+use crate::store::memory::{LeaseRecord, MemberRecord, StoreState};
 
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -89,7 +89,7 @@ impl Listing for MemoryRegistry {
     }
 }
 
-impl State {
+impl StoreState {
     pub(crate) fn user(&self, nick: &NickKey) -> Option<UserRow> {
         let record = self.nicks.records.get(nick)?;
         let online = self.nicks.owner(nick).filter(|owner| self.leases.shows(&owner.incarnation));

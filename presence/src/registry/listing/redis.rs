@@ -6,7 +6,7 @@ use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys, Unit};
 use crate::model::{MemberInfo, NickKey, RoomKey, Status};
 use crate::registry::leases::{LeaseRow, lease_rows, lease_state};
 use crate::registry::redis::{self as arm, RedisRegistry, ScriptCall, done};
-use crate::registry::reply::{Reply, from_json, malformed};
+use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
 use crate::store::redis::{Call, Redis, classify};
 
@@ -195,7 +195,7 @@ impl RedisRegistry {
     }
 }
 
-fn user(mut row: Reply) -> Result<Option<UserRow>, RegistryError> {
+fn user(mut row: ScriptReply) -> Result<Option<UserRow>, RegistryError> {
     if row.is_empty() {
         return Ok(None);
     }
@@ -211,7 +211,7 @@ fn user(mut row: Reply) -> Result<Option<UserRow>, RegistryError> {
     Ok(Some(UserRow { nick, online, status, online_since: online.then_some(since), last_active, rooms }))
 }
 
-fn room(mut row: Reply) -> Result<Option<RoomRow>, RegistryError> {
+fn room(mut row: ScriptReply) -> Result<Option<RoomRow>, RegistryError> {
     if row.is_empty() {
         return Ok(None);
     }
@@ -219,7 +219,10 @@ fn room(mut row: Reply) -> Result<Option<RoomRow>, RegistryError> {
 }
 
 /// Calls a script that only reads.
-pub(in crate::registry) async fn read<U: Unit>(redis: &Redis, call: ScriptCall<'_, U>) -> Result<Reply, RegistryError> {
+pub(in crate::registry) async fn read<U: Unit>(
+    redis: &Redis,
+    call: ScriptCall<'_, U>,
+) -> Result<ScriptReply, RegistryError> {
     let mut connection = redis.query().await?;
     let mut reply = arm::call(redis, Call::Read, &mut connection, call).await?;
     done(&mut reply)?;

@@ -10,7 +10,7 @@ use crate::model::{
     TokenHash,
 };
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
-use crate::store::memory::{FreedFor, Leftover, NickRecord, State, now};
+use crate::store::memory::{FreedFor, Leftover, NickRecord, StoreState, now};
 
 use super::{ClaimError, Names};
 
@@ -45,7 +45,7 @@ impl Names for MemoryRegistry {
     }
 }
 
-impl State {
+impl StoreState {
     pub(crate) fn begin(
         &mut self,
         incarnation: &Incarnation,

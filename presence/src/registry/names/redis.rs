@@ -8,7 +8,7 @@ use crate::model::keys::{NodeUnit, RoomUnit, ScriptKeys, SessionUnit};
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
 use crate::registry::redis::{RedisRegistry, json, member_info, refused, whether};
-use crate::registry::reply::Reply;
+use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
 use super::{ClaimError, Names};
@@ -77,7 +77,7 @@ impl RedisRegistry {
         &self,
         script: &Script,
         NickTaking { incarnation, session, nick, tokens }: NickTaking<'_>,
-    ) -> Result<Reply, RegistryError> {
+    ) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));
         let script_keys = ScriptKeys::default()
@@ -94,7 +94,7 @@ impl RedisRegistry {
 }
 
 /// Reads the refusal of a claim.
-pub(in crate::registry) fn refused_claim(word: &str, reply: &mut Reply) -> Result<ClaimError, RegistryError> {
+pub(in crate::registry) fn refused_claim(word: &str, reply: &mut ScriptReply) -> Result<ClaimError, RegistryError> {
     Ok(match word {
         // -1: its session is connected.
         "IN_USE" => ClaimError::InUse { retry_after: reply.text()?.parse().ok().map(Duration::from_millis) },

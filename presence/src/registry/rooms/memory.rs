@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::model::{LeftReason, MemberInfo, MemberLeft, Nick, NickKey, Owner, PresenceDelta, Rename, RoomKey, Status};
 use crate::registry::{MemoryRegistry, RegistryError};
-use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, State, now};
+use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, StoreState, now};
 
 use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
 
@@ -21,7 +21,7 @@ impl Rooms for MemoryRegistry {
     }
 }
 
-impl State {
+impl StoreState {
     pub(crate) fn join(&mut self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
         let JoinRequest { room: name, nick, owner, status, entry } = request;
         if !self.leases.serves(&owner.incarnation) {

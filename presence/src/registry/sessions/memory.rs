@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, LeftReason, Nick, NickKey, Owner, SessionId, Status, TokenHash};
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
-use crate::store::memory::{FreedFor, State, now};
+use crate::store::memory::{FreedFor, StoreState, now};
 
 use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
 
@@ -40,7 +40,7 @@ impl Sessions for MemoryRegistry {
     }
 }
 
-impl State {
+impl StoreState {
     /// Deletes a session that ended at `ended` and was not resumed since.
     pub(crate) fn forget_session(&mut self, session: &SessionId, ended: u64) {
         if self.sessions.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended)) {

@@ -6,7 +6,7 @@ use crate::model::keys::{NodeUnit, ScriptKeys, SessionUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::names::{NickTaking, refused_claim};
 use crate::registry::redis::{RedisRegistry, millis, whether};
-use crate::registry::reply::{Reply, from_json, malformed, owner_of};
+use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 use crate::registry::{ClaimError, RegistryError, script};
 
 use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
@@ -58,7 +58,7 @@ impl Sessions for RedisRegistry {
 }
 
 /// Reads the rest of a reply, a resumed session.
-fn resumed(mut reply: Reply) -> Result<ResumedSession, RegistryError> {
+fn resumed(mut reply: ScriptReply) -> Result<ResumedSession, RegistryError> {
     let fence = Fence(reply.number()?);
     let was = match reply.text()?.as_str() {
         "" => None,
@@ -74,7 +74,7 @@ fn resumed(mut reply: Reply) -> Result<ResumedSession, RegistryError> {
     Ok(ResumedSession { fence, was, status, rooms: rooms?, inbox })
 }
 
-fn restored(mut row: Reply) -> Result<RestoredMembership, RegistryError> {
+fn restored(mut row: ScriptReply) -> Result<RestoredMembership, RegistryError> {
     let room = RoomName::parse(&row.text()?).map_err(|_| malformed("a room's name"))?;
     Ok(RestoredMembership { room, epoch: row.text()?, seq: row.number()? })
 }

@@ -8,18 +8,18 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Receives published texts. Called under the store's lock: must neither call the store nor block.
-pub type Listener = Arc<dyn Fn(&[u8]) + Send + Sync>;
+pub type ChannelListener = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// Ends a subscription when it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it ends the subscription"]
-pub struct Subscription {
+pub struct ListenerGuard {
     channels: Channels,
     channel: String,
     number: u64,
 }
 
-impl Drop for Subscription {
+impl Drop for ListenerGuard {
     fn drop(&mut self) {
         let mut table = self.channels.lock();
         let Some(listeners) = table.listeners.get_mut(&self.channel) else { return };
@@ -39,7 +39,7 @@ pub(crate) struct Channels(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
-    listeners: HashMap<String, Vec<(u64, Listener)>>,
+    listeners: HashMap<String, Vec<(u64, ChannelListener)>>,
     next: u64,
 }
 
@@ -50,17 +50,17 @@ impl fmt::Debug for Channels {
 }
 
 impl Channels {
-    pub(crate) fn listen(&self, channel: &str, listener: Listener) -> Subscription {
+    pub(crate) fn listen(&self, channel: &str, listener: ChannelListener) -> ListenerGuard {
         let mut table = self.lock();
         table.next += 1;
         let number = table.next;
         table.listeners.entry(channel.to_owned()).or_default().push((number, listener));
-        Subscription { channels: self.clone(), channel: channel.to_owned(), number }
+        ListenerGuard { channels: self.clone(), channel: channel.to_owned(), number }
     }
 
     /// Calls the listeners of a channel in the order of their subscriptions.
     pub(crate) fn publish(&self, channel: &str, text: &[u8]) {
-        let listeners: Vec<Listener> = match self.lock().listeners.get(channel) {
+        let listeners: Vec<ChannelListener> = match self.lock().listeners.get(channel) {
             Some(listeners) => listeners.iter().map(|(_, listener)| Arc::clone(listener)).collect(),
             None => return,
         };

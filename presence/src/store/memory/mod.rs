@@ -28,14 +28,14 @@ use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
-pub use self::channels::{Listener, Subscription};
+pub use self::channels::{ChannelListener, ListenerGuard};
 use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::streams::MemoryStream;
-pub use self::streams::{Append, AppendError, Appended, StreamEntry};
+pub use self::streams::{Append, AppendError, Appended, StoredEntry};
 use self::streams::{Inboxes, SeenKeys};
 
 /// The retention of freed nicks, ended sessions and empty rooms.
@@ -44,7 +44,7 @@ const RETENTION_MS: u64 = 72 * 3600 * 1000;
 /// The state of a cluster, in memory. Cheap to clone: clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<StoreState>>,
     channels: Channels,
 }
 
@@ -59,11 +59,11 @@ impl Store {
     #[must_use]
     pub fn keeping(retention: Reloadable<Retention>) -> Self {
         let channels = Channels::default();
-        Self { state: Arc::new(Mutex::new(State::new(retention, channels.clone()))), channels }
+        Self { state: Arc::new(Mutex::new(StoreState::new(retention, channels.clone()))), channels }
     }
 
     /// Subscribes to a channel, named by [`Keys`] with prefix `parley`, until the subscription is dropped.
-    pub fn listen(&self, channel: &str, listener: Listener) -> Subscription {
+    pub fn listen(&self, channel: &str, listener: ChannelListener) -> ListenerGuard {
         self.channels.listen(channel, listener)
     }
 
@@ -97,7 +97,7 @@ impl Store {
 
     /// Returns the entries with `from <= seq <= to`, oldest first, at most `limit`; the newest ones if `newest` is set.
     #[must_use]
-    pub fn entries(&self, stream: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StreamEntry> {
+    pub fn entries(&self, stream: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StoredEntry> {
         self.lock().entries(stream, from, to, limit, newest)
     }
 
@@ -107,7 +107,7 @@ impl Store {
         self.lock().end(stream)
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, StoreState> {
         // Listeners are the only foreign code that runs while it is held, always after the change that they receive.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +115,7 @@ impl Store {
 
 /// The contents of a partition's Redis keys, one table for each part.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct StoreState {
     pub(crate) leases: Leases,
     pub(crate) nicks: Nicks,
     pub(crate) sessions: Sessions,
@@ -138,7 +138,7 @@ pub(crate) enum Leftover {
     Room(RoomKey),
 }
 
-impl State {
+impl StoreState {
     fn new(retention: Reloadable<Retention>, channels: Channels) -> Self {
         Self {
             leases: Leases::default(),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
-use super::{RETENTION_MS, State, now};
+use super::{RETENTION_MS, StoreState, now};
 use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
@@ -67,7 +67,7 @@ pub enum AppendError {
 
 /// One entry of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamEntry {
+pub struct StoredEntry {
     /// The message's seq.
     pub seq: u64,
     /// Unix milliseconds.
@@ -100,7 +100,7 @@ impl StreamLimits {
 #[derive(Debug)]
 pub(crate) struct MemoryStream {
     pub(crate) epoch: String,
-    pub(crate) entries: VecDeque<StreamEntry>,
+    pub(crate) entries: VecDeque<StoredEntry>,
     pub(crate) bytes: usize,
     pub(crate) seq: u64,
     pub(crate) time: u64,
@@ -132,11 +132,11 @@ impl MemoryStream {
         self.seq += 1;
         self.time = self.time.max(now);
         self.bytes += payload.len();
-        self.entries.push_back(StreamEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
+        self.entries.push_back(StoredEntry { seq: self.seq, time: self.time, payload: payload.to_owned() });
         let oldest_kept = now.saturating_sub(keep.age.as_millis() as u64);
         for _ in 0..TRIM_MESSAGES_MAX {
             let crowded = self.entries.len() > keep.messages || self.bytes > keep.bytes;
-            let surplus = |oldest: &mut StreamEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
+            let surplus = |oldest: &mut StoredEntry| oldest.seq < self.seq && (crowded || oldest.time < oldest_kept);
             let Some(dropped) = self.entries.pop_front_if(surplus) else { break };
             self.bytes -= dropped.payload.len();
         }
@@ -144,7 +144,7 @@ impl MemoryStream {
     }
 
     /// Returns a range of entries. Seqs are dense, so it is found by counting.
-    pub(crate) fn range(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StreamEntry> {
+    pub(crate) fn range(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StoredEntry> {
         let first = self.seq + 1 - self.entries.len() as u64;
         let begin = from.max(first);
         let end = to.min(self.seq);
@@ -256,7 +256,7 @@ impl SeenKeys {
     }
 }
 
-impl State {
+impl StoreState {
     pub(crate) fn append(&mut self, room: &RoomKey, message: Append<'_>) -> Result<Appended, AppendError> {
         if !self.leases.serves(&message.owner.incarnation) {
             return Err(AppendError::Fenced);
@@ -330,7 +330,7 @@ impl State {
         to: u64,
         limit: usize,
         newest: bool,
-    ) -> Vec<StreamEntry> {
+    ) -> Vec<StoredEntry> {
         self.named(name).map(|log| log.range(from, to, limit, newest)).unwrap_or_default()
     }
 }

@@ -51,7 +51,7 @@ fn message<'a>((nick, owner): &'a (Nick, Owner), key: &'a str, payload: &'a str)
     Append { from: nick.key(), owner, key: Some(key), msg_id: key, payload }
 }
 
-fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, Subscription) {
+fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, ListenerGuard) {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let into = Arc::clone(&heard);
     let listener = move |text: &[u8]| into.lock().unwrap().push(String::from_utf8(text.to_vec()).unwrap());
@@ -219,7 +219,7 @@ fn full_key_store_refuses_new_keys() {
 #[test]
 fn subscription_may_end_during_its_own_call() {
     let store = Store::default();
-    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let own: Arc<Mutex<Option<ListenerGuard>>> = Arc::default();
     let inner = Arc::clone(&own);
     let subscription = store.listen("c", Arc::new(move |_: &[u8]| drop(inner.lock().unwrap().take())));
     *own.lock().unwrap() = Some(subscription);

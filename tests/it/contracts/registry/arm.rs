@@ -9,7 +9,7 @@ use harness::eventually;
 use presence::model::keys::Keys;
 use presence::model::{Nick, Owner, RoomName, SessionId};
 use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
-use presence::store::memory::{Append, Store, Subscription};
+use presence::store::memory::{Append, ListenerGuard, Store};
 use presence::store::redis::Redis;
 
 use super::PATIENCE;
@@ -100,7 +100,7 @@ pub(super) struct ChannelLog {
 
 #[allow(dead_code, reason = "held for the effect of dropping it")]
 enum ChannelSubscription {
-    Memory(Subscription),
+    Memory(ListenerGuard),
     Redis(tokio::task::JoinHandle<()>),
 }
 

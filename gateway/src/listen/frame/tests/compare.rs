@@ -8,10 +8,10 @@ use std::io::{self, Cursor, Read, Write};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
-use super::frame::{Event, Kind, Limits, Reader};
+use super::frame::{DataKind, FrameEvent, FrameReader, MessageLimits};
 
 /// The limits under which both read: small, so that short inputs meet them.
-pub(super) const LIMITS: Limits = Limits::new(MESSAGE as u32, SKIPPED as u32);
+pub(super) const LIMITS: MessageLimits = MessageLimits::new(MESSAGE as u32, SKIPPED as u32);
 /// The longest message that is read.
 pub(super) const MESSAGE: usize = 64;
 /// The longest message that is skipped.
@@ -49,10 +49,10 @@ impl Reading {
     }
 }
 
-fn kind(kind: Kind) -> &'static str {
+fn kind(kind: DataKind) -> &'static str {
     match kind {
-        Kind::Text => "text",
-        Kind::Binary => "binary",
+        DataKind::Text => "text",
+        DataKind::Binary => "binary",
     }
 }
 
@@ -68,8 +68,8 @@ fn close_shown(code: Option<u16>, reason: &str) -> String {
 ///
 /// # Panics
 /// The reader breaks a promise: it leaves input lying, keeps what it has handed out, or goes on after the end.
-pub(super) fn ours<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reading {
-    let mut reader = Reader::new(limits);
+pub(super) fn ours<'a>(limits: MessageLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reading {
+    let mut reader = FrameReader::new(limits);
     let mut reading = Reading { events: Vec::new(), ending: Ending::Open };
     for piece in pieces {
         // Every piece lies somewhere else, as in life.
@@ -79,10 +79,10 @@ pub(super) fn ours<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]
             match reader.next(&mut input) {
                 Ok(None) => break,
                 // The other one does not tell.
-                Ok(Some(Event::Fragment)) => {}
+                Ok(Some(FrameEvent::Fragment)) => {}
                 Ok(Some(event)) => {
                     assert_eq!(reading.ending, Ending::Open, "{event:?} after the end");
-                    if matches!(event, Event::Close { .. }) {
+                    if matches!(event, FrameEvent::Close { .. }) {
                         reading.ending = Ending::Closed;
                     }
                     reading.events.push(event_shown(&event));
@@ -102,15 +102,15 @@ pub(super) fn ours<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]
     reading
 }
 
-fn event_shown(event: &Event<'_>) -> String {
+fn event_shown(event: &FrameEvent<'_>) -> String {
     match event {
-        Event::Text(text) => shown("text", text.as_bytes()),
-        Event::Binary(bytes) => shown("binary", bytes),
-        Event::TooLarge(of) => format!("too large {}", kind(*of)),
-        Event::Fragment => "fragment".to_owned(),
-        Event::Ping(payload) => shown("ping", payload),
-        Event::Pong(payload) => shown("pong", payload),
-        Event::Close { code, reason } => close_shown(*code, reason),
+        FrameEvent::Text(text) => shown("text", text.as_bytes()),
+        FrameEvent::Binary(bytes) => shown("binary", bytes),
+        FrameEvent::TooLarge(of) => format!("too large {}", kind(*of)),
+        FrameEvent::Fragment => "fragment".to_owned(),
+        FrameEvent::Ping(payload) => shown("ping", payload),
+        FrameEvent::Pong(payload) => shown("pong", payload),
+        FrameEvent::Close { code, reason } => close_shown(*code, reason),
     }
 }
 

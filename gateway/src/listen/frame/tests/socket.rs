@@ -9,20 +9,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::compare::LIMITS;
-use super::frame::{Event, Over, Socket};
+use super::frame::{FrameEvent, FrameSocket, SocketEnd};
 use super::masked;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn connected(unread: BytesMut) -> (Socket, TcpStream) {
+async fn connected(unread: BytesMut) -> (FrameSocket, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (Socket::new(listener.accept().await.unwrap().0, unread, LIMITS), client)
+    (FrameSocket::new(listener.accept().await.unwrap().0, unread, LIMITS), client)
 }
 
-async fn text(socket: &mut Socket) -> String {
-    let decode = |event: Event<'_>| match event {
-        Event::Text(text) => text.into_owned(),
+async fn text(socket: &mut FrameSocket) -> String {
+    let decode = |event: FrameEvent<'_>| match event {
+        FrameEvent::Text(text) => text.into_owned(),
         other => panic!("{other:?}"),
     };
     timeout(PATIENCE, socket.next(decode)).await.unwrap().unwrap()
@@ -55,7 +55,7 @@ async fn every_frame_is_a_turn_of_its_own() {
     client.write_all(&masked(0x00, b"").repeat(FRAGMENTS)).await.unwrap();
     client.write_all(&masked(0x80, b"")).await.unwrap();
     for turn in 0..=FRAGMENTS {
-        let decode = |event: Event<'_>| assert_eq!(event, Event::Fragment, "turn {turn}");
+        let decode = |event: FrameEvent<'_>| assert_eq!(event, FrameEvent::Fragment, "turn {turn}");
         timeout(PATIENCE, socket.next(decode)).await.unwrap().unwrap();
     }
     assert_eq!(text(&mut socket).await, "");
@@ -101,5 +101,5 @@ async fn a_flush_may_be_dropped_anywhere_and_the_next_one_goes_on() {
 async fn an_end_without_a_close_frame_is_just_an_end() {
     let (mut socket, client) = connected(BytesMut::new()).await;
     drop(client);
-    assert_eq!(timeout(PATIENCE, socket.next(|_| ())).await.unwrap(), Err(Over::Gone));
+    assert_eq!(timeout(PATIENCE, socket.next(|_| ())).await.unwrap(), Err(SocketEnd::Gone));
 }

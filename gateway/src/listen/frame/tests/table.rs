@@ -283,7 +283,7 @@ fn closes() {
 #[test]
 fn sixteen_mebibytes_are_a_message_if_the_limit_says_so() {
     const MIB: u32 = 1024 * 1024;
-    let limits = super::frame::Limits::new(16 * MIB, 16 * MIB);
+    let limits = super::frame::MessageLimits::new(16 * MIB, 16 * MIB);
     let input = masked(BINARY, &x(16 * MIB as usize));
     let reading = ours(limits, input.chunks(64 * 1024));
     assert_eq!(reading.events.len(), 1);

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-use super::frame::Writer;
+use super::frame::FrameWriter;
 
 /// Writes everything, in portions of these sizes.
-fn written(writer: &mut Writer, portions: &[usize]) -> Vec<u8> {
+fn written(writer: &mut FrameWriter, portions: &[usize]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut portions = portions.iter().cycle();
     while !writer.is_empty() {
@@ -31,7 +31,7 @@ fn read(bytes: Vec<u8>) -> Vec<Message> {
 
 #[test]
 fn nothing_follows_a_close() {
-    let mut writer = Writer::default();
+    let mut writer = FrameWriter::default();
     writer.text(Bytes::from_static(b"a"));
     writer.close(Some(1000), "bye");
     writer.text(Bytes::from_static(b"late"));
@@ -44,17 +44,17 @@ fn nothing_follows_a_close() {
 
 #[test]
 fn a_close_may_be_empty_and_never_too_long() {
-    let mut writer = Writer::default();
+    let mut writer = FrameWriter::default();
     writer.close(None, "not without a code");
     assert_eq!(written(&mut writer, &[1]), [0x88, 0]);
-    let mut writer = Writer::default();
+    let mut writer = FrameWriter::default();
     writer.close(Some(1000), &"x".repeat(124));
     assert_eq!(written(&mut writer, &[1]), [0x88, 2, 3, 0xE8]);
 }
 
 #[test]
 fn only_the_newest_ping_is_answered_and_none_is_changed_on_its_way() {
-    let mut writer = Writer::default();
+    let mut writer = FrameWriter::default();
     for payload in [&b"1"[..], b"2", b"3"] {
         writer.pong(payload);
     }
@@ -72,7 +72,7 @@ proptest! {
         sizes in proptest::collection::vec(prop_oneof![0usize..300, 65530usize..65540], 0..80),
         portions in proptest::collection::vec(1usize..5000, 1..10),
     ) {
-        let mut writer = Writer::default();
+        let mut writer = FrameWriter::default();
         let mut expected = Vec::new();
         for (i, size) in sizes.into_iter().enumerate() {
             let payload = vec![b'a' + (i % 26) as u8; size];
