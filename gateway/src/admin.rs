@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::host::admin::{self, Answers, Readiness};
+use presence::host::admin::{self, AdminRoutes, Readiness};
 use presence::lease::beat::NotReady;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -71,7 +71,7 @@ pub(crate) async fn serve(
     let ready = move || readiness(&services, &admission);
     let holdings = move || serde_json::to_value(Account::of(&accountable)).expect("names are always JSON");
     let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(holdings))];
-    let answers = Answers { metrics, ready: Arc::new(ready), before_scrape: None, documents };
+    let answers = AdminRoutes { metrics, ready: Arc::new(ready), before_scrape: None, documents };
     if let Err(error) = admin::serve(listener, answers, cancel).await {
         tracing::error!(%error, "the admin door broke");
     }

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::stream::StreamEnd;
 
 /// Messages that are held while what is before them is read.
@@ -114,7 +114,7 @@ impl<T> StreamTracker<T> {
             return;
         };
         place.reach = place.reach.max(seq);
-        if seq == place.seq + 1 || seq > place.seq && failpoints::takes(Mechanism::Refill) {
+        if seq == place.seq + 1 || seq > place.seq && failpoints::takes(Failpoint::Refill) {
             place.seq = seq;
             steps.push(Step::Message(seq, message));
             self.give_held(0, steps);
@@ -138,7 +138,7 @@ impl<T> StreamTracker<T> {
 
     /// What is to be read now, if anything. A doubt counts as asked about from here on.
     pub fn asks(&mut self) -> Option<Ask> {
-        if failpoints::takes(Mechanism::Refill) {
+        if failpoints::takes(Failpoint::Refill) {
             return None;
         }
         let place = self.place.as_ref()?;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::{PresenceDelta, SessionId};
 
 use crate::hub::position::{Step, StreamPosition, StreamTracker};
@@ -105,7 +105,7 @@ impl StreamFeed {
     /// Keeps what comes for a member that is about to enter.
     pub(super) fn prepare(&mut self, session: &SessionId, outbox: &Outbox) {
         self.vacate(session);
-        let member = match failpoints::takes(Mechanism::HoldBack) {
+        let member = match failpoints::takes(Failpoint::HoldBack) {
             false => Member::Entering(outbox.clone(), Box::default()),
             true => Member::Live(Recipient { seat: Subscriber::new(outbox.clone()), after: 0 }),
         };

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::codes::CloseCode;
 use presence::model::{LeftReason, Nick, Owner};
 use presence::registry::{LeaveIntent, LeaveRequest};
@@ -82,7 +82,7 @@ impl Driver {
 
     /// A second name, of a change that stopped half-way, is given back all the same.
     async fn wait(&self, current: &Owner, reason: LeftReason) {
-        let after = if failpoints::takes(Mechanism::Stillness) { Duration::ZERO } else { LEAVE_AFTER };
+        let after = if failpoints::takes(Failpoint::Stillness) { Duration::ZERO } else { LEAVE_AFTER };
         let due = Instant::now() + after;
         let services = &self.services;
         for (nick, owner) in &self.names {

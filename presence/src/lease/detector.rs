@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::host::failpoints::{self, Mechanism};
+use crate::host::failpoints::{self, Failpoint};
 use crate::lease::beat::Sample;
 use crate::model::Incarnation;
 use crate::registry::{Lease, LeaseState, LeaseTable, ReapedBatch, Registry, RegistryError};
@@ -89,7 +89,7 @@ impl Detector {
         }
         // From the first answer that held it to the last question: the counter stood still at least that long.
         let still = sample.sent.saturating_duration_since(seen.since);
-        let patience = if failpoints::takes(Mechanism::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
+        let patience = if failpoints::takes(Failpoint::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
             LeaseState::Live | LeaseState::Draining if still >= patience => {
                 Some(Verdict::Fence(lease.incarnation.clone(), lease.counter))

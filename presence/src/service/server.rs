@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::host::admin::{self, Answers, Readiness};
+use crate::host::admin::{self, AdminRoutes, Readiness};
 use crate::host::loop_lag;
 use crate::host::metrics::Metrics;
 use crate::host::program::Drained;
@@ -89,7 +89,7 @@ impl Presence {
         redis.calls().register(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let numbers = numbers::numbers(&metrics.registry, registry.clone(), redis);
-        let answers = Answers {
+        let answers = AdminRoutes {
             metrics: metrics.registry.clone(),
             ready: Arc::new(ready),
             before_scrape: Some(numbers),

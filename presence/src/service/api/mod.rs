@@ -61,7 +61,7 @@ const BODY_BYTES: usize = 256 * 1024;
         (name = "events", description = "What changes"),
     ),
 )]
-struct Document;
+struct ApiDocument;
 
 /// The whole HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are answered to the end.
 ///
@@ -103,7 +103,7 @@ async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> 
 
 /// The documented routes. Whatever is added here is in the OpenAPI document too.
 fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(users::user))
         .routes(routes!(users::online))
         .routes(routes!(users::lookup))
