@@ -70,7 +70,7 @@ pub(crate) async fn serve(
     let accountable = Arc::clone(&services);
     let ready = move || readiness(&services, &admission);
     let holdings = move || serde_json::to_value(Account::of(&accountable)).expect("names are always JSON");
-    let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(holdings))];
+    let documents: Vec<(_, admin::AdminDocument)> = vec![("/holdings", Arc::new(holdings))];
     let answers = AdminRoutes { metrics, ready: Arc::new(ready), before_scrape: None, documents };
     if let Err(error) = admin::serve(listener, answers, cancel).await {
         tracing::error!(%error, "the admin door broke");
