@@ -102,7 +102,7 @@ impl Reloader {
         let (live, waiting): (Vec<Change>, Vec<Change>) =
             self.in_effect.changes(new).into_iter().partition(|change| change.key.live);
         let was = self.in_effect.fingerprint();
-        self.in_effect.take_over(new, &live);
+        self.in_effect.apply(new, &live);
         let is = self.in_effect.fingerprint();
         self.numbers.pending.set(waiting.len() as i64);
         // The new one is set first: a scrape between the two steps sees both rather than none.

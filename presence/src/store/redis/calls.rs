@@ -1,7 +1,7 @@
-//! How calls to Redis did: their time and their failures by kind.
+//! Metrics of calls to Redis: duration and failures, by [`CallKind`].
 //!
-//! Every call that goes through [`super::Redis::timed`] is counted here; a program registers the numbers once. The kinds
-//! are few and fixed, because a slow kind tells where to look and a slow command is found in Redis' own SLOWLOG.
+//! [`super::Redis::timed`] records every call in [`CallMetrics`]; a program registers them once. There are few fixed kinds:
+//! a slow kind points at the cause, and the SLOWLOG of Redis shows the command. Nothing here retries or limits calls.
 
 use std::time::Instant;
 
@@ -11,24 +11,24 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use crate::host::metrics::{Bounds, Family, Histogram, Label, Labelled};
 use crate::registry::RegistryError;
 
-/// What a call is for.
+/// Purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Puts messages of one room into its log and onto its channel.
+    /// Appends messages of one room to its stream and publishes them on its channel.
     Publish,
     /// Sends a direct message.
     Direct,
-    /// Tells that somebody is writing.
+    /// Publishes that a user is typing.
     Typing,
-    /// Reads from logs.
+    /// Reads from streams.
     Log,
     /// Renews the lease.
     Beat,
     /// Changes names, memberships or leases.
     Write,
-    /// Asks about names, memberships or leases.
+    /// Reads names, memberships or leases.
     Read,
-    /// Waits for a connection to ask over, which is where a Redis that stands still is noticed first.
+    /// Waits for a pooled connection, where a stalled Redis is noticed first.
     Connect,
 }
 
@@ -54,7 +54,7 @@ impl Label for Call {
     }
 }
 
-/// What is counted of all calls over one [`super::Redis`].
+/// Metrics of all calls over one [`super::Redis`].
 #[derive(Debug)]
 pub struct Calls {
     seconds: Labelled<Call, Histogram>,
@@ -63,7 +63,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Shows the numbers on `registry`. Call it once for each.
+    /// Registers the metrics. Must be called once for each registry.
     ///
     /// # Panics
     /// On a second call.
@@ -73,7 +73,7 @@ impl Calls {
         both.into_iter().for_each(|numbers| registry.register(numbers).expect("registered once"));
     }
 
-    /// Waits for a call and counts it. A call whose future is dropped is not counted.
+    /// Waits for a call and records it. A call whose future is dropped is not recorded.
     pub(super) async fn count<T>(
         &self,
         call: Call,
@@ -85,7 +85,7 @@ impl Calls {
         answer
     }
 
-    /// Counts a call that is over.
+    /// Records a finished call.
     pub(super) fn took(&self, call: Call, began: Instant, failed: bool) {
         self.seconds[call].took(began.elapsed());
         if failed {
