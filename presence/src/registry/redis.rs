@@ -13,7 +13,7 @@ use super::listing::EventReader;
 use super::reply::{Reply, malformed};
 use crate::model::keys::{ScriptKeys, Unit};
 use crate::model::{MemberInfo, Nick, Status};
-use crate::store::redis::{Call, Redis};
+use crate::store::redis::{CallKind, Redis};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl RedisRegistry {
         keys: ScriptKeys<U>,
         args: &[&str],
     ) -> Result<Reply, RegistryError> {
-        call(&self.redis, Call::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
+        call(&self.redis, CallKind::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) struct ScriptCall<'a, U: Unit> {
 /// Calls a script. The generation record, the lease table and the base of all keys go in front.
 pub(super) async fn call<U: Unit>(
     redis: &Redis,
-    kind: Call,
+    kind: CallKind,
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, U>,
 ) -> Result<Reply, RegistryError> {

@@ -9,7 +9,7 @@ use crate::registry::listing::read;
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
 use crate::registry::reply::{Reply, from_json, malformed};
 use crate::registry::script;
-use crate::store::redis::{Call, Redis};
+use crate::store::redis::{CallKind, Redis};
 
 use super::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
@@ -55,7 +55,7 @@ impl Leases for RedisRegistry {
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let lane = &mut self.redis.lane(incarnation.as_str());
         let call = ScriptCall { script: &script::BEAT, keys: script_keys, args: &args };
-        let mut reply = redis::call(&self.redis, Call::Beat, lane, call).await?;
+        let mut reply = redis::call(&self.redis, CallKind::Beat, lane, call).await?;
         done(&mut reply)?;
         let generation = generation(&mut reply)?;
         let asserted = reply.flag()?;

@@ -13,7 +13,7 @@ use crate::registry::RegistryError;
 
 /// Purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum CallKind {
     /// Appends messages of one room to its stream and publishes them on its channel.
     Publish,
     /// Sends a direct message.
@@ -32,7 +32,7 @@ pub enum Call {
     Connect,
 }
 
-impl Label for Call {
+impl Label for CallKind {
     const ROWS: &'static [Self] =
         &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read, Self::Connect];
 
@@ -56,13 +56,13 @@ impl Label for Call {
 
 /// Metrics of all calls over one [`super::Redis`].
 #[derive(Debug)]
-pub struct Calls {
-    seconds: Labelled<Call, Histogram>,
-    failures: Labelled<Call, IntCounter>,
+pub struct CallMetrics {
+    seconds: Labelled<CallKind, Histogram>,
+    failures: Labelled<CallKind, IntCounter>,
     collected: (Family, IntCounterVec),
 }
 
-impl Calls {
+impl CallMetrics {
     /// Registers the metrics. Must be called once for each registry.
     ///
     /// # Panics
@@ -76,7 +76,7 @@ impl Calls {
     /// Waits for a call and records it. A call whose future is dropped is not recorded.
     pub(super) async fn count<T>(
         &self,
-        call: Call,
+        call: CallKind,
         answer: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         let began = Instant::now();
@@ -86,7 +86,7 @@ impl Calls {
     }
 
     /// Records a finished call.
-    pub(super) fn took(&self, call: Call, began: Instant, failed: bool) {
+    pub(super) fn took(&self, call: CallKind, began: Instant, failed: bool) {
         self.seconds[call].took(began.elapsed());
         if failed {
             self.failures[call].inc();
@@ -94,7 +94,7 @@ impl Calls {
     }
 }
 
-impl Default for Calls {
+impl Default for CallMetrics {
     fn default() -> Self {
         let (family, seconds) = Family::labelled(
             "parley_redis_call_seconds",

@@ -22,7 +22,7 @@ use redis::{
 
 use tokio::net::UdpSocket;
 
-pub use self::calls::{Call, Calls};
+pub use self::calls::{CallKind, CallMetrics};
 pub use self::fitness::Unfit;
 pub use self::server::Server;
 pub use self::vitals::Vitals;
@@ -68,7 +68,7 @@ struct RedisConnections {
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
-    calls: Calls,
+    calls: CallMetrics,
 }
 
 impl std::fmt::Debug for Redis {
@@ -101,7 +101,7 @@ impl Redis {
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
         let shared =
-            RedisConnections { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: Calls::default() };
+            RedisConnections { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: CallMetrics::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -119,7 +119,7 @@ impl Redis {
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
-        self.shared.calls.took(Call::Connect, began, connection.is_err());
+        self.shared.calls.took(CallKind::Connect, began, connection.is_err());
         connection.map_err(|error| {
             // The text of the pool adds nothing to the error of the connection.
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
@@ -150,7 +150,7 @@ impl Redis {
 
     /// Returns the metrics of the calls.
     #[must_use]
-    pub fn calls(&self) -> &Calls {
+    pub fn calls(&self) -> &CallMetrics {
         &self.shared.calls
     }
 
@@ -160,7 +160,7 @@ impl Redis {
     /// See [`settle`].
     pub async fn timed<T>(
         &self,
-        call: Call,
+        call: CallKind,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
         self.shared.calls.count(call, settle(answer)).await

@@ -3,7 +3,7 @@
 //! The presence process reads INFO at each scrape of its metrics, so a cluster needs no separate exporter for Redis.
 //! It judges nothing; alerts do.
 
-use super::{Call, Redis};
+use super::{CallKind, Redis};
 use crate::registry::RegistryError;
 
 /// Values of INFO at one moment; `None` for a missing one.
@@ -38,7 +38,7 @@ impl Redis {
         ["server", "clients", "memory", "persistence", "stats"].into_iter().for_each(|section| {
             question.arg(section);
         });
-        let info: String = self.timed(Call::Read, question.query_async(&mut connection)).await?;
+        let info: String = self.timed(CallKind::Read, question.query_async(&mut connection)).await?;
         Ok(read(&info))
     }
 }
