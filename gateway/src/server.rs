@@ -23,7 +23,7 @@ use presence::model::codes::CloseCode;
 use presence::model::{Incarnation, LeftReason, Owner, Retention};
 use presence::registry::{Beat, GatewayInfo, LocalClaim, MailboxOrder, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
-use presence::store::redis::Redis;
+use presence::store::redis::RedisStore;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{SetOnce, watch};
@@ -95,7 +95,7 @@ impl Gateway {
         let history = Reloadable::from(config.history);
         match &config.redis {
             Some(url) => {
-                let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
+                let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
                 let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
                 let is_there = redis.is_fit().await?;
                 let looked = if is_there { node_id::refuse_second(&registry, &config.node).await.ok() } else { None };

@@ -13,19 +13,19 @@ use super::listing::EventReader;
 use super::reply::{Reply, malformed};
 use crate::model::keys::{ScriptKeys, Unit};
 use crate::model::{MemberInfo, Nick, Status};
-use crate::store::redis::{CallKind, Redis};
+use crate::store::redis::{CallKind, RedisStore};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisRegistry {
-    pub(super) redis: Redis,
+    pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
 }
 
 impl RedisRegistry {
     /// A registry of the deployment that `redis` connects to.
     #[must_use]
-    pub fn new(redis: Redis) -> Self {
+    pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
         Self { redis, event_reader }
     }
@@ -51,7 +51,7 @@ pub(super) struct ScriptCall<'a, U: Unit> {
 
 /// Calls a script. The generation record, the lease table and the base of all keys go in front.
 pub(super) async fn call<U: Unit>(
-    redis: &Redis,
+    redis: &RedisStore,
     kind: CallKind,
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, U>,

@@ -27,7 +27,7 @@ use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
 use crate::service::config::Config;
-use crate::store::redis::Redis;
+use crate::store::redis::RedisStore;
 
 /// Ready while the registry has answered within this time.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
@@ -64,7 +64,7 @@ impl Presence {
     /// # Errors
     /// Redis' URL cannot be understood, it is unfit, or an address cannot be bound. An unreachable Redis is no error.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let redis = Redis::open(config.redis.reveal(), &config.prefix).context("open redis")?;
+        let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         let is_there = redis.is_fit().await?;
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = Metrics::new();

@@ -31,8 +31,7 @@ fn occupied_port() -> (std::net::TcpListener, String) {
 }
 
 fn is_json(line: &str) -> bool {
-    serde_json::from_str::<Value>(line)
-        .is_ok_and(|line| line["level"] == "ERROR" && line["message"] == "not started")
+    serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"] == "ERROR" && line["message"] == "not started")
 }
 
 fn is_text(line: &str) -> bool {

@@ -9,7 +9,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::keys::{NodeUnit, ScriptKeys, SessionUnit, Unit};
 use presence::model::{NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{CallKind, Redis};
+use presence::store::redis::{CallKind, RedisStore};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use crate::backplane::{PublishError, Published};
@@ -38,7 +38,7 @@ type ScriptAnswer = (String, u64, u64, String);
 /// The caller of the scripts.
 #[derive(Debug, Clone)]
 pub(super) struct ScriptCalls {
-    pub(super) redis: Redis,
+    pub(super) redis: RedisStore,
     pub(super) retention: Reloadable<Retention>,
     pub(super) republish: Arc<RepublishBuffer>,
 }
@@ -141,7 +141,8 @@ impl ScriptCalls {
         for StoredMessage { token, nick, key, msg_id, payload } in messages {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
-        let (epoch, answers): (String, Vec<ScriptAnswer>) = self.invoke(CallKind::Publish, room.as_str(), &call).await?;
+        let (epoch, answers): (String, Vec<ScriptAnswer>) =
+            self.invoke(CallKind::Publish, room.as_str(), &call).await?;
         if answers.len() != messages.len() {
             return Err(RegistryError::Unknown("not one answer per message".to_owned()));
         }

@@ -60,8 +60,10 @@ impl Histogram {
     /// Creates an empty histogram that is not exported; [`Family`] creates the exported ones.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        let shard =
-            |_| HistogramShard { counts: (0..=bounds.ends.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) };
+        let shard = |_| HistogramShard {
+            counts: (0..=bounds.ends.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0),
+        };
         Self { bounds, shards: Arc::new(std::array::from_fn(shard)) }
     }
 

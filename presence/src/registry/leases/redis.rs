@@ -9,7 +9,7 @@ use crate::registry::listing::read;
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
 use crate::registry::reply::{Reply, from_json, malformed};
 use crate::registry::script;
-use crate::store::redis::{CallKind, Redis};
+use crate::store::redis::{CallKind, RedisStore};
 
 use super::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
@@ -148,7 +148,7 @@ pub(in crate::registry) fn leases(rows: Reply) -> Result<Vec<Lease>, RegistryErr
 }
 
 /// Reads the whole lease table with its generation.
-pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
+pub(in crate::registry) async fn lease_rows(redis: &RedisStore) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let keys = ScriptKeys::of([redis.keys().beats(), redis.keys().gateways()]);
     let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
     let generation = generation(&mut reply)?;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::host::admin::BeforeScrape;
 use crate::host::metrics::{Pulled, Rises};
 use crate::registry::{ClusterStats, Lease, LeaseState, Registry};
-use crate::store::redis::{Redis, Vitals};
+use crate::store::redis::{RedisStore, Vitals};
 
 /// How long a scrape waits for the store. Well under the time that Prometheus gives a scrape.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ struct Answers {
 }
 
 /// Adds the numbers to `shown` and answers with what looks them up.
-pub(super) fn numbers(shown: &Shown, registry: Registry, redis: Redis) -> BeforeScrape {
+pub(super) fn numbers(shown: &Shown, registry: Registry, redis: RedisStore) -> BeforeScrape {
     let answers = Arc::<Mutex<Answers>>::default();
     show_cluster(shown, &answers);
     show_redis(shown, &answers);

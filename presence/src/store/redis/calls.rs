@@ -1,6 +1,6 @@
 //! Metrics of calls to Redis: duration and failures, by [`CallKind`].
 //!
-//! [`super::Redis::timed`] records every call in [`CallMetrics`]; a program registers them once. There are few fixed kinds:
+//! [`super::RedisStore::timed`] records every call in [`CallMetrics`]; a program registers them once. There are few fixed kinds:
 //! a slow kind points at the cause, and the SLOWLOG of Redis shows the command. Nothing here retries or limits calls.
 
 use std::time::Instant;
@@ -54,7 +54,7 @@ impl Label for CallKind {
     }
 }
 
-/// Metrics of all calls over one [`super::Redis`].
+/// Metrics of all calls over one [`super::RedisStore`].
 #[derive(Debug)]
 pub struct CallMetrics {
     seconds: Labelled<CallKind, Histogram>,

@@ -1,12 +1,12 @@
 //! Requirements on the Redis server: version 7.0 or newer, and no eviction.
 //!
-//! Both programs call [`Redis::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason in one
+//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason in one
 //! line. An unreachable Redis is checked once it answers; then an unfit one is logged as an error. It reads INFO only,
 //! which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
 
 use std::time::Duration;
 
-use super::{Redis, classify};
+use super::{RedisStore, classify};
 use crate::registry::RegistryError;
 
 /// Oldest version that supports the `#!lua` line of the scripts.
@@ -35,7 +35,7 @@ pub enum Unfit {
     },
 }
 
-impl Redis {
+impl RedisStore {
     /// Checks the requirements once. Returns `Ok(false)` if Redis does not answer within about 2 s.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use tokio::net::UdpSocket;
 
 pub use self::calls::{CallKind, CallMetrics};
 pub use self::fitness::Unfit;
-pub use self::server::Server;
+pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
 use crate::model::keys::{Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
@@ -59,7 +59,7 @@ impl<U: Unit> redis::ToSingleRedisArg for UnitKey<U> {}
 
 /// Connections to the Redis of a cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Redis {
+pub struct RedisStore {
     shared: Arc<RedisConnections>,
 }
 
@@ -71,13 +71,13 @@ struct RedisConnections {
     calls: CallMetrics,
 }
 
-impl std::fmt::Debug for Redis {
+impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("keys", self.keys()).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("keys", self.keys()).finish_non_exhaustive()
     }
 }
 
-impl Redis {
+impl RedisStore {
     /// Prepares connections to `url` (`redis://...`). They connect on first use, so an unreachable Redis is not an error.
     ///
     /// Requires a running tokio runtime.
@@ -100,8 +100,13 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let shared =
-            RedisConnections { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: CallMetrics::default() };
+        let shared = RedisConnections {
+            lanes: [lane()?, lane()?],
+            client,
+            pool,
+            keys: Keys::new(prefix),
+            calls: CallMetrics::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -173,7 +178,7 @@ impl Redis {
     }
 }
 
-/// Checks, without connecting, that [`Redis::open`] accepts `url`.
+/// Checks, without connecting, that [`RedisStore::open`] accepts `url`.
 ///
 /// # Errors
 /// The reason of the refusal. Its text does not contain the URL, which may contain a password.

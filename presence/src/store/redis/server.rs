@@ -3,12 +3,12 @@
 //! It is read from INFO. It decides nothing: `fitness` checks the requirements.
 
 use super::fitness::field;
-use super::{Redis, classify};
+use super::{RedisStore, classify};
 use crate::registry::RegistryError;
 
 /// Description of a Redis server, as reported by itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Server {
+pub struct ServerInfo {
     /// Its version.
     pub version: String,
     /// `master` or `replica`.
@@ -25,12 +25,12 @@ pub struct Server {
     pub append_only: bool,
 }
 
-impl Redis {
+impl RedisStore {
     /// Reads the description.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn server(&self) -> Result<Server, RegistryError> {
+    pub async fn server(&self) -> Result<ServerInfo, RegistryError> {
         let mut connection = self.query().await?;
         let mut question = redis::cmd("INFO");
         question.arg(&["server", "replication", "memory", "persistence"]);
@@ -40,13 +40,13 @@ impl Redis {
 }
 
 /// Parses INFO. A missing value is 0 or empty: some servers compatible with Redis omit lines.
-fn described(info: &str) -> Server {
+fn described(info: &str) -> ServerInfo {
     let number = |name| field(info, name).and_then(|text| text.parse().ok()).unwrap_or_default();
     let role = match field(info, "role") {
         Some("slave") => "replica",
         role => role.unwrap_or_default(),
     };
-    Server {
+    ServerInfo {
         version: field(info, "redis_version").unwrap_or_default().to_owned(),
         role: role.to_owned(),
         replicas: number("connected_slaves"),
@@ -65,7 +65,7 @@ mod tests {
     fn info_is_parsed_and_missing_lines_are_empty() {
         let info = "# Server\r\nredis_version:7.0.15\r\nuptime_in_seconds:61\r\n# Memory\r\nused_memory:1024\r\n\
                     maxmemory:0\r\n# Persistence\r\naof_enabled:1\r\n# Replication\r\nrole:slave\r\nconnected_slaves:2\r\n";
-        let expected = Server {
+        let expected = ServerInfo {
             version: "7.0.15".to_owned(),
             role: "replica".to_owned(),
             replicas: 2,

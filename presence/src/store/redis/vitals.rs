@@ -3,7 +3,7 @@
 //! The presence process reads INFO at each scrape of its metrics, so a cluster needs no separate exporter for Redis.
 //! It judges nothing; alerts do.
 
-use super::{CallKind, Redis};
+use super::{CallKind, RedisStore};
 use crate::registry::RegistryError;
 
 /// Values of INFO at one moment; `None` for a missing one.
@@ -27,7 +27,7 @@ pub struct Vitals {
     pub uptime: Option<f64>,
 }
 
-impl Redis {
+impl RedisStore {
     /// Reads the health of Redis.
     ///
     /// # Errors
@@ -45,7 +45,8 @@ impl Redis {
 
 fn read(info: &str) -> Vitals {
     let number = |name: &str| super::fitness::field(info, name)?.parse::<f64>().ok();
-    let is = |name: &str, value: &str| super::fitness::field(info, name).map(|found| f64::from(u8::from(found == value)));
+    let is =
+        |name: &str, value: &str| super::fitness::field(info, name).map(|found| f64::from(u8::from(found == value)));
     let append_only = is("aof_enabled", "1").zip(is("aof_last_write_status", "ok"));
     Vitals {
         memory_used: number("used_memory"),

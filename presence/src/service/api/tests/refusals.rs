@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::Served;
 use crate::registry::{RedisRegistry, Registry};
-use crate::store::redis::Redis;
+use crate::store::redis::RedisStore;
 
 const READS: &[&str] = &[
     "/v1/users/ann",
@@ -99,7 +99,7 @@ async fn with_a_store_that_hangs_every_read_is_refused_in_time() {
 }
 
 async fn refuses(url: &str) {
-    let registry = Registry::Redis(RedisRegistry::new(Redis::open(url, "parley").unwrap()));
+    let registry = Registry::Redis(RedisRegistry::new(RedisStore::open(url, "parley").unwrap()));
     let served = Served::over(registry).await;
     let timed = async |path: &str| {
         let asked = Instant::now();
