@@ -10,26 +10,26 @@ use presence::registry::{Generation, Phase};
 use super::Metrics;
 use crate::backplane::{LinkState, SubscriptionStatus};
 
-type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+type ScrapeSource<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 /// What is asked for at each scrape. The closures must not block.
 pub struct AtScrape {
     /// How many sessions this gateway has.
-    pub sessions: Ask<usize>,
+    pub sessions: ScrapeSource<usize>,
     /// How many sessions lost their connection and are waited for.
-    pub detached: Ask<usize>,
+    pub detached: ScrapeSource<usize>,
     /// How many rooms have members on this gateway.
-    pub rooms: Ask<usize>,
+    pub rooms: ScrapeSource<usize>,
     /// Bytes of acked messages that the store may still lose.
-    pub kept: Ask<usize>,
+    pub kept: ScrapeSource<usize>,
     /// Since the newest beat whose echo came back; since the start, before the first one.
-    pub beat_age: Ask<Duration>,
+    pub beat_age: ScrapeSource<Duration>,
     /// In which generation the store is.
-    pub generation: Ask<Generation>,
+    pub generation: ScrapeSource<Generation>,
     /// How the receiving side is doing.
-    pub subscription: Ask<SubscriptionStatus>,
+    pub subscription: ScrapeSource<SubscriptionStatus>,
     /// Whether newcomers are sent elsewhere for good.
-    pub draining: Ask<bool>,
+    pub draining: ScrapeSource<bool>,
 }
 
 impl fmt::Debug for AtScrape {
@@ -75,7 +75,7 @@ impl Metrics {
         self.pull("parley_outbox_bytes", help, move || bytes() as f64);
     }
 
-    fn show_generation(&self, generation: Ask<Generation>) {
+    fn show_generation(&self, generation: ScrapeSource<Generation>) {
         // Left out before the first beat: a 0 would be followed by a jump that never was.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
         let asked = Arc::clone(&known);
@@ -87,7 +87,7 @@ impl Metrics {
         Pulled::register(&self.registry, Rises::No, "parley_store_recovering", help, recovering);
     }
 
-    fn show_subscription(&self, subscription: Ask<SubscriptionStatus>) {
+    fn show_subscription(&self, subscription: ScrapeSource<SubscriptionStatus>) {
         let subscription = Arc::new(subscription);
         let asked = Arc::clone(&subscription);
         let help = "1 while everything that is wanted is heard over the backplane.";
