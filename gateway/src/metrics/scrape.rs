@@ -1,4 +1,6 @@
-//! The gateway's numbers that are asked for where the truth is, at each scrape.
+//! Metrics whose values are read at each scrape, see [`AtScrape`].
+//!
+//! Each closure reads the part of the gateway that owns the value. Nothing here stores a value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,23 +14,23 @@ use crate::backplane::{LinkState, SubscriptionStatus};
 
 type ScrapeSource<T> = Box<dyn Fn() -> T + Send + Sync>;
 
-/// What is asked for at each scrape. The closures must not block.
+/// Sources of the values that each scrape reads. The closures must not block.
 pub struct AtScrape {
-    /// How many sessions this gateway has.
+    /// Number of sessions of this gateway.
     pub sessions: ScrapeSource<usize>,
-    /// How many sessions lost their connection and are waited for.
+    /// Number of detached sessions.
     pub detached: ScrapeSource<usize>,
-    /// How many rooms have members on this gateway.
+    /// Number of rooms with members on this gateway.
     pub rooms: ScrapeSource<usize>,
-    /// Bytes of acked messages that the store may still lose.
+    /// Bytes of acknowledged messages in the republish ring.
     pub kept: ScrapeSource<usize>,
-    /// Since the newest beat whose echo came back; since the start, before the first one.
+    /// Age of the newest beat with an echo; before the first echo, the time since the start.
     pub beat_age: ScrapeSource<Duration>,
-    /// In which generation the store is.
+    /// Generation of the store.
     pub generation: ScrapeSource<Generation>,
-    /// How the receiving side is doing.
+    /// Status of the subscription to the backplane.
     pub subscription: ScrapeSource<SubscriptionStatus>,
-    /// Whether newcomers are sent elsewhere for good.
+    /// True during the drain.
     pub draining: ScrapeSource<bool>,
 }
 
@@ -39,7 +41,7 @@ impl fmt::Debug for AtScrape {
 }
 
 impl Metrics {
-    /// Adds the numbers that are read where the truth is. Call it once.
+    /// Registers the metrics that are read at the scrape. Must be called once.
     ///
     /// # Panics
     /// On a second call.
@@ -59,8 +61,7 @@ impl Metrics {
         self.show_subscription(subscription);
     }
 
-    /// Adds the numbers of connections whose sockets take nothing: how many, and the bytes that wait for them. Call it
-    /// once.
+    /// Registers the number of stalled connections and the bytes in outboxes. Must be called once.
     ///
     /// # Panics
     /// On a second call.
@@ -76,7 +77,7 @@ impl Metrics {
     }
 
     fn show_generation(&self, generation: ScrapeSource<Generation>) {
-        // Left out before the first beat: a 0 would be followed by a jump that never was.
+        // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
         let asked = Arc::clone(&known);
         let help = "The generation of the store: higher after each restart, failover or loss of data of Redis, by no fixed step.";
