@@ -1,8 +1,8 @@
 //! Metrics of a gateway: [`Metrics`] has typed handles, is created at the start and passed down.
 //!
-//! Listeners, driver, hub, backplane and beat update it; the admin port exports it. Invariant: label values come from the
-//! closed tables below and in [`presence::model::codes`], never from a nickname, a room or an address. Every series exists
-//! from the start. Nothing here decides anything.
+//! Listeners, driver, hub, backplane and beat update it; the admin port exports it. Invariant: label values come from
+//! the closed tables below and in [`presence::model::codes`], never from a nickname, a room or an address. Every series
+//! exists from the start. Nothing here decides anything.
 
 mod counts;
 mod scrape;

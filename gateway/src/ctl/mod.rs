@@ -53,7 +53,7 @@ struct CtlFlags {
 enum CtlCommand {
     /// Show Redis and every gateway: state, sessions, last beat
     Status,
-    /// Show who is online, and on which gateway
+    /// Show the users online and their gateways
     Who {
         /// Only this user, or only the members of this room (with its #)
         #[arg(value_name = "NICK|#ROOM")]

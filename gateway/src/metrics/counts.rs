@@ -1,7 +1,8 @@
-//! Metrics on the path of every message: fan-out batches ([`Counts`]), gaps, and the time to the socket ([`Deliveries`]).
+//! Metrics on the path of every message: fan-out batches ([`Counts`]), gaps, and the time to the socket
+//! ([`Deliveries`]).
 //!
-//! The hub and the listeners hold these by value. Invariant: a call is a few relaxed additions per batch or write, for any
-//! number of messages in it, so counting does not slow the fan-out down. No call takes a lock.
+//! The hub and the listeners hold these by value. Invariant: a call is a few relaxed additions per batch or write, for
+//! any number of messages in it, so counting does not slow the fan-out down. No call takes a lock.
 
 use std::sync::Arc;
 use std::time::SystemTime;

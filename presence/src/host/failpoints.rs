@@ -1,4 +1,5 @@
-//! Failpoints: each one disables a safety mechanism of a debug build, so a fault test can prove that it detects the loss.
+//! Failpoints: each one disables a safety mechanism of a debug build, so a fault test can prove that it detects the
+//! loss.
 //!
 //! The environment variable `PARLEY_SABOTAGE` selects one [`Failpoint`] and is read once. Call sites ask [`takes`];
 //! scripts pass through [`script`]. Invariant: in a release build no failpoint exists and every check is a constant.
@@ -22,7 +23,8 @@ pub enum Failpoint {
     Patience,
     /// The delay before other members see that a connection was lost.
     Stillness,
-    /// The republish ring: acknowledged messages are kept until Redis cannot lose them, and published again after a loss.
+    /// The republish ring: acknowledged messages are kept until Redis cannot lose them, and published again after a
+    /// loss.
     Republish,
 }
 

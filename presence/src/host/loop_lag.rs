@@ -1,7 +1,8 @@
 //! Event-loop lag: a task that sleeps for a fixed time and records the delay of its wake-up.
 //!
-//! Each `server.rs` starts [`watch`] once. A high lag delays every session of the node: the loop is busy, or the machine
-//! gives the process too little CPU time. The cost is four timers a second. It only measures and never limits work.
+//! Each `server.rs` starts [`watch`] once. A high lag delays every session of the node: the loop is busy, or the
+//! machine gives the process too little CPU time. The cost is four timers a second. It only measures and never limits
+//! work.
 
 use std::time::Duration;
 

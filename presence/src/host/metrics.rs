@@ -1,8 +1,8 @@
 //! Metrics of the presence program ([`Metrics`]), and the building blocks that the gateway's metrics share.
 //!
-//! Metrics are registered on a [`Registry`] that is created at the start and passed down, never on a global one: several
-//! nodes share a test process. Invariant: label values come from closed tables ([`Label`]), so clients cannot add series.
-//! Every series exists from the start with the value 0, so a rate includes the first event.
+//! Metrics are registered on a [`Registry`] that is created at the start and passed down, never on a global one:
+//! several nodes share a test process. Invariant: label values come from closed tables ([`Label`]), so clients cannot
+//! add series. Every series exists from the start with the value 0, so a rate includes the first event.
 
 mod histogram;
 mod pulled;

@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457): the one shape of every HTTP refusal of both programs.
 //!
-//! Used by the admin port, by the gateway's WebSocket port and by the API, which adds a detail to each refusal. Pure: no
-//! function here does I/O, and no text of an inner error enters a document.
+//! Used by the admin port, by the gateway's WebSocket port and by the API, which adds a detail to each refusal. Pure:
+//! no function here does I/O, and no text of an inner error enters a document.
 
 use serde_json::{Value, json};
 

@@ -102,7 +102,8 @@ pub trait Program {
     /// Returns the registry of its metrics.
     fn metrics(server: &Self::Server) -> &prometheus::Registry;
 
-    /// Applies the [`live`](Key::live) keys of newer settings, except log level and grace period, which [`run`] applies.
+    /// Applies the [`live`](Key::live) keys of newer settings, except log level and grace period, which [`run`]
+    /// applies.
     fn reload(server: &Self::Server, config: &Self::Config);
 
     /// Waits for an order to end that is not a signal. Dropping the future loses nothing.

@@ -75,8 +75,8 @@ impl Reloader {
         Self { keys, sources, in_effect, numbers }
     }
 
-    /// Loads the settings again, and passes them to `apply` if they are valid. `validate` builds the program's settings;
-    /// `apply` cannot fail and uses only [`live`](Key::live) keys. Logs the outcome.
+    /// Loads the settings again, and passes them to `apply` if they are valid. `validate` builds the program's
+    /// settings; `apply` cannot fail and uses only [`live`](Key::live) keys. Logs the outcome.
     pub fn reload<C>(
         &mut self,
         validate: impl FnOnce(&Settings) -> Result<C, SettingsError>,

@@ -1,8 +1,8 @@
 //! Settings of a program: defaults in code, overridden by a TOML file, by the environment and by flags, in this order.
 //!
 //! Both programs load [`Settings`] at the start and at every reload, each with its own table of [`Key`]s, and build a
-//! validated `Config` from them in one function. Invariant: an unknown key is an error in every source, so a typing error
-//! never passes for a default. Every error is one line with key, value and reason. No secret is ever displayed.
+//! validated `Config` from them in one function. Invariant: an unknown key is an error in every source, so a typing
+//! error never passes for a default. Every error is one line with key, value and reason. No secret is ever displayed.
 
 mod example;
 pub mod key;
@@ -120,8 +120,8 @@ impl fmt::Display for Change {
 impl Settings {
     /// Loads and merges all sources.
     ///
-    /// An empty variable counts as a value, which almost every key refuses: `PARLEY__REDIS__URL=$UNSET` must not silently
-    /// start a gateway without a cluster.
+    /// An empty variable counts as a value, which almost every key refuses: `PARLEY__REDIS__URL=$UNSET` must not
+    /// silently start a gateway without a cluster.
     ///
     /// # Errors
     /// A file cannot be used, or a source sets a key that is not in `keys`.
@@ -182,8 +182,8 @@ impl Settings {
         }
     }
 
-    /// Returns a short hash of the settings without `node.id` and secrets. Nodes of one version with equal settings have
-    /// equal hashes, so operators can find a node with different settings.
+    /// Returns a short hash of the settings without `node.id` and secrets. Nodes of one version with equal settings
+    /// have equal hashes, so operators can find a node with different settings.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();

@@ -1,7 +1,7 @@
 //! Logs: to stderr, as text on a terminal and as JSON lines otherwise, and optionally to a file.
 //!
-//! Each program calls [`init`] once, before the first log line; the returned [`Telemetry`] changes the level later.
-//! The subscriber is global to the process, so libraries and tests never call it. Callers must not log message bodies or
+//! Each program calls [`init`] once, before the first log line; the returned [`Telemetry`] changes the level later. The
+//! subscriber is global to the process, so libraries and tests never call it. Callers must not log message bodies or
 //! tokens; nothing here filters them, and `tests/it/operators/logs.rs` checks it.
 
 #[cfg(feature = "otlp")]
@@ -178,7 +178,8 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
     })
 }
 
-/// Returns the layer that writes lines to `to`. A closed span is one line: a step of a message's path, with its duration.
+/// Returns the layer that writes lines to `to`. A closed span is one line: a step of a message's path, with its
+/// duration.
 fn lines(
     as_text: bool,
     coloured: bool,

@@ -26,11 +26,12 @@ pub const ROOM_BYTES: usize = 128;
 /// Characters with a meaning in a protocol (rooms, IRC, masks, keys), which are forbidden in names.
 const RESERVED: &str = "#&:@+%~!,*?.$\"/\\{}";
 
-/// Zero width non-joiner and joiner: the only default-ignorable characters that the PRECIS class allows, in some contexts.
-/// They are forbidden, because two names must not differ by invisible characters.
+/// Zero width non-joiner and joiner: the only default-ignorable characters that the PRECIS class allows, in some
+/// contexts. They are forbidden, because two names must not differ by invisible characters.
 const JOINERS: &str = "\u{200C}\u{200D}";
 
-/// Characters that a key keeps. All others are encoded as `%XX`, so a name never adds a separator or a hash tag to a key.
+/// Characters that a key keeps. All others are encoded as `%XX`, so a name never adds a separator or a hash tag to a
+/// key.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
 /// Reason for a refused name. The text is safe to send to the client.
@@ -61,8 +62,8 @@ pub struct Nick {
 impl Nick {
     /// Validates a nickname as typed.
     ///
-    /// The key is the case-mapped form of RFC 8265 section 3.3 (UsernameCaseMapped). The skeleton of UTS 39 section 4 is
-    /// computed from the key.
+    /// The key is the case-mapped form of RFC 8265 section 3.3 (UsernameCaseMapped). The skeleton of UTS 39 section 4
+    /// is computed from the key.
     ///
     /// # Errors
     /// [`NameError`] for the first broken rule.
@@ -148,8 +149,8 @@ fn case_map(text: &str, graphemes: usize, bytes: usize) -> Result<String, NameEr
         return Err(NameError::TooLong);
     }
     // The profile refuses white space, controls, bidi controls, default-ignorables and unassigned code points. It also
-    // refuses symbols (including emoji), compatibility forms other than wide and narrow ones, and violations of the bidi
-    // rule of RFC 5893. "Unassigned" refers to Unicode 6.3, so a later table never changes a key.
+    // refuses symbols (including emoji), compatibility forms other than wide and narrow ones, and violations of the
+    // bidi rule of RFC 5893. "Unassigned" refers to Unicode 6.3, so a later table never changes a key.
     let folded: String = text.chars().map(fold).collect();
     let mapped = UsernameCaseMapped::enforce(folded).map_err(|_| NameError::Forbidden)?;
     // Checked after the mapping, which can turn a wide sign into a reserved one (U+FF03 into '#').

@@ -1,7 +1,7 @@
 //! [`Config`]: the validated settings of the presence program.
 //!
-//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`Config`] is valid, so no other code
-//! checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden credentials.
+//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`Config`] is valid, so no other
+//! code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden credentials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -71,8 +71,8 @@ impl Config {
     }
 }
 
-/// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust and
-/// TOML is the same.
+/// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust
+/// and TOML is the same.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;

@@ -1,4 +1,5 @@
-//! Comparison of the store with the claims of the gateways, in one pass. Pure: two inventories in, their differences out.
+//! Comparison of the store with the claims of the gateways, in one pass. Pure: two inventories in, their differences
+//! out.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
 //! `ctl audit`: compares the claims of the gateways with the store.
 //!
-//! Up to four passes within some seconds each read the claims of the gateways and then the store. A single pass also sees
-//! requests in flight, so only a difference in every pass, of the same claim, is drift. It changes nothing: a gateway
-//! repairs its own drift once a minute. Claims of an ended gateway belong to the reaper and are not drift.
+//! Up to four passes within some seconds each read the claims of the gateways and then the store. A single pass also
+//! sees requests in flight, so only a difference in every pass, of the same claim, is drift. It changes nothing: a
+//! gateway repairs its own drift once a minute. Claims of an ended gateway belong to the reaper and are not drift.
 
 mod compare;
 mod holdings;

@@ -1,7 +1,8 @@
 //! Histograms for the hot path: a record is two relaxed additions in a shard of the thread.
 //!
-//! The library's histogram shares its cells between all threads and records one value at a time. A [`Histogram`] records
-//! a batch as one value with a weight, and threads rarely share cache lines. Shards are summed at the scrape only.
+//! The library's histogram shares its cells between all threads and records one value at a time. A [`Histogram`]
+//! records a batch as one value with a weight, and threads rarely share cache lines. Shards are summed at the scrape
+//! only.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! [`Key`]: a setting of a program, as a row of its table.
 //!
-//! Loading, validation of names, the example file, `--check`, what a reload takes over and the test of README's table all
-//! read these rows, so a setting is described once. Pure values; nothing here reads a file.
+//! Loading, validation of names, the example file, `--check`, what a reload takes over and the test of README's table
+//! all read these rows, so a setting is described once. Pure values; nothing here reads a file.
 
 /// Type of the value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl Key {
         (self.kind == KeyKind::Secret).then(|| format!("{}_file", self.name))
     }
 
-    /// Formats a value as TOML. Validated values are printable ASCII, for which the quoting of Rust and TOML is the same.
+    /// Formats a value as TOML. Validated values are printable ASCII, for which the quoting of Rust and TOML is the
+    /// same.
     #[must_use]
     pub fn toml(&self, value: &str) -> String {
         match self.kind {

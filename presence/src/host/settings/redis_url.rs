@@ -48,7 +48,8 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Hides everything between the scheme and the last `@`, and the query. Of text that is not a URL it hides more, not less.
+/// Hides everything between the scheme and the last `@`, and the query. Of text that is not a URL it hides more, not
+/// less.
 pub(super) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.is_empty() { String::new() } else { "***".to_owned() };

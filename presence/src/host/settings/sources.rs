@@ -1,7 +1,7 @@
-//! The places that settings come from, read one by one: each answers only for keys that the program knows.
+//! Sources of settings: file, environment, flags and secret files, each limited to the known keys.
 //!
-//! Used by [`Settings::load`](super::Settings::load) alone. No error and no debug text repeats a secret, nor a line of a file
-//! that may hold one.
+//! Only [`Settings::load`](super::Settings::load) uses them. Invariant: no error and no debug text contains a secret,
+//! or a line of a file that may contain one. Nothing here decides which source wins.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,8 +15,8 @@ use super::SettingsError;
 use super::key::{Key, KeyKind, nearest};
 use super::redis_url::redacted;
 
-/// Prefix of the environment variables of both programs. A single `_` would collide with the variables that orchestrators
-/// set for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`); those are ignored.
+/// Prefix of the environment variables of both programs. A single `_` would collide with the variables that
+/// orchestrators set for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`); those are ignored.
 const PREFIX: &str = "PARLEY__";
 /// Maximum size of a secret file, in bytes.
 const SECRET_BYTES: u64 = 64 * 1024;

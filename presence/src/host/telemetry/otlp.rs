@@ -1,8 +1,8 @@
 //! Export of message spans to a collector, as OTLP/HTTP with JSON. Only in builds with the feature `otlp`.
 //!
 //! The trace id of a message is its `msg_id`, a UUID, and the id of its publish span is derived from it. Every gateway
-//! computes the same ids, so the spans of a cluster join although gateways send each other no trace context.
-//! The OpenTelemetry SDK does batching, retries and encoding. An unreachable collector never blocks a message: spans wait
+//! computes the same ids, so the spans of a cluster join although gateways send each other no trace context. The
+//! OpenTelemetry SDK does batching, retries and encoding. An unreachable collector never blocks a message: spans wait
 //! in a bounded queue, a thread sends them, and the outage is logged once.
 
 use std::fmt::Debug;

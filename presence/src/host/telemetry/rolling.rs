@@ -1,8 +1,9 @@
 //! [`Rolling`]: a log file of bounded size. A full file is renamed with a number, and a new file begins.
 //!
-//! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The layer of
-//! [`super::init`] writes one line per call. The common crate rolls by date, which does not bound the size, and deletes
-//! every file with the same prefix: those of node `g10` for node `g1`. Files of other names are never touched here.
+//! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The layer
+//! of [`super::init`] writes one line per call. The common crate rolls by date, which does not bound the size, and
+//! deletes every file with the same prefix: those of node `g10` for node `g1`. Files of other names are never touched
+//! here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

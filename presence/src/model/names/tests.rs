@@ -209,7 +209,8 @@ fn every_character_is_refused_or_a_valid_name() {
             caseless.push(c);
         }
     }
-    // Ambiguous upper case: ß and similar letters become several letters, ı becomes I, the iota subscript a capital iota.
+    // Ambiguous upper case: ß and similar letters become several letters, ı becomes I, the iota subscript a capital
+    // iota.
     assert!(caseless.contains(&'ß') && caseless.contains(&'ı'));
     caseless.retain(|c| c.to_uppercase().count() == 1);
     assert_eq!(caseless, ['ı', '\u{345}']);

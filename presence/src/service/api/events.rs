@@ -63,8 +63,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
     id.map(Some).ok_or(bad("Last-Event-ID must be the id of an event of this stream"))
 }
 
-/// Returns the first blocks of a stream. An id without data sets the position of the client without an event, so a client
-/// that received no event can resume too.
+/// Returns the first blocks of a stream. An id without data sets the position of the client without an event, so a
+/// client that received no event can resume too.
 fn opening(subscription: &EventSubscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
     let mut events = vec![Event::default().retry(RETRY)];
     if subscription.gap() {

@@ -1,7 +1,7 @@
 //! Extractors of the handlers: validated names, pages and bodies.
 //!
-//! The extractors of Axum refuse with plain text of inner errors; these refuse with a [`Problem`] that names the invalid
-//! parameter. Nothing here calls the registry.
+//! The extractors of Axum refuse with plain text of inner errors; these refuse with a [`Problem`] that names the
+//! invalid parameter. Nothing here calls the registry.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! [`EventFeed`]: the event log, read by one tail task that all event streams of this process share.
 //!
 //! The first subscriber starts the tail, and the end of the last one stops it. A resuming subscriber first replays its
-//! missed events, page by page, and then follows the tail. A subscription ends if it falls behind the bounded ring or if
-//! the store fails; its client resumes by its last id, and other subscribers never wait for it.
-//! Invariant: a subscription yields events with growing ids, none twice, none left out between its first and its last.
+//! missed events, page by page, and then follows the tail. A subscription ends if it falls behind the bounded ring or
+//! if the store fails; its client resumes by its last id, and other subscribers never wait for it. Invariant: a
+//! subscription yields events with growing ids, none twice, none left out between its first and its last.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Read-only and stateless: every request reads the registry, so an answer is never stale, and without the store it is a
-//! refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or a
-//! Redis command, and nothing here writes.
+//! Read-only and stateless: every request reads the registry, so an answer is never stale, and without the store it is
+//! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
+//! a Redis command, and nothing here writes.
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
 //! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.

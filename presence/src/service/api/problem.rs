@@ -1,8 +1,8 @@
 //! Refusals of the API: RFC 9457 problem documents with a slug of the code table.
 //!
-//! Every handler, extractor and fallback refuses with a [`Problem`], so a client parses one shape. The lists of codes in
-//! the annotations of handlers become the error responses of the OpenAPI document.
-//! Invariant: `detail` is a text of this program; no text of an inner error reaches a client.
+//! Every handler, extractor and fallback refuses with a [`Problem`], so a client parses one shape. The lists of codes
+//! in the annotations of handlers become the error responses of the OpenAPI document. Invariant: `detail` is a text of
+//! this program; no text of an inner error reaches a client.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Requirements on the Redis server: version 7.0 or newer, and no eviction.
 //!
-//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason in one
-//! line. An unreachable Redis is checked once it answers; then an unfit one is logged as an error. It reads INFO only,
-//! which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
+//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason
+//! in one line. An unreachable Redis is checked once it answers; then an unfit one is logged as an error. It reads INFO
+//! only, which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
 
 use std::time::Duration;
 

@@ -78,7 +78,8 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares connections to `url` (`redis://...`). They connect on first use, so an unreachable Redis is not an error.
+    /// Prepares connections to `url` (`redis://...`). They connect on first use, so an unreachable Redis is not an
+    /// error.
     ///
     /// Requires a running tokio runtime.
     ///
@@ -110,7 +111,8 @@ impl RedisStore {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Returns the connection for scripts about `name` (a session, a room): always the same one, which keeps their order.
+    /// Returns the connection for scripts about `name` (a session, a room): always the same one, which keeps their
+    /// order.
     #[must_use]
     pub fn lane(&self, name: &str) -> ConnectionManager {
         let hash = name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
@@ -138,8 +140,8 @@ impl RedisStore {
         &self.shared.client
     }
 
-    /// Returns the local address used for packets to Redis, by the routing table; nothing is sent. Returns `None` if the
-    /// name of Redis is not resolved within a second.
+    /// Returns the local address used for packets to Redis, by the routing table; nothing is sent. Returns `None` if
+    /// the name of Redis is not resolved within a second.
     pub async fn facing(&self) -> Option<IpAddr> {
         let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
         let facing = async {
@@ -205,8 +207,8 @@ fn lane_config() -> ConnectionManagerConfig {
         .set_pipeline_buffer_size(PIPELINE)
 }
 
-/// Disables Nagle's algorithm (latency tails of 40 ms) and enables keepalive (detection of half-open peers). The defaults
-/// of the redis crate 1.x are the opposite.
+/// Disables Nagle's algorithm (latency tails of 40 ms) and enables keepalive (detection of half-open peers). The
+/// defaults of the redis crate 1.x are the opposite.
 fn tcp_settings() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(5))
@@ -215,7 +217,8 @@ fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10))
 }
 
-/// Classifies an error of the client library: after a refusal nothing was done, after a lost answer the outcome is unknown.
+/// Classifies an error of the client library: after a refusal nothing was done, after a lost answer the outcome is
+/// unknown.
 ///
 /// An error returned by the server is a refusal: every script validates before its first write, and scripts that need
 /// memory fail before they start.
