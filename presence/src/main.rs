@@ -1,4 +1,4 @@
-//! The program `presence`: its settings and its server. [`presence::host::program`] does the rest.
+//! The program `presence`: what it loads and what it starts. The rest of its behaviour is [`presence::host::program`].
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 struct Main;
 
-/// A running presence service and its node id.
+/// A presence service at work, and the name it goes by.
 struct Running {
     node: String,
     presence: Presence,
@@ -59,7 +59,7 @@ impl Program for Main {
         server.presence.metrics()
     }
 
-    /// Applies nothing: the reloadable settings are log level and grace period, which [`program::run`] applies.
+    /// What is live here, the program itself takes over: level of logs and grace period.
     fn reload(_server: &Running, _config: &Config) {}
 
     async fn drain(server: Running, grace: Duration) -> Drained {

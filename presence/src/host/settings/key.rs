@@ -1,7 +1,7 @@
 //! [`Key`]: a setting of a program, as a row of its table.
 //!
-//! Loading, validation of names, the example file, `--check`, what a reload takes over and the test of README's table
-//! all read these rows, so a setting is described once. Pure values; nothing here reads a file.
+//! Loading, validation of names, the example file, `--check`, the reload and the documentation of the settings all read
+//! these rows, so a setting is described once. Pure values; nothing here reads a file.
 
 /// Type of the value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
