@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use presence::host::admin::{self, Answers, Readiness};
+use presence::host::admin::{self, AdminRoutes, Readiness};
 use presence::registry::LocalClaim;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -82,9 +82,9 @@ impl AdminEndpoint {
         let metrics = lease.metrics.registry.clone();
         let reported = Arc::clone(&lease);
         let claims = move || serde_json::to_value(ClaimsReport::new(&node, &reported)).expect("names are valid JSON");
-        let documents: Vec<(_, admin::Document)> = vec![("/holdings", Arc::new(claims))];
+        let documents: Vec<(_, admin::AdminDocument)> = vec![("/holdings", Arc::new(claims))];
         let ready = Arc::new(move || readiness(&lease, &admission));
-        let answers = Answers { metrics, ready, before_scrape: None, documents };
+        let answers = AdminRoutes { metrics, ready, before_scrape: None, documents };
         if let Err(error) = admin::serve(listener, answers, cancel).await {
             tracing::error!(%error, "admin listener failed");
         }

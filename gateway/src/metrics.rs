@@ -1,8 +1,8 @@
-//! What a gateway counts: typed handles on a registry of its own, made at the start and handed down.
+//! Metrics of a gateway: [`Metrics`] has typed handles, is created at the start and passed down.
 //!
-//! Doors, driver, hub, backplane and beat count into it; the admin door reads it. Label values come from the closed
-//! tables below and in [`presence::model::codes`]: never a nickname, a room or an address. Every series exists from the start.
-//! Nothing here decides anything.
+//! Listeners, driver, hub, backplane and beat update it; the admin port exports it. Invariant: label values come from
+//! the closed tables below and in [`presence::model::codes`], never from a nickname, a room or an address. Every series
+//! exists from the start. Nothing here decides anything.
 
 mod counts;
 mod scrape;
@@ -36,7 +36,7 @@ macro_rules! label_table {
 }
 
 label_table! {
-    /// By which port a connection came.
+    /// Listener of a connection.
     ListenerKind {
         /// WebSocket.
         Ws => "ws",
@@ -46,108 +46,108 @@ label_table! {
 }
 
 label_table! {
-    /// What came of a `register`.
+    /// Outcome of a `register` for a new session.
     Registration {
-        /// The session began.
+        /// The session started.
         Registered => "registered",
-        /// Somebody has the nickname.
+        /// Another session has the nickname.
         InUse => "nick_in_use",
-        /// Somebody has one that looks like it.
+        /// Another session has a similar nickname.
         Confusable => "nick_confusable",
-        /// The store could not say, or our lease was gone.
+        /// The store did not answer, or the gateway had no lease.
         Failed => "failed",
     }
 }
 
 label_table! {
-    /// What came of a `register` that was to go on with a session.
+    /// Outcome of a `register` with a resume token.
     Return {
-        /// The session goes on.
+        /// The session was resumed.
         Resumed => "resumed",
         /// There is no such session, or not with this token.
         UnknownToken => "unknown_token",
-        /// Another nickname was asked for, and somebody has it or one that looks like it.
+        /// Another session has the requested nickname or a similar one.
         InUse => "in_use",
-        /// The store could not say, or our lease was gone.
+        /// The store did not answer, or the gateway had no lease.
         Failed => "failed",
     }
 }
 
 label_table! {
-    /// To whom a message went.
+    /// Kind of a message.
     Kind {
-        /// Into a room.
+        /// A message to a room.
         Room => "room",
-        /// To one user.
+        /// A message to one user.
         Direct => "direct",
     }
 }
 
 label_table! {
-    /// What became of messages that did not arrive.
+    /// Outcome of a gap: messages that did not arrive.
     Missing {
-        /// They were read from the log.
+        /// They were read from the stream.
         Repaired => "repaired",
-        /// The log does not have them any more: members were told so.
+        /// The stream no longer has them, and members received a gap.
         Lost => "lost",
     }
 }
 
 label_table! {
-    /// How far a connection is.
+    /// Stage of a connection.
     Stage {
-        /// Accepted; over WebSocket its HTTP request is not answered yet.
+        /// Accepted; a WebSocket connection has no response to its HTTP request yet.
         Handshake => "handshake",
-        /// It may have a session.
+        /// Ready for a session.
         Open => "open",
     }
 }
 
-/// The numbers of one gateway.
+/// Metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Where everything below is registered.
+    /// Registry of all fields below.
     pub registry: Registry,
     connections: [Labelled<Stage, IntGauge>; 2],
     connections_total: Labelled<ListenerKind, IntCounter>,
-    /// Attempts to begin a session, by what came of them.
+    /// Attempts to start a session, by outcome.
     pub registrations: Labelled<Registration, IntCounter>,
-    /// Attempts to go on with a session, by what came of them.
+    /// Attempts to resume a session, by outcome.
     pub resumes: Labelled<Return, IntCounter>,
-    /// From the request to the last message of what was missed being queued.
+    /// Time from the request to the queueing of the last replayed message.
     pub resume_seconds: Histogram,
-    /// Messages that the store took from clients of this gateway; a repeated one counts once.
+    /// Messages of clients of this gateway that the store accepted; a repeated one counts once.
     pub published: Labelled<Kind, IntCounter>,
-    /// Messages that the store had already: a client said them again.
+    /// Messages repeated by clients, which the store already had.
     pub duplicates: Labelled<Kind, IntCounter>,
-    /// Messages that were refused, by why.
+    /// Refused messages, by error code.
     pub refused: Labelled<ErrorCode, IntCounter>,
-    /// What the hub counts: deliveries, rounds, gaps.
+    /// Metrics of the hub: deliveries, fan-out batches, gaps.
     pub counts: Counts,
     /// Requests answered with an error.
     pub refusals: Labelled<ErrorCode, IntCounter>,
-    /// Connections that this gateway ended, by why.
+    /// Connections closed by this gateway, by close code.
     pub closes: Labelled<CloseCode, IntCounter>,
-    /// Subscriptions that were lost and are whole again.
+    /// Subscriptions restored after a loss.
     pub backplane_reconnects: IntCounter,
-    /// Incarnations of other gateways that this one declared dead.
+    /// Incarnations of other gateways declared dead by this one.
     pub fences: IntCounter,
-    /// Own leases that were lost: this gateway was declared dead by others, and began anew.
+    /// Leases lost: this gateway was declared dead by another and started again.
     pub leases_lost: IntCounter,
-    /// Nicknames freed by this gateway after theirs was gone.
+    /// Nicknames freed by this gateway after another was fenced.
     pub reaped_nicks: IntCounter,
-    /// Memberships taken away by this gateway after theirs was gone.
+    /// Memberships removed by this gateway after another was fenced.
     pub reaped_members: IntCounter,
-    /// From sending a beat to hearing it over our own subscription: the way of every message, without a reader.
+    /// Time from sending a beat to receiving its echo: the path of every message, without a reader.
     pub round_trip: Histogram,
-    /// How many sessions there were when the drain began.
+    /// Sessions at the start of the drain.
     pub drain_began_with: IntGauge,
-    /// Acked messages that the store had lost and that were put back.
+    /// Acknowledged messages republished after the store lost them.
     pub repaired: IntCounter,
 }
 
 impl Metrics {
-    /// Fresh metrics on a registry of their own.
+    /// Creates the metrics on a new registry.
     #[must_use]
     pub fn new() -> Self {
         let registry = registry(env!("CARGO_PKG_VERSION"));
@@ -241,24 +241,24 @@ impl Metrics {
         }
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub fn comes(&self, port: ListenerKind) {
         self.connections_total[port].inc();
         self.connections[port.row()][Stage::Handshake].inc();
     }
 
-    /// A connection may have a session from here on.
+    /// Moves a connection to [`Stage::Open`].
     pub fn opens(&self, port: ListenerKind) {
         self.connections[port.row()][Stage::Open].inc();
         self.connections[port.row()][Stage::Handshake].dec();
     }
 
-    /// A connection is over that was at this stage.
+    /// Removes a closed connection from its stage.
     pub fn goes(&self, port: ListenerKind, stage: Stage) {
         self.connections[port.row()][stage].dec();
     }
 
-    /// Connections of a port now.
+    /// Returns the number of present connections of a listener.
     #[must_use]
     pub fn open(&self, port: ListenerKind) -> i64 {
         Stage::ROWS.iter().map(|stage| self.connections[port.row()][*stage].get()).sum()
@@ -271,7 +271,7 @@ impl Default for Metrics {
     }
 }
 
-/// Connections by port and stage, in the order of [`ListenerKind`].
+/// Registers the gauges of connections by listener and stage, in the order of [`ListenerKind`].
 fn connections(registry: &Registry) -> [Labelled<Stage, IntGauge>; 2] {
     let help = "Client connections now. An open connection without a session has not registered.";
     let family = IntGaugeVec::new(Opts::new("parley_connections", help), &["door", "state"]).expect("a valid name");

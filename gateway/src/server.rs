@@ -18,7 +18,7 @@ use presence::lease::{LeaseHealth, OwnLease};
 use presence::model::{Incarnation, Retention};
 use presence::registry::{GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
-use presence::store::redis::Redis;
+use presence::store::redis::RedisStore;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -115,7 +115,7 @@ impl Gateway {
             let store = Store::keeping(retention.clone());
             return Self::assemble_on(&config, retention, &store).await;
         };
-        let redis = Redis::open(url.reveal(), &config.prefix).context("use redis.url")?;
+        let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
         let is_reachable = redis.is_fit().await?;
         let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
         let retention = cluster.retention.clone();
@@ -220,7 +220,7 @@ impl Gateway {
 }
 
 impl ClusterAccess {
-    async fn check(redis: &Redis, config: &Config, is_reachable: bool) -> anyhow::Result<Self> {
+    async fn check(redis: &RedisStore, config: &Config, is_reachable: bool) -> anyhow::Result<Self> {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that

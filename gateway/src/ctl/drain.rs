@@ -1,4 +1,4 @@
-//! `ctl drain`: a gateway is ordered to end as on SIGTERM, and has taken the order when this returns.
+//! `ctl drain`: orders a gateway to drain as on SIGTERM, and returns once the gateway has accepted the order.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::table::{count, duration};
-use super::{Answer, Cluster, Failure};
+use super::{ClusterAccess, CtlAnswer, CtlError};
 
-/// Several beats: a gateway collects its orders with each.
+/// Time to accept the order: several beats, because a gateway reads its orders with each beat.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
-/// From one look to the next.
+/// Pause between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-pub(super) async fn drain(cluster: &Cluster, node: &str) -> Result<Answer, Failure> {
+pub(super) async fn drain(cluster: &ClusterAccess, node: &str) -> Result<CtlAnswer, CtlError> {
     let gateway = find(cluster, node).await?;
     if gateway.state == LeaseState::Live {
         order(cluster, &gateway).await?;
     }
     let sessions = gateway.sessions;
     let text = format!("{node} drains: {} to go\n", count(sessions, "session"));
-    Ok(Answer::new(text, &json!({ "draining": node, "incarnation": gateway.incarnation, "sessions": sessions })))
+    Ok(CtlAnswer::new(text, &json!({ "draining": node, "incarnation": gateway.incarnation, "sessions": sessions })))
 }
 
-/// The newest life of the gateway. An earlier one that has died is none of our business.
-async fn find(cluster: &Cluster, node: &str) -> Result<LeaseSummary, Failure> {
+/// Returns the newest serving incarnation of the gateway.
+async fn find(cluster: &ClusterAccess, node: &str) -> Result<LeaseSummary, CtlError> {
     let mut serving = cluster.store.standings().await?.1;
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
@@ -35,16 +35,16 @@ async fn find(cluster: &Cluster, node: &str) -> Result<LeaseSummary, Failure> {
             nodes.dedup();
             let there =
                 if nodes.is_empty() { "there is none".to_owned() } else { format!("there is {}", nodes.join(", ")) };
-            Err(Failure::Refused(format!("no gateway {node} serves; {there}")))
+            Err(CtlError::Refused(format!("no gateway {node} serves; {there}")))
         }
     }
 }
 
-async fn order(cluster: &Cluster, gateway: &LeaseSummary) -> Result<(), Failure> {
+async fn order(cluster: &ClusterAccess, gateway: &LeaseSummary) -> Result<(), CtlError> {
     let LeaseSummary { node, incarnation, .. } = gateway;
     let incarnation = presence::model::Incarnation::from_store(incarnation);
     if !cluster.registry.drain(&incarnation).await? {
-        return Err(Failure::Refused(format!("{node} has ended")));
+        return Err(CtlError::Refused(format!("{node} has ended")));
     }
     let deadline = Instant::now() + TAKEN_WITHIN;
     while Instant::now() < deadline {
@@ -53,9 +53,11 @@ async fn order(cluster: &Cluster, gateway: &LeaseSummary) -> Result<(), Failure>
         match lease.map(|lease| lease.state) {
             Some(LeaseState::Live) => tokio::time::sleep(LOOK_AGAIN).await,
             Some(LeaseState::Draining | LeaseState::Drained) => return Ok(()),
-            Some(LeaseState::Fenced) | None => return Err(Failure::Refused(format!("{node} was declared dead"))),
+            Some(LeaseState::Fenced) | None => return Err(CtlError::Refused(format!("{node} was declared dead"))),
         }
     }
     let last = gateway.beat_age_ms.map_or_else(|| "never".to_owned(), |age| format!("{} ago", duration(age)));
-    Err(Failure::Silent(format!("{node} has not taken the order within 5 s: when we asked it had last beaten {last}")))
+    Err(CtlError::Silent(format!(
+        "{node} has not accepted the order within 5 s; its last beat before the order was {last}"
+    )))
 }

@@ -1,14 +1,14 @@
-//! `ctl kick`: ends the session of a user, by the order that gateways take for it.
+//! `ctl kick`: ends the session of a user, by an order to its gateway.
 
 use presence::model::Nick;
 use serde_json::json;
 
-use super::{Answer, Cluster, Failure};
+use super::{ClusterAccess, CtlAnswer, CtlError};
 
-pub(super) async fn kick(cluster: &Cluster, nick: &str) -> Result<Answer, Failure> {
-    let nick = Nick::parse(nick).map_err(|reason| Failure::Usage(format!("{nick}: {reason}")))?;
+pub(super) async fn kick(cluster: &ClusterAccess, nick: &str) -> Result<CtlAnswer, CtlError> {
+    let nick = Nick::parse(nick).map_err(|reason| CtlError::Usage(format!("{nick}: {reason}")))?;
     if !cluster.registry.kick(nick.key()).await? {
-        return Err(Failure::Refused(format!("nobody is online as {}", nick.as_str())));
+        return Err(CtlError::Refused(format!("nobody is online as {}", nick.as_str())));
     }
-    Ok(Answer::new(format!("kicked {}\n", nick.as_str()), &json!({ "kicked": nick.as_str() })))
+    Ok(CtlAnswer::new(format!("kicked {}\n", nick.as_str()), &json!({ "kicked": nick.as_str() })))
 }

@@ -1,47 +1,47 @@
-//! `ctl status`: Redis, every gateway, and the totals, each read once.
+//! `ctl status`: Redis, every gateway and the totals, each read once.
 
 use std::time::Duration;
 
 use presence::lease::health::ECHO_LIMIT;
 use presence::registry::LeaseSummary;
-use presence::store::redis::Server;
+use presence::store::redis::ServerInfo;
 use serde::Serialize;
 
 use super::table::{count, duration, mebibytes, table};
-use super::{Answer, Cluster, Failure};
+use super::{ClusterAccess, CtlAnswer, CtlError};
 
 #[derive(Serialize)]
-struct Status {
-    redis: Redis,
+struct ClusterStatus {
+    redis: RedisStatus,
     gateways: Vec<LeaseSummary>,
     sessions: u64,
     rooms: u64,
-    /// The number of the store's history.
+    /// Generation of the store.
     generation: u64,
-    /// Whether it waits for the gateways to say what they hold, and gives nothing out.
+    /// True while the store waits for the claims of the gateways and refuses everything else.
     recovering: bool,
 }
 
 #[derive(Serialize)]
-struct Redis {
+struct RedisStatus {
     address: String,
     #[serde(flatten)]
-    server: Server,
+    server: ServerInfo,
 }
 
-pub(super) async fn status(cluster: &Cluster) -> Result<Answer, Failure> {
+pub(super) async fn status(cluster: &ClusterAccess) -> Result<CtlAnswer, CtlError> {
     let server = cluster.redis.server().await?;
     let (generation, gateways) = cluster.store.standings().await?;
     let sessions = gateways.iter().filter(|gateway| gateway.state.serves()).map(|gateway| gateway.sessions).sum();
     let rooms = cluster.registry.stats().await?.rooms;
-    let redis = Redis { address: cluster.address.clone(), server };
+    let redis = RedisStatus { address: cluster.address.clone(), server };
     let (generation, recovering) = (generation.number, !generation.is_open());
-    let status = Status { redis, gateways, sessions, rooms, generation, recovering };
-    Ok(Answer::new(text(&status), &status))
+    let status = ClusterStatus { redis, gateways, sessions, rooms, generation, recovering };
+    Ok(CtlAnswer::new(text(&status), &status))
 }
 
-fn text(status: &Status) -> String {
-    let Status { redis: Redis { address, server }, gateways, sessions, rooms, .. } = status;
+fn text(status: &ClusterStatus) -> String {
+    let ClusterStatus { redis: RedisStatus { address, server }, gateways, sessions, rooms, .. } = status;
     let memory = match server.memory_limit_bytes {
         0 => mebibytes(server.memory_bytes),
         limit => format!("{} of {}", mebibytes(server.memory_bytes), mebibytes(limit)),

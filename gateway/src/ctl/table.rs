@@ -1,14 +1,15 @@
-//! Tables of text for people: columns as wide as their widest cell, durations and sizes in the largest unit that fits.
-//! Pure. Cells hold validated names and our own words, so nothing has to be escaped.
+//! Text tables: columns as wide as their widest cell, durations and sizes in the largest unit that fits.
+//!
+//! Pure. Cells contain validated names and fixed words only, so nothing is escaped.
 
 use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
-/// The rows under their heads, one line each, no blanks at the ends of lines.
+/// Formats the rows under their heads, one line each, without trailing spaces.
 pub(super) fn table<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
     let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
         rows.iter().map(|row| row[column].width()).chain([heads[column].width()]).max().unwrap_or_default()
@@ -26,7 +27,7 @@ pub(super) fn table<const COLUMNS: usize>(heads: [&str; COLUMNS], rows: &[[Strin
     text
 }
 
-/// A duration as people say it, rounded down: `0.4 s`, `75 s`, `12 min`, `5 h`, `3 d`.
+/// Formats a duration, rounded down: `0.4 s`, `75 s`, `12 min`, `5 h`, `3 d`.
 pub(super) fn duration(milliseconds: u64) -> String {
     let seconds = Duration::from_millis(milliseconds).as_secs();
     match seconds {
@@ -38,12 +39,12 @@ pub(super) fn duration(milliseconds: u64) -> String {
     }
 }
 
-/// A size in MiB.
+/// Formats a size in MiB.
 pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// A number of things: `1 room`, `2 rooms`.
+/// Formats a count with its noun: `1 room`, `2 rooms`.
 pub(super) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_by_what_is_seen_of_them() {
+    fn columns_align_by_displayed_width() {
         let rows = [["ann", "g1", ""], ["王小明", "gateway-2", "#lobby"]].map(|row| row.map(str::to_owned));
         let expected = "NICK    GATEWAY    ROOMS\n\
                         ann     g1\n\
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_have_the_unit_that_fits() {
+    fn durations_and_sizes_use_the_fitting_unit() {
         const MINUTE: u64 = 60_000;
         for (milliseconds, text) in [
             (0, "0.0 s"),

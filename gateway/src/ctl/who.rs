@@ -1,6 +1,7 @@
-//! `ctl who`: users and the gateways they are on; everybody, one, or the members of a room.
+//! `ctl who`: users and their gateways; all users, one user, or the members of a room.
 //!
-//! Read page by page, so a crowd costs many short questions. Who moves meanwhile is shown as of one of them.
+//! It reads page by page, so a large cluster costs many short calls. A user that moves meanwhile is shown at one of the
+//! two places.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,10 +11,10 @@ use presence::registry::{PAGE_LIMIT, UserRow};
 use serde::Serialize;
 
 use super::table::{duration, table};
-use super::{Answer, Cluster, Failure};
+use super::{ClusterAccess, CtlAnswer, CtlError};
 
 #[derive(Serialize)]
-struct Who {
+struct WhoReport {
     items: Vec<Whereabouts>,
 }
 
@@ -21,21 +22,21 @@ struct Who {
 struct Whereabouts {
     #[serde(flatten)]
     user: UserRow,
-    /// The node id; `null` for somebody who is offline.
+    /// The node id; `null` for an offline user.
     gateway: Option<String>,
 }
 
-pub(super) async fn who(cluster: &Cluster, whom: Option<&str>) -> Result<Answer, Failure> {
+pub(super) async fn who(cluster: &ClusterAccess, whom: Option<&str>) -> Result<CtlAnswer, CtlError> {
     let users = match whom {
-        None => everybody(cluster).await?,
+        None => all_users(cluster).await?,
         Some(room) if room.starts_with('#') => members(cluster, room).await?,
         Some(nick) => vec![one(cluster, nick).await?],
     };
-    let who = Who { items: locate(cluster, users).await? };
-    Ok(Answer::new(text(&who.items), &who))
+    let who = WhoReport { items: locate(cluster, users).await? };
+    Ok(CtlAnswer::new(text(&who.items), &who))
 }
 
-async fn everybody(cluster: &Cluster) -> Result<Vec<UserRow>, Failure> {
+async fn all_users(cluster: &ClusterAccess) -> Result<Vec<UserRow>, CtlError> {
     let (mut users, mut cursor) = (Vec::new(), None);
     loop {
         let page = cluster.registry.users(cursor.as_deref(), PAGE_LIMIT).await?;
@@ -47,10 +48,10 @@ async fn everybody(cluster: &Cluster) -> Result<Vec<UserRow>, Failure> {
     }
 }
 
-async fn members(cluster: &Cluster, room: &str) -> Result<Vec<UserRow>, Failure> {
-    let room = RoomName::parse(room).map_err(|reason| Failure::Usage(format!("{room}: {reason}")))?;
+async fn members(cluster: &ClusterAccess, room: &str) -> Result<Vec<UserRow>, CtlError> {
+    let room = RoomName::parse(room).map_err(|reason| CtlError::Usage(format!("{room}: {reason}")))?;
     if cluster.registry.room(room.key()).await?.is_none() {
-        return Err(Failure::Refused(format!("there is no room {}", room.as_str())));
+        return Err(CtlError::Refused(format!("there is no room {}", room.as_str())));
     }
     let (mut users, mut cursor) = (Vec::new(), None);
     loop {
@@ -65,19 +66,21 @@ async fn members(cluster: &Cluster, room: &str) -> Result<Vec<UserRow>, Failure>
     }
 }
 
-async fn one(cluster: &Cluster, nick: &str) -> Result<UserRow, Failure> {
-    let nick = Nick::parse(nick).map_err(|reason| Failure::Usage(format!("{nick}: {reason}")))?;
+async fn one(cluster: &ClusterAccess, nick: &str) -> Result<UserRow, CtlError> {
+    let nick = Nick::parse(nick).map_err(|reason| CtlError::Usage(format!("{nick}: {reason}")))?;
     let user = cluster.registry.user(nick.key()).await?;
-    user.ok_or_else(|| Failure::Refused(format!("nobody by the name of {} was seen", nick.as_str())))
+    user.ok_or_else(|| CtlError::Refused(format!("nobody by the name of {} was seen", nick.as_str())))
 }
 
-async fn locate(cluster: &Cluster, users: Vec<UserRow>) -> Result<Vec<Whereabouts>, Failure> {
+async fn locate(cluster: &ClusterAccess, users: Vec<UserRow>) -> Result<Vec<Whereabouts>, CtlError> {
     let leases = cluster.registry.leases().await?.leases;
     let nodes: HashMap<_, _> = leases.into_iter().map(|lease| (lease.incarnation, lease.node)).collect();
     let key = |user: &UserRow| Nick::parse(&user.nick).map(|nick| nick.key().clone());
     let keys: Vec<NickKey> = users.iter().filter_map(|user| key(user).ok()).collect();
     if keys.len() != users.len() {
-        return Err(Failure::Usage("a nickname in the store is none: is it of another version?".to_owned()));
+        return Err(CtlError::Usage(
+            "the store contains an invalid nickname: was it written by another version?".to_owned(),
+        ));
     }
     let owners = cluster.store.owners(&keys).await?;
     let located = users.into_iter().zip(owners).map(|(user, owner)| {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::{PresenceDelta, SessionId};
 
 use super::coalesce;
@@ -118,7 +118,7 @@ impl StreamFeed {
     /// Buffers events for a member from now on, in place of an older connection of its session.
     pub(super) fn start_join(&mut self, session: &SessionId, outbox: &Outbox) {
         self.end_subscription(session);
-        let member = match failpoints::takes(Mechanism::HoldBack) {
+        let member = match failpoints::takes(Failpoint::HoldBack) {
             false => FeedMember::Joining(outbox.clone(), Box::default()),
             true => FeedMember::Live(Recipient { subscriber: StreamSubscriber::new(outbox.clone()), after: 0 }),
         };

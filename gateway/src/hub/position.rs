@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::stream::StreamEnd;
 
 /// Messages that are buffered while a hole before them is refilled.
@@ -130,7 +130,7 @@ impl<T> StreamTracker<T> {
             return;
         };
         position.highest_seq = position.highest_seq.max(seq);
-        if seq == position.seq + 1 || seq > position.seq && failpoints::takes(Mechanism::Refill) {
+        if seq == position.seq + 1 || seq > position.seq && failpoints::takes(Failpoint::Refill) {
             position.seq = seq;
             steps.push(StreamStep::Message(seq, message));
             self.deliver_buffered(0, steps);
@@ -154,7 +154,7 @@ impl<T> StreamTracker<T> {
 
     /// Takes the next refill request, if there is one.
     pub fn take_refill_request(&mut self) -> Option<RefillRequest> {
-        if failpoints::takes(Mechanism::Refill) {
+        if failpoints::takes(Failpoint::Refill) {
             return None;
         }
         let position = self.position.as_ref()?;

@@ -1,7 +1,8 @@
-//! What is counted on the way of every message: rounds of fan-out, gaps, and the time to the socket.
+//! Metrics on the path of every message: fan-out batches ([`Counts`]), gaps, and the time to the socket
+//! ([`Deliveries`]).
 //!
-//! The hub and the doors hold these by value. Each call is a few relaxed additions for a whole round or write, however
-//! many messages are in it: fan-out is what Parley is fast at, and counting must not be what slows it down.
+//! The hub and the listeners hold these by value. Invariant: a call is a few relaxed additions per batch or write, for
+//! any number of messages in it, so counting does not slow the fan-out down. No call takes a lock.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,14 +14,14 @@ use super::Missing;
 use crate::hub::position::StreamStep;
 use crate::message::Accepted;
 
-/// What the hub counts. Cheap to clone.
+/// Metrics of the hub. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    /// Messages given to readers, one for each receiver.
+    /// Messages delivered to readers, one for each receiver.
     pub delivered: IntCounter,
-    /// Changes of presence that were left out because too much waited for a reader, one for each receiver.
+    /// Presence events dropped for slow readers, one for each receiver.
     pub left_out: IntCounter,
-    /// How long they took.
+    /// Duration of the deliveries.
     pub deliveries: Deliveries,
     rounds: Histogram,
     gaps: IntCounter,
@@ -57,7 +58,7 @@ impl Counts {
         }
     }
 
-    /// One round of fan-out made so many deliveries.
+    /// Records the number of deliveries of one fan-out batch.
     pub fn round(&self, deliveries: u64) {
         if deliveries > 0 {
             self.delivered.inc_by(deliveries);
@@ -65,7 +66,7 @@ impl Counts {
         }
     }
 
-    /// A page of a log was read for what had not arrived, and this came of it.
+    /// Records the outcome of a refill: a page of a stream read for messages that did not arrive.
     pub fn gap<T>(&self, steps: &[StreamStep<T>]) {
         self.gaps.inc();
         for step in steps {
@@ -78,7 +79,7 @@ impl Counts {
     }
 }
 
-/// How long messages take from their sender's gateway to the sockets of this one. Cheap to clone.
+/// Time of messages from the gateway of the sender to the sockets of this gateway. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Deliveries {
     seconds: Histogram,
@@ -91,7 +92,7 @@ impl Deliveries {
         Self { seconds: Family::single(on, "parley_delivery_seconds", help, Bounds::SECONDS) }
     }
 
-    /// So many sockets have taken a write just now whose oldest message was accepted then.
+    /// Records that a write just finished on `sockets`; its oldest message was accepted at `oldest`.
     pub fn written(&self, oldest: Accepted, sockets: u64) {
         if sockets > 0
             && let Some(age) = oldest.age(SystemTime::now())

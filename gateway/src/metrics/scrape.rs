@@ -1,4 +1,6 @@
-//! The gateway's numbers that are asked for where the truth is, at each scrape.
+//! Metrics whose values are read at each scrape, see [`AtScrape`].
+//!
+//! Each closure reads the part of the gateway that owns the value. Nothing here stores a value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,26 +12,26 @@ use presence::registry::{Generation, Phase};
 use super::Metrics;
 use crate::backplane::{LinkState, SubscriptionStatus};
 
-type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
+type ScrapeSource<T> = Box<dyn Fn() -> T + Send + Sync>;
 
-/// What is asked for at each scrape. The closures must not block.
+/// Sources of the values that each scrape reads. The closures must not block.
 pub struct AtScrape {
-    /// How many sessions this gateway has.
-    pub sessions: Ask<usize>,
-    /// How many sessions lost their connection and are waited for.
-    pub detached: Ask<usize>,
-    /// How many rooms have members on this gateway.
-    pub rooms: Ask<usize>,
-    /// Bytes of acked messages that the store may still lose.
-    pub kept: Ask<usize>,
-    /// Since the newest beat whose echo came back; since the start, before the first one.
-    pub beat_age: Ask<Duration>,
-    /// In which generation the store is.
-    pub generation: Ask<Generation>,
-    /// How the receiving side is doing.
-    pub subscription: Ask<SubscriptionStatus>,
-    /// Whether newcomers are sent elsewhere for good.
-    pub draining: Ask<bool>,
+    /// Number of sessions of this gateway.
+    pub sessions: ScrapeSource<usize>,
+    /// Number of detached sessions.
+    pub detached: ScrapeSource<usize>,
+    /// Number of rooms with members on this gateway.
+    pub rooms: ScrapeSource<usize>,
+    /// Bytes of acknowledged messages in the republish ring.
+    pub kept: ScrapeSource<usize>,
+    /// Age of the newest beat with an echo; before the first echo, the time since the start.
+    pub beat_age: ScrapeSource<Duration>,
+    /// Generation of the store.
+    pub generation: ScrapeSource<Generation>,
+    /// Status of the subscription to the backplane.
+    pub subscription: ScrapeSource<SubscriptionStatus>,
+    /// True during the drain.
+    pub draining: ScrapeSource<bool>,
 }
 
 impl fmt::Debug for AtScrape {
@@ -39,7 +41,7 @@ impl fmt::Debug for AtScrape {
 }
 
 impl Metrics {
-    /// Adds the numbers that are read where the truth is. Call it once.
+    /// Registers the metrics that are read at the scrape. Must be called once.
     ///
     /// # Panics
     /// On a second call.
@@ -59,8 +61,7 @@ impl Metrics {
         self.show_subscription(subscription);
     }
 
-    /// Adds the numbers of connections whose sockets take nothing: how many, and the bytes that wait for them. Call it
-    /// once.
+    /// Registers the number of stalled connections and the bytes in outboxes. Must be called once.
     ///
     /// # Panics
     /// On a second call.
@@ -75,8 +76,8 @@ impl Metrics {
         self.pull("parley_outbox_bytes", help, move || bytes() as f64);
     }
 
-    fn show_generation(&self, generation: Ask<Generation>) {
-        // Left out before the first beat: a 0 would be followed by a jump that never was.
+    fn show_generation(&self, generation: ScrapeSource<Generation>) {
+        // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
         let asked = Arc::clone(&known);
         let help = "Generation of the store. It rises after each restart, failover or data loss of Redis, by any step.";
@@ -87,7 +88,7 @@ impl Metrics {
         Pulled::register(&self.registry, Rises::No, "parley_store_recovering", help, recovering);
     }
 
-    fn show_subscription(&self, subscription: Ask<SubscriptionStatus>) {
+    fn show_subscription(&self, subscription: ScrapeSource<SubscriptionStatus>) {
         let subscription = Arc::new(subscription);
         let asked = Arc::clone(&subscription);
         let help = "1 while all wanted channels are subscribed.";

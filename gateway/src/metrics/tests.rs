@@ -22,7 +22,7 @@ fn assert_line(metrics: &Metrics, line: &str) {
 }
 
 #[test]
-fn every_series_is_there_before_anything_happened() {
+fn every_series_exists_from_the_start() {
     let metrics = Metrics::new();
     for line in [
         "parley_connections{door=\"ws\",state=\"handshake\"} 0",
@@ -50,7 +50,7 @@ fn every_series_is_there_before_anything_happened() {
 }
 
 #[test]
-fn a_connection_counts_under_its_port_and_stage() {
+fn a_connection_counts_under_its_listener_and_stage() {
     let metrics = Metrics::new();
     [ListenerKind::Ws, ListenerKind::Ws, ListenerKind::Tcp].into_iter().for_each(|port| metrics.comes(port));
     metrics.opens(ListenerKind::Ws);
@@ -84,7 +84,7 @@ fn a_row_counts_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn what_is_true_now_is_asked_at_the_scrape() {
+async fn a_scrape_reads_the_current_values() {
     let metrics = Metrics::new();
     let backplane = Backplane::Memory(MemoryBackplane::start(Store::default(), Arc::new(|_| {})));
     metrics.at_scrape(AtScrape {
@@ -116,11 +116,11 @@ async fn what_is_true_now_is_asked_at_the_scrape() {
         assert_line(&metrics, line);
     }
     let text = scrape(&metrics);
-    assert!(text.contains("# TYPE parley_backplane_gap_seconds_total counter"), "it only rises: {text}");
+    assert!(text.contains("# TYPE parley_backplane_gap_seconds_total counter"), "the gap is a counter: {text}");
 }
 
 #[test]
-fn a_round_a_gap_and_a_write_count_as_a_whole() {
+fn batches_gaps_and_writes_are_counted() {
     let metrics = Metrics::new();
     metrics.counts.round(30);
     metrics.counts.round(0);

@@ -1,9 +1,7 @@
-//! The operators' door of both programs: `/livez`, `/readyz`, `/metrics`, and what else a program tells, on a listener of
-//! its own.
+//! The admin port of both programs: `/livez`, `/readyz`, `/metrics` and further JSON documents.
 //!
-//! Apart from the clients' doors, so that a flood of clients does not turn health checks away and nobody outside reads
-//! our numbers. Started by each `server.rs`. Decides nothing: readiness is asked of the closure it was given, and
-//! every number is read at the scrape.
+//! It has its own listener, so a flood of clients cannot block health checks, and clients cannot read the metrics. Each
+//! `server.rs` calls [`serve`] with its [`AdminRoutes`]. It decides nothing: closures supply readiness and every value.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,50 +21,50 @@ use crate::host::metrics::{Pulled, Rises};
 use crate::host::problem;
 use crate::model::codes::ErrorCode;
 
-/// How long answers that are under way may take after the end was asked for.
+/// Time for open requests to finish after the shutdown began.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// Whether a program can do its work right now.
+/// Readiness of a program to do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Readiness {
-    /// Everything that stands against it, in words for operators; empty means ready.
+    /// Reasons against it, for operators; empty means ready.
     pub reasons: Vec<String>,
 }
 
-/// Answers whether the program is ready. Asked at every check; must not block.
+/// Source of the readiness. Called at every check; must not block.
 pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
-/// Looks up what the next scrape shows and no closure can ask for, such as what only the store knows. Waited for at every
-/// scrape: it has to end in about a second, whatever the store does.
+/// Asynchronous step before every scrape, for values that only the store knows. It must end within about a second, even
+/// while the store does not answer.
 pub type BeforeScrape = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// A JSON document. Asked at every request; must not block.
-pub type Document = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Source of a JSON document. Called at every request; must not block.
+pub type AdminDocument = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// What the door answers with, beside that the process lives.
-pub struct Answers {
-    /// `/metrics`.
+/// Contents of the admin port, in addition to `/livez`.
+pub struct AdminRoutes {
+    /// Metrics of `/metrics`.
     pub metrics: Registry,
-    /// `/readyz`.
+    /// Answer of `/readyz`.
     pub ready: ReadyCheck,
-    /// What is looked up before every scrape, if anything is.
+    /// Step before every scrape.
     pub before_scrape: Option<BeforeScrape>,
-    /// Further paths.
-    pub documents: Vec<(&'static str, Document)>,
+    /// Further paths with their documents.
+    pub documents: Vec<(&'static str, AdminDocument)>,
 }
 
-impl std::fmt::Debug for Answers {
+impl std::fmt::Debug for AdminRoutes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let paths: Vec<&str> = self.documents.iter().map(|(path, _)| *path).collect();
-        f.debug_struct("Answers").field("ready", &(self.ready)()).field("documents", &paths).finish_non_exhaustive()
+        f.debug_struct("AdminRoutes").field("ready", &(self.ready)()).field("documents", &paths).finish_non_exhaustive()
     }
 }
 
-/// Serves until `cancel`, then gives answers under way one second. Dropping the future ends it at once.
+/// Serves until `cancel`, then waits up to one second for open requests. Dropping the future ends it at once.
 ///
 /// # Errors
-/// The listener broke; a connection that fails is no error.
-pub async fn serve(listener: TcpListener, answers: Answers, cancel: CancellationToken) -> std::io::Result<()> {
+/// The listener failed. A failed connection is not an error.
+pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: CancellationToken) -> std::io::Result<()> {
     show_readiness(&answers.metrics, &answers.ready);
     let serving = axum::serve(listener, router(answers)).with_graceful_shutdown(cancel.clone().cancelled_owned());
     let overdue = async {
@@ -79,7 +77,7 @@ pub async fn serve(listener: TcpListener, answers: Answers, cancel: Cancellation
     }
 }
 
-/// What `/readyz` answers, as a number: alerts go by it, also when nobody routes by readiness.
+/// Registers the readiness as a metric, for alerts.
 fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
     let ready = Arc::clone(ready);
     let shown = move || Some(f64::from(u8::from(ready().reasons.is_empty())));
@@ -92,11 +90,11 @@ fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
     );
 }
 
-fn router(Answers { metrics, ready, before_scrape, documents }: Answers) -> Router {
-    let tell = async |State(document): State<Document>| Json(document()).into_response();
+fn router(AdminRoutes { metrics, ready, before_scrape, documents }: AdminRoutes) -> Router {
+    let show = async |State(document): State<AdminDocument>| Json(document()).into_response();
     let documents = documents
         .into_iter()
-        .fold(Router::new(), |router, (path, document)| router.route(path, get(tell).with_state(document)));
+        .fold(Router::new(), |router, (path, document)| router.route(path, get(show).with_state(document)));
     documents
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
@@ -105,7 +103,7 @@ fn router(Answers { metrics, ready, before_scrape, documents }: Answers) -> Rout
         .method_not_allowed_fallback(async || refuse(ErrorCode::MethodNotAllowed))
 }
 
-/// That it answers is the answer: whoever cannot publish must lose its clients, not be restarted.
+/// Always succeeds: a gateway that cannot publish must lose its clients, but a restart would not help.
 async fn livez() -> Response {
     Json(serde_json::json!({ "live": true })).into_response()
 }
@@ -131,7 +129,7 @@ async fn scrape(State((metrics, before_scrape)): State<(Registry, Option<BeforeS
     match encoder.encode(&metrics.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "metrics could not be written");
+            tracing::error!(%error, "metrics not encoded");
             refuse(ErrorCode::Internal)
         }
     }

@@ -1,47 +1,48 @@
-//! Takes one mechanism out of a debug build, so that the fault bench can show that it would notice.
+//! Failpoints: each one disables a safety mechanism of a debug build, so a fault test can prove that it detects the
+//! loss.
 //!
-//! `PARLEY_SABOTAGE` names the mechanism; it is read once. Asked by the few places that a mechanism stands or falls with,
-//! and by those who assemble scripts. A release build knows nothing of it: every answer is a constant there.
+//! The environment variable `PARLEY_SABOTAGE` selects one [`Failpoint`] and is read once. Call sites ask [`takes`];
+//! scripts pass through [`script`]. Invariant: in a release build no failpoint exists and every check is a constant.
 
 use std::borrow::Cow;
 
-/// What can be taken out.
+/// A mechanism that can be disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
-    /// A write asks whether the lease behind it still serves and the claim is still the last one; a gateway that lost its
-    /// lease hears of it.
+pub enum Failpoint {
+    /// The check of lease and claim before every write, and the notice to a gateway that lost its lease.
     Fence,
-    /// Who asks for a nick that somebody has is refused.
+    /// The refusal of a nick that another session holds.
     Claim,
-    /// A message with a known key is answered as the first one was.
+    /// The idempotency key: a repeated message gets the first answer again.
     Dedupe,
-    /// What did not arrive is read from the log.
+    /// The refill of messages that did not arrive, from their stream.
     Refill,
-    /// Who is on the way into a log gets what is said meanwhile after what was said before.
+    /// The order of a join: messages published during it are delivered after the earlier ones.
     HoldBack,
-    /// A gateway counts as dead only when its beat has stood still for a while.
+    /// The timeout of the failure detector: one missing beat does not declare a gateway dead.
     Patience,
-    /// Others are not shown at once that a connection was lost.
+    /// The delay before other members see that a connection was lost.
     Stillness,
-    /// A gateway keeps what it has acked until Redis cannot lose it any more, and puts back what it has lost.
+    /// The republish ring: acknowledged messages are kept until Redis cannot lose them, and published again after a
+    /// loss.
     Republish,
 }
 
-/// Whether that mechanism is taken out.
+/// Returns true if this mechanism is disabled.
 #[must_use]
 #[cfg(debug_assertions)]
-pub fn takes(mechanism: Mechanism) -> bool {
-    debug::taken() == Some(mechanism)
+pub fn takes(failpoint: Failpoint) -> bool {
+    debug::taken() == Some(failpoint)
 }
 
-/// Whether that mechanism is taken out.
+/// Returns true if this mechanism is disabled.
 #[must_use]
 #[cfg(not(debug_assertions))]
-pub const fn takes(_: Mechanism) -> bool {
+pub const fn takes(_: Failpoint) -> bool {
     false
 }
 
-/// A script without what is taken out.
+/// Returns the script without the disabled mechanism.
 #[must_use]
 pub fn script(text: &str) -> Cow<'_, str> {
     #[cfg(debug_assertions)]
@@ -55,9 +56,9 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Mechanism::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Republish, Stillness};
+    use super::Failpoint::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Republish, Stillness};
 
-    const NAMES: [(&str, Mechanism); 8] = [
+    const NAMES: [(&str, Failpoint); 8] = [
         ("fence", Fence),
         ("claim", Claim),
         ("dedupe", Dedupe),
@@ -68,8 +69,8 @@ mod debug {
         ("repair", Republish),
     ];
 
-    /// What a script says, and what it says instead.
-    const CUTS: [(Mechanism, &str, &str); 5] = [
+    /// Script text of each failpoint, and its replacement.
+    const CUTS: [(Failpoint, &str, &str); 5] = [
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
         (Fence, "redis.call('HGET', sender, 'owner') ~= token", "false"),
@@ -77,18 +78,18 @@ mod debug {
         (Dedupe, "if not answer then", "if true then"),
     ];
 
-    pub(super) fn taken() -> Option<Mechanism> {
-        static TAKEN: LazyLock<Option<Mechanism>> = LazyLock::new(|| {
+    pub(super) fn taken() -> Option<Failpoint> {
+        static TAKEN: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
             let name = std::env::var("PARLEY_SABOTAGE").ok()?;
-            tracing::warn!(mechanism = name, "sabotaged on purpose");
-            NAMES.iter().find_map(|(known, mechanism)| (*known == name).then_some(*mechanism))
+            tracing::warn!(mechanism = name, "failpoint enabled");
+            NAMES.iter().find_map(|(known, failpoint)| (*known == name).then_some(*failpoint))
         });
         *TAKEN
     }
 
-    pub(super) fn cut(text: &str, taken: Mechanism) -> String {
-        let cuts = CUTS.iter().filter(|(mechanism, ..)| *mechanism == taken);
-        cuts.fold(text.to_owned(), |text, (_, said, instead)| text.replace(said, instead))
+    pub(super) fn cut(text: &str, taken: Failpoint) -> String {
+        let cuts = CUTS.iter().filter(|(failpoint, ..)| *failpoint == taken);
+        cuts.fold(text.to_owned(), |text, (_, original, replacement)| text.replace(original, replacement))
     }
 
     #[cfg(test)]
@@ -96,7 +97,7 @@ mod debug {
         use super::*;
 
         #[test]
-        fn only_the_scripts_that_hold_a_mechanism_are_cut() {
+        fn a_failpoint_changes_only_its_own_scripts() {
             let claim = "local left = kept(nick, is_own)\nif left then";
             assert_eq!(cut(claim, Claim), "local left = nil\nif left then");
             assert_eq!(cut(claim, Dedupe), claim);

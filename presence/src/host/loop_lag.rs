@@ -1,7 +1,8 @@
-//! How late this process's event loop is: a task that sleeps and notes by how much it overslept.
+//! Event-loop lag: a task that sleeps for a fixed time and records the delay of its wake-up.
 //!
-//! Started by each `server.rs`. What is late here is late for everybody on this node: a loop that is kept busy, or a
-//! machine that gives the process too little time. Costs four timers a second.
+//! Each `server.rs` starts [`watch`] once. A high lag delays every session of the node: the loop is busy, or the
+//! machine gives the process too little CPU time. The cost is four timers a second. It only measures and never limits
+//! work.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::host::metrics::{Bounds, Family};
 
-/// From one look to the next.
+/// Pause between two measurements.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Notes the lag on `registry` for as long as it is polled. Call it once for each registry.
+/// Records the lag on `registry` while it is polled. Must be called once for each registry.
 pub async fn watch(registry: Registry) {
     let lag = Family::single(
         &registry,
@@ -35,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// The number of looks, and how many of them were at most 100 ms late.
+    /// Returns the number of measurements, and the number of those that were at most 100 ms late.
     fn shown(registry: &Registry) -> (u64, u64) {
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let value = |start: &str| {
@@ -51,19 +52,19 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), looks).await.expect("it shows");
+        tokio::time::timeout(Duration::from_secs(20), looks).await.expect("the condition holds within 20 s");
     }
 
     #[tokio::test]
-    async fn a_loop_that_stands_still_shows() {
+    async fn a_blocked_loop_is_recorded() {
         let registry = Registry::new();
         tokio::spawn(watch(registry.clone()));
         until(|| shown(&registry).0 > 0).await;
         let (looks, in_time) = shown(&registry);
-        // What nobody may do on a task: the whole loop, of one thread here, stands still.
+        // A blocking call in a task: the loop has one thread here, so it stops as a whole.
         std::thread::sleep(EVERY * 3);
         until(|| shown(&registry).0 > looks).await;
         let late = |(looks, in_time)| looks - in_time;
-        assert_eq!(late(shown(&registry)), late((looks, in_time)) + 1, "one look was late");
+        assert_eq!(late(shown(&registry)), late((looks, in_time)) + 1, "one measurement is late");
     }
 }

@@ -1,8 +1,8 @@
-//! What the presence program counts, and the few shapes that the gateway's metrics are made of too.
+//! Metrics of the presence program ([`Metrics`]), and the building blocks that the gateway's metrics share.
 //!
-//! Everything is registered on a [`Registry`] that is made at the start and handed down, never on a global one: several
-//! nodes share a test process. Label values come from closed tables, so nobody outside decides how many series there
-//! are, and each of them exists from the start with the value 0, so a rate sees the first event.
+//! Metrics are registered on a [`Registry`] that is created at the start and passed down, never on a global one:
+//! several nodes share a test process. Invariant: label values come from closed tables ([`Label`]), so clients cannot
+//! add series. Every series exists from the start with the value 0, so a rate includes the first event.
 
 mod histogram;
 mod pulled;
@@ -23,18 +23,18 @@ use crate::model::codes::{CloseCode, ErrorCode};
 pub use self::histogram::{Bounds, Family, Histogram};
 pub use self::pulled::{Pulled, Rises};
 
-/// Why registering cannot fail: names and labels are literals of ours, and each registry is built by one function.
+/// Reason why registering cannot fail: names and labels are literals, and one function builds each registry.
 const LITERAL: &str = "metric names are valid and registered once";
 
 /// A closed table whose rows are the values of a metric's label.
 pub trait Label: Copy + 'static {
-    /// Every row, each at the place that [`Label::row`] says.
+    /// Every row, each at the index that [`Label::row`] returns.
     const ROWS: &'static [Self];
 
-    /// The row as a label value.
+    /// Returns the row as a label value.
     fn value(self) -> &'static str;
 
-    /// Its place in [`Label::ROWS`].
+    /// Returns its index in [`Label::ROWS`].
     fn row(self) -> usize;
 }
 
@@ -62,21 +62,21 @@ impl Label for CloseCode {
     }
 }
 
-/// One metric for each row of a table, made at the start: `refusals[ErrorCode::BadNick].inc()` looks nothing up.
+/// One metric for each row of a table, created at the start: `refusals[ErrorCode::BadNick].inc()` needs no look-up.
 pub struct Labelled<L, M> {
     children: Box<[M]>,
     table: PhantomData<fn(L)>,
 }
 
 impl<L: Label, M> Labelled<L, M> {
-    /// A child for each row, made of its value.
+    /// Creates a child for each row from its label value.
     pub fn new(child: impl FnMut(&'static str) -> M) -> Self {
         Self { children: L::ROWS.iter().map(|row| row.value()).map(child).collect(), table: PhantomData }
     }
 }
 
 impl<L: Label> Labelled<L, IntCounter> {
-    /// A counter for each row, told apart by `label`.
+    /// Registers a counter for each row, with the row in `label`.
     #[must_use]
     pub fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Self {
         let family = register_int_counter_vec_with_registry!(name, help, &[label], registry).expect(LITERAL);
@@ -85,7 +85,7 @@ impl<L: Label> Labelled<L, IntCounter> {
 }
 
 impl<L: Label> Labelled<L, IntGauge> {
-    /// A gauge for each row, told apart by `label`.
+    /// Registers a gauge for each row, with the row in `label`.
     #[must_use]
     pub fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Self {
         let family = register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(LITERAL);
@@ -107,26 +107,26 @@ impl<L, M> fmt::Debug for Labelled<L, M> {
     }
 }
 
-/// A counter without labels.
+/// Registers a counter without labels.
 #[must_use]
 pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     register_int_counter_with_registry!(name, help, registry).expect(LITERAL)
 }
 
-/// A gauge without labels.
+/// Registers a gauge without labels.
 #[must_use]
 pub fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register_int_gauge_with_registry!(name, help, registry).expect(LITERAL)
 }
 
-/// A gauge that is always 1 and tells something in its label.
+/// Registers a gauge that is always 1 and carries its information in a label.
 #[must_use]
 pub fn info(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
     register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(LITERAL)
 }
 
-/// A registry with what every program tells about itself: `parley_build_info{version}`, always 1, and the `process_*`
-/// family (memory, CPU, descriptors, start time) where there is `/proc`.
+/// Returns a registry with the metrics of every program: `parley_build_info{version}`, always 1, and on Linux the
+/// `process_*` family (memory, CPU, descriptors, start time).
 #[must_use]
 pub fn registry(version: &str) -> Registry {
     let registry = Registry::new();
@@ -137,23 +137,23 @@ pub fn registry(version: &str) -> Registry {
     registry
 }
 
-/// The numbers of one presence process. The HTTP API and the reaper count into it.
+/// Metrics of one presence process, updated by the HTTP API and the reaper.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Where everything below is registered; the admin door reads it.
+    /// Registry of all fields below; the admin port exports it.
     pub registry: Registry,
-    /// Incarnations that this process declared dead.
+    /// Incarnations declared dead by this process.
     pub fences: IntCounter,
-    /// Nicknames freed after their gateway was gone.
+    /// Nicknames freed after a gateway was fenced.
     pub reaped_nicks: IntCounter,
-    /// Memberships taken away after their gateway was gone.
+    /// Memberships removed after a gateway was fenced.
     pub reaped_members: IntCounter,
     api_requests: IntCounterVec,
     api_request_seconds: HistogramVec,
 }
 
 impl Metrics {
-    /// Fresh metrics on a registry of their own.
+    /// Creates the metrics on a new registry.
     #[must_use]
     pub fn new() -> Self {
         let registry = registry(env!("CARGO_PKG_VERSION"));
@@ -190,8 +190,8 @@ impl Metrics {
         }
     }
 
-    /// Counts an answered request. `route` is the route's pattern (`/v1/users/{nick}`) or one fixed word for what
-    /// matched none, never the path that was asked for.
+    /// Counts an answered request. `route` is the pattern of the route (`/v1/users/{nick}`) or one fixed word without a
+    /// match, never the requested path.
     pub fn api_request(&self, route: &str, status: u16, took: Duration) {
         self.api_requests.with_label_values(&[route, &status.to_string()]).inc();
         self.api_request_seconds.with_label_values(&[route]).observe(took.as_secs_f64());

@@ -1,15 +1,16 @@
-//! The problem document (RFC 9457) of a refusal over HTTP, so that all HTTP doors of both programs answer in one shape.
+//! Problem documents (RFC 9457): the one shape of every HTTP refusal of both programs.
 //!
-//! Pure: used by the operators' door, the API (which adds what is wrong this time) and the gateway's WebSocket port.
+//! Used by the admin port, by the gateway's WebSocket port and by the API, which adds a detail to each refusal. Pure:
+//! no function here does I/O, and no text of an inner error enters a document.
 
 use serde_json::{Value, json};
 
 use crate::model::codes::ErrorCode;
 
-/// The media type of RFC 9457 section 3.
+/// Media type of RFC 9457 section 3.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// The document for a row of the error table.
+/// Returns the document for a row of the error table.
 #[must_use]
 pub fn document(code: ErrorCode) -> Value {
     json!({

@@ -1,16 +1,14 @@
-//! How both programs behave towards whoever starts them: flags, exit codes, the ready line, signals.
+//! The process of both programs: flags, exit codes, the ready line and signals.
 //!
-//! SIGTERM and SIGINT ask for an end in order, a second one ends at once; SIGHUP reads the settings again.
-//!
-//! `gateway` and `presence` are the same program in this respect, so it is written once; each `main.rs` says only what
-//! it loads and what it starts. Servers and tests that start them in their own process never come here.
+//! Each `main.rs` implements [`Program`] and calls [`run`]. SIGTERM and SIGINT start a graceful shutdown, a second one
+//! ends the process at once; SIGHUP reloads the settings. Tests that start a server in their own process do not use it.
 //!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | drained, or did what a flag asked for |
-//! | 1 | could not start |
-//! | 2 | the grace period ran out, or a second signal cut it short |
-//! | 64 | bad flags or bad settings: one line on stderr names the key, the value and the reason |
+//! | 0 | drained, or the action of a flag is done |
+//! | 1 | not started |
+//! | 2 | not drained: the grace period expired, or a second signal arrived |
+//! | 64 | invalid flags or settings: one line on stderr names the key, the value and the reason |
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -28,21 +26,21 @@ use crate::host::reload::Reloader;
 use crate::host::settings::{Key, Settings, SettingsError, Sources, example};
 use crate::host::telemetry::{self, Logs, Telemetry};
 
-/// How a program ended.
+/// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// In order.
+    /// It drained, or did the action of a flag.
     Done,
-    /// Before it was ready.
+    /// It failed before it was ready.
     NotStarted,
-    /// Before its work was drained.
+    /// It ended before its work was drained.
     GraceRanOut,
-    /// Because of its flags or settings.
+    /// Its flags or settings are invalid.
     BadSettings,
 }
 
 impl Exit {
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -60,73 +58,73 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// How a server ended.
+/// Outcome of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// Everything was brought to its end.
+    /// All work is finished.
     Whole,
-    /// Time was up before.
+    /// The grace period expired first.
     GraceRanOut,
 }
 
-/// A program's own part: what it is told, and what it runs.
+/// The part that differs between programs: settings and server.
 pub trait Program {
     /// Its name on the command line.
     const NAME: &'static str;
-    /// What it does, for `--help`.
+    /// Its description for `--help`.
     const ABOUT: &'static str;
-    /// Its settings, shown with secrets hidden.
+    /// Its settings, displayed with secrets hidden.
     type Config: Display;
-    /// What runs.
+    /// Its running server.
     type Server;
 
-    /// Every setting that it knows.
+    /// Every known setting.
     const KEYS: &'static [Key];
 
     /// Validates the settings.
     ///
     /// # Errors
-    /// The first key that is wrong.
+    /// The first invalid key.
     fn config(settings: &Settings) -> Result<Self::Config, SettingsError>;
 
-    /// Where logs go and which.
+    /// Returns the settings of the logs.
     fn logs(config: &Self::Config) -> &Logs;
 
-    /// How long draining may take.
+    /// Returns the maximum duration of the drain.
     fn grace(config: &Self::Config) -> Duration;
 
-    /// Starts serving: every listener is bound when it returns. Dropping the future gives up.
+    /// Starts serving; every listener is bound when it returns. Dropping the future cancels the start.
     fn start(config: Self::Config) -> impl Future<Output = anyhow::Result<Self::Server>>;
 
-    /// What the ready line tells beside `"ready":true`: the node's name and every bound address.
+    /// Returns the contents of the ready line in addition to `"ready":true`: the node id and every bound address.
     fn ready(server: &Self::Server) -> impl Serialize;
 
-    /// Where its numbers are.
+    /// Returns the registry of its metrics.
     fn metrics(server: &Self::Server) -> &prometheus::Registry;
 
-    /// Takes over what is [`live`](Key::live) of newer settings, and nothing else. Log level and grace period are none of
-    /// its business.
+    /// Applies the [`live`](Key::live) keys of newer settings, except log level and grace period, which [`run`]
+    /// applies.
     fn reload(server: &Self::Server, config: &Self::Config);
 
-    /// Waits for an order to end that comes by another way than a signal. Dropping the future loses nothing.
+    /// Waits for an order to end that is not a signal. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// It should not have started, which is known only now: nobody was served yet.
+    /// The server must not run, which is known only now; no client was served yet.
     fn stop_requested(_: &Self::Server) -> impl Future<Output = anyhow::Result<()>> {
         std::future::pending()
     }
 
-    /// Ends serving, within about `grace`. Dropping the future ends it at once.
+    /// Drains the server, within about `grace`. Dropping the future ends it at once.
     fn drain(server: Self::Server, grace: Duration) -> impl Future<Output = Drained>;
 }
 
 #[derive(clap::Parser)]
 #[command(version)]
-struct Flags {
-    /// Read settings from this TOML file; environment variables such as PARLEY__NODE__ID go over it
+struct ProgramFlags {
+    /// Read settings from this TOML file; environment variables such as PARLEY__NODE__ID override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Set one key; goes over file and environment. May be given for several keys
+    /// Set one key; overrides file and environment. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Check the settings, print the ones in effect with secrets hidden, and exit
@@ -137,8 +135,8 @@ struct Flags {
     example: bool,
 }
 
-/// What a program was told when it started.
-struct Told<C> {
+/// Configuration of a started program, and its sources.
+struct Configured<C> {
     sources: Sources,
     settings: Settings,
     config: C,
@@ -147,11 +145,11 @@ struct Told<C> {
 /// Runs a program from its flags to its exit code.
 #[must_use]
 pub fn run<P: Program>() -> ExitCode {
-    let told = match configure::<P>(std::env::args_os(), std::env::vars_os()) {
-        Ok(told) => told,
+    let configured = match configure::<P>(std::env::args_os(), std::env::vars_os()) {
+        Ok(configured) => configured,
         Err(exit) => return exit.into(),
     };
-    let telemetry = match telemetry::init(P::logs(&told.config)) {
+    let telemetry = match telemetry::init(P::logs(&configured.config)) {
         Ok(telemetry) => telemetry,
         Err(reason) => {
             say(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
@@ -161,26 +159,26 @@ pub fn run<P: Program>() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "could not start the runtime");
+            tracing::error!(%error, "runtime not started");
             return Exit::NotStarted.into();
         }
     };
-    let exit = runtime.block_on(serve::<P>(told, &telemetry));
+    let exit = runtime.block_on(serve::<P>(configured, &telemetry));
     if exit == Exit::Done {
         telemetry.end();
     }
-    // Whatever still runs has had its time.
+    // Tasks that still run have exceeded the grace period.
     runtime.shutdown_background();
     exit.into()
 }
 
-/// Flags and settings, or how the program ends without starting.
+/// Reads flags and settings, or returns the outcome of a run that does not start a server.
 fn configure<P: Program>(
     flags: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Told<P::Config>, Exit> {
-    let command = Flags::command().name(P::NAME).about(P::ABOUT);
-    let flags = command.try_get_matches_from(flags).and_then(|matches| Flags::from_arg_matches(&matches));
+) -> Result<Configured<P::Config>, Exit> {
+    let command = ProgramFlags::command().name(P::NAME).about(P::ABOUT);
+    let flags = command.try_get_matches_from(flags).and_then(|matches| ProgramFlags::from_arg_matches(&matches));
     let flags = flags.map_err(|answer| {
         let text = answer.to_string();
         if !answer.use_stderr() {
@@ -205,7 +203,7 @@ fn configure<P: Program>(
         say(std::io::stdout(), config);
         return Err(Exit::Done);
     }
-    Ok(Told { sources, settings, config })
+    Ok(Configured { sources, settings, config })
 }
 
 #[derive(Serialize)]
@@ -220,8 +218,8 @@ fn ready_line(server: impl Serialize) -> String {
     serde_json::to_string(&line).expect("a name and addresses are always JSON") + "\n"
 }
 
-async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit {
-    let Told { sources, settings, config } = told;
+async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Telemetry) -> Exit {
+    let Configured { sources, settings, config } = configured;
     let mut grace = P::grace(&config);
     let started = async {
         let mut signals = Signals::listen().context("listen for signals")?;
@@ -240,14 +238,14 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
     say(std::io::stdout(), ready_line(P::ready(&server)));
 
     loop {
-        let wish = tokio::select! {
-            wish = signals.next() => wish,
+        let request = tokio::select! {
+            request = signals.next() => request,
             dismissed = P::stop_requested(&server) => match dismissed {
-                Ok(()) => Wish::End,
+                Ok(()) => SignalRequest::End,
                 Err(error) => return not_started(&error),
             },
         };
-        if wish == Wish::End {
+        if request == SignalRequest::End {
             break;
         }
         reloader.reload(P::config, |config| {
@@ -258,11 +256,11 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
             P::reload(&server, config);
         });
     }
-    tracing::info!(grace_seconds = grace.as_secs(), "draining");
+    tracing::info!(grace_seconds = grace.as_secs(), "drain started");
     let drained = tokio::select! {
         drained = P::drain(server, grace) => drained,
         () = signals.end() => {
-            tracing::warn!("second signal, ending at once");
+            tracing::warn!("second signal received, drain aborted");
             return Exit::GraceRanOut;
         }
     };
@@ -272,25 +270,25 @@ async fn serve<P: Program>(told: Told<P::Config>, telemetry: &Telemetry) -> Exit
             Exit::Done
         }
         Drained::GraceRanOut => {
-            tracing::warn!("the grace period ran out");
+            tracing::warn!("grace period expired");
             Exit::GraceRanOut
         }
     }
 }
 
 fn not_started(error: &anyhow::Error) -> Exit {
-    tracing::error!(error = format!("{error:#}"), "could not start");
+    tracing::error!(error = format!("{error:#}"), "not started");
     Exit::NotStarted
 }
 
-/// What a signal asks for.
+/// Request made by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum SignalRequest {
     End,
     Reload,
 }
 
-/// The signals that we hear.
+/// Streams of the handled signals.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -304,17 +302,17 @@ impl Signals {
         Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 
-    /// Waits for one. Those of a kind that came since the last call count as one; an end goes before a reload.
-    async fn next(&mut self) -> Wish {
+    /// Waits for a signal. Several of one kind since the last call count as one; an end precedes a reload.
+    async fn next(&mut self) -> SignalRequest {
         tokio::select! {
             biased;
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => SignalRequest::End,
+            _ = self.interrupt.recv() => SignalRequest::End,
+            _ = self.hangup.recv() => SignalRequest::Reload,
         }
     }
 
-    /// Waits for one that asks for an end. A wish for a reload stays until somebody asks [`Signals::next`].
+    /// Waits for a request to end. A request to reload stays pending until [`Signals::next`] is called.
     async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -323,10 +321,10 @@ impl Signals {
     }
 }
 
-/// Writes to whoever started us. That nobody reads it is no reason to end.
+/// Writes to the parent process. A closed stream is not an error.
 fn say(mut to: impl Write, text: impl Display) {
     if write!(to, "{text}").and_then(|()| to.flush()).is_err() {
-        tracing::debug!("nobody reads our output");
+        tracing::debug!("output stream closed");
     }
 }
 

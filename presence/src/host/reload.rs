@@ -1,20 +1,19 @@
-//! What becomes of SIGHUP: the settings are read again, what may change does, the rest is named.
+//! [`Reloader`]: loads the settings again on SIGHUP, applies the reloadable ones and logs those that need a restart.
 //!
-//! Called by [`crate::host::program`] for both programs. A new file that is wrong in any way changes nothing at all. Counts what
-//! it did and tells by a fingerprint which settings are in effect. Knows nothing of signals and of what a server does with
-//! its settings.
+//! [`crate::host::program`] calls it for both programs. Invariant: settings with any error change nothing. It counts
+//! its outcomes and exports the fingerprint of the settings in effect. It does not listen for signals.
 
 use prometheus::{IntGauge, IntGaugeVec, Registry};
 
 use crate::host::metrics::{Label, Labelled, gauge, info};
 use crate::host::settings::{Change, Key, Settings, SettingsError, Sources};
 
-/// What came of reading the settings again.
+/// Outcome of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// They are good: what may change has changed.
+    /// The settings are valid: the reloadable ones are in effect.
     Applied,
-    /// They are wrong: nothing has changed.
+    /// The settings are invalid: nothing has changed.
     Rejected,
 }
 
@@ -33,27 +32,27 @@ impl Label for Outcome {
     }
 }
 
-/// The settings in effect, and where newer ones are read.
+/// The settings in effect, and the sources of newer ones.
 #[derive(Debug)]
 pub struct Reloader {
     keys: &'static [Key],
     sources: Sources,
     in_effect: Settings,
-    numbers: Numbers,
+    numbers: ReloadMetrics,
 }
 
 #[derive(Debug)]
-struct Numbers {
+struct ReloadMetrics {
     reloads: Labelled<Outcome, prometheus::IntCounter>,
     pending: IntGauge,
     info: IntGaugeVec,
 }
 
 impl Reloader {
-    /// Watches nothing by itself; its numbers are on `metrics`.
+    /// Registers its metrics on `metrics`. It does nothing until [`Reloader::reload`] is called.
     #[must_use]
     pub fn new(keys: &'static [Key], sources: Sources, in_effect: Settings, metrics: &Registry) -> Self {
-        let numbers = Numbers {
+        let numbers = ReloadMetrics {
             reloads: Labelled::counters(
                 metrics,
                 "parley_config_reloads_total",
@@ -72,8 +71,8 @@ impl Reloader {
         Self { keys, sources, in_effect, numbers }
     }
 
-    /// Reads the settings again and hands them to `apply` when they are good. `validate` makes a program's settings of
-    /// them; `apply` cannot fail, and uses of them only what is [`live`](Key::live). Logs what came of it.
+    /// Loads the settings again, and passes them to `apply` if they are valid. `validate` builds the program's
+    /// settings; `apply` cannot fail and uses only [`live`](Key::live) keys. Logs the outcome.
     pub fn reload<C>(
         &mut self,
         validate: impl FnOnce(&Settings) -> Result<C, SettingsError>,
@@ -83,11 +82,11 @@ impl Reloader {
         let outcome = match read {
             Ok((config, new)) => {
                 apply(&config);
-                self.take_over(&new);
+                self.adopt(&new);
                 Outcome::Applied
             }
             Err(reason) => {
-                tracing::warn!(%reason, "settings not reloaded, nothing has changed");
+                tracing::warn!(%reason, "settings not reloaded, nothing changed");
                 Outcome::Rejected
             }
         };
@@ -95,21 +94,21 @@ impl Reloader {
         outcome
     }
 
-    fn take_over(&mut self, new: &Settings) {
+    fn adopt(&mut self, new: &Settings) {
         let (live, waiting): (Vec<Change>, Vec<Change>) =
             self.in_effect.changes(new).into_iter().partition(|change| change.key.live);
         let was = self.in_effect.fingerprint();
-        self.in_effect.take_over(new, &live);
+        self.in_effect.apply(new, &live);
         let is = self.in_effect.fingerprint();
         self.numbers.pending.set(waiting.len() as i64);
-        // The new one first: a scrape between the two sees both rather than none.
+        // The new one is set first: a scrape between the two steps sees both rather than none.
         self.numbers.info.with_label_values(&[&is]).set(1);
         if was != is {
             let _ = self.numbers.info.remove_label_values(&[&was]);
         }
         tracing::info!(changed = list(&live), hash = is, "settings reloaded");
         if !waiting.is_empty() {
-            tracing::warn!(waiting = list(&waiting), "settings that need a restart");
+            tracing::warn!(waiting = list(&waiting), "changed settings need a restart");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! A setting that changes while the program runs: one value that many read and a reload replaces.
+//! [`Reloadable`]: a setting that a reload replaces while the program runs.
 //!
-//! Composition roots keep one end and hand the other to whoever asks it at each use, or at the beginning of a connection.
-//! Says nothing when it changes: who needs to be told has no place here.
+//! A composition root keeps one clone for writing and passes others to the code that reads the value, at each use or at
+//! the start of a connection. All clones share one value. It sends no notification of a change.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A value that can be replaced. Clones are the same value.
+/// A shared value that can be replaced.
 #[derive(Debug, Clone, Default)]
 pub struct Reloadable<T>(Arc<RwLock<T>>);
 
 impl<T: Clone> Reloadable<T> {
-    /// The value of this moment.
+    /// Returns the current value.
     #[must_use]
     pub fn get(&self) -> T {
-        // A value that is whole before and after every assignment is whole after a panic too.
+        // An assignment cannot leave the value half written, so a poisoned lock is still usable.
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces it for everybody.
+    /// Replaces the value in all clones.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }

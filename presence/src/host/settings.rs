@@ -1,10 +1,8 @@
-//! Where a program's settings come from: defaults in code, over them a TOML file, over that the environment, over all
-//! the flags.
+//! Settings of a program: defaults in code, overridden by a TOML file, by the environment and by flags, in this order.
 //!
-//! Both programs read theirs through [`Settings`], when they start and at every reload, each with its own table of
-//! [`Key`]s, and turn them into a validated `Config` in one function. A key that is in no table is an error wherever it was
-//! set, so a typing error never passes for a default. Every error is one line that names key, value and reason.
-//! Never repeats a password: a Redis URL is shown without its credentials.
+//! Both programs load [`Settings`] at the start and at every reload, each with its own table of [`Key`]s, and build a
+//! validated `Config` from them in one function. Invariant: an unknown key is an error in every source, so a typing
+//! error never passes for a default. Every error is one line with key, value and reason. No secret is ever displayed.
 
 mod example;
 pub mod key;
@@ -24,7 +22,7 @@ use nix::unistd::gethostname;
 use crate::host::telemetry::{self, LogFormat, Logs};
 
 pub use self::example::example;
-pub use self::key::{Key, Kind};
+pub use self::key::{Key, KeyKind};
 pub use self::redis_url::RedisUrl;
 pub use self::sources::Sources;
 
@@ -32,50 +30,50 @@ use self::key::words;
 use self::redis_url::redacted;
 use self::sources::{environment_source, file_source, flag_source, invalid, leaves, read_secret};
 
-/// Longest node id, in bytes.
+/// Maximum length of a node id, in bytes.
 const NODE_ID_BYTES: usize = 64;
-/// Longest key prefix, in bytes.
+/// Maximum length of a key prefix, in bytes.
 const PREFIX_BYTES: usize = 64;
-/// Longest grace period that can be asked for.
+/// Maximum grace period.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
-/// Most files of logs that are kept.
+/// Maximum number of log files.
 const MAX_LOG_FILES: u64 = 1000;
-/// Largest file of logs, in MiB.
+/// Maximum size of a log file, in MiB.
 const MAX_LOG_MIB: u64 = 65536;
 
-/// Why a program does not start with these settings, or does not take them over. Each is one line.
+/// Error in the settings. Its text is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The file is not there, cannot be read, or is not TOML.
+    /// The file is missing, cannot be read, or is not TOML.
     #[error("settings file {file}: {reason}")]
     File {
-        /// Which file.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
-    /// Somebody set a key that this program does not know.
+    /// A source sets a key that this program does not know.
     #[error("unknown key {key} in {place}: the nearest known one is {nearest}")]
     Unknown {
         /// The dotted key, or the variable.
         key: String,
         /// The file, the environment, or the flags.
         place: String,
-        /// What may have been meant.
+        /// The most similar known key.
         nearest: String,
     },
-    /// A key has a value that it cannot have.
+    /// A key has an invalid value.
     #[error("{key} = {value:?}: {reason}")]
     Invalid {
         /// The dotted key.
         key: String,
-        /// The value as it was set, without secrets.
+        /// The value as set, without secrets.
         value: String,
-        /// What is wrong with it.
+        /// Reason of the refusal.
         reason: String,
     },
-    /// A secret was given both itself and by the name of its file.
-    #[error("{key} and {key}_file are both set: give one of them")]
+    /// A secret was set both directly and by the name of its file.
+    #[error("{key} and {key}_file are both set: set only one of them")]
     Twice {
         /// The dotted key.
         key: &'static str,
@@ -85,29 +83,29 @@ pub enum SettingsError {
     Missing {
         /// The dotted key.
         key: &'static str,
-        /// Why it has to be.
+        /// Reason why it is required.
         reason: &'static str,
     },
 }
 
-/// A program's settings after all layers: the text of each key that has one.
+/// Merged settings of a program: the text of each key that has a value.
 #[derive(Clone)]
 pub struct Settings {
     keys: &'static [Key],
     values: BTreeMap<String, String>,
 }
 
-/// Never shows a value: it may be a secret.
+/// Shows no values, because they may be secrets.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.values.keys()).finish()
     }
 }
 
-/// A setting that is another one in other settings. Shown without secrets.
+/// A setting whose value changed. Displayed without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Which.
+    /// The changed setting.
     pub key: &'static Key,
     from: String,
     to: String,
@@ -120,10 +118,10 @@ impl fmt::Display for Change {
 }
 
 impl Settings {
-    /// Reads all layers.
+    /// Loads and merges all sources.
     ///
-    /// An empty variable is a value like any other, and hardly a key takes it: `PARLEY__REDIS__URL=$UNSET` must not
-    /// quietly start a gateway that belongs to no cluster.
+    /// An empty variable counts as a value, which almost every key refuses: `PARLEY__REDIS__URL=$UNSET` must not
+    /// silently start a gateway without a cluster.
     ///
     /// # Errors
     /// A file cannot be used, or a source sets a key that is not in `keys`.
@@ -149,7 +147,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Puts the content of the files that hold secrets into the place of their names.
+    /// Replaces the names of secret files by their contents.
     fn read_secrets(&mut self) -> Result<(), SettingsError> {
         for key in self.keys {
             let Some(named) = key.file_name() else { continue };
@@ -167,15 +165,15 @@ impl Settings {
         Ok(())
     }
 
-    /// What is another value in `new`, in the order of the table.
+    /// Returns the settings that differ in `new`, in the order of the table.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let changed = self.keys.iter().filter(|key| self.values.get(key.name) != new.values.get(key.name));
         changed.map(|key| Change { key, from: self.shown(key), to: new.shown(key) }).collect()
     }
 
-    /// Takes these values over from `new`.
-    pub fn take_over<'a>(&mut self, new: &Self, changes: impl IntoIterator<Item = &'a Change>) {
+    /// Copies the values of these changes from `new`.
+    pub fn apply<'a>(&mut self, new: &Self, changes: impl IntoIterator<Item = &'a Change>) {
         for Change { key, .. } in changes {
             match new.values.get(key.name) {
                 Some(value) => self.values.insert(key.name.to_owned(), value.clone()),
@@ -184,8 +182,8 @@ impl Settings {
         }
     }
 
-    /// Short text that is the same for the same settings of the same version, but for `node.id` and secrets: tells
-    /// members of a cluster apart that should have been given the same.
+    /// Returns a short hash of the settings without `node.id` and secrets. Nodes of one version with equal settings
+    /// have equal hashes, so operators can find a node with different settings.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
@@ -198,15 +196,15 @@ impl Settings {
     fn shown(&self, key: &Key) -> String {
         match (self.values.get(key.name), key.kind) {
             (None, _) => "unset".to_owned(),
-            (Some(secret), Kind::Secret) => key.toml(&redacted(secret)),
+            (Some(secret), KeyKind::Secret) => key.toml(&redacted(secret)),
             (Some(value), _) => key.toml(value),
         }
     }
 
-    /// The value of a key, parsed; `None` when it is not set and has no default.
+    /// Returns the parsed value of a key; `None` if it is not set and has no default.
     ///
     /// # Errors
-    /// `Invalid` with what `parse` says about the value.
+    /// `Invalid` with the error of `parse`.
     pub fn optional<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -219,10 +217,10 @@ impl Settings {
         }
     }
 
-    /// The value of a key, parsed.
+    /// Returns the parsed value of a key.
     ///
     /// # Errors
-    /// `Invalid` with what `parse` says about the value, `Missing` without one.
+    /// `Invalid` with the error of `parse`, `Missing` without a value.
     pub fn required<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -231,10 +229,10 @@ impl Settings {
         self.optional(key, parse)?.ok_or(SettingsError::Missing { key, reason: "it has no default" })
     }
 
-    /// The words of a list, each parsed; none when it is not set.
+    /// Returns the parsed words of a list; none if it is not set.
     ///
     /// # Errors
-    /// `Invalid` with what `parse` says about a word.
+    /// `Invalid` with the error of `parse` for a word.
     pub fn list<T, E: fmt::Display>(
         &self,
         key: &'static str,
@@ -243,7 +241,7 @@ impl Settings {
         Ok(self.optional(key, |text| words(text).map(parse).collect())?.unwrap_or_default())
     }
 
-    /// A whole number within bounds. `expected` says so in words.
+    /// Returns a whole number within bounds. `expected` is the text of the error.
     ///
     /// # Errors
     /// `Invalid` for anything else.
@@ -256,7 +254,7 @@ impl Settings {
         self.required(key, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(expected))
     }
 
-    /// `node.id`: what was set, else the host's name and a random suffix.
+    /// Returns `node.id`; if it is not set, the name of the host with a random suffix.
     ///
     /// # Errors
     /// `Invalid` unless it is 1 to 64 of the characters A-Z a-z 0-9 `.` `_` `-`.
@@ -264,7 +262,7 @@ impl Settings {
         Ok(self.optional("node.id", parse_node_id)?.unwrap_or_else(random_node_id))
     }
 
-    /// `redis.url`; `None` when it is not set.
+    /// Returns `redis.url`; `None` if it is not set.
     ///
     /// # Errors
     /// `Invalid` unless it is a `redis://` URL.
@@ -272,11 +270,10 @@ impl Settings {
         self.optional("redis.url", RedisUrl::from_str)
     }
 
-    /// `redis.prefix`.
+    /// Returns `redis.prefix`.
     ///
     /// # Errors
-    /// `Invalid` when it is empty, longer than 64, holds braces (they would move the hash tag) or anything but
-    /// printable ASCII.
+    /// `Invalid` unless it is 1 to 64 characters of printable ASCII without braces, which would move the hash tag.
     pub fn redis_prefix(&self) -> Result<String, SettingsError> {
         self.required("redis.prefix", |text| {
             let valid = (1..=PREFIX_BYTES).contains(&text.len())
@@ -287,7 +284,7 @@ impl Settings {
         })
     }
 
-    /// An address to listen on.
+    /// Returns an address to listen on.
     ///
     /// # Errors
     /// `Invalid` unless it is `IP:PORT`.
@@ -297,7 +294,7 @@ impl Settings {
         })
     }
 
-    /// `drain.grace_seconds`: how long a drain may take.
+    /// Returns `drain.grace_seconds`, the maximum duration of a drain.
     ///
     /// # Errors
     /// `Invalid` unless it is a whole number from 0 to 3600.
@@ -308,10 +305,10 @@ impl Settings {
         })
     }
 
-    /// `log.*`.
+    /// Returns the settings `log.*`.
     ///
     /// # Errors
-    /// `Invalid` when one of them is not what it should be. That the file can be written is not looked at.
+    /// `Invalid` if one of them is invalid. It does not check that the file can be written.
     pub fn logs(&self) -> Result<Logs, SettingsError> {
         let level = self.required("log.level", |text| telemetry::filter(text).map(|_| text.to_owned()))?;
         let format = self.required("log.format", LogFormat::from_str)?;
@@ -335,7 +332,7 @@ fn in_node_id(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
 
-/// The host's name alone would make two processes on one host one node.
+/// Returns the name of the host with a random suffix, so two processes on one host differ.
 fn random_node_id() -> String {
     let suffix = format!("-{:08x}", rand::random::<u32>());
     let host = gethostname().unwrap_or_default();

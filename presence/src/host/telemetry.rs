@@ -1,8 +1,8 @@
-//! Logs: to stderr, as text for a person at a terminal and as JSON lines for everything else, and to files when asked.
+//! Logs: to stderr, as text on a terminal and as JSON lines otherwise, and optionally to a file.
 //!
-//! Called once by each program, before anything that could log; the [`Telemetry`] that it answers changes the level later.
-//! Libraries and tests never call [`init`]: what it sets is global to the process.
-//! Whoever logs keeps the promise that no body of a message and no token gets here; `tests/it/operators/logs.rs` looks.
+//! Each program calls [`init`] once, before the first log line; the returned [`Telemetry`] changes the level later. The
+//! subscriber is global to the process, so libraries and tests never call it. Callers must not log message bodies or
+//! tokens; nothing here filters them, and `tests/it/operators/logs.rs` checks it.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -24,20 +24,20 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use self::rolling::Rolling;
 
-/// Where logs go and which.
+/// Settings of the logs: level, format and destinations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
-    /// A level, or directives: what [`filter`] understands.
+    /// A level or directives, see [`filter`].
     pub level: String,
-    /// How lines look.
+    /// Format of the lines on stderr.
     pub format: LogFormat,
-    /// A file that lines go to beside stderr.
+    /// A file for the lines, in addition to stderr.
     pub file: Option<PathBuf>,
-    /// How many of those files are kept, the newest included.
+    /// Maximum number of log files, the newest included.
     pub kept: usize,
-    /// How large one of them gets, in MiB.
+    /// Maximum size of one log file, in MiB.
     pub size_mib: u64,
-    /// Where spans of messages are sent; only builds with the feature `otlp` do.
+    /// Collector of the spans of messages; used by builds with the feature `otlp` only.
     pub spans: Option<SpansTo>,
 }
 
@@ -46,7 +46,7 @@ pub struct Logs {
 pub struct SpansTo {
     /// `http://HOST:PORT/v1/traces`.
     pub endpoint: String,
-    /// Whose spans these are.
+    /// Node id of the gateway that sends the spans.
     pub node: String,
 }
 
@@ -68,14 +68,14 @@ impl fmt::Display for Logs {
     }
 }
 
-/// How lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON everywhere else.
     Auto,
-    /// For people.
+    /// Text.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// The logs of this process, while it runs.
+/// Handle to the logs of the running process.
 #[derive(Debug)]
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
@@ -121,16 +121,16 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Writes the lines of another level from now on.
+    /// Changes the level.
     ///
     /// # Errors
-    /// `level` is no filter, see [`filter`].
+    /// `level` is not a filter, see [`filter`].
     pub fn set_level(&self, level: &str) -> Result<(), &'static str> {
         let filter = filter(level)?;
-        self.level.reload(filter).map_err(|_| "logs are not written any more")
+        self.level.reload(filter).map_err(|_| "the log subscriber has ended")
     }
 
-    /// Sends the last spans, for at most two seconds: for an end in order, not for one at once.
+    /// Sends the last spans, for at most two seconds. Called at the end of a graceful shutdown.
     pub fn end(&self) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = &self.exporter {
@@ -139,10 +139,10 @@ impl Telemetry {
     }
 }
 
-/// Sends logs to stderr from now on, panics of tasks included, and into the file.
+/// Starts logging to stderr and to the file, panics of tasks included.
 ///
 /// # Errors
-/// The level is no filter, the file cannot be written, or spans cannot be sent there.
+/// The level is not a filter, the file cannot be written, or the address of the span collector is invalid.
 ///
 /// # Panics
 /// On a second call in one process.
@@ -160,13 +160,13 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
     #[cfg(feature = "otlp")]
     let (exporter, layers) = {
         let exporter = logs.spans.as_ref().map(otlp::Exporter::start).transpose()?;
-        // Spans go there at every level of the logs.
+        // Spans are exported at every log level.
         let is_exported = tracing_subscriber::filter::filter_fn(otlp::is_exported);
         let spans = exporter.clone().map(|exporter| exporter.with_filter(is_exported).boxed());
         (exporter, layers.into_iter().chain(spans).collect::<Vec<_>>())
     };
     tracing_subscriber::registry().with(layers).init();
-    // A panic is a line like any other then, so whoever watches the logs for errors sees it.
+    // A panic becomes a log line, so monitoring of the logs detects it.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, panic = panic.payload_as_str(), "panicked");
@@ -178,7 +178,8 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
     })
 }
 
-/// Writes lines. A span is a line when it is over: each is one step of a message's way, with its time.
+/// Returns the layer that writes lines to `to`. A closed span is one line: a step of a message's path, with its
+/// duration.
 fn lines(
     as_text: bool,
     coloured: bool,
@@ -188,15 +189,15 @@ fn lines(
     if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
 }
 
-/// Understands `log.level`: a level, or a list such as `info,gateway=debug`.
+/// Parses `log.level`: a level, or a list such as `info,gateway=debug`.
 ///
 /// # Errors
-/// What is wrong with it. A bare word that is no level is refused: the filter would take it for a module's name and
+/// The expected form. A bare word that is not a level is refused: the filter would read it as the name of a module and
 /// log nothing else.
 pub fn filter(text: &str) -> Result<EnvFilter, &'static str> {
     let expected = "expected off, error, warn, info, debug or trace, or directives such as info,gateway=debug";
     let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
-    // A space would silently become part of a module's name.
+    // A space would silently become part of the name of a module.
     let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
     if !printable || !text.split(',').all(|part| part.contains('=') || is_level(part)) {
         return Err(expected);
@@ -211,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_a_level_or_a_list_of_directives() {
+    fn the_filter_accepts_levels_and_directives_only() {
         for text in ["off", "info", "WARN", "info,gateway=debug", "gateway::listen=trace,warn"] {
             filter(text).unwrap();
         }
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_terminal_gets_text_unasked() {
+    fn auto_format_writes_text_on_a_terminal_only() {
         let table = [(LogFormat::Auto, true, true), (LogFormat::Auto, false, false)];
         let asked = [(LogFormat::Text, false, true), (LogFormat::Json, true, false)];
         for (format, on_terminal, is_text) in table.into_iter().chain(asked) {

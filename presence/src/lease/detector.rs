@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::host::failpoints::{self, Mechanism};
+use crate::host::failpoints::{self, Failpoint};
 use crate::lease::beat::{BEAT_INTERVAL, LeaseSample};
 use crate::model::Incarnation;
 use crate::registry::{Lease, LeaseState, LeaseTable, ReapedBatch, Registry, RegistryError};
@@ -89,7 +89,7 @@ impl FailureDetector {
         }
         // From the first answer with this counter to the sending of the last call: a lower bound of the standstill.
         let standstill = sample.sent.saturating_duration_since(observed.since);
-        let fence_after = if failpoints::takes(Mechanism::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
+        let fence_after = if failpoints::takes(Failpoint::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
             LeaseState::Live | LeaseState::Draining if standstill >= fence_after => {
                 Some(FailureVerdict::Fence(lease.incarnation.clone(), lease.counter))

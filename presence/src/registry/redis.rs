@@ -13,19 +13,19 @@ use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{ScriptKeys, Unit};
 use crate::model::{MemberInfo, Nick, Status};
-use crate::store::redis::{Call, Redis};
+use crate::store::redis::{CallKind, RedisStore};
 
 /// The registry in Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RedisRegistry {
-    pub(super) redis: Redis,
+    pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
 }
 
 impl RedisRegistry {
     /// A registry of the deployment that `redis` connects to.
     #[must_use]
-    pub fn new(redis: Redis) -> Self {
+    pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
         Self { redis, event_reader }
     }
@@ -38,7 +38,7 @@ impl RedisRegistry {
         keys: ScriptKeys<U>,
         args: &[&str],
     ) -> Result<ScriptReply, RegistryError> {
-        call(&self.redis, Call::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
+        call(&self.redis, CallKind::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
     }
 }
 
@@ -51,8 +51,8 @@ pub(super) struct ScriptCall<'a, U: Unit> {
 
 /// Calls a script. The generation record, the lease table and the base of all keys go in front.
 pub(super) async fn call<U: Unit>(
-    redis: &Redis,
-    kind: Call,
+    redis: &RedisStore,
+    kind: CallKind,
     connection: &mut impl redis::aio::ConnectionLike,
     ScriptCall { script, keys, args }: ScriptCall<'_, U>,
 ) -> Result<ScriptReply, RegistryError> {

@@ -1,7 +1,7 @@
-//! What the presence program is told when it starts: the validated form of its settings.
+//! [`Config`]: the validated settings of the presence program.
 //!
-//! `main` loads it, `server.rs` hands the parts down. Whatever is in a [`Config`] has been checked, and nothing checks
-//! it again. Shown as TOML (`--check`), it can be given back with `--config`, except for hidden credentials.
+//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`Config`] is valid, so no other
+//! code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden credentials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,27 +33,27 @@ pub const KEYS: &[Key] = &[
 /// The presence program's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `node.id`: the name of this process in the cluster. Default: the host's name and a random suffix.
+    /// `node.id`: name of this process in the cluster. Default: the name of the host with a random suffix.
     pub node: String,
-    /// `redis.url`: the cluster's Redis. Required: there is nobody to tell about without one.
+    /// `redis.url`: Redis of the cluster. Required.
     pub redis: RedisUrl,
-    /// `redis.prefix`: the first part of every key and channel, as the gateways have it.
+    /// `redis.prefix`: first part of every key and channel, equal to that of the gateways.
     pub prefix: String,
-    /// `api.addr`: the HTTP API. Port 0 takes a free one, as below.
+    /// `api.addr`: address of the HTTP API. Port 0 selects a free port, as below.
     pub api: SocketAddr,
-    /// `admin.addr`: `/livez`, `/readyz`, `/metrics`.
+    /// `admin.addr`: address of `/livez`, `/readyz` and `/metrics`.
     pub admin: SocketAddr,
-    /// `drain.grace_seconds`: how long answers under way may take at the end.
+    /// `drain.grace_seconds`: time for open requests at shutdown.
     pub grace: Duration,
     /// `log.*`.
     pub logs: Logs,
 }
 
 impl Config {
-    /// Validates everything.
+    /// Validates all settings.
     ///
     /// # Errors
-    /// The first key that is missing, or has a value that it cannot have.
+    /// The first missing or invalid key.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let no_redis = SettingsError::Missing {
             key: "redis.url",
@@ -71,8 +71,8 @@ impl Config {
     }
 }
 
-/// The settings in effect as TOML, credentials hidden. What validation lets through is printable ASCII, for which
-/// Rust's quoting and TOML's are the same.
+/// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust
+/// and TOML is the same.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::host::admin::{self, Answers, Readiness};
+use crate::host::admin::{self, AdminRoutes, Readiness};
 use crate::host::loop_lag;
 use crate::host::metrics::Metrics;
 use crate::host::program::Drained;
@@ -26,7 +26,7 @@ use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
 use crate::service::config::Config;
-use crate::store::redis::Redis;
+use crate::store::redis::RedisStore;
 
 /// Maximum age of the registry's last answer while the process is ready.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
@@ -63,7 +63,7 @@ impl Presence {
     /// # Errors
     /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. An unreachable Redis is waited for.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let redis = Redis::open(config.redis.reveal(), &config.prefix).context("open redis")?;
+        let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         let is_reachable = redis.is_fit().await?;
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = Metrics::new();
@@ -88,7 +88,7 @@ impl Presence {
         redis.calls().register(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
-        let answers = Answers {
+        let answers = AdminRoutes {
             metrics: metrics.registry.clone(),
             ready: Arc::new(ready),
             before_scrape: Some(refresh),

@@ -34,7 +34,7 @@ struct GatewayUsers {
 
 impl GatewayUsers {
     async fn on(redis: &Redis) -> Self {
-        let opened = presence::store::redis::Redis::open(&redis.url(), "parley").expect("a good URL");
+        let opened = presence::store::redis::RedisStore::open(&redis.url(), "parley").expect("a good URL");
         let registry = Registry::Redis(RedisRegistry::new(opened));
         let incarnation = Incarnation::random();
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);

@@ -13,7 +13,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
-use presence::store::redis::Redis;
+use presence::store::redis::RedisStore;
 
 const LOG: &str = "parley:{0}:log:lobby";
 const HOUR: u64 = 3600 * 1000;
@@ -28,7 +28,7 @@ struct Speaker {
 
 impl Speaker {
     async fn on_redis(server: &harness::Redis, retention: impl Into<Reloadable<Retention>>) -> Self {
-        let redis = Redis::open(&server.url(), "parley").unwrap();
+        let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let backplane = RedisBackplane::start_keeping(redis, retention.into(), Arc::new(|_| {}));
         Self::enter(Backplane::Redis(backplane), &registry).await

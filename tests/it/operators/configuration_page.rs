@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::fs;
 
 use harness::repository;
-use presence::host::settings::{Key, Kind, example};
+use presence::host::settings::{Key, KeyKind, example};
 
 const PAGE: &str = "docs/CONFIGURATION.md";
 const PROGRAMS: [(&str, &[Key]); 2] =
@@ -17,14 +17,14 @@ fn table(keys: &[Key]) -> String {
     let mut table = "| key | type | default | reload | description |\n| --- | --- | --- | --- | --- |\n".to_owned();
     for key in keys {
         let kind = match key.kind {
-            Kind::Text => "string",
-            Kind::Number => "integer",
-            Kind::List => "list",
-            Kind::Secret => "secret",
+            KeyKind::Text => "string",
+            KeyKind::Number => "integer",
+            KeyKind::List => "list",
+            KeyKind::Secret => "secret",
         };
         let default = match (key.default, key.kind) {
             (Some(value), _) => format!("`{value}`"),
-            (None, Kind::List) => "empty".to_owned(),
+            (None, KeyKind::List) => "empty".to_owned(),
             (None, _) => "none".to_owned(),
         };
         let reload = if key.live { "yes" } else { "" };

@@ -31,12 +31,11 @@ fn occupied_port() -> (std::net::TcpListener, String) {
 }
 
 fn is_json(line: &str) -> bool {
-    serde_json::from_str::<Value>(line)
-        .is_ok_and(|line| line["level"] == "ERROR" && line["message"] == "could not start")
+    serde_json::from_str::<Value>(line).is_ok_and(|line| line["level"] == "ERROR" && line["message"] == "not started")
 }
 
 fn is_text(line: &str) -> bool {
-    !line.starts_with('{') && line.contains("ERROR") && line.contains("could not start")
+    !line.starts_with('{') && line.contains("ERROR") && line.contains("not started")
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
 const RELOADED: &str = "settings reloaded";
-const RESTART_NEEDED: &str = "settings that need a restart";
-const REFUSED: &str = "settings not reloaded, nothing has changed";
+const RESTART_NEEDED: &str = "changed settings need a restart";
+const REFUSED: &str = "settings not reloaded, nothing changed";
 
 /// A node with a settings file that a test can rewrite.
 struct ReloadNode {

@@ -182,7 +182,7 @@ async fn a_grace_period_that_runs_out_is_told_by_the_exit_code() {
     let took = asked.elapsed();
     assert!((Duration::from_secs(3)..Duration::from_secs(6)).contains(&took), "it took {took:?}");
     assert_eq!(ann.closed().await.code, Some(1012), "the goodbye does not wait for the store");
-    assert!(cluster.gateways[0].log().holds("the grace period ran out"));
+    assert!(cluster.gateways[0].log().holds("grace period expired"));
     cluster.redis.cont();
 }
 

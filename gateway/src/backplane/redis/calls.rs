@@ -9,7 +9,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::keys::{NodeUnit, ScriptKeys, SessionUnit, Unit};
 use presence::model::{NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{Call, Redis};
+use presence::store::redis::{CallKind, RedisStore};
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use crate::backplane::{PublishError, Published};
@@ -38,7 +38,7 @@ type ScriptAnswer = (String, u64, u64, String);
 /// The caller of the scripts.
 #[derive(Debug, Clone)]
 pub(super) struct ScriptCalls {
-    pub(super) redis: Redis,
+    pub(super) redis: RedisStore,
     pub(super) retention: Reloadable<Retention>,
     pub(super) republish: Arc<RepublishBuffer>,
 }
@@ -141,7 +141,8 @@ impl ScriptCalls {
         for StoredMessage { token, nick, key, msg_id, payload } in messages {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
-        let (epoch, answers): (String, Vec<ScriptAnswer>) = self.invoke(Call::Publish, room.as_str(), &call).await?;
+        let (epoch, answers): (String, Vec<ScriptAnswer>) =
+            self.invoke(CallKind::Publish, room.as_str(), &call).await?;
         if answers.len() != messages.len() {
             return Err(RegistryError::Unknown("not one answer per message".to_owned()));
         }
@@ -167,7 +168,7 @@ impl ScriptCalls {
         call.arg(to.as_str()).arg(inbox).arg(self.retention.get().inbox_messages).arg(INBOX_SECONDS).arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
-            self.invoke(Call::Direct, to.as_str(), &call).await?;
+            self.invoke(CallKind::Direct, to.as_str(), &call).await?;
         let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));
         Ok((inbox, outcome(answer, online)))
     }
@@ -180,7 +181,7 @@ impl ScriptCalls {
         let mut lane = self.redis.lane(room.as_str());
         let mut command = redis::cmd("PUBLISH");
         let sent = command.arg(self.redis.keys().room(room).channel()).arg(frame).query_async(&mut lane);
-        self.redis.timed(Call::Typing, sent).await
+        self.redis.timed(CallKind::Typing, sent).await
     }
 
     /// Publishes a typing notice to the gateway of a nickname's owner.
@@ -193,7 +194,7 @@ impl ScriptCalls {
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()), &keys);
         call.arg(to.as_str()).arg(from);
-        self.invoke(Call::Typing, to.as_str(), &call).await
+        self.invoke(CallKind::Typing, to.as_str(), &call).await
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
@@ -216,7 +217,7 @@ impl ScriptCalls {
 
     async fn invoke<T: FromRedisValue>(
         &self,
-        kind: Call,
+        kind: CallKind,
         lane: &str,
         call: &ScriptInvocation<'_>,
     ) -> Result<T, RegistryError> {

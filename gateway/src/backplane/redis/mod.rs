@@ -21,7 +21,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{GENERATION, LOG, Redis};
+use presence::store::redis::{GENERATION, LOG, RedisStore};
 use redis::Script;
 
 use self::calls::ScriptCalls;
@@ -45,7 +45,7 @@ pub struct RedisBackplane {
 
 #[derive(Debug)]
 struct RedisNode {
-    redis: Redis,
+    redis: RedisStore,
     calls: ScriptCalls,
     republish: Arc<RepublishBuffer>,
     publisher: Publisher<ScriptCalls>,
@@ -56,14 +56,14 @@ struct RedisNode {
 impl RedisBackplane {
     /// Starts with the default bounds of streams, see [`RedisBackplane::start_keeping`].
     #[must_use]
-    pub fn start(redis: Redis, sink: DeliverySink) -> Self {
+    pub fn start(redis: RedisStore, sink: DeliverySink) -> Self {
         Self::start_keeping(redis, Reloadable::default(), sink)
     }
 
     /// Starts a subscription whose deliveries go to `sink`. Publishing trims streams to `retention`. Redis may still be
     /// unreachable. Needs a running tokio runtime.
     #[must_use]
-    pub fn start_keeping(redis: Redis, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
+    pub fn start_keeping(redis: RedisStore, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
         let malformed = Arc::<Malformed>::default();
         let subscriber = ChannelSubscriber::start(&redis, sink, malformed.clone());
         let republish = Arc::<RepublishBuffer>::default();

@@ -9,7 +9,7 @@ use presence::model::RoomKey;
 use presence::model::keys::Keys;
 use presence::model::stream::{StreamEnd, StreamId, read_forks};
 use presence::registry::RegistryError;
-use presence::store::redis::Call;
+use presence::store::redis::CallKind;
 use redis::streams::{self, StreamRangeReply};
 use redis::{Cmd, ErrorKind, Script, ServerErrorKind};
 
@@ -75,7 +75,7 @@ impl RedisBackplane {
         };
         let mut connection = self.node.redis.query().await?;
         let answer = command.query_async(&mut connection);
-        let reply: StreamRangeReply = self.node.redis.timed(Call::Log, answer).await?;
+        let reply: StreamRangeReply = self.node.redis.timed(CallKind::Log, answer).await?;
 
         let more = reply.ids.len() > limit;
         let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
@@ -115,7 +115,7 @@ impl RedisBackplane {
                 answer => answer,
             }
         };
-        self.node.redis.timed(Call::Log, call).await
+        self.node.redis.timed(CallKind::Log, call).await
     }
 }
 

@@ -12,7 +12,7 @@ mod task;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use presence::host::failpoints::{self, Mechanism};
+use presence::host::failpoints::{self, Failpoint};
 use presence::model::Incarnation;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -88,7 +88,7 @@ impl RepublishBuffer {
 
     /// Keeps a message that the store has taken, before its sender hears of it.
     pub(super) fn keep(&self, acked: AckedMessage, space: RingReservation) {
-        if failpoints::takes(Mechanism::Republish) {
+        if failpoints::takes(Failpoint::Republish) {
             return;
         }
         let mut state = self.lock();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, RoomKey};
 use presence::registry::RegistryError;
-use presence::store::redis::{Redis, connection_config};
+use presence::store::redis::{RedisStore, connection_config};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, ProtocolVersion, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,7 +44,7 @@ pub(super) struct ChannelSubscriber {
 
 impl ChannelSubscriber {
     /// Starts the task. Needs a running tokio runtime.
-    pub(super) fn start(redis: &Redis, sink: DeliverySink, malformed: Arc<Malformed>) -> Self {
+    pub(super) fn start(redis: &RedisStore, sink: DeliverySink, malformed: Arc<Malformed>) -> Self {
         let (wishes, inbox) = mpsc::unbounded_channel();
         let decisions = Subscriptions::new(Instant::now());
         let (publisher, status) = watch::channel(decisions.status());
@@ -188,7 +188,7 @@ async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, Feed)> {
 }
 
 struct Task {
-    redis: Redis,
+    redis: RedisStore,
     sink: DeliverySink,
     malformed: Arc<Malformed>,
     decisions: Subscriptions,

@@ -1,11 +1,12 @@
-//! Where the store and the gateways differ, in one look. Pure: two accounts in, their differences out.
+//! Comparison of the store with the claims of the gateways, in one pass. Pure: two inventories in, their differences
+//! out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use presence::model::{Incarnation, NickKey, RoomKey};
 use presence::registry::{HeldSession, Inventory};
 
-/// A list that the store keeps beside its records.
+/// An index that the store maintains in addition to its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Index {
     Online,
@@ -15,7 +16,7 @@ pub(super) enum Index {
 }
 
 impl Index {
-    /// The word in the name of its key.
+    /// Returns its word in the name of the key.
     fn name(self) -> &'static str {
         match self {
             Self::Online => "online",
@@ -26,20 +27,20 @@ impl Index {
     }
 }
 
-/// What is wrong.
+/// Type of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// The store has a record, and its gateway knows nothing of it, or is none of the cluster.
+pub(super) enum DriftKind {
+    /// The store has a record, but its gateway does not have the claim or is not in the cluster.
     HeldByNobody,
-    /// A gateway holds it, and the store has no record of that, or another claim's.
+    /// A gateway has the claim, but the store has no record of it or one of another claim.
     NotInStore,
-    /// An index has an entry, and there is no record.
+    /// An index has an entry without a record.
     EntryWithoutRecord(Index),
-    /// There is a record, and an index has no entry.
+    /// A record has no entry in an index.
     RecordWithoutEntry(Index),
 }
 
-impl Kind {
+impl DriftKind {
     pub(super) fn text(self) -> String {
         match self {
             Self::HeldByNobody => "in the store, held by no gateway".to_owned(),
@@ -50,24 +51,24 @@ impl Kind {
     }
 }
 
-/// One difference. Of the same claim it is the same one in another look.
+/// One difference. It is equal in all passes that find it for the same claim.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Drift {
-    pub(super) kind: Kind,
+    pub(super) kind: DriftKind,
     pub(super) nick: NickKey,
-    /// For a membership.
+    /// Set for a membership.
     pub(super) room: Option<RoomKey>,
-    /// The gateway that it is of, where it is of one.
+    /// The owning gateway, if there is one.
     pub(super) gateway: Option<Incarnation>,
-    /// The claim in the record, or the one that is held.
+    /// The claim in the record, or the claim of the gateway.
     pub(super) claim: Option<String>,
 }
 
-/// Compares. `held` are the gateways that serve and have answered; leases of others that are in the table are left to the
-/// failure detector and the reapers.
+/// Returns the differences. `held` has the serving gateways that answered; other leases in the table are left to the
+/// failure detector and the reaper.
 pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> BTreeSet<Drift> {
     let mut found = BTreeSet::new();
-    // Of a gateway that is not in the table nothing is ever cleaned up.
+    // A gateway without a lease is judged too: no reaper cleans up after it.
     let is_judged = |of: &Incarnation| held.contains_key(of) || !stored.leases.contains_key(of);
     let claims: BTreeSet<_> = held.values().flatten().map(|held| (&held.nick, &held.owner)).collect();
     let places: BTreeSet<_> = held.values().flatten().flat_map(places).collect();
@@ -76,42 +77,42 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
         let of = incarnation(claim);
         let mut differ = |kind| found.insert(drift(kind, nick, None, Some(&of), Some(claim)));
         if is_judged(&of) && !claims.contains(&(nick, claim)) {
-            differ(Kind::HeldByNobody);
+            differ(DriftKind::HeldByNobody);
         }
         if held.contains_key(&of) && !stored.online.contains(nick) {
-            differ(Kind::RecordWithoutEntry(Index::Online));
+            differ(DriftKind::RecordWithoutEntry(Index::Online));
         }
         if held.contains_key(&of) && !stored.owned_nicks.contains(&(of.clone(), nick.clone())) {
-            differ(Kind::RecordWithoutEntry(Index::OwnedNicks));
+            differ(DriftKind::RecordWithoutEntry(Index::OwnedNicks));
         }
     }
     for (place, claim) in &stored.members {
         let (of, (room, nick)) = (incarnation(claim), place);
         let mut differ = |kind| found.insert(drift(kind, nick, Some(room), Some(&of), Some(claim)));
         if is_judged(&of) && !places.contains(&(room, nick, claim)) {
-            differ(Kind::HeldByNobody);
+            differ(DriftKind::HeldByNobody);
         }
         if held.contains_key(&of) && !stored.member_lists.contains(place) {
-            differ(Kind::RecordWithoutEntry(Index::MemberList));
+            differ(DriftKind::RecordWithoutEntry(Index::MemberList));
         }
         if held.contains_key(&of) && !stored.owned_members.contains(&(of.clone(), place.clone())) {
-            differ(Kind::RecordWithoutEntry(Index::OwnedMembers));
+            differ(DriftKind::RecordWithoutEntry(Index::OwnedMembers));
         }
     }
 
     for (of, session) in held.iter().flat_map(|(of, sessions)| sessions.iter().map(move |session| (of, session))) {
         let HeldSession { nick, owner, rooms } = session;
         if stored.nicks.get(nick) != Some(owner) {
-            found.insert(drift(Kind::NotInStore, nick, None, Some(of), Some(owner)));
+            found.insert(drift(DriftKind::NotInStore, nick, None, Some(of), Some(owner)));
         }
         for room in rooms {
             if stored.members.get(&(room.clone(), nick.clone())) != Some(owner) {
-                found.insert(drift(Kind::NotInStore, nick, Some(room), Some(of), Some(owner)));
+                found.insert(drift(DriftKind::NotInStore, nick, Some(room), Some(of), Some(owner)));
             }
         }
     }
 
-    let stray = |index, nick, room, of| drift(Kind::EntryWithoutRecord(index), nick, room, of, None);
+    let stray = |index, nick, room, of| drift(DriftKind::EntryWithoutRecord(index), nick, room, of, None);
     let is_of = |claim: Option<&String>, of: &Incarnation| claim.is_some_and(|claim| incarnation(claim) == *of);
     let strays = stored.online.iter().filter(|nick| !stored.nicks.contains_key(*nick));
     found.extend(strays.map(|nick| stray(Index::Online, nick, None, None)));
@@ -134,13 +135,13 @@ fn places(held: &HeldSession) -> impl Iterator<Item = (&RoomKey, &NickKey, &Stri
     held.rooms.iter().map(|room| (room, &held.nick, &held.owner))
 }
 
-/// The first part of a claim.
+/// Returns the incarnation in a claim: its first part.
 fn incarnation(claim: &str) -> Incarnation {
     Incarnation::from_store(claim.split('/').next().unwrap_or_default())
 }
 
 fn drift(
-    kind: Kind,
+    kind: DriftKind,
     nick: &NickKey,
     room: Option<&RoomKey>,
     gateway: Option<&Incarnation>,
@@ -155,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// ann is on g1, in #lobby, and everybody agrees.
+    /// Returns a store and a gateway that agree: ann is on g1, in #lobby.
     fn agreed() -> (Inventory, BTreeMap<Incarnation, Vec<HeldSession>>) {
         let (g1, ann, lobby) = (of("g1"), NickKey::from_store("ann"), RoomKey::from_store("lobby"));
         let (claim, place) = ("g1/s/1".to_owned(), (lobby.clone(), ann.clone()));
@@ -176,22 +177,22 @@ mod tests {
         Incarnation::from_store(incarnation)
     }
 
-    fn kinds(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> Vec<(Kind, bool)> {
+    fn kinds(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> Vec<(DriftKind, bool)> {
         compare(stored, held).into_iter().map(|drift| (drift.kind, drift.room.is_some())).collect()
     }
 
     #[test]
-    fn what_all_agree_about_is_no_drift() {
+    fn equal_inventories_have_no_drift() {
         let (stored, held) = agreed();
         assert_eq!(kinds(&stored, &held), []);
     }
 
     #[test]
-    fn what_only_one_of_two_knows_is_drift() {
+    fn a_claim_on_one_side_only_is_drift() {
+        use DriftKind::{EntryWithoutRecord, HeldByNobody, NotInStore, RecordWithoutEntry};
         use Index::{MemberList, Online, OwnedMembers, OwnedNicks};
-        use Kind::{EntryWithoutRecord, HeldByNobody, NotInStore, RecordWithoutEntry};
-        type Break = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<HeldSession>>);
-        let cases: [(Break, &[(Kind, bool)]); 8] = [
+        type CauseDrift = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<HeldSession>>);
+        let cases: [(CauseDrift, &[(DriftKind, bool)]); 8] = [
             (|_, held| held.values_mut().for_each(Vec::clear), &[(HeldByNobody, false), (HeldByNobody, true)]),
             (|_, held| held.values_mut().for_each(|all| all[0].rooms.clear()), &[(HeldByNobody, true)]),
             (|stored, _| stored.online.clear(), &[(RecordWithoutEntry(Online), false)]),
@@ -207,9 +208,9 @@ mod tests {
                 &[(NotInStore, true), (EntryWithoutRecord(MemberList), true), (EntryWithoutRecord(OwnedMembers), true)],
             ),
         ];
-        for (number, (wreck, expected)) in cases.into_iter().enumerate() {
+        for (number, (cause_drift, expected)) in cases.into_iter().enumerate() {
             let (mut stored, mut held) = agreed();
-            wreck(&mut stored, &mut held);
+            cause_drift(&mut stored, &mut held);
             assert_eq!(kinds(&stored, &held), expected, "case {number}");
         }
     }
@@ -220,11 +221,11 @@ mod tests {
         stored.nicks.values_mut().for_each(|claim| *claim = "g1/s/2".to_owned());
         let found = compare(&stored, &held);
         let claims: Vec<_> = found.iter().map(|drift| (drift.kind, drift.claim.as_deref())).collect();
-        assert_eq!(claims, [(Kind::HeldByNobody, Some("g1/s/2")), (Kind::NotInStore, Some("g1/s/1"))]);
+        assert_eq!(claims, [(DriftKind::HeldByNobody, Some("g1/s/2")), (DriftKind::NotInStore, Some("g1/s/1"))]);
     }
 
     #[test]
-    fn what_an_ended_gateway_left_is_drift_only_when_nobody_cleans_up_after_it() {
+    fn claims_of_an_ended_gateway_drift_only_without_lease() {
         let (mut stored, held) = agreed();
         let bob = NickKey::from_store("bob");
         stored.nicks.insert(bob.clone(), "g0/s/9".to_owned());
@@ -232,6 +233,6 @@ mod tests {
         stored.owned_nicks.insert((of("g0"), bob));
         assert_eq!(kinds(&stored, &held), [], "the hold of a drained lease");
         stored.leases.remove(&of("g0"));
-        assert_eq!(kinds(&stored, &held), [(Kind::HeldByNobody, false)], "no lease, no reaper");
+        assert_eq!(kinds(&stored, &held), [(DriftKind::HeldByNobody, false)], "no lease, no reaper");
     }
 }

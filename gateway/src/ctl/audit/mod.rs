@@ -1,9 +1,8 @@
-//! `ctl audit`: whether the store and the gateways agree about who holds what.
+//! `ctl audit`: compares the claims of the gateways with the store.
 //!
-//! Up to four looks within some seconds, each at what the gateways say they hold and then at the store; only what all of
-//! them saw, of the same claims, is called drift, because a single look sees requests under way. Changes nothing: a gateway
-//! mends what concerns it by itself, once a minute. What a gateway that has ended still owns is left to the reapers and is
-//! no drift.
+//! Up to four passes within some seconds each read the claims of the gateways and then the store. A single pass also
+//! sees requests in flight, so only a difference in every pass, of the same claim, is drift. It changes nothing: a
+//! gateway repairs its own drift once a minute. Claims of an ended gateway belong to the reaper and are not drift.
 
 mod compare;
 mod holdings;
@@ -18,13 +17,13 @@ use serde_json::json;
 
 use self::compare::{Drift, compare};
 use super::table::{count, table};
-use super::{Answer, Cluster, Failure};
+use super::{ClusterAccess, CtlAnswer, CtlError};
 
-/// From one look to the next: at first longer than any request takes, then because somebody may be at the same again.
-const LOOK_AGAIN: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
+/// Pauses between passes. The first is longer than any request; the others exclude a repeated request of the same user.
+const PAUSES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
 
-/// What one look saw.
-struct Look {
+/// Findings of one pass.
+struct AuditPass {
     drift: BTreeSet<Drift>,
     nodes: BTreeMap<Incarnation, String>,
     sessions: usize,
@@ -32,37 +31,37 @@ struct Look {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct DriftRow {
     drift: String,
     /// The key of the nickname.
     nick: String,
     /// The key of the room, for a membership.
     room: Option<String>,
-    /// The gateway that it is of, by the store; the incarnation of one that nobody knows.
+    /// The node id of the owning gateway by the store; its incarnation if it has no lease.
     gateway: Option<String>,
     claim: Option<String>,
 }
 
-/// `addresses`: `NODE=HOST:PORT`, where a gateway's operators' door is, over what it tells itself.
-pub(super) async fn audit(cluster: &Cluster, addresses: &[String]) -> Result<Answer, Failure> {
+/// Runs the audit. `addresses` are `NODE=HOST:PORT` of admin ports, which override the addresses in the leases.
+pub(super) async fn audit(cluster: &ClusterAccess, addresses: &[String]) -> Result<CtlAnswer, CtlError> {
     let addresses = addresses.iter().map(|text| address(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
-    let mut look = look_once(cluster, &addresses).await?;
-    for pause in LOOK_AGAIN {
-        if look.drift.is_empty() {
+    let mut pass = run_pass(cluster, &addresses).await?;
+    for pause in PAUSES {
+        if pass.drift.is_empty() {
             break;
         }
         tokio::time::sleep(pause).await;
-        let before = std::mem::replace(&mut look, look_once(cluster, &addresses).await?).drift;
-        look.drift.retain(|drift| before.contains(drift));
+        let before = std::mem::replace(&mut pass, run_pass(cluster, &addresses).await?).drift;
+        pass.drift.retain(|drift| before.contains(drift));
     }
-    Ok(answer(&look))
+    Ok(answer(&pass))
 }
 
-fn address(text: &str) -> Result<(&str, &str), Failure> {
-    text.split_once('=').ok_or_else(|| Failure::Usage(format!("--gateway {text}: expected NODE=HOST:PORT")))
+fn address(text: &str) -> Result<(&str, &str), CtlError> {
+    text.split_once('=').ok_or_else(|| CtlError::Usage(format!("--gateway {text}: expected NODE=HOST:PORT")))
 }
 
-async fn look_once(cluster: &Cluster, addresses: &BTreeMap<&str, &str>) -> Result<Look, Failure> {
+async fn run_pass(cluster: &ClusterAccess, addresses: &BTreeMap<&str, &str>) -> Result<AuditPass, CtlError> {
     let (_, mut gateways) = cluster.store.standings().await?;
     gateways.retain(|gateway| gateway.state.serves());
     let mut held = BTreeMap::new();
@@ -74,10 +73,10 @@ async fn look_once(cluster: &Cluster, addresses: &BTreeMap<&str, &str>) -> Resul
     let all: Vec<_> = held.values().flatten().cloned().collect();
     let stored = cluster.store.inventory(&all).await?;
     if !stored.generation.is_open() {
-        return Err(Failure::Silent("the store is recovering: ask again when it has".to_owned()));
+        return Err(CtlError::Silent("the store is recovering: repeat the audit afterwards".to_owned()));
     }
     let node = |gateway: &LeaseSummary| (Incarnation::from_store(&gateway.incarnation), gateway.node.clone());
-    Ok(Look {
+    Ok(AuditPass {
         drift: compare(&stored, &held),
         nodes: gateways.iter().map(node).collect(),
         sessions: all.len(),
@@ -85,17 +84,17 @@ async fn look_once(cluster: &Cluster, addresses: &BTreeMap<&str, &str>) -> Resul
     })
 }
 
-fn answer(Look { drift, nodes, sessions, memberships }: &Look) -> Answer {
-    let row = |Drift { kind, nick, room, gateway, claim }: &Drift| Row {
+fn answer(AuditPass { drift, nodes, sessions, memberships }: &AuditPass) -> CtlAnswer {
+    let row = |Drift { kind, nick, room, gateway, claim }: &Drift| DriftRow {
         drift: kind.text(),
         nick: nick.to_string(),
         room: room.as_ref().map(ToString::to_string),
         gateway: gateway.as_ref().map(|of| nodes.get(of).cloned().unwrap_or_else(|| of.to_string())),
         claim: claim.clone(),
     };
-    let rows: Vec<Row> = drift.iter().map(row).collect();
+    let rows: Vec<DriftRow> = drift.iter().map(row).collect();
     let (sessions, memberships) = (*sessions as u64, *memberships as u64);
-    let cells = |row: &Row| {
+    let cells = |row: &DriftRow| {
         let text = |cell: &Option<String>| cell.clone().unwrap_or_default();
         [row.drift.clone(), row.nick.clone(), text(&row.room), text(&row.gateway), text(&row.claim)]
     };
@@ -114,5 +113,5 @@ fn answer(Look { drift, nodes, sessions, memberships }: &Look) -> Answer {
         }
     };
     let json = json!({ "drift": rows, "sessions": sessions, "memberships": memberships, "gateways": nodes.len() });
-    Answer { code: u8::from(!rows.is_empty()), ..Answer::new(text, &json) }
+    CtlAnswer { code: u8::from(!rows.is_empty()), ..CtlAnswer::new(text, &json) }
 }

@@ -12,8 +12,8 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// An admin door with switches for what it tells.
-struct Door {
+/// An admin port whose readiness and metrics a test controls.
+struct AdminPort {
     address: SocketAddr,
     reasons: Arc<Mutex<Vec<String>>>,
     metrics: Registry,
@@ -21,7 +21,7 @@ struct Door {
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-impl Door {
+impl AdminPort {
     async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -29,14 +29,14 @@ impl Door {
         let asked = reasons.clone();
         let ready: ReadyCheck = Arc::new(move || Readiness { reasons: asked.lock().unwrap().clone() });
         let (metrics, cancel) = (Registry::new(), CancellationToken::new());
-        let more: Document = Arc::new(|| serde_json::json!({ "more": 1 }));
+        let more: AdminDocument = Arc::new(|| serde_json::json!({ "more": 1 }));
         let documents = vec![("/more", more)];
-        let answers = Answers { metrics: metrics.clone(), ready, before_scrape: None, documents };
+        let answers = AdminRoutes { metrics: metrics.clone(), ready, before_scrape: None, documents };
         let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
         Self { address, reasons, metrics, cancel, serving }
     }
 
-    /// The answer to one request: everything, head included.
+    /// Sends one request and returns the whole response, with its head.
     async fn ask(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -56,8 +56,8 @@ fn body(answer: &str) -> &str {
 }
 
 #[tokio::test]
-async fn readiness_is_asked_at_every_check_and_liveness_never() {
-    let door = Door::open().await;
+async fn readyz_follows_readiness_and_livez_does_not() {
+    let door = AdminPort::open().await;
     let ready = door.ask("GET /readyz").await;
     assert_eq!((status(&ready), body(&ready)), ("200", r#"{"ready":true,"reasons":[]}"#));
 
@@ -71,8 +71,8 @@ async fn readiness_is_asked_at_every_check_and_liveness_never() {
 }
 
 #[tokio::test]
-async fn a_scrape_reads_the_numbers_of_this_moment() {
-    let door = Door::open().await;
+async fn a_scrape_reads_the_current_values() {
+    let door = AdminPort::open().await;
     let counter = IntCounter::new("a_total", "Counted.").unwrap();
     let truth = Arc::new(Mutex::new(1.0));
     let asked = truth.clone();
@@ -92,14 +92,14 @@ async fn a_scrape_reads_the_numbers_of_this_moment() {
 }
 
 #[tokio::test]
-async fn a_program_tells_more_on_paths_of_its_own() {
-    let door = Door::open().await;
+async fn a_program_serves_documents_on_its_own_paths() {
+    let door = AdminPort::open().await;
     let answer = door.ask("GET /more").await;
     assert_eq!((status(&answer), body(&answer)), ("200", r#"{"more":1}"#), "{answer}");
 }
 
 #[tokio::test]
-async fn readiness_is_a_number_too_and_what_has_to_be_looked_up_is_looked_up_first() {
+async fn a_scrape_shows_readiness_and_runs_its_step_first() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, cancel) = (Registry::new(), CancellationToken::new());
@@ -111,18 +111,18 @@ async fn readiness_is_a_number_too_and_what_has_to_be_looked_up_is_looked_up_fir
     });
     let red: ReadyCheck = Arc::new(|| Readiness { reasons: vec!["draining".to_owned()] });
     let documents = Vec::new();
-    let answers = Answers { metrics: metrics.clone(), ready: red, before_scrape: Some(look), documents };
+    let answers = AdminRoutes { metrics: metrics.clone(), ready: red, before_scrape: Some(look), documents };
     let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
-    let door = Door { address, reasons: Arc::default(), metrics, cancel, serving };
+    let door = AdminPort { address, reasons: Arc::default(), metrics, cancel, serving };
     let text = door.ask("GET /metrics").await;
     assert!(text.contains("\nlooks_total 1\n") && text.contains("\nparley_ready 0\n"), "{text}");
-    let green = Door::open().await.ask("GET /metrics").await;
+    let green = AdminPort::open().await.ask("GET /metrics").await;
     assert!(green.contains("\nparley_ready 1\n"), "{green}");
 }
 
 #[tokio::test]
-async fn anything_else_is_a_problem() {
-    let door = Door::open().await;
+async fn unknown_paths_and_methods_get_problem_documents() {
+    let door = AdminPort::open().await;
     for (request, expected, code) in [
         ("GET /", "404", "not_found"),
         ("GET /livez/", "404", "not_found"),
@@ -136,11 +136,11 @@ async fn anything_else_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_end() {
-    let door = Door::open().await;
+async fn an_unfinished_request_does_not_delay_the_shutdown() {
+    let door = AdminPort::open().await;
     let mut half = TcpStream::connect(door.address).await.unwrap();
     half.write_all(b"GET /livez HTTP/1.1\r\nHos").await.unwrap();
-    // Accepted in order: once this one is answered, the other is being served.
+    // Connections are accepted in order: the response to this one means that the other was accepted.
     door.ask("GET /livez").await;
 
     door.cancel.cancel();

@@ -1,7 +1,8 @@
-//! Histograms for what happens with every message: a record is two relaxed additions on memory of the thread's own.
+//! Histograms for the hot path: a record is two relaxed additions in a shard of the thread.
 //!
-//! The library's histogram shares its cells between all threads and takes one value at a time; here a batch is recorded
-//! as one value with a weight, and threads do not meet. Read at the scrape only. Knows nothing of what is measured.
+//! The library's histogram shares its cells between all threads and records one value at a time. A [`Histogram`]
+//! records a batch as one value with a weight, and threads rarely share cache lines. Shards are summed at the scrape
+//! only.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,20 +16,20 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::{LITERAL, Label, Labelled};
 
-/// Cells that threads are spread over.
+/// Number of shards that threads are spread over.
 const SHARDS: usize = 8;
 
-/// What the values are, and where one bucket ends and the next begins.
+/// Unit and buckets of a histogram.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Upper ends of the buckets, rising, in steps of `step`.
+    /// Upper bounds of the buckets, rising, in multiples of `step`.
     ends: &'static [u64],
-    /// What a recorded 1 is in the unit that is shown.
+    /// Value of a recorded 1 in the exported unit.
     step: f64,
 }
 
 impl Bounds {
-    /// Durations, recorded in microseconds and shown in seconds: 50 us to 10 s.
+    /// Durations, recorded in microseconds and exported in seconds: 50 us to 10 s.
     pub const SECONDS: Self = Self {
         ends: &[
             50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
@@ -45,27 +46,29 @@ impl Bounds {
 #[derive(Clone)]
 pub struct Histogram {
     bounds: Bounds,
-    shards: Arc<[Shard; SHARDS]>,
+    shards: Arc<[HistogramShard; SHARDS]>,
 }
 
-/// The numbers of the threads that share it. As wide as two cache lines, which processors fetch in pairs.
+/// Cells of the threads that share it. As wide as two cache lines, which processors fetch in pairs.
 #[repr(align(128))]
-struct Shard {
-    /// One for each bucket, and one for what is beyond the last.
+struct HistogramShard {
+    /// One cell for each bucket, and one for values above the last bound.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// Without a value yet. [`Family`] makes those that are scraped.
+    /// Creates an empty histogram that is not exported; [`Family`] creates the exported ones.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        let shard =
-            |_| Shard { counts: (0..=bounds.ends.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) };
+        let shard = |_| HistogramShard {
+            counts: (0..=bounds.ends.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0),
+        };
         Self { bounds, shards: Arc::new(std::array::from_fn(shard)) }
     }
 
-    /// Records `count` equal values, in the unit that the bounds are recorded in.
+    /// Records `count` equal values, in the recorded unit of the bounds.
     pub fn record_many(&self, value: u64, count: u64) {
         let shard = &self.shards[own_shard()];
         shard.counts[self.bounds.ends.partition_point(|end| *end < value)].fetch_add(count, Relaxed);
@@ -85,14 +88,14 @@ impl Histogram {
             total += count_of(bucket);
             let mut shown = proto::Bucket::default();
             shown.set_cumulative_count(total);
-            // Rounded, so that 50 us reads 0.00005 and not as a sum of errors.
+            // Rounded, so that 50 us is exported as 0.00005 without rounding errors.
             shown.set_upper_bound((*end as f64 * self.bounds.step * 1e6).round() / 1e6);
             buckets.push(shown);
         }
         let sum: u64 = self.shards.iter().map(|shard| shard.sum.load(Relaxed)).sum();
         let mut shown = proto::Histogram::default();
         shown.set_bucket(buckets);
-        // Of the same readings as the buckets, so they always fit together.
+        // From the same reads as the buckets, so they are always consistent.
         shown.set_sample_count(total + count_of(self.bounds.ends.len()));
         shown.set_sample_sum(sum as f64 * self.bounds.step);
         shown
@@ -113,17 +116,17 @@ fn own_shard() -> usize {
     OWN.with(|own| *own)
 }
 
-/// Histograms of one name, as they are scraped. Cheap to clone.
+/// The exported histograms of one name. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Family {
     desc: Desc,
     label: Option<&'static str>,
-    /// Each with the value of its label.
+    /// Histograms with their label values.
     children: Arc<[(&'static str, Histogram)]>,
 }
 
 impl Family {
-    /// One histogram without a label, registered on `registry`.
+    /// Registers one histogram without a label.
     #[must_use]
     pub fn single(registry: &Registry, name: &str, help: &str, bounds: Bounds) -> Histogram {
         let histogram = Histogram::new(bounds);
@@ -133,7 +136,7 @@ impl Family {
         histogram
     }
 
-    /// One histogram for each row of a table, told apart by `label`, and what is to be registered for them.
+    /// Creates one histogram for each row of a table, with the row in `label`. The caller registers the family.
     #[must_use]
     pub fn labelled<L: Label>(
         name: &str,
@@ -144,7 +147,7 @@ impl Family {
         let children: Arc<[_]> = L::ROWS.iter().map(|row| (row.value(), Histogram::new(bounds))).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), vec![label.to_owned()], HashMap::new()).expect(LITERAL);
         let mut rows = children.iter().map(|(_, histogram)| histogram.clone());
-        let labelled = Labelled::new(|_| rows.next().expect("as many as rows"));
+        let labelled = Labelled::new(|_| rows.next().expect("one histogram for each row"));
         (Self { desc, label: Some(label), children }, labelled)
     }
 }
@@ -170,7 +173,7 @@ impl Collector for Family {
     }
 }
 
-/// A label with its value.
+/// Returns a label with its value.
 pub(super) fn pair(label: &str, value: &str) -> proto::LabelPair {
     let mut pair = proto::LabelPair::default();
     pair.set_name(label.to_owned());

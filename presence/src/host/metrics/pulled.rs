@@ -1,7 +1,7 @@
-//! Numbers that are asked for where the truth is, at each scrape.
+//! [`Pulled`]: a metric whose value a closure reads at each scrape.
 //!
-//! Beside the library's pulling gauge: it also shows what only rises as a counter, takes a label, and leaves out what
-//! nobody can say right now. A number that is missing is seen; one that is old is believed.
+//! Unlike the pulling gauge of the library it can be a counter, can have a label, and is left out of the scrape while
+//! the value is unknown: a missing value is noticed, a stale one is believed. It stores no value itself.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use prometheus::proto::{self, MetricFamily, MetricType};
 use super::LITERAL;
 use super::histogram::pair;
 
-/// Whether a number only rises.
+/// Direction of a metric: gauge or counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rises {
     /// It goes up and down: a gauge.
@@ -22,20 +22,20 @@ pub enum Rises {
     Only,
 }
 
-/// Answers the number of this moment; `None` when nobody can say. Must not block.
-type Ask = Box<dyn Fn() -> Option<f64> + Send + Sync>;
+/// Source of the current value; returns `None` while it is unknown. Must not block.
+type ReadValue = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 
-/// A metric that is asked for at the scrape.
+/// A metric that is read at the scrape.
 pub struct Pulled {
     desc: Desc,
     rises: Rises,
     label: Option<&'static str>,
-    /// Each with the value of its label.
-    asks: Vec<(&'static str, Ask)>,
+    /// Sources with their label values.
+    asks: Vec<(&'static str, ReadValue)>,
 }
 
 impl Pulled {
-    /// Adds a number without labels to `registry`.
+    /// Registers a metric without labels.
     pub fn register(
         registry: &Registry,
         rises: Rises,
@@ -46,7 +46,7 @@ impl Pulled {
         Self::add(registry, rises, name, help, None, vec![("", Box::new(ask))]);
     }
 
-    /// Adds numbers that `label` tells apart to `registry`: a value of the label, and what is asked for it.
+    /// Registers gauges of one name: each value of `label` with its source.
     pub fn register_each<A>(
         registry: &Registry,
         name: &str,
@@ -56,7 +56,7 @@ impl Pulled {
     ) where
         A: Fn() -> Option<f64> + Send + Sync + 'static,
     {
-        let asks = asks.into_iter().map(|(value, ask)| (value, Box::new(ask) as Ask)).collect();
+        let asks = asks.into_iter().map(|(value, ask)| (value, Box::new(ask) as ReadValue)).collect();
         Self::add(registry, Rises::No, name, help, Some(label), asks);
     }
 
@@ -66,7 +66,7 @@ impl Pulled {
         name: &str,
         help: &str,
         label: Option<&'static str>,
-        asks: Vec<(&'static str, Ask)>,
+        asks: Vec<(&'static str, ReadValue)>,
     ) {
         let labels = label.into_iter().map(str::to_owned).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect(LITERAL);

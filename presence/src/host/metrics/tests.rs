@@ -8,7 +8,7 @@ fn scrape(registry: &Registry) -> String {
     TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
 }
 
-/// Every row counts for itself: a table whose rows are out of order would count under another's name.
+/// Checks that every row counts under its own label: a table with rows out of order would count under another one.
 fn counts_under_its_own_name<L: Label>() {
     let registry = Registry::new();
     let labelled = Labelled::<L, IntCounter>::counters(&registry, "n_total", "Counted.", "row");
@@ -29,7 +29,7 @@ fn codes_count_under_their_own_names() {
 }
 
 #[test]
-fn a_histogram_counts_batches_under_the_end_that_they_reach() {
+fn a_histogram_counts_batches_in_their_bucket() {
     let registry = Registry::new();
     let delivery = Family::single(&registry, "took_seconds", "Time.", Bounds::SECONDS);
     delivery.took(Duration::from_micros(50));
@@ -52,7 +52,7 @@ fn a_histogram_counts_batches_under_the_end_that_they_reach() {
 }
 
 #[test]
-fn histograms_of_a_family_are_told_apart() {
+fn histograms_of_a_family_count_apart() {
     let registry = Registry::new();
     let (family, by_code) = Family::labelled::<ErrorCode>("h", "Help.", "code", Bounds::RECEIVERS);
     registry.register(Box::new(family)).unwrap();
@@ -64,12 +64,12 @@ fn histograms_of_a_family_are_told_apart() {
 }
 
 #[test]
-fn what_nobody_can_say_is_left_out() {
+fn a_scrape_leaves_out_unknown_values() {
     let registry = Registry::new();
     Pulled::register(&registry, Rises::Only, "risen_total", "Rises.", || Some(2.5));
-    Pulled::register(&registry, Rises::No, "unknown", "Nobody knows.", || None);
+    Pulled::register(&registry, Rises::No, "unknown", "Unknown.", || None);
     let asks = [("a", Some(1.0)), ("b", None)].map(|(value, number)| (value, move || number));
-    Pulled::register_each(&registry, "some", "Some know.", "who", asks);
+    Pulled::register_each(&registry, "some", "Some are known.", "who", asks);
     let text = scrape(&registry);
     assert!(text.contains("# TYPE risen_total counter\nrisen_total 2.5\n"), "{text}");
     assert!(text.contains("some{who=\"a\"} 1\n"), "{text}");
@@ -95,7 +95,7 @@ fn requests_are_counted_by_route_and_status() {
 }
 
 #[test]
-fn two_nodes_of_one_process_count_apart_and_tell_about_the_process_alike() {
+fn two_nodes_of_one_process_count_apart() {
     let (one, two) = (Metrics::new(), Metrics::new());
     one.fences.inc();
     let (one, two) = (scrape(&one.registry), scrape(&two.registry));

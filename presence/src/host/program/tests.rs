@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// A program whose only setting is whether its settings are good.
-struct Sample;
+/// A program with one setting, which can be invalid.
+struct SampleProgram;
 
-impl Program for Sample {
+impl Program for SampleProgram {
     const NAME: &'static str = "sample";
     const ABOUT: &'static str = "Nothing";
     type Config = String;
@@ -18,7 +18,7 @@ impl Program for Sample {
     }
 
     fn logs(_config: &String) -> &Logs {
-        panic!("nothing is started here")
+        panic!("this test starts no server")
     }
 
     fn grace(_config: &String) -> Duration {
@@ -32,7 +32,7 @@ impl Program for Sample {
     fn ready((): &()) -> impl Serialize {}
 
     fn metrics((): &()) -> &prometheus::Registry {
-        panic!("nothing is started here")
+        panic!("this test starts no server")
     }
 
     fn reload((): &(), _config: &String) {}
@@ -43,7 +43,7 @@ impl Program for Sample {
 }
 
 #[test]
-fn flags_decide_how_it_ends_without_starting() {
+fn flags_decide_the_exit_without_starting_a_server() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| {
         let path = folder.path().join(name);
@@ -73,8 +73,8 @@ fn flags_decide_how_it_ends_without_starting() {
     ];
     for (flags, expected) in table {
         let given = ["sample"].iter().chain(*flags).map(OsString::from);
-        let told = configure::<Sample>(given, []).map(|told| told.config);
-        assert_eq!(told.as_deref(), expected.as_ref().copied(), "{flags:?}");
+        let configured = configure::<SampleProgram>(given, []).map(|configured| configured.config);
+        assert_eq!(configured.as_deref(), expected.as_ref().copied(), "{flags:?}");
     }
 }
 
@@ -87,10 +87,10 @@ fn exit_codes_are_the_documented_ones() {
 #[test]
 fn the_ready_line_is_one_json_object_with_ready_first() {
     #[derive(Serialize)]
-    struct Server {
+    struct ReadyServer {
         node: &'static str,
         ws: std::net::SocketAddr,
     }
-    let line = ready_line(Server { node: "g1", ws: ([127, 0, 0, 1], 8080).into() });
+    let line = ready_line(ReadyServer { node: "g1", ws: ([127, 0, 0, 1], 8080).into() });
     assert_eq!(line, "{\"ready\":true,\"node\":\"g1\",\"ws\":\"127.0.0.1:8080\"}\n");
 }

@@ -8,14 +8,14 @@ use super::*;
 
 const KEYS: &[Key] = &[key::NODE_ID, key::LOG_LEVEL, key::DRAIN_GRACE];
 
-/// A program with a settings file, and what it was told to apply.
-struct World {
+/// A reloader with a settings file, and the values that it applied.
+struct ReloadTest {
     reloader: Reloader,
     metrics: Registry,
     applied: Vec<String>,
 }
 
-impl World {
+impl ReloadTest {
     fn new(file: &Path) -> Self {
         let sources = Sources { file: Some(file.to_owned()), ..Sources::default() };
         let settings = Settings::load(KEYS, &sources).unwrap();
@@ -27,7 +27,7 @@ impl World {
         self.reloader.reload(|settings| settings.grace(), |grace| self.applied.push(format!("{grace:?}")))
     }
 
-    /// A series by the beginning of its line.
+    /// Returns the value of a series, found by the start of its line.
     fn number(&self, series: &str) -> Option<f64> {
         let text = prometheus::TextEncoder::new().encode_to_string(&self.metrics.gather()).unwrap();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
@@ -40,12 +40,12 @@ impl World {
 }
 
 #[test]
-fn a_good_file_is_taken_over_and_a_bad_one_changes_nothing() {
+fn a_valid_file_is_applied_and_an_invalid_one_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     let write = |text: &str| std::fs::write(&file, text).unwrap();
     write("node.id = 'a'");
-    let mut world = World::new(&file);
+    let mut world = ReloadTest::new(&file);
     let before = world.hashes();
     assert_eq!(before.len(), 1);
 
@@ -61,12 +61,12 @@ fn a_good_file_is_taken_over_and_a_bad_one_changes_nothing() {
     let after = world.hashes();
     assert_eq!(after.len(), 1);
     assert_ne!(after, before);
-    assert_eq!(world.number("parley_config_restart_pending"), Some(1.0), "node.id waits");
+    assert_eq!(world.number("parley_config_restart_pending"), Some(1.0), "node.id waits for a restart");
     assert_eq!(world.number(r#"parley_config_reloads_total{outcome="applied"}"#), Some(1.0));
     assert_eq!(world.number(r#"parley_config_reloads_total{outcome="rejected"}"#), Some(4.0));
 
     write("node.id = 'a'\ndrain.grace_seconds = 7");
     assert_eq!(world.reload(), Outcome::Applied);
-    assert_eq!(world.number("parley_config_restart_pending"), Some(0.0), "it was taken back");
+    assert_eq!(world.number("parley_config_restart_pending"), Some(0.0), "the old node.id waits for nothing");
     assert_eq!(world.hashes(), after);
 }

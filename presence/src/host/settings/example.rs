@@ -1,11 +1,11 @@
-//! The example file of a program, made from its table of keys: every setting with its meaning and its default.
+//! The example settings file, generated from the table of keys: every setting with its meaning and its default.
 
 use std::fmt::Write;
 
-use super::key::{Key, Kind};
+use super::key::{Key, KeyKind};
 
-/// A TOML file that changes nothing: what has a default stands there behind `#`, ready to be uncommented. What has none
-/// is shown as an example behind `# `.
+/// Returns a TOML file that changes nothing: defaults are commented out with `#`, ready to be uncommented. A setting
+/// without a default has an example behind `# `.
 #[must_use]
 pub fn example(program: &str, keys: &[Key]) -> String {
     let mut text = format!(
@@ -19,7 +19,7 @@ pub fn example(program: &str, keys: &[Key]) -> String {
         let _ = write!(text, "\n# {}{reloads}\n", key.meaning);
         let _ = match (key.default, key.kind) {
             (Some(value), _) => writeln!(text, "#{} = {}", key.name, key.toml(value)),
-            (None, Kind::List) => writeln!(text, "# {} = {}\n#{} = []", key.name, key.toml(key.sample), key.name),
+            (None, KeyKind::List) => writeln!(text, "# {} = {}\n#{} = []", key.name, key.toml(key.sample), key.name),
             (None, _) => writeln!(text, "# {} = {}", key.name, key.toml(key.sample)),
         };
         if let Some(file) = key.file_name() {

@@ -1,18 +1,18 @@
-//! What a setting is: a row of a program's table, from which everything else about it is made.
+//! [`Key`]: a setting of a program, as a row of its table.
 //!
 //! Loading, validation of names, the example file, `--check`, the reload and docs/CONFIGURATION.md all read these rows,
 //! so a setting is described once. Pure values; nothing here reads a file.
 
-/// How a setting is written.
+/// Type of the value of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum KeyKind {
     /// A string.
     Text,
     /// A whole number.
     Number,
     /// Several words: an array in TOML, separated by commas in the environment.
     List,
-    /// A string that is shown nowhere. May stand in a file of its own, named by the same key with `_file` behind it.
+    /// A string that is never displayed. It may be read from a file, named by the same key with the suffix `_file`.
     Secret,
 }
 
@@ -21,15 +21,15 @@ pub enum Kind {
 pub struct Key {
     /// Its dotted name.
     pub name: &'static str,
-    /// How it is written.
-    pub kind: Kind,
-    /// What it is when nobody sets it.
+    /// Type of its value.
+    pub kind: KeyKind,
+    /// Value of a key that is not set.
     pub default: Option<&'static str>,
-    /// Something that it could be, for the example of a setting without a default.
+    /// Example value of a setting without a default.
     pub sample: &'static str,
-    /// What it does, with its unit and its bounds.
+    /// Description with unit and bounds.
     pub meaning: &'static str,
-    /// Whether a reload takes it over; otherwise it waits for a restart.
+    /// True if a reload applies it; otherwise a change needs a restart.
     pub live: bool,
 }
 
@@ -68,88 +68,89 @@ pub const LOG_FILE_MIB: Key =
     Key::number("log.file_mib").default("64").meaning("Maximum size of one log file in MiB, 1 to 65536.");
 
 impl Key {
-    const fn new(name: &'static str, kind: Kind) -> Self {
+    const fn new(name: &'static str, kind: KeyKind) -> Self {
         Self { name, kind, default: None, sample: "", meaning: "", live: false }
     }
 
-    /// A string.
+    /// Creates a key with a string.
     #[must_use]
     pub const fn text(name: &'static str) -> Self {
-        Self::new(name, Kind::Text)
+        Self::new(name, KeyKind::Text)
     }
 
-    /// A whole number.
+    /// Creates a key with a whole number.
     #[must_use]
     pub const fn number(name: &'static str) -> Self {
-        Self::new(name, Kind::Number)
+        Self::new(name, KeyKind::Number)
     }
 
-    /// Several words, none by default.
+    /// Creates a key with a list of words, empty by default.
     #[must_use]
     pub const fn list(name: &'static str) -> Self {
-        Self::new(name, Kind::List)
+        Self::new(name, KeyKind::List)
     }
 
-    /// A string that is shown nowhere.
+    /// Creates a key with a string that is never displayed.
     #[must_use]
     pub const fn secret(name: &'static str) -> Self {
-        Self::new(name, Kind::Secret)
+        Self::new(name, KeyKind::Secret)
     }
 
-    /// With this default.
+    /// Sets the default.
     #[must_use]
     pub const fn default(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
 
-    /// With this example, for want of a default.
+    /// Sets the example of a key without a default.
     #[must_use]
     pub const fn sample(self, sample: &'static str) -> Self {
         Self { sample, ..self }
     }
 
-    /// With this meaning.
+    /// Sets the description.
     #[must_use]
     pub const fn meaning(self, meaning: &'static str) -> Self {
         Self { meaning, ..self }
     }
 
-    /// Taken over by a reload.
+    /// Marks the key as reloadable.
     #[must_use]
     pub const fn live(self) -> Self {
         Self { live: true, ..self }
     }
 
-    /// The setting that names the file with this secret; `None` for what is no secret.
+    /// Returns the setting that names the file of this secret; `None` for other keys.
     #[must_use]
     pub fn file_name(&self) -> Option<String> {
-        (self.kind == Kind::Secret).then(|| format!("{}_file", self.name))
+        (self.kind == KeyKind::Secret).then(|| format!("{}_file", self.name))
     }
 
-    /// A value as TOML. What validation lets through is printable ASCII, for which Rust's quoting and TOML's are the same.
+    /// Formats a value as TOML. Validated values are printable ASCII, for which the quoting of Rust and TOML is the
+    /// same.
     #[must_use]
     pub fn toml(&self, value: &str) -> String {
         match self.kind {
-            Kind::Number => value.to_owned(),
-            Kind::Text | Kind::Secret => format!("{value:?}"),
-            Kind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
+            KeyKind::Number => value.to_owned(),
+            KeyKind::Text | KeyKind::Secret => format!("{value:?}"),
+            KeyKind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
         }
     }
 }
 
-/// The words of a [`Kind::List`].
+/// Splits the value of a [`KeyKind::List`] into words.
 pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// The name among `names` that is written most like `name`, whatever the case. The first of several.
+/// Returns the name that is most similar to `name`, ignoring case; the first one of several.
 #[must_use]
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     names.into_iter().min_by_key(|known| distance(&name, &known.to_ascii_lowercase()))
 }
 
-/// Letters to add, drop or change until one word is the other (Levenshtein), row by row.
+/// Returns the Levenshtein distance, computed row by row.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_distance_counts_letters() {
+    fn distance_counts_changed_letters() {
         for (from, to, letters) in
             [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("wss", "ws", 1), ("ä", "a", 1)]
         {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_the_one_that_was_meant() {
+    fn nearest_finds_the_name_behind_a_typing_error() {
         let names = ["node.id", "listen.ws", "listen.tcp", "log.level"];
         for (typed, meant) in [("node.idd", "node.id"), ("LISTEN.WSS", "listen.ws"), ("loglevel", "log.level")] {
             assert_eq!(nearest(typed, names), Some(meant));

@@ -1,14 +1,14 @@
-//! Where Redis is: the one setting of today that may hold a password.
+//! [`RedisUrl`]: the address of Redis, and the only setting that may contain a password.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where Redis is. Shown without its credentials; the whole URL is given out by name only.
+/// Address of Redis. Its text forms hide the credentials; only [`RedisUrl::reveal`] returns them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 impl RedisUrl {
-    /// The whole URL, credentials included: for connecting, never for showing.
+    /// Returns the whole URL, credentials included: for connecting, never for display.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -24,7 +24,7 @@ impl FromStr for RedisUrl {
             "redis" => {}
             "rediss" | "redis+sentinel" | "rediss+sentinel" | "redis-sentinel" | "redis+cluster" | "rediss+cluster"
             | "redis-cluster" | "redis+unix" | "unix" => {
-                return Err(format!("{scheme}:// comes later: expected a plain redis://HOST:PORT"));
+                return Err(format!("{scheme}:// is not supported: expected a plain redis://HOST:PORT"));
             }
             _ => return Err("expected redis://HOST:PORT".to_owned()),
         }
@@ -48,7 +48,8 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Hides everything between scheme and last `@`, and a query. Works on text that is no URL: it hides more, never less.
+/// Hides everything between the scheme and the last `@`, and the query. Of text that is not a URL it hides more, not
+/// less.
 pub(super) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.is_empty() { String::new() } else { "***".to_owned() };

@@ -1,7 +1,7 @@
-//! The places that settings come from, read one by one: each answers only for keys that the program knows.
+//! Sources of settings: file, environment, flags and secret files, each limited to the known keys.
 //!
-//! Used by [`Settings::load`](super::Settings::load) alone. No error and no debug text repeats a secret, nor a line of a file
-//! that may hold one.
+//! Only [`Settings::load`](super::Settings::load) uses them. Invariant: no error and no debug text contains a secret,
+//! or a line of a file that may contain one. Nothing here decides which source wins.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,27 +12,27 @@ use std::path::{Path, PathBuf};
 use ::config::{ConfigError, Environment, FileFormat, Source, Value, ValueKind};
 
 use super::SettingsError;
-use super::key::{Key, Kind, nearest};
+use super::key::{Key, KeyKind, nearest};
 use super::redis_url::redacted;
 
-/// What the environment variables of both programs begin with. A single `_` would collide with what orchestrators set
-/// for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`), so those are not ours and are ignored.
+/// Prefix of the environment variables of both programs. A single `_` would collide with the variables that
+/// orchestrators set for a service named parley (`PARLEY_PORT`, `PARLEY_SERVICE_HOST`); those are ignored.
 const PREFIX: &str = "PARLEY__";
-/// Most bytes of a file with a secret: beyond them it is not one.
+/// Maximum size of a secret file, in bytes.
 const SECRET_BYTES: u64 = 64 * 1024;
 
-/// Where settings are read, beside the defaults: the later over the earlier.
+/// Sources of settings in addition to the defaults; later fields override earlier ones.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// A TOML file.
     pub file: Option<PathBuf>,
-    /// The whole environment; what does not begin with `PARLEY__` is skipped.
+    /// The whole environment; only variables that begin with `PARLEY__` are used.
     pub environment: Vec<(OsString, OsString)>,
     /// `KEY=VALUE`, from the command line.
     pub flags: Vec<String>,
 }
 
-/// Never shows the environment: it may hold secrets, of ours and of others.
+/// Hides the environment, because it may contain secrets.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").field("file", &self.file).field("flags", &self.flags).finish_non_exhaustive()
@@ -40,15 +40,15 @@ impl fmt::Debug for Sources {
 }
 
 pub(super) fn invalid(keys: &[Key], name: &str, text: &str, reason: impl fmt::Display) -> SettingsError {
-    let is_secret = keys.iter().any(|key| key.name == name && key.kind == Kind::Secret);
+    let is_secret = keys.iter().any(|key| key.name == name && key.kind == KeyKind::Secret);
     let value = if is_secret { redacted(text) } else { text.to_owned() };
     SettingsError::Invalid { key: name.to_owned(), value, reason: reason.to_string() }
 }
 
-/// What can be set: the keys, and for secrets the names of their files.
-fn names(keys: &[Key]) -> impl Iterator<Item = (String, Kind)> {
+/// Returns everything that can be set: the keys, and for secrets the names of their files.
+fn names(keys: &[Key]) -> impl Iterator<Item = (String, KeyKind)> {
     keys.iter().flat_map(|key| {
-        let file = key.file_name().map(|name| (name, Kind::Text));
+        let file = key.file_name().map(|name| (name, KeyKind::Text));
         std::iter::once((key.name.to_owned(), key.kind)).chain(file)
     })
 }
@@ -63,7 +63,7 @@ fn one_value(keys: &[Key], name: &str) -> SettingsError {
     invalid(keys, name, "[..]", "expected one value, not a list")
 }
 
-/// Reads the file here rather than in the config crate, which guesses at extensions and answers with half a page.
+/// Reads the settings file. The config crate would guess the format by the extension and return errors of many lines.
 pub(super) fn file_source(
     keys: &[Key],
     path: &Path,
@@ -81,7 +81,7 @@ pub(super) fn file_source(
         if text.is_none() {
             return Err(invalid(keys, &name, "[..]", "expected values, not lists or tables, between the brackets"));
         }
-        if is_list && kind != Kind::List {
+        if is_list && kind != KeyKind::List {
             return Err(one_value(keys, &name));
         }
     }
@@ -111,38 +111,38 @@ pub(super) fn environment_source(
     Ok(Environment::with_prefix("PARLEY").separator("__").source(Some(ours)))
 }
 
-/// Everybody on the machine reads command lines, so no secret comes from one.
+/// Parses `KEY=VALUE`. Refuses secrets, because every user of the machine can read command lines.
 pub(super) fn flag_source(keys: &[Key], flag: &str) -> Result<(String, String), SettingsError> {
     let (given, value) = flag.split_once('=').unwrap_or((flag, ""));
     let (given, value) = (given.trim().to_owned(), value.trim().to_owned());
     match names(keys).find(|(known, _)| *known == given) {
         None => Err(unknown(keys, given, "the flags".to_owned())),
-        Some((_, Kind::Secret)) => {
-            let reason = format!("a command line is no place for a secret: set {given}_file to the name of its file");
+        Some((_, KeyKind::Secret)) => {
+            let reason = format!("a command line must not contain a secret: set {given}_file to the name of its file");
             Err(invalid(keys, &given, "***", reason))
         }
         Some(_) => Ok((given, value)),
     }
 }
 
-/// The content of a file, without the ends of lines behind it. An error says nothing of the content.
+/// Returns the content of a file without trailing line ends. An error never contains the content.
 pub(super) fn read_secret(path: &Path) -> std::io::Result<String> {
     let mut secret = String::new();
     let read = File::open(path)?.take(SECRET_BYTES + 1).read_to_string(&mut secret)?;
     if read as u64 > SECRET_BYTES {
-        return Err(std::io::Error::other("the file is larger than a secret would be"));
+        return Err(std::io::Error::other("the file is larger than 64 KiB"));
     }
     secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
     Ok(secret)
 }
 
-/// A value of the file. A list is the text of its values with commas between them; a list of anything else has none.
+/// A value of the file. The text of a list is its values joined with commas; a list of tables or lists has no text.
 pub(super) struct Leaf {
     pub(super) text: Option<String>,
     is_list: bool,
 }
 
-/// The values of a tree by dotted key. An empty section has none.
+/// Returns the values of a tree by dotted key. An empty section has none.
 pub(super) fn leaves(kind: ValueKind) -> Vec<(String, Leaf)> {
     let ValueKind::Table(table) = kind else { return Vec::new() };
     let mut all = Vec::new();
@@ -163,8 +163,8 @@ pub(super) fn leaves(kind: ValueKind) -> Vec<(String, Leaf)> {
     all
 }
 
-/// The first and the last line of a parse error: where and what, without the piece of the file between them, which may
-/// hold a password.
+/// Returns the first and the last line of a parse error: position and reason. The excerpt of the file between them is
+/// left out, because it may contain a password.
 fn one_line(error: &ConfigError) -> String {
     let text = error.to_string();
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());

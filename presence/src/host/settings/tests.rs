@@ -14,14 +14,14 @@ fn load(keys: &'static [Key], environment: &[(&str, &str)], flags: &[&str]) -> R
 }
 
 #[test]
-fn a_redis_url_is_plain_or_told_why_not() {
+fn a_redis_url_is_plain_or_refused_with_a_reason() {
     for url in ["redis://127.0.0.1", "redis://h:6390/3", "redis://:p%40ss@h:1", "redis://u:p@[::1]:6379/0"] {
         assert_eq!(RedisUrl::from_str(url).unwrap().reveal(), url);
     }
     let schemes = ["rediss", "redis+sentinel", "redis-sentinel", "redis+cluster", "redis+unix", "unix"];
     for scheme in schemes {
         let error = RedisUrl::from_str(&format!("{scheme}://h:6379")).unwrap_err();
-        assert!(error.starts_with(&format!("{scheme}:// comes later")), "{error}");
+        assert!(error.starts_with(&format!("{scheme}:// is not supported")), "{error}");
     }
     for url in
         ["", "h:6379", "http://h", "REDIS://h", "redis:h", "redis://", "redis://h/x", "redis://h:x", "redis://h y"]
@@ -31,7 +31,7 @@ fn a_redis_url_is_plain_or_told_why_not() {
 }
 
 #[test]
-fn credentials_are_shown_nowhere() {
+fn redacted_urls_contain_no_credentials() {
     let table = [
         ("redis://h:1/2", "redis://h:1/2"),
         ("redis://:hunter2@h:1/2", "redis://***@h:1/2"),
@@ -49,7 +49,7 @@ fn credentials_are_shown_nowhere() {
 }
 
 #[test]
-fn a_refused_redis_url_keeps_its_password_to_itself() {
+fn the_error_of_a_redis_url_contains_no_password() {
     for url in
         ["rediss://:hunter2@h", "redis://:hunter2@h:x", "redis://:hunter2@h/x", "hunter2@h", "redis://:hunter/2@h"]
     {
@@ -60,7 +60,7 @@ fn a_refused_redis_url_keeps_its_password_to_itself() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_with_the_place_but_not_its_text() {
+fn a_file_error_names_the_position_but_not_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("settings");
     let sources = Sources { file: Some(path.clone()), ..Sources::default() };
@@ -76,7 +76,7 @@ fn a_file_that_cannot_be_used_is_named_with_the_place_but_not_its_text() {
 }
 
 #[test]
-fn a_variable_of_ours_must_be_text() {
+fn a_parley_variable_must_be_utf8() {
     let junk = OsString::from_vec(vec![b'g', 0xff]);
     let load = |environment: &[(OsString, OsString)]| {
         Settings::load(&[key::NODE_ID], &Sources { environment: environment.to_vec(), ..Sources::default() })
@@ -87,7 +87,7 @@ fn a_variable_of_ours_must_be_text() {
 }
 
 #[test]
-fn a_random_node_id_is_a_node_id() {
+fn a_random_node_id_is_valid() {
     let id = random_node_id();
     assert_eq!(parse_node_id(&id), Ok(id.clone()));
     let (_, suffix) = id.rsplit_once('-').unwrap();
@@ -95,7 +95,7 @@ fn a_random_node_id_is_a_node_id() {
 }
 
 #[test]
-fn a_secret_may_come_from_a_file() {
+fn a_secret_is_read_from_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("url");
     let named = path.to_str().unwrap();
@@ -113,7 +113,7 @@ fn a_secret_may_come_from_a_file() {
     assert_eq!(url(&[], &[&format!("redis.url_file={named}")]).unwrap(), "redis://:hunter2@h");
     assert_eq!(
         url(&[("PARLEY__REDIS__URL_FILE", named), ("PARLEY__REDIS__URL", "redis://h")], &[]).unwrap_err(),
-        "redis.url and redis.url_file are both set: give one of them"
+        "redis.url and redis.url_file are both set: set only one of them"
     );
     for text in ["redis://:hunter2@h:x".as_bytes(), b"hunter2", b"", b"hunter2\xff", &[b'x'; 100_000]] {
         std::fs::write(&path, text).unwrap();
@@ -123,7 +123,7 @@ fn a_secret_may_come_from_a_file() {
 }
 
 #[test]
-fn a_command_line_is_no_place_for_a_secret() {
+fn a_secret_on_the_command_line_is_refused() {
     let error = load(URL, &[], &["redis.url=redis://:hunter2@h"]).unwrap_err();
     assert!(error.contains("redis.url_file") && !error.contains("hunter2"), "{error}");
     let shown = format!("{:?}", load(URL, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap());
@@ -131,7 +131,7 @@ fn a_command_line_is_no_place_for_a_secret() {
 }
 
 #[test]
-fn a_change_is_shown_without_secrets_and_can_be_taken_over() {
+fn a_change_is_shown_without_secrets_and_applied() {
     const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
     let old = load(KEYS, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap();
     let new =
@@ -147,14 +147,14 @@ fn a_change_is_shown_without_secrets_and_can_be_taken_over() {
     assert_eq!(shown, expected);
 
     let mut taken = old.clone();
-    taken.take_over(&new, changes.iter().filter(|change| change.key.live));
+    taken.apply(&new, changes.iter().filter(|change| change.key.live));
     assert_eq!(old.changes(&taken).len(), 1);
-    taken.take_over(&new, &changes);
+    taken.apply(&new, &changes);
     assert_eq!(taken.changes(&new), []);
 }
 
 #[test]
-fn a_fingerprint_tells_settings_apart_but_no_secrets_and_no_nodes() {
+fn a_fingerprint_ignores_secrets_and_node_ids() {
     const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
     let of = |url: &str, flag: &str| load(KEYS, &[("PARLEY__REDIS__URL", url)], &[flag]).unwrap().fingerprint();
     let one = of("redis://:hunter2@h", "node.id=g1");

@@ -1,9 +1,9 @@
-//! Spans of messages on their way to a collector, by OTLP over HTTP in its JSON form. Only in builds with `otlp`.
+//! Export of message spans to a collector, as OTLP/HTTP with JSON. Only in builds with the feature `otlp`.
 //!
-//! A message's trace is its `msg_id`, a UUID: every gateway that has a part in it makes the same trace id of it, and the same
-//! id of the span that published it, so the spans of a cluster find each other although nothing of them travels.
-//! Batching, retries and the format are the OpenTelemetry SDK's. A collector that is away costs spans, nothing else: they
-//! wait in a bounded queue, sending is a thread of its own, and one line is logged.
+//! The trace id of a message is its `msg_id`, a UUID, and the id of its publish span is derived from it. Every gateway
+//! computes the same ids, so the spans of a cluster join although gateways send each other no trace context. The
+//! OpenTelemetry SDK does batching, retries and encoding. An unreachable collector never blocks a message: spans wait
+//! in a bounded queue, a thread sends them, and the outage is logged once.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use uuid::Uuid;
 
 use super::SpansTo;
 
-/// How long the collector may take for a batch.
+/// Timeout of one batch.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long the last batch may take when the program ends.
+/// Timeout of the last batch, at the end of the program.
 const LAST_BATCH: Duration = Duration::from_secs(2);
 
-/// Where spans are handed over. The last clone that is asked to sends what waits.
+/// Layer that queues the spans of messages for export. Clones share the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Exporter(Arc<BatchSpanProcessor>);
 
 impl Exporter {
-    /// Starts the thread that sends.
+    /// Starts the sending thread.
     ///
     /// # Errors
-    /// The address is none.
+    /// The address is invalid.
     pub(super) fn start(to: &SpansTo) -> anyhow::Result<Self> {
         let exporter = SpanExporter::builder()
             .with_http()
@@ -57,7 +57,7 @@ impl Exporter {
         Ok(Self(Arc::new(processor)))
     }
 
-    /// Sends what waits, for at most two seconds. Nothing is sent afterwards.
+    /// Sends the queued spans, for at most two seconds, and stops.
     pub(super) fn end(&self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_BATCH) {
             tracing::debug!(%error, "last spans not exported");
@@ -65,26 +65,26 @@ impl Exporter {
     }
 }
 
-/// Whether a span is one that is exported: those of a message say which one.
+/// Returns true for spans that are exported: those with the `msg_id` of a message.
 pub(super) fn is_exported(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.fields().field("msg_id").is_some()
 }
 
-/// A span that is not over yet.
+/// An open span.
 #[derive(Debug)]
-struct Begun {
+struct OpenSpan {
     at: SystemTime,
-    fields: Fields,
+    fields: SpanFields,
 }
 
-/// What a span says of itself.
+/// The recorded fields of a span.
 #[derive(Debug, Default)]
-struct Fields {
+struct SpanFields {
     message: Option<Uuid>,
     attributes: Vec<KeyValue>,
 }
 
-impl Visit for Fields {
+impl Visit for SpanFields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.attributes.push(KeyValue::new(field.name(), format!("{value:?}")));
     }
@@ -104,14 +104,14 @@ impl Visit for Fields {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Exporter {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields::default();
+        let mut fields = SpanFields::default();
         attributes.record(&mut fields);
-        span.extensions_mut().insert(Begun { at: SystemTime::now(), fields });
+        span.extensions_mut().insert(OpenSpan { at: SystemTime::now(), fields });
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
-        let Some(Begun { at, fields }) = span.extensions_mut().remove() else { return };
+        let Some(OpenSpan { at, fields }) = span.extensions_mut().remove() else { return };
         let Some(message) = fields.message else { return };
         self.0.on_end(data(span.name(), at, message, fields.attributes));
     }
@@ -143,7 +143,7 @@ fn data(name: &'static str, start_time: SystemTime, message: Uuid, attributes: V
     }
 }
 
-/// Sends a batch, from the exporter's own thread. Logs when the collector goes away and when it is back.
+/// HTTP client of the exporter, used by its thread. Logs the start and the end of an outage of the collector.
 #[derive(Debug, Default)]
 struct Post {
     is_away: AtomicBool,
@@ -174,7 +174,7 @@ impl HttpClient for Post {
         let was_away = self.is_away.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(reason) if !was_away => tracing::warn!(reason, "spans not exported"),
-            None if was_away => tracing::info!("spans are exported again"),
+            None if was_away => tracing::info!("span export restored"),
             _ => {}
         }
         answer

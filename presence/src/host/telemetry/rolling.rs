@@ -1,8 +1,9 @@
-//! A log file that does not fill the disk: when it is full it gets a number and a new one begins.
+//! [`Rolling`]: a log file of bounded size. A full file is renamed with a number, and a new file begins.
 //!
-//! `node.log` is always the newest, `node.log.1` the one before it; the oldest of `kept` goes. Written by
-//! [`super::init`]'s layer, a line a call. Our own because the known crate rolls by the day, which bounds nothing on a loud
-//! day, and cleans up every file whose name begins alike: those of node `g10` for node `g1`.
+//! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The layer
+//! of [`super::init`] writes one line per call. The common crate rolls by date, which does not bound the size, and
+//! deletes every file with the same prefix: those of node `g10` for node `g1`. Files of other names are never touched
+//! here.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,10 +20,10 @@ pub(super) struct Rolling {
 }
 
 impl Rolling {
-    /// Goes on with the file that is there. At most `kept` files of about `limit` bytes each.
+    /// Opens the file and appends to it. At most `kept` files of about `limit` bytes each.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(super) fn open(path: &Path, kept: usize, limit: u64) -> io::Result<Self> {
         let file = append(path)?;
         let written = file.metadata()?.len();
@@ -49,11 +50,11 @@ impl Rolling {
 }
 
 impl Write for Rolling {
-    /// Takes all of a line or fails.
+    /// Writes the whole line or fails.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let size = line.len() as u64;
         if self.written > 0 && self.written + size > self.limit {
-            // A folder that lets nobody rename is no reason to lose lines: the old file goes on for another round.
+            // A failed rename must not lose lines: the old file is used for another `limit` bytes.
             let _ = self.roll();
             self.written = 0;
         }
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// Every file of the folder with its content, by name.
+    /// Returns every file of the folder with its content, by name.
     fn files(folder: &Path) -> Vec<(String, String)> {
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
@@ -91,12 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_gets_a_number_and_the_oldest_goes() {
+    fn a_full_file_is_renamed_and_the_oldest_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g1.log");
-        std::fs::write(folder.path().join("g1.log.old"), "not ours").unwrap();
+        std::fs::write(folder.path().join("g1.log.old"), "unrelated").unwrap();
         for round in 0..3 {
-            // Opened anew each time: it goes on where it was.
+            // Opened again each time, it appends to the same file.
             let mut log = Rolling::open(&path, 3, 8).unwrap();
             for line in 0..4 {
                 log.write_all(format!("{round}.{line}\n").as_bytes()).unwrap();
@@ -106,13 +107,13 @@ mod tests {
             ("g1.log", "2.2\n2.3\n"),
             ("g1.log.1", "2.0\n2.1\n"),
             ("g1.log.2", "1.2\n1.3\n"),
-            ("g1.log.old", "not ours"),
+            ("g1.log.old", "unrelated"),
         ];
         assert_eq!(files(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
     }
 
     #[test]
-    fn one_file_is_kept_by_itself_and_a_long_line_stays_whole() {
+    fn a_single_file_is_replaced_and_long_lines_stay_whole() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Rolling::open(&folder.path().join("log"), 1, 8).unwrap();
         for line in ["much longer than it may be\n", "a\n", "b\n"] {
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_not_lost_when_the_file_cannot_be_renamed() {
+    fn a_failed_rename_loses_no_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = Rolling::open(&path, 2, 4).unwrap();

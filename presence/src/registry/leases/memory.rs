@@ -15,7 +15,6 @@ use super::{
 /// The lifetime of an empty row of an ended lease.
 const ENDED_ROW_MS: u64 = 3600 * 1000;
 
-#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Leases for MemoryRegistry {
     async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError> {
         self.store.lock().open_lease(incarnation, info)

@@ -9,7 +9,7 @@ use crate::registry::listing::read;
 use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
 use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::script;
-use crate::store::redis::{Call, Redis};
+use crate::store::redis::{CallKind, RedisStore};
 
 use super::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, Leases, LocalClaim,
@@ -55,7 +55,7 @@ impl Leases for RedisRegistry {
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let lane = &mut self.redis.lane(incarnation.as_str());
         let call = ScriptCall { script: &script::BEAT, keys: script_keys, args: &args };
-        let mut reply = redis::call(&self.redis, Call::Beat, lane, call).await?;
+        let mut reply = redis::call(&self.redis, CallKind::Beat, lane, call).await?;
         done(&mut reply)?;
         let generation = generation(&mut reply)?;
         let asserted = reply.flag()?;
@@ -148,7 +148,7 @@ pub(in crate::registry) fn leases(rows: ScriptReply) -> Result<Vec<Lease>, Regis
 }
 
 /// Reads the whole lease table with its generation.
-pub(in crate::registry) async fn lease_rows(redis: &Redis) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
+pub(in crate::registry) async fn lease_rows(redis: &RedisStore) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
     let keys = ScriptKeys::of([redis.keys().beats(), redis.keys().gateways()]);
     let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
     let generation = generation(&mut reply)?;

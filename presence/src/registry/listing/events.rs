@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::registry::RegistryError;
-use crate::store::redis::{RESPONSE_TIMEOUT, Redis, classify, connection_config};
+use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, classify, connection_config};
 
 use super::{EventLogEnds, RegistryEvent, event_position};
 
@@ -26,7 +26,7 @@ const START: &str = "0-0";
 /// Reads the event log. Cheap to clone: clones share the idle connections.
 #[derive(Clone)]
 pub(in crate::registry) struct EventReader {
-    redis: Redis,
+    redis: RedisStore,
     idle: Arc<Mutex<Vec<MultiplexedConnection>>>,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Debug for EventReader {
 }
 
 impl EventReader {
-    pub(in crate::registry) fn new(redis: Redis) -> Self {
+    pub(in crate::registry) fn new(redis: RedisStore) -> Self {
         Self { redis, idle: Arc::default() }
     }
 

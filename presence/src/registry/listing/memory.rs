@@ -13,7 +13,6 @@ use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMI
 /// The maximum wait of a read of the event log.
 const EVENTS_WAIT: Duration = Duration::from_secs(5);
 
-#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Listing for MemoryRegistry {
     async fn user(&self, nick: &NickKey) -> Result<Option<UserRow>, RegistryError> {
         Ok(self.store.lock().user(nick))

@@ -8,7 +8,7 @@ use crate::registry::leases::{LeaseRow, lease_rows, lease_state};
 use crate::registry::redis::{self as arm, RedisRegistry, ScriptCall, done};
 use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
-use crate::store::redis::{Call, Redis, classify};
+use crate::store::redis::{CallKind, RedisStore, classify};
 
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -220,11 +220,11 @@ fn room(mut row: ScriptReply) -> Result<Option<RoomRow>, RegistryError> {
 
 /// Calls a script that only reads.
 pub(in crate::registry) async fn read<U: Unit>(
-    redis: &Redis,
+    redis: &RedisStore,
     call: ScriptCall<'_, U>,
 ) -> Result<ScriptReply, RegistryError> {
     let mut connection = redis.query().await?;
-    let mut reply = arm::call(redis, Call::Read, &mut connection, call).await?;
+    let mut reply = arm::call(redis, CallKind::Read, &mut connection, call).await?;
     done(&mut reply)?;
     Ok(reply)
 }

@@ -14,7 +14,6 @@ use crate::store::memory::{FreedFor, Leftover, NickRecord, StoreState, now};
 
 use super::{ClaimError, Names};
 
-#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Names for MemoryRegistry {
     async fn claim(
         &self,

@@ -10,7 +10,6 @@ use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, Stor
 
 use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
 
-#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Rooms for MemoryRegistry {
     async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
         self.store.lock().join(request)

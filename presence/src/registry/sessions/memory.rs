@@ -11,7 +11,6 @@ use crate::store::memory::{FreedFor, StoreState, now};
 
 use super::{InboxState, RestoredMembership, ResumeError, ResumeTicket, ResumedSession, Sessions};
 
-#[expect(clippy::unused_async_trait_impl, reason = "both arms have one shape")]
 impl Sessions for MemoryRegistry {
     async fn resume(
         &self,

@@ -1,16 +1,16 @@
-//! The human page at `/docs`: a few hundred lines of our own that draw `/openapi.json`, and load nothing else.
+//! The documentation page at `/docs`: static files that render `/openapi.json` and load nothing from other servers.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 
-/// Holds the page to its word: nothing from outside, nothing inline.
+/// Content security policy of the page: no external and no inline resources.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'",
 );
 
-/// The page and its two files, and `/`, which leads there.
+/// Returns the routes of the page and its two files, and of `/`, which redirects to it.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/", get(async || Redirect::temporary("/docs")))

@@ -1,4 +1,4 @@
-//! `GET /v1/events`: who comes and goes, as server-sent events that resume by id.
+//! `GET /v1/events`: changes of users and rooms, as server-sent events that resume by id.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use serde_json::json;
 
 use super::Api;
 use super::extract::bad;
-use super::feed::{Delivery, EventId, Subscription};
+use super::feed::{EventId, EventSubscription, FeedItem};
 use super::problem::{ListRefusals, Problem};
 
-/// A comment is sent when nothing else was for so long, so that proxies and clients see a living stream.
+/// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a client waits before it comes back after the stream ended.
+/// Pause of a client before it reconnects after the end of the stream.
 const RETRY: Duration = Duration::from_secs(2);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Tells nginx to hand every event on at once.
+/// Disables response buffering in nginx.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Changes as server-sent events
@@ -63,8 +63,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
     id.map(Some).ok_or(bad("Last-Event-ID must be the id of an event of this stream"))
 }
 
-/// An id without data moves a client's position and shows it nothing, so even a client that saw no event resumes.
-fn opening(subscription: &Subscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+/// Returns the first blocks of a stream. An id without data sets the position of the client without an event, so a
+/// client that received no event can resume too.
+fn opening(subscription: &EventSubscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
     let mut events = vec![Event::default().retry(RETRY)];
     if subscription.gap() {
         let data = json!({ "message": "events before the next one are no longer kept, read the lists again" });
@@ -75,15 +76,15 @@ fn opening(subscription: &Subscription) -> impl Stream<Item = Result<Event, Infa
     stream::iter(events.into_iter().map(Ok))
 }
 
-fn body(subscription: Subscription) -> impl Stream<Item = Result<Event, Infallible>> {
+fn body(subscription: EventSubscription) -> impl Stream<Item = Result<Event, Infallible>> {
     stream::unfold(Some(subscription), async |subscription| {
         let mut subscription = subscription?;
         match subscription.next().await? {
-            Delivery::Event(event) => {
+            FeedItem::Event(event) => {
                 let event = Event::default().id(&event.id).event(&event.kind).data(&event.data);
                 Some((Ok(event), Some(subscription)))
             }
-            Delivery::Lagged(missed) => {
+            FeedItem::Lagged(missed) => {
                 let event = Event::default().event("lagged").data(json!({ "missed": missed }).to_string());
                 Some((Ok(event), None))
             }

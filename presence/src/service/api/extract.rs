@@ -1,7 +1,7 @@
-//! What handlers take from a request: names, pages and bodies, checked, each refusal a [`Problem`].
+//! Extractors of the handlers: validated names, pages and bodies.
 //!
-//! Axum's own extractors answer in plain text and with the words of inner errors; these answer in our one shape and
-//! name the parameter that is wrong. Nothing here asks the registry.
+//! The extractors of Axum refuse with plain text of inner errors; these refuse with a [`Problem`] that names the
+//! invalid parameter. Nothing here calls the registry.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::model::codes::ErrorCode;
 use crate::model::{Nick, RoomName};
 use crate::registry::PAGE_LIMIT;
 
-/// Rows of a page when the client names no limit.
+/// Rows of a page without a `limit`.
 const DEFAULT_LIMIT: usize = 100;
-/// Longest cursor: a room's key when every byte of it is encoded, and then some.
+/// Maximum length of a cursor: above a room key with every byte encoded.
 const CURSOR_BYTES: usize = 512;
-/// How long a body may take to arrive.
+/// Timeout of a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nickname in the path.
@@ -69,7 +69,7 @@ pub(super) struct PageQuery {
     cursor: Option<String>,
 }
 
-/// Where a page begins and how long it is.
+/// Start and length of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PageStart {
     pub(super) limit: usize,
@@ -77,7 +77,7 @@ pub(super) struct PageStart {
 }
 
 impl PageStart {
-    /// The cursor as the registry gave it out.
+    /// Returns the cursor in the form of the registry.
     pub(super) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
@@ -102,7 +102,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageStart {
     }
 }
 
-/// Reads the query into `Q`, whose fields should be text, so that a wrong value is ours to name.
+/// Reads the query into `Q`. Its fields should be text, so the caller can name an invalid value.
 pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Q, Problem> {
     match Query::<Q>::from_request_parts(parts, state).await {
         Ok(Query(query)) => Ok(query),
@@ -110,17 +110,17 @@ pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts
     }
 }
 
-/// A refusal of a malformed request.
+/// Returns the refusal of a malformed request.
 pub(super) fn bad(detail: &'static str) -> Problem {
     Problem::because(ErrorCode::BadRequest, detail)
 }
 
-/// A key as a cursor: `%` becomes `.`, which no key holds, so a cursor goes into a URL as it is.
+/// Encodes a key as a cursor: `%` becomes `.`, which no key contains, so a cursor needs no encoding in a URL.
 pub(super) fn cursor_out(key: &str) -> String {
     key.replace('%', ".")
 }
 
-/// The key behind a cursor, if it can be one: an encoded name of valid UTF-8.
+/// Decodes a cursor. The key must be an encoded name of valid UTF-8.
 fn cursor_in(cursor: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if cursor.is_empty() || cursor.len() > CURSOR_BYTES || !cursor.bytes().all(plain) {
@@ -128,11 +128,11 @@ fn cursor_in(cursor: &str) -> Option<String> {
     }
     let key = cursor.replace('.', "%");
     let name = percent_decode_str(&key).decode_utf8().ok()?;
-    // What is left undecoded was no escape.
+    // A remaining `%` was not a valid escape.
     (!name.contains('%')).then_some(key)
 }
 
-/// A JSON body, whatever its content type says: curl's `-d` says form.
+/// A JSON body of any content type, because `curl -d` sends the type of a form.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {

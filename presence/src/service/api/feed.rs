@@ -1,9 +1,9 @@
-//! The event log, read once for everybody: one tail task, shared by all event streams of this process.
+//! [`EventFeed`]: the event log, read by one tail task that all event streams of this process share.
 //!
-//! The first subscriber starts the tail and the last one to leave ends it. What a resuming subscriber missed is read
-//! for it alone, page by page; then it hangs on the shared tail. A subscriber that falls behind the bounded ring, or
-//! whose tail lost the store, is ended: it resumes by the id it has, and nobody waits for it.
-//! Invariant: a subscription yields events with growing ids, none twice, none left out between its first and its last.
+//! The first subscriber starts the tail, and the end of the last one stops it. A resuming subscriber first replays its
+//! missed events, page by page, and then follows the tail. A subscription ends if it falls behind the bounded ring or
+//! if the store fails; its client resumes by its last id, and other subscribers never wait for it. Invariant: a
+//! subscription yields events with growing ids, none twice, none left out between its first and its last.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,19 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
-/// Events that a subscriber may be behind the tail.
+/// Maximum number of events that a subscriber may be behind the tail.
 const RING: usize = 1024;
-/// Most events of one read.
+/// Maximum number of events of one read.
 const BATCH: usize = 256;
-/// Subscribers that may read what they missed at a time: each needs a connection of its own.
+/// Maximum number of concurrent replays: each needs its own connection.
 const REPLAYS: usize = 8;
 
-/// A position in the event log. Orders as the log does.
+/// A position in the event log, with the order of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct EventId(u64, u64);
 
 impl EventId {
-    /// Reads `<milliseconds>-<number>`, or the milliseconds alone.
+    /// Parses `<milliseconds>-<number>`, or the milliseconds alone.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
         Some(Self(ms.parse().ok()?, number.parse().ok()?))
@@ -39,12 +39,12 @@ impl std::fmt::Display for EventId {
     }
 }
 
-/// Where subscriptions come from. Cheap to clone; clones share the tail.
+/// Source of subscriptions. Cheap to clone; clones share the tail.
 #[derive(Debug, Clone)]
-pub(super) struct Feed(Arc<Shared>);
+pub(super) struct EventFeed(Arc<FeedInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct FeedInner {
     registry: Registry,
     stop: CancellationToken,
     replays: Semaphore,
@@ -52,28 +52,28 @@ struct Shared {
     tail: Mutex<Option<broadcast::Sender<Arc<RegistryEvent>>>>,
 }
 
-impl Feed {
-    /// A feed without a tail. `stop` ends the tail, and with it every subscription.
+impl EventFeed {
+    /// Creates a feed without a tail. `stop` ends the tail and every subscription.
     pub(super) fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self(Arc::new(Shared { registry, stop, replays: Semaphore::new(REPLAYS), tail: Mutex::new(None) }))
+        Self(Arc::new(FeedInner { registry, stop, replays: Semaphore::new(REPLAYS), tail: Mutex::new(None) }))
     }
 
-    /// Subscribes to everything after `last`, or to what comes from now on.
+    /// Subscribes to all events after `last`, or to new events only.
     ///
     /// # Errors
     /// The store cannot be read. Dropping the future leaves nothing behind.
-    pub(super) async fn subscribe(&self, last: Option<EventId>) -> Result<Subscription, RegistryError> {
+    pub(super) async fn subscribe(&self, last: Option<EventId>) -> Result<EventSubscription, RegistryError> {
         let start = self.ends().await?.newest;
         let live = self.attach(start);
-        // Read again behind the subscription: all that is newer than this comes over it, whoever started the tail.
+        // Read again after attaching: all newer events arrive over the tail, even if another subscriber started it.
         let ends = self.ends().await?;
         let (position, gap) = match last {
             None => (ends.newest, false),
             Some(last) if ends.complete_from <= last && last <= ends.newest => (last, false),
-            // Trimmed away, or of a log that the store has lost: what is left of it, from its beginning.
+            // Trimmed, or from a log that the store has lost: replay from the beginning of the present log.
             Some(_) => (EventId::default(), true),
         };
-        Ok(Subscription { feed: self.clone(), live, position, until: ends.newest, pages: VecDeque::new(), gap })
+        Ok(EventSubscription { feed: self.clone(), live, position, until: ends.newest, pages: VecDeque::new(), gap })
     }
 
     async fn ends(&self) -> Result<Ends, RegistryError> {
@@ -93,7 +93,7 @@ impl Feed {
         receiver
     }
 
-    /// The tail: reads the log and hands every event to whoever is subscribed.
+    /// Runs the tail: reads the log and sends every event to all subscribers.
     async fn follow(self, subscribers: broadcast::Sender<Arc<RegistryEvent>>, start: EventId) {
         let mut position = start.to_string();
         loop {
@@ -111,13 +111,13 @@ impl Feed {
             let (events, next) = match read {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::warn!(%error, "event log not readable, event streams end");
+                    tracing::warn!(%error, "event log not read, event streams closed");
                     return self.detach();
                 }
             };
             position = next.unwrap_or(position);
             for event in events {
-                // Nobody listening is noticed above.
+                // The branch `closed` above handles the case without subscribers.
                 let _ = subscribers.send(Arc::new(event));
             }
         }
@@ -127,7 +127,7 @@ impl Feed {
         *self.0.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Under the lock that [`Feed::attach`] takes, so nobody subscribes to a tail that is about to end.
+    /// Ends the tail if it has no subscribers. The lock of [`EventFeed::attach`] excludes a new subscriber meanwhile.
     fn detach_if_alone(&self, subscribers: &broadcast::Sender<Arc<RegistryEvent>>) -> bool {
         let mut tail = self.0.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let alone = subscribers.receiver_count() == 0;
@@ -155,46 +155,46 @@ struct Ends {
     newest: EventId,
 }
 
-/// What a subscription gives.
+/// Item of a subscription.
 #[derive(Debug, Clone)]
-pub(super) enum Delivery {
+pub(super) enum FeedItem {
     /// The next event.
     Event(Arc<RegistryEvent>),
-    /// The subscriber was too slow; this many events wait in the log behind the last one it got. The last delivery.
+    /// The subscriber was too slow and missed this many events. The last item.
     Lagged(u64),
 }
 
 /// One reader of the event log.
 #[derive(Debug)]
-pub(super) struct Subscription {
-    feed: Feed,
+pub(super) struct EventSubscription {
+    feed: EventFeed,
     live: broadcast::Receiver<Arc<RegistryEvent>>,
-    /// The id of the last event given out.
+    /// Id of the last delivered event.
     position: EventId,
-    /// The newest event of the log when we hung on to the tail: up to here we read for ourselves.
+    /// Newest event when the subscription attached to the tail: the end of the replay.
     until: EventId,
-    /// What we read and have not given out.
+    /// Replayed events that are not delivered yet.
     pages: VecDeque<Arc<RegistryEvent>>,
     gap: bool,
 }
 
-impl Subscription {
-    /// Where it stands: resuming from here misses nothing.
+impl EventSubscription {
+    /// Returns the position from which a client can resume without a loss.
     pub(super) fn position(&self) -> EventId {
         self.position
     }
 
-    /// Whether events between the asked position and the first delivery are gone.
+    /// Returns true if events between the requested position and the first delivery are lost.
     pub(super) fn gap(&self) -> bool {
         self.gap
     }
 
-    /// The next event; `None` when the feed stopped or the store failed. Safe to drop: no event is lost.
-    pub(super) async fn next(&mut self) -> Option<Delivery> {
+    /// Waits for the next event; `None` after the feed stopped or the store failed. Dropping the future loses no event.
+    pub(super) async fn next(&mut self) -> Option<FeedItem> {
         loop {
             if let Some(event) = self.pages.pop_front() {
                 if self.advance(&event) {
-                    return Some(Delivery::Event(event));
+                    return Some(FeedItem::Event(event));
                 }
                 continue;
             }
@@ -203,22 +203,22 @@ impl Subscription {
                     Ok(events) if events.is_empty() => self.until = self.position,
                     Ok(events) => self.pages.extend(events.into_iter().map(Arc::new)),
                     Err(error) => {
-                        tracing::warn!(%error, "missed events not readable, an event stream ends");
+                        tracing::warn!(%error, "missed events not read, event stream closed");
                         return None;
                     }
                 }
                 continue;
             }
             match self.live.recv().await {
-                Ok(event) if self.advance(&event) => return Some(Delivery::Event(event)),
+                Ok(event) if self.advance(&event) => return Some(FeedItem::Event(event)),
                 Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => return Some(Delivery::Lagged(missed)),
+                Err(RecvError::Lagged(missed)) => return Some(FeedItem::Lagged(missed)),
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    /// Whether the event is news; then it is the new position.
+    /// Moves the position to the event, if it is newer. Returns true if it was.
     fn advance(&mut self, event: &RegistryEvent) -> bool {
         let news = EventId::parse(&event.id).filter(|id| *id > self.position);
         self.position = news.unwrap_or(self.position);

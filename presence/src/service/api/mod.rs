@@ -1,11 +1,11 @@
-//! The HTTP API: who is online, who is in which room, which gateways there are, and what changes, as it happens.
+//! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Read-only and stateless: every answer is read from the registry when it is asked for, so it is never stale, and with
-//! the store away it is a refusal. The presence process serves [`router`]; tests serve it over a memory registry.
-//! Nothing here knows a key or a Redis command, and nothing here writes.
+//! Read-only and stateless: every request reads the registry, so an answer is never stale, and without the store it is
+//! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
+//! a Redis command, and nothing here writes.
 //!
-//! A handler takes checked values (`extract`), asks the registry through `Api::ask` and answers JSON or a
-//! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are made of it.
+//! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
+//! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.
 
 mod cluster;
 mod docs;
@@ -32,15 +32,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::extract::cursor_out;
-use self::feed::Feed;
+use self::feed::EventFeed;
 use self::problem::{Problem, ProblemSchema};
 use crate::host::metrics::Metrics;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
-/// How long the registry may take. Under the 3 s in which a client hears that the store is away.
+/// Timeout of the registry. Below 3 s, the time in which a client gets a refusal while the store does not answer.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Largest request body.
+/// Maximum size of a request body.
 const BODY_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, OpenApi)]
@@ -61,9 +61,9 @@ const BODY_BYTES: usize = 256 * 1024;
         (name = "events", description = "Changes as they happen"),
     ),
 )]
-struct Document;
+struct ApiDocument;
 
-/// The whole HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are answered to the end.
+/// Returns the HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
 pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> Router {
@@ -71,7 +71,7 @@ pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> 
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
     router
-        // Hidden from the handler of `/v1/users/{nick}` by the address of the lookup.
+        // The path of the lookup hides this nickname from the handler of `/v1/users/{nick}`.
         .route("/v1/users/lookup", get(users::user_called_lookup))
         .route("/openapi.json", get(async move || Json(openapi)))
         .merge(docs::router())
@@ -88,7 +88,7 @@ pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> 
         .with_state(Api::new(registry, stop))
 }
 
-/// Counts an answer under its route's pattern, so that no client decides how many series there are.
+/// Counts a response under the pattern of its route, so clients cannot add series.
 async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -101,9 +101,9 @@ async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> 
     response
 }
 
-/// The documented routes. Whatever is added here is in the OpenAPI document too.
+/// Returns the documented routes. All of them are in the OpenAPI document.
 fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(users::user))
         .routes(routes!(users::online))
         .routes(routes!(users::lookup))
@@ -115,26 +115,26 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(events::events))
 }
 
-/// What handlers share.
+/// State shared by all handlers.
 #[derive(Debug, Clone)]
 struct Api {
     registry: Registry,
-    feed: Feed,
-    /// Whether the last ask failed, so that an outage is logged when it begins and ends, not with each request.
+    feed: EventFeed,
+    /// True after a failed call, so an outage is logged at its start and its end, not with each request.
     away: Arc<AtomicBool>,
 }
 
 impl Api {
     fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self { feed: Feed::new(registry.clone(), stop), registry, away: Arc::default() }
+        Self { feed: EventFeed::new(registry.clone(), stop), registry, away: Arc::default() }
     }
 
-    /// Waits for an answer of the registry, but not for long. A read that failed was not done, whatever the reason.
+    /// Waits for the registry, up to a timeout. A failed read has no effect, so every failure is `unavailable`.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Problem> {
         let failure = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
             Ok(Ok(answer)) => {
                 if self.away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("registry answers again");
+                    tracing::info!("registry restored");
                 }
                 return Ok(answer);
             }
@@ -142,12 +142,12 @@ impl Api {
             Err(_) => "no answer in time".to_owned(),
         };
         if !self.away.swap(true, Ordering::Relaxed) {
-            tracing::warn!(error = failure, "registry does not answer, requests are refused");
+            tracing::warn!(error = failure, "registry not answering, requests refused");
         }
         Err(Problem::new(ErrorCode::Unavailable))
     }
 
-    /// Asks for a page and makes its cursor fit for a URL.
+    /// Reads a page and encodes its cursor for a URL.
     async fn page<T>(
         &self,
         answer: impl Future<Output = Result<ListPage<T>, RegistryError>>,

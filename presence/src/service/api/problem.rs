@@ -1,8 +1,8 @@
-//! What the API answers when it cannot do what was asked: RFC 9457 problem documents with a slug of our code table.
+//! Refusals of the API: RFC 9457 problem documents with a slug of the code table.
 //!
-//! Every refusal of every handler, extractor and fallback is a [`Problem`], so a client parses one shape. The same
-//! lists of codes that handlers are annotated with become the error responses of the OpenAPI document.
-//! Invariant: `detail` is our own text; nothing of an inner error ever reaches a client.
+//! Every handler, extractor and fallback refuses with a [`Problem`], so a client parses one shape. The lists of codes
+//! in the annotations of handlers become the error responses of the OpenAPI document. Invariant: `detail` is a text of
+//! this program; no text of an inner error reaches a client.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use crate::host::problem::{self, MEDIA_TYPE};
 use crate::model::codes::ErrorCode;
 
-/// What a client is asked to wait before it tries a temporary refusal again, in seconds.
+/// Requested pause before a retry after a temporary refusal, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// Every code that this API answers with, in the order of the human page.
+/// Every code of this API, in the order of the documentation page.
 pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::BadRequest,
     ErrorCode::BadNick,
@@ -33,7 +33,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::Internal,
 ];
 
-/// A refusal: which row of the code table, and what exactly is wrong this time.
+/// A refusal: a row of the code table, and the detail of this case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     code: ErrorCode,
@@ -41,12 +41,12 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// A refusal that the table's own sentence explains well enough.
+    /// Creates a refusal with the message of the table.
     pub(super) fn new(code: ErrorCode) -> Self {
         Self::because(code, code.message())
     }
 
-    /// A refusal with the words that help this client. They must be ours, never those of an inner error.
+    /// Creates a refusal with a detail for this client, which must not be the text of an inner error.
     pub(super) fn because(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(CODES.contains(&code), "{} is missing in the list of codes", code.slug());
         Self { code, detail: detail.into() }
@@ -76,7 +76,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The schema of a problem document. Written by hand: its `code` is the list above, not any string.
+/// Schema of a problem document. It is not derived, because its `code` is limited to [`CODES`].
 #[derive(Debug)]
 pub(super) struct ProblemSchema;
 
@@ -107,7 +107,7 @@ impl utoipa::ToSchema for ProblemSchema {
     }
 }
 
-/// The error responses of an OpenAPI operation that may answer with `codes`: one for each status, an example for each code.
+/// Returns the error responses of an OpenAPI operation with `codes`: one for each status, an example for each code.
 pub(super) fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
     for &code in codes {
@@ -128,7 +128,7 @@ pub(super) fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::o
     by_status.into_iter().map(|(status, codes)| (status.to_string(), RefOr::T(response(&codes)))).collect()
 }
 
-/// Declares sets of codes by name, to be written into the `responses(...)` of a handler.
+/// Declares named sets of codes, for the `responses(...)` of a handler.
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident: $($code:ident)|+;)*) => { $(
         $(#[$doc])*
@@ -143,14 +143,14 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// Of a read without parameters.
+    /// Refusals of a read without parameters.
     Refusals: Unavailable;
-    /// Of a read with checked parameters.
+    /// Refusals of a read with validated parameters.
     ListRefusals: BadRequest | Unavailable;
-    /// Of the lookup: its body is checked too.
+    /// Refusals of the lookup, whose body is validated too.
     LookupRefusals: BadRequest | TooLarge | Unavailable;
-    /// Of what is below `/v1/users/{nick}`.
+    /// Refusals of paths below `/v1/users/{nick}`.
     NickRefusals: BadRequest | BadNick | NoSuchUser | Unavailable;
-    /// Of what is below `/v1/rooms/{room}`.
+    /// Refusals of paths below `/v1/rooms/{room}`.
     RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Unavailable;
 }

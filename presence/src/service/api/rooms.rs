@@ -1,4 +1,4 @@
-//! Which rooms there are, and who is in them.
+//! Rooms and their members.
 
 use axum::Json;
 use axum::extract::State;
@@ -74,7 +74,7 @@ pub(super) async fn members(
     page: PageStart,
 ) -> Result<Json<ListPage<MemberInfo>>, Problem> {
     let members = api.page(api.registry.members(room.key(), page.cursor(), page.limit)).await?;
-    // Nobody on the page is the rare case; only then it matters whether the room is empty or was never there.
+    // Only for an empty page, which is rare, a second read tells an empty room from an unknown one.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
         return Err(Problem::new(ErrorCode::NoSuchRoom));
     }

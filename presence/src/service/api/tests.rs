@@ -19,7 +19,7 @@ use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenH
 use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::store::memory::Store;
 
-/// Longest wait for anything.
+/// Maximum wait of a test.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The API over a registry, on a port of its own, until the test ends.
@@ -31,15 +31,15 @@ struct Served {
     incarnation: Incarnation,
 }
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
-struct Answer {
+struct HttpAnswer {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -51,7 +51,7 @@ impl Answer {
 }
 
 impl Served {
-    /// Over an empty store, with one gateway.
+    /// Serves the API over an empty store with one gateway.
     async fn empty() -> Self {
         let served = Self::over(Registry::Memory(MemoryRegistry::new(Store::default()))).await;
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
@@ -68,7 +68,7 @@ impl Served {
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
     }
 
-    /// A user comes online and enters rooms.
+    /// Registers a user and joins rooms.
     async fn user(&self, nick: &str, rooms: &[&str]) -> Owner {
         let (nick, session) = (Nick::parse(nick).unwrap(), SessionId::random());
         let (fence, _) =
@@ -90,30 +90,30 @@ impl Served {
         owner
     }
 
-    async fn send(&self, request: &str) -> Answer {
+    async fn send(&self, request: &str) -> HttpAnswer {
         let exchange = async {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
-            // A server that refuses a body may close before it has read all of it.
+            // A server that refuses a body may close the connection before it has read all of it.
             let _ = stream.read_to_string(&mut answer).await;
             answer
         };
         let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
-        Answer { status: head[9..12].parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
+        HttpAnswer { status: head[9..12].parse().unwrap(), head: head.to_owned(), body: body.to_owned() }
     }
 
-    // HTTP/1.0, so that no answer is chunked and each ends its connection.
-    async fn ask(&self, method: &str, path: &str) -> Answer {
+    // HTTP/1.0: no response is chunked, and each ends its connection.
+    async fn ask(&self, method: &str, path: &str) -> HttpAnswer {
         self.send(&format!("{method} {path} HTTP/1.0\r\n\r\n")).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> HttpAnswer {
         self.ask("GET", path).await
     }
 
-    async fn lookup(&self, body: &str) -> Answer {
+    async fn lookup(&self, body: &str) -> HttpAnswer {
         let length = body.len();
         self.send(&format!("POST /v1/users/lookup HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}")).await
     }

@@ -1,4 +1,4 @@
-//! Who is who: one user, everybody online, many users in one call.
+//! Users: one user, all users online, many users in one call.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
@@ -13,7 +13,7 @@ use crate::model::Nick;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, UserRow};
 
-/// Most nicknames of one lookup.
+/// Maximum number of nicknames of one lookup.
 const LOOKUP_LIMIT: usize = 1000;
 
 /// One user
@@ -37,7 +37,7 @@ pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Re
     user.map(Json).ok_or(Problem::new(ErrorCode::NoSuchUser))
 }
 
-/// `GET /v1/users/lookup`: that is a nickname too, and the address of the lookup hides it from the handler above.
+/// Handles `GET /v1/users/lookup`: a valid nickname, which the path of the lookup hides from the handler above.
 pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>, Problem> {
     let nick = Nick::parse("lookup").map_err(|_| Problem::new(ErrorCode::Internal))?;
     user(api, NickPath(nick)).await
@@ -52,7 +52,7 @@ pub(super) struct OnlineQuery {
     online: Option<String>,
 }
 
-/// Proof that the query said `online=true`.
+/// Proof that the query contains `online=true`.
 pub(super) struct OnlineOnly;
 
 impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {

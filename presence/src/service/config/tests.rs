@@ -14,7 +14,7 @@ fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
 }
 
 #[test]
-fn presence_needs_a_redis_and_nothing_else() {
+fn presence_needs_redis_url_only() {
     let config = load(&[("PARLEY__REDIS__URL", "redis://127.0.0.1:6390"), ("PARLEY__NODE__ID", "p1")]).unwrap();
     let expected = Config {
         node: "p1".to_owned(),
@@ -40,13 +40,13 @@ fn presence_needs_a_redis_and_nothing_else() {
 }
 
 #[test]
-fn a_gateways_key_is_not_one_of_ours() {
+fn a_key_of_the_gateway_is_unknown() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
     assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the nearest known one is PARLEY__NODE__ID");
 }
 
 #[test]
-fn every_key_is_shown() {
+fn every_key_is_displayed() {
     let shown = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LOG__FILE", "/x")]).unwrap().to_string();
     let shown: Vec<_> = shown.lines().map(|line| line.split_once(" = ").unwrap().0).collect();
     let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::host::admin::BeforeScrape;
 use crate::host::metrics::{Pulled, Rises};
 use crate::registry::{ClusterStats, Lease, LeaseState, Registry};
-use crate::store::redis::{Redis, Vitals};
+use crate::store::redis::{RedisStore, Vitals};
 
 /// Time limit for the store's snapshot; well below the scrape timeout of Prometheus.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ struct StoreSnapshot {
 }
 
 /// Registers the metrics and returns the hook that refreshes them before each scrape.
-pub(super) fn register(metrics: &MetricsRegistry, registry: Registry, redis: Redis) -> BeforeScrape {
+pub(super) fn register(metrics: &MetricsRegistry, registry: Registry, redis: RedisStore) -> BeforeScrape {
     let snapshot = Arc::<Mutex<StoreSnapshot>>::default();
     register_cluster(metrics, &snapshot);
     register_redis(metrics, &snapshot);

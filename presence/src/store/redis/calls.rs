@@ -1,7 +1,8 @@
-//! How calls to Redis did: their time and their failures by kind.
+//! Metrics of calls to Redis: duration and failures, by [`CallKind`].
 //!
-//! Every call that goes through [`super::Redis::timed`] is counted here; a program registers the numbers once. The kinds
-//! are few and fixed, because a slow kind tells where to look and a slow command is found in Redis' own SLOWLOG.
+//! [`super::RedisStore::timed`] records every call in [`CallMetrics`]; a program registers them once. There are few
+//! fixed kinds: a slow kind points at the cause, and the SLOWLOG of Redis shows the command. Nothing here retries or
+//! limits calls.
 
 use std::time::Instant;
 
@@ -11,28 +12,28 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use crate::host::metrics::{Bounds, Family, Histogram, Label, Labelled};
 use crate::registry::RegistryError;
 
-/// What a call is for.
+/// Purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
-    /// Puts messages of one room into its log and onto its channel.
+pub enum CallKind {
+    /// Appends messages of one room to its stream and publishes them on its channel.
     Publish,
     /// Sends a direct message.
     Direct,
-    /// Tells that somebody is writing.
+    /// Publishes that a user is typing.
     Typing,
-    /// Reads from logs.
+    /// Reads from streams.
     Log,
     /// Renews the lease.
     Beat,
     /// Changes names, memberships or leases.
     Write,
-    /// Asks about names, memberships or leases.
+    /// Reads names, memberships or leases.
     Read,
-    /// Waits for a connection to ask over, which is where a Redis that stands still is noticed first.
+    /// Waits for a pooled connection, where a stalled Redis is noticed first.
     Connect,
 }
 
-impl Label for Call {
+impl Label for CallKind {
     const ROWS: &'static [Self] =
         &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read, Self::Connect];
 
@@ -54,16 +55,16 @@ impl Label for Call {
     }
 }
 
-/// What is counted of all calls over one [`super::Redis`].
+/// Metrics of all calls over one [`super::RedisStore`].
 #[derive(Debug)]
-pub struct Calls {
-    seconds: Labelled<Call, Histogram>,
-    failures: Labelled<Call, IntCounter>,
+pub struct CallMetrics {
+    seconds: Labelled<CallKind, Histogram>,
+    failures: Labelled<CallKind, IntCounter>,
     collected: (Family, IntCounterVec),
 }
 
-impl Calls {
-    /// Shows the numbers on `registry`. Call it once for each.
+impl CallMetrics {
+    /// Registers the metrics. Must be called once for each registry.
     ///
     /// # Panics
     /// On a second call.
@@ -73,10 +74,10 @@ impl Calls {
         both.into_iter().for_each(|numbers| registry.register(numbers).expect("registered once"));
     }
 
-    /// Waits for a call and counts it. A call whose future is dropped is not counted.
+    /// Waits for a call and records it. A call whose future is dropped is not recorded.
     pub(super) async fn count<T>(
         &self,
-        call: Call,
+        call: CallKind,
         answer: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
         let began = Instant::now();
@@ -85,8 +86,8 @@ impl Calls {
         answer
     }
 
-    /// Counts a call that is over.
-    pub(super) fn took(&self, call: Call, began: Instant, failed: bool) {
+    /// Records a finished call.
+    pub(super) fn took(&self, call: CallKind, began: Instant, failed: bool) {
         self.seconds[call].took(began.elapsed());
         if failed {
             self.failures[call].inc();
@@ -94,7 +95,7 @@ impl Calls {
     }
 }
 
-impl Default for Calls {
+impl Default for CallMetrics {
     fn default() -> Self {
         let (family, seconds) = Family::labelled(
             "parley_redis_call_seconds",

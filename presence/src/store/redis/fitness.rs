@@ -1,31 +1,31 @@
-//! Whether a Redis is one that Parley can keep its promises on: new enough, and one that never evicts.
+//! Requirements on the Redis server: version 7.0 or newer, and no eviction.
 //!
-//! Both programs ask when they start and do not start on one that is unfit, with the reason in one line. A Redis that is
-//! away is no reason: it is asked once it answers, and an unfit one is then an error in the log. Reads INFO only, which
-//! managed services allow where CONFIG is forbidden.
+//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason
+//! in one line. An unreachable Redis is checked once it answers; then an unfit one is logged as an error. It reads INFO
+//! only, which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
 
 use std::time::Duration;
 
-use super::{Redis, classify};
+use super::{RedisStore, classify};
 use crate::registry::RegistryError;
 
-/// The oldest version that reads the `#!lua` line of our scripts.
+/// Oldest version that supports the `#!lua` line of the scripts.
 const NEEDED: (u32, u32) = (7, 0);
-/// The only eviction policy that takes nothing away.
+/// The only policy that never evicts keys.
 pub(super) const NO_EVICTION: &str = "noeviction";
-/// From one question to the next while Redis is away.
+/// Pause between two checks while Redis does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Why Parley does not work on a Redis.
+/// Reason why Parley cannot use a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// It cannot run our scripts.
+    /// It cannot run the scripts.
     #[error("redis {found} is too old: Parley needs {}.{} or newer", NEEDED.0, NEEDED.1)]
     TooOld {
-        /// Its version as it tells it.
+        /// Its reported version.
         found: String,
     },
-    /// It deletes keys when its memory is full: a nickname would have two owners, a room would forget its messages.
+    /// It deletes keys when its memory is full: a nickname could get a second owner, and a room could lose messages.
     #[error(
         "redis has maxmemory-policy {policy}, which evicts nicknames and messages when memory is full: set it to noeviction"
     )]
@@ -35,37 +35,37 @@ pub enum Unfit {
     },
 }
 
-impl Redis {
-    /// Asks once. `Ok(false)` when Redis is away or does not tell, within about 2 s.
+impl RedisStore {
+    /// Checks the requirements once. Returns `Ok(false)` if Redis does not answer within about 2 s.
     ///
     /// # Errors
-    /// It is not one that Parley can work on.
+    /// The server does not meet them.
     pub async fn is_fit(&self) -> Result<bool, Unfit> {
         match self.info().await {
             Ok(info) => judge(&info).map(|()| true),
             Err(error) => {
-                tracing::debug!(%error, "redis has not told what it is");
+                tracing::debug!(%error, "redis not checked");
                 Ok(false)
             }
         }
     }
 
-    /// For a Redis that was away at the start: asks until it answers, and logs an error when it is unfit. Dropping the
-    /// future stops asking.
+    /// Checks a Redis that did not answer at the start, until it answers. Logs an error if it is unfit. Dropping the
+    /// future stops the checks.
     pub async fn complain_when_unfit(self) {
         loop {
             tokio::time::sleep(ASK_AGAIN).await;
             match self.is_fit().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(reason) => return tracing::error!(%reason, "this redis is unfit"),
+                Err(reason) => return tracing::error!(%reason, "redis is unfit"),
             }
         }
     }
 
     async fn info(&self) -> Result<String, RegistryError> {
         let mut connection = self.query().await?;
-        // Two questions: before 7.0 one INFO takes one section only, and that is a case to be told apart.
+        // Two commands: before 7.0, which must be detected here, INFO accepts one section only.
         let mut questions = redis::pipe();
         questions.cmd("INFO").arg("server").cmd("INFO").arg("memory");
         let answered = questions.query_async::<(String, String)>(&mut connection).await;
@@ -74,7 +74,7 @@ impl Redis {
     }
 }
 
-/// What is not told is not held against it: some look-alikes of Redis have no such line.
+/// Checks the requirements against INFO. A missing line is accepted: some servers compatible with Redis omit it.
 fn judge(info: &str) -> Result<(), Unfit> {
     if let Some(found) = field(info, "redis_version")
         && version(found).is_some_and(|version| version < NEEDED)
@@ -87,7 +87,7 @@ fn judge(info: &str) -> Result<(), Unfit> {
     }
 }
 
-/// A line of INFO.
+/// Returns the value of a line of INFO.
 pub(super) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_from_7_0_on_are_new_enough() {
+    fn versions_before_7_0_are_refused() {
         for (found, fits) in [
             ("7.0.0", true),
             ("7.0.15", true),
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn any_policy_that_evicts_is_refused() {
+    fn every_evicting_policy_is_refused() {
         for policy in ["allkeys-lru", "allkeys-random", "volatile-lru", "volatile-ttl"] {
             assert_eq!(judge(&info("7.0.15", policy)), Err(Unfit::Evicts { policy: policy.to_owned() }));
         }
     }
 
     #[test]
-    fn what_is_not_told_is_no_reason() {
+    fn missing_lines_of_info_are_accepted() {
         assert_eq!(judge(""), Ok(()));
         assert_eq!(judge("# Server\r\nredis_version_full:1.0\r\n"), Ok(()));
     }

@@ -1,8 +1,8 @@
-//! How Parley talks to Redis: one place that knows connection settings, what an error means, and how a script is called.
+//! Access to Redis: connections and their settings, classification of errors, metrics of calls.
 //!
-//! Used by the `redis` arms of registry and backplane only. Hot-path scripts go over a few multiplexed connections that
-//! reconnect by themselves and are shared by cloning; queries of the HTTP API check connections out of a pool, so that
-//! a big listing never stands in front of a message. Nothing here knows what a key means.
+//! Only the Redis variants of registry and backplane use [`RedisStore`]. Hot-path scripts share a few multiplexed
+//! connections, which reconnect by themselves; queries of the HTTP API use a pool, so a large listing never delays a
+//! message. Nothing here depends on the meaning of a key.
 
 mod calls;
 mod fitness;
@@ -22,31 +22,31 @@ use redis::{
 
 use tokio::net::UdpSocket;
 
-pub use self::calls::{Call, Calls};
+pub use self::calls::{CallKind, CallMetrics};
 pub use self::fitness::Unfit;
-pub use self::server::Server;
+pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
 use crate::model::keys::{Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
 
-/// Multiplexed connections for scripts. A session keeps to one, so its writes stay in order.
+/// Number of multiplexed connections for scripts. A session uses one of them, so its writes stay in order.
 const LANES: usize = 2;
-/// Connections of the query pool.
+/// Size of the query pool.
 const POOL_SIZE: usize = 8;
-/// How long a script may take before its outcome counts as unknown. Above the worst pause of a healthy Redis.
+/// Timeout of a script, after which its outcome is unknown. Above the longest pause of a healthy Redis.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long connecting may take, handshake included.
+/// Timeout of connecting, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a call may take in all: waiting for a connection, then for the answer.
+/// Timeout of a whole call: wait for a connection, and wait for the answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest pause between two attempts to reconnect.
+/// Maximum pause between two attempts to reconnect.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// Commands that may wait for one connection's writer before callers wait themselves.
+/// Commands queued for the writer of one connection, above which callers wait.
 const PIPELINE: usize = 1024;
 
-/// The part of a script that knows which generation of the store it is in.
+/// Script fragment that checks the generation of the store.
 pub const GENERATION: &str = include_str!("../../registry/script/generation.lua");
-/// The part of a script that knows how a log is counted; `touch` in it is the one way to a log's epoch.
+/// Script fragment for the sequence numbers of a stream; its `touch` is the only access to the epoch of a stream.
 pub const LOG: &str = include_str!("../../registry/script/stream.lua");
 
 impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
@@ -57,36 +57,37 @@ impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
 
 impl<U: Unit> redis::ToSingleRedisArg for UnitKey<U> {}
 
-/// A deployment's Redis: where it is, and our connections to it. Cheap to clone.
+/// Connections to the Redis of a cluster. Cheap to clone.
 #[derive(Clone)]
-pub struct Redis {
-    shared: Arc<Shared>,
+pub struct RedisStore {
+    shared: Arc<RedisConnections>,
 }
 
-struct Shared {
+struct RedisConnections {
     client: Client,
     lanes: [ConnectionManager; LANES],
     pool: Pool,
     keys: Keys,
-    calls: Calls,
+    calls: CallMetrics,
 }
 
-impl std::fmt::Debug for Redis {
+impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("keys", self.keys()).finish_non_exhaustive()
+        f.debug_struct("RedisStore").field("keys", self.keys()).finish_non_exhaustive()
     }
 }
 
-impl Redis {
-    /// Prepares connections to `url` (`redis://...`); they are made when first used, so an unreachable Redis is no error.
+impl RedisStore {
+    /// Prepares connections to `url` (`redis://...`). They connect on first use, so an unreachable Redis is not an
+    /// error.
     ///
-    /// Needs a running tokio runtime.
+    /// Requires a running tokio runtime.
     ///
     /// # Errors
-    /// The URL cannot be understood.
+    /// The URL is invalid.
     pub fn open(url: &str, prefix: &str) -> Result<Self, RedisError> {
         let info = url.into_connection_info()?.set_tcp_settings(tcp_settings());
-        // Without a name of the library in CLIENT LIST, our user needs no right to CLIENT.
+        // Without the name of the library in CLIENT LIST, the Redis user needs no permission for CLIENT.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         let info = info.set_redis_settings(settings);
         let client = Client::open(info.clone())?;
@@ -100,41 +101,47 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
-        let shared =
-            Shared { lanes: [lane()?, lane()?], client, pool, keys: Keys::new(prefix), calls: Calls::default() };
+        let shared = RedisConnections {
+            lanes: [lane()?, lane()?],
+            client,
+            pool,
+            keys: Keys::new(prefix),
+            calls: CallMetrics::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The connection for scripts about `name` (a session, a room): always the same one, so their order holds.
+    /// Returns the connection for scripts about `name` (a session, a room): always the same one, which keeps their
+    /// order.
     #[must_use]
     pub fn lane(&self, name: &str) -> ConnectionManager {
         let hash = name.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         self.shared.lanes[hash % LANES].clone()
     }
 
-    /// A connection of the query pool.
+    /// Takes a connection from the query pool.
     ///
     /// # Errors
-    /// `Unavailable` when none could be had in time.
+    /// `Unavailable` if none is free in time.
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
-        self.shared.calls.took(Call::Connect, began, connection.is_err());
+        self.shared.calls.took(CallKind::Connect, began, connection.is_err());
         connection.map_err(|error| {
-            // What the pool was doing is of no interest to anybody.
+            // The text of the pool adds nothing to the error of the connection.
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
             RegistryError::Unavailable(reason)
         })
     }
 
-    /// For connections that live apart: subscriptions and blocking reads.
+    /// Returns the client for separate connections: subscriptions and blocking reads.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.shared.client
     }
 
-    /// The address of this machine that Redis is reached from, as far as the routes tell: nothing is sent. `None` when the
-    /// name of Redis is not known, or not within a second.
+    /// Returns the local address used for packets to Redis, by the routing table; nothing is sent. Returns `None` if
+    /// the name of Redis is not resolved within a second.
     pub async fn facing(&self) -> Option<IpAddr> {
         let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
         let facing = async {
@@ -148,40 +155,40 @@ impl Redis {
         tokio::time::timeout(Duration::from_secs(1), facing).await.ok()?.ok()
     }
 
-    /// How its calls did: what is counted of them.
+    /// Returns the metrics of the calls.
     #[must_use]
-    pub fn calls(&self) -> &Calls {
+    pub fn calls(&self) -> &CallMetrics {
         &self.shared.calls
     }
 
-    /// Waits for the answer to one call as [`settle`] does, and counts it under its kind.
+    /// Waits for the answer to one call as [`settle`] does, and records it under its kind.
     ///
     /// # Errors
     /// See [`settle`].
     pub async fn timed<T>(
         &self,
-        call: Call,
+        call: CallKind,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
         self.shared.calls.count(call, settle(answer)).await
     }
 
-    /// The names of keys and channels.
+    /// Returns the names of keys and channels.
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.shared.keys
     }
 }
 
-/// Checks, without connecting, that `url` is one that [`Redis::open`] understands.
+/// Checks, without connecting, that [`RedisStore::open`] accepts `url`.
 ///
 /// # Errors
-/// What is wrong with it; the text does not repeat the URL, which may hold a password.
+/// The reason of the refusal. Its text does not contain the URL, which may contain a password.
 pub fn check_url(url: &str) -> Result<(), RedisError> {
     url.into_connection_info().map(drop)
 }
 
-/// Settings for a connection of one's own: as on the hot path, timeouts and pushes are the caller's to change.
+/// Returns the settings of the hot path, for a separate connection. The caller may change timeouts and pushes.
 #[must_use]
 pub fn connection_config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
@@ -200,7 +207,8 @@ fn lane_config() -> ConnectionManagerConfig {
         .set_pipeline_buffer_size(PIPELINE)
 }
 
-/// redis 1.x leaves Nagle on and keepalive off; both are wrong for us (40 ms tails, half-open peers unseen).
+/// Disables Nagle's algorithm (latency tails of 40 ms) and enables keepalive (detection of half-open peers). The
+/// defaults of the redis crate 1.x are the opposite.
 fn tcp_settings() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(5))
@@ -209,10 +217,11 @@ fn tcp_settings() -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(Duration::from_secs(10))
 }
 
-/// Sorts an error of the client library: a refusal means that nothing was done, a lost answer that nobody knows.
+/// Classifies an error of the client library: after a refusal nothing was done, after a lost answer the outcome is
+/// unknown.
 ///
-/// Every script validates before its first write and the ones that grow memory refuse whole, so an error that the
-/// server answered with is a refusal.
+/// An error returned by the server is a refusal: every script validates before its first write, and scripts that need
+/// memory fail before they start.
 #[must_use]
 pub fn classify(error: &RedisError) -> RegistryError {
     let refused = match error.kind() {
@@ -226,13 +235,13 @@ pub fn classify(error: &RedisError) -> RegistryError {
     if refused { RegistryError::Unavailable(error.to_string()) } else { RegistryError::Unknown(error.to_string()) }
 }
 
-/// Waits for the answer to one call and sorts its error.
+/// Waits for the answer to one call and classifies its error.
 ///
-/// A lane that lost its connection makes its callers wait for the next one for as long as that takes; here they get an
-/// answer in the end. Dropping the future may leave the command done or not.
+/// Without this timeout, callers of a lost connection would wait until it is restored. If the future is dropped, the
+/// command may or may not be executed.
 ///
 /// # Errors
-/// `Unknown` when no answer came within `CALL_TIMEOUT`, else as [`classify`] says.
+/// `Unknown` without an answer within `CALL_TIMEOUT`, otherwise the result of [`classify`].
 pub async fn settle<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RegistryError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(answer) => answer.map_err(|error| classify(&error)),

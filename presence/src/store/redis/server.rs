@@ -1,35 +1,36 @@
-//! What kind of server Redis is at the moment: for operators, who want to see at a glance whether it is the one they mean.
-//! Reads INFO only. Decides nothing: whether Parley can work on it is asked in `fitness`.
+//! [`ServerInfo`]: the description of the Redis server, for operators.
+//!
+//! It is read from INFO. It decides nothing: `fitness` checks the requirements.
 
 use super::fitness::field;
-use super::{Redis, classify};
+use super::{RedisStore, classify};
 use crate::registry::RegistryError;
 
-/// A Redis as it describes itself.
+/// Description of a Redis server, as reported by itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Server {
+pub struct ServerInfo {
     /// Its version.
     pub version: String,
     /// `master` or `replica`.
     pub role: String,
-    /// How many replicas follow it.
+    /// Number of connected replicas.
     pub replicas: u64,
-    /// How long it has run, in seconds.
+    /// Uptime in seconds.
     pub uptime_seconds: u64,
-    /// How much it holds, in bytes.
+    /// Used memory in bytes.
     pub memory_bytes: u64,
-    /// How much it may hold, in bytes; 0 is no limit.
+    /// Memory limit in bytes; 0 means no limit.
     pub memory_limit_bytes: u64,
-    /// Whether it writes an append-only file.
+    /// True if it writes an append-only file.
     pub append_only: bool,
 }
 
-impl Redis {
-    /// Asks it.
+impl RedisStore {
+    /// Reads the description.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn server(&self) -> Result<Server, RegistryError> {
+    pub async fn server(&self) -> Result<ServerInfo, RegistryError> {
         let mut connection = self.query().await?;
         let mut question = redis::cmd("INFO");
         question.arg(&["server", "replication", "memory", "persistence"]);
@@ -38,14 +39,14 @@ impl Redis {
     }
 }
 
-/// What is not told is 0 or empty: some look-alikes of Redis tell less.
-fn described(info: &str) -> Server {
+/// Parses INFO. A missing value is 0 or empty: some servers compatible with Redis omit lines.
+fn described(info: &str) -> ServerInfo {
     let number = |name| field(info, name).and_then(|text| text.parse().ok()).unwrap_or_default();
     let role = match field(info, "role") {
         Some("slave") => "replica",
         role => role.unwrap_or_default(),
     };
-    Server {
+    ServerInfo {
         version: field(info, "redis_version").unwrap_or_default().to_owned(),
         role: role.to_owned(),
         replicas: number("connected_slaves"),
@@ -61,10 +62,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_redis_says_of_itself_and_misses_nothing_that_it_does_not() {
+    fn info_is_parsed_and_missing_lines_are_empty() {
         let info = "# Server\r\nredis_version:7.0.15\r\nuptime_in_seconds:61\r\n# Memory\r\nused_memory:1024\r\n\
                     maxmemory:0\r\n# Persistence\r\naof_enabled:1\r\n# Replication\r\nrole:slave\r\nconnected_slaves:2\r\n";
-        let expected = Server {
+        let expected = ServerInfo {
             version: "7.0.15".to_owned(),
             role: "replica".to_owned(),
             replicas: 2,

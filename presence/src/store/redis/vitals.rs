@@ -1,33 +1,34 @@
-//! How Redis itself is doing, as far as Parley depends on it: memory, eviction, persistence. Read from INFO.
+//! [`Vitals`]: the health of Redis as far as Parley depends on it: memory, eviction, persistence.
 //!
-//! The presence process asks at each scrape of its metrics, so a cluster needs no exporter of its own for Redis.
+//! The presence process reads INFO at each scrape of its metrics, so a cluster needs no separate exporter for Redis.
+//! It judges nothing; alerts do.
 
-use super::{Call, Redis};
+use super::{CallKind, RedisStore};
 use crate::registry::RegistryError;
 
-/// What INFO told at one moment. What it did not tell is `None`.
+/// Values of INFO at one moment; `None` for a missing one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Vitals {
-    /// Bytes that it uses.
+    /// Used memory in bytes.
     pub memory_used: Option<f64>,
-    /// Bytes that it may use (`maxmemory`), or all that the machine has when no limit is set.
+    /// Memory limit in bytes (`maxmemory`), or the memory of the machine without a limit.
     pub memory_limit: Option<f64>,
-    /// 1 when its `maxmemory-policy` takes keys away.
+    /// 1 if its `maxmemory-policy` evicts keys.
     pub evicts: Option<f64>,
-    /// Keys that it took away since it started.
+    /// Keys evicted since it started.
     pub evicted_keys: Option<f64>,
-    /// 1 while the append-only file is on and its last write went well.
+    /// 1 while the append-only file is enabled and its last write succeeded.
     pub append_only_ok: Option<f64>,
-    /// Connections to it.
+    /// Number of connected clients.
     pub clients: Option<f64>,
-    /// Commands that it processed since it started.
+    /// Commands processed since it started.
     pub commands: Option<f64>,
     /// Seconds since it started.
     pub uptime: Option<f64>,
 }
 
-impl Redis {
-    /// Asks how Redis is doing.
+impl RedisStore {
+    /// Reads the health of Redis.
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
@@ -37,14 +38,15 @@ impl Redis {
         ["server", "clients", "memory", "persistence", "stats"].into_iter().for_each(|section| {
             question.arg(section);
         });
-        let info: String = self.timed(Call::Read, question.query_async(&mut connection)).await?;
+        let info: String = self.timed(CallKind::Read, question.query_async(&mut connection)).await?;
         Ok(read(&info))
     }
 }
 
 fn read(info: &str) -> Vitals {
     let number = |name: &str| super::fitness::field(info, name)?.parse::<f64>().ok();
-    let is = |name: &str, value: &str| super::fitness::field(info, name).map(|told| f64::from(u8::from(told == value)));
+    let is =
+        |name: &str, value: &str| super::fitness::field(info, name).map(|found| f64::from(u8::from(found == value)));
     let append_only = is("aof_enabled", "1").zip(is("aof_last_write_status", "ok"));
     Vitals {
         memory_used: number("used_memory"),
@@ -63,11 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_redis_tells_and_nothing_else() {
-        let told = "# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\nmaxmemory:0\r\n\
+    fn info_is_parsed_and_missing_lines_are_none() {
+        let info = "# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\nmaxmemory:0\r\n\
             total_system_memory:8589934592\r\nmaxmemory_policy:allkeys-lru\r\n# Persistence\r\naof_enabled:1\r\n\
             aof_last_write_status:err\r\n# Stats\r\nevicted_keys:7\r\n";
-        let vitals = read(told);
+        let vitals = read(info);
         assert_eq!((vitals.memory_used, vitals.memory_limit), (Some(1_048_576.0), Some(8_589_934_592.0)));
         assert_eq!((vitals.evicts, vitals.evicted_keys, vitals.append_only_ok), (Some(1.0), Some(7.0), Some(0.0)));
         assert_eq!(vitals.clients, None);

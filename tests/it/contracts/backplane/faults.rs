@@ -215,7 +215,7 @@ async fn connection_without_beat_echo_is_replaced() {
 async fn node_started_before_redis_subscribes_once_available() {
     let mut store = StoreFixture::redis().await;
     store.server().kill9();
-    let redis = presence::store::redis::Redis::open(&store.server().url(), "parley").unwrap();
+    let redis = presence::store::redis::RedisStore::open(&store.server().url(), "parley").unwrap();
     let backplane = Backplane::Redis(RedisBackplane::start(redis, Arc::new(|delivery| panic!("{delivery:?}"))));
     let incarnation = presence::model::Incarnation::random();
     // The wait ends, the subscription stays wanted.

@@ -13,7 +13,7 @@ use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, ReassertBatch, RedisRegistry, Registry};
 use presence::store::memory::Store;
-use presence::store::redis::Redis;
+use presence::store::redis::RedisStore;
 use tokio::task::JoinHandle;
 
 /// Longest wait for something that should follow promptly.
@@ -64,7 +64,7 @@ impl StoreFixture {
                 Registry::Memory(MemoryRegistry::new(store.clone())),
             ),
             Self::Redis(server) => {
-                let redis = Redis::open(&server.url(), "parley").unwrap();
+                let redis = RedisStore::open(&server.url(), "parley").unwrap();
                 (
                     Backplane::Redis(RedisBackplane::start(redis.clone(), sink)),
                     Registry::Redis(RedisRegistry::new(redis)),

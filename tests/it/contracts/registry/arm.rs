@@ -10,7 +10,7 @@ use presence::model::keys::Keys;
 use presence::model::{Nick, Owner, RoomName, SessionId};
 use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::{Append, ListenerGuard, Store};
-use presence::store::redis::Redis;
+use presence::store::redis::RedisStore;
 
 use super::PATIENCE;
 
@@ -34,7 +34,7 @@ impl RegistryArm {
     pub(super) async fn redis() -> Self {
         let mut server = harness::Redis::away().setting("appendonly", "no").setting("enable-debug-command", "yes");
         server.start().await;
-        let redis = Redis::open(&server.url(), PREFIX).unwrap();
+        let redis = RedisStore::open(&server.url(), PREFIX).unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis));
         Self { registry, keys: Keys::new(PREFIX), store: None, server: Some(server) }
     }

@@ -132,7 +132,7 @@ async fn audit_reports_silent_gateway_and_skips_dead_one() {
     assert_eq!(ctl(&cluster.redis, &["audit", "--gateway", &right]).await.code, Some(0));
 
     cluster.gateways[1].process().stop_signal().await;
-    assert_failed(&ctl(&cluster.redis, &["audit"]).await, 2, &["g2 at", "does not tell what it holds"]);
+    assert_failed(&ctl(&cluster.redis, &["audit"]).await, 2, &["g2 at", "does not report its claims"]);
     cluster.gateways[1].process().kill9();
     cluster.gateways[1].restart().await;
     // The killed incarnation still has a lease, and a nick that the reapers will free.

@@ -78,7 +78,7 @@ async fn drain_reports_order_not_taken() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
     assert_failed(&ctl(&cluster.redis, &["drain", "g9"]).await, 1, &["no gateway g9", "there is g1"]);
     cluster.gateways[0].process().stop_signal().await;
-    assert_failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 2, &["g1 has not taken the order", "last beaten"]);
+    assert_failed(&ctl(&cluster.redis, &["drain", "g1"]).await, 2, &["g1 has not accepted the order", "last beat"]);
     // A gateway that was only suspended follows the order when it continues.
     cluster.gateways[0].process().cont();
     assert_eq!(cluster.gateways[0].process().exit_code(SOON).await, Some(0));

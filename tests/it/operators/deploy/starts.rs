@@ -95,7 +95,7 @@ async fn starts_without_redis_leave_one_per_id() {
     .await;
     let mut loser = contenders.remove(ended.unwrap());
     assert_eq!(loser.process().exit_code(SOON).await, Some(1));
-    assert!(loser.log().holds("could not start") && loser.log().holds("in use"), "{}", loser.log().tail(5));
+    assert!(loser.log().holds("not started") && loser.log().holds("in use"), "{}", loser.log().tail(5));
     contenders[0].until_ready(SOON).await;
 }
 

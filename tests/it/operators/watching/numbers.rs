@@ -116,7 +116,7 @@ async fn metrics_show_lost_subscription_and_refill() {
 async fn presence_metrics_show_redis_health() {
     let mut cluster = Cluster::builder().gateways(0).presence(1).start().await;
     cluster.allow("not ready");
-    cluster.allow("registry does not answer");
+    cluster.allow("registry not answering");
     let presence = &cluster.presence[0];
     for (name, expected) in
         [("parley_redis_up", 1.0), ("parley_redis_evicts", 0.0), ("parley_redis_append_only_ok", 1.0)]

@@ -1,4 +1,4 @@
-//! The OpenAPI document says what the router does: neither has a route, a code or an example that the other has not.
+//! The OpenAPI document and the router have the same routes, codes and examples.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::service::api::problem::CODES;
 use crate::service::api::router;
 use crate::store::memory::Store;
 
-/// For people and machines that look for the document; not part of what it describes.
+/// Paths of the documentation itself, which the document does not contain.
 const UNDOCUMENTED: &[&str] = &["/", "/docs", "/docs/docs.css", "/docs/docs.js", "/openapi.json"];
 
 fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
@@ -25,12 +25,12 @@ async fn every_route_is_documented() {
     let served = Served::empty().await;
     let document = served.get("/openapi.json").await.json();
     let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    // Axum tells its routes nowhere else than in its debug text.
+    // Axum exposes its routes in its debug text only.
     let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
     let text = format!("{:?}", router(registry, Metrics::new(), CancellationToken::new()));
     let routes: BTreeSet<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
     let expected: BTreeSet<&str> = documented.union(&UNDOCUMENTED.iter().copied().collect()).copied().collect();
-    // Fallbacks are routes with names of axum's own.
+    // Axum lists fallbacks as routes with private names.
     let routes: BTreeSet<&str> = routes.into_iter().filter(|route| !route.contains("__private")).collect();
     assert_eq!(routes, expected);
     assert_eq!(documented.len(), 9);
@@ -43,7 +43,7 @@ async fn every_documented_operation_is_served() {
     let document = served.get("/openapi.json").await.json();
     for (path, method, about) in operations(&document) {
         if path == "/v1/events" {
-            continue; // Does not end by itself; served in the tests of the stream.
+            continue; // This stream does not end; the tests of the stream cover it.
         }
         let example = |parameter: &Value| {
             let name = parameter["name"].as_str().unwrap().to_owned();
@@ -58,13 +58,13 @@ async fn every_documented_operation_is_served() {
             _ => served.lookup(&about["requestBody"]["content"]["application/json"]["example"].to_string()).await,
         };
         assert_eq!(answer.status, 200, "{method} {target}: {answer:?}");
-        // The example has the fields that the answer has, but for the optional text of a status.
+        // The example has the fields of the answer, except the optional text of a status.
         let example = &about["responses"]["200"]["content"]["application/json"]["example"];
         assert_eq!(fields(example), fields(&answer.json()), "{method} {path}");
     }
 }
 
-/// The paths of all fields, `items[]` for those of a list's rows; those of an optional text left out.
+/// Returns the paths of all fields, with `items[]` for the rows of a list, and without the optional text of a status.
 fn fields(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(object) => object
@@ -99,7 +99,7 @@ async fn every_code_is_documented() {
 }
 
 #[tokio::test]
-async fn every_reference_leads_somewhere() {
+async fn every_reference_of_the_document_resolves() {
     let served = Served::empty().await;
     let document = served.get("/openapi.json").await.json();
     let text = document.to_string();

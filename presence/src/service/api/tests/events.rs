@@ -1,4 +1,4 @@
-//! The event stream: what it says, how it resumes, what it does when it cannot.
+//! The event stream: its events, resuming, gaps and slow subscribers.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use tokio::time::timeout;
 use super::{PATIENCE, Served};
 use crate::model::{LeftReason, Nick, RoomName};
 use crate::registry::{JoinRequest, LeaveIntent, LeaveRequest};
-use crate::service::api::feed::{Delivery, EventId, Feed, Subscription};
+use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem};
 
 /// A client of the stream.
-struct Listener {
+struct StreamClient {
     stream: BufReader<TcpStream>,
-    /// What browsers keep: the last id, also of a block without data.
+    /// The last id, as kept by browsers, also of a block without data.
     last_id: String,
 }
 
-impl Listener {
+impl StreamClient {
     async fn open(served: &Served, last_id: Option<&str>) -> Self {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         let header = last_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         stream.write_all(format!("GET /v1/events HTTP/1.0\r\n{header}\r\n").as_bytes()).await.unwrap();
-        let mut listener = Self { stream: BufReader::new(stream), last_id: String::new() };
-        let head = listener.block().await.expect("an answer");
+        let mut client = Self { stream: BufReader::new(stream), last_id: String::new() };
+        let head = client.block().await.expect("an answer");
         assert!(head.starts_with("HTTP/1.0 200") && head.contains("text/event-stream"), "{head}");
         assert!(head.contains("cache-control: no-store") && head.contains("x-accel-buffering: no"), "{head}");
-        assert_eq!(listener.block().await.as_deref(), Some("retry: 2000\n"));
-        listener
+        assert_eq!(client.block().await.as_deref(), Some("retry: 2000\n"));
+        client
     }
 
-    /// Lines up to an empty one; `None` when the stream has ended.
+    /// Reads lines up to an empty one; `None` at the end of the stream.
     async fn block(&mut self) -> Option<String> {
         let mut block = String::new();
         loop {
@@ -46,7 +46,7 @@ impl Listener {
         }
     }
 
-    /// The next event that a browser would show; `None` when the stream has ended.
+    /// Reads the next block with data; `None` at the end of the stream.
     async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             let block = self.block().await?;
@@ -61,7 +61,7 @@ impl Listener {
     }
 
     async fn expect(&mut self, kind: &str, fields: Value) {
-        let (seen, data) = self.next().await.expect("the stream goes on");
+        let (seen, data) = self.next().await.expect("the stream has another event");
         assert_eq!(seen, kind, "{data}");
         for (name, value) in fields.as_object().unwrap() {
             assert_eq!(&data[name], value, "{kind}: {data}");
@@ -70,13 +70,13 @@ impl Listener {
 }
 
 #[tokio::test]
-async fn tells_who_comes_and_goes() {
+async fn the_stream_reports_changes_of_users_and_rooms() {
     let served = Served::empty().await;
     served.user("earlier", &[]).await;
-    let mut listener = Listener::open(&served, None).await;
+    let mut client = StreamClient::open(&served, None).await;
     let owner = served.user("ann", &["#lobby"]).await;
-    listener.expect("online", json!({ "nick": "ann" })).await;
-    listener.expect("join", json!({ "room": "#lobby", "nick": "ann" })).await;
+    client.expect("online", json!({ "nick": "ann" })).await;
+    client.expect("join", json!({ "room": "#lobby", "nick": "ann" })).await;
     let (room, ann, eve) =
         (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap(), Nick::parse("eve").unwrap());
     served
@@ -90,54 +90,54 @@ async fn tells_who_comes_and_goes() {
         })
         .await
         .unwrap();
-    listener.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
+    client.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
     served.registry.release(&ann, &owner, Some(&eve)).await.unwrap();
-    listener.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
+    client.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
     let owner = served.user("bob", &[]).await;
-    listener.expect("online", json!({ "nick": "bob" })).await;
+    client.expect("online", json!({ "nick": "bob" })).await;
     served.registry.release(&Nick::parse("bob").unwrap(), &owner, None).await.unwrap();
-    let (kind, data) = listener.next().await.unwrap();
+    let (kind, data) = client.next().await.unwrap();
     assert_eq!((kind.as_str(), data["time"].is_u64()), ("offline", true), "{data}");
 }
 
 #[tokio::test]
-async fn a_listener_that_comes_back_gets_what_it_missed_once_and_in_order() {
+async fn a_resumed_stream_replays_missed_events_once_in_order() {
     let served = Served::empty().await;
-    // It saw nothing yet, and still knows where it was.
-    let mut listener = Listener::open(&served, None).await;
-    assert!(listener.block().await.unwrap().starts_with("id: "), "the opening tells a position");
+    // Without an event, the client still gets a position.
+    let mut client = StreamClient::open(&served, None).await;
+    assert!(client.block().await.unwrap().starts_with("id: "), "the opening block has a position");
     served.user("u0", &[]).await;
-    listener.expect("online", json!({ "nick": "u0" })).await;
-    let last_id = listener.last_id.clone();
-    drop(listener);
-    // More than one page, and another listener to keep the tail running ahead.
-    let _other = Listener::open(&served, None).await;
+    client.expect("online", json!({ "nick": "u0" })).await;
+    let last_id = client.last_id.clone();
+    drop(client);
+    // More than one page, and another client that keeps the tail running.
+    let _other = StreamClient::open(&served, None).await;
     for n in 1..=600 {
         served.user(&format!("u{n}"), &[]).await;
     }
-    let mut listener = Listener::open(&served, Some(&last_id)).await;
+    let mut client = StreamClient::open(&served, Some(&last_id)).await;
     for n in 1..=600 {
-        listener.expect("online", json!({ "nick": format!("u{n}") })).await;
+        client.expect("online", json!({ "nick": format!("u{n}") })).await;
     }
     served.user("live", &[]).await;
-    listener.expect("online", json!({ "nick": "live" })).await;
+    client.expect("online", json!({ "nick": "live" })).await;
 }
 
 #[tokio::test]
-async fn a_whole_log_is_read_from_its_beginning_without_a_gap() {
+async fn a_whole_log_is_replayed_without_a_gap() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
-    Listener::open(&served, Some("0")).await.expect("online", json!({ "nick": "ann" })).await;
+    StreamClient::open(&served, Some("0")).await.expect("online", json!({ "nick": "ann" })).await;
 }
 
 #[tokio::test]
-async fn a_listener_is_told_when_what_it_missed_is_gone() {
+async fn a_client_gets_a_gap_when_missed_events_are_lost() {
     let served = Served::empty().await;
-    let mut listener = Listener::open(&served, None).await;
+    let mut client = StreamClient::open(&served, None).await;
     let owner = served.user("ann", &[]).await;
-    listener.expect("online", json!({ "nick": "ann" })).await;
-    let last_id = listener.last_id.clone();
-    drop(listener);
+    client.expect("online", json!({ "nick": "ann" })).await;
+    let last_id = client.last_id.clone();
+    drop(client);
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
     for _ in 0..5_001 {
         let entry = crate::registry::JoinEntry::New;
@@ -158,22 +158,22 @@ async fn a_listener_is_told_when_what_it_missed_is_gone() {
             .await
             .unwrap();
     }
-    let mut listener = Listener::open(&served, Some(&last_id)).await;
-    listener.expect("gap", json!({})).await;
-    listener.expect("join", json!({ "room": "#lobby" })).await;
+    let mut client = StreamClient::open(&served, Some(&last_id)).await;
+    client.expect("gap", json!({})).await;
+    client.expect("join", json!({ "room": "#lobby" })).await;
 }
 
 #[tokio::test]
-async fn an_id_that_the_log_never_reached_is_a_gap_too() {
+async fn an_id_beyond_the_log_is_a_gap() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
-    let mut listener = Listener::open(&served, Some("99999999999999-0")).await;
-    listener.expect("gap", json!({})).await;
-    listener.expect("online", json!({ "nick": "ann" })).await;
+    let mut client = StreamClient::open(&served, Some("99999999999999-0")).await;
+    client.expect("gap", json!({})).await;
+    client.expect("online", json!({ "nick": "ann" })).await;
 }
 
 #[tokio::test]
-async fn an_id_that_is_none_is_refused() {
+async fn an_invalid_event_id_is_refused() {
     let served = Served::empty().await;
     for id in ["x", "1-2-3", "-", "1-x", "18446744073709551616-0"] {
         let answer = served.send(&format!("GET /v1/events HTTP/1.0\r\nLast-Event-ID: {id}\r\n\r\n")).await;
@@ -183,40 +183,40 @@ async fn an_id_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn the_stream_ends_when_the_process_does() {
+async fn the_stream_ends_at_shutdown() {
     let served = Served::empty().await;
-    let mut listener = Listener::open(&served, None).await;
+    let mut client = StreamClient::open(&served, None).await;
     served.stop.cancel();
-    assert_eq!(listener.next().await, None);
+    assert_eq!(client.next().await, None);
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_is_told_and_goes_on_from_where_it_was() {
+async fn a_slow_subscriber_gets_lagged_and_resumes() {
     let served = Served::empty().await;
-    let feed = Feed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     let mut slow = feed.subscribe(None).await.unwrap();
     let mut quick = feed.subscribe(None).await.unwrap();
     served.user("u0", &[]).await;
-    heard(&mut quick, "u0").await;
-    heard(&mut slow, "u0").await;
+    expect_online(&mut quick, "u0").await;
+    expect_online(&mut slow, "u0").await;
     let here = slow.position();
     for n in 1..=1500 {
         served.user(&format!("u{n}"), &[]).await;
-        // Nobody else waits for the slow one.
-        heard(&mut quick, &format!("u{n}")).await;
+        // Other subscribers do not wait for the slow one.
+        expect_online(&mut quick, &format!("u{n}")).await;
     }
-    assert!(matches!(timeout(PATIENCE, slow.next()).await.unwrap(), Some(Delivery::Lagged(_))));
+    assert!(matches!(timeout(PATIENCE, slow.next()).await.unwrap(), Some(FeedItem::Lagged(_))));
     let mut again = feed.subscribe(Some(here)).await.unwrap();
     assert!(!again.gap());
     for n in 1..=1500 {
-        heard(&mut again, &format!("u{n}")).await;
+        expect_online(&mut again, &format!("u{n}")).await;
     }
 }
 
 #[tokio::test]
-async fn one_tail_serves_everybody_and_ends_with_the_last() {
+async fn one_tail_serves_all_subscribers_and_ends_with_the_last() {
     let served = Served::empty().await;
-    let feed = Feed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     assert!(!feed.has_tail());
     let first = feed.subscribe(None).await.unwrap();
     let second = feed.subscribe(None).await.unwrap();
@@ -229,38 +229,38 @@ async fn one_tail_serves_everybody_and_ends_with_the_last() {
         }
     };
     timeout(PATIENCE, ended).await.expect("the tail ends");
-    // And another begins.
+    // A new subscriber starts another tail.
     let mut third = feed.subscribe(None).await.unwrap();
     served.user("ann", &[]).await;
-    heard(&mut third, "ann").await;
+    expect_online(&mut third, "ann").await;
 }
 
 #[tokio::test]
-async fn what_comes_while_the_missed_is_read_is_told_once() {
+async fn an_event_during_a_replay_is_delivered_once() {
     let served = Served::empty().await;
-    let feed = Feed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     let start = feed.subscribe(None).await.unwrap().position();
     served.user("missed", &[]).await;
-    // Comes over the shared tail and with the page of the missed.
+    // The second event arrives over the shared tail and in the replayed page.
     let (mut resumed, mut fresh) = (feed.subscribe(Some(start)).await.unwrap(), feed.subscribe(None).await.unwrap());
     served.user("meanwhile", &[]).await;
-    heard(&mut fresh, "meanwhile").await;
+    expect_online(&mut fresh, "meanwhile").await;
     for nick in ["missed", "meanwhile"] {
-        heard(&mut resumed, nick).await;
+        expect_online(&mut resumed, nick).await;
     }
     served.user("later", &[]).await;
-    heard(&mut resumed, "later").await;
+    expect_online(&mut resumed, "later").await;
 }
 
-/// The next delivery is that this user came online.
-async fn heard(subscription: &mut Subscription, nick: &str) {
+/// Waits for the next item, which must be that this user is online.
+async fn expect_online(subscription: &mut EventSubscription, nick: &str) {
     let next = timeout(PATIENCE, subscription.next()).await.unwrap();
-    let Some(Delivery::Event(event)) = next else { panic!("{nick}: {next:?}") };
+    let Some(FeedItem::Event(event)) = next else { panic!("{nick}: {next:?}") };
     assert_eq!(serde_json::from_str::<Value>(&event.data).unwrap()["nick"], nick, "{event:?}");
 }
 
 #[test]
-fn ids_order_as_the_log_does() {
+fn event_ids_have_the_order_of_the_log() {
     let id = |text| EventId::parse(text).unwrap();
     assert!(id("9-9") < id("10-0") && id("10-2") < id("10-10") && id("10") == id("10-0"));
     assert_eq!(id("10-2").to_string(), "10-2");

@@ -1,4 +1,4 @@
-//! What is answered when all is well.
+//! Successful reads.
 
 use serde_json::json;
 
@@ -41,7 +41,7 @@ async fn names_of_any_script_are_found_percent_encoded() {
 }
 
 #[tokio::test]
-async fn a_user_may_be_called_like_an_address() {
+async fn a_nickname_may_equal_a_path_of_the_api() {
     let served = Served::empty().await;
     for nick in ["lookup", "Lookup", "%6cookup"] {
         assert_eq!(served.get(&format!("/v1/users/{nick}")).await.json()["code"], "no_such_user");
@@ -53,9 +53,9 @@ async fn a_user_may_be_called_like_an_address() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_without_doubles_and_holes() {
+async fn lists_are_paged_without_duplicates_or_gaps() {
     let served = Served::empty().await;
-    // Keys with escapes, so that cursors have something to hide.
+    // Keys with escapes, which cursors must encode.
     let names: Vec<String> = (0..25).map(|n| format!("名{n:02}")).collect();
     for name in &names {
         served.user(name, &["#lobby", &format!("#{name}")]).await;
@@ -85,7 +85,7 @@ async fn lists_come_in_pages_without_doubles_and_holes() {
 }
 
 #[tokio::test]
-async fn an_empty_room_is_still_a_room() {
+async fn an_empty_room_is_found() {
     let served = Served::empty().await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
@@ -106,7 +106,7 @@ async fn an_empty_room_is_still_a_room() {
 }
 
 #[tokio::test]
-async fn a_lookup_answers_for_each_name_in_order() {
+async fn a_lookup_answers_each_name_in_order() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
     let answer = served.lookup(r#"{"nicks":["zed","ANN","b@d","ann"],"more":1}"#).await;
@@ -121,18 +121,18 @@ async fn a_lookup_answers_for_each_name_in_order() {
 }
 
 #[tokio::test]
-async fn a_lookup_takes_a_thousand_names_and_not_one_more() {
+async fn a_lookup_takes_at_most_a_thousand_names() {
     let served = Served::empty().await;
     let body = |count: usize| json!({ "nicks": vec!["小明小明小明小明小明小明小明"; count] }).to_string();
     let answer = served.lookup(&body(1000)).await;
     assert_eq!((answer.status, answer.json()["items"].as_array().unwrap().len()), (200, 1000));
     let answer = served.lookup(&body(1001)).await;
     assert_eq!((answer.status, &answer.json()["code"]), (400, &json!("bad_request")));
-    assert!(answer.json()["detail"].as_str().unwrap().contains("nicks"), "names what is wrong: {answer:?}");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("nicks"), "the detail names the field: {answer:?}");
 }
 
 #[tokio::test]
-async fn the_cluster_tells_its_gateways_and_totals() {
+async fn the_api_lists_gateways_and_totals() {
     let served = Served::empty().await;
     served.user("ann", &["#lobby"]).await;
     served.user("bob", &["#lobby", "#go"]).await;
@@ -148,7 +148,7 @@ async fn the_cluster_tells_its_gateways_and_totals() {
 }
 
 #[tokio::test]
-async fn the_root_leads_to_the_page_and_the_page_loads_nothing_from_outside() {
+async fn the_docs_page_loads_nothing_from_other_servers() {
     let served = Served::empty().await;
     let root = served.get("/").await;
     assert_eq!((root.status, root.header("location")), (307, Some("/docs")));
@@ -157,12 +157,12 @@ async fn the_root_leads_to_the_page_and_the_page_loads_nothing_from_outside() {
         assert_eq!(answer.status, 200, "{path}");
         assert!(answer.header("content-type").unwrap().starts_with(kind), "{answer:?}");
         assert!(answer.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
-        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{path} names another place");
+        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{path} names another server");
     }
 }
 
 #[tokio::test]
-async fn answers_are_counted_by_route_never_by_what_was_asked() {
+async fn answers_are_counted_by_route_pattern() {
     let served = Served::empty().await;
     served.get("/v1/users/ann").await;
     served.get("/v1/users/bob").await;

@@ -1,4 +1,4 @@
-//! What is answered when something is wrong.
+//! Refusals.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::Served;
 use crate::registry::{RedisRegistry, Registry};
-use crate::store::redis::Redis;
+use crate::store::redis::RedisStore;
 
 const READS: &[&str] = &[
     "/v1/users/ann",
@@ -22,7 +22,7 @@ const READS: &[&str] = &[
 ];
 
 #[tokio::test]
-async fn refusals_are_problem_documents_with_a_code_and_what_is_wrong() {
+async fn refusals_are_problem_documents_with_code_and_detail() {
     let served = Served::empty().await;
     for (method, path, status, code, about) in [
         ("GET", "/v1/users/zed", 404, "no_such_user", "not known"),
@@ -70,7 +70,7 @@ async fn refusals_are_problem_documents_with_a_code_and_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_lookup_are_refused() {
+async fn invalid_lookup_bodies_are_refused() {
     let served = Served::empty().await;
     for body in ["", "{", "[]", r#"{"nicks":"ann"}"#, r#"{"nicks":[1]}"#, "{}", "\u{0}"] {
         let answer = served.lookup(body).await;
@@ -78,13 +78,13 @@ async fn bodies_that_are_no_lookup_are_refused() {
     }
     let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(256 * 1024))).await;
     assert_eq!((answer.status, &answer.json()["code"]), (413, &json!("too_large")));
-    // The one before was too long for a name only.
+    // Below the size limit, the name is invalid but the body is not.
     let answer = served.lookup(&format!(r#"{{"nicks":["{}"]}}"#, "a".repeat(255 * 1024))).await;
     assert_eq!((answer.status, &answer.json()["items"][0]["code"]), (200, &json!("bad_nick")));
 }
 
 #[tokio::test]
-async fn without_its_store_every_read_is_refused_at_once() {
+async fn reads_are_refused_at_once_without_the_store() {
     let refusing = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -93,13 +93,13 @@ async fn without_its_store_every_read_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn with_a_store_that_hangs_every_read_is_refused_in_time() {
+async fn reads_are_refused_in_time_by_a_hanging_store() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     refuses(&format!("redis://{}", silent.local_addr().unwrap())).await;
 }
 
 async fn refuses(url: &str) {
-    let registry = Registry::Redis(RedisRegistry::new(Redis::open(url, "parley").unwrap()));
+    let registry = Registry::Redis(RedisRegistry::new(RedisStore::open(url, "parley").unwrap()));
     let served = Served::over(registry).await;
     let timed = async |path: &str| {
         let asked = Instant::now();
@@ -110,7 +110,7 @@ async fn refuses(url: &str) {
         assert_eq!(answer.header("retry-after"), Some("1"), "{path}");
     };
     futures_util::future::join_all(READS.iter().copied().chain(["lookup"]).map(timed)).await;
-    // What needs no store is there.
+    // Paths that need no store still work.
     assert_eq!(served.get("/openapi.json").await.status, 200);
     assert_eq!(served.get("/v1/users/b%40d").await.status, 400);
 }

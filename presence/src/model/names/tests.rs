@@ -1,4 +1,4 @@
-//! The rules for names, as tables and as properties over every character there is.
+//! The rules for names, as tables and as properties over all characters.
 #![allow(clippy::unwrap_used)]
 
 use percent_encoding::percent_decode_str;
@@ -14,13 +14,13 @@ fn room(text: &str) -> RoomName {
     RoomName::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }
 
-/// A key as the text that it encodes.
+/// Returns the text that a key encodes.
 fn decoded(key: &str) -> String {
     percent_decode_str(key).decode_utf8().unwrap().into_owned()
 }
 
 #[test]
-fn names_of_any_script_are_shown_as_typed_and_unique_by_their_case_mapped_form() {
+fn names_keep_their_display_form_and_map_to_keys() {
     for (typed, key) in [
         ("ann", "ann"),
         ("ANN", "ann"),
@@ -62,7 +62,7 @@ fn names_of_any_script_are_shown_as_typed_and_unique_by_their_case_mapped_form()
 }
 
 #[test]
-fn what_nobody_sees_or_somebody_needs_as_a_sign_is_forbidden() {
+fn invisible_and_reserved_characters_are_forbidden() {
     for text in [
         "a b",
         " ann",
@@ -127,7 +127,7 @@ fn what_nobody_sees_or_somebody_needs_as_a_sign_is_forbidden() {
 }
 
 #[test]
-fn a_name_has_its_length_in_graphemes_and_in_bytes() {
+fn name_length_is_limited_in_graphemes_and_bytes() {
     let wide = "क\u{947}"; // 6 bytes, one grapheme
     for (text, outcome) in [
         (String::new(), Err(NameError::Empty)),
@@ -175,12 +175,12 @@ fn is_plain(key: &str) -> bool {
     key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_%-".contains(&byte))
 }
 
-/// What must hold of any text: it is refused, or its keys are plain and stand for themselves.
+/// Checks the rules for any text: it is refused, or its key is plain and is the key of the text that it encodes.
 fn check(text: &str) {
     let Ok(nick) = Nick::parse(text) else { return };
     let key = nick.key().as_str();
     assert!(is_plain(key) && is_plain(nick.skeleton()), "{text:?} has the key {key}");
-    // Mapping may lengthen a name that is as long as it may be.
+    // The mapping can make a name of maximum length longer.
     if let Err(error) = Nick::parse(&decoded(key)).map(|again| assert_eq!(again.key(), nick.key(), "{text:?}")) {
         assert_eq!(error, NameError::TooLong, "{text:?} has the key {key}");
     }
@@ -194,13 +194,13 @@ fn check(text: &str) {
 }
 
 #[test]
-fn every_character_is_refused_or_makes_a_sound_name() {
-    // The other planes hold ideographs, private use or nothing.
+fn every_character_is_refused_or_a_valid_name() {
+    // The other planes contain ideographs, private use or nothing.
     let all = ('\0'..='\u{1FFFF}').chain('\u{E0000}'..='\u{E0FFF}');
     let mut caseless = Vec::new();
     for c in all {
         check(&c.to_string());
-        // After a virama, where PRECIS allows joiners.
+        // In a position after a virama, PRECIS allows joiners.
         check(&format!("क\u{94D}{c}ष"));
         if !c.to_uppercase().eq([c])
             && let (Ok(typed), Ok(shouted)) = (Nick::parse(&c.to_string()), Nick::parse(&c.to_uppercase().to_string()))
@@ -209,7 +209,8 @@ fn every_character_is_refused_or_makes_a_sound_name() {
             caseless.push(c);
         }
     }
-    // Upper case is ambiguous here: ß and its kin become several letters, ı becomes I, the iota below a capital one.
+    // Ambiguous upper case: ß and similar letters become several letters, ı becomes I, the iota subscript a capital
+    // iota.
     assert!(caseless.contains(&'ß') && caseless.contains(&'ı'));
     caseless.retain(|c| c.to_uppercase().count() == 1);
     assert_eq!(caseless, ['ı', '\u{345}']);
@@ -217,7 +218,7 @@ fn every_character_is_refused_or_makes_a_sound_name() {
 
 proptest! {
     #[test]
-    fn any_text_is_refused_or_makes_a_sound_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_-]{1,12}") {
+    fn any_text_is_refused_or_a_valid_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_-]{1,12}") {
         check(&text);
         check(&name);
     }

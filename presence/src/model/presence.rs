@@ -1,0 +1,105 @@
+//! Presence of users: status, members of rooms and their changes, in the form of the wire and of the store.
+//!
+//! The store publishes a [`PresenceDelta`] for each change; gateways coalesce them for their clients. Pure data.
+
+use serde::{Deserialize, Serialize};
+
+/// Availability of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// At the keyboard.
+    #[default]
+    Online,
+    /// Away from the keyboard.
+    Away,
+}
+
+/// Status of a user. The text is at most 256 bytes and has no control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Status {
+    /// Online or away.
+    pub status: Availability,
+    /// Free text, empty if not set.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+}
+
+/// Maximum length of a status text, in bytes.
+pub const STATUS_BYTES: usize = 256;
+
+/// Reason why a user left a room or went offline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftReason {
+    /// The user left the room.
+    Left,
+    /// The connection ended.
+    Closed,
+    /// Nothing was received for too long.
+    Timeout,
+    /// The gateway was fenced.
+    GatewayLost,
+    /// An operator ended the session.
+    Kicked,
+}
+
+impl LeftReason {
+    /// Returns the word used on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::GatewayLost => "gateway_lost",
+            Self::Kicked => "kicked",
+        }
+    }
+}
+
+/// Changes of the members of a room: published by the scripts of the store, coalesced and delivered by gateways.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PresenceDelta {
+    /// Members that joined.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<MemberInfo>,
+    /// Members that left, with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<MemberLeft>,
+    /// Members with a new nickname.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renamed: Vec<Rename>,
+    /// Members with a new status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<MemberInfo>,
+}
+
+/// A member of a room, as shown to other members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MemberInfo {
+    /// The nickname for display.
+    pub nick: String,
+    /// Status of the member.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// A former member of a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLeft {
+    /// The nickname for display.
+    pub nick: String,
+    /// Reason for leaving.
+    pub reason: LeftReason,
+}
+
+/// A change of nickname.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    /// The old nickname.
+    pub from: String,
+    /// The new nickname.
+    pub to: String,
+}
