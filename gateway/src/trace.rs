@@ -1,20 +1,19 @@
-//! The way of a message as spans: one where it is published, one on every gateway where it is delivered.
+//! The spans of a message: [`publish`] on the gateway that publishes it, [`deliver`] on every gateway that delivers it.
 //!
-//! Both carry the `msg_id`, which travels in the envelope anyway, so they are linked without a byte more: an exporter makes
-//! the trace's id from it on every gateway by itself. At DEBUG and above only; otherwise a span costs one comparison.
-//! Never holds a body.
+//! Both carry the `msg_id` of the envelope, so they are linked at no cost: an exporter derives the trace id from it on every
+//! gateway. They exist only if DEBUG is enabled; otherwise a span costs one comparison. They never contain a message body.
 
 use tracing::Span;
 
 use crate::backplane::{Delivery, PublishRequest};
 
-/// A message on its way into the store, from its first attempt to its answer.
+/// Returns the span of a publish, from its first attempt to its answer.
 #[must_use]
-pub fn publish(to: &str, draft: &PublishRequest) -> Span {
-    tracing::debug_span!("publish", msg_id = draft.msg_id, to, from = draft.from.as_str())
+pub fn publish(to: &str, request: &PublishRequest) -> Span {
+    tracing::debug_span!("publish", msg_id = request.msg_id, to, from = request.from.as_str())
 }
 
-/// A message that has arrived here, on its way into the outboxes of this gateway. Anything else has no span.
+/// Returns the span of a message that is delivered to the outboxes of this gateway. Other deliveries have none.
 #[must_use]
 pub fn deliver(delivery: &Delivery) -> Span {
     match delivery {

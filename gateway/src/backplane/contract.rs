@@ -18,11 +18,11 @@ pub struct PublishRequest {
     pub msg_id: String,
     /// The client's idempotency key, remembered for 5 minutes. Scope: target, session.
     pub key: Option<String>,
-    /// The sender.
+    /// The sender's shown nick.
     pub from: Nick,
     /// The sender's claim, which the store compares with the member record or nick record.
     pub owner: Owner,
-    /// The message body.
+    /// The JSON text of the body.
     pub body: Body,
     /// The time at which this gateway accepted it.
     pub accepted: Accepted,
@@ -37,9 +37,9 @@ pub struct Published {
     pub seq: u64,
     /// Unix milliseconds by the store's clock.
     pub time: u64,
-    /// Whether the key was known: then nothing was appended.
+    /// True if the key was known: then nothing was appended.
     pub duplicate: bool,
-    /// Whether the receiver is online. A direct message to an offline user waits in the inbox; a room is always online.
+    /// True if the receiver is online. A direct message to an offline user waits in the inbox; a room is always online.
     pub online: bool,
 }
 
@@ -65,7 +65,7 @@ pub enum PublishError {
 pub struct HistoryPage {
     /// The messages, oldest first.
     pub messages: Vec<ChatMessage>,
-    /// Whether there are more in the requested direction.
+    /// True if there are more in the requested direction.
     pub more: bool,
 }
 

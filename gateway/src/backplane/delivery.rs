@@ -14,11 +14,11 @@ use crate::message::ChatMessage;
 pub enum Delivery {
     /// A message in a room.
     Room {
-        /// The room.
+        /// The room's key.
         room: RoomKey,
         /// The epoch of its seq.
         epoch: String,
-        /// The message.
+        /// The decoded message.
         message: ChatMessage,
     },
     /// A change of a room's members.

@@ -1,19 +1,19 @@
-//! What travels between nodes, as text: the payload that the store keeps, and the frames that go over channels.
+//! The text between nodes: the payload that the store keeps, and the frames on channels.
 //!
-//! Both arms write payloads with it and read channels and logs with it; the frames around the payloads are written by
-//! the stores themselves (`lua/*.lua`, `presence::store::memory`). Pure: no clock, no socket, no log.
-//! Invariant: text that is not ours never panics and never stops what stands before it; it is skipped and counted.
+//! Both arms encode payloads with it and decode channels and streams with it. The stores themselves write the frames around
+//! the payloads (`lua/*.lua`, `presence::store::memory`). Pure: no clock, no socket, no logging.
+//! Invariant: malformed text never panics and never affects the frames before it; it is skipped and counted.
 //!
 //! A room's channel carries any number of frames one after the other, a gateway's channel exactly one:
 //!
 //! ```text
 //! M <epoch> <seq> <time> <len>\n<payload>              a message in the room
-//! P <version> <len>\n<PresenceDelta as JSON>           a change among its members
-//! W <session> <len>\n<nick>                            that session, shown so, is writing in the room
+//! P <version> <len>\n<PresenceDelta as JSON>           a change of the room's members
+//! W <session> <len>\n<nick>                            a typing notice to the room, by that session, shown so
 //! D <session> <epoch> <seq> <time> <len>\n<payload>    a direct message for a session of the gateway
-//! W <session> <len>\n<nick>                            somebody is writing to that session of the gateway
+//! W <session> <len>\n<nick>                            a typing notice to that session of the gateway
 //! K <session>                                          an order to end a session of the gateway
-//! T <session> <fence>                                  the session was resumed: this claim's connection is over
+//! T <session> <fence>                                  the session was resumed: the connection with this claim ends
 //! E <counter>                                          the echo of the gateway's own beat
 //! ```
 
@@ -23,25 +23,25 @@ use serde::{Deserialize, Serialize};
 use super::{Delivery, PublishRequest, StreamId};
 use crate::message::{Accepted, Body, ChatMessage};
 
-/// Longest head of a frame that is looked for, in bytes: six words, none longer than an id.
-const HEAD_BYTES: usize = 256;
+/// The maximum length of a frame's head: six words, none longer than an id.
+const HEAD_BYTES_MAX: usize = 256;
 
-/// The stored form of a message. `to` and `from` are as they are shown; the seq and the time stand beside it.
+/// The stored form of a message. `to` and `from` are as shown; seq and time are stored beside it.
 #[derive(Serialize)]
-struct Written<'a> {
+struct EncodedPayload<'a> {
     to: &'a str,
     from: &'a str,
     id: &'a str,
-    /// The sender's claim: in the log of a room, a nick's fence never goes back.
+    /// The fence of the sender's claim: within a room's stream, the fences of a nick never decrease.
     fence: Fence,
     #[serde(skip_serializing_if = "Accepted::is_unknown")]
     at: Accepted,
     body: &'a Body,
 }
 
-/// The same as it is read: what is not listed is for other readers of the log.
+/// The stored form as this module reads it. Other fields are for other readers of the stream.
 #[derive(Deserialize)]
-struct Read {
+struct DecodedPayload {
     to: String,
     from: String,
     id: String,
@@ -50,47 +50,47 @@ struct Read {
     body: Body,
 }
 
-/// Writes the payload of a message.
+/// Encodes the payload of a message.
 #[must_use]
-pub fn payload(to: &str, draft: &PublishRequest) -> String {
-    let written = Written {
+pub fn payload(to: &str, request: &PublishRequest) -> String {
+    let encoded = EncodedPayload {
         to,
-        from: draft.from.as_str(),
-        id: &draft.msg_id,
-        fence: draft.owner.fence,
-        at: draft.accepted,
-        body: &draft.body,
+        from: request.from.as_str(),
+        id: &request.msg_id,
+        fence: request.owner.fence,
+        at: request.accepted,
+        body: &request.body,
     };
-    serde_json::to_string(&written).expect("strings, a number and JSON are always JSON")
+    serde_json::to_string(&encoded).expect("strings, numbers and raw JSON serialize")
 }
 
-/// The payload of the same message under another id: that of an earlier attempt.
+/// Returns the payload of the same message under another id: that of an earlier attempt.
 #[must_use]
 pub fn with_id(payload: &str, id: &str, other: &str) -> String {
-    // Names hold no quotes, so the first field of this look is the id itself.
+    // Names contain no quotes, so the first match is the id field itself.
     payload.replacen(&format!("\"id\":\"{id}\""), &format!("\"id\":\"{other}\""), 1)
 }
 
-/// Writes the frame that tells who is writing: the session that is, on a room's channel, or the one that is written to.
+/// Encodes a typing notice. `session` is the typing session on a room's channel, the receiving one on a gateway's.
 #[must_use]
 pub fn typing(session: &SessionId, from: &str) -> String {
     format!("W {session} {}\n{from}", from.len())
 }
 
-/// Reads a message back from a log; `None` when the payload is not ours.
+/// Decodes a message of a stream; `None` if the payload is malformed.
 #[must_use]
 pub fn message(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    Some(ChatMessage { accepted: Accepted::default(), ..arriving(payload, seq, time)? })
+    Some(ChatMessage { accepted: Accepted::default(), ..decode_delivered(payload, seq, time)? })
 }
 
-/// Reads a message that comes straight from its sender's gateway.
-fn arriving(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
-    let Read { to, from, id, at, body } = serde_json::from_slice(payload).ok()?;
+/// Decodes a message that is delivered right after its publish: it still has its time of acceptance.
+fn decode_delivered(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> {
+    let DecodedPayload { to, from, id, at, body } = serde_json::from_slice(payload).ok()?;
     Some(ChatMessage { to, from, msg_id: id, seq, time, body, accepted: at })
 }
 
-/// Reads what came over a room's channel, in order. Returns how many frames had to be skipped: a payload that cannot be
-/// read costs itself, a head that cannot be read costs the rest of the text, since nobody knows where the next begins.
+/// Decodes the text of a room's channel, in order. Returns the number of skipped frames. A malformed payload costs its own
+/// frame; a malformed head costs the rest of the text, because the start of the next frame is unknown.
 pub fn read_room(room: &RoomKey, mut text: &[u8], mut deliver: impl FnMut(Delivery)) -> u64 {
     let mut skipped = 0;
     while !text.is_empty() {
@@ -106,7 +106,7 @@ pub fn read_room(room: &RoomKey, mut text: &[u8], mut deliver: impl FnMut(Delive
     skipped
 }
 
-/// Reads what came over a gateway's channel; `None` when it is not ours.
+/// Decodes the text of a gateway's channel; `None` if it is malformed.
 #[must_use]
 pub fn read_gateway(incarnation: &Incarnation, text: &[u8]) -> Option<Delivery> {
     if let Some((head, content, rest)) = frame(text) {
@@ -127,7 +127,7 @@ fn room_frame(room: &RoomKey, head: &str, content: &[u8]) -> Option<Delivery> {
     match words.next()? {
         "M" => {
             let epoch = words.next()?.to_owned();
-            let message = arriving(content, number(words.next())?, number(words.next())?)?;
+            let message = decode_delivered(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Room { room: room.clone(), epoch, message })
         }
         "P" => {
@@ -149,7 +149,7 @@ fn session_frame(head: &str, content: &[u8]) -> Option<Delivery> {
     match kind {
         "D" => {
             let epoch = words.next()?.to_owned();
-            let message = arriving(content, number(words.next())?, number(words.next())?)?;
+            let message = decode_delivered(content, number(words.next())?, number(words.next())?)?;
             Some(Delivery::Direct { session, epoch, message })
         }
         "W" => Some(Delivery::Typing { stream: StreamId::Inbox(session), by: None, from: text(content)? }),
@@ -161,9 +161,9 @@ fn text(content: &[u8]) -> Option<String> {
     str::from_utf8(content).ok().map(str::to_owned)
 }
 
-/// Splits off one frame: its head without the length, its content, and what follows.
+/// Splits off one frame: its head without the length, its content, and the remaining text.
 fn frame(text: &[u8]) -> Option<(&str, &[u8], &[u8])> {
-    let end = text.iter().take(HEAD_BYTES).position(|&byte| byte == b'\n')?;
+    let end = text.iter().take(HEAD_BYTES_MAX).position(|&byte| byte == b'\n')?;
     let (head, length) = str::from_utf8(&text[..end]).ok()?.rsplit_once(' ')?;
     let (content, rest) = text[end + 1..].split_at_checked(number(Some(length))?.try_into().ok()?)?;
     Some((head, content, rest))

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 /// The state of the connection that deliveries arrive on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkState {
-    /// It is being opened, or its channels are being subscribed again.
+    /// The connection is being opened, or its channels are being subscribed again.
     Connecting,
     /// All wanted channels are subscribed.
     Subscribed,
-    /// All wanted channels seem subscribed, but no echo of an own beat arrived for 3 s.
+    /// All wanted channels are subscribed, but no echo of an own beat arrived for 3 s.
     Stale,
-    /// It is closed and will be opened again after a pause.
+    /// The connection is closed and will be opened again after a pause.
     Backoff,
 }
 
@@ -31,13 +31,13 @@ pub struct SubscriptionStatus {
 }
 
 impl SubscriptionStatus {
-    /// Whether all wanted channels are subscribed, as far as this node can know.
+    /// Returns whether all wanted channels are subscribed, as far as this node can know.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.link == LinkState::Subscribed
     }
 
-    /// The total time, up to `now`, for which an established subscription was incomplete.
+    /// Returns the total time, up to `now`, for which an established subscription was incomplete.
     #[must_use]
     pub fn gap(&self, now: Instant) -> Duration {
         let present = self.broken_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

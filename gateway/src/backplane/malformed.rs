@@ -1,36 +1,36 @@
-//! Counts what came over a channel or stood in a log and was not ours, and says so once a minute at most.
+//! The counter of malformed frames and entries: text on a channel or in a stream that this gateway cannot decode.
 //!
-//! Kept by both arms beside their reading side. Never holds the text itself.
+//! Both arms have one [`MalformedCounter`] at their reading side. It logs at most once a minute and never the text itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shortest time between two lines in the log.
-const QUIET: Duration = Duration::from_secs(60);
+/// The minimum time between two log lines.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The count since the start.
+/// The number of malformed frames since the start.
 #[derive(Debug, Default)]
-pub(super) struct Malformed {
+pub(super) struct MalformedCounter {
     count: AtomicU64,
     logged: Mutex<Option<Instant>>,
 }
 
-impl Malformed {
-    /// Adds `skipped` frames that were found at `place`, a channel or a key.
-    pub(super) fn note(&self, place: &str, skipped: u64) {
+impl MalformedCounter {
+    /// Adds `skipped` frames of `source`, a channel or a key.
+    pub(super) fn add(&self, source: &str, skipped: u64) {
         if skipped == 0 {
             return;
         }
         let total = self.count.fetch_add(skipped, Ordering::Relaxed) + skipped;
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.is_none_or(|at| at.elapsed() >= QUIET) {
+        if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *logged = Some(Instant::now());
-            tracing::warn!(place, total, "skipped text that is not ours");
+            tracing::warn!(source, total, "malformed text skipped");
         }
     }
 
-    /// How many frames were skipped since the start.
+    /// Returns the count.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }

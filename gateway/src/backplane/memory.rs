@@ -1,8 +1,8 @@
 //! The arm between the nodes of one process: the same contract over [`presence::store::memory::Store`].
 //!
-//! Serves the embedded default, where one gateway runs alone, and tests that run several nodes on one store. Nothing is
-//! ever lost here and no connection breaks, so a subscription is always whole and nothing is ever resumed. A publish is
-//! done when its call returns: nothing waits, so there is no queue to batch or to bound.
+//! It serves the embedded default, one gateway alone, and tests that run several nodes on one store. [`MemoryBackplane`] is
+//! the arm. No connection can break here, so a subscription is always whole and [`Delivery::Resumed`] is never sent. A
+//! publish is complete when its call returns: there is no queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 use presence::store::memory::{Append, AppendError, Appended, ChannelListener, Store, StoredEntry};
 
-use super::malformed::Malformed;
+use super::malformed::MalformedCounter;
 use crate::message::Target;
 
 use super::contract::BackplaneContract;
@@ -23,41 +23,41 @@ use super::{
     StreamId, SubscriptionStatus, envelope,
 };
 
-/// How long a room that nobody wants is still heard, so that a quick return costs nothing.
+/// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The Memory arm. Cheap to clone; the subscription ends with the last clone.
 #[derive(Clone)]
 pub struct MemoryBackplane {
-    node: Arc<Node>,
+    node: Arc<MemoryNode>,
 }
 
 /// One node's side of the store.
-struct Node {
+struct MemoryNode {
     store: Store,
     keys: Keys,
     sink: DeliverySink,
-    heard: Arc<Heard>,
-    listening: Mutex<Listening>,
+    receive_record: Arc<ReceiveRecord>,
+    subscriptions: Mutex<LocalSubscriptions>,
 }
 
-/// What listeners note down.
+/// Values that the listeners record.
 #[derive(Debug, Default)]
-struct Heard {
-    malformed: Malformed,
+struct ReceiveRecord {
+    malformed: MalformedCounter,
     last_echo: Mutex<Option<Instant>>,
 }
 
-/// What this node listens to.
+/// The subscriptions of this node.
 #[derive(Default)]
-struct Listening {
+struct LocalSubscriptions {
     gateway: Option<(Incarnation, presence::store::memory::ListenerGuard)>,
-    rooms: HashMap<RoomKey, Interest>,
+    rooms: HashMap<RoomKey, RoomInterest>,
 }
 
-struct Interest {
+struct RoomInterest {
     count: usize,
-    /// Since nobody wants it: until when it is heard nevertheless.
+    /// The end of its lingering, once the count is 0.
     until: Option<Instant>,
     _subscription: presence::store::memory::ListenerGuard,
 }
@@ -72,7 +72,13 @@ impl MemoryBackplane {
     /// Joins a node to the store; its deliveries go to `sink`, which is called under the store's lock.
     #[must_use]
     pub fn start(store: Store, sink: DeliverySink) -> Self {
-        let node = Node { store, keys: Keys::new("parley"), sink, heard: Arc::default(), listening: Mutex::default() };
+        let node = MemoryNode {
+            store,
+            keys: Keys::new("parley"),
+            sink,
+            receive_record: Arc::default(),
+            subscriptions: Mutex::default(),
+        };
         Self { node: Arc::new(node) }
     }
 }
@@ -82,27 +88,27 @@ impl BackplaneContract for MemoryBackplane {
         SubscriptionStatus {
             link: LinkState::Subscribed,
             reconnects: 0,
-            last_echo: *lock(&self.node.heard.last_echo),
-            malformed: self.node.heard.malformed.count(),
+            last_echo: *lock(&self.node.receive_record.last_echo),
+            malformed: self.node.receive_record.malformed.count(),
             past_gaps: Duration::ZERO,
             broken_since: None,
         }
     }
 
     async fn listen_as(&self, incarnation: &Incarnation) {
-        let mut listening = self.node.listening();
-        if listening.gateway.as_ref().is_none_or(|(present, _)| present != incarnation) {
-            listening.gateway = Some((incarnation.clone(), self.node.hear_gateway(incarnation.clone())));
+        let mut subscriptions = self.node.subscriptions();
+        if subscriptions.gateway.as_ref().is_none_or(|(current, _)| current != incarnation) {
+            subscriptions.gateway = Some((incarnation.clone(), self.node.subscribe_gateway(incarnation.clone())));
         }
     }
 
     async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
-        let mut listening = self.node.listening();
-        listening.end_lingering();
-        let interest = listening.rooms.entry(room.clone()).or_insert_with(|| Interest {
+        let mut subscriptions = self.node.subscriptions();
+        subscriptions.end_expired();
+        let interest = subscriptions.rooms.entry(room.clone()).or_insert_with(|| RoomInterest {
             count: 0,
             until: None,
-            _subscription: self.node.hear_room(room.clone()),
+            _subscription: self.node.subscribe_room(room.clone()),
         });
         interest.count += 1;
         interest.until = None;
@@ -110,9 +116,9 @@ impl BackplaneContract for MemoryBackplane {
     }
 
     fn unsubscribe(&self, room: &RoomKey) {
-        let mut listening = self.node.listening();
-        listening.end_lingering();
-        if let Some(interest) = listening.rooms.get_mut(room) {
+        let mut subscriptions = self.node.subscriptions();
+        subscriptions.end_expired();
+        if let Some(interest) = subscriptions.rooms.get_mut(room) {
             interest.count = interest.count.saturating_sub(1);
             if interest.count == 0 {
                 interest.until = Some(Instant::now() + LINGER);
@@ -128,14 +134,14 @@ impl BackplaneContract for MemoryBackplane {
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
         let payload = envelope::payload(to.as_str(), request);
         match self.node.store.append_direct(to, append(request, &payload)) {
-            // There is no room: who does not own the nick they speak under has lost it with their lease.
+            // A direct message has no room: a sender that does not own its nick has lost it with its lease.
             Err(AppendError::NotInRoom) => Err(RegistryError::Fenced.into()),
-            answer => published(answer),
+            outcome => published(outcome),
         }
     }
 
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
-        let Node { store, keys, .. } = &*self.node;
+        let MemoryNode { store, keys, .. } = &*self.node;
         let (channel, session) = match to {
             Target::Room(room) => (String::from(keys.room(room.key()).channel()), session.clone()),
             Target::Nick(nick) => match store.whereabouts(nick.key()) {
@@ -153,7 +159,7 @@ impl BackplaneContract for MemoryBackplane {
             Range::Before(seq) => (1, seq.saturating_sub(1), true),
             Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
         };
-        // One more than asked for tells whether there is more.
+        // One more than requested shows whether there are more.
         let entries = self.node.store.entries(&StreamId::Room(room.clone()), from, to, limit.saturating_add(1), newest);
         let more = entries.len() > limit;
         let surplus = if more && newest { 1 } else { 0 };
@@ -167,11 +173,11 @@ impl BackplaneContract for MemoryBackplane {
     }
 
     async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
-        let head = self.end(stream)?;
-        let entries = self.node.store.entries(stream, after.saturating_add(1), head.top, limit, false);
-        let through = entries.last().filter(|_| entries.len() == limit).map_or(head.top.max(after), |last| last.seq);
+        let end = self.end(stream)?;
+        let entries = self.node.store.entries(stream, after.saturating_add(1), end.top, limit, false);
+        let through = entries.last().filter(|_| entries.len() == limit).map_or(end.top.max(after), |last| last.seq);
         let read = |entry: &StoredEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
-        Ok(ReplayPage { head, messages: entries.iter().filter_map(read).collect(), through })
+        Ok(ReplayPage { head: end, messages: entries.iter().filter_map(read).collect(), through })
     }
 
     async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
@@ -202,31 +208,31 @@ impl MemoryBackplane {
     }
 }
 
-impl Node {
-    fn listening(&self) -> MutexGuard<'_, Listening> {
-        lock(&self.listening)
+impl MemoryNode {
+    fn subscriptions(&self) -> MutexGuard<'_, LocalSubscriptions> {
+        lock(&self.subscriptions)
     }
 
-    fn hear_room(&self, room: RoomKey) -> presence::store::memory::ListenerGuard {
+    fn subscribe_room(&self, room: RoomKey) -> presence::store::memory::ListenerGuard {
         let channel = self.keys.room(&room).channel();
-        let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
+        let (sink, receive_record, source) = (self.sink.clone(), self.receive_record.clone(), channel.clone());
         let listener: ChannelListener = Arc::new(move |text| {
             let skipped = envelope::read_room(&room, text, |delivery| sink(delivery));
-            heard.malformed.note(&place, skipped);
+            receive_record.malformed.add(&source, skipped);
         });
         self.store.listen(&channel, listener)
     }
 
-    fn hear_gateway(&self, incarnation: Incarnation) -> presence::store::memory::ListenerGuard {
+    fn subscribe_gateway(&self, incarnation: Incarnation) -> presence::store::memory::ListenerGuard {
         let channel = self.keys.node(&incarnation).channel();
-        let (sink, heard, place) = (self.sink.clone(), self.heard.clone(), channel.clone());
+        let (sink, receive_record, source) = (self.sink.clone(), self.receive_record.clone(), channel.clone());
         let listener: ChannelListener = Arc::new(move |text| {
             let Some(delivery) = envelope::read_gateway(&incarnation, text) else {
-                heard.malformed.note(&place, 1);
+                receive_record.malformed.add(&source, 1);
                 return;
             };
             if matches!(delivery, Delivery::Echo { .. }) {
-                *lock(&heard.last_echo) = Some(Instant::now());
+                *lock(&receive_record.last_echo) = Some(Instant::now());
             }
             sink(delivery);
         });
@@ -234,9 +240,9 @@ impl Node {
     }
 }
 
-impl Listening {
-    /// Ends what has lingered long enough. Nothing waits for that, so it happens when somebody comes by.
-    fn end_lingering(&mut self) {
+impl LocalSubscriptions {
+    /// Ends subscriptions that have lingered long enough. Any later call may do it, because nothing waits for it.
+    fn end_expired(&mut self) {
         let now = Instant::now();
         self.rooms.retain(|_, interest| interest.until.is_none_or(|until| until > now));
     }
@@ -252,8 +258,8 @@ fn append<'a>(request: &'a PublishRequest, payload: &'a str) -> Append<'a> {
     }
 }
 
-fn published(answer: Result<Appended, AppendError>) -> Result<Published, PublishError> {
-    match answer {
+fn published(outcome: Result<Appended, AppendError>) -> Result<Published, PublishError> {
+    match outcome {
         Ok(Appended { msg_id, seq, time, duplicate, online }) => Ok(Published { msg_id, seq, time, duplicate, online }),
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
@@ -262,7 +268,7 @@ fn published(answer: Result<Appended, AppendError>) -> Result<Published, Publish
     }
 }
 
-/// A panic while one of these locks is held leaves what it guards as whole as it was.
+/// A panic while one of these locks is held leaves the guarded value consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -78,7 +78,7 @@ async fn lose_a_gateway(presence: usize) {
 async fn a_gateway_that_stood_still_loses_its_users_and_serves_again() {
     const FROZEN: Duration = Duration::from_secs(15);
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["fenced", "lease lost", "beats are not answered", "lost the subscription"] {
+    for text in ["fenced", "lease lost", "beats are not answered", "subscription lost"] {
         cluster.allow(text);
     }
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);

@@ -56,7 +56,7 @@ async fn cluster(settings: &[(&str, &str)]) -> Cluster {
     let builder = Cluster::builder().gateways(2).presence(1).redis_setting("enable-debug-command", "yes");
     let builder = settings.iter().fold(builder, |builder, (name, value)| builder.redis_setting(name, value));
     let mut cluster = builder.start().await;
-    for text in ["beats are not answered", "lost the subscription", "no subscription", "not ready", "does not answer"] {
+    for text in ["beats are not answered", "subscription lost", "no subscription", "not ready", "does not answer"] {
         cluster.allow(text);
     }
     cluster

@@ -40,7 +40,7 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     ann.receives("#lobby", "bob", "here we are").await;
 
     assert_eq!(gateway.end().await, Some(0));
-    let allowed = ["lease not acquired", "no subscription", "lost the subscription"].map(str::to_owned);
+    let allowed = ["lease not acquired", "no subscription", "subscription lost"].map(str::to_owned);
     assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
 }
 
@@ -50,7 +50,7 @@ const HICCUP: Duration = Duration::from_millis(2_500);
 #[tokio::test]
 async fn a_hiccup_doubles_nothing() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
-    for text in ["beats are not answered", "lost the subscription", "no subscription"] {
+    for text in ["beats are not answered", "subscription lost", "no subscription"] {
         cluster.allow(text);
     }
     let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
@@ -127,7 +127,7 @@ async fn outage(outage: Outage) {
     // Nothing that was answered is lost: this is about being away, not about losing data.
     let cluster = Cluster::builder().gateways(2).presence(1).redis_setting("appendfsync", "always");
     let mut cluster = cluster.start().await;
-    for text in ["beats are not answered", "lost the subscription", "no subscription", "not ready", "does not answer"] {
+    for text in ["beats are not answered", "subscription lost", "no subscription", "not ready", "does not answer"] {
         cluster.allow(text);
     }
     let (ann, bob, carl) = (cluster.ws_on(0).await, cluster.ws_on(1).await, cluster.line_on(1).await);

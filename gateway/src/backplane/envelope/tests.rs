@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn draft(msg_id: &str, body: &str) -> PublishRequest {
+fn request(msg_id: &str, body: &str) -> PublishRequest {
     PublishRequest {
         msg_id: msg_id.to_owned(),
         key: None,
@@ -37,9 +37,9 @@ fn read(text: &[u8]) -> (Vec<Delivery>, u64) {
 }
 
 #[test]
-fn a_payload_is_what_the_log_promises() {
+fn payload_has_the_documented_json_form() {
     assert_eq!(
-        payload("#Lobby", &draft("m1", r#"{"b": [1,  2.50]}"#)),
+        payload("#Lobby", &request("m1", r#"{"b": [1,  2.50]}"#)),
         r##"{"to":"#Lobby","from":"Ann","id":"m1","fence":7,"at":1700000000000001,"body":{"b": [1,  2.50]}}"##
     );
 }
@@ -49,9 +49,9 @@ fn frames_of_one_text_arrive_in_order() {
     let delta = r#"{"joined":[{"nick":"bob","status":"online"}]}"#;
     let text = format!(
         "{}P 4 {}\n{delta}{}",
-        m("e1", 1, 10, &payload("#l", &draft("m1", "\"line\\nbreak\""))),
+        m("e1", 1, 10, &payload("#l", &request("m1", "\"line\\nbreak\""))),
         delta.len(),
-        m("e1", 2, 11, &payload("#l", &draft("m2", "2"))),
+        m("e1", 2, 11, &payload("#l", &request("m2", "2"))),
     );
     let (deliveries, skipped) = read(text.as_bytes());
     assert_eq!(skipped, 0);
@@ -67,8 +67,8 @@ fn frames_of_one_text_arrive_in_order() {
 }
 
 #[test]
-fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
-    let good = m("e", 1, 1, &payload("#l", &draft("m1", "1")));
+fn bad_payload_costs_itself_bad_head_the_rest() {
+    let good = m("e", 1, 1, &payload("#l", &request("m1", "1")));
     for (text, delivered, skipped) in [
         (format!("{good}{}{good}", m("e", 2, 1, "{not json")), 2, 1),
         (format!("{good}X 1 2\nab{good}"), 2, 1),
@@ -85,7 +85,7 @@ fn a_bad_payload_costs_only_itself_and_a_bad_head_the_rest() {
 }
 
 #[test]
-fn who_is_writing_is_told_on_both_channels() {
+fn typing_notices_decode_on_both_channel_kinds() {
     let session = SessionId::from_store("s9");
     let frame = typing(&session, "Änn x\n");
     let (deliveries, skipped) = read(frame.repeat(2).as_bytes());
@@ -95,14 +95,14 @@ fn who_is_writing_is_told_on_both_channels() {
     };
     assert_eq!((room.as_str(), by, from.as_str()), ("lobby", &session, "Änn x\n"));
     let delivery = read_gateway(&Incarnation::from_store("i1"), frame.as_bytes());
-    let Some(Delivery::Typing { stream: log, by: None, from }) = delivery else { panic!("{delivery:?}") };
-    assert_eq!((log, from.as_str()), (StreamId::Inbox(session), "Änn x\n"));
+    let Some(Delivery::Typing { stream, by: None, from }) = delivery else { panic!("{delivery:?}") };
+    assert_eq!((stream, from.as_str()), (StreamId::Inbox(session), "Änn x\n"));
 }
 
 #[test]
-fn a_gateway_channel_carries_one_frame() {
+fn gateway_channel_carries_exactly_one_frame() {
     let own = Incarnation::from_store("i1");
-    let direct = payload("bob", &draft("m1", "1"));
+    let direct = payload("bob", &request("m1", "1"));
     let direct = format!("D s9 e 3 77 {}\n{direct}", direct.len());
     let read = |text: &str| read_gateway(&own, text.as_bytes());
     assert!(matches!(read("E 12"), Some(Delivery::Echo { counter: 12, incarnation }) if incarnation == own));
@@ -147,28 +147,28 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn a_payload_gets_the_id_of_the_first_attempt_and_nothing_else_changes() {
+fn payload_takes_first_id_and_changes_nothing_else() {
     let body = r#"{"id":"m2","say":"\"id\":\"m2\""}"#;
-    assert_eq!(with_id(&payload("#l", &draft("m2", body)), "m2", "m1"), payload("#l", &draft("m1", body)));
+    assert_eq!(with_id(&payload("#l", &request("m2", body)), "m2", "m1"), payload("#l", &request("m1", body)));
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
-        let draft = draft(&id, &body);
-        let text = m("e", seq, time, &payload(&to, &draft));
+    fn encoded_messages_decode_unchanged(to in any::<String>(), id in any::<String>(), body in json(), seq: u64, time: u64) {
+        let request = request(&id, &body);
+        let text = m("e", seq, time, &payload(&to, &request));
         let (deliveries, skipped) = read(text.as_bytes());
         prop_assert_eq!(skipped, 0);
         let [Delivery::Room { message, .. }] = deliveries.as_slice() else { panic!("{deliveries:?}") };
-        let accepted = draft.accepted;
-        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: draft.body, accepted };
+        let accepted = request.accepted;
+        let expected = ChatMessage { to, from: "Ann".to_owned(), msg_id: id, seq, time, body: request.body, accepted };
         prop_assert_eq!(message, &expected);
     }
 
     #[test]
-    fn a_truncated_text_keeps_what_came_whole(bodies in prop::collection::vec(json(), 1..4), cut: prop::sample::Index) {
+    fn truncated_text_keeps_its_complete_frames(bodies in prop::collection::vec(json(), 1..4), cut: prop::sample::Index) {
         let frames: Vec<String> =
-            bodies.iter().zip(1..).map(|(body, seq)| m("e", seq, 1, &payload("#l", &draft("m", body)))).collect();
+            bodies.iter().zip(1..).map(|(body, seq)| m("e", seq, 1, &payload("#l", &request("m", body)))).collect();
         let text = frames.concat();
         let cut = cut.index(text.len());
         let mut whole = 0;
@@ -187,7 +187,7 @@ proptest! {
         body in json(), flips in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..8), 1..5),
         noise in prop::collection::vec(any::<u8>(), 0..300),
     ) {
-        let payload = payload("#l", &draft("m", &body));
+        let payload = payload("#l", &request("m", &body));
         let direct = format!("D s e 1 1 {}\n{payload}", payload.len());
         for text in [m("e", 1, 1, &payload).repeat(2), direct, "E 17".to_owned()] {
             let mut bytes = text.into_bytes();

@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
--- Reads where a log ends and what it keeps after a position, in one step: everything in the answer is of one epoch.
--- KEYS: 1 generation, 2 meta, 3 log
--- ARGV: 1 an unused epoch, 2 the first seq of the page, 3 most messages of it, 4 seconds that a meta without a life of its
---       own is kept
+-- PAGE: reads the end of a stream and its entries after a position in one step, so the whole reply is of one epoch.
+-- KEYS: 1 generation, 2 meta, 3 stream
+-- ARGV: 1 an unused epoch, 2 the first seq of the page, 3 maximum of entries, 4 lifetime in seconds of a meta without a
+--       lifetime of its own
 -- Reply: {epoch, seq of the newest message, forks, {entry..}}, or the error RECOVERING
--- Called by RedisBackplane::missed and tops. It writes when it is the first to touch the log in a generation: those who
--- only listen are told what was lost as well.
-local _, meta, log = unpack(KEYS)
+-- Called by RedisBackplane::read_after and read_ends. It writes if it is the first to touch the stream in a generation:
+-- readers learn of a loss even if nothing is published.
+local _, meta, stream = unpack(KEYS)
 local number, _, is_noticed = generation()
 if not is_noticed then
   return { err = 'RECOVERING the store has not noticed its restart yet' }
 end
 local is_new = redis.call('EXISTS', meta) == 0
-local epoch, seq, _, forks = touch(meta, log, number, ARGV[1])
+local epoch, seq, _, forks = touch(meta, stream, number, ARGV[1])
 if is_new then
   redis.call('EXPIRE', meta, ARGV[4])
 end
-local entries = ARGV[3] ~= '0' and redis.call('XRANGE', log, ARGV[2], '+', 'COUNT', ARGV[3]) or {}
+local entries = ARGV[3] ~= '0' and redis.call('XRANGE', stream, ARGV[2], '+', 'COUNT', ARGV[3]) or {}
 return { epoch, digits(seq), forks, entries }

@@ -1,20 +1,21 @@
--- What the writing scripts begin with: it stands between a script's first line and its body. Needs generation.lua and log.lua.
+-- PRELUDE: the shared begin of the writing scripts, between a script's first line and its body. Needs generation.lua and
+-- stream.lua.
 --
--- The same in both: KEYS[1] is the generation record, KEYS[2] the lease table, ARGV[1] what every key and channel of the
--- partition begins with (`base`), ARGV[2] the generation that the caller knows (0: any), ARGV[3] the most keys in a bucket,
--- ARGV[4] the incarnation that puts back what was acked and is lost, or '' where something new is said.
+-- KEYS of every script: 1 generation record, 2 lease table. ARGV of every script: 1 `base`, the prefix of the partition's
+-- keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum of keys in a bucket; 4 the incarnation
+-- that republishes a lost message, or '' for a new message.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
 -- full Redis refuses a call whole.
 
-local base, repairer = ARGV[1], ARGV[4]
-local is_repair = repairer ~= ''
+local base, republisher = ARGV[1], ARGV[4]
+local is_republish = republisher ~= ''
 
--- Why nothing may be written, or nil. A store that restarted may have lost what was acked last: nothing new gets a number
--- before it has noticed that and recovered; which takes until all that was lost is put back.
+-- The reason to refuse writes, or nil. A restarted store may lack the newest acknowledged messages: new messages get no
+-- seq until the restart is noticed and all lost messages are republished.
 local number, phase, is_noticed = generation()
 local refusal
-if phase ~= 'open' and not (is_repair and is_noticed) then
-  refusal = 'RECOVERING the gateways are still saying what they hold'
+if phase ~= 'open' and not (is_republish and is_noticed) then
+  refusal = 'RECOVERING the gateways are still reasserting their claims'
 elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
   refusal = 'RECOVERING the caller knows another generation'
 end
@@ -23,7 +24,7 @@ end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- Whether a lease may write and own. One that is not in the table is as good as fenced.
+-- Returns whether a lease may write and own. A lease that is missing from the table counts as fenced.
 local function serves(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return state == 'live' or state == 'draining'
@@ -33,41 +34,41 @@ local function split_token(token)
   return string.match(token, '^([^/]+)/([^/]+)/')
 end
 
--- The session that has a nick or had it last, if there was one, and its gateway if it is there. A session that goes by
--- another nick now is reached under that one. With `known`, of that session.
+-- Returns the session that has a nick or had it last, if any, and its gateway if the session is online. A session that
+-- was renamed is reached under its present nick. With `known`, looks for that session instead.
 local function whereabouts(record, nick, known)
   local session = known or redis.call('HGET', record, 'session')
   if not session then
     return nil
   end
-  local present = redis.call('HGET', base .. 'session:' .. session, 'nick') or nick
-  local owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. present, 'owner', 'detached'))
-  local at, owned_by = split_token(owner or '')
-  return session, owned_by == session and not detached and serves(at) and at
+  local current = redis.call('HGET', base .. 'session:' .. session, 'nick') or nick
+  local owner, detached = unpack(redis.call('HMGET', base .. 'nick:' .. current, 'owner', 'detached'))
+  local gateway, owned_by = split_token(owner or '')
+  return session, owned_by == session and not detached and serves(gateway) and gateway
 end
 
--- What is remembered of messages, so that a repetition makes no second copy: for one to two spans, then the whole bucket
--- expires. Full means refused, never forgotten early.
+-- Opens a bucket of remembered messages, which prevents a second copy on a retry. A bucket is kept for one to two spans,
+-- then it expires whole. A full bucket refuses new messages and forgets none early.
 local function bucket(name, span_ms)
   local span = math.floor(now / span_ms)
   local newer = base .. name .. ':' .. span
-  local held = redis.call('HLEN', newer)
+  local count = redis.call('HLEN', newer)
   return {
     newer = newer,
     older = base .. name .. ':' .. (span - 1),
-    room = ARGV[3] - held,
-    ttl_s = held == 0 and math.floor(span_ms * 2.2 / 1000),
+    room = ARGV[3] - count,
+    ttl_s = count == 0 and math.floor(span_ms * 2.2 / 1000),
     notes = {},
   }
 end
 
--- Keys that clients chose, who may come back much later; and ids of messages without one, which only their own gateway
--- repeats, at once.
+-- Idempotency keys of clients, which may retry much later; and ids of messages without a key, which only their own
+-- gateway retries, at once.
 local keys_seen, attempts_seen
 
--- Where a message is remembered, and as what. `key` is '=<the client's key>' or ''. The key is last and the others hold
--- no bar, so no two of them can be mistaken for each other.
-local function place_of(target, session, key, id)
+-- Returns the bucket and the field of a message. `key` is '=<the client's key>' or ''. The key stands last and the other
+-- parts contain no bar, so every field is unambiguous.
+local function key_slot(target, session, key, id)
   if key ~= '' then
     keys_seen = keys_seen or bucket('idempotency', 300000)
     return keys_seen, target .. '|' .. session .. '|' .. string.sub(key, 2)
@@ -76,7 +77,7 @@ local function place_of(target, session, key, id)
   return attempts_seen, id
 end
 
--- The answer that the first message with this key got, if there was one.
+-- Returns the answer to the first message with this key, if there was one.
 local function first_answer(seen, field)
   local answer = redis.call('HGET', seen.newer, field) or redis.call('HGET', seen.older, field)
   if not answer then
@@ -86,12 +87,12 @@ local function first_answer(seen, field)
   return { 'duplicate', tonumber(seq), tonumber(time), id }
 end
 
--- What is put back had its place before.
+-- A republished message was counted before, so it always fits.
 local function has_room(seen)
-  return seen.room > 0 or is_repair
+  return seen.room > 0 or is_republish
 end
 
--- Takes note of a message, with its seq and time in digits; written down by `remember`.
+-- Notes a message, with its seq and time in digits; `remember` writes the notes.
 local function note(seen, field, seq, time, id)
   seen.room = seen.room - 1
   local notes = seen.notes
@@ -108,7 +109,7 @@ local function remember(seen)
   end
 end
 
--- The words in front of a payload, on a channel; seq and time in digits.
+-- Returns the head of a frame on a channel; seq and time in digits.
 local function head(kind, seq, time, payload)
   return kind .. ' ' .. seq .. ' ' .. time .. ' ' .. #payload .. '\n'
 end

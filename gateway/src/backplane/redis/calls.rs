@@ -65,7 +65,7 @@ impl ScriptCalls {
                 if let Ok(published) = outcome {
                     let message = Arc::new(message.known_as(&published.msg_id));
                     let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
-                    self.republish.keep(
+                    self.republish.add(
                         AckedMessage { target: WriteTarget::Room(room.clone()), message, position, generation },
                         reservation,
                     );
@@ -89,7 +89,7 @@ impl ScriptCalls {
             let target = WriteTarget::Inbox { session, to: to.clone() };
             let message = Arc::new(message.known_as(&published.msg_id));
             let position = AckedPosition { epoch, seq: published.seq };
-            self.republish.keep(AckedMessage { target, message, position, generation }, reservation);
+            self.republish.add(AckedMessage { target, message, position, generation }, reservation);
         }
         outcome
     }
@@ -204,14 +204,14 @@ impl ScriptCalls {
         origin: WriteOrigin<'_>,
         script_keys: &ScriptKeys<U>,
     ) -> ScriptInvocation<'static> {
-        let repairer = match origin {
+        let republisher = match origin {
             WriteOrigin::Client(_) => "",
             WriteOrigin::Republish(_, incarnation) => incarnation.as_str(),
         };
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();
         call.key(keys.generation()).key(keys.leases()).key(script_keys.names());
-        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_KEYS).arg(repairer);
+        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_KEYS).arg(republisher);
         call
     }
 

@@ -1,8 +1,8 @@
-//! The bounded queue between the task that reads our subscription's socket and the task that delivers.
+//! The bounded queue between the task that reads the subscription's socket and the task that delivers.
 //!
-//! redis-rs hands every push to a closure on its own reading task; a slow delivery must not stop that task, and an
-//! unbounded queue would take the place of Redis's own limit for slow subscribers. When the queue is full the feed ends:
-//! what was queued still comes out, then the connection is made anew and everybody learns that something is missing.
+//! redis-rs passes every push to a closure on its reading task, which a slow delivery must not block. An unbounded queue
+//! would defeat Redis's own limit for slow subscribers. [`PushFeed`] is the reading end. Invariant: when the queue is full
+//! the feed ends after the queued messages, so nothing arrives behind a gap. Reconnecting is the subscriber's job.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-/// Most messages that may wait.
-const MESSAGES: usize = 64 * 1024;
-/// Most bytes that may wait.
-const BYTES: usize = 32 * 1024 * 1024;
-/// Messages taken at once: enough to save wake-ups, few enough to let wishes through between two rounds.
-const ROUND: usize = 256;
+/// The maximum of queued messages.
+const QUEUE_MESSAGES_MAX: usize = 64 * 1024;
+/// The maximum of queued bytes.
+const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The maximum of messages in one batch: enough to save wake-ups, few enough to handle requests between two batches.
+const BATCH_MESSAGES_MAX: usize = 256;
 
-/// What came over a channel.
+/// A message of a channel.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct PushMessage {
     pub(super) channel: Vec<u8>,
     pub(super) text: Vec<u8>,
 }
 
-impl Message {
+impl PushMessage {
     fn size(&self) -> usize {
         self.channel.len() + self.text.len()
     }
@@ -32,65 +32,68 @@ impl Message {
 
 /// The reading end.
 #[derive(Debug)]
-pub(super) struct Feed {
-    queue: mpsc::Receiver<Message>,
+pub(super) struct PushFeed {
+    queue: mpsc::Receiver<PushMessage>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// The feed is over: the connection is gone, or more came than we could deliver.
+/// The end of a feed: the connection closed, or the queue was full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ended;
+pub(super) struct FeedEnded;
 
-/// Makes a feed and the closure that fills it. The closure never blocks; it ends the feed when the queue is full.
-pub(super) fn feed() -> (impl Fn(PushInfo) -> Result<(), Ended> + Send + Sync + 'static, Feed) {
-    bounded(MESSAGES, BYTES)
+/// Returns a feed and the closure that fills it. The closure never blocks; it ends the feed when the queue is full.
+pub(super) fn feed() -> (impl Fn(PushInfo) -> Result<(), FeedEnded> + Send + Sync + 'static, PushFeed) {
+    bounded(QUEUE_MESSAGES_MAX, QUEUE_BYTES_MAX)
 }
 
-fn bounded(messages: usize, bytes: usize) -> (impl Fn(PushInfo) -> Result<(), Ended> + Send + Sync + 'static, Feed) {
+fn bounded(
+    messages: usize,
+    bytes: usize,
+) -> (impl Fn(PushInfo) -> Result<(), FeedEnded> + Send + Sync + 'static, PushFeed) {
     let (sender, queue) = mpsc::channel(messages);
     let waiting = Arc::new(AtomicUsize::new(0));
-    let feed = Feed { queue, waiting: waiting.clone() };
-    // Taken out once the feed has ended, so that nothing can come after a gap.
+    let feed = PushFeed { queue, waiting: waiting.clone() };
+    // `None` once the feed has ended, so that nothing can follow a gap.
     let sender = Mutex::new(Some(sender));
     let push = move |push: PushInfo| {
         let Some(message) = message(push) else {
             return Ok(());
         };
         let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = sender.as_ref().ok_or(Ended)?;
+        let open = sender.as_ref().ok_or(FeedEnded)?;
         let before = waiting.fetch_add(message.size(), Ordering::Relaxed);
         let fits = before + message.size() <= bytes || before == 0;
         if fits && open.try_send(message).is_ok() {
             return Ok(());
         }
         *sender = None;
-        Err(Ended)
+        Err(FeedEnded)
     };
     (push, feed)
 }
 
-fn message(push: PushInfo) -> Option<Message> {
+fn message(push: PushInfo) -> Option<PushMessage> {
     if push.kind != PushKind::Message {
         return None;
     }
     match <[Value; 2]>::try_from(push.data) {
-        Ok([Value::BulkString(channel), Value::BulkString(text)]) => Some(Message { channel, text }),
+        Ok([Value::BulkString(channel), Value::BulkString(text)]) => Some(PushMessage { channel, text }),
         _ => None,
     }
 }
 
-impl Feed {
-    /// Waits for messages and takes some of them, in order. Dropping the future loses nothing.
+impl PushFeed {
+    /// Waits for messages and returns a batch of them, in order. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`Ended`], once everything that had been queued was taken.
-    pub(super) async fn next(&mut self) -> Result<Vec<Message>, Ended> {
-        let mut round = Vec::new();
-        if self.queue.recv_many(&mut round, ROUND).await == 0 {
-            return Err(Ended);
+    /// [`FeedEnded`], once every queued message was returned.
+    pub(super) async fn next(&mut self) -> Result<Vec<PushMessage>, FeedEnded> {
+        let mut batch = Vec::new();
+        if self.queue.recv_many(&mut batch, BATCH_MESSAGES_MAX).await == 0 {
+            return Err(FeedEnded);
         }
-        self.waiting.fetch_sub(round.iter().map(Message::size).sum(), Ordering::Relaxed);
-        Ok(round)
+        self.waiting.fetch_sub(batch.iter().map(PushMessage::size).sum(), Ordering::Relaxed);
+        Ok(batch)
     }
 }
 
@@ -103,40 +106,40 @@ mod tests {
         PushInfo { kind: PushKind::Message, data }
     }
 
-    async fn drain(feed: &mut Feed) -> Vec<String> {
+    async fn take_all(feed: &mut PushFeed) -> Vec<String> {
         let mut texts = Vec::new();
-        while let Ok(round) = feed.next().await {
-            texts.extend(round.into_iter().map(|message| String::from_utf8_lossy(&message.text).into_owned()));
+        while let Ok(batch) = feed.next().await {
+            texts.extend(batch.into_iter().map(|message| String::from_utf8_lossy(&message.text).into_owned()));
         }
         texts
     }
 
     #[tokio::test]
-    async fn a_full_queue_ends_the_feed_after_what_was_queued() {
+    async fn full_queue_ends_feed_after_queued_messages() {
         let (sender, mut feed) = bounded(2, 1000);
-        assert_eq!([sender(push("1")), sender(push("2")), sender(push("3"))], [Ok(()), Ok(()), Err(Ended)]);
-        assert_eq!(feed.next().await.map(|round| round.len()), Ok(2));
-        assert_eq!(sender(push("4")), Err(Ended), "nothing comes after a gap, even with room again");
-        assert_eq!(drain(&mut feed).await, Vec::<String>::new());
+        assert_eq!([sender(push("1")), sender(push("2")), sender(push("3"))], [Ok(()), Ok(()), Err(FeedEnded)]);
+        assert_eq!(feed.next().await.map(|batch| batch.len()), Ok(2));
+        assert_eq!(sender(push("4")), Err(FeedEnded), "a message after a gap is refused, even with space again");
+        assert_eq!(take_all(&mut feed).await, Vec::<String>::new());
     }
 
     #[tokio::test]
-    async fn bytes_are_bounded_but_one_message_always_fits() {
+    async fn queue_bounds_bytes_but_accepts_any_single_message() {
         let (sender, mut feed) = bounded(100, 10);
         let big = "x".repeat(50);
         assert_eq!(sender(push(&big)), Ok(()));
-        assert_eq!(feed.next().await.map(|round| round.len()), Ok(1));
-        assert_eq!([sender(push("12345678")), sender(push("9"))], [Ok(()), Err(Ended)]);
-        assert_eq!(drain(&mut feed).await, ["12345678"]);
+        assert_eq!(feed.next().await.map(|batch| batch.len()), Ok(1));
+        assert_eq!([sender(push("12345678")), sender(push("9"))], [Ok(()), Err(FeedEnded)]);
+        assert_eq!(take_all(&mut feed).await, ["12345678"]);
     }
 
     #[tokio::test]
-    async fn the_feed_ends_with_its_connection_and_skips_other_pushes() {
+    async fn feed_ends_with_connection_and_skips_other_pushes() {
         let (sender, mut feed) = bounded(4, 100);
         assert_eq!(sender(PushInfo { kind: PushKind::Subscribe, data: vec![] }), Ok(()));
         assert_eq!(sender(PushInfo { kind: PushKind::Message, data: vec![Value::Nil] }), Ok(()));
         assert_eq!(sender(push("1")), Ok(()));
         drop(sender);
-        assert_eq!(drain(&mut feed).await, ["1"]);
+        assert_eq!(take_all(&mut feed).await, ["1"]);
     }
 }

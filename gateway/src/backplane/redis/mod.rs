@@ -1,4 +1,4 @@
-//! The arm between the processes of a cluster: scripts append messages in Redis, one subscription delivers them.
+//! The arm between the processes of a cluster: scripts append messages in RedisStore, one subscription delivers them.
 //!
 //! [`publisher`] batches the messages of a room, [`calls`] calls the scripts, [`republish`] handles acknowledged messages
 //! that Redis lost, [`subscriber`] keeps the subscription whole, [`reads`] reads streams. Texts are encoded in
@@ -30,7 +30,7 @@ use self::publisher::{AppendBatch, Publisher, PublisherLimits};
 use self::republish::RepublishBuffer;
 use self::subscriber::ChannelSubscriber;
 use super::contract::BackplaneContract;
-use super::malformed::Malformed;
+use super::malformed::MalformedCounter;
 use super::{
     DeliverySink, HistoryPage, PublishError, PublishRequest, Published, Range, ReplayPage, StreamId,
     SubscriptionStatus, envelope,
@@ -50,7 +50,7 @@ struct RedisNode {
     republish: Arc<RepublishBuffer>,
     publisher: Publisher<ScriptCalls>,
     subscriber: ChannelSubscriber,
-    malformed: Arc<Malformed>,
+    malformed: Arc<MalformedCounter>,
 }
 
 impl RedisBackplane {
@@ -64,7 +64,7 @@ impl RedisBackplane {
     /// unreachable. Needs a running tokio runtime.
     #[must_use]
     pub fn start_keeping(redis: RedisStore, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
-        let malformed = Arc::<Malformed>::default();
+        let malformed = Arc::<MalformedCounter>::default();
         let subscriber = ChannelSubscriber::start(&redis, sink, malformed.clone());
         let republish = Arc::<RepublishBuffer>::default();
         let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };

@@ -1,10 +1,9 @@
-//! Batches by themselves: what is said in a room while a publish call is under way goes with the next one.
+//! The publish queues: messages for a room wait while a call for it runs, and go together in the next call.
 //!
-//! The Redis arm publishes through it. One call per room and gateway is under way at a time, so the order in which
-//! messages came holds; rooms do not wait for each other. A room that nobody speaks in costs nothing: its queue and the
-//! task that works through it begin with a message and end when nothing waits. There is no timer and no delay.
-//! Bounded in messages, bytes and time ([`PublisherLimits`]): what does not fit is refused before anything is done.
-//! Knows no Redis: how a batch reaches the store is behind [`AppendBatch`].
+//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order; rooms do not
+//! wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no timer.
+//! Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is done.
+//! It does not know Redis: [`AppendBatch`] appends a batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::message::{StoredMessage, WriteOutcome};
 use crate::backplane::PublishError;
 
-/// Where batches go.
+/// The destination of batches.
 pub(super) trait AppendBatch: Send + Sync + 'static {
-    /// Appends messages to a room's appender in one step, and says of each what became of it, in their order.
+    /// Appends messages to a room's stream in one step. Returns one outcome per message, in their order.
     ///
     /// # Errors
     /// `Unavailable` when nothing was done, `Unknown` when that is not known.
@@ -30,23 +29,23 @@ pub(super) trait AppendBatch: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<WriteOutcome>, RegistryError>> + Send;
 }
 
-/// So many messages, and so many bytes of them.
+/// An amount of messages and their bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueLoad {
     pub(super) messages: usize,
     pub(super) bytes: usize,
 }
 
-/// What is taken on at most.
+/// The limits of the publish queues.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PublisherLimits {
-    /// One call. Redis does nothing else meanwhile, and a subscriber gets it as one frame. One message always fits.
+    /// The maximum of one call, which blocks Redis and reaches a subscriber as one push. A single message always fits.
     pub(super) batch: QueueLoad,
-    /// What waits in one room.
+    /// The maximum in one room's queue.
     pub(super) room: QueueLoad,
-    /// What waits or is under way on this gateway, in all rooms and to nicknames.
+    /// The maximum of queued and running messages on this gateway, for all rooms and nicknames.
     pub(super) gateway: QueueLoad,
-    /// How long a message waits for its turn. Longer than a healthy store ever takes for a full queue.
+    /// The maximum time in a queue; longer than a healthy store needs for a full queue.
     pub(super) wait: Duration,
 }
 
@@ -61,46 +60,46 @@ impl Default for PublisherLimits {
     }
 }
 
-/// Queues of messages in front of a [`AppendBatch`]. A message that was sent is waited for by its room's task, also when the
-/// publisher is dropped.
+/// Queues of messages before an [`AppendBatch`]. A room's task completes its running call even if the publisher is
+/// dropped.
 #[derive(Debug)]
 pub(super) struct Publisher<A> {
     state: Arc<PublisherState<A>>,
 }
 
-/// What the publisher and the tasks of busy rooms share.
+/// The shared state of the publisher and the tasks of busy rooms.
 #[derive(Debug)]
 struct PublisherState<A> {
     appender: A,
     limits: PublisherLimits,
-    /// What is left of the gateway's limits.
+    /// The unused messages and bytes of the gateway's limits.
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// The rooms that a [`RoomPublisher`] works for.
+    /// The queues of rooms with a running [`RoomPublisher`].
     busy: Mutex<HashMap<RoomKey, RoomQueue>>,
 }
 
 #[derive(Debug, Default)]
 struct RoomQueue {
-    waiting: VecDeque<QueuedMessage>,
+    queued: VecDeque<QueuedMessage>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct QueuedMessage {
     message: StoredMessage,
-    since: Instant,
+    queued_at: Instant,
     waiter: Waiter,
 }
 
-/// Whom to tell.
+/// The caller that waits for the outcome.
 #[derive(Debug)]
 struct Waiter {
     reply: oneshot::Sender<WriteOutcome>,
     _permit: QueuePermit,
 }
 
-/// A place within the gateway's limits, free again when it is dropped.
+/// A part of the gateway's limits, released on drop.
 #[derive(Debug)]
 pub(super) struct QueuePermit {
     _message: OwnedSemaphorePermit,
@@ -110,24 +109,24 @@ pub(super) struct QueuePermit {
 impl<A: AppendBatch> Publisher<A> {
     pub(super) fn new(appender: A, limits: PublisherLimits) -> Self {
         let [messages, bytes] =
-            [limits.gateway.messages, limits.gateway.bytes].map(|most| Arc::new(Semaphore::new(most)));
+            [limits.gateway.messages, limits.gateway.bytes].map(|limit| Arc::new(Semaphore::new(limit)));
         Self { state: Arc::new(PublisherState { appender, limits, messages, bytes, busy: Mutex::default() }) }
     }
 
-    /// Publishes one message and waits for what became of it. Dropping the future takes a message that still waits out of
-    /// its queue; one that is under way may be done or not. Others are not touched by that.
+    /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a running
+    /// call may or may not append it. Other messages are unaffected.
     ///
     /// # Errors
-    /// `Overloaded` when a limit is reached: nothing was done. Else what the appender says.
+    /// `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
     pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
         let outcome = self.enqueue(room, message)?.await;
-        outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the call was given up".to_owned()).into()))
+        outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the publish call was aborted".to_owned()).into()))
     }
 
-    /// A place for work that goes past the queues, under the same limits of the gateway.
+    /// Reserves a part of the gateway's limits for a message that bypasses the queues.
     ///
     /// # Errors
-    /// `Overloaded` when there is none.
+    /// `Overloaded` when a limit is reached.
     pub(super) fn permit(&self, bytes: usize) -> Result<QueuePermit, PublishError> {
         let bytes = u32::try_from(bytes).map_err(|_| PublishError::Overloaded)?;
         let message = Arc::clone(&self.state.messages).try_acquire_owned();
@@ -136,56 +135,56 @@ impl<A: AppendBatch> Publisher<A> {
         Ok(QueuePermit { _message: message, _bytes: bytes })
     }
 
-    /// Queues a message; in a room where nothing is under way its turn is now.
+    /// Queues a message and starts the room's task if none runs.
     fn enqueue(&self, room: &RoomKey, message: StoredMessage) -> Result<oneshot::Receiver<WriteOutcome>, PublishError> {
         let permit = self.permit(message.bytes())?;
         let (reply, outcome) = oneshot::channel();
-        let waiting = QueuedMessage { message, since: Instant::now(), waiter: Waiter { reply, _permit: permit } };
+        let queued = QueuedMessage { message, queued_at: Instant::now(), waiter: Waiter { reply, _permit: permit } };
         let mut busy = self.state.busy();
         if let Some(queue) = busy.get_mut(room) {
-            queue.push(waiting, self.state.limits.room)?;
+            queue.push(queued, self.state.limits.room)?;
             return Ok(outcome);
         }
         let mut queue = RoomQueue::default();
-        queue.push(waiting, self.state.limits.room)?;
+        queue.push(queued, self.state.limits.room)?;
         busy.insert(room.clone(), queue);
         drop(busy);
-        tokio::spawn(RoomPublisher { state: Arc::clone(&self.state), room: room.clone(), over: false }.run());
+        tokio::spawn(RoomPublisher { state: Arc::clone(&self.state), room: room.clone(), is_finished: false }.run());
         Ok(outcome)
     }
 }
 
 impl<A> PublisherState<A> {
     fn busy(&self) -> MutexGuard<'_, HashMap<RoomKey, RoomQueue>> {
-        // Nothing panics while it is held.
+        // No code panics while it holds the lock.
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RoomQueue {
-    fn push(&mut self, waiting: QueuedMessage, most: QueueLoad) -> Result<(), PublishError> {
-        let bytes = self.bytes + waiting.message.bytes();
-        if self.waiting.len() >= most.messages || bytes > most.bytes {
+    fn push(&mut self, queued: QueuedMessage, limit: QueueLoad) -> Result<(), PublishError> {
+        let bytes = self.bytes + queued.message.bytes();
+        if self.queued.len() >= limit.messages || bytes > limit.bytes {
             return Err(PublishError::Overloaded);
         }
         self.bytes = bytes;
-        self.waiting.push_back(waiting);
+        self.queued.push_back(queued);
         Ok(())
     }
 
-    /// Takes out what goes with the next call, and on the way what nobody waits for and what has waited for too long.
-    fn next(&mut self, limits: &PublisherLimits) -> (Vec<StoredMessage>, Vec<Waiter>) {
+    /// Removes the messages of the next call. Also removes messages without a waiter and those that have waited too long.
+    fn next_batch(&mut self, limits: &PublisherLimits) -> (Vec<StoredMessage>, Vec<Waiter>) {
         let (mut batch, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
-        while let Some(QueuedMessage { message, since, waiter }) =
-            self.waiting.pop_front_if(|next| batch.is_empty() || fits(batch.len() + 1, bytes + next.message.bytes()))
+        while let Some(QueuedMessage { message, queued_at, waiter }) =
+            self.queued.pop_front_if(|next| batch.is_empty() || fits(batch.len() + 1, bytes + next.message.bytes()))
         {
             let size = message.bytes();
             self.bytes -= size;
             if waiter.reply.is_closed() {
                 continue;
             }
-            if since.elapsed() > limits.wait {
+            if queued_at.elapsed() > limits.wait {
                 waiter.send(Err(PublishError::Overloaded));
                 continue;
             }
@@ -198,53 +197,53 @@ impl RoomQueue {
 }
 
 impl Waiter {
-    /// One that has gone away misses nothing.
+    /// Sends the outcome. A caller that has stopped waiting is ignored.
     fn send(self, outcome: WriteOutcome) {
         let _ = self.reply.send(outcome);
     }
 }
 
-/// One room's work, from its first message until nothing waits.
+/// The task of one room, from its first message until its queue is empty.
 struct RoomPublisher<A> {
     state: Arc<PublisherState<A>>,
     room: RoomKey,
-    over: bool,
+    is_finished: bool,
 }
 
 impl<A: AppendBatch> RoomPublisher<A> {
     async fn run(mut self) {
-        while let Some((batch, waiters)) = self.next() {
+        while let Some((batch, waiters)) = self.next_batch() {
             match self.state.appender.append(&self.room, &batch).await {
                 Ok(outcomes) if outcomes.len() == waiters.len() => {
                     waiters.into_iter().zip(outcomes).for_each(|(waiter, outcome)| waiter.send(outcome));
                 }
-                Ok(_) => fail(waiters, &RegistryError::Unknown("not one outcome per message".to_owned())),
-                Err(error) => fail(waiters, &error),
+                Ok(_) => fail_all(waiters, &RegistryError::Unknown("not one outcome per message".to_owned())),
+                Err(error) => fail_all(waiters, &error),
             }
         }
     }
 
-    /// The next batch. When there is none the room is idle in the same step, and the next message begins a new turn.
-    fn next(&mut self) -> Option<(Vec<StoredMessage>, Vec<Waiter>)> {
+    /// Returns the next batch. Without one it removes the queue in the same step, so the next message starts a new task.
+    fn next_batch(&mut self) -> Option<(Vec<StoredMessage>, Vec<Waiter>)> {
         let mut busy = self.state.busy();
-        let next = busy.get_mut(&self.room).map(|queue| queue.next(&self.state.limits));
+        let next = busy.get_mut(&self.room).map(|queue| queue.next_batch(&self.state.limits));
         let next = next.filter(|(batch, _)| !batch.is_empty());
         if next.is_none() {
             busy.remove(&self.room);
-            self.over = true;
+            self.is_finished = true;
         }
         next
     }
 }
 
-fn fail(waiters: Vec<Waiter>, error: &RegistryError) {
+fn fail_all(waiters: Vec<Waiter>, error: &RegistryError) {
     waiters.into_iter().for_each(|waiter| waiter.send(Err(error.clone().into())));
 }
 
-/// A turn that ends before its time (a panic, the end of the runtime) must not leave a room busy for ever.
+/// A task that ends early (a panic, the end of the runtime) must not leave its room busy forever.
 impl<A> Drop for RoomPublisher<A> {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.is_finished {
             self.state.busy().remove(&self.room);
         }
     }

@@ -41,7 +41,7 @@ impl RedisBackplane {
         let last = page.ids.last().map_or(after, |entry| seq(entry).unwrap_or(after));
         let through = if page.ids.len() < limit { top.max(after) } else { last };
         let messages: Vec<ChatMessage> = page.ids.iter().filter_map(message).collect();
-        self.node.malformed.note(&names(self.node.redis.keys(), stream).1, (page.ids.len() - messages.len()) as u64);
+        self.node.malformed.add(&names(self.node.redis.keys(), stream).1, (page.ids.len() - messages.len()) as u64);
         Ok(ReplayPage { head: StreamEnd { epoch, top, forks: read_forks(&forks) }, messages, through })
     }
 
@@ -85,7 +85,7 @@ impl RedisBackplane {
             let read = seq.zip(entry.get("time")).zip(payload);
             match read.and_then(|((seq, time), payload)| envelope::message(&payload, seq, time)) {
                 Some(message) => messages.push(message),
-                None => self.node.malformed.note(&stream, 1),
+                None => self.node.malformed.add(&stream, 1),
             }
         }
         if !matches!(range, Range::After(_)) {

@@ -1,10 +1,10 @@
-//! The repair ring: what this gateway has acked in the last seconds, for a Redis that comes back without them.
+//! The republish buffer: the messages that this gateway acknowledged in the last seconds, in case Redis restarts without
+//! them.
 //!
-//! Everything that is written goes through it: [`RepublishBuffer::space`] before the call, [`RepublishBuffer::keep`] before anybody hears of
-//! the ack. Beats tell it how long the store has lived ([`ring`] decides what is forgotten), and when it has become another
-//! one. Then what it may have lost is looked for and put back ([`task`]), and until that is done nothing new is written:
-//! [`RepublishBuffer::settled`] is the generation that new messages are written in, and the scripts refuse them in any other.
-//! Bounded: what finds no space is refused before it is sent; nothing that was acked is dropped.
+//! Every write reserves space in [`RepublishBuffer`] before the call and enters it before its ack. Beats report the store's
+//! age and generation; [`ring`] decides which messages are safe. After a change of generation [`task`] republishes the lost
+//! ones. Until then nothing new is written: scripts refuse any generation but [`RepublishBuffer::settled`].
+//! Bounded: a message without space is refused before it is sent. No acknowledged message is dropped.
 
 mod ring;
 mod task;
@@ -20,40 +20,40 @@ use self::ring::{AnsweredBeat, RepublishRing, UnsettledMessage};
 pub(super) use self::task::run;
 use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
-/// Bytes that are kept at most.
+/// The maximum of buffered bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a kept message is counted as beside its payload and its key.
+/// The counted size of a message in addition to its payload and its key.
 const OVERHEAD_BYTES: usize = 512;
 
-/// A part of what may be kept, free again when it is dropped.
+/// A part of the buffer's space, released on drop.
 pub(super) type RingReservation = OwnedSemaphorePermit;
 
-/// The ring, and who waits for it.
+/// The ring with its bound and its waiters.
 #[derive(Debug)]
 pub(super) struct RepublishBuffer {
     state: Mutex<BufferState>,
     space: Arc<Semaphore>,
-    most: usize,
-    /// Something is owed.
+    limit_bytes: usize,
+    /// Notified when messages are unsettled.
     unsettled: Notify,
-    /// A beat was answered.
-    beaten: Notify,
+    /// Notified at every answered beat.
+    beat_answered: Notify,
 }
 
 #[derive(Debug, Default)]
 struct BufferState {
     ring: RepublishRing<RingReservation>,
-    /// Whose lease answered the newest beat.
+    /// The incarnation of the newest answered beat.
     incarnation: Option<Incarnation>,
 }
 
-/// What one generation owes.
+/// The unsettled messages of one generation.
 #[derive(Debug)]
 struct UnsettledBatch {
     generation: u64,
-    /// Who puts it back.
+    /// The incarnation that republishes them.
     incarnation: Incarnation,
-    /// Of each log, in the old order.
+    /// The messages of each stream, in their old order.
     streams: Vec<Vec<UnsettledMessage>>,
 }
 
@@ -64,40 +64,40 @@ impl Default for RepublishBuffer {
 }
 
 impl RepublishBuffer {
-    /// One that keeps so many bytes at most.
-    pub(super) fn bounded(most: usize) -> Self {
+    /// Creates a buffer of that many bytes.
+    pub(super) fn bounded(limit_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
-            space: Arc::new(Semaphore::new(most)),
-            most,
+            space: Arc::new(Semaphore::new(limit_bytes)),
+            limit_bytes,
             unsettled: Notify::new(),
-            beaten: Notify::new(),
+            beat_answered: Notify::new(),
         }
     }
 
-    /// The space that a message takes once it is acked. `None` when there is none: it must not be sent.
+    /// Reserves the space of a message. `None` without space: then the message must not be sent.
     pub(super) fn reserve(&self, message: &StoredMessage) -> Option<RingReservation> {
         let bytes = u32::try_from(message.bytes() + OVERHEAD_BYTES).ok()?;
         Arc::clone(&self.space).try_acquire_many_owned(bytes).ok()
     }
 
-    /// How many bytes are taken.
+    /// Returns the number of reserved bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.most - self.space.available_permits()
+        self.limit_bytes - self.space.available_permits()
     }
 
-    /// Keeps a message that the store has taken, before its sender hears of it.
-    pub(super) fn keep(&self, acked: AckedMessage, space: RingReservation) {
+    /// Adds a message that the store has appended, before its sender gets the ack.
+    pub(super) fn add(&self, acked: AckedMessage, space: RingReservation) {
         if failpoints::takes(Failpoint::Republish) {
             return;
         }
         let mut state = self.lock();
-        if state.ring.keep(acked, space, Instant::now()) {
+        if state.ring.add(acked, space, Instant::now()) {
             self.unsettled.notify_one();
         }
     }
 
-    /// A beat of this lease was answered.
+    /// Applies an answered beat of this lease.
     pub(super) fn note_beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant) {
         let mut state = self.lock();
         state.ring.beat(AnsweredBeat { generation, sent, received });
@@ -105,26 +105,26 @@ impl RepublishBuffer {
         if state.ring.is_unsettled() {
             self.unsettled.notify_one();
         }
-        self.beaten.notify_waiters();
+        self.beat_answered.notify_waiters();
     }
 
-    /// The generation that new messages are written in: the newest one that owes nothing. 0 before the first beat.
+    /// Returns the generation of new messages: the newest one without unsettled messages. 0 before the first beat.
     pub(super) fn settled(&self) -> u64 {
         self.lock().ring.settled()
     }
 
-    /// Waits until nothing is kept. Dropping the future changes nothing.
+    /// Waits until the buffer is empty. Dropping the future changes nothing.
     pub(super) async fn wait_empty(&self) {
         loop {
-            let beaten = self.beaten.notified();
+            let beat_answered = self.beat_answered.notified();
             if self.lock().ring.is_empty() {
                 return;
             }
-            beaten.await;
+            beat_answered.await;
         }
     }
 
-    /// Waits until something is owed. Dropping the future changes nothing. One waiter.
+    /// Waits until messages are unsettled. Dropping the future changes nothing. Supports one waiter.
     async fn wait_unsettled(&self) -> UnsettledBatch {
         loop {
             let notified = self.unsettled.notified();
@@ -135,13 +135,13 @@ impl RepublishBuffer {
         }
     }
 
-    /// The message is in the store, there, in this generation.
+    /// Records that the message is in the store at this position, in this generation.
     fn mark_present(&self, unsettled: &UnsettledMessage, position: AckedPosition, generation: u64) {
         self.lock().ring.mark_present(unsettled.number, position, generation, Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, BufferState> {
-        // Every method leaves the state whole, so a panic elsewhere does not spoil it.
+        // Every method leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,24 +169,24 @@ mod tests {
         StoredMessage { token, nick, key, msg_id, payload: "x".repeat(bytes) }
     }
 
-    fn keep(buffer: &RepublishBuffer, message: StoredMessage) {
+    fn add(buffer: &RepublishBuffer, message: StoredMessage) {
         let reservation = buffer.reserve(&message).unwrap();
         let target = WriteTarget::Room(RoomKey::from_store("lobby"));
         let position = AckedPosition { epoch: "e".into(), seq: 1 };
-        buffer.keep(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
+        buffer.add(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
     }
 
     #[tokio::test]
-    async fn what_finds_no_space_is_refused_until_something_is_forgotten() {
+    async fn message_without_space_is_refused_until_others_are_safe() {
         let buffer = RepublishBuffer::bounded(10_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
         buffer.note_beat(&lease, 1, start, start);
         for _ in 0..4 {
-            keep(&buffer, message(2000 - OVERHEAD_BYTES));
+            add(&buffer, message(2000 - OVERHEAD_BYTES));
         }
         assert_eq!(buffer.bytes(), 8000);
         let under_way = buffer.reserve(&message(1500 - OVERHEAD_BYTES)).unwrap();
-        assert!(buffer.reserve(&message(1)).is_none(), "what is under way counts");
+        assert!(buffer.reserve(&message(1)).is_none(), "a reservation of a running call was not counted");
         drop(under_way);
         assert!(buffer.reserve(&message(2001 - OVERHEAD_BYTES)).is_none());
         assert!(buffer.reserve(&message(2000 - OVERHEAD_BYTES)).is_some());

@@ -1,8 +1,8 @@
-//! The task that owns our subscription: one connection apart from all others, kept whole for as long as anybody wants it.
+//! The task of the subscription: one connection of its own, kept whole for as long as a channel is wanted.
 //!
-//! [`super::RedisBackplane`] tells it what to hear; it performs what [`super::subscription`] decides, and hands what
-//! arrives to the sink, decoded, in order. redis-rs's own re-subscription is not used: it gives up after a while and
-//! nobody learns what was missed. Never blocks, never publishes. Ends with its [`ChannelSubscriber`].
+//! [`ChannelSubscriber`] is its handle for [`super::RedisBackplane`]. The task performs the actions of
+//! [`super::subscription`] and passes decoded deliveries to the sink in order. It never blocks, never publishes, and ends
+//! with its handle. It resubscribes by itself, because redis-rs gives up after a while without reporting the gap.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -16,53 +16,53 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, ProtocolVersion, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::feed::{Ended, Feed, Message, feed};
-use super::subscription::{Action, Channel, Input, Subscriptions, Topic};
-use crate::backplane::malformed::Malformed;
+use super::feed::{FeedEnded, PushFeed, PushMessage, feed};
+use super::subscription::{ChannelName, ChannelTopic, SubscriptionAction, SubscriptionInput, SubscriptionMachine};
+use crate::backplane::malformed::MalformedCounter;
 use crate::backplane::{Delivery, DeliverySink, SubscriptionStatus, envelope};
 
-/// How long a room's subscription may take to be confirmed.
+/// The time limit for the confirmation of a room's subscription.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Work<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
+type PendingCommand<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
 
-/// What the task is told.
+/// A request to the task.
 #[derive(Debug)]
-enum Wish {
-    Want(RoomKey, oneshot::Sender<()>),
-    Unwant(RoomKey),
-    Listen(Incarnation, oneshot::Sender<()>),
+enum SubscriberRequest {
+    Subscribe(RoomKey, oneshot::Sender<()>),
+    Unsubscribe(RoomKey),
+    ListenAs(Incarnation, oneshot::Sender<()>),
 }
 
 /// The handle on the task. The task ends with it.
 #[derive(Debug)]
 pub(super) struct ChannelSubscriber {
-    // Unbounded, so that an interest can be withdrawn from a destructor; the task takes wishes whatever Redis does.
-    wishes: mpsc::UnboundedSender<Wish>,
+    // Unbounded, so that a destructor can release an interest; the task takes requests even while Redis is away.
+    requests: mpsc::UnboundedSender<SubscriberRequest>,
     status: watch::Receiver<SubscriptionStatus>,
 }
 
 impl ChannelSubscriber {
     /// Starts the task. Needs a running tokio runtime.
-    pub(super) fn start(redis: &RedisStore, sink: DeliverySink, malformed: Arc<Malformed>) -> Self {
-        let (wishes, inbox) = mpsc::unbounded_channel();
-        let decisions = Subscriptions::new(Instant::now());
-        let (publisher, status) = watch::channel(decisions.status());
-        let task = Task {
+    pub(super) fn start(redis: &RedisStore, sink: DeliverySink, malformed: Arc<MalformedCounter>) -> Self {
+        let (requests, inbox) = mpsc::unbounded_channel();
+        let machine = SubscriptionMachine::new(Instant::now());
+        let (status_sender, status) = watch::channel(machine.status());
+        let task = SubscriberTask {
             redis: redis.clone(),
             sink,
             malformed,
-            decisions,
-            connection: Connection::None,
+            machine,
+            connection: SubscriberLink::None,
             waiters: HashMap::new(),
-            broken: false,
-            status: publisher,
+            is_broken: false,
+            status: status_sender,
         };
         tokio::spawn(task.run(inbox));
-        Self { wishes, status }
+        Self { requests, status }
     }
 
-    /// How the connection is doing.
+    /// Returns the state of the subscription.
     pub(super) fn status(&self) -> SubscriptionStatus {
         *self.status.borrow()
     }
@@ -70,114 +70,112 @@ impl ChannelSubscriber {
     /// See [`crate::backplane::Backplane::listen_as`].
     pub(super) async fn listen_as(&self, incarnation: &Incarnation) {
         let (confirm, confirmed) = oneshot::channel();
-        let _ = self.wishes.send(Wish::Listen(incarnation.clone(), confirm));
-        // An error says that a later call has taken this one's place.
+        let _ = self.requests.send(SubscriberRequest::ListenAs(incarnation.clone(), confirm));
+        // An error means that a later call has replaced this one.
         let _ = confirmed.await;
     }
 
-    /// See [`crate::backplane::Backplane::subscribe`]. Dropping the future withdraws the wish.
+    /// See [`crate::backplane::Backplane::subscribe`]. Dropping the future releases the interest.
     pub(super) async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
         let (confirm, confirmed) = oneshot::channel();
-        let _ = self.wishes.send(Wish::Want(room.clone(), confirm));
-        let interest = Interest { wishes: &self.wishes, room: Some(room) };
+        let _ = self.requests.send(SubscriberRequest::Subscribe(room.clone(), confirm));
+        let interest = InterestGuard { requests: &self.requests, room: Some(room) };
         match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
             Ok(Ok(())) => {
-                interest.keep();
+                interest.disarm();
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => {
-                Err(RegistryError::Unavailable("the subscription was not confirmed in time".to_owned()))
-            }
+            Ok(Err(_)) | Err(_) => Err(RegistryError::Unavailable("subscription not confirmed in time".to_owned())),
         }
     }
 
     /// See [`crate::backplane::Backplane::unsubscribe`].
     pub(super) fn unsubscribe(&self, room: &RoomKey) {
-        let _ = self.wishes.send(Wish::Unwant(room.clone()));
+        let _ = self.requests.send(SubscriberRequest::Unsubscribe(room.clone()));
     }
 }
 
-/// An interest that is withdrawn unless it was confirmed.
-struct Interest<'a> {
-    wishes: &'a mpsc::UnboundedSender<Wish>,
+/// An interest that is released on drop unless it was confirmed.
+struct InterestGuard<'a> {
+    requests: &'a mpsc::UnboundedSender<SubscriberRequest>,
     room: Option<&'a RoomKey>,
 }
 
-impl Interest<'_> {
-    fn keep(mut self) {
+impl InterestGuard<'_> {
+    fn disarm(mut self) {
         self.room = None;
     }
 }
 
-impl Drop for Interest<'_> {
+impl Drop for InterestGuard<'_> {
     fn drop(&mut self) {
         if let Some(room) = self.room {
-            let _ = self.wishes.send(Wish::Unwant(room.clone()));
+            let _ = self.requests.send(SubscriberRequest::Unsubscribe(room.clone()));
         }
     }
 }
 
-/// The connection as the task holds it.
-enum Connection {
+/// The connection of the task, in its states.
+enum SubscriberLink {
     None,
-    Making(Work<(MultiplexedConnection, Feed)>),
-    Up { connection: MultiplexedConnection, feed: Feed, asking: Option<Work<()>> },
+    Opening(PendingCommand<(MultiplexedConnection, PushFeed)>),
+    Up { connection: MultiplexedConnection, feed: PushFeed, pending: Option<PendingCommand<()>> },
 }
 
-/// What a connection can have to say.
-enum News {
-    Made(MultiplexedConnection, Feed),
+/// An event of the connection.
+enum SubscriberEvent {
+    Opened(MultiplexedConnection, PushFeed),
     Answered,
-    Arrived(Vec<Message>),
-    Gone(String),
+    Arrived(Vec<PushMessage>),
+    Closed(String),
 }
 
-impl Connection {
-    /// Waits for what comes next; for ever while there is no connection. Dropping the future loses nothing.
-    async fn news(&mut self) -> News {
+impl SubscriberLink {
+    /// Waits for the next event; forever while there is no connection. Dropping the future loses nothing.
+    async fn next_event(&mut self) -> SubscriberEvent {
         match self {
             Self::None => std::future::pending().await,
-            Self::Making(making) => match making.await {
-                Ok((connection, feed)) => News::Made(connection, feed),
-                Err(error) => News::Gone(error.to_string()),
+            Self::Opening(opening) => match opening.await {
+                Ok((connection, feed)) => SubscriberEvent::Opened(connection, feed),
+                Err(error) => SubscriberEvent::Closed(error.to_string()),
             },
-            Self::Up { feed, asking, .. } => tokio::select! {
-                answer = answer(asking) => match answer {
-                    Ok(()) => News::Answered,
-                    Err(error) => News::Gone(error.to_string()),
+            Self::Up { feed, pending, .. } => tokio::select! {
+                answer = answer(pending) => match answer {
+                    Ok(()) => SubscriberEvent::Answered,
+                    Err(error) => SubscriberEvent::Closed(error.to_string()),
                 },
-                round = feed.next() => match round {
-                    Ok(messages) => News::Arrived(messages),
-                    Err(Ended) => News::Gone("closed, or more arrived than was delivered".to_owned()),
+                batch = feed.next() => match batch {
+                    Ok(messages) => SubscriberEvent::Arrived(messages),
+                    Err(FeedEnded) => SubscriberEvent::Closed("connection closed, or delivery queue full".to_owned()),
                 },
             },
         }
     }
 
-    /// Sends a command; its answer comes as news.
-    fn ask(&mut self, channels: Vec<Channel>, subscribe: bool) {
-        let Self::Up { connection, asking, .. } = self else {
+    /// Sends a command; its answer arrives as an event.
+    fn send_command(&mut self, channels: Vec<ChannelName>, subscribe: bool) {
+        let Self::Up { connection, pending, .. } = self else {
             return;
         };
         let mut connection = connection.clone();
-        *asking = Some(Box::pin(async move {
+        *pending = Some(Box::pin(async move {
             let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
             if subscribe { connection.subscribe(names).await } else { connection.unsubscribe(names).await }
         }));
     }
 }
 
-async fn answer(asking: &mut Option<Work<()>>) -> RedisResult<()> {
-    let Some(work) = asking else {
+async fn answer(pending: &mut Option<PendingCommand<()>>) -> RedisResult<()> {
+    let Some(command) = pending else {
         return std::future::pending().await;
     };
-    let result = work.await;
-    *asking = None;
+    let result = command.await;
+    *pending = None;
     result
 }
 
-/// A connection of our own: RESP3, pushes into a feed. The settings bound connecting and every answer to 2 s each.
-async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, Feed)> {
+/// Opens a connection with RESP3 and pushes into a feed. Its settings limit connecting and every answer to 2 s each.
+async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, PushFeed)> {
     let info = client.get_connection_info().clone();
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let client = Client::open(info.set_redis_settings(settings))?;
@@ -187,59 +185,59 @@ async fn connect(client: Client) -> RedisResult<(MultiplexedConnection, Feed)> {
     Ok((connection, feed))
 }
 
-struct Task {
+struct SubscriberTask {
     redis: RedisStore,
     sink: DeliverySink,
-    malformed: Arc<Malformed>,
-    decisions: Subscriptions,
-    connection: Connection,
-    waiters: HashMap<Channel, Vec<oneshot::Sender<()>>>,
-    /// An outage is logged once, at its beginning and at its end.
-    broken: bool,
+    malformed: Arc<MalformedCounter>,
+    machine: SubscriptionMachine,
+    connection: SubscriberLink,
+    waiters: HashMap<ChannelName, Vec<oneshot::Sender<()>>>,
+    /// True during an outage, which is logged once at its start and once at its end.
+    is_broken: bool,
     status: watch::Sender<SubscriptionStatus>,
 }
 
-impl Task {
-    async fn run(mut self, mut wishes: mpsc::UnboundedReceiver<Wish>) {
+impl SubscriberTask {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<SubscriberRequest>) {
         loop {
-            let deadline = self.decisions.deadline();
+            let deadline = self.machine.deadline();
             tokio::select! {
-                // Time comes last: an echo that waits in the feed is not late.
+                // The deadline comes last: an echo that waits in the feed is not late.
                 biased;
-                wish = wishes.recv() => match wish {
-                    Some(wish) => self.wish(wish),
+                request = requests.recv() => match request {
+                    Some(request) => self.handle_request(request),
                     None => return,
                 },
-                news = self.connection.news() => self.news(news),
-                () = until(deadline) => self.input(Input::Time),
+                event = self.connection.next_event() => self.handle_event(event),
+                () = sleep_until(deadline) => self.apply(SubscriptionInput::Deadline),
             }
-            self.report();
+            self.publish_status();
         }
     }
 
-    fn wish(&mut self, wish: Wish) {
+    fn handle_request(&mut self, request: SubscriberRequest) {
         let keys = self.redis.keys();
-        match wish {
-            Wish::Want(room, confirm) => {
-                let channel = Channel::from(keys.room(&room).channel().as_str());
+        match request {
+            SubscriberRequest::Subscribe(room, confirm) => {
+                let channel = ChannelName::from(keys.room(&room).channel().as_str());
                 self.waiters.entry(channel.clone()).or_default().push(confirm);
-                self.input(Input::Want(channel, room));
+                self.apply(SubscriptionInput::Subscribe(channel, room));
             }
-            Wish::Unwant(room) => {
-                let channel = Channel::from(keys.room(&room).channel().as_str());
-                self.forget_waiters(&channel);
-                self.input(Input::Unwant(channel));
+            SubscriberRequest::Unsubscribe(room) => {
+                let channel = ChannelName::from(keys.room(&room).channel().as_str());
+                self.drop_closed_waiters(&channel);
+                self.apply(SubscriptionInput::Unsubscribe(channel));
             }
-            Wish::Listen(incarnation, confirm) => {
-                let channel = Channel::from(keys.node(&incarnation).channel().as_str());
+            SubscriberRequest::ListenAs(incarnation, confirm) => {
+                let channel = ChannelName::from(keys.node(&incarnation).channel().as_str());
                 self.waiters.entry(channel.clone()).or_default().push(confirm);
-                self.input(Input::Listen(channel, incarnation));
+                self.apply(SubscriptionInput::ListenAs(channel, incarnation));
             }
         }
     }
 
-    /// Drops the waiters of a channel that no longer wait.
-    fn forget_waiters(&mut self, channel: &Channel) {
+    /// Removes the waiters of a channel that no longer wait.
+    fn drop_closed_waiters(&mut self, channel: &ChannelName) {
         if let Some(waiters) = self.waiters.get_mut(channel) {
             waiters.retain(|waiter| !waiter.is_closed());
             if waiters.is_empty() {
@@ -248,91 +246,93 @@ impl Task {
         }
     }
 
-    fn news(&mut self, news: News) {
-        match news {
-            News::Made(connection, feed) => {
-                self.connection = Connection::Up { connection, feed, asking: None };
-                self.input(Input::Connected);
+    fn handle_event(&mut self, event: SubscriberEvent) {
+        match event {
+            SubscriberEvent::Opened(connection, feed) => {
+                self.connection = SubscriberLink::Up { connection, feed, pending: None };
+                self.apply(SubscriptionInput::Connected);
             }
-            News::Answered => self.input(Input::Answered),
-            News::Arrived(messages) => {
+            SubscriberEvent::Answered => self.apply(SubscriptionInput::Answered),
+            SubscriberEvent::Arrived(messages) => {
                 for message in messages {
                     self.deliver(&message);
                 }
             }
-            News::Gone(reason) => self.lose(&reason),
+            SubscriberEvent::Closed(reason) => self.lose(&reason),
         }
     }
 
     fn lose(&mut self, reason: &str) {
-        if std::mem::replace(&mut self.broken, true) {
-            tracing::debug!(reason, "still no subscription");
+        if std::mem::replace(&mut self.is_broken, true) {
+            tracing::debug!(reason, "subscription still lost");
         } else {
-            tracing::warn!(reason, "lost the subscription");
+            tracing::warn!(reason, "subscription lost");
         }
-        self.connection = Connection::None;
-        self.input(Input::Lost { dice: rand::random() });
+        self.connection = SubscriberLink::None;
+        self.apply(SubscriptionInput::Lost { jitter: rand::random() });
     }
 
-    fn input(&mut self, input: Input) {
+    fn apply(&mut self, input: SubscriptionInput) {
         let mut actions = Vec::new();
-        self.decisions.handle(Instant::now(), input, &mut actions);
+        self.machine.handle(Instant::now(), input, &mut actions);
         for action in actions {
             self.perform(action);
         }
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: SubscriptionAction) {
         match action {
-            Action::Connect => self.connection = Connection::Making(Box::pin(connect(self.redis.client().clone()))),
-            Action::Abandon => self.lose("our own beat does not come back"),
-            Action::Subscribe(channels) => self.connection.ask(channels, true),
-            Action::Unsubscribe(channels) => self.connection.ask(channels, false),
-            Action::Heard(channel) => {
+            SubscriptionAction::Connect => {
+                self.connection = SubscriberLink::Opening(Box::pin(connect(self.redis.client().clone())))
+            }
+            SubscriptionAction::Abandon => self.lose("no echo of the own beat"),
+            SubscriptionAction::Subscribe(channels) => self.connection.send_command(channels, true),
+            SubscriptionAction::Unsubscribe(channels) => self.connection.send_command(channels, false),
+            SubscriptionAction::Confirmed(channel) => {
                 for waiter in self.waiters.remove(&channel).into_iter().flatten() {
                     let _ = waiter.send(());
                 }
             }
-            Action::Resumed => (self.sink)(Delivery::Resumed),
+            SubscriptionAction::Resumed => (self.sink)(Delivery::Resumed),
         }
     }
 
-    fn deliver(&mut self, message: &Message) {
+    fn deliver(&mut self, message: &PushMessage) {
         let Ok(channel) = str::from_utf8(&message.channel) else {
             return;
         };
-        match self.decisions.topic(channel) {
-            Some(Topic::Room(room)) => {
+        match self.machine.topic(channel) {
+            Some(ChannelTopic::Room(room)) => {
                 let skipped = envelope::read_room(room, &message.text, |delivery| (self.sink)(delivery));
-                self.malformed.note(channel, skipped);
+                self.malformed.add(channel, skipped);
             }
-            Some(Topic::Gateway(incarnation)) => {
+            Some(ChannelTopic::Gateway(incarnation)) => {
                 let Some(delivery) = envelope::read_gateway(incarnation, &message.text) else {
-                    self.malformed.note(channel, 1);
+                    self.malformed.add(channel, 1);
                     return;
                 };
                 let echo = matches!(delivery, Delivery::Echo { .. });
                 (self.sink)(delivery);
                 if echo {
-                    self.input(Input::Echo);
+                    self.apply(SubscriptionInput::Echo);
                 }
             }
-            // A room that has just been given up.
+            // A room that was released a moment ago.
             None => {}
         }
     }
 
-    fn report(&mut self) {
-        if self.broken && self.decisions.whole() {
-            self.broken = false;
-            tracing::info!("the subscription is whole again");
+    fn publish_status(&mut self) {
+        if self.is_broken && self.machine.whole() {
+            self.is_broken = false;
+            tracing::info!("subscription restored");
         }
-        let status = SubscriptionStatus { malformed: self.malformed.count(), ..self.decisions.status() };
-        self.status.send_if_modified(|shown| std::mem::replace(shown, status) != status);
+        let status = SubscriptionStatus { malformed: self.malformed.count(), ..self.machine.status() };
+        self.status.send_if_modified(|current| std::mem::replace(current, status) != status);
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,

@@ -1,16 +1,17 @@
-//! What we want to hear and what to do about it: the deciding half of the subscriber, without a socket or a clock.
+//! The deciding half of the subscriber: the wanted channels and their states, without a socket or a clock.
 //!
-//! `super::subscriber` feeds it [`Input`]s with the time they happened, and performs the [`Action`]s it answers with.
+//! `super::subscriber` passes it [`SubscriptionInput`]s with their times and performs the [`SubscriptionAction`]s that
+//! [`SubscriptionMachine`] returns. Messages themselves never pass through it.
 //!
-//! # How it decides
-//! - One SUBSCRIBE or UNSUBSCRIBE is on its way at a time; what is wanted meanwhile goes with the next one. So answers
-//!   cannot be mistaken for each other, and a storm of joins needs few commands.
-//! - A channel is heard when the newest SUBSCRIBE of it was answered on the connection that is up now. That dies with
-//!   the connection and with an UNSUBSCRIBE, which is sent only for a channel that is heard and that nobody wants.
-//! - A connection counts as whole when every channel wanted at its start is heard. If anything was lost before that,
-//!   [`Action::Resumed`] says so then, once.
-//! - A whole connection must bring our own beat back. One that is silent for [`DEAD`] is given up, whatever its socket
-//!   says: it may be half open, or lead to a Redis that takes no writes. Only an echo resets the back-off.
+//! # Rules
+//! - One SUBSCRIBE or UNSUBSCRIBE is pending at a time; requests made meanwhile go with the next one. So every answer
+//!   belongs to one command, and a storm of joins needs few commands.
+//! - A channel is confirmed once its newest SUBSCRIBE was answered on the present connection. A loss of the connection or an
+//!   UNSUBSCRIBE ends that. UNSUBSCRIBE is sent only for a confirmed channel without any interest.
+//! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was lost
+//!   before, [`SubscriptionAction::Resumed`] reports it then, once.
+//! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
+//!   socket is open: it may be half open, or lead to a Redis that refuses writes. Only an echo resets the back-off.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,390 +21,402 @@ use presence::model::{Incarnation, RoomKey};
 
 use crate::backplane::{LinkState, SubscriptionStatus};
 
-/// Most channels in one command: a chunk must not stand in front of messages for long.
-pub(super) const CHUNK: usize = 500;
-/// How long a room that nobody wants is still heard, so that a quick return costs nothing.
+/// The maximum of channels in one command, few enough to delay no message for long.
+pub(super) const COMMAND_CHANNELS_MAX: usize = 500;
+/// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
 pub(super) const LINGER: Duration = Duration::from_secs(30);
-/// Silence after which we no longer trust that we hear everything.
-pub(super) const STALE: Duration = Duration::from_secs(3);
-/// Silence after which the connection is given up.
-pub(super) const DEAD: Duration = Duration::from_secs(5);
-/// Shortest pause before a connection is made again.
-pub(super) const MIN_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause before a connection is made again.
-pub(super) const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// The time without an echo after which the subscription is no longer trusted.
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(3);
+/// The time without an echo after which the connection is abandoned.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
+/// The shortest pause before a reconnect.
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause before a reconnect.
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The name of a channel, shared by everything that mentions it.
-pub(super) type Channel = Arc<str>;
+/// The name of a channel, shared by all its uses.
+pub(super) type ChannelName = Arc<str>;
 
-/// What a channel is about.
+/// The subject of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Topic {
-    /// A room.
+pub(super) enum ChannelTopic {
+    /// A room's channel.
     Room(RoomKey),
     /// A gateway's own channel.
     Gateway(Incarnation),
 }
 
-/// Something that happened.
+/// An event for the machine.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Input {
-    /// One interest in a room more.
-    Want(Channel, RoomKey),
-    /// One interest in a room less.
-    Unwant(Channel),
-    /// Our own channel is this one from now on.
-    Listen(Channel, Incarnation),
-    /// The connection is made.
+pub(super) enum SubscriptionInput {
+    /// An additional interest in a room.
+    Subscribe(ChannelName, RoomKey),
+    /// The release of one interest in a room.
+    Unsubscribe(ChannelName),
+    /// A new channel of this gateway, which replaces the former one.
+    ListenAs(ChannelName, Incarnation),
+    /// The connection is established.
     Connected,
-    /// The command on its way was answered for all its channels.
+    /// The pending command was answered for all its channels.
     Answered,
-    /// The connection is gone or could not be made. `dice` is a random number from 0 to 1: it spreads the gateways.
+    /// The connection was lost or could not be established.
     Lost {
-        /// Where between the shortest and the longest pause of this attempt to try again.
-        dice: f64,
+        /// A random number from 0 to 1: the pause's place between shortest and longest. It spreads the gateways.
+        jitter: f64,
     },
-    /// Our own beat came back over our own channel.
+    /// An echo of the own beat arrived.
     Echo,
-    /// The time of [`Subscriptions::deadline`] has come.
-    Time,
+    /// The time of [`SubscriptionMachine::deadline`] is reached.
+    Deadline,
 }
 
-/// Something to do.
+/// A command to the task.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Action {
-    /// Make a connection.
+pub(super) enum SubscriptionAction {
+    /// Open a connection.
     Connect,
-    /// Give the connection up for its silence, and say [`Input::Lost`].
+    /// Close the silent connection and report [`SubscriptionInput::Lost`].
     Abandon,
     /// Send SUBSCRIBE.
-    Subscribe(Vec<Channel>),
+    Subscribe(Vec<ChannelName>),
     /// Send UNSUBSCRIBE.
-    Unsubscribe(Vec<Channel>),
-    /// The channel is heard: whoever waits for it may go on.
-    Heard(Channel),
-    /// Something was lost and everything is heard again.
+    Unsubscribe(Vec<ChannelName>),
+    /// The channel is confirmed: its waiters can be answered.
+    Confirmed(ChannelName),
+    /// The subscription is whole again after a loss.
     Resumed,
 }
 
-/// What is known of one channel.
+/// The state of one wanted or lingering channel.
 #[derive(Debug)]
-struct Wish {
-    topic: Topic,
-    /// How many want it.
+struct ChannelRecord {
+    topic: ChannelTopic,
+    /// The number of interests.
     interest: usize,
-    /// Since nobody wants it: until when it is heard nevertheless.
+    /// The end of its lingering, once there is no interest.
     until: Option<Instant>,
-    state: Hearing,
+    state: ConfirmState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hearing {
-    No,
-    Asked,
-    Yes,
+enum ConfirmState {
+    Unsent,
+    Pending,
+    Confirmed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Not connected; a connection is to be made then.
+enum LinkPhase {
+    /// Not connected until the next attempt at that time.
     Pause { until: Instant },
-    /// A connection is being made.
+    /// A connection is being opened.
     Connecting,
-    /// Connected; that many channels of `waiting` are left of those that were wanted at the start.
+    /// Connected; `left` is the number of channels in `unsent` that were wanted at the start.
     Restoring { left: usize },
-    /// Connected, and heard everything that was wanted at the start.
+    /// Connected, and every channel that was wanted at the start is confirmed.
     Whole {
-        /// The last sign that the whole path works.
-        proof: Instant,
-        /// Whether that is too long ago to trust it.
+        /// The time of the newest echo, or of the start of waiting for one.
+        proven_at: Instant,
+        /// True if that was too long ago.
         stale: bool,
     },
 }
 
-/// The whole state.
+/// The state of the subscription.
 #[derive(Debug)]
-pub(super) struct Subscriptions {
-    wishes: HashMap<Channel, Wish>,
-    gateway: Option<Channel>,
-    /// Channels to ask for, oldest first. Some may have been given up or asked for since.
-    waiting: VecDeque<Channel>,
-    /// Channels to give up; their wishes are gone already.
-    leaving: VecDeque<Channel>,
-    /// Channels of the SUBSCRIBE on its way; empty for an UNSUBSCRIBE.
-    on_its_way: Option<Vec<Channel>>,
-    /// Ends of lingering, in order. Some may have been wanted again since.
-    lingering: VecDeque<(Instant, Channel)>,
-    phase: Phase,
-    /// Connections tried since the last echo.
-    attempts: u32,
-    /// Whether something that was heard is not heard any more, and nobody was told.
+pub(super) struct SubscriptionMachine {
+    channels: HashMap<ChannelName, ChannelRecord>,
+    gateway: Option<ChannelName>,
+    /// Channels to subscribe, oldest first. Some may have been released or subscribed since.
+    unsent: VecDeque<ChannelName>,
+    /// Channels to unsubscribe; their records are already removed.
+    leaving: VecDeque<ChannelName>,
+    /// The channels of the pending SUBSCRIBE; empty for an UNSUBSCRIBE.
+    pending_command: Option<Vec<ChannelName>>,
+    /// Ends of lingering, in order. Some channels may be wanted again since.
+    lingering: VecDeque<(Instant, ChannelName)>,
+    phase: LinkPhase,
+    /// Connection attempts since the last echo.
+    failed_attempts: u32,
+    /// True if a confirmed channel was lost and [`SubscriptionAction::Resumed`] is not yet reported.
     lost: bool,
     broken_since: Option<Instant>,
-    gap: Duration,
+    past_gaps: Duration,
     reconnects: u64,
     last_echo: Option<Instant>,
 }
 
-impl Subscriptions {
-    /// Nothing wanted yet; the first connection is due at once.
+impl SubscriptionMachine {
+    /// Starts without channels; the first connection is due at once.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            wishes: HashMap::new(),
+            channels: HashMap::new(),
             gateway: None,
-            waiting: VecDeque::new(),
+            unsent: VecDeque::new(),
             leaving: VecDeque::new(),
-            on_its_way: None,
+            pending_command: None,
             lingering: VecDeque::new(),
-            phase: Phase::Pause { until: now },
-            attempts: 0,
+            phase: LinkPhase::Pause { until: now },
+            failed_attempts: 0,
             lost: false,
             broken_since: None,
-            gap: Duration::ZERO,
+            past_gaps: Duration::ZERO,
             reconnects: 0,
             last_echo: None,
         }
     }
 
-    /// What a channel is about, if we want it or wanted it a moment ago.
-    pub(super) fn topic(&self, channel: &str) -> Option<&Topic> {
-        self.wishes.get(channel).map(|wish| &wish.topic)
+    /// Returns the subject of a channel that is wanted or lingers.
+    pub(super) fn topic(&self, channel: &str) -> Option<&ChannelTopic> {
+        self.channels.get(channel).map(|record| &record.topic)
     }
 
-    /// Takes note of what happened at `now` and appends what is to be done, in order.
-    pub(super) fn handle(&mut self, now: Instant, input: Input, actions: &mut Vec<Action>) {
+    /// Applies an input of the time `now` and appends the resulting actions, in order.
+    pub(super) fn handle(&mut self, now: Instant, input: SubscriptionInput, actions: &mut Vec<SubscriptionAction>) {
         match input {
-            Input::Want(channel, room) => self.want(channel, Topic::Room(room), actions),
-            Input::Unwant(channel) => self.unwant(now, &channel),
-            Input::Listen(channel, incarnation) => self.listen(now, channel, incarnation, actions),
-            Input::Connected => self.connected(),
-            Input::Answered => self.answered(now, actions),
-            Input::Lost { dice } => self.lose(now, dice),
-            Input::Echo => self.echo(now),
-            Input::Time => self.time(now, actions),
+            SubscriptionInput::Subscribe(channel, room) => self.subscribe(channel, ChannelTopic::Room(room), actions),
+            SubscriptionInput::Unsubscribe(channel) => self.unsubscribe(now, &channel),
+            SubscriptionInput::ListenAs(channel, incarnation) => self.listen_as(now, channel, incarnation, actions),
+            SubscriptionInput::Connected => self.start_restoring(),
+            SubscriptionInput::Answered => self.confirm_pending(now, actions),
+            SubscriptionInput::Lost { jitter } => self.lose(now, jitter),
+            SubscriptionInput::Echo => self.note_echo(now),
+            SubscriptionInput::Deadline => self.reach_deadline(now, actions),
         }
         self.proceed(now, actions);
     }
 
-    /// When [`Input::Time`] is due.
+    /// Returns the time at which [`SubscriptionInput::Deadline`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Pause { until } => Some(until),
-            Phase::Connecting | Phase::Restoring { .. } => None,
-            Phase::Whole { proof, stale } => {
-                let patience = if stale { DEAD } else { STALE };
-                self.gateway.is_some().then_some(proof + patience)
+            LinkPhase::Pause { until } => Some(until),
+            LinkPhase::Connecting | LinkPhase::Restoring { .. } => None,
+            LinkPhase::Whole { proven_at, stale } => {
+                let limit = if stale { DEAD_AFTER } else { STALE_AFTER };
+                self.gateway.is_some().then_some(proven_at + limit)
             }
         };
         let linger = self.lingering.front().map(|(until, _)| *until);
         phase.into_iter().chain(linger).min()
     }
 
-    /// Whether everything wanted is heard, as far as we know.
+    /// Returns whether the present connection is whole.
     pub(super) fn whole(&self) -> bool {
-        matches!(self.phase, Phase::Whole { .. })
+        matches!(self.phase, LinkPhase::Whole { .. })
     }
 
-    /// How things stand.
+    /// Returns the state for readiness and metrics.
     pub(super) fn status(&self) -> SubscriptionStatus {
         let link = match self.phase {
-            Phase::Pause { .. } => LinkState::Backoff,
-            Phase::Connecting | Phase::Restoring { .. } => LinkState::Connecting,
-            Phase::Whole { stale: true, .. } => LinkState::Stale,
-            Phase::Whole { stale: false, .. } => LinkState::Subscribed,
+            LinkPhase::Pause { .. } => LinkState::Backoff,
+            LinkPhase::Connecting | LinkPhase::Restoring { .. } => LinkState::Connecting,
+            LinkPhase::Whole { stale: true, .. } => LinkState::Stale,
+            LinkPhase::Whole { stale: false, .. } => LinkState::Subscribed,
         };
         SubscriptionStatus {
             link,
             reconnects: self.reconnects,
-            past_gaps: self.gap,
+            past_gaps: self.past_gaps,
             broken_since: self.broken_since,
             last_echo: self.last_echo,
             malformed: 0,
         }
     }
 
-    fn want(&mut self, channel: Channel, topic: Topic, actions: &mut Vec<Action>) {
-        if let Some(wish) = self.wishes.get_mut(&channel) {
-            wish.interest += 1;
-            wish.until = None;
-            if wish.state == Hearing::Yes {
-                actions.push(Action::Heard(channel));
+    fn subscribe(&mut self, channel: ChannelName, topic: ChannelTopic, actions: &mut Vec<SubscriptionAction>) {
+        if let Some(record) = self.channels.get_mut(&channel) {
+            record.interest += 1;
+            record.until = None;
+            if record.state == ConfirmState::Confirmed {
+                actions.push(SubscriptionAction::Confirmed(channel));
             }
             return;
         }
-        self.wishes.insert(channel.clone(), Wish { topic, interest: 1, until: None, state: Hearing::No });
-        self.waiting.push_back(channel);
+        self.channels
+            .insert(channel.clone(), ChannelRecord { topic, interest: 1, until: None, state: ConfirmState::Unsent });
+        self.unsent.push_back(channel);
     }
 
-    fn unwant(&mut self, now: Instant, channel: &Channel) {
-        // What is not heard yet has nothing to linger for.
-        let heard = self.wishes.get(channel).is_some_and(|wish| wish.state == Hearing::Yes);
-        self.give_up(channel, if heard { now + LINGER } else { now });
-        self.linger_out(now);
+    fn unsubscribe(&mut self, now: Instant, channel: &ChannelName) {
+        // Lingering saves a new SUBSCRIBE only for a confirmed channel.
+        let is_confirmed = self.channels.get(channel).is_some_and(|record| record.state == ConfirmState::Confirmed);
+        self.release(channel, if is_confirmed { now + LINGER } else { now });
+        self.end_lingering(now);
     }
 
-    fn listen(&mut self, now: Instant, channel: Channel, incarnation: Incarnation, actions: &mut Vec<Action>) {
+    fn listen_as(
+        &mut self,
+        now: Instant,
+        channel: ChannelName,
+        incarnation: Incarnation,
+        actions: &mut Vec<SubscriptionAction>,
+    ) {
         if self.gateway.as_ref() == Some(&channel) {
-            if self.wishes.get(&channel).is_some_and(|wish| wish.state == Hearing::Yes) {
-                actions.push(Action::Heard(channel));
+            if self.channels.get(&channel).is_some_and(|record| record.state == ConfirmState::Confirmed) {
+                actions.push(SubscriptionAction::Confirmed(channel));
             }
             return;
         }
-        if let Some(before) = self.gateway.replace(channel.clone()) {
-            self.give_up(&before, now);
-            self.linger_out(now);
+        if let Some(former) = self.gateway.replace(channel.clone()) {
+            self.release(&former, now);
+            self.end_lingering(now);
         }
-        self.prove(now);
-        self.want(channel, Topic::Gateway(incarnation), actions);
+        self.restart_echo_timer(now);
+        self.subscribe(channel, ChannelTopic::Gateway(incarnation), actions);
     }
 
-    /// Starts the time within which an echo must come.
-    fn prove(&mut self, now: Instant) {
-        if let Phase::Whole { .. } = self.phase {
-            self.phase = Phase::Whole { proof: now, stale: false };
+    /// Starts the time within which an echo must arrive.
+    fn restart_echo_timer(&mut self, now: Instant) {
+        if let LinkPhase::Whole { .. } = self.phase {
+            self.phase = LinkPhase::Whole { proven_at: now, stale: false };
         }
     }
 
-    fn give_up(&mut self, channel: &Channel, until: Instant) {
-        let Some(wish) = self.wishes.get_mut(channel) else {
+    fn release(&mut self, channel: &ChannelName, until: Instant) {
+        let Some(record) = self.channels.get_mut(channel) else {
             return;
         };
-        wish.interest = wish.interest.saturating_sub(1);
-        if wish.interest == 0 && wish.until.is_none() {
-            wish.until = Some(until);
+        record.interest = record.interest.saturating_sub(1);
+        if record.interest == 0 && record.until.is_none() {
+            record.until = Some(until);
             let at = self.lingering.partition_point(|(other, _)| *other <= until);
             self.lingering.insert(at, (until, channel.clone()));
         }
     }
 
-    fn connected(&mut self) {
-        // Our own channel first: it proves the rest. Nothing that lingered survived the loss before.
+    fn start_restoring(&mut self) {
+        // The gateway's own channel goes first: its echoes prove the rest. No lingering channel survived the loss.
         let own = self.gateway.clone();
-        self.waiting = own.iter().cloned().collect();
-        self.waiting.extend(self.wishes.keys().filter(|&channel| Some(channel) != own.as_ref()).cloned());
-        self.phase = Phase::Restoring { left: self.waiting.len() };
+        self.unsent = own.iter().cloned().collect();
+        self.unsent.extend(self.channels.keys().filter(|&channel| Some(channel) != own.as_ref()).cloned());
+        self.phase = LinkPhase::Restoring { left: self.unsent.len() };
     }
 
-    fn answered(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for channel in self.on_its_way.take().into_iter().flatten() {
-            let Some(wish) = self.wishes.get_mut(&channel) else {
+    fn confirm_pending(&mut self, now: Instant, actions: &mut Vec<SubscriptionAction>) {
+        for channel in self.pending_command.take().into_iter().flatten() {
+            let Some(record) = self.channels.get_mut(&channel) else {
                 continue;
             };
-            wish.state = Hearing::Yes;
-            if wish.until.is_some_and(|until| until <= now) {
+            record.state = ConfirmState::Confirmed;
+            if record.until.is_some_and(|until| until <= now) {
                 self.end(channel);
             } else {
-                actions.push(Action::Heard(channel));
+                actions.push(SubscriptionAction::Confirmed(channel));
             }
         }
     }
 
-    fn lose(&mut self, now: Instant, dice: f64) {
-        self.lost |= self.wishes.values().any(|wish| wish.state == Hearing::Yes);
-        if let Phase::Whole { .. } = self.phase {
+    fn lose(&mut self, now: Instant, jitter: f64) {
+        self.lost |= self.channels.values().any(|record| record.state == ConfirmState::Confirmed);
+        if let LinkPhase::Whole { .. } = self.phase {
             self.broken_since = Some(now);
         }
-        self.wishes.retain(|_, wish| wish.interest > 0);
-        for wish in self.wishes.values_mut() {
-            wish.state = Hearing::No;
+        self.channels.retain(|_, record| record.interest > 0);
+        for record in self.channels.values_mut() {
+            record.state = ConfirmState::Unsent;
         }
-        self.waiting.clear();
+        self.unsent.clear();
         self.leaving.clear();
         self.lingering.clear();
-        self.on_its_way = None;
-        let longest = MIN_PAUSE.saturating_mul(2_u32.saturating_pow(self.attempts)).clamp(2 * MIN_PAUSE, MAX_PAUSE);
-        let pause = MIN_PAUSE + (longest - MIN_PAUSE).mul_f64(dice.clamp(0.0, 1.0));
-        self.attempts = self.attempts.saturating_add(1);
-        self.phase = Phase::Pause { until: now + pause };
+        self.pending_command = None;
+        let longest =
+            PAUSE_MIN.saturating_mul(2_u32.saturating_pow(self.failed_attempts)).clamp(2 * PAUSE_MIN, PAUSE_MAX);
+        let pause = PAUSE_MIN + (longest - PAUSE_MIN).mul_f64(jitter.clamp(0.0, 1.0));
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
+        self.phase = LinkPhase::Pause { until: now + pause };
     }
 
-    fn echo(&mut self, now: Instant) {
+    fn note_echo(&mut self, now: Instant) {
         self.last_echo = Some(now);
-        self.attempts = 0;
-        self.prove(now);
+        self.failed_attempts = 0;
+        self.restart_echo_timer(now);
     }
 
-    fn time(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.linger_out(now);
+    fn reach_deadline(&mut self, now: Instant, actions: &mut Vec<SubscriptionAction>) {
+        self.end_lingering(now);
         match self.phase {
-            Phase::Pause { until } if until <= now => {
-                self.phase = Phase::Connecting;
-                actions.push(Action::Connect);
+            LinkPhase::Pause { until } if until <= now => {
+                self.phase = LinkPhase::Connecting;
+                actions.push(SubscriptionAction::Connect);
             }
-            Phase::Whole { proof, .. } if self.gateway.is_some() && proof + STALE <= now => {
-                self.phase = Phase::Whole { proof, stale: true };
-                if proof + DEAD <= now {
-                    actions.push(Action::Abandon);
+            LinkPhase::Whole { proven_at, .. } if self.gateway.is_some() && proven_at + STALE_AFTER <= now => {
+                self.phase = LinkPhase::Whole { proven_at, stale: true };
+                if proven_at + DEAD_AFTER <= now {
+                    actions.push(SubscriptionAction::Abandon);
                 }
             }
             _ => {}
         }
     }
 
-    /// Ends what has lingered long enough. What is being asked for just then ends with the answer.
-    fn linger_out(&mut self, now: Instant) {
+    /// Ends channels that have lingered long enough. A channel with a pending SUBSCRIBE ends with the answer.
+    fn end_lingering(&mut self, now: Instant) {
         while let Some((until, channel)) = self.lingering.pop_front_if(|(until, _)| *until <= now) {
-            if self.wishes.get(&channel).is_some_and(|wish| wish.until == Some(until) && wish.state != Hearing::Asked) {
+            if self
+                .channels
+                .get(&channel)
+                .is_some_and(|record| record.until == Some(until) && record.state != ConfirmState::Pending)
+            {
                 self.end(channel);
             }
         }
     }
 
-    fn end(&mut self, channel: Channel) {
-        if self.wishes.remove(&channel).is_some_and(|wish| wish.state == Hearing::Yes) {
+    fn end(&mut self, channel: ChannelName) {
+        if self.channels.remove(&channel).is_some_and(|record| record.state == ConfirmState::Confirmed) {
             self.leaving.push_back(channel);
         }
     }
 
-    /// Sends the next command if none is on its way, and notices when the connection has become whole.
-    fn proceed(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.on_its_way.is_some() || matches!(self.phase, Phase::Pause { .. } | Phase::Connecting) {
+    /// Sends the next command if none is pending, and completes a connection that has become whole.
+    fn proceed(&mut self, now: Instant, actions: &mut Vec<SubscriptionAction>) {
+        if self.pending_command.is_some() || matches!(self.phase, LinkPhase::Pause { .. } | LinkPhase::Connecting) {
             return;
         }
         if !self.leaving.is_empty() {
-            let chunk = self.leaving.len().min(CHUNK);
-            actions.push(Action::Unsubscribe(self.leaving.drain(..chunk).collect()));
-            self.on_its_way = Some(Vec::new());
+            let batch = self.leaving.len().min(COMMAND_CHANNELS_MAX);
+            actions.push(SubscriptionAction::Unsubscribe(self.leaving.drain(..batch).collect()));
+            self.pending_command = Some(Vec::new());
             return;
         }
-        if let Phase::Restoring { left: 0 } = self.phase {
+        if let LinkPhase::Restoring { left: 0 } = self.phase {
             self.complete(now, actions);
         }
-        let chunk = self.next_chunk();
-        if !chunk.is_empty() {
-            actions.push(Action::Subscribe(chunk.clone()));
-            self.on_its_way = Some(chunk);
-        } else if let Phase::Restoring { .. } = self.phase {
+        let batch = self.next_batch();
+        if !batch.is_empty() {
+            actions.push(SubscriptionAction::Subscribe(batch.clone()));
+            self.pending_command = Some(batch);
+        } else if let LinkPhase::Restoring { .. } = self.phase {
             self.complete(now, actions);
         }
     }
 
-    fn next_chunk(&mut self) -> Vec<Channel> {
-        let mut chunk = Vec::new();
-        while chunk.len() < CHUNK
-            && let Some(channel) = self.waiting.pop_front()
+    fn next_batch(&mut self) -> Vec<ChannelName> {
+        let mut batch = Vec::new();
+        while batch.len() < COMMAND_CHANNELS_MAX
+            && let Some(channel) = self.unsent.pop_front()
         {
-            if let Phase::Restoring { left } = &mut self.phase {
+            if let LinkPhase::Restoring { left } = &mut self.phase {
                 *left = left.saturating_sub(1);
             }
-            if let Some(wish) = self.wishes.get_mut(&channel)
-                && wish.state == Hearing::No
+            if let Some(record) = self.channels.get_mut(&channel)
+                && record.state == ConfirmState::Unsent
             {
-                wish.state = Hearing::Asked;
-                chunk.push(channel);
+                record.state = ConfirmState::Pending;
+                batch.push(channel);
             }
         }
-        chunk
+        batch
     }
 
-    fn complete(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.phase = Phase::Whole { proof: now, stale: false };
+    fn complete(&mut self, now: Instant, actions: &mut Vec<SubscriptionAction>) {
+        self.phase = LinkPhase::Whole { proven_at: now, stale: false };
         if let Some(since) = self.broken_since.take() {
-            self.gap += now.saturating_duration_since(since);
+            self.past_gaps += now.saturating_duration_since(since);
         }
         if std::mem::take(&mut self.lost) {
             self.reconnects += 1;
-            actions.push(Action::Resumed);
+            actions.push(SubscriptionAction::Resumed);
         }
     }
 }

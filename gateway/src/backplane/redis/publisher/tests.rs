@@ -1,4 +1,4 @@
-//! A store that answers when it is told to: what waits, what goes together and what is refused is then no matter of luck.
+//! The queues before a store that answers on request, so queueing, batching and refusals are deterministic.
 #![allow(clippy::unwrap_used)]
 
 use std::future::pending;
@@ -8,83 +8,83 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::backplane::Published;
 
-/// Longer than any test here takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than any test here needs.
+const TEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const LIMITS: PublisherLimits = PublisherLimits {
     batch: QueueLoad { messages: 4, bytes: 100 },
     room: QueueLoad { messages: 6, bytes: 1000 },
     gateway: QueueLoad { messages: 9, bytes: 2000 },
-    wait: PATIENCE,
+    wait: TEST_TIMEOUT,
 };
 
-/// Begun calls come out of it; each is answered when the test says so.
+/// An appender that passes its calls to the test, which answers them.
 #[derive(Debug)]
-struct Calls(tokio::sync::mpsc::UnboundedSender<Call>);
+struct HeldAppender(tokio::sync::mpsc::UnboundedSender<HeldCall>);
 
 #[derive(Debug)]
-struct Call {
+struct HeldCall {
     room: RoomKey,
     payloads: Vec<String>,
     answer: oneshot::Sender<Result<Vec<WriteOutcome>, RegistryError>>,
 }
 
-impl Call {
+impl HeldCall {
     fn texts(&self) -> Vec<&str> {
         self.payloads.iter().map(|payload| payload.trim_end()).collect()
     }
 
-    /// Every message gets its text as its id.
+    /// Acknowledges every message, with its text as its id.
     fn ack(self) {
         let outcomes = self.payloads.iter().map(|payload| Ok(published(payload.trim_end()))).collect();
         self.answer.send(Ok(outcomes)).unwrap();
     }
 }
 
-impl AppendBatch for Calls {
+impl AppendBatch for HeldAppender {
     async fn append(&self, room: &RoomKey, batch: &[StoredMessage]) -> Result<Vec<WriteOutcome>, RegistryError> {
         let payloads = batch.iter().map(|message| message.payload.clone()).collect();
         let (answer, answered) = oneshot::channel();
-        self.0.send(Call { room: room.clone(), payloads, answer }).unwrap();
-        // A call that is never answered breaks off, as a bug would.
+        self.0.send(HeldCall { room: room.clone(), payloads, answer }).unwrap();
+        // A call without an answer panics, as a bug would.
         answered.await.expect("the call is answered")
     }
 }
 
-struct World {
-    publisher: Arc<Publisher<Calls>>,
-    calls: tokio::sync::mpsc::UnboundedReceiver<Call>,
+struct PublisherHarness {
+    publisher: Arc<Publisher<HeldAppender>>,
+    calls: tokio::sync::mpsc::UnboundedReceiver<HeldCall>,
 }
 
-impl World {
+impl PublisherHarness {
     fn new(limits: PublisherLimits) -> Self {
         let (begun, calls) = tokio::sync::mpsc::unbounded_channel();
-        Self { publisher: Arc::new(Publisher::new(Calls(begun), limits)), calls }
+        Self { publisher: Arc::new(Publisher::new(HeldAppender(begun), limits)), calls }
     }
 
-    /// Queues a message at once; its outcome comes with the task.
-    fn say_padded(&self, room: &str, text: &str, bytes: usize) -> Result<JoinHandle<WriteOutcome>, PublishError> {
+    /// Queues a message at once; the task returns its outcome.
+    fn send_padded(&self, room: &str, text: &str, bytes: usize) -> Result<JoinHandle<WriteOutcome>, PublishError> {
         let outcome = self.publisher.enqueue(&RoomKey::from_store(room), message(&format!("{text:bytes$}")))?;
         Ok(tokio::spawn(async { outcome.await.unwrap_or_else(|_| Err(unknown("given up"))) }))
     }
 
-    fn say(&self, room: &str, text: &str) -> JoinHandle<WriteOutcome> {
-        self.say_padded(room, text, 0).unwrap()
+    fn send(&self, room: &str, text: &str) -> JoinHandle<WriteOutcome> {
+        self.send_padded(room, text, 0).unwrap()
     }
 
-    async fn call(&mut self) -> Call {
-        tokio::time::timeout(PATIENCE, self.calls.recv()).await.expect("a call begins").unwrap()
+    async fn call(&mut self) -> HeldCall {
+        tokio::time::timeout(TEST_TIMEOUT, self.calls.recv()).await.expect("a call begins").unwrap()
     }
 
-    /// Nothing waits, nothing is under way, and every place is free again.
-    async fn is_idle(&self) {
+    /// Waits until no message is queued or in a call, and every permit is released.
+    async fn wait_idle(&self) {
         let state = &self.publisher.state;
         let idle = async || {
             while !state.busy().is_empty() || state.messages.available_permits() < state.limits.gateway.messages {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, idle()).await.expect("it becomes idle");
+        tokio::time::timeout(TEST_TIMEOUT, idle()).await.expect("it becomes idle");
         assert_eq!(state.bytes.available_permits(), state.limits.gateway.bytes);
     }
 }
@@ -102,79 +102,79 @@ fn unknown(reason: &str) -> PublishError {
     RegistryError::Unknown(reason.to_owned()).into()
 }
 
-async fn outcome(said: JoinHandle<WriteOutcome>) -> WriteOutcome {
-    tokio::time::timeout(PATIENCE, said).await.expect("it is answered").unwrap()
+async fn outcome(sent: JoinHandle<WriteOutcome>) -> WriteOutcome {
+    tokio::time::timeout(TEST_TIMEOUT, sent).await.expect("it is answered").unwrap()
 }
 
-async fn acked(said: Vec<JoinHandle<WriteOutcome>>) -> Vec<String> {
+async fn acked(sent: Vec<JoinHandle<WriteOutcome>>) -> Vec<String> {
     let mut ids = Vec::new();
-    for said in said {
-        ids.push(outcome(said).await.unwrap().msg_id);
+    for sent in sent {
+        ids.push(outcome(sent).await.unwrap().msg_id);
     }
     ids
 }
 
 #[tokio::test]
-async fn what_comes_while_a_call_is_under_way_goes_with_the_next_in_its_order() {
-    let mut world = World::new(LIMITS);
-    let mut said = vec![world.say("r", "1")];
-    let first = world.call().await;
-    said.extend(["2", "3", "4", "5", "6", "7"].map(|text| world.say("r", text)));
-    assert_eq!(first.texts(), ["1"], "the first one waits for nobody");
+async fn messages_during_a_call_join_the_next_in_order() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.extend(["2", "3", "4", "5", "6", "7"].map(|text| harness.send("r", text)));
+    assert_eq!(first.texts(), ["1"], "the first message waited");
     first.ack();
-    let second = world.call().await;
-    assert_eq!(second.texts(), ["2", "3", "4", "5"], "as many as a call takes");
+    let second = harness.call().await;
+    assert_eq!(second.texts(), ["2", "3", "4", "5"], "the batch is not full");
     second.ack();
-    let third = world.call().await;
+    let third = harness.call().await;
     assert_eq!(third.texts(), ["6", "7"]);
-    assert!(world.calls.try_recv().is_err(), "one call at a time");
+    assert!(harness.calls.try_recv().is_err(), "a second call ran at the same time");
     third.ack();
-    assert_eq!(acked(said).await, ["1", "2", "3", "4", "5", "6", "7"], "each caller gets the answer to its own");
-    world.is_idle().await;
-    let again = world.say("r", "again");
-    world.call().await.ack();
-    assert_eq!(acked(vec![again]).await, ["again"], "an idle room begins anew");
+    assert_eq!(acked(sent).await, ["1", "2", "3", "4", "5", "6", "7"], "a caller got the wrong answer");
+    harness.wait_idle().await;
+    let again = harness.send("r", "again");
+    harness.call().await.ack();
+    assert_eq!(acked(vec![again]).await, ["again"], "an idle room did not publish again");
 }
 
 #[tokio::test]
-async fn a_batch_is_bounded_in_bytes_but_takes_any_one_message() {
-    let mut world = World::new(LIMITS);
-    let mut said = vec![world.say("r", "1")];
-    let first = world.call().await;
+async fn batch_bounds_bytes_but_accepts_any_single_message() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
     for (text, bytes) in [("2", 60), ("3", 40), ("4", 1), ("5", 300), ("6", 1)] {
-        said.push(world.say_padded("r", text, bytes).unwrap());
+        sent.push(harness.send_padded("r", text, bytes).unwrap());
     }
     first.ack();
     for expected in [vec!["2", "3"], vec!["4"], vec!["5"], vec!["6"]] {
-        let call = world.call().await;
+        let call = harness.call().await;
         assert_eq!(call.texts(), expected);
         call.ack();
     }
-    acked(said).await;
-    world.is_idle().await;
+    acked(sent).await;
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
 async fn rooms_do_not_wait_for_each_other() {
-    let mut world = World::new(LIMITS);
-    let said = vec![world.say("r", "1"), world.say("s", "2")];
-    let calls = [world.call().await, world.call().await];
+    let mut harness = PublisherHarness::new(LIMITS);
+    let sent = vec![harness.send("r", "1"), harness.send("s", "2")];
+    let calls = [harness.call().await, harness.call().await];
     let mut rooms: Vec<&str> = calls.iter().map(|call| call.room.as_str()).collect();
     rooms.sort_unstable();
     assert_eq!(rooms, ["r", "s"]);
-    calls.into_iter().for_each(Call::ack);
-    acked(said).await;
+    calls.into_iter().for_each(HeldCall::ack);
+    acked(sent).await;
 }
 
 #[tokio::test]
 async fn each_message_of_a_batch_gets_its_own_outcome() {
-    let mut world = World::new(LIMITS);
-    let first = world.say("r", "1");
-    let call = world.call().await;
-    let (good, bad, late) = (world.say("r", "good"), world.say("r", "bad"), world.say("r", "late"));
+    let mut harness = PublisherHarness::new(LIMITS);
+    let first = harness.send("r", "1");
+    let call = harness.call().await;
+    let (good, bad, late) = (harness.send("r", "good"), harness.send("r", "bad"), harness.send("r", "late"));
     call.ack();
     outcome(first).await.unwrap();
-    let call = world.call().await;
+    let call = harness.call().await;
     let outcomes = vec![Ok(published("good")), Err(PublishError::NotInRoom), Ok(published("late"))];
     call.answer.send(Ok(outcomes)).unwrap();
     assert_eq!(outcome(bad).await, Err(PublishError::NotInRoom));
@@ -182,111 +182,119 @@ async fn each_message_of_a_batch_gets_its_own_outcome() {
 }
 
 #[tokio::test]
-async fn a_call_that_fails_fails_its_batch_and_nobody_else() {
-    let mut world = World::new(LIMITS);
-    let first = world.say("r", "1");
-    let call = world.call().await;
-    let batch = ["2", "3", "4", "5"].map(|text| world.say("r", text));
-    let after = world.say("r", "6");
+async fn failed_call_fails_its_own_batch_only() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let first = harness.send("r", "1");
+    let call = harness.call().await;
+    let batch = ["2", "3", "4", "5"].map(|text| harness.send("r", text));
+    let after = harness.send("r", "6");
     call.ack();
     outcome(first).await.unwrap();
-    world.call().await.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
-    for said in batch {
-        assert_eq!(outcome(said).await, Err(unknown("lost")));
+    harness.call().await.answer.send(Err(RegistryError::Unknown("lost".to_owned()))).unwrap();
+    for sent in batch {
+        assert_eq!(outcome(sent).await, Err(unknown("lost")));
     }
-    world.call().await.ack();
+    harness.call().await.ack();
     assert_eq!(acked(vec![after]).await, ["6"]);
 
-    let said = world.say("r", "7");
-    world.call().await.answer.send(Ok(Vec::new())).unwrap();
-    assert_eq!(outcome(said).await, Err(unknown("not one outcome per message")));
-    world.is_idle().await;
+    let sent = harness.send("r", "7");
+    harness.call().await.answer.send(Ok(Vec::new())).unwrap();
+    assert_eq!(outcome(sent).await, Err(unknown("not one outcome per message")));
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn who_goes_away_takes_along_their_own_message_only() {
-    let mut world = World::new(LIMITS);
+async fn cancelled_caller_removes_its_own_message_only() {
+    let mut harness = PublisherHarness::new(LIMITS);
     let room = RoomKey::from_store("r");
-    let publish = |text| world.publisher.publish(&room, message(text));
-    // Whoever finds the room idle, and one that waits.
+    let publish = |text| harness.publisher.publish(&room, message(text));
+    // The caller that starts the room's task, and one that waits.
     let (mut leader, mut waiting) = (Box::pin(publish("leader")), Box::pin(publish("waiting")));
     tokio::select! { biased; _ = &mut leader => unreachable!(), () = async {} => {} }
-    let call = tokio::time::timeout(PATIENCE, world.calls.recv()).await.unwrap().unwrap();
+    let call = tokio::time::timeout(TEST_TIMEOUT, harness.calls.recv()).await.unwrap().unwrap();
     tokio::select! { biased; _ = &mut waiting => unreachable!(), () = async {} => {} }
     drop(leader);
-    let mut said = vec![world.say("r", "2")];
+    let mut sent = vec![harness.send("r", "2")];
     drop(waiting);
-    said.push(world.say("r", "3"));
+    sent.push(harness.send("r", "3"));
     call.ack();
-    let call = world.call().await;
-    assert_eq!(call.texts(), ["2", "3"], "the rest goes on, in its order");
+    let call = harness.call().await;
+    assert_eq!(call.texts(), ["2", "3"], "the remaining messages lost their order");
     call.ack();
-    assert_eq!(acked(said).await, ["2", "3"]);
-    world.is_idle().await;
+    assert_eq!(acked(sent).await, ["2", "3"]);
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn a_full_room_refuses_and_recovers_and_leaves_others_alone() {
-    let mut world = World::new(LIMITS);
-    let mut said = vec![world.say("r", "1")];
-    let first = world.call().await;
-    said.extend(["2", "3", "4", "5", "6", "7"].map(|text| world.say("r", text)));
-    assert_eq!(world.say_padded("r", "8", 0).unwrap_err(), PublishError::Overloaded, "six wait");
-    said.push(world.say("s", "elsewhere"));
+async fn full_room_refuses_recovers_and_spares_other_rooms() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.extend(["2", "3", "4", "5", "6", "7"].map(|text| harness.send("r", text)));
+    assert_eq!(harness.send_padded("r", "8", 0).unwrap_err(), PublishError::Overloaded, "a seventh message was queued");
+    sent.push(harness.send("s", "elsewhere"));
     first.ack();
     for _ in 0..3 {
-        world.call().await.ack();
+        harness.call().await.ack();
     }
-    said.push(world.say("r", "8"));
-    world.call().await.ack();
-    assert_eq!(acked(said).await, ["1", "2", "3", "4", "5", "6", "7", "elsewhere", "8"], "nothing taken on was lost");
-    world.is_idle().await;
+    sent.push(harness.send("r", "8"));
+    harness.call().await.ack();
+    assert_eq!(
+        acked(sent).await,
+        ["1", "2", "3", "4", "5", "6", "7", "elsewhere", "8"],
+        "an accepted message was lost"
+    );
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn a_full_gateway_refuses_every_room_and_recovers() {
-    let mut world = World::new(LIMITS);
-    let said: Vec<_> = (0..9).map(|number| world.say(&format!("r{number}"), "x")).collect();
-    assert_eq!(world.say_padded("another", "x", 0).unwrap_err(), PublishError::Overloaded);
-    assert_eq!(world.publisher.permit(1).unwrap_err(), PublishError::Overloaded, "work past the queues counts too");
+async fn full_gateway_refuses_every_room_and_recovers() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let sent: Vec<_> = (0..9).map(|number| harness.send(&format!("r{number}"), "x")).collect();
+    assert_eq!(harness.send_padded("another", "x", 0).unwrap_err(), PublishError::Overloaded);
+    assert_eq!(
+        harness.publisher.permit(1).unwrap_err(),
+        PublishError::Overloaded,
+        "messages outside the queues were not counted"
+    );
     for _ in 0..9 {
-        world.call().await.ack();
+        harness.call().await.ack();
     }
-    acked(said).await;
-    world.is_idle().await;
-    let place = world.publisher.permit(1999).unwrap();
-    assert_eq!(world.say_padded("r", "x", 2).unwrap_err(), PublishError::Overloaded, "bytes count");
-    drop(place);
-    world.is_idle().await;
+    acked(sent).await;
+    harness.wait_idle().await;
+    let permit = harness.publisher.permit(1999).unwrap();
+    assert_eq!(harness.send_padded("r", "x", 2).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
+    drop(permit);
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn a_room_is_bounded_in_bytes() {
-    let mut world = World::new(LIMITS);
-    let mut said = vec![world.say("r", "1")];
-    let first = world.call().await;
-    said.push(world.say_padded("r", "2", 999).unwrap());
-    assert_eq!(world.say_padded("r", "3", 2).unwrap_err(), PublishError::Overloaded);
-    said.push(world.say("r", "4"));
+async fn room_queue_bounds_its_bytes() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let mut sent = vec![harness.send("r", "1")];
+    let first = harness.call().await;
+    sent.push(harness.send_padded("r", "2", 999).unwrap());
+    assert_eq!(harness.send_padded("r", "3", 2).unwrap_err(), PublishError::Overloaded);
+    sent.push(harness.send("r", "4"));
     first.ack();
     for _ in 0..2 {
-        world.call().await.ack();
+        harness.call().await.ack();
     }
-    assert_eq!(acked(said).await, ["1", "2", "4"]);
-    world.is_idle().await;
+    assert_eq!(acked(sent).await, ["1", "2", "4"]);
+    harness.wait_idle().await;
 }
 
 #[tokio::test]
-async fn what_waited_for_too_long_is_refused_and_was_not_sent() {
-    let mut world = World::new(PublisherLimits { wait: Duration::from_millis(200), ..LIMITS });
-    let first = world.say("r", "1");
-    let call = world.call().await;
-    let late = world.say("r", "late");
+async fn message_queued_too_long_is_refused_unsent() {
+    let mut harness = PublisherHarness::new(PublisherLimits { wait: Duration::from_millis(200), ..LIMITS });
+    let first = harness.send("r", "1");
+    let call = harness.call().await;
+    let late = harness.send("r", "late");
     let ever = tokio::time::timeout(Duration::from_millis(250), pending::<()>()).await;
     assert!(ever.is_err());
-    let early = world.say("r", "early");
+    let early = harness.send("r", "early");
     call.ack();
-    let call = world.call().await;
+    let call = harness.call().await;
     assert_eq!(call.texts(), ["early"]);
     call.ack();
     assert_eq!(outcome(late).await, Err(PublishError::Overloaded));
@@ -294,13 +302,13 @@ async fn what_waited_for_too_long_is_refused_and_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_turn_that_breaks_off_leaves_its_room_usable() {
-    let mut world = World::new(LIMITS);
-    let broken = world.say("r", "1");
-    drop(world.call().await);
+async fn aborted_room_task_leaves_its_room_usable() {
+    let mut harness = PublisherHarness::new(LIMITS);
+    let broken = harness.send("r", "1");
+    drop(harness.call().await);
     assert_eq!(outcome(broken).await, Err(unknown("given up")));
-    world.is_idle().await;
-    let said = world.say("r", "2");
-    world.call().await.ack();
-    assert_eq!(acked(vec![said]).await, ["2"]);
+    harness.wait_idle().await;
+    let sent = harness.send("r", "2");
+    harness.call().await.ack();
+    assert_eq!(acked(vec![sent]).await, ["2"]);
 }

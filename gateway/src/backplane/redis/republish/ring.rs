@@ -1,14 +1,14 @@
-//! The ring itself: which acked messages are kept, until when, and which of them a generation of the store still owes.
+//! The republish ring: the acknowledged messages that the store may still lose, and the unsettled ones among them.
 //!
-//! Pure: it is told what was acked and which beats were answered, with their times; it never reads a clock and never waits.
+//! [`RepublishRing`] is pure: its callers pass acks and answered beats with their times. It reads no clock and never waits.
 //!
-//! # How it decides
-//! - A store that writes its file once a second may lose about two seconds when it is killed. What beats of one generation
-//!   have spanned [`SAFE_AFTER`] since it was acked, it will not lose any more: that is forgotten. A pause between two beats
+//! # Rules
+//! - A store that writes its file once a second may lose about two seconds when it is killed. A message is safe once beats
+//!   of one generation have spanned [`SAFE_AFTER`] since its ack; safe messages are removed. A long pause between two beats
 //!   proves nothing, so time in which the store was away or stood still does not count.
-//! - Each message is known to be in the store in one generation. In another one it is owed: its log has to be looked at,
-//!   and the message put back if it is gone. What was looked at counts as acked anew.
-//! - Nothing leaves the ring otherwise. Its bound is kept by who fills it, see [`super::RepublishBuffer`].
+//! - Each message is known to be present in one generation. In another one it is unsettled: its stream is searched, and the
+//!   message is republished if it is lost. A check counts like a new ack.
+//! - No message leaves the ring otherwise. Its callers bound it, see [`super::RepublishBuffer`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,77 +18,77 @@ use presence::model::stream::StreamId;
 
 use crate::backplane::redis::message::{AckedMessage, AckedPosition, StoredMessage, WriteTarget};
 
-/// What one generation must have lived since a message was acked: more than twice what a kill costs with
+/// The span of beats of one generation after which a message is safe: more than twice the loss of a kill with
 /// `appendfsync everysec`.
 pub(in super::super) const SAFE_AFTER: Duration = Duration::from_secs(5);
-/// From the sending of one beat to the answer of the next at most, or nothing is known about the time between them.
-const BREAK: Duration = Duration::from_millis(2500);
+/// The maximum from the sending of one beat to the answer of the next; the time between them counts only within it.
+const BEAT_SPAN_MAX: Duration = Duration::from_millis(2500);
 
 /// One answered beat.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnsweredBeat {
     /// The generation that answered.
     pub(super) generation: u64,
-    /// When it went out.
+    /// The time at which it was sent.
     pub(super) sent: Instant,
-    /// When the answer was in.
+    /// The time at which the answer was received.
     pub(super) received: Instant,
 }
 
-/// A message that is to be looked for.
+/// A message that must be searched in its stream.
 #[derive(Debug, Clone)]
 pub(super) struct UnsettledMessage {
-    /// By what the ring knows it.
+    /// Its number in the ring.
     pub(super) number: u64,
     pub(super) target: WriteTarget,
     pub(super) message: Arc<StoredMessage>,
-    /// Where it was.
+    /// Its last known position.
     pub(super) position: AckedPosition,
 }
 
-/// The ring. `S` is what an entry takes of the bound; it is given back when the entry is dropped.
+/// The ring. `S` is the reservation of an entry, released when the entry is dropped.
 #[derive(Debug)]
 pub(super) struct RepublishRing<S> {
     /// In the order of their acks.
-    kept: VecDeque<RingEntry<S>>,
-    /// The number of the oldest entry; the others follow without a hole.
-    first: u64,
-    /// How many of them the generation of the newest beat owes.
+    entries: VecDeque<RingEntry<S>>,
+    /// The number of the oldest entry; the others follow without a gap.
+    first_number: u64,
+    /// The number of entries that are unsettled in the generation of the newest beat.
     unsettled_count: usize,
-    /// The generation in which nothing was owed any more: what is new is written in it. 0 before the first beat.
+    /// The newest generation without unsettled messages, in which new messages are written. 0 before the first beat.
     settled: u64,
     beat: Option<AnsweredBeat>,
-    /// For how long the store is known to have lived, over all generations: only differences mean something.
-    lived: Duration,
+    /// The sum of proven lifetimes of the store, over all generations: only differences have a meaning.
+    proven_age: Duration,
     marks: VecDeque<SafetyMark>,
-    /// When an entry was found or put back last.
+    /// The time of the newest check of an entry.
     checked_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct RingEntry<S> {
     acked: AckedMessage,
-    at: Instant,
+    acked_at: Instant,
     _reservation: S,
 }
 
-/// What was acked before a beat went out, and how long the store had lived then.
+/// The entries that were acknowledged before a beat was sent, with the proven age at that beat.
 #[derive(Debug)]
 struct SafetyMark {
-    /// The first number that is not meant.
-    before: u64,
-    lived: Duration,
+    /// The number after the last of these entries.
+    end: u64,
+    proven_age: Duration,
 }
 
 impl<S> Default for RepublishRing<S> {
     fn default() -> Self {
         Self {
-            kept: VecDeque::new(),
-            first: 0,
+            entries: VecDeque::new(),
+            first_number: 0,
             unsettled_count: 0,
             settled: 0,
             beat: None,
-            lived: Duration::ZERO,
+            proven_age: Duration::ZERO,
             marks: VecDeque::new(),
             checked_at: None,
         }
@@ -96,60 +96,62 @@ impl<S> Default for RepublishRing<S> {
 }
 
 impl<S> RepublishRing<S> {
-    /// A message was acked, now. Returns whether it is owed already: the store has moved on meanwhile.
-    pub(super) fn keep(&mut self, acked: AckedMessage, reservation: S, now: Instant) -> bool {
-        let is_unsettled_message = self.is_unsettled_message(&acked);
-        self.unsettled_count += usize::from(is_unsettled_message);
-        self.kept.push_back(RingEntry { acked, at: now, _reservation: reservation });
-        is_unsettled_message
+    /// Adds a message acknowledged at `now`. Returns whether it is already unsettled, after a change of generation.
+    pub(super) fn add(&mut self, acked: AckedMessage, reservation: S, now: Instant) -> bool {
+        let is_unsettled = self.is_unsettled_in_newest(&acked);
+        self.unsettled_count += usize::from(is_unsettled);
+        self.entries.push_back(RingEntry { acked, acked_at: now, _reservation: reservation });
+        is_unsettled
     }
 
-    /// A beat was answered. Forgets what is safe.
+    /// Applies an answered beat and removes the messages that are safe.
     pub(super) fn beat(&mut self, beat: AnsweredBeat) {
         let last = self.beat.replace(beat);
         match last.filter(|last| last.generation == beat.generation) {
-            Some(last) if beat.received.saturating_duration_since(last.sent) <= BREAK => {
-                self.lived += beat.sent.saturating_duration_since(last.sent);
+            Some(last) if beat.received.saturating_duration_since(last.sent) <= BEAT_SPAN_MAX => {
+                self.proven_age += beat.sent.saturating_duration_since(last.sent);
             }
             Some(_) => {}
             None => {
                 self.marks.clear();
-                self.unsettled_count = self.kept.iter().filter(|entry| self.is_unsettled_message(&entry.acked)).count();
+                self.unsettled_count =
+                    self.entries.iter().filter(|entry| self.is_unsettled_in_newest(&entry.acked)).count();
             }
         }
-        if self.checked_at.is_none_or(|at| at < beat.sent) {
-            let before = self.first + self.kept.partition_point(|entry| entry.at < beat.sent) as u64;
-            match self.marks.back_mut().filter(|mark| mark.lived == self.lived) {
-                Some(mark) => mark.before = before,
-                None => self.marks.push_back(SafetyMark { before, lived: self.lived }),
+        if self.checked_at.is_none_or(|checked_at| checked_at < beat.sent) {
+            let end = self.first_number + self.entries.partition_point(|entry| entry.acked_at < beat.sent) as u64;
+            match self.marks.back_mut().filter(|mark| mark.proven_age == self.proven_age) {
+                Some(mark) => mark.end = end,
+                None => self.marks.push_back(SafetyMark { end, proven_age: self.proven_age }),
             }
         }
-        self.forget();
-        self.settle();
+        self.remove_safe();
+        self.update_settled();
     }
 
-    /// What the present generation owes, each log's in its old order.
+    /// Returns the unsettled messages of the present generation, each stream's in its old order.
     pub(super) fn unsettled(&self) -> Vec<Vec<UnsettledMessage>> {
-        let mut logs: HashMap<StreamId, Vec<UnsettledMessage>> = HashMap::new();
-        for (number, RingEntry { acked, .. }) in (self.first..).zip(&self.kept) {
-            if self.is_unsettled_message(acked) {
+        let mut streams: HashMap<StreamId, Vec<UnsettledMessage>> = HashMap::new();
+        for (number, RingEntry { acked, .. }) in (self.first_number..).zip(&self.entries) {
+            if self.is_unsettled_in_newest(acked) {
                 let AckedMessage { target, message, position, .. } = acked;
-                let owed = UnsettledMessage {
+                let unsettled = UnsettledMessage {
                     number,
                     target: target.clone(),
                     message: message.clone(),
                     position: position.clone(),
                 };
-                logs.entry(target.stream()).or_default().push(owed);
+                streams.entry(target.stream()).or_default().push(unsettled);
             }
         }
-        logs.into_values().map(sort_by_position).collect()
+        streams.into_values().map(sort_by_position).collect()
     }
 
-    /// The message is in the store, there, in this generation.
+    /// Records that the message is in the store at this position, in this generation.
     pub(super) fn mark_present(&mut self, number: u64, position: AckedPosition, generation: u64, now: Instant) {
         let newest = self.generation();
-        let entry = number.checked_sub(self.first).and_then(|at| self.kept.get_mut(usize::try_from(at).ok()?));
+        let entry =
+            number.checked_sub(self.first_number).and_then(|index| self.entries.get_mut(usize::try_from(index).ok()?));
         if let Some(RingEntry { acked, .. }) = entry {
             self.unsettled_count -= usize::from(acked.generation != newest);
             self.unsettled_count += usize::from(generation != newest);
@@ -158,55 +160,54 @@ impl<S> RepublishRing<S> {
         }
         self.marks.clear();
         self.checked_at = Some(now);
-        self.settle();
+        self.update_settled();
     }
 
-    /// The generation of the newest beat; 0 before the first.
+    /// Returns the generation of the newest beat; 0 before the first.
     pub(super) fn generation(&self) -> u64 {
         self.beat.map_or(0, |beat| beat.generation)
     }
 
-    /// The newest generation in which nothing was owed any more: what is new may be written in it, and in no other.
+    /// Returns the newest generation without unsettled messages: the only one that accepts new messages.
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Whether the generation of the newest beat owes something.
+    /// Returns whether messages are unsettled in the generation of the newest beat.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsettled_count > 0
     }
 
-    /// Whether nothing is kept.
     pub(super) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.entries.is_empty()
     }
 
-    fn is_unsettled_message(&self, acked: &AckedMessage) -> bool {
+    fn is_unsettled_in_newest(&self, acked: &AckedMessage) -> bool {
         self.beat.is_some_and(|beat| beat.generation != acked.generation)
     }
 
-    fn settle(&mut self) {
+    fn update_settled(&mut self) {
         if self.unsettled_count == 0 {
             self.settled = self.generation();
         }
     }
 
-    fn forget(&mut self) {
-        while let Some(mark) = self.marks.front().filter(|mark| self.lived - mark.lived >= SAFE_AFTER) {
-            while self.first < mark.before {
-                if self.kept.front().is_none_or(|entry| self.is_unsettled_message(&entry.acked)) {
+    fn remove_safe(&mut self) {
+        while let Some(mark) = self.marks.front().filter(|mark| self.proven_age - mark.proven_age >= SAFE_AFTER) {
+            while self.first_number < mark.end {
+                if self.entries.front().is_none_or(|entry| self.is_unsettled_in_newest(&entry.acked)) {
                     return;
                 }
-                self.kept.pop_front();
-                self.first += 1;
+                self.entries.pop_front();
+                self.first_number += 1;
             }
             self.marks.pop_front();
         }
     }
 }
 
-/// By seq, as far as the entries are of one epoch. What was put back before is of a later one, and came before the rest.
-fn sort_by_position(mut owed: Vec<UnsettledMessage>) -> Vec<UnsettledMessage> {
+/// Sorts by seq within an epoch. Messages republished before are of a later epoch, and precede the rest.
+fn sort_by_position(mut unsettled: Vec<UnsettledMessage>) -> Vec<UnsettledMessage> {
     let mut epochs: Vec<String> = Vec::new();
     let mut rank = |epoch: &str| {
         epochs.iter().position(|known| known == epoch).unwrap_or_else(|| {
@@ -214,9 +215,10 @@ fn sort_by_position(mut owed: Vec<UnsettledMessage>) -> Vec<UnsettledMessage> {
             epochs.len() - 1
         })
     };
-    let ranks: HashMap<u64, usize> = owed.iter().map(|owed| (owed.number, rank(&owed.position.epoch))).collect();
-    owed.sort_by_key(|owed| (ranks[&owed.number], owed.position.seq));
-    owed
+    let ranks: HashMap<u64, usize> =
+        unsettled.iter().map(|unsettled| (unsettled.number, rank(&unsettled.position.epoch))).collect();
+    unsettled.sort_by_key(|unsettled| (ranks[&unsettled.number], unsettled.position.seq));
+    unsettled
 }
 
 #[cfg(test)]

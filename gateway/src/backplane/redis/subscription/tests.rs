@@ -2,66 +2,66 @@
 
 use super::*;
 
-/// The machine with a clock of its own, in milliseconds from its start.
-struct Rig {
-    machine: Subscriptions,
+/// The machine and its clock, in milliseconds from its start.
+struct MachineHarness {
+    machine: SubscriptionMachine,
     start: Instant,
 }
 
-fn room(name: &str) -> Input {
-    Input::Want(name.into(), RoomKey::from_store(name))
+fn room(name: &str) -> SubscriptionInput {
+    SubscriptionInput::Subscribe(name.into(), RoomKey::from_store(name))
 }
 
-fn unwant(name: &str) -> Input {
-    Input::Unwant(name.into())
+fn unsubscribe(name: &str) -> SubscriptionInput {
+    SubscriptionInput::Unsubscribe(name.into())
 }
 
-fn listen(name: &str) -> Input {
-    Input::Listen(name.into(), Incarnation::from_store(name))
+fn listen_as(name: &str) -> SubscriptionInput {
+    SubscriptionInput::ListenAs(name.into(), Incarnation::from_store(name))
 }
 
-const LOST: Input = Input::Lost { dice: 0.0 };
+const LOST: SubscriptionInput = SubscriptionInput::Lost { jitter: 0.0 };
 
-impl Rig {
+impl MachineHarness {
     fn new() -> Self {
         let start = Instant::now();
-        Self { machine: Subscriptions::new(start), start }
+        Self { machine: SubscriptionMachine::new(start), start }
     }
 
-    /// Connected and whole with these rooms and the gateway channel `gw`, at 0.
+    /// Returns a whole connection with these rooms and the gateway channel `gw`, at 0.
     fn whole(rooms: &[&str]) -> Self {
-        let mut rig = Self::new();
-        rig.at(0, listen("gw"));
+        let mut harness = Self::new();
+        harness.at(0, listen_as("gw"));
         for name in rooms {
-            rig.at(0, room(name));
+            harness.at(0, room(name));
         }
-        rig.at(0, Input::Time);
-        rig.at(0, Input::Connected);
-        rig.answer_all(0);
-        assert_eq!(rig.link(), LinkState::Subscribed);
-        rig
+        harness.at(0, SubscriptionInput::Deadline);
+        harness.at(0, SubscriptionInput::Connected);
+        harness.answer_all(0);
+        assert_eq!(harness.link(), LinkState::Subscribed);
+        harness
     }
 
-    /// What the input makes it do, one word per action, channels of a command sorted.
-    fn at(&mut self, ms: u64, input: Input) -> String {
+    /// Returns the actions that the input causes, one word each, with the channels of a command sorted.
+    fn at(&mut self, ms: u64, input: SubscriptionInput) -> String {
         let mut actions = Vec::new();
         self.machine.handle(self.start + Duration::from_millis(ms), input, &mut actions);
         let words = actions.into_iter().map(|action| match action {
-            Action::Connect => "connect".to_owned(),
-            Action::Abandon => "abandon".to_owned(),
-            Action::Subscribe(channels) => format!("subscribe[{}]", sorted(&channels)),
-            Action::Unsubscribe(channels) => format!("unsubscribe[{}]", sorted(&channels)),
-            Action::Heard(channel) => format!("heard[{channel}]"),
-            Action::Resumed => "resumed".to_owned(),
+            SubscriptionAction::Connect => "connect".to_owned(),
+            SubscriptionAction::Abandon => "abandon".to_owned(),
+            SubscriptionAction::Subscribe(channels) => format!("subscribe[{}]", sorted(&channels)),
+            SubscriptionAction::Unsubscribe(channels) => format!("unsubscribe[{}]", sorted(&channels)),
+            SubscriptionAction::Confirmed(channel) => format!("confirmed[{channel}]"),
+            SubscriptionAction::Resumed => "resumed".to_owned(),
         });
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// Answers until no command is on its way. Returns all actions.
+    /// Answers until no command is pending. Returns all actions.
     fn answer_all(&mut self, ms: u64) -> String {
         let mut all = Vec::new();
-        while self.machine.on_its_way.is_some() {
-            all.push(self.at(ms, Input::Answered));
+        while self.machine.pending_command.is_some() {
+            all.push(self.at(ms, SubscriptionInput::Answered));
         }
         all.join(" ").trim().to_owned()
     }
@@ -75,265 +75,291 @@ impl Rig {
     }
 }
 
-fn sorted(channels: &[Channel]) -> String {
+fn sorted(channels: &[ChannelName]) -> String {
     let mut names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
     names.sort_unstable();
     names.join(",")
 }
 
 /// Plays steps of `(time, input, expected actions)`.
-fn play(rig: &mut Rig, steps: impl IntoIterator<Item = (u64, Input, &'static str)>) {
+fn play(harness: &mut MachineHarness, steps: impl IntoIterator<Item = (u64, SubscriptionInput, &'static str)>) {
     for (ms, input, expected) in steps {
-        let shown = format!("{input:?} at {ms} ms");
-        assert_eq!(rig.at(ms, input), expected, "{shown}");
+        let label = format!("{input:?} at {ms} ms");
+        assert_eq!(harness.at(ms, input), expected, "{label}");
     }
 }
 
 #[test]
-fn the_first_connection_asks_for_everything_and_resumes_nothing() {
-    let mut rig = Rig::new();
-    assert_eq!(rig.deadline(), Some(0));
+fn first_connection_subscribes_all_and_resumes_nothing() {
+    let mut harness = MachineHarness::new();
+    assert_eq!(harness.deadline(), Some(0));
     play(
-        &mut rig,
+        &mut harness,
         [
-            (0, listen("gw"), ""),
+            (0, listen_as("gw"), ""),
             (0, room("a"), ""),
-            (0, Input::Time, "connect"),
+            (0, SubscriptionInput::Deadline, "connect"),
             (1, room("b"), ""),
-            (5, Input::Connected, "subscribe[a,b,gw]"),
+            (5, SubscriptionInput::Connected, "subscribe[a,b,gw]"),
         ],
     );
-    assert_eq!(rig.link(), LinkState::Connecting);
-    let heard = rig.at(6, Input::Answered);
-    assert!(heard.starts_with("heard[gw]") && heard.contains("heard[a]") && heard.contains("heard[b]"), "{heard}");
-    assert_eq!((rig.link(), rig.machine.status().reconnects), (LinkState::Subscribed, 0));
+    assert_eq!(harness.link(), LinkState::Connecting);
+    let actions = harness.at(6, SubscriptionInput::Answered);
+    assert!(
+        actions.starts_with("confirmed[gw]") && actions.contains("confirmed[a]") && actions.contains("confirmed[b]"),
+        "{actions}"
+    );
+    assert_eq!((harness.link(), harness.machine.status().reconnects), (LinkState::Subscribed, 0));
 }
 
 #[test]
-fn one_command_at_a_time_and_what_comes_meanwhile_goes_with_the_next() {
-    let mut rig = Rig::whole(&[]);
+fn requests_during_a_command_join_the_next_one() {
+    let mut harness = MachineHarness::whole(&[]);
     play(
-        &mut rig,
+        &mut harness,
         [
             (1, room("a"), "subscribe[a]"),
             (2, room("b"), ""),
             (2, room("c"), ""),
             (2, room("b"), ""),
-            (3, Input::Answered, "heard[a] subscribe[b,c]"),
-            (3, room("a"), "heard[a]"),
-            (4, Input::Answered, "heard[b] heard[c]"),
+            (3, SubscriptionInput::Answered, "confirmed[a] subscribe[b,c]"),
+            (3, room("a"), "confirmed[a]"),
+            (4, SubscriptionInput::Answered, "confirmed[b] confirmed[c]"),
         ],
     );
 }
 
 #[test]
-fn commands_are_cut_into_chunks() {
-    let mut rig = Rig::new();
+fn long_commands_are_split_into_batches() {
+    let mut harness = MachineHarness::new();
     for name in 0..1201 {
-        rig.at(0, room(&name.to_string()));
+        harness.at(0, room(&name.to_string()));
     }
-    rig.at(0, Input::Time);
+    harness.at(0, SubscriptionInput::Deadline);
     let mut sizes = Vec::new();
-    let mut actions = rig.at(0, Input::Connected);
+    let mut actions = harness.at(0, SubscriptionInput::Connected);
     while !actions.is_empty() {
         if let Some((_, command)) = actions.split_once("subscribe[") {
             sizes.push(command.split(',').count());
         }
-        assert_ne!(rig.link(), LinkState::Subscribed, "not whole before the last answer");
-        actions = rig.at(1, Input::Answered);
-        if rig.machine.on_its_way.is_none() {
+        assert_ne!(harness.link(), LinkState::Subscribed, "the connection became whole before the last answer");
+        actions = harness.at(1, SubscriptionInput::Answered);
+        if harness.machine.pending_command.is_none() {
             break;
         }
     }
     assert_eq!(sizes, [500, 500, 201]);
-    assert_eq!(rig.link(), LinkState::Subscribed);
+    assert_eq!(harness.link(), LinkState::Subscribed);
 }
 
 #[test]
-fn a_room_lingers_and_a_quick_return_is_heard_at_once() {
-    let mut rig = Rig::whole(&["a"]);
-    play(&mut rig, [(1000, Input::Echo, ""), (1000, unwant("a"), "")]);
-    rig.at(29_000, Input::Echo);
-    play(&mut rig, [(30_999, Input::Time, ""), (30_999, room("a"), "heard[a]"), (31_000, Input::Time, "")]);
-    play(&mut rig, [(31_500, Input::Echo, ""), (32_000, unwant("a"), "")]);
-    rig.at(61_000, Input::Echo);
+fn lingering_room_is_confirmed_at_once_on_return() {
+    let mut harness = MachineHarness::whole(&["a"]);
+    play(&mut harness, [(1000, SubscriptionInput::Echo, ""), (1000, unsubscribe("a"), "")]);
+    harness.at(29_000, SubscriptionInput::Echo);
     play(
-        &mut rig,
+        &mut harness,
         [
-            (62_000, Input::Time, "unsubscribe[a]"),
+            (30_999, SubscriptionInput::Deadline, ""),
+            (30_999, room("a"), "confirmed[a]"),
+            (31_000, SubscriptionInput::Deadline, ""),
+        ],
+    );
+    play(&mut harness, [(31_500, SubscriptionInput::Echo, ""), (32_000, unsubscribe("a"), "")]);
+    harness.at(61_000, SubscriptionInput::Echo);
+    play(
+        &mut harness,
+        [
+            (62_000, SubscriptionInput::Deadline, "unsubscribe[a]"),
             (62_000, room("a"), ""),
-            (62_001, Input::Answered, "subscribe[a]"),
-            (62_002, Input::Answered, "heard[a]"),
+            (62_001, SubscriptionInput::Answered, "subscribe[a]"),
+            (62_002, SubscriptionInput::Answered, "confirmed[a]"),
         ],
     );
 }
 
 #[test]
-fn two_interests_need_two_farewells() {
-    let mut rig = Rig::whole(&["a", "a"]);
-    rig.at(0, unwant("a"));
-    rig.at(29_000, Input::Echo);
-    play(&mut rig, [(31_000, Input::Time, ""), (31_000, unwant("a"), "")]);
-    rig.at(60_000, Input::Echo);
-    play(&mut rig, [(61_000, Input::Time, "unsubscribe[a]")]);
+fn two_interests_need_two_unsubscribes() {
+    let mut harness = MachineHarness::whole(&["a", "a"]);
+    harness.at(0, unsubscribe("a"));
+    harness.at(29_000, SubscriptionInput::Echo);
+    play(&mut harness, [(31_000, SubscriptionInput::Deadline, ""), (31_000, unsubscribe("a"), "")]);
+    harness.at(60_000, SubscriptionInput::Echo);
+    play(&mut harness, [(61_000, SubscriptionInput::Deadline, "unsubscribe[a]")]);
 }
 
 #[test]
-fn a_room_given_up_while_it_is_asked_for_ends_with_the_answer() {
-    let mut rig = Rig::whole(&[]);
-    play(&mut rig, [(0, room("a"), "subscribe[a]"), (1, unwant("a"), "")]);
-    assert_eq!(rig.deadline(), Some(3000), "a passed deadline must not come again");
-    play(&mut rig, [(2, Input::Answered, "unsubscribe[a]"), (3, Input::Answered, "")]);
-    assert!(rig.machine.topic("a").is_none());
+fn room_released_during_its_subscribe_ends_with_answer() {
+    let mut harness = MachineHarness::whole(&[]);
+    play(&mut harness, [(0, room("a"), "subscribe[a]"), (1, unsubscribe("a"), "")]);
+    assert_eq!(harness.deadline(), Some(3000), "a passed deadline came again");
+    play(&mut harness, [(2, SubscriptionInput::Answered, "unsubscribe[a]"), (3, SubscriptionInput::Answered, "")]);
+    assert!(harness.machine.topic("a").is_none());
     play(
-        &mut rig,
+        &mut harness,
         [
             (4, room("a"), "subscribe[a]"),
-            (5, unwant("a"), ""),
+            (5, unsubscribe("a"), ""),
             (6, room("a"), ""),
-            (7, Input::Answered, "heard[a]"),
-            (8, Input::Time, ""),
+            (7, SubscriptionInput::Answered, "confirmed[a]"),
+            (8, SubscriptionInput::Deadline, ""),
         ],
     );
 }
 
 #[test]
-fn a_room_given_up_before_it_could_be_asked_for_is_never_asked_for() {
-    let mut rig = Rig::new();
-    play(&mut rig, [(0, room("a"), ""), (0, unwant("a"), ""), (0, Input::Time, "connect"), (1, Input::Connected, "")]);
-    assert_eq!(rig.link(), LinkState::Subscribed);
+fn room_released_before_connecting_is_never_subscribed() {
+    let mut harness = MachineHarness::new();
+    play(
+        &mut harness,
+        [
+            (0, room("a"), ""),
+            (0, unsubscribe("a"), ""),
+            (0, SubscriptionInput::Deadline, "connect"),
+            (1, SubscriptionInput::Connected, ""),
+        ],
+    );
+    assert_eq!(harness.link(), LinkState::Subscribed);
 }
 
 #[test]
-fn a_lost_connection_is_made_again_whole_and_said_once() {
-    let mut rig = Rig::whole(&["a", "b"]);
-    play(&mut rig, [(1000, LOST, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (LinkState::Backoff, Some(1050)));
-    play(&mut rig, [(1050, Input::Time, "connect")]);
-    assert_eq!(rig.link(), LinkState::Connecting);
-    play(&mut rig, [(1060, Input::Connected, "subscribe[a,b,gw]")]);
-    let actions = rig.at(3000, Input::Answered);
+fn lost_connection_is_restored_and_reported_once() {
+    let mut harness = MachineHarness::whole(&["a", "b"]);
+    play(&mut harness, [(1000, LOST, "")]);
+    assert_eq!((harness.link(), harness.deadline()), (LinkState::Backoff, Some(1050)));
+    play(&mut harness, [(1050, SubscriptionInput::Deadline, "connect")]);
+    assert_eq!(harness.link(), LinkState::Connecting);
+    play(&mut harness, [(1060, SubscriptionInput::Connected, "subscribe[a,b,gw]")]);
+    let actions = harness.at(3000, SubscriptionInput::Answered);
     assert!(actions.ends_with("resumed"), "{actions}");
-    let status = rig.machine.status();
+    let status = harness.machine.status();
     assert_eq!((status.link, status.reconnects, status.broken_since), (LinkState::Subscribed, 1, None));
     assert_eq!(status.gap(Instant::now()), Duration::from_secs(2));
 }
 
 #[test]
-fn a_connection_that_dies_again_before_it_is_whole_says_nothing_twice() {
-    let mut rig = Rig::whole(&["a"]);
+fn repeated_losses_before_restore_report_one_resume() {
+    let mut harness = MachineHarness::whole(&["a"]);
     play(
-        &mut rig,
+        &mut harness,
         [
             (0, LOST, ""),
-            (50, Input::Time, "connect"),
-            (60, Input::Connected, "subscribe[a,gw]"),
+            (50, SubscriptionInput::Deadline, "connect"),
+            (60, SubscriptionInput::Connected, "subscribe[a,gw]"),
             (70, LOST, ""),
-            (200, Input::Time, "connect"),
+            (200, SubscriptionInput::Deadline, "connect"),
             (210, LOST, ""),
-            (1000, Input::Time, "connect"),
-            (1010, Input::Connected, "subscribe[a,gw]"),
+            (1000, SubscriptionInput::Deadline, "connect"),
+            (1010, SubscriptionInput::Connected, "subscribe[a,gw]"),
         ],
     );
-    assert!(rig.at(1020, Input::Answered).ends_with("resumed"));
-    assert_eq!(rig.machine.status().reconnects, 1);
-    assert_eq!(rig.machine.status().gap(rig.start), Duration::from_millis(1020));
+    assert!(harness.at(1020, SubscriptionInput::Answered).ends_with("resumed"));
+    assert_eq!(harness.machine.status().reconnects, 1);
+    assert_eq!(harness.machine.status().gap(harness.start), Duration::from_millis(1020));
 }
 
 #[test]
-fn rooms_that_come_while_it_is_restored_do_not_keep_it_from_becoming_whole() {
-    let mut rig = Rig::whole(&["a"]);
+fn rooms_added_during_restore_do_not_delay_it() {
+    let mut harness = MachineHarness::whole(&["a"]);
     play(
-        &mut rig,
-        [(0, LOST, ""), (50, Input::Time, "connect"), (60, Input::Connected, "subscribe[a,gw]"), (61, room("b"), "")],
+        &mut harness,
+        [
+            (0, LOST, ""),
+            (50, SubscriptionInput::Deadline, "connect"),
+            (60, SubscriptionInput::Connected, "subscribe[a,gw]"),
+            (61, room("b"), ""),
+        ],
     );
-    let actions = rig.at(62, Input::Answered);
+    let actions = harness.at(62, SubscriptionInput::Answered);
     assert!(actions.ends_with("resumed subscribe[b]"), "{actions}");
 }
 
 #[test]
-fn what_lingered_does_not_survive_a_loss() {
-    let mut rig = Rig::whole(&["a"]);
+fn loss_of_connection_ends_lingering_rooms() {
+    let mut harness = MachineHarness::whole(&["a"]);
     play(
-        &mut rig,
+        &mut harness,
         [
-            (0, unwant("a"), ""),
+            (0, unsubscribe("a"), ""),
             (1, LOST, ""),
-            (51, Input::Time, "connect"),
-            (52, Input::Connected, "subscribe[gw]"),
-            (53, Input::Answered, "heard[gw] resumed"),
+            (51, SubscriptionInput::Deadline, "connect"),
+            (52, SubscriptionInput::Connected, "subscribe[gw]"),
+            (53, SubscriptionInput::Answered, "confirmed[gw] resumed"),
         ],
     );
 }
 
 #[test]
-fn silence_makes_it_stale_then_dead_and_an_echo_makes_it_good() {
-    let mut rig = Rig::whole(&["a"]);
-    assert_eq!(rig.deadline(), Some(3000));
-    play(&mut rig, [(2000, Input::Echo, ""), (4999, Input::Time, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, Some(5000)));
-    play(&mut rig, [(5000, Input::Time, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (LinkState::Stale, Some(7000)));
-    play(&mut rig, [(6000, Input::Echo, "")]);
-    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, Some(9000)));
-    play(&mut rig, [(9000, Input::Time, ""), (11_000, Input::Time, "abandon"), (11_000, LOST, "")]);
-    assert_eq!(rig.link(), LinkState::Backoff);
-}
-
-#[test]
-fn without_a_channel_of_our_own_silence_proves_nothing() {
-    let mut rig = Rig::new();
-    rig.at(0, Input::Time);
-    rig.at(0, Input::Connected);
-    assert_eq!((rig.link(), rig.deadline()), (LinkState::Subscribed, None));
-    // Listening long after that starts the time anew.
-    play(&mut rig, [(60_000, listen("gw"), "subscribe[gw]"), (60_001, Input::Time, "")]);
-    assert_eq!(rig.deadline(), Some(63_000));
-}
-
-#[test]
-fn a_new_incarnation_replaces_the_old_channel() {
-    let mut rig = Rig::whole(&[]);
+fn silent_connection_turns_stale_then_dead_unless_echoed() {
+    let mut harness = MachineHarness::whole(&["a"]);
+    assert_eq!(harness.deadline(), Some(3000));
+    play(&mut harness, [(2000, SubscriptionInput::Echo, ""), (4999, SubscriptionInput::Deadline, "")]);
+    assert_eq!((harness.link(), harness.deadline()), (LinkState::Subscribed, Some(5000)));
+    play(&mut harness, [(5000, SubscriptionInput::Deadline, "")]);
+    assert_eq!((harness.link(), harness.deadline()), (LinkState::Stale, Some(7000)));
+    play(&mut harness, [(6000, SubscriptionInput::Echo, "")]);
+    assert_eq!((harness.link(), harness.deadline()), (LinkState::Subscribed, Some(9000)));
     play(
-        &mut rig,
-        [
-            (1, listen("gw"), "heard[gw]"),
-            (1, listen("gw2"), "unsubscribe[gw]"),
-            (2, Input::Answered, "subscribe[gw2]"),
-            (3, Input::Answered, "heard[gw2]"),
-            (4, LOST, ""),
-            (60, Input::Time, "connect"),
-            (61, Input::Connected, "subscribe[gw2]"),
-        ],
+        &mut harness,
+        [(9000, SubscriptionInput::Deadline, ""), (11_000, SubscriptionInput::Deadline, "abandon"), (11_000, LOST, "")],
     );
-    assert!(rig.machine.topic("gw").is_none());
+    assert_eq!(harness.link(), LinkState::Backoff);
 }
 
 #[test]
-fn pauses_grow_to_their_limit_and_only_an_echo_resets_them() {
-    let pause = |rig: &mut Rig, dice: f64| {
-        rig.at(0, Input::Lost { dice });
-        let pause = rig.deadline().unwrap();
-        rig.at(u64::try_from(pause).unwrap(), Input::Time);
+fn silence_without_own_channel_is_ignored() {
+    let mut harness = MachineHarness::new();
+    harness.at(0, SubscriptionInput::Deadline);
+    harness.at(0, SubscriptionInput::Connected);
+    assert_eq!((harness.link(), harness.deadline()), (LinkState::Subscribed, None));
+    // A later own channel starts the time for an echo.
+    play(&mut harness, [(60_000, listen_as("gw"), "subscribe[gw]"), (60_001, SubscriptionInput::Deadline, "")]);
+    assert_eq!(harness.deadline(), Some(63_000));
+}
+
+#[test]
+fn new_incarnation_replaces_the_old_channel() {
+    let mut harness = MachineHarness::whole(&[]);
+    play(
+        &mut harness,
+        [
+            (1, listen_as("gw"), "confirmed[gw]"),
+            (1, listen_as("gw2"), "unsubscribe[gw]"),
+            (2, SubscriptionInput::Answered, "subscribe[gw2]"),
+            (3, SubscriptionInput::Answered, "confirmed[gw2]"),
+            (4, LOST, ""),
+            (60, SubscriptionInput::Deadline, "connect"),
+            (61, SubscriptionInput::Connected, "subscribe[gw2]"),
+        ],
+    );
+    assert!(harness.machine.topic("gw").is_none());
+}
+
+#[test]
+fn reconnect_pauses_grow_and_only_echo_resets_them() {
+    let pause = |harness: &mut MachineHarness, jitter: f64| {
+        harness.at(0, SubscriptionInput::Lost { jitter });
+        let pause = harness.deadline().unwrap();
+        harness.at(u64::try_from(pause).unwrap(), SubscriptionInput::Deadline);
         pause
     };
-    let mut rig = Rig::whole(&["a"]);
-    let longest: Vec<u128> = (0..8).map(|_| pause(&mut rig, 1.0)).collect();
+    let mut harness = MachineHarness::whole(&["a"]);
+    let longest: Vec<u128> = (0..8).map(|_| pause(&mut harness, 1.0)).collect();
     assert_eq!(longest, [100, 100, 200, 400, 800, 1600, 2000, 2000]);
     for _ in 0..100 {
-        assert_eq!(pause(&mut rig, 0.0), 50, "never a pause of nothing");
+        assert_eq!(pause(&mut harness, 0.0), 50, "a pause was shorter than the minimum");
     }
-    rig.at(0, Input::Connected);
-    rig.answer_all(0);
-    assert_eq!(pause(&mut rig, 1.0), 2000, "being connected proves little");
-    rig.at(0, Input::Connected);
-    rig.answer_all(0);
-    rig.at(0, Input::Echo);
-    assert_eq!(pause(&mut rig, 1.0), 100);
+    harness.at(0, SubscriptionInput::Connected);
+    harness.answer_all(0);
+    assert_eq!(pause(&mut harness, 1.0), 2000, "a connection without an echo reset the pause");
+    harness.at(0, SubscriptionInput::Connected);
+    harness.answer_all(0);
+    harness.at(0, SubscriptionInput::Echo);
+    assert_eq!(pause(&mut harness, 1.0), 100);
 }
 
-/// Whatever happens: at most one command is on its way, none is empty or too long, a channel is never asked for twice
-/// without an UNSUBSCRIBE or a loss in between, and in the end everything wanted is heard and nothing else.
+/// For any history: at most one command is pending, none is empty or too long, and no channel is subscribed twice without an
+/// UNSUBSCRIBE or a loss in between. In the end exactly the wanted channels are confirmed.
 mod any_history {
     use std::collections::HashSet;
 
@@ -343,78 +369,78 @@ mod any_history {
 
     proptest! {
         #[test]
-        fn ends_with_exactly_what_is_wanted(steps in prop::collection::vec((0_u8..7, 0_u8..5, 0_u64..20_000), 1..120)) {
+        fn ends_with_exactly_the_wanted_channels(steps in prop::collection::vec((0_u8..7, 0_u8..5, 0_u64..20_000), 1..120)) {
             let start = Instant::now();
-            let mut machine = Subscriptions::new(start);
-            let mut server: HashSet<Channel> = HashSet::new();
+            let mut machine = SubscriptionMachine::new(start);
+            let mut server: HashSet<ChannelName> = HashSet::new();
             let mut interest = [0_u32; 5];
             let mut connected = false;
             let mut connecting = false;
-            let mut on_its_way: Option<Action> = None;
+            let mut pending_command: Option<SubscriptionAction> = None;
             let mut now = start;
             let settle = (0..400_u64).map(|_| (7, 0, 1000));
-            for (what, which, pass) in steps.into_iter().chain(settle) {
+            for (kind, room, pass) in steps.into_iter().chain(settle) {
                 now += Duration::from_millis(pass);
-                let name: Channel = format!("r{which}").into();
+                let name: ChannelName = format!("r{room}").into();
                 let mut inputs = vec![];
-                match what {
+                match kind {
                     0 | 1 => {
-                        interest[usize::from(which)] += 1;
-                        inputs.push(Input::Want(name, RoomKey::from_store("r")));
+                        interest[usize::from(room)] += 1;
+                        inputs.push(SubscriptionInput::Subscribe(name, RoomKey::from_store("r")));
                     }
-                    2 if interest[usize::from(which)] > 0 => {
-                        interest[usize::from(which)] -= 1;
-                        inputs.push(Input::Unwant(name));
+                    2 if interest[usize::from(room)] > 0 => {
+                        interest[usize::from(room)] -= 1;
+                        inputs.push(SubscriptionInput::Unsubscribe(name));
                     }
                     3 if connected || connecting => {
-                        (connected, connecting, on_its_way) = (false, false, None);
+                        (connected, connecting, pending_command) = (false, false, None);
                         server.clear();
-                        inputs.push(Input::Lost { dice: 0.5 });
+                        inputs.push(SubscriptionInput::Lost { jitter: 0.5 });
                     }
                     4 | 7 if connecting => {
                         (connected, connecting) = (true, false);
-                        inputs.push(Input::Connected);
+                        inputs.push(SubscriptionInput::Connected);
                     }
-                    5 | 7 if on_its_way.is_some() => match on_its_way.take() {
-                        Some(Action::Subscribe(channels)) => {
+                    5 | 7 if pending_command.is_some() => match pending_command.take() {
+                        Some(SubscriptionAction::Subscribe(channels)) => {
                             for channel in channels {
-                                prop_assert!(server.insert(channel), "asked for what is heard");
+                                prop_assert!(server.insert(channel), "a confirmed channel was subscribed");
                             }
-                            inputs.push(Input::Answered);
+                            inputs.push(SubscriptionInput::Answered);
                         }
-                        Some(Action::Unsubscribe(channels)) => {
+                        Some(SubscriptionAction::Unsubscribe(channels)) => {
                             for channel in channels {
-                                prop_assert!(server.remove(&channel), "gave up what is not heard");
+                                prop_assert!(server.remove(&channel), "an unconfirmed channel was unsubscribed");
                             }
-                            inputs.push(Input::Answered);
+                            inputs.push(SubscriptionInput::Answered);
                         }
                         _ => {}
                     },
                     _ => {}
                 }
                 if machine.deadline().is_some_and(|at| at <= now) {
-                    inputs.push(Input::Time);
+                    inputs.push(SubscriptionInput::Deadline);
                 }
                 for input in inputs {
                     let mut actions = Vec::new();
                     machine.handle(now, input, &mut actions);
                     for action in actions {
                         match &action {
-                            Action::Connect => connecting = true,
-                            Action::Subscribe(channels) | Action::Unsubscribe(channels) => {
-                                prop_assert!(connected && on_its_way.is_none());
-                                prop_assert!(!channels.is_empty() && channels.len() <= CHUNK);
-                                on_its_way = Some(action);
+                            SubscriptionAction::Connect => connecting = true,
+                            SubscriptionAction::Subscribe(channels) | SubscriptionAction::Unsubscribe(channels) => {
+                                prop_assert!(connected && pending_command.is_none());
+                                prop_assert!(!channels.is_empty() && channels.len() <= COMMAND_CHANNELS_MAX);
+                                pending_command = Some(action);
                             }
-                            Action::Heard(channel) => prop_assert!(server.contains(channel)),
-                            Action::Resumed => prop_assert!(connected),
-                            Action::Abandon => prop_assert!(false, "no channel of our own"),
+                            SubscriptionAction::Confirmed(channel) => prop_assert!(server.contains(channel)),
+                            SubscriptionAction::Resumed => prop_assert!(connected),
+                            SubscriptionAction::Abandon => prop_assert!(false, "abandoned without an own channel"),
                         }
                     }
                 }
-                prop_assert!(machine.deadline().is_none_or(|at| at > now), "a deadline that does not pass");
+                prop_assert!(machine.deadline().is_none_or(|at| at > now), "the deadline did not advance");
             }
-            let wanted: HashSet<Channel> =
+            let wanted: HashSet<ChannelName> =
                 (0..5).filter(|&at| interest[at] > 0).map(|at| format!("r{at}").into()).collect();
             prop_assert_eq!(server, wanted);
         }
