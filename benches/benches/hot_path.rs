@@ -90,7 +90,7 @@ fn crowd(messages: u64) -> BenchCrowd {
     for outbox in &outboxes {
         let session = SessionId::random();
         hub.start_join(&room, &session, outbox);
-        hub.observe_end(&log, &StreamEnd { epoch: "e".into(), top: 0, forks: Vec::new() });
+        hub.observe_end(&log, &StreamEnd { epoch: "e".into(), seq: 0, forks: Vec::new() });
         let request = FeedJoin { display: "#lobby", session: &session, outbox, epoch: "e", after: 0 };
         assert_eq!(hub.complete_join(&log, &request), JoinProgress::Entered);
     }

@@ -47,7 +47,7 @@ label_table! {
 
 label_table! {
     /// Outcome of a `register` for a new session.
-    Registration {
+    RegistrationOutcome {
         /// The session started.
         Registered => "registered",
         /// Another session has the nickname.
@@ -61,7 +61,7 @@ label_table! {
 
 label_table! {
     /// Outcome of a `register` with a resume token.
-    Return {
+    ResumeOutcome {
         /// The session was resumed.
         Resumed => "resumed",
         /// There is no such session, or not with this token.
@@ -75,7 +75,7 @@ label_table! {
 
 label_table! {
     /// Kind of a message.
-    Kind {
+    MessageKind {
         /// A message to a room.
         Room => "room",
         /// A message to one user.
@@ -85,7 +85,7 @@ label_table! {
 
 label_table! {
     /// Outcome of a gap: messages that did not arrive.
-    Missing {
+    GapOutcome {
         /// They were read from the stream.
         Repaired => "repaired",
         /// The stream no longer has them, and members received a gap.
@@ -111,15 +111,15 @@ pub struct Metrics {
     connections: [Labelled<Stage, IntGauge>; 2],
     connections_total: Labelled<ListenerKind, IntCounter>,
     /// Attempts to start a session, by outcome.
-    pub registrations: Labelled<Registration, IntCounter>,
+    pub registrations: Labelled<RegistrationOutcome, IntCounter>,
     /// Attempts to resume a session, by outcome.
-    pub resumes: Labelled<Return, IntCounter>,
+    pub resumes: Labelled<ResumeOutcome, IntCounter>,
     /// Time from the request to the queueing of the last replayed message.
     pub resume_seconds: Histogram,
     /// Messages of clients of this gateway that the store accepted; a repeated one counts once.
-    pub published: Labelled<Kind, IntCounter>,
+    pub published: Labelled<MessageKind, IntCounter>,
     /// Messages repeated by clients, which the store already had.
-    pub duplicates: Labelled<Kind, IntCounter>,
+    pub duplicates: Labelled<MessageKind, IntCounter>,
     /// Refused messages, by error code.
     pub refused: Labelled<ErrorCode, IntCounter>,
     /// Metrics of the hub: deliveries, fan-out batches, gaps.
@@ -242,19 +242,19 @@ impl Metrics {
     }
 
     /// Counts an accepted connection.
-    pub fn comes(&self, port: ListenerKind) {
+    pub fn connection_accepted(&self, port: ListenerKind) {
         self.connections_total[port].inc();
         self.connections[port.row()][Stage::Handshake].inc();
     }
 
     /// Moves a connection to [`Stage::Open`].
-    pub fn opens(&self, port: ListenerKind) {
+    pub fn connection_opened(&self, port: ListenerKind) {
         self.connections[port.row()][Stage::Open].inc();
         self.connections[port.row()][Stage::Handshake].dec();
     }
 
     /// Removes a closed connection from its stage.
-    pub fn goes(&self, port: ListenerKind, stage: Stage) {
+    pub fn connection_closed(&self, port: ListenerKind, stage: Stage) {
         self.connections[port.row()][stage].dec();
     }
 

@@ -123,7 +123,7 @@ impl Gateway {
         let gateway = Self::assemble(&config, cluster, backplane).await?;
         redis.calls().register(gateway.metrics());
         if !is_reachable {
-            spawn(&gateway.lease_loop, redis.complain_when_unfit());
+            spawn(&gateway.lease_loop, redis.report_when_unfit());
         }
         Ok(gateway)
     }

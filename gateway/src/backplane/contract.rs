@@ -73,7 +73,7 @@ pub struct HistoryPage {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayPage {
     /// The end of the stream.
-    pub head: StreamEnd,
+    pub end: StreamEnd,
     /// The messages, oldest first. Missing numbers are trimmed or unreadable.
     pub messages: Vec<ChatMessage>,
     /// The page is complete up to here; never past the end.

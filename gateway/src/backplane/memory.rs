@@ -174,10 +174,10 @@ impl BackplaneContract for MemoryBackplane {
 
     async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         let end = self.end(stream)?;
-        let entries = self.node.store.entries(stream, after.saturating_add(1), end.top, limit, false);
-        let through = entries.last().filter(|_| entries.len() == limit).map_or(end.top.max(after), |last| last.seq);
+        let entries = self.node.store.entries(stream, after.saturating_add(1), end.seq, limit, false);
+        let through = entries.last().filter(|_| entries.len() == limit).map_or(end.seq.max(after), |last| last.seq);
         let read = |entry: &StoredEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
-        Ok(ReplayPage { head: end, messages: entries.iter().filter_map(read).collect(), through })
+        Ok(ReplayPage { end, messages: entries.iter().filter_map(read).collect(), through })
     }
 
     async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {

@@ -113,7 +113,7 @@ impl<T> StreamTracker<T> {
     pub fn observe_end(&mut self, end: &StreamEnd, steps: &mut Vec<StreamStep<T>>) {
         match &self.position {
             None => {
-                self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq: end.top, highest_seq: end.top });
+                self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq: end.seq, highest_seq: end.seq });
             }
             Some(position) if position.epoch == end.epoch => {}
             Some(position) if end.came_from(&position.epoch) => self.apply_epoch(end, steps),
@@ -180,10 +180,10 @@ impl<T> StreamTracker<T> {
             self.is_unverified = true;
             return;
         }
-        if end.epoch != requested_at.epoch || end.top < requested_at.highest_seq {
+        if end.epoch != requested_at.epoch || end.seq < requested_at.highest_seq {
             self.apply_epoch(end, steps);
         } else if let Some(position) = &mut self.position {
-            position.highest_seq = position.highest_seq.max(end.top);
+            position.highest_seq = position.highest_seq.max(end.seq);
         }
     }
 
@@ -204,7 +204,7 @@ impl<T> StreamTracker<T> {
         self.buffered.clear();
         let shared_seq = end.shares(&previous.epoch);
         let seq = previous.seq.min(shared_seq);
-        self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq, highest_seq: end.top });
+        self.position = Some(StreamPosition { epoch: end.epoch.clone(), seq, highest_seq: end.seq });
         steps.push(StreamStep::EpochChanged { previous, epoch: end.epoch.clone(), shared_seq });
     }
 

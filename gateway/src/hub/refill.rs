@@ -98,9 +98,9 @@ async fn read_pages(
     reads.buffer_unordered(CONCURRENT_PAGES).fold(Ok(()), async |all, one| all.and(one)).await
 }
 
-fn stream_page(ReplayPage { head, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
+fn stream_page(ReplayPage { end, messages, through }: ReplayPage) -> StreamPage<ChatMessage> {
     let messages = messages.into_iter().map(|message| (message.seq, message)).collect();
-    StreamPage { end: head, messages, through }
+    StreamPage { end, messages, through }
 }
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
         let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
         let (JoinedAt { epoch, seq, forks, .. }, stream) = (joined, StreamId::Room(lobby.key().clone()));
         hub.start_join(&lobby, &session, &outbox);
-        hub.observe_end(&stream, &StreamEnd { epoch: epoch.clone(), top: seq, forks });
+        hub.observe_end(&stream, &StreamEnd { epoch: epoch.clone(), seq: seq, forks });
         let request = FeedJoin { display: "#lobby", session: &session, outbox: &outbox, epoch: &epoch, after: seq };
         hub.complete_join(&stream, &request);
         let (generation, generations) = watch::channel(RECOVERING);

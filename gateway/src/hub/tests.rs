@@ -69,12 +69,12 @@ fn seqs(hub: &Hub, outbox: &Outbox) -> Vec<u64> {
 }
 
 fn end(top: u64) -> StreamEnd {
-    StreamEnd { epoch: "e".into(), top, forks: Vec::new() }
+    StreamEnd { epoch: "e".into(), seq: top, forks: Vec::new() }
 }
 
 /// The end of a stream in epoch `f`, which forked from `e` after this seq.
 fn forked(fork: u64, top: u64) -> StreamEnd {
-    StreamEnd { epoch: "f".into(), top, forks: presence::model::stream::read_forks(&format!("e:{fork}")) }
+    StreamEnd { epoch: "f".into(), seq: top, forks: presence::model::stream::read_forks(&format!("e:{fork}")) }
 }
 
 fn lobby_stream() -> StreamId {

@@ -36,7 +36,7 @@ impl ConnectionPermits {
         self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, is_free).ok()?;
         let taken = Arc::clone(&self.taken);
         let metrics = Arc::clone(&self.metrics);
-        metrics.comes(port);
+        metrics.connection_accepted(port);
         Some(ConnectionPermit { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
     }
 
@@ -60,7 +60,7 @@ impl ConnectionPermit {
     /// Counts the connection as open.
     pub(super) fn opened(&self) {
         if !self.is_open.swap(true, Ordering::Relaxed) {
-            self.metrics.opens(self.port);
+            self.metrics.connection_opened(self.port);
         }
     }
 
@@ -74,7 +74,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
         let stage = if *self.is_open.get_mut() { Stage::Open } else { Stage::Handshake };
-        self.metrics.goes(self.port, stage);
+        self.metrics.connection_closed(self.port, stage);
         if let Some(ConnectionEnd::Closed(code)) = self.end.get() {
             self.metrics.closes[*code].inc();
         }

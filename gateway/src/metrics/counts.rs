@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use presence::host::metrics::{Bounds, Family, Histogram, Labelled, counter};
 use prometheus::{IntCounter, Registry};
 
-use super::Missing;
+use super::GapOutcome;
 use crate::hub::position::StreamStep;
 use crate::message::Accepted;
 
@@ -25,7 +25,7 @@ pub struct Counts {
     pub deliveries: Deliveries,
     rounds: Histogram,
     gaps: IntCounter,
-    missing: Arc<Labelled<Missing, IntCounter>>,
+    missing: Arc<Labelled<GapOutcome, IntCounter>>,
 }
 
 impl Counts {
@@ -71,8 +71,8 @@ impl Counts {
         self.gaps.inc();
         for step in steps {
             match step {
-                StreamStep::Message(..) => self.missing[Missing::Repaired].inc(),
-                StreamStep::Gap { from, to } => self.missing[Missing::Lost].inc_by(to - from + 1),
+                StreamStep::Message(..) => self.missing[GapOutcome::Repaired].inc(),
+                StreamStep::Gap { from, to } => self.missing[GapOutcome::Lost].inc_by(to - from + 1),
                 StreamStep::EpochChanged { .. } => {}
             }
         }

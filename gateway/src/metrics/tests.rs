@@ -52,8 +52,10 @@ fn every_series_exists_from_the_start() {
 #[test]
 fn a_connection_counts_under_its_listener_and_stage() {
     let metrics = Metrics::new();
-    [ListenerKind::Ws, ListenerKind::Ws, ListenerKind::Tcp].into_iter().for_each(|port| metrics.comes(port));
-    metrics.opens(ListenerKind::Ws);
+    [ListenerKind::Ws, ListenerKind::Ws, ListenerKind::Tcp]
+        .into_iter()
+        .for_each(|port| metrics.connection_accepted(port));
+    metrics.connection_opened(ListenerKind::Ws);
     for line in [
         "parley_connections{door=\"ws\",state=\"handshake\"} 1",
         "parley_connections{door=\"ws\",state=\"open\"} 1",
@@ -61,8 +63,8 @@ fn a_connection_counts_under_its_listener_and_stage() {
     ] {
         assert_line(&metrics, line);
     }
-    metrics.goes(ListenerKind::Ws, Stage::Open);
-    metrics.goes(ListenerKind::Ws, Stage::Handshake);
+    metrics.connection_closed(ListenerKind::Ws, Stage::Open);
+    metrics.connection_closed(ListenerKind::Ws, Stage::Handshake);
     assert_eq!((metrics.open(ListenerKind::Ws), metrics.open(ListenerKind::Tcp)), (0, 1));
     assert_line(&metrics, "parley_connections{door=\"ws\",state=\"open\"} 0");
     assert_line(&metrics, "parley_connections_total{door=\"ws\"} 2");
@@ -73,13 +75,13 @@ fn a_row_counts_under_its_own_name() {
     let metrics = Metrics::new();
     metrics.refusals[ErrorCode::NotInRoom].inc();
     metrics.closes[CloseCode::Kicked].inc();
-    metrics.published[Kind::Room].inc_by(2);
-    metrics.registrations[Registration::Failed].inc();
+    metrics.published[MessageKind::Room].inc_by(2);
+    metrics.registrations[RegistrationOutcome::Failed].inc();
     assert_line(&metrics, "parley_refusals_total{code=\"not_in_room\"} 1");
     assert_line(&metrics, "parley_closes_total{code=\"kicked\"} 1");
     assert_line(&metrics, "parley_messages_published_total{kind=\"room\"} 2");
     assert_line(&metrics, "parley_registrations_total{outcome=\"failed\"} 1");
-    metrics.resumes[Return::UnknownToken].inc();
+    metrics.resumes[ResumeOutcome::UnknownToken].inc();
     assert_line(&metrics, "parley_resumes_total{outcome=\"unknown_token\"} 1");
 }
 

@@ -47,13 +47,13 @@ pub(super) async fn replay(services: &Services, outbox: &Outbox, session: &Sessi
         if outbox.close_code().is_some() || hub.complete_join(&stream, &join) == JoinProgress::Entered {
             return;
         }
-        if cursor.after > end.top.saturating_add(SLOW_READER.replay_lag_messages_max) {
+        if cursor.after > end.seq.saturating_add(SLOW_READER.replay_lag_messages_max) {
             outbox.close(CloseCode::Slow);
             return;
         }
         let has_progress = match services.backplane.read_after(&stream, cursor.after, PAGE_MESSAGES).await {
             Ok(page) => {
-                hub.observe_end(&stream, &page.head);
+                hub.observe_end(&stream, &page.end);
                 let delivered = cursor.send_page(page).await;
                 services.metrics.counts.delivered.inc_by(delivered.unwrap_or(0));
                 delivered.is_some()
@@ -75,7 +75,7 @@ impl ReplayCursor<'_> {
     /// Sends a page to the client, at its pace. Returns the number of messages; `None` if the position did not change.
     async fn send_page(&mut self, page: ReplayPage) -> Option<u64> {
         let before = self.after;
-        if self.apply_epoch(&page.head) && self.after < before {
+        if self.apply_epoch(&page.end) && self.after < before {
             // The page begins behind the client's new position.
             return Some(0);
         }

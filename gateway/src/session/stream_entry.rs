@@ -25,7 +25,7 @@ impl StreamEntry {
     /// An entry at the client's position, or at the end of the stream for a client without one.
     #[must_use]
     pub fn new(stream: StreamId, shown: &str, end: StreamEnd, since: Option<Since>) -> Self {
-        let Since { epoch, seq: after } = since.unwrap_or_else(|| Since { epoch: end.epoch.clone(), seq: end.top });
+        let Since { epoch, seq: after } = since.unwrap_or_else(|| Since { epoch: end.epoch.clone(), seq: end.seq });
         Self { stream, shown: shown.to_owned(), end, epoch, after }
     }
 }

@@ -30,7 +30,7 @@ pub struct StreamEnd {
     /// The present epoch.
     pub epoch: String,
     /// The newest message.
-    pub top: u64,
+    pub seq: u64,
     /// The ends of former epochs, oldest first. The store keeps only the newest of them.
     pub forks: Vec<Fork>,
 }
@@ -41,7 +41,7 @@ impl StreamEnd {
     #[must_use]
     pub fn shares(&self, epoch: &str) -> u64 {
         if epoch == self.epoch {
-            return self.top;
+            return self.seq;
         }
         let from = self.forks.iter().position(|fork| fork.epoch == epoch);
         // A later epoch may end below an earlier one.
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn positions_are_valid_up_to_the_lowest_fork() {
-        let head = StreamEnd { epoch: "e4".into(), top: 30, forks: read_forks("e1:20 e2:12 e3:25") };
+        let head = StreamEnd { epoch: "e4".into(), seq: 30, forks: read_forks("e1:20 e2:12 e3:25") };
         for (epoch, shared) in [("e1", 12), ("e2", 12), ("e3", 25), ("e4", 30), ("e0", 0), ("", 0)] {
             assert_eq!(head.shares(epoch), shared, "{epoch}");
             assert_eq!(head.came_from(epoch), epoch != "e4" && shared > 0, "{epoch}");

@@ -79,7 +79,7 @@ impl Presence {
             move || readiness(&closing, newest.borrow().as_ref())
         };
         if !is_reachable {
-            spawn(&tasks, &stop, redis.clone().complain_when_unfit());
+            spawn(&tasks, &stop, redis.clone().report_when_unfit());
         }
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));

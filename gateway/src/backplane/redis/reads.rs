@@ -42,7 +42,7 @@ impl RedisBackplane {
         let through = if page.ids.len() < limit { top.max(after) } else { last };
         let messages: Vec<ChatMessage> = page.ids.iter().filter_map(message).collect();
         self.node.malformed.add(&names(self.node.redis.keys(), stream).1, (page.ids.len() - messages.len()) as u64);
-        Ok(ReplayPage { head: StreamEnd { epoch, top, forks: read_forks(&forks) }, messages, through })
+        Ok(ReplayPage { end: StreamEnd { epoch, seq: top, forks: read_forks(&forks) }, messages, through })
     }
 
     pub(super) async fn read_stream_ends(
@@ -53,7 +53,7 @@ impl RedisBackplane {
         for chunk in streams.chunks(STREAMS_MAX) {
             let read: Vec<_> = chunk.iter().map(|stream| (stream, 0, 0)).collect();
             let pages = self.pages(&read).await?.into_iter();
-            let found = pages.map(|(epoch, top, forks, _)| StreamEnd { epoch, top, forks: read_forks(&forks) });
+            let found = pages.map(|(epoch, top, forks, _)| StreamEnd { epoch, seq: top, forks: read_forks(&forks) });
             ends.extend(chunk.iter().cloned().zip(found));
         }
         Ok(ends)

@@ -12,7 +12,7 @@ use super::*;
 const E: &str = "e";
 
 fn end(epoch: &str, top: u64) -> StreamEnd {
-    StreamEnd { epoch: epoch.to_owned(), top, forks: Vec::new() }
+    StreamEnd { epoch: epoch.to_owned(), seq: top, forks: Vec::new() }
 }
 
 /// The end of a stream in `epoch`, which forked from [`E`] after this seq.
@@ -38,7 +38,7 @@ fn apply_page(
     end: StreamEnd,
     seqs: &[u64],
 ) -> Vec<StreamStep<u64>> {
-    let (messages, through) = (seqs.iter().map(|&seq| (seq, seq)).collect(), end.top);
+    let (messages, through) = (seqs.iter().map(|&seq| (seq, seq)).collect(), end.seq);
     let mut steps = Vec::new();
     tracker.apply_page(requested_at, StreamPage { end, messages, through }, &mut steps);
     steps
@@ -199,7 +199,7 @@ fn new_epoch_continues_at_its_fork() {
         assert_eq!(receive(&mut tracker, E, 5), [], "a late message of the old epoch is dropped");
         let requested_at = take_page_request(&mut tracker);
         assert_eq!((requested_at.epoch.as_str(), requested_at.seq), ("f", continues_at));
-        let rest: Vec<u64> = (continues_at + 1..=end.top).collect();
+        let rest: Vec<u64> = (continues_at + 1..=end.seq).collect();
         assert_eq!(apply_page(&mut tracker, &requested_at, end, &rest), messages(rest));
         assert!(!tracker.needs_refill());
     }
@@ -345,8 +345,8 @@ impl StreamSimulation {
             SimulatedEvent::Publish => {
                 self.last_id += 1;
                 self.history.push(self.last_id);
-                self.end.top += 1;
-                self.in_transit.push_back((self.end.epoch.clone(), self.end.top, self.last_id));
+                self.end.seq += 1;
+                self.in_transit.push_back((self.end.epoch.clone(), self.end.seq, self.last_id));
             }
             SimulatedEvent::Arrive => {
                 if let Some((epoch, seq, id)) = self.in_transit.pop_front() {
@@ -364,7 +364,7 @@ impl StreamSimulation {
                 self.tracker.mark_unverified();
             }
             SimulatedEvent::Trim(count) => {
-                self.trimmed = self.end.top.min(self.trimmed + count as u64);
+                self.trimmed = self.end.seq.min(self.trimmed + count as u64);
                 self.trimmed_max = self.trimmed_max.max(self.trimmed);
             }
             SimulatedEvent::Fail(lost, is_total) => self.fail(lost as u64, is_total),
@@ -375,12 +375,12 @@ impl StreamSimulation {
     }
 
     fn fail(&mut self, lost: u64, is_total: bool) {
-        let top = if is_total { 0 } else { self.end.top.saturating_sub(lost) };
+        let top = if is_total { 0 } else { self.end.seq.saturating_sub(lost) };
         self.history.truncate(top as usize);
         self.trimmed = self.trimmed.min(top);
         let next = format!("{}'", self.end.epoch);
         let before = std::mem::replace(&mut self.end.epoch, next);
-        self.end.top = top;
+        self.end.seq = top;
         self.end.forks.push(Fork { epoch: before, seq: top });
         if is_total {
             self.end.forks.clear();
@@ -394,10 +394,10 @@ impl StreamSimulation {
         let Some(request) = self.tracker.take_refill_request() else { return };
         let position = request.position();
         let first = position.seq.max(self.trimmed) + 1;
-        let stored = (first..=self.end.top).map(|seq| (seq, self.history[seq as usize - 1]));
+        let stored = (first..=self.end.seq).map(|seq| (seq, self.history[seq as usize - 1]));
         let messages: Vec<(u64, Id)> = stored.take(Self::PAGE_MESSAGES).collect();
         let through =
-            messages.last().filter(|_| messages.len() == Self::PAGE_MESSAGES).map_or(self.end.top, |last| last.0);
+            messages.last().filter(|_| messages.len() == Self::PAGE_MESSAGES).map_or(self.end.seq, |last| last.0);
         let page = StreamPage { end: self.end.clone(), messages, through: through.max(position.seq) };
         self.result = Some((request, page));
     }
@@ -459,7 +459,7 @@ proptest! {
         }
         simulation.settle();
         let received = simulation.received()?;
-        prop_assert_eq!(received.len() as u64, simulation.end.top, "the listener reaches the end");
+        prop_assert_eq!(received.len() as u64, simulation.end.seq, "the listener reaches the end");
         for (seq, (received, stored)) in (1..).zip(received.iter().zip(&simulation.history)) {
             match received {
                 Some(id) => prop_assert_eq!(id, stored, "{} differs from the stored message", seq),

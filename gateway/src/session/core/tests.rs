@@ -74,7 +74,7 @@ fn grant(fence: u64) -> SessionGrant {
 
 /// The end of an inbox with four messages.
 fn inbox() -> StreamEnd {
-    StreamEnd { epoch: "i".into(), top: 4, forks: Vec::new() }
+    StreamEnd { epoch: "i".into(), seq: 4, forks: Vec::new() }
 }
 
 fn begun(name: &str, fence: u64) -> OperationOutcome {
@@ -87,7 +87,7 @@ fn joined(name: &str) -> OperationOutcome {
 }
 
 fn joined_after(name: &str, since: Option<Since>) -> OperationOutcome {
-    let end = StreamEnd { epoch: "e".into(), top: 7, forks: presence::model::stream::read_forks("d:5") };
+    let end = StreamEnd { epoch: "e".into(), seq: 7, forks: presence::model::stream::read_forks("d:5") };
     OperationOutcome::Joined(RoomJoined { room: room(name), end, member_count: 1, since })
 }
 

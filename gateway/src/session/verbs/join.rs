@@ -57,7 +57,7 @@ pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision
     let answer = Answer::Joined {
         room: room.as_str().to_owned(),
         epoch: end.epoch.clone(),
-        seq: end.top,
+        seq: end.seq,
         member_count,
         recovered: since.as_ref().is_some_and(|since| since.seq <= end.shares(&since.epoch)),
     };
@@ -116,7 +116,7 @@ mod perform {
                             claim.rooms.push(room.clone());
                         });
                     }
-                    Ok(RoomJoined { room, end: StreamEnd { epoch, top, forks }, member_count, since })
+                    Ok(RoomJoined { room, end: StreamEnd { epoch, seq: top, forks }, member_count, since })
                 }
                 Err(error) => {
                     if enters {

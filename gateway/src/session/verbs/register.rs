@@ -78,7 +78,7 @@ impl RegisteredSession {
             session: owner.session.to_string(),
             resume: token,
             rooms,
-            inbox: Since { epoch: inbox.epoch.clone(), seq: inbox.top },
+            inbox: Since { epoch: inbox.epoch.clone(), seq: inbox.seq },
             heartbeat_ms: state.liveness.heartbeat_ms(),
             node: state.node.to_string(),
             time,
@@ -100,7 +100,7 @@ mod perform {
     use presence::registry::ClaimError;
 
     use super::{BeginSession, SessionBegun, SessionGrant};
-    use crate::metrics::Registration;
+    use crate::metrics::RegistrationOutcome;
     use crate::session::performer::{ClaimAttempt, Performer};
     use crate::session::refusal::unavailable;
     use crate::session::token;
@@ -125,12 +125,12 @@ mod perform {
         }
     }
 
-    fn result<T>(claimed: &Result<T, ClaimError>) -> Registration {
+    fn result<T>(claimed: &Result<T, ClaimError>) -> RegistrationOutcome {
         match claimed {
-            Ok(_) => Registration::Registered,
-            Err(ClaimError::InUse { .. }) => Registration::InUse,
-            Err(ClaimError::Confusable) => Registration::Confusable,
-            Err(ClaimError::Registry(_)) => Registration::Failed,
+            Ok(_) => RegistrationOutcome::Registered,
+            Err(ClaimError::InUse { .. }) => RegistrationOutcome::InUse,
+            Err(ClaimError::Confusable) => RegistrationOutcome::Confusable,
+            Err(ClaimError::Registry(_)) => RegistrationOutcome::Failed,
         }
     }
 

@@ -103,7 +103,7 @@ impl ResumeFlow {
                 let receives = since.is_some();
                 state.rooms.insert(room.key().clone(), JoinedRoom { room: room.clone(), receives });
                 let shown = room.as_str();
-                self.restored.push(RestoredRoom { room: shown.to_owned(), epoch: end.epoch.clone(), seq: end.top });
+                self.restored.push(RestoredRoom { room: shown.to_owned(), epoch: end.epoch.clone(), seq: end.seq });
                 if receives {
                     self.entries.push(StreamEntry::new(StreamId::Room(room.key().clone()), shown, end, since));
                 }
@@ -140,7 +140,7 @@ mod perform {
 
     use super::super::register::{SessionGrant, unix_ms};
     use super::{FindInboxEnd, ResumeSession, SessionResumed, StoredSession};
-    use crate::metrics::Return;
+    use crate::metrics::ResumeOutcome;
     use crate::session::performer::{Performer, UnansweredResume};
     use crate::session::refusal::unavailable;
     use crate::session::retry::answered;
@@ -194,12 +194,12 @@ mod perform {
         }
     }
 
-    fn result<T>(resumed: &Result<T, ResumeError>) -> Return {
+    fn result<T>(resumed: &Result<T, ResumeError>) -> ResumeOutcome {
         match resumed {
-            Ok(_) => Return::Resumed,
-            Err(ResumeError::UnknownToken) => Return::UnknownToken,
-            Err(ResumeError::Claim(ClaimError::InUse { .. } | ClaimError::Confusable)) => Return::InUse,
-            Err(ResumeError::Claim(ClaimError::Registry(_))) => Return::Failed,
+            Ok(_) => ResumeOutcome::Resumed,
+            Err(ResumeError::UnknownToken) => ResumeOutcome::UnknownToken,
+            Err(ResumeError::Claim(ClaimError::InUse { .. } | ClaimError::Confusable)) => ResumeOutcome::InUse,
+            Err(ResumeError::Claim(ClaimError::Registry(_))) => ResumeOutcome::Failed,
         }
     }
 

@@ -55,7 +55,7 @@ mod perform {
     use super::{SendMessage, delivery_status};
     use crate::backplane::{PublishRequest, Published};
     use crate::message::{Accepted, Target};
-    use crate::metrics::Kind;
+    use crate::metrics::MessageKind;
     use crate::session::performer::Performer;
     use crate::session::retry::answered;
     use crate::trace;
@@ -72,10 +72,10 @@ mod perform {
             let span = trace::publish(to.as_str(), &request);
             let (published, kind) = match &to {
                 Target::Room(room) => {
-                    (answered(|| backplane.publish(room, &request)).instrument(span).await, Kind::Room)
+                    (answered(|| backplane.publish(room, &request)).instrument(span).await, MessageKind::Room)
                 }
                 Target::Nick(nick) => {
-                    (answered(|| backplane.direct(nick.key(), &request)).instrument(span).await, Kind::Direct)
+                    (answered(|| backplane.direct(nick.key(), &request)).instrument(span).await, MessageKind::Direct)
                 }
             };
             let Published { msg_id, seq, time, duplicate, online } = published?;

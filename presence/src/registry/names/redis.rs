@@ -36,7 +36,7 @@ impl Names for RedisRegistry {
         match reply.text()?.as_str() {
             "OK" => Ok((
                 Fence(reply.number()?),
-                StreamEnd { epoch: reply.text()?, top: reply.number()?, forks: Vec::new() },
+                StreamEnd { epoch: reply.text()?, seq: reply.number()?, forks: Vec::new() },
             )),
             refusal => Err(refused_claim(refusal, &mut reply)?),
         }

@@ -123,7 +123,7 @@ impl StoreState {
     }
 
     pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> bool {
-        let top = self.inboxes.end(session).top;
+        let top = self.inboxes.end(session).seq;
         let Some(known) = self.sessions.0.get_mut(session) else { return false };
         known.read = known.read.max(seq.min(top));
         true
@@ -151,7 +151,7 @@ impl StoreState {
         fence: Fence,
         was: Option<(Nick, Owner)>,
     ) -> ResumedSession {
-        let StreamEnd { epoch, top: seq, .. } = self.inboxes.end(session);
+        let StreamEnd { epoch, seq, .. } = self.inboxes.end(session);
         let known = self.sessions.0.get(session);
         let rooms = known.into_iter().flat_map(|known| &known.rooms);
         let restored = |room| {

@@ -119,7 +119,7 @@ impl MemoryStream {
     }
 
     pub(crate) fn end(&self) -> StreamEnd {
-        StreamEnd { epoch: self.epoch.clone(), top: self.seq, forks: Vec::new() }
+        StreamEnd { epoch: self.epoch.clone(), seq: self.seq, forks: Vec::new() }
     }
 
     /// Returns the seq of the newest message.

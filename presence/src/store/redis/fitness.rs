@@ -52,7 +52,7 @@ impl RedisStore {
 
     /// Checks a Redis that did not answer at the start, until it answers. Logs an error if it is unfit. Dropping the
     /// future stops the checks.
-    pub async fn complain_when_unfit(self) {
+    pub async fn report_when_unfit(self) {
         loop {
             tokio::time::sleep(ASK_AGAIN).await;
             match self.is_fit().await {

@@ -57,7 +57,7 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     assert_eq!((ack.seq, ack.online), (1, true), "the new owner of the nick has its own inbox");
     for (session, count) in [(&bob.owner.session, 1), (&successor.owner.session, 1)] {
         let replay = one.backplane.read_after(&StreamId::Inbox(session.clone()), 0, 10).await.unwrap();
-        assert_eq!((replay.head.top, replay.messages.len()), (count, count as usize));
+        assert_eq!((replay.end.seq, replay.messages.len()), (count, count as usize));
     }
 
     let eve = two.claim_nick("eve").await;
@@ -77,7 +77,7 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (3, false), "the gateway is drained");
     let replay = one.backplane.read_after(&StreamId::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
-    assert_eq!((replay.messages.len(), replay.through, replay.head.top), (2, 3, 3));
+    assert_eq!((replay.messages.len(), replay.through, replay.end.seq), (2, 3, 3));
 
     // After a rename the session still receives messages to its old nick.
     let dan = one.claim_nick("dan").await;

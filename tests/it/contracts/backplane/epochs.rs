@@ -43,7 +43,7 @@ impl EpochScenario {
 
     /// Removes the messages after `seq` with their meta, and starts a generation.
     async fn lose_messages_after(&mut self, seq: u64) {
-        let top = self.room_end().await.top;
+        let top = self.room_end().await.seq;
         for lost in seq + 1..=top {
             self.ask(&["XDEL", STREAM, &format!("{lost}-0")]).await;
         }
@@ -75,13 +75,13 @@ async fn expect_recovering(mut attempt: impl AsyncFnMut() -> Result<u64, Publish
 async fn each_generation_starts_epoch_and_records_fork() {
     let mut scenario = EpochScenario::new().await;
     let first = scenario.room_end().await;
-    assert_eq!((first.top, first.forks.len()), (3, 0));
+    assert_eq!((first.seq, first.forks.len()), (3, 0));
     scenario.lose_messages_after(2).await;
     assert_eq!(scenario.publish().await.unwrap(), 3, "the lost seq is used again");
     let second = scenario.room_end().await;
     assert_ne!(second.epoch, first.epoch);
     assert_eq!(second.forks, [Fork { epoch: first.epoch.clone(), seq: 2 }]);
-    assert_eq!((second.shares(&first.epoch), second.top), (2, 3));
+    assert_eq!((second.shares(&first.epoch), second.seq), (2, 3));
 
     // A join or a read starts the epoch too.
     scenario.lose_messages_after(1).await;
@@ -100,7 +100,7 @@ async fn each_generation_starts_epoch_and_records_fork() {
 
     for generation in 0..20 {
         scenario.lose_messages_after(1).await;
-        assert_eq!(scenario.room_end().await.top, 1, "{generation}");
+        assert_eq!(scenario.room_end().await.seq, 1, "{generation}");
     }
     let last = scenario.room_end().await;
     assert_eq!(
@@ -122,7 +122,7 @@ async fn inbox_starts_new_epoch_and_continues_seqs() {
     scenario.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
     assert_eq!(direct(&scenario).await, 3);
     let second = scenario.end_of(inbox).await;
-    assert_eq!((second.shares(&first.epoch), second.top), (2, 3));
+    assert_eq!((second.shares(&first.epoch), second.seq), (2, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +138,7 @@ async fn lost_messages_move_the_read_cursor_back() {
     scenario.ask(&["XSETID", &stream, "1-0"]).await;
     scenario.ask(&["HSET", &meta, "seq", "1"]).await;
     scenario.ask(&["HINCRBY", GENERATION, "generation", "1"]).await;
-    assert_eq!(scenario.end_of(StreamId::Inbox(session)).await.top, 1);
+    assert_eq!(scenario.end_of(StreamId::Inbox(session)).await.seq, 1);
     let read: String = scenario.store.server().ask(&["HGET", &meta, "read"]).await;
     assert_eq!(read, "1");
 }
@@ -152,12 +152,12 @@ async fn losing_meta_or_messages_never_reuses_seqs() {
     assert_eq!(scenario.publish().await.unwrap(), 4);
     scenario.ask(&["DEL", META]).await;
     let second = scenario.room_end().await;
-    assert_eq!((second.top, second.forks.len()), (4, 0), "the stream holds the last seq");
+    assert_eq!((second.seq, second.forks.len()), (4, 0), "the stream holds the last seq");
     assert_eq!(second.shares(&first.epoch), 0, "the earlier epoch is unknown");
     assert_eq!(scenario.publish().await.unwrap(), 5);
     let replay =
         scenario.node.backplane.read_after(&StreamId::Room(scenario.lobby.key().clone()), 3, 10).await.unwrap();
-    assert_eq!((replay.messages.len(), replay.head.epoch), (2, second.epoch));
+    assert_eq!((replay.messages.len(), replay.end.epoch), (2, second.epoch));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,7 +184,7 @@ async fn restarted_store_refuses_publishes_until_recovered() {
     scenario.ask(&["HSET", GENERATION, "phase", "recovering"]).await;
     all_refused(&scenario).await;
     let end = scenario.room_end().await;
-    assert_eq!((end.shares(&before.epoch), end.top), (3, 3), "a reader gets the new epoch at once");
+    assert_eq!((end.shares(&before.epoch), end.seq), (3, 3), "a reader gets the new epoch at once");
     scenario.ask(&["HSET", GENERATION, "phase", "open"]).await;
     assert_eq!(scenario.publish().await.unwrap(), 4, "refused messages took no seq");
     assert_eq!(scenario.room_end().await.epoch, end.epoch, "one epoch per generation");

@@ -61,7 +61,7 @@ async fn new_session_gets_its_own_empty_inbox(arm: &RegistryArm) {
     };
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (fence, inbox) = begin_session(&ann, "ann").await;
-    assert!(!inbox.epoch.is_empty() && inbox.top == 0 && inbox.forks.is_empty(), "{inbox:?}");
+    assert!(!inbox.epoch.is_empty() && inbox.seq == 0 && inbox.forks.is_empty(), "{inbox:?}");
     assert_eq!(begin_session(&ann, "ann").await, (fence, inbox.clone()), "repeated");
     assert_ne!(begin_session(&bob, "bob").await.1.epoch, inbox.epoch);
     let (later, renamed) = begin_session(&ann, "anna").await;

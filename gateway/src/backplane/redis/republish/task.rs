@@ -88,7 +88,7 @@ impl RedisBackplane {
             unsettled.iter().partition(is_before_fork);
         present.iter().for_each(|message| republish.mark_present(message, message.position.clone(), generation));
         // A message of an unknown epoch may be anywhere.
-        let fork = doubtful.iter().map(|message| end.shares(&message.position.epoch)).min().unwrap_or(end.top);
+        let fork = doubtful.iter().map(|message| end.shares(&message.position.epoch)).min().unwrap_or(end.seq);
         let found = self.search(searched, fork, &doubtful).await?;
         let (present, missing): (Vec<&UnsettledMessage>, Vec<&UnsettledMessage>) =
             doubtful.into_iter().partition(|unsettled| found.contains_key(unsettled.message.msg_id.as_str()));
@@ -116,9 +116,9 @@ impl RedisBackplane {
     ) -> Result<HashMap<&'a str, u64>, RegistryError> {
         let ids: HashSet<&str> = doubtful.iter().map(|unsettled| unsettled.message.msg_id.as_str()).collect();
         let (mut found, mut after) = (HashMap::new(), fork);
-        while after < end.top {
+        while after < end.seq {
             let page = self.read_page(stream, after, PAGE_MESSAGES).await?;
-            if page.head.epoch != end.epoch {
+            if page.end.epoch != end.epoch {
                 return Err(RegistryError::Unavailable("the stream began another epoch during the search".to_owned()));
             }
             let known =
