@@ -151,7 +151,7 @@ mod tests {
         let (hub, outbox) = (Arc::new(Hub::new(Metrics::new().counts)), Outbox::new(Dialect::Json));
         let (JoinedAt { epoch, seq, forks, .. }, stream) = (joined, StreamId::Room(lobby.key().clone()));
         hub.start_join(&lobby, &session, &outbox);
-        hub.observe_end(&stream, &StreamEnd { epoch: epoch.clone(), seq: seq, forks });
+        hub.observe_end(&stream, &StreamEnd { epoch: epoch.clone(), seq, forks });
         let request = FeedJoin { display: "#lobby", session: &session, outbox: &outbox, epoch: &epoch, after: seq };
         hub.complete_join(&stream, &request);
         let (generation, generations) = watch::channel(RECOVERING);

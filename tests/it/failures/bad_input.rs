@@ -1,4 +1,4 @@
-//! Input that no decent client sends. Every row has one exact reaction, and a healthy neighbour notices nothing.
+//! Malformed and hostile input: each row has one exact reaction, and other clients are unaffected.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const SOON: Duration = Duration::from_secs(5);
-/// The longest message that is read as a request.
+/// The maximum size of a request.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
-/// The longest message that is skipped; a longer one ends the connection.
+/// The maximum size of a skipped message; a longer one ends the connection.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 
-/// A gateway, and two neighbours who chat on it while others misbehave.
-struct House {
+/// A gateway with two healthy clients that chat while other clients misbehave.
+struct BusyGateway {
     gateway: Node,
     ann: WsClient,
     bob: LineClient,
 }
 
-impl House {
+impl BusyGateway {
     async fn open() -> Self {
         let gateway = Node::gateway("g1").start().await;
         let (ann, bob) = (WsClient::connect(gateway.ws()).await, LineClient::connect(gateway.tcp()).await);
@@ -44,24 +44,24 @@ impl House {
         LineClient::connect(self.gateway.tcp()).await
     }
 
-    /// The neighbours still hear each other, and nothing else.
-    async fn is_well(&self, after: &str) {
+    /// Checks that the healthy clients still receive messages.
+    async fn stays_healthy(&self, after: &str) {
         self.ann.sends("#home", after).await;
         self.bob.receives("#home", "ann", after).await;
         self.ann.receives("#home", "ann", after).await;
     }
 
-    /// The neighbours never noticed, and the log is clean: bad input is the sender's fault, no warning.
-    async fn closes(mut self) {
+    /// Checks that the healthy clients were unaffected and the log has no warning, then stops the gateway.
+    async fn finish(mut self) {
         let others = self.ann.received(|event| event["type"] == "message" && event["from"] != "ann");
-        assert!(others.is_empty(), "the neighbour heard {others:?}");
+        assert!(others.is_empty(), "the healthy client received {others:?}");
         assert_eq!((self.ann.has_ended(), self.bob.has_ended()), (None, None));
         assert_eq!(self.gateway.end().await, Some(0));
         assert_eq!(self.gateway.problems(&[]), Vec::<String>::new());
     }
 }
 
-/// Sends a text frame and returns the code of the `error` that answers it.
+/// Sends a text frame and returns the id and code of the `error` reply.
 async fn code_of(client: &WsClient, text: &str) -> (Value, String) {
     client.send_message(Message::text(text)).await;
     let error = client.receives_frame("error").await;
@@ -69,9 +69,9 @@ async fn code_of(client: &WsClient, text: &str) -> (Value, String) {
 }
 
 #[tokio::test]
-async fn frames_that_are_no_request_are_refused_and_the_connection_lives() {
-    let house = House::open().await;
-    let eve = house.ws().await;
+async fn gateway_refuses_malformed_frames_and_keeps_connection() {
+    let server = BusyGateway::open().await;
+    let eve = server.ws().await;
     let deep = format!("{{\"type\":\"ping\",\"id\":1,\"x\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let rows = [
         ("", Value::Null, "bad_request"),
@@ -97,15 +97,15 @@ async fn frames_that_are_no_request_are_refused_and_the_connection_lives() {
         let shown: String = text.chars().take(60).collect();
         assert_eq!(code_of(&eve, text).await, (id, code.to_owned()), "{shown}");
     }
-    house.is_well("after frames that are no request").await;
+    server.stays_healthy("after malformed frames").await;
     eve.register("eve").await;
-    house.closes().await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn requests_that_are_not_allowed_are_refused_with_their_id() {
-    let house = House::open().await;
-    let eve = house.ws().await;
+async fn gateway_refuses_forbidden_requests_with_their_id() {
+    let server = BusyGateway::open().await;
+    let eve = server.ws().await;
     for verb in ["join", "leave", "members"] {
         let request = json!({"type": verb, "room": "#home"});
         assert_eq!(eve.request(request).await.unwrap_err().code, "not_registered", "{verb}");
@@ -136,14 +136,14 @@ async fn requests_that_are_not_allowed_are_refused_with_their_id() {
         let shown: String = request.to_string().chars().take(80).collect();
         assert_eq!(eve.request(request).await.expect_err(&shown).code, code, "{shown}");
     }
-    house.is_well("after requests that are not allowed").await;
-    house.closes().await;
+    server.stays_healthy("after forbidden requests").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn names_that_break_a_rule_are_refused() {
-    let house = House::open().await;
-    let eve = house.ws().await;
+async fn gateway_refuses_nicknames_that_break_rules() {
+    let server = BusyGateway::open().await;
+    let eve = server.ws().await;
     let long = "n".repeat(33);
     let heavy = "界".repeat(22);
     let names = [
@@ -182,15 +182,15 @@ async fn names_that_break_a_rule_are_refused() {
         let refused = eve.try_register(name).await.expect_err(name);
         assert_eq!(refused.code, "bad_nick", "{name:?}");
     }
-    house.is_well("after bad names").await;
+    server.stays_healthy("after bad names").await;
     eve.register(&"n".repeat(32)).await;
-    house.closes().await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_too_large_and_far_over_it_ends_the_connection() {
-    let house = House::open().await;
-    let eve = house.ws().await;
+async fn message_far_over_limit_closes_the_connection() {
+    let server = BusyGateway::open().await;
+    let eve = server.ws().await;
     eve.register("eve").await;
     eve.join("#home").await;
     let of_size = |size: usize| {
@@ -200,23 +200,23 @@ async fn a_message_over_the_limit_is_too_large_and_far_over_it_ends_the_connecti
     assert_eq!(code_of(&eve, &of_size(REQUEST_BYTES_MAX)).await.1, "not_in_room", "read as a request");
     assert_eq!(code_of(&eve, &of_size(REQUEST_BYTES_MAX + 1)).await.1, "too_large");
     assert_eq!(code_of(&eve, &of_size(DISCARDED_BYTES_MAX)).await.1, "too_large");
-    house.is_well("after 1 MiB").await;
+    server.stays_healthy("after 1 MiB").await;
     eve.send_message(Message::text(of_size(DISCARDED_BYTES_MAX + 1))).await;
     assert_eq!(eve.closed().await.code, Some(1009));
 
-    let mut raw = house.raw().await;
+    let mut raw = server.raw().await;
     raw.sends(&[0x81, 0x80 | 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]).await;
     let code = raw.close_code().await;
-    assert!(matches!(code, Some(1009 | 1002)), "a length beyond all lengths: {code:?}");
-    house.is_well("after a length beyond all lengths").await;
-    house.closes().await;
+    assert!(matches!(code, Some(1009 | 1002)), "the maximum frame length: {code:?}");
+    server.stays_healthy("after the maximum frame length").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn broken_framing_ends_the_connection_with_the_code_of_the_rfc() {
+async fn broken_framing_closes_with_the_rfc_code() {
     const TEXT: u8 = 0x81;
-    let house = House::open().await;
-    // What, the bytes, the close code of RFC 6455 section 7.4.1.
+    let server = BusyGateway::open().await;
+    // Description, bytes, and the close code of RFC 6455 section 7.4.1.
     let masked = |first: u8, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();
         [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
@@ -230,40 +230,40 @@ async fn broken_framing_ends_the_connection_with_the_code_of_the_rfc() {
         ("reserved control opcode", masked(0x8B, b"hi"), 1002),
         ("a fragmented ping", masked(0x09, b"hi"), 1002),
         ("a ping over 125 bytes", [&[0x89, 0x80 | 126, 0, 126, 0, 0, 0, 0], &[b'x'; 126][..]].concat(), 1002),
-        ("a continuation of nothing", masked(0x80, b"hi"), 1002),
+        ("a continuation without a start", masked(0x80, b"hi"), 1002),
         ("a message inside a message", [masked(0x01, b"{"), masked(TEXT, b"}")].concat(), 1002),
         ("binary", masked(0x82, b"hi"), 1003),
-        ("bytes that are no UTF-8", masked(TEXT, &[0xC0, 0xAF]), 1007),
+        ("invalid UTF-8", masked(TEXT, &[0xC0, 0xAF]), 1007),
         ("a surrogate in UTF-8", masked(TEXT, &[0xED, 0xA0, 0x80]), 1007),
         ("half a character", masked(TEXT, &[0xE7, 0x95]), 1007),
         ("a broken character in two frames", [masked(0x01, &[0xC3]), masked(0x80, b"(")].concat(), 1007),
-        ("a close code of nobody", masked(0x88, &999_u16.to_be_bytes()), 1002),
+        ("an unassigned close code", masked(0x88, &999_u16.to_be_bytes()), 1002),
         ("a close frame of one byte", masked(0x88, &[3]), 1002),
     ];
     for (what, bytes, code) in rows {
-        let mut raw = house.raw().await;
+        let mut raw = server.raw().await;
         raw.sends(&bytes).await;
         assert_eq!(raw.close_code().await, Some(code), "{what}");
     }
-    house.is_well("after broken frames").await;
-    house.closes().await;
+    server.stays_healthy("after broken frames").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn frames_that_are_only_odd_are_taken() {
-    let house = House::open().await;
-    let mut raw = house.raw().await;
+async fn gateway_accepts_unusual_but_valid_frames() {
+    let server = BusyGateway::open().await;
+    let mut raw = server.raw().await;
     raw.sends_frame(0x01, b"{\"type\":").await;
     raw.sends_frame(0x89, b"between").await;
     raw.sends_frame(0x00, b"").await;
     raw.sends_frame(0x80, b"\"ping\",\"id\":9}").await;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        told.push(raw.next().await.expect("the connection lives"));
+    let mut frames = Vec::new();
+    while frames.len() < 2 {
+        frames.push(raw.next().await.expect("an open connection"));
     }
-    told.sort_by_key(|frame| frame.opcode);
-    assert_eq!((told[0].opcode, told[1].opcode, told[1].payload.as_slice()), (1, 10, &b"between"[..]));
-    let pong: Value = serde_json::from_slice(&told[0].payload).unwrap();
+    frames.sort_by_key(|frame| frame.opcode);
+    assert_eq!((frames[0].opcode, frames[1].opcode, frames[1].payload.as_slice()), (1, 10, &b"between"[..]));
+    let pong: Value = serde_json::from_slice(&frames[0].payload).unwrap();
     assert_eq!(pong["id"], 9);
 
     // One byte at a time.
@@ -272,15 +272,15 @@ async fn frames_that_are_only_odd_are_taken() {
     for byte in frame {
         raw.sends(&[byte]).await;
     }
-    assert_eq!(raw.next().await.expect("the connection lives").opcode, 1);
-    house.is_well("after odd frames").await;
-    house.closes().await;
+    assert_eq!(raw.next().await.expect("an open connection").opcode, 1);
+    server.stays_healthy("after odd frames").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn the_http_port_takes_nothing_but_an_upgrade_of_ws() {
-    let house = House::open().await;
-    let address = house.gateway.ws();
+async fn http_port_accepts_only_websocket_upgrades() {
+    let server = BusyGateway::open().await;
+    let address = server.gateway.ws();
     let upgrade = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade";
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     let rows = [
@@ -299,34 +299,34 @@ async fn the_http_port_takes_nothing_but_an_upgrade_of_ws() {
         let answer = http::exchange(address, request.as_bytes()).await.unwrap_or_else(|e| panic!("{shown}: {e}"));
         assert_eq!(answer.status, status, "{shown}: {answer:?}");
     }
-    // A TLS handshake on the plain port: whatever is answered, it ends at once.
+    // A TLS handshake on the plain port finish at once.
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xFC, 0x03, 0x03]).await.unwrap();
     stream.write_all(&[0; 512]).await.unwrap();
-    tokio::time::timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("hung up").ok();
-    house.is_well("after garbage on the HTTP port").await;
-    house.closes().await;
+    tokio::time::timeout(SOON, stream.read_to_end(&mut Vec::new())).await.expect("a closed connection").ok();
+    server.stays_healthy("after garbage on the HTTP port").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_is_cut_off() {
+async fn gateway_closes_an_endless_handshake() {
     /// The header must be complete within 10 s.
     const HEADER: Duration = Duration::from_secs(13);
-    let house = House::open().await;
-    let mut slow = TcpStream::connect(house.gateway.ws()).await.unwrap();
+    let server = BusyGateway::open().await;
+    let mut slow = TcpStream::connect(server.gateway.ws()).await.unwrap();
     slow.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
-    let silent = TcpStream::connect(house.gateway.ws()).await.unwrap();
+    let silent = TcpStream::connect(server.gateway.ws()).await.unwrap();
     for mut stream in [slow, silent] {
-        tokio::time::timeout(HEADER, stream.read_to_end(&mut Vec::new())).await.expect("hung up in time").ok();
+        tokio::time::timeout(HEADER, stream.read_to_end(&mut Vec::new())).await.expect("a timely close").ok();
     }
-    house.is_well("after slow handshakes").await;
-    house.closes().await;
+    server.stays_healthy("after slow handshakes").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
-    let house = House::open().await;
-    let eve = house.line().await;
+async fn gateway_refuses_malformed_lines_and_keeps_connection() {
+    let server = BusyGateway::open().await;
+    let eve = server.line().await;
     eve.types("hello?").await;
     eve.reads("! not_registered: *").await;
     eve.types("/dance").await;
@@ -342,16 +342,16 @@ async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
     eve.types(&"x".repeat(3 * DISCARDED_BYTES_MAX)).await;
     eve.reads("! too_large: *").await;
     eve.sends(b"\r\n\n\r\r\n").await;
-    house.is_well("after lines that are not lines").await;
+    server.stays_healthy("after malformed lines").await;
 
-    // What others hear of control characters has no power over a terminal.
+    // Control characters reach a terminal escaped.
     eve.sends(b"/nick eve\r\n").await;
     eve.reads("* you are now known as eve").await;
     eve.join("#eve").await;
-    let mal = house.line().await;
+    let mal = server.line().await;
     mal.register("mal").await;
     mal.join("#eve").await;
-    let ws = house.ws().await;
+    let ws = server.ws().await;
     ws.register("wes").await;
     ws.join("#eve").await;
     ws.sends("#eve", "a\u{1b}[2Jb\n[#eve] <ann> forged\u{0}\u{202e}").await;
@@ -359,30 +359,30 @@ async fn lines_that_are_not_lines_are_refused_and_the_connection_lives() {
     assert!(mal.received("[#eve] <ann>*").is_empty(), "a line was forged");
     eve.types("tab\tand nul\u{0}").await;
     ws.receives("#eve", "eve", "tab\tand nul\u{0}").await;
-    house.closes().await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn binary_frames_on_the_text_port_are_refused_in_words() {
-    let house = House::open().await;
-    let eve = house.line().await;
+async fn text_port_refuses_binary_frames_with_a_reason() {
+    let server = BusyGateway::open().await;
+    let eve = server.line().await;
     eve.sends(&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0, 0, 0, 0, 1]).await;
     eve.reads("! bad_request: *").await;
     eve.closed().await;
-    house.is_well("after binary frames").await;
-    house.closes().await;
+    server.stays_healthy("after binary frames").await;
+    server.finish().await;
 }
 
 #[tokio::test]
-async fn a_crowd_of_bad_clients_leaves_nothing_behind() {
-    let house = House::open().await;
+async fn misbehaving_clients_leave_no_state_behind() {
+    let server = BusyGateway::open().await;
     let mut registered = None;
     for round in 0..20_u8 {
-        let mut raw = house.raw().await;
+        let mut raw = server.raw().await;
         raw.sends(&[0x81, 0x80 | 4, 0, 0, 0, 0, b'{', b'}', round, 0xFF]).await;
         assert_eq!(raw.close_code().await, Some(1007));
-        let eve = house.ws().await;
-        // Her session is hers whatever she sent.
+        let eve = server.ws().await;
+        // The session survives the bad input.
         registered = Some(match &registered {
             None => eve.register("eve").await,
             Some(before) => eve.resume(before, json!({})).await,
@@ -390,12 +390,12 @@ async fn a_crowd_of_bad_clients_leaves_nothing_behind() {
         eve.join("#eve").await;
         eve.send_message(Message::binary(vec![round])).await;
         assert_eq!(eve.closed().await.code, Some(1003));
-        harness::eventually(SOON, "eve is gone", || async {
-            let ack = house.ann.sends("eve", "still there?").await;
+        harness::eventually(SOON, "eve offline", || async {
+            let ack = server.ann.sends("eve", "still there?").await;
             if ack["delivered"] == "offline" { Ok(()) } else { Err("online") }
         })
         .await;
     }
-    house.is_well("after a crowd").await;
-    house.closes().await;
+    server.stays_healthy("after a crowd").await;
+    server.finish().await;
 }

@@ -1,5 +1,7 @@
-//! Redis comes back with less than it had, or may have: nothing is given out before every gateway has said what it holds,
-//! and then everything is where it was. Nobody outside notices more than a pause.
+//! Reassertion after a possible data loss in Redis.
+//!
+//! The store grants no claim until every gateway has reasserted its own.
+//! Afterwards the state is the same as before, and clients notice only a pause.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,19 +9,19 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, LineClient, WsClient, eventually, stays};
 use serde_json::{Value, json};
 
-/// Everything is whole again within this time.
-const WHOLE_AGAIN: Duration = Duration::from_secs(15);
-/// A gateway that says nothing is fenced after this time.
-const PATIENCE_OF_THE_STORE: Duration = Duration::from_secs(10);
+/// The maximum recovery time.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
+/// A silent gateway is fenced after this time.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// ann on g1; carl and bob on g2, in the order of their claims. All in the lobby.
-struct People {
+/// Three members of the lobby: ann on g1, then carl and bob on g2, in the order of their claims.
+struct LobbyMembers {
     ann: WsClient,
     bob: WsClient,
     carl: LineClient,
 }
 
-impl People {
+impl LobbyMembers {
     async fn on(cluster: &Cluster) -> Self {
         let (ann, carl, bob) = (cluster.ws_on(0).await, cluster.line_on(1).await, cluster.ws_on(1).await);
         ann.register("ann").await;
@@ -31,18 +33,18 @@ impl People {
         Self { ann, bob, carl }
     }
 
-    /// Nobody was closed, and nobody saw anybody come or go since all were in.
+    /// Checks that no connection closed and no membership change arrived after the setup.
     fn in_place(&self) -> Result<(), String> {
         let endings = (self.ann.has_ended(), self.bob.has_ended(), self.carl.has_ended());
         let left = [&self.ann, &self.bob].map(|person| person.count_seen("#lobby", "left", |_| true));
         let joined = [&self.ann, &self.bob].map(|person| person.count_seen("#lobby", "joined", |_| true));
-        // ann saw all three come, bob himself and perhaps carl, who came in the same moment.
+        // ann receives three joins. bob receives its own, and possibly the concurrent one of carl.
         let as_it_was = endings == (None, None, None) && left == [0, 0] && joined[0] <= 3 && joined[1] <= 2;
         if as_it_was { Ok(()) } else { Err(format!("{endings:?}, left {left:?}, joined {joined:?}")) }
     }
 
-    /// All of them hear each other.
-    async fn speak(&self, text: &str) {
+    /// Exchanges messages between both gateways.
+    async fn exchange(&self, text: &str) {
         self.ann.sends("#lobby", text).await;
         self.bob.receives("#lobby", "ann", text).await;
         self.carl.receives("#lobby", "ann", text).await;
@@ -62,13 +64,13 @@ async fn cluster(settings: &[(&str, &str)]) -> Cluster {
     cluster
 }
 
-/// Waits until both gateways are ready, and everybody is where they were and can be reached.
-async fn whole_again(cluster: &Cluster, people: &People, since: Instant) {
+/// Waits until both gateways are ready, then checks every session, nickname and route.
+async fn check_recovery(cluster: &Cluster, people: &LobbyMembers, since: Instant) {
     for gateway in &cluster.gateways {
-        gateway.until_ready(WHOLE_AGAIN.saturating_sub(since.elapsed())).await;
+        gateway.until_ready(RECOVERY_MAX.saturating_sub(since.elapsed())).await;
     }
     let newcomer = cluster.ws_on(0).await;
-    eventually(WHOLE_AGAIN.saturating_sub(since.elapsed()), "names are given out", async || {
+    eventually(RECOVERY_MAX.saturating_sub(since.elapsed()), "nickname granted", async || {
         newcomer.try_register("dora").await
     })
     .await;
@@ -77,14 +79,14 @@ async fn whole_again(cluster: &Cluster, people: &People, since: Instant) {
         assert_eq!(other.try_register(name).await.unwrap_err().code, "nick_in_use", "{name}");
         assert!(cluster.is_online(name).await, "{name}");
     }
-    people.speak("light").await;
-    assert!(since.elapsed() < WHOLE_AGAIN, "whole again after {:?}", since.elapsed());
+    people.exchange("light").await;
+    assert!(since.elapsed() < RECOVERY_MAX, "recovered after {:?}", since.elapsed());
     assert_eq!(people.ann.members("#lobby").await, ["ann", "bob", "carl"]);
     people.in_place().unwrap();
     newcomer.bye().await;
 }
 
-async fn lives(cluster: &Cluster) -> BTreeMap<String, String> {
+async fn incarnations(cluster: &Cluster) -> BTreeMap<String, String> {
     let listing = cluster.ask("/v1/gateways").await;
     let items = listing["items"].as_array().expect("a list").iter();
     items.map(|gateway| (gateway["node"].to_string(), gateway["incarnation"].to_string())).collect()
@@ -94,14 +96,14 @@ async fn phase(cluster: &Cluster) -> Option<String> {
     cluster.redis.call("HGET parley:{0}:generation phase").await
 }
 
-/// Whoever asks for a name while the store recovers is told to come again.
-async fn nothing_is_given_out_while_it_recovers(cluster: &Cluster, guest: &WsClient) {
+/// Checks that claims during the recovery are refused with a retry time.
+async fn claims_are_refused_during_recovery(cluster: &Cluster, guest: &WsClient) {
     let mut refused = 0;
     for number in 0.. {
         let before = phase(cluster).await;
         let answer = guest.try_register(&format!("guest{number}")).await;
         if answer.is_ok() || (before, phase(cluster).await) != (Some("recovering".into()), Some("recovering".into())) {
-            let open = eventually(WHOLE_AGAIN, "the store is open", async || {
+            let open = eventually(RECOVERY_MAX, "store open", async || {
                 let phase = phase(cluster).await;
                 if phase.as_deref() == Some("open") { Ok(()) } else { Err(phase) }
             });
@@ -114,120 +116,123 @@ async fn nothing_is_given_out_while_it_recovers(cluster: &Cluster, guest: &WsCli
         assert!(refusal.reply["retry_after_ms"].as_u64() > Some(0), "{refusal:?}");
         refused += 1;
     }
-    assert!(refused > 3, "the recovery was looked at: {refused}");
+    assert!(refused > 3, "refusals during the recovery: {refused}");
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_costs_nobody_their_place_when_every_write_was_kept() {
-    killed("always").await;
+async fn clients_keep_sessions_after_crash_with_synced_writes() {
+    survive_crash("always").await;
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_costs_nobody_their_place_when_the_last_second_was_lost() {
-    killed("everysec").await;
+async fn clients_keep_sessions_after_crash_losing_last_second() {
+    survive_crash("everysec").await;
 }
 
-async fn killed(fsync: &str) {
+async fn survive_crash(fsync: &str) {
     let mut cluster = cluster(&[("appendfsync", fsync)]).await;
-    let people = People::on(&cluster).await;
-    let before = lives(&cluster).await;
+    let people = LobbyMembers::on(&cluster).await;
+    let before = incarnations(&cluster).await;
     let pids: Vec<u32> = cluster.gateways.iter_mut().map(|gateway| gateway.process().pid()).collect();
-    people.speak("dark").await;
+    people.exchange("dark").await;
     cluster.redis.kill9();
-    stays(Duration::from_secs(3), "every place", async || people.in_place()).await;
+    stays(Duration::from_secs(3), "every session in place", async || people.in_place()).await;
     cluster.redis.start().await;
     let back = Instant::now();
-    whole_again(&cluster, &people, back).await;
-    // Long enough for a detector that wrongly counted the outage to act on it.
-    stays(PATIENCE_OF_THE_STORE, "every place", async || people.in_place()).await;
-    assert_eq!(lives(&cluster).await, before, "nobody was fenced");
+    check_recovery(&cluster, &people, back).await;
+    // Long enough for a detector to act if it wrongly counted the outage.
+    stays(SILENCE_MAX, "every session in place", async || people.in_place()).await;
+    assert_eq!(incarnations(&cluster).await, before, "no gateway was fenced");
     assert_eq!(cluster.gateways.iter_mut().map(|gateway| gateway.process().pid()).collect::<Vec<_>>(), pids);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn another_history_is_recovered_from() {
+async fn gateways_reassert_after_replication_id_change() {
     lost("DEBUG CHANGE-REPL-ID").await;
 }
 
 #[tokio::test]
-async fn the_loss_of_everything_costs_nobody_their_place() {
+async fn gateways_reassert_after_losing_all_data() {
     lost("FLUSHALL").await;
 }
 
 #[tokio::test]
-async fn the_loss_of_the_lease_table_costs_nobody_their_place() {
+async fn gateways_reassert_after_losing_the_lease_table() {
     lost("DEL parley:{0}:leases").await;
 }
 
 #[tokio::test]
-async fn the_loss_of_the_record_of_generations_costs_nobody_their_place() {
+async fn gateways_reassert_after_losing_the_generation_record() {
     lost("DEL parley:{0}:generation").await;
 }
 
 async fn lost(command: &str) {
     let cluster = cluster(&[]).await;
-    let people = People::on(&cluster).await;
+    let people = LobbyMembers::on(&cluster).await;
     let guest = cluster.ws_on(0).await;
-    let before = lives(&cluster).await;
+    let before = incarnations(&cluster).await;
     let _: redis::Value = cluster.redis.call(command).await;
     let lost = Instant::now();
-    eventually(Duration::from_secs(3), "a gateway has noticed", async || {
+    eventually(Duration::from_secs(3), "loss detected", async || {
         let phase = phase(&cluster).await;
         if phase.as_deref() == Some("recovering") { Ok(()) } else { Err(phase) }
     })
     .await;
     let red = cluster.gateways[0].until_not_ready(Duration::from_secs(2)).await;
     assert!(red.body.contains("the store is recovering"), "{red:?}");
-    nothing_is_given_out_while_it_recovers(&cluster, &guest).await;
-    whole_again(&cluster, &people, lost).await;
-    assert_eq!(lives(&cluster).await, before, "nobody was fenced");
+    claims_are_refused_during_recovery(&cluster, &guest).await;
+    check_recovery(&cluster, &people, lost).await;
+    assert_eq!(incarnations(&cluster).await, before, "no gateway was fenced");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_stands_still_over_a_restart_is_not_waited_for_for_ever() {
+async fn store_opens_without_a_frozen_gateway() {
     let mut cluster = cluster(&[("appendfsync", "always")]).await;
     for text in ["fenced", "lease lost"] {
         cluster.allow(text);
     }
-    let people = People::on(&cluster).await;
+    let people = LobbyMembers::on(&cluster).await;
     let guest = cluster.ws_on(0).await;
     cluster.gateways[1].process().stop_signal().await;
     cluster.redis.restart().await;
     let back = Instant::now();
     let is_bob = |entry: &Value| entry == &json!({"nick": "bob", "reason": "gateway_lost"});
-    let patience = PATIENCE_OF_THE_STORE - Duration::from_secs(1);
-    stays(patience.saturating_sub(back.elapsed()), "the store waits for it", async || {
+    let silence = SILENCE_MAX - Duration::from_secs(1);
+    stays(silence.saturating_sub(back.elapsed()), "store waits for the frozen gateway", async || {
         let taken = guest.try_register("bob").await.is_ok();
         let left = people.ann.count_seen("#lobby", "left", |_| true);
         if !taken && left == 0 { Ok(()) } else { Err((taken, left)) }
     })
     .await;
-    cluster.gateways[0].until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
+    cluster.gateways[0].until_ready(RECOVERY_MAX.saturating_sub(back.elapsed())).await;
     people.ann.sends("#lobby", "light").await;
-    eventually(Duration::from_secs(2), "its names are free", async || guest.try_register("bob").await).await;
-    assert!(back.elapsed() < WHOLE_AGAIN, "{:?}", back.elapsed());
-    people.ann.sees(WHOLE_AGAIN, "#lobby", "left", is_bob).await;
+    eventually(Duration::from_secs(2), "nicknames of the fenced gateway released", async || {
+        guest.try_register("bob").await
+    })
+    .await;
+    assert!(back.elapsed() < RECOVERY_MAX, "{:?}", back.elapsed());
+    people.ann.sees(RECOVERY_MAX, "#lobby", "left", is_bob).await;
 
     cluster.gateways[1].process().cont();
-    assert_eq!(people.bob.closed_within(WHOLE_AGAIN).await.code, Some(1012));
-    cluster.gateways[1].until_ready(WHOLE_AGAIN).await;
+    assert_eq!(people.bob.closed_within(RECOVERY_MAX).await.code, Some(1012));
+    cluster.gateways[1].until_ready(RECOVERY_MAX).await;
     assert_eq!(people.ann.has_ended(), None);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn of_two_who_hold_a_name_after_a_loss_the_later_claim_stays() {
+async fn later_claim_wins_a_nickname_after_data_loss() {
     let mut cluster = cluster(&[]).await;
-    let people = People::on(&cluster).await;
-    let usurper = cluster.ws_on(0).await;
-    // g2 sleeps through the loss, so the store does not know of it when it opens.
+    let people = LobbyMembers::on(&cluster).await;
+    let claimer = cluster.ws_on(0).await;
+    // g2 is frozen during the loss, so the store opens without its claims.
     cluster.gateways[1].process().stop_signal().await;
     cluster.redis.call::<()>("FLUSHALL").await;
-    eventually(Duration::from_secs(6), "the name is given out again", async || usurper.try_register("bob").await).await;
+    eventually(Duration::from_secs(6), "nickname granted again", async || claimer.try_register("bob").await).await;
     cluster.gateways[1].process().cont();
-    assert_eq!(usurper.closed_within(WHOLE_AGAIN).await.code, Some(1012), "bob's claim is the later one");
-    whole_again(&cluster, &people, Instant::now()).await;
+    assert_eq!(claimer.closed_within(RECOVERY_MAX).await.code, Some(1012), "bob's claim is the later one");
+    check_recovery(&cluster, &people, Instant::now()).await;
     cluster.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Redis is not there: not yet, or not for a while. Gateways say so, refuse with a code, lose nobody, and come back.
+//! Redis outages, at startup and later: gateways report them, refuse requests with a code, keep sessions and recover.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,21 +7,23 @@ use harness::{Cluster, LineClient, Node, Redis, WsClient, eventually, http, stay
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
-/// A gateway says that it is not ready within this time.
-const RED: Duration = Duration::from_secs(5);
-/// After Redis is back everything is whole again within this time.
-const WHOLE_AGAIN: Duration = Duration::from_secs(15);
+/// The maximum time until a gateway reports that it is not ready.
+const NOT_READY_WITHIN: Duration = Duration::from_secs(5);
+/// The maximum recovery time after Redis is back.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
+async fn gateway_waits_for_redis_to_start() {
     let mut redis = Redis::away();
     let mut gateway = Node::gateway("g1").redis(&redis).launch().await;
     assert_eq!(http::get(gateway.admin(), "/livez").await.unwrap().status, 200, "alive");
     let answer = gateway.readyz().await.unwrap();
     assert_eq!(answer.status, 503, "not ready");
-    assert!(answer.body.contains("no lease"), "and why: {answer:?}");
+    assert!(answer.body.contains("no lease"), "reason missing: {answer:?}");
 
-    let Err(Error::Http(refusal)) = WsClient::try_connect(gateway.ws()).await else { panic!("the door is open") };
+    let Err(Error::Http(refusal)) = WsClient::try_connect(gateway.ws()).await else {
+        panic!("the connection was accepted")
+    };
     assert_eq!(refusal.status(), 503);
     assert!(refusal.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() > 0);
     let person = LineClient::connect(gateway.tcp()).await;
@@ -30,7 +32,7 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     assert!(said.len() == 1 && said[0].starts_with("! unavailable: "), "{said:?}");
 
     redis.start().await;
-    gateway.until_ready(WHOLE_AGAIN).await;
+    gateway.until_ready(RECOVERY_MAX).await;
     let (ann, bob) = (WsClient::connect(gateway.ws()).await, LineClient::connect(gateway.tcp()).await);
     ann.register("ann").await;
     ann.join("#lobby").await;
@@ -44,11 +46,11 @@ async fn a_gateway_waits_for_a_redis_that_is_not_there_yet() {
     assert_eq!(gateway.problems(&allowed), Vec::<String>::new());
 }
 
-/// Longer than a gateway waits for one answer, shorter than it goes on trying.
-const HICCUP: Duration = Duration::from_millis(2_500);
+/// Longer than the timeout of one call, shorter than the retries last.
+const SHORT_PAUSE: Duration = Duration::from_millis(2_500);
 
 #[tokio::test]
-async fn a_hiccup_doubles_nothing() {
+async fn short_redis_pause_duplicates_nothing() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
     for text in ["beats are not answered", "subscription lost", "no subscription"] {
         cluster.allow(text);
@@ -58,73 +60,76 @@ async fn a_hiccup_doubles_nothing() {
     ann.join("#lobby").await;
     ann.sends("#lobby", "Redis knows the scripts").await;
 
-    // The first attempt of each is done without an answer, the next one finds it done.
+    // Each first attempt is applied without a reply; the retry finds it applied.
     cluster.redis.stop_signal().await;
     let said = ann.post(json!({"type": "send", "to": "#lobby", "body": "hi"})).await;
     let named = bob.post(json!({"type": "register", "nick": "bob"})).await;
-    let nobody_answers = || async {
+    let no_reply = || async {
         let answers = ann.received(|event| event["id"] == said);
         if answers.is_empty() { Ok(()) } else { Err(answers) }
     };
-    stays(HICCUP, "no answer", nobody_answers).await;
+    stays(SHORT_PAUSE, "no answer", no_reply).await;
     cluster.redis.cont();
-    let ack = ann.reply_within(WHOLE_AGAIN, said).await.expect("it is acked");
-    assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(2), &json!(false)), "ann said it once");
-    bob.reply_within(WHOLE_AGAIN, named).await.expect("bob has his name");
+    let ack = ann.reply_within(RECOVERY_MAX, said).await.expect("an ack");
+    assert_eq!((&ack["seq"], &ack["duplicate"]), (&json!(2), &json!(false)), "the message is not a duplicate");
+    bob.reply_within(RECOVERY_MAX, named).await.expect("the nickname is registered");
     assert_eq!(ann.history("#lobby", 10).await.len(), 2);
     ann.receives("#lobby", "ann", "hi").await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn whoever_registers_again_after_a_lost_answer_is_not_kept_out_by_it() {
+async fn client_registers_again_after_a_lost_reply() {
     let mut redis = Redis::running().await;
     let gateway = Node::gateway("g1").redis(&redis).start().await;
     let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
-    // Redis knows the script and every connection of the gateway, whichever it will be: the claim is one command.
+    // Warms the script and every Redis connection, so that the claim is one command.
     bob.register("bob").await;
     for number in 0..16 {
         let guest = WsClient::connect(gateway.ws()).await;
         guest.register(&format!("guest{number}")).await;
         guest.bye().await;
     }
-    // The claim goes out and is carried out, but so late that nobody waits for its answer any more.
+    // The claim is applied after the gateway has stopped waiting for the reply.
     redis.stop_signal().await;
-    let refused = ann.request_within(RED * 3, json!({"type": "register", "nick": "ann"})).await.unwrap_err();
+    let refused =
+        ann.request_within(NOT_READY_WITHIN * 3, json!({"type": "register", "nick": "ann"})).await.unwrap_err();
     assert_eq!(refused.code, "outcome_unknown");
     redis.cont();
-    gateway.until_ready(WHOLE_AGAIN).await;
+    gateway.until_ready(RECOVERY_MAX).await;
     ann.register("ann").await;
 
-    // And it is one session, whose end leaves nothing behind.
+    // There is one session, and its end releases the nickname.
     ann.bye().await;
     let taken = async || bob.request(json!({"type": "nick", "nick": "ann"})).await.map_err(|refused| refused.code);
-    eventually(WHOLE_AGAIN, "the name to be free", taken).await;
+    eventually(RECOVERY_MAX, "nickname released", taken).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_costs_nobody_their_place() {
-    outage(Outage::Frozen).await;
+async fn clients_keep_sessions_while_redis_is_frozen() {
+    outage(RedisOutage::Frozen).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_and_comes_back_costs_nobody_their_place() {
-    outage(Outage::Killed).await;
+async fn clients_keep_sessions_after_redis_crash_and_restart() {
+    outage(RedisOutage::Killed).await;
 }
 
-/// Two ways of being away: frozen, it does what it was asked as soon as it wakes up; killed, all connections are new
-/// afterwards, and whoever is back first sees everybody else's beat as it was before.
+/// Kind of Redis outage.
+///
+/// A frozen Redis applies the waiting commands when it continues. A killed Redis loses all connections, and the first
+/// gateway back reads the old heartbeats of the others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Outage {
+enum RedisOutage {
     Frozen,
     Killed,
 }
 
-async fn outage(outage: Outage) {
-    const AWAY: Duration = Duration::from_secs(20);
-    /// Several beats of the others, and well below the 8 s after which a gateway counts as dead.
-    const SLOWER: Duration = Duration::from_secs(3);
-    // Nothing that was answered is lost: this is about being away, not about losing data.
+async fn outage(outage: RedisOutage) {
+    const OUTAGE_TIME: Duration = Duration::from_secs(20);
+    /// Several heartbeats, and well below the 8 s after which a gateway is fenced.
+    const RETURN_DELAY: Duration = Duration::from_secs(3);
+    // Every answered write is synced, so this outage loses no data.
     let cluster = Cluster::builder().gateways(2).presence(1).redis_setting("appendfsync", "always");
     let mut cluster = cluster.start().await;
     for text in ["beats are not answered", "subscription lost", "no subscription", "not ready", "does not answer"] {
@@ -145,64 +150,64 @@ async fn outage(outage: Outage) {
         if endings == (None, None, None) && left == [0, 0] { Ok(()) } else { Err((endings, left)) }
     };
     match outage {
-        Outage::Frozen => cluster.redis.stop_signal().await,
-        Outage::Killed => {
-            // Everybody has seen the last beat of g2 when the outage begins: it stands still for whoever counts on.
+        RedisOutage::Frozen => cluster.redis.stop_signal().await,
+        RedisOutage::Killed => {
+            // All processes have read the last heartbeat of g2 before the outage begins.
             cluster.gateways[1].process().stop_signal().await;
-            stays(Duration::from_millis(1_500), "every place", in_place).await;
+            stays(Duration::from_millis(1_500), "every session in place", in_place).await;
             cluster.redis.kill9();
             cluster.gateways[1].process().cont();
         }
     }
     let began = Instant::now();
-    let everybody_stays = stays(AWAY, "every place", in_place);
-    let everything_is_refused = async {
+    let sessions_stay = stays(OUTAGE_TIME, "every session in place", in_place);
+    let requests_refused = async {
         let mut codes: BTreeMap<String, usize> = BTreeMap::new();
-        while began.elapsed() < AWAY - Duration::from_secs(3) {
+        while began.elapsed() < OUTAGE_TIME - Duration::from_secs(3) {
             let request = json!({"type": "send", "to": "#lobby", "body": "in the dark"});
-            let refused = ann.request_within(AWAY, request).await.expect_err("nothing can be said");
+            let refused = ann.request_within(OUTAGE_TIME, request).await.expect_err("a refusal");
             *codes.entry(refused.code).or_default() += 1;
         }
         codes
     };
-    let readiness_is_honest = async {
+    let readiness_reported = async {
         for gateway in &cluster.gateways {
-            gateway.until_not_ready(RED).await;
+            gateway.until_not_ready(NOT_READY_WITHIN).await;
         }
         let answer = http::get(cluster.presence[0].api(), "/v1/users/ann").await.unwrap();
         assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("unavailable")), "never a stale answer");
     };
-    let ((), codes, ()) = tokio::join!(everybody_stays, everything_is_refused, readiness_is_honest);
+    let ((), codes, ()) = tokio::join!(sessions_stay, requests_refused, readiness_reported);
     assert!(codes.keys().all(|code| code == "unavailable" || code == "outcome_unknown"), "{codes:?}");
 
     match outage {
-        Outage::Frozen => cluster.redis.cont(),
-        Outage::Killed => {
-            // One gateway is slower to come back: others must not count the outage against it. They wait for it.
+        RedisOutage::Frozen => cluster.redis.cont(),
+        RedisOutage::Killed => {
+            // One gateway returns later. The others must not count the outage against its lease.
             cluster.gateways[1].process().stop_signal().await;
             cluster.redis.start().await;
-            stays(SLOWER, "the place of those on the slow gateway", in_place).await;
+            stays(RETURN_DELAY, "sessions of the slow gateway in place", in_place).await;
             cluster.gateways[1].process().cont();
         }
     }
     let back = Instant::now();
     for gateway in &cluster.gateways {
-        gateway.until_ready(WHOLE_AGAIN.saturating_sub(back.elapsed())).await;
+        gateway.until_ready(RECOVERY_MAX.saturating_sub(back.elapsed())).await;
     }
     ann.sends("#lobby", "light").await;
     bob.receives("#lobby", "ann", "light").await;
     carl.receives("#lobby", "ann", "light").await;
-    assert!(back.elapsed() < WHOLE_AGAIN, "whole again after {:?}", back.elapsed());
+    assert!(back.elapsed() < RECOVERY_MAX, "recovered after {:?}", back.elapsed());
 
     // Long enough for a detector that wrongly counted the outage to act on it.
-    stays(Duration::from_secs(10), "every place", in_place).await;
-    assert_eq!(names_of(&cluster.ask("/v1/gateways").await), names_of(&lives), "nobody was fenced");
+    stays(Duration::from_secs(10), "every session in place", in_place).await;
+    assert_eq!(incarnations_of(&cluster.ask("/v1/gateways").await), incarnations_of(&lives), "no gateway was fenced");
     assert_eq!(ann.members("#lobby").await, ["ann", "bob", "carl"]);
     cluster.finish().await;
 }
 
-/// Which lives of which gateways a listing shows.
-fn names_of(gateways: &Value) -> Vec<(String, String)> {
+/// Returns the node ids and incarnations of a gateway listing.
+fn incarnations_of(gateways: &Value) -> Vec<(String, String)> {
     let items = gateways["items"].as_array().expect("a list").iter();
     items.map(|gateway| (gateway["node"].to_string(), gateway["incarnation"].to_string())).collect()
 }

@@ -1,4 +1,6 @@
-//! Friends on different gateways, behind nginx, through both doors: they talk as if they were on one.
+//! Room and direct messages between clients on different gateways, behind nginx, in both dialects.
+//!
+//! Clients see one cluster: placement on a gateway changes no message, order or membership event.
 
 use std::time::Duration;
 
@@ -14,9 +16,8 @@ async fn cluster() -> Cluster {
     Cluster::builder().gateways(2).presence(1).nginx(true).start().await
 }
 
-/// Registers two people who came through nginx and are on different gateways. It spreads connections, so a second
-/// attempt or two are enough.
-async fn apart(cluster: &Cluster, first: &str, second: &str) -> (WsClient, WsClient) {
+/// Registers two clients on different gateways. nginx spreads connections, so a few attempts are enough.
+async fn register_apart(cluster: &Cluster, first: &str, second: &str) -> (WsClient, WsClient) {
     let one = cluster.ws().await;
     let home = one.register(first).await["node"].clone();
     for _ in 0..10 {
@@ -25,16 +26,16 @@ async fn apart(cluster: &Cluster, first: &str, second: &str) -> (WsClient, WsCli
             return (one, other);
         }
         other.bye().await;
-        harness::eventually(SOON, "the nickname is free again", || async {
+        harness::eventually(SOON, "nickname released", || async {
             if cluster.is_online(second).await { Err("online") } else { Ok(()) }
         })
         .await;
     }
-    panic!("nginx sends everybody to {home}");
+    panic!("nginx routes every connection to {home}");
 }
 
-/// A third friend, with telnet.
-async fn by_telnet(cluster: &Cluster, nick: &str, room: &str) -> LineClient {
+/// Registers a line client and joins the room.
+async fn join_by_line(cluster: &Cluster, nick: &str, room: &str) -> LineClient {
     let person = cluster.line().await;
     person.register(nick).await;
     person.join(room).await;
@@ -42,18 +43,25 @@ async fn by_telnet(cluster: &Cluster, nick: &str, room: &str) -> LineClient {
 }
 
 #[tokio::test]
-async fn what_is_said_in_a_room_is_heard_on_every_gateway_and_at_both_doors() {
+async fn room_message_reaches_every_gateway_and_both_dialects() {
     let cluster = cluster().await;
-    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let (ann, bob) = register_apart(&cluster, "ann", "bob").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
-    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+    let carl = join_by_line(&cluster, "carl", "#lobby").await;
 
     let ack = ann.sends("#lobby", "hi").await;
-    let heard = bob.receives("#lobby", "ann", "hi").await;
+    let delivered_message = bob.receives("#lobby", "ann", "hi").await;
     carl.receives("#lobby", "ann", "hi").await;
-    assert_eq!((&heard["msg_id"], &heard["seq"], &heard["time"]), (&ack["msg_id"], &ack["seq"], &ack["time"]));
-    assert_eq!(ann.receives("#lobby", "ann", "hi").await, heard, "the sender gets the same message in its place");
+    assert_eq!(
+        (&delivered_message["msg_id"], &delivered_message["seq"], &delivered_message["time"]),
+        (&ack["msg_id"], &ack["seq"], &ack["time"])
+    );
+    assert_eq!(
+        ann.receives("#lobby", "ann", "hi").await,
+        delivered_message,
+        "the sender receives the same message in order"
+    );
 
     carl.types("hello from a terminal").await;
     ann.receives("#lobby", "carl", "hello from a terminal").await;
@@ -72,15 +80,15 @@ async fn what_is_said_in_a_room_is_heard_on_every_gateway_and_at_both_doors() {
 }
 
 #[tokio::test]
-async fn what_is_said_to_one_is_heard_by_that_one_alone() {
+async fn direct_message_reaches_only_its_recipient() {
     let cluster = cluster().await;
-    let (ann, bob) = apart(&cluster, "ann", "bob").await;
-    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+    let (ann, bob) = register_apart(&cluster, "ann", "bob").await;
+    let carl = join_by_line(&cluster, "carl", "#lobby").await;
 
     let ack = ann.sends("bob", "just for you").await;
     assert_eq!((&ack["delivered"], ack.get("seq")), (&json!("online"), None), "{ack}");
-    let heard = bob.receives_privately("ann", "just for you").await;
-    assert_eq!((&heard["msg_id"], &heard["seq"]), (&ack["msg_id"], &json!(1)));
+    let delivered_message = bob.receives_privately("ann", "just for you").await;
+    assert_eq!((&delivered_message["msg_id"], &delivered_message["seq"]), (&ack["msg_id"], &json!(1)));
 
     carl.types("/msg ann psst").await;
     carl.reads("-> ann: psst").await;
@@ -90,19 +98,19 @@ async fn what_is_said_to_one_is_heard_by_that_one_alone() {
 
     let echoes = ann.received(|event| event["type"] == "message" && event["from"] == "ann");
     assert!(echoes.is_empty(), "direct messages are not echoed: {echoes:?}");
-    assert!(carl.received("*just for you*").is_empty(), "carl heard what was not for him");
+    assert!(carl.received("*just for you*").is_empty(), "carl received a message for bob");
     assert_eq!(ann.try_send("nobody", "hello?").await.unwrap_err().code, "no_such_user");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn friends_see_each_other_come_change_and_go() {
+async fn members_see_each_other_join_rename_and_leave() {
     let cluster = cluster().await;
-    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let (ann, bob) = register_apart(&cluster, "ann", "bob").await;
     ann.join("#lobby").await;
     assert_eq!(bob.join("#lobby").await["member_count"], 2);
     ann.sees_join("#lobby", "bob").await;
-    let carl = by_telnet(&cluster, "carl", "#lobby").await;
+    let carl = join_by_line(&cluster, "carl", "#lobby").await;
     ann.sees_join("#lobby", "carl").await;
     bob.sees_join("#lobby", "carl").await;
     assert_eq!(ann.members("#lobby").await, ["ann", "bob", "carl"]);
@@ -121,7 +129,7 @@ async fn friends_see_each_other_come_change_and_go() {
     carl.reads("* bobby is away: lunch").await;
     bob.rename("robert").await;
     let robert = cluster.ask("/v1/users/robert").await;
-    assert_eq!((&robert["status"], &robert["text"]), (&json!("away"), &json!("lunch")), "another name, the same lunch");
+    assert_eq!((&robert["status"], &robert["text"]), (&json!("away"), &json!("lunch")), "a rename keeps the status");
     ann.sees_rename("#lobby", "bobby", "robert").await;
     carl.reads("* bobby is now known as robert").await;
     bob.rename("bobby").await;
@@ -139,14 +147,14 @@ async fn friends_see_each_other_come_change_and_go() {
     ann.sees_left("#lobby", "carl", "closed").await;
     assert_eq!(bob.bye().await.code, Some(1000));
     assert_eq!(ann.members("#lobby").await, ["ann"]);
-    assert_eq!(ann.count_seen("#lobby", "left", |_| true), 2, "each leave is told once");
+    assert_eq!(ann.count_seen("#lobby", "left", |_| true), 2, "each leave is reported once");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_in_order_leaves_at_once() {
+async fn orderly_close_leaves_the_room_at_once() {
     let cluster = cluster().await;
-    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let (ann, bob) = register_apart(&cluster, "ann", "bob").await;
     ann.join("#lobby").await;
     bob.join("#lobby").await;
     ann.sees_join("#lobby", "bob").await;
@@ -154,7 +162,7 @@ async fn a_connection_that_is_closed_in_order_leaves_at_once() {
     bob.send_message(Message::Close(Some(frame))).await;
     ann.sees_left("#lobby", "bob", "closed").await;
     let again = cluster.ws().await;
-    harness::eventually(SOON, "the nickname is free again", || async {
+    harness::eventually(SOON, "nickname released", || async {
         again.try_register("bob").await.map_err(|refused| refused.code)
     })
     .await;
@@ -162,7 +170,7 @@ async fn a_connection_that_is_closed_in_order_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_done_and_answered_in_order() {
+async fn gateway_answers_pipelined_requests_in_order() {
     let cluster = cluster().await;
     let ann = cluster.ws().await;
     let mut ids = vec![
@@ -181,29 +189,29 @@ async fn pipelined_requests_are_done_and_answered_in_order() {
     let replies = ann.received(|value| value.get("id").is_some());
     assert_eq!(replies.iter().map(|reply| reply["id"].as_u64().unwrap()).collect::<Vec<_>>(), ids);
     let acks: Vec<u64> = replies.iter().filter_map(|reply| reply["seq"].as_u64()).collect();
-    assert_eq!(acks[1..], (1..=50).collect::<Vec<u64>>(), "the first is the position of the join");
+    assert_eq!(acks[1..], (1..=50).collect::<Vec<u64>>(), "the first seq is the position of the join");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn everybody_hears_a_room_in_the_same_order() {
+async fn all_members_receive_messages_in_one_order() {
     const EACH: usize = 100;
     let cluster = cluster().await;
-    let (ann, bob) = apart(&cluster, "ann", "bob").await;
+    let (ann, bob) = register_apart(&cluster, "ann", "bob").await;
     let carl = cluster.ws().await;
     carl.register("carl").await;
-    let everybody = [&ann, &bob, &carl];
-    for person in everybody {
+    let members = [&ann, &bob, &carl];
+    for person in members {
         person.join("#lobby").await;
     }
     for number in 0..EACH {
-        for person in everybody {
+        for person in members {
             person.post(json!({"type": "send", "to": "#lobby", "body": number})).await;
         }
     }
     let is_message = |event: &Value| event["type"] == "message";
     let all = u64::try_from(3 * EACH).unwrap();
-    for person in everybody {
+    for person in members {
         person.expect_event(SOON, "the last message", |event| is_message(event) && event["seq"] == all).await;
     }
     let order = ann.received(is_message);
@@ -216,7 +224,7 @@ async fn everybody_hears_a_room_in_the_same_order() {
     for name in ["ann", "bob", "carl"] {
         let said = order.iter().filter(|message| message["from"] == name);
         let numbers: Vec<usize> = said.map(|message| message["body"].as_u64().unwrap().try_into().unwrap()).collect();
-        assert_eq!(numbers, Vec::from_iter(0..EACH), "{name} is heard in the order of speaking");
+        assert_eq!(numbers, Vec::from_iter(0..EACH), "messages of {name} arrive in sending order");
     }
     cluster.finish().await;
 }

@@ -1,5 +1,6 @@
-//! Direct messages wait in the inbox of whoever they were meant for: there or not, they are given once and in order, to
-//! that session and to nobody who takes its nickname.
+//! Inboxes: direct messages wait for their session and are delivered once, in order.
+//!
+//! A later owner of the same nickname receives none of them.
 
 use std::time::Duration;
 
@@ -7,9 +8,9 @@ use harness::fault_proxy::Mode;
 use harness::{Cluster, Node, WsClient, eventually};
 use serde_json::{Value, json};
 
-/// How soon what is due must be there.
+/// The maximum time for an expected delivery.
 const SOON: Duration = Duration::from_secs(3);
-/// A test's own time for a nickname that is held.
+/// The nickname hold in these tests.
 const HOLD: Duration = Duration::from_secs(8);
 
 async fn cluster() -> Cluster {
@@ -24,7 +25,7 @@ async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Val
     (person, registered)
 }
 
-/// What was said to this person alone, in order.
+/// Returns the bodies of the direct messages to this client, in order.
 fn received(person: &WsClient) -> Vec<Value> {
     let own = person.name();
     let said = person.received(|event| event["type"] == "message" && event["to"] == own.as_str());
@@ -36,13 +37,13 @@ async fn until_received(person: &WsClient, text: &str) {
     person.expect_event(SOON, &what, |event| event["type"] == "message" && event["body"] == text).await;
 }
 
-/// Says it once the store knows that nobody is there.
-async fn say_offline(from: &WsClient, to: &str, text: &str) {
+/// Sends a direct message and expects that the recipient is offline.
+async fn send_offline(from: &WsClient, to: &str, text: &str) {
     let ack = from.sends(to, text).await;
     assert_eq!(ack["delivered"], "offline", "{ack}");
 }
 
-/// Waits until the store knows that this person's connection is lost.
+/// Repeats a message until the store reports the recipient as offline. Returns the number of attempts.
 async fn until_offline(from: &WsClient, to: &str, text: &str) -> usize {
     let mut tries = 0;
     loop {
@@ -55,7 +56,7 @@ async fn until_offline(from: &WsClient, to: &str, text: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
+async fn resume_delivers_direct_messages_sent_while_offline() {
     let cluster = cluster().await;
     let (ann, registered) = person(&cluster, 0, "ann").await;
     let (bob, _) = person(&cluster, 1, "bob").await;
@@ -66,8 +67,8 @@ async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
     until_received(&ann, "one").await;
     ann.cut();
     let tries = until_offline(&bob, "ann", "knock").await;
-    say_offline(&bob, "ann", "two").await;
-    say_offline(&bob, "ANN", "three").await;
+    send_offline(&bob, "ann", "two").await;
+    send_offline(&bob, "ANN", "three").await;
     terminal.types("/msg ann four").await;
     terminal.reads("-> ann: four (offline, will be delivered)").await;
     assert_eq!(bob.try_send("nobody", "hi").await.unwrap_err().code, "no_such_user");
@@ -90,16 +91,16 @@ async fn what_was_said_to_somebody_away_is_there_when_they_come_back() {
 }
 
 #[tokio::test]
-async fn who_takes_the_nickname_gets_nothing_of_what_was_meant_for_another() {
+async fn new_nick_owner_receives_no_older_direct_messages() {
     let cluster = cluster().await;
     let (ann, registered) = person(&cluster, 0, "ann").await;
     let (bob, _) = person(&cluster, 1, "bob").await;
     ann.cut();
     let tries = until_offline(&bob, "ann", "knock").await;
-    say_offline(&bob, "ann", "for the old ann").await;
+    send_offline(&bob, "ann", "for the old ann").await;
     let stranger = cluster.ws_on(0).await;
-    let taken = eventually(HOLD + SOON, "the nickname is free", || async { stranger.try_register("ann").await }).await;
-    assert_eq!(taken["inbox"]["seq"], 0, "a plain register begins empty");
+    let taken = eventually(HOLD + SOON, "nickname released", || async { stranger.try_register("ann").await }).await;
+    assert_eq!(taken["inbox"]["seq"], 0, "a new session has an empty inbox");
     assert_eq!(bob.sends("ann", "for the new ann").await["delivered"], "online");
     until_received(&stranger, "for the new ann").await;
     assert_eq!(received(&stranger), ["for the new ann"]);
@@ -111,12 +112,12 @@ async fn who_takes_the_nickname_gets_nothing_of_what_was_meant_for_another() {
     until_received(&again, "for the old ann").await;
     let mut expected = vec!["knock"; tries];
     expected.push("for the old ann");
-    assert_eq!(received(&again), expected, "everything, since it never said where it was");
+    assert_eq!(received(&again), expected, "the whole inbox, because the client sent no position");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
+async fn resume_without_position_replays_inbox_after_read_mark() {
     let cluster = cluster().await;
     let (ann, registered) = person(&cluster, 0, "ann").await;
     let (bob, _) = person(&cluster, 1, "bob").await;
@@ -125,7 +126,7 @@ async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
         until_received(&ann, text).await;
     }
     assert_eq!(ann.must(json!({"type": "read", "to": "@", "seq": 2})).await["seq"], 2);
-    // It never goes back, and never past the end.
+    // The read mark never moves back, and never past the end.
     ann.must(json!({"type": "read", "to": "@", "seq": 1})).await;
     ann.cut();
     let again = cluster.ws_on(1).await;
@@ -141,27 +142,27 @@ async fn without_a_position_the_inbox_is_given_from_where_it_was_read() {
     let last = cluster.ws_on(0).await;
     last.resume(&back, json!({})).await;
     until_received(&last, "five").await;
-    assert_eq!(received(&last), vec!["five"; tries], "what came after it was read");
+    assert_eq!(received(&last), vec!["five"; tries], "messages after the read mark");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn what_is_said_to_a_newcomer_before_their_gateway_knows_its_claim_arrives() {
+async fn direct_message_arrives_before_registration_is_answered() {
     let cluster = Cluster::builder().gateways(2).fault_proxies(true).start().await;
     let (bob, carl) = (cluster.ws_on(1).await, cluster.ws_on(0).await);
     bob.register("bob").await;
     carl.register("carl").await;
     bob.join("#lobby").await;
     carl.join("#lobby").await;
-    // A connection to Redis is made when it is first used, and which one a session uses is left to chance.
+    // Redis connections open on first use, and each session uses a random one.
     for number in 0..24 {
         cluster.ws_on(0).await.register(&format!("dave{number}")).await;
     }
     let ann = cluster.ws_on(0).await;
     cluster.proxies[0].set(Mode::Unanswered);
     let asked = ann.post(json!({"type": "register", "nick": "ann"})).await;
-    eventually(SOON, "the store knows the claim", async || bob.try_send("ann", "knock").await).await;
-    // Whoever hears this is on a gateway that heard the other before.
+    eventually(SOON, "claim written to the store", async || bob.try_send("ann", "knock").await).await;
+    // A gateway that delivers this message has received the earlier one.
     bob.sends("#lobby", "did you hear?").await;
     carl.receives("#lobby", "bob", "did you hear?").await;
     cluster.proxies[0].set(Mode::Pass);
@@ -171,7 +172,7 @@ async fn what_is_said_to_a_newcomer_before_their_gateway_knows_its_claim_arrives
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_doubled_while_somebody_comes_and_goes() {
+async fn inbox_delivers_each_message_once_across_resumes() {
     const MESSAGES: u64 = 300;
     let cluster = cluster().await;
     let (ann, mut registered) = person(&cluster, 0, "ann").await;
@@ -182,7 +183,7 @@ async fn nothing_is_lost_or_doubled_while_somebody_comes_and_goes() {
             bob.must(json!({"type": "send", "to": "ann", "body": number})).await;
         }
     };
-    let come_and_go = async {
+    let reconnecting = async {
         let mut seen: Vec<u64> = Vec::new();
         let mut current = ann;
         for turn in 0.. {
@@ -197,15 +198,15 @@ async fn nothing_is_lost_or_doubled_while_somebody_comes_and_goes() {
             current = cluster.ws_on(turn % 2).await;
             registered = current.resume(&registered, json!({"@": {"epoch": epoch, "seq": last}})).await;
         }
-        unreachable!("it goes on until everything is there")
+        unreachable!("the loop ends with the last message")
     };
-    let ((), seen) = tokio::join!(talk, come_and_go);
+    let ((), seen) = tokio::join!(talk, reconnecting);
     assert_eq!(seen, Vec::from_iter(1..=MESSAGES));
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn an_embedded_node_keeps_messages_as_well() {
+async fn embedded_node_keeps_messages_for_offline_sessions() {
     let mut gateway = Node::gateway("alone").start().await;
     let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
     let registered = ann.register("ann").await;

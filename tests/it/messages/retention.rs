@@ -1,7 +1,6 @@
-//! A room and an inbox keep as much of what was said as the settings say, on both stores: so many messages, and in a room
-//! so old at most.
+//! Retention on both stores: streams keep a maximum number of messages, and rooms also have a maximum age.
 //!
-//! Time is made to pass by writing older times into a log, which is what a quiet room looks like to the store.
+//! The tests write entries with older times instead of waiting. To the store this looks like a quiet room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +14,18 @@ use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Re
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 
-const LOG: &str = "parley:{0}:log:lobby";
-const HOUR: u64 = 3600 * 1000;
+const STREAM_KEY: &str = "parley:{0}:log:lobby";
+const HOUR_MS: u64 = 3600 * 1000;
 
-/// Somebody in a room whose log is kept within the retention, as their inbox is.
-struct Speaker {
+/// A member of a room; the retention applies to the room and to its inbox.
+struct RetentionSender {
     backplane: Backplane,
     lobby: RoomName,
     nick: Nick,
     owner: Owner,
 }
 
-impl Speaker {
+impl RetentionSender {
     async fn on_redis(server: &harness::Redis, retention: impl Into<Reloadable<Retention>>) -> Self {
         let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
@@ -68,7 +67,7 @@ impl Speaker {
     }
 
     /// Says it to themselves.
-    async fn note(&self, text: &str) {
+    async fn send_direct(&self, text: &str) {
         self.backplane.direct(self.nick.key(), &self.draft(text)).await.unwrap();
     }
 
@@ -83,51 +82,51 @@ impl Speaker {
         stretch.messages[0].seq
     }
 
-    async fn oldest_note(&self) -> u64 {
+    async fn oldest_direct(&self) -> u64 {
         let missed = self.backplane.read_after(&StreamId::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
         missed.messages[0].seq
     }
 }
 
-fn keep(messages: usize, hours: u64) -> Retention {
-    Retention { messages, age: Duration::from_millis(hours * HOUR), ..Retention::default() }
+fn room_limit(messages: usize, hours: u64) -> Retention {
+    Retention { messages, age: Duration::from_millis(hours * HOUR_MS), ..Retention::default() }
 }
 
-/// Rooms keep more than is said here.
-fn keep_notes(inbox_messages: usize) -> Retention {
+/// Limits the inbox only; the default room limit is above the number of messages sent here.
+fn inbox_limit(inbox_messages: usize) -> Retention {
     Retention { inbox_messages, ..Retention::default() }
 }
 
-/// A log of `count` messages, the first `old` of which were written so long ago; the next to come is `count` + 1.
-async fn write_log(server: &harness::Redis, now: u64, count: u64, old: u64, age: u64) {
+/// Writes a stream of `count` messages, of which the first `old` have the given age. The next seq is `count` + 1.
+async fn write_stream(server: &harness::Redis, now: u64, count: u64, old: u64, age: u64) {
     let write = "for seq = 1, ARGV[1] do
             local time = seq <= tonumber(ARGV[2]) and ARGV[3] or ARGV[4]
             redis.call('XADD', KEYS[1], seq .. '-0', 'time', time, 'payload', ARGV[5])
         end";
     let numbers = [count, old, now - age, now].map(|number| number.to_string());
-    let _: () = server.ask(&["DEL", LOG]).await;
-    // What the room knows of it goes with it.
+    let _: () = server.ask(&["DEL", STREAM_KEY]).await;
+    // The cached oldest position of the room is deleted too.
     let _: () = server.ask(&["HDEL", "parley:{0}:room:lobby", "oldest"]).await;
     let payload = r##"{"to":"#lobby","from":"ann","id":"m","fence":1,"body":"x"}"##;
-    let words = ["EVAL", write, "1", LOG].into_iter().chain(numbers.iter().map(String::as_str)).chain([payload]);
+    let words = ["EVAL", write, "1", STREAM_KEY].into_iter().chain(numbers.iter().map(String::as_str)).chain([payload]);
     let _: () = server.ask(&words.collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
-async fn redis_keeps_so_many_messages_and_hardly_more() {
+async fn redis_trims_rooms_to_the_message_limit() {
     let server = harness::Redis::running().await;
-    let ann = Speaker::on_redis(&server, keep(300, 72)).await;
+    let ann = RetentionSender::on_redis(&server, room_limit(300, 72)).await;
     for number in 1..=1000 {
         ann.sends(&number.to_string()).await;
     }
-    let kept: u64 = server.ask(&["XLEN", LOG]).await;
-    assert!((300..=400).contains(&kept), "{kept}: trimmed in blocks of a hundred");
+    let kept: u64 = server.ask(&["XLEN", STREAM_KEY]).await;
+    assert!((300..=400).contains(&kept), "{kept}: the store trims in blocks of 100");
     assert_eq!(ann.oldest().await, 1001 - kept, "the newest are kept");
 }
 
 #[tokio::test]
-async fn memory_keeps_so_many_messages() {
-    let ann = Speaker::on_memory(keep(300, 72)).await;
+async fn memory_trims_rooms_to_the_message_limit() {
+    let ann = RetentionSender::on_memory(room_limit(300, 72)).await;
     for number in 1..=1000 {
         ann.sends(&number.to_string()).await;
     }
@@ -135,51 +134,51 @@ async fn memory_keeps_so_many_messages() {
 }
 
 #[tokio::test]
-async fn redis_keeps_so_many_messages_of_an_inbox_and_hardly_more() {
+async fn redis_trims_inboxes_to_the_message_limit() {
     let server = harness::Redis::running().await;
-    let ann = Speaker::on_redis(&server, keep_notes(300)).await;
+    let ann = RetentionSender::on_redis(&server, inbox_limit(300)).await;
     for number in 1..=1000 {
-        ann.note(&number.to_string()).await;
+        ann.send_direct(&number.to_string()).await;
     }
     let kept: u64 = server.ask(&["XLEN", &format!("parley:{{0}}:inbox:{}", ann.owner.session)]).await;
-    assert!((300..=400).contains(&kept), "{kept}: trimmed in blocks of a hundred");
-    assert_eq!(ann.oldest_note().await, 1001 - kept, "the newest are kept");
+    assert!((300..=400).contains(&kept), "{kept}: the store trims in blocks of 100");
+    assert_eq!(ann.oldest_direct().await, 1001 - kept, "the newest are kept");
 }
 
 #[tokio::test]
-async fn memory_keeps_so_many_messages_of_an_inbox() {
-    let ann = Speaker::on_memory(keep_notes(300)).await;
+async fn memory_trims_inboxes_to_the_message_limit() {
+    let ann = RetentionSender::on_memory(inbox_limit(300)).await;
     for number in 1..=1000 {
-        ann.note(&number.to_string()).await;
+        ann.send_direct(&number.to_string()).await;
     }
-    assert_eq!(ann.oldest_note().await, 701);
+    assert_eq!(ann.oldest_direct().await, 701);
 }
 
 #[tokio::test]
-async fn redis_drops_what_is_too_old_and_nothing_else() {
+async fn redis_drops_only_messages_past_the_age_limit() {
     let server = harness::Redis::running().await;
-    let ann = Speaker::on_redis(&server, keep(10_000, 2)).await;
+    let ann = RetentionSender::on_redis(&server, room_limit(10_000, 2)).await;
     let (_, now) = ann.sends("what time is it?").await;
     for old in [0, 1, 2, 3, 7, 100, 255] {
-        write_log(&server, now, 300, old, 2 * HOUR + 1).await;
-        // Halving steps take at least half of what is due each time, so a few messages are enough.
+        write_stream(&server, now, 300, old, 2 * HOUR_MS + 1).await;
+        // Each call drops at least half of the expired entries, so a few messages are enough.
         for _ in 0..9 {
             ann.sends("x").await;
         }
-        assert_eq!(ann.oldest().await, old + 1, "of 300 messages {old} are too old");
+        assert_eq!(ann.oldest().await, old + 1, "{old} of 300 messages are too old");
     }
-    // Within the bound, but for the time that this test takes.
-    write_log(&server, now, 300, 200, 2 * HOUR - 600_000).await;
+    // Within the limit; the margin covers the duration of this test.
+    write_stream(&server, now, 300, 200, 2 * HOUR_MS - 600_000).await;
     ann.sends("x").await;
     assert_eq!(ann.oldest().await, 1);
 }
 
 #[tokio::test]
-async fn a_call_to_redis_drops_256_at_most_and_the_next_ones_the_rest() {
+async fn redis_drops_at_most_256_messages_per_call() {
     let server = harness::Redis::running().await;
-    let ann = Speaker::on_redis(&server, keep(10_000, 2)).await;
+    let ann = RetentionSender::on_redis(&server, room_limit(10_000, 2)).await;
     let (_, now) = ann.sends("what time is it?").await;
-    write_log(&server, now, 1000, 1000, 2 * HOUR + 1).await;
+    write_stream(&server, now, 1000, 1000, 2 * HOUR_MS + 1).await;
     for oldest in [257, 513, 769] {
         ann.sends("x").await;
         assert_eq!(ann.oldest().await, oldest);
@@ -187,20 +186,20 @@ async fn a_call_to_redis_drops_256_at_most_and_the_next_ones_the_rest() {
     for _ in 0..9 {
         ann.sends("x").await;
     }
-    assert_eq!(ann.oldest().await, 1001, "what was said just now stays");
+    assert_eq!(ann.oldest().await, 1001, "the newest messages stay");
 }
 
 #[tokio::test]
-async fn redis_looks_again_when_what_it_knew_to_be_young_is_too_old() {
+async fn redis_applies_a_reloaded_age_limit() {
     let server = harness::Redis::running().await;
-    let retention = Reloadable::from(keep(10_000, 2));
-    let ann = Speaker::on_redis(&server, retention.clone()).await;
+    let retention = Reloadable::from(room_limit(10_000, 2));
+    let ann = RetentionSender::on_redis(&server, retention.clone()).await;
     for _ in 0..3 {
         ann.sends("x").await;
     }
     assert_eq!(ann.oldest().await, 1);
-    retention.set(Retention { age: Duration::from_millis(5), ..keep(10_000, 2) });
-    eventually(Duration::from_secs(5), "only the last one is young enough", async || {
+    retention.set(Retention { age: Duration::from_millis(5), ..room_limit(10_000, 2) });
+    eventually(Duration::from_secs(5), "only the last message is kept", async || {
         let (last, _) = ann.sends("x").await;
         if ann.oldest().await == last { Ok(()) } else { Err(last) }
     })
@@ -208,14 +207,14 @@ async fn redis_looks_again_when_what_it_knew_to_be_young_is_too_old() {
 }
 
 #[tokio::test]
-async fn entries_that_are_not_ours_stop_no_message() {
+async fn foreign_stream_entries_block_no_message() {
     let server = harness::Redis::running().await;
-    let ann = Speaker::on_redis(&server, keep(10_000, 2)).await;
+    let ann = RetentionSender::on_redis(&server, room_limit(10_000, 2)).await;
     for entry in [["time", "soon"], ["payload", "{}"]] {
-        let _: () = server.ask(&["DEL", LOG]).await;
-        let _: String = server.ask(&["XADD", LOG, "1-5", entry[0], entry[1]]).await;
+        let _: () = server.ask(&["DEL", STREAM_KEY]).await;
+        let _: String = server.ask(&["XADD", STREAM_KEY, "1-5", entry[0], entry[1]]).await;
         ann.sends("x").await;
-        let kept: u64 = server.ask(&["XLEN", LOG]).await;
+        let kept: u64 = server.ask(&["XLEN", STREAM_KEY]).await;
         assert_eq!(kept, 2, "{entry:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A nickname belongs to one person in the whole cluster, however many reach for it at once.
+//! Nickname ownership: one session owns a nickname in the whole cluster, also under concurrent claims.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ const CONTENDERS: usize = 200;
 const ROUNDS: usize = 100;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Somebody who wants the nickname.
-enum Contender {
+/// A client that claims the nickname.
+enum NickContender {
     Json(WsClient),
     Text(LineClient),
 }
 
-impl Contender {
-    /// By turns on both gateways and at both doors.
+impl NickContender {
+    /// Connects, alternating between gateways and dialects.
     async fn connect(cluster: &Cluster, number: usize) -> Self {
         match number % 4 {
             0 | 1 => Self::Json(cluster.ws_on(number % 2).await),
@@ -25,7 +25,7 @@ impl Contender {
         }
     }
 
-    /// Reaches for the nickname: a newcomer registers it, somebody who has another one changes to it.
+    /// Claims the nickname with a registration or a rename, and returns the success.
     async fn wins(&self, nick: &str) -> bool {
         match self {
             Self::Json(ws) => {
@@ -46,7 +46,7 @@ impl Contender {
         }
     }
 
-    /// Goes by another nickname from now on.
+    /// Changes to another nickname.
     async fn steps_aside(&self, nick: &str) {
         match self {
             Self::Json(ws) => drop(ws.rename(nick).await),
@@ -54,7 +54,7 @@ impl Contender {
         }
     }
 
-    async fn says_bye(&self) {
+    async fn disconnects(&self) {
         match self {
             Self::Json(ws) => drop(ws.bye().await),
             Self::Text(line) => {
@@ -66,9 +66,9 @@ impl Contender {
 }
 
 #[tokio::test]
-async fn a_nickname_raced_for_on_both_gateways_is_won_exactly_once() {
+async fn one_contender_wins_a_raced_nickname() {
     let cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    let mut contenders = join_all((0..CONTENDERS).map(|number| Contender::connect(&cluster, number))).await;
+    let mut contenders = join_all((0..CONTENDERS).map(|number| NickContender::connect(&cluster, number))).await;
     let mut named = [false; CONTENDERS];
     for round in 0..ROUNDS {
         let outcomes = join_all(contenders.iter().map(|contender| contender.wins("star"))).await;
@@ -76,23 +76,23 @@ async fn a_nickname_raced_for_on_both_gateways_is_won_exactly_once() {
         assert_eq!(winners.len(), 1, "round {round} was won by {winners:?}");
         assert!(cluster.is_online("star").await);
 
-        // Half of the winners keep their connection and take another name, half of them go and come back.
+        // Half of the winners rename themselves; the other half disconnect and connect again.
         let winner = winners[0];
         if round % 2 == 0 {
             contenders[winner].steps_aside(&format!("former-star-{round}")).await;
             named[winner] = true;
         } else {
-            contenders[winner].says_bye().await;
-            contenders[winner] = Contender::connect(&cluster, winner).await;
+            contenders[winner].disconnects().await;
+            contenders[winner] = NickContender::connect(&cluster, winner).await;
             named[winner] = false;
         }
-        // Who has no nickname is closed for it after 30 s, which a busy machine may need for all rounds.
+        // The gateway closes unregistered connections after 30 s, less than all rounds may need.
         if round % 20 == 19 {
             for number in (0..CONTENDERS).filter(|number| !named[*number]) {
-                contenders[number] = Contender::connect(&cluster, number).await;
+                contenders[number] = NickContender::connect(&cluster, number).await;
             }
         }
-        eventually(SOON, "the nickname is free again", || async {
+        eventually(SOON, "nickname released", || async {
             if cluster.is_online("star").await { Err("taken") } else { Ok(()) }
         })
         .await;
@@ -101,21 +101,21 @@ async fn a_nickname_raced_for_on_both_gateways_is_won_exactly_once() {
 }
 
 #[tokio::test]
-async fn names_that_differ_by_case_only_are_the_same_name() {
+async fn nicknames_ignore_letter_case() {
     let cluster = Cluster::builder().gateways(2).presence(1).start().await;
     let ann = cluster.ws_on(0).await;
     ann.register("Ann").await;
     let other = cluster.ws_on(1).await;
     assert_eq!(other.try_register("aNN").await.unwrap_err().code, "nick_in_use");
     other.register("bob").await;
-    other.sends("ANN", "any spelling finds you").await;
-    let heard = ann.receives_privately("bob", "any spelling finds you").await;
-    assert_eq!(heard["to"], "Ann");
+    other.sends("ANN", "any spelling works").await;
+    let delivery = ann.receives_privately("bob", "any spelling works").await;
+    assert_eq!(delivery["to"], "Ann");
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_name_that_looks_like_another_is_refused() {
+async fn gateway_refuses_a_confusable_nickname() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let ann = cluster.ws_on(0).await;
     ann.register("paypal").await;

@@ -1,7 +1,7 @@
-//! Sessions that outlive their connections: clients come back over another one, on any gateway, and are who they were.
+//! Resume: a session outlives its connection and continues on any gateway.
 //!
-//! Others see nothing of it when it is soon. The clients here are cut, kicked off by a drain, lose their gateway, or come
-//! back twice; each is given everything of its rooms once and in order.
+//! Other members see nothing of a quick resume. Clients are cut, drained, lose their gateway or resume twice. Each
+//! receives the messages of its rooms once and in order.
 
 mod drain;
 
@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, Node, WsClient, eventually, stays};
 use serde_json::{Value, json};
 
-/// How soon what is due must be there.
+/// The maximum time for an expected event.
 const SOON: Duration = Duration::from_secs(3);
-/// From a lost connection to the leave that others see.
+/// The time from a lost connection to the visible leave.
 const LEAVE_AFTER: Duration = Duration::from_secs(5);
-/// A test's own time for a nickname that is held, in seconds.
+/// The nickname hold of these tests, in seconds.
 const HOLD: &str = "8";
 
 async fn cluster() -> Cluster {
     Cluster::builder().gateways(2).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await
 }
 
-/// Somebody in the lobby, and how they were registered.
+/// Registers a client and joins the lobby. Returns the client and its registration.
 async fn member(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Value) {
     let person = cluster.ws_on(gateway).await;
     let registered = person.register(nick).await;
@@ -35,8 +35,8 @@ fn is_of_lobby(event: &Value) -> bool {
     is_event && event["to"] == "#lobby"
 }
 
-/// What this person was given of the lobby, in order: `3`, or `gap 4-6`.
-fn given(person: &WsClient) -> Vec<String> {
+/// Returns the lobby events that this client received, in order: `3`, or `gap 4-6`.
+fn received_events(person: &WsClient) -> Vec<String> {
     let word = |event: &Value| match event["type"].as_str().unwrap() {
         "message" => event["seq"].to_string(),
         "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
@@ -45,28 +45,28 @@ fn given(person: &WsClient) -> Vec<String> {
     person.received(is_of_lobby).iter().map(word).collect()
 }
 
-fn words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
+fn seq_words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
     seqs.into_iter().map(|seq| seq.to_string()).collect()
 }
 
-async fn until_given(person: &WsClient, seq: u64) {
+async fn until_received(person: &WsClient, seq: u64) {
     person.expect_event(SOON, &format!("message {seq}"), |event| is_of_lobby(event) && event["seq"] == seq).await;
 }
 
-/// Where somebody is who has everything of the lobby up to here.
+/// Returns the positions of a client that has the lobby up to `seq`.
 fn since(joined: &Value, seq: u64) -> Value {
     json!({"#lobby": {"epoch": joined["epoch"], "seq": seq}})
 }
 
-/// How often this person saw somebody else come, go or change their name.
-fn stirs(person: &WsClient) -> usize {
+/// Counts the joins, leaves and renames of other members that this client received.
+fn membership_changes(person: &WsClient) -> usize {
     let name = person.name();
     let seen = |kind: &&str| person.count_seen("#lobby", kind, |entry| entry["nick"] != name.as_str());
     ["joined", "left", "renamed"].iter().map(seen).sum()
 }
 
-/// How often the store has logged that this happened to somebody.
-async fn logged(cluster: &Cluster, kind: &str, nick: &str) -> usize {
+/// Counts the stored events of one kind for a nickname.
+async fn stored_events(cluster: &Cluster, kind: &str, nick: &str) -> usize {
     let events: redis::streams::StreamRangeReply = cluster.redis.call("XRANGE parley:{0}:events - +").await;
     let texts = events.ids.into_iter().map(|entry| {
         let words = entry.map.into_values().map(|value| redis::from_redis_value::<String>(value).unwrap());
@@ -77,7 +77,7 @@ async fn logged(cluster: &Cluster, kind: &str, nick: &str) -> usize {
 }
 
 #[tokio::test]
-async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
+async fn resume_on_another_gateway_replays_missed_messages() {
     let cluster = cluster().await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
     let (bob, _) = member(&cluster, 1, "bob").await;
@@ -87,9 +87,9 @@ async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
     ann.away("tea").await;
     for seq in 1..=3 {
         bob.sends("#lobby", "before").await;
-        until_given(&ann, seq).await;
+        until_received(&ann, seq).await;
     }
-    let seen = stirs(&bob);
+    let seen = membership_changes(&bob);
     ann.cut();
     for _ in 4..=6 {
         bob.sends("#lobby", "meanwhile").await;
@@ -98,39 +98,42 @@ async fn who_is_cut_off_goes_on_elsewhere_and_nobody_sees_it() {
     let again = cluster.ws_on(1).await;
     let back = again.resume(&registered, since(&joined, 3)).await;
     assert_eq!((&back["session"], &back["nick"]), (&registered["session"], &json!("ann")));
-    assert_ne!(back["resume"], registered["resume"], "a token of its own");
+    assert_ne!(back["resume"], registered["resume"], "a new token");
     let mut rooms: Vec<&str> = back["rooms"].as_array().unwrap().iter().map(|r| r["room"].as_str().unwrap()).collect();
     rooms.sort_unstable();
     assert_eq!(rooms, ["#den", "#lobby"]);
     let lobby = back["rooms"].as_array().unwrap().iter().find(|room| room["room"] == "#lobby").unwrap();
     assert_eq!((&lobby["epoch"], &lobby["seq"]), (&joined["epoch"], &json!(6)));
     bob.sends("#lobby", "now").await;
-    until_given(&again, 7).await;
-    assert_eq!(given(&again), words(4..=7));
+    until_received(&again, 7).await;
+    assert_eq!(received_events(&again), seq_words(4..=7));
     let order = again.received(|event| is_of_lobby(event) || event["type"] == "registered");
-    assert_eq!(order[0]["type"], "registered", "the answer comes first");
+    assert_eq!(order[0]["type"], "registered", "the reply comes first");
     again.sends("#lobby", "me again").await;
     bob.receives("#lobby", "ann", "me again").await;
 
-    // The other room is its own, and silent until it is joined.
+    // The session is still in the other room, but receives its messages only after a join.
     again.sends("#den", "anybody?").await;
     let den = again.must(json!({"type": "join", "room": "#den"})).await;
     assert_eq!((&den["seq"], &den["member_count"]), (&json!(1), &json!(1)));
     let members = bob.must(json!({"type": "members", "room": "#lobby"})).await;
     assert_eq!(members["items"][0], json!({"nick": "ann", "status": "away", "text": "tea"}), "still away");
 
-    stays(LEAVE_AFTER + Duration::from_secs(2), "nobody sees anything", || async {
-        if stirs(&bob) == seen { Ok(()) } else { Err(stirs(&bob)) }
+    stays(LEAVE_AFTER + Duration::from_secs(2), "no membership change", || async {
+        if membership_changes(&bob) == seen { Ok(()) } else { Err(membership_changes(&bob)) }
     })
     .await;
-    assert_eq!((logged(&cluster, "offline", "ann").await, logged(&cluster, "online", "ann").await), (0, 1));
+    assert_eq!(
+        (stored_events(&cluster, "offline", "ann").await, stored_events(&cluster, "online", "ann").await),
+        (0, 1)
+    );
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resumes_total", &[("outcome", "resumed")]), Some(1.0));
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_session_comes_back_as_often_as_it_likes_without_a_word_in_between() {
+async fn session_resumes_repeatedly_without_sending_requests() {
     let cluster = cluster().await;
     let (ann, mut registered) = member(&cluster, 0, "ann").await;
     let (bob, _) = member(&cluster, 1, "bob").await;
@@ -138,19 +141,19 @@ async fn a_session_comes_back_as_often_as_it_likes_without_a_word_in_between() {
     ann.sees_join("#lobby", "bob").await;
     ann.cut();
     bob.sends("#lobby", "hi").await;
-    for turn in 0..4 {
-        let again = cluster.ws_on(turn % 2).await;
+    for attempt in 0..4 {
+        let again = cluster.ws_on(attempt % 2).await;
         registered = again.resume(&registered, since(&joined, 0)).await;
-        until_given(&again, 1).await;
-        assert_eq!(given(&again), ["1"]);
+        until_received(&again, 1).await;
+        assert_eq!(received_events(&again), ["1"]);
         again.cut();
     }
-    assert_eq!(stirs(&bob), 0);
+    assert_eq!(membership_changes(&bob), 0);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn the_newer_connection_of_two_has_the_session_and_they_do_not_fight() {
+async fn newer_connection_takes_session_from_older_one() {
     let cluster = cluster().await;
     for other in [0, 1] {
         let (ann, registered) = member(&cluster, 0, &format!("ann{other}")).await;
@@ -158,25 +161,25 @@ async fn the_newer_connection_of_two_has_the_session_and_they_do_not_fight() {
         let back = again.resume(&registered, json!({})).await;
         let ending = ann.closed().await;
         assert_eq!((ending.code, ending.reason.as_str()), (Some(4004), "taken_over"));
-        // Neither the end of the old connection nor its message about it touches the new one.
+        // The end of the old connection does not affect the new one.
         again.join("#lobby").await;
-        stays(LEAVE_AFTER + Duration::from_secs(1), "the new connection", || async {
+        stays(LEAVE_AFTER + Duration::from_secs(1), "new connection open", || async {
             again.sends("#lobby", "still here").await;
             if again.has_ended().is_none() { Ok(()) } else { Err("ended") }
         })
         .await;
         assert_eq!(back["session"], registered["session"]);
-        assert_eq!(logged(&cluster, "offline", &format!("ann{other}")).await, 0);
+        assert_eq!(stored_events(&cluster, "offline", &format!("ann{other}")).await, 0);
     }
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn the_token_before_is_good_until_the_client_has_said_something() {
+async fn previous_token_works_until_the_next_request() {
     let cluster = cluster().await;
     let (ann, first) = member(&cluster, 0, "ann").await;
     ann.cut();
-    // The answer to this one is lost on its way: the client still has the token before.
+    // This reply is lost, so the client still has the previous token.
     let lost = cluster.ws_on(1).await;
     let second = lost.resume(&first, json!({})).await;
     lost.cut();
@@ -184,7 +187,7 @@ async fn the_token_before_is_good_until_the_client_has_said_something() {
     let third = again.resume(&first, json!({})).await;
     assert_eq!(again.try_resume(&first, json!({})).await.unwrap_err().code, "already_registered");
     let record = format!("parley:{{0}}:session:{}", first["session"].as_str().unwrap());
-    eventually(SOON, "the store hears that the client has the newest", || async {
+    eventually(SOON, "previous token deleted", || async {
         let kept: bool = cluster.redis.ask(&["HEXISTS", &record, "previous"]).await;
         if kept { Err("kept") } else { Ok(()) }
     })
@@ -193,7 +196,7 @@ async fn the_token_before_is_good_until_the_client_has_said_something() {
         let stranger = cluster.ws_on(1).await;
         assert_eq!(stranger.try_resume(stale, json!({})).await.unwrap_err().code, "resume_failed");
     }
-    assert_eq!(again.has_ended(), None, "nobody who failed took it over");
+    assert_eq!(again.has_ended(), None, "failed resumes close no connection");
     again.must(json!({"type": "ping"})).await;
     again.cut();
     cluster.ws_on(1).await.resume(&third, json!({})).await;
@@ -201,7 +204,7 @@ async fn the_token_before_is_good_until_the_client_has_said_something() {
 }
 
 #[tokio::test]
-async fn others_see_who_stays_away_leave_after_five_seconds_and_come_back_later() {
+async fn members_see_detached_session_leave_and_rejoin() {
     let cluster = cluster().await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
     let (bob, _) = member(&cluster, 1, "bob").await;
@@ -214,19 +217,19 @@ async fn others_see_who_stays_away_leave_after_five_seconds_and_come_back_later(
     assert_eq!(left.what["left"], json!([{"nick": "ann", "reason": "closed"}]));
     bob.sends("#lobby", "gone").await;
 
-    // The nickname is held for its session, and for nobody else.
-    let thief = cluster.ws_on(1).await;
-    let refused = thief.try_register("ann").await.unwrap_err();
+    // The nickname is held for its session only.
+    let claimer = cluster.ws_on(1).await;
+    let refused = claimer.try_register("ann").await.unwrap_err();
     assert_eq!(refused.code, "nick_in_use");
-    let wait = refused.reply["retry_after_ms"].as_u64().expect("until when");
+    let wait = refused.reply["retry_after_ms"].as_u64().expect("a retry time");
     assert!((1..=8000).contains(&wait), "{wait}");
-    assert_eq!(thief.try_register("\u{430}nn").await.unwrap_err().code, "nick_confusable");
+    assert_eq!(claimer.try_register("\u{430}nn").await.unwrap_err().code, "nick_confusable");
 
     let again = cluster.ws_on(1).await;
     let seen = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
     again.resume(&registered, since(&joined, 0)).await;
-    until_given(&again, 1).await;
-    eventually(SOON, "ann is seen to come", || async {
+    until_received(&again, 1).await;
+    eventually(SOON, "join of ann received", || async {
         let now = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
         if now == seen + 1 { Ok(()) } else { Err(now) }
     })
@@ -235,14 +238,14 @@ async fn others_see_who_stays_away_leave_after_five_seconds_and_come_back_later(
 }
 
 #[tokio::test]
-async fn a_held_nickname_is_free_in_time_and_the_token_is_good_for_longer() {
+async fn resume_token_outlives_the_nickname_hold() {
     let cluster = cluster().await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
     let cut = Instant::now();
     ann.cut();
     let hold = Duration::from_secs(HOLD.parse().unwrap());
-    let thief = cluster.ws_on(1).await;
-    eventually(hold + SOON, "the nickname is free", || async { thief.try_register("ann").await }).await;
+    let claimer = cluster.ws_on(1).await;
+    eventually(hold + SOON, "nickname released", || async { claimer.try_register("ann").await }).await;
     assert!(cut.elapsed() >= hold - Duration::from_millis(500), "free after {:?}", cut.elapsed());
 
     let again = cluster.ws_on(0).await;
@@ -251,12 +254,12 @@ async fn a_held_nickname_is_free_in_time_and_the_token_is_good_for_longer() {
     renamed["nick"] = json!("anna");
     let back = again.resume(&renamed, json!({})).await;
     assert_eq!((&back["session"], &back["rooms"][0]["room"]), (&registered["session"], &json!("#lobby")));
-    assert_eq!(thief.has_ended(), None);
+    assert_eq!(claimer.has_ended(), None);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn a_session_outlives_its_gateway() {
+async fn session_outlives_its_killed_gateway() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
     cluster.allow("fenced");
     let (ann, at_once) = member(&cluster, 0, "ann").await;
@@ -264,24 +267,24 @@ async fn a_session_outlives_its_gateway() {
     let (bob, _) = member(&cluster, 1, "bob").await;
     let joined = bob.join("#lobby").await;
     bob.sends("#lobby", "before").await;
-    until_given(&ann, 1).await;
+    until_received(&ann, 1).await;
     cluster.gateways[0].process().kill9();
     bob.sends("#lobby", "after").await;
 
-    // Nobody has noticed yet: the token is stronger than a lease that still counts as live.
+    // The lease still counts as live; the token wins over it.
     let again = cluster.ws_on(1).await;
     again.resume(&at_once, since(&joined, 1)).await;
-    until_given(&again, 2).await;
-    assert_eq!(given(&again), ["2"]);
+    until_received(&again, 2).await;
+    assert_eq!(received_events(&again), ["2"]);
     let gone = |entry: &Value| entry == &json!({"nick": "eve", "reason": "gateway_lost"});
     bob.sees(Duration::from_secs(13), "#lobby", "left", gone).await;
     assert_eq!(bob.count_seen("#lobby", "left", |entry| entry["nick"] == "ann"), 0);
 
-    // Reaped, and free for all; its session is there all the same.
+    // The nickname is reaped and free, but the session still exists.
     let back = cluster.ws_on(1).await;
-    let seats = back.resume(&later, since(&joined, 1)).await;
-    assert_eq!(seats["rooms"].as_array().unwrap().len(), 1, "{seats}");
-    until_given(&back, 2).await;
+    let resumed = back.resume(&later, since(&joined, 1)).await;
+    assert_eq!(resumed["rooms"].as_array().unwrap().len(), 1, "{resumed}");
+    until_received(&back, 2).await;
     bob.sees_join("#lobby", "eve").await;
     assert_eq!(again.members("#lobby").await, ["ann", "bob", "eve"]);
     drop(eve);
@@ -289,7 +292,7 @@ async fn a_session_outlives_its_gateway() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_of_a_session_gets_one_answer() {
+async fn all_invalid_tokens_get_the_same_error() {
     let cluster = cluster().await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
     let token = registered["resume"].as_str().unwrap();
@@ -304,12 +307,12 @@ async fn what_is_no_token_of_a_session_gets_one_answer() {
         let asked = json!({"nick": "ann", "resume": forged});
         let refused = stranger.try_resume(&asked, json!({})).await.unwrap_err();
         assert_eq!(refused.code, "resume_failed", "{forged:.60}");
-        assert!(refused.reply.get("retry_after_ms").is_none(), "trying again helps nobody");
+        assert!(refused.reply.get("retry_after_ms").is_none(), "a retry cannot succeed");
     }
     let huge = json!({"type": "register", "nick": "ann", "resume": "x".repeat(1_000_000)});
     stranger.send(huge).await;
     let refused = stranger.receives_frame("error").await;
-    assert_eq!(refused["code"], "too_large", "nobody reads so far as to find an id");
+    assert_eq!(refused["code"], "too_large", "the id is not parsed");
     let thousand: Value = (0..1000)
         .map(|n| (format!("#r{n}"), json!({"epoch": "e", "seq": 1})))
         .collect::<serde_json::Map<_, _>>()
@@ -318,23 +321,23 @@ async fn what_is_no_token_of_a_session_gets_one_answer() {
     for since in [json!([]), json!({"#lobby": 7}), json!({"#lobby": {"epoch": 7, "seq": 1}})] {
         assert_eq!(stranger.try_resume(&registered, since).await.unwrap_err().code, "bad_request");
     }
-    // The connection lives, and nobody was disturbed.
+    // The connection stays open, and other sessions are unaffected.
     stranger.register("bob").await;
     ann.sends("#lobby", "still me").await;
-    // Positions that never were are told as such, and rooms that are not its own are left alone.
+    // Unknown positions are rewound, and rooms outside the session are ignored.
     let again = cluster.ws_on(1).await;
     let since = json!({"#lobby": {"epoch": "another", "seq": 7}, "#elsewhere": {"epoch": "e", "seq": 1}});
     let back = again.resume(&registered, since).await;
     assert_eq!(back["rooms"].as_array().unwrap().len(), 1);
-    until_given(&again, 1).await;
-    assert_eq!(given(&again), ["rewound 0", "1"]);
+    until_received(&again, 1).await;
+    assert_eq!(received_events(&again), ["rewound 0", "1"]);
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resumes_total", &[("outcome", "unknown_token")]), Some(8.0));
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn what_is_said_during_a_long_replay_comes_after_it() {
+async fn new_messages_follow_a_long_replay() {
     const MISSED: u64 = 1000;
     let cluster = cluster().await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
@@ -344,9 +347,9 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
     for _ in 0..MISSED {
         bob.post(json!({"type": "send", "to": "#lobby", "body": "x".repeat(600)})).await;
     }
-    // A thousand calls of the store, one after the other.
+    // A thousand sequential store calls.
     let said = |event: &Value| event["type"] == "message" && event["seq"] == MISSED;
-    bob.expect_event(Duration::from_secs(20), "all of it is said", said).await;
+    bob.expect_event(Duration::from_secs(20), "every message published", said).await;
     let again = cluster.ws_on(1).await;
     let talk = async {
         for _ in 0..200 {
@@ -356,8 +359,8 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
     let (back, ()) = tokio::join!(again.resume(&registered, since(&joined, 0)), talk);
     assert!(back["rooms"][0]["seq"].as_u64().unwrap() >= MISSED);
     let last = bob.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
-    until_given(&again, last).await;
-    assert_eq!(given(&again), words(1..=last));
+    until_received(&again, last).await;
+    assert_eq!(received_events(&again), seq_words(1..=last));
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resume_seconds_count", &[]), Some(1.0));
     let took = metrics.get("parley_resume_seconds_sum", &[]).unwrap();
@@ -366,7 +369,7 @@ async fn what_is_said_during_a_long_replay_comes_after_it() {
 }
 
 #[tokio::test]
-async fn who_says_goodbye_is_gone_at_once_and_a_line_connection_too() {
+async fn bye_and_line_disconnect_leave_at_once() {
     let cluster = cluster().await;
     let (bob, _) = member(&cluster, 1, "bob").await;
     let (ann, registered) = member(&cluster, 0, "ann").await;
@@ -382,7 +385,7 @@ async fn who_says_goodbye_is_gone_at_once_and_a_line_connection_too() {
         bob.sees_left("#lobby", nick, "closed").await;
         cluster.ws_on(1).await.register(nick).await;
     }
-    // The token leads to the session still, which is in no room any more.
+    // The token still finds the session, which has left every room.
     let mut renamed = registered;
     renamed["nick"] = json!("anna");
     let back = cluster.ws_on(1).await.resume(&renamed, json!({})).await;
@@ -391,18 +394,18 @@ async fn who_says_goodbye_is_gone_at_once_and_a_line_connection_too() {
 }
 
 #[tokio::test]
-async fn a_registration_that_nobody_may_have_heard_of_holds_no_nickname() {
+async fn unconfirmed_registration_holds_no_nickname() {
     let cluster = cluster().await;
     let ann = cluster.ws_on(0).await;
     ann.register("ann").await;
     ann.cut();
     let again = cluster.ws_on(1).await;
-    eventually(SOON, "the nickname is free", || async { again.try_register("ann").await }).await;
+    eventually(SOON, "nickname released", || async { again.try_register("ann").await }).await;
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn an_embedded_node_resumes_as_well() {
+async fn embedded_node_resumes_sessions() {
     let mut gateway = Node::gateway("alone").start().await;
     let (ann, bob) = (WsClient::connect(gateway.ws()).await, WsClient::connect(gateway.ws()).await);
     let registered = ann.register("ann").await;
@@ -411,18 +414,18 @@ async fn an_embedded_node_resumes_as_well() {
     bob.join("#lobby").await;
     ann.sees_join("#lobby", "bob").await;
     bob.members("#lobby").await;
-    let seen = stirs(&bob);
+    let seen = membership_changes(&bob);
     ann.cut();
     bob.sends("#lobby", "meanwhile").await;
     let again = WsClient::connect(gateway.ws()).await;
     let back = again.resume(&registered, since(&joined, 0)).await;
     assert_eq!(back["session"], registered["session"]);
-    until_given(&again, 1).await;
+    until_received(&again, 1).await;
     bob.sends("#lobby", "now").await;
-    until_given(&again, 2).await;
-    assert_eq!((given(&again), stirs(&bob)), (words(1..=2), seen));
+    until_received(&again, 2).await;
+    assert_eq!((received_events(&again), membership_changes(&bob)), (seq_words(1..=2), seen));
 
-    // Not in five seconds: then others see it.
+    // After five seconds other members see the leave.
     again.cut();
     bob.sees(LEAVE_AFTER + SOON, "#lobby", "left", |entry| entry["nick"] == "ann").await;
     let late = WsClient::connect(gateway.ws()).await;

@@ -176,7 +176,7 @@ async fn restarted_store_refuses_publishes_until_recovered() {
     };
     all_refused(&scenario).await;
     let read =
-        async || scenario.node.backplane.read_ends(std::slice::from_ref(&room_stream)).await.map(|tops| tops[0].1.top);
+        async || scenario.node.backplane.read_ends(std::slice::from_ref(&room_stream)).await.map(|ends| ends[0].1.seq);
     expect_recovering(async || read().await.map_err(PublishError::from)).await;
 
     let beat = async || scenario.node.registry.beat(&scenario.node.incarnation, &[]).await.ok();

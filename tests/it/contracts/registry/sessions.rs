@@ -1,21 +1,21 @@
 //! The contract of sessions that outlive their connection: held, resumed, moved between gateways, expired.
 //!
 //! Invariant: after a resume raised the fence, the earlier claim has no effect. Others see a change only if a
-//! nick, a room or a status changed. `tokens` covers the resume tokens.
+//! nick, a room or a status changed. `tokens` covers the resume tokens, `expiry` the holds.
 
+mod expiry;
 mod tokens;
 
 use std::time::Duration;
 
-use harness::eventually;
 use presence::model::{Availability, LeftReason, Owner, SessionId, Status};
 use presence::registry::{
-    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaseTransition, LeaveIntent, LeaveRequest, MailboxOrder,
-    RegistryError, ResumeError, ResumeTicket, ResumedSession,
+    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, MailboxOrder, RegistryError, ResumeError,
+    ResumeTicket, ResumedSession,
 };
 use serde_json::json;
 
-use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, nick, on_both_arms, room, token};
+use super::{GatewayLease, NickSession, RegistryArm, nick, on_both_arms, room, token};
 
 on_both_arms! {
     resume_within_delay_is_not_announced,
@@ -23,10 +23,6 @@ on_both_arms! {
     resume_on_same_gateway_ends_older_connection,
     expired_session_goes_offline_before_leaving_rooms,
     resume_during_leaves_keeps_remaining_rooms,
-    held_nick_is_refused_until_hold_ends,
-    lookalike_of_held_nick_waits_for_hold,
-    clean_end_frees_nick_at_once,
-    drained_gateway_holds_nicks_then_announces_leaves,
     crash_keeps_tokens_and_rooms,
     rename_carries_the_session_along,
     resume_under_another_nick_announces_rename,
@@ -265,80 +261,6 @@ async fn resume_during_leaves_keeps_remaining_rooms(arm: &RegistryArm) {
     assert_eq!(arm.history().await[3..], lines, "#two is never left");
     assert_eq!(members(arm, "#two").await, ["ann"]);
     assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
-}
-
-async fn held_nick_is_refused_until_hold_ends(arm: &RegistryArm) {
-    let node = arm.node("g1").await;
-    let ann = node.user("ann").await;
-    assert!(ann.detach(SHORT).await && ann.expire().await);
-    let refused = node.claim("Ann").await.err();
-    let Some(ClaimError::InUse { retry_after: Some(left) }) = refused else { panic!("{refused:?}") };
-    assert!(left <= SHORT, "{left:?}");
-    let stranger = eventually(PATIENCE, "the hold is over", || async { node.claim("ann").await }).await;
-    assert!(stranger.is_online().await);
-    assert!(!ann.release().await && stranger.release().await);
-}
-
-async fn lookalike_of_held_nick_waits_for_hold(arm: &RegistryArm) {
-    let node = arm.node("g1").await;
-    let cyrillic = "\u{430}nn";
-    let ann = node.user("ann").await;
-    assert!(ann.detach(SHORT).await);
-    assert_eq!(node.claim(cyrillic).await.err(), Some(ClaimError::Confusable));
-    assert!(ann.expire().await);
-    assert_eq!(node.claim(cyrillic).await.err(), Some(ClaimError::Confusable), "held");
-    let other = eventually(PATIENCE, "the hold is over", || async { node.claim(cyrillic).await }).await;
-    let late = node.resume(&ann, "ann", 0, 1).await.err();
-    assert_eq!(late, Some(ResumeError::Claim(ClaimError::Confusable)), "the lookalike owns the skeleton now");
-    assert!(other.release().await);
-    node.resume(&ann, "ann", 0, 1).await.unwrap();
-}
-
-async fn clean_end_frees_nick_at_once(arm: &RegistryArm) {
-    let node = arm.node("g1").await;
-    let ann = node.user("ann").await;
-    assert!(ann.detach(HOLD).await);
-    assert!(ann.release().await);
-    node.user("ann").await;
-}
-
-async fn drained_gateway_holds_nicks_then_announces_leaves(arm: &RegistryArm) {
-    let (here, there) = (arm.node("g1").await, arm.node("g2").await);
-    let (ann, bob, eve) = (here.user("ann").await, here.user("bob").await, there.user("eve").await);
-    for user in [&ann, &bob, &eve] {
-        user.join("#lobby").await;
-    }
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
-    arm.registry.set_lease(&here.incarnation, LeaseTransition::Draining).await.unwrap();
-    let hold = SHORT * 2;
-    assert!(ann.detach(hold).await && bob.detach(hold).await);
-    arm.registry.set_lease(&here.incarnation, LeaseTransition::Drained { hold }).await.unwrap();
-
-    assert_eq!(arm.registry.reap(&here.incarnation, 100).await.unwrap(), Default::default(), "the hold has not ended");
-    assert!(ann.is_online().await);
-    assert_eq!(members(arm, "#lobby").await, ["ann", "bob", "eve"]);
-    assert_eq!(arm.registry.stats().await.unwrap().users_online, 3);
-    let refused = there.claim("bob").await.err();
-    assert!(matches!(refused, Some(ClaimError::InUse { retry_after: Some(_) })), "{refused:?}");
-    assert_eq!(there.claim("\u{430}nn").await.err(), Some(ClaimError::Confusable));
-    let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
-    back.rejoin().await;
-
-    let reaped = eventually(PATIENCE, "the hold is over", || async {
-        let reaped = arm.registry.reap(&here.incarnation, 100).await.unwrap();
-        if reaped.nicks > 0 { Ok(reaped) } else { Err(reaped) }
-    })
-    .await;
-    assert_eq!((reaped.nicks, reaped.members), (1, 1));
-    arm.registry.reap(&here.incarnation, 100).await.unwrap();
-    there.user("last").await.join("#lobby").await;
-    let deltas = channel.deltas_until("last").await;
-    assert_eq!(deltas, [(4, left("bob", "closed")), (5, joined("last"))]);
-    assert!(!bob.is_online().await && back.user.is_online().await);
-    assert_eq!(arm.history().await[6..8], ["leave #lobby bob closed", "offline bob closed"]);
-    there.user("bob").await;
-    let late = there.resume(&bob, "bobby", 0, 1).await.unwrap();
-    assert_eq!(late.rooms(), ["#lobby"], "the token of an announced leave still works");
 }
 
 async fn crash_keeps_tokens_and_rooms(arm: &RegistryArm) {

@@ -1,35 +1,35 @@
-//! Gateways that end in order while their clients come back by token: nobody else sees anything of it.
+//! Drains with resuming clients: other members see no membership change.
 
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, Node, WsClient, eventually};
 use serde_json::json;
 
-use super::{HOLD, SOON, is_of_lobby, member, since, stirs, until_given};
+use super::{HOLD, SOON, is_of_lobby, member, membership_changes, since, until_received};
 
 #[tokio::test]
-async fn a_rolling_restart_is_seen_by_nobody() {
-    const PEOPLE: usize = 12;
+async fn rolling_restart_shows_no_membership_change() {
+    const CLIENTS: usize = 12;
     let mut cluster = Cluster::builder().gateways(2).nginx(true).start().await;
-    let watchtower = Node::gateway("g3").redis(&cluster.redis).start().await;
-    let observer = WsClient::connect(watchtower.ws()).await;
+    let observer_gateway = Node::gateway("g3").redis(&cluster.redis).start().await;
+    let observer = WsClient::connect(observer_gateway.ws()).await;
     observer.register("observer").await;
     let joined = observer.join("#lobby").await;
     let mut people = Vec::new();
-    for number in 0..PEOPLE {
+    for number in 0..CLIENTS {
         let person = cluster.ws().await;
         let registered = person.register(&format!("p{number}")).await;
         person.join("#lobby").await;
         people.push((person, registered, 0_u64));
     }
     let nicks = observer.members("#lobby").await;
-    assert_eq!(nicks.len(), PEOPLE + 1);
-    eventually(SOON, "everybody was seen to come", || async {
-        if stirs(&observer) == PEOPLE { Ok(()) } else { Err(stirs(&observer)) }
+    assert_eq!(nicks.len(), CLIENTS + 1);
+    eventually(SOON, "every join received", || async {
+        if membership_changes(&observer) == CLIENTS { Ok(()) } else { Err(membership_changes(&observer)) }
     })
     .await;
 
-    let mut told: Vec<Vec<u64>> = vec![Vec::new(); PEOPLE];
+    let mut received_seqs: Vec<Vec<u64>> = vec![Vec::new(); CLIENTS];
     for gateway in 0..2 {
         let home = format!("g{}", gateway + 1);
         let mut said = 0;
@@ -44,8 +44,8 @@ async fn a_rolling_restart_is_seen_by_nobody() {
             }
             assert_eq!(person.closed().await.code, Some(1012));
             let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
-            told[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
-            *last = told[number].last().copied().unwrap_or(*last);
+            received_seqs[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
+            *last = received_seqs[number].last().copied().unwrap_or(*last);
             let again = cluster.ws().await;
             *registered = again.resume(registered, since(&joined, *last)).await;
             assert_ne!(registered["node"], home.as_str());
@@ -57,18 +57,18 @@ async fn a_rolling_restart_is_seen_by_nobody() {
     }
     let end = observer.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
     for (number, (person, ..)) in people.iter().enumerate() {
-        until_given(person, end).await;
+        until_received(person, end).await;
         let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
-        told[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
-        assert_eq!(told[number], Vec::from_iter(1..=end), "p{number} has everything once and in order");
+        received_seqs[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
+        assert_eq!(received_seqs[number], Vec::from_iter(1..=end), "p{number} has each message once and in order");
     }
-    assert_eq!(stirs(&observer), PEOPLE, "nobody was seen to leave, come or change");
+    assert_eq!(membership_changes(&observer), CLIENTS, "no leave, join or rename");
     assert_eq!(observer.members("#lobby").await, nicks);
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn who_does_not_come_back_after_a_drain_is_seen_to_leave_when_the_hold_is_over() {
+async fn drained_session_leaves_after_its_hold_expires() {
     let mut cluster =
         Cluster::builder().gateways(2).presence(1).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await;
     let (ann, _) = member(&cluster, 0, "ann").await;
