@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stall_leaves_the_other_way_open() {
+    async fn stall_keeps_other_direction_open() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = FaultProxy::start(listener.local_addr().unwrap()).await;
         proxy.set(Mode::Stall(Direction::Requests));

@@ -39,7 +39,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in front of these gateways and waits until both doors accept.
+    /// Starts nginx in front of these gateways and waits until both ports accept.
     ///
     /// # Panics
     /// If it does not come up; its own words are in the message.
@@ -59,7 +59,7 @@ impl Nginx {
         .await
     }
 
-    /// Starts nginx with the configuration that `text` makes for its place, and waits until both doors accept.
+    /// Starts nginx with the configuration that `text` makes for its place, and waits until both ports accept.
     ///
     /// # Panics
     /// If it does not come up; its own words are in the message.
