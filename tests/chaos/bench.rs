@@ -1,4 +1,4 @@
-//! The cluster under faults: breaks one part as the plan says, clears it, and finds out who died meanwhile.
+//! The cluster under faults: breaks one part as the plan says, clears it, and finds out which programs ended meanwhile.
 //!
 //! Called by the run only. Signals go to processes that the cluster itself started.
 

@@ -101,7 +101,7 @@ impl Fault {
         }
     }
 
-    /// Returns whether those who ask Redis get no answer, all of them, for a moment or longer.
+    /// Returns whether no client of Redis gets an answer for a moment or longer.
     pub fn silences_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }

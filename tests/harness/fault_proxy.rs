@@ -48,9 +48,9 @@ pub enum Mode {
     Reset,
     /// One way stands still, the other works.
     Stall(Direction),
-    /// Connections over which somebody has subscribed on Redis hear nothing more; all others work.
+    /// Connections over which a client has subscribed on Redis hear nothing more; all others work.
     Deaf,
-    /// The other way round: only connections over which somebody has subscribed hear anything.
+    /// The other way round: only connections over which a client has subscribed hear anything.
     Unanswered,
     /// Every byte is a packet of its own.
     Slice,

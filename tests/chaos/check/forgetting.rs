@@ -31,12 +31,12 @@ pub struct AckedMessage<'a> {
     pub at: u64,
     /// Over which session.
     pub session: SessionHistory<'a>,
-    /// By which gateway; the line port does not tell.
+    /// By which gateway; the line port does not show.
     pub node: Option<&'a str>,
 }
 
 impl AckedMessage<'_> {
-    /// Returns whether it is not certain that one gateway gave both.
+    /// Returns whether it is uncertain that one gateway sent both acks.
     pub fn may_be_elsewhere(&self, other: &AckedMessage<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }

@@ -1,7 +1,7 @@
 //! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
 //! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
 //!
-//! Only those who came in over WebSocket are judged: the line port does not tell which gateway it is.
+//! Only those who came in over WebSocket are judged: the line port does not show which gateway it is.
 
 use std::collections::HashMap;
 
