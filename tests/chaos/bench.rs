@@ -1,4 +1,4 @@
-//! The cluster under faults: breaks one part as the plan says, clears it, and finds out who died meanwhile.
+//! The cluster under faults: breaks one part as the plan says, clears it, and finds out which programs ended meanwhile.
 //!
 //! Called by the run only. Signals go to processes that the cluster itself started.
 
@@ -120,7 +120,7 @@ impl FaultBench {
         true
     }
 
-    /// Starts again whoever ended without being told to, and writes it down.
+    /// Starts again every program that ended without a signal, and records it.
     pub async fn revive(&mut self) {
         for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
             if node.is_running() || self.down.contains_key(node.name()) {
@@ -133,7 +133,7 @@ impl FaultBench {
         }
     }
 
-    /// The polite end of every program.
+    /// Stops every program with SIGTERM.
     pub async fn finish(mut self) {
         self.revive().await;
         for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {

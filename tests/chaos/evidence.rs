@@ -44,7 +44,7 @@ pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String,
     inboxes
 }
 
-/// Everybody who went offline, in the order of time.
+/// The recorded leaves, in the order of time.
 pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<RecordedLeave> {
     let departure = |entry: &StreamId| {
         let (kind, data) = (entry.get::<String>("kind")?, entry.get::<String>("data")?);

@@ -17,7 +17,7 @@ pub struct FailpointStory {
     pub mechanism: &'static str,
     /// The checker that must fail.
     pub checker: &'static str,
-    /// If the fault begins and how long it lasts, in tenths of a second.
+    /// The time at which the fault begins and how long it lasts, in tenths of a second.
     tenths: (u64, u64),
     /// None is needed where people get in each other's way by themselves.
     fault: Option<Fault>,
@@ -105,7 +105,7 @@ impl FailpointStory {
         Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
     }
 
-    /// If it is over.
+    /// The time at which it is over.
     fn ends(&self) -> Duration {
         let told = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
         told + if self.fault.is_some_and(Fault::makes_redis_forget) { MENDED } else { AFTER }
@@ -128,7 +128,7 @@ mod tests {
     use crate::check::CHECKERS;
 
     #[test]
-    fn every_story_has_its_checker_and_its_part_for_itself() {
+    fn every_story_names_checker_and_free_part() {
         let (steps, length) = plan(&STORIES);
         for story in STORIES {
             assert!(CHECKERS.iter().any(|checker| checker.name == story.checker), "{story:?}");

@@ -1,7 +1,7 @@
-//! The history of one run: what everybody asked, what they were told, what was broken and when.
+//! The history of one run: requests, answers and faults with their times.
 //!
 //! Written by the crowd and by the bench while they run, read by the checkers afterwards, kept as one JSON object a line.
-//! An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (nobody knows): an answer that did
+//! An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (unknown): an answer that did
 //! not come is never a failure. Nothing here judges.
 
 use std::fs::File;
@@ -36,7 +36,7 @@ pub enum Jump {
     Gap { from: u64, to: u64 },
     /// Everything after this is void.
     Rewound { seq: u64 },
-    /// Everything so far is void; the text listener does not tell where it goes on.
+    /// Everything so far is void; the line port does not show where it goes on.
     Anew,
     /// The counting goes on under another epoch.
     Epoch { seq: u64 },
@@ -56,13 +56,13 @@ impl Jump {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
 pub enum HistoryOp {
-    /// Takes a nickname, or goes on with the session that has it; the text listener tells neither node nor session.
+    /// Takes a nickname, or goes on with the session that has it; the line port sends neither node nor session.
     Register { nick: String, node: Option<String>, session: Option<String>, resumed: bool },
     /// Enters a room; `seq` is its newest message then.
     Join { room: String, seq: Option<u64> },
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The text listener tells
+    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The line port tells
     /// neither id nor number, nor the epoch that the number belongs to.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.

@@ -101,12 +101,12 @@ impl Fault {
         }
     }
 
-    /// True if those who ask Redis get no answer, all of them, for a moment or longer.
+    /// Returns whether no client of Redis gets an answer for a moment or longer.
     pub fn silences_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }
 
-    /// True if Redis may come back without what it acknowledged last.
+    /// Returns whether Redis may come back without what it acknowledged last.
     pub fn makes_redis_forget(self) -> bool {
         matches!(self, Self::RedisKill | Self::RedisCrash)
     }
@@ -226,7 +226,7 @@ fn several_at_once(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<Fa
     steps
 }
 
-/// Whether this is the double fault that nobody promises anything for: Redis forgets what it acknowledged last, and the
+/// Returns whether this is the double fault that no guarantee covers: Redis forgets what it acknowledged last, and the
 /// gateway that would say it again is killed too.
 fn is_double(redis: &FaultStep, step: &FaultStep) -> bool {
     let is_near = step.begins < redis.ends() + DOUBLE && redis.begins < step.begins + DOUBLE;
@@ -310,20 +310,20 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     #[test]
-    fn a_seed_is_a_plan() {
+    fn same_seed_draws_same_plan() {
         assert_eq!(draw(7, LONG, SIZE, &[]), draw(7, LONG, SIZE, &[]));
         assert_ne!(draw(7, LONG, SIZE, &[]), draw(8, LONG, SIZE, &[]));
     }
 
     #[test]
-    fn a_long_plan_has_every_kind_and_stays_within_its_time() {
+    fn long_plan_holds_every_fault_kind() {
         let steps = draw(7, LONG, SIZE, &[]);
         assert_eq!(count(steps.iter().map(|step| step.fault)).len(), 17);
         assert!(steps.iter().all(|step| step.begins >= LONG / 10 && step.ends() <= LONG));
     }
 
     #[test]
-    fn redis_and_a_gateway_are_not_killed_at_a_time() {
+    fn plan_never_kills_redis_and_gateway_together() {
         for seed in 0..200 {
             let steps = draw(seed, LONG, SIZE, &[]);
             for step in steps.iter().filter(|step| step.fault.makes_redis_forget()) {
@@ -338,14 +338,14 @@ mod tests {
     }
 
     #[test]
-    fn a_roll_is_every_gateway_once_and_one_at_a_time() {
+    fn roll_restarts_each_gateway_alone() {
         let steps = rolls(20, SIZE);
         assert_eq!(steps.len(), 60);
         assert!(steps.windows(2).all(|pair| pair[0].ends() < pair[1].begins && pair[0].fault != pair[1].fault));
     }
 
     #[test]
-    fn faults_come_alone_first_and_no_part_has_two_at_a_time() {
+    fn plan_never_overlaps_faults_of_one_part() {
         for seed in 0..50 {
             let steps = draw(seed, LONG, SIZE, &[]);
             let alone = LONG * 6 / 10;

@@ -10,7 +10,7 @@ use crate::run::ChaosTask;
 /// Findings of one checker that are shown; all are in the history.
 const SHOWN: usize = 10;
 
-/// Where a history goes when nobody says: beside the program.
+/// Where a history goes without a flag: beside the program.
 pub fn default_path(seed: u64) -> PathBuf {
     let folder = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_default();
     folder.join(format!("chaos-{seed}.jsonl"))
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_says_how_much_it_is_worth() {
+    fn verdict_shows_number_of_judged_items() {
         let words = |judged, excused, broken| words(&Finding { judged, excused, broken });
         assert_eq!(words(0, 0, Vec::new()), "nothing to judge");
         assert_eq!(words(5, 2, Vec::new()), "holds (5 judged, 2 excused)");

@@ -136,7 +136,7 @@ struct RunningCrowd {
 }
 
 impl RunningCrowd {
-    /// Sends everybody in.
+    /// Starts all members.
     fn enter(task: &ChaosTask, bench: &FaultBench, recorder: &Recorder) -> Self {
         let (wish, seen) = watch::channel(CrowdMode::Talk);
         let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
@@ -224,7 +224,7 @@ fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
         orders.breaks_off_after = Some(breaks_off);
         orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
-    // The text listener acks nothing, so one at a time.
+    // The line port acks nothing, so one at a time.
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
     for (at, prize) in PRIZES.iter().enumerate() {

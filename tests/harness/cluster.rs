@@ -113,7 +113,7 @@ pub struct Cluster {
     pub presence: Vec<Node>,
     /// The network between each gateway and Redis, in the order of the gateways; empty when it was not asked for.
     pub proxies: Vec<FaultProxy>,
-    /// What they share.
+    /// The Redis that all parts share.
     pub redis: Redis,
     allowed: Vec<String>,
 }
@@ -162,7 +162,7 @@ impl Cluster {
         answer.json()
     }
 
-    /// True if the first presence process shows the user as online.
+    /// Returns whether the first presence process shows the user as online.
     pub async fn is_online(&self, nick: &str) -> bool {
         self.ask(&format!("/v1/users/{nick}")).await["online"] == true
     }

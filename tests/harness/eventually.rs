@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "the moon is blue; last seen: Some(\"grey\")")]
-    async fn says_what_was_seen_last() {
+    async fn timeout_message_shows_last_state() {
         eventually(Duration::from_millis(50), "the moon is blue", || async { Err::<(), _>("grey") }).await;
     }
 

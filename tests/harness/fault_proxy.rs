@@ -48,9 +48,9 @@ pub enum Mode {
     Reset,
     /// One way stands still, the other works.
     Stall(Direction),
-    /// Connections over which somebody has subscribed on Redis hear nothing more; all others work.
+    /// Connections over which a client has subscribed on Redis hear nothing more; all others work.
     Deaf,
-    /// The other way round: only connections over which somebody has subscribed hear anything.
+    /// The other way round: only connections over which a client has subscribed hear anything.
     Unanswered,
     /// Every byte is a packet of its own.
     Slice,
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stall_leaves_the_other_way_open() {
+    async fn stall_keeps_other_direction_open() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = FaultProxy::start(listener.local_addr().unwrap()).await;
         proxy.set(Mode::Stall(Direction::Requests));

@@ -45,7 +45,7 @@ impl HttpResponse {
 /// GET.
 ///
 /// # Errors
-/// Why there is no answer, in words.
+/// A description of the failure.
 pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse, String> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
@@ -53,7 +53,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse, String
 /// POST with a JSON body.
 ///
 /// # Errors
-/// Why there is no answer, in words.
+/// A description of the failure.
 pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<HttpResponse, String> {
     let body = body.to_string();
     let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -65,7 +65,7 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<HttpR
 /// Writes the bytes as they are and reads one answer.
 ///
 /// # Errors
-/// Why there is no answer, in words.
+/// A description of the failure.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<HttpResponse, String> {
     let bytes = timeout(PATIENCE, async {
         let mut stream = TcpStream::connect(address).await?;

@@ -23,9 +23,9 @@ const CONFIGURATION: &str = "nginx.conf";
 pub struct NginxPaths<'a> {
     /// A directory of its own; errors go to `error.log` in it.
     pub directory: &'a str,
-    /// The door for HTTP.
+    /// The port for HTTP.
     pub http: SocketAddr,
-    /// The door for text lines.
+    /// The port for text lines.
     pub lines: SocketAddr,
 }
 
@@ -39,7 +39,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx in front of these gateways and waits until both doors accept.
+    /// Starts nginx in front of these gateways and waits until both ports accept.
     ///
     /// # Panics
     /// If it does not come up; its own words are in the message.
@@ -59,7 +59,7 @@ impl Nginx {
         .await
     }
 
-    /// Starts nginx with the configuration that `text` makes for its place, and waits until both doors accept.
+    /// Starts nginx with the configuration that `text` makes for its place, and waits until both ports accept.
     ///
     /// # Panics
     /// If it does not come up; its own words are in the message.
@@ -116,13 +116,13 @@ impl Nginx {
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// The door for WebSocket.
+    /// The port for WebSocket.
     #[must_use]
     pub fn ws(&self) -> SocketAddr {
         self.http.address()
     }
 
-    /// The door for text lines.
+    /// The port for text lines.
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.lines.address()

@@ -179,7 +179,7 @@ impl Node {
     /// The answer of `/readyz`.
     ///
     /// # Errors
-    /// Why there is none, in words.
+    /// A description of the failure.
     pub async fn readyz(&self) -> Result<HttpResponse, String> {
         http::get(self.admin(), "/readyz").await
     }
@@ -219,7 +219,7 @@ impl Node {
         ScrapedMetrics::parse(&answer.body)
     }
 
-    /// True if its process is still there.
+    /// Returns whether its process is still there.
     pub fn is_running(&mut self) -> bool {
         !self.process.has_ended()
     }
@@ -272,7 +272,7 @@ impl Node {
         self.ready = self.process.ready().await;
     }
 
-    /// What it wrote to stderr in this life.
+    /// The lines written to stderr in this life.
     #[must_use]
     pub fn log(&self) -> &ProgramLog {
         self.process.log()

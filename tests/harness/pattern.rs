@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_in_a_text_is_any_run() {
+    fn star_in_text_matches_any_run() {
         assert!(text_fits("* bob joined *", "-- bob joined #lobby"));
         assert!(text_fits("*", ""));
         assert!(text_fits("a*a", "aa"));

@@ -125,9 +125,9 @@ impl Program {
 pub struct ExitedProcess {
     /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// What it said.
+    /// The text on stdout.
     pub stdout: String,
-    /// What it logged.
+    /// The text on stderr.
     pub stderr: String,
 }
 
@@ -155,13 +155,13 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to stderr so far.
+    /// The lines written to stderr so far.
     #[must_use]
     pub fn log(&self) -> &ProgramLog {
         &self.log
     }
 
-    /// What it wrote to stdout so far.
+    /// The lines written to stdout so far.
     #[must_use]
     pub fn output(&self) -> &ProgramLog {
         &self.output
@@ -227,7 +227,7 @@ impl Process {
         self.ended = Some(self.child.wait().expect("our own child"));
     }
 
-    /// True if it is gone.
+    /// Returns whether it is gone.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("our own child");

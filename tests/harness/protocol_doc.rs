@@ -1,6 +1,6 @@
 //! The examples of the protocol page, run as they are printed: a page that lies fails a test.
 //!
-//! A fenced block `parley` is a conversation over WebSocket, a block `lines` one over the text listener:
+//! A fenced block `parley` is a conversation over WebSocket, a block `lines` one over the line port:
 //!
 //! ```text
 //! ann+                                     ann connects
@@ -12,7 +12,7 @@
 //! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from there on.
 //!
 //! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
-//! races with the message itself. On the text listener, where nobody can tell them apart, lines may come in any order. All
+//! races with the message itself. On the line port, where nobody can tell them apart, lines may come in any order. All
 //! that comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
 //! begins with `* `) may be left out.
 

@@ -1,7 +1,7 @@
 //! Contiguity: after seq n a session is told n + 1, or of a jump that says where it goes on. The first is the one
 //! after `joined`. Nothing that the log still has at the end is said to be gone.
 //!
-//! The text listener tells no numbers; there the log says which message follows which.
+//! The line port sends no numbers; there the log says which message follows which.
 
 use std::collections::HashMap;
 

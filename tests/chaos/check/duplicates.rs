@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_told_twice_is_found() {
+    fn checker_finds_message_delivered_twice() {
         let again = sample::line(62, "bob", 1, OpStatus::Ok, sample::message(2, "ann", "mark-ann-2"));
         assert_eq!(check(&sample::with(sample::good(), again)).broken.len(), 1);
     }

@@ -18,7 +18,7 @@ const OPENS: u64 = 19 * SECOND / 2;
 /// The facts about one message, by its key.
 #[derive(Debug, Clone, Copy)]
 struct SentMessage<'a> {
-    /// If it was asked for first.
+    /// The time at which it was asked for first.
     asked: u64,
     /// When somebody first knew that it is written.
     known: u64,
@@ -31,12 +31,12 @@ pub struct AckedMessage<'a> {
     pub at: u64,
     /// Over which session.
     pub session: SessionHistory<'a>,
-    /// By which gateway; the text listener does not tell.
+    /// By which gateway; the line port does not show.
     pub node: Option<&'a str>,
 }
 
 impl AckedMessage<'_> {
-    /// True if it is not certain that one gateway gave both.
+    /// Returns whether it is uncertain that one gateway sent both acks.
     pub fn may_be_elsewhere(&self, other: &AckedMessage<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
@@ -46,16 +46,16 @@ impl AckedMessage<'_> {
 struct OwedMessages<'a> {
     node: &'a str,
     acked: u64,
-    /// If Redis was back.
+    /// The time at which Redis was back.
     back: u64,
-    /// If the gateway is known to have put back everything.
+    /// The time at which the gateway is known to have put back everything.
     whole: u64,
 }
 
 /// All of it.
 #[derive(Debug)]
 pub struct Forgetting<'a> {
-    /// If Redis wrote what it may have forgotten: from, and until it was back.
+    /// The time at which Redis wrote what it may have forgotten: from, and until it was back.
     kills: Vec<(u64, u64)>,
     /// By key.
     said: HashMap<&'a str, SentMessage<'a>>,
@@ -92,7 +92,7 @@ impl<'a> Forgetting<'a> {
                         known.acked = Some(AckedMessage { at, session: (process, event.session), node });
                     }
                 }
-                // The text listener shows what was said before it is known whether it stays.
+                // The line port shows what was said before it is known whether it stays.
                 (HistoryOp::Send { key, .. }, OpStatus::Info) => {
                     said.entry(key).and_modify(|said| said.acked = None);
                 }
@@ -122,13 +122,13 @@ impl<'a> Forgetting<'a> {
         self.kills.iter().any(|kill| meet(*kill, (asked.max(since), told)))
     }
 
-    /// If it was asked for, of a message that was acked, and the ack.
+    /// The time at which it was asked for, of a message that was acked, and the ack.
     pub fn acked(&self, key: &str) -> Option<(u64, AckedMessage<'a>)> {
         let said = self.said.get(key)?;
         Some((said.asked, said.acked?))
     }
 
-    /// True if Redis may have forgotten a message whose gateway then died before it had put it back.
+    /// Returns whether Redis may have forgotten a message whose gateway then died before it had put it back.
     pub fn died_with_its_gateway(&self, key: &str) -> bool {
         let is_dead = |owed: &OwedMessages<'_>| {
             let mut deaths = self.deaths.iter().filter(|(node, _)| node == owed.node);
@@ -137,7 +137,7 @@ impl<'a> Forgetting<'a> {
         self.owed(key).iter().any(is_dead)
     }
 
-    /// True if Redis may have forgotten a message and opened again without the gateway that was to put it back.
+    /// Returns whether Redis may have forgotten a message and opened again without the gateway that was to put it back.
     pub fn is_late(&self, key: &str) -> bool {
         let is_silent = |owed: &OwedMessages<'_>| {
             let mut silences = self.silences.iter().filter(|(.., node)| node == owed.node);
@@ -146,7 +146,7 @@ impl<'a> Forgetting<'a> {
         self.owed(key).iter().any(is_silent)
     }
 
-    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the text listener.
+    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the line port.
     fn owed(&self, key: &str) -> Vec<OwedMessages<'_>> {
         let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else {
             return Vec::new();
@@ -186,7 +186,7 @@ mod tests {
     use super::super::sample::{line, registered, send, with};
     use super::*;
 
-    /// Who is on g1 says `k` in second 20 and Redis is killed in 21; says `new` in 31 and something else at the end.
+    /// A member on g1 sends `k` in second 20 and Redis is killed in 21; says `new` in 31 and something else at the end.
     fn killed() -> Evidence {
         let mut evidence = Evidence::default();
         for second in [20, 31, 60] {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_text_door_took_back_is_not_acked() {
+    fn line_port_retraction_removes_ack() {
         let evidence = with(killed(), line(22, "ann", 1, OpStatus::Info, send(None)("k20")));
         assert!(Forgetting::new(&killed()).acked("k20").is_some());
         assert!(Forgetting::new(&evidence).acked("k20").is_none());

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_in_the_inbox_that_was_never_told_is_found() {
+    fn checker_finds_undelivered_inbox_message() {
         let evidence = sample::good();
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
         let mut deaf = evidence;

@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_over_is_told() {
+    fn checker_reports_leftover_keys() {
         let leftovers = vec!["owned-nicks:x".to_owned()];
         assert_eq!(check(&Evidence { leftovers, ..sample::good() }).broken.len(), 1);
     }

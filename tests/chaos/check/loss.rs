@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acked_message_that_is_not_in_the_log_is_lost() {
+    fn checker_finds_acked_message_missing_from_stream() {
         for mut evidence in [sample::good(), killed()] {
             sample::change(&mut evidence, |log| log.truncate(1));
             assert_eq!((check(&evidence).broken.len(), check(&evidence).excused), (1, 0));

@@ -117,13 +117,13 @@ impl Evidence {
         self.logs.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// True if the oldest messages of a room were trimmed away.
+    /// Returns whether the oldest messages of a room were trimmed away.
     pub fn is_trimmed(&self, room: &str) -> bool {
         self.log(room).first().is_some_and(|first| first.seq > 1)
     }
 }
 
-/// True if it was told with a number up to `seq`.
+/// Returns whether the message has a number up to `seq`.
 fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
     matches!(event.op, HistoryOp::Message { seq: Some(number), .. } if number <= seq)
 }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_good_run_passes_every_checker_and_each_has_something_to_judge() {
+    fn good_run_passes_every_checker() {
         for checker in CHECKERS {
             let finding = (checker.check)(&sample::good());
             assert_eq!(finding.broken, Vec::<String>::new(), "{}", checker.name);

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fence_that_goes_back_is_found() {
+    fn checker_finds_fence_going_back() {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);

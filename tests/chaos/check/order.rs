@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_is_found() {
+    fn checker_finds_exchanged_messages() {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log.reverse());
         assert_eq!(check(&evidence).broken.len(), 3, "both were told both, and ann said them in this order");

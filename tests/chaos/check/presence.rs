@@ -1,7 +1,7 @@
 //! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
 //! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
 //!
-//! Only those who came in over WebSocket are judged: the text listener does not tell which gateway it is.
+//! Only those who came in over WebSocket are judged: the line port does not show which gateway it is.
 
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// True if the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
+/// Returns whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
 pub(super) fn is_lost(stay: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
         let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_waits_for_redis() {
+    fn presence_deadline_waits_for_redis() {
         let mut evidence = sample::good();
         evidence.departures[0].at += 4 * SECOND;
         for (second, kind) in [(14, OpStatus::Invoke), (16, OpStatus::Ok)] {

@@ -30,7 +30,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                 tried.insert((room, process));
             }
             _ if event.kind != OpStatus::Ok => {}
-            // The text listener does not go on where it was.
+            // The line port does not go on where it was.
             HistoryOp::Join { room, seq } => {
                 members.entry(room).or_default().insert(process, seq.map_or(event.at, |_| 0));
             }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_who_stays_deaf_is_found() {
+    fn checker_finds_member_without_marks() {
         let mut evidence = sample::good();
         let mark = sample::message(2, "ann", "mark-ann-2");
         evidence.events.retain(|event| event.process != "bob" || event.op != mark);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_who_stays_mute_is_found() {
+    fn checker_finds_member_unable_to_send() {
         let asked = sample::line(61, "bob", 1, OpStatus::Invoke, sample::send(None)("mark-bob-1"));
         assert_eq!(check(&sample::with(sample::good(), asked)).broken.len(), 1);
     }

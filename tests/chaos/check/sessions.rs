@@ -14,7 +14,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
         let process = event.process.as_str();
         match &event.op {
             HistoryOp::Register { resumed: true, .. } => finding.judged += 1,
-            // The text listener has no sessions to go on with.
+            // The line port has no sessions to go on with.
             HistoryOp::Register { session: Some(_), resumed: false, .. } if !begun.insert(process) => {
                 finding.broken.push(format!("{process} had to begin anew: {event:?}"));
             }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_that_is_lost_is_found() {
+    fn checker_finds_lost_session() {
         let mut evidence = sample::good();
         for event in evidence.events.iter_mut().filter(|event| event.at > 20 * SECOND) {
             if let HistoryOp::Register { resumed, .. } = &mut event.op {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_is_lost_is_found() {
+    fn checker_finds_lost_room() {
         let again = HistoryOp::Join { room: "#a".to_owned(), seq: Some(1) };
         let evidence = sample::with(sample::good(), sample::line(24, "ann", 1, OpStatus::Ok, again));
         assert_eq!(check(&evidence).broken.len(), 1);

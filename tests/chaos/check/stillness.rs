@@ -1,7 +1,7 @@
 //! Stillness: nobody is shown to leave who was away for a moment only, as in a rolling restart. Who is away for longer than
 //! leaves are held back, or whose gateway may have counted as dead, may be shown to leave.
 //!
-//! Only those who came in over WebSocket are judged: the text listener begins anew each time, and its leaves are real.
+//! Only those who came in over WebSocket are judged: the line port begins anew each time, and its leaves are real.
 
 use super::presence::{OnlineSpan, is_lost, stays};
 use super::{Evidence, Finding, SECOND};
@@ -43,7 +43,7 @@ fn is_return(event: &HistoryEvent) -> bool {
     event.kind == OpStatus::Ok && matches!(event.op, HistoryOp::Register { resumed: true, .. })
 }
 
-/// Whether somebody was away for long enough, and not too long ago.
+/// Returns whether a member was away for long enough, and not too long ago.
 fn was_away(stays: &[&OnlineSpan<'_>], at: u64) -> bool {
     stays.iter().enumerate().any(|(number, stay)| {
         let back = stays.get(number + 1).map_or(u64::MAX, |next| next.from);

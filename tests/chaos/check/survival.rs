@@ -35,7 +35,7 @@ mod tests {
     use crate::history::OpStatus;
 
     #[test]
-    fn an_end_of_its_own_and_a_bad_drain_are_found() {
+    fn checker_finds_crash_and_failed_drain() {
         let exit = |code, asked| HistoryOp::Exit { node: "g1".to_owned(), code, asked };
         for (op, broken) in
             [(exit(Some(101), false), 1), (exit(Some(1), true), 1), (exit(None, true), 1), (exit(Some(0), true), 0)]

@@ -40,7 +40,7 @@ pub enum MemberRequest<'a> {
         room: &'a str,
         since: Option<&'a ClientPosition>,
     },
-    /// On the text listener it goes to the room that was entered last, without a key.
+    /// On the line port it goes to the room that was entered last, without a key.
     Send {
         room: &'a str,
         key: &'a str,
@@ -68,7 +68,7 @@ pub enum MemberEvent {
         msg_id: Option<String>,
         seq: Option<u64>,
     },
-    /// Without an id on the text listener.
+    /// Without an id on the line port.
     Refused {
         id: Option<u64>,
         code: String,
@@ -115,7 +115,7 @@ impl MemberConnection {
     /// Connects.
     ///
     /// # Errors
-    /// Why not, in words.
+    /// A description of the failure.
     pub async fn connect(address: MemberAddress) -> Result<Self, String> {
         let connecting = async {
             match address {
@@ -243,7 +243,7 @@ fn addressed(to: String) -> String {
     if to.starts_with(['#', '@']) { to } else { format!("@{to}") }
 }
 
-/// Reads a line of the text listener.
+/// Reads a line of the line port.
 fn output(line: &str) -> MemberEvent {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
@@ -265,7 +265,7 @@ fn output(line: &str) -> MemberEvent {
     })
 }
 
-/// Reads what the text listener says of a jump.
+/// Reads what the line port says of a jump.
 fn jump(said: &str) -> Option<MemberEvent> {
     if let Some((room, _)) = said.split_once(" begins anew") {
         return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });

@@ -78,7 +78,7 @@ pub struct CrowdMember {
     places: ClientPositions,
     /// A connection that it has given up and whose other end does not know.
     lost: Option<MemberConnection>,
-    /// What the text listener showed last: refused afterwards, or not known to have been kept when the connection ends.
+    /// What the line port showed last: refused afterwards, or not known to have been kept when the connection ends.
     shown: Option<PendingSend>,
     /// Unanswered messages, by request id.
     pending: BTreeMap<u64, PendingSend>,
@@ -229,7 +229,7 @@ impl CrowdMember {
         }
     }
 
-    /// The text listener answers a refusal only: it may be on its way.
+    /// The line port answers a refusal only: it may be on its way.
     fn doubt_shown(&mut self) {
         if let Some(shown) = self.shown.take() {
             self.note(OpStatus::Info, sent(shown.room, shown.key, None, None));
@@ -310,7 +310,7 @@ impl CrowdMember {
                 connection.ask(*id, MemberRequest::Send { room: &open.room, key: &open.key }).await;
             }
             let wish = *self.wish.borrow();
-            // On the text listener an echo that was lost with the gateway's subscription is waited for in vain.
+            // On the line port an echo that was lost with the gateway's subscription is waited for in vain.
             let may_mark = wish == CrowdMode::Mark && !has_marked && hangs_up_at.is_none();
             if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;
@@ -389,7 +389,7 @@ impl CrowdMember {
                 }
             }
             MemberEvent::Message { ref key, .. } => {
-                // The text listener acks nothing: what comes back to its sender was said.
+                // The line port acks nothing: what comes back to its sender was said.
                 let own = self.pending.iter().find(|(_, open)| is_text && open.key == *key).map(|(id, _)| *id);
                 self.hears(heard);
                 if let Some(open) = own.and_then(|id| self.pending.remove(&id)) {

@@ -16,7 +16,7 @@ const SHOWN: usize = 30;
 /// Something that a client was told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReceivedItem<T> {
-    /// If it came.
+    /// The time at which it came.
     pub at: Instant,
     /// What it was.
     pub what: T,
