@@ -131,7 +131,10 @@ async fn message_forms_one_trace_over_two_gateways() {
         spans.iter().map(|(node, span)| (node.as_str(), span["name"].as_str().unwrap())).collect();
     assert_eq!(names, [("g1", "deliver"), ("g2", "deliver"), ("g1", "publish")]);
     let published = &spans[2].1;
-    assert!(published["parentSpanId"].as_str().unwrap_or_default().is_empty(), "publish span has a parent: {published}");
+    assert!(
+        published["parentSpanId"].as_str().unwrap_or_default().is_empty(),
+        "publish span has a parent: {published}"
+    );
     for (_, span) in &spans {
         assert_eq!(attribute(span, "to"), "#lobby");
         assert_eq!(attribute(span, "msg_id"), id);
