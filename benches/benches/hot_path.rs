@@ -1,7 +1,7 @@
-//! How many instructions one message costs in user space, piece by piece, without sockets and without Redis.
+//! Instructions of one message in user space, step by step, without sockets and without Redis.
 //!
-//! `make count` runs it under Valgrind: the same build counts the same on a busy machine as on a quiet one, and a second
-//! run shows the difference to the first. What a delivery costs with its sockets is for `make bench` to say.
+//! `make count` runs it under Valgrind: the counts do not depend on the machine's load, and a second run shows the
+//! difference to the first. `make bench` measures the cost of a delivery with its sockets.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -74,7 +74,7 @@ fn read_from_the_channel((room, frame): (RoomKey, String)) -> u64 {
     envelope::read_room(&room, black_box(frame.as_bytes()), |delivery| drop(black_box(delivery)))
 }
 
-/// A hub with a crowd in one room, whose outboxes have no sockets: what is left is finding and queueing.
+/// Hub with a crowd in one room and outboxes without sockets, so that only lookup and queueing remain.
 struct BenchCrowd {
     hub: Hub,
     room: RoomKey,
@@ -100,7 +100,7 @@ fn crowd(messages: u64) -> BenchCrowd {
         messages: (1..=messages + 1).map(said).collect(),
         _outboxes: outboxes,
     };
-    // The first round finds everybody.
+    // The first batch looks up all recipients.
     give_out(crowd, 1)
 }
 
@@ -115,7 +115,7 @@ fn give_out(mut crowd: BenchCrowd, messages: usize) -> BenchCrowd {
 
 #[library_benchmark]
 #[bench::one(args = (1), setup = crowd)]
-#[bench::sixteen_in_a_round(args = (16), setup = crowd)]
+#[bench::sixteen_in_a_batch(args = (16), setup = crowd)]
 fn fan_out_to_1000(crowd: BenchCrowd) -> BenchCrowd {
     let messages = crowd.messages.len();
     give_out(black_box(crowd), messages)

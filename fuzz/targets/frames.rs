@@ -1,4 +1,4 @@
-//! Whatever bytes a client sends: our reader never panics, reads the same in any pieces, and agrees with tungstenite.
+//! Fuzz target of the frame reader: it never panics, reads the same in any pieces, and agrees with tungstenite.
 #![no_main]
 
 use gateway::listen::frame;

@@ -1,6 +1,6 @@
-//! Sends every text and binary message back, through the framing of the gateway and nothing else of it.
+//! Echo server: returns every text and binary message through the framing of the gateway, without its other parts.
 //!
-//! For conformance tools and for measuring the framing by itself:
+//! It serves conformance tools and measurements of the framing alone:
 //! `cargo run -p gateway --example ws_echo -- --listen 127.0.0.1:9002 --max-message 16777216`.
 
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use presence::model::codes::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// How long a client may take for its handshake, and for its last frame.
+/// Time limit of the handshake and of the last frame.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends every message back.
+/// Returns every message to its sender.
 #[derive(Debug, Parser)]
 struct ExampleFlags {
-    /// Where to listen.
+    /// Listen address.
     #[arg(long, default_value = "127.0.0.1:9002")]
     listen: SocketAddr,
-    /// The longest message that is sent back, in bytes.
+    /// Maximum size of an echoed message, in bytes.
     #[arg(long, default_value_t = 16 * 1024 * 1024)]
     max_message: u32,
-    /// The longest message that is skipped instead; a longer one ends the connection. Not below --max-message.
+    /// Maximum size of a skipped message; a larger one ends the connection. At least --max-message.
     #[arg(long, default_value_t = 16 * 1024 * 1024)]
     max_skipped: u32,
 }
@@ -74,7 +74,7 @@ async fn echo(socket: &mut FrameSocket) -> SocketEnd {
     }
 }
 
-/// An event that the reader's buffer does not hold on to.
+/// Event that does not borrow the reader's buffer.
 enum EchoInput {
     Text(Bytes),
     Binary(Bytes),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_of_all_sizes_come_back() {
+    async fn server_echoes_messages_of_all_sizes() {
         let mut client = EchoClient::connect(16 * MIB, 16 * MIB).await;
         for size in [0, 1, 125, 126, 127, 65535, 65536, 65537, MIB, 16 * MIB] {
             client.is_answered(Message::binary(vec![7; size])).await;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fragments_come_back_as_one_message_and_pings_are_answered_between_them() {
+    async fn server_joins_fragments_and_answers_pings_between_them() {
         let mut client = EchoClient::connect(MIB, MIB).await;
         let world = "世".as_bytes();
         client.sends(fragment(&world[..1], Data::Text, false)).await;
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_at_once_comes_back_in_order() {
+    async fn server_echoes_pipelined_messages_in_order() {
         let mut client = EchoClient::connect(MIB, MIB).await;
         for i in 0..5000 {
             client.0.feed(Message::text(i.to_string())).await.unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_over_the_limit_is_skipped() {
+    async fn server_skips_message_over_the_limit() {
         let mut client = EchoClient::connect(1000, MIB).await;
         client.sends(Message::binary(vec![0; MIB])).await;
         assert_eq!(client.hears().await, Message::text("too_big"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_close_is_answered_and_ends_the_connection() {
+    async fn server_answers_close_and_ends_connection() {
         let mut client = EchoClient::connect(MIB, MIB).await;
         let close = CloseFrame { code: CloseCode::Away, reason: "tea".into() };
         client.sends(Message::Close(Some(close))).await;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_breaks_the_protocol_is_told_so() {
+    async fn server_reports_protocol_violations_in_close_code() {
         let mut client = EchoClient::connect(MIB, MIB).await;
         client.sends(fragment(b"x", Data::Continue, true)).await;
         client.ends_with(CloseCode::Protocol).await;

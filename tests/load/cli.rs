@@ -1,4 +1,4 @@
-//! The command line: scenarios and their defaults. [`crate::scenario`] makes plans of them.
+//! Command line: scenarios and their defaults. [`crate::scenario`] turns them into plans.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::dialect::LoadDialect;
 use crate::process::Watched;
 
-/// Many thin clients against a chat cluster, and what they saw. Latencies count from the time at which a message was due.
+/// Many thin clients against a chat cluster, and their measurements. Latencies count from the due time of a message.
 #[derive(Debug, Parser)]
 #[command(name = "load", version)]
 pub(crate) struct LoadFlags {
@@ -18,73 +18,73 @@ pub(crate) struct LoadFlags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadCommand {
-    /// Pings: each client sends the next when the last is answered, or all together at --rate
+    /// Pings: each client sends the next one after the answer, or all together at --rate
     Echo(EchoFlags),
-    /// Clients in a room, held in silence: memory and CPU of doing nothing
+    /// Silent clients in a room: memory and CPU at rest
     Idle(IdleFlags),
-    /// One room, spoken in at a rate
+    /// One room with messages at a rate
     Room(RoomFlags),
-    /// Many rooms, spoken in at a rate
+    /// Many rooms with messages at a rate
     Rooms(RoomsFlags),
-    /// Pairs at two gateways that speak in private
+    /// Pairs of clients at two gateways with direct messages
     Dm(DmFlags),
-    /// Everybody logs in and enters the room, at --rate or as fast as it goes
+    /// Logins and room entries of all clients, at --rate or at full speed
     Login(LoginFlags),
-    /// Every connection is lost while the room is spoken in, and every session resumed
+    /// Loss of every connection during room traffic; every session resumes
     Resume(ResumeFlags),
-    /// Quiet, a burst in a room, quiet: what memory is given back
+    /// Silence, a burst in a room, silence: the memory that is freed afterwards
     Burst(BurstFlags),
-    /// The least that a delivery can cost: a bare process that sends to every member, under the same clients
+    /// Minimum cost of a delivery: a bare process that sends to every member, under the same clients
     Floor(FloorFlags),
     /// A page, a plot and one file of figures from the outcomes of many runs
     Report(ReportFlags),
-    /// A port of loopback that nobody has right now
+    /// A free loopback port
     FreePort,
-    /// What runs under `floor`
+    /// Internal: the process behind `floor`
     #[command(hide = true)]
     FloorServer(FloorServerFlags),
-    /// What `load` starts of itself
+    /// Internal: a worker process of `load`
     #[command(hide = true)]
     Worker,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TargetFlags {
-    /// WebSocket addresses; clients are dealt out in turn
+    /// WebSocket addresses; clients are distributed in turn
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,..")]
     pub(crate) ws: Vec<SocketAddr>,
-    /// Addresses of text lines
+    /// Addresses of line ports
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,..")]
     pub(crate) tcp: Vec<SocketAddr>,
-    /// What is spoken over WebSocket
+    /// Dialect over WebSocket
     #[arg(long, default_value = "parley")]
     pub(crate) peer: LoadDialect,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CommonFlags {
-    /// Seconds that are measured
+    /// Seconds of the measured window
     #[arg(long, default_value_t = 10.0)]
     pub(crate) seconds: f64,
-    /// Seconds before that, which are not
+    /// Seconds of warm-up before the measured window
     #[arg(long, default_value_t = 2.0)]
     pub(crate) warmup: f64,
     /// Bytes of a message's body
     #[arg(long, default_value_t = 128)]
     pub(crate) body: usize,
-    /// Logins under way at a time
+    /// Maximum of concurrent logins
     #[arg(long, default_value_t = 200)]
     pub(crate) in_flight: u32,
-    /// Clients of one process at most; fewer when it may not have so many descriptors
+    /// Maximum of clients per process; fewer if the descriptor limit is lower
     #[arg(long, default_value_t = 18_000)]
     pub(crate) per_process: u32,
-    /// A process whose CPU and memory are reported; may be given several times
+    /// Process whose CPU and memory are reported; repeatable
     #[arg(long = "pid", value_name = "NAME=PID")]
     pub(crate) watched: Vec<Watched>,
-    /// Writes the outcome as JSON too
+    /// Also writes the outcome as JSON to this path
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Seconds to wait for what is late
+    /// Seconds to wait for late deliveries
     #[arg(long, default_value_t = 30.0)]
     pub(crate) patience: f64,
 }
@@ -97,7 +97,7 @@ pub(crate) struct EchoFlags {
     pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 100)]
     pub(crate) connections: u32,
-    /// Pings a second in all
+    /// Pings a second in total
     #[arg(long)]
     pub(crate) rate: Option<f64>,
 }
@@ -110,7 +110,7 @@ pub(crate) struct IdleFlags {
     pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) connections: u32,
-    /// Members of each room; all in one when absent
+    /// Members of each room; by default all clients share one
     #[arg(long)]
     pub(crate) members: Option<u32>,
 }
@@ -123,10 +123,10 @@ pub(crate) struct RoomFlags {
     pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
-    /// Messages a second in all
+    /// Messages a second in total
     #[arg(long, default_value_t = 50.0)]
     pub(crate) rate: f64,
-    /// How many of the members speak
+    /// Number of members that speak
     #[arg(long, default_value_t = 10)]
     pub(crate) publishers: u32,
 }
@@ -144,7 +144,7 @@ pub(crate) struct RoomsFlags {
     /// Messages a second over all rooms
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
-    /// How many of each room's members speak
+    /// Number of members that speak in each room
     #[arg(long, default_value_t = 1)]
     pub(crate) publishers: u32,
 }
@@ -155,10 +155,10 @@ pub(crate) struct DmFlags {
     pub(crate) target: TargetFlags,
     #[command(flatten)]
     pub(crate) common: CommonFlags,
-    /// Pairs; in each both speak
+    /// Pairs; both clients of a pair speak
     #[arg(long, default_value_t = 50)]
     pub(crate) pairs: u32,
-    /// Messages a second in all
+    /// Messages a second in total
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
 }
@@ -187,7 +187,7 @@ pub(crate) struct ResumeFlags {
     pub(crate) common: CommonFlags,
     #[arg(long, default_value_t = 1000)]
     pub(crate) members: u32,
-    /// Messages a second meanwhile
+    /// Messages a second during the storm
     #[arg(long, default_value_t = 10.0)]
     pub(crate) rate: f64,
     /// Kills this process, a gateway, instead of dropping all connections
@@ -220,7 +220,7 @@ pub(crate) struct FloorFlags {
     pub(crate) rate: f64,
     #[arg(long, default_value_t = 10)]
     pub(crate) publishers: u32,
-    /// All messages of one wake-up in one send to each member
+    /// Sends all messages of one wake-up in one send to each member
     #[arg(long)]
     pub(crate) rounds: bool,
 }
@@ -233,13 +233,13 @@ pub(crate) struct FloorServerFlags {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportFlags {
-    /// The folder with the outcomes
+    /// Folder with the outcomes
     #[arg(long, value_name = "FOLDER")]
     pub(crate) from: PathBuf,
-    /// Where PERFORMANCE.md, performance.svg and performance.json go
+    /// Folder for PERFORMANCE.md, performance.svg and performance.json
     #[arg(long, value_name = "FOLDER")]
     pub(crate) into: PathBuf,
-    /// Says that the figures are not for publication
+    /// Marks the figures as not for publication
     #[arg(long)]
     pub(crate) draft: bool,
 }

@@ -1,7 +1,7 @@
-//! One client: a socket and where it stands. 32 bytes while it is idle, whatever it speaks.
+//! One client: a socket and its stage. It takes 32 bytes while idle, in every dialect.
 //!
-//! It has no task and no buffers: a process reads for all of its clients into one buffer, and a client keeps something
-//! only while half a frame has come or not everything could be written. It knows no dialect and no clock.
+//! It has no task and no buffers: a process reads for all its clients into one buffer. A client stores bytes only for
+//! partial frames and unfinished writes. It knows neither dialect nor clock.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -11,46 +11,46 @@ use mio::{Interest, Registry, Token};
 
 use crate::clock::Nanos;
 
-/// How far a client is.
+/// Stage of a client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ClientStage {
     /// No connection.
     #[default]
     Away,
-    /// The connection is being made.
+    /// Connection attempt in progress.
     Connecting,
-    /// The upgrade to WebSocket is asked for.
+    /// WebSocket upgrade requested.
     Upgrading,
-    /// Registering and entering its room.
+    /// Registration and room entry in progress.
     Greeting,
-    /// There.
+    /// Ready.
     Ready,
 }
 
-/// A client.
+/// Load client.
 #[derive(Debug, Default)]
 pub(crate) struct LoadClient {
     socket: Option<TcpStream>,
     pub(crate) stage: ClientStage,
-    /// How often it was turned away since it was last there.
+    /// Refusals since it was last ready.
     pub(crate) attempts: u8,
-    /// When its login was due.
+    /// Due time of its login.
     pub(crate) began: Nanos,
     kept: Option<Box<KeptBytes>>,
 }
 
-/// What could not be done with at once.
+/// Bytes that could not be processed at once.
 #[derive(Debug, Default)]
 struct KeptBytes {
-    /// The beginning of a frame, or of a line.
+    /// Beginning of a frame or line.
     received: Vec<u8>,
-    /// The beginning of a unit of a stream that travels in frames.
+    /// Beginning of a unit of a stream that travels in frames.
     stream: Vec<u8>,
     unsent: Vec<u8>,
 }
 
 impl LoadClient {
-    /// Begins a connection. It is made, or refused, when the socket turns writable.
+    /// Starts a connection attempt. The socket turns writable when it succeeds or fails.
     pub(crate) fn connect(&mut self, to: SocketAddr, registry: &Registry, token: Token) -> io::Result<()> {
         let mut socket = TcpStream::connect(to)?;
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -60,7 +60,7 @@ impl LoadClient {
         Ok(())
     }
 
-    /// Whether the connection was made; fails when it was refused.
+    /// Returns whether the connection is established; fails if it was refused.
     pub(crate) fn is_connected(&self) -> io::Result<bool> {
         let Some(socket) = &self.socket else { return Ok(false) };
         if let Some(error) = socket.take_error()? {
@@ -73,12 +73,12 @@ impl LoadClient {
         }
     }
 
-    /// Drops the connection and everything kept.
+    /// Drops the connection and all stored bytes.
     pub(crate) fn close(&mut self) {
         (self.socket, self.kept, self.stage) = (None, None, ClientStage::Away);
     }
 
-    /// Writes it, or as much as goes now; the rest follows by [`LoadClient::flush`].
+    /// Writes as many bytes as the socket accepts; [`LoadClient::flush`] writes the rest.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(kept) = self.kept.as_mut().filter(|kept| !kept.unsent.is_empty()) {
             kept.unsent.extend_from_slice(bytes);
@@ -91,7 +91,7 @@ impl LoadClient {
         Ok(())
     }
 
-    /// Writes what could not be written before. To be called when the socket turns writable.
+    /// Writes the stored rest. The caller calls it when the socket turns writable.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let unsent = std::mem::take(&mut kept.unsent);
@@ -114,7 +114,7 @@ impl LoadClient {
         Ok(written)
     }
 
-    /// Reads once: what was kept and what came now, at the beginning of `buffer`. `None` when nothing came.
+    /// Reads once, and puts stored and new bytes at the beginning of `buffer`. Returns `None` without new bytes.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(socket) = &mut self.socket else { return Ok(None) };
         let kept = self.kept.as_ref().map_or(&[][..], |kept| &kept.received);
@@ -132,24 +132,24 @@ impl LoadClient {
         }
     }
 
-    /// Keeps the beginning of a frame for the next [`LoadClient::read`]; of what was kept before nothing is left.
+    /// Stores the beginning of a frame for the next [`LoadClient::read`] and replaces earlier stored bytes.
     pub(crate) fn keep_received(&mut self, rest: &[u8]) {
         self.keep(|kept| &mut kept.received, rest);
     }
 
-    /// What was kept of a stream that travels in frames, and then this.
+    /// Returns the stored bytes of a stream that travels in frames, followed by `more`.
     pub(crate) fn take_stream(&mut self, more: &[u8]) -> Vec<u8> {
         let mut stream = self.kept.as_mut().map(|kept| std::mem::take(&mut kept.stream)).unwrap_or_default();
         stream.extend_from_slice(more);
         stream
     }
 
-    /// Keeps the beginning of a unit of such a stream.
+    /// Stores the beginning of a unit of such a stream.
     pub(crate) fn keep_stream(&mut self, rest: &[u8]) {
         self.keep(|kept| &mut kept.stream, rest);
     }
 
-    /// Nothing to keep is no memory kept.
+    /// Frees the memory if nothing is stored.
     fn keep(&mut self, part: impl Fn(&mut KeptBytes) -> &mut Vec<u8>, rest: &[u8]) {
         if rest.is_empty() && self.kept.is_none() {
             return;
@@ -167,9 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_client_is_small_and_keeps_nothing() {
+    fn idle_client_is_small_and_stores_nothing() {
         let mut client = LoadClient::default();
-        // mio adds a check of its own to a socket in debug builds.
+        // In debug builds mio adds a check of its own to a socket.
         assert!(size_of::<LoadClient>() <= if cfg!(debug_assertions) { 40 } else { 32 }, "{}", size_of::<LoadClient>());
         client.keep_received(b"half");
         assert_eq!(client.take_stream(b"a frame"), b"a frame");

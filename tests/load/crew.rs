@@ -1,6 +1,6 @@
-//! The workers of a run: started, ordered, listened to, and gone when the crew is dropped.
+//! Worker processes of a run: started, commanded, observed, and ended when the crew is dropped.
 //!
-//! Invariant: a worker outlives neither the crew nor this process, since it ends with its stdin.
+//! Invariant: a worker ends with its stdin, so it outlives neither the crew nor this process.
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::process::ProcessUsage;
 use crate::tally::{ClientProgress, Tally};
 
-/// How often a condition is looked at again when nobody says anything.
+/// Interval at which a condition is checked again without a report.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// All workers of a run.
@@ -30,10 +30,10 @@ pub(crate) struct WorkerCrew {
 }
 
 impl WorkerCrew {
-    /// Starts as many workers as the clients need at `per_process` each, and waits until they are hired.
+    /// Starts enough workers for the clients at `per_process` each, and waits until they are hired.
     pub(crate) fn hire(plan: &Plan, per_process: u32) -> Result<Self> {
         let count = plan.clients.div_ceil(per_process.max(1)).max(1);
-        let program = std::env::current_exe().context("cannot find this program")?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
         let (tell, words) = channel();
         let mut crew = Self {
             workers: Vec::new(),
@@ -45,7 +45,7 @@ impl WorkerCrew {
         };
         for worker in 0..count {
             let child = Command::new(&program).arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-            let mut child = child.context("cannot start a worker")?;
+            let mut child = child.context("cannot start worker")?;
             let (orders, lines) = (child.stdin.take().context("no stdin")?, child.stdout.take().context("no stdout")?);
             let tell = tell.clone();
             std::thread::spawn(move || listen(worker as usize, BufReader::new(lines), &tell));
@@ -57,23 +57,23 @@ impl WorkerCrew {
         for _ in 0..count {
             match crew.words.recv() {
                 Ok((_, Some(WorkerReport::Hired { base_kib }))) => crew.base_kib += base_kib,
-                _ => bail!("a worker did not start"),
+                _ => bail!("worker did not start"),
             }
         }
         Ok(crew)
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     pub(crate) fn size(&self) -> usize {
         self.workers.len()
     }
 
-    /// The memory of all workers before they knew of any clients.
+    /// Returns the memory of all workers before they allocated any clients.
     pub(crate) fn base_kib(&self) -> u64 {
         self.base_kib
     }
 
-    /// The sum of what the kernel says about them.
+    /// Returns the summed resource usage of all workers, from the kernel.
     pub(crate) fn sample(&self) -> ProcessUsage {
         self.workers.iter().map(|(child, _)| ProcessUsage::of(child.id())).fold(ProcessUsage::default(), |sum, one| {
             ProcessUsage {
@@ -85,7 +85,7 @@ impl WorkerCrew {
         })
     }
 
-    /// Tells all workers.
+    /// Sends an order to all workers.
     pub(crate) fn order(&mut self, order: &WorkerOrder) -> Result<()> {
         (0..self.workers.len()).try_for_each(|worker| self.order_one(worker, order))
     }
@@ -93,17 +93,17 @@ impl WorkerCrew {
     fn order_one(&mut self, worker: usize, order: &WorkerOrder) -> Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
-        self.workers[worker].1.write_all(&line).context("a worker is gone")
+        self.workers[worker].1.write_all(&line).context("worker has ended")
     }
 
-    /// How far all clients are, as of a moment ago.
+    /// Returns the latest reported progress of all clients.
     pub(crate) fn progress(&self) -> ClientProgress {
         let mut sum = ClientProgress::default();
         self.progress.iter().for_each(|one| sum.add(one));
         sum
     }
 
-    /// Listens until `enough` says so of the progress and the time; `what` is shown meanwhile.
+    /// Receives reports until `enough` accepts the progress and the time; shows `what` meanwhile.
     pub(crate) fn watch(&mut self, what: &str, mut enough: impl FnMut(&ClientProgress, Nanos) -> bool) -> Result<()> {
         loop {
             let progress = self.progress();
@@ -117,12 +117,12 @@ impl WorkerCrew {
                     self.draw(&line(what, &progress, self.clients));
                 }
                 Ok((_, Some(_))) | Err(RecvTimeoutError::Timeout) => {}
-                Ok((_, None)) | Err(RecvTimeoutError::Disconnected) => bail!("a worker ended before its time"),
+                Ok((_, None)) | Err(RecvTimeoutError::Disconnected) => bail!("worker ended during the run"),
             }
         }
     }
 
-    /// What all clients saw.
+    /// Collects the tallies of all workers.
     pub(crate) fn report(&mut self) -> Result<Tally> {
         self.order(&WorkerOrder::Report)?;
         let (mut tally, mut missing) = (Tally::default(), self.workers.len());
@@ -133,13 +133,13 @@ impl WorkerCrew {
                     missing -= 1;
                 }
                 (_, Some(_)) => {}
-                (_, None) => bail!("a worker ended before it reported"),
+                (_, None) => bail!("worker ended before its report"),
             }
         }
         Ok(tally)
     }
 
-    /// One line that replaces itself, on a terminal; nothing elsewhere.
+    /// Shows one line that replaces itself on a terminal; shows nothing elsewhere.
     fn draw(&self, text: &str) {
         if self.bar {
             eprint!("\r\x1b[K{text}");
@@ -151,7 +151,7 @@ impl Drop for WorkerCrew {
     fn drop(&mut self) {
         for (mut child, orders) in self.workers.drain(..) {
             drop(orders);
-            // It ends by itself; killing covers one that is stuck.
+            // It ends by itself; the kill covers a stuck worker.
             drop(child.kill());
             drop(child.wait());
         }
@@ -165,7 +165,7 @@ fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<Worke
             return;
         }
     }
-    // When nobody listens any more, that is no news.
+    // A failed send only means that the crew was dropped.
     drop(tell.send((worker, None)));
 }
 
@@ -174,5 +174,5 @@ fn line(what: &str, progress: &ClientProgress, clients: u64) -> String {
     let done = progress.ready * WIDTH / clients.max(1);
     let bar: String = (0..WIDTH).map(|at| if at < done { '#' } else { '.' }).collect();
     let ClientProgress { ready, sent, answered, delivered, .. } = progress;
-    format!("{what} [{bar}] {ready}/{clients} there, {sent} sent, {answered} answered, {delivered} heard")
+    format!("{what} [{bar}] {ready}/{clients} ready, {sent} sent, {answered} answered, {delivered} received")
 }

@@ -1,8 +1,8 @@
-//! The floor of a delivery: one process, one epoll, one send() per member and message, and nothing else.
+//! Floor of a delivery: one process, one epoll, and one send() per member and message.
 //!
-//! It knows no rooms, names, order or store; a frame from anybody goes to everybody, itself included. With `rounds`, all
-//! that one wake-up brought goes out in one send() per member: the bound for servers that batch. Members that read
-//! slowly get the rest when they do, without a bound; they are our own clients.
+//! It has no rooms, names, order or store; each frame goes to every member, its sender included. With `rounds`, all
+//! messages of one wake-up go out in one send() per member: the bound for batching servers. Slow members get the rest
+//! later, without a limit, because all members are clients of this program.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use crate::worker::await_events;
 const DOOR: Token = Token(usize::MAX - 1);
 const STDIN: Token = Token(usize::MAX - 2);
 
-/// A floor in a process of its own. Gone when dropped.
+/// Floor in its own process; dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct FloorServer {
     child: Child,
@@ -29,19 +29,18 @@ pub(crate) struct FloorServer {
 }
 
 impl FloorServer {
-    /// Starts it on a free port of loopback.
+    /// Starts a floor on a free loopback port.
     pub(crate) fn start(rounds: bool) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
         let mut command = Command::new(program);
         command.arg("floor-server").args(rounds.then_some("--rounds"));
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start the floor")?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start floor")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
-        Ok(Self { child, address: line.trim().parse().context("the floor did not start")? })
+        Ok(Self { child, address: line.trim().parse().context("floor did not start")? })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -61,7 +60,7 @@ struct FloorMember {
     unsent: Vec<u8>,
 }
 
-/// Says its address on stdout and serves until its stdin ends.
+/// Writes its address to stdout and serves until its stdin ends.
 pub(crate) fn serve(rounds: bool) -> Result<()> {
     process::raise_descriptors()?;
     let mut poll = Poll::new()?;
@@ -114,7 +113,7 @@ pub(crate) fn serve(rounds: bool) -> Result<()> {
     }
 }
 
-/// The frames that were put one after the other.
+/// Iterates over frames that were appended one after the other.
 fn messages(mut round: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (_, length) = frame::take(round).ok()??;
@@ -133,7 +132,7 @@ fn send_to_all(members: &mut HashMap<usize, FloorMember>, bytes: &[u8], gone: &m
 }
 
 impl FloorMember {
-    /// Reads what came; what is for everybody goes into `round`.
+    /// Reads the received bytes; broadcast frames go into `round`.
     fn read(&mut self, buffer: &mut [u8], round: &mut Vec<u8>) -> io::Result<()> {
         loop {
             match self.socket.read(buffer) {

@@ -1,8 +1,8 @@
-//! WebSocket framing (RFC 6455) as far as a client under test needs it: the handshake and whole frames, on byte slices.
+//! WebSocket framing (RFC 6455) as far as a test client needs it: the handshake and whole frames, on byte slices.
 //!
-//! Own code because a client here is no task and no buffer, only a file descriptor; a library's stream holds kilobytes
-//! per connection. Client frames are masked with a key of zero, which leaves the payload as it is: masking protects
-//! proxies from browsers, and here is neither. Pure; the sockets are the caller's.
+//! A library's stream needs kilobytes per connection; a client here is only a file descriptor, without task or buffer.
+//! Client frames are masked with a key of zero, which leaves the payload unchanged. Masking protects proxies from
+//! browsers, and this setup has neither. Pure; sockets belong to the caller.
 
 use std::net::SocketAddr;
 
@@ -16,24 +16,24 @@ pub(crate) mod opcode {
     pub(crate) const PONG: u8 = 10;
 }
 
-/// The key that every client here sends, the example of RFC 6455, and what it must be answered with.
+/// Key that every client sends, the example of RFC 6455, and the accept value that it requires.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// Longer heads and frames than this are taken for garbage.
+/// Maximum length of heads and frames; longer ones count as garbage.
 const HEAD_MAX: usize = 16 * 1024;
 const FRAME_MAX: u64 = 16 * 1024 * 1024;
 
-/// A whole frame from a server.
+/// Whole frame from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ServerFrame<'a> {
     pub(crate) opcode: u8,
     pub(crate) payload: &'a [u8],
 }
 
-/// Bytes that are no WebSocket, or a refused handshake: what it is counted as.
+/// Error code for bytes outside of the WebSocket protocol or for a refused handshake.
 pub(crate) type BrokenFrame = String;
 
-/// The request that turns a connection into a WebSocket.
+/// Returns the request that upgrades a connection to WebSocket.
 pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -42,7 +42,7 @@ pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What a server answers to [`request`]; only the floor needs it.
+/// Returns the server's response to [`request`]; only the floor needs it.
 pub(crate) fn response() -> Vec<u8> {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
@@ -50,7 +50,7 @@ pub(crate) fn response() -> Vec<u8> {
     .into_bytes()
 }
 
-/// The length of the head (of a request or a response) that the bytes begin with, once it is whole.
+/// Returns the length of the head (of a request or a response) at the beginning of the bytes, once it is whole.
 pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     match bytes.windows(4).position(|four| four == b"\r\n\r\n") {
         Some(at) => Ok(Some(at + 4)),
@@ -59,7 +59,7 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     }
 }
 
-/// The length of the response, once it is whole and agrees to the upgrade. Otherwise an `http_` and its status.
+/// Returns the length of a whole response that accepts the upgrade. A refusal is `http_` and its status.
 pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     let Some(length) = head(bytes)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..length]);
@@ -73,14 +73,14 @@ pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     Ok(Some(length))
 }
 
-/// Appends a frame as a client sends it.
+/// Appends a frame in the client's form.
 pub(crate) fn put_masked(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     put_head(opcode, payload.len(), 0x80, out);
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
 }
 
-/// Appends a frame as a server sends it.
+/// Appends a frame in the server's form.
 pub(crate) fn put_bare(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     put_head(opcode, payload.len(), 0, out);
     out.extend_from_slice(payload);
@@ -99,12 +99,12 @@ fn put_head(opcode: u8, length: usize, masked: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// The frame that the bytes begin with, once it is whole, and its length in all. A masked one must have the key of
-/// zero: the floor reads frames of our own clients with it.
+/// Returns the frame at the beginning of the bytes, once it is whole, and its total length. A masked one must have the
+/// key of zero: the floor uses this to read frames of this program's clients.
 pub(crate) fn take(bytes: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, BrokenFrame> {
     let [first, second, ..] = *bytes else { return Ok(None) };
     let opcode = first & 0x0f;
-    // Only a dialect that is a stream of its own bears fragments: it takes them as they come.
+    // Fragments occur only in dialects that are byte streams, and those accept them in any pieces.
     let whole = first & 0xf0 == 0x80 || matches!((first, opcode), (0..=0x0f, opcode::BINARY | opcode::CONTINUATION));
     if !whole {
         return Err("bad_frame".to_owned());
@@ -134,7 +134,7 @@ pub(crate) fn take(bytes: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, Bro
     Ok(bytes.get(at..end).map(|payload| (ServerFrame { opcode, payload }, end)))
 }
 
-/// What a close frame is counted as.
+/// Returns the error code of a close frame.
 pub(crate) fn close_code(payload: &[u8]) -> String {
     match *payload {
         [high, low, ..] => format!("close_{}", u16::from_be_bytes([high, low])),
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_of_every_length_come_back() {
+    fn reader_returns_frames_of_every_length() {
         for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
             let payload = vec![b'p'; length];
             for put in [put_masked, put_bare] {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_protocol_is_an_error() {
+    fn reader_rejects_protocol_violations() {
         let huge = [0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         for bytes in [&[0x01, 0x00][..], &[0xc1, 0x00], &[0x81, 0x80, 1, 2, 3, 4], &huge] {
             assert_eq!(take(bytes), Err("bad_frame".to_owned()), "{bytes:?}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_agreed_to_or_counted_by_its_status() {
+    fn handshake_succeeds_or_reports_its_status() {
         let response = response();
         assert_eq!(upgraded(&response[..response.len() - 1]), Ok(None));
         assert_eq!(upgraded(&[&response[..], b"\x81\x00"].concat()), Ok(Some(response.len())));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_named_by_its_number() {
+    fn close_code_contains_the_close_number() {
         assert_eq!([close_code(&[0x03, 0xf4, b'x']), close_code(&[])], ["close_1012", "close_1005"]);
     }
 }

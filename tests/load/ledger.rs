@@ -1,43 +1,43 @@
-//! Whether every client heard everything once and in order: lost, duplicated, out of order.
+//! Delivery checks of every client: each message received once and in order.
 //!
-//! A *stream* is what one client can count through: a room (by its seqs, dense from 1) or one publisher of a room (by the
-//! numbers in its messages, where a peer gives none). What a client still misses in the middle of a stream is kept beside,
-//! so a client with nothing missing costs one number per stream. Pure.
+//! A *stream* is a sequence that one client can count: a room (by its dense seqs from 1) or one publisher of a room.
+//! The publisher's own numbers serve for peers without seqs. Numbers missing in the middle of a stream are kept apart,
+//! so a client without gaps costs one number per stream. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// What was wrong with what was heard so far.
+/// Delivery faults so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeliveryFaults {
-    /// Not heard, though a later one of its stream was.
+    /// Messages not received although a later one of their stream was.
     pub(crate) missing: u64,
-    /// Heard a second time.
+    /// Messages received again.
     pub(crate) duplicated: u64,
-    /// Heard, but after a later one.
+    /// Messages received after a later one.
     pub(crate) out_of_order: u64,
 }
 
-/// The ends of one stream over all its readers, to find what nobody heard anything after.
+/// End of one stream over all its readers; it reveals messages after which no reader received anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamTail {
-    /// How many listen to it.
+    /// Number of readers.
     pub(crate) readers: u64,
-    /// The sum of what each of them expects next.
+    /// Sum of the next expected numbers of all readers.
     pub(crate) next: u64,
-    /// What a reader that heard everything expects next.
+    /// Next expected number of a reader that received everything.
     pub(crate) top: u64,
 }
 
 impl StreamTail {
-    /// What is missing at the ends.
+    /// Returns the number of messages missing at the end.
     pub(crate) fn missing(&self) -> u64 {
         (self.readers * self.top).saturating_sub(self.next)
     }
 
-    /// The same stream as other readers know it.
+    /// Merges the same stream as observed by other readers.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.readers += other.readers;
         self.next += other.next;
@@ -45,10 +45,10 @@ impl StreamTail {
     }
 }
 
-/// The positions of the clients of one process, each with the same number of streams.
+/// Positions of the clients of one process, each with the same number of streams.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// By client and stream: what is expected next; `None` before the client listens.
+    /// Next expected number by client and stream; `None` before the client listens.
     next: Vec<Option<u64>>,
     streams: usize,
     holes: HashMap<(usize, usize), Vec<Range<u64>>>,
@@ -56,30 +56,30 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Nobody listens yet.
+    /// Creates a ledger without any listening client.
     pub(crate) fn new(clients: usize, streams: usize) -> Self {
         Self { next: vec![None; clients * streams], streams, holes: HashMap::new(), faults: DeliveryFaults::default() }
     }
 
-    /// The client hears every stream from `next` on. A position that it has already is kept: it comes back.
+    /// Starts every stream of the client at `next`. A returning client keeps the positions that it has.
     pub(crate) fn listens(&mut self, client: usize, next: u64) {
         for position in &mut self.next[client * self.streams..(client + 1) * self.streams] {
             position.get_or_insert(next);
         }
     }
 
-    /// The client was told that its position in the stream is this one: what is missing before it is no secret.
+    /// Moves the client to the position that the server announced; earlier messages do not count as missing.
     pub(crate) fn repositioned(&mut self, client: usize, stream: usize, next: u64) {
         self.next[client * self.streams + stream] = Some(next);
         self.holes.remove(&(client, stream));
     }
 
-    /// What the client expects next.
+    /// Returns the next number that the client expects.
     pub(crate) fn expects(&self, client: usize, stream: usize) -> Option<u64> {
         self.next[client * self.streams + stream]
     }
 
-    /// The client heard this message of the stream.
+    /// Records that the client received this message of the stream.
     pub(crate) fn hears(&mut self, client: usize, stream: usize, number: u64) {
         let position = &mut self.next[client * self.streams + stream];
         let next = position.unwrap_or(number);
@@ -108,12 +108,12 @@ impl Ledger {
         self.faults.out_of_order += 1;
     }
 
-    /// What was wrong so far.
+    /// Returns the faults so far.
     pub(crate) fn faults(&self) -> DeliveryFaults {
         self.faults
     }
 
-    /// The ends of all streams, `named` by client and stream; who does not listen is not in them.
+    /// Returns the ends of all streams, `named` by client and stream, without clients that do not listen.
     pub(crate) fn tails(&self, named: impl Fn(usize, usize) -> u32) -> BTreeMap<u32, StreamTail> {
         let mut tails: BTreeMap<u32, StreamTail> = BTreeMap::new();
         for (at, next) in self.next.iter().enumerate() {
@@ -139,25 +139,25 @@ mod tests {
     }
 
     #[test]
-    fn all_in_order_is_no_fault() {
+    fn messages_in_order_cause_no_fault() {
         assert_eq!(heard(&[1, 2, 3]), DeliveryFaults::default());
     }
 
     #[test]
-    fn a_hole_is_missing_until_it_is_filled_late() {
+    fn gap_counts_missing_until_late_messages_fill_it() {
         assert_eq!(heard(&[1, 5]), DeliveryFaults { missing: 3, ..DeliveryFaults::default() });
         assert_eq!(heard(&[1, 5, 3]), DeliveryFaults { missing: 2, out_of_order: 1, ..DeliveryFaults::default() });
         assert_eq!(heard(&[1, 5, 3, 2, 4, 6]), DeliveryFaults { out_of_order: 3, ..DeliveryFaults::default() });
     }
 
     #[test]
-    fn a_second_copy_is_told_from_a_late_one() {
+    fn ledger_separates_duplicates_from_late_messages() {
         assert_eq!(heard(&[1, 1, 2]), DeliveryFaults { duplicated: 1, ..DeliveryFaults::default() });
         assert_eq!(heard(&[3, 2, 2]), DeliveryFaults { missing: 1, duplicated: 1, out_of_order: 1 });
     }
 
     #[test]
-    fn what_nobody_heard_anything_after_is_missing_at_the_end() {
+    fn stream_tail_counts_unreceived_messages_as_missing() {
         let mut ledger = Ledger::new(3, 1);
         ledger.listens(0, 1);
         ledger.listens(1, 1);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_goes_on_where_they_were() {
+    fn returning_client_keeps_its_stream_position() {
         let mut ledger = Ledger::new(1, 1);
         ledger.listens(0, 1);
         ledger.hears(0, 0, 1);

@@ -1,12 +1,12 @@
-//! `load`: many thin clients against a cluster of Parley, its peers, or the floor, and what they saw.
+//! `load`: many thin clients against a cluster of Parley, its peers, or the floor, and their measurements.
 //!
-//! One process coordinates ([`run`]) and starts workers of itself ([`worker`]), each an epoll loop with as many clients
-//! as it may have descriptors. `make bench` drives it; by hand, `load room --ws 127.0.0.1:8081,127.0.0.1:8082` is a
-//! beginning. It knows Parley from outside only.
+//! One process coordinates ([`run`]) and starts worker processes ([`worker`]) of the same program. Each worker runs an
+//! epoll loop with as many clients as its descriptor limit allows. `make bench` runs it; by hand, start with `load room
+//! --ws 127.0.0.1:8081,127.0.0.1:8082`. It uses only Parley's public protocol.
 
-// It is a program for a terminal.
+// This program runs in a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-// Counts become figures here: nothing of it is near 2^53, and a client's number fits its type by the plan.
+// Counts become figures here: all are far below 2^53, and the plan ensures that a client's number fits its type.
 #![allow(clippy::cast_precision_loss)]
 
 mod cli;

@@ -1,6 +1,6 @@
-//! What the coordinator and its workers say to each other: one JSON object a line, over the worker's stdin and stdout.
+//! Messages between the coordinator and its workers: one JSON object a line, over the worker's stdin and stdout.
 //!
-//! A worker ends when its stdin does, so none is left behind when the coordinator is killed.
+//! A worker ends with its stdin, so no worker survives a killed coordinator.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,31 +9,31 @@ use crate::plan::Plan;
 use crate::schedule::MeasureWindow;
 use crate::tally::{ClientProgress, Tally};
 
-/// From the coordinator.
+/// Order from the coordinator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WorkerOrder {
-    /// These clients are yours. The first one, and only once.
+    /// Assigns the clients; sent first, and only once.
     Hire { plan: Plan, from: u32, to: u32, workers: u32 },
-    /// Log in from this time on.
+    /// Starts the logins at this time.
     Login { at: Nanos },
-    /// Say what is due in this window.
+    /// Sends the messages that are due in this window.
     Talk { window: MeasureWindow },
-    /// Drop all connections, and resume.
+    /// Drops all connections and resumes the sessions.
     Storm,
-    /// From now on who loses a connection resumes.
+    /// From now on, a client that loses its connection resumes its session.
     Brace,
-    /// Tell everything.
+    /// Requests the final tally.
     Report,
 }
 
-/// From a worker.
+/// Report from a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WorkerReport {
-    /// Hired: the memory for the clients is there, none is connected. With the memory of the process before that.
+    /// The clients' memory is allocated and none is connected; with the memory of the process before that.
     Hired { base_kib: u64 },
-    /// How far it is, several times a second.
+    /// Progress, several times a second.
     ClientProgress(ClientProgress),
     /// The answer to [`WorkerOrder::Report`].
     Report(Box<Tally>),

@@ -1,7 +1,7 @@
-//! What a run has shown, for programs (JSON) and for people.
+//! Outcome of a run, for programs (JSON) and for people.
 //!
-//! Everything that a figure depends on is in the JSON: the plan, the machine, what every process spent. A figure that the
-//! load itself has spoiled says so.
+//! The JSON contains everything that a figure depends on: the plan, the machine, the usage of every process. It also
+//! marks figures that the load itself has distorted.
 
 use serde_json::{Map, Value, json};
 
@@ -10,10 +10,10 @@ use crate::process;
 use crate::run::{FinishedRun, RunSnapshot};
 use crate::tally::Latencies;
 
-/// A load process that was this busy measured itself.
+/// CPU share above which a load process measured itself.
 const BUSY: f64 = 0.8;
 
-/// The outcome as one JSON object; `scenario` is its name.
+/// Returns the outcome as one JSON object; `scenario` is its name.
 pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
     let FinishedRun { plan, course, tally, workers, .. } = finished;
     let (measured, progress) = (&tally.measured, &tally.progress);
@@ -22,7 +22,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         0 => seconds(&finished.begun, &finished.ended),
         _ => course.measured.as_secs_f64(),
     };
-    // A backlog that is heard after the window lowers the rate.
+    // A backlog that arrives after the window lowers the rate.
     let end = finished.begun.at as f64 + window * SECOND as f64;
     let span = (measured.last as f64).max(end) / SECOND as f64 - finished.begun.at as f64 / SECOND as f64;
     let login_span = tally.there.saturating_sub(finished.login) as f64 / SECOND as f64;
@@ -77,8 +77,8 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
     })
 }
 
-/// Messages that somebody should have heard and did not. What was refused was never sent; where messages are counted by
-/// their publishers' numbers, it left a hole that is none.
+/// Returns the number of expected messages that did not arrive. A refused message was never sent. Where publishers
+/// number the messages, its number is still missing, so it is subtracted.
 fn lost(finished: &FinishedRun) -> u64 {
     let tally = &finished.tally;
     let missing = tally.faults.missing + tally.tails.values().map(|tail| tail.missing()).sum::<u64>();
@@ -110,7 +110,8 @@ fn processes(finished: &FinishedRun) -> Value {
         let sample = |moment: &RunSnapshot| moment.watched[at];
         let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
         let before = sample(&finished.before);
-        // Of those who do nothing, without what their logins have left behind: of talk, more than clients is in it.
+        // Only for silent clients, and without the memory that their logins left behind; with traffic the memory
+        // includes more than clients.
         let is_silent = finished.plan.senders() == 0;
         let each = is_silent.then(|| bytes_each(before.rss_kib, ended.rss_kib, finished.plan.clients));
         let told = json!({
@@ -130,11 +131,11 @@ fn processes(finished: &FinishedRun) -> Value {
     Value::Object(processes)
 }
 
-/// The outcome in a few lines.
+/// Returns the outcome as a few lines of text.
 pub(crate) fn summary(outcome: &Value) -> String {
     let number = |key: &str| outcome[key].as_f64().unwrap_or_default();
     let mut lines = vec![format!(
-        "{} ({}): {} clients there after {:.1} s ({:.0} a second), {}",
+        "{} ({}): {} clients ready after {:.1} s ({:.0} a second), {}",
         outcome["scenario"].as_str().unwrap_or_default(),
         outcome["peer"].as_str().unwrap_or_default(),
         outcome["clients"],
@@ -164,7 +165,7 @@ pub(crate) fn summary(outcome: &Value) -> String {
     }
     if let Some(errors) = outcome["errors"].as_object().filter(|errors| !errors.is_empty()) {
         let errors: Vec<String> = errors.iter().map(|(code, count)| format!("{count} {code}")).collect();
-        lines.push(format!("  not as it should be: {}", errors.join(", ")));
+        lines.push(format!("  errors: {}", errors.join(", ")));
     }
     if let Some(micros) = outcome["server_us_per_message"].as_f64() {
         lines.push(format!("  server CPU {micros:.2} us a message"));

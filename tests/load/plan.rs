@@ -1,7 +1,8 @@
-//! What a run does, and who of its clients does what. Pure, and the same in every process of the run.
+//! Plan of a run and the part of each client in it. Pure, and the same in every process of the run.
 //!
-//! The command line makes a [`Plan`], the coordinator sends it to its workers. Clients are numbered through; client `i`
-//! goes to address `i % addresses`, so the members of a room and its publishers are spread over all gateways.
+//! The command line makes a [`Plan`], and the coordinator sends it to its workers. Clients are numbered across the run;
+//! client `i` connects to address `i % addresses`. The members and publishers of a room are thus spread over all
+//! gateways.
 
 use std::net::SocketAddr;
 
@@ -9,49 +10,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::LoadDialect;
 
-/// Where clients connect to and what they speak there.
+/// Address and dialect of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlanAddress {
     pub(crate) at: SocketAddr,
     pub(crate) dialect: LoadDialect,
 }
 
-/// What the clients do in the measured window. Rates are messages a second in all.
+/// Traffic in the measured window. Rates are messages a second in total.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Traffic {
-    /// Nothing.
+    /// None.
     Silence,
-    /// So many of each room's members speak in it.
+    /// A number of members speaks in each room.
     Rooms { rate: f64, publishers: u32 },
-    /// Everybody speaks to their partner, who is at another gateway.
+    /// Each client speaks to its partner, which is connected to another gateway.
     Direct { rate: f64 },
-    /// Pings: at a rate, or each as soon as the one before it was answered.
+    /// Pings: at a rate, or each one after the answer to the previous one.
     Echo { rate: Option<f64> },
 }
 
-/// A run.
+/// Plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// What the names of this run begin with, so that runs against one cluster do not meet.
+    /// Prefix of all names of this run, so that runs against one cluster do not collide.
     pub(crate) run: String,
     pub(crate) addresses: Vec<PlanAddress>,
     pub(crate) clients: u32,
-    /// Members of each room; nobody is in a room when zero.
+    /// Members of each room; zero means no rooms.
     pub(crate) room_size: u32,
     pub(crate) traffic: Traffic,
     /// Bytes of a message's body.
     pub(crate) body: usize,
-    /// Logins under way at a time, over all processes.
+    /// Maximum of concurrent logins, over all processes.
     pub(crate) in_flight: u32,
-    /// Logins a second; as fast as they are answered when absent.
+    /// Logins a second; without a rate, each login follows an answer.
     pub(crate) login_rate: Option<f64>,
-    /// True if a client that loses its connection resumes its session.
+    /// Resumption of sessions after a lost connection.
     pub(crate) resumes: bool,
 }
 
 impl Plan {
-    /// Where the client goes when it was turned away so many times: round the addresses that speak as its first one.
+    /// Returns the client's address after this number of refusals: rotates over the addresses with the dialect of the
+    /// first one.
     pub(crate) fn address(&self, client: u32, attempts: u32) -> PlanAddress {
         let (first, count) = (client as usize, self.addresses.len());
         let dialect = self.addresses[first % count].dialect;
@@ -59,17 +61,17 @@ impl Plan {
         round.nth(attempts as usize).unwrap_or(self.addresses[first % count])
     }
 
-    /// The client's nickname.
+    /// Returns the client's nickname.
     pub(crate) fn nick(&self, client: u32) -> String {
         format!("{}u{client}", self.run)
     }
 
-    /// The number of the client's room.
+    /// Returns the number of the client's room.
     pub(crate) fn room_number(&self, client: u32) -> Option<u32> {
         client.checked_div(self.room_size)
     }
 
-    /// The client's room, with its `#`.
+    /// Returns the client's room, with its `#`.
     pub(crate) fn room(&self, client: u32) -> Option<String> {
         if self.is_direct() {
             let is_addressed = self.address(client, 0).dialect.has_people();
@@ -78,12 +80,12 @@ impl Plan {
         self.room_number(client).map(|room| format!("#{}r{room}", self.run))
     }
 
-    /// The client with whom this one speaks in private.
+    /// Returns the client's partner in private messages.
     pub(crate) fn partner(&self, client: u32) -> u32 {
         client ^ 1
     }
 
-    /// Whom the client speaks to.
+    /// Returns the recipient of the client's messages.
     pub(crate) fn target(&self, client: u32) -> String {
         match self.is_direct() {
             true => self.nick(self.partner(client)),
@@ -95,7 +97,7 @@ impl Plan {
         matches!(self.traffic, Traffic::Direct { .. })
     }
 
-    /// How many clients send something.
+    /// Returns the number of sending clients.
     pub(crate) fn senders(&self) -> u32 {
         match self.traffic {
             Traffic::Silence => 0,
@@ -106,7 +108,7 @@ impl Plan {
         }
     }
 
-    /// Messages offered a second, unless the clients themselves set the pace.
+    /// Returns the messages offered per second, or `None` if the answers set the pace.
     pub(crate) fn rate(&self) -> Option<f64> {
         match self.traffic {
             Traffic::Silence => None,
@@ -115,7 +117,7 @@ impl Plan {
         }
     }
 
-    /// The client's number among the senders.
+    /// Returns the client's number among the senders.
     pub(crate) fn sender(&self, client: u32) -> Option<u32> {
         match self.traffic {
             Traffic::Silence => None,
@@ -127,13 +129,13 @@ impl Plan {
         }
     }
 
-    /// True if what is heard is checked by the seqs of rooms: dense, and the same for all. Else by each publisher's own
-    /// numbers.
+    /// Returns whether deliveries are checked by the seqs of rooms, which are dense and the same for all members.
+    /// Otherwise they are checked by each publisher's own numbers.
     pub(crate) fn counts_seqs(&self) -> bool {
         !self.is_direct() && self.addresses.iter().all(|address| address.dialect.has_seqs())
     }
 
-    /// Streams that a client counts through.
+    /// Returns the number of streams that a client counts.
     pub(crate) fn streams(&self) -> u32 {
         match self.traffic {
             Traffic::Rooms { publishers, .. } if !self.counts_seqs() => publishers,
@@ -141,7 +143,7 @@ impl Plan {
         }
     }
 
-    /// The name, in the whole run, of a stream of a client.
+    /// Returns the name of a client's stream in the whole run.
     pub(crate) fn stream(&self, client: u32, stream: u32) -> u32 {
         match self.is_direct() {
             true => self.partner(client),
@@ -149,7 +151,7 @@ impl Plan {
         }
     }
 
-    /// How many hear a message.
+    /// Returns the number of recipients of a message.
     pub(crate) fn readers(&self) -> u64 {
         match self.traffic {
             Traffic::Silence | Traffic::Echo { .. } => 0,
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn publishers_are_counted_through_and_spread_over_gateways() {
+    fn plan_numbers_publishers_and_spreads_them_over_gateways() {
         let plan = plan(LoadDialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
         let senders: Vec<_> = (0..12).filter_map(|client| Some((client, plan.sender(client)?))).collect();
         assert_eq!(senders, [(0, 0), (1, 1), (4, 2), (5, 3), (8, 4), (9, 5)]);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_have_one_name_for_all_who_read_them() {
+    fn stream_has_same_name_for_all_readers() {
         let by_publisher = plan(LoadDialect::Ws, Traffic::Rooms { rate: 1.0, publishers: 2 });
         assert_eq!((by_publisher.streams(), by_publisher.stream(4, 1), by_publisher.stream(7, 1)), (2, 3, 3));
         let by_seq = plan(LoadDialect::Parley, Traffic::Rooms { rate: 1.0, publishers: 2 });
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_without_people_has_a_room_for_each() {
+    fn peer_without_names_uses_one_room_per_client() {
         let plan = plan(LoadDialect::Nats, Traffic::Direct { rate: 1.0 });
         assert_eq!((plan.room(4), plan.target(5)), (Some("tu4".to_owned()), "tu4".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! What the kernel says about a process, and about this machine: CPU, memory, descriptors, congestion control.
+//! Kernel figures of a process and of this machine: CPU, memory, descriptors, congestion control.
 
 use std::fs;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-/// The kernel counts the CPU of processes in hundredths of a second, on every architecture that we know (`USER_HZ`).
+/// CPU clock ticks per second of the kernel's process times (`USER_HZ`), 100 on every supported architecture.
 const TICKS: f64 = 100.0;
 
-/// A process of the system under test, by the name under which it is reported.
+/// Process of the system under test, with the name under which it is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Watched {
     pub(crate) name: String,
@@ -21,25 +21,25 @@ impl FromStr for Watched {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, pid) = text.split_once('=').ok_or("it is NAME=PID")?;
-        let pid = pid.parse().map_err(|_| format!("`{pid}` is no process id"))?;
+        let (name, pid) = text.split_once('=').ok_or("expected NAME=PID")?;
+        let pid = pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?;
         Ok(Self { name: name.to_owned(), pid })
     }
 }
 
-/// A process at one moment. All zero when it is not there.
+/// Resource usage of a process at one moment; all zero if there is no such process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct ProcessUsage {
     /// CPU seconds so far.
     pub(crate) user: f64,
     pub(crate) system: f64,
     pub(crate) rss_kib: u64,
-    /// The most it ever had.
+    /// Peak memory.
     pub(crate) peak_kib: u64,
 }
 
 impl ProcessUsage {
-    /// Reads it from /proc.
+    /// Reads the usage from /proc.
     pub(crate) fn of(pid: u32) -> Self {
         Self::read(pid).unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl ProcessUsage {
     }
 
     fn parse(stat: &str, status: &str) -> Option<Self> {
-        // The name of the program, in parentheses, may hold anything; the third field follows it.
+        // The program name, in parentheses, may contain any character; the third field follows it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS);
         let kib = |key: &str| {
@@ -62,20 +62,20 @@ impl ProcessUsage {
         Some(Self { user: seconds(14)?, system: seconds(15)?, rss_kib, peak_kib })
     }
 
-    /// CPU seconds so far, in user code and in the kernel.
+    /// Returns the CPU seconds so far, in user code and in the kernel.
     pub(crate) fn cpu(&self) -> f64 {
         self.user + self.system
     }
 }
 
-/// Takes all the descriptors that this process may have, for itself and what it starts, and says how many.
+/// Raises the descriptor limit of this process and its children to the maximum, and returns it.
 pub(crate) fn raise_descriptors() -> Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of descriptors")?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of descriptors")?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
     Ok(hard)
 }
 
-/// What a reader must know about the machine to read the figures.
+/// Returns the facts about the machine that a reader needs to judge the figures.
 pub(crate) fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let cpu = read("/proc/cpuinfo");
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn usage_parser_accepts_parentheses_in_program_names() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 0 10 0 0 0 250 125 0 0 20 0 4 0 1 1 1";
         let sample = ProcessUsage::parse(stat, "Name:\tx\nVmHWM:\t  900 kB\nVmRSS:\t  800 kB\n").unwrap();
         assert_eq!(sample, ProcessUsage { user: 2.5, system: 1.25, rss_kib: 800, peak_kib: 900 });
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_process_has_a_name_and_a_number() {
+    fn watched_process_needs_name_and_number() {
         assert_eq!("g1=42".parse(), Ok(Watched { name: "g1".to_owned(), pid: 42 }));
         assert!("g1".parse::<Watched>().is_err() && "g1=x".parse::<Watched>().is_err());
     }

@@ -1,4 +1,4 @@
-//! One run from the first login to the last delivery: phases, samples between them, and when it is over.
+//! One run from the first login to the last delivery: phases, samples between them, and the end condition.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use crate::process::{self, ProcessUsage, Watched};
 use crate::schedule::MeasureWindow;
 use crate::tally::{ClientProgress, Tally};
 
-/// Descriptors that a worker needs beside its clients'.
+/// Descriptors that a worker needs in addition to those of its clients.
 const SPARE: u64 = 100;
-/// Logins that do not get on for so long are given up.
+/// Time without progress after which logins are abandoned.
 const STUCK: Nanos = 60 * SECOND;
-/// After the window: what did not come for so long does not come.
+/// Time without a delivery, after the window, after which the rest counts as lost.
 const SILENCE: Nanos = 3 * SECOND;
-/// A little later than now: time for an order to reach all workers.
+/// Delay before an order takes effect, so that it reaches all workers first.
 const SOON: Nanos = SECOND / 10;
 
-/// How a run goes, beside its plan.
+/// Course of a run, in addition to its plan.
 #[derive(Debug, Clone)]
 pub(crate) struct RunCourse {
     pub(crate) warmup: Duration,
-    /// How long is measured; with no traffic, how long the clients are held.
+    /// Duration of the measurement; without traffic, duration for which the clients stay connected.
     pub(crate) measured: Duration,
-    /// How long nothing happens before and after, to compare memory.
+    /// Silence before and after, to compare memory.
     pub(crate) quiet: Duration,
     pub(crate) storm: Option<DisconnectStorm>,
-    /// Clients of one process; fewer when it may not have so many descriptors.
+    /// Maximum of clients per process; fewer if the descriptor limit is lower.
     pub(crate) per_process: u32,
     pub(crate) watched: Vec<Watched>,
-    /// How long what is still under way is waited for.
+    /// Maximum wait for outstanding deliveries.
     pub(crate) patience: Duration,
 }
 
-/// How connections are lost in the middle of a run.
+/// Cause of the lost connections in the middle of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DisconnectStorm {
     /// Clients drop all of them.
@@ -48,7 +48,7 @@ pub(crate) enum DisconnectStorm {
     Kill { pid: i32 },
 }
 
-/// All processes at one moment.
+/// Usage of all processes at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunSnapshot {
     pub(crate) at: Nanos,
@@ -58,7 +58,7 @@ pub(crate) struct RunSnapshot {
     pub(crate) load: ProcessUsage,
 }
 
-/// What a run leaves.
+/// Results of a run.
 #[derive(Debug)]
 pub(crate) struct FinishedRun {
     pub(crate) plan: Plan,
@@ -66,22 +66,22 @@ pub(crate) struct FinishedRun {
     pub(crate) workers: usize,
     /// Memory of the workers without clients.
     pub(crate) base_kib: u64,
-    /// If the first login was due.
+    /// Due time of the first login.
     pub(crate) login: Nanos,
     pub(crate) tally: Tally,
-    /// Nobody is connected.
+    /// Before the first connection.
     pub(crate) before: RunSnapshot,
-    /// Everybody is there.
+    /// All clients are ready.
     pub(crate) ready: RunSnapshot,
     /// The warm-up is over.
     pub(crate) begun: RunSnapshot,
-    /// The last delivery has come.
+    /// The last delivery has arrived.
     pub(crate) ended: RunSnapshot,
-    /// The quiet after it is over.
+    /// The silence afterwards is over.
     pub(crate) after: RunSnapshot,
 }
 
-/// Carries it out.
+/// Executes the run.
 pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let descriptors = process::raise_descriptors()?;
     let most = u32::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(u32::MAX);
@@ -144,9 +144,9 @@ fn hold(crew: &mut WorkerCrew, what: &str, time: Nanos) -> Result<()> {
     crew.watch(what, |_, now| now >= end)
 }
 
-/// Waits for what is still under way.
+/// Waits for outstanding deliveries.
 fn drain(crew: &mut WorkerCrew, plan: &Plan, course: &RunCourse) -> Result<()> {
-    // The last messages of the window are in what the workers tell by then.
+    // By then the workers have reported the last messages of the window.
     let earliest = clock::now() + SECOND / 2;
     let end = earliest + nanos(course.patience);
     let all = u64::from(plan.clients);
@@ -158,7 +158,7 @@ fn drain(crew: &mut WorkerCrew, plan: &Plan, course: &RunCourse) -> Result<()> {
         is_answered && is_back && is_heard
     };
     let mut still = Still::since(clock::now());
-    crew.watch("waiting for the last", |progress, now| {
+    crew.watch("waiting for the last deliveries", |progress, now| {
         let moves = progress.delivered + progress.answered + progress.ready;
         (now >= earliest && is_settled(progress)) || still.lasts(moves, now) > SILENCE || now >= end
     })
@@ -177,7 +177,7 @@ impl DisconnectStorm {
     }
 }
 
-/// For how long a number has not changed.
+/// Returns the duration since a number last changed.
 #[derive(Debug)]
 struct Still {
     value: u64,

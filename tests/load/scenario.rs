@@ -1,4 +1,4 @@
-//! What each scenario of the command line means: who connects, who speaks, and how the run goes.
+//! Plans and courses of the command line's scenarios: connections, traffic and phases.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ impl TargetFlags {
         let ws = self.ws.iter().map(|at| PlanAddress { at: *at, dialect: self.peer });
         let tcp = self.tcp.iter().map(|at| PlanAddress { at: *at, dialect: LoadDialect::Lines });
         let addresses: Vec<PlanAddress> = ws.chain(tcp).collect();
-        ensure!(!addresses.is_empty(), "nowhere to connect to: give --ws or --tcp");
+        ensure!(!addresses.is_empty(), "no address to connect to: --ws or --tcp is missing");
         Ok(addresses)
     }
 }
@@ -55,7 +55,7 @@ impl CommonFlags {
     }
 }
 
-/// A scenario by its name, ready to run, and where its outcome goes.
+/// Scenario with its plan and course, ready to run, and the path of its outcome.
 #[derive(Debug)]
 pub(crate) struct PreparedRun {
     pub(crate) scenario: &'static str,
@@ -65,8 +65,8 @@ pub(crate) struct PreparedRun {
 }
 
 fn prepared(scenario: &'static str, common: &CommonFlags, plan: Plan) -> Result<PreparedRun> {
-    ensure!(plan.clients > 0, "there are no clients");
-    ensure!(plan.rate().is_none_or(|rate| rate > 0.0), "a rate is above zero");
+    ensure!(plan.clients > 0, "the number of clients must be above zero");
+    ensure!(plan.rate().is_none_or(|rate| rate > 0.0), "the rate must be above zero");
     Ok(PreparedRun { scenario, plan, course: common.course()?, json: common.json.clone() })
 }
 
@@ -110,7 +110,7 @@ impl RoomsFlags {
 impl DmFlags {
     pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let traffic = Traffic::Direct { rate: self.rate };
-        ensure!(self.target.peer != LoadDialect::Bare, "the floor knows nobody by name");
+        ensure!(self.target.peer != LoadDialect::Bare, "the floor has no direct messages");
         prepared(
             "dm",
             &self.common,
@@ -123,9 +123,9 @@ impl LoginFlags {
     pub(crate) fn prepare(&self) -> Result<PreparedRun> {
         let mut plan = self.common.plan(self.target.addresses()?, self.connections, self.members, Traffic::Silence);
         plan.login_rate = self.rate;
-        ensure!(self.rate.is_none_or(|rate| rate > 0.0), "a rate is above zero");
+        ensure!(self.rate.is_none_or(|rate| rate > 0.0), "the rate must be above zero");
         let mut prepared = prepared("login", &self.common, plan)?;
-        // All that is measured is over when everybody is there.
+        // The measurement ends when all clients are ready.
         prepared.course.measured = Duration::ZERO;
         Ok(prepared)
     }
@@ -163,7 +163,7 @@ impl FloorFlags {
         let scenario = if self.rounds { "floor_rounds" } else { "floor" };
         let mut prepared =
             prepared(scenario, &self.common, self.common.plan(vec![address], self.members, self.members, traffic))?;
-        // Its queue of newcomers is that of the standard library, 128.
+        // Its accept queue is that of the standard library, 128.
         prepared.plan.in_flight = prepared.plan.in_flight.min(100);
         prepared.course.watched = vec![Watched { name: "floor".to_owned(), pid: server }];
         Ok(prepared)

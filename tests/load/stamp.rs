@@ -1,35 +1,35 @@
-//! What the body of a measured message says: when it was due, who sent it, and the how manieth of theirs it is.
+//! Stamp in the body of a measured message: its due time, its publisher and its number.
 //!
-//! Plain ASCII of a fixed width behind a mark, filled up to the wanted size, so that it survives every dialect (JSON,
-//! lines, raw) unquoted and is found in a frame without parsing it.
+//! The stamp is plain ASCII of a fixed width after a mark, padded to the wanted size. It therefore survives every
+//! dialect (JSON, lines, raw) unquoted and is found in a frame without parsing.
 
 use crate::clock::Nanos;
 
-/// Nothing else that travels holds these two bytes in a row.
+/// Mark of a stamp; no other traffic contains these two bytes in a row.
 const MARK: &[u8] = b"@@";
 const LENGTH: usize = 2 + 16 + 8 + 8;
 const FILLER: u8 = b'x';
 
-/// The stamp of one message.
+/// Stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// If it was due.
+    /// Time at which the message was due.
     pub(crate) due: Nanos,
-    /// The number of its publisher.
+    /// Number of the publisher.
     pub(crate) publisher: u32,
-    /// How many that publisher sent before it.
+    /// Number of messages that the publisher sent before.
     pub(crate) number: u32,
 }
 
 impl Stamp {
-    /// The body of this message, `size` bytes long but no shorter than a stamp.
+    /// Returns the body of this message: `size` bytes, but at least as long as a stamp.
     pub(crate) fn body(&self, size: usize) -> Vec<u8> {
         let mut body = format!("@@{:016x}{:08x}{:08x}", self.due, self.publisher, self.number).into_bytes();
         body.resize(size.max(LENGTH), FILLER);
         body
     }
 
-    /// The stamp in a frame or line, if it holds one.
+    /// Returns the stamp in a frame or line, if there is one.
     pub(crate) fn find(text: &[u8]) -> Option<Self> {
         let at = text.windows(MARK.len()).position(|two| two == MARK)?;
         let fields = text.get(at + MARK.len()..at + LENGTH)?;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_survives_its_way() {
+    fn parser_finds_stamp_in_every_body() {
         let stamp = Stamp { due: u64::MAX - 1, publisher: 7, number: 0xdead_beef };
         let body = String::from_utf8(stamp.body(128)).unwrap();
         assert_eq!(body.len(), 128);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_stamp_is_none() {
+    fn parser_rejects_bytes_without_a_stamp() {
         for text in ["", "@@", "hello", "@@0123", "@@zz00000000000000000000000000000000"] {
             assert_eq!(Stamp::find(text.as_bytes()), None, "{text}");
         }

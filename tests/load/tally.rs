@@ -1,7 +1,7 @@
-//! What the clients of one process saw: counts, faults and latencies; and how those of several processes become one.
+//! Results of the clients of one process: counts, faults and latencies, and their merge over several processes.
 //!
-//! Workers send it as JSON; a histogram travels as its buckets (value, count), which lose nothing on the way because both
-//! ends have the same buckets.
+//! Workers send it as JSON. A histogram travels as its buckets (value, count), without loss because both ends use the
+//! same buckets.
 
 use std::collections::BTreeMap;
 
@@ -11,46 +11,46 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::clock::Nanos;
 use crate::ledger::{DeliveryFaults, StreamTail};
 
-/// Longer latencies than this count as it: an hour.
+/// Maximum recorded latency, one hour; longer ones count as this.
 const LONGEST: Nanos = 3_600_000_000_000;
 /// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
 
-/// A distribution of latencies.
+/// Distribution of latencies.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        // The bounds are constants that it takes; without them it grows with what it holds.
+        // The bounds are constants that the library accepts; otherwise the histogram resizes itself.
         Self(Histogram::new_with_bounds(1, LONGEST, DIGITS).unwrap_or_else(|_| unreachable!("constant bounds")))
     }
 }
 
 impl Latencies {
-    /// Adds one.
+    /// Adds one latency.
     pub(crate) fn record(&mut self, latency: Nanos) {
         self.0.saturating_record(latency);
     }
 
-    /// Adds all of the other.
+    /// Adds all latencies of the other distribution.
     pub(crate) fn merge(&mut self, other: &Self) {
         for bucket in other.0.iter_recorded() {
             self.0.saturating_record_n(bucket.value_iterated_to(), bucket.count_at_value());
         }
     }
 
-    /// How many there are.
+    /// Returns the number of latencies.
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency, in milliseconds, that this percentage stays within.
+    /// Returns the latency of this percentile in milliseconds.
     pub(crate) fn percentile_ms(&self, percentile: f64) -> f64 {
         self.0.value_at_percentile(percentile) as f64 / 1e6
     }
 
-    /// The average in milliseconds.
+    /// Returns the average in milliseconds.
     pub(crate) fn mean_ms(&self) -> f64 {
         self.0.mean() / 1e6
     }
@@ -73,27 +73,27 @@ impl<'de> Deserialize<'de> for Latencies {
     }
 }
 
-/// How far the clients are: small enough to be told several times a second.
+/// Progress of the clients: small enough to be reported several times a second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClientProgress {
-    /// Connected, registered and in their room.
+    /// Clients that are connected, registered and in their room.
     pub(crate) ready: u64,
-    /// Turned away so often that they gave up.
+    /// Clients that gave up after too many refusals.
     pub(crate) failed: u64,
     /// Messages and pings sent.
     pub(crate) sent: u64,
-    /// Answered ones of those that are answered, whether with yes or no.
+    /// Messages and pings answered, whether accepted or refused.
     pub(crate) answered: u64,
-    /// Refused ones, and those whose connection ended before the answer.
+    /// Messages and pings refused or left unanswered by a lost connection.
     pub(crate) refused: u64,
-    /// Messages heard.
+    /// Messages received.
     pub(crate) delivered: u64,
-    /// Sessions that came back.
+    /// Sessions resumed.
     pub(crate) resumed: u64,
 }
 
 impl ClientProgress {
-    /// Adds what other clients did.
+    /// Adds the progress of other clients.
     pub(crate) fn add(&mut self, other: &Self) {
         self.ready += other.ready;
         self.failed += other.failed;
@@ -105,20 +105,20 @@ impl ClientProgress {
     }
 }
 
-/// Of the measured window alone: what was due in it.
+/// Counts of the messages that were due in the measured window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MeasuredWindow {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) echoed: u64,
     pub(crate) delivered: u64,
-    /// Reads from sockets in which something of it came.
+    /// Socket reads that contained at least one of these messages.
     pub(crate) reads: u64,
-    /// If the last of it came.
+    /// Time of the last received message or answer.
     pub(crate) last: Nanos,
 }
 
-/// Everything that was seen.
+/// All results.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) progress: ClientProgress,
@@ -127,22 +127,22 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: DeliveryFaults,
     pub(crate) tails: BTreeMap<u32, StreamTail>,
-    /// If the last client was there.
+    /// Time at which the last client was ready.
     pub(crate) there: Nanos,
-    /// From the time a login was due to the room being entered.
+    /// From the due time of a login to the entry into the room.
     pub(crate) login: Latencies,
-    /// From the loss of a connection to the session's return.
+    /// From the loss of a connection to the resumed session.
     pub(crate) resume: Latencies,
-    /// From the time a message was due to each hearing of it.
+    /// From the due time of a message to each delivery of it.
     pub(crate) delivery: Latencies,
-    /// From the time a message was due to its ack.
+    /// From the due time of a message to its ack.
     pub(crate) ack: Latencies,
-    /// From the time a ping was due to its answer.
+    /// From the due time of a ping to its answer.
     pub(crate) echo: Latencies,
 }
 
 impl Tally {
-    /// Counts something that went wrong.
+    /// Counts an error by its code.
     pub(crate) fn error(&mut self, code: &str) {
         match self.errors.get_mut(code) {
             Some(count) => *count += 1,
@@ -150,7 +150,7 @@ impl Tally {
         }
     }
 
-    /// Adds what the clients of another process saw.
+    /// Adds the results of another process.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.progress.add(&other.progress);
         self.measured.sent += other.measured.sent;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_merged_over_json_are_one() {
+    fn merged_tallies_equal_one_combined_tally() {
         let values: Vec<u64> = (1..=10_000_u64).map(|number| number * number * 37).collect();
         let mut all = seen(values.iter().copied());
         let (some, others) = values.split_at(3333);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_beyond_all_bounds_is_the_longest() {
+    fn latency_beyond_bounds_counts_as_maximum() {
         let tally = seen([u64::MAX, 0]);
         assert!(tally.delivery.percentile_ms(100.0) >= LONGEST as f64 / 1e6 * 0.999);
     }

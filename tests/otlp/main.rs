@@ -1,6 +1,6 @@
-//! A gateway that exports its spans, against a collector in the test: the way of one message is one trace over two gateways.
+//! Tests of span export: a gateway with a collector in the test. Each message is one trace over two gateways.
 //!
-//! A binary of its own, because it needs a gateway that was built with the feature: `make test-otlp`.
+//! A separate binary, because it needs a gateway built with the `otlp` feature: `make test-otlp`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,12 +14,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// The exporter sends every 5 s.
+/// Maximum wait for spans; the exporter sends every 5 s.
 const EXPORTED: Duration = Duration::from_secs(20);
-/// Not in any span.
+/// Message body that must not appear in any span.
 const BODY: &str = "xyzzy-plugh-8d3f";
 
-/// Takes everything that is posted. Stops with its value.
+/// Collector that accepts every request; dropping it stops it.
 struct Collector {
     address: SocketAddr,
     posted: Arc<Mutex<Vec<String>>>,
@@ -52,7 +52,7 @@ impl Collector {
         format!("http://{}/v1/traces", self.address)
     }
 
-    /// Every span so far, with the node that sent it.
+    /// Returns all received spans, each with the node that sent it.
     fn spans(&self) -> Vec<(String, Value)> {
         let mut spans = Vec::new();
         for body in self.posted.lock().unwrap().iter() {
@@ -68,7 +68,7 @@ impl Collector {
     }
 }
 
-/// One request, answered as the protocol wants it.
+/// Reads one request and answers it as the protocol requires.
 async fn take(stream: TcpStream) -> String {
     let mut stream = BufReader::new(stream);
     let (mut length, mut line) = (0, String::new());
@@ -101,7 +101,7 @@ fn attribute(of: &Value, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_message_is_one_trace_from_publish_to_every_delivery() {
+async fn message_forms_one_trace_over_two_gateways() {
     let (redis, collector) = (Redis::running().await, Collector::start().await);
     let start = async |name| {
         let node = Node::gateway(name).redis(&redis).setting("PARLEY__OTLP__ENDPOINT", &collector.endpoint());
@@ -131,7 +131,10 @@ async fn a_message_is_one_trace_from_publish_to_every_delivery() {
         spans.iter().map(|(node, span)| (node.as_str(), span["name"].as_str().unwrap())).collect();
     assert_eq!(names, [("g1", "deliver"), ("g2", "deliver"), ("g1", "publish")]);
     let published = &spans[2].1;
-    assert!(published["parentSpanId"].as_str().unwrap_or_default().is_empty(), "the publish is the root: {published}");
+    assert!(
+        published["parentSpanId"].as_str().unwrap_or_default().is_empty(),
+        "publish span has a parent: {published}"
+    );
     for (_, span) in &spans {
         assert_eq!(attribute(span, "to"), "#lobby");
         assert_eq!(attribute(span, "msg_id"), id);
@@ -141,18 +144,18 @@ async fn a_message_is_one_trace_from_publish_to_every_delivery() {
         }
     }
 
-    // What is said last goes out when the gateway ends; and at the usual level none of it is in the log.
+    // The gateway exports the last spans when it ends. At the usual log level it logs no spans.
     let last = ann.sends("bob", BODY).await["msg_id"].as_str().unwrap().replace('-', "");
     assert_eq!((g1.end().await, g2.end().await), (Some(0), Some(0)));
     let left = collector.spans().into_iter().filter(|(_, span)| span["traceId"] == last.as_str()).count();
-    assert_eq!(left, 2, "published and delivered");
+    assert_eq!(left, 2, "the last message has one publish span and one deliver span");
     assert!(!g1.log().holds(&id) && !g2.log().holds(&id), "spans are logged although the level is info");
     assert!(collector.posted.lock().unwrap().iter().all(|body| !body.contains(BODY)));
     assert_eq!(g1.problems(&[]), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_collector_that_is_away_is_told_once_and_holds_up_nobody() {
+async fn unreachable_collector_is_logged_once_and_blocks_no_messages() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let endpoint = format!("http://{gone}/v1/traces");
     let mut gateway = Node::gateway("g1").setting("PARLEY__OTLP__ENDPOINT", &endpoint).start().await;
@@ -160,7 +163,7 @@ async fn a_collector_that_is_away_is_told_once_and_holds_up_nobody() {
     ann.register("ann").await;
     ann.join("#lobby").await;
     ann.sends("#lobby", "hi").await;
-    eventually(EXPORTED, "the log tells", async || {
+    eventually(EXPORTED, "the failed export is logged", async || {
         if gateway.log().holds("spans not exported") { Ok(()) } else { Err(gateway.log().lines()) }
     })
     .await;

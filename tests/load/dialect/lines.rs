@@ -1,4 +1,4 @@
-//! Parley's text lines, as people type and read them. They have no numbers and no acks.
+//! Parley's line dialect. Its messages have neither numbers nor acks.
 
 use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 

@@ -1,8 +1,8 @@
-//! What the clients speak: Parley's two doors, its peers', and the floor's. Pure bytes to meanings and back.
+//! Dialects of the clients: Parley's two, those of its peers, and the floor's. Pure: bytes to meanings and back.
 //!
-//! One enum, so that the same clients measure everybody and a comparison is one of servers. The worker asks a dialect to
-//! write greetings, messages and pings, and what a message from the server means to it. A dialect knows no sockets and
-//! holds no state.
+//! One enum serves all, so the same clients measure every server and a comparison concerns only the servers. The worker
+//! uses it to write greetings, messages and pings, and to interpret the server's messages. A dialect has no sockets and
+//! no state.
 
 mod lines;
 mod nats;
@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{self, opcode};
 use crate::stamp::Stamp;
 
-/// A protocol that clients speak.
+/// Protocol of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LoadDialect {
     /// Parley's JSON over WebSocket, `parley.v1`.
     Parley,
-    /// Parley's text lines over TCP.
+    /// Parley's line dialect over TCP.
     Lines,
     /// The small server in deploy/bench/peers/ws.js: npm `ws` and one Redis channel per room.
     Ws,
@@ -31,59 +31,59 @@ pub(crate) enum LoadDialect {
     Socketio,
     /// The NATS protocol over WebSocket.
     Nats,
-    /// The floor: a frame to it is a frame to every member.
+    /// The floor: it sends each frame to every member.
     Bare,
 }
 
-/// Who a client is and where it goes.
+/// Name, room and session of a client.
 #[derive(Debug)]
 pub(crate) struct ClientIdentity<'a> {
     pub(crate) nick: &'a str,
     pub(crate) room: Option<&'a str>,
-    /// A session that it continues.
+    /// Session to resume.
     pub(crate) resume: Option<ResumePoint<'a>>,
 }
 
-/// Where a session was left.
+/// Position at which a session was left.
 #[derive(Debug)]
 pub(crate) struct ResumePoint<'a> {
     pub(crate) token: &'a str,
     pub(crate) epoch: &'a str,
-    /// The last seq that was heard in the room.
+    /// Last seq received in the room.
     pub(crate) seq: u64,
 }
 
-/// What a request was about.
+/// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestPurpose {
-    /// The greeting; also anything unasked.
+    /// The greeting; also any unsolicited message.
     Login,
     Publish,
     Ping,
 }
 
-/// What a message from the server means.
+/// Meaning of a message from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ServerMessage {
-    /// The nickname is taken. With the token of the session, and whether the wanted room came back with it.
+    /// The nickname is accepted. Contains the token of the session; `restored` if the room came back with it.
     Registered { resume: Option<String>, restored: bool },
-    /// The room is entered: `next` is the first number that comes.
+    /// The room is entered: `next` is the number of the first message.
     Joined { next: u64, epoch: Option<String> },
-    /// A message. The seq is that of its room where the dialect has one.
+    /// A message. The seq is that of its room if the dialect has seqs.
     Delivery { seq: Option<u64>, stamp: Option<Stamp> },
-    /// The oldest unanswered message was taken.
+    /// The oldest unanswered message was accepted.
     Acked { seq: Option<u64> },
     /// The oldest unanswered ping was answered.
     Pong,
     /// A request was refused.
     Refused { step: RequestPurpose, code: String },
-    /// The position in the room is another one now, and that was said: `gap`, `rewound`.
+    /// The server announced a new position in the room: `gap`, `rewound`.
     Moved { kind: String, next: u64 },
-    /// Nothing that is counted.
+    /// A message without effect on the counts.
     Nothing,
 }
 
-/// How units travel.
+/// Transport of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// One WebSocket text frame each.
@@ -94,7 +94,7 @@ pub(crate) enum Framing {
     Raw,
 }
 
-/// Where a dialect writes to: framed as it travels.
+/// Output of a dialect, with its framing.
 #[derive(Debug)]
 pub(crate) struct FrameWriter<'a> {
     framing: Framing,
@@ -114,7 +114,7 @@ impl FrameWriter<'_> {
 }
 
 impl LoadDialect {
-    /// How its units travel.
+    /// Returns the framing of its units.
     pub(crate) fn framing(self) -> Framing {
         match self {
             Self::Parley | Self::Ws | Self::Socketio | Self::Bare => Framing::Text,
@@ -123,7 +123,7 @@ impl LoadDialect {
         }
     }
 
-    /// The path of the WebSocket.
+    /// Returns the path of the WebSocket.
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Parley => "/ws",
@@ -132,44 +132,44 @@ impl LoadDialect {
         }
     }
 
-    /// True if rooms number their messages, densely and for all members alike.
+    /// Returns whether rooms number their messages densely and equally for all members.
     pub(crate) fn has_seqs(self) -> bool {
         self == Self::Parley
     }
 
-    /// True if every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
+    /// Returns whether every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
     pub(crate) fn has_acks(self) -> bool {
         self == Self::Parley
     }
 
-    /// True if people are addressed by name; elsewhere each has a room of that name.
+    /// Returns whether clients are addressed by name; otherwise each client has a room of that name.
     pub(crate) fn has_people(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
-    /// True if a client of it is there as soon as its connection is.
+    /// Returns whether a client is ready as soon as it is connected.
     pub(crate) fn is_there_at_once(self) -> bool {
         self == Self::Bare
     }
 
-    /// A writer into these bytes.
+    /// Returns a writer into these bytes.
     pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> FrameWriter<'_> {
         FrameWriter { framing: self.framing(), bytes }
     }
 
-    /// What a client says first.
+    /// Writes the client's first message.
     pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::greet(who, out),
             Self::Lines => lines::greet(who, out),
             Self::Ws => peers::ws_greet(who, out),
             Self::Nats => nats::greet(who, out),
-            // Socket.IO greets when it was greeted.
+            // Socket.IO greets after the server's greeting.
             Self::Socketio | Self::Bare => {}
         }
     }
 
-    /// Says it in a room, or to a person.
+    /// Writes a message to a room or to a client.
     pub(crate) fn publish(self, to: &str, body: &str, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::publish(to, body, out),
@@ -181,7 +181,7 @@ impl LoadDialect {
         }
     }
 
-    /// Asks whether the server is there.
+    /// Writes a ping.
     pub(crate) fn ping(self, out: &mut FrameWriter<'_>) {
         match self {
             Self::Parley => parley::ping(out),
@@ -193,7 +193,7 @@ impl LoadDialect {
         }
     }
 
-    /// The length of the first whole unit of a stream; only for dialects that are streams.
+    /// Returns the length of the first whole unit of a stream; only for dialects that are streams.
     pub(crate) fn unit(self, stream: &[u8]) -> Option<usize> {
         match self {
             Self::Nats => nats::unit(stream),
@@ -201,9 +201,9 @@ impl LoadDialect {
         }
     }
 
-    /// What a unit from the server means to this client. What it must answer goes into `out`.
+    /// Interprets a unit from the server for this client. A required answer goes into `out`.
     ///
-    /// `room` is the one that the client is in or enters; asked for rarely, so it need not be at hand.
+    /// `room` returns the room that the client is in or enters; few units need it.
     pub(crate) fn hear(
         self,
         unit: &[u8],
@@ -222,7 +222,7 @@ impl LoadDialect {
     }
 }
 
-/// A message without a number of its room.
+/// Returns a delivery without a seq.
 fn delivery(unit: &[u8]) -> ServerMessage {
     ServerMessage::Delivery { seq: None, stamp: Stamp::find(unit) }
 }

@@ -1,5 +1,5 @@
-//! The NATS client protocol: a room is a subject. The server answers a PING after all that was asked before it, so the
-//! first PONG says that the subscription stands.
+//! NATS client protocol: a room is a subject. The server answers a PING after all earlier requests, so the first PONG
+//! confirms the subscription.
 
 use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 
@@ -12,12 +12,12 @@ pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
     out.put(format!("PUB {} {}\r\n{body}\r\n", subject(to), body.len()));
 }
 
-/// A subject has no `#`.
+/// Returns the subject of a room: its name without `#`.
 fn subject(room: &str) -> &str {
     room.trim_start_matches('#')
 }
 
-/// A line, and with `MSG` the payload whose length it ends with.
+/// Returns the length of a line, with the payload that follows `MSG`.
 pub(super) fn unit(stream: &[u8]) -> Option<usize> {
     let line = stream.iter().position(|byte| *byte == b'\n')? + 1;
     if !stream.starts_with(b"MSG ") {

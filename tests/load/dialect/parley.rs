@@ -1,6 +1,7 @@
-//! Parley's JSON, as gateway/PROTOCOL.md has it.
+//! Parley's JSON dialect, specified in gateway/PROTOCOL.md.
 //!
-//! Deliveries, which are nearly everything, are recognised by their first bytes and not parsed; the rest is parsed fully.
+//! Deliveries, which are nearly all traffic, are recognised by their first bytes and not parsed. All other messages are
+//! parsed fully.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage};
 use crate::stamp::Stamp;
 
-/// What our requests are called, so that an answer tells its question. Those of one kind are answered in order.
+/// Ids of requests, which link an answer to its request. Answers to requests of one kind arrive in order.
 const REGISTER: u64 = 1;
 const JOIN: u64 = 2;
 const SEND: u64 = 3;
@@ -20,7 +21,7 @@ const PING: u64 = 4;
 const MESSAGE: &[u8] = br#"{"type":"message","#;
 const SEQ: &[u8] = br#""seq":"#;
 
-/// Everything that a reply or event other than a message may hold and we look at.
+/// Relevant fields of all replies and events except messages.
 #[derive(Deserialize)]
 struct ParleyEvent<'a> {
     #[serde(rename = "type", borrow)]
@@ -48,14 +49,14 @@ pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
         register["since"] = json!(who.room.map(|room| (room, position)).into_iter().collect::<BTreeMap<_, _>>());
     }
     out.put(register.to_string());
-    // With `since` the room comes back by itself.
+    // With `since` the room is restored without a join.
     if let (Some(room), None) = (who.room, &who.resume) {
         out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
     }
 }
 
 pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
-    // Names and bodies of ours need no escapes.
+    // Names and bodies of this program need no escapes.
     out.put(format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#));
 }
 
@@ -95,7 +96,7 @@ pub(super) fn hear(unit: &[u8], room: &dyn Fn() -> Option<String>) -> ServerMess
     }
 }
 
-/// The seq of a message. It stands before the body, which comes last.
+/// Returns the seq of a message. It precedes the body, which comes last.
 fn seq(unit: &[u8]) -> Option<u64> {
     let at = unit.windows(SEQ.len()).position(|window| window == SEQ)? + SEQ.len();
     let digits = unit[at..].iter().take_while(|byte| byte.is_ascii_digit());

@@ -1,11 +1,12 @@
-//! The two peers from npm, served by deploy/bench/peers: `ws` with JSON of our own, and Socket.IO (Engine.IO protocol 4).
+//! The two peers from npm, served by deploy/bench/peers: `ws` with a JSON protocol of its own, and Socket.IO (Engine.IO
+//! protocol 4).
 
 use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
 
 pub(super) const WS_PING: &str = r#"{"ping":1}"#;
-/// An event that asks for an acknowledgement, by the number 1.
+/// Event that requests an acknowledgement with the number 1.
 pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
-/// What the floor gives back to its sender alone.
+/// Frame that the floor returns only to its sender.
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
 pub(super) fn ws_greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
@@ -31,8 +32,8 @@ pub(super) fn socketio_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) 
     out.put(format!(r#"42["say","{to}","{body}"]"#));
 }
 
-/// Engine.IO's packet type comes first: 0 open, 2 ping, 4 message; in a message Socket.IO's: 0 connect, 2 event, 3 ack,
-/// 4 connect error.
+/// Interprets a Socket.IO packet. Engine.IO's packet type comes first: 0 open, 2 ping, 4 message. In a message
+/// Socket.IO's type follows: 0 connect, 2 event, 3 ack, 4 connect error.
 pub(super) fn socketio_hear(
     unit: &[u8],
     room: &dyn Fn() -> Option<String>,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the dialect writes, unframed.
+/// Returns the unframed output of the dialect.
 fn written(dialect: LoadDialect, write: impl Fn(&mut FrameWriter<'_>)) -> String {
     let mut bytes = Vec::new();
     write(&mut dialect.writes(&mut bytes));
@@ -38,7 +38,7 @@ fn body() -> String {
 }
 
 #[test]
-fn greetings_take_a_name_and_enter_the_room() {
+fn greeting_registers_name_and_enters_room() {
     let greeted = |dialect: LoadDialect| written(dialect, |out| dialect.greet(&WHO, out));
     let parley = r##"{"id":1,"nick":"ann","type":"register"}|{"id":2,"room":"#r","type":"join"}|"##;
     assert_eq!(greeted(LoadDialect::Parley), parley);
@@ -50,7 +50,7 @@ fn greetings_take_a_name_and_enter_the_room() {
 }
 
 #[test]
-fn a_session_is_resumed_with_its_token_and_position_and_joins_nothing() {
+fn resume_sends_token_and_position_without_join() {
     let resume = Some(ResumePoint { token: "t", epoch: "e", seq: 7 });
     let who = ClientIdentity { resume, ..WHO };
     let parley = r##"{"id":1,"nick":"ann","resume":"t","since":{"#r":{"epoch":"e","seq":7}},"type":"register"}|"##;
@@ -62,7 +62,7 @@ fn a_session_is_resumed_with_its_token_and_position_and_joins_nothing() {
 }
 
 #[test]
-fn messages_are_written_as_each_dialect_has_them() {
+fn each_dialect_writes_messages_in_its_format() {
     let said = |dialect: LoadDialect, to: &str| written(dialect, |out| dialect.publish(to, "hi", out));
     assert_eq!(said(LoadDialect::Parley, "#r"), r##"{"type":"send","id":3,"to":"#r","body":"hi"}|"##);
     assert_eq!(
@@ -76,7 +76,7 @@ fn messages_are_written_as_each_dialect_has_them() {
 }
 
 #[test]
-fn deliveries_are_recognised_with_their_stamp() {
+fn each_dialect_recognises_deliveries_with_their_stamp() {
     let body = body();
     let message =
         format!(r##"{{"type":"message","to":"#r","from":"b","msg_id":"m","seq":132,"time":1,"body":"{body}"}}"##);
@@ -95,7 +95,7 @@ fn deliveries_are_recognised_with_their_stamp() {
 }
 
 #[test]
-fn answers_and_refusals_are_told_apart() {
+fn parser_separates_answers_from_refusals() {
     let parley = |unit: &str| heard(LoadDialect::Parley, unit);
     assert_eq!(
         parley(r##"{"type":"joined","id":2,"room":"#r","epoch":"e","seq":6}"##),
@@ -131,7 +131,7 @@ fn answers_and_refusals_are_told_apart() {
 }
 
 #[test]
-fn who_asks_whether_we_live_is_answered() {
+fn client_answers_pings_and_recognises_pongs() {
     assert_eq!(hears(LoadDialect::Socketio, "2"), (ServerMessage::Nothing, "3".to_owned()));
     assert_eq!(hears(LoadDialect::Nats, "PING\r\n"), (ServerMessage::Nothing, "PONG\r\n".to_owned()));
     for (dialect, answer) in [
@@ -145,7 +145,7 @@ fn who_asks_whether_we_live_is_answered() {
 }
 
 #[test]
-fn a_stream_is_cut_into_units_only_where_they_are_whole() {
+fn stream_parser_returns_only_whole_units() {
     let message = b"MSG r 1 5\r\nab\ncd\r\nPING\r\n";
     assert_eq!(LoadDialect::Nats.unit(message), Some(18));
     assert!((0..18).all(|cut| LoadDialect::Nats.unit(&message[..cut]).is_none()));

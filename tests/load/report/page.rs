@@ -23,7 +23,7 @@ starts each subject as two nodes with its own Redis (NATS as a cluster of two). 
 - **†** means that the load generator itself was too busy: the figure is a bound, not a measurement.
 ";
 
-/// The whole page.
+/// Returns the page in Markdown.
 pub(super) fn page(rows: &[ReportRow], draft: bool) -> String {
     let mut page = "# Performance\n\n".to_owned();
     if draft {

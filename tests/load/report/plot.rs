@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_axis_holds_all_values_between_round_ends() {
+    fn axis_holds_all_values_between_round_ends() {
         let axis = PlotAxis::over([30.0, 400.0].into_iter());
         assert_eq!((axis.from, axis.to), (20.0, 500.0));
         assert_eq!((axis.place(20.0), axis.place(500.0)), (0.0, 1.0));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_short() {
+    fn tick_labels_use_short_units() {
         assert_eq!([0.02, 5.0, 2000.0, 1e6].map(short), ["0.02", "5", "2k", "1M"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the clients of a worker hear: from the bytes of a socket to counts and latencies.
+//! Receiving side of a worker: from the bytes of a socket to counts and latencies.
 
 use super::LoadWorker;
 use crate::client::ClientStage;
@@ -7,7 +7,8 @@ use crate::dialect::{Framing, RequestPurpose, ServerMessage};
 use crate::frame::{self, opcode};
 
 impl LoadWorker {
-    /// Reads until nothing is left. A read that did not fill the buffer took everything, unless the end has come too.
+    /// Reads until the socket is empty. A read that left room in the buffer took everything, unless the end has come
+    /// too.
     pub(super) fn read(&mut self, client: usize, ends: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
@@ -30,7 +31,7 @@ impl LoadWorker {
         self.buffer = buffer;
     }
 
-    /// Takes in all that is whole, and says how much that was. An error ends the connection and is counted as it.
+    /// Processes all whole units and returns their length. An error ends the connection and is counted by its code.
     fn take_in(&mut self, client: usize, bytes: &[u8]) -> Result<usize, String> {
         let now = clock::now();
         let delivered = self.tally.measured.delivered;
@@ -100,7 +101,7 @@ impl LoadWorker {
         match heard {
             ServerMessage::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
             ServerMessage::Acked { seq } => self.acked(client, seq),
-            // NATS answers a ping after the subscription before it.
+            // NATS answers a ping after the preceding subscription.
             ServerMessage::Pong if is_greeting => self.joined(client, 0),
             ServerMessage::Pong => self.echoed(client),
             ServerMessage::Registered { resume, restored } => self.registered(client, resume, restored),
@@ -127,7 +128,8 @@ impl LoadWorker {
         }
     }
 
-    /// A nickname is taken: without a room to enter, or with the room of the resumed session, that is all.
+    /// Handles an accepted nickname: without a room to enter, or with the room of the resumed session, the client is
+    /// ready.
     fn registered(&mut self, client: usize, resume: Option<String>, restored: bool) {
         let number = self.number(client);
         let has_room = self.plan.room(number).is_some();
@@ -139,7 +141,7 @@ impl LoadWorker {
             let next = self.ledger.expects(client, 0).unwrap_or_default();
             self.joined(client, next);
         } else if was_resumed {
-            // The session is not there any more.
+            // The session has expired.
             self.sessions.tokens.remove(&number);
             self.lost(client, "begins_anew");
         }

@@ -1,4 +1,4 @@
-//! How the clients of a worker come in, fail, and come back: a bounded number at a time, or at a rate.
+//! Login, failure and resumption of a worker's clients: with a limit of concurrent logins, or at a rate.
 
 use super::{DueAction, LoadWorker, named};
 use crate::client::ClientStage;
@@ -7,13 +7,13 @@ use crate::dialect::{ClientIdentity, Framing, ResumePoint};
 use crate::frame;
 use crate::schedule::Schedule;
 
-/// Who was turned away so often gives up.
+/// Number of refusals after which a client gives up.
 const ATTEMPTS: u8 = 8;
-/// How long it waits after the first time; then twice as long each time.
+/// Wait after the first refusal; it doubles with each further one.
 const PAUSE: Nanos = 50_000_000;
 
 impl LoadWorker {
-    /// All clients log in: when it is their turn at the plan's rate, or each when another one is done.
+    /// Logs all clients in: at the plan's rate, or each one when another login is done.
     pub(super) fn begin_logins(&mut self, at: Nanos) {
         let numbers = self.first..self.first + self.clients.len() as u32;
         match self.plan.login_rate {
@@ -38,7 +38,7 @@ impl LoadWorker {
         self.let_in();
     }
 
-    /// Connects those who wait, as far as the bound allows.
+    /// Connects waiting clients, as far as the limit allows.
     fn let_in(&mut self) {
         let bound = self.plan.in_flight.div_ceil(self.workers).max(1);
         while self.in_flight < bound {
@@ -56,7 +56,7 @@ impl LoadWorker {
         }
     }
 
-    /// The connection was made, or not: asks for the upgrade, or greets.
+    /// Handles the result of a connection attempt: requests the upgrade, or greets.
     pub(super) fn connected(&mut self, client: usize) {
         match self.clients[client].is_connected() {
             Err(error) => return self.lost(client, &named(&error)),
@@ -72,7 +72,7 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// The way is open: says who it is.
+    /// Handles the open connection: sends the greeting.
     pub(super) fn upgraded(&mut self, client: usize) {
         self.clients[client].stage = ClientStage::Greeting;
         let (dialect, number) = (self.address(client).dialect, self.number(client));
@@ -86,7 +86,7 @@ impl LoadWorker {
             Some(ResumePoint { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
         });
         if self.storming && resume.is_none() {
-            // It comes back as somebody new, and what was said meanwhile is lost to it.
+            // It returns as a new client, and misses the messages sent meanwhile.
             self.tally.error("not_resumed");
         }
         let who = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
@@ -94,7 +94,7 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// It is there, and hears everything from `next` on.
+    /// Marks the client as ready, with `next` as its next expected message.
     pub(super) fn joined(&mut self, client: usize, next: u64) {
         let state = &mut self.clients[client];
         if state.stage != ClientStage::Greeting {
@@ -120,7 +120,7 @@ impl LoadWorker {
         self.let_in();
     }
 
-    /// The connection ended, whoever did it.
+    /// Handles the end of a connection, by either side.
     pub(super) fn lost(&mut self, client: usize, code: &str) {
         match self.clients[client].stage {
             ClientStage::Away => {}
@@ -150,7 +150,7 @@ impl LoadWorker {
         }
     }
 
-    /// A client that was there is not any more; what it asked for stays unanswered.
+    /// Handles the loss of a ready client; its outstanding requests stay unanswered.
     fn forget(&mut self, client: usize) {
         self.clients[client].close();
         self.tally.progress.ready -= 1;
@@ -165,7 +165,7 @@ impl LoadWorker {
         }
     }
 
-    /// The storm: all connections end at this moment, unannounced, and all sessions come back.
+    /// Starts the storm: all connections end at this moment without notice, and all sessions resume.
     pub(super) fn drop_everybody(&mut self) {
         let now = clock::now();
         for client in 0..self.clients.len() {
@@ -178,7 +178,7 @@ impl LoadWorker {
         self.let_in();
     }
 
-    /// Where the client is connected, or about to be.
+    /// Returns the client's current or next address.
     pub(super) fn address(&self, client: usize) -> crate::plan::PlanAddress {
         self.plan.address(self.number(client), u32::from(self.clients[client].attempts))
     }

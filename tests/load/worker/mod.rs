@@ -1,8 +1,8 @@
-//! A worker: one process, one thread, one epoll loop, up to a descriptor limit of clients.
+//! Worker: one process, one thread and one epoll loop, with clients up to a descriptor limit.
 //!
-//! The coordinator starts it and gives orders; it tells its progress and in the end its tally. What is due at a time is
-//! in the agenda; a timer descriptor wakes the loop to the microsecond, since epoll's own timeout is in milliseconds and
-//! the error would be in every latency.
+//! The coordinator starts it and sends orders; the worker reports its progress and finally its tally. The agenda
+//! contains all due actions. A timer descriptor wakes the loop to the microsecond: epoll's own timeout has
+//! milliseconds, and its error would be in every latency.
 
 mod hearing;
 mod login;
@@ -33,37 +33,37 @@ use crate::tally::Tally;
 
 const ORDERS: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
-/// One read takes in at most so much.
+/// Maximum bytes of one read.
 const BUFFER: usize = 256 * 1024;
 const TOLD_EVERY: Nanos = 200_000_000;
-/// What is due is done in portions, so that reading keeps up with sending.
+/// Maximum of due actions per portion, so that reading keeps up with sending.
 const PORTION: usize = 256;
 
-/// Something that is due at a time.
+/// Action that is due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum DueAction {
-    /// The client logs in: from the time it was due.
+    /// The client logs in; the latency counts from the due time.
     Login(u32),
-    /// The client, turned away before, tries again.
+    /// The client, refused before, tries again.
     Retry(u32),
-    /// The client speaks or pings.
+    /// The client sends a message or ping.
     Talk(u32),
-    /// The coordinator hears how far we are.
+    /// The worker reports its progress.
     Tell,
 }
 
-/// What a client that speaks has done.
+/// State of a sending client.
 #[derive(Debug, Default)]
 struct SendingClient {
     /// Its turns so far, for the schedule.
     turns: u64,
-    /// Its messages so far; fewer than turns where it was away.
+    /// Its messages so far; fewer than turns if it was disconnected.
     messages: u32,
-    /// When each of its unanswered messages or pings was due.
+    /// Due times of its unanswered messages and pings.
     unanswered: VecDeque<Nanos>,
 }
 
-/// Where sessions can be resumed; empty unless the plan resumes.
+/// Data to resume sessions; empty unless the plan resumes.
 #[derive(Debug, Default)]
 struct SavedSessions {
     tokens: HashMap<u32, Box<str>>,
@@ -73,7 +73,7 @@ struct SavedSessions {
 
 struct LoadWorker {
     plan: Plan,
-    /// The number of our first client in the whole run.
+    /// Number of the worker's first client in the whole run.
     first: u32,
     workers: u32,
     clients: Vec<LoadClient>,
@@ -83,7 +83,7 @@ struct LoadWorker {
     buffer: Vec<u8>,
     outgoing: Vec<u8>,
     agenda: BinaryHeap<Reverse<(Nanos, DueAction)>>,
-    /// Clients that wait for others to have logged in.
+    /// Clients that wait for other logins to finish.
     queue: VecDeque<u32>,
     in_flight: u32,
     storming: bool,
@@ -92,7 +92,7 @@ struct LoadWorker {
     schedule: Schedule,
     talkers: HashMap<u32, SendingClient>,
     ledger: Ledger,
-    /// By the name of a stream: what follows the last message that was taken.
+    /// By the name of a stream: the number after the last accepted message.
     tops: HashMap<u32, u64>,
     tally: Tally,
 }
@@ -105,7 +105,7 @@ pub(crate) fn run() -> Result<()> {
     let Some(WorkerOrder::Hire { plan, from, to, workers }) =
         read_orders(&mut orders, &mut pending)?.into_iter().next()
     else {
-        bail!("a worker is started by `load` itself");
+        bail!("the `load` program starts its workers itself");
     };
     let mut worker = LoadWorker::new(plan, from, to, workers)?;
     let descriptor = orders.as_raw_fd();
@@ -133,7 +133,7 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
-/// Waits for sockets. A process that was paused and goes on has nothing to hear, and that is no error.
+/// Waits for socket events. A wait interrupted by a pause of the process is not an error.
 pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
     match poll.poll(events, timeout) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
@@ -142,7 +142,7 @@ pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option
     Ok(())
 }
 
-/// Whole lines that have come; none at the end of the stream.
+/// Returns the whole lines received; none at the end of the stream.
 fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder>> {
     let mut chunk = [0; 4096];
     loop {
@@ -155,14 +155,14 @@ fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder
         let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { continue };
         let lines: Vec<u8> = pending.drain(..=end).collect();
         let orders = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        return orders.map(|line| serde_json::from_slice(line).context("not an order")).collect();
+        return orders.map(|line| serde_json::from_slice(line).context("invalid order")).collect();
     }
 }
 
 fn tell(word: &WorkerReport) -> Result<()> {
     let mut line = serde_json::to_vec(word)?;
     line.push(b'\n');
-    io::stdout().lock().write_all(&line).context("the coordinator is gone")
+    io::stdout().lock().write_all(&line).context("the coordinator has ended")
 }
 
 impl LoadWorker {
@@ -196,9 +196,9 @@ impl LoadWorker {
         })
     }
 
-    /// The client's number in the whole run.
+    /// Returns the client's number in the whole run.
     fn number(&self, client: usize) -> u32 {
-        // No more clients than the plan has, whose number is a u32.
+        // The worker has no more clients than the plan, whose number is a u32.
         self.first + client as u32
     }
 
@@ -210,7 +210,7 @@ impl LoadWorker {
         self.agenda.push(Reverse((at, due)));
     }
 
-    /// Does what is due by now, and sets the timer for what is next. True when there was more than one portion.
+    /// Performs the due actions of one portion, and sets the timer for the next one. Returns true if more are due.
     fn do_what_is_due(&mut self) -> Result<bool> {
         for _ in 0..PORTION {
             let Some(Reverse((at, due))) = self.agenda.peek().copied() else { return Ok(false) };
@@ -260,7 +260,7 @@ impl LoadWorker {
         Ok(())
     }
 
-    /// Brings what the ledger knows into the tally.
+    /// Copies the ledger's results into the tally.
     fn take_stock(&mut self) {
         let (plan, first) = (&self.plan, self.first);
         self.tally.faults = self.ledger.faults();
@@ -270,7 +270,7 @@ impl LoadWorker {
         }
     }
 
-    /// Something happened at the client's socket.
+    /// Handles an event of the client's socket.
     fn attend(&mut self, client: usize, event: &Event) {
         let stage = self.clients[client].stage;
         if stage == ClientStage::Away {
@@ -288,7 +288,7 @@ impl LoadWorker {
         }
     }
 
-    /// Writes what was put into `outgoing`, to this client.
+    /// Writes the contents of `outgoing` to this client.
     fn send_outgoing(&mut self, client: usize) {
         let outgoing = std::mem::take(&mut self.outgoing);
         let sent = self.clients[client].send(&outgoing);
@@ -300,7 +300,7 @@ impl LoadWorker {
     }
 }
 
-/// What an error of a socket is counted as.
+/// Returns the error code of a socket error.
 fn named(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "closed_without_code".to_owned(),

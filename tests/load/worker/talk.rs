@@ -1,4 +1,4 @@
-//! What the clients of a worker say, each message when it is due.
+//! Sending side of a worker: each message when it is due.
 
 use std::collections::hash_map::Entry;
 
@@ -10,7 +10,7 @@ use crate::schedule::{MeasureWindow, Schedule};
 use crate::stamp::Stamp;
 
 impl LoadWorker {
-    /// Everybody who speaks gets their first turn.
+    /// Plans the first turn of every sending client.
     pub(super) fn begin_talk(&mut self, window: MeasureWindow) {
         self.window = Some(window);
         let rate = self.plan.rate();
@@ -27,7 +27,7 @@ impl LoadWorker {
         }
     }
 
-    /// The client speaks, or pings; what it says was due at `due`, however late it is.
+    /// Sends a message or ping with the due time `due`, even if it is late.
     pub(super) fn talk(&mut self, number: u32, due: Nanos) {
         let Some(window) = self.window.filter(|window| due < window.end) else { return };
         self.plan_next_turn(number);
@@ -57,7 +57,7 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// In the open loop the next turn comes at its time, whatever became of this one.
+    /// Plans the next turn of the open loop, independent of the result of this one.
     fn plan_next_turn(&mut self, number: u32) {
         if self.plan.rate().is_none() {
             return;
@@ -69,7 +69,7 @@ impl LoadWorker {
         self.plan_next(due, DueAction::Talk(number));
     }
 
-    /// The oldest unanswered message or ping of the client was answered: when it was due.
+    /// Removes the client's oldest unanswered message or ping and returns its due time.
     fn answered(&mut self, client: usize) -> Option<Nanos> {
         let number = self.number(client);
         let due = self.talkers.get_mut(&number)?.unanswered.pop_front()?;
@@ -77,7 +77,7 @@ impl LoadWorker {
         Some(due)
     }
 
-    /// A message was taken, as this seq of its room.
+    /// Handles the ack of a message, with its seq in the room.
     pub(super) fn acked(&mut self, client: usize, seq: Option<u64>) {
         let Some(due) = self.answered(client) else { return };
         if self.window.is_some_and(|window| window.counts(due)) {
@@ -90,14 +90,14 @@ impl LoadWorker {
         }
     }
 
-    /// A message or ping was refused.
+    /// Handles a refused message or ping.
     pub(super) fn refused(&mut self, client: usize) {
         if self.answered(client).is_some() {
             self.tally.progress.refused += 1;
         }
     }
 
-    /// A ping was answered. In the closed loop the next one follows.
+    /// Handles the answer to a ping. In the closed loop the next ping follows.
     pub(super) fn echoed(&mut self, client: usize) {
         let Some(due) = self.answered(client) else { return };
         let now = clock::now();
