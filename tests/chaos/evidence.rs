@@ -9,7 +9,7 @@ use harness::{Cluster, Node, Redis, within};
 use redis::streams::{StreamId, StreamRangeReply};
 use serde_json::Value;
 
-use crate::check::{RecordedLeave, StoredMessage};
+use crate::check::{RecordedLeave, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus, Recorder};
 
 /// What every key begins with, see `presence/src/keys.rs`.
@@ -24,15 +24,15 @@ const TIDY: Duration = Duration::from_secs(20);
 const SLACK: usize = 12;
 
 /// The log of a room (`#name`), oldest first.
-pub async fn log(redis: &Redis, room: &str) -> Vec<StoredMessage> {
+pub async fn log(redis: &Redis, room: &str) -> Vec<StoredWrite> {
     let entries = stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
     entries.iter().filter_map(entry).collect()
 }
 
 /// The inboxes of everybody who said over WebSocket who they are: `@` and the nick, and what their sessions were sent, the
 /// oldest session first.
-pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String, Vec<StoredMessage>> {
-    let mut inboxes: BTreeMap<String, Vec<StoredMessage>> = BTreeMap::new();
+pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String, Vec<StoredWrite>> {
+    let mut inboxes: BTreeMap<String, Vec<StoredWrite>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for event in events.iter().filter(|event| event.kind == OpStatus::Ok) {
         let HistoryOp::Register { nick, session: Some(session), .. } = &event.op else { continue };
@@ -90,11 +90,11 @@ async fn look(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<St
     left
 }
 
-fn entry(entry: &StreamId) -> Option<StoredMessage> {
+fn entry(entry: &StreamId) -> Option<StoredWrite> {
     let seq = entry.id.split('-').next()?.parse().ok()?;
     let payload: Value = serde_json::from_str(&entry.get::<String>("payload")?).ok()?;
     let text = |field: &str| payload[field].as_str().map(str::to_owned);
-    Some(StoredMessage {
+    Some(StoredWrite {
         seq,
         msg_id: text("id")?,
         from: text("from")?,

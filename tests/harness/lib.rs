@@ -31,7 +31,7 @@ pub use self::eventually::{eventually, stays, within};
 pub use self::fault_proxy::FaultProxy;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
-pub use self::process::{ExitedProcess, Process, Program};
+pub use self::process::{ChildProgram, ExitedProcess, Process};
 pub use self::prometheus::Prometheus;
 pub use self::redis::Redis;
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::eventually::eventually;
 use crate::port::ReservedPort;
-use crate::process::{Process, Program};
+use crate::process::{ChildProgram, Process};
 use crate::repository;
 
 /// Maximum time for nginx to come up.
@@ -70,7 +70,7 @@ impl Nginx {
         let place = NginxPaths { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
         let configuration = directory.path().join(CONFIGURATION);
         std::fs::write(&configuration, text(place)).expect("our own directory");
-        let program = Program::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
+        let program = ChildProgram::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
         let mut master = program.args([configuration]).spawn();
         for address in [http_port.address(), lines_port.address()] {
             eventually(START, "nginx accepts", || {
@@ -176,7 +176,7 @@ fn is_shutting_down(worker: u32) -> bool {
 pub async fn stream_module() -> String {
     let script = repository().join("deploy/nginx/stream-module");
     let script = script.to_str().expect("the path of the repository is text");
-    let finished = Program::system(script, "stream-module").run(START).await;
+    let finished = ChildProgram::system(script, "stream-module").run(START).await;
     assert_eq!(finished.code, Some(0), "this nginx has no stream module: install libnginx-mod-stream");
     finished.stdout
 }

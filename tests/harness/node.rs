@@ -12,7 +12,7 @@ use crate::http::{self, HttpResponse};
 use crate::log::ProgramLog;
 use crate::metrics::ScrapedMetrics;
 use crate::port::ReservedPort;
-use crate::process::{Process, Program};
+use crate::process::{ChildProgram, Process};
 use crate::redis::Redis;
 
 /// Maximum time for a node to become ready when nothing is wrong.
@@ -97,13 +97,13 @@ impl NodeBuilder {
 
     /// The program with these settings, for tests of what happens before it is up.
     #[must_use]
-    pub fn program(&self) -> Program {
+    pub fn program(&self) -> ChildProgram {
         let binary = match self.kind {
             NodeKind::Gateway => "gateway",
             NodeKind::Presence => "presence",
         };
         let config = self.config.iter().flat_map(|file| ["--config".into(), file.clone().into_os_string()]);
-        let program = Program::parley(binary, &self.name).args(config);
+        let program = ChildProgram::parley(binary, &self.name).args(config);
         self.settings.iter().fold(program, |program, (key, value)| program.env(key, value))
     }
 }

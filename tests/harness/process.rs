@@ -25,12 +25,12 @@ const TAIL: usize = 60;
 
 /// A program that is about to be started.
 #[derive(Debug)]
-pub struct Program {
+pub struct ChildProgram {
     name: String,
     command: Command,
 }
 
-impl Program {
+impl ChildProgram {
     /// One of Parley's own programs. It sees none of this process's Parley settings.
     ///
     /// # Panics
@@ -305,8 +305,8 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn shell(script: &str) -> Program {
-        Program::system("sh", "stand-in").args(["-c", script])
+    fn shell(script: &str) -> ChildProgram {
+        ChildProgram::system("sh", "stand-in").args(["-c", script])
     }
 
     #[tokio::test]
@@ -322,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn stops_and_goes_on() {
-        let mut process = Program::system("cat", "stand-in").args(["/dev/zero"]).spawn();
+        let mut process = ChildProgram::system("cat", "stand-in").args(["/dev/zero"]).spawn();
         process.stop_signal().await;
         process.cont();
         process.kill9();

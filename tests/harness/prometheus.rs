@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::eventually::eventually;
 use crate::http;
 use crate::port::ReservedPort;
-use crate::process::{Process, Program};
+use crate::process::{ChildProgram, Process};
 
 /// Maximum time for it to come up.
 const START: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ impl Prometheus {
         let port = ReservedPort::reserve();
         let configuration = directory.path().join("prometheus.yml");
         std::fs::write(&configuration, configured(targets, rules)).expect("our own directory");
-        let mut server = Program::system("prometheus", "prometheus")
+        let mut server = ChildProgram::system("prometheus", "prometheus")
             .args([
                 format!("--config.file={}", configuration.display()),
                 format!("--storage.tsdb.path={}", directory.path().join("data").display()),

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::port::ReservedPort;
-use crate::process::{Process, Program};
+use crate::process::{ChildProgram, Process};
 use crate::repository;
 
 /// Maximum time for Redis to come up.
@@ -80,7 +80,7 @@ impl Redis {
     pub async fn start(&mut self) {
         assert!(self.server.is_none(), "this Redis runs already");
         let configuration = repository().join("deploy/redis/redis.conf");
-        let program = Program::system("redis-server", "redis")
+        let program = ChildProgram::system("redis-server", "redis")
             .args([configuration])
             .args(["--port".to_owned(), self.port.number().to_string(), "--dir".to_owned()])
             .args([self.directory.path().as_os_str(), OsStr::new("--aclfile")])

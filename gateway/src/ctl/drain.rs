@@ -7,14 +7,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::table::{count, duration};
-use super::{ClusterAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError};
 
 /// Time to accept the order: several beats, because a gateway reads its orders with each beat.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Pause between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-pub(super) async fn drain(cluster: &ClusterAccess, node: &str) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn drain(cluster: &CommandAccess, node: &str) -> Result<CtlAnswer, CtlError> {
     let gateway = find(cluster, node).await?;
     if gateway.state == LeaseState::Live {
         order(cluster, &gateway).await?;
@@ -25,7 +25,7 @@ pub(super) async fn drain(cluster: &ClusterAccess, node: &str) -> Result<CtlAnsw
 }
 
 /// Returns the newest serving incarnation of the gateway.
-async fn find(cluster: &ClusterAccess, node: &str) -> Result<LeaseSummary, CtlError> {
+async fn find(cluster: &CommandAccess, node: &str) -> Result<LeaseSummary, CtlError> {
     let mut serving = cluster.store.standings().await?.1;
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
@@ -40,7 +40,7 @@ async fn find(cluster: &ClusterAccess, node: &str) -> Result<LeaseSummary, CtlEr
     }
 }
 
-async fn order(cluster: &ClusterAccess, gateway: &LeaseSummary) -> Result<(), CtlError> {
+async fn order(cluster: &CommandAccess, gateway: &LeaseSummary) -> Result<(), CtlError> {
     let LeaseSummary { node, incarnation, .. } = gateway;
     let incarnation = presence::model::Incarnation::from_store(incarnation);
     if !cluster.registry.drain(&incarnation).await? {

@@ -3,9 +3,9 @@
 use presence::model::Nick;
 use serde_json::json;
 
-use super::{ClusterAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError};
 
-pub(super) async fn kick(cluster: &ClusterAccess, nick: &str) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn kick(cluster: &CommandAccess, nick: &str) -> Result<CtlAnswer, CtlError> {
     let nick = Nick::parse(nick).map_err(|reason| CtlError::Usage(format!("{nick}: {reason}")))?;
     if !cluster.registry.kick(nick.key()).await? {
         return Err(CtlError::Refused(format!("nobody is online as {}", nick.as_str())));

@@ -119,7 +119,7 @@ impl CtlAnswer {
 }
 
 /// Access to the cluster of the settings.
-struct ClusterAccess {
+struct CommandAccess {
     redis: RedisStore,
     /// Address of Redis, without credentials.
     address: String,
@@ -168,7 +168,7 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CtlError::Usage(format!("runtime not started: {error}")))?;
     runtime.block_on(async {
-        let cluster = ClusterAccess::of(&config)?;
+        let cluster = CommandAccess::of(&config)?;
         let answer = match command {
             CtlCommand::Status => status::status(&cluster).await,
             CtlCommand::Who { whom } => who::who(&cluster, whom.as_deref()).await,
@@ -183,7 +183,7 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
     })
 }
 
-impl ClusterAccess {
+impl CommandAccess {
     /// Opens the cluster of the settings. Requires a running tokio runtime.
     fn of(config: &Config) -> Result<Self, CtlError> {
         let Some(url) = &config.redis else {

@@ -8,7 +8,7 @@ use presence::store::redis::ServerInfo;
 use serde::Serialize;
 
 use super::table::{count, duration, mebibytes, table};
-use super::{ClusterAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError};
 
 #[derive(Serialize)]
 struct ClusterStatus {
@@ -29,7 +29,7 @@ struct RedisStatus {
     server: ServerInfo,
 }
 
-pub(super) async fn status(cluster: &ClusterAccess) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn status(cluster: &CommandAccess) -> Result<CtlAnswer, CtlError> {
     let server = cluster.redis.server().await?;
     let (generation, gateways) = cluster.store.standings().await?;
     let sessions = gateways.iter().filter(|gateway| gateway.state.serves()).map(|gateway| gateway.sessions).sum();

@@ -11,7 +11,7 @@ use presence::registry::{PAGE_LIMIT, UserRow};
 use serde::Serialize;
 
 use super::table::{duration, table};
-use super::{ClusterAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError};
 
 #[derive(Serialize)]
 struct WhoReport {
@@ -26,7 +26,7 @@ struct Whereabouts {
     gateway: Option<String>,
 }
 
-pub(super) async fn who(cluster: &ClusterAccess, whom: Option<&str>) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn who(cluster: &CommandAccess, whom: Option<&str>) -> Result<CtlAnswer, CtlError> {
     let users = match whom {
         None => all_users(cluster).await?,
         Some(room) if room.starts_with('#') => members(cluster, room).await?,
@@ -36,7 +36,7 @@ pub(super) async fn who(cluster: &ClusterAccess, whom: Option<&str>) -> Result<C
     Ok(CtlAnswer::new(text(&who.items), &who))
 }
 
-async fn all_users(cluster: &ClusterAccess) -> Result<Vec<UserRow>, CtlError> {
+async fn all_users(cluster: &CommandAccess) -> Result<Vec<UserRow>, CtlError> {
     let (mut users, mut cursor) = (Vec::new(), None);
     loop {
         let page = cluster.registry.users(cursor.as_deref(), PAGE_LIMIT).await?;
@@ -48,7 +48,7 @@ async fn all_users(cluster: &ClusterAccess) -> Result<Vec<UserRow>, CtlError> {
     }
 }
 
-async fn members(cluster: &ClusterAccess, room: &str) -> Result<Vec<UserRow>, CtlError> {
+async fn members(cluster: &CommandAccess, room: &str) -> Result<Vec<UserRow>, CtlError> {
     let room = RoomName::parse(room).map_err(|reason| CtlError::Usage(format!("{room}: {reason}")))?;
     if cluster.registry.room(room.key()).await?.is_none() {
         return Err(CtlError::Refused(format!("there is no room {}", room.as_str())));
@@ -66,13 +66,13 @@ async fn members(cluster: &ClusterAccess, room: &str) -> Result<Vec<UserRow>, Ct
     }
 }
 
-async fn one(cluster: &ClusterAccess, nick: &str) -> Result<UserRow, CtlError> {
+async fn one(cluster: &CommandAccess, nick: &str) -> Result<UserRow, CtlError> {
     let nick = Nick::parse(nick).map_err(|reason| CtlError::Usage(format!("{nick}: {reason}")))?;
     let user = cluster.registry.user(nick.key()).await?;
     user.ok_or_else(|| CtlError::Refused(format!("nobody by the name of {} was seen", nick.as_str())))
 }
 
-async fn locate(cluster: &ClusterAccess, users: Vec<UserRow>) -> Result<Vec<Whereabouts>, CtlError> {
+async fn locate(cluster: &CommandAccess, users: Vec<UserRow>) -> Result<Vec<Whereabouts>, CtlError> {
     let leases = cluster.registry.leases().await?.leases;
     let nodes: HashMap<_, _> = leases.into_iter().map(|lease| (lease.incarnation, lease.node)).collect();
     let key = |user: &UserRow| Nick::parse(&user.nick).map(|nick| nick.key().clone());

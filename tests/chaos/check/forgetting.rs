@@ -22,12 +22,12 @@ struct SentMessage<'a> {
     asked: u64,
     /// When somebody first knew that it is written.
     known: u64,
-    acked: Option<AckedMessage<'a>>,
+    acked: Option<AckedWrite<'a>>,
 }
 
 /// The ack of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AckedMessage<'a> {
+pub struct AckedWrite<'a> {
     pub at: u64,
     /// Over which session.
     pub session: SessionHistory<'a>,
@@ -35,9 +35,9 @@ pub struct AckedMessage<'a> {
     pub node: Option<&'a str>,
 }
 
-impl AckedMessage<'_> {
+impl AckedWrite<'_> {
     /// Returns whether it is uncertain that one gateway sent both acks.
-    pub fn may_be_elsewhere(&self, other: &AckedMessage<'_>) -> bool {
+    pub fn may_be_elsewhere(&self, other: &AckedWrite<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
 }
@@ -89,7 +89,7 @@ impl<'a> Forgetting<'a> {
                     known.known = known.known.min(at);
                     if matches!(event.op, HistoryOp::Send { .. }) {
                         let node = nodes.get(process).copied().flatten();
-                        known.acked = Some(AckedMessage { at, session: (process, event.session), node });
+                        known.acked = Some(AckedWrite { at, session: (process, event.session), node });
                     }
                 }
                 // The line port shows what was said before it is known whether it stays.
@@ -123,7 +123,7 @@ impl<'a> Forgetting<'a> {
     }
 
     /// The time at which it was asked for, of a message that was acked, and the ack.
-    pub fn acked(&self, key: &str) -> Option<(u64, AckedMessage<'a>)> {
+    pub fn acked(&self, key: &str) -> Option<(u64, AckedWrite<'a>)> {
         let said = self.said.get(key)?;
         Some((said.asked, said.acked?))
     }

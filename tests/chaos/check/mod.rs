@@ -26,7 +26,7 @@ pub const SECOND: u64 = 1_000_000_000;
 
 /// One message of a room's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredMessage {
+pub struct StoredWrite {
     pub seq: u64,
     pub msg_id: String,
     pub from: String,
@@ -49,7 +49,7 @@ pub struct Evidence {
     /// In the order of time.
     pub events: Vec<HistoryEvent>,
     /// Of every room, oldest first.
-    pub logs: BTreeMap<String, Vec<StoredMessage>>,
+    pub logs: BTreeMap<String, Vec<StoredWrite>>,
     /// In the order of time.
     pub departures: Vec<RecordedLeave>,
     /// What was there after everybody had left and should not be, in words.
@@ -113,7 +113,7 @@ impl Evidence {
     }
 
     /// The log of a room; empty when there is none.
-    pub fn log(&self, room: &str) -> &[StoredMessage] {
+    pub fn log(&self, room: &str) -> &[StoredWrite] {
         self.logs.get(room).map_or(&[], Vec::as_slice)
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::forgetting::Forgetting;
 use super::presence::{OnlineSpan, is_lost, stays};
-use super::{Evidence, Finding, SECOND, SessionHistory, StoredMessage};
+use super::{Evidence, Finding, SECOND, SessionHistory, StoredWrite};
 use crate::history::{HistoryOp, OpStatus};
 
 /// A connection that was closed writes it down by then.
@@ -18,7 +18,7 @@ const NOTICED: u64 = SECOND;
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
     for (room, log) in &evidence.logs {
-        let mut newest: HashMap<&str, &StoredMessage> = HashMap::new();
+        let mut newest: HashMap<&str, &StoredWrite> = HashMap::new();
         for entry in log {
             finding.judged += 1;
             let before = newest.entry(&entry.from).or_insert(entry);

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::{AckedMessage, Forgetting};
+use super::forgetting::{AckedWrite, Forgetting};
 use super::{Evidence, Finding};
 use crate::history::{HistoryEvent, HistoryOp};
 
@@ -69,7 +69,7 @@ fn one_meaning(evidence: &Evidence, finding: &mut Finding) {
 fn one_speaker(evidence: &Evidence, forgetting: &Forgetting<'_>, finding: &mut Finding) {
     for (room, log) in &evidence.logs {
         // By speaker: what was begun last, of all that came before.
-        let mut latest: HashMap<&str, (u64, AckedMessage<'_>, &str)> = HashMap::new();
+        let mut latest: HashMap<&str, (u64, AckedWrite<'_>, &str)> = HashMap::new();
         for key in log.iter().map(|entry| entry.key.as_str()) {
             let Some((asked, acked)) = forgetting.acked(key) else { continue };
             let before = latest.entry(acked.session.0).or_insert((asked, acked, key));

@@ -3,7 +3,7 @@
 //! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later, goes on with her session on
 //! g2 and tells bob something; Redis is away for a while and nobody leaves.
 
-use super::{Evidence, RecordedLeave, SECOND, StoredMessage};
+use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};
 use crate::plan::Fault;
 
@@ -38,8 +38,8 @@ pub(super) fn message(seq: u64, from: &str, key: &str) -> HistoryOp {
     }
 }
 
-pub(super) fn entry(seq: u64, from: &str, fence: u64, key: &str) -> StoredMessage {
-    StoredMessage { seq, msg_id: format!("m{seq}"), from: from.to_owned(), fence, key: key.to_owned() }
+pub(super) fn entry(seq: u64, from: &str, fence: u64, key: &str) -> StoredWrite {
+    StoredWrite { seq, msg_id: format!("m{seq}"), from: from.to_owned(), fence, key: key.to_owned() }
 }
 
 pub(super) fn good() -> Evidence {
@@ -89,7 +89,7 @@ pub(super) fn good() -> Evidence {
 }
 
 /// Changes what is in the log of the room.
-pub(super) fn change(evidence: &mut Evidence, change: impl FnOnce(&mut Vec<StoredMessage>)) {
+pub(super) fn change(evidence: &mut Evidence, change: impl FnOnce(&mut Vec<StoredWrite>)) {
     evidence.logs.get_mut("#a").map(change);
 }
 

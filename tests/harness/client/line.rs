@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::PATIENCE;
-use super::transcript::{ConnectionEnd, ReceivedItem, Transcript};
+use super::transcript::{ReceivedItem, Transcript, TranscriptEnd};
 use crate::pattern::text_fits;
 
 /// Gone once the server has hung up.
@@ -131,7 +131,7 @@ impl LineClient {
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&self) -> ConnectionEnd {
+    pub async fn closed(&self) -> TranscriptEnd {
         self.closed_within(PATIENCE).await
     }
 
@@ -139,13 +139,13 @@ impl LineClient {
     ///
     /// # Panics
     /// If it does not end in time.
-    pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
+    pub async fn closed_within(&self, within: Duration) -> TranscriptEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
     /// The end of the connection, if it has ended.
     #[must_use]
-    pub fn has_ended(&self) -> Option<ConnectionEnd> {
+    pub fn has_ended(&self) -> Option<TranscriptEnd> {
         self.transcript.has_ended()
     }
 }

@@ -7,7 +7,7 @@ mod ws;
 
 pub use self::line::LineClient;
 pub use self::raw::{RawFrame, RawWs};
-pub use self::transcript::{ConnectionEnd, ReceivedItem};
+pub use self::transcript::{ReceivedItem, TranscriptEnd};
 pub use self::ws::{RefusedRequest, RequestResult, WsClient};
 
 use std::time::Duration;

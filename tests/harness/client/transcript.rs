@@ -24,7 +24,7 @@ pub struct ReceivedItem<T> {
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionEnd {
+pub struct TranscriptEnd {
     /// When.
     pub at: Instant,
     /// The close code; `None` without a close frame, and on doors that have none.
@@ -43,7 +43,7 @@ pub(super) struct Transcript<T> {
 #[derive(Debug)]
 struct TranscriptState<T> {
     entries: Vec<(ReceivedItem<T>, bool)>,
-    ending: Option<ConnectionEnd>,
+    ending: Option<TranscriptEnd>,
 }
 
 impl<T: Clone + Debug> Transcript<T> {
@@ -57,7 +57,7 @@ impl<T: Clone + Debug> Transcript<T> {
     }
 
     pub(super) fn end(&self, code: Option<u16>, reason: String) {
-        self.lock().ending.get_or_insert(ConnectionEnd { at: Instant::now(), code, reason });
+        self.lock().ending.get_or_insert(TranscriptEnd { at: Instant::now(), code, reason });
         self.changed.notify_waiters();
     }
 
@@ -105,11 +105,11 @@ impl<T: Clone + Debug> Transcript<T> {
     }
 
     /// Waits for the end of the connection.
-    pub(super) async fn ending(&self, within: Duration) -> Result<ConnectionEnd, String> {
+    pub(super) async fn ending(&self, within: Duration) -> Result<TranscriptEnd, String> {
         self.find(within, "the end of the connection", |state| state.ending.clone()).await
     }
 
-    pub(super) fn has_ended(&self) -> Option<ConnectionEnd> {
+    pub(super) fn has_ended(&self) -> Option<TranscriptEnd> {
         self.lock().ending.clone()
     }
 

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::PATIENCE;
-use super::transcript::{ConnectionEnd, ReceivedItem, Transcript};
+use super::transcript::{ReceivedItem, Transcript, TranscriptEnd};
 
 type WsStream = WebSocketStream<TcpStream>;
 /// Gone once the server has said goodbye: both halves must be, or the socket stays open.
@@ -169,7 +169,7 @@ impl WsClient {
     }
 
     /// Says goodbye and waits for the connection to end.
-    pub async fn bye(&self) -> ConnectionEnd {
+    pub async fn bye(&self) -> TranscriptEnd {
         self.send(json!({"type": "bye"})).await;
         self.closed().await
     }
@@ -324,7 +324,7 @@ impl WsClient {
     }
 
     /// Waits for the end of the connection.
-    pub async fn closed(&self) -> ConnectionEnd {
+    pub async fn closed(&self) -> TranscriptEnd {
         self.closed_within(PATIENCE).await
     }
 
@@ -332,13 +332,13 @@ impl WsClient {
     ///
     /// # Panics
     /// If it does not end in time.
-    pub async fn closed_within(&self, within: Duration) -> ConnectionEnd {
+    pub async fn closed_within(&self, within: Duration) -> TranscriptEnd {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
     /// The end of the connection, if it has ended.
     #[must_use]
-    pub fn has_ended(&self) -> Option<ConnectionEnd> {
+    pub fn has_ended(&self) -> Option<TranscriptEnd> {
         self.transcript.has_ended()
     }
 

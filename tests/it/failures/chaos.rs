@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use harness::{ExitedProcess, Program};
+use harness::{ChildProgram, ExitedProcess};
 
 /// This seed draws, within one short run, these faults: a Redis crash, a killed gateway, a stopped presence service and
 /// network resets. It also cuts subscriptions and command connections, and flushes the scripts.
@@ -30,7 +30,7 @@ const GUARANTEES: [&str; 12] = [
 async fn chaos(flags: &[&str]) -> ExitedProcess {
     let history = tempfile::NamedTempFile::new().expect("a file for the history");
     let history = history.path().to_str().expect("a UTF-8 path");
-    let bench = Program::system(env!("CARGO_BIN_EXE_chaos"), "chaos");
+    let bench = ChildProgram::system(env!("CARGO_BIN_EXE_chaos"), "chaos");
     bench.args(flags.iter().copied().chain(["--history", history])).run(RUN_MAX).await
 }
 

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{Program, repository};
+use harness::{ChildProgram, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
 
 /// Runs a program with these flags and environment variables.
 async fn run(binary: &str, args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
-    let program = Program::parley(binary, binary).args(args.iter().map(|arg| (*arg).to_owned()));
+    let program = ChildProgram::parley(binary, binary).args(args.iter().map(|arg| (*arg).to_owned()));
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }
 

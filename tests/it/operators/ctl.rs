@@ -9,7 +9,7 @@ mod reads;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{Program, Redis};
+use harness::{ChildProgram, Redis};
 use serde_json::Value;
 
 /// Longest duration of a command on a busy machine.
@@ -17,7 +17,8 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Runs a command; its settings come from the environment, like a gateway's.
 async fn ctl(redis: &Redis, flags: &[&str]) -> ExitedProcess {
-    let program = Program::parley("gateway", "ctl").args(["ctl"]).args(flags.iter().map(|flag| (*flag).to_owned()));
+    let program =
+        ChildProgram::parley("gateway", "ctl").args(["ctl"]).args(flags.iter().map(|flag| (*flag).to_owned()));
     program.env("PARLEY__REDIS__URL", &redis.url()).run(SOON).await
 }
 

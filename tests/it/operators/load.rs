@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::{Cluster, Node, Program};
+use harness::{ChildProgram, Cluster, Node};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -13,7 +13,7 @@ async fn run_scenario(scenario: &str, arguments: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outcome.json");
     let arguments = format!("{scenario} {arguments} --seconds 1 --warmup 0.2 --json {}", path.display());
-    let run = Program::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE).await;
+    let run = ChildProgram::parley("load", "load").args(arguments.split_whitespace()).run(PATIENCE).await;
     assert_eq!(run.code, Some(0), "{arguments}\n{}\n{}", run.stdout, run.stderr);
     assert!(run.stdout.starts_with(scenario), "no summary on stdout: {}", run.stdout);
     let outcome: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

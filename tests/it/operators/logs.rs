@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use harness::{LineClient, Node, Program, RawWs, Redis, WsClient, eventually};
+use harness::{ChildProgram, LineClient, Node, RawWs, Redis, WsClient, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -12,11 +12,11 @@ const SOON: Duration = Duration::from_secs(10);
 const MARKER: &str = "xyzzy-plugh-8d3f";
 
 /// Builds a gateway that ends at once with a logged error, because its port is in use.
-fn failing_gateway(port: &str) -> Program {
-    failing_program(Program::parley("gateway", "failing"), port)
+fn failing_gateway(port: &str) -> ChildProgram {
+    failing_program(ChildProgram::parley("gateway", "failing"), port)
 }
 
-fn failing_program(program: Program, port: &str) -> Program {
+fn failing_program(program: ChildProgram, port: &str) -> ChildProgram {
     program
         .env("PARLEY__LISTEN__WS", port)
         .env("PARLEY__LISTEN__TCP", "127.0.0.1:0")
@@ -51,7 +51,7 @@ async fn pipe_gets_json_and_terminal_gets_text() {
         assert!(finished.stderr.lines().all(in_pipe), "{format} in a pipe: {finished:?}");
 
         // `script` provides a terminal and prints its contents.
-        let terminal = Program::parley_on_a_terminal("gateway", "failing");
+        let terminal = ChildProgram::parley_on_a_terminal("gateway", "failing");
         let finished = failing_program(terminal, &port).env("PARLEY__LOG__FORMAT", format).run(SOON).await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stdout.lines().all(on_terminal), "{format} on a terminal: {finished:?}");

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{Node, Program};
+use harness::{ChildProgram, Node};
 
 const SOON: Duration = Duration::from_secs(10);
 
 async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
-    let program = Program::parley("gateway", "gateway").args(args.iter().map(|arg| (*arg).to_owned()));
+    let program = ChildProgram::parley("gateway", "gateway").args(args.iter().map(|arg| (*arg).to_owned()));
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }
 
@@ -74,7 +74,7 @@ async fn check_shows_the_settings_in_effect() {
 #[tokio::test]
 async fn both_programs_print_their_version() {
     for binary in ["gateway", "presence"] {
-        let finished = Program::parley(binary, binary).args(["--version"]).run(SOON).await;
+        let finished = ChildProgram::parley(binary, binary).args(["--version"]).run(SOON).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
         assert_eq!(finished.stdout, format!("{binary} {}", env!("CARGO_PKG_VERSION")));
     }

@@ -1,15 +1,15 @@
 //! Parley's line dialect. Its messages have neither numbers nor acks.
 
-use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
+use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     out.put(format!("/nick {}\n", who.nick));
     if let Some(room) = who.room {
         out.put(format!("/join {room}\n"));
     }
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     match to.starts_with('#') {
         true => out.put(format!("{body}\n")),
         false => out.put(format!("/msg {to} {body}\n")),

@@ -96,12 +96,12 @@ pub(crate) enum Framing {
 
 /// Output of a dialect, with its framing.
 #[derive(Debug)]
-pub(crate) struct FrameWriter<'a> {
+pub(crate) struct DialectWriter<'a> {
     framing: Framing,
     bytes: &'a mut Vec<u8>,
 }
 
-impl FrameWriter<'_> {
+impl DialectWriter<'_> {
     /// Appends one unit.
     pub(crate) fn put(&mut self, unit: impl AsRef<[u8]>) {
         let unit = unit.as_ref();
@@ -153,12 +153,12 @@ impl LoadDialect {
     }
 
     /// Returns a writer into these bytes.
-    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> FrameWriter<'_> {
-        FrameWriter { framing: self.framing(), bytes }
+    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> DialectWriter<'_> {
+        DialectWriter { framing: self.framing(), bytes }
     }
 
     /// Writes the client's first message.
-    pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
+    pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::greet(who, out),
             Self::Lines => lines::greet(who, out),
@@ -170,7 +170,7 @@ impl LoadDialect {
     }
 
     /// Writes a message to a room or to a client.
-    pub(crate) fn publish(self, to: &str, body: &str, out: &mut FrameWriter<'_>) {
+    pub(crate) fn publish(self, to: &str, body: &str, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::publish(to, body, out),
             Self::Lines => lines::publish(to, body, out),
@@ -182,7 +182,7 @@ impl LoadDialect {
     }
 
     /// Writes a ping.
-    pub(crate) fn ping(self, out: &mut FrameWriter<'_>) {
+    pub(crate) fn ping(self, out: &mut DialectWriter<'_>) {
         match self {
             Self::Parley => parley::ping(out),
             Self::Lines => out.put("/ping\n"),
@@ -208,7 +208,7 @@ impl LoadDialect {
         self,
         unit: &[u8],
         room: &dyn Fn() -> Option<String>,
-        out: &mut FrameWriter<'_>,
+        out: &mut DialectWriter<'_>,
     ) -> ServerMessage {
         match self {
             Self::Parley => parley::hear(unit, room),

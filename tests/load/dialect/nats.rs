@@ -1,14 +1,14 @@
 //! NATS client protocol: a room is a subject. The server answers a PING after all earlier requests, so the first PONG
 //! confirms the subscription.
 
-use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
+use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     let subscription = who.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
     out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     out.put(format!("PUB {} {}\r\n{body}\r\n", subject(to), body.len()));
 }
 
@@ -30,7 +30,7 @@ pub(super) fn unit(stream: &[u8]) -> Option<usize> {
     (stream.len() >= whole).then_some(whole)
 }
 
-pub(super) fn hear(unit: &[u8], out: &mut FrameWriter<'_>) -> ServerMessage {
+pub(super) fn hear(unit: &[u8], out: &mut DialectWriter<'_>) -> ServerMessage {
     match unit {
         _ if unit.starts_with(b"MSG ") => delivery(unit),
         b"PING\r\n" => {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage};
+use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage};
 use crate::stamp::Stamp;
 
 /// Ids of requests, which link an answer to its request. Answers to requests of one kind arrive in order.
@@ -41,7 +41,7 @@ struct RestoredPosition {
     room: String,
 }
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
+pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     let mut register = json!({"type": "register", "id": REGISTER, "nick": who.nick});
     if let Some(resume) = &who.resume {
         register["resume"] = json!(resume.token);
@@ -55,12 +55,12 @@ pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
     }
 }
 
-pub(super) fn publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
+pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     // Names and bodies of this program need no escapes.
     out.put(format!(r#"{{"type":"send","id":{SEND},"to":"{to}","body":"{body}"}}"#));
 }
 
-pub(super) fn ping(out: &mut FrameWriter<'_>) {
+pub(super) fn ping(out: &mut DialectWriter<'_>) {
     out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
 }
 

@@ -1,7 +1,7 @@
 //! The two peers from npm, served by deploy/bench/peers: `ws` with a JSON protocol of its own, and Socket.IO (Engine.IO
 //! protocol 4).
 
-use super::{ClientIdentity, FrameWriter, RequestPurpose, ServerMessage, delivery};
+use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
 pub(super) const WS_PING: &str = r#"{"ping":1}"#;
 /// Event that requests an acknowledgement with the number 1.
@@ -9,14 +9,14 @@ pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
 /// Frame that the floor returns only to its sender.
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
-pub(super) fn ws_greet(who: &ClientIdentity<'_>, out: &mut FrameWriter<'_>) {
+pub(super) fn ws_greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     match who.room {
         Some(room) => out.put(format!(r#"{{"join":"{room}"}}"#)),
         None => out.put(WS_PING),
     }
 }
 
-pub(super) fn ws_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
+pub(super) fn ws_publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     out.put(format!(r#"{{"to":"{to}","body":"{body}"}}"#));
 }
 
@@ -28,7 +28,7 @@ pub(super) fn ws_hear(unit: &[u8]) -> ServerMessage {
     }
 }
 
-pub(super) fn socketio_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) {
+pub(super) fn socketio_publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     out.put(format!(r#"42["say","{to}","{body}"]"#));
 }
 
@@ -37,7 +37,7 @@ pub(super) fn socketio_publish(to: &str, body: &str, out: &mut FrameWriter<'_>) 
 pub(super) fn socketio_hear(
     unit: &[u8],
     room: &dyn Fn() -> Option<String>,
-    out: &mut FrameWriter<'_>,
+    out: &mut DialectWriter<'_>,
 ) -> ServerMessage {
     match unit {
         [b'0', ..] => {

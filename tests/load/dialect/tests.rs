@@ -3,7 +3,7 @@
 use super::*;
 
 /// Returns the unframed output of the dialect.
-fn written(dialect: LoadDialect, write: impl Fn(&mut FrameWriter<'_>)) -> String {
+fn written(dialect: LoadDialect, write: impl Fn(&mut DialectWriter<'_>)) -> String {
     let mut bytes = Vec::new();
     write(&mut dialect.writes(&mut bytes));
     let mut text = String::new();

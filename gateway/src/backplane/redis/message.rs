@@ -18,7 +18,7 @@ pub(super) struct StoredMessage {
     pub(super) nick: String,
     /// The client's idempotency key behind a `=`, or nothing.
     pub(super) key: String,
-    /// Its id.
+    /// The id of the message, also that of later attempts.
     pub(super) msg_id: String,
     /// The text that is stored and published.
     pub(super) payload: String,
@@ -74,11 +74,11 @@ impl WriteOrigin<'_> {
 /// The target of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WriteTarget {
-    /// A room.
+    /// The stream of a room, named by its key.
     Room(RoomKey),
     /// The inbox of the session that was reached under a nickname.
     Inbox {
-        /// The session.
+        /// The session that owned the nickname when the target was looked up.
         session: SessionId,
         /// The nickname: clients' idempotency keys are scoped by it, not by the session.
         to: NickKey,

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::compare::{Drift, compare};
 use super::table::{count, table};
-use super::{ClusterAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError};
 
 /// Pauses between passes. The first is longer than any request; the others exclude a repeated request of the same user.
 const PAUSES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
@@ -43,7 +43,7 @@ struct DriftRow {
 }
 
 /// Runs the audit. `addresses` are `NODE=HOST:PORT` of admin ports, which override the addresses in the leases.
-pub(super) async fn audit(cluster: &ClusterAccess, addresses: &[String]) -> Result<CtlAnswer, CtlError> {
+pub(super) async fn audit(cluster: &CommandAccess, addresses: &[String]) -> Result<CtlAnswer, CtlError> {
     let addresses = addresses.iter().map(|text| address(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
     let mut pass = run_pass(cluster, &addresses).await?;
     for pause in PAUSES {
@@ -61,7 +61,7 @@ fn address(text: &str) -> Result<(&str, &str), CtlError> {
     text.split_once('=').ok_or_else(|| CtlError::Usage(format!("--gateway {text}: expected NODE=HOST:PORT")))
 }
 
-async fn run_pass(cluster: &ClusterAccess, addresses: &BTreeMap<&str, &str>) -> Result<AuditPass, CtlError> {
+async fn run_pass(cluster: &CommandAccess, addresses: &BTreeMap<&str, &str>) -> Result<AuditPass, CtlError> {
     let (_, mut gateways) = cluster.store.standings().await?;
     gateways.retain(|gateway| gateway.state.serves());
     let mut held = BTreeMap::new();

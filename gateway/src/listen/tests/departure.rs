@@ -13,7 +13,7 @@ fn retry_after(told: &str) -> u64 {
 async fn everybody_is_told_at_once_and_goes_at_a_moment_of_its_own() {
     const NOTICE: u64 = 200;
     const WINDOW: u64 = 800;
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut clients = Vec::new();
     for _ in 0..40 {
         clients.push(world.websocket().await);
@@ -44,7 +44,7 @@ async fn everybody_is_told_at_once_and_goes_at_a_moment_of_its_own() {
 
 #[tokio::test]
 async fn what_was_asked_before_the_goodbye_is_answered_before_it() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut ws = world.websocket().await;
     let mut line = world.line_client().await;
     ws.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
@@ -69,7 +69,7 @@ async fn what_was_asked_before_the_goodbye_is_answered_before_it() {
 
 #[tokio::test]
 async fn who_asks_without_end_goes_nevertheless() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let client = world.websocket().await;
     let start = Instant::now();
     world.leave(Duration::ZERO, Duration::ZERO);
@@ -84,7 +84,7 @@ async fn who_asks_without_end_goes_nevertheless() {
 
 #[tokio::test]
 async fn who_reads_nothing_does_not_hold_up_the_end() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let _stalled = (world.websocket().await, world.line_client().await);
     // More than the kernel takes for a reader that reads nothing: both doors stand still in the middle of it.
     let said = lobby_message(&"x".repeat(64 * 1024));

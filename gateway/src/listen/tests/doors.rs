@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_gateway_that_is_not_ready_lets_nobody_in_and_says_when_to_come_back() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut inside = world.websocket().await;
     world.ready.store(false, Ordering::Relaxed);
     assert_eq!(refusals(&world).await, ["unavailable", "unavailable"]);
@@ -19,7 +19,7 @@ async fn a_gateway_that_is_not_ready_lets_nobody_in_and_says_when_to_come_back()
 }
 
 /// The slugs with which both doors refuse a newcomer.
-async fn refusals(world: &World) -> [String; 2] {
+async fn refusals(world: &ListenFixture) -> [String; 2] {
     let mut ws = Wire::connect(world.ws).await;
     ws.send(upgrade_request("").as_bytes()).await;
     let answer = ws.rest().await.to_ascii_lowercase();
@@ -33,7 +33,7 @@ async fn refusals(world: &World) -> [String; 2] {
 
 #[tokio::test]
 async fn one_connection_too_many_is_refused_until_somebody_leaves() {
-    let world = World::with(ConnectionLimits { connections: 2, ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { connections: 2, ..limits() }, None);
     let mut ws = world.websocket().await;
     let mut line = world.line_client().await;
     assert_eq!(refusals(&world).await, ["overloaded", "overloaded"]);
@@ -46,7 +46,7 @@ async fn one_connection_too_many_is_refused_until_somebody_leaves() {
 
 #[tokio::test]
 async fn at_the_stop_everybody_hears_why_and_every_task_ends() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut ws = world.websocket().await;
     ws.is_alive().await;
     let line = world.line_client().await;
@@ -65,7 +65,7 @@ async fn at_the_stop_everybody_hears_why_and_every_task_ends() {
 
 #[tokio::test]
 async fn a_stop_waits_for_the_request_that_is_being_handled() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     client.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
     eventually("the request has begun", || world.stage.begun.load(Ordering::SeqCst) == 1).await;
@@ -79,7 +79,8 @@ async fn a_stop_waits_for_the_request_that_is_being_handled() {
 
 #[tokio::test]
 async fn a_session_that_falls_silent_ends_as_a_timeout() {
-    let world = World::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.close(CloseCode::Timeout))));
+    let world =
+        ListenFixture::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.close(CloseCode::Timeout))));
     assert_eq!(world.websocket().await.closed().await, (4000, "timeout".to_owned()));
     assert!(Wire::connect(world.tcp).await.rest().await.ends_with("* closing: timeout\n"));
     world.ended_as(&[LeftReason::Timeout; 2]).await;
@@ -87,7 +88,7 @@ async fn a_session_that_falls_silent_ends_as_a_timeout() {
 
 #[tokio::test]
 async fn what_is_queued_before_a_close_is_written_before_it() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     client.is_alive().await;
     world.outbox(0).push_event(&message("first"));

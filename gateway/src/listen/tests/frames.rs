@@ -13,7 +13,7 @@ fn masked_later(first: u8, length_bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut control = world.websocket().await;
     let rows: &[(&str, Vec<u8>, u16)] = &[
         ("unmasked", vec![0x81, 0x02, b'h', b'i'], 1002),
@@ -71,7 +71,7 @@ async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
 
 #[tokio::test]
 async fn a_close_is_answered_with_the_same_code() {
-    let world = World::open();
+    let world = ListenFixture::open();
     for code in [1000u16, 1001, 1012, 3000, 4999] {
         let mut client = world.websocket().await;
         client.0.send(&frame(0x88, &code.to_be_bytes())).await;
@@ -88,7 +88,7 @@ async fn a_close_is_answered_with_the_same_code() {
 
 #[tokio::test]
 async fn our_close_carries_number_and_slug_and_ends_with_the_clients_answer() {
-    let world = World::with(ConnectionLimits { close_wait: PATIENCE * 10, ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE * 10, ..limits() }, None);
     let mut client = world.websocket().await;
     client.send(r#"{"type":"bye"}"#).await;
     assert_eq!(client.frame().await.unwrap(), (0x88, [&1000u16.to_be_bytes(), b"bye".as_slice()].concat()));
@@ -101,7 +101,7 @@ async fn our_close_carries_number_and_slug_and_ends_with_the_clients_answer() {
 
 #[tokio::test]
 async fn a_client_that_never_answers_our_close_is_dropped() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     world.outbox(0).close(CloseCode::Kicked);
     assert_eq!(client.frame().await.unwrap().0, 0x88);
@@ -111,7 +111,7 @@ async fn a_client_that_never_answers_our_close_is_dropped() {
 
 #[tokio::test]
 async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     for size in [REQUEST_BYTES_MAX + 1, DISCARDED_BYTES_MAX] {
         client.0.send(&frame(0x81, &vec![b' '; size])).await;
@@ -124,7 +124,7 @@ async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
 
 #[tokio::test]
 async fn the_code_arrives_although_the_client_goes_on_sending() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     client.0.send(&frame(0x81, &vec![b' '; 4 * DISCARDED_BYTES_MAX])).await;
     assert_eq!(client.closed().await, (1009, "too_big".to_owned()));
@@ -132,7 +132,7 @@ async fn the_code_arrives_although_the_client_goes_on_sending() {
 
 #[tokio::test]
 async fn a_text_may_come_in_fragments_with_pings_between_them() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     let body = r#"{"type":"ping","id":"é"}"#.as_bytes();
     let cut = body.iter().position(|&b| b == 0xC3).unwrap() + 1;
@@ -146,7 +146,7 @@ async fn a_text_may_come_in_fragments_with_pings_between_them() {
 
 #[tokio::test]
 async fn frames_may_come_one_byte_at_a_time() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     for byte in frame(0x81, br#"{"type":"ping","id":1}"#) {
         client.0.send(&[byte]).await;
@@ -156,7 +156,7 @@ async fn frames_may_come_one_byte_at_a_time() {
 
 #[tokio::test]
 async fn pings_and_pongs_count_as_signs_of_life() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     client.0.send(&frame(0x89, b"")).await;
     assert_eq!(client.frame().await.unwrap(), (0x8A, Vec::new()));
@@ -167,7 +167,7 @@ async fn pings_and_pongs_count_as_signs_of_life() {
 
 #[tokio::test]
 async fn a_ping_of_the_session_is_a_ping_on_the_wire() {
-    let world = World::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.push_ping())));
+    let world = ListenFixture::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.push_ping())));
     let mut client = world.websocket().await;
     assert_eq!(client.frame().await.unwrap(), (0x89, Vec::new()));
     client.is_alive().await;
@@ -175,7 +175,7 @@ async fn a_ping_of_the_session_is_a_ping_on_the_wire() {
 
 #[tokio::test]
 async fn a_socket_that_just_ends_ends_the_session() {
-    let world = World::open();
+    let world = ListenFixture::open();
     drop(world.websocket().await);
     world.ended_as(&[LeftReason::Closed]).await;
     world.empty().await;
@@ -186,7 +186,7 @@ async fn an_ordinary_client_library_gets_along() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::Message;
 
-    let world = World::open();
+    let world = ListenFixture::open();
     let tcp = TcpStream::connect(world.ws).await.unwrap();
     let (mut client, _) = soon(tokio_tungstenite::client_async("ws://parley/ws", tcp)).await.unwrap();
     client.send(Message::text(r#"{"type":"ping","id":1}"#)).await.unwrap();

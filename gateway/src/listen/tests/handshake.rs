@@ -3,7 +3,7 @@
 use super::*;
 
 /// Sends a request and returns the head of the answer.
-async fn ask(world: &World, request: &str) -> String {
+async fn ask(world: &ListenFixture, request: &str) -> String {
     let mut client = Wire::connect(world.ws).await;
     client.send(request.as_bytes()).await;
     client.head().await
@@ -11,7 +11,7 @@ async fn ask(world: &World, request: &str) -> String {
 
 #[tokio::test]
 async fn the_handshake_of_the_rfc_is_answered_as_in_the_rfc() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let head = ask(&world, &upgrade_request("")).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="] {
@@ -22,7 +22,7 @@ async fn the_handshake_of_the_rfc_is_answered_as_in_the_rfc() {
 
 #[tokio::test]
 async fn our_subprotocol_is_selected_when_it_is_offered_and_none_otherwise() {
-    let world = World::open();
+    let world = ListenFixture::open();
     for (offer, selected) in [
         ("Sec-WebSocket-Protocol: parley.v1\r\n", true),
         ("Sec-WebSocket-Protocol: parley.v9, parley.v1\r\n", true),
@@ -37,7 +37,7 @@ async fn our_subprotocol_is_selected_when_it_is_offered_and_none_otherwise() {
 
 #[tokio::test]
 async fn what_is_no_handshake_is_refused_with_the_right_status() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let good = upgrade_request("");
     let without = |line: &str| good.replacen(line, "", 1);
     for (request, status, also) in [
@@ -70,7 +70,7 @@ async fn what_is_no_handshake_is_refused_with_the_right_status() {
 
 #[tokio::test]
 async fn a_refusal_is_a_problem_document_with_our_slug() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = Wire::connect(world.ws).await;
     client.send(b"GET /nothing HTTP/1.1\r\nHost: parley\r\n\r\n").await;
     let answer = client.rest().await;
@@ -82,7 +82,7 @@ async fn a_refusal_is_a_problem_document_with_our_slug() {
 
 #[tokio::test]
 async fn frames_that_come_with_the_request_are_not_lost() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut bytes = upgrade_request("").into_bytes();
     bytes.extend(frame(0x81, br#"{"type":"ping","id":1}"#));
     bytes.extend(frame(0x81, br#"{"type":"ping","id":2}"#));
@@ -95,7 +95,7 @@ async fn frames_that_come_with_the_request_are_not_lost() {
 
 #[tokio::test]
 async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
-    let world = World::with(ConnectionLimits { header_wait: Duration::from_millis(200), ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { header_wait: Duration::from_millis(200), ..limits() }, None);
     let silent = Wire::connect(world.ws).await;
     let mut slow = Wire::connect(world.ws).await;
     slow.send(b"GET /ws HTTP/1.1\r\nHost: par").await;
@@ -108,7 +108,7 @@ async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
 async fn only_pages_of_the_allowed_origins_connect() {
     let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
     let limits = Reloadable::from(ConnectionLimits { origins, ..limits() });
-    let world = World::with(limits.clone(), None);
+    let world = ListenFixture::with(limits.clone(), None);
     for (headers, status) in [
         ("", 101),
         ("Origin: https://chat.example.org\r\n", 101),

@@ -6,7 +6,7 @@ use crate::wire::{DISCARDED_BYTES_MAX, REQUEST_BYTES_MAX};
 
 #[tokio::test]
 async fn everything_piped_in_before_the_end_of_input_is_answered() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = Wire::connect(world.tcp).await;
     client.send(b"/ping\n/ping\r\n/ping\nand half a li").await;
     client.tcp.shutdown().await.unwrap();
@@ -19,7 +19,7 @@ async fn everything_piped_in_before_the_end_of_input_is_answered() {
 
 #[tokio::test]
 async fn quit_says_so_and_hangs_up() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.line_client().await;
     client.send(b"/quit\n").await;
     assert!(client.rest().await.ends_with("* closing: bye\n"));
@@ -29,7 +29,7 @@ async fn quit_says_so_and_hangs_up() {
 
 #[tokio::test]
 async fn a_long_line_is_refused_once_and_skipped_to_its_end() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.line_client().await;
     for size in [REQUEST_BYTES_MAX + 1, 2 * DISCARDED_BYTES_MAX] {
         client.send(&vec![b'x'; size]).await;
@@ -41,7 +41,7 @@ async fn a_long_line_is_refused_once_and_skipped_to_its_end() {
 
 #[tokio::test]
 async fn a_line_that_is_not_utf8_is_refused_and_the_connection_lives() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.line_client().await;
     client.send(b"caf\xE9\n/ping\n").await;
     let said = client.until("pong").await;
@@ -50,7 +50,7 @@ async fn a_line_that_is_not_utf8_is_refused_and_the_connection_lives() {
 
 #[tokio::test]
 async fn binary_frames_are_refused_with_a_line() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = Wire::connect(world.tcp).await;
     client.send(&[0xCA, 0xFE, 0xBA, 0xBE, 1, 0, 0, 0, 0, 0, 1]).await;
     let said = client.rest().await;
@@ -61,7 +61,7 @@ async fn binary_frames_are_refused_with_a_line() {
 
 #[tokio::test]
 async fn lines_may_come_one_byte_at_a_time() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.line_client().await;
     for byte in b"/ping\r\n" {
         client.send(&[*byte]).await;
@@ -71,7 +71,7 @@ async fn lines_may_come_one_byte_at_a_time() {
 
 #[tokio::test]
 async fn there_are_no_pings_on_lines_and_events_come_as_they_are() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.line_client().await;
     world.outbox(0).push_ping();
     for number in 0..200 {
@@ -84,7 +84,7 @@ async fn there_are_no_pings_on_lines_and_events_come_as_they_are() {
 
 #[tokio::test]
 async fn the_dead_are_found_by_keepalive_since_nobody_is_asked_to_type() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let _client = world.line_client().await;
     // What the kernel reports about our end of the connection: a keepalive timer runs.
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();

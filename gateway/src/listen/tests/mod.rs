@@ -62,11 +62,11 @@ struct Backstage {
     gate: Semaphore,
     begun: AtomicUsize,
     finished: AtomicUsize,
-    alarm: Option<WheelTimer>,
+    alarm: Option<TimedAction>,
 }
 
 /// When the deadline of each session is, and what it does then.
-type WheelTimer = (Duration, fn(&Outbox));
+type TimedAction = (Duration, fn(&Outbox));
 
 /// Answers `pong` to everything; `register` waits for the gate; `bye` closes.
 struct Echo {
@@ -117,7 +117,7 @@ impl ConnectionSession for Echo {
 }
 
 /// A context with open doors.
-struct World {
+struct ListenFixture {
     ws: SocketAddr,
     tcp: SocketAddr,
     metrics: Arc<Metrics>,
@@ -129,12 +129,12 @@ struct World {
     tasks: TaskTracker,
 }
 
-impl World {
+impl ListenFixture {
     fn open() -> Self {
         Self::with(limits(), None)
     }
 
-    fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<WheelTimer>) -> Self {
+    fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<TimedAction>) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();

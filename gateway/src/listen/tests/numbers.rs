@@ -6,7 +6,7 @@ use prometheus::TextEncoder;
 
 use super::*;
 
-fn number(world: &World, name: &str) -> f64 {
+fn number(world: &ListenFixture, name: &str) -> f64 {
     let text = TextEncoder::new().encode_to_string(&world.metrics.registry.gather()).unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
@@ -20,7 +20,7 @@ fn accepted(age: Duration, text: &str) -> Arc<Broadcast> {
 
 #[tokio::test]
 async fn a_write_counts_once_with_the_oldest_message_in_it() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     let outbox = world.outbox(0);
     // Nobody is polled in between: both go out in one write.
@@ -41,7 +41,7 @@ async fn a_write_counts_once_with_the_oldest_message_in_it() {
 
 #[tokio::test]
 async fn what_a_reader_does_not_take_counts_as_waiting_and_not_as_delivered() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     let outbox = world.outbox(0);
     let standing = || number(&world, "parley_stalled_connections");

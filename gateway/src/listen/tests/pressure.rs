@@ -19,7 +19,7 @@ async fn flood(outbox: &Outbox) -> usize {
 
 #[tokio::test]
 async fn requests_sent_at_once_are_answered_in_order() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     let sent: Vec<u8> =
         (0..500u32).flat_map(|id| frame(0x81, format!(r#"{{"type":"ping","id":{id}}}"#).as_bytes())).collect();
@@ -31,7 +31,7 @@ async fn requests_sent_at_once_are_answered_in_order() {
 
 #[tokio::test]
 async fn output_goes_out_while_a_request_is_being_handled() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut ws = world.websocket().await;
     let mut line = world.line_client().await;
     ws.send(r#"{"type":"register","id":1,"nick":"ann"}"#).await;
@@ -50,7 +50,7 @@ async fn output_goes_out_while_a_request_is_being_handled() {
 
 #[tokio::test]
 async fn a_request_is_run_to_its_end_although_its_client_has_gone() {
-    let world = World::open();
+    let world = ListenFixture::open();
     for reset in [false, true] {
         let before = world.stage.finished.load(Ordering::SeqCst);
         let mut client = world.websocket().await;
@@ -75,7 +75,7 @@ async fn a_request_is_run_to_its_end_although_its_client_has_gone() {
 
 #[tokio::test]
 async fn a_reader_that_falls_behind_is_closed_as_slow_and_told_so_if_it_catches_up() {
-    let world = World::with(ConnectionLimits { close_wait: PATIENCE / 4, ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE / 4, ..limits() }, None);
     let client = world.websocket().await;
     let line = world.line_client().await;
     flood(&world.outbox(0)).await;
@@ -87,7 +87,7 @@ async fn a_reader_that_falls_behind_is_closed_as_slow_and_told_so_if_it_catches_
 
 #[tokio::test]
 async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut healthy = world.websocket().await;
     let stalled_ws = world.websocket().await;
     let stalled_line = world.line_client().await;
@@ -115,7 +115,7 @@ async fn a_reader_that_never_reads_is_dropped_and_others_do_not_notice() {
 
 #[tokio::test]
 async fn a_stalled_write_is_given_up_although_nothing_more_is_queued() {
-    let world = World::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
     let _client = world.websocket().await;
     let outbox = world.outbox(0);
     let text = message(&"x".repeat(32 * 1024));
@@ -132,7 +132,7 @@ async fn a_stalled_write_is_given_up_although_nothing_more_is_queued() {
 
 #[tokio::test]
 async fn a_flood_of_pings_from_a_client_that_reads_nothing_piles_up_nothing() {
-    let world = World::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { write_stall: Duration::from_millis(300), ..limits() }, None);
     let mut client = world.websocket().await;
     let pings = frame(0x89, &[b'x'; 125]).repeat(1000);
     let flood = async { while client.0.tcp.write_all(&pings).await.is_ok() {} };
@@ -143,7 +143,7 @@ async fn a_flood_of_pings_from_a_client_that_reads_nothing_piles_up_nothing() {
 
 #[tokio::test]
 async fn a_client_that_sends_without_a_pause_does_not_keep_its_neighbours_waiting() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let (pongs, mut fragments) = (world.websocket().await, world.websocket().await);
     fragments.0.send(&frame(0x01, b"")).await;
     // What asks for nothing, so that only reading it takes time.
@@ -161,7 +161,7 @@ async fn a_client_that_sends_without_a_pause_does_not_keep_its_neighbours_waitin
 
 /// How long a neighbour waits for an answer while a client sends without a pause: the mean, since a busy machine may hold
 /// up any one of them.
-async fn usual_wait(world: &World, client: Wire, flood: Vec<u8>) -> Duration {
+async fn usual_wait(world: &ListenFixture, client: Wire, flood: Vec<u8>) -> Duration {
     let mut healthy = world.websocket().await;
     let mut hostile = client.tcp.into_std().unwrap();
     hostile.set_nonblocking(false).unwrap();
@@ -195,7 +195,7 @@ async fn the_doors_open_again_after_a_lack_of_descriptors() {
         assert!(limited.status.success() && said.contains("1 passed"), "{said}");
         return;
     }
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut inside = world.websocket().await;
     let newcomer = tokio::net::TcpSocket::new_v4().unwrap();
     let mut hoard = Vec::new();

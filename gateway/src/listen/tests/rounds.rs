@@ -44,7 +44,7 @@ fn numbers(text: &str) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rounds_events_and_answers_keep_their_order_however_much_the_socket_takes() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let (mut ws, mut line) = (world.websocket().await, world.line_client().await);
     let sending = [0, 1].map(|session| tokio::spawn(send_mixed(world.outbox(session))));
     for session in [0, 1] {
@@ -85,7 +85,7 @@ async fn rounds_events_and_answers_keep_their_order_however_much_the_socket_take
 
 #[tokio::test]
 async fn a_round_goes_out_at_once_when_nothing_waits() {
-    let world = World::open();
+    let world = ListenFixture::open();
     let mut client = world.websocket().await;
     client.is_alive().await;
     let outbox = world.outbox(0);
@@ -107,7 +107,7 @@ fn fill(outbox: &Outbox, text: &str) -> usize {
 
 #[tokio::test]
 async fn a_frame_that_the_socket_took_half_of_is_sent_to_its_end_however_the_connection_ends() {
-    let world = World::with(ConnectionLimits { close_wait: PATIENCE, ..limits() }, None);
+    let world = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE, ..limits() }, None);
     let text = "x".repeat(50_000);
     // What the transport looks at first, the goodbye or the rest of the round, is left to chance.
     for (session, goodbye) in [false, true].into_iter().cycle().take(12).enumerate() {

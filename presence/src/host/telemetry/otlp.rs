@@ -70,7 +70,7 @@ pub(super) fn is_exported(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.fields().field("msg_id").is_some()
 }
 
-/// An open span.
+/// A span between its start and its export, with the fields recorded so far.
 #[derive(Debug)]
 struct OpenSpan {
     at: SystemTime,

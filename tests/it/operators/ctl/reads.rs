@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::{Cluster, Program, Redis, eventually};
+use harness::{ChildProgram, Cluster, Redis, eventually};
 
 use super::{SOON, assert_failed, ctl, json, output, row};
 
@@ -117,13 +117,13 @@ async fn failed_command_prints_one_line_and_exits_2() {
     assert_failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK>"]);
     assert_failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
     assert_failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
-    let without_url = Program::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
+    let without_url = ChildProgram::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
     assert_failed(&without_url, 2, &["redis.url is not set"]);
-    let help = Program::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
+    let help = ChildProgram::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
     assert_eq!(help.code, Some(0), "{help:?}");
     for command in ["status", "who", "kick", "drain", "audit"] {
         assert!(help.stdout.contains(command), "{help:?}");
     }
-    let help = Program::parley("gateway", "gateway").args(["--help"]).run(SOON).await;
+    let help = ChildProgram::parley("gateway", "gateway").args(["--help"]).run(SOON).await;
     assert!(help.stdout.contains("gateway ctl --help"), "{help:?}");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::{Node, Program, Redis, repository};
+use harness::{ChildProgram, Node, Redis, repository};
 use serde_json::Value;
 
 use super::settings::EffectiveSettings;
@@ -155,7 +155,7 @@ fn copy_tree(from: &Path, to: &Path) {
 async fn health_check_agrees_with_readyz() {
     let ready = async |admin: String| {
         let script = repository().join("deploy/docker/ready");
-        let program = Program::system(script.to_str().unwrap(), "ready").env("PARLEY__ADMIN__ADDR", &admin);
+        let program = ChildProgram::system(script.to_str().unwrap(), "ready").env("PARLEY__ADMIN__ADDR", &admin);
         program.run(Duration::from_secs(5)).await.code
     };
     let mut redis = Redis::running().await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::Program;
+use harness::ChildProgram;
 use presence::host::settings::Key;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(super) struct EffectiveSettings {
 impl EffectiveSettings {
     /// Returns the settings of `binary` with these variables.
     pub(super) async fn of<'a>(binary: &str, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut program = Program::parley(binary, binary).args(["--check"]);
+        let mut program = ChildProgram::parley(binary, binary).args(["--check"]);
         for (key, value) in environment.into_iter().filter(|(key, _)| key.starts_with("PARLEY_")) {
             // `KEY_FILE` names a file with the value of KEY, which is not on this machine.
             program = match key.strip_suffix("_FILE") {

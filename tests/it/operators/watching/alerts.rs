@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use harness::{Program, repository};
+use harness::{ChildProgram, repository};
 use serde_json::Value;
 
 use super::query::{RULES, rules};
@@ -20,7 +20,7 @@ fn alerts() -> Vec<Value> {
 }
 
 async fn promtool(subcommand: &str, file: &std::path::Path) -> Result<(), String> {
-    let ran = Program::system("promtool", "promtool").args([subcommand, "rules"]).args([file]).run(PATIENCE).await;
+    let ran = ChildProgram::system("promtool", "promtool").args([subcommand, "rules"]).args([file]).run(PATIENCE).await;
     if ran.code == Some(0) { Ok(()) } else { Err(format!("{}\n{}", ran.stdout, ran.stderr)) }
 }
 
@@ -45,7 +45,8 @@ async fn promtool_accepts_both_prometheus_configurations() {
         let text: String = text.split('@').enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "h:1" }).collect();
         let file = folder.path().join(name);
         fs::write(&file, text).unwrap();
-        let ran = Program::system("promtool", "promtool").args(["check", "config"]).args([&file]).run(PATIENCE).await;
+        let ran =
+            ChildProgram::system("promtool", "promtool").args(["check", "config"]).args([&file]).run(PATIENCE).await;
         assert_eq!(ran.code, Some(0), "{name}: {}\n{}", ran.stdout, ran.stderr);
         assert!(ran.stdout.contains("rules found"), "{name}: {}", ran.stdout);
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Program, Redis, repository};
+use harness::{ChildProgram, Redis, repository};
 
 const RUNBOOK: &str = "docs/RUNBOOK.md";
 /// Files whose words the runbook may quote.
@@ -81,8 +81,10 @@ async fn quoted_redis_commands_work_for_admin() {
     assert!(commands.len() > 8, "{commands:?}");
     for command in commands {
         let words = command.trim_start_matches("redis-cli ").split(' ').map(str::to_owned);
-        let cli =
-            Program::system("redis-cli", "redis-cli").args(["-e".to_owned()]).args(redis.admin_flags()).args(words);
+        let cli = ChildProgram::system("redis-cli", "redis-cli")
+            .args(["-e".to_owned()])
+            .args(redis.admin_flags())
+            .args(words);
         let finished = cli.run(Duration::from_secs(10)).await;
         assert_eq!(finished.code, Some(0), "{command}: {finished:?}");
     }

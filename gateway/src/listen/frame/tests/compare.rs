@@ -19,7 +19,7 @@ pub(super) const SKIPPED: usize = 200;
 
 /// What became of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum ComparedEnd {
     /// It waits for more.
     Open,
     /// The client closed it.
@@ -34,14 +34,14 @@ pub(super) struct Reading {
     /// The events.
     pub(super) events: Vec<String>,
     /// The end.
-    pub(super) ending: Ending,
+    pub(super) ending: ComparedEnd,
 }
 
 impl Reading {
     /// All of it in one line: `text "hi", ping "", !1002`.
     pub(super) fn line(&self) -> String {
         let mut line = self.events.join(", ");
-        if let Ending::Broken(code) = self.ending {
+        if let ComparedEnd::Broken(code) = self.ending {
             let separator = if line.is_empty() { "" } else { ", " };
             write!(line, "{separator}!{code}").expect("a string takes everything");
         }
@@ -70,7 +70,7 @@ fn close_shown(code: Option<u16>, reason: &str) -> String {
 /// The reader breaks a promise: it leaves input lying, keeps what it has handed out, or goes on after the end.
 pub(super) fn ours<'a>(limits: MessageLimits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reading {
     let mut reader = FrameReader::new(limits);
-    let mut reading = Reading { events: Vec::new(), ending: Ending::Open };
+    let mut reading = Reading { events: Vec::new(), ending: ComparedEnd::Open };
     for piece in pieces {
         // Every piece lies somewhere else, as in life.
         let mut piece = piece.to_vec();
@@ -81,22 +81,22 @@ pub(super) fn ours<'a>(limits: MessageLimits, pieces: impl IntoIterator<Item = &
                 // The other one does not tell.
                 Ok(Some(FrameEvent::Fragment)) => {}
                 Ok(Some(event)) => {
-                    assert_eq!(reading.ending, Ending::Open, "{event:?} after the end");
+                    assert_eq!(reading.ending, ComparedEnd::Open, "{event:?} after the end");
                     if matches!(event, FrameEvent::Close { .. }) {
-                        reading.ending = Ending::Closed;
+                        reading.ending = ComparedEnd::Closed;
                     }
                     reading.events.push(event_shown(&event));
                 }
                 Err(violation) => {
-                    assert_eq!(reading.ending, Ending::Open, "{violation} after the end");
-                    reading.ending = Ending::Broken(violation.close_code().number());
+                    assert_eq!(reading.ending, ComparedEnd::Open, "{violation} after the end");
+                    reading.ending = ComparedEnd::Broken(violation.close_code().number());
                 }
             }
         }
         assert!(input.is_empty(), "input was left lying");
-        assert_eq!(reader.is_over(), reading.ending != Ending::Open);
+        assert_eq!(reader.is_over(), reading.ending != ComparedEnd::Open);
     }
-    if reading.ending != Ending::Open {
+    if reading.ending != ComparedEnd::Open {
         assert_eq!(reader.held(), 0, "something is kept after the end");
     }
     reading
@@ -160,16 +160,16 @@ pub(super) fn theirs(input: &[u8]) -> Reading {
                 let reason = close.as_ref().map_or("", |close| close.reason.as_str());
                 // A code that must not be sent is no error to it: it says so in the event.
                 if reason == "Protocol violation" {
-                    break Ending::Broken(1002);
+                    break ComparedEnd::Broken(1002);
                 }
                 events.push(close_shown(close.as_ref().map(|close| close.code.into()), reason));
-                break Ending::Closed;
+                break ComparedEnd::Closed;
             }
             Ok(Message::Frame(_)) => panic!("a server reads messages"),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Ending::Open,
-            Err(Error::Capacity(_)) => break Ending::Broken(1009),
-            Err(Error::Utf8(_)) => break Ending::Broken(1007),
-            Err(Error::Protocol(_)) => break Ending::Broken(1002),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break ComparedEnd::Open,
+            Err(Error::Capacity(_)) => break ComparedEnd::Broken(1009),
+            Err(Error::Utf8(_)) => break ComparedEnd::Broken(1007),
+            Err(Error::Protocol(_)) => break ComparedEnd::Broken(1002),
             Err(error) => panic!("{error}"),
         });
     };
@@ -195,16 +195,18 @@ fn is_meant(input: &[u8], ours: &Reading, theirs: &Reading) -> bool {
     match (ours.ending, theirs.ending) {
         // A header says everything, so we do not wait for the payload. Nor for the rest of a text that went bad, or the
         // rest of a message that is too long as announced.
-        (Ending::Broken(_), Ending::Open) if same => true,
+        (ComparedEnd::Broken(_), ComparedEnd::Open) if same => true,
         // Forbidden for two reasons: a frame that is too long and wrong, a close frame with a bad code and a bad reason.
-        (Ending::Broken(1002), Ending::Broken(1009)) if same && header.is_some_and(|it| it.is_long) => true,
-        (Ending::Broken(1002), Ending::Broken(1007)) if same && header.is_some_and(|it| it.is_close) => true,
+        (ComparedEnd::Broken(1002), ComparedEnd::Broken(1009)) if same && header.is_some_and(|it| it.is_long) => true,
+        (ComparedEnd::Broken(1002), ComparedEnd::Broken(1007)) if same && header.is_some_and(|it| it.is_close) => true,
         // They read lengths that are not in their shortest form.
-        (Ending::Broken(1002), _) => {
+        (ComparedEnd::Broken(1002), _) => {
             theirs.events.starts_with(&ours.events) && header.is_some_and(|it| !it.is_shortest)
         }
         // 1014 (bad gateway) was registered after the RFC.
-        (Ending::Closed, Ending::Broken(1002)) => ours.events.last().is_some_and(|it| it.starts_with("close 1014")),
+        (ComparedEnd::Closed, ComparedEnd::Broken(1002)) => {
+            ours.events.last().is_some_and(|it| it.starts_with("close 1014"))
+        }
         _ => false,
     }
 }
