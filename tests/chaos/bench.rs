@@ -52,7 +52,8 @@ impl FaultBench {
         Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), on_disk: None, fsync_always }
     }
 
-    /// What Redis has written by now is on the disk; what it writes from now on is not yet, unless it has to wait for it.
+    /// What Redis has written by now is on the disk; what it writes from now on is not yet, unless it has to wait for
+    /// it.
     pub fn look_at_disk(&mut self) {
         self.on_disk = self.cluster.redis.written().filter(|_| !self.fsync_always);
     }

@@ -1,4 +1,4 @@
-//! What is found at the end of a run: the rooms' logs, who went offline when, and what is left that should be gone.
+//! What is found at the end of a run: the rooms' logs, the departures, and what is left that should be gone.
 //!
 //! Read straight from Redis, where the promises are kept, and from /proc. Nothing here judges.
 
@@ -29,8 +29,8 @@ pub async fn log(redis: &Redis, room: &str) -> Vec<StoredWrite> {
     entries.iter().filter_map(entry).collect()
 }
 
-/// The inboxes of everybody who said over WebSocket who they are: `@` and the nick, and what their sessions were sent, the
-/// oldest session first.
+/// The inboxes of the members that connected over WebSocket: `@` and the nick, and the messages sent to their sessions,
+/// the oldest session first.
 pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String, Vec<StoredWrite>> {
     let mut inboxes: BTreeMap<String, Vec<StoredWrite>> = BTreeMap::new();
     let mut seen = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What a checker is worth: for each mechanism a short story in which only that mechanism stands between the cluster and
-//! a broken promise, and the checker that has to notice when it is taken out (`presence/src/sabotage.rs`).
+//! What a checker is worth: for each mechanism a short story in which only that mechanism stands between the cluster
+//! and a broken promise, and the checker that has to notice when it is taken out (`presence/src/sabotage.rs`).
 //!
 //! Told one by one with the mechanism gone, and all in one run with everything in its place.
 
@@ -35,7 +35,7 @@ pub const STORIES: [FailpointStory; 8] = [
         fault: Some(Fault::GatewayStop { gateway: 0 }),
         breaks_off: None,
     },
-    // Two rivals who both want a name.
+    // Two rivals that both want a name.
     FailpointStory { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
     // Messages that are written and whose answers get lost are said again.
     FailpointStory {
@@ -53,7 +53,7 @@ pub const STORIES: [FailpointStory; 8] = [
         fault: Some(Fault::BadNetwork { gateway: 1, network: Network::Reset }),
         breaks_off: None,
     },
-    // Those who sat there come in elsewhere, where others go on talking.
+    // Its members reconnect to another gateway, where others go on sending.
     FailpointStory {
         mechanism: "hold_back",
         checker: "contiguity",
@@ -69,7 +69,7 @@ pub const STORIES: [FailpointStory; 8] = [
         fault: Some(Fault::GatewayStop { gateway: 2 }),
         breaks_off: None,
     },
-    // People on a bad network, who are back at once.
+    // Members on a bad network, back at once.
     FailpointStory {
         mechanism: "stillness",
         checker: "stillness",
@@ -91,7 +91,7 @@ pub const STORIES: [FailpointStory; 8] = [
 const AFTER: Duration = Duration::from_secs(2);
 /// After a crash of Redis: what can be mended has been.
 const MENDED: Duration = Duration::from_secs(8);
-/// Enough for somebody to speak in every moment that counts.
+/// Enough for a message in every moment that counts.
 pub const RATE: u32 = 120;
 
 impl FailpointStory {

@@ -1,8 +1,8 @@
 //! The history of one run: requests, answers and faults with their times.
 //!
-//! Written by the crowd and by the bench while they run, read by the checkers afterwards, kept as one JSON object a line.
-//! An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (unknown): an answer that did
-//! not come is never a failure. Nothing here judges.
+//! Written by the crowd and by the bench while they run, read by the checkers afterwards, kept as one JSON object a
+//! line. An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (unknown): an answer that
+//! did not come is never a failure. Nothing here judges.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -62,7 +62,7 @@ pub enum HistoryOp {
     Join { room: String, seq: Option<u64> },
     /// Says something; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Is told what somebody said; `room` is `@` and the own nick when it was said to nobody else. The line port tells
+    /// Receives a message; `room` is `@` and the own nick for a direct message. The line port tells
     /// neither id nor number, nor the epoch that the number belongs to.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
     /// Is told that the numbers jump.

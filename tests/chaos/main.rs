@@ -1,7 +1,7 @@
 //! The fault bench: breaks a real cluster in every way that one seed draws, and checks what is promised.
 //!
-//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of the
-//! run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
+//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of
+//! the run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
 //! report, failpoints.
 
 #![allow(missing_docs)] // A program: nobody outside reads its items.
@@ -52,8 +52,8 @@ struct ChaosFlags {
     /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.
     #[arg(long)]
     history: Option<PathBuf>,
-    /// Instead of faults from a seed: take this mechanism out of debug builds, and see whether that is noticed. `nothing`
-    /// tells the same stories with everything in its place.
+    /// Instead of faults from a seed: take this mechanism out of debug builds, and see whether that is noticed.
+    /// `nothing` tells the same stories with everything in its place.
     #[arg(long, value_parser = mechanism)]
     without: Option<String>,
     /// Only print the plan.

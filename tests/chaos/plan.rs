@@ -156,10 +156,11 @@ pub struct ClusterSize {
 
 /// A gateway has said again by then what Redis may have forgotten, and a moment for faults that begin late.
 const DOUBLE: Duration = Duration::from_secs(6);
-/// From one gateway's restart to the next: time to drain, to start, and for those who left to be back.
+/// From one gateway's restart to the next: time to drain, to start, and for its members to be back.
 const ROLL: Duration = Duration::from_secs(8);
 
-/// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is empty.
+/// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is
+/// empty.
 pub fn draw(seed: u64, length: Duration, size: ClusterSize, only: &[String]) -> Vec<FaultStep> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let all = every_kind().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()));

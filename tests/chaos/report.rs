@@ -16,8 +16,8 @@ pub fn default_path(seed: u64) -> PathBuf {
     folder.join(format!("chaos-{seed}.jsonl"))
 }
 
-/// Prints the results; returns whether every promise held, or, when a mechanism was taken out, whether the one that stands
-/// for it is broken.
+/// Prints the results; returns whether every promise held, or, when a mechanism was taken out, whether the one that
+/// stands for it is broken.
 pub fn print(task: &ChaosTask, version: &str, evidence: &Evidence) -> bool {
     let sends = |kind| {
         let is_meant =

@@ -65,7 +65,7 @@ pub async fn run(task: &ChaosTask) -> Evidence {
     let before = evidence::descriptors(&mut bench.cluster);
     let crowd = RunningCrowd::enter(task, &bench, &recorder);
     phase(&recorder, "quiet");
-    // Faults meet people who talk.
+    // Faults meet members that send.
     crowd.all_seated().await;
     phase(&recorder, "faults");
     carry_out(&mut bench, &task.steps, task.length).await;
@@ -131,7 +131,7 @@ struct RunningCrowd {
     wish: watch::Sender<CrowdMode>,
     people: JoinSet<()>,
     seats: Vec<Arc<AtomicBool>>,
-    /// Room and member, of those who say a last word.
+    /// Room and member, of those that send a mark.
     members: Vec<(String, String)>,
 }
 
@@ -157,7 +157,7 @@ impl RunningCrowd {
         within(RETURN, async || is_full().then_some(())).await.is_some()
     }
 
-    /// Has everybody say a last word in every room, and waits until all have heard all of them.
+    /// Makes all members send a mark to every room, and waits until all have received all of them.
     async fn mark(&self, recorder: &Recorder) {
         self.wish.send_replace(CrowdMode::Mark);
         let (mut seen, mut heard) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
@@ -193,7 +193,7 @@ impl RunningCrowd {
     }
 }
 
-/// Everybody, who together say about as much as the task wants.
+/// The scripts of all members, which together send about as much as the task wants.
 fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
     let rate = task.rate;
     let breaks_off = task.story.and_then(|story| story.breaks_off).unwrap_or(BREAKS_OFF);

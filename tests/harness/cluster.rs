@@ -1,7 +1,7 @@
 //! A whole cluster as a value: Redis, gateways, presence, nginx. Dropping it ends everything.
 //!
 //! [`Cluster::finish`] is the polite end that every test should reach: all programs leave on SIGTERM with exit code 0,
-//! and nobody has logged a warning that the test did not allow.
+//! and none has logged a warning that the test did not allow.
 
 use std::net::SocketAddr;
 
@@ -172,7 +172,7 @@ impl Cluster {
         self.allowed.push(text.to_owned());
     }
 
-    /// The polite end: SIGTERM to everybody who still runs, gateways first.
+    /// The polite end: SIGTERM to every program that still runs, gateways first.
     ///
     /// # Panics
     /// If a program does not exit with 0, or has logged a warning or error that was not allowed.

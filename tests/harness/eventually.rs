@@ -31,7 +31,7 @@ pub async fn eventually<T, S: Debug>(within: Duration, what: &str, mut probe: im
     }
 }
 
-/// Looks again and again until `probe` finds something; `None` when `limit` is over. For those who go on without it.
+/// Looks again and again until `probe` finds something; `None` when `limit` is over. For tests that go on without it.
 pub async fn within<T>(limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {

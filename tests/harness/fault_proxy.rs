@@ -21,12 +21,12 @@ const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
 /// Bytes taken over in one go.
 const CHUNK: usize = 16 * 1024;
 
-/// Which way bytes run, seen from who connects.
+/// The direction of bytes, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the one who connects to the server behind.
+    /// From the client to the server behind.
     Requests,
-    /// From the server behind to the one who connects.
+    /// From the server behind to the client.
     Replies,
 }
 
@@ -156,7 +156,7 @@ async fn pump(
         if direction == Direction::Requests && chunk[..read].windows(SUBSCRIBE.len()).any(|word| word == SUBSCRIBE) {
             subscribed.store(true, Ordering::Relaxed);
         }
-        // An end is held back like bytes are: a black hole does not tell who hung up.
+        // An end is held back like bytes are: a black hole does not tell which side hung up.
         let now = *mode.wait_for(|mode| !mode.holds_back(direction, subscribed)).await.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;

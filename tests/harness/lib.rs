@@ -1,9 +1,9 @@
 //! The cluster under test: real programs, a real Redis, a real nginx, and clients that speak like people.
 //!
-//! A test reads as a story: a [`Cluster`] is a value, ann and bob connect, ann sends, bob receives. Everything that runs
-//! ends with the value that started it. Waiting is [`eventually()`] or a client's expectation with a deadline, never a
-//! fixed sleep. Nothing here knows the inside of Parley: programs are driven through flags, environment, sockets and
-//! signals, as in production. Modules in reading order:
+//! A test reads as a story: a [`Cluster`] is a value, ann and bob connect, ann sends, bob receives. Everything that
+//! runs ends with the value that started it. Waiting is [`eventually()`] or a client's expectation with a deadline,
+//! never a fixed sleep. Nothing here knows the inside of Parley: programs are driven through flags, environment,
+//! sockets and signals, as in production. Modules in reading order:
 
 #![allow(clippy::print_stderr)] // What a failed test has to show, it shows there.
 

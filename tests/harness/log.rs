@@ -1,7 +1,7 @@
 //! What a program wrote to stderr, kept in memory: one JSON object per line, judged after the test.
 //!
 //! A WARN or ERROR that the test did not allow fails it, and so does a line that is no JSON: a panic message, or
-//! somebody's forgotten print.
+//! a forgotten print.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -104,7 +104,7 @@ impl Nginx {
         .await;
     }
 
-    /// Old workers that still serve somebody.
+    /// Old workers that still serve connections.
     #[must_use]
     pub fn old_workers(&self) -> usize {
         self.workers().into_iter().filter(|worker| is_shutting_down(*worker)).count()
@@ -145,7 +145,7 @@ impl Drop for Nginx {
             let errors = std::fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default();
             eprintln!("--- nginx, its errors:\n{errors}");
         }
-        // SIGTERM, not the SIGKILL of a dropped process: the master takes its workers along, and nobody else would.
+        // SIGTERM, not the SIGKILL of a dropped process: only the master takes its workers along.
         if !self.master.has_ended() {
             self.master.terminate();
             self.master.wait();
@@ -163,7 +163,7 @@ fn render(values: &[(&str, &str)]) -> String {
     values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-/// nginx says so in the name of a worker that accepts nobody and waits for its last connection.
+/// nginx says so in the name of a worker that accepts no connection and waits for its last connection.
 fn is_shutting_down(worker: u32) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
     name.contains("shutting down")

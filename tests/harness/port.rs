@@ -18,7 +18,7 @@ pub struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// Reserves a port that nobody listens on.
+    /// Reserves a port without a listener.
     ///
     /// # Panics
     /// If none is free.

@@ -9,11 +9,12 @@
 //! ann-                                     ann's connection has been ended by the server
 //! ```
 //!
-//! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from there on.
+//! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from
+//! there on.
 //!
 //! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
-//! races with the message itself. On the line port, where nobody can tell them apart, lines may come in any order. All
-//! that comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
+//! races with the message itself. On the line port, where the two look alike, lines may come in any order. All that
+//! comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
 //! begins with `* `) may be left out.
 
 use std::collections::BTreeMap;
@@ -102,7 +103,7 @@ fn step(number: usize, line: &str) -> Option<ExampleStep> {
 }
 
 impl ProtocolExample {
-    /// Plays it against a gateway that nobody else uses.
+    /// Plays it against a gateway without other clients.
     ///
     /// # Panics
     /// Where the gateway does something else than the page says, with the line of the page.
@@ -163,7 +164,7 @@ impl ExampleClient {
         Ok(())
     }
 
-    /// What came and is not on the page, except news of who is there.
+    /// What came and is not on the page, except presence events.
     fn untold(&self) -> Vec<String> {
         match self {
             Self::Json(ws) => ws.unused(|value| value["type"] != "presence").iter().map(Value::to_string).collect(),

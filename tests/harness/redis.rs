@@ -1,8 +1,8 @@
 //! A real redis-server with the shipped configuration and the shipped rights, on a port and in a directory of its own.
 //!
-//! Programs get the URL of the user `parley`, the tests themselves may do anything. Whatever Parley was refused fails the
-//! test in the end, so a right that is missing in `deploy/redis/users.acl.in` is found by the first test that needs it.
-//! It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
+//! Programs get the URL of the user `parley`, the tests themselves may do anything. Whatever Parley was refused fails
+//! the test in the end, so a right that is missing in `deploy/redis/users.acl.in` is found by the first test that needs
+//! it. It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 const PASSWORD: &str = "not-a-secret";
 /// The password of the user `admin` in tests.
 const ADMIN_PASSWORD: &str = "neither-is-this";
-/// What tests need and nobody else gets: a way in without a name.
+/// The way in of the tests alone: without a name.
 const ADMIN: &str = "user default on nopass ~* &* +@all";
 
 /// One Redis: a place for it, and the server while it runs. Killed on drop.

@@ -128,9 +128,9 @@ contract! {
         /// Releases one local interest in the room. The subscription ends 30 s after the last one.
         fn unsubscribe(&self, room: &RoomKey);
 
-        /// Reports an answered beat of this lease, sent at `sent` and answered by this generation at `received`. Messages
-        /// acknowledged long enough before cannot be lost any more. In a new generation nothing is published until the
-        /// messages that it lacks are republished.
+        /// Reports an answered beat of this lease, sent at `sent` and answered by this generation at `received`.
+        /// Messages acknowledged long enough before cannot be lost any more. In a new generation nothing is published
+        /// until the messages that it lacks are republished.
         fn note_beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant);
 
         /// Returns whether this generation of the store has every message that was acknowledged here.
@@ -142,8 +142,8 @@ contract! {
         fn unsafe_bytes(&self) -> usize;
 
         async {
-            /// Subscribes to the channel of this incarnation instead of the former one. Returns when the subscription is
-            /// confirmed, and waits as long as the store is away. A dropped future leaves the subscription wanted.
+            /// Subscribes to the channel of this incarnation instead of the former one. Returns when the subscription
+            /// is confirmed, and waits as long as the store is away. A dropped future leaves the subscription wanted.
             async fn listen_as(&self, incarnation: &Incarnation);
 
             /// Subscribes this node to the room. Returns once the subscription is confirmed: anything published later
@@ -166,19 +166,18 @@ contract! {
             /// As for [`Backplane::publish`].
             async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError>;
 
-            /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an owner
-            /// is no error.
+            /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an
+            /// owner is no error.
             ///
-            /// # Errors
-            /// `Unavailable` or `Unknown`. Not worth a retry.
+            /// # Errors `Unavailable` or `Unknown`. Not worth a retry.
             async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError>;
 
             /// Republishes acknowledged messages that the store has lost, for as long as it is polled. `count` receives
             /// the number of messages. A dropped future leaves the rest for the next call.
             async fn republish(&self, count: impl FnMut(u64));
 
-            /// Waits until the store can lose no message that was acknowledged here. Needs beats. A dropped future changes
-            /// nothing.
+            /// Waits until the store can lose no message that was acknowledged here. Needs beats. A dropped future
+            /// changes nothing.
             async fn wait_safe(&self);
 
             /// Reads a page of a room's history.
@@ -187,11 +186,10 @@ contract! {
             /// `Unavailable` or `Unknown`.
             async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError>;
 
-            /// Reads the messages that a stream keeps after a position, at most `limit`. A stream that the store has lost
-            /// begins a new epoch.
+            /// Reads the messages that a stream keeps after a position, at most `limit`. A stream that the store has
+            /// lost begins a new epoch.
             ///
-            /// # Errors
-            /// `Unavailable` or `Unknown`.
+            /// # Errors `Unavailable` or `Unknown`.
             async fn read_after(
                 &self,
                 stream: &StreamId,

@@ -30,7 +30,8 @@ pub enum Delivery {
         /// The change.
         delta: PresenceDelta,
     },
-    /// A direct message for a session of this gateway. `to` is the nick's key; the hub writes the receiver's shown name.
+    /// A direct message for a session of this gateway. `to` is the nick's key; the hub writes the receiver's shown
+    /// name.
     Direct {
         /// The receiving session.
         session: SessionId,
@@ -53,7 +54,8 @@ pub enum Delivery {
         /// The session.
         session: SessionId,
     },
-    /// A session of this gateway was resumed elsewhere: the connection with this claim ends, one with a newer claim stays.
+    /// A session of this gateway was resumed elsewhere: the connection with this claim ends, one with a newer claim
+    /// stays.
     Taken {
         /// The session.
         session: SessionId,

@@ -1,8 +1,8 @@
 //! The text between nodes: the payload that the store keeps, and the frames on channels.
 //!
-//! Both arms encode payloads with it and decode channels and streams with it. The stores themselves write the frames around
-//! the payloads (`lua/*.lua`, `presence::store::memory`). Pure: no clock, no socket, no logging.
-//! Invariant: malformed text never panics and never affects the frames before it; it is skipped and counted.
+//! Both arms encode payloads with it and decode channels and streams with it. The stores themselves write the frames
+//! around the payloads (`lua/*.lua`, `presence::store::memory`). Pure: no clock, no socket, no logging. Invariant:
+//! malformed text never panics and never affects the frames before it; it is skipped and counted.
 //!
 //! A room's channel carries any number of frames one after the other, a gateway's channel exactly one:
 //!
@@ -89,8 +89,8 @@ fn decode_delivered(payload: &[u8], seq: u64, time: u64) -> Option<ChatMessage> 
     Some(ChatMessage { to, from, msg_id: id, seq, time, body, accepted: at })
 }
 
-/// Decodes the text of a room's channel, in order. Returns the number of skipped frames. A malformed payload costs its own
-/// frame; a malformed head costs the rest of the text, because the start of the next frame is unknown.
+/// Decodes the text of a room's channel, in order. Returns the number of skipped frames. A malformed payload costs its
+/// own frame; a malformed head costs the rest of the text, because the start of the next frame is unknown.
 pub fn read_room(room: &RoomKey, mut text: &[u8], mut deliver: impl FnMut(Delivery)) -> u64 {
     let mut skipped = 0;
     while !text.is_empty() {

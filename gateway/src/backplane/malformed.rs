@@ -1,6 +1,7 @@
 //! The counter of malformed frames and entries: text on a channel or in a stream that this gateway cannot decode.
 //!
-//! Both arms have one [`MalformedCounter`] at their reading side. It logs at most once a minute and never the text itself.
+//! Both arms have one [`MalformedCounter`] at their reading side. It logs at most once a minute and never the text
+//! itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

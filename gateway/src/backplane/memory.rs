@@ -1,8 +1,8 @@
 //! The arm between the nodes of one process: the same contract over [`presence::store::memory::Store`].
 //!
-//! It serves the embedded default, one gateway alone, and tests that run several nodes on one store. [`MemoryBackplane`] is
-//! the arm. No connection can break here, so a subscription is always whole and [`Delivery::Resumed`] is never sent. A
-//! publish is complete when its call returns: there is no queue.
+//! It serves the embedded default, one gateway alone, and tests that run several nodes on one store.
+//! [`MemoryBackplane`] is the arm. No connection can break here, so a subscription is always whole and
+//! [`Delivery::Resumed`] is never sent. A publish is complete when its call returns: there is no queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

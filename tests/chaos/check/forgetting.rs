@@ -1,8 +1,9 @@
 //! What Redis may have forgotten when it was killed, and whether the gateways that put it back lived to do so.
 //!
 //! Used by the checkers that compare what was said with what is there in the end. What was written in the last seconds
-//! before a kill is written again afterwards, so it may have another number and another neighbour; that is all. It is lost
-//! only with the gateway that acked it, and late only with a gateway that was silent for so long that it counted as dead.
+//! before a kill is written again afterwards, so it may have another number and another neighbour; that is all. It is
+//! lost only with the gateway that acked it, and late only with a gateway that was silent for so long that it counted
+//! as dead.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,7 +21,7 @@ const OPENS: u64 = 19 * SECOND / 2;
 struct SentMessage<'a> {
     /// The time at which it was asked for first.
     asked: u64,
-    /// When somebody first knew that it is written.
+    /// The time of the first event that proves that it is written.
     known: u64,
     acked: Option<AckedWrite<'a>>,
 }
@@ -113,8 +114,8 @@ impl<'a> Forgetting<'a> {
         self.said.get(key).is_some_and(is_hit)
     }
 
-    /// True if what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of in
-    /// `begun` it was written after the kill before that.
+    /// True if what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of
+    /// in `begun` it was written after the kill before that.
     pub fn may_be_void(&self, key: &str, told: u64, begun: Option<u64>) -> bool {
         let before = self.kills.iter().map(|(_, back)| *back).filter(|back| begun.is_some_and(|begun| *back <= begun));
         let since = before.max().map_or(0, |back| back + 1);

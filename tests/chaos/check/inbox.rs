@@ -1,6 +1,6 @@
-//! Inbox: what was sent to somebody's session while it lived, they have at the end.
+//! Inbox: at the end, a session has every message that was sent to it while it lived.
 //!
-//! Judged for the last session of each member over WebSocket: everybody came back and had time before the last words.
+//! Judged for the last session of each member over WebSocket: all came back and had time before the last messages.
 
 use std::collections::{BTreeMap, HashSet};
 

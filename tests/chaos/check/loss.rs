@@ -1,7 +1,8 @@
-//! Loss: every message that was acked is in its room's log at the end, under the id that the ack gave, and under its number
-//! unless Redis had forgotten it and a gateway has put it back.
+//! Loss: every message that was acked is in its room's log at the end, under the id that the ack gave, and under its
+//! number unless Redis had forgotten it and a gateway has put it back.
 //!
-//! What was trimmed is excused and counted, and what only a gateway still knew that was killed before it had put it back.
+//! What was trimmed is excused and counted, and what only a gateway still knew that was killed before it had put it
+//! back.
 
 use std::collections::HashMap;
 

@@ -34,7 +34,7 @@ pub struct StoredWrite {
     pub key: String,
 }
 
-/// Somebody went offline, as the store wrote it down.
+/// A user going offline, as the store recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedLeave {
     /// On the clock of the history.
@@ -52,13 +52,13 @@ pub struct Evidence {
     pub logs: BTreeMap<String, Vec<StoredWrite>>,
     /// In the order of time.
     pub departures: Vec<RecordedLeave>,
-    /// What was there after everybody had left and should not be, in words.
+    /// Keys and descriptors that remained after all members had left, described in words.
     pub leftovers: Vec<String>,
     /// True if Redis had to write before it answered.
     pub fsync_always: bool,
 }
 
-/// A session of a member: who, and which of theirs.
+/// A session: the member's nickname, and the number of the session among the member's sessions.
 pub type SessionHistory<'a> = (&'a str, u32);
 
 impl Evidence {

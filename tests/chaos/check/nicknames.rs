@@ -1,9 +1,9 @@
-//! Nicknames: one owner at a time. In a room's log a nick's fence never goes back, nobody gets a message acked that they
-//! began to say under a name which somebody else had been given before, and nobody is given the name of somebody who is
-//! there, on a gateway that nobody had a reason to call lost.
+//! Nicknames: one owner at a time. In a room's log the fence of a nickname never goes back. No ack is given for a
+//! message that was sent under a nickname which another session had claimed before. No session claims the nickname of
+//! another one that is online on a gateway without a fault that may have made it count as lost.
 //!
-//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just before,
-//! and late from one that counted as dead.
+//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just
+//! before, and late from one that counted as dead.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,10 @@
-//! Order: what one session was told in a room, and not told to discard, is a part of the room's log, in its order. In one
-//! epoch a number is one message, for everybody. And what somebody said after the ack of something else comes after it.
+//! Order: what one session was told in a room, and not told to discard, is a part of the room's log, in its order. In
+//! one epoch a number is one message, for all. A message that was sent after the ack of another one comes after it.
 //!
-//! Messages that are in no log count as told out of nothing, unless they were trimmed. Excused, and counted, is what nobody
-//! could be told any more: who left before Redis was back has not heard that the last they heard is void. And what somebody
-//! said over two gateways may come back from them in another order; from one that counted as dead, after what is newer.
+//! Messages that are in no log count as told out of nothing, unless they were trimmed. Excused, and counted, is what
+//! could not be told any more: a member that left before Redis was back was not told that its last messages are void.
+//! Messages sent over two gateways may come back from them in another order; from one that counted as dead, after newer
+//! ones.
 
 use std::collections::HashMap;
 

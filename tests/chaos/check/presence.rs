@@ -1,7 +1,7 @@
-//! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and nobody is called
-//! lost whose gateway was not dead, frozen or cut off for as long as it takes to tell.
+//! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and no user is
+//! called lost unless the user's gateway was dead, frozen or cut off for at least the detection time.
 //!
-//! Only those who came in over WebSocket are judged: the line port does not show which gateway it is.
+//! Only WebSocket connections are judged: the line port does not show which gateway it is.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     for (killed, _, fault) in faults.iter().filter(|(_, _, fault)| matches!(fault, Fault::GatewayKill { .. })) {
         let deadline = deadline(*killed, &faults);
         let is_there = |stay: &&OnlineSpan<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
-        // Who went on elsewhere was never offline.
+        // A user that resumed on another gateway was never offline.
         let is_back = |stay: &OnlineSpan<'_>| {
             stays.iter().any(|other| other.nick == stay.nick && other.from > *killed && other.from <= deadline)
         };
@@ -63,7 +63,8 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Returns whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long enough.
+/// Returns whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long
+/// enough.
 pub(super) fn is_lost(stay: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
         let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });

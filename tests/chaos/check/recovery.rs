@@ -1,6 +1,6 @@
 //! Recovery: when every fault is cleared, all come in again and hear within 15 s what each of them says last.
 //!
-//! "All" are the members who were ever in a room and do not share their name with a rival: those who speak a mark.
+//! "All" are the members that were ever in a room and do not share their name with a rival: those that send a mark.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

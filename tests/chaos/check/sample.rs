@@ -1,7 +1,7 @@
 //! A small history in which everything is as it should be; the checkers' tests break it, one thing at a time.
 //!
-//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later, goes on with her session on
-//! g2 and tells bob something; Redis is away for a while and nobody leaves.
+//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later, goes on with her
+//! session on g2 and tells bob something; Redis is away for a while and all stay.
 
 use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};

@@ -1,5 +1,5 @@
-//! Sessions: a session outlives its connections and gateways. Nobody who comes back with its token has to begin anew, or is
-//! out of a room that they were in.
+//! Sessions: a session outlives its connections and gateways. A client that resumes with its token
+//! never has to begin anew, and is still in every room that it was in.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
-//! Stillness: nobody is shown to leave who was away for a moment only, as in a rolling restart. Who is away for longer than
-//! leaves are held back, or whose gateway may have counted as dead, may be shown to leave.
+//! Stillness: no leave is shown for a member that was away for a moment only, as in a rolling restart. A leave may be
+//! shown for a member that was away for longer than leaves are held back, or whose gateway may have counted as dead.
 //!
-//! Only those who came in over WebSocket are judged: the line port begins anew each time, and its leaves are real.
+//! Only WebSocket connections are judged: the line port begins anew each time, and its leaves are real.
 
 use super::presence::{OnlineSpan, is_lost, stays};
 use super::{Evidence, Finding, SECOND};
@@ -16,9 +16,9 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let (stays, faults) = (stays(evidence), evidence.faults());
     let is_end = |event: &&HistoryEvent| event.op == HistoryOp::Phase { name: "leave".to_owned() };
-    // Everybody says goodbye a little before that is noted.
+    // The goodbye is sent a little before it is noted.
     let end = evidence.events.iter().rfind(is_end).map_or(u64::MAX, |event| event.at.saturating_sub(20 * SECOND));
-    // Every return that nobody was to see.
+    // The returns that were not to be shown.
     finding.judged += evidence.events.iter().filter(|event| is_return(event)).count();
     for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok && event.at < end) {
         let HistoryOp::Left { room, nicks } = &event.op else { continue };

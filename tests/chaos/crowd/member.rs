@@ -1,4 +1,5 @@
-//! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut off.
+//! A member of the crowd: comes in, takes its nickname, enters its rooms, talks, and does it all again when it is cut
+//! off.
 //!
 //! Over WebSocket it goes on with its session, with the places that it has, and in a new one with those of its rooms;
 //! rivals and text clients start a new session each time. A message that was refused for a while, or whose outcome is
@@ -383,7 +384,7 @@ impl CrowdMember {
                 if let Some(open) = self.pending.remove(&id) {
                     self.note(kind, sent(open.room, open.key, None, None));
                 }
-                // A friend who never came is nobody yet.
+                // A friend that never connected has no user yet.
                 if !may_pass && code != "no_such_user" {
                     return Err(format!("refused: {code}"));
                 }

@@ -1,4 +1,4 @@
-//! The crowd: members who talk all the time, come back whenever they are cut off, and write down what they are told.
+//! The crowd: members that send all the time, reconnect whenever they are cut off, and record what they receive.
 //!
 //! Started by the bench through nginx's doors. They behave as PROTOCOL.md asks of clients, and judge nothing.
 

@@ -35,7 +35,7 @@ impl LineClient {
     /// Connects to this address.
     ///
     /// # Panics
-    /// When nobody accepts.
+    /// When the connection is not accepted.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("an answer in time");
         let stream = stream.unwrap_or_else(|error| panic!("no text door at {address}: {error}"));

@@ -382,7 +382,7 @@ async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<T
             _ => {}
         }
     }
-    // before any wait for a writer that is stuck: a person who was told goodbye hangs up.
+    // before any wait for a writer that is stuck: a client that was told goodbye hangs up.
     transcript.end(close.0, close.1);
     sink.lock().await.take();
 }

@@ -1,7 +1,7 @@
 //! Calls of the scripts that append messages and send typing notices, and the meaning of their answers.
 //!
-//! Calls use the shared lanes by name, so calls for one room or nickname reach Redis in order. An accepted message enters
-//! the republish buffer before its sender gets the ack.
+//! Calls use the shared lanes by name, so calls for one room or nickname reach Redis in order. An accepted message
+//! enters the republish buffer before its sender gets the ack.
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,8 +26,8 @@ static DIRECT: LazyLock<Script> =
 static TYPING: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/typing.lua")));
 
-/// The maximum of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5 minutes for
-/// messages with a client's key, 30 seconds for others.
+/// The maximum of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5 minutes
+/// for messages with a client's key, 30 seconds for others.
 const BUCKET_KEYS: usize = 1_000_000;
 /// The lifetime of an inbox after its session: 72 hours.
 const INBOX_SECONDS: usize = 72 * 60 * 60;
@@ -44,11 +44,10 @@ pub(super) struct ScriptCalls {
 }
 
 impl ScriptCalls {
-    /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish buffer is
-    /// not sent.
+    /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish
+    /// buffer is not sent.
     ///
-    /// # Errors
-    /// `Unavailable` when nothing was done, `Unknown` when that is not known.
+    /// # Errors `Unavailable` when nothing was done, `Unknown` when that is not known.
     pub(super) async fn publish(
         &self,
         room: &RoomKey,
@@ -94,12 +93,11 @@ impl ScriptCalls {
         outcome
     }
 
-    /// Republishes messages of one stream that were acknowledged in an earlier generation. Returns the position of each, and
-    /// whether it was missing.
+    /// Republishes messages of one stream that were acknowledged in an earlier generation. Returns the position of
+    /// each, and whether it was missing.
     ///
-    /// # Errors
-    /// `Fenced` if this gateway's lease is not live, else as for [`ScriptCalls::publish`]. Messages done before an error stay
-    /// done: a retry finds them by id or key.
+    /// # Errors `Fenced` if this gateway's lease is not live, else as for [`ScriptCalls::publish`]. Messages done
+    /// before an error stay done: a retry finds them by id or key.
     pub(super) async fn republish(
         &self,
         origin: WriteOrigin<'_>,
@@ -149,8 +147,8 @@ impl ScriptCalls {
         Ok((epoch, answers.into_iter().map(|answer| outcome(answer, true)).collect()))
     }
 
-    /// Also returns session and epoch of the inbox, if the message is in one. A republisher names the session, a client does
-    /// not.
+    /// Also returns session and epoch of the inbox, if the message is in one. A republisher names the session, a client
+    /// does not.
     async fn deliver(
         &self,
         origin: WriteOrigin<'_>,

@@ -1,8 +1,9 @@
 //! The bounded queue between the task that reads the subscription's socket and the task that delivers.
 //!
-//! redis-rs passes every push to a closure on its reading task, which a slow delivery must not block. An unbounded queue
-//! would defeat Redis's own limit for slow subscribers. [`PushFeed`] is the reading end. Invariant: when the queue is full
-//! the feed ends after the queued messages, so nothing arrives behind a gap. Reconnecting is the subscriber's job.
+//! redis-rs passes every push to a closure on its reading task, which a slow delivery must not block. An unbounded
+//! queue would defeat Redis's own limit for slow subscribers. [`PushFeed`] is the reading end. Invariant: when the
+//! queue is full the feed ends after the queued messages, so nothing arrives behind a gap. Reconnecting is the
+//! subscriber's job.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

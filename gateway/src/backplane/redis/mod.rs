@@ -1,7 +1,7 @@
 //! The arm between the processes of a cluster: scripts append messages in RedisStore, one subscription delivers them.
 //!
-//! [`publisher`] batches the messages of a room, [`calls`] calls the scripts, [`republish`] handles acknowledged messages
-//! that Redis lost, [`subscriber`] keeps the subscription whole, [`reads`] reads streams. Texts are encoded in
+//! [`publisher`] batches the messages of a room, [`calls`] calls the scripts, [`republish`] handles acknowledged
+//! messages that Redis lost, [`subscriber`] keeps the subscription whole, [`reads`] reads streams. Texts are encoded in
 //! [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays deliveries.
 
 mod calls;

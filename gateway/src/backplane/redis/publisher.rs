@@ -1,9 +1,9 @@
 //! The publish queues: messages for a room wait while a call for it runs, and go together in the next call.
 //!
-//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order; rooms do not
-//! wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no timer.
-//! Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is done.
-//! It does not know Redis: [`AppendBatch`] appends a batch.
+//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order; rooms do
+//! not wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no
+//! timer. Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is
+//! done. It does not know Redis: [`AppendBatch`] appends a batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,11 +113,10 @@ impl<A: AppendBatch> Publisher<A> {
         Self { state: Arc::new(PublisherState { appender, limits, messages, bytes, busy: Mutex::default() }) }
     }
 
-    /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a running
-    /// call may or may not append it. Other messages are unaffected.
+    /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a
+    /// running call may or may not append it. Other messages are unaffected.
     ///
-    /// # Errors
-    /// `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
+    /// # Errors `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
     pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
         let outcome = self.enqueue(room, message)?.await;
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the publish call was aborted".to_owned()).into()))
@@ -172,7 +171,8 @@ impl RoomQueue {
         Ok(())
     }
 
-    /// Removes the messages of the next call. Also removes messages without a waiter and those that have waited too long.
+    /// Removes the messages of the next call. Also removes messages without a waiter and those that have waited too
+    /// long.
     fn next_batch(&mut self, limits: &PublisherLimits) -> (Vec<StoredMessage>, Vec<Waiter>) {
         let (mut batch, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         let fits = |messages: usize, bytes: usize| messages <= limits.batch.messages && bytes <= limits.batch.bytes;
@@ -223,7 +223,8 @@ impl<A: AppendBatch> RoomPublisher<A> {
         }
     }
 
-    /// Returns the next batch. Without one it removes the queue in the same step, so the next message starts a new task.
+    /// Returns the next batch. Without one it removes the queue in the same step, so the next message starts a new
+    /// task.
     fn next_batch(&mut self) -> Option<(Vec<StoredMessage>, Vec<Waiter>)> {
         let mut busy = self.state.busy();
         let next = busy.get_mut(&self.room).map(|queue| queue.next_batch(&self.state.limits));

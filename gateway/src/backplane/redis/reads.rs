@@ -1,7 +1,7 @@
 //! Reads of streams: history pages, the messages after a position, and the ends of streams.
 //!
-//! One script reads one stream, so epoch, end and messages are of one moment. Many streams share a pipeline over the query
-//! pool, so no read delays a delivery.
+//! One script reads one stream, so epoch, end and messages are of one moment. Many streams share a pipeline over the
+//! query pool, so no read delays a delivery.
 
 use std::sync::LazyLock;
 

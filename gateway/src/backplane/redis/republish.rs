@@ -1,10 +1,11 @@
-//! The republish buffer: the messages that this gateway acknowledged in the last seconds, in case Redis restarts without
-//! them.
+//! The republish buffer: the messages that this gateway acknowledged in the last seconds, in case Redis restarts
+//! without them.
 //!
-//! Every write reserves space in [`RepublishBuffer`] before the call and enters it before its ack. Beats report the store's
-//! age and generation; [`ring`] decides which messages are safe. After a change of generation [`task`] republishes the lost
-//! ones. Until then nothing new is written: scripts refuse any generation but [`RepublishBuffer::settled`].
-//! Bounded: a message without space is refused before it is sent. No acknowledged message is dropped.
+//! Every write reserves space in [`RepublishBuffer`] before the call and enters it before its ack. Beats report the
+//! store's age and generation; [`ring`] decides which messages are safe. After a change of generation [`task`]
+//! republishes the lost ones. Until then nothing new is written: scripts refuse any generation but
+//! [`RepublishBuffer::settled`]. Bounded: a message without space is refused before it is sent. No acknowledged message
+//! is dropped.
 
 mod ring;
 mod task;

@@ -1,8 +1,8 @@
 //! The task of the subscription: one connection of its own, kept whole for as long as a channel is wanted.
 //!
 //! [`ChannelSubscriber`] is its handle for [`super::RedisBackplane`]. The task performs the actions of
-//! [`super::subscription`] and passes decoded deliveries to the sink in order. It never blocks, never publishes, and ends
-//! with its handle. It resubscribes by itself, because redis-rs gives up after a while without reporting the gap.
+//! [`super::subscription`] and passes decoded deliveries to the sink in order. It never blocks, never publishes, and
+//! ends with its handle. It resubscribes by itself, because redis-rs gives up after a while without reporting the gap.
 
 use std::collections::HashMap;
 use std::pin::Pin;

@@ -6,10 +6,10 @@
 //! # Rules
 //! - One SUBSCRIBE or UNSUBSCRIBE is pending at a time; requests made meanwhile go with the next one. So every answer
 //!   belongs to one command, and a storm of joins needs few commands.
-//! - A channel is confirmed once its newest SUBSCRIBE was answered on the present connection. A loss of the connection or an
-//!   UNSUBSCRIBE ends that. UNSUBSCRIBE is sent only for a confirmed channel without any interest.
-//! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was lost
-//!   before, [`SubscriptionAction::Resumed`] reports it then, once.
+//! - A channel is confirmed once its newest SUBSCRIBE was answered on the present connection. A loss of the connection
+//!   or an UNSUBSCRIBE ends that. UNSUBSCRIBE is sent only for a confirmed channel without any interest.
+//! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was
+//!   lost before, [`SubscriptionAction::Resumed`] reports it then, once.
 //! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
 //!   socket is open: it may be half open, or lead to a Redis that refuses writes. Only an echo resets the back-off.
 

@@ -1,4 +1,4 @@
-//! The end of a context: everybody is told, everybody is answered, nobody holds it up, and they do not go all at once.
+//! The end of a context: all clients are told and answered, none holds it up, and they do not leave all at once.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Who is let in, and how everything ends.
+//! Both transports: the connections that are accepted, and how all of them end.
 
 use super::*;
 

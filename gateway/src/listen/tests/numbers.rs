@@ -1,4 +1,4 @@
-//! What is counted of output: when a message is out, and who takes nothing.
+//! Metrics of the output: when a message is written, and clients that read nothing.
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ async fn a_write_counts_once_with_the_oldest_message_in_it() {
     let world = ListenFixture::open();
     let mut client = world.websocket().await;
     let outbox = world.outbox(0);
-    // Nobody is polled in between: both go out in one write.
+    // Nothing is polled in between: both go out in one write.
     outbox.push_event(&accepted(Duration::from_millis(30), "later"));
     outbox.push_event(&accepted(Duration::from_secs(3), "sooner"));
     outbox.push_event(&message("from the log"));

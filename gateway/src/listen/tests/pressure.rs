@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Talks to a connection until it is closed, and returns how many bytes it took in: outbox, transport and kernel together.
+/// Talks to a connection until it is closed, and returns how many bytes it took in: outbox, transport and kernel
+/// together.
 async fn flood(outbox: &Outbox) -> usize {
     const SIZE: usize = 32 * 1024;
     let text = message(&"x".repeat(SIZE));
@@ -159,8 +160,8 @@ async fn a_client_that_sends_without_a_pause_does_not_keep_its_neighbours_waitin
     world.empty().await;
 }
 
-/// How long a neighbour waits for an answer while a client sends without a pause: the mean, since a busy machine may hold
-/// up any one of them.
+/// How long a neighbour waits for an answer while a client sends without a pause: the mean, since a busy machine may
+/// hold up any one of them.
 async fn usual_wait(world: &ListenFixture, client: Wire, flood: Vec<u8>) -> Duration {
     let mut healthy = world.websocket().await;
     let mut hostile = client.tcp.into_std().unwrap();
@@ -180,7 +181,7 @@ async fn usual_wait(world: &ListenFixture, client: Wire, flood: Vec<u8>) -> Dura
 
 const OUT_OF_DESCRIPTORS: &str = "listen::tests::pressure::the_doors_open_again_after_a_lack_of_descriptors";
 
-/// Runs once more in a process of its own, where descriptors are few and nobody else needs them.
+/// Runs once more in a process of its own, where descriptors are few and no other test needs them.
 #[tokio::test]
 async fn the_doors_open_again_after_a_lack_of_descriptors() {
     if std::env::var_os("PARLEY_TEST_FEW_DESCRIPTORS").is_none() {

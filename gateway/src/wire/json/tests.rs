@@ -495,6 +495,6 @@ proptest! {
         let body = serde_json::to_string(&text).unwrap();
         let command = decode(&format!(r#"{{"type":"send","to":"bob","body":{body}}}"#)).unwrap().command;
         let crate::wire::Command::Send { body: decoded, .. } = command else { panic!("a send") };
-        prop_assert_eq!((decoded.json(), decoded.text()), (body.as_str(), text.clone()));
+        prop_assert_eq!((decoded.json(), decoded.text()), (body.as_str(), text));
     }
 }

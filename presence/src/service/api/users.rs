@@ -43,7 +43,7 @@ pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>,
     user(api, NickPath(nick)).await
 }
 
-/// The demand that a listing of users says whom it wants.
+/// The filter that a listing of users must have.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct OnlineQuery {

@@ -1,13 +1,14 @@
 //! The republish ring: the acknowledged messages that the store may still lose, and the unsettled ones among them.
 //!
-//! [`RepublishRing`] is pure: its callers pass acks and answered beats with their times. It reads no clock and never waits.
+//! [`RepublishRing`] is pure: its callers pass acks and answered beats with their times. It reads no clock and never
+//! waits.
 //!
 //! # Rules
-//! - A store that writes its file once a second may lose about two seconds when it is killed. A message is safe once beats
-//!   of one generation have spanned [`SAFE_AFTER`] since its ack; safe messages are removed. A long pause between two beats
-//!   proves nothing, so time in which the store was away or stood still does not count.
-//! - Each message is known to be present in one generation. In another one it is unsettled: its stream is searched, and the
-//!   message is republished if it is lost. A check counts like a new ack.
+//! - A store that writes its file once a second may lose about two seconds when it is killed. A message is safe once
+//!   beats of one generation have spanned [`SAFE_AFTER`] since its ack; safe messages are removed. A long pause between
+//!   two beats proves nothing, so time in which the store was away or stood still does not count.
+//! - Each message is known to be present in one generation. In another one it is unsettled: its stream is searched, and
+//!   the message is republished if it is lost. A check counts like a new ack.
 //! - No message leaves the ring otherwise. Its callers bound it, see [`super::RepublishBuffer`].
 
 use std::collections::{HashMap, VecDeque};

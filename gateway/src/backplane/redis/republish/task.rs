@@ -1,9 +1,9 @@
-//! The republish task: it looks in each stream for acknowledged messages that may be lost, and appends the lost ones again
-//! under their id and key, in their old order.
+//! The republish task: it looks in each stream for acknowledged messages that may be lost, and appends the lost ones
+//! again under their id and key, in their old order.
 //!
-//! One task per gateway, started by the composition root; it sleeps until the ring has unsettled messages. No message is
-//! doubled: up to the fork of its epoch a message is present; after the fork it is searched by id; and the scripts compare
-//! idempotency keys. A failed pass starts again from the beginning.
+//! One task per gateway, started by the composition root; it sleeps until the ring has unsettled messages. No message
+//! is doubled: up to the fork of its epoch a message is present; after the fork it is searched by id; and the scripts
+//! compare idempotency keys. A failed pass starts again from the beginning.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;

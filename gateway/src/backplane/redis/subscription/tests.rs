@@ -358,8 +358,8 @@ fn reconnect_pauses_grow_and_only_echo_resets_them() {
     assert_eq!(pause(&mut harness, 1.0), 100);
 }
 
-/// For any history: at most one command is pending, none is empty or too long, and no channel is subscribed twice without an
-/// UNSUBSCRIBE or a loss in between. In the end exactly the wanted channels are confirmed.
+/// For any history: at most one command is pending, none is empty or too long, and no channel is subscribed twice
+/// without an UNSUBSCRIBE or a loss in between. In the end exactly the wanted channels are confirmed.
 mod any_history {
     use std::collections::HashSet;
 

@@ -114,7 +114,7 @@ fn event_shown(event: &FrameEvent<'_>) -> String {
     }
 }
 
-/// An input that is all there, and an output that nobody reads.
+/// An input that is all there, and an output that is never read.
 struct Tape<'a>(Cursor<&'a [u8]>);
 
 impl Read for Tape<'_> {
@@ -196,7 +196,8 @@ fn is_meant(input: &[u8], ours: &Reading, theirs: &Reading) -> bool {
         // A header says everything, so we do not wait for the payload. Nor for the rest of a text that went bad, or the
         // rest of a message that is too long as announced.
         (ComparedEnd::Broken(_), ComparedEnd::Open) if same => true,
-        // Forbidden for two reasons: a frame that is too long and wrong, a close frame with a bad code and a bad reason.
+        // Forbidden for two reasons: a frame that is too long and wrong, a close frame with a bad code and a bad
+        // reason.
         (ComparedEnd::Broken(1002), ComparedEnd::Broken(1009)) if same && header.is_some_and(|it| it.is_long) => true,
         (ComparedEnd::Broken(1002), ComparedEnd::Broken(1007)) if same && header.is_some_and(|it| it.is_close) => true,
         // They read lengths that are not in their shortest form.
@@ -218,7 +219,7 @@ struct Header {
     is_close: bool,
 }
 
-/// The first header after which nobody reads on, or the last one, found by little more than the lengths.
+/// The first header after which neither reads on, or the last one, found by little more than the lengths.
 fn telling_header(mut input: &[u8]) -> Option<Header> {
     let mut last = None;
     loop {
