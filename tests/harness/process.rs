@@ -43,7 +43,8 @@ impl ChildProgram {
     /// One of Parley's own programs that believes to be on a terminal. What appears there is its output; signals and
     /// ready lines are not for it.
     ///
-    /// # Panics If it has not been built.
+    /// # Panics
+    /// If it has not been built.
     #[must_use]
     pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
         let command = built(binary);

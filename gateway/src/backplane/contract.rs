@@ -169,7 +169,8 @@ contract! {
             /// Sends a typing notice to the members of a room or to the owner of a nickname. A nickname without an
             /// owner is no error.
             ///
-            /// # Errors `Unavailable` or `Unknown`. Not worth a retry.
+            /// # Errors
+            /// `Unavailable` or `Unknown`. Not worth a retry.
             async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError>;
 
             /// Republishes acknowledged messages that the store has lost, for as long as it is polled. `count` receives
@@ -189,7 +190,8 @@ contract! {
             /// Reads the messages that a stream keeps after a position, at most `limit`. A stream that the store has
             /// lost begins a new epoch.
             ///
-            /// # Errors `Unavailable` or `Unknown`.
+            /// # Errors
+            /// `Unavailable` or `Unknown`.
             async fn read_after(
                 &self,
                 stream: &StreamId,

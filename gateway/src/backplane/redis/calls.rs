@@ -47,7 +47,8 @@ impl ScriptCalls {
     /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish
     /// buffer is not sent.
     ///
-    /// # Errors `Unavailable` when nothing was done, `Unknown` when that is not known.
+    /// # Errors
+    /// `Unavailable` when nothing was done, `Unknown` when that is not known.
     pub(super) async fn publish(
         &self,
         room: &RoomKey,
@@ -96,7 +97,8 @@ impl ScriptCalls {
     /// Republishes messages of one stream that were acknowledged in an earlier generation. Returns the position of
     /// each, and whether it was missing.
     ///
-    /// # Errors `Fenced` if this gateway's lease is not live, else as for [`ScriptCalls::publish`]. Messages done
+    /// # Errors
+    /// `Fenced` if this gateway's lease is not live, else as for [`ScriptCalls::publish`]. Messages done
     /// before an error stay done: a retry finds them by id or key.
     pub(super) async fn republish(
         &self,

@@ -116,7 +116,8 @@ impl<A: AppendBatch> Publisher<A> {
     /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a
     /// running call may or may not append it. Other messages are unaffected.
     ///
-    /// # Errors `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
+    /// # Errors
+    /// `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
     pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
         let outcome = self.enqueue(room, message)?.await;
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the publish call was aborted".to_owned()).into()))

@@ -1,7 +1,7 @@
 //! The header of a text frame in front of an encoded event, for batches that are framed once and written to many
 //! sockets.
 //!
-//! Used by the fan-out batch. [`FrameWriter`](super::Writer) frames what goes to one connection.
+//! Used by the fan-out batch. [`FrameWriter`](super::FrameWriter) frames what goes to one connection.
 
 use bytes::{BufMut, BytesMut};
 

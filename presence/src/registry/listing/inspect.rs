@@ -47,7 +47,8 @@ impl RedisRegistry {
     /// Reads the serving gateways, and for a node without one the newest fenced incarnation, sorted by node. A gateway
     /// whose process died serves until it is fenced, so a node may have two rows. Also returns the generation.
     ///
-    /// # Errors `Unavailable` or `Unknown`.
+    /// # Errors
+    /// `Unavailable` or `Unknown`.
     pub async fn standings(&self) -> Result<(Generation, Vec<LeaseSummary>), RegistryError> {
         let (generation, rows) = lease_rows(&self.redis).await?;
         let rows = shown(rows);

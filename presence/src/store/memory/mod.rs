@@ -78,7 +78,8 @@ impl Store {
     /// Sends to a nick: the message goes into the inbox of the session that owns it or had it last, and to that
     /// session's gateway if the session is online.
     ///
-    /// # Errors `Fenced`, `NotInRoom` if the sender does not own its nick, `NoSuchUser` or `Overloaded`.
+    /// # Errors
+    /// `Fenced`, `NotInRoom` if the sender does not own its nick, `NoSuchUser` or `Overloaded`.
     pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append_direct(to, message)
     }
