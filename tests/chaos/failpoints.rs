@@ -1,5 +1,5 @@
 //! What a checker is worth: for each mechanism a short story in which only that mechanism stands between the cluster
-//! and a broken promise, and the checker that has to notice when it is taken out (`presence/src/sabotage.rs`).
+//! and a broken promise, and the checker that has to notice when it is taken out (`presence/src/host/failpoints.rs`).
 //!
 //! Told one by one with the mechanism gone, and all in one run with everything in its place.
 
