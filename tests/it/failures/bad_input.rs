@@ -299,7 +299,7 @@ async fn http_port_accepts_only_websocket_upgrades() {
         let answer = http::exchange(address, request.as_bytes()).await.unwrap_or_else(|e| panic!("{shown}: {e}"));
         assert_eq!(answer.status, status, "{shown}: {answer:?}");
     }
-    // A TLS handshake on the plain port finish at once.
+    // A TLS handshake on the plain port ends at once.
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xFC, 0x03, 0x03]).await.unwrap();
     stream.write_all(&[0; 512]).await.unwrap();

@@ -132,7 +132,9 @@ async fn outage(outage: RedisOutage) {
     // Every answered write is synced, so this outage loses no data.
     let cluster = Cluster::builder().gateways(2).presence(1).redis_setting("appendfsync", "always");
     let mut cluster = cluster.start().await;
-    for text in ["beats are not answered", "subscription lost", "no subscription", "not ready", "does not answer"] {
+    for text in
+        ["beats are not answered", "subscription lost", "no subscription", "not ready", "registry not answering"]
+    {
         cluster.allow(text);
     }
     let (ann, bob, carl) = (cluster.ws_on(0).await, cluster.ws_on(1).await, cluster.line_on(1).await);

@@ -1,4 +1,4 @@
-//! What a connection costs while nothing happens on it.
+//! Memory of an idle connection.
 #![allow(clippy::print_stdout)]
 
 use hyper::upgrade::OnUpgrade;
@@ -9,26 +9,26 @@ use super::super::frame::{FrameReader, FrameSocket};
 use super::super::{permits::ConnectionPermit, tcp, ws};
 use super::*;
 
-/// Most bytes that the task of a connection may hold beside its driver.
-const TASK: usize = 1024;
-/// Most bytes that a reader may hold.
-const READER: usize = 64;
+/// Maximum size of a connection task without its driver.
+const TASK_BYTES_MAX: usize = 1024;
+/// Maximum size of a frame reader.
+const READER_BYTES_MAX: usize = 64;
 
-/// The size of the future that a function makes, without making one.
-fn future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+/// Returns the size of a function's future without creating one.
+fn future_size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
     size_of::<F>()
 }
 
 #[test]
-fn a_connection_at_rest_is_small() {
-    let ws = future(|upgrade: OnUpgrade, context: Arc<ConnectionContext<Driver>>, permit| {
+fn idle_connection_stays_within_its_size() {
+    let ws = future_size(|upgrade: OnUpgrade, context: Arc<ConnectionContext<Driver>>, permit| {
         ws::serve(upgrade, context, permit)
     });
-    let line = future(|tcp: TcpStream, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
+    let line = future_size(|tcp: TcpStream, context: Arc<ConnectionContext<Driver>>, permit: ConnectionPermit| {
         tcp::serve(tcp, context, permit)
     });
     let (driver, socket, reader) = (size_of::<Driver>(), size_of::<FrameSocket>(), size_of::<FrameReader>());
     println!("bytes: websocket task {ws}, line task {line}; driver {driver}, socket {socket}, reader {reader}");
-    assert!(ws.max(line) <= driver + TASK, "a websocket task holds {ws} bytes, a line task {line}");
-    assert!(reader <= READER, "a reader holds {reader} bytes");
+    assert!(ws.max(line) <= driver + TASK_BYTES_MAX, "a websocket task holds {ws} bytes, a line task {line}");
+    assert!(reader <= READER_BYTES_MAX, "a reader holds {reader} bytes");
 }

@@ -1,10 +1,10 @@
-//! RFC 6455 on the wire: what is answered, and what ends a connection with which code.
+//! RFC 6455 over a socket: answers to frames, and the close code of each violation.
 
 use super::*;
 
 use crate::wire::{DISCARDED_BYTES_MAX, REQUEST_BYTES_MAX};
 
-fn masked_later(first: u8, length_bytes: &[u8]) -> Vec<u8> {
+fn header_without_payload(first: u8, length_bytes: &[u8]) -> Vec<u8> {
     let mut header = vec![first];
     header.extend(length_bytes);
     header.extend([1, 2, 3, 4]);
@@ -12,9 +12,9 @@ fn masked_later(first: u8, length_bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
-    let world = ListenFixture::open();
-    let mut control = world.websocket().await;
+async fn forbidden_frames_close_with_the_rfc_code() {
+    let fixture = ListenFixture::open();
+    let mut control = fixture.websocket().await;
     let rows: &[(&str, Vec<u8>, u16)] = &[
         ("unmasked", vec![0x81, 0x02, b'h', b'i'], 1002),
         ("reserved bit 1", frame(0xC1, b"{}"), 1002),
@@ -39,8 +39,16 @@ async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
         ("UTF-8 that stops in the middle", frame(0x81, &[0xE2, 0x82]), 1007),
         ("UTF-8 broken across fragments", [frame(0x01, &[0xE2]), frame(0x80, &[0x28, 0xA1])].concat(), 1007),
         ("UTF-8 fragments that stop in the middle", [frame(0x01, b"a"), frame(0x80, &[0xE2])].concat(), 1007),
-        ("2^63 - 1 bytes announced", masked_later(0x81, &[0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255]), 1009),
-        ("2^64 - 1 bytes announced", masked_later(0x81, &[0xFF, 255, 255, 255, 255, 255, 255, 255, 255]), 1002),
+        (
+            "2^63 - 1 bytes announced",
+            header_without_payload(0x81, &[0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255]),
+            1009,
+        ),
+        (
+            "2^64 - 1 bytes announced",
+            header_without_payload(0x81, &[0xFF, 255, 255, 255, 255, 255, 255, 255, 255]),
+            1002,
+        ),
         ("over the hard limit", frame(0x81, &vec![b' '; DISCARDED_BYTES_MAX + 1]), 1009),
         (
             "over the hard limit in fragments",
@@ -59,81 +67,85 @@ async fn forbidden_frames_end_the_connection_with_the_code_of_the_rfc() {
         ("close with a reason of 124 bytes", frame(0x88, &[[0x03, 0xE8].as_slice(), &[b'x'; 124]].concat()), 1002),
         ("close with a reason that is not UTF-8", frame(0x88, &[0x03, 0xE8, 0xFF]), 1007),
     ];
-    for (what, bytes, expected) in rows {
-        let mut client = world.websocket().await;
+    for (label, bytes, expected) in rows {
+        let mut client = fixture.websocket().await;
         client.0.send(bytes).await;
         let (code, _) = client.closed().await;
-        assert_eq!(code, *expected, "{what}");
-        control.is_alive().await;
+        assert_eq!(code, *expected, "{label}");
+        control.assert_alive().await;
     }
-    world.ended_as(&vec![LeftReason::Closed; rows.len()]).await;
+    fixture.assert_left_reasons(&vec![LeftReason::Closed; rows.len()]).await;
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_the_same_code() {
-    let world = ListenFixture::open();
+async fn gateway_answers_close_with_the_same_code() {
+    let fixture = ListenFixture::open();
     for code in [1000u16, 1001, 1012, 3000, 4999] {
-        let mut client = world.websocket().await;
+        let mut client = fixture.websocket().await;
         client.0.send(&frame(0x88, &code.to_be_bytes())).await;
         assert_eq!(client.closed().await.0, code);
     }
-    let mut client = world.websocket().await;
+    let mut client = fixture.websocket().await;
     client.0.send(&frame(0x88, b"")).await;
-    assert_eq!(client.closed().await.0, 1005, "a close without a code gets one without a code");
-    world.ended_as(&[LeftReason::Closed; 6]).await;
+    assert_eq!(client.closed().await.0, 1005, "the answer to a close without a code carries no code");
+    fixture.assert_left_reasons(&[LeftReason::Closed; 6]).await;
     let (done, gone) = (Ending::Goodbye, Ending::Gone);
-    assert_eq!(world.endings(), [done, gone, gone, gone, gone, done], "1000, or without a code, is a goodbye");
-    world.empty().await;
+    assert_eq!(
+        fixture.endings(),
+        [done, gone, gone, gone, gone, done],
+        "only 1000 or a missing code counts as a goodbye"
+    );
+    fixture.permits_returned().await;
 }
 
 #[tokio::test]
-async fn our_close_carries_number_and_slug_and_ends_with_the_clients_answer() {
-    let world = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE * 10, ..limits() }, None);
-    let mut client = world.websocket().await;
+async fn gateway_close_carries_code_and_awaits_answer() {
+    let fixture = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE * 10, ..limits() }, None);
+    let mut client = fixture.websocket().await;
     client.send(r#"{"type":"bye"}"#).await;
     assert_eq!(client.frame().await.unwrap(), (0x88, [&1000u16.to_be_bytes(), b"bye".as_slice()].concat()));
-    world.ended_as(&[LeftReason::Closed]).await;
+    fixture.assert_left_reasons(&[LeftReason::Closed]).await;
     client.0.send(&frame(0x88, &1000u16.to_be_bytes())).await;
     assert_eq!(client.frame().await, None);
     drop(client);
-    world.empty().await;
+    fixture.permits_returned().await;
 }
 
 #[tokio::test]
-async fn a_client_that_never_answers_our_close_is_dropped() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
-    world.outbox(0).close(CloseCode::Kicked);
+async fn gateway_drops_client_that_ignores_its_close() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
+    fixture.outbox(0).close(CloseCode::Kicked);
     assert_eq!(client.frame().await.unwrap().0, 0x88);
-    world.ended_as(&[LeftReason::Kicked]).await;
-    world.empty().await;
+    fixture.assert_left_reasons(&[LeftReason::Kicked]).await;
+    fixture.permits_returned().await;
 }
 
 #[tokio::test]
-async fn a_frame_over_the_limit_is_refused_and_the_connection_lives() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
+async fn oversized_frame_is_refused_and_connection_continues() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
     for size in [REQUEST_BYTES_MAX + 1, DISCARDED_BYTES_MAX] {
         client.0.send(&frame(0x81, &vec![b' '; size])).await;
         assert!(client.text().await.contains(r#""code":"too_large""#));
-        client.is_alive().await;
+        client.assert_alive().await;
     }
     client.0.send(&frame(0x81, &vec![b' '; REQUEST_BYTES_MAX])).await;
-    assert!(client.text().await.contains(r#""code":"bad_request""#), "a frame at the limit is read");
+    assert!(client.text().await.contains(r#""code":"bad_request""#), "a frame at the limit was not decoded");
 }
 
 #[tokio::test]
-async fn the_code_arrives_although_the_client_goes_on_sending() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
+async fn close_code_reaches_client_that_keeps_sending() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
     client.0.send(&frame(0x81, &vec![b' '; 4 * DISCARDED_BYTES_MAX])).await;
     assert_eq!(client.closed().await, (1009, "too_big".to_owned()));
 }
 
 #[tokio::test]
-async fn a_text_may_come_in_fragments_with_pings_between_them() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
+async fn fragmented_text_allows_pings_between_fragments() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
     let body = r#"{"type":"ping","id":"é"}"#.as_bytes();
     let cut = body.iter().position(|&b| b == 0xC3).unwrap() + 1;
     client.0.send(&frame(0x01, &body[..cut])).await;
@@ -145,9 +157,9 @@ async fn a_text_may_come_in_fragments_with_pings_between_them() {
 }
 
 #[tokio::test]
-async fn frames_may_come_one_byte_at_a_time() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
+async fn reader_accepts_frames_sent_bytewise() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
     for byte in frame(0x81, br#"{"type":"ping","id":1}"#) {
         client.0.send(&[byte]).await;
     }
@@ -155,45 +167,45 @@ async fn frames_may_come_one_byte_at_a_time() {
 }
 
 #[tokio::test]
-async fn pings_and_pongs_count_as_signs_of_life() {
-    let world = ListenFixture::open();
-    let mut client = world.websocket().await;
+async fn pings_and_pongs_count_as_input() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
     client.0.send(&frame(0x89, b"")).await;
     assert_eq!(client.frame().await.unwrap(), (0x8A, Vec::new()));
     client.0.send(&frame(0x8A, b"")).await;
-    eventually("both were heard", || world.stage.heard.load(Ordering::SeqCst) == 2).await;
-    assert_eq!(world.stage.begun.load(Ordering::SeqCst), 0, "neither was a request");
+    eventually("both frames counted as input", || fixture.state.inputs.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(fixture.state.begun.load(Ordering::SeqCst), 0, "a control frame counted as a request");
 }
 
 #[tokio::test]
-async fn a_ping_of_the_session_is_a_ping_on_the_wire() {
-    let world = ListenFixture::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.push_ping())));
-    let mut client = world.websocket().await;
+async fn session_ping_sends_a_ping_frame() {
+    let fixture = ListenFixture::with(limits(), Some((Duration::from_millis(20), |outbox| outbox.push_ping())));
+    let mut client = fixture.websocket().await;
     assert_eq!(client.frame().await.unwrap(), (0x89, Vec::new()));
-    client.is_alive().await;
+    client.assert_alive().await;
 }
 
 #[tokio::test]
-async fn a_socket_that_just_ends_ends_the_session() {
-    let world = ListenFixture::open();
-    drop(world.websocket().await);
-    world.ended_as(&[LeftReason::Closed]).await;
-    world.empty().await;
+async fn closed_socket_ends_its_session() {
+    let fixture = ListenFixture::open();
+    drop(fixture.websocket().await);
+    fixture.assert_left_reasons(&[LeftReason::Closed]).await;
+    fixture.permits_returned().await;
 }
 
 #[tokio::test]
-async fn an_ordinary_client_library_gets_along() {
+async fn tungstenite_client_completes_a_whole_session() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::Message;
 
-    let world = ListenFixture::open();
-    let tcp = TcpStream::connect(world.ws).await.unwrap();
+    let fixture = ListenFixture::open();
+    let tcp = TcpStream::connect(fixture.ws).await.unwrap();
     let (mut client, _) = soon(tokio_tungstenite::client_async("ws://parley/ws", tcp)).await.unwrap();
     client.send(Message::text(r#"{"type":"ping","id":1}"#)).await.unwrap();
     assert_eq!(soon(client.next()).await.unwrap().unwrap(), Message::text(r#"{"type":"pong","id":1}"#));
     client.send(Message::text(r#"{"type":"bye","id":2}"#)).await.unwrap();
     let Message::Close(Some(close)) = soon(client.next()).await.unwrap().unwrap() else { panic!("no close") };
     assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, "bye"));
-    assert!(soon(client.next()).await.is_none(), "the close handshake is complete");
-    world.empty().await;
+    assert!(soon(client.next()).await.is_none(), "the connection stayed open after the close handshake");
+    fixture.permits_returned().await;
 }

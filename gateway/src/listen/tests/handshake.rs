@@ -1,18 +1,18 @@
-//! What the HTTP side answers, before there is a WebSocket.
+//! HTTP answers of the WebSocket port, before the upgrade.
 
 use super::*;
 
-/// Sends a request and returns the head of the answer.
-async fn ask(world: &ListenFixture, request: &str) -> String {
-    let mut client = Wire::connect(world.ws).await;
+/// Sends a request and returns the head of the response.
+async fn response_head(fixture: &ListenFixture, request: &str) -> String {
+    let mut client = RawClient::connect(fixture.ws).await;
     client.send(request.as_bytes()).await;
     client.head().await
 }
 
 #[tokio::test]
-async fn the_handshake_of_the_rfc_is_answered_as_in_the_rfc() {
-    let world = ListenFixture::open();
-    let head = ask(&world, &upgrade_request("")).await;
+async fn rfc_handshake_receives_the_rfc_answer() {
+    let fixture = ListenFixture::open();
+    let head = response_head(&fixture, &upgrade_request("")).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     for line in ["upgrade: websocket", "connection: upgrade", "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="] {
         assert!(head.contains(line), "no {line:?} in {head}");
@@ -21,57 +21,57 @@ async fn the_handshake_of_the_rfc_is_answered_as_in_the_rfc() {
 }
 
 #[tokio::test]
-async fn our_subprotocol_is_selected_when_it_is_offered_and_none_otherwise() {
-    let world = ListenFixture::open();
+async fn handshake_selects_only_the_offered_parley_subprotocol() {
+    let fixture = ListenFixture::open();
     for (offer, selected) in [
         ("Sec-WebSocket-Protocol: parley.v1\r\n", true),
         ("Sec-WebSocket-Protocol: parley.v9, parley.v1\r\n", true),
         ("Sec-WebSocket-Protocol: parley.v9\r\nSec-WebSocket-Protocol: parley.v1\r\n", true),
         ("Sec-WebSocket-Protocol: parley.v10\r\n", false),
     ] {
-        let head = ask(&world, &upgrade_request(offer)).await;
+        let head = response_head(&fixture, &upgrade_request(offer)).await;
         assert!(head.starts_with("HTTP/1.1 101"), "{offer}: {head}");
         assert_eq!(head.contains("sec-websocket-protocol: parley.v1\r\n"), selected, "{offer}: {head}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_refused_with_the_right_status() {
-    let world = ListenFixture::open();
-    let good = upgrade_request("");
-    let without = |line: &str| good.replacen(line, "", 1);
+async fn invalid_handshake_receives_the_matching_status() {
+    let fixture = ListenFixture::open();
+    let valid = upgrade_request("");
+    let without = |line: &str| valid.replacen(line, "", 1);
     for (request, status, also) in [
-        (good.replacen("/ws", "/", 1), 404, ""),
-        (good.replacen("/ws", "/wsx", 1), 404, ""),
-        (good.replacen("GET", "POST", 1), 405, "allow: get\r\n"),
+        (valid.replacen("/ws", "/", 1), 404, ""),
+        (valid.replacen("/ws", "/wsx", 1), 404, ""),
+        (valid.replacen("GET", "POST", 1), 405, "allow: get\r\n"),
         (without("Upgrade: websocket\r\n"), 426, "upgrade: websocket\r\n"),
-        (good.replacen("keep-alive, Upgrade", "keep-alive", 1), 426, "upgrade: websocket\r\n"),
-        (good.replacen("Version: 13", "Version: 8", 1), 426, "sec-websocket-version: 13\r\n"),
+        (valid.replacen("keep-alive, Upgrade", "keep-alive", 1), 426, "upgrade: websocket\r\n"),
+        (valid.replacen("Version: 13", "Version: 8", 1), 426, "sec-websocket-version: 13\r\n"),
         (without("Sec-WebSocket-Version: 13\r\n"), 426, "sec-websocket-version: 13\r\n"),
         (without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400, ""),
-        (good.replacen("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ==", 1), 400, ""),
-        (good.replacen("dGhlIHNhbXBsZSBub25jZQ==", "!!!!IHNhbXBsZSBub25jZQ==", 1), 400, ""),
+        (valid.replacen("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ==", 1), 400, ""),
+        (valid.replacen("dGhlIHNhbXBsZSBub25jZQ==", "!!!!IHNhbXBsZSBub25jZQ==", 1), 400, ""),
         (without("Host: parley\r\n"), 400, ""),
-        (good.replacen("HTTP/1.1", "HTTP/1.0", 1), 400, ""),
+        (valid.replacen("HTTP/1.1", "HTTP/1.0", 1), 400, ""),
         ("\x16\x03\x01\x02\x00\x01\x00\r\n\r\n".to_owned(), 400, ""),
         (upgrade_request(&"X-A: b\r\n".repeat(100)), 431, ""),
         (upgrade_request(&format!("X-A: {}\r\n", "b".repeat(64 * 1024))), 431, ""),
     ] {
-        let mut client = Wire::connect(world.ws).await;
+        let mut client = RawClient::connect(fixture.ws).await;
         client.send(request.as_bytes()).await;
         let head = client.head().await;
         client.rest().await;
         assert!(head.split(' ').nth(1) == Some(&status.to_string()), "{status} expected: {head}");
         assert!(head.contains(also), "{also:?} expected: {head}");
     }
-    world.empty().await;
-    assert!(world.ends().is_empty(), "nobody had a session");
+    fixture.permits_returned().await;
+    assert!(fixture.left_reasons().is_empty(), "a refused request started a session");
 }
 
 #[tokio::test]
-async fn a_refusal_is_a_problem_document_with_our_slug() {
-    let world = ListenFixture::open();
-    let mut client = Wire::connect(world.ws).await;
+async fn refusal_carries_a_problem_document_with_slug() {
+    let fixture = ListenFixture::open();
+    let mut client = RawClient::connect(fixture.ws).await;
     client.send(b"GET /nothing HTTP/1.1\r\nHost: parley\r\n\r\n").await;
     let answer = client.rest().await;
     assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
@@ -81,12 +81,12 @@ async fn a_refusal_is_a_problem_document_with_our_slug() {
 }
 
 #[tokio::test]
-async fn frames_that_come_with_the_request_are_not_lost() {
-    let world = ListenFixture::open();
+async fn upgrade_keeps_frames_sent_with_the_request() {
+    let fixture = ListenFixture::open();
     let mut bytes = upgrade_request("").into_bytes();
     bytes.extend(frame(0x81, br#"{"type":"ping","id":1}"#));
     bytes.extend(frame(0x81, br#"{"type":"ping","id":2}"#));
-    let mut client = WebSocket(Wire::connect(world.ws).await);
+    let mut client = FrameClient(RawClient::connect(fixture.ws).await);
     client.0.send(&bytes).await;
     assert!(client.0.head().await.starts_with("HTTP/1.1 101"));
     assert_eq!(client.text().await, r#"{"type":"pong","id":1}"#);
@@ -94,21 +94,21 @@ async fn frames_that_come_with_the_request_are_not_lost() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_finish_its_header_is_hung_up_on() {
-    let world = ListenFixture::with(ConnectionLimits { header_wait: Duration::from_millis(200), ..limits() }, None);
-    let silent = Wire::connect(world.ws).await;
-    let mut slow = Wire::connect(world.ws).await;
+async fn gateway_closes_client_with_unfinished_header() {
+    let fixture = ListenFixture::with(ConnectionLimits { header_wait: Duration::from_millis(200), ..limits() }, None);
+    let silent = RawClient::connect(fixture.ws).await;
+    let mut slow = RawClient::connect(fixture.ws).await;
     slow.send(b"GET /ws HTTP/1.1\r\nHost: par").await;
-    let hung_up = async { tokio::join!(silent.rest(), slow.rest()) };
-    soon(hung_up).await;
-    world.empty().await;
+    let both_closed = async { tokio::join!(silent.rest(), slow.rest()) };
+    soon(both_closed).await;
+    fixture.permits_returned().await;
 }
 
 #[tokio::test]
-async fn only_pages_of_the_allowed_origins_connect() {
+async fn handshake_accepts_only_the_allowed_origins() {
     let origins = ["https://chat.example.org".to_owned(), "http://localhost:8080".to_owned()].into();
     let limits = Reloadable::from(ConnectionLimits { origins, ..limits() });
-    let world = ListenFixture::with(limits.clone(), None);
+    let fixture = ListenFixture::with(limits.clone(), None);
     for (headers, status) in [
         ("", 101),
         ("Origin: https://chat.example.org\r\n", 101),
@@ -120,10 +120,10 @@ async fn only_pages_of_the_allowed_origins_connect() {
         ("Origin:\r\n", 403),
         ("Origin: https://chat.example.org\r\nOrigin: https://evil.example\r\n", 403),
     ] {
-        let head = ask(&world, &upgrade_request(headers)).await;
+        let head = response_head(&fixture, &upgrade_request(headers)).await;
         assert_eq!(head.split(' ').nth(1), Some(status.to_string().as_str()), "{headers}: {head}");
     }
     limits.set(ConnectionLimits { origins: Arc::default(), ..limits.get() });
-    let head = ask(&world, &upgrade_request("Origin: https://evil.example\r\n")).await;
-    assert!(head.starts_with("HTTP/1.1 101"), "an empty list lets all in: {head}");
+    let head = response_head(&fixture, &upgrade_request("Origin: https://evil.example\r\n")).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "an empty list must allow every origin: {head}");
 }

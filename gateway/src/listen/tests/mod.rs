@@ -1,15 +1,18 @@
-//! The doors over real sockets on loopback, with a session that answers without any store.
+//! Tests of both transports over loopback sockets.
+//!
+//! [`ListenFixture`] starts the listeners with an [`EchoSession`], which answers every request without a store.
+//! Every step fails after [`PATIENCE`]. The session rules have their own tests.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod cost;
-mod departure;
-mod doors;
+mod drain;
 mod frames;
 mod handshake;
 mod lines;
-mod numbers;
+mod metrics;
 mod pressure;
-mod rounds;
+mod transports;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,62 +38,62 @@ use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply
 use super::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionSession, DrainPace, Listeners};
 use crate::metrics::{ListenerKind, Metrics};
 
-/// How long any one step of a test may take.
+/// Maximum duration of one test step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fails the test when a step takes too long.
 async fn soon<T>(step: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, step).await.expect("nothing happened in time")
+    tokio::time::timeout(PATIENCE, step).await.expect("the step exceeded its time limit")
 }
 
 /// Waits until a condition holds.
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
+async fn eventually(label: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "never came true: {what}");
+        assert!(start.elapsed() < PATIENCE, "condition not reached: {label}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// What the sessions of a test share with it.
-struct Backstage {
-    /// Output queues, in the order in which the sessions began.
+/// State shared by a test and its sessions.
+struct EchoState {
+    /// Output queues in session start order.
     outboxes: Mutex<Vec<Outbox>>,
-    ends: Mutex<Vec<Ending>>,
-    heard: AtomicUsize,
-    /// `register` waits for a permit of this.
+    endings: Mutex<Vec<Ending>>,
+    inputs: AtomicUsize,
+    /// Every `register` request waits for one permit.
     gate: Semaphore,
     begun: AtomicUsize,
     finished: AtomicUsize,
-    alarm: Option<TimedAction>,
+    alarm: Option<SessionAlarm>,
 }
 
-/// When the deadline of each session is, and what it does then.
-type TimedAction = (Duration, fn(&Outbox));
+/// Delay of each session's deadline, and the action at the deadline.
+type SessionAlarm = (Duration, fn(&Outbox));
 
-/// Answers `pong` to everything; `register` waits for the gate; `bye` closes.
-struct Echo {
+/// A session that answers `pong` to every request. `register` waits for the gate; `bye` closes.
+struct EchoSession {
     outbox: Outbox,
     deadline: Option<Instant>,
-    stage: Arc<Backstage>,
+    state: Arc<EchoState>,
 }
 
-impl ConnectionSession for Echo {
+impl ConnectionSession for EchoSession {
     fn outbox(&self) -> Outbox {
         self.outbox.clone()
     }
 
     fn heard(&mut self) {
-        self.stage.heard.fetch_add(1, Ordering::SeqCst);
+        self.state.inputs.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
-        self.stage.begun.fetch_add(1, Ordering::SeqCst);
+        self.state.begun.fetch_add(1, Ordering::SeqCst);
         let (id, answer) = match decoded {
             Err((id, refusal)) => (id, Answer::Refused(refusal)),
             Ok(Request { id, command }) => {
                 match command {
-                    Command::Register { .. } => self.stage.gate.acquire().await.unwrap().forget(),
+                    Command::Register { .. } => self.state.gate.acquire().await.unwrap().forget(),
                     Command::Bye => self.outbox.close(CloseCode::Normal),
                     _ => {}
                 }
@@ -98,7 +101,7 @@ impl ConnectionSession for Echo {
             }
         };
         self.outbox.push_reply(Reply { id, answer });
-        self.stage.finished.fetch_add(1, Ordering::SeqCst);
+        self.state.finished.fetch_add(1, Ordering::SeqCst);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -107,25 +110,25 @@ impl ConnectionSession for Echo {
 
     fn tick(&mut self) {
         self.deadline = None;
-        let (_, action) = self.stage.alarm.unwrap();
+        let (_, action) = self.state.alarm.unwrap();
         action(&self.outbox);
     }
 
     async fn end(self, ending: Ending) {
-        self.stage.ends.lock().unwrap().push(ending);
+        self.state.endings.lock().unwrap().push(ending);
     }
 }
 
-/// A context with open doors.
+/// Both listeners on loopback, and the state behind them.
 struct ListenFixture {
     ws: SocketAddr,
     tcp: SocketAddr,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     admission: Arc<Admission>,
-    stage: Arc<Backstage>,
+    state: Arc<EchoState>,
     closing: CancellationToken,
-    departure: Arc<ConnectionDrain>,
+    connection_drain: Arc<ConnectionDrain>,
     tasks: TaskTracker,
 }
 
@@ -134,32 +137,32 @@ impl ListenFixture {
         Self::with(limits(), None)
     }
 
-    fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<TimedAction>) -> Self {
+    fn with(limits: impl Into<Reloadable<ConnectionLimits>>, alarm: Option<SessionAlarm>) -> Self {
         let limits = limits.into();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(loopback, loopback).unwrap();
         let (ws, tcp) =
             (listeners.local_addr(ListenerKind::Ws).unwrap(), listeners.local_addr(ListenerKind::Tcp).unwrap());
-        let stage = Arc::new(Backstage {
+        let state = Arc::new(EchoState {
             outboxes: Mutex::default(),
-            ends: Mutex::default(),
-            heard: AtomicUsize::new(0),
+            endings: Mutex::default(),
+            inputs: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             begun: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             alarm,
         });
         let ready = Arc::new(AtomicBool::new(true));
-        let asked = Arc::clone(&ready);
-        let admission = Arc::new(Admission::new(move || asked.load(Ordering::Relaxed)));
-        let (closing, departure, tasks) =
+        let is_ready = Arc::clone(&ready);
+        let admission = Arc::new(Admission::new(move || is_ready.load(Ordering::Relaxed)));
+        let (closing, connection_drain, tasks) =
             (CancellationToken::new(), Arc::new(ConnectionDrain::default()), TaskTracker::new());
-        let backstage = Arc::clone(&stage);
-        let open_session = move |format: Dialect| {
-            let outbox = Outbox::new(format);
-            backstage.outboxes.lock().unwrap().push(outbox.clone());
-            let deadline = backstage.alarm.map(|(wait, _)| Instant::now() + wait);
-            Echo { outbox, deadline, stage: Arc::clone(&backstage) }
+        let shared = Arc::clone(&state);
+        let open_session = move |dialect: Dialect| {
+            let outbox = Outbox::new(dialect);
+            shared.outboxes.lock().unwrap().push(outbox.clone());
+            let deadline = shared.alarm.map(|(wait, _)| Instant::now() + wait);
+            EchoSession { outbox, deadline, state: Arc::clone(&shared) }
         };
         let metrics = Arc::new(Metrics::new());
         let context = ConnectionContext::new(
@@ -168,30 +171,30 @@ impl ListenFixture {
             limits,
             Arc::clone(&metrics),
             closing.clone(),
-            Arc::clone(&departure),
+            Arc::clone(&connection_drain),
             tasks.clone(),
         );
         listeners.serve(&context);
-        Self { ws, tcp, metrics, ready, admission, stage, closing, departure, tasks }
+        Self { ws, tcp, metrics, ready, admission, state, closing, connection_drain, tasks }
     }
 
-    /// The gateway goes away.
-    fn leave(&self, notice: Duration, window: Duration) {
-        self.departure.begin(DrainPace { notice, window });
+    /// Starts a drain and closes the listeners.
+    fn drain(&self, notice: Duration, window: Duration) {
+        self.connection_drain.begin(DrainPace { notice, window });
         self.closing.cancel();
         self.tasks.close();
     }
 
     fn outbox(&self, session: usize) -> Outbox {
-        self.stage.outboxes.lock().unwrap()[session].clone()
+        self.state.outboxes.lock().unwrap()[session].clone()
     }
 
     fn endings(&self) -> Vec<Ending> {
-        self.stage.ends.lock().unwrap().clone()
+        self.state.endings.lock().unwrap().clone()
     }
 
-    /// What others would be told.
-    fn ends(&self) -> Vec<LeftReason> {
+    /// Returns the leave reasons that other members would receive.
+    fn left_reasons(&self) -> Vec<LeftReason> {
         let reason = |ending| match ending {
             Ending::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
             Ending::Closed(CloseCode::Kicked) => LeftReason::Kicked,
@@ -200,28 +203,28 @@ impl ListenFixture {
         self.endings().into_iter().map(reason).collect()
     }
 
-    async fn ended_as(&self, reasons: &[LeftReason]) {
-        eventually("every session has ended", || self.ends().len() >= reasons.len()).await;
-        assert_eq!(self.ends(), reasons);
+    async fn assert_left_reasons(&self, reasons: &[LeftReason]) {
+        eventually("all sessions ended", || self.left_reasons().len() >= reasons.len()).await;
+        assert_eq!(self.left_reasons(), reasons);
     }
 
-    async fn empty(&self) {
-        let taken = |port| self.metrics.open(port);
-        eventually("every permit is free again", || taken(ListenerKind::Ws) + taken(ListenerKind::Tcp) == 0).await;
+    async fn permits_returned(&self) {
+        let open = |kind| self.metrics.open(kind);
+        eventually("all permits returned", || open(ListenerKind::Ws) + open(ListenerKind::Tcp) == 0).await;
     }
 
-    /// A WebSocket client whose session has begun.
-    async fn websocket(&self) -> WebSocket {
-        let mut client = WebSocket(Wire::connect(self.ws).await);
+    /// Connects a WebSocket client and completes its handshake.
+    async fn websocket(&self) -> FrameClient {
+        let mut client = FrameClient(RawClient::connect(self.ws).await);
         client.0.send(upgrade_request("").as_bytes()).await;
         let head = client.0.head().await;
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         client
     }
 
-    /// A line client that has read its greeting.
-    async fn line_client(&self) -> Wire {
-        let mut client = Wire::connect(self.tcp).await;
+    /// Connects a line client and reads its first answer.
+    async fn line_client(&self) -> RawClient {
+        let mut client = RawClient::connect(self.tcp).await;
         client.send(b"/ping\n").await;
         client.until("pong").await;
         client
@@ -248,38 +251,38 @@ fn lobby_message(text: &str) -> ChatMessage {
     }
 }
 
-/// The request of RFC 6455 section 1.3, with more header lines.
-fn upgrade_request(more: &str) -> String {
+/// Returns the upgrade request of RFC 6455 section 1.3 with extra header lines.
+fn upgrade_request(headers: &str) -> String {
     format!(
         "GET /ws HTTP/1.1\r\nHost: parley\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
     )
 }
 
 /// A client that sends and reads plain bytes.
-struct Wire {
+struct RawClient {
     tcp: TcpStream,
-    seen: Vec<u8>,
+    received: Vec<u8>,
 }
 
-impl Wire {
+impl RawClient {
     async fn connect(addr: SocketAddr) -> Self {
         let tcp = soon(TcpStream::connect(addr)).await.unwrap();
-        Self { tcp, seen: Vec::new() }
+        Self { tcp, received: Vec::new() }
     }
 
     async fn send(&mut self, bytes: &[u8]) {
         soon(self.tcp.write_all(bytes)).await.unwrap();
     }
 
-    /// Reads until a line holds the text, and returns everything up to its end.
+    /// Reads until a line contains the text, and returns all input up to the end of that line.
     async fn until(&mut self, text: &str) -> String {
         loop {
-            let seen = String::from_utf8_lossy(&self.seen).into_owned();
+            let seen = String::from_utf8_lossy(&self.received).into_owned();
             if let Some(at) = seen.find(text)
                 && let Some(end) = seen[at..].find('\n')
             {
-                self.seen.drain(..=at + end);
+                self.received.drain(..=at + end);
                 return seen[..=at + end].to_owned();
             }
             assert!(self.more().await > 0, "the connection ended without {text:?}: {seen:?}");
@@ -289,8 +292,8 @@ impl Wire {
     /// Reads the head of an HTTP response.
     async fn head(&mut self) -> String {
         loop {
-            if let Some(end) = self.seen.windows(4).position(|w| w == b"\r\n\r\n") {
-                let head: Vec<u8> = self.seen.drain(..end + 4).collect();
+            if let Some(end) = self.received.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head: Vec<u8> = self.received.drain(..end + 4).collect();
                 return String::from_utf8(head).unwrap().to_ascii_lowercase().replacen("http", "HTTP", 1);
             }
             assert!(self.more().await > 0, "the connection ended inside a response head");
@@ -300,18 +303,18 @@ impl Wire {
     /// Reads to the end of the connection.
     async fn rest(mut self) -> String {
         while self.more().await > 0 {}
-        String::from_utf8(self.seen).unwrap()
+        String::from_utf8(self.received).unwrap()
     }
 
     async fn more(&mut self) -> usize {
-        soon(self.tcp.read_buf(&mut self.seen)).await.unwrap()
+        soon(self.tcp.read_buf(&mut self.received)).await.unwrap()
     }
 }
 
-/// A WebSocket client that sends any bytes as frames and reads the server's.
-struct WebSocket(Wire);
+/// A WebSocket client that sends arbitrary frames and reads the server's frames.
+struct FrameClient(RawClient);
 
-/// A frame as a client must send it: masked, with a first byte of the test's choice.
+/// Encodes a masked client frame with the given first byte.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
@@ -331,29 +334,29 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-impl WebSocket {
+impl FrameClient {
     async fn send(&mut self, text: &str) {
         self.0.send(&frame(0x81, text.as_bytes())).await;
     }
 
-    /// The next frame: its first byte and payload. `None` at the end of the connection.
+    /// Reads the next frame and returns its first byte and payload, or `None` at the end of the connection.
     async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some((first, start, end)) = self.complete() {
-                let frame: Vec<u8> = self.0.seen.drain(..end).collect();
+                let frame: Vec<u8> = self.0.received.drain(..end).collect();
                 return Some((first, frame[start..].to_vec()));
             }
             if self.0.more().await == 0 {
-                assert!(self.0.seen.is_empty(), "the connection ended inside a frame");
+                assert!(self.0.received.is_empty(), "the connection ended inside a frame");
                 return None;
             }
         }
     }
 
     fn complete(&self) -> Option<(u8, usize, usize)> {
-        let seen = &self.0.seen;
+        let seen = &self.0.received;
         let (&first, &length) = (seen.first()?, seen.get(1)?);
-        assert_eq!(length & 0x80, 0, "servers do not mask");
+        assert_eq!(length & 0x80, 0, "the server masked a frame");
         let (start, length) = match length {
             126 => (4, usize::from(u16::from_be_bytes(seen.get(2..4)?.try_into().unwrap()))),
             127 => (10, u64::from_be_bytes(seen.get(2..10)?.try_into().unwrap()) as usize),
@@ -368,11 +371,11 @@ impl WebSocket {
         String::from_utf8(payload).unwrap()
     }
 
-    /// Reads to the end and returns the close frame that came before it.
+    /// Reads to the end of the connection and returns the close code and reason.
     async fn closed(mut self) -> (u16, String) {
         let mut close = None;
         while let Some((first, payload)) = self.frame().await {
-            assert!(close.is_none(), "a frame after the close frame");
+            assert!(close.is_none(), "the server sent a frame after the close frame");
             if first == 0x88 {
                 let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
                 close = Some((code, String::from_utf8(payload[2.min(payload.len())..].to_vec()).unwrap()));
@@ -381,13 +384,13 @@ impl WebSocket {
         close.expect("the connection ended without a close frame")
     }
 
-    async fn pings(&mut self, id: u32) {
+    async fn send_ping(&mut self, id: u32) {
         self.send(&format!(r#"{{"type":"ping","id":{id}}}"#)).await;
     }
 
-    /// Asks and is answered: the connection is alive.
-    async fn is_alive(&mut self) {
-        self.pings(77).await;
+    /// Asserts that a ping request receives its answer.
+    async fn assert_alive(&mut self) {
+        self.send_ping(77).await;
         assert_eq!(self.text().await, r#"{"type":"pong","id":77}"#);
     }
 }

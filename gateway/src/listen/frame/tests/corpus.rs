@@ -1,23 +1,23 @@
-//! Every input that fuzzing found worth keeping, read in both ways.
+//! Reads every input of the fuzz corpus with both readers.
 
 use std::fs;
 use std::path::Path;
 
-use super::compare::{LIMITS, agree, ours};
+use super::compare::{LIMITS, compare_readers, read_with_parley};
 
 #[test]
-fn the_corpus_of_the_fuzz_target_is_read_alike() {
+fn both_readers_agree_on_the_fuzz_corpus() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/frames");
-    let mut seen = 0;
+    let mut inputs = 0;
     for entry in fs::read_dir(corpus).unwrap() {
         let path = entry.unwrap().path();
         let input = fs::read(&path).unwrap();
-        agree(&input).unwrap_or_else(|difference| panic!("{}: {difference}", path.display()));
-        let whole = ours(LIMITS, [&input[..]]);
+        compare_readers(&input).unwrap_or_else(|difference| panic!("{}: {difference}", path.display()));
+        let whole = read_with_parley(LIMITS, [&input[..]]);
         for size in [1, 2, 3, 5, 14, 64] {
-            assert_eq!(ours(LIMITS, input.chunks(size)), whole, "{} in pieces of {size}", path.display());
+            assert_eq!(read_with_parley(LIMITS, input.chunks(size)), whole, "{} in pieces of {size}", path.display());
         }
-        seen += 1;
+        inputs += 1;
     }
-    assert!(seen > 20, "only {seen} inputs");
+    assert!(inputs > 20, "the corpus holds only {inputs} inputs");
 }

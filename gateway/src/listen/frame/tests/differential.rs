@@ -1,11 +1,11 @@
-//! Generated inputs, read by tungstenite and by us, whole and in pieces.
+//! Generated inputs, read by Parley and tungstenite, whole and in pieces.
 
 use proptest::prelude::*;
 
-use super::compare::{LIMITS, agree, ours};
-use super::{masked, with_length};
+use super::compare::{LIMITS, compare_readers, read_with_parley};
+use super::{frame_with_length, masked_frame};
 
-/// A frame that may be right or wrong, in a stream that goes on after it.
+/// Generates a valid or invalid frame; more frames may follow it.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let size = prop_oneof![8 => 0usize..20, 2 => 60usize..70, 2 => 120usize..130, 1 => 195usize..205];
     let word = prop_oneof![4 => "[ -~é世]{0,40}".prop_map(String::into_bytes), 2 => size.prop_map(|n| vec![b'x'; n])];
@@ -16,13 +16,13 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         3 => Just(0x89), 2 => Just(0x8A),
     ];
     let first = prop_oneof![30 => sane, 1 => any::<u8>()];
-    let data = (first, payload).prop_map(|(first, payload)| masked(first, &payload));
+    let data = (first, payload).prop_map(|(first, payload)| masked_frame(first, &payload));
     let codes = prop_oneof![1000u16..1020, 2990u16..3010, any::<u16>()];
     let close = (codes, "[a-zé]{0,10}")
-        .prop_map(|(code, reason)| masked(0x88, &[&code.to_be_bytes()[..], reason.as_bytes()].concat()));
+        .prop_map(|(code, reason)| masked_frame(0x88, &[&code.to_be_bytes()[..], reason.as_bytes()].concat()));
     let odd =
         (any::<u8>(), proptest::collection::vec(any::<u8>(), 1..10), proptest::collection::vec(any::<u8>(), 0..9))
-            .prop_map(|(first, length, payload)| with_length(first, &length, &payload));
+            .prop_map(|(first, length, payload)| frame_with_length(first, &length, &payload));
     let unmasked = Just(vec![0x81, 2, b'h', b'i']);
     prop_oneof![40 => data, 2 => close, 1 => odd, 1 => unmasked]
 }
@@ -35,24 +35,24 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn we_and_tungstenite_read_the_same(input in stream()) {
-        prop_assert!(agree(&input).is_ok(), "{}", agree(&input).unwrap_err());
+    fn both_readers_agree_on_generated_frames(input in stream()) {
+        prop_assert!(compare_readers(&input).is_ok(), "{}", compare_readers(&input).unwrap_err());
     }
 
-    /// A client may stop anywhere.
+    /// A client may stop at any byte.
     #[test]
-    fn we_and_tungstenite_read_the_same_of_a_beginning(input in stream(), cut in 0usize..400) {
+    fn both_readers_agree_on_truncated_frames(input in stream(), cut in 0usize..400) {
         let beginning = &input[..cut.min(input.len())];
-        prop_assert!(agree(beginning).is_ok(), "{}", agree(beginning).unwrap_err());
+        prop_assert!(compare_readers(beginning).is_ok(), "{}", compare_readers(beginning).unwrap_err());
     }
 
     #[test]
-    fn we_and_tungstenite_read_the_same_noise(input in proptest::collection::vec(any::<u8>(), 0..64)) {
-        prop_assert!(agree(&input).is_ok(), "{}", agree(&input).unwrap_err());
+    fn both_readers_agree_on_random_bytes(input in proptest::collection::vec(any::<u8>(), 0..64)) {
+        prop_assert!(compare_readers(&input).is_ok(), "{}", compare_readers(&input).unwrap_err());
     }
 
     #[test]
-    fn what_is_read_does_not_depend_on_the_pieces(
+    fn reader_returns_same_events_for_any_pieces(
         input in stream(),
         sizes in proptest::collection::vec(1usize..40, 1..20),
     ) {
@@ -62,9 +62,9 @@ proptest! {
             rest = after;
             (!piece.is_empty()).then_some(piece)
         });
-        let in_pieces = ours(LIMITS, pieces);
-        prop_assert_eq!(&in_pieces, &ours(LIMITS, [&input[..]]));
-        prop_assert_eq!(in_pieces, ours(LIMITS, input.chunks(1)));
+        let in_pieces = read_with_parley(LIMITS, pieces);
+        prop_assert_eq!(&in_pieces, &read_with_parley(LIMITS, [&input[..]]));
+        prop_assert_eq!(in_pieces, read_with_parley(LIMITS, input.chunks(1)));
     }
 }
 
@@ -72,11 +72,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn what_is_read_does_not_depend_on_where_it_is_cut(input in stream()) {
-        let whole = ours(LIMITS, [&input[..]]);
+    fn reader_returns_same_events_for_any_cut(input in stream()) {
+        let whole = read_with_parley(LIMITS, [&input[..]]);
         for cut in 0..=input.len() {
             let (front, back) = input.split_at(cut);
-            prop_assert_eq!(&ours(LIMITS, [front, back]), &whole, "cut at {}", cut);
+            prop_assert_eq!(&read_with_parley(LIMITS, [front, back]), &whole, "cut at {}", cut);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The framing against the RFC, against itself in pieces, and against tungstenite.
+//! Tests of the framing against the RFC, against itself in pieces, and against tungstenite.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod compare;
@@ -10,13 +10,13 @@ mod writer;
 
 use super::super::frame;
 
-/// A masked frame with a first byte of the test's choice.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    with_length(first, &shortest(payload.len() as u64), payload)
+/// Encodes a masked frame with the given first byte.
+fn masked_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame_with_length(first, &shortest_length(payload.len() as u64), payload)
 }
 
-/// The length of a frame in its shortest form, with the bit that says it is masked.
-fn shortest(length: u64) -> Vec<u8> {
+/// Encodes a payload length in its shortest form, with the mask bit set.
+fn shortest_length(length: u64) -> Vec<u8> {
     match length {
         0..126 => vec![0x80 | length as u8],
         126..65536 => [&[0xFE], &(length as u16).to_be_bytes()[..]].concat(),
@@ -24,7 +24,7 @@ fn shortest(length: u64) -> Vec<u8> {
     }
 }
 
-fn with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
+fn frame_with_length(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0xA1, 0x02, 0xF3, 0x54];
     let mut bytes = vec![first];
     bytes.extend(length);

@@ -1,4 +1,4 @@
-//! What goes out, read back by tungstenite's client, however the socket takes it.
+//! Output of the frame writer, written in portions and decoded by tungstenite's client.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,15 +7,15 @@ use tungstenite::{Message, WebSocket};
 
 use super::frame::FrameWriter;
 
-/// Writes everything, in portions of these sizes.
-fn written(writer: &mut FrameWriter, portions: &[usize]) -> Vec<u8> {
+/// Writes all queued output in portions of the given sizes.
+fn write_in_portions(writer: &mut FrameWriter, portions: &[usize]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut portions = portions.iter().cycle();
     while !writer.is_empty() {
-        let most = *portions.next().unwrap();
+        let portion = *portions.next().unwrap();
         let taken = writer.show(|slices| {
-            let shown: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(most).collect();
-            assert!(!shown.is_empty(), "nothing is shown although something is queued");
+            let shown: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(portion).collect();
+            assert!(!shown.is_empty(), "the writer returned no bytes of its queued output");
             out.extend(&shown);
             shown.len()
         });
@@ -24,36 +24,36 @@ fn written(writer: &mut FrameWriter, portions: &[usize]) -> Vec<u8> {
     out
 }
 
-fn read(bytes: Vec<u8>) -> Vec<Message> {
+fn read_messages(bytes: Vec<u8>) -> Vec<Message> {
     let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(bytes), Role::Client, None);
     std::iter::from_fn(|| client.read().ok()).collect()
 }
 
 #[test]
-fn nothing_follows_a_close() {
+fn writer_sends_no_frame_after_close() {
     let mut writer = FrameWriter::default();
     writer.text(Bytes::from_static(b"a"));
     writer.close(Some(1000), "bye");
     writer.text(Bytes::from_static(b"late"));
     writer.pong(b"late");
     writer.close(Some(1001), "late");
-    assert_eq!(written(&mut writer, &[usize::MAX]), b"\x81\x01a\x88\x05\x03\xE8bye");
+    assert_eq!(write_in_portions(&mut writer, &[usize::MAX]), b"\x81\x01a\x88\x05\x03\xE8bye");
     writer.ping();
     assert!(writer.is_empty());
 }
 
 #[test]
-fn a_close_may_be_empty_and_never_too_long() {
+fn writer_omits_a_close_reason_too_long() {
     let mut writer = FrameWriter::default();
     writer.close(None, "not without a code");
-    assert_eq!(written(&mut writer, &[1]), [0x88, 0]);
+    assert_eq!(write_in_portions(&mut writer, &[1]), [0x88, 0]);
     let mut writer = FrameWriter::default();
     writer.close(Some(1000), &"x".repeat(124));
-    assert_eq!(written(&mut writer, &[1]), [0x88, 2, 3, 0xE8]);
+    assert_eq!(write_in_portions(&mut writer, &[1]), [0x88, 2, 3, 0xE8]);
 }
 
 #[test]
-fn only_the_newest_ping_is_answered_and_none_is_changed_on_its_way() {
+fn writer_sends_newest_pong_without_changing_started_one() {
     let mut writer = FrameWriter::default();
     for payload in [&b"1"[..], b"2", b"3"] {
         writer.pong(payload);
@@ -63,12 +63,12 @@ fn only_the_newest_ping_is_answered_and_none_is_changed_on_its_way() {
     writer.pong(b"5");
     writer.text(Bytes::from_static(b"t"));
     writer.pong(b"6");
-    assert_eq!(written(&mut writer, &[usize::MAX]), b"\x013\x8A\x015\x81\x01t\x8A\x016");
+    assert_eq!(write_in_portions(&mut writer, &[usize::MAX]), b"\x013\x8A\x015\x81\x01t\x8A\x016");
 }
 
 proptest! {
     #[test]
-    fn a_client_reads_what_was_written_in_whatever_portions(
+    fn client_decodes_output_written_in_any_portions(
         sizes in proptest::collection::vec(prop_oneof![0usize..300, 65530usize..65540], 0..80),
         portions in proptest::collection::vec(1usize..5000, 1..10),
     ) {
@@ -84,6 +84,6 @@ proptest! {
                 writer.binary(payload.into());
             }
         }
-        prop_assert_eq!(read(written(&mut writer, &portions)), expected);
+        prop_assert_eq!(read_messages(write_in_portions(&mut writer, &portions)), expected);
     }
 }
