@@ -39,7 +39,7 @@ fn every_script_states_its_flags_for_full_redis() {
 fn every_script_documents_keys_arguments_reply_and_caller() {
     for (name, text) in scripts() {
         for word in
-            ["-- KEYS: 1 generation, 2 leases", "-- ARGV: 1 base", "-- ScriptReply: {'OK'", "-- Called by Registry::"]
+            ["-- KEYS: 1 generation, 2 leases", "-- ARGV: 1 base", "-- Reply: {'OK'", "-- Called by Registry::"]
         {
             assert!(text.contains(word), "{name} lacks {word:?}");
         }
