@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{PATIENCE, Served};
-use crate::model::{LeftReason, Nick, RoomName};
+use crate::model::{LeftReason, Nick, Owner, RoomName};
 use crate::registry::{JoinRequest, LeaveIntent, LeaveRequest};
 use crate::service::api::feed::{EventFeed, EventId, EventSubscription, FeedItem};
 
@@ -69,6 +69,14 @@ impl StreamClient {
     }
 }
 
+impl Served {
+    /// Removes a member from a room for good.
+    pub(super) async fn leave(&self, room: &RoomName, nick: &Nick, owner: &Owner) {
+        let (reason, intent) = (LeftReason::Left, LeaveIntent::ForGood);
+        assert!(self.registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await.unwrap(), "not a member");
+    }
+}
+
 #[tokio::test]
 async fn the_stream_reports_changes_of_users_and_rooms() {
     let served = Served::empty().await;
@@ -79,17 +87,7 @@ async fn the_stream_reports_changes_of_users_and_rooms() {
     client.expect("join", json!({ "room": "#lobby", "nick": "ann" })).await;
     let (room, ann, eve) =
         (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap(), Nick::parse("eve").unwrap());
-    served
-        .registry
-        .leave(LeaveRequest {
-            room: &room,
-            nick: &ann,
-            owner: &owner,
-            reason: LeftReason::Left,
-            intent: LeaveIntent::ForGood,
-        })
-        .await
-        .unwrap();
+    served.leave(&room, &ann, &owner).await;
     client.expect("leave", json!({ "room": "#lobby", "nick": "ann", "reason": "left" })).await;
     served.registry.release(&ann, &owner, Some(&eve)).await.unwrap();
     client.expect("rename", json!({ "from": "ann", "to": "eve" })).await;
@@ -146,17 +144,7 @@ async fn a_client_gets_a_gap_when_missed_events_are_lost() {
             .join(JoinRequest { room: &room, nick: &ann, owner: &owner, status: &Default::default(), entry })
             .await
             .unwrap();
-        served
-            .registry
-            .leave(LeaveRequest {
-                room: &room,
-                nick: &ann,
-                owner: &owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood,
-            })
-            .await
-            .unwrap();
+        served.leave(&room, &ann, &owner).await;
     }
     let mut client = StreamClient::open(&served, Some(&last_id)).await;
     client.expect("gap", json!({})).await;

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::Served;
-use crate::model::{LeftReason, Nick, RoomName};
-use crate::registry::{LeaveIntent, LeaveRequest};
+use crate::model::{Nick, RoomName};
 
 #[tokio::test]
 async fn a_user_is_found_online_and_offline() {
@@ -89,17 +88,7 @@ async fn an_empty_room_is_found() {
     let served = Served::empty().await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
-    served
-        .registry
-        .leave(LeaveRequest {
-            room: &room,
-            nick: &ann,
-            owner: &owner,
-            reason: LeftReason::Left,
-            intent: LeaveIntent::ForGood,
-        })
-        .await
-        .unwrap();
+    served.leave(&room, &ann, &owner).await;
     assert_eq!(served.get("/v1/rooms/lobby").await.json()["member_count"], 0);
     assert_eq!(served.get("/v1/rooms/lobby/members").await.json(), json!({ "items": [], "next_cursor": null }));
     assert_eq!(served.get("/v1/rooms").await.json(), json!({ "items": [], "next_cursor": null }));
