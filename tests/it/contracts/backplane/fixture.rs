@@ -10,8 +10,11 @@ use gateway::backplane::{
     Backplane, Delivery, MemoryBackplane, PublishError, PublishRequest, Published, RedisBackplane,
 };
 use gateway::message::{Accepted, Body, ChatMessage};
-use presence::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, ReassertBatch, RedisRegistry, Registry};
+use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
+use presence::registry::{
+    GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, ReassertBatch, RedisRegistry,
+    Registry,
+};
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 use tokio::task::JoinHandle;
@@ -201,6 +204,13 @@ impl BackplaneNode {
             })
             .await
             .unwrap();
+    }
+
+    /// Removes a holder from a room for good.
+    pub(crate) async fn leave(&self, holder: &NickHolder, room: &RoomName) {
+        let (reason, intent) = (LeftReason::Left, LeaveIntent::ForGood);
+        let request = LeaveRequest { room, nick: &holder.nick, owner: &holder.owner, reason, intent };
+        assert!(self.registry.leave(request).await.unwrap(), "not a member");
     }
 
     pub(crate) async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use gateway::backplane::{PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
-use presence::model::{LeftReason, Owner, RoomName};
-use presence::registry::{LeaveIntent, LeaveRequest, RegistryError};
+use presence::model::{Owner, RoomName};
+use presence::registry::RegistryError;
 use redis::streams::StreamRangeReply;
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually, room};
@@ -169,20 +169,7 @@ async fn republish_works_after_sender_left_or_moved() {
     let other = scenario.store.node("g2").await;
     let owner = &scenario.ann.owner;
     // The sender was the last member and is gone, so the republished room must still expire.
-    assert!(
-        scenario
-            .one
-            .registry
-            .leave(LeaveRequest {
-                room: &scenario.lobby,
-                nick: &scenario.ann.nick,
-                owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    scenario.one.leave(&scenario.ann, &scenario.lobby).await;
     assert!(scenario.one.registry.release(&scenario.ann.nick, owner, None).await.unwrap());
     let generation = scenario.lose(0, 0).await;
     scenario.until_republished(generation).await;

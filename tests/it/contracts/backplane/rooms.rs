@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gateway::backplane::{Delivery, PublishError, PublishRequest, Published, Range};
 use gateway::message::{Accepted, Body, ChatMessage};
-use presence::model::{Fence, Incarnation, LeftReason, Owner, SessionId};
-use presence::registry::{LeaseTransition, LeaveIntent, LeaveRequest, RegistryError};
+use presence::model::{Fence, Incarnation, Owner, SessionId};
+use presence::registry::{LeaseTransition, RegistryError};
 
 use super::fixture::{BackplaneNode, SOON, StoreFixture, eventually, room};
 
@@ -133,16 +133,7 @@ pub(crate) async fn publish_requires_membership_and_current_claim(store: &StoreF
         Err(PublishError::NotInRoom)
     );
 
-    one.registry
-        .leave(LeaveRequest {
-            room: &lobby,
-            nick: &ann.nick,
-            owner: &ann.owner,
-            reason: LeftReason::Left,
-            intent: LeaveIntent::ForGood,
-        })
-        .await
-        .unwrap();
+    one.leave(&ann, &lobby).await;
     assert_eq!(one.publish(&lobby, &ann.request("left")).await, Err(PublishError::NotInRoom));
 
     one.join(&ann, &lobby).await;
