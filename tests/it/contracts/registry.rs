@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{
-    ClaimError, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Registry, RegistryEvent,
+    ClaimError, GatewayInfo, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, LocalClaim, ReassertBatch,
+    Registry, RegistryError, RegistryEvent,
 };
+use serde_json::json;
 
-use self::arm::RegistryArm;
+use self::arm::{ChannelLog, RegistryArm};
 
 /// Longest wait for an expected state.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +50,7 @@ use on_both_arms;
 struct GatewayLease {
     registry: Registry,
     incarnation: Incarnation,
+    info: GatewayInfo,
 }
 
 /// A session that owns a nick.
@@ -60,9 +63,20 @@ struct NickSession {
 
 impl RegistryArm {
     async fn node(&self, name: &str) -> GatewayLease {
-        let node = GatewayLease { registry: self.registry.clone(), incarnation: Incarnation::random() };
-        self.registry.open_lease(&node.incarnation, &gateway_info(name)).await.unwrap();
-        node
+        let (incarnation, info) = (Incarnation::random(), gateway_info(name));
+        self.registry.open_lease(&incarnation, &info).await.unwrap();
+        GatewayLease { registry: self.registry.clone(), incarnation, info }
+    }
+
+    /// Subscribes to the channel of a room.
+    async fn listen_to_room(&self, name: &str) -> ChannelLog {
+        self.listen(&self.keys.room(room(name).key()).channel()).await
+    }
+
+    /// Checks that this gateway, and no other, owns a nick or an unread order.
+    async fn assert_only_owner(&self, node: &str) {
+        let leases = self.registry.leases().await.unwrap().leases;
+        assert!(leases.iter().all(|lease| lease.owns == (lease.node == node)), "{leases:?}");
     }
 
     /// Returns all events, oldest first.
@@ -100,6 +114,12 @@ impl GatewayLease {
         self.claim(nick).await.unwrap()
     }
 
+    /// Reasserts these claims in one batch; returns those that a later claim has replaced.
+    async fn try_reassert(&self, generation: u64, claims: &[LocalClaim]) -> Result<Vec<Owner>, RegistryError> {
+        let (incarnation, info) = (&self.incarnation, &self.info);
+        self.registry.reassert(ReassertBatch { incarnation, info, generation, claims, last: true }).await
+    }
+
     /// Fences this gateway with its current counter, as an observer does.
     async fn fence(&self) {
         let leases = self.registry.leases().await.unwrap().leases;
@@ -110,27 +130,25 @@ impl GatewayLease {
 
 impl NickSession {
     async fn join(&self, name: &str) -> JoinedAt {
+        self.try_join(name, JoinEntry::New).await.unwrap()
+    }
+
+    /// Joins a room with the default status.
+    async fn try_join(&self, name: &str, entry: JoinEntry<'_>) -> Result<JoinedAt, RegistryError> {
+        let (room, status) = (room(name), Status::default());
         self.registry
-            .join(JoinRequest {
-                room: &room(name),
-                nick: &self.nick,
-                owner: &self.owner,
-                status: &Status::default(),
-                entry: JoinEntry::New,
-            })
+            .join(JoinRequest { room: &room, nick: &self.nick, owner: &self.owner, status: &status, entry })
             .await
-            .unwrap()
     }
 
     async fn leave(&self, name: &str) -> bool {
+        self.leave_with(name, LeftReason::Left, LeaveIntent::ForGood).await
+    }
+
+    async fn leave_with(&self, name: &str, reason: LeftReason, intent: LeaveIntent) -> bool {
+        let room = room(name);
         self.registry
-            .leave(LeaveRequest {
-                room: &room(name),
-                nick: &self.nick,
-                owner: &self.owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood,
-            })
+            .leave(LeaveRequest { room: &room, nick: &self.nick, owner: &self.owner, reason, intent })
             .await
             .unwrap()
     }
@@ -153,6 +171,11 @@ fn gateway_info(node: &str) -> GatewayInfo {
         tcp: "127.0.0.1:2".to_owned(),
         admin: "127.0.0.1:3".to_owned(),
     }
+}
+
+/// Returns the delta that announces a new member.
+fn joined(nick: &str) -> serde_json::Value {
+    json!({ "joined": [{ "nick": nick, "status": "online" }] })
 }
 
 fn room(name: &str) -> RoomName {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use presence::model::{Incarnation, LeftReason, Status};
 use presence::registry::{
-    ClaimError, JoinEntry, JoinRequest, LeaseState, LeaseTransition, LeaveIntent, LeaveRequest, MailboxOrder,
-    ReassertBatch, RegistryError,
+    ClaimError, JoinEntry, LeaseState, LeaseTransition, LeaveIntent, MailboxOrder, RegistryError,
 };
 
-use super::{PATIENCE, RegistryArm, gateway_info, on_both_arms, room};
+use super::{PATIENCE, RegistryArm, gateway_info, on_both_arms};
 
 on_both_arms! {
     opening_a_lease_twice_keeps_it,
@@ -86,20 +85,9 @@ async fn reassertion_requires_a_serving_lease(arm: &RegistryArm) {
     let beat = arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     assert!(beat.generation.is_open() && beat.asserted, "nothing to reassert");
     assert_eq!(arm.registry.leases().await.unwrap().generation, beat.generation);
-    let reassert = async || {
-        arm.registry
-            .reassert(ReassertBatch {
-                incarnation: &node.incarnation,
-                info: &gateway_info("g1"),
-                generation: beat.generation.number,
-                claims: &[],
-                last: true,
-            })
-            .await
-    };
-    assert_eq!(reassert().await, Ok(Vec::new()));
+    assert_eq!(node.try_reassert(beat.generation.number, &[]).await, Ok(Vec::new()));
     node.fence().await;
-    assert_eq!(reassert().await, Err(RegistryError::Fenced));
+    assert_eq!(node.try_reassert(beat.generation.number, &[]).await, Err(RegistryError::Fenced));
     assert_eq!(arm.registry.beat(&node.incarnation, &[]).await, Err(RegistryError::Fenced));
 }
 
@@ -149,33 +137,12 @@ async fn fenced_lease_stays_fenced(arm: &RegistryArm) {
         Some(ClaimError::Registry(RegistryError::Fenced)),
         "not even its own nick"
     );
-    let joined = arm
-        .registry
-        .join(JoinRequest {
-            room: &room("#other"),
-            nick: &ann.nick,
-            owner: &ann.owner,
-            status: &Status::default(),
-            entry: JoinEntry::New,
-        })
-        .await;
-    assert_eq!(joined.err(), Some(RegistryError::Fenced));
+    assert_eq!(ann.try_join("#other", JoinEntry::New).await.err(), Some(RegistryError::Fenced));
     let status = arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await;
     assert_eq!(status.err(), Some(RegistryError::Fenced));
 
     // Calls that only give up something still work, without waiting for the reaper.
-    assert!(
-        arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                reason: LeftReason::Closed,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    assert!(ann.leave_with("#lobby", LeftReason::Closed, LeaveIntent::ForGood).await);
     assert!(ann.release().await);
 }
 

@@ -222,8 +222,8 @@ async fn status_is_stored_and_announced_once(arm: &RegistryArm) {
     for name in ["#one", "#two", "#three"] {
         ann.join(name).await;
     }
-    let room_channel = arm.listen(&arm.keys.room(room("#one").key()).channel()).await;
-    let other_channel = arm.listen(&arm.keys.room(room("#three").key()).channel()).await;
+    let room_channel = arm.listen_to_room("#one").await;
+    let other_channel = arm.listen_to_room("#three").await;
     let away = Status { status: Availability::Away, text: "tea \"\u{1f375}\"".to_owned() };
     let rooms = [room("#one"), room("#two"), room("#never")].map(|room| room.key().clone());
     for _ in 0..2 {

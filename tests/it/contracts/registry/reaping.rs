@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use presence::model::LeftReason;
-use presence::registry::{LeaseState, LeaseTransition, LeaveIntent, LeaveRequest, ReapedBatch};
+use presence::registry::{LeaseState, LeaseTransition, LeaveIntent, ReapedBatch};
 
 use super::{RegistryArm, on_both_arms, room};
 
@@ -75,8 +75,7 @@ async fn assert_reaped(
     assert_eq!((count("offline "), count("leave ")), (10, 30));
     let users = arm.registry.users(None, 100).await.unwrap().items;
     assert_eq!(users.iter().map(|user| user.nick.as_str()).collect::<Vec<_>>(), ["alive", "last"]);
-    let leases = arm.registry.leases().await.unwrap().leases;
-    assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
+    arm.assert_only_owner("g2").await;
     for number in 0..10 {
         other.user(&format!("dead{number}")).await;
     }
@@ -86,7 +85,7 @@ async fn assert_reaped(
 async fn listen_to_rooms(arm: &RegistryArm) -> HashMap<&'static str, super::arm::ChannelLog> {
     let mut channels = HashMap::new();
     for name in ["#one", "#two", "#dead"] {
-        channels.insert(name, arm.listen(&arm.keys.room(room(name).key()).channel()).await);
+        channels.insert(name, arm.listen_to_room(name).await);
     }
     channels
 }
@@ -165,17 +164,6 @@ async fn reaper_cleans_up_drained_gateway(arm: &RegistryArm) {
     arm.registry.set_lease(&node.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.nicks, reaped.members, reaped.more), (1, 1, false));
-    assert!(
-        !arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                reason: LeftReason::Closed,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    assert!(!ann.leave_with("#lobby", LeftReason::Closed, LeaveIntent::ForGood).await);
     other.user("ann").await;
 }

@@ -9,13 +9,10 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use harness::eventually;
-use presence::model::{Fence, LeftReason, Owner, Status, TokenHash};
-use presence::registry::{
-    Beat, ClaimError, Generation, JoinEntry, JoinRequest, LeaseState, LeaveIntent, LeaveRequest, LocalClaim, Phase,
-    ReassertBatch, RegistryError,
-};
+use presence::model::{Fence, Owner, Status, TokenHash};
+use presence::registry::{Beat, ClaimError, Generation, JoinEntry, LeaseState, LocalClaim, Phase, RegistryError};
 
-use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, gateway_info, nick, room};
+use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, nick, room};
 
 /// Shortest recovery of a store.
 const RECOVERY_MIN: Duration = Duration::from_secs(2);
@@ -28,16 +25,7 @@ impl GatewayLease {
     /// Reasserts these claims; returns those that a later claim has replaced.
     async fn reassert(&self, claims: &[LocalClaim]) -> Vec<Owner> {
         let generation = self.beat().await.generation.number;
-        self.registry
-            .reassert(ReassertBatch {
-                incarnation: &self.incarnation,
-                info: &gateway_info(self.incarnation.as_str()),
-                generation,
-                claims,
-                last: true,
-            })
-            .await
-            .unwrap()
+        self.try_reassert(generation, claims).await.unwrap()
     }
 
     /// Beats until the store is open.
@@ -96,17 +84,7 @@ async fn recovering_store_grants_nothing_until_all_reassert() {
     let refused = one.claim("eve").await.err().unwrap();
     let ClaimError::Registry(refused) = refused else { panic!("{refused:?}") };
     assert_recovering::<()>(&Err(refused));
-    assert_recovering(
-        &arm.registry
-            .join(JoinRequest {
-                room: &room("#other"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                status: &Status::default(),
-                entry: JoinEntry::New,
-            })
-            .await,
-    );
+    assert_recovering(&ann.try_join("#other", JoinEntry::New).await);
     assert_recovering(&arm.registry.set_status(&ann.nick, &ann.owner, &Status::default(), &[]).await);
     assert!(arm.registry.user(nick("eve").key()).await.unwrap().is_none(), "refused without partial writes");
     assert!(bob.leave("#lobby").await, "leaves are accepted");
@@ -155,17 +133,7 @@ async fn silent_gateway_is_fenced_after_ten_seconds() {
         |node: &GatewayLease| beat.leases.iter().find(|lease| lease.incarnation == node.incarnation).unwrap().state;
     assert_eq!((state(&node), state(&silent)), (LeaseState::Live, LeaseState::Fenced));
     assert_eq!(arm.registry.beat(&silent.incarnation, &[]).await, Err(RegistryError::Fenced));
-    let (claims, number) = ([ann.local_claim(&[])], beat.generation.number);
-    let refused = arm
-        .registry
-        .reassert(ReassertBatch {
-            incarnation: &silent.incarnation,
-            info: &gateway_info("g2"),
-            generation: number,
-            claims: &claims,
-            last: true,
-        })
-        .await;
+    let refused = silent.try_reassert(beat.generation.number, &[ann.local_claim(&[])]).await;
     assert_eq!(refused, Err(RegistryError::Fenced), "the reassertion comes too late");
     node.user("ann").await;
 }
@@ -211,7 +179,7 @@ async fn reassertion_restores_lost_claims_silently() {
         (user, members, users, rooms, counted.collect::<Vec<_>>(), arm.registry.stats().await.unwrap())
     };
     let before = listings().await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let () = arm.ask(&["FLUSHALL"]).await;
     let mut claim = ann.local_claim(&["#Lobby", "#kitchen"]);
@@ -308,18 +276,7 @@ async fn new_gateway_cannot_open_a_lossy_store() {
     node.reassert(&[ann.local_claim(&["#lobby"])]).await;
     assert_eq!(newcomer.reassert(&[later_owner.local_claim(&[])]).await, slice::from_ref(&later_owner.owner));
     node.until_open().await;
-    assert!(
-        arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    assert!(ann.leave("#lobby").await);
 
     // An incarnation that first beats after the recovery counts as fenced.
     let () = arm.ask(&["HINCRBY", &arm.keys.generation(), "since", "-10001"]).await;
@@ -336,27 +293,8 @@ async fn reassertion_is_refused_when_fenced_or_outdated() {
     let old = node.beat().await.generation.number;
     arm.fail_over().await;
     let current = node.beat().await.generation.number;
-    let refused = arm
-        .registry
-        .reassert(ReassertBatch {
-            incarnation: &dead.incarnation,
-            info: &gateway_info("g2"),
-            generation: current,
-            claims: &[ann.local_claim(&[])],
-            last: true,
-        })
-        .await;
-    assert_eq!(refused, Err(RegistryError::Fenced));
-    let refused = arm
-        .registry
-        .reassert(ReassertBatch {
-            incarnation: &node.incarnation,
-            info: &gateway_info("g1"),
-            generation: old,
-            claims: &[],
-            last: true,
-        })
-        .await;
+    assert_eq!(dead.try_reassert(current, &[ann.local_claim(&[])]).await, Err(RegistryError::Fenced));
+    let refused = node.try_reassert(old, &[]).await;
     assert!(matches!(refused, Err(RegistryError::Unavailable(_))), "{refused:?}");
     assert!(!node.beat().await.asserted);
 }

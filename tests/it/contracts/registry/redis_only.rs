@@ -4,11 +4,8 @@
 
 use std::time::Duration;
 
-use presence::model::{LeftReason, Status};
-use presence::registry::{
-    ClaimError, JoinEntry, JoinRequest, LeaseTransition, LeaveIntent, LeaveRequest, ReapedBatch, RegistryError,
-    ResumeTicket,
-};
+use presence::model::LeftReason;
+use presence::registry::{ClaimError, JoinEntry, LeaseTransition, ReapedBatch, RegistryError, ResumeTicket};
 
 use super::{RegistryArm, room, token};
 
@@ -37,33 +34,13 @@ async fn full_redis_refuses_claims_and_allows_releases() {
 
     let refused = node.claim("eve").await;
     assert!(matches!(refused, Err(ClaimError::Registry(RegistryError::Unavailable(_)))), "{:?}", refused.err());
-    let joined = arm
-        .registry
-        .join(JoinRequest {
-            room: &room("#other"),
-            nick: &ann.nick,
-            owner: &ann.owner,
-            status: &Status::default(),
-            entry: JoinEntry::New,
-        })
-        .await;
+    let joined = ann.try_join("#other", JoinEntry::New).await;
     assert!(matches!(joined, Err(RegistryError::Unavailable(_))), "{joined:?}");
     assert!(arm.registry.room(room("#other").key()).await.unwrap().is_none(), "refused without partial writes");
 
     arm.registry.beat(&node.incarnation, &[ann.nick.key().clone()]).await.unwrap();
     assert!(arm.registry.kick(ann.nick.key()).await.unwrap());
-    assert!(
-        arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
     other.fence().await;
     let reaped = arm.registry.reap(&other.incarnation, 10).await.unwrap();
@@ -183,17 +160,7 @@ async fn ended_sessions_leave_only_retained_keys() {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
     let anna = node.claim_as(&ann.owner.session, "anna").await.unwrap();
-    let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
-    arm.registry
-        .join(JoinRequest {
-            room: &room("#lobby"),
-            nick: &anna.nick,
-            owner: &anna.owner,
-            status: &Status::default(),
-            entry,
-        })
-        .await
-        .unwrap();
+    anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
     arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap();
     let lost = other.user("lost").await;
     lost.join("#lobby").await;
@@ -235,7 +202,7 @@ async fn reaper_trusts_records_over_indexes() {
 
     assert!(arm.registry.reap(&node.incarnation, 3).await.unwrap().more);
     assert_eq!(arm.registry.reap(&node.incarnation, 3).await.unwrap(), ReapedBatch::default());
-    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
+    arm.assert_only_owner("g2").await;
     assert!(ann.leave("#lobby").await);
     assert!(ann.release().await);
 }

@@ -1,10 +1,10 @@
 //! The contract of memberships: each join and leave is stored and announced once, in versions without gaps.
 
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, RegistryError};
+use presence::registry::{JoinEntry, JoinRequest, LeaveIntent, RegistryError};
 use serde_json::json;
 
-use super::{RegistryArm, on_both_arms, room};
+use super::{NickSession, RegistryArm, joined, on_both_arms, room};
 
 on_both_arms! {
     join_is_announced_exactly_once,
@@ -22,7 +22,7 @@ on_both_arms! {
 async fn join_is_announced_exactly_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let first = ann.join("#Lobby").await;
     assert_eq!((first.room.as_str(), first.seq, first.member_count), ("#Lobby", 0, 1));
@@ -33,7 +33,6 @@ async fn join_is_announced_exactly_once(arm: &RegistryArm) {
     assert_eq!((second.room, &second.epoch, second.member_count), (first.room, &first.epoch, 2));
 
     let deltas = channel.deltas_until("bob").await;
-    let joined = |nick: &str| json!({ "joined": [{ "nick": nick, "status": "online" }] });
     assert_eq!(deltas, [(1, joined("Ann")), (2, joined("bob"))]);
     assert_eq!(arm.history().await, ["online Ann", "online bob", "join #Lobby Ann", "join #Lobby bob"]);
 }
@@ -42,33 +41,12 @@ async fn leave_is_announced_exactly_once(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     assert!(!bob.leave("#lobby").await, "bob is not a member");
-    assert!(
-        !arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &bob.owner,
-                reason: LeftReason::Left,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
-    assert!(
-        arm.registry
-            .leave(LeaveRequest {
-                room: &room("#lobby"),
-                nick: &ann.nick,
-                owner: &ann.owner,
-                reason: LeftReason::Timeout,
-                intent: LeaveIntent::ForGood
-            })
-            .await
-            .unwrap()
-    );
+    let bob_as_ann = NickSession { owner: bob.owner.clone(), ..ann.clone() };
+    assert!(!bob_as_ann.leave("#lobby").await, "bob does not own the nick");
+    assert!(ann.leave_with("#lobby", LeftReason::Timeout, LeaveIntent::ForGood).await);
     assert!(!ann.leave("#lobby").await);
     assert!(!ann.leave("#never").await);
     bob.join("#lobby").await;
@@ -82,7 +60,7 @@ async fn leave_is_announced_exactly_once(arm: &RegistryArm) {
 
 async fn members_versions_have_no_gaps(arm: &RegistryArm) {
     let node = arm.node("g1").await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     let visits = (0..20).map(|number| {
         let node = node.clone();
         tokio::spawn(async move {
@@ -105,7 +83,7 @@ async fn rename_replaces_the_room_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("Ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let anna = node.claim_as(&ann.owner.session, "Anna").await.unwrap();
     let away = Status { status: Availability::Away, text: String::new() };
@@ -141,22 +119,11 @@ async fn respelled_nick_keeps_the_same_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let (ann, bob) = (node.user("ann").await, node.user("bob").await);
     ann.join("#lobby").await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let respelled = node.claim_as(&ann.owner.session, "Ann").await.unwrap();
     for _ in 0..2 {
-        let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
-        let status = Status::default();
-        arm.registry
-            .join(JoinRequest {
-                room: &room("#lobby"),
-                nick: &respelled.nick,
-                owner: &respelled.owner,
-                status: &status,
-                entry,
-            })
-            .await
-            .unwrap();
+        respelled.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
     }
     bob.join("#lobby").await;
     let deltas = channel.deltas_until("bob").await;
@@ -190,16 +157,7 @@ async fn old_claim_cannot_replace_newer_member(arm: &RegistryArm) {
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
 
-    let late = arm
-        .registry
-        .join(JoinRequest {
-            room: &room("#lobby"),
-            nick: &old.nick,
-            owner: &old.owner,
-            status: &Status::default(),
-            entry: JoinEntry::New,
-        })
-        .await;
+    let late = old.try_join("#lobby", JoinEntry::New).await;
     assert!(matches!(late, Err(RegistryError::Unavailable(_))), "{late:?}");
     assert!(ann.leave("#lobby").await);
 }
@@ -208,19 +166,17 @@ async fn new_owner_of_dead_nick_replaces_member(arm: &RegistryArm) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     node.user("ann").await.join("#lobby").await;
     node.fence().await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let ann = other.user("ann").await;
     assert!(arm.registry.user(ann.nick.key()).await.unwrap().unwrap().rooms.is_empty(), "the new owner has no rooms");
     assert_eq!(ann.join("#lobby").await.member_count, 1);
-    let leases = arm.registry.leases().await.unwrap().leases;
-    assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
+    arm.assert_only_owner("g2").await;
     let reaped = arm.registry.reap(&node.incarnation, 100).await.unwrap();
     assert_eq!((reaped.members, reaped.nicks, reaped.more), (0, 0, false));
 
     other.user("bob").await.join("#lobby").await;
     let deltas = channel.deltas_until("bob").await;
-    let joined = |nick: &str| json!({ "joined": [{ "nick": nick, "status": "online" }] });
     assert_eq!(deltas, [(2, joined("ann")), (3, joined("bob"))], "the old member leaves silently");
     let history = arm.history().await;
     assert_eq!(history[4..6], ["leave #lobby ann gateway_lost", "join #lobby ann"]);

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use presence::model::{Availability, LeftReason, Owner, SessionId, Status};
 use presence::registry::{
-    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, MailboxOrder, RegistryError, ResumeError,
-    ResumeTicket, ResumedSession,
+    ClaimError, JoinEntry, JoinRequest, JoinedAt, LeaveIntent, MailboxOrder, RegistryError, ResumeError, ResumeTicket,
+    ResumedSession,
 };
 use serde_json::json;
 
-use super::{GatewayLease, NickSession, RegistryArm, nick, on_both_arms, room, token};
+use super::{GatewayLease, NickSession, RegistryArm, joined, nick, on_both_arms, room, token};
 
 on_both_arms! {
     resume_within_delay_is_not_announced,
@@ -92,11 +92,7 @@ impl NickSession {
     }
 
     async fn leave_for_now(&self, name: &str) -> bool {
-        let (reason, leaving) = (LeftReason::Closed, LeaveIntent::ForNow);
-        self.registry
-            .leave(LeaveRequest { room: &room(name), nick: &self.nick, owner: &self.owner, reason, intent: leaving })
-            .await
-            .unwrap()
+        self.leave_with(name, LeftReason::Closed, LeaveIntent::ForNow).await
     }
 
     /// Returns `true` when the nick is listed as online.
@@ -135,10 +131,6 @@ async fn members(arm: &RegistryArm, name: &str) -> Vec<String> {
     page.items.into_iter().map(|member| member.nick).collect()
 }
 
-fn joined(nick: &str) -> serde_json::Value {
-    json!({ "joined": [{ "nick": nick, "status": "online" }] })
-}
-
 fn left(nick: &str, reason: &str) -> serde_json::Value {
     json!({ "left": [{ "nick": nick, "reason": reason }] })
 }
@@ -149,7 +141,7 @@ async fn resume_within_delay_is_not_announced(arm: &RegistryArm) {
     let first = ann.join("#Lobby").await;
     ann.join("#art").await;
     arm.append_message(&first.room, &ann.nick, &ann.owner).await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     let before = arm.registry.user(ann.nick.key()).await.unwrap().unwrap();
     assert!(ann.detach(HOLD).await);
     assert!(ann.detach(SHORT).await, "a repeated detach changes nothing");
@@ -174,8 +166,7 @@ async fn resume_within_delay_is_not_announced(arm: &RegistryArm) {
     assert_eq!((after.online_since, &after.rooms), (before.online_since, &before.rooms));
     // The order to close the old connection stays with the old gateway until its next beat.
     arm.registry.beat(&here.incarnation, &[]).await.unwrap();
-    let leases = arm.registry.leases().await.unwrap().leases;
-    assert!(leases.iter().all(|lease| lease.owns == (lease.node == "g2")), "{leases:?}");
+    arm.assert_only_owner("g2").await;
     there.user("bob").await.join("#lobby").await;
     assert_eq!(channel.deltas_until("bob").await, [(2, joined("bob"))], "the resume was not announced");
     let expected = ["online ann", "join #Lobby ann", "join #art ann", "online bob", "join #Lobby bob"];
@@ -189,7 +180,7 @@ async fn resume_takes_session_from_live_connection(arm: &RegistryArm) {
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
     let orders = arm.listen(&arm.keys.node(&here.incarnation).channel()).await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
 
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     let Owner { session, fence, .. } = ann.owner.clone();
@@ -260,7 +251,7 @@ async fn resume_during_leaves_keeps_remaining_rooms(arm: &RegistryArm) {
     let lines = ["offline ann closed", "leave #one ann closed", "online ann", "join #one ann"];
     assert_eq!(arm.history().await[3..], lines, "#two is never left");
     assert_eq!(members(arm, "#two").await, ["ann"]);
-    assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| lease.owns == (lease.node == "g2")));
+    arm.assert_only_owner("g2").await;
 }
 
 async fn crash_keeps_tokens_and_rooms(arm: &RegistryArm) {
@@ -269,7 +260,7 @@ async fn crash_keeps_tokens_and_rooms(arm: &RegistryArm) {
     for user in [&ann, &bob] {
         user.join("#lobby").await;
     }
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     here.fence().await;
     // A resume before the reaper runs is never announced.
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
@@ -291,17 +282,7 @@ async fn rename_carries_the_session_along(arm: &RegistryArm) {
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
     let anna = here.claim_as(&ann.owner.session, "anna").await.unwrap();
-    let entry = JoinEntry::Renamed(&ann.nick, &ann.owner);
-    arm.registry
-        .join(JoinRequest {
-            room: &room("#lobby"),
-            nick: &anna.nick,
-            owner: &anna.owner,
-            status: &Status::default(),
-            entry,
-        })
-        .await
-        .unwrap();
+    anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
     assert!(arm.registry.release(&ann.nick, &ann.owner, Some(&anna.nick)).await.unwrap());
     assert!(anna.detach(HOLD).await && anna.expire().await && anna.leave_for_now("#lobby").await);
     there.user("ann").await;
@@ -318,7 +299,7 @@ async fn resume_under_another_nick_announces_rename(arm: &RegistryArm) {
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
     assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     assert!(ann.detach(HOLD).await);
     let back = there.resume(&ann, "anna", 0, 1).await.unwrap();
     assert_eq!(back.found.status, away);
@@ -345,7 +326,7 @@ async fn resume_restores_the_session_status(arm: &RegistryArm) {
     ann.join("#lobby").await;
     let away = Status { status: Availability::Away, text: "tea".to_owned() };
     assert!(arm.registry.set_status(&ann.nick, &ann.owner, &away, &[room("#lobby").key().clone()]).await.unwrap());
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert_eq!(back.found.status, away);
     back.rejoin().await;
@@ -374,7 +355,7 @@ async fn reaper_leaves_resumed_session_alone(arm: &RegistryArm) {
     let (here, there) = (arm.node("g1").await, arm.node("g2").await);
     let ann = here.user("ann").await;
     ann.join("#lobby").await;
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     here.fence().await;
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     // The reaper runs between the resume and the joins.

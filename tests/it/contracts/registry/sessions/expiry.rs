@@ -5,8 +5,8 @@
 use harness::eventually;
 use presence::registry::{ClaimError, LeaseTransition, ResumeError};
 
-use super::super::{PATIENCE, RegistryArm, on_both_arms, room};
-use super::{HOLD, SHORT, joined, left, members};
+use super::super::{PATIENCE, RegistryArm, joined, on_both_arms};
+use super::{HOLD, SHORT, left, members};
 
 on_both_arms! {
     held_nick_is_refused_until_hold_ends,
@@ -56,7 +56,7 @@ async fn drained_gateway_holds_nicks_then_announces_leaves(arm: &RegistryArm) {
     for user in [&ann, &bob, &eve] {
         user.join("#lobby").await;
     }
-    let channel = arm.listen(&arm.keys.room(room("#lobby").key()).channel()).await;
+    let channel = arm.listen_to_room("#lobby").await;
     arm.registry.set_lease(&here.incarnation, LeaseTransition::Draining).await.unwrap();
     let hold = SHORT * 2;
     assert!(ann.detach(hold).await && bob.detach(hold).await);
