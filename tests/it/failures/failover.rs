@@ -9,6 +9,8 @@ use harness::{Cluster, Node, eventually, stays};
 use redis::streams::StreamRangeReply;
 use serde_json::{Value, json};
 
+use crate::lobby::lobby_member;
+
 /// The maximum time from a kill until the sessions are offline.
 const OFFLINE_MAX: Duration = Duration::from_secs(12);
 /// The minimum time: 8 s without a heartbeat, of which up to one had passed at the kill.
@@ -29,12 +31,8 @@ async fn gateways_detect_killed_peer_without_presence_process() {
 async fn lose_a_gateway(presence: usize) {
     let mut cluster = Cluster::builder().gateways(3).presence(presence).start().await;
     cluster.allow("fenced");
-    let (ann, zoe) = (cluster.ws_on(0).await, cluster.ws_on(0).await);
-    let (bob, carl) = (cluster.ws_on(1).await, cluster.line_on(2).await);
-    for (person, name) in [(&ann, "ann"), (&zoe, "zoe"), (&bob, "bob")] {
-        person.register(name).await;
-        person.join("#lobby").await;
-    }
+    let _lost = [lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 0, "zoe").await];
+    let (bob, carl) = (lobby_member(&cluster, 1, "bob").await, cluster.line_on(2).await);
     carl.register("carl").await;
     carl.join("#lobby").await;
 
@@ -82,11 +80,7 @@ async fn frozen_gateway_loses_sessions_and_serves_again() {
     for text in ["fenced", "lease lost", "beats are not answered", "subscription lost"] {
         cluster.allow(text);
     }
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    ann.register("ann").await;
-    bob.register("bob").await;
-    ann.join("#lobby").await;
-    bob.join("#lobby").await;
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     ann.sends("#lobby", "before").await;
     bob.receives("#lobby", "ann", "before").await;
     let (pid, first_life) = (cluster.gateways[0].process().pid(), incarnation(&cluster, "g1").await);

@@ -9,6 +9,8 @@ use harness::{Cluster, WsClient, eventually, stays};
 use redis::streams::StreamRangeReply;
 use serde_json::{Value, json};
 
+use crate::lobby::{lobby_member, resumable_lobby_member};
+
 /// The maximum recovery time.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 /// The time limit when Redis waits 10 s for a silent gateway.
@@ -26,21 +28,6 @@ async fn cluster() -> Cluster {
         cluster.allow(text);
     }
     cluster
-}
-
-async fn person(cluster: &Cluster, gateway: usize, nick: &str) -> WsClient {
-    let person = cluster.ws_on(gateway).await;
-    person.register(nick).await;
-    person.join("#lobby").await;
-    person
-}
-
-/// Registers on the first gateway and returns the registration for a resume.
-async fn person_with_token(cluster: &Cluster, nick: &str) -> (WsClient, Value) {
-    let person = cluster.ws_on(0).await;
-    let registered = person.register(nick).await;
-    person.join("#lobby").await;
-    (person, registered)
 }
 
 async fn save(cluster: &Cluster) {
@@ -148,13 +135,13 @@ async fn republished(cluster: &Cluster) -> u64 {
 #[tokio::test]
 async fn gateways_republish_lost_messages_once_in_order() {
     let mut cluster = cluster().await;
-    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let mut acked = AckedIds::default();
     ann.sends("#lobby", "before").await;
     // One client that loses its connection, and one that leaves.
     let carl = cluster.ws_on(0).await;
     let carls = carl.register("carl").await;
-    let dora = person(&cluster, 1, "dora").await;
+    let dora = lobby_member(&cluster, 1, "dora").await;
     save(&cluster).await;
 
     let lobby = "#lobby";
@@ -216,7 +203,7 @@ async fn gateways_republish_lost_messages_once_in_order() {
 #[tokio::test]
 async fn gateways_republish_again_after_a_second_loss() {
     let mut cluster = cluster().await;
-    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     save(&cluster).await;
     let mut acked = AckedIds::default();
     acked.send_batches(&[(&ann, "#lobby", true), (&bob, "#lobby", false)]).await;
@@ -238,10 +225,8 @@ async fn gateways_republish_again_after_a_second_loss() {
 #[tokio::test]
 async fn moved_session_sends_only_after_its_republished_messages() {
     let mut cluster = cluster().await;
-    let ann = cluster.ws_on(0).await;
-    let registered = ann.register("ann").await;
-    ann.join("#lobby").await;
-    let _bob = person(&cluster, 1, "bob").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let _bob = lobby_member(&cluster, 1, "bob").await;
     save(&cluster).await;
     let mut acked = AckedIds::default();
     acked.send_batches(&[(&ann, "#lobby", true)]).await;
@@ -269,7 +254,7 @@ async fn fenced_gateway_republishes_its_messages_after_waking() {
     for text in ["lease lost", "fenced"] {
         cluster.allow(text);
     }
-    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     save(&cluster).await;
     let mut acked = AckedIds::default();
     acked.send_batches(&[(&ann, "#lobby", true), (&bob, "#lobby", false)]).await;
@@ -296,7 +281,7 @@ async fn fenced_gateway_republishes_its_messages_after_waking() {
 #[tokio::test]
 async fn full_data_loss_keeps_recently_acked_messages() {
     let cluster = cluster().await;
-    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let mut acked = AckedIds::default();
     acked.send_batches(&[(&ann, "#lobby", false), (&bob, "ann", false), (&ann, "bob", true)]).await;
     cluster.redis.call::<()>("FLUSHALL").await;
@@ -319,7 +304,7 @@ async fn full_data_loss_keeps_recently_acked_messages() {
 #[tokio::test]
 async fn draining_gateway_waits_until_acked_messages_are_safe() {
     let mut cluster = cluster().await;
-    let (ann, bob) = (person(&cluster, 0, "ann").await, person(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     save(&cluster).await;
     let mut acked = AckedIds::default();
     acked.send_batches(&[(&ann, "#lobby", false)]).await;
@@ -350,12 +335,12 @@ async fn draining_gateway_waits_until_acked_messages_are_safe() {
 #[tokio::test]
 async fn moved_session_does_not_leave_after_a_crash() {
     let mut cluster = cluster().await;
-    let bob = person(&cluster, 1, "bob").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     // Each session expires at its own time, some of them before Redis opens.
     let (mut movers, mut connections) = (Vec::new(), Vec::new());
     for number in 0..10 {
         let nick = format!("ann{number}");
-        let (connection, registered) = person_with_token(&cluster, &nick).await;
+        let (connection, registered) = resumable_lobby_member(&cluster, 0, &nick).await;
         connections.push(connection);
         movers.push((nick, registered));
     }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, Redis, WsClient, eventually};
 use serde_json::{Value, json};
 
+use crate::lobby::{await_message, await_message_within, is_stream_event, lobby_member, seq_words, stream_events};
+
 /// The maximum time for a missed message to arrive.
 const SOON: Duration = Duration::from_secs(3);
 /// The maximum time that a gateway keeps acknowledged messages for a republish.
@@ -24,44 +26,6 @@ async fn cluster() -> Cluster {
         cluster.allow(text);
     }
     cluster
-}
-
-/// Registers a client and joins the lobby.
-async fn member(cluster: &Cluster, gateway: usize, nick: &str) -> WsClient {
-    let person = cluster.ws_on(gateway).await;
-    person.register(nick).await;
-    person.join("#lobby").await;
-    person
-}
-
-fn is_of_room(event: &Value) -> bool {
-    event["to"] == "#lobby"
-        && event.get("id").is_none()
-        && ["message", "gap", "rewound", "epoch"].iter().any(|kind| event["type"] == *kind)
-}
-
-/// Returns the room events that this client received, in order: `3`, or `gap 4-6`.
-fn received_events(person: &WsClient) -> Vec<String> {
-    let word = |event: &Value| match event["type"].as_str().unwrap() {
-        "message" => event["seq"].to_string(),
-        "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
-        kind => format!("{kind} {}", event["seq"]),
-    };
-    person.received(is_of_room).iter().map(word).collect()
-}
-
-fn seq_words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
-    seqs.into_iter().map(|seq| seq.to_string()).collect()
-}
-
-/// Waits until the client received this message of the room.
-async fn until_received(person: &WsClient, seq: u64) {
-    until_received_within(SOON, person, seq).await;
-}
-
-async fn until_received_within(deadline: Duration, person: &WsClient, seq: u64) {
-    let what = format!("message {seq}");
-    person.expect_event(deadline, &what, |event| is_of_room(event) && event["seq"] == seq).await;
 }
 
 /// Appends a message to the room's stream without a publication.
@@ -82,10 +46,10 @@ async fn repeated_subscription_cuts_lose_and_duplicate_no_message() {
     const CUTS: u32 = 25;
     let cluster = cluster().await;
     let people = [
-        member(&cluster, 0, "ann").await,
-        member(&cluster, 1, "bob").await,
-        member(&cluster, 0, "carl").await,
-        member(&cluster, 1, "dora").await,
+        lobby_member(&cluster, 0, "ann").await,
+        lobby_member(&cluster, 1, "bob").await,
+        lobby_member(&cluster, 0, "carl").await,
+        lobby_member(&cluster, 1, "dora").await,
     ];
     let end = Instant::now() + Duration::from_millis(200) * CUTS;
     let talk = async |person: &WsClient| {
@@ -109,13 +73,8 @@ async fn repeated_subscription_cuts_lose_and_duplicate_no_message() {
     let last = *acked.last().unwrap();
     assert_eq!(acked, BTreeSet::from_iter(1..=last));
     for person in &people {
-        until_received(person, last).await;
-        assert_eq!(
-            received_events(person),
-            seq_words(1..=last),
-            "{} has each message once and in order",
-            person.name()
-        );
+        await_message(person, last).await;
+        assert_eq!(stream_events(person), seq_words(1..=last), "{} has each message once and in order", person.name());
     }
     assert!(cluster.gateways[1].metrics().await.get("parley_backplane_reconnects_total", &[]) > Some(5.0));
     cluster.finish().await;
@@ -124,19 +83,19 @@ async fn repeated_subscription_cuts_lose_and_duplicate_no_message() {
 #[tokio::test]
 async fn refill_delivers_messages_sent_during_subscription_loss() {
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     for seq in 1..=10 {
         cut_subscriptions(&cluster.redis).await;
         ann.sends("#lobby", "into the cut").await;
-        until_received(&bob, seq).await;
-        until_received(&ann, seq).await;
+        await_message(&bob, seq).await;
+        await_message(&ann, seq).await;
     }
     append_unpublished(&cluster.redis, 11, "unpublished").await;
     cut_subscriptions(&cluster.redis).await;
-    until_received(&bob, 11).await;
-    until_received(&ann, 11).await;
+    await_message(&bob, 11).await;
+    await_message(&ann, 11).await;
     for person in [&ann, &bob] {
-        assert_eq!(received_events(person), seq_words(1..=11));
+        assert_eq!(stream_events(person), seq_words(1..=11));
     }
     cluster.finish().await;
 }
@@ -145,7 +104,7 @@ async fn refill_delivers_messages_sent_during_subscription_loss() {
 async fn hub_delivers_a_duplicate_publication_once() {
     const CHANNEL: &str = "parley:{0}:ch:room:lobby";
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let epoch = ann.join("#lobby").await["epoch"].as_str().unwrap().to_owned();
     for seq in 1..=5_u64 {
         ann.sends("#lobby", "once").await;
@@ -156,8 +115,8 @@ async fn hub_delivers_a_duplicate_publication_once() {
     }
     ann.sends("#lobby", "the end").await;
     for person in [&ann, &bob] {
-        until_received(person, 6).await;
-        assert_eq!(received_events(person), seq_words(1..=6));
+        await_message(person, 6).await;
+        assert_eq!(stream_events(person), seq_words(1..=6));
     }
     cluster.finish().await;
 }
@@ -165,7 +124,7 @@ async fn hub_delivers_a_duplicate_publication_once() {
 #[tokio::test]
 async fn hub_refills_holes_and_reports_lost_messages() {
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let carl = cluster.line_on(1).await;
     carl.register("carl").await;
     carl.join("#lobby").await;
@@ -175,8 +134,8 @@ async fn hub_refills_holes_and_reports_lost_messages() {
     }
     assert_eq!(ann.sends("#lobby", "the end").await["seq"], 501);
     for person in [&ann, &bob] {
-        until_received(person, 501).await;
-        assert_eq!(received_events(person), seq_words(1..=501));
+        await_message(person, 501).await;
+        assert_eq!(stream_events(person), seq_words(1..=501));
     }
     for seq in 502..=505 {
         append_unpublished(&cluster.redis, seq, "unpublished").await;
@@ -184,9 +143,9 @@ async fn hub_refills_holes_and_reports_lost_messages() {
     let _: u64 = cluster.redis.ask(&["XDEL", STREAM_KEY, "503-0", "504-0"]).await;
     ann.sends("#lobby", "the very end").await;
     for person in [&ann, &bob] {
-        until_received(person, 506).await;
+        await_message(person, 506).await;
         let expected = [seq_words(1..=502), vec!["gap 503-504".to_owned()], seq_words(505..=506)].concat();
-        assert_eq!(received_events(person), expected);
+        assert_eq!(stream_events(person), expected);
     }
     carl.reads("* messages 503 to 504 of #lobby are gone").await;
     cluster.finish().await;
@@ -196,18 +155,18 @@ async fn hub_refills_holes_and_reports_lost_messages() {
 async fn rejoin_on_another_gateway_replays_missed_messages() {
     const MISSED: u64 = 1000;
     let cluster = cluster().await;
-    let ann = member(&cluster, 0, "ann").await;
-    let bob = member(&cluster, 0, "bob").await;
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 0, "bob").await;
     for seq in 1..=3 {
         ann.sends("#lobby", "before").await;
-        until_received(&bob, seq).await;
+        await_message(&bob, seq).await;
     }
     let epoch = bob.join("#lobby").await["epoch"].clone();
     bob.bye().await;
     for _ in 0..MISSED {
         ann.post(json!({"type": "send", "to": "#lobby", "body": "x".repeat(600)})).await;
     }
-    until_received_within(BULK_TIME, &ann, 3 + MISSED).await;
+    await_message_within(BULK_TIME, &ann, 3 + MISSED).await;
 
     // Messages continue during the rejoin, so the replay meets live traffic.
     let again = cluster.ws_on(1).await;
@@ -225,9 +184,9 @@ async fn rejoin_on_another_gateway_replays_missed_messages() {
     assert_eq!((&joined["recovered"], &joined["epoch"]), (&json!(true), &epoch));
     assert!(joined["seq"].as_u64().unwrap() >= 3 + MISSED);
     let last = ann.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
-    until_received_within(BULK_TIME, &again, last).await;
-    assert_eq!(received_events(&again), seq_words(4..=last));
-    let kinds = again.received(|event| is_of_room(event) || event["type"] == "joined");
+    await_message_within(BULK_TIME, &again, last).await;
+    assert_eq!(stream_events(&again), seq_words(4..=last));
+    let kinds = again.received(|event| is_stream_event(event) || event["type"] == "joined");
     assert_eq!(kinds[0]["type"], "joined", "the reply comes first");
     cluster.finish().await;
 }
@@ -235,7 +194,7 @@ async fn rejoin_on_another_gateway_replays_missed_messages() {
 #[tokio::test]
 async fn late_rejoin_reports_a_gap_or_rewind() {
     let cluster = cluster().await;
-    let ann = member(&cluster, 0, "ann").await;
+    let ann = lobby_member(&cluster, 0, "ann").await;
     let epoch = ann.join("#lobby").await["epoch"].clone();
     for _ in 1..=20 {
         ann.sends("#lobby", "hi").await;
@@ -254,27 +213,27 @@ async fn late_rejoin_reports_a_gap_or_rewind() {
         assert_eq!((&joined["seq"], &joined["recovered"]), (&json!(20), &json!(recovered)), "{nick}");
         // Replies are in order, so the replay is complete by now.
         person.must(json!({"type": "ping"})).await;
-        assert_eq!(received_events(&person), expected, "{nick}");
+        assert_eq!(stream_events(&person), expected, "{nick}");
     }
     let _: u64 = cluster.redis.ask(&["DEL", STREAM_KEY]).await;
     let fay = cluster.ws_on(1).await;
     fay.register("fay").await;
     fay.must(json!({"type": "join", "room": "#lobby", "since": {"epoch": epoch, "seq": 0}})).await;
     ann.sends("#lobby", "hello?").await;
-    until_received(&fay, 21).await;
-    assert_eq!(received_events(&fay), ["gap 1-20", "21"]);
+    await_message(&fay, 21).await;
+    assert_eq!(stream_events(&fay), ["gap 1-20", "21"]);
     cluster.finish().await;
 }
 
 #[tokio::test]
 async fn store_rollback_rewinds_only_clients_ahead_of_it() {
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let epoch = ann.join("#lobby").await["epoch"].clone();
     for seq in 1..=4 {
         ann.sends("#lobby", "before").await;
-        until_received(&bob, seq).await;
-        until_received(&ann, seq).await;
+        await_message(&bob, seq).await;
+        await_message(&ann, seq).await;
     }
     // As with an old backup: no gateway keeps the acknowledged messages any more.
     eventually(RING_AGE_MAX, "republish ring empty", async || {
@@ -290,12 +249,9 @@ async fn store_rollback_rewinds_only_clients_ahead_of_it() {
     let after = eventually(SOON, "new generation detected", async || ann.try_send("#lobby", "after").await).await;
     assert_eq!(after["seq"], 3);
     for person in [&ann, &bob] {
-        let last = |event: &Value| is_of_room(event) && event["body"] == "after";
+        let last = |event: &Value| is_stream_event(event) && event["body"] == "after";
         person.expect_event(SOON, "message after the rollback", last).await;
-        assert_eq!(
-            received_events(person),
-            [seq_words(1..=4), vec!["rewound 2".to_owned()], seq_words(3..=3)].concat()
-        );
+        assert_eq!(stream_events(person), [seq_words(1..=4), vec!["rewound 2".to_owned()], seq_words(3..=3)].concat());
     }
     for (nick, seq, recovered, expected) in [
         ("carl", 1, true, vec!["epoch 1", "2", "3"]),
@@ -308,7 +264,7 @@ async fn store_rollback_rewinds_only_clients_ahead_of_it() {
         let joined = person.must(json!({"type": "join", "room": "#lobby", "since": since})).await;
         assert_eq!(joined["recovered"], recovered, "{nick}");
         person.must(json!({"type": "ping"})).await;
-        assert_eq!(received_events(&person), expected, "{nick}");
+        assert_eq!(stream_events(&person), expected, "{nick}");
     }
     cluster.finish().await;
 }
@@ -316,7 +272,7 @@ async fn store_rollback_rewinds_only_clients_ahead_of_it() {
 #[tokio::test]
 async fn direct_message_during_subscription_cut_arrives_once() {
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     for seq in 1..=10_u64 {
         cut_subscriptions(&cluster.redis).await;
         let ack = ann.sends("bob", "into the cut").await;
@@ -333,20 +289,17 @@ async fn direct_message_during_subscription_cut_arrives_once() {
 #[tokio::test]
 async fn epoch_change_rewinds_members_to_the_start() {
     let cluster = cluster().await;
-    let (ann, bob) = (member(&cluster, 0, "ann").await, member(&cluster, 1, "bob").await);
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     for seq in 1..=3 {
         ann.sends("#lobby", "before").await;
-        until_received(&bob, seq).await;
-        until_received(&ann, seq).await;
+        await_message(&bob, seq).await;
+        await_message(&ann, seq).await;
     }
     let _: u64 = cluster.redis.ask(&["HSET", ROOM_KEY, "epoch", "another"]).await;
     ann.sends("#lobby", "after").await;
     for person in [&ann, &bob] {
-        until_received(person, 4).await;
-        assert_eq!(
-            received_events(person),
-            [seq_words(1..=3), vec!["rewound 0".to_owned()], seq_words(1..=4)].concat()
-        );
+        await_message(person, 4).await;
+        assert_eq!(stream_events(person), [seq_words(1..=3), vec!["rewound 0".to_owned()], seq_words(1..=4)].concat());
     }
     cluster.finish().await;
 }

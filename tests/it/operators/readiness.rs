@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use harness::fault_proxy::Mode;
 use harness::{Cluster, WsClient, eventually, http};
 
+use crate::lobby::lobby_member;
+
 /// The promised 3 s, and one poll on a busy machine.
 const UNREADY_MAX: Duration = Duration::from_millis(3_500);
 /// Longest recovery after a fault has cleared.
@@ -18,12 +20,7 @@ async fn join_lobby(cluster: &mut Cluster) -> (WsClient, WsClient) {
     for text in ["subscription", "echo", "own beats"] {
         cluster.allow(text);
     }
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    ann.register("ann").await;
-    ann.join("#lobby").await;
-    bob.register("bob").await;
-    bob.join("#lobby").await;
-    (ann, bob)
+    (lobby_member(cluster, 0, "ann").await, lobby_member(cluster, 1, "bob").await)
 }
 
 #[tokio::test]

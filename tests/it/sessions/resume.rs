@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, Node, WsClient, eventually, stays};
 use serde_json::{Value, json};
 
+use crate::lobby::{await_message, is_stream_event, lobby_member, resumable_lobby_member, seq_words, stream_events};
+
 /// The maximum time for an expected event.
 const SOON: Duration = Duration::from_secs(3);
 /// The time from a lost connection to the visible leave.
@@ -20,37 +22,6 @@ const HOLD: &str = "8";
 
 async fn cluster() -> Cluster {
     Cluster::builder().gateways(2).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await
-}
-
-/// Registers a client and joins the lobby. Returns the client and its registration.
-async fn member(cluster: &Cluster, gateway: usize, nick: &str) -> (WsClient, Value) {
-    let person = cluster.ws_on(gateway).await;
-    let registered = person.register(nick).await;
-    person.join("#lobby").await;
-    (person, registered)
-}
-
-fn is_of_lobby(event: &Value) -> bool {
-    let is_event = ["message", "gap", "rewound", "epoch"].iter().any(|kind| event["type"] == *kind);
-    is_event && event["to"] == "#lobby"
-}
-
-/// Returns the lobby events that this client received, in order: `3`, or `gap 4-6`.
-fn received_events(person: &WsClient) -> Vec<String> {
-    let word = |event: &Value| match event["type"].as_str().unwrap() {
-        "message" => event["seq"].to_string(),
-        "gap" => format!("gap {}-{}", event["from_seq"], event["to_seq"]),
-        kind => format!("{kind} {}", event["seq"]),
-    };
-    person.received(is_of_lobby).iter().map(word).collect()
-}
-
-fn seq_words(seqs: impl IntoIterator<Item = u64>) -> Vec<String> {
-    seqs.into_iter().map(|seq| seq.to_string()).collect()
-}
-
-async fn until_received(person: &WsClient, seq: u64) {
-    person.expect_event(SOON, &format!("message {seq}"), |event| is_of_lobby(event) && event["seq"] == seq).await;
 }
 
 /// Returns the positions of a client that has the lobby up to `seq`.
@@ -79,15 +50,15 @@ async fn stored_events(cluster: &Cluster, kind: &str, nick: &str) -> usize {
 #[tokio::test]
 async fn resume_on_another_gateway_replays_missed_messages() {
     let cluster = cluster().await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     ann.sees_join("#lobby", "bob").await;
     let joined = ann.join("#lobby").await;
     ann.must(json!({"type": "join", "room": "#den"})).await;
     ann.away("tea").await;
     for seq in 1..=3 {
         bob.sends("#lobby", "before").await;
-        until_received(&ann, seq).await;
+        await_message(&ann, seq).await;
     }
     let seen = membership_changes(&bob);
     ann.cut();
@@ -105,9 +76,9 @@ async fn resume_on_another_gateway_replays_missed_messages() {
     let lobby = back["rooms"].as_array().unwrap().iter().find(|room| room["room"] == "#lobby").unwrap();
     assert_eq!((&lobby["epoch"], &lobby["seq"]), (&joined["epoch"], &json!(6)));
     bob.sends("#lobby", "now").await;
-    until_received(&again, 7).await;
-    assert_eq!(received_events(&again), seq_words(4..=7));
-    let order = again.received(|event| is_of_lobby(event) || event["type"] == "registered");
+    await_message(&again, 7).await;
+    assert_eq!(stream_events(&again), seq_words(4..=7));
+    let order = again.received(|event| is_stream_event(event) || event["type"] == "registered");
     assert_eq!(order[0]["type"], "registered", "the reply comes first");
     again.sends("#lobby", "me again").await;
     bob.receives("#lobby", "ann", "me again").await;
@@ -135,8 +106,8 @@ async fn resume_on_another_gateway_replays_missed_messages() {
 #[tokio::test]
 async fn session_resumes_repeatedly_without_sending_requests() {
     let cluster = cluster().await;
-    let (ann, mut registered) = member(&cluster, 0, "ann").await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
+    let (ann, mut registered) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     let joined = bob.join("#lobby").await;
     ann.sees_join("#lobby", "bob").await;
     ann.cut();
@@ -144,8 +115,8 @@ async fn session_resumes_repeatedly_without_sending_requests() {
     for attempt in 0..4 {
         let again = cluster.ws_on(attempt % 2).await;
         registered = again.resume(&registered, since(&joined, 0)).await;
-        until_received(&again, 1).await;
-        assert_eq!(received_events(&again), ["1"]);
+        await_message(&again, 1).await;
+        assert_eq!(stream_events(&again), ["1"]);
         again.cut();
     }
     assert_eq!(membership_changes(&bob), 0);
@@ -156,7 +127,7 @@ async fn session_resumes_repeatedly_without_sending_requests() {
 async fn newer_connection_takes_session_from_older_one() {
     let cluster = cluster().await;
     for other in [0, 1] {
-        let (ann, registered) = member(&cluster, 0, &format!("ann{other}")).await;
+        let (ann, registered) = resumable_lobby_member(&cluster, 0, &format!("ann{other}")).await;
         let again = cluster.ws_on(other).await;
         let back = again.resume(&registered, json!({})).await;
         let ending = ann.closed().await;
@@ -177,7 +148,7 @@ async fn newer_connection_takes_session_from_older_one() {
 #[tokio::test]
 async fn previous_token_works_until_the_next_request() {
     let cluster = cluster().await;
-    let (ann, first) = member(&cluster, 0, "ann").await;
+    let (ann, first) = resumable_lobby_member(&cluster, 0, "ann").await;
     ann.cut();
     // This reply is lost, so the client still has the previous token.
     let lost = cluster.ws_on(1).await;
@@ -206,8 +177,8 @@ async fn previous_token_works_until_the_next_request() {
 #[tokio::test]
 async fn members_see_detached_session_leave_and_rejoin() {
     let cluster = cluster().await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     let joined = bob.join("#lobby").await;
     let cut = Instant::now();
     ann.cut();
@@ -228,7 +199,7 @@ async fn members_see_detached_session_leave_and_rejoin() {
     let again = cluster.ws_on(1).await;
     let seen = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
     again.resume(&registered, since(&joined, 0)).await;
-    until_received(&again, 1).await;
+    await_message(&again, 1).await;
     eventually(SOON, "join of ann received", || async {
         let now = bob.count_seen("#lobby", "joined", |entry| entry["nick"] == "ann");
         if now == seen + 1 { Ok(()) } else { Err(now) }
@@ -240,7 +211,7 @@ async fn members_see_detached_session_leave_and_rejoin() {
 #[tokio::test]
 async fn resume_token_outlives_the_nickname_hold() {
     let cluster = cluster().await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
     let cut = Instant::now();
     ann.cut();
     let hold = Duration::from_secs(HOLD.parse().unwrap());
@@ -262,20 +233,20 @@ async fn resume_token_outlives_the_nickname_hold() {
 async fn session_outlives_its_killed_gateway() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
     cluster.allow("fenced");
-    let (ann, at_once) = member(&cluster, 0, "ann").await;
-    let (eve, later) = member(&cluster, 0, "eve").await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
+    let (ann, at_once) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let (eve, later) = resumable_lobby_member(&cluster, 0, "eve").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     let joined = bob.join("#lobby").await;
     bob.sends("#lobby", "before").await;
-    until_received(&ann, 1).await;
+    await_message(&ann, 1).await;
     cluster.gateways[0].process().kill9();
     bob.sends("#lobby", "after").await;
 
     // The lease still counts as live; the token wins over it.
     let again = cluster.ws_on(1).await;
     again.resume(&at_once, since(&joined, 1)).await;
-    until_received(&again, 2).await;
-    assert_eq!(received_events(&again), ["2"]);
+    await_message(&again, 2).await;
+    assert_eq!(stream_events(&again), ["2"]);
     let gone = |entry: &Value| entry == &json!({"nick": "eve", "reason": "gateway_lost"});
     bob.sees(Duration::from_secs(13), "#lobby", "left", gone).await;
     assert_eq!(bob.count_seen("#lobby", "left", |entry| entry["nick"] == "ann"), 0);
@@ -284,7 +255,7 @@ async fn session_outlives_its_killed_gateway() {
     let back = cluster.ws_on(1).await;
     let resumed = back.resume(&later, since(&joined, 1)).await;
     assert_eq!(resumed["rooms"].as_array().unwrap().len(), 1, "{resumed}");
-    until_received(&back, 2).await;
+    await_message(&back, 2).await;
     bob.sees_join("#lobby", "eve").await;
     assert_eq!(again.members("#lobby").await, ["ann", "bob", "eve"]);
     drop(eve);
@@ -294,7 +265,7 @@ async fn session_outlives_its_killed_gateway() {
 #[tokio::test]
 async fn all_invalid_tokens_get_the_same_error() {
     let cluster = cluster().await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
     let token = registered["resume"].as_str().unwrap();
     let (session, secret) = token.split_once('.').unwrap();
     assert_eq!(session, registered["session"]);
@@ -329,8 +300,8 @@ async fn all_invalid_tokens_get_the_same_error() {
     let since = json!({"#lobby": {"epoch": "another", "seq": 7}, "#elsewhere": {"epoch": "e", "seq": 1}});
     let back = again.resume(&registered, since).await;
     assert_eq!(back["rooms"].as_array().unwrap().len(), 1);
-    until_received(&again, 1).await;
-    assert_eq!(received_events(&again), ["rewound 0", "1"]);
+    await_message(&again, 1).await;
+    assert_eq!(stream_events(&again), ["rewound 0", "1"]);
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resumes_total", &[("outcome", "unknown_token")]), Some(8.0));
     cluster.finish().await;
@@ -340,8 +311,8 @@ async fn all_invalid_tokens_get_the_same_error() {
 async fn new_messages_follow_a_long_replay() {
     const MISSED: u64 = 1000;
     let cluster = cluster().await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
-    let (bob, _) = member(&cluster, 0, "bob").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 0, "bob").await;
     let joined = bob.join("#lobby").await;
     ann.cut();
     for _ in 0..MISSED {
@@ -359,8 +330,8 @@ async fn new_messages_follow_a_long_replay() {
     let (back, ()) = tokio::join!(again.resume(&registered, since(&joined, 0)), talk);
     assert!(back["rooms"][0]["seq"].as_u64().unwrap() >= MISSED);
     let last = bob.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
-    until_received(&again, last).await;
-    assert_eq!(received_events(&again), seq_words(1..=last));
+    await_message(&again, last).await;
+    assert_eq!(stream_events(&again), seq_words(1..=last));
     let metrics = cluster.gateways[1].metrics().await;
     assert_eq!(metrics.get("parley_resume_seconds_count", &[]), Some(1.0));
     let took = metrics.get("parley_resume_seconds_sum", &[]).unwrap();
@@ -371,8 +342,8 @@ async fn new_messages_follow_a_long_replay() {
 #[tokio::test]
 async fn bye_and_line_disconnect_leave_at_once() {
     let cluster = cluster().await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
-    let (ann, registered) = member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
+    let (ann, registered) = resumable_lobby_member(&cluster, 0, "ann").await;
     let terminal = cluster.line_on(0).await;
     terminal.register("nc").await;
     terminal.join("#lobby").await;
@@ -420,10 +391,10 @@ async fn embedded_node_resumes_sessions() {
     let again = WsClient::connect(gateway.ws()).await;
     let back = again.resume(&registered, since(&joined, 0)).await;
     assert_eq!(back["session"], registered["session"]);
-    until_received(&again, 1).await;
+    await_message(&again, 1).await;
     bob.sends("#lobby", "now").await;
-    until_received(&again, 2).await;
-    assert_eq!((received_events(&again), membership_changes(&bob)), (seq_words(1..=2), seen));
+    await_message(&again, 2).await;
+    assert_eq!((stream_events(&again), membership_changes(&bob)), (seq_words(1..=2), seen));
 
     // After five seconds other members see the leave.
     again.cut();

@@ -6,16 +6,13 @@ use harness::{Cluster, eventually};
 use serde_json::Value;
 
 use super::{SOON, assert_failed, ctl, json, output};
+use crate::lobby::lobby_member;
 
 /// Starts a cluster with ann on g1 and bob on g2, both in #lobby.
 async fn cluster(settings: &[(&str, &str)]) -> (Cluster, harness::WsClient, harness::WsClient) {
     let builder = settings.iter().fold(Cluster::builder(), |builder, (key, value)| builder.gateway_setting(key, value));
     let cluster = builder.gateways(2).start().await;
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    for (person, nick) in [(&ann, "ann"), (&bob, "bob")] {
-        person.register(nick).await;
-        person.join("#lobby").await;
-    }
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     (cluster, ann, bob)
 }
 

@@ -4,15 +4,12 @@ use harness::{Cluster, eventually};
 use serde_json::json;
 
 use super::{SOON, assert_failed, ctl, json as ctl_json, output, row};
+use crate::lobby::lobby_member;
 
 #[tokio::test]
 async fn kick_ends_session_on_any_gateway() {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    ann.register("Ann").await;
-    bob.register("bob").await;
-    ann.join("#lobby").await;
-    bob.join("#lobby").await;
+    let (ann, bob) = (lobby_member(&cluster, 0, "Ann").await, lobby_member(&cluster, 1, "bob").await);
 
     assert_eq!(output(&cluster.redis, &["kick", "ANN"]).await, "kicked ANN");
     assert_eq!(ann.closed().await.code, Some(4003));
@@ -27,11 +24,7 @@ async fn kick_ends_session_on_any_gateway() {
 #[tokio::test]
 async fn kick_ends_detached_session_at_once() {
     let cluster = Cluster::builder().gateways(2).start().await;
-    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
-    ann.register("ann").await;
-    bob.register("bob").await;
-    ann.join("#lobby").await;
-    bob.join("#lobby").await;
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     drop(ann);
     eventually(SOON, "the registry has detached ann", || async {
         let detached: Option<u64> = cluster.redis.call("HGET parley:{0}:nick:ann detached").await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use harness::{ChildProgram, Cluster, Redis, eventually};
 
 use super::{SOON, assert_failed, ctl, json, output, row};
+use crate::lobby::lobby_member;
 
 #[tokio::test]
 async fn status_shows_redis_and_silent_gateways() {
@@ -12,11 +13,11 @@ async fn status_shows_redis_and_silent_gateways() {
     for text in ["fenced", "lease lost", "beats are not answered", "subscription lost"] {
         cluster.allow(text);
     }
-    let (ann, bob, eve) = (cluster.ws_on(0).await, cluster.ws_on(0).await, cluster.ws_on(1).await);
-    for (person, nick) in [(&ann, "ann"), (&bob, "bob"), (&eve, "eve")] {
-        person.register(nick).await;
-        person.join("#lobby").await;
-    }
+    let _members = [
+        lobby_member(&cluster, 0, "ann").await,
+        lobby_member(&cluster, 0, "bob").await,
+        lobby_member(&cluster, 1, "eve").await,
+    ];
 
     let text = output(&cluster.redis, &["status"]).await;
     let redis = row(&text, &cluster.redis.address().to_string());

@@ -4,34 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use harness::{Node, Redis, eventually};
+
+use crate::operators::program_sources;
 
 const SOON: Duration = Duration::from_secs(10);
 
 /// Commands that only the client library sends, so that no source line names them.
 const LIBRARY: &[&str] = &["evalsha", "hello", "ping", "script|load", "subscribe", "unsubscribe", "unwatch"];
-
-/// Returns the sources of both programs, without tests.
-fn sources(ending: &str) -> String {
-    fn collect(folder: &Path, ending: &str, text: &mut String) {
-        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() && !entry.ends_with("tests") {
-                collect(&entry, ending, text);
-            } else if entry.extension().is_some_and(|found| found == ending) && !entry.ends_with("tests.rs") {
-                let code = fs::read_to_string(&entry).unwrap();
-                text.push_str(code.split("#[cfg(test)]").next().unwrap());
-            }
-        }
-    }
-    let mut text = String::new();
-    for folder in ["gateway/src", "presence/src"] {
-        collect(&harness::repository().join(folder), ending, &mut text);
-    }
-    text
-}
 
 /// Returns the quoted words right behind each of these prefixes.
 fn quoted_after<'a>(text: &'a str, words: &[&str], quote: char) -> BTreeSet<String> {
@@ -50,7 +32,7 @@ fn allowed() -> BTreeSet<String> {
 
 #[test]
 fn acl_allows_exactly_the_commands_used() {
-    let (lua, rust) = (sources("lua"), sources("rs"));
+    let (lua, rust) = (program_sources("lua"), program_sources("rs"));
     let in_scripts = quoted_after(&lua, &["redis.call(", "redis.pcall("], '\'');
     let calls = lua.matches("redis.call(").count() + lua.matches("redis.pcall(").count();
     let readable = lua.matches("redis.call('").count() + lua.matches("redis.pcall('").count();

@@ -3,18 +3,17 @@
 //! The exported names come from a scrape of both programs after some traffic, as an operator's Prometheus sees them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use harness::metrics::ScrapedMetrics;
-use harness::{Cluster, http, repository};
+use harness::{Cluster, http};
 use serde_json::json;
 
 use super::promql;
 use super::query::{DashboardFile, LocatedQuery, QueryLocation, dashboards, queries, rules};
 use crate::operators::deploy::yaml::{list, text};
+use crate::operators::program_sources;
 
 /// Metrics that are on no dashboard, with the reason.
 const EXCUSED: &[(&str, &str)] =
@@ -173,20 +172,9 @@ fn is_recorded(family: &str, on_dashboards: &BTreeSet<String>) -> bool {
 
 /// Returns the metric names in the sources of the programs.
 fn source_names() -> BTreeSet<String> {
-    fn collect(folder: &Path, names: &mut BTreeSet<String>) {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() && !path.ends_with("tests") {
-                collect(&path, names);
-            } else if path.extension().is_some_and(|found| found == "rs") && !path.ends_with("tests.rs") {
-                let code = fs::read_to_string(&path).unwrap();
-                let code = code.split("#[cfg(test)]").next().unwrap();
-                let quoted = code.split("\"parley_").skip(1).filter_map(|rest| rest.split_once('"'));
-                names.extend(quoted.map(|(rest, _)| format!("parley_{rest}")));
-            }
-        }
-    }
-    let mut names = BTreeSet::new();
-    ["gateway/src", "presence/src"].iter().for_each(|folder| collect(&repository().join(folder), &mut names));
+    let code = program_sources("rs");
+    let quoted = code.split("\"parley_").skip(1).filter_map(|rest| rest.split_once('"'));
+    let names: BTreeSet<String> = quoted.map(|(rest, _)| format!("parley_{rest}")).collect();
     assert!(names.len() > 30, "the sources were not found: {names:?}");
     names
 }

@@ -5,7 +5,14 @@ use std::time::{Duration, Instant};
 use harness::{Cluster, Node, WsClient, eventually};
 use serde_json::json;
 
-use super::{HOLD, SOON, is_of_lobby, member, membership_changes, since, until_received};
+use super::{HOLD, SOON, membership_changes, since};
+use crate::lobby::{await_message, is_stream_event, lobby_member};
+
+/// Returns the seqs of the lobby's messages that this client received, in order.
+fn message_seqs(person: &WsClient) -> Vec<u64> {
+    let messages = person.received(|event| is_stream_event(event) && event["type"] == "message");
+    messages.iter().map(|message| message["seq"].as_u64().unwrap()).collect()
+}
 
 #[tokio::test]
 async fn rolling_restart_shows_no_membership_change() {
@@ -43,8 +50,7 @@ async fn rolling_restart_shows_no_membership_change() {
                 said += 1;
             }
             assert_eq!(person.closed().await.code, Some(1012));
-            let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
-            received_seqs[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
+            received_seqs[number].extend(message_seqs(person));
             *last = received_seqs[number].last().copied().unwrap_or(*last);
             let again = cluster.ws().await;
             *registered = again.resume(registered, since(&joined, *last)).await;
@@ -57,9 +63,8 @@ async fn rolling_restart_shows_no_membership_change() {
     }
     let end = observer.sends("#lobby", "the end").await["seq"].as_u64().unwrap();
     for (number, (person, ..)) in people.iter().enumerate() {
-        until_received(person, end).await;
-        let given = person.received(|event| is_of_lobby(event) && event["type"] == "message");
-        received_seqs[number].extend(given.iter().map(|message| message["seq"].as_u64().unwrap()));
+        await_message(person, end).await;
+        received_seqs[number].extend(message_seqs(person));
         assert_eq!(received_seqs[number], Vec::from_iter(1..=end), "p{number} has each message once and in order");
     }
     assert_eq!(membership_changes(&observer), CLIENTS, "no leave, join or rename");
@@ -71,8 +76,8 @@ async fn rolling_restart_shows_no_membership_change() {
 async fn drained_session_leaves_after_its_hold_expires() {
     let mut cluster =
         Cluster::builder().gateways(2).presence(1).gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD).start().await;
-    let (ann, _) = member(&cluster, 0, "ann").await;
-    let (bob, _) = member(&cluster, 1, "bob").await;
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    let bob = lobby_member(&cluster, 1, "bob").await;
     ann.sends("#lobby", "hi").await;
     assert_eq!(cluster.gateways[0].end().await, Some(0));
     let ended = Instant::now();
