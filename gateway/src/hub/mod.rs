@@ -25,14 +25,14 @@ mod sessions;
 pub mod refill;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::timeout_at;
+use tokio::time::{interval, timeout_at};
 
 use self::feed::StreamFeed;
 pub use self::feed::{FeedJoin, JoinProgress};
@@ -44,6 +44,9 @@ use crate::backplane::Delivery;
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
 use crate::outbound::outbox::Outbox;
+
+/// Interval between two coalesced presence events of a room.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The sessions and streams of one node.
 #[derive(Debug)]
@@ -207,6 +210,15 @@ impl Hub {
         }
     }
 
+    /// Pushes each room's member changes as one event every 200 ms, for as long as it is polled. Cancel-safe.
+    pub async fn show_presence(&self) {
+        let mut tick = interval(PRESENCE_INTERVAL);
+        loop {
+            tick.tick().await;
+            self.flush_presence();
+        }
+    }
+
     /// Pushes each room's member changes since the last call as one event.
     pub fn flush_presence(&self) {
         let changed_rooms = self.lock().streams.take_changed_rooms();
@@ -238,7 +250,7 @@ impl Hub {
             let Some((key, mut job)) = self.lock().streams.next_job(clock()) else { return false };
             let PortionOutcome { recipients, written, dropped } = job.write_portion(writes_left);
             self.counts.deliveries.written(job.accepted(), written);
-            self.counts.left_out.inc_by(dropped);
+            self.counts.skipped.inc_by(dropped);
             // A stream without recipients counts too, so that the loop ends.
             writes_left -= recipients.clamp(1, writes_left);
             self.return_job(key, job, clock());
@@ -252,7 +264,7 @@ impl Hub {
         if !job.is_finished() {
             return state.streams.requeue(key, job);
         }
-        self.counts.round(job.deliveries());
+        self.counts.fan_out_finished(job.deliveries());
         // A stream that was too full for a refill may be refilled now.
         if state.streams.follow_up(&key.stream).refill {
             self.refill_due.notify_one();

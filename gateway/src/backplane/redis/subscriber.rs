@@ -323,7 +323,7 @@ impl SubscriberTask {
     }
 
     fn publish_status(&mut self) {
-        if self.is_broken && self.machine.whole() {
+        if self.is_broken && self.machine.is_complete() {
             self.is_broken = false;
             tracing::info!("subscription restored");
         }

@@ -136,10 +136,10 @@ impl FrameReader {
         if header.len(length) != whole {
             return Err(Violation::Protocol);
         }
-        self.judge(&header, length).map(Some)
+        self.check_frame(&header, length).map(Some)
     }
 
-    fn judge(&mut self, header: &FrameHeader, length: u64) -> Result<PartialFrame, Violation> {
+    fn check_frame(&mut self, header: &FrameHeader, length: u64) -> Result<PartialFrame, Violation> {
         let Some(mask) = header.mask else { return Err(Violation::Protocol) };
         if header.rsv1 || header.rsv2 || header.rsv3 || length > i64::MAX as u64 {
             return Err(Violation::Protocol);
@@ -150,7 +150,7 @@ impl FrameReader {
                     return Err(Violation::Protocol);
                 }
             }
-            (OpCode::Data(Data::Continue), Some(_)) => self.lengthen(length)?,
+            (OpCode::Data(Data::Continue), Some(_)) => self.add_to_message(length)?,
             (OpCode::Data(Data::Text), None) => self.begin(DataKind::Text, length)?,
             (OpCode::Data(Data::Binary), None) => self.begin(DataKind::Binary, length)?,
             _ => return Err(Violation::Protocol),
@@ -164,10 +164,10 @@ impl FrameReader {
         self.kind = Some(kind);
         self.length = 0;
         self.utf8 = Utf8::default();
-        self.lengthen(length)
+        self.add_to_message(length)
     }
 
-    fn lengthen(&mut self, by: u64) -> Result<(), Violation> {
+    fn add_to_message(&mut self, by: u64) -> Result<(), Violation> {
         let length = by.saturating_add(self.length.into());
         if length > self.limits.skipped.into() {
             return Err(Violation::TooBig);
@@ -237,7 +237,7 @@ impl FrameReader {
         let (kind, is_skipped) = (self.kind.take().unwrap_or(DataKind::Binary), self.is_skipping());
         self.length = 0;
         Ok(match (kind, is_in_one_piece) {
-            (DataKind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
+            (DataKind::Text, _) if !self.utf8.is_complete() => return Err(Violation::BadUtf8),
             _ if is_skipped => FrameEvent::TooLarge(kind),
             (DataKind::Binary, true) => FrameEvent::Binary(Cow::Borrowed(piece)),
             (DataKind::Binary, false) => FrameEvent::Binary(Cow::Owned(mem::take(&mut self.held))),

@@ -126,7 +126,7 @@ impl RedisStore {
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
-        self.shared.calls.took(CallKind::Connect, began, connection.is_err());
+        self.shared.calls.record(CallKind::Connect, began, connection.is_err());
         connection.map_err(|error| {
             // The text of the pool adds nothing to the error of the connection.
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
