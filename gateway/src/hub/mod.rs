@@ -12,8 +12,8 @@
 //! 3. [`Hub::complete_join`], with the client's position. While that is behind the buffer, the driver replays and
 //!    retries.
 //!
-//! An inbox is joined likewise: [`Hub::open_inbox`] before a claim, or [`Hub::register_session`] before the stream's end is read,
-//! stands for the first step.
+//! An inbox is joined in the same way. Its first step is [`Hub::open_inbox`] before a claim, or
+//! [`Hub::register_session`] before the stream's end is read.
 
 pub mod coalesce;
 pub mod position;
@@ -202,8 +202,8 @@ impl Hub {
             Delivery::Room { room, epoch, message } => self.receive(&StreamId::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.lock().streams.change_members(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.receive(&StreamId::Inbox(session), &epoch, message),
-            Delivery::Typing { stream: log, by, from } => {
-                self.change_feed(&log, |feed| feed.push_typing(by.as_ref(), &from));
+            Delivery::Typing { stream, by, from } => {
+                self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
             }
             Delivery::Resumed => self.subscription_restored(),
             Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}

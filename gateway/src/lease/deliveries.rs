@@ -16,7 +16,7 @@ use crate::trace;
 
 use super::orders::SessionOrders;
 
-/// Routes deliveries of the backplane to the rooms that handle them.
+/// Routes deliveries of the backplane to the modules that handle them.
 #[derive(Debug)]
 pub struct DeliveryRouter {
     /// Receives messages, presence and typing notices.

@@ -42,7 +42,7 @@ use self::permits::ConnectionPermits;
 use self::stalled::StalledConnections;
 use self::timer_wheel::TimerWheel;
 
-/// ConnectionLimits of connections, read when a connection begins and valid for all of it.
+/// Connection limits, read when a connection begins and valid until it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.

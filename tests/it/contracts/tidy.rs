@@ -1,12 +1,12 @@
-//! Rules of the sources, read from their text: imports between rooms, names, comments, and forbidden shortcuts.
+//! Rules of the sources, read from their text: imports between modules, names, comments, and forbidden shortcuts.
 //!
-//! [`rooms`] holds the import table, [`cycles`] finds files that import each other, [`prose`] counts words, [`names`] finds
+//! [`imports`] holds the import table, [`cycles`] finds files that import each other, [`prose`] counts words, [`names`] finds
 //! shared type names. Every rule is a plain test with a list of offences.
 
 mod cycles;
+mod imports;
 mod names;
 mod prose;
-mod rooms;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,9 +15,9 @@ use super::utf8::Utf8;
 use super::{DataKind, FrameEvent, MessageLimits, Violation};
 
 /// The longest header of a frame.
-const LONGEST_HEAD: usize = 14;
+const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload of a control frame.
-const LONGEST_CONTROL: u64 = 125;
+const CONTROL_BYTES_MAX: u64 = 125;
 
 /// The state of one client's input.
 #[derive(Debug)]
@@ -36,14 +36,14 @@ pub struct FrameReader {
 #[derive(Debug, Clone, Copy)]
 enum ReaderState {
     /// A partial frame header.
-    Head { bytes: [u8; LONGEST_HEAD], len: u8 },
+    Head { bytes: [u8; HEADER_BYTES_MAX], len: u8 },
     /// Inside the payload of a frame.
     Payload(PartialFrame),
     /// The input is over.
     Over,
 }
 
-const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; LONGEST_HEAD], len: 0 };
+const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; HEADER_BYTES_MAX], len: 0 };
 
 #[derive(Debug, Clone, Copy)]
 struct PartialFrame {
@@ -118,11 +118,11 @@ impl FrameReader {
     /// Reads a header of which `len` bytes arrived earlier.
     fn head(
         &mut self,
-        mut bytes: [u8; LONGEST_HEAD],
+        mut bytes: [u8; HEADER_BYTES_MAX],
         len: usize,
         input: &mut &mut [u8],
     ) -> Result<Option<PartialFrame>, Violation> {
-        let fresh = input.len().min(LONGEST_HEAD - len);
+        let fresh = input.len().min(HEADER_BYTES_MAX - len);
         bytes[len..len + fresh].copy_from_slice(&input[..fresh]);
         let mut cursor = Cursor::new(&bytes[..len + fresh]);
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol)? else {
@@ -146,7 +146,7 @@ impl FrameReader {
         }
         match (header.opcode, self.kind) {
             (OpCode::Control(Control::Close | Control::Ping | Control::Pong), _) => {
-                if !header.is_final || length > LONGEST_CONTROL {
+                if !header.is_final || length > CONTROL_BYTES_MAX {
                     return Err(Violation::Protocol);
                 }
             }

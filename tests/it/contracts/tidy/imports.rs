@@ -1,4 +1,4 @@
-//! The import table: a room that names what it must not know has gained a dependency that the design does not have.
+//! The import table: a module that names what it must not know has gained a dependency that the design does not have.
 //!
 //! Comments and test modules are not read. Every library file matches exactly one row.
 
@@ -179,7 +179,7 @@ fn contains_word(code: &str, word: &str) -> bool {
 }
 
 #[test]
-fn rooms_import_only_what_the_table_allows() {
+fn modules_import_only_what_the_table_allows() {
     let mut offences = Vec::new();
     for source in library_sources() {
         for rule in IMPORT_TABLE.iter().filter(|rule| rule.files.iter().any(|files| matches(&source.path, files))) {
