@@ -57,10 +57,10 @@ async fn converse(tcp: TcpStream, limits: MessageLimits) {
     let _ = timeout(PATIENCE, socket.close(code.map(|code| (code.number(), code.slug())))).await;
 }
 
-/// Answers until there is nothing to answer any more.
+/// Echoes every message until the connection ends.
 async fn echo(socket: &mut FrameSocket) -> SocketEnd {
     loop {
-        match socket.next(heard).await {
+        match socket.next(decode).await {
             Ok(EchoInput::Text(text)) => socket.output().text(text),
             Ok(EchoInput::Binary(bytes)) => socket.output().binary(bytes),
             Ok(EchoInput::Skipped) => socket.output().text(Bytes::from_static(CloseCode::TooBig.slug().as_bytes())),
@@ -83,7 +83,7 @@ enum EchoInput {
     Close,
 }
 
-fn heard(event: FrameEvent<'_>) -> EchoInput {
+fn decode(event: FrameEvent<'_>) -> EchoInput {
     match event {
         FrameEvent::Text(text) => EchoInput::Text(text.into_owned().into()),
         FrameEvent::Binary(bytes) => EchoInput::Binary(bytes.into_owned().into()),

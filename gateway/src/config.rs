@@ -1,6 +1,6 @@
 //! The validated settings of a gateway.
 //!
-//! `main` loads a [`Config`] and `server.rs` passes its parts on. Every value in it has been checked, and no other file
+//! `main` loads a [`GatewayConfig`] and `server.rs` passes its parts on. Every value in it has been checked, and no other file
 //! checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
 use std::fmt;
@@ -81,7 +81,7 @@ const HOLD_SECONDS_MAX: u64 = 3600;
 
 /// Validated settings of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct GatewayConfig {
     /// `node.id`: the name of this process in the cluster. Default: the host name and a random suffix.
     pub node: String,
     /// `redis.url`: the cluster's Redis; `None` runs one gateway alone, in memory.
@@ -106,7 +106,7 @@ pub struct Config {
     pub logs: Logs,
 }
 
-impl Config {
+impl GatewayConfig {
     /// Validates every setting.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ fn endpoint(text: &str) -> Result<String, &'static str> {
 
 /// Prints the effective settings as TOML, without credentials. Valid values are printable ASCII, for which Rust and
 /// TOML quote alike.
-impl fmt::Display for Config {
+impl fmt::Display for GatewayConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;
         match &self.redis {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gateway::config::{Config, KEYS};
+use gateway::config::{GatewayConfig, KEYS};
 use gateway::ctl;
 use gateway::server::Gateway;
 use presence::host::program::{self, Drained, Program};
@@ -17,7 +17,7 @@ use serde::Serialize;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-struct Main;
+struct GatewayProgram;
 
 /// A running gateway and its node id.
 struct RunningGateway {
@@ -34,28 +34,28 @@ struct GatewayReady<'a> {
     admin: SocketAddr,
 }
 
-impl Program for Main {
+impl Program for GatewayProgram {
     const NAME: &'static str = "gateway";
     const ABOUT: &'static str = "Parley gateway: serves chat clients and delivers their messages. \
                                  `gateway ctl --help`: commands for operators";
-    type Config = Config;
+    type Config = GatewayConfig;
     type Server = RunningGateway;
 
     const KEYS: &'static [Key] = KEYS;
 
-    fn config(settings: &Settings) -> Result<Config, SettingsError> {
-        Config::new(settings)
+    fn config(settings: &Settings) -> Result<GatewayConfig, SettingsError> {
+        GatewayConfig::new(settings)
     }
 
-    fn logs(config: &Config) -> &Logs {
+    fn logs(config: &GatewayConfig) -> &Logs {
         &config.logs
     }
 
-    fn grace(config: &Config) -> Duration {
+    fn grace(config: &GatewayConfig) -> Duration {
         config.grace
     }
 
-    async fn start(config: Config) -> anyhow::Result<RunningGateway> {
+    async fn start(config: GatewayConfig) -> anyhow::Result<RunningGateway> {
         Ok(RunningGateway { node: config.node.clone(), gateway: Gateway::start(config).await? })
     }
 
@@ -68,7 +68,7 @@ impl Program for Main {
         server.gateway.metrics()
     }
 
-    fn reload(server: &RunningGateway, config: &Config) {
+    fn reload(server: &RunningGateway, config: &GatewayConfig) {
         server.gateway.reload(config);
     }
 
@@ -87,5 +87,5 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == "ctl") {
         return ctl::run(program.into_iter().chain(args), std::env::vars_os().collect());
     }
-    program::run::<Main>()
+    program::run::<GatewayProgram>()
 }

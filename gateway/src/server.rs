@@ -27,18 +27,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::AdminEndpoint;
 use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane};
-use crate::config::Config;
+use crate::config::GatewayConfig;
 use crate::hub::Hub;
 use crate::hub::refill;
 use crate::lease::{DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, lifecycle, reaper};
-use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, Listeners};
+use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
 
 pub use presence::host::program::Drained;
-
-/// Interval between two coalesced presence events of a room.
-const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Listening addresses of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +106,7 @@ impl Gateway {
     ///
     /// # Errors
     /// An address cannot be bound, the Redis URL is invalid, Redis is unfit, or another live gateway has this node id.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: GatewayConfig) -> anyhow::Result<Self> {
         let Some(url) = &config.redis else {
             let retention = Reloadable::from(config.history);
             let store = Store::keeping(retention.clone());
@@ -133,18 +130,22 @@ impl Gateway {
     ///
     /// # Errors
     /// An address cannot be bound.
-    pub async fn start_on(config: &Config, store: &Store) -> anyhow::Result<Self> {
+    pub async fn start_on(config: &GatewayConfig, store: &Store) -> anyhow::Result<Self> {
         Self::assemble_on(config, Reloadable::from(config.history), store).await
     }
 
-    async fn assemble_on(config: &Config, retention: Reloadable<Retention>, store: &Store) -> anyhow::Result<Self> {
+    async fn assemble_on(
+        config: &GatewayConfig,
+        retention: Reloadable<Retention>,
+        store: &Store,
+    ) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         let cluster = ClusterAccess { registry, retention, outbound_ip: None, former: None };
         Self::assemble(config, cluster, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
     }
 
     async fn assemble(
-        config: &Config,
+        config: &GatewayConfig,
         ClusterAccess { registry, retention, outbound_ip, former }: ClusterAccess,
         start_backplane: impl FnOnce(DeliverySink) -> Backplane,
     ) -> anyhow::Result<Self> {
@@ -213,14 +214,14 @@ impl Gateway {
     }
 
     /// Applies limits, allowed origins and retention. Every other setting of `config` is ignored.
-    pub fn reload(&self, config: &Config) {
+    pub fn reload(&self, config: &GatewayConfig) {
         self.live.limits.set(config.limits.clone());
         self.live.retention.set(config.history);
     }
 }
 
 impl ClusterAccess {
-    async fn check(redis: &RedisStore, config: &Config, is_reachable: bool) -> anyhow::Result<Self> {
+    async fn check(redis: &RedisStore, config: &GatewayConfig, is_reachable: bool) -> anyhow::Result<Self> {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that
@@ -231,7 +232,7 @@ impl ClusterAccess {
 }
 
 impl BoundListeners {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
+    async fn bind(config: &GatewayConfig) -> anyhow::Result<Self> {
         let clients = Listeners::bind(config.ws, config.tcp)?;
         let admin =
             TcpListener::bind(config.admin).await.with_context(|| format!("bind admin.addr {}", config.admin))?;
@@ -247,16 +248,15 @@ impl BoundListeners {
 impl Connections {
     /// Creates the context of every connection, which opens a session on `services` for each.
     fn context(&self, services: Arc<Services>, limits: Reloadable<ConnectionLimits>) -> Arc<ConnectionContext<Driver>> {
-        let metrics = Arc::clone(&services.metrics);
-        ConnectionContext::new(
-            move |dialect| Driver::new(&services, dialect),
-            Arc::clone(&self.admission),
+        ConnectionContext::new(ConnectionParts {
+            metrics: Arc::clone(&services.metrics),
+            open_session: move |dialect| Driver::new(&services, dialect),
+            admission: Arc::clone(&self.admission),
             limits,
-            metrics,
-            self.closing.clone(),
-            Arc::clone(&self.drain),
-            self.tasks.clone(),
-        )
+            closing: self.closing.clone(),
+            drain: Arc::clone(&self.drain),
+            tasks: self.tasks.clone(),
+        })
     }
 }
 
@@ -287,7 +287,7 @@ fn connect_lease(
     })
 }
 
-fn session_services(config: &Config, lease: &LeaseContext, hub: &Arc<Hub>) -> Arc<Services> {
+fn session_services(config: &GatewayConfig, lease: &LeaseContext, hub: &Arc<Hub>) -> Arc<Services> {
     Arc::new(Services {
         node: config.node.as_str().into(),
         registry: lease.registry.clone(),
@@ -300,7 +300,7 @@ fn session_services(config: &Config, lease: &LeaseContext, hub: &Arc<Hub>) -> Ar
     })
 }
 
-fn gateway_info(config: &Config, addresses: &GatewayAddresses, outbound_ip: Option<IpAddr>) -> GatewayInfo {
+fn gateway_info(config: &GatewayConfig, addresses: &GatewayAddresses, outbound_ip: Option<IpAddr>) -> GatewayInfo {
     let admin = SocketAddr::new(outbound_ip.unwrap_or(addresses.admin.ip()), addresses.admin.port());
     GatewayInfo {
         node: config.node.clone(),
@@ -330,16 +330,9 @@ fn spawn_hub_tasks(background: &CancellationToken, hub: &Arc<Hub>, lease: &Lease
         let hub = Arc::clone(hub);
         spawn(background, async move { hub.fan_out().await });
     }
-    spawn(background, show_presence(Arc::clone(hub)));
+    let shown = Arc::clone(hub);
+    spawn(background, async move { shown.show_presence().await });
     spawn(background, refill::run(Arc::clone(hub), lease.backplane.clone(), lease.health.generations()));
-}
-
-async fn show_presence(hub: Arc<Hub>) {
-    let mut tick = tokio::time::interval(PRESENCE_INTERVAL);
-    loop {
-        tick.tick().await;
-        hub.flush_presence();
-    }
 }
 
 async fn republish(lease: Arc<LeaseContext>) {
@@ -350,12 +343,12 @@ async fn republish(lease: Arc<LeaseContext>) {
 fn at_scrape(lease: &Arc<LeaseContext>, hub: &Arc<Hub>, admission: &Arc<Admission>) -> AtScrape {
     let started = Instant::now();
     let (sessions, rooms, admission) = (Arc::clone(hub), Arc::clone(hub), Arc::clone(admission));
-    let [detached, kept, generation, beats, subscription] = [(); 5].map(|()| Arc::clone(lease));
+    let [detached, unsafe_bytes, generation, beats, subscription] = [(); 5].map(|()| Arc::clone(lease));
     AtScrape {
         sessions: Box::new(move || sessions.size().sessions),
         detached: Box::new(move || detached.claims.count_detached()),
         rooms: Box::new(move || rooms.size().rooms),
-        kept: Box::new(move || kept.backplane.unsafe_bytes()),
+        unsafe_bytes: Box::new(move || unsafe_bytes.backplane.unsafe_bytes()),
         generation: Box::new(move || *generation.health.generations().borrow()),
         beat_age: Box::new(move || {
             let now = Instant::now();

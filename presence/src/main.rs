@@ -7,11 +7,11 @@ use std::time::Duration;
 use presence::host::program::{self, Drained, Program};
 use presence::host::settings::{Key, Settings, SettingsError};
 use presence::host::telemetry::Logs;
-use presence::service::config::{Config, KEYS};
+use presence::service::config::{KEYS, PresenceConfig};
 use presence::service::server::Presence;
 use serde::Serialize;
 
-struct Main;
+struct PresenceProgram;
 
 /// A running presence service and its node id.
 struct RunningPresence {
@@ -27,27 +27,27 @@ struct PresenceReady<'a> {
     admin: SocketAddr,
 }
 
-impl Program for Main {
+impl Program for PresenceProgram {
     const NAME: &'static str = "presence";
     const ABOUT: &'static str = "Parley presence: serves the presence HTTP API and reaps failed gateways";
-    type Config = Config;
+    type Config = PresenceConfig;
     type Server = RunningPresence;
 
     const KEYS: &'static [Key] = KEYS;
 
-    fn config(settings: &Settings) -> Result<Config, SettingsError> {
-        Config::new(settings)
+    fn config(settings: &Settings) -> Result<PresenceConfig, SettingsError> {
+        PresenceConfig::new(settings)
     }
 
-    fn logs(config: &Config) -> &Logs {
+    fn logs(config: &PresenceConfig) -> &Logs {
         &config.logs
     }
 
-    fn grace(config: &Config) -> Duration {
+    fn grace(config: &PresenceConfig) -> Duration {
         config.grace
     }
 
-    async fn start(config: Config) -> anyhow::Result<RunningPresence> {
+    async fn start(config: PresenceConfig) -> anyhow::Result<RunningPresence> {
         Ok(RunningPresence { node: config.node.clone(), presence: Presence::start(config).await? })
     }
 
@@ -61,7 +61,7 @@ impl Program for Main {
     }
 
     /// Has no live settings of its own: the program applies log level and grace period.
-    fn reload(_server: &RunningPresence, _config: &Config) {}
+    fn reload(_server: &RunningPresence, _config: &PresenceConfig) {}
 
     async fn drain(server: RunningPresence, grace: Duration) -> Drained {
         server.presence.shutdown(grace).await
@@ -69,5 +69,5 @@ impl Program for Main {
 }
 
 fn main() -> ExitCode {
-    program::run::<Main>()
+    program::run::<PresenceProgram>()
 }

@@ -8,7 +8,7 @@ use presence::host::telemetry::LogFormat;
 use super::*;
 
 /// Returns the loaded settings, or the error line.
-fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<Config, String> {
+fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfig, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.toml");
     let path = file.map(|text| {
@@ -17,12 +17,12 @@ fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<Config, Stri
     });
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let sources = Sources { file: path.map(ToOwned::to_owned), environment, flags: Vec::new() };
-    let config = Settings::load(KEYS, &sources).and_then(|settings| Config::new(&settings));
+    let config = Settings::load(KEYS, &sources).and_then(|settings| GatewayConfig::new(&settings));
     config.map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
 }
 
-fn changed(change: impl FnOnce(&mut Config)) -> Config {
-    let mut config = Config {
+fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
+    let mut config = GatewayConfig {
         node: "g1".to_owned(),
         redis: None,
         prefix: "parley".to_owned(),

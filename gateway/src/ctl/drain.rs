@@ -26,7 +26,7 @@ pub(super) async fn drain(cluster: &CommandAccess, node: &str) -> Result<CtlAnsw
 
 /// Returns the newest serving incarnation of the gateway.
 async fn find(cluster: &CommandAccess, node: &str) -> Result<LeaseSummary, CtlError> {
-    let mut serving = cluster.store.standings().await?.1;
+    let mut serving = cluster.store.lease_summaries().await?.1;
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
         Some(position) => Ok(serving.swap_remove(position)),

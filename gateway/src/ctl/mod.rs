@@ -29,7 +29,7 @@ use presence::registry::{RedisRegistry, Registry, RegistryError};
 use presence::store::redis::RedisStore;
 use serde::Serialize;
 
-use crate::config::{Config, KEYS};
+use crate::config::{GatewayConfig, KEYS};
 
 /// Inspect and control a cluster. Redis is found by the settings of a gateway. Exit codes: 0 done, 1 refused or drift
 /// found, 2 invalid flags or settings, or Redis or a gateway does not answer.
@@ -138,14 +138,14 @@ pub fn run(flags: impl IntoIterator<Item = OsString>, environment: Vec<(OsString
             return fail(&CtlError::Usage(format!("{} (see gateway ctl --help)", reason(&answer))));
         }
         Err(help) => {
-            say(std::io::stdout(), &help.to_string());
+            print(std::io::stdout(), &help.to_string());
             return ExitCode::SUCCESS;
         }
     };
     let CtlFlags { config, set, json, command } = flags;
     match answer(&command, &Sources { file: config, environment, flags: set }) {
         Ok(CtlAnswer { code, text, json: document }) => {
-            say(std::io::stdout(), &if json { format!("{document}\n") } else { text });
+            print(std::io::stdout(), &if json { format!("{document}\n") } else { text });
             code.into()
         }
         Err(failure) => fail(&failure),
@@ -163,7 +163,7 @@ fn reason(answer: &clap::Error) -> String {
 }
 
 fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError> {
-    let config = Settings::load(KEYS, sources).and_then(|settings| Config::new(&settings));
+    let config = Settings::load(KEYS, sources).and_then(|settings| GatewayConfig::new(&settings));
     let config = config.map_err(|reason| CtlError::Usage(reason.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CtlError::Usage(format!("runtime not started: {error}")))?;
@@ -185,7 +185,7 @@ fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError
 
 impl CommandAccess {
     /// Opens the cluster of the settings. Requires a running tokio runtime.
-    fn of(config: &Config) -> Result<Self, CtlError> {
+    fn of(config: &GatewayConfig) -> Result<Self, CtlError> {
         let Some(url) = &config.redis else {
             return Err(CtlError::Usage(
                 "redis.url is not set: a gateway without Redis is not part of a cluster".to_owned(),
@@ -201,12 +201,12 @@ impl CommandAccess {
 }
 
 fn fail(failure: &CtlError) -> ExitCode {
-    say(std::io::stderr(), &format!("gateway ctl: {failure}\n"));
+    print(std::io::stderr(), &format!("gateway ctl: {failure}\n"));
     failure.code().into()
 }
 
 /// Writes the output. A closed stream, as with `head`, is not an error.
-fn say(mut to: impl Write, text: &str) {
+fn print(mut to: impl Write, text: &str) {
     if to.write_all(text.as_bytes()).and_then(|()| to.flush()).is_err() {
         tracing::debug!("output stream closed");
     }

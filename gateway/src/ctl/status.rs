@@ -31,7 +31,7 @@ struct RedisStatus {
 
 pub(super) async fn status(cluster: &CommandAccess) -> Result<CtlAnswer, CtlError> {
     let server = cluster.redis.server().await?;
-    let (generation, gateways) = cluster.store.standings().await?;
+    let (generation, gateways) = cluster.store.lease_summaries().await?;
     let sessions = gateways.iter().filter(|gateway| gateway.state.serves()).map(|gateway| gateway.sessions).sum();
     let rooms = cluster.registry.stats().await?.rooms;
     let redis = RedisStatus { address: cluster.address.clone(), server };

@@ -12,8 +12,8 @@
 //! 3. [`Hub::complete_join`], with the client's position. While that is behind the buffer, the driver replays and
 //!    retries.
 //!
-//! An inbox is joined likewise: [`Hub::open_inbox`] before a claim, or [`Hub::register_session`] before the stream's end is read,
-//! stands for the first step.
+//! An inbox is joined in the same way. Its first step is [`Hub::open_inbox`] before a claim, or
+//! [`Hub::register_session`] before the stream's end is read.
 
 pub mod coalesce;
 pub mod position;
@@ -25,14 +25,14 @@ mod sessions;
 pub mod refill;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::model::codes::CloseCode;
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Fence, Incarnation, Nick, Owner, RoomKey, RoomName, SessionId};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::timeout_at;
+use tokio::time::{interval, timeout_at};
 
 use self::feed::StreamFeed;
 pub use self::feed::{FeedJoin, JoinProgress};
@@ -44,6 +44,9 @@ use crate::backplane::Delivery;
 use crate::message::ChatMessage;
 use crate::metrics::Counts;
 use crate::outbound::outbox::Outbox;
+
+/// Interval between two coalesced presence events of a room.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The sessions and streams of one node.
 #[derive(Debug)]
@@ -199,11 +202,20 @@ impl Hub {
             Delivery::Room { room, epoch, message } => self.receive(&StreamId::Room(room), &epoch, message),
             Delivery::Presence { room, version, delta } => self.lock().streams.change_members(&room, version, delta),
             Delivery::Direct { session, epoch, message } => self.receive(&StreamId::Inbox(session), &epoch, message),
-            Delivery::Typing { stream: log, by, from } => {
-                self.change_feed(&log, |feed| feed.push_typing(by.as_ref(), &from));
+            Delivery::Typing { stream, by, from } => {
+                self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
             }
             Delivery::Resumed => self.subscription_restored(),
             Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}
+        }
+    }
+
+    /// Pushes each room's member changes as one event every 200 ms, for as long as it is polled. Cancel-safe.
+    pub async fn show_presence(&self) {
+        let mut tick = interval(PRESENCE_INTERVAL);
+        loop {
+            tick.tick().await;
+            self.flush_presence();
         }
     }
 
@@ -238,7 +250,7 @@ impl Hub {
             let Some((key, mut job)) = self.lock().streams.next_job(clock()) else { return false };
             let PortionOutcome { recipients, written, dropped } = job.write_portion(writes_left);
             self.counts.deliveries.written(job.accepted(), written);
-            self.counts.left_out.inc_by(dropped);
+            self.counts.skipped.inc_by(dropped);
             // A stream without recipients counts too, so that the loop ends.
             writes_left -= recipients.clamp(1, writes_left);
             self.return_job(key, job, clock());
@@ -252,7 +264,7 @@ impl Hub {
         if !job.is_finished() {
             return state.streams.requeue(key, job);
         }
-        self.counts.round(job.deliveries());
+        self.counts.fan_out_finished(job.deliveries());
         // A stream that was too full for a refill may be refilled now.
         if state.streams.follow_up(&key.stream).refill {
             self.refill_due.notify_one();

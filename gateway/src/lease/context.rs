@@ -1,4 +1,4 @@
-//! The parts of a gateway that its lease reads and acts on, and the questions that other rooms ask about the lease.
+//! The parts of a gateway that its lease reads and acts on, and what other modules read about the lease.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -16,7 +16,7 @@ use crate::trace;
 
 use super::orders::SessionOrders;
 
-/// Routes deliveries of the backplane to the rooms that handle them.
+/// Routes deliveries of the backplane to the modules that handle them.
 #[derive(Debug)]
 pub struct DeliveryRouter {
     /// Receives messages, presence and typing notices.
@@ -49,7 +49,7 @@ impl DeliveryRouter {
         self.health.echoed(incarnation, counter);
         let now = Instant::now();
         if let Some(took) = self.health.round_trip(counter, now) {
-            self.metrics.round_trip.took(took);
+            self.metrics.round_trip.record(took);
         }
         if refill::is_late(self.health.echo_age(now)) {
             self.hub.verify_streams();

@@ -4,7 +4,6 @@
 //! failure detectors reap them. A detached session costs one entry in [`super::local_claims`] and no more.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use presence::model::LeftReason;
@@ -13,8 +12,6 @@ use presence::registry::{LeaveIntent, LeaveRequest, LocalClaim};
 
 use super::context::LeaseContext;
 
-/// Time between a lost connection and the announced leave.
-pub const LEAVE_AFTER: Duration = Duration::from_secs(5);
 /// Sessions that expire concurrently.
 const CONCURRENCY: usize = 16;
 

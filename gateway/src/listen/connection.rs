@@ -33,7 +33,7 @@ pub trait ConnectionSession: Send + 'static {
     /// Returns the queue of output for the transport.
     fn outbox(&self) -> Outbox;
     /// Notes that the client sent something.
-    fn heard(&mut self);
+    fn note_input(&mut self);
     /// Handles one request, or answers one that could not be decoded. It is always run to its end.
     fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
     /// Returns the time of the next [`ConnectionSession::tick`].
@@ -49,7 +49,7 @@ impl ConnectionSession for Driver {
         self.outbox()
     }
 
-    fn heard(&mut self) {
+    fn note_input(&mut self) {
         self.note_input();
     }
 
@@ -76,7 +76,7 @@ pub(super) enum TransportInput {
     /// A frame or line with a request, decoded or refused.
     Request(Result<Request, (CorrelationId, Refusal)>),
     /// A sign of life without a request.
-    Heard,
+    Activity,
     /// An input that ends the connection.
     Unacceptable(CloseCode),
     /// The client ended the session.
@@ -185,11 +185,10 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     context: &ConnectionContext<S>,
     limits: &ConnectionLimits,
 ) -> Result<Infallible, ConnectionEnd> {
-    let departure = &context.departure;
     let outbox = session.outbox();
     outbox.connect(transport.socket());
     let mut timer = context.wheel.timer();
-    let mut announced = pin!(departure.announced(limits.close_wait));
+    let mut announced = pin!(context.drain.announced(limits.close_wait));
     let mut drain_turn: Option<DrainTurn> = None;
     loop {
         // A client that sends without pause must not delay its neighbours on this thread.
@@ -210,7 +209,8 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             }
             () = async { Box::pin(due(drain_turn)).await }, if drain_turn.is_some() => {
                 // Requests that have arrived are answered; those that cross the close on the wire are not.
-                let arrived = transport.next().now_or_never().filter(|_| !drain_turn.is_some_and(|drain_turn| drain_turn.is_final()));
+                let is_final = drain_turn.is_some_and(|turn| turn.is_final());
+                let arrived = transport.next().now_or_never().filter(|_| !is_final);
                 if arrived.is_none() {
                     outbox.close(CloseCode::Restart);
                 }
@@ -219,13 +219,13 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
         };
         match input {
             Some(TransportInput::Request(decoded)) => {
-                session.heard();
+                session.note_input();
                 Box::pin(beside_output(session.request(decoded), transport, &outbox, limits, context)).await?;
                 if let Some(drain_turn) = &mut drain_turn {
                     drain_turn.note_request();
                 }
             }
-            Some(TransportInput::Heard) => session.heard(),
+            Some(TransportInput::Activity) => session.note_input(),
             Some(TransportInput::Unacceptable(code)) => outbox.close(code),
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
@@ -292,12 +292,12 @@ async fn stalled<D: Transport, S>(
     limits: &ConnectionLimits,
     context: &ConnectionContext<S>,
 ) -> Result<(), ConnectionEnd> {
-    let _standing = context.standing.enter(outbox);
+    let _stalled = context.stalled.enter(outbox);
     let given_up = async {
         // A stalled reader must not delay the drain either.
         let code = tokio::select! {
             code = outbox.closed() => code,
-            () = context.departure.over() => CloseCode::Restart,
+            () = context.drain.over() => CloseCode::Restart,
         };
         sleep(limits.close_wait).await;
         code

@@ -9,6 +9,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+/// Time between the notice and the first close: clients finish their requests, and load balancers see the failed
+/// readiness.
+const NOTICE: Duration = Duration::from_secs(1);
+/// Sessions closed per second; other gateways accept this rate without a pause for their own clients.
+const SESSIONS_PER_SECOND: usize = 500;
 /// The quiet time after the last request, before a due connection closes: requests in flight are answered.
 const QUIET_TIME: Duration = Duration::from_millis(50);
 
@@ -19,6 +24,18 @@ pub struct DrainPace {
     pub notice: Duration,
     /// The time over which the closes are spread.
     pub window: Duration,
+}
+
+impl DrainPace {
+    /// Spreads the closes so that more than a third of the grace period is left for last writes and for the store.
+    #[must_use]
+    pub fn for_sessions(sessions: usize, grace: Duration) -> Self {
+        if sessions == 0 {
+            return Self { notice: Duration::ZERO, window: Duration::ZERO };
+        }
+        let window = Duration::from_secs_f64(sessions as f64 / SESSIONS_PER_SECOND as f64);
+        Self { notice: NOTICE.min(grace / 8), window: window.min(grace / 2) }
+    }
 }
 
 /// The drain of one gateway. Begins once and is never revoked.
@@ -91,5 +108,28 @@ pub(super) async fn due(turn: Option<DrainTurn>) {
     match turn {
         Some(turn) => sleep_until(turn.close_at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn pace_follows_the_sessions_within_the_grace_period() {
+        let grace = SECOND * 30;
+        for (sessions, grace, notice, window) in [
+            (0, grace, Duration::ZERO, Duration::ZERO),
+            (1, grace, SECOND, Duration::from_millis(2)),
+            (500, grace, SECOND, SECOND),
+            (1_000_000, grace, SECOND, SECOND * 15),
+            (500, SECOND, SECOND / 8, SECOND / 2),
+            (500, Duration::ZERO, Duration::ZERO, Duration::ZERO),
+        ] {
+            let pace = DrainPace::for_sessions(sessions, grace);
+            assert_eq!(pace, DrainPace { notice, window }, "{sessions} sessions, {grace:?}");
+        }
     }
 }

@@ -42,7 +42,7 @@ use self::permits::ConnectionPermits;
 use self::stalled::StalledConnections;
 use self::timer_wheel::TimerWheel;
 
-/// ConnectionLimits of connections, read when a connection begins and valid for all of it.
+/// Connection limits, read when a connection begins and valid until it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
@@ -76,35 +76,52 @@ pub struct ConnectionContext<S> {
     limits: Reloadable<ConnectionLimits>,
     permits: ConnectionPermits,
     closing: CancellationToken,
-    departure: Arc<ConnectionDrain>,
+    drain: Arc<ConnectionDrain>,
     /// Ticks for as long as the context lives.
     wheel: Arc<TimerWheel>,
-    standing: StalledConnections,
+    stalled: StalledConnections,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
 }
 
+/// The parts from which a [`ConnectionContext`] is made.
+#[derive(Debug)]
+pub struct ConnectionParts<F> {
+    /// Opens a session for every admitted connection.
+    pub open_session: F,
+    /// Decides whether a connection is admitted.
+    pub admission: Arc<Admission>,
+    /// Limits of every connection; a reload changes them.
+    pub limits: Reloadable<ConnectionLimits>,
+    /// Metrics of the gateway.
+    pub metrics: Arc<Metrics>,
+    /// Ends the accept loops and every handshake when it is cancelled.
+    pub closing: CancellationToken,
+    /// Ends every connection at its moment once it has begun, with
+    /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart).
+    pub drain: Arc<ConnectionDrain>,
+    /// Runs every connection: waiting for the closed tracker waits for the end of the last session.
+    pub tasks: TaskTracker,
+}
+
 impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
-    ///
-    /// `open_session` begins a session for every admitted connection. Cancelling `closing` ends the accept loops and every
-    /// handshake; beginning `drain` ends every connection at its moment, with
-    /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart). Every task runs on `tasks`, so waiting
-    /// for the closed tracker waits for the end of the last session.
-    pub fn new(
-        open_session: impl Fn(Dialect) -> S + Send + Sync + 'static,
-        admission: Arc<Admission>,
-        limits: Reloadable<ConnectionLimits>,
-        metrics: Arc<Metrics>,
-        closing: CancellationToken,
-        departure: Arc<ConnectionDrain>,
-        tasks: TaskTracker,
-    ) -> Arc<Self> {
-        let permits = ConnectionPermits::new(Arc::clone(&metrics));
-        let (open_session, wheel, standing) =
-            (Box::new(open_session), Arc::new(TimerWheel::new()), StalledConnections::default());
-        standing.show(&metrics);
-        Arc::new(Self { open_session, admission, limits, permits, closing, departure, wheel, standing, metrics, tasks })
+    pub fn new<F: Fn(Dialect) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
+        let ConnectionParts { open_session, admission, limits, metrics, closing, drain, tasks } = parts;
+        let stalled = StalledConnections::default();
+        stalled.register_metrics(&metrics);
+        Arc::new(Self {
+            open_session: Box::new(open_session),
+            admission,
+            limits,
+            permits: ConnectionPermits::new(Arc::clone(&metrics)),
+            closing,
+            drain,
+            wheel: Arc::new(TimerWheel::new()),
+            stalled,
+            metrics,
+            tasks,
+        })
     }
 }
 

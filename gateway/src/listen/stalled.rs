@@ -19,20 +19,20 @@ pub(super) struct StalledConnections {
 /// Lists a connection as stalled until it is dropped.
 #[derive(Debug)]
 pub(super) struct StalledGuard<'a> {
-    standing: &'a StalledConnections,
+    connections: &'a StalledConnections,
     place: usize,
 }
 
 impl StalledConnections {
     /// Lists this connection as stalled.
     pub(super) fn enter(&self, outbox: &Outbox) -> StalledGuard<'_> {
-        StalledGuard { standing: self, place: self.lock().insert(outbox.clone()) }
+        StalledGuard { connections: self, place: self.lock().insert(outbox.clone()) }
     }
 
     /// Registers the numbers that each scrape reads. Call it once.
-    pub(super) fn show(&self, metrics: &Metrics) {
+    pub(super) fn register_metrics(&self, metrics: &Metrics) {
         let (count, bytes) = (self.clone(), self.clone());
-        metrics.standing(
+        metrics.pull_stalled(
             move || count.lock().len(),
             move || bytes.lock().iter().map(|(_, outbox)| outbox.queued_bytes()).sum(),
         );
@@ -46,6 +46,6 @@ impl StalledConnections {
 
 impl Drop for StalledGuard<'_> {
     fn drop(&mut self) {
-        self.standing.lock().remove(self.place);
+        self.connections.lock().remove(self.place);
     }
 }

@@ -59,7 +59,7 @@ impl LineTransport {
         }
     }
 
-    fn say(&mut self, words: Bytes) {
+    fn queue_bytes(&mut self, words: Bytes) {
         if !words.is_empty() {
             self.queued.push_back(words);
         }
@@ -88,15 +88,15 @@ impl LineTransport {
 
     fn decode(&mut self, line: &[u8]) -> TransportInput {
         let Ok(line) = std::str::from_utf8(line) else {
-            return refused(Refusal::from(ErrorCode::BadRequest).because("the line is not UTF-8"));
+            return refused(Refusal::from(ErrorCode::BadRequest).with_detail("the line is not UTF-8"));
         };
         match self.dialect.decode(line) {
             Decoded::Request(request) => TransportInput::Request(Ok(request)),
             Decoded::Local(words) => {
-                self.say(words);
-                TransportInput::Heard
+                self.queue_bytes(words);
+                TransportInput::Activity
             }
-            Decoded::Nothing => TransportInput::Heard,
+            Decoded::Nothing => TransportInput::Activity,
         }
     }
 }
@@ -108,8 +108,8 @@ impl Transport for LineTransport {
                 Some(InputLine::Whole(line)) => return self.decode(&line),
                 Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
                 Some(InputLine::Binary) => {
-                    let refusal = Refusal::from(ErrorCode::BadRequest).because("this port takes lines of text");
-                    self.say(line::encode_refusal(&refusal));
+                    let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port takes lines of text");
+                    self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::Unsupported);
                 }
                 None => {}
@@ -131,9 +131,9 @@ impl Transport for LineTransport {
             match item {
                 Outgoing::Reply(reply) => {
                     let words = self.dialect.encode_reply(&reply);
-                    self.say(words);
+                    self.queue_bytes(words);
                 }
-                Outgoing::Event(words) | Outgoing::Batch(words) => self.say(words),
+                Outgoing::Event(words) | Outgoing::Batch(words) => self.queue_bytes(words),
                 Outgoing::Remainder(words) => self.queued.push_front(words),
                 Outgoing::Ping => {}
             }
@@ -151,7 +151,7 @@ impl Transport for LineTransport {
 
     async fn close(mut self, code: Option<CloseCode>) {
         if let Some(code) = code {
-            self.say(Bytes::from(format!("* closing: {}\n", code.slug())));
+            self.queue_bytes(Bytes::from(format!("* closing: {}\n", code.slug())));
         }
         if self.flush().await.is_ok() {
             hang_up(self.input, self.output).await;

@@ -92,7 +92,7 @@ fn decode(event: FrameEvent<'_>) -> TransportInput {
         FrameEvent::Binary(_) | FrameEvent::TooLarge(DataKind::Binary) => {
             TransportInput::Unacceptable(CloseCode::Unsupported)
         }
-        FrameEvent::Ping(_) | FrameEvent::Pong(_) | FrameEvent::Fragment => TransportInput::Heard,
+        FrameEvent::Ping(_) | FrameEvent::Pong(_) | FrameEvent::Fragment => TransportInput::Activity,
         FrameEvent::Close { code, .. } if is_goodbye(code) => TransportInput::Goodbye,
         FrameEvent::Close { .. } => TransportInput::Gone,
     }

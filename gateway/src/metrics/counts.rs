@@ -20,10 +20,10 @@ pub struct Counts {
     /// Messages delivered to readers, one for each receiver.
     pub delivered: IntCounter,
     /// Presence events dropped for slow readers, one for each receiver.
-    pub left_out: IntCounter,
+    pub skipped: IntCounter,
     /// Duration of the deliveries.
     pub deliveries: Deliveries,
-    rounds: Histogram,
+    batches: Histogram,
     gaps: IntCounter,
     missing: Arc<Labelled<GapOutcome, IntCounter>>,
 }
@@ -36,13 +36,13 @@ impl Counts {
                 "parley_messages_delivered_total",
                 "Messages delivered by this gateway, one for each receiver.",
             ),
-            left_out: counter(
+            skipped: counter(
                 on,
                 "parley_events_dropped_total",
                 "Presence and typing events dropped for slow readers, one for each receiver.",
             ),
             deliveries: Deliveries::new(on),
-            rounds: Family::single(
+            batches: Family::single(
                 on,
                 "parley_fanout_round_deliveries",
                 "Deliveries of one fan-out batch: messages times receivers. The buckets count deliveries.",
@@ -59,10 +59,10 @@ impl Counts {
     }
 
     /// Records the number of deliveries of one fan-out batch.
-    pub fn round(&self, deliveries: u64) {
+    pub fn fan_out_finished(&self, deliveries: u64) {
         if deliveries > 0 {
             self.delivered.inc_by(deliveries);
-            self.rounds.record_many(deliveries, 1);
+            self.batches.record_many(deliveries, 1);
         }
     }
 

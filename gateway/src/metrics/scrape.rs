@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use presence::host::metrics::{Pulled, Rises};
+use presence::host::metrics::Pulled;
 use presence::registry::{Generation, Phase};
 
 use super::Metrics;
@@ -23,7 +23,7 @@ pub struct AtScrape {
     /// Number of rooms with members on this gateway.
     pub rooms: ScrapeSource<usize>,
     /// Bytes of acknowledged messages in the republish ring.
-    pub kept: ScrapeSource<usize>,
+    pub unsafe_bytes: ScrapeSource<usize>,
     /// Age of the newest beat with an echo; before the first echo, the time since the start.
     pub beat_age: ScrapeSource<Duration>,
     /// Generation of the store.
@@ -46,13 +46,14 @@ impl Metrics {
     /// # Panics
     /// On a second call.
     pub fn at_scrape(&self, at_scrape: AtScrape) {
-        let AtScrape { sessions, detached, rooms, kept, beat_age, generation, subscription, draining } = at_scrape;
+        let AtScrape { sessions, detached, rooms, unsafe_bytes, beat_age, generation, subscription, draining } =
+            at_scrape;
         self.pull("parley_sessions", "Sessions on this gateway.", move || sessions() as f64);
         let help = "Detached sessions: they lost their connection here and may be resumed.";
         self.pull("parley_detached_sessions", help, move || detached() as f64);
         self.pull("parley_rooms", "Rooms with members on this gateway.", move || rooms() as f64);
         let help = "Bytes of acknowledged messages kept for republishing, because the store may still lose them.";
-        self.pull("parley_repair_bytes", help, move || kept() as f64);
+        self.pull("parley_repair_bytes", help, move || unsafe_bytes() as f64);
         let help = "Seconds since the newest beat that came back.";
         self.pull("parley_beat_age_seconds", help, move || beat_age().as_secs_f64());
         self.show_generation(generation);
@@ -65,7 +66,7 @@ impl Metrics {
     ///
     /// # Panics
     /// On a second call.
-    pub fn standing(
+    pub fn pull_stalled(
         &self,
         connections: impl Fn() -> usize + Send + Sync + 'static,
         bytes: impl Fn() -> usize + Send + Sync + 'static,
@@ -79,33 +80,33 @@ impl Metrics {
     fn show_generation(&self, generation: ScrapeSource<Generation>) {
         // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));
-        let asked = Arc::clone(&known);
+        let read = Arc::clone(&known);
         let help = "Generation of the store. It rises after each restart, failover or data loss of Redis, by any step.";
-        let number = move || asked().map(|generation| generation.number as f64);
-        Pulled::register(&self.registry, Rises::No, "parley_store_generation", help, number);
+        let number = move || read().map(|generation| generation.number as f64);
+        Pulled::gauge(&self.registry, "parley_store_generation", help, number);
         let help = "1 while the store recovers: gateways reassert their claims, and all other requests are refused.";
         let recovering = move || known().map(|generation| f64::from(u8::from(generation.phase == Phase::Recovering)));
-        Pulled::register(&self.registry, Rises::No, "parley_store_recovering", help, recovering);
+        Pulled::gauge(&self.registry, "parley_store_recovering", help, recovering);
     }
 
     fn show_subscription(&self, subscription: ScrapeSource<SubscriptionStatus>) {
         let subscription = Arc::new(subscription);
-        let asked = Arc::clone(&subscription);
+        let read = Arc::clone(&subscription);
         let help = "1 while all wanted channels are subscribed.";
         self.pull("parley_backplane_subscribed", help, move || {
-            f64::from(u8::from(asked().link == LinkState::Subscribed))
+            f64::from(u8::from(read().link == LinkState::Subscribed))
         });
         let on = &self.registry;
-        let asked = Arc::clone(&subscription);
+        let read = Arc::clone(&subscription);
         let help = "Total time without a complete subscription.";
-        let gap = move || Some(asked().gap(Instant::now()).as_secs_f64());
-        Pulled::register(on, Rises::Only, "parley_backplane_gap_seconds_total", help, gap);
+        let gap = move || Some(read().gap(Instant::now()).as_secs_f64());
+        Pulled::counter(on, "parley_backplane_gap_seconds_total", help, gap);
         let help = "Backplane frames skipped because they were malformed.";
         let malformed = move || Some(subscription().malformed as f64);
-        Pulled::register(on, Rises::Only, "parley_backplane_malformed_total", help, malformed);
+        Pulled::counter(on, "parley_backplane_malformed_total", help, malformed);
     }
 
     fn pull(&self, name: &str, help: &str, number: impl Fn() -> f64 + Send + Sync + 'static) {
-        Pulled::register(&self.registry, Rises::No, name, help, move || Some(number()));
+        Pulled::gauge(&self.registry, name, help, move || Some(number()));
     }
 }

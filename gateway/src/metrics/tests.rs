@@ -93,13 +93,13 @@ async fn a_scrape_reads_the_current_values() {
         sessions: Box::new(|| 3),
         detached: Box::new(|| 1),
         rooms: Box::new(|| 2),
-        kept: Box::new(|| 7),
+        unsafe_bytes: Box::new(|| 7),
         generation: Box::new(|| Generation { number: 7, phase: Phase::Recovering }),
         beat_age: Box::new(|| Duration::from_millis(250)),
         subscription: Box::new(move || backplane.subscription()),
         draining: Box::new(|| true),
     });
-    metrics.standing(|| 1, || 4096);
+    metrics.pull_stalled(|| 1, || 4096);
     for line in [
         "parley_sessions 3",
         "parley_detached_sessions 1",
@@ -124,8 +124,8 @@ async fn a_scrape_reads_the_current_values() {
 #[test]
 fn batches_gaps_and_writes_are_counted() {
     let metrics = Metrics::new();
-    metrics.counts.round(30);
-    metrics.counts.round(0);
+    metrics.counts.fan_out_finished(30);
+    metrics.counts.fan_out_finished(0);
     metrics.counts.gap::<&str>(&[
         StreamStep::Message(4, "a"),
         StreamStep::Gap { from: 5, to: 9 },

@@ -19,12 +19,6 @@ use crate::listen::DrainPace;
 
 use crate::server::{Drained, Gateway};
 
-/// Time between the notice and the first close: clients finish their requests, and load balancers see the failed
-/// readiness.
-const NOTICE: Duration = Duration::from_secs(1);
-/// Sessions closed per second; other gateways accept this rate without a pause for their own clients.
-const SESSIONS_PER_SECOND: usize = 500;
-
 impl Gateway {
     /// Ends in order within `grace`: refuses new connections, notifies every client, and closes the connections one by
     /// one. Then it waits until the store cannot lose what was acknowledged here, and records the lease as drained.
@@ -44,7 +38,7 @@ impl Gateway {
             self.lease.announce(LeaseTransition::Drained { hold: self.hold }).await;
         }
         drop(self.background);
-        if is_empty && is_safe { Drained::Whole } else { Drained::GraceRanOut }
+        if is_empty && is_safe { Drained::Complete } else { Drained::GraceExceeded }
     }
 
     async fn close_connections(&self, grace: Duration) {
@@ -53,7 +47,7 @@ impl Gateway {
         self.expiry.cancel();
         let sessions = self.hub.size().sessions;
         self.lease.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
-        let pace = pace(sessions, grace);
+        let pace = DrainPace::for_sessions(sessions, grace);
         tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "drain started");
         self.connections.drain.begin(pace);
         let listeners = async {
@@ -63,36 +57,5 @@ impl Gateway {
         tokio::join!(self.lease.announce(LeaseTransition::Draining), listeners);
         self.connections.tasks.close();
         self.connections.tasks.wait().await;
-    }
-}
-
-/// Spreads the closes so that more than a third of the grace period is left for last writes and for the store.
-fn pace(sessions: usize, grace: Duration) -> DrainPace {
-    if sessions == 0 {
-        return DrainPace { notice: Duration::ZERO, window: Duration::ZERO };
-    }
-    let window = Duration::from_secs_f64(sessions as f64 / SESSIONS_PER_SECOND as f64);
-    DrainPace { notice: NOTICE.min(grace / 8), window: window.min(grace / 2) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn pace_follows_the_sessions_within_the_grace_period() {
-        let grace = SECOND * 30;
-        for (sessions, grace, notice, window) in [
-            (0, grace, Duration::ZERO, Duration::ZERO),
-            (1, grace, SECOND, Duration::from_millis(2)),
-            (500, grace, SECOND, SECOND),
-            (1_000_000, grace, SECOND, SECOND * 15),
-            (500, SECOND, SECOND / 8, SECOND / 2),
-            (500, Duration::ZERO, Duration::ZERO, Duration::ZERO),
-        ] {
-            assert_eq!(pace(sessions, grace), DrainPace { notice, window }, "{sessions} sessions, {grace:?}");
-        }
     }
 }

@@ -104,7 +104,7 @@ impl Driver {
             effects = self.core.outcome(Instant::now(), outcome);
         }
         if is_resume {
-            self.performer.services.metrics.resume_seconds.took(start.elapsed());
+            self.performer.services.metrics.resume_seconds.record(start.elapsed());
         }
     }
 

@@ -41,7 +41,7 @@ enum SessionFate {
     Elsewhere,
 }
 
-fn fate(ending: Ending, dialect: Dialect) -> SessionFate {
+fn session_fate(ending: Ending, dialect: Dialect) -> SessionFate {
     let reason = match ending {
         Ending::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
         Ending::Closed(CloseCode::Kicked) => return SessionFate::Ends(LeftReason::Kicked),
@@ -70,7 +70,7 @@ impl Driver {
         };
         let services = &performer.services;
         let holds_lease = services.health.incarnation().as_ref() == Some(&me.owner.incarnation);
-        match fate(ending, dialect) {
+        match session_fate(ending, dialect) {
             SessionFate::Elsewhere => services.claims.release(&me.owner),
             // A client without a token of its session would find its nickname in use by itself.
             SessionFate::Detaches(reason) if !core.is_resumable() => performer.release_all(reason).await,
@@ -145,7 +145,11 @@ mod tests {
             (Ending::Closed(TooBig), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
             (Ending::Closed(Internal), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
         ] {
-            assert_eq!((fate(ending, Dialect::Json), fate(ending, Dialect::Line)), (json, line), "{ending:?}");
+            assert_eq!(
+                (session_fate(ending, Dialect::Json), session_fate(ending, Dialect::Line)),
+                (json, line),
+                "{ending:?}"
+            );
         }
     }
 }

@@ -124,11 +124,11 @@ impl Performer {
         services.hub.register_session(&owner, &nick, &self.outbox);
         let (shown, claim) = (nick.clone(), owner.clone());
         services.claims.insert(LocalClaim { nick: shown, owner: claim, status, rooms, token, detached: false });
-        self.own(nick, owner);
+        self.record_claim(nick, owner);
     }
 
     /// Notes a claim, in place of an older note of it.
-    pub(super) fn own(&mut self, nick: Nick, owner: Owner) {
+    pub(super) fn record_claim(&mut self, nick: Nick, owner: Owner) {
         // The lease may have been lost during the claim: then this session was not closed with the others.
         if self.services.health.incarnation().as_ref() != Some(&owner.incarnation) {
             self.outbox.close(CloseCode::Restart);

@@ -30,7 +30,7 @@ impl Refusal {
 
     /// Adds a more exact text. It must not hold the text of an inner error.
     #[must_use]
-    pub fn because(mut self, detail: impl Into<String>) -> Self {
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }

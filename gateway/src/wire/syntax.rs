@@ -20,15 +20,15 @@ pub(super) const HISTORY_ROWS: RangeInclusive<u64> = 1..=200;
 
 /// Returns the refusal of a malformed request.
 pub(super) fn bad_request(detail: impl Into<String>) -> Refusal {
-    Refusal::from(ErrorCode::BadRequest).because(detail)
+    Refusal::from(ErrorCode::BadRequest).with_detail(detail)
 }
 
 pub(super) fn nick(text: &str) -> Result<Nick, Refusal> {
-    Nick::parse(text).map_err(|error| Refusal::from(ErrorCode::BadNick).because(error.to_string()))
+    Nick::parse(text).map_err(|error| Refusal::from(ErrorCode::BadNick).with_detail(error.to_string()))
 }
 
 pub(super) fn room(text: &str) -> Result<RoomName, Refusal> {
-    RoomName::parse(text).map_err(|error| Refusal::from(ErrorCode::BadRoom).because(error.to_string()))
+    RoomName::parse(text).map_err(|error| Refusal::from(ErrorCode::BadRoom).with_detail(error.to_string()))
 }
 
 /// Reads a room if the text begins with `#`, else a nickname.

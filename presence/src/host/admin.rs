@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::metrics::{Pulled, Rises};
+use crate::host::metrics::Pulled;
 use crate::host::problem;
 use crate::model::codes::ErrorCode;
 
@@ -81,13 +81,7 @@ pub async fn serve(listener: TcpListener, answers: AdminRoutes, cancel: Cancella
 fn show_readiness(metrics: &Registry, ready: &ReadyCheck) {
     let ready = Arc::clone(ready);
     let shown = move || Some(f64::from(u8::from(ready().reasons.is_empty())));
-    Pulled::register(
-        metrics,
-        Rises::No,
-        "parley_ready",
-        "1 while this program is ready, as reported by /readyz.",
-        shown,
-    );
+    Pulled::gauge(metrics, "parley_ready", "1 while this program is ready, as reported by /readyz.", shown);
 }
 
 fn router(AdminRoutes { metrics, ready, before_scrape, documents }: AdminRoutes) -> Router {

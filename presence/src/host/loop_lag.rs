@@ -25,7 +25,7 @@ pub async fn watch(registry: Registry) {
     loop {
         let due = Instant::now() + EVERY;
         sleep_until(due).await;
-        lag.took(due.elapsed());
+        lag.record(due.elapsed());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Metrics of the presence program ([`Metrics`]), and the building blocks that the gateway's metrics share.
+//! Metrics of the presence program ([`PresenceMetrics`]), and the building blocks that the gateway's metrics share.
 //!
 //! Metrics are registered on a [`Registry`] that is created at the start and passed down, never on a global one:
 //! several nodes share a test process. Invariant: label values come from closed tables ([`Label`]), so clients cannot
@@ -21,7 +21,7 @@ use prometheus::{
 use crate::model::codes::{CloseCode, ErrorCode};
 
 pub use self::histogram::{Bounds, Family, Histogram};
-pub use self::pulled::{Pulled, Rises};
+pub use self::pulled::Pulled;
 
 /// Reason why registering cannot fail: names and labels are literals, and one function builds each registry.
 const LITERAL: &str = "metric names are valid and registered once";
@@ -139,7 +139,7 @@ pub fn registry(version: &str) -> Registry {
 
 /// Metrics of one presence process, updated by the HTTP API and the reaper.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub struct PresenceMetrics {
     /// Registry of all fields below; the admin port exports it.
     pub registry: Registry,
     /// Incarnations declared dead by this process.
@@ -152,7 +152,7 @@ pub struct Metrics {
     api_request_seconds: HistogramVec,
 }
 
-impl Metrics {
+impl PresenceMetrics {
     /// Creates the metrics on a new registry.
     #[must_use]
     pub fn new() -> Self {
@@ -198,7 +198,7 @@ impl Metrics {
     }
 }
 
-impl Default for Metrics {
+impl Default for PresenceMetrics {
     fn default() -> Self {
         Self::new()
     }

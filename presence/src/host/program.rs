@@ -34,7 +34,7 @@ pub enum Exit {
     /// It failed before it was ready.
     NotStarted,
     /// It ended before its work was drained.
-    GraceRanOut,
+    GraceExceeded,
     /// Its flags or settings are invalid.
     BadSettings,
 }
@@ -46,7 +46,7 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::NotStarted => 1,
-            Self::GraceRanOut => 2,
+            Self::GraceExceeded => 2,
             Self::BadSettings => 64,
         }
     }
@@ -62,9 +62,9 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
     /// All work is finished.
-    Whole,
+    Complete,
     /// The grace period expired first.
-    GraceRanOut,
+    GraceExceeded,
 }
 
 /// The part that differs between programs: settings and server.
@@ -152,7 +152,7 @@ pub fn run<P: Program>() -> ExitCode {
     let telemetry = match telemetry::init(P::logs(&configured.config)) {
         Ok(telemetry) => telemetry,
         Err(reason) => {
-            say(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
+            print(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
             return Exit::BadSettings.into();
         }
     };
@@ -182,25 +182,25 @@ fn configure<P: Program>(
     let flags = flags.map_err(|answer| {
         let text = answer.to_string();
         if !answer.use_stderr() {
-            say(std::io::stdout(), text);
+            print(std::io::stdout(), text);
             return Exit::Done;
         }
         let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        say(std::io::stderr(), format_args!("{0}: {reason} (see {0} --help)\n", P::NAME));
+        print(std::io::stderr(), format_args!("{0}: {reason} (see {0} --help)\n", P::NAME));
         Exit::BadSettings
     })?;
     if flags.example {
-        say(std::io::stdout(), example(P::NAME, P::KEYS));
+        print(std::io::stdout(), example(P::NAME, P::KEYS));
         return Err(Exit::Done);
     }
     let sources = Sources { file: flags.config, environment: environment.into_iter().collect(), flags: flags.set };
     let read = Settings::load(P::KEYS, &sources).and_then(|settings| Ok((P::config(&settings)?, settings)));
     let (config, settings) = read.map_err(|reason| {
-        say(std::io::stderr(), format_args!("{}: {reason}\n", P::NAME));
+        print(std::io::stderr(), format_args!("{}: {reason}\n", P::NAME));
         Exit::BadSettings
     })?;
     if flags.check {
-        say(std::io::stdout(), config);
+        print(std::io::stdout(), config);
         return Err(Exit::Done);
     }
     Ok(Configured { sources, settings, config })
@@ -235,7 +235,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         Err(error) => return not_started(&error),
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
-    say(std::io::stdout(), ready_line(P::ready(&server)));
+    print(std::io::stdout(), ready_line(P::ready(&server)));
 
     loop {
         let request = tokio::select! {
@@ -261,17 +261,17 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         drained = P::drain(server, grace) => drained,
         () = signals.end() => {
             tracing::warn!("second signal received, drain aborted");
-            return Exit::GraceRanOut;
+            return Exit::GraceExceeded;
         }
     };
     match drained {
-        Drained::Whole => {
+        Drained::Complete => {
             tracing::info!("drained");
             Exit::Done
         }
-        Drained::GraceRanOut => {
+        Drained::GraceExceeded => {
             tracing::warn!("grace period expired");
-            Exit::GraceRanOut
+            Exit::GraceExceeded
         }
     }
 }
@@ -322,7 +322,7 @@ impl Signals {
 }
 
 /// Writes to the parent process. A closed stream is not an error.
-fn say(mut to: impl Write, text: impl Display) {
+fn print(mut to: impl Write, text: impl Display) {
     if write!(to, "{text}").and_then(|()| to.flush()).is_err() {
         tracing::debug!("output stream closed");
     }

@@ -82,7 +82,7 @@ impl Reloader {
         let outcome = match read {
             Ok((config, new)) => {
                 apply(&config);
-                self.adopt(&new);
+                self.put_in_effect(&new);
                 Outcome::Applied
             }
             Err(reason) => {
@@ -94,7 +94,7 @@ impl Reloader {
         outcome
     }
 
-    fn adopt(&mut self, new: &Settings) {
+    fn put_in_effect(&mut self, new: &Settings) {
         let (live, waiting): (Vec<Change>, Vec<Change>) =
             self.in_effect.changes(new).into_iter().partition(|change| change.key.live);
         let was = self.in_effect.fingerprint();

@@ -6,7 +6,8 @@
 //! Invariant: a name holds only encoded tokens of [`crate::model`], never a client's text.
 //! Scripts alone build two more names: the buckets `idempotency:<n>` (5 minutes of clients' keys) and `attempts:<n>` (30 s
 //! of message ids without a client's key), both hashes of the partition.
-//! Today there is one partition, `{0}`. Choosing a partition by the name changes this file only.
+//! Today there is one partition, `{0}`. The partition is chosen here;
+//! ARCHITECTURE.md lists what else assumes a single one.
 
 use std::fmt;
 use std::marker::PhantomData;

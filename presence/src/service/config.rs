@@ -1,6 +1,6 @@
-//! [`Config`]: the validated settings of the presence program.
+//! [`PresenceConfig`]: the validated settings of the presence program.
 //!
-//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`Config`] is valid, so no other
+//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`PresenceConfig`] is valid, so no other
 //! code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden credentials.
 
 use std::fmt;
@@ -32,7 +32,7 @@ pub const KEYS: &[Key] = &[
 
 /// The presence program's settings, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct PresenceConfig {
     /// `node.id`: name of this process in the cluster. Default: the name of the host with a random suffix.
     pub node: String,
     /// `redis.url`: Redis of the cluster. Required.
@@ -49,7 +49,7 @@ pub struct Config {
     pub logs: Logs,
 }
 
-impl Config {
+impl PresenceConfig {
     /// Validates all settings.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Config {
 
 /// Settings in effect as TOML, credentials hidden. Validated values are printable ASCII, for which the quoting of Rust
 /// and TOML is the same.
-impl fmt::Display for Config {
+impl fmt::Display for PresenceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node.id = {:?}", self.node)?;
         writeln!(f, "redis.url = {:?}", self.redis)?;

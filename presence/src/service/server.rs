@@ -19,13 +19,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::host::admin::{self, AdminRoutes, Readiness};
 use crate::host::loop_lag;
-use crate::host::metrics::Metrics;
+use crate::host::metrics::PresenceMetrics;
 use crate::host::program::Drained;
 use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
-use crate::service::config::Config;
+use crate::service::config::PresenceConfig;
 use crate::store::redis::RedisStore;
 
 /// Maximum age of the registry's last answer while the process is ready.
@@ -46,7 +46,7 @@ pub struct PresenceAddresses {
 #[derive(Debug)]
 pub struct Presence {
     addresses: PresenceAddresses,
-    metrics: Metrics,
+    metrics: PresenceMetrics,
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
     /// All other tasks.
@@ -62,11 +62,11 @@ impl Presence {
     ///
     /// # Errors
     /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. An unreachable Redis is waited for.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
         let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         let is_reachable = redis.is_fit().await?;
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-        let metrics = Metrics::new();
+        let metrics = PresenceMetrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
         let admin = bind(config.admin).await.context("bind the admin listener")?;
         let addresses = PresenceAddresses { api: api.local_addr()?, admin: admin.local_addr()? };
@@ -126,12 +126,12 @@ impl Presence {
         self.tasks.close();
         self.tasks.wait().await;
         match answered {
-            Ok(Ok(())) => Drained::Whole,
+            Ok(Ok(())) => Drained::Complete,
             Ok(Err(error)) => {
                 tracing::error!(%error, "api server failed");
-                Drained::Whole
+                Drained::Complete
             }
-            Err(_) => Drained::GraceRanOut,
+            Err(_) => Drained::GraceExceeded,
         }
     }
 }
@@ -153,7 +153,7 @@ fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output
 }
 
 /// Runs the failure detector and counts what it does.
-async fn reap(registry: Registry, samples: watch::Receiver<Option<LeaseSample>>, metrics: Metrics) {
+async fn reap(registry: Registry, samples: watch::Receiver<Option<LeaseSample>>, metrics: PresenceMetrics) {
     let count = |outcome| match outcome {
         ReapOutcome::Fenced => metrics.fences.inc(),
         ReapOutcome::Reaped(reaped) => {

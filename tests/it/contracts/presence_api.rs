@@ -13,7 +13,7 @@ use presence::host::program::Drained;
 use presence::host::telemetry::{LogFormat, Logs};
 use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, ReassertBatch, RedisRegistry, Registry};
-use presence::service::config::Config;
+use presence::service::config::PresenceConfig;
 use presence::service::server::Presence;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,7 +73,7 @@ fn parse_nick(nick: &str) -> Nick {
 
 async fn presence(redis: &Redis) -> Presence {
     let free = "127.0.0.1:0".parse().expect("an address");
-    let config = Config {
+    let config = PresenceConfig {
         node: "p1".to_owned(),
         redis: redis.url().parse().expect("a good URL"),
         prefix: "parley".to_owned(),
@@ -414,7 +414,7 @@ async fn presence_shuts_down_while_streams_are_open() {
     until_status(admin, "/readyz", 200, SOON).await;
     let mut stream = EventStream::open(api, None).await;
     let asked = Instant::now();
-    assert_eq!(presence.shutdown(SOON).await, Drained::Whole);
+    assert_eq!(presence.shutdown(SOON).await, Drained::Complete);
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
     stream.end().await;
     http::get(api, "/v1/stats").await.expect_err("the listener is closed");

@@ -1,13 +1,13 @@
-//! The arm between the processes of a cluster: scripts append messages in RedisStore, one subscription delivers them.
+//! The arm between the processes of a cluster: scripts append messages in Redis, and one subscription delivers them.
 //!
 //! [`publisher`] batches the messages of a room, [`calls`] calls the scripts, [`republish`] handles acknowledged
 //! messages that Redis lost, [`subscriber`] keeps the subscription whole, [`reads`] reads streams. Texts are encoded in
 //! [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays deliveries.
 
 mod calls;
-mod feed;
 mod message;
 mod publisher;
+mod push_feed;
 mod reads;
 mod republish;
 mod subscriber;
@@ -21,7 +21,7 @@ use presence::host::reloadable::Reloadable;
 use presence::model::stream::StreamEnd;
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
-use presence::store::redis::{GENERATION, LOG, RedisStore};
+use presence::store::redis::{GENERATION, RedisStore, STREAM};
 use redis::Script;
 
 use self::calls::ScriptCalls;
@@ -152,7 +152,7 @@ impl AppendBatch for ScriptCalls {
 /// Assembles a script: its first line must be the very first bytes, so the shared parts follow it.
 fn script(shared: &[&str], text: &str) -> Script {
     let (first, body) = text.split_once('\n').unwrap_or((text, ""));
-    Script::new(&failpoints::script(&[&[first, GENERATION, LOG], shared, &[body]].concat().join("\n")))
+    Script::new(&failpoints::script(&[&[first, GENERATION, STREAM], shared, &[body]].concat().join("\n")))
 }
 
 /// Returns an unused epoch, for a stream that has to begin one.

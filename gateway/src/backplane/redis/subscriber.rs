@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, ProtocolVersion, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::feed::{FeedEnded, PushFeed, PushMessage, feed};
+use super::push_feed::{FeedEnded, PushFeed, PushMessage, feed};
 use super::subscription::{ChannelName, ChannelTopic, SubscriptionAction, SubscriptionInput, SubscriptionMachine};
 use crate::backplane::malformed::MalformedCounter;
 use crate::backplane::{Delivery, DeliverySink, SubscriptionStatus, envelope};
@@ -323,7 +323,7 @@ impl SubscriberTask {
     }
 
     fn publish_status(&mut self) {
-        if self.is_broken && self.machine.whole() {
+        if self.is_broken && self.machine.is_complete() {
             self.is_broken = false;
             tracing::info!("subscription restored");
         }

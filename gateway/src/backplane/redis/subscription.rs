@@ -201,7 +201,7 @@ impl SubscriptionMachine {
     }
 
     /// Returns whether the present connection is whole.
-    pub(super) fn whole(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         matches!(self.phase, LinkPhase::Whole { .. })
     }
 

@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
 /// Returns the claims of the gateway; `None` if the lease is of an earlier incarnation, which is left to the failure
 /// detector. `address` overrides the address in the lease.
-pub(super) async fn ask(gateway: &LeaseSummary, address: Option<&str>) -> Result<Option<Vec<HeldSession>>, CtlError> {
+pub(super) async fn fetch(gateway: &LeaseSummary, address: Option<&str>) -> Result<Option<Vec<HeldSession>>, CtlError> {
     let LeaseSummary { node, .. } = gateway;
     let advertised = || gateway.admin.parse().ok().filter(|address: &SocketAddr| !address.ip().is_unspecified());
     let address = address.map(str::to_owned).or_else(|| advertised().map(|address| address.to_string()));

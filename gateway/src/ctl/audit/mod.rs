@@ -62,11 +62,11 @@ fn address(text: &str) -> Result<(&str, &str), CtlError> {
 }
 
 async fn run_pass(cluster: &CommandAccess, addresses: &BTreeMap<&str, &str>) -> Result<AuditPass, CtlError> {
-    let (_, mut gateways) = cluster.store.standings().await?;
+    let (_, mut gateways) = cluster.store.lease_summaries().await?;
     gateways.retain(|gateway| gateway.state.serves());
     let mut held = BTreeMap::new();
     for gateway in &gateways {
-        if let Some(sessions) = holdings::ask(gateway, addresses.get(gateway.node.as_str()).copied()).await? {
+        if let Some(sessions) = holdings::fetch(gateway, addresses.get(gateway.node.as_str()).copied()).await? {
             held.insert(Incarnation::from_store(&gateway.incarnation), sessions);
         }
     }

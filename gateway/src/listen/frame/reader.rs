@@ -15,9 +15,9 @@ use super::utf8::Utf8;
 use super::{DataKind, FrameEvent, MessageLimits, Violation};
 
 /// The longest header of a frame.
-const LONGEST_HEAD: usize = 14;
+const HEADER_BYTES_MAX: usize = 14;
 /// The longest payload of a control frame.
-const LONGEST_CONTROL: u64 = 125;
+const CONTROL_BYTES_MAX: u64 = 125;
 
 /// The state of one client's input.
 #[derive(Debug)]
@@ -36,14 +36,14 @@ pub struct FrameReader {
 #[derive(Debug, Clone, Copy)]
 enum ReaderState {
     /// A partial frame header.
-    Head { bytes: [u8; LONGEST_HEAD], len: u8 },
+    Head { bytes: [u8; HEADER_BYTES_MAX], len: u8 },
     /// Inside the payload of a frame.
     Payload(PartialFrame),
     /// The input is over.
     Over,
 }
 
-const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; LONGEST_HEAD], len: 0 };
+const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; HEADER_BYTES_MAX], len: 0 };
 
 #[derive(Debug, Clone, Copy)]
 struct PartialFrame {
@@ -118,11 +118,11 @@ impl FrameReader {
     /// Reads a header of which `len` bytes arrived earlier.
     fn head(
         &mut self,
-        mut bytes: [u8; LONGEST_HEAD],
+        mut bytes: [u8; HEADER_BYTES_MAX],
         len: usize,
         input: &mut &mut [u8],
     ) -> Result<Option<PartialFrame>, Violation> {
-        let fresh = input.len().min(LONGEST_HEAD - len);
+        let fresh = input.len().min(HEADER_BYTES_MAX - len);
         bytes[len..len + fresh].copy_from_slice(&input[..fresh]);
         let mut cursor = Cursor::new(&bytes[..len + fresh]);
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| Violation::Protocol)? else {
@@ -136,21 +136,21 @@ impl FrameReader {
         if header.len(length) != whole {
             return Err(Violation::Protocol);
         }
-        self.judge(&header, length).map(Some)
+        self.check_frame(&header, length).map(Some)
     }
 
-    fn judge(&mut self, header: &FrameHeader, length: u64) -> Result<PartialFrame, Violation> {
+    fn check_frame(&mut self, header: &FrameHeader, length: u64) -> Result<PartialFrame, Violation> {
         let Some(mask) = header.mask else { return Err(Violation::Protocol) };
         if header.rsv1 || header.rsv2 || header.rsv3 || length > i64::MAX as u64 {
             return Err(Violation::Protocol);
         }
         match (header.opcode, self.kind) {
             (OpCode::Control(Control::Close | Control::Ping | Control::Pong), _) => {
-                if !header.is_final || length > LONGEST_CONTROL {
+                if !header.is_final || length > CONTROL_BYTES_MAX {
                     return Err(Violation::Protocol);
                 }
             }
-            (OpCode::Data(Data::Continue), Some(_)) => self.lengthen(length)?,
+            (OpCode::Data(Data::Continue), Some(_)) => self.add_to_message(length)?,
             (OpCode::Data(Data::Text), None) => self.begin(DataKind::Text, length)?,
             (OpCode::Data(Data::Binary), None) => self.begin(DataKind::Binary, length)?,
             _ => return Err(Violation::Protocol),
@@ -164,10 +164,10 @@ impl FrameReader {
         self.kind = Some(kind);
         self.length = 0;
         self.utf8 = Utf8::default();
-        self.lengthen(length)
+        self.add_to_message(length)
     }
 
-    fn lengthen(&mut self, by: u64) -> Result<(), Violation> {
+    fn add_to_message(&mut self, by: u64) -> Result<(), Violation> {
         let length = by.saturating_add(self.length.into());
         if length > self.limits.skipped.into() {
             return Err(Violation::TooBig);
@@ -237,7 +237,7 @@ impl FrameReader {
         let (kind, is_skipped) = (self.kind.take().unwrap_or(DataKind::Binary), self.is_skipping());
         self.length = 0;
         Ok(match (kind, is_in_one_piece) {
-            (DataKind::Text, _) if !self.utf8.is_whole() => return Err(Violation::BadUtf8),
+            (DataKind::Text, _) if !self.utf8.is_complete() => return Err(Violation::BadUtf8),
             _ if is_skipped => FrameEvent::TooLarge(kind),
             (DataKind::Binary, true) => FrameEvent::Binary(Cow::Borrowed(piece)),
             (DataKind::Binary, false) => FrameEvent::Binary(Cow::Owned(mem::take(&mut self.held))),

@@ -1,4 +1,4 @@
-//! FrameReader and writer on a TCP stream.
+//! The frame reader and writer on a TCP stream.
 //!
 //! Reads into a buffer of the thread and decodes in place; only bytes beyond the first event are stored. All functions are
 //! poll functions with their state in the socket, so a future is one pointer, and dropping it loses nothing.

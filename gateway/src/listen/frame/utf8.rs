@@ -16,13 +16,13 @@ pub(super) struct Utf8 {
 
 impl Utf8 {
     /// Returns whether the text may end here.
-    pub(super) fn is_whole(self) -> bool {
+    pub(super) fn is_complete(self) -> bool {
         self.len == 0
     }
 
     /// Checks the next piece.
     pub(super) fn check(&mut self, mut piece: &[u8]) -> Result<(), Violation> {
-        while !self.is_whole() {
+        while !self.is_complete() {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
             self.begun[usize::from(self.len)] = byte;
@@ -57,7 +57,7 @@ mod tests {
             seen += piece.len();
             utf8.check(piece).map_err(|_| seen)?;
         }
-        Ok(utf8.is_whole())
+        Ok(utf8.is_complete())
     }
 
     fn mostly_text() -> impl Strategy<Value = Vec<u8>> {

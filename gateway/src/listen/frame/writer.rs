@@ -11,9 +11,9 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The maximum of frames in one write.
-const AT_ONCE: usize = 32;
+const WRITE_FRAMES_MAX: usize = 32;
 /// The longest header of a frame without a mask.
-const LONGEST_HEAD: usize = 10;
+const HEADER_BYTES_MAX: usize = 10;
 /// The longest reason of a close frame.
 const LONGEST_REASON: usize = 123;
 
@@ -36,7 +36,7 @@ struct QueuedFrame {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct EncodedHeader {
-    bytes: [u8; LONGEST_HEAD],
+    bytes: [u8; HEADER_BYTES_MAX],
     len: usize,
 }
 
@@ -50,7 +50,7 @@ impl QueuedFrame {
     }
 
     fn head(&self) -> EncodedHeader {
-        let mut bytes = [0; LONGEST_HEAD];
+        let mut bytes = [0; HEADER_BYTES_MAX];
         let Some(header) = self.header() else { return EncodedHeader::default() };
         let length = self.payload.len() as u64;
         header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
@@ -127,11 +127,11 @@ impl FrameWriter {
 
     /// Returns the next slices for one vectored write. Empty only if nothing is queued.
     pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut heads = [EncodedHeader::default(); AT_ONCE];
+        let mut heads = [EncodedHeader::default(); WRITE_FRAMES_MAX];
         for (head, frame) in heads.iter_mut().zip(&self.frames) {
             *head = frame.head();
         }
-        let mut slices = [IoSlice::new(&[]); 2 * AT_ONCE];
+        let mut slices = [IoSlice::new(&[]); 2 * WRITE_FRAMES_MAX];
         let mut used = 0;
         let mut written = self.written;
         for (head, frame) in heads.iter().zip(&self.frames) {

@@ -35,7 +35,10 @@ use crate::outbound::policy::SLOW_READER;
 use crate::session::Ending;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
-use super::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionSession, DrainPace, Listeners};
+use super::{
+    Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, ConnectionSession, DrainPace,
+    Listeners,
+};
 use crate::metrics::{ListenerKind, Metrics};
 
 /// Maximum duration of one test step.
@@ -83,7 +86,7 @@ impl ConnectionSession for EchoSession {
         self.outbox.clone()
     }
 
-    fn heard(&mut self) {
+    fn note_input(&mut self) {
         self.state.inputs.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -165,15 +168,15 @@ impl ListenFixture {
             EchoSession { outbox, deadline, state: Arc::clone(&shared) }
         };
         let metrics = Arc::new(Metrics::new());
-        let context = ConnectionContext::new(
+        let context = ConnectionContext::new(ConnectionParts {
             open_session,
-            Arc::clone(&admission),
+            admission: Arc::clone(&admission),
             limits,
-            Arc::clone(&metrics),
-            closing.clone(),
-            Arc::clone(&connection_drain),
-            tasks.clone(),
-        );
+            metrics: Arc::clone(&metrics),
+            closing: closing.clone(),
+            drain: Arc::clone(&connection_drain),
+            tasks: tasks.clone(),
+        });
         listeners.serve(&context);
         Self { ws, tcp, metrics, ready, admission, state, closing, connection_drain, tasks }
     }

@@ -139,7 +139,7 @@ mod perform {
                 claim.nick = nick.clone();
                 claim.owner = owner.clone();
             });
-            performer.own(nick, owner.clone());
+            performer.record_claim(nick, owner.clone());
             Ok(owner)
         }
     }

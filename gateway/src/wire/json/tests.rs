@@ -104,7 +104,7 @@ fn replies_encode_as_frozen() {
             r#"{"type":"error","id":1,"code":"nick_in_use","message":"this nickname is in use"}"#,
         ),
         (
-            Answer::Refused(slow.because("one at a time")),
+            Answer::Refused(slow.with_detail("one at a time")),
             r#"{"type":"error","id":1,"code":"overloaded","message":"one at a time","retry_after_ms":250}"#,
         ),
     ] {

@@ -69,14 +69,14 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
         "ping" => Command::Ping,
         "quit" => Command::Bye,
         "help" => return Ok(Some(ParsedLine::Help)),
-        _ => return Err(Refusal::from(ErrorCode::UnknownType).because("there is no such command, try /help")),
+        _ => return Err(Refusal::from(ErrorCode::UnknownType).with_detail("there is no such command, try /help")),
     };
     Ok(Some(ParsedLine::Command(command)))
 }
 
 fn send_to_room(dialect: &LineDialect, text: &str) -> Result<ParsedLine, Refusal> {
     if !dialect.is_registered {
-        return Err(Refusal::from(ErrorCode::NotRegistered).because("say /nick NAME first"));
+        return Err(Refusal::from(ErrorCode::NotRegistered).with_detail("say /nick NAME first"));
     }
     let to = Target::Room(current(dialect)?);
     Ok(ParsedLine::Command(Command::Send { to, body: body(text)?, key: None }))
@@ -110,7 +110,7 @@ fn room_or_current(dialect: &LineDialect, argument: &str) -> Result<RoomName, Re
 }
 
 fn current(dialect: &LineDialect) -> Result<RoomName, Refusal> {
-    dialect.room.clone().ok_or_else(|| Refusal::from(ErrorCode::NotInRoom).because("say /join #ROOM first"))
+    dialect.room.clone().ok_or_else(|| Refusal::from(ErrorCode::NotInRoom).with_detail("say /join #ROOM first"))
 }
 
 fn history_rows(argument: &str) -> Result<usize, Refusal> {

@@ -374,7 +374,7 @@ proptest! {
         };
         check_harmless(&encode_event(&Event::Message(message())), 1);
         check_harmless(&encode_event(&Event::Presence { room: name.clone(), delta, resync: true }), 5);
-        check_harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).because(text.as_str())), 1);
+        check_harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).with_detail(text.as_str())), 1);
 
         let mut dialect = in_lobby();
         dialect.direct_text = Some(text.clone());

@@ -76,7 +76,7 @@ impl Histogram {
     }
 
     /// Records one duration; for [`Bounds::SECONDS`].
-    pub fn took(&self, time: Duration) {
+    pub fn record(&self, time: Duration) {
         self.record_many(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), 1);
     }
 

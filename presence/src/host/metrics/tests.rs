@@ -32,9 +32,9 @@ fn codes_count_under_their_own_names() {
 fn a_histogram_counts_batches_in_their_bucket() {
     let registry = Registry::new();
     let delivery = Family::single(&registry, "took_seconds", "Time.", Bounds::SECONDS);
-    delivery.took(Duration::from_micros(50));
+    delivery.record(Duration::from_micros(50));
     delivery.record_many(51, 3);
-    delivery.took(Duration::from_secs(11));
+    delivery.record(Duration::from_secs(11));
     std::thread::scope(|other| drop(other.spawn(|| delivery.record_many(1_000, 2))));
     let text = scrape(&registry);
     for line in [
@@ -66,10 +66,10 @@ fn histograms_of_a_family_count_apart() {
 #[test]
 fn a_scrape_leaves_out_unknown_values() {
     let registry = Registry::new();
-    Pulled::register(&registry, Rises::Only, "risen_total", "Rises.", || Some(2.5));
-    Pulled::register(&registry, Rises::No, "unknown", "Unknown.", || None);
-    let asks = [("a", Some(1.0)), ("b", None)].map(|(value, number)| (value, move || number));
-    Pulled::register_each(&registry, "some", "Some are known.", "who", asks);
+    Pulled::counter(&registry, "risen_total", "Rises.", || Some(2.5));
+    Pulled::gauge(&registry, "unknown", "Unknown.", || None);
+    let sources = [("a", Some(1.0)), ("b", None)].map(|(value, number)| (value, move || number));
+    Pulled::gauges(&registry, "some", "Some are known.", ("who", sources));
     let text = scrape(&registry);
     assert!(text.contains("# TYPE risen_total counter\nrisen_total 2.5\n"), "{text}");
     assert!(text.contains("some{who=\"a\"} 1\n"), "{text}");
@@ -78,7 +78,7 @@ fn a_scrape_leaves_out_unknown_values() {
 
 #[test]
 fn requests_are_counted_by_route_and_status() {
-    let metrics = Metrics::new();
+    let metrics = PresenceMetrics::new();
     metrics.api_request("/v1/users/{nick}", 404, Duration::from_millis(3));
     metrics.api_request("/v1/users/{nick}", 404, Duration::from_millis(9));
     metrics.fences.inc();
@@ -96,7 +96,7 @@ fn requests_are_counted_by_route_and_status() {
 
 #[test]
 fn two_nodes_of_one_process_count_apart() {
-    let (one, two) = (Metrics::new(), Metrics::new());
+    let (one, two) = (PresenceMetrics::new(), PresenceMetrics::new());
     one.fences.inc();
     let (one, two) = (scrape(&one.registry), scrape(&two.registry));
     assert!(one.contains("parley_fences_total 1\n") && two.contains("parley_fences_total 0\n"));

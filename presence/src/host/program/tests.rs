@@ -38,7 +38,7 @@ impl Program for SampleProgram {
     fn reload((): &(), _config: &String) {}
 
     async fn drain((): (), _grace: Duration) -> Drained {
-        Drained::Whole
+        Drained::Complete
     }
 }
 
@@ -80,7 +80,7 @@ fn flags_decide_the_exit_without_starting_a_server() {
 
 #[test]
 fn exit_codes_are_the_documented_ones() {
-    let exits = [Exit::Done, Exit::NotStarted, Exit::GraceRanOut, Exit::BadSettings];
+    let exits = [Exit::Done, Exit::NotStarted, Exit::GraceExceeded, Exit::BadSettings];
     assert_eq!(exits.map(Exit::code), [0, 1, 2, 64]);
 }
 

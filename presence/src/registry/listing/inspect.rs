@@ -49,25 +49,25 @@ impl RedisRegistry {
     ///
     /// # Errors
     /// `Unavailable` or `Unknown`.
-    pub async fn standings(&self) -> Result<(Generation, Vec<LeaseSummary>), RegistryError> {
+    pub async fn lease_summaries(&self) -> Result<(Generation, Vec<LeaseSummary>), RegistryError> {
         let (generation, rows) = lease_rows(&self.redis).await?;
-        let rows = shown(rows);
+        let rows = present_rows(rows);
         let keys = self.redis.keys();
-        let mut questions = redis::pipe();
-        questions.cmd("TIME");
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME");
         for LeaseRow { lease, .. } in &rows {
-            questions
+            pipeline
                 .hget(keys.beaten().as_str(), lease.incarnation.as_str())
                 .scard(keys.node(&lease.incarnation).owned_nicks().as_str());
         }
         let mut connection = self.redis.query().await?;
-        let answers: Vec<redis::Value> =
-            questions.query_async(&mut connection).await.map_err(|error| classify(&error))?;
-        let mut answers = answers.into_iter();
-        let (seconds, micros): (u64, u64) = piece(answers.next())?;
+        let replies: Vec<redis::Value> =
+            pipeline.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+        let mut replies = replies.into_iter();
+        let (seconds, micros): (u64, u64) = next_value(replies.next())?;
         let now = seconds * 1000 + micros / 1000;
-        let standing = |row: LeaseRow| {
-            let beaten: Option<u64> = piece(answers.next())?;
+        let summary = |row: LeaseRow| {
+            let beaten: Option<u64> = next_value(replies.next())?;
             Ok(LeaseSummary {
                 node: row.info.node,
                 incarnation: row.lease.incarnation.to_string(),
@@ -75,15 +75,15 @@ impl RedisRegistry {
                 beat: row.lease.counter,
                 beat_age_ms: beaten.map(|beaten| now.saturating_sub(beaten)),
                 age_ms: now.saturating_sub(row.opened),
-                sessions: piece(answers.next())?,
+                sessions: next_value(replies.next())?,
                 version: row.info.version,
                 ws: row.info.ws,
                 tcp: row.info.tcp,
                 admin: row.info.admin,
             })
         };
-        let standings = rows.into_iter().map(standing).collect::<Result<_, RegistryError>>()?;
-        Ok((generation, standings))
+        let summaries = rows.into_iter().map(summary).collect::<Result<_, RegistryError>>()?;
+        Ok((generation, summaries))
     }
 
     /// Reads the owning gateway of each nickname, in the order of `nicks`: `None` without an owner.
@@ -93,13 +93,13 @@ impl RedisRegistry {
     pub async fn owners(&self, nicks: &[NickKey]) -> Result<Vec<Option<Incarnation>>, RegistryError> {
         let mut owners = Vec::with_capacity(nicks.len());
         for step in nicks.chunks(STEP) {
-            let mut questions = redis::pipe();
+            let mut pipeline = redis::pipe();
             for nick in step {
-                questions.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
+                pipeline.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let mut connection = self.redis.query().await?;
             let tokens: Vec<Option<String>> =
-                questions.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+                pipeline.query_async(&mut connection).await.map_err(|error| classify(&error))?;
             let incarnation = |token: String| Incarnation::from_store(token.split('/').next().unwrap_or_default());
             owners.extend(tokens.into_iter().map(|token| token.map(incarnation)));
         }
@@ -108,7 +108,7 @@ impl RedisRegistry {
 }
 
 /// Keeps the rows that describe the present.
-fn shown(mut rows: Vec<LeaseRow>) -> Vec<LeaseRow> {
+fn present_rows(mut rows: Vec<LeaseRow>) -> Vec<LeaseRow> {
     rows.sort_by(|a, b| (&a.info.node, b.opened).cmp(&(&b.info.node, a.opened)));
     let mut seen = HashSet::new();
     rows.retain(|row| {
@@ -118,7 +118,7 @@ fn shown(mut rows: Vec<LeaseRow>) -> Vec<LeaseRow> {
     rows
 }
 
-fn piece<T: redis::FromRedisValue>(answer: Option<redis::Value>) -> Result<T, RegistryError> {
+fn next_value<T: redis::FromRedisValue>(answer: Option<redis::Value>) -> Result<T, RegistryError> {
     let answer = answer.ok_or_else(|| malformed("an answer to each question"))?;
     redis::from_redis_value(answer).map_err(|_| malformed("a row of a gateway"))
 }

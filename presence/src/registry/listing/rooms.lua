@@ -7,6 +7,6 @@
 local rows = { 'OK' }
 for i = 2, #ARGV do
   local display = redis.call('HGET', base .. 'room:' .. ARGV[i], 'display')
-  rows[i] = display and { display, redis.call('HLEN', base .. 'members:' .. ARGV[i]), room_top(ARGV[i]) } or {}
+  rows[i] = display and { display, redis.call('HLEN', base .. 'members:' .. ARGV[i]), room_end(ARGV[i]) } or {}
 end
 return rows

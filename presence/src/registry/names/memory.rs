@@ -256,7 +256,7 @@ impl StoreState {
         }
         self.retire(Leftover::Nick(nick.clone()));
         // After a rename the session continues under its other nick.
-        if self.sessions.goes_by(&owner.session, nick) {
+        if self.sessions.uses_nick(&owner.session, nick) {
             self.sessions.ended(&owner.session, now());
             self.retire(Leftover::Session(owner.session));
         }

@@ -104,7 +104,7 @@ impl StoreState {
         let left = self.drop_member(room.key(), nick.key(), reason).into_iter().collect();
         self.announce(room.key(), &PresenceDelta { left, ..Default::default() });
         if intent == LeaveIntent::ForGood {
-            self.sessions.left_for_good(&owner.session, room.key());
+            self.sessions.forget_room(&owner.session, room.key());
         }
         true
     }

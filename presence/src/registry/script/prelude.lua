@@ -37,7 +37,7 @@ local function begin_generation()
 end
 
 -- Begins a generation if the store's history is not the recorded one (restart, failover, flush), or if an open one lost
--- the lease table or the fence counter. The first line of every writing script.
+-- the lease table or the fence counter. The first call of every writing registry script.
 local function enter_generation()
   local replid
   replid, phase, generation_number = unpack(redis.call('HMGET', KEYS[1], 'replid', 'phase', 'generation'))
@@ -70,14 +70,14 @@ local function split_record(record)
 end
 
 -- Returns the seq of a stream's newest message, from meta or stream, whichever is higher.
-local function log_top(meta, log)
+local function stream_end(meta, log)
   local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0
   local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   return math.max(seq, top and tonumber(string.match(top[1], '^%d+')) or 0)
 end
 
-local function room_top(room)
-  return log_top(base .. 'room:' .. room, base .. 'log:' .. room)
+local function room_end(room)
+  return stream_end(base .. 'room:' .. room, base .. 'log:' .. room)
 end
 
 -- Publishes a change of a room's members under the next version: a jump in versions reveals a missed change.

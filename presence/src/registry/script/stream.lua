@@ -2,7 +2,7 @@
 -- in which the epoch began), `seq` and `time` (of the newest message), `forks` (see model/stream.rs) and, for a room,
 -- `oldest` (no entry is older). Rooms and inboxes have one each. Needs nothing; scripts of both crates contain it.
 
-local MOST_FORKS = 16
+local FORKS_MAX = 16
 
 -- Lua writes large numbers with an exponent.
 local function digits(number)
@@ -16,7 +16,7 @@ local function with_fork(forks, epoch, seq)
     kept[#kept + 1] = fork
   end
   kept[#kept + 1] = epoch .. ':' .. digits(seq)
-  return table.concat(kept, ' ', math.max(1, #kept - MOST_FORKS + 1))
+  return table.concat(kept, ' ', math.max(1, #kept - FORKS_MAX + 1))
 end
 
 -- Returns a stream's epoch, seq, time, forks and oldest. A stream without an epoch, or with one from another

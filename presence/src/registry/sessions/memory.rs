@@ -110,7 +110,7 @@ impl StoreState {
                     self.free_nick(&own, FreedFor::AnySession);
                     self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
-                None => self.nicks.let_go(&own, session),
+                None => self.nicks.free(&own, session),
             }
         }
         Ok(self.resumed(session, nick, fence, was))

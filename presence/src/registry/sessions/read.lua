@@ -11,7 +11,7 @@ local known, before = unpack(redis.call('HMGET', session_record, 'nick', 'read')
 if not known then
   return { 'NO' }
 end
-local read = math.min(tonumber(ARGV[2]), log_top(session_record, inbox))
+local read = math.min(tonumber(ARGV[2]), stream_end(session_record, inbox))
 if read > (tonumber(before) or 0) then
   redis.call('HSET', session_record, 'read', string.format('%.0f', read))
 end

@@ -25,11 +25,11 @@ local function resumed(fence)
   for _, room in ipairs(keys) do
     local meta = redis.call('HMGET', base .. 'room:' .. room, 'display', 'epoch')
     if meta[1] and meta[2] then
-      rooms[#rooms + 1] = { meta[1], meta[2], room_top(room) }
+      rooms[#rooms + 1] = { meta[1], meta[2], room_end(room) }
     end
   end
   return { 'OK', fence, known[1] or '', redis.call('HGET', record, 'status') or '', rooms, known[2] or '',
-    log_top(session_record, inbox), known[3] or '0' }
+    stream_end(session_record, inbox), known[3] or '0' }
 end
 
 -- Orders the gateway of an older claim to end its connection, at once over its channel, and by its mailbox in case the

@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NickPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path(parts, state).await?;
-        Nick::parse(&text).map(Self).map_err(|error| Problem::because(ErrorCode::BadNick, error.to_string()))
+        Nick::parse(&text).map(Self).map_err(|error| Problem::with_detail(ErrorCode::BadNick, error.to_string()))
     }
 }
 
@@ -47,14 +47,14 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path(parts, state).await?;
         let room = if text.starts_with('#') { RoomName::parse(&text) } else { RoomName::parse(&format!("#{text}")) };
-        room.map(Self).map_err(|error| Problem::because(ErrorCode::BadRoom, error.to_string()))
+        room.map(Self).map_err(|error| Problem::with_detail(ErrorCode::BadRoom, error.to_string()))
     }
 }
 
 async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     match Path::<String>::from_request_parts(parts, state).await {
         Ok(Path(text)) => Ok(text),
-        Err(_) => Err(Problem::because(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
+        Err(_) => Err(Problem::with_detail(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts
 
 /// Returns the refusal of a malformed request.
 pub(super) fn bad(detail: &'static str) -> Problem {
-    Problem::because(ErrorCode::BadRequest, detail)
+    Problem::with_detail(ErrorCode::BadRequest, detail)
 }
 
 /// Encodes a key as a cursor: `%` becomes `.`, which no key contains, so a cursor needs no encoding in a URL.
@@ -142,7 +142,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
             Ok(Ok(body)) => body,
             Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Problem::because(ErrorCode::TooLarge, "the request body exceeds 256 KiB"));
+                return Err(Problem::with_detail(ErrorCode::TooLarge, "the request body exceeds 256 KiB"));
             }
             Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive completely")),
         };

@@ -34,7 +34,7 @@ use utoipa_axum::routes;
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::problem::{Problem, ProblemSchema};
-use crate::host::metrics::Metrics;
+use crate::host::metrics::PresenceMetrics;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
@@ -66,7 +66,7 @@ struct ApiDocument;
 /// Returns the HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
-pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> Router {
+pub fn router(registry: Registry, metrics: PresenceMetrics, stop: CancellationToken) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
@@ -89,7 +89,7 @@ pub fn router(registry: Registry, metrics: Metrics, stop: CancellationToken) -> 
 }
 
 /// Counts a response under the pattern of its route, so clients cannot add series.
-async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+async fn count(State(metrics): State<PresenceMetrics>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
@@ -121,19 +121,19 @@ struct Api {
     registry: Registry,
     feed: EventFeed,
     /// True after a failed call, so an outage is logged at its start and its end, not with each request.
-    away: Arc<AtomicBool>,
+    is_store_away: Arc<AtomicBool>,
 }
 
 impl Api {
     fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self { feed: EventFeed::new(registry.clone(), stop), registry, away: Arc::default() }
+        Self { feed: EventFeed::new(registry.clone(), stop), registry, is_store_away: Arc::default() }
     }
 
     /// Waits for the registry, up to a timeout. A failed read has no effect, so every failure is `unavailable`.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Problem> {
         let failure = match tokio::time::timeout(ASK_TIMEOUT, answer).await {
             Ok(Ok(answer)) => {
-                if self.away.swap(false, Ordering::Relaxed) {
+                if self.is_store_away.swap(false, Ordering::Relaxed) {
                     tracing::info!("registry restored");
                 }
                 return Ok(answer);
@@ -141,7 +141,7 @@ impl Api {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        if !self.away.swap(true, Ordering::Relaxed) {
+        if !self.is_store_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(error = failure, "registry not answering, requests refused");
         }
         Err(Problem::new(ErrorCode::Unavailable))

@@ -43,11 +43,11 @@ pub(super) struct Problem {
 impl Problem {
     /// Creates a refusal with the message of the table.
     pub(super) fn new(code: ErrorCode) -> Self {
-        Self::because(code, code.message())
+        Self::with_detail(code, code.message())
     }
 
     /// Creates a refusal with a detail for this client, which must not be the text of an inner error.
-    pub(super) fn because(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn with_detail(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(CODES.contains(&code), "{} is missing in the list of codes", code.slug());
         Self { code, detail: detail.into() }
     }

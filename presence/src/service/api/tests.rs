@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::router;
-use crate::host::metrics::Metrics;
+use crate::host::metrics::PresenceMetrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
 use crate::store::memory::Store;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Served {
     address: SocketAddr,
     registry: Registry,
-    metrics: Metrics,
+    metrics: PresenceMetrics,
     stop: CancellationToken,
     incarnation: Incarnation,
 }
@@ -62,7 +62,8 @@ impl Served {
 
     async fn over(registry: Registry) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, metrics, stop) = (listener.local_addr().unwrap(), Metrics::new(), CancellationToken::new());
+        let (address, metrics, stop) =
+            (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
         let router = router(registry.clone(), metrics.clone(), stop.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }

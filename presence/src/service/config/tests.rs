@@ -6,17 +6,17 @@ use super::*;
 use crate::host::settings::Sources;
 use crate::host::telemetry::LogFormat;
 
-fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
+fn load(environment: &[(&str, &str)]) -> Result<PresenceConfig, String> {
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let sources = Sources { environment, ..Sources::default() };
-    let config = Settings::load(KEYS, &sources).and_then(|settings| Config::new(&settings));
+    let config = Settings::load(KEYS, &sources).and_then(|settings| PresenceConfig::new(&settings));
     config.map_err(|error| error.to_string())
 }
 
 #[test]
 fn presence_needs_redis_url_only() {
     let config = load(&[("PARLEY__REDIS__URL", "redis://127.0.0.1:6390"), ("PARLEY__NODE__ID", "p1")]).unwrap();
-    let expected = Config {
+    let expected = PresenceConfig {
         node: "p1".to_owned(),
         redis: "redis://127.0.0.1:6390".parse().unwrap(),
         prefix: "parley".to_owned(),

@@ -10,7 +10,7 @@ use prometheus::Registry as MetricsRegistry;
 use tokio::time::timeout;
 
 use crate::host::admin::BeforeScrape;
-use crate::host::metrics::{Pulled, Rises};
+use crate::host::metrics::Pulled;
 use crate::registry::{ClusterStats, Lease, LeaseState, Registry};
 use crate::store::redis::{RedisStore, Vitals};
 
@@ -46,7 +46,7 @@ pub(super) fn register(metrics: &MetricsRegistry, registry: Registry, redis: Red
 fn register_cluster(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>>) {
     let stat = |name, help, of: fn(&ClusterStats) -> u64| {
         let snapshot = Arc::clone(snapshot);
-        Pulled::register(metrics, Rises::No, name, help, move || lock(&snapshot).stats.as_ref().map(|s| of(s) as f64));
+        Pulled::gauge(metrics, name, help, move || lock(&snapshot).stats.as_ref().map(|s| of(s) as f64));
     };
     stat("parley_users_online", "Nicknames online in the whole cluster.", |stats| stats.users_online);
     stat("parley_rooms_with_members", "Rooms with members in the whole cluster.", |stats| stats.rooms);
@@ -62,40 +62,31 @@ fn register_cluster(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapsho
         (state.as_str(), count)
     };
     let help = "Leases by state. A lease that ended is kept for about an hour.";
-    Pulled::register_each(metrics, "parley_leases", help, "state", states.map(count));
+    Pulled::gauges(metrics, "parley_leases", help, ("state", states.map(count)));
 }
 
 fn register_redis(metrics: &MetricsRegistry, snapshot: &Arc<Mutex<StoreSnapshot>>) {
     let up = Arc::clone(snapshot);
     let is_up = move || Some(f64::from(u8::from(lock(&up).vitals.is_some())));
-    Pulled::register(metrics, Rises::No, "parley_redis_up", "1 if Redis answered at this scrape.", is_up);
+    Pulled::gauge(metrics, "parley_redis_up", "1 if Redis answered at this scrape.", is_up);
 
-    let vital = |rises, name, help, of: fn(&Vitals) -> Option<f64>| {
+    let source = |value: fn(&Vitals) -> Option<f64>| {
         let snapshot = Arc::clone(snapshot);
-        Pulled::register(metrics, rises, name, help, move || lock(&snapshot).vitals.as_ref().and_then(of));
+        move || lock(&snapshot).vitals.as_ref().and_then(value)
     };
-    vital(Rises::No, "parley_redis_memory_used_bytes", "Memory used by Redis.", |redis| redis.memory_used);
-    vital(
-        Rises::No,
-        "parley_redis_memory_limit_bytes",
-        "Memory limit of Redis: maxmemory, or the memory of its machine if that is not set.",
-        |redis| redis.memory_limit,
-    );
-    vital(Rises::No, "parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| redis.evicts);
-    vital(Rises::Only, "parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| {
-        redis.evicted_keys
-    });
-    vital(
-        Rises::No,
-        "parley_redis_append_only_ok",
-        "1 if the append-only file of Redis is on and its last write succeeded.",
-        |redis| redis.append_only_ok,
-    );
-    vital(Rises::No, "parley_redis_clients", "Connections to Redis.", |redis| redis.clients);
-    vital(Rises::Only, "parley_redis_commands_total", "Commands processed by Redis since it started.", |redis| {
-        redis.commands
-    });
-    vital(Rises::No, "parley_redis_uptime_seconds", "Seconds since Redis started.", |redis| redis.uptime);
+    let gauge = |name, help, value| Pulled::gauge(metrics, name, help, source(value));
+    gauge("parley_redis_memory_used_bytes", "Memory used by Redis.", |redis| redis.memory_used);
+    let help = "Memory limit of Redis: maxmemory, or the memory of its machine if that is not set.";
+    gauge("parley_redis_memory_limit_bytes", help, |redis| redis.memory_limit);
+    gauge("parley_redis_evicts", "1 if the maxmemory-policy of Redis evicts keys.", |redis| redis.evicts);
+    let help = "1 if the append-only file of Redis is on and its last write succeeded.";
+    gauge("parley_redis_append_only_ok", help, |redis| redis.append_only_ok);
+    gauge("parley_redis_clients", "Connections to Redis.", |redis| redis.clients);
+    gauge("parley_redis_uptime_seconds", "Seconds since Redis started.", |redis| redis.uptime);
+
+    let counter = |name, help, value| Pulled::counter(metrics, name, help, source(value));
+    counter("parley_redis_evicted_keys_total", "Keys evicted by Redis since it started.", |redis| redis.evicted_keys);
+    counter("parley_redis_commands_total", "Commands processed by Redis since it started.", |redis| redis.commands);
 }
 
 fn lock(snapshot: &Mutex<StoreSnapshot>) -> MutexGuard<'_, StoreSnapshot> {

@@ -35,7 +35,7 @@ impl Sessions {
         Some(&self.0.get(session)?.nick)
     }
 
-    pub(crate) fn goes_by(&self, session: &SessionId, nick: &NickKey) -> bool {
+    pub(crate) fn uses_nick(&self, session: &SessionId, nick: &NickKey) -> bool {
         self.0.get(session).is_some_and(|known| known.nick == *nick)
     }
 
@@ -65,7 +65,7 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn left_for_good(&mut self, session: &SessionId, room: &RoomKey) {
+    pub(crate) fn forget_room(&mut self, session: &SessionId, room: &RoomKey) {
         if let Some(known) = self.0.get_mut(session) {
             known.rooms.remove(room);
         }

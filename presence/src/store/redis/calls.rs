@@ -82,13 +82,13 @@ impl CallMetrics {
     ) -> Result<T, RegistryError> {
         let began = Instant::now();
         let answer = answer.await;
-        self.took(call, began, answer.is_err());
+        self.record(call, began, answer.is_err());
         answer
     }
 
     /// Records a finished call.
-    pub(super) fn took(&self, call: CallKind, began: Instant, failed: bool) {
-        self.seconds[call].took(began.elapsed());
+    pub(super) fn record(&self, call: CallKind, began: Instant, failed: bool) {
+        self.seconds[call].record(began.elapsed());
         if failed {
             self.failures[call].inc();
         }

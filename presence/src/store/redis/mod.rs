@@ -47,7 +47,7 @@ const PIPELINE: usize = 1024;
 /// Script fragment that checks the generation of the store.
 pub const GENERATION: &str = include_str!("../../registry/script/generation.lua");
 /// Script fragment for the sequence numbers of a stream; its `touch` is the only access to the epoch of a stream.
-pub const LOG: &str = include_str!("../../registry/script/stream.lua");
+pub const STREAM: &str = include_str!("../../registry/script/stream.lua");
 
 impl<U: Unit> redis::ToRedisArgs for UnitKey<U> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
@@ -126,7 +126,7 @@ impl RedisStore {
     pub async fn query(&self) -> Result<deadpool_redis::Connection, RegistryError> {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
-        self.shared.calls.took(CallKind::Connect, began, connection.is_err());
+        self.shared.calls.record(CallKind::Connect, began, connection.is_err());
         connection.map_err(|error| {
             // The text of the pool adds nothing to the error of the connection.
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };

@@ -4,39 +4,29 @@ use std::collections::BTreeMap;
 
 use super::{SourceFile, assert_none, sources};
 
-/// Names that every program has by convention.
-const CONVENTIONAL_NAMES: &[&str] = &["Config", "Metrics", "Main"];
-
-/// Returns the types that a file defines, without associated types.
+/// Returns the types that a file defines.
 fn defined_types(source: &SourceFile) -> Vec<&str> {
-    let lines = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let names = lines.filter_map(|line| {
-        let line = line.trim_start();
-        let item = line.strip_prefix("pub ").unwrap_or(line);
-        let item = match item.strip_prefix("pub(") {
-            Some(rest) => rest.split_once(") ")?.1,
-            None => item,
-        };
-        let kinds = ["struct ", "enum ", "trait ", "type "];
-        let rest = kinds.iter().find_map(|kind| item.strip_prefix(kind))?;
-        let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
-        let is_associated = item.starts_with("type ")
-            && source.text.contains(&format!("    {}", line))
-            && line.len() + 4 <= source.text.len()
-            && {
-                // Associated types are indented.
-                source.text.lines().any(|whole| whole.trim_start() == line && whole.starts_with(' '))
-            };
-        (!name.is_empty() && !is_associated && name.starts_with(char::is_uppercase)).then_some(name)
-    });
-    names.collect()
+    source.text.lines().filter_map(defined_type).collect()
+}
+
+/// Returns the type that a line defines. An indented `type` is an associated type and defines nothing.
+fn defined_type(line: &str) -> Option<&str> {
+    let indented = line.trim_start();
+    let item = match indented.strip_prefix("pub(") {
+        Some(rest) => rest.split_once(") ")?.1,
+        None => indented.strip_prefix("pub ").unwrap_or(indented),
+    };
+    let (kind, rest) = item.split_once(' ')?;
+    let is_definition = ["struct", "enum", "trait"].contains(&kind) || (kind == "type" && indented == line);
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    (is_definition && name.starts_with(char::is_uppercase)).then_some(name)
 }
 
 #[test]
 fn every_type_name_is_used_once() {
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources("rs") {
-        for name in defined_types(&source).into_iter().filter(|name| !CONVENTIONAL_NAMES.contains(name)) {
+        for name in defined_types(&source) {
             files.entry(name.to_owned()).or_default().push(source.path.clone());
         }
     }
