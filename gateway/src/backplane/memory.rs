@@ -154,13 +154,13 @@ impl BackplaneContract for MemoryBackplane {
     }
 
     async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
-        let (from, to, newest) = match range {
-            Range::Newest => (1, u64::MAX, true),
-            Range::Before(seq) => (1, seq.saturating_sub(1), true),
-            Range::After(seq) => (seq.saturating_add(1), u64::MAX, false),
+        let (seqs, newest) = match range {
+            Range::Newest => (1..=u64::MAX, true),
+            Range::Before(seq) => (1..=seq.saturating_sub(1), true),
+            Range::After(seq) => (seq.saturating_add(1)..=u64::MAX, false),
         };
         // One more than requested shows whether there are more.
-        let entries = self.node.store.entries(&StreamId::Room(room.clone()), from, to, limit.saturating_add(1), newest);
+        let entries = self.node.store.entries(&StreamId::Room(room.clone()), seqs, limit.saturating_add(1), newest);
         let more = entries.len() > limit;
         let surplus = if more && newest { 1 } else { 0 };
         let messages = entries
@@ -174,7 +174,7 @@ impl BackplaneContract for MemoryBackplane {
 
     async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
         let end = self.end(stream)?;
-        let entries = self.node.store.entries(stream, after.saturating_add(1), end.seq, limit, false);
+        let entries = self.node.store.entries(stream, after.saturating_add(1)..=end.seq, limit, false);
         let through = entries.last().filter(|_| entries.len() == limit).map_or(end.seq.max(after), |last| last.seq);
         let read = |entry: &StoredEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
         Ok(ReplayPage { end, messages: entries.iter().filter_map(read).collect(), through })

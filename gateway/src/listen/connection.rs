@@ -187,13 +187,14 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
 ) -> Result<Infallible, ConnectionEnd> {
     let outbox = session.outbox();
     outbox.connect(transport.socket());
+    let output = OutputPump { outbox: &outbox, limits, context };
     let mut timer = context.wheel.timer();
     let mut announced = pin!(context.drain.announced(limits.close_wait));
     let mut drain_turn: Option<DrainTurn> = None;
     loop {
         // A client that sends without pause must not delay its neighbours on this thread.
         consume_budget().await;
-        write_output(transport, &outbox, limits, context).await?;
+        output.write(transport).await?;
         timer.set(session.deadline());
         let input = tokio::select! {
             input = transport.next() => Some(input),
@@ -220,7 +221,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
         match input {
             Some(TransportInput::Request(decoded)) => {
                 session.note_input();
-                Box::pin(beside_output(session.request(decoded), transport, &outbox, limits, context)).await?;
+                Box::pin(output.run_beside(session.request(decoded), transport)).await?;
                 if let Some(drain_turn) = &mut drain_turn {
                     drain_turn.note_request();
                 }
@@ -234,80 +235,78 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     }
 }
 
-/// Runs a request to its end while output continues, even if the socket breaks meanwhile.
-async fn beside_output<D: Transport, S>(
-    request: impl Future<Output = ()>,
-    transport: &mut D,
-    outbox: &Outbox,
-    limits: &ConnectionLimits,
-    context: &ConnectionContext<S>,
-) -> Result<(), ConnectionEnd> {
-    let output = async {
-        loop {
-            outbox.ready().await;
-            if let Err(end) = write_output(transport, outbox, limits, context).await {
-                return end;
+/// The output of a connection: from the outbox to the transport.
+#[derive(Debug)]
+struct OutputPump<'a, S> {
+    outbox: &'a Outbox,
+    limits: &'a ConnectionLimits,
+    context: &'a ConnectionContext<S>,
+}
+
+impl<S> OutputPump<'_, S> {
+    /// Runs a request to its end while output continues, even if the socket breaks meanwhile.
+    async fn run_beside(
+        &self,
+        request: impl Future<Output = ()>,
+        transport: &mut impl Transport,
+    ) -> Result<(), ConnectionEnd> {
+        let output = async {
+            loop {
+                self.outbox.ready().await;
+                if let Err(end) = self.write(transport).await {
+                    return end;
+                }
+            }
+        };
+        match select(pin!(request), pin!(output)).await {
+            // A write that was interrupted here is finished by the next one.
+            Either::Left(((), _)) => Ok(()),
+            Either::Right((end, request)) => {
+                // Output has no reader any more: a request that waits for space must not wait forever.
+                self.outbox.close(end.code().unwrap_or(CloseCode::Normal));
+                request.await;
+                Err(end)
             }
         }
-    };
-    match select(pin!(request), pin!(output)).await {
-        // A write that was interrupted here is finished by the next one.
-        Either::Left(((), _)) => Ok(()),
-        Either::Right((end, request)) => {
-            // Output has no reader any more: a request that waits for space must not wait forever.
-            outbox.close(end.code().unwrap_or(CloseCode::Normal));
-            request.await;
-            Err(end)
-        }
     }
-}
 
-/// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the hub
-/// writes: the outbox becomes ready again afterwards.
-async fn write_output<D: Transport, S>(
-    transport: &mut D,
-    outbox: &Outbox,
-    limits: &ConnectionLimits,
-    context: &ConnectionContext<S>,
-) -> Result<(), ConnectionEnd> {
-    let Some(batch) = outbox.take() else { return Ok(()) };
-    transport.queue(batch.items);
-    // Most writes complete at once; only a stalled one needs timers.
-    let written = match transport.flush().now_or_never() {
-        Some(written) => written.map_err(|_| ConnectionEnd::Gone),
-        None => Box::pin(stalled(transport, outbox, limits, context)).await,
-    };
-    written?;
-    let oldest = outbox.finish_write();
-    if batch.has_messages {
-        context.metrics.counts.deliveries.written(oldest, 1);
-    }
-    batch.close.map_or(Ok(()), |code| Err(ConnectionEnd::Closed(code)))
-}
-
-/// Continues a stalled flush within the write limit.
-async fn stalled<D: Transport, S>(
-    transport: &mut D,
-    outbox: &Outbox,
-    limits: &ConnectionLimits,
-    context: &ConnectionContext<S>,
-) -> Result<(), ConnectionEnd> {
-    let _stalled = context.stalled.enter(outbox);
-    let given_up = async {
-        // A stalled reader must not delay the drain either.
-        let code = tokio::select! {
-            code = outbox.closed() => code,
-            () = context.drain.over() => CloseCode::Restart,
+    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the hub
+    /// writes: the outbox becomes ready again afterwards.
+    async fn write(&self, transport: &mut impl Transport) -> Result<(), ConnectionEnd> {
+        let Some(batch) = self.outbox.take() else { return Ok(()) };
+        transport.queue(batch.items);
+        // Most writes complete at once; only a stalled one needs timers.
+        let written = match transport.flush().now_or_never() {
+            Some(written) => written.map_err(|_| ConnectionEnd::Gone),
+            None => Box::pin(self.finish_stalled(transport)).await,
         };
-        sleep(limits.close_wait).await;
-        code
-    };
-    tokio::select! {
-        biased;
-        written = timeout(limits.write_stall, transport.flush()) => match written {
-            Ok(written) => written.map_err(|_| ConnectionEnd::Gone),
-            Err(_) => Err(ConnectionEnd::Closed(CloseCode::Slow)),
-        },
-        code = given_up => Err(ConnectionEnd::Closed(code)),
+        written?;
+        let oldest = self.outbox.finish_write();
+        if batch.has_messages {
+            self.context.metrics.counts.deliveries.written(oldest, 1);
+        }
+        batch.close.map_or(Ok(()), |code| Err(ConnectionEnd::Closed(code)))
+    }
+
+    /// Continues a stalled flush within the write limit.
+    async fn finish_stalled(&self, transport: &mut impl Transport) -> Result<(), ConnectionEnd> {
+        let _stalled = self.context.stalled.enter(self.outbox);
+        let given_up = async {
+            // A stalled reader must not delay the drain either.
+            let code = tokio::select! {
+                code = self.outbox.closed() => code,
+                () = self.context.drain.over() => CloseCode::Restart,
+            };
+            sleep(self.limits.close_wait).await;
+            code
+        };
+        tokio::select! {
+            biased;
+            written = timeout(self.limits.write_stall, transport.flush()) => match written {
+                Ok(written) => written.map_err(|_| ConnectionEnd::Gone),
+                Err(_) => Err(ConnectionEnd::Closed(CloseCode::Slow)),
+            },
+            code = given_up => Err(ConnectionEnd::Closed(code)),
+        }
     }
 }

@@ -97,8 +97,15 @@ fn inbox_limit(inbox_messages: usize) -> Retention {
     Retention { inbox_messages, ..Retention::default() }
 }
 
-/// Writes a stream of `count` messages, of which the first `old` have the given age. The next seq is `count` + 1.
-async fn write_stream(server: &harness::Redis, now: u64, count: u64, old: u64, age: u64) {
+/// A stream of `count` messages, of which the first `old` have the given age. The next seq is `count` + 1.
+struct AgedStream {
+    now: u64,
+    count: u64,
+    old: u64,
+    age: u64,
+}
+
+async fn write_stream(server: &harness::Redis, AgedStream { now, count, old, age }: AgedStream) {
     let write = "for seq = 1, ARGV[1] do
             local time = seq <= tonumber(ARGV[2]) and ARGV[3] or ARGV[4]
             redis.call('XADD', KEYS[1], seq .. '-0', 'time', time, 'payload', ARGV[5])
@@ -160,7 +167,7 @@ async fn redis_drops_only_messages_past_the_age_limit() {
     let ann = RetentionSender::on_redis(&server, room_limit(10_000, 2)).await;
     let (_, now) = ann.sends("what time is it?").await;
     for old in [0, 1, 2, 3, 7, 100, 255] {
-        write_stream(&server, now, 300, old, 2 * HOUR_MS + 1).await;
+        write_stream(&server, AgedStream { now, count: 300, old, age: 2 * HOUR_MS + 1 }).await;
         // Each call drops at least half of the expired entries, so a few messages are enough.
         for _ in 0..9 {
             ann.sends("x").await;
@@ -168,7 +175,7 @@ async fn redis_drops_only_messages_past_the_age_limit() {
         assert_eq!(ann.oldest().await, old + 1, "{old} of 300 messages are too old");
     }
     // Within the limit; the margin covers the duration of this test.
-    write_stream(&server, now, 300, 200, 2 * HOUR_MS - 600_000).await;
+    write_stream(&server, AgedStream { now, count: 300, old: 200, age: 2 * HOUR_MS - 600_000 }).await;
     ann.sends("x").await;
     assert_eq!(ann.oldest().await, 1);
 }
@@ -178,7 +185,7 @@ async fn redis_drops_at_most_256_messages_per_call() {
     let server = harness::Redis::running().await;
     let ann = RetentionSender::on_redis(&server, room_limit(10_000, 2)).await;
     let (_, now) = ann.sends("what time is it?").await;
-    write_stream(&server, now, 1000, 1000, 2 * HOUR_MS + 1).await;
+    write_stream(&server, AgedStream { now, count: 1000, old: 1000, age: 2 * HOUR_MS + 1 }).await;
     for oldest in [257, 513, 769] {
         ann.sends("x").await;
         assert_eq!(ann.oldest().await, oldest);

@@ -31,7 +31,7 @@ impl Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DriftKind {
     /// The store has a record, but its gateway does not have the claim or is not in the cluster.
-    HeldByNobody,
+    NotHeld,
     /// A gateway has the claim, but the store has no record of it or one of another claim.
     NotInStore,
     /// An index has an entry without a record.
@@ -43,7 +43,7 @@ pub(super) enum DriftKind {
 impl DriftKind {
     pub(super) fn text(self) -> String {
         match self {
-            Self::HeldByNobody => "in the store, held by no gateway".to_owned(),
+            Self::NotHeld => "in the store, held by no gateway".to_owned(),
             Self::NotInStore => "held by its gateway, not in the store".to_owned(),
             Self::EntryWithoutRecord(index) => format!("in {}, without a record", index.name()),
             Self::RecordWithoutEntry(index) => format!("recorded, not in {}", index.name()),
@@ -64,6 +64,18 @@ pub(super) struct Drift {
     pub(super) claim: Option<String>,
 }
 
+impl Drift {
+    fn of_claim(kind: DriftKind, nick: &NickKey, room: Option<&RoomKey>, claim: &str) -> Self {
+        let gateway = Some(incarnation(claim));
+        Self { kind, nick: nick.clone(), room: room.cloned(), gateway, claim: Some(claim.to_owned()) }
+    }
+
+    fn of_entry(index: Index, nick: &NickKey, room: Option<&RoomKey>, gateway: Option<&Incarnation>) -> Self {
+        let kind = DriftKind::EntryWithoutRecord(index);
+        Self { kind, nick: nick.clone(), room: room.cloned(), gateway: gateway.cloned(), claim: None }
+    }
+}
+
 /// Returns the differences. `held` has the serving gateways that answered; other leases in the table are left to the
 /// failure detector and the reaper.
 pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> BTreeSet<Drift> {
@@ -75,9 +87,9 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
 
     for (nick, claim) in &stored.nicks {
         let of = incarnation(claim);
-        let mut differ = |kind| found.insert(drift(kind, nick, None, Some(&of), Some(claim)));
+        let mut differ = |kind| found.insert(Drift::of_claim(kind, nick, None, claim));
         if is_judged(&of) && !claims.contains(&(nick, claim)) {
-            differ(DriftKind::HeldByNobody);
+            differ(DriftKind::NotHeld);
         }
         if held.contains_key(&of) && !stored.online.contains(nick) {
             differ(DriftKind::RecordWithoutEntry(Index::Online));
@@ -88,9 +100,9 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
     }
     for (place, claim) in &stored.members {
         let (of, (room, nick)) = (incarnation(claim), place);
-        let mut differ = |kind| found.insert(drift(kind, nick, Some(room), Some(&of), Some(claim)));
+        let mut differ = |kind| found.insert(Drift::of_claim(kind, nick, Some(room), claim));
         if is_judged(&of) && !places.contains(&(room, nick, claim)) {
-            differ(DriftKind::HeldByNobody);
+            differ(DriftKind::NotHeld);
         }
         if held.contains_key(&of) && !stored.member_lists.contains(place) {
             differ(DriftKind::RecordWithoutEntry(Index::MemberList));
@@ -100,32 +112,31 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
         }
     }
 
-    for (of, session) in held.iter().flat_map(|(of, sessions)| sessions.iter().map(move |session| (of, session))) {
-        let HeldSession { nick, owner, rooms } = session;
+    for HeldSession { nick, owner, rooms } in held.values().flatten() {
         if stored.nicks.get(nick) != Some(owner) {
-            found.insert(drift(DriftKind::NotInStore, nick, None, Some(of), Some(owner)));
+            found.insert(Drift::of_claim(DriftKind::NotInStore, nick, None, owner));
         }
         for room in rooms {
             if stored.members.get(&(room.clone(), nick.clone())) != Some(owner) {
-                found.insert(drift(DriftKind::NotInStore, nick, Some(room), Some(of), Some(owner)));
+                found.insert(Drift::of_claim(DriftKind::NotInStore, nick, Some(room), owner));
             }
         }
     }
 
-    let stray = |index, nick, room, of| drift(DriftKind::EntryWithoutRecord(index), nick, room, of, None);
     let is_of = |claim: Option<&String>, of: &Incarnation| claim.is_some_and(|claim| incarnation(claim) == *of);
     let strays = stored.online.iter().filter(|nick| !stored.nicks.contains_key(*nick));
-    found.extend(strays.map(|nick| stray(Index::Online, nick, None, None)));
+    found.extend(strays.map(|nick| Drift::of_entry(Index::Online, nick, None, None)));
     let strays = stored.member_lists.iter().filter(|place| !stored.members.contains_key(*place));
-    found.extend(strays.map(|(room, nick)| stray(Index::MemberList, nick, Some(room), None)));
+    found.extend(strays.map(|(room, nick)| Drift::of_entry(Index::MemberList, nick, Some(room), None)));
     for (of, nick) in stored.owned_nicks.iter().filter(|(of, nick)| !is_of(stored.nicks.get(nick), of)) {
         if held.contains_key(of) {
-            found.insert(stray(Index::OwnedNicks, nick, None, Some(of)));
+            found.insert(Drift::of_entry(Index::OwnedNicks, nick, None, Some(of)));
         }
     }
     for (of, place) in stored.owned_members.iter().filter(|(of, place)| !is_of(stored.members.get(place), of)) {
+        let (room, nick) = place;
         if held.contains_key(of) {
-            found.insert(stray(Index::OwnedMembers, &place.1, Some(&place.0), Some(of)));
+            found.insert(Drift::of_entry(Index::OwnedMembers, nick, Some(room), Some(of)));
         }
     }
     found
@@ -138,16 +149,6 @@ fn places(held: &HeldSession) -> impl Iterator<Item = (&RoomKey, &NickKey, &Stri
 /// Returns the incarnation in a claim: its first part.
 fn incarnation(claim: &str) -> Incarnation {
     Incarnation::from_store(claim.split('/').next().unwrap_or_default())
-}
-
-fn drift(
-    kind: DriftKind,
-    nick: &NickKey,
-    room: Option<&RoomKey>,
-    gateway: Option<&Incarnation>,
-    claim: Option<&String>,
-) -> Drift {
-    Drift { kind, nick: nick.clone(), room: room.cloned(), gateway: gateway.cloned(), claim: claim.cloned() }
 }
 
 #[cfg(test)]
@@ -189,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_claim_on_one_side_only_is_drift() {
-        use DriftKind::{EntryWithoutRecord, HeldByNobody, NotInStore, RecordWithoutEntry};
+        use DriftKind::{EntryWithoutRecord, NotHeld, NotInStore, RecordWithoutEntry};
         use Index::{MemberList, Online, OwnedMembers, OwnedNicks};
         type CauseDrift = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<HeldSession>>);
         let cases: [(CauseDrift, &[(DriftKind, bool)]); 8] = [
-            (|_, held| held.values_mut().for_each(Vec::clear), &[(HeldByNobody, false), (HeldByNobody, true)]),
-            (|_, held| held.values_mut().for_each(|all| all[0].rooms.clear()), &[(HeldByNobody, true)]),
+            (|_, held| held.values_mut().for_each(Vec::clear), &[(NotHeld, false), (NotHeld, true)]),
+            (|_, held| held.values_mut().for_each(|all| all[0].rooms.clear()), &[(NotHeld, true)]),
             (|stored, _| stored.online.clear(), &[(RecordWithoutEntry(Online), false)]),
             (|stored, _| stored.owned_nicks.clear(), &[(RecordWithoutEntry(OwnedNicks), false)]),
             (|stored, _| stored.member_lists.clear(), &[(RecordWithoutEntry(MemberList), true)]),
@@ -221,7 +222,7 @@ mod tests {
         stored.nicks.values_mut().for_each(|claim| *claim = "g1/s/2".to_owned());
         let found = compare(&stored, &held);
         let claims: Vec<_> = found.iter().map(|drift| (drift.kind, drift.claim.as_deref())).collect();
-        assert_eq!(claims, [(DriftKind::HeldByNobody, Some("g1/s/2")), (DriftKind::NotInStore, Some("g1/s/1"))]);
+        assert_eq!(claims, [(DriftKind::NotHeld, Some("g1/s/2")), (DriftKind::NotInStore, Some("g1/s/1"))]);
     }
 
     #[test]
@@ -233,6 +234,6 @@ mod tests {
         stored.owned_nicks.insert((of("g0"), bob));
         assert_eq!(kinds(&stored, &held), [], "the hold of a drained lease");
         stored.leases.remove(&of("g0"));
-        assert_eq!(kinds(&stored, &held), [(DriftKind::HeldByNobody, false)], "no lease, no reaper");
+        assert_eq!(kinds(&stored, &held), [(DriftKind::NotHeld, false)], "no lease, no reaper");
     }
 }

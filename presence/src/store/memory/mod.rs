@@ -19,6 +19,7 @@ mod streams;
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -96,10 +97,16 @@ impl Store {
         self.lock().channels.publish(channel, text.as_bytes());
     }
 
-    /// Returns the entries with `from <= seq <= to`, oldest first, at most `limit`; the newest ones if `newest` is set.
+    /// Returns the entries with these seqs, oldest first, at most `limit`; the newest ones if `newest` is set.
     #[must_use]
-    pub fn entries(&self, stream: &StreamId, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StoredEntry> {
-        self.lock().entries(stream, from, to, limit, newest)
+    pub fn entries(
+        &self,
+        stream: &StreamId,
+        seqs: RangeInclusive<u64>,
+        limit: usize,
+        newest: bool,
+    ) -> Vec<StoredEntry> {
+        self.lock().named(stream).map(|log| log.entries(seqs, limit, newest)).unwrap_or_default()
     }
 
     /// Returns the end of a stream; `None` for an unknown room.

@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::{RETENTION_MS, StoreState, now};
@@ -143,11 +144,11 @@ impl MemoryStream {
         (self.seq, self.time)
     }
 
-    /// Returns a range of entries. Seqs are dense, so it is found by counting.
-    pub(crate) fn range(&self, from: u64, to: u64, limit: usize, newest: bool) -> Vec<StoredEntry> {
+    /// Returns the entries with these seqs. Seqs are dense, so they are found by counting.
+    pub(crate) fn entries(&self, seqs: RangeInclusive<u64>, limit: usize, newest: bool) -> Vec<StoredEntry> {
         let first = self.seq + 1 - self.entries.len() as u64;
-        let begin = from.max(first);
-        let end = to.min(self.seq);
+        let begin = first.max(*seqs.start());
+        let end = self.seq.min(*seqs.end());
         if begin > end {
             return Vec::new();
         }
@@ -321,16 +322,5 @@ impl StoreState {
 
     pub(crate) fn end(&mut self, name: &StreamId) -> Option<StreamEnd> {
         self.named(name).map(MemoryStream::end)
-    }
-
-    pub(crate) fn entries(
-        &mut self,
-        name: &StreamId,
-        from: u64,
-        to: u64,
-        limit: usize,
-        newest: bool,
-    ) -> Vec<StoredEntry> {
-        self.named(name).map(|log| log.range(from, to, limit, newest)).unwrap_or_default()
     }
 }

@@ -132,7 +132,7 @@ fn direct_message_reaches_the_owners_gateway() {
     let again = store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap();
     assert_eq!((again.seq, again.duplicate, again.online), (1, true, false));
     assert_eq!(heard.lock().unwrap().len(), 2, "no listener is left");
-    assert_eq!(store.entries(&inbox, 0, u64::MAX, 9, false).len(), 3);
+    assert_eq!(store.entries(&inbox, 0..=u64::MAX, 9, false).len(), 3);
 }
 
 #[test]
@@ -141,21 +141,21 @@ fn range_is_limited_to_stored_entries() {
     for number in 1..=10 {
         store.append(&lobby, message(&ann, &format!("k{number}"), "x")).unwrap();
     }
-    let seqs = |from, to, limit, newest| -> Vec<u64> {
+    let seqs = |range, limit, newest| -> Vec<u64> {
         store
-            .entries(&StreamId::Room(lobby.key().clone()), from, to, limit, newest)
+            .entries(&StreamId::Room(lobby.key().clone()), range, limit, newest)
             .into_iter()
             .map(|entry| entry.seq)
             .collect()
     };
-    assert_eq!(seqs(1, u64::MAX, 3, false), [1, 2, 3]);
-    assert_eq!(seqs(1, u64::MAX, 3, true), [8, 9, 10]);
-    assert_eq!(seqs(0, 4, 3, true), [2, 3, 4]);
-    assert_eq!(seqs(4, 4, 9, false), [4]);
-    assert_eq!(seqs(9, 99, 9, false), [9, 10]);
-    assert!(seqs(11, u64::MAX, 9, false).is_empty());
-    assert!(seqs(5, 4, 9, true).is_empty());
-    assert!(store.entries(&StreamId::Room(RoomKey::from_store("never")), 0, 9, 9, false).is_empty());
+    assert_eq!(seqs(1..=u64::MAX, 3, false), [1, 2, 3]);
+    assert_eq!(seqs(1..=u64::MAX, 3, true), [8, 9, 10]);
+    assert_eq!(seqs(0..=4, 3, true), [2, 3, 4]);
+    assert_eq!(seqs(4..=4, 9, false), [4]);
+    assert_eq!(seqs(9..=99, 9, false), [9, 10]);
+    assert!(seqs(11..=u64::MAX, 9, false).is_empty());
+    assert!(seqs(RangeInclusive::new(5, 4), 9, true).is_empty());
+    assert!(store.entries(&StreamId::Room(RoomKey::from_store("never")), 0..=9, 9, false).is_empty());
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn streams_are_limited_in_messages_and_bytes() {
     for _ in 0..30 {
         log.push("12345", 0, keep);
     }
-    let kept = log.range(0, u64::MAX, 100, false);
+    let kept = log.entries(0..=u64::MAX, 100, false);
     assert_eq!((kept.len(), kept[0].seq, kept[19].seq), (20, 11, 30));
     log.push(&"x".repeat(990), 0, keep);
-    assert_eq!(log.range(0, u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
+    assert_eq!(log.entries(0..=u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
     log.push(&"x".repeat(9990), 0, keep);
-    assert_eq!(log.range(0, u64::MAX, 100, false).len(), 1, "the newest entry stays");
+    assert_eq!(log.entries(0..=u64::MAX, 100, false).len(), 1, "the newest entry stays");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn old_entries_are_trimmed_in_small_steps() {
     for now in 1..=1000 {
         log.push("x", now.min(600), keep);
     }
-    let oldest = |log: &streams::MemoryStream| log.range(0, u64::MAX, 1, false)[0].seq;
+    let oldest = |log: &streams::MemoryStream| log.entries(0..=u64::MAX, 1, false)[0].seq;
     assert_eq!(oldest(&log), 500, "an entry of exactly the maximum age stays");
     log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 756, "one call trims at most 256");

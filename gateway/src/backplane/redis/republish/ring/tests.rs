@@ -36,8 +36,8 @@ impl RingHarness {
         (0..seconds).for_each(|_| self.after(SECOND).beat(generation));
     }
 
-    fn ack(&mut self, room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> bool {
-        self.ring.add(acked(room, id, epoch, seq, generation), (), self.now)
+    fn ack(&mut self, room: &str, id: &str, position: (&str, u64), generation: u64) -> bool {
+        self.ring.add(acked(room, id, position, generation), (), self.now)
     }
 
     fn settle(&mut self, generation: u64) {
@@ -54,7 +54,7 @@ impl RingHarness {
     }
 }
 
-fn acked(room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> AckedMessage {
+fn acked(room: &str, id: &str, (epoch, seq): (&str, u64), generation: u64) -> AckedMessage {
     let text = String::new();
     let message = StoredMessage {
         token: text.clone(),
@@ -75,7 +75,7 @@ fn acked(room: &str, id: &str, epoch: &str, seq: u64, generation: u64) -> AckedM
 fn message_is_removed_after_five_seconds_of_beats() {
     let mut harness = RingHarness::new();
     harness.beat(1);
-    harness.after(SECOND / 2).ack("lobby", "a", "e", 1, 1);
+    harness.after(SECOND / 2).ack("lobby", "a", ("e", 1), 1);
     harness.beats(1, 5);
     assert!(!harness.ring.is_empty(), "removed after beats of only four seconds");
     harness.beats(1, 1);
@@ -87,7 +87,7 @@ fn message_is_removed_after_five_seconds_of_beats() {
 fn time_without_beats_does_not_count() {
     let mut harness = RingHarness::new();
     harness.beat(1);
-    harness.after(SECOND / 2).ack("lobby", "a", "e", 1, 1);
+    harness.after(SECOND / 2).ack("lobby", "a", ("e", 1), 1);
     for _ in 0..10 {
         harness.after(SECOND * 60).beat(1);
     }
@@ -107,7 +107,7 @@ fn time_without_beats_does_not_count() {
 fn beat_sent_before_the_ack_proves_nothing() {
     let mut harness = RingHarness::new();
     let sent = harness.now;
-    harness.after(SECOND / 10).ack("lobby", "a", "e", 1, 1);
+    harness.after(SECOND / 10).ack("lobby", "a", ("e", 1), 1);
     harness.ring.beat(AnsweredBeat { generation: 1, sent, received: harness.now });
     harness.beats(1, 5);
     assert!(!harness.ring.is_empty());
@@ -119,8 +119,8 @@ fn beat_sent_before_the_ack_proves_nothing() {
 fn new_generation_unsettles_all_until_checked() {
     let mut harness = RingHarness::new();
     harness.beat(1);
-    harness.ack("lobby", "a", "e", 1, 1);
-    harness.ack("hall", "b", "f", 9, 1);
+    harness.ack("lobby", "a", ("e", 1), 1);
+    harness.ack("hall", "b", ("f", 9), 1);
     harness.beats(1, 4);
     harness.after(SECOND).beat(2);
     assert!(harness.ring.is_unsettled());
@@ -142,7 +142,7 @@ fn new_generation_unsettles_all_until_checked() {
 fn check_in_a_former_generation_leaves_message_unsettled() {
     let mut harness = RingHarness::new();
     harness.beat(1);
-    harness.ack("lobby", "a", "e", 1, 1);
+    harness.ack("lobby", "a", ("e", 1), 1);
     harness.beat(2);
     let unsettled = harness.ring.unsettled().remove(0).remove(0);
     harness.beat(3);
@@ -158,10 +158,10 @@ fn check_in_a_former_generation_leaves_message_unsettled() {
 fn late_ack_is_unsettled_at_once() {
     let mut harness = RingHarness::new();
     harness.beat(1);
-    assert!(!harness.ack("lobby", "a", "e", 1, 1));
+    assert!(!harness.ack("lobby", "a", ("e", 1), 1));
     harness.beat(2);
     harness.settle(2);
-    assert!(harness.ack("lobby", "late", "e", 2, 1));
+    assert!(harness.ack("lobby", "late", ("e", 2), 1));
     assert_eq!(harness.unsettled("lobby"), ["late"]);
     harness.settle(2);
     assert!(!harness.ring.is_unsettled());
@@ -172,7 +172,7 @@ fn unsettled_messages_keep_order_across_epochs() {
     let mut harness = RingHarness::new();
     harness.beat(1);
     for (id, seq) in [("b", 51), ("d", 53), ("a", 50), ("c", 52)] {
-        harness.ack("lobby", id, "e", seq, 1);
+        harness.ack("lobby", id, ("e", seq), 1);
     }
     harness.beat(2);
     assert_eq!(harness.unsettled("lobby"), ["a", "b", "c", "d"]);
@@ -234,7 +234,7 @@ proptest! {
             match step {
                 RingStep::Ack => {
                     let written = if beats.is_empty() { 0 } else { harness.ring.settled() };
-                    harness.ack("lobby", &known.len().to_string(), "e", known.len() as u64, written);
+                    harness.ack("lobby", &known.len().to_string(), ("e", known.len() as u64), written);
                     known.push((written, harness.now));
                 }
                 RingStep::AnsweredBeat { latency, is_new_generation } => {
