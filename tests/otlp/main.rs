@@ -155,7 +155,7 @@ async fn message_forms_one_trace_over_two_gateways() {
 }
 
 #[tokio::test]
-async fn unreachable_collector_is_logged_once_and_blocks_no_messages() {
+async fn unreachable_collector_is_logged_and_blocks_nothing() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let endpoint = format!("http://{gone}/v1/traces");
     let mut gateway = Node::gateway("g1").setting("PARLEY__OTLP__ENDPOINT", &endpoint).start().await;

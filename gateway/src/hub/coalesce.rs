@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn member_that_joins_and_leaves_is_not_in_the_sum() {
+    fn sum_omits_member_that_joins_and_leaves() {
         let mut sum = PresenceDelta::default();
         add(
             &mut sum,

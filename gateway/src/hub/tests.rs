@@ -102,7 +102,7 @@ fn lobby() -> RoomName {
 }
 
 #[test]
-fn member_receives_messages_after_its_join_once_and_in_order() {
+fn member_receives_later_messages_once_in_order() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     arrive(&hub, &room, 1);
@@ -130,7 +130,7 @@ fn message_from_before_the_join_is_not_delivered() {
 }
 
 #[test]
-fn presence_is_summed_and_a_missed_change_causes_resync() {
+fn presence_is_summed_and_gaps_cause_resync() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.start_join(&room, &session, &outbox);
@@ -208,7 +208,7 @@ fn register(hub: &Hub, nick: &str) -> (Owner, Outbox, StreamId) {
 }
 
 #[tokio::test]
-async fn direct_messages_are_buffered_until_the_inbox_is_joined() {
+async fn hub_buffers_direct_messages_until_inbox_joins() {
     let hub = new_hub();
     let (owner, outbox, inbox) = register(&hub, "Bob");
     let join = |after| join_inbox(&hub, "Bob", (&owner.session, &outbox), after);
@@ -275,7 +275,7 @@ async fn direct_messages_are_refilled_after_an_interruption() {
 }
 
 #[tokio::test]
-async fn older_connection_does_not_join_the_inbox_for_a_newer_one() {
+async fn older_connection_joins_no_inbox_of_newer() {
     let hub = new_hub();
     let (older, old, inbox) = register(&hub, "bob");
     hub.observe_end(&inbox, &end(0));
@@ -298,7 +298,7 @@ fn owner(session: &SessionId, incarnation: &Incarnation, fence: u64) -> Owner {
 }
 
 #[test]
-fn newer_claim_closes_the_older_connection_of_a_session() {
+fn newer_claim_closes_older_connection_of_session() {
     let (hub, session, here) = (new_hub(), SessionId::random(), Incarnation::random());
     let nick = Nick::parse("ann").unwrap();
     let (old, new) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
@@ -390,7 +390,7 @@ fn join_completes_where_replay_meets_the_buffer() {
 }
 
 #[test]
-fn member_may_replay_further_than_the_node_has_received() {
+fn replay_may_exceed_what_the_node_received() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
@@ -408,7 +408,7 @@ fn member_may_replay_further_than_the_node_has_received() {
 }
 
 #[test]
-fn join_buffer_is_bounded_and_replay_covers_the_rest() {
+fn replay_covers_what_exceeds_the_join_buffer() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));

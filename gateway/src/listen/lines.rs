@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_the_line_without_its_end() {
+    fn line_limit_excludes_the_line_end() {
         let longest = vec![b'x'; REQUEST_BYTES_MAX];
         assert_eq!(cut(&[&longest, b"\r", b"\n"]), [Some(longest.clone())]);
         assert_eq!(cut(&[&longest, b"\n"]), [Some(longest.clone())]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_told_once_and_never_kept() {
+    fn unended_line_is_reported_once_and_discarded() {
         let chunk = vec![b'x'; 50_000];
         let mut pieces = vec![chunk.as_slice(); 40];
         pieces.push(b"the end\nok\n");

@@ -50,7 +50,7 @@ fn every_series_exists_from_the_start() {
 }
 
 #[test]
-fn a_connection_counts_under_its_listener_and_stage() {
+fn connection_counts_under_its_listener_and_stage() {
     let metrics = Metrics::new();
     [ListenerKind::Ws, ListenerKind::Ws, ListenerKind::Tcp]
         .into_iter()
@@ -71,7 +71,7 @@ fn a_connection_counts_under_its_listener_and_stage() {
 }
 
 #[test]
-fn a_row_counts_under_its_own_name() {
+fn row_counts_under_its_own_name() {
     let metrics = Metrics::new();
     metrics.refusals[ErrorCode::NotInRoom].inc();
     metrics.closes[CloseCode::Kicked].inc();
@@ -86,7 +86,7 @@ fn a_row_counts_under_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_scrape_reads_the_current_values() {
+async fn scrape_reads_the_current_values() {
     let metrics = Metrics::new();
     let backplane = Backplane::Memory(MemoryBackplane::start(Store::default(), Arc::new(|_| {})));
     metrics.at_scrape(AtScrape {

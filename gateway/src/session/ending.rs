@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_goodbye_and_kick_end_a_json_session() {
+    fn goodbye_and_kick_end_a_json_session() {
         use CloseCode::{Internal, Kicked, Normal, ProtocolError, Restart, Slow, TakenOver, Timeout, TooBig};
         use LeftReason::Closed;
         for (ending, json, line) in [

@@ -97,7 +97,7 @@ mod debug {
         use super::*;
 
         #[test]
-        fn a_failpoint_changes_only_its_own_scripts() {
+        fn failpoint_changes_only_its_own_scripts() {
             let claim = "local left = kept(nick, is_own)\nif left then";
             assert_eq!(cut(claim, Claim), "local left = nil\nif left then");
             assert_eq!(cut(claim, Dedupe), claim);

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blocked_loop_is_recorded() {
+    async fn monitor_records_a_blocked_loop() {
         let registry = Registry::new();
         tokio::spawn(watch(registry.clone()));
         until(|| shown(&registry).0 > 0).await;

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filter_accepts_levels_and_directives_only() {
+    fn filter_accepts_only_levels_and_directives() {
         for text in ["off", "info", "WARN", "info,gateway=debug", "gateway::listen=trace,warn"] {
             filter(text).unwrap();
         }

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_echo_counts_and_an_old_one_does_not() {
+    fn early_echo_counts_unlike_an_old_one() {
         let (health, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         health.record_opened(&incarnation);
         health.echoed(&incarnation, 1);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn round_trip_is_known_before_and_after_the_answer() {
+    fn round_trip_is_known_before_the_answer() {
         let (health, incarnation, start) = (LeaseHealth::default(), Incarnation::random(), Instant::now());
         health.record_opened(&incarnation);
         assert_eq!(health.round_trip(1, start), None, "nothing was sent");

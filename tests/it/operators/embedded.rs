@@ -32,7 +32,7 @@ async fn embedded_gateway_serves_both_ports_and_drains() {
 }
 
 #[tokio::test]
-async fn only_admin_port_serves_admin_pages() {
+async fn admin_pages_are_served_only_on_admin_port() {
     let mut gateway = Node::gateway("alone").start().await;
     let ann = WsClient::connect(gateway.ws()).await;
     ann.register("ann").await;

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn message_without_space_is_refused_until_others_are_safe() {
+    async fn full_ring_refuses_messages_until_others_are_safe() {
         let buffer = RepublishBuffer::bounded(10_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
         buffer.note_beat(&lease, 1, start, start);

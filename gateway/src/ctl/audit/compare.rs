@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_on_one_side_only_is_drift() {
+    fn one_sided_claim_is_drift() {
         use DriftKind::{EntryWithoutRecord, NotHeld, NotInStore, RecordWithoutEntry};
         use Index::{MemberList, Online, OwnedMembers, OwnedNicks};
         type CauseDrift = fn(&mut Inventory, &mut BTreeMap<Incarnation, Vec<HeldSession>>);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_an_ended_gateway_drift_only_without_lease() {
+    fn claims_of_ended_gateway_drift_without_lease() {
         let (mut stored, held) = agreed();
         let bob = NickKey::from_store("bob");
         stored.nicks.insert(bob.clone(), "g0/s/9".to_owned());

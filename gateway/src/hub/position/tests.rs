@@ -87,7 +87,7 @@ fn consecutive_messages_are_delivered_at_once() {
 }
 
 #[test]
-fn duplicates_are_dropped() {
+fn position_drops_duplicate_messages() {
     let mut tracker = tracker_at(4);
     for seq in [1, 4, 4] {
         assert_eq!(receive(&mut tracker, E, seq), []);
@@ -138,7 +138,7 @@ fn messages_the_stream_lost_become_gaps() {
 }
 
 #[test]
-fn unverified_position_requests_the_end_then_the_missing_page() {
+fn unverified_position_requests_end_then_missing_page() {
     let mut tracker = tracker_at(4);
     tracker.mark_unverified();
     let requested_at = take_end_request(&mut tracker);
@@ -206,7 +206,7 @@ fn new_epoch_continues_at_its_fork() {
 }
 
 #[test]
-fn page_of_a_new_epoch_applies_unless_it_starts_too_late() {
+fn late_page_of_new_epoch_is_not_applied() {
     let mut tracker = tracker_at(4);
     receive(&mut tracker, E, 7);
     let requested_at = take_page_request(&mut tracker);
@@ -251,7 +251,7 @@ fn shorter_stream_moves_the_position_back() {
 }
 
 #[test]
-fn result_overtaken_by_a_new_epoch_is_requested_again() {
+fn result_overtaken_by_epoch_is_requested_again() {
     let mut tracker = tracker_at(4);
     tracker.mark_unverified();
     let requested_at = take_end_request(&mut tracker);

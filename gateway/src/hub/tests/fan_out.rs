@@ -83,7 +83,7 @@ fn batch_size_is_bounded() {
 
 /// Counts portions instead of time, so a busy machine does not matter.
 #[test]
-fn small_room_waits_for_one_portion_of_each_busy_room() {
+fn small_room_waits_for_one_portion_each() {
     let hub = new_hub();
     let (large, many) = crowd(&hub, "#large", 10 * PORTION_WRITES, Dialect::Json);
     let (larger, more) = crowd(&hub, "#larger", 10 * PORTION_WRITES, Dialect::Json);
@@ -108,7 +108,7 @@ fn small_room_waits_for_one_portion_of_each_busy_room() {
 }
 
 #[test]
-fn member_that_leaves_during_a_job_receives_nothing_more() {
+fn leaving_member_receives_nothing_more_of_job() {
     let hub = new_hub();
     let (room, members) = crowd(&hub, "#lobby", 2 * PORTION_WRITES, Dialect::Json);
     arrive(&hub, &room, 1);
@@ -125,7 +125,7 @@ fn member_that_leaves_during_a_job_receives_nothing_more() {
 }
 
 #[test]
-fn member_that_read_ahead_gets_only_the_new_part_of_a_batch() {
+fn member_ahead_receives_only_new_messages() {
     let (hub, room) = (new_hub(), lobby());
     let (ann, bob) = (SessionId::random(), SessionId::random());
     let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
@@ -142,7 +142,7 @@ fn member_that_read_ahead_gets_only_the_new_part_of_a_batch() {
 }
 
 #[tokio::test]
-async fn stream_that_grows_faster_than_fan_out_is_refilled_later() {
+async fn stream_that_outgrows_fan_out_is_refilled() {
     let hub = new_hub();
     let (room, members) = crowd(&hub, "#lobby", 1, Dialect::Json);
     let large = |seq| ChatMessage { body: Body::from_text(&"x".repeat(60_000)), ..message(seq) };
@@ -226,7 +226,7 @@ async fn messages_during_a_pause_are_written_after_it() {
 }
 
 #[test]
-fn slow_reader_gets_no_presence_of_a_busy_room() {
+fn slow_reader_receives_no_presence_of_busy_room() {
     let (hub, session) = (new_hub(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.start_join(&lobby(), &session, &outbox);

@@ -28,7 +28,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_piece_at_any_place_is_unmasked_as_the_rfc_says(
+        fn every_piece_unmasks_like_the_rfc_formula(
             payload in proptest::collection::vec(any::<u8>(), 0..100),
             mask in any::<[u8; 4]>(),
             cut in 0usize..100,

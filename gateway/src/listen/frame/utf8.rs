@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_judged_the_same_however_it_is_cut(text in mostly_text(), size in 1usize..7) {
+        fn validation_is_independent_of_the_cuts(text in mostly_text(), size in 1usize..7) {
             let expected = from_utf8(&text);
             match in_pieces(text.chunks(size)) {
                 Ok(whole) => prop_assert_eq!(whole, expected.is_ok()),
@@ -79,7 +79,7 @@ mod tests {
         }
 
         #[test]
-        fn a_text_fails_with_its_first_bad_byte(text in mostly_text()) {
+        fn text_fails_at_its_first_invalid_byte(text in mostly_text()) {
             let bad = from_utf8(&text).err().filter(|error| error.error_len().is_some());
             // The failing byte is the first one after which no prefix is valid.
             let first_bad = bad.map(|_| {

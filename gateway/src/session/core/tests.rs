@@ -116,7 +116,7 @@ fn send(to: &str) -> Command {
 }
 
 #[test]
-fn only_ping_and_bye_are_valid_before_register() {
+fn session_accepts_ping_and_bye_before_register() {
     for command in [
         Command::Join { room: room("#a"), since: None },
         Command::Leave { room: room("#a") },
@@ -135,7 +135,7 @@ fn only_ping_and_bye_are_valid_before_register() {
 }
 
 #[test]
-fn failed_register_can_be_repeated_a_second_one_is_refused() {
+fn register_can_be_repeated_only_after_failure() {
     let mut core = core();
     ask(&mut core, register("ann"));
     assert_eq!(summary(&fail(&mut core, ErrorCode::NickInUse)), ["nick_in_use"]);
@@ -153,7 +153,7 @@ fn join_is_answered_before_the_room_is_entered() {
 }
 
 #[test]
-fn join_with_a_position_resumes_there_if_it_is_in_the_history() {
+fn join_resumes_at_a_position_in_the_history() {
     let since = |epoch: &str, seq| Some(Since { epoch: epoch.into(), seq });
     for (since, recovered, after) in [
         (None, "false", vec!["enter #a after e 7"]),
@@ -272,7 +272,7 @@ fn resume_under_another_nick_renames_the_member_records() {
 }
 
 #[test]
-fn inbox_resumes_at_the_position_or_the_last_read() {
+fn inbox_resumes_at_position_or_last_read() {
     for (position, after) in [(None, "enter ann after i 2"), (Some(since("h", 3)), "enter ann after h 3")] {
         let mut core = core();
         let request = ResumeRequest { token: Token::new("t"), rooms: Vec::new(), inbox: position };

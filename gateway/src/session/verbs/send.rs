@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ack_reports_seq_for_rooms_and_presence_for_nicks() {
+    fn ack_reports_seq_or_presence() {
         let room = Target::Room(RoomName::parse("#a").unwrap());
         let nick = Target::Nick(Nick::parse("bob").unwrap());
         assert_eq!(delivery_status(&room, 7, false), DeliveryStatus::Room { seq: 7 });

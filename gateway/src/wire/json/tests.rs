@@ -159,7 +159,7 @@ fn events_encode_as_frozen() {
 }
 
 #[test]
-fn every_request_decodes() {
+fn decoder_accepts_every_request_type() {
     for (frame, command) in [
         (r#"{"type":"register","nick":"Ann","token":7}"#, r#"Register { nick: "Ann" }"#),
         (
@@ -257,7 +257,7 @@ fn refused(frame: &str) -> String {
 }
 
 #[test]
-fn frame_without_a_valid_id_is_refused_without_one() {
+fn refusal_without_valid_id_has_no_id() {
     let not_an_object = "- bad_request: the frame is not one JSON object";
     for frame in [
         "",
@@ -312,7 +312,7 @@ fn frame_over_the_limit_is_too_large() {
 }
 
 #[test]
-fn bad_request_keeps_its_id_and_names_the_field() {
+fn refusal_keeps_the_id_and_names_the_field() {
     let deep = format!(r#""type":"send","to":"bob","body":{}{}"#, "[".repeat(32), "]".repeat(32));
     let deeper = format!(r#""type":"ping","a":{}1{}"#, "{\"a\":".repeat(10_000), "}".repeat(10_000));
     let key = format!(r#""type":"send","to":"bob","body":1,"key":"{}""#, "k".repeat(65));

@@ -88,7 +88,7 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
 }
 
 #[test]
-fn every_command_decodes() {
+fn parser_accepts_every_line_command() {
     let long = format!("/away {}", "x".repeat(257));
     for (line, meaning) in [
         ("hi all", r##"send #lobby "hi all""##),
@@ -292,7 +292,7 @@ fn refusal_outside_a_request_is_a_line() {
 }
 
 #[test]
-fn text_over_the_limit_as_a_body_is_too_large() {
+fn text_over_the_body_limit_is_too_large() {
     let too_large = "= ! too_large: the message exceeds the size limit";
     let mut dialect = in_lobby();
     assert!(read(&mut dialect, &"x".repeat(REQUEST_BYTES_MAX - 2)).starts_with("send"));
@@ -302,7 +302,7 @@ fn text_over_the_limit_as_a_body_is_too_large() {
 }
 
 #[test]
-fn help_names_every_command_and_the_greeting_the_first_three() {
+fn help_and_greeting_name_the_commands() {
     let help = read(&mut LineDialect::default(), "/help");
     for verb in ["nick", "join", "leave", "msg", "who", "rooms", "history", "away", "back", "ping", "quit"] {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");

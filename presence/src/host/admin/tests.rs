@@ -71,7 +71,7 @@ async fn readyz_follows_readiness_and_livez_does_not() {
 }
 
 #[tokio::test]
-async fn a_scrape_reads_the_current_values() {
+async fn scrape_reads_the_current_values() {
     let door = AdminPort::open().await;
     let counter = IntCounter::new("a_total", "Counted.").unwrap();
     let truth = Arc::new(Mutex::new(1.0));
@@ -92,14 +92,14 @@ async fn a_scrape_reads_the_current_values() {
 }
 
 #[tokio::test]
-async fn a_program_serves_documents_on_its_own_paths() {
+async fn program_serves_documents_on_its_own_paths() {
     let door = AdminPort::open().await;
     let answer = door.ask("GET /more").await;
     assert_eq!((status(&answer), body(&answer)), ("200", r#"{"more":1}"#), "{answer}");
 }
 
 #[tokio::test]
-async fn a_scrape_shows_readiness_and_runs_its_step_first() {
+async fn scrape_runs_its_step_then_shows_readiness() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, cancel) = (Registry::new(), CancellationToken::new());
@@ -136,7 +136,7 @@ async fn unknown_paths_and_methods_get_problem_documents() {
 }
 
 #[tokio::test]
-async fn an_unfinished_request_does_not_delay_the_shutdown() {
+async fn unfinished_request_does_not_delay_the_shutdown() {
     let door = AdminPort::open().await;
     let mut half = TcpStream::connect(door.address).await.unwrap();
     half.write_all(b"GET /livez HTTP/1.1\r\nHos").await.unwrap();

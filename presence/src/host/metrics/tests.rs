@@ -29,7 +29,7 @@ fn codes_count_under_their_own_names() {
 }
 
 #[test]
-fn a_histogram_counts_batches_in_their_bucket() {
+fn histogram_counts_batches_in_their_bucket() {
     let registry = Registry::new();
     let delivery = Family::single(&registry, "took_seconds", "Time.", Bounds::SECONDS);
     delivery.record(Duration::from_micros(50));
@@ -64,7 +64,7 @@ fn histograms_of_a_family_count_apart() {
 }
 
 #[test]
-fn a_scrape_leaves_out_unknown_values() {
+fn scrape_omits_unknown_values() {
     let registry = Registry::new();
     Pulled::counter(&registry, "risen_total", "Rises.", || Some(2.5));
     Pulled::gauge(&registry, "unknown", "Unknown.", || None);

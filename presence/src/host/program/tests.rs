@@ -85,7 +85,7 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
-fn the_ready_line_is_one_json_object_with_ready_first() {
+fn ready_line_is_one_json_object() {
     #[derive(Serialize)]
     struct ReadyServer {
         node: &'static str,

@@ -40,7 +40,7 @@ impl ReloadTest {
 }
 
 #[test]
-fn a_valid_file_is_applied_and_an_invalid_one_changes_nothing() {
+fn reload_applies_only_a_valid_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settings.toml");
     let write = |text: &str| std::fs::write(&file, text).unwrap();

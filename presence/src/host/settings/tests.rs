@@ -14,7 +14,7 @@ fn load(keys: &'static [Key], environment: &[(&str, &str)], flags: &[&str]) -> R
 }
 
 #[test]
-fn a_redis_url_is_plain_or_refused_with_a_reason() {
+fn unsupported_redis_url_is_refused_with_reason() {
     for url in ["redis://127.0.0.1", "redis://h:6390/3", "redis://:p%40ss@h:1", "redis://u:p@[::1]:6379/0"] {
         assert_eq!(RedisUrl::from_str(url).unwrap().reveal(), url);
     }
@@ -49,7 +49,7 @@ fn redacted_urls_contain_no_credentials() {
 }
 
 #[test]
-fn the_error_of_a_redis_url_contains_no_password() {
+fn redis_url_error_contains_no_password() {
     for url in
         ["rediss://:hunter2@h", "redis://:hunter2@h:x", "redis://:hunter2@h/x", "hunter2@h", "redis://:hunter/2@h"]
     {
@@ -60,7 +60,7 @@ fn the_error_of_a_redis_url_contains_no_password() {
 }
 
 #[test]
-fn a_file_error_names_the_position_but_not_the_text() {
+fn file_error_names_position_without_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("settings");
     let sources = Sources { file: Some(path.clone()), ..Sources::default() };
@@ -76,7 +76,7 @@ fn a_file_error_names_the_position_but_not_the_text() {
 }
 
 #[test]
-fn a_parley_variable_must_be_utf8() {
+fn parley_variable_must_be_utf8() {
     let junk = OsString::from_vec(vec![b'g', 0xff]);
     let load = |environment: &[(OsString, OsString)]| {
         Settings::load(&[key::NODE_ID], &Sources { environment: environment.to_vec(), ..Sources::default() })
@@ -87,7 +87,7 @@ fn a_parley_variable_must_be_utf8() {
 }
 
 #[test]
-fn a_random_node_id_is_valid() {
+fn random_node_id_is_valid() {
     let id = random_node_id();
     assert_eq!(parse_node_id(&id), Ok(id.clone()));
     let (_, suffix) = id.rsplit_once('-').unwrap();
@@ -95,7 +95,7 @@ fn a_random_node_id_is_valid() {
 }
 
 #[test]
-fn a_secret_is_read_from_its_file() {
+fn secret_is_read_from_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("url");
     let named = path.to_str().unwrap();
@@ -123,7 +123,7 @@ fn a_secret_is_read_from_its_file() {
 }
 
 #[test]
-fn a_secret_on_the_command_line_is_refused() {
+fn secret_on_the_command_line_is_refused() {
     let error = load(URL, &[], &["redis.url=redis://:hunter2@h"]).unwrap_err();
     assert!(error.contains("redis.url_file") && !error.contains("hunter2"), "{error}");
     let shown = format!("{:?}", load(URL, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap());
@@ -131,7 +131,7 @@ fn a_secret_on_the_command_line_is_refused() {
 }
 
 #[test]
-fn a_change_is_shown_without_secrets_and_applied() {
+fn settings_change_is_applied_and_shown_without_secrets() {
     const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
     let old = load(KEYS, &[("PARLEY__REDIS__URL", "redis://:hunter2@h")], &[]).unwrap();
     let new =
@@ -154,7 +154,7 @@ fn a_change_is_shown_without_secrets_and_applied() {
 }
 
 #[test]
-fn a_fingerprint_ignores_secrets_and_node_ids() {
+fn fingerprint_ignores_secrets_and_node_ids() {
     const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
     let of = |url: &str, flag: &str| load(KEYS, &[("PARLEY__REDIS__URL", url)], &[flag]).unwrap().fingerprint();
     let one = of("redis://:hunter2@h", "node.id=g1");

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_renamed_and_the_oldest_is_deleted() {
+    fn full_file_is_renamed_and_oldest_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("g1.log");
         std::fs::write(folder.path().join("g1.log.old"), "unrelated").unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_file_is_replaced_and_long_lines_stay_whole() {
+    fn single_file_is_replaced_with_whole_lines() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Rolling::open(&folder.path().join("log"), 1, 8).unwrap();
         for line in ["much longer than it may be\n", "a\n", "b\n"] {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_rename_loses_no_lines() {
+    fn failed_rename_loses_no_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = Rolling::open(&path, 2, 4).unwrap();

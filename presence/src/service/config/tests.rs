@@ -40,7 +40,7 @@ fn presence_needs_redis_url_only() {
 }
 
 #[test]
-fn a_key_of_the_gateway_is_unknown() {
+fn presence_refuses_keys_of_the_gateway() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
     assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the nearest known one is PARLEY__NODE__ID");
 }

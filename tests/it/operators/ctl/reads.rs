@@ -67,7 +67,7 @@ fn line<'a>(text: &'a str, word: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn who_shows_the_gateway_of_each_user() {
+async fn ctl_who_shows_the_gateway_of_each_user() {
     let cluster = Cluster::builder().gateways(2).start().await;
     let (ann, bob) = (cluster.ws_on(0).await, cluster.line_on(1).await);
     ann.register("Ann").await;

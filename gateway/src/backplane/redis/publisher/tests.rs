@@ -115,7 +115,7 @@ async fn acked(sent: Vec<JoinHandle<WriteOutcome>>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn messages_during_a_call_join_the_next_in_order() {
+async fn messages_during_a_call_form_the_next() {
     let mut harness = PublisherHarness::new(LIMITS);
     let mut sent = vec![harness.send("r", "1")];
     let first = harness.call().await;
@@ -167,7 +167,7 @@ async fn rooms_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn each_message_of_a_batch_gets_its_own_outcome() {
+async fn batch_gives_each_message_its_own_outcome() {
     let mut harness = PublisherHarness::new(LIMITS);
     let first = harness.send("r", "1");
     let call = harness.call().await;

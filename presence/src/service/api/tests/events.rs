@@ -78,7 +78,7 @@ impl Served {
 }
 
 #[tokio::test]
-async fn the_stream_reports_changes_of_users_and_rooms() {
+async fn stream_reports_changes_of_users_and_rooms() {
     let served = Served::empty().await;
     served.user("earlier", &[]).await;
     let mut client = StreamClient::open(&served, None).await;
@@ -99,7 +99,7 @@ async fn the_stream_reports_changes_of_users_and_rooms() {
 }
 
 #[tokio::test]
-async fn a_resumed_stream_replays_missed_events_once_in_order() {
+async fn resumed_stream_replays_missed_events_in_order() {
     let served = Served::empty().await;
     // Without an event, the client still gets a position.
     let mut client = StreamClient::open(&served, None).await;
@@ -122,14 +122,14 @@ async fn a_resumed_stream_replays_missed_events_once_in_order() {
 }
 
 #[tokio::test]
-async fn a_whole_log_is_replayed_without_a_gap() {
+async fn whole_log_is_replayed_without_gap() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
     StreamClient::open(&served, Some("0")).await.expect("online", json!({ "nick": "ann" })).await;
 }
 
 #[tokio::test]
-async fn a_client_gets_a_gap_when_missed_events_are_lost() {
+async fn lost_events_cause_a_gap() {
     let served = Served::empty().await;
     let mut client = StreamClient::open(&served, None).await;
     let owner = served.user("ann", &[]).await;
@@ -152,7 +152,7 @@ async fn a_client_gets_a_gap_when_missed_events_are_lost() {
 }
 
 #[tokio::test]
-async fn an_id_beyond_the_log_is_a_gap() {
+async fn event_id_beyond_the_log_is_a_gap() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
     let mut client = StreamClient::open(&served, Some("99999999999999-0")).await;
@@ -161,7 +161,7 @@ async fn an_id_beyond_the_log_is_a_gap() {
 }
 
 #[tokio::test]
-async fn an_invalid_event_id_is_refused() {
+async fn invalid_event_id_is_refused() {
     let served = Served::empty().await;
     for id in ["x", "1-2-3", "-", "1-x", "18446744073709551616-0"] {
         let answer = served.send(&format!("GET /v1/events HTTP/1.0\r\nLast-Event-ID: {id}\r\n\r\n")).await;
@@ -171,7 +171,7 @@ async fn an_invalid_event_id_is_refused() {
 }
 
 #[tokio::test]
-async fn the_stream_ends_at_shutdown() {
+async fn stream_ends_at_shutdown() {
     let served = Served::empty().await;
     let mut client = StreamClient::open(&served, None).await;
     served.stop.cancel();
@@ -179,7 +179,7 @@ async fn the_stream_ends_at_shutdown() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_gets_lagged_and_resumes() {
+async fn slow_subscriber_gets_lagged_and_resumes() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     let mut slow = feed.subscribe(None).await.unwrap();
@@ -202,7 +202,7 @@ async fn a_slow_subscriber_gets_lagged_and_resumes() {
 }
 
 #[tokio::test]
-async fn one_tail_serves_all_subscribers_and_ends_with_the_last() {
+async fn one_tail_serves_all_subscribers() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     assert!(!feed.has_tail());
@@ -224,7 +224,7 @@ async fn one_tail_serves_all_subscribers_and_ends_with_the_last() {
 }
 
 #[tokio::test]
-async fn an_event_during_a_replay_is_delivered_once() {
+async fn event_during_a_replay_is_delivered_once() {
     let served = Served::empty().await;
     let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
     let start = feed.subscribe(None).await.unwrap().position();

@@ -6,7 +6,7 @@ use super::Served;
 use crate::model::{Nick, RoomName};
 
 #[tokio::test]
-async fn a_user_is_found_online_and_offline() {
+async fn user_is_found_online_and_offline() {
     let served = Served::empty().await;
     let owner = served.user("Ann", &["#Lobby", "#go"]).await;
 
@@ -40,7 +40,7 @@ async fn names_of_any_script_are_found_percent_encoded() {
 }
 
 #[tokio::test]
-async fn a_nickname_may_equal_a_path_of_the_api() {
+async fn nickname_may_equal_an_api_path() {
     let served = Served::empty().await;
     for nick in ["lookup", "Lookup", "%6cookup"] {
         assert_eq!(served.get(&format!("/v1/users/{nick}")).await.json()["code"], "no_such_user");
@@ -84,7 +84,7 @@ async fn lists_are_paged_without_duplicates_or_gaps() {
 }
 
 #[tokio::test]
-async fn an_empty_room_is_found() {
+async fn api_finds_an_empty_room() {
     let served = Served::empty().await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
@@ -95,7 +95,7 @@ async fn an_empty_room_is_found() {
 }
 
 #[tokio::test]
-async fn a_lookup_answers_each_name_in_order() {
+async fn lookup_answers_each_name_in_order() {
     let served = Served::empty().await;
     served.user("ann", &[]).await;
     let answer = served.lookup(r#"{"nicks":["zed","ANN","b@d","ann"],"more":1}"#).await;
@@ -110,7 +110,7 @@ async fn a_lookup_answers_each_name_in_order() {
 }
 
 #[tokio::test]
-async fn a_lookup_takes_at_most_a_thousand_names() {
+async fn lookup_accepts_at_most_a_thousand_names() {
     let served = Served::empty().await;
     let body = |count: usize| json!({ "nicks": vec!["小明小明小明小明小明小明小明"; count] }).to_string();
     let answer = served.lookup(&body(1000)).await;
@@ -121,7 +121,7 @@ async fn a_lookup_takes_at_most_a_thousand_names() {
 }
 
 #[tokio::test]
-async fn the_api_lists_gateways_and_totals() {
+async fn api_lists_gateways_and_totals() {
     let served = Served::empty().await;
     served.user("ann", &["#lobby"]).await;
     served.user("bob", &["#lobby", "#go"]).await;
@@ -137,7 +137,7 @@ async fn the_api_lists_gateways_and_totals() {
 }
 
 #[tokio::test]
-async fn the_docs_page_loads_nothing_from_other_servers() {
+async fn docs_page_loads_nothing_from_other_servers() {
     let served = Served::empty().await;
     let root = served.get("/").await;
     assert_eq!((root.status, root.header("location")), (307, Some("/docs")));

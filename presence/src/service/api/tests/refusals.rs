@@ -93,7 +93,7 @@ async fn reads_are_refused_at_once_without_the_store() {
 }
 
 #[tokio::test]
-async fn reads_are_refused_in_time_by_a_hanging_store() {
+async fn hanging_store_refuses_reads_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     refuses(&format!("redis://{}", silent.local_addr().unwrap())).await;
 }
