@@ -1,8 +1,8 @@
 //! Every Redis key and channel name, built in one place and typed by the unit of atomicity that it belongs to.
 //!
-//! [`Keys`] hands out one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
-//! takes the keys of one unit and of the partition. A key of another unit compiles only as [`ScriptKeys::crossing`], so
-//! every script that cannot run on a Redis Cluster yet shows in its call.
+//! [`Keys`] returns one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
+//! takes the keys of one builder and of the partition. A key of another name compiles only as
+//! [`ScriptKeys::crossing`], so every script that cannot run on a Redis Cluster yet shows in its call.
 //! Invariant: a name holds only encoded tokens of [`crate::model`], never a client's text.
 //! Scripts alone build two more names: the buckets `idempotency:<n>` (5 minutes of clients' keys) and `attempts:<n>` (30 s
 //! of message ids without a client's key), both hashes of the partition.
@@ -81,30 +81,64 @@ impl<U: Unit> From<UnitKey<U>> for String {
     }
 }
 
-/// The KEYS of one script call on unit `U`, in the order of the script's header.
+/// A builder of the keys of one unit, such as one room.
+pub trait KeyBuilder: Copy {
+    /// The unit's type.
+    type Unit: Unit;
+}
+
+/// A function of a builder that returns a key of its unit, such as [`RoomKeys::meta`].
+pub type OwnKey<B> = fn(B) -> UnitKey<<B as KeyBuilder>::Unit>;
+
+impl KeyBuilder for &Keys {
+    type Unit = PartitionUnit;
+}
+
+/// The KEYS of one script call on the unit of builder `B`, in the order of the script's header.
+///
+/// The unit's own keys are named by functions of its builder, so they belong to one room, nick, session or node:
+///
+/// ```
+/// use presence::model::keys::{Keys, NickKeys, RoomKeys, ScriptKeys};
+/// # use presence::model::{NickKey, RoomKey};
+/// let (keys, lobby, ann) = (Keys::new("parley"), RoomKey::from_store("lobby"), NickKey::from_store("ann"));
+/// ScriptKeys::of(keys.room(&lobby)).own([RoomKeys::meta, RoomKeys::members]);
+/// ScriptKeys::of(keys.room(&lobby)).own([RoomKeys::meta]).crossing([keys.nick(&ann).record()]);
+/// ```
+///
+/// A key of another unit, or of a second room, is no key of its own:
+///
+/// ```compile_fail
+/// use presence::model::keys::{Keys, NickKeys, RoomKeys, ScriptKeys};
+/// # use presence::model::{NickKey, RoomKey};
+/// let (keys, lobby, ann) = (Keys::new("parley"), RoomKey::from_store("lobby"), NickKey::from_store("ann"));
+/// ScriptKeys::of(keys.room(&lobby)).own([NickKeys::record]);
+/// ```
+///
+/// ```compile_fail
+/// use presence::model::keys::{Keys, NickKeys, RoomKeys, ScriptKeys};
+/// # use presence::model::{NickKey, RoomKey};
+/// let (keys, lobby, hall) = (Keys::new("parley"), RoomKey::from_store("lobby"), RoomKey::from_store("hall"));
+/// ScriptKeys::of(keys.room(&lobby)).own([keys.room(&hall).meta()]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScriptKeys<U: Unit> {
+pub struct ScriptKeys<B: KeyBuilder> {
+    builder: B,
     names: Vec<String>,
-    unit: PhantomData<U>,
 }
 
-impl<U: Unit> Default for ScriptKeys<U> {
-    fn default() -> Self {
-        Self { names: Vec::new(), unit: PhantomData }
-    }
-}
-
-impl<U: Unit> ScriptKeys<U> {
-    /// Keys of the unit, which decides the partition.
+impl<B: KeyBuilder> ScriptKeys<B> {
+    /// Begins the keys of a call on this unit, which decides the partition.
     #[must_use]
-    pub fn of<const N: usize>(keys: [UnitKey<U>; N]) -> Self {
-        Self::default().own(keys)
+    pub fn of(builder: B) -> Self {
+        Self { builder, names: Vec::new() }
     }
 
-    /// Adds keys of the same unit.
+    /// Adds keys of the unit.
     #[must_use]
-    pub fn own<const N: usize>(self, keys: [UnitKey<U>; N]) -> Self {
-        self.add(keys)
+    pub fn own<const N: usize>(self, keys: [OwnKey<B>; N]) -> Self {
+        let builder = self.builder;
+        self.add(keys.map(|key| key(builder)))
     }
 
     /// Adds keys that the partition has once.
@@ -119,8 +153,8 @@ impl<U: Unit> ScriptKeys<U> {
         self.add(keys)
     }
 
-    /// Records that the script builds keys of another unit itself, from names that it reads or gets as arguments. Like
-    /// [`ScriptKeys::crossing`], it needs one partition for both.
+    /// Records that the script builds keys of other units itself, of type `V`, from names that it reads or gets as
+    /// arguments. Like [`ScriptKeys::crossing`], it needs one partition for all of them.
     #[must_use]
     pub fn crossing_in_script<V: Unit>(self) -> Self {
         self
@@ -231,6 +265,10 @@ macro_rules! unit_keys {
         pub struct $keys<'a> {
             base: &'a str,
             name: &'a str,
+        }
+
+        impl KeyBuilder for $keys<'_> {
+            type Unit = $unit;
         }
 
         impl $keys<'_> { $(
@@ -362,10 +400,11 @@ mod tests {
     fn script_keys_keep_the_order_of_their_calls() {
         let keys = Keys::new("p");
         let (room, nick) = (RoomKey::from_store("r"), NickKey::from_store("n"));
-        let script_keys = ScriptKeys::of([keys.room(&room).meta()])
+        let script_keys = ScriptKeys::of(keys.room(&room))
+            .own([RoomKeys::meta])
             .partition([keys.rooms()])
             .crossing([keys.nick(&nick).record()])
-            .own([keys.room(&room).members()])
+            .own([RoomKeys::members])
             .crossing_in_script::<NodeUnit>();
         assert_eq!(script_keys.names(), ["p:{0}:room:r", "p:{0}:rooms", "p:{0}:nick:n", "p:{0}:members:r"]);
     }

@@ -11,7 +11,7 @@ use redis::Script;
 use super::RegistryError;
 use super::listing::EventReader;
 use super::reply::{ScriptReply, malformed};
-use crate::model::keys::{ScriptKeys, Unit};
+use crate::model::keys::{KeyBuilder, ScriptKeys};
 use crate::model::{MemberInfo, Nick, Status};
 use crate::store::redis::{CallKind, RedisStore};
 
@@ -31,11 +31,11 @@ impl RedisRegistry {
     }
 
     /// Calls a script that writes, in order with all others of the same `name`.
-    pub(super) async fn write<U: Unit>(
+    pub(super) async fn write(
         &self,
         name: &str,
         script: &Script,
-        keys: ScriptKeys<U>,
+        keys: ScriptKeys<impl KeyBuilder>,
         args: &[&str],
     ) -> Result<ScriptReply, RegistryError> {
         call(&self.redis, CallKind::Write, &mut self.redis.lane(name), ScriptCall { script, keys, args }).await
@@ -43,18 +43,18 @@ impl RedisRegistry {
 }
 
 /// A script with its keys and arguments, without those that every script gets in front.
-pub(super) struct ScriptCall<'a, U: Unit> {
+pub(super) struct ScriptCall<'a, B: KeyBuilder> {
     pub(super) script: &'a Script,
-    pub(super) keys: ScriptKeys<U>,
+    pub(super) keys: ScriptKeys<B>,
     pub(super) args: &'a [&'a str],
 }
 
 /// Calls a script. The generation record, the lease table and the base of all keys go in front.
-pub(super) async fn call<U: Unit>(
+pub(super) async fn call<B: KeyBuilder>(
     redis: &RedisStore,
     kind: CallKind,
     connection: &mut impl redis::aio::ConnectionLike,
-    ScriptCall { script, keys, args }: ScriptCall<'_, U>,
+    ScriptCall { script, keys, args }: ScriptCall<'_, B>,
 ) -> Result<ScriptReply, RegistryError> {
     let mut invocation = script.prepare_invoke();
     invocation.key(redis.keys().generation().as_str()).key(redis.keys().leases().as_str()).key(keys.names());

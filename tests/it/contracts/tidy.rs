@@ -1,8 +1,10 @@
 //! Rules of the sources, read from their text: imports between modules, names, comments, and forbidden shortcuts.
 //!
-//! [`imports`] holds the import table, [`cycles`] finds files that import each other, [`prose`] counts words, [`names`] checks
-//! the names of types and tests. Every rule is a plain test with a list of offences.
+//! [`imports`] holds the import table, [`cycles`] finds files that import each other, [`crossings`] reads the scripts,
+//! [`prose`] counts words, [`names`] checks the names of types and tests. Every rule is a plain test with a list of
+//! offences.
 
+mod crossings;
 mod cycles;
 mod imports;
 mod names;

@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use presence::host::reloadable::Reloadable;
-use presence::model::keys::{NodeUnit, ScriptKeys, SessionUnit, Unit};
+use presence::model::keys::{KeyBuilder, NickKeys, NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
 use presence::model::{NickKey, Retention, RoomKey, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{CallKind, RedisStore};
@@ -133,8 +133,12 @@ impl ScriptCalls {
         room: &RoomKey,
         messages: &[&StoredMessage],
     ) -> Result<(String, Vec<WriteOutcome>), RegistryError> {
-        let keys = self.redis.keys().room(room);
-        let keys = ScriptKeys::of([keys.meta(), keys.stream(), keys.members(), keys.channel()]);
+        let keys = ScriptKeys::of(self.redis.keys().room(room)).own([
+            RoomKeys::meta,
+            RoomKeys::stream,
+            RoomKeys::members,
+            RoomKeys::channel,
+        ]);
         let retention = self.retention.get();
         let mut call = self.call(&PUBLISH, origin, &keys);
         call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
@@ -160,8 +164,10 @@ impl ScriptCalls {
         let keys = self.redis.keys();
         let StoredMessage { token, nick, key, msg_id, payload } = message;
         let sender = NickKey::from_store(nick);
-        let keys = ScriptKeys::of([keys.nick(&sender).record()])
+        let keys = ScriptKeys::of(keys.nick(&sender))
+            .own([NickKeys::record])
             .crossing([keys.nick(to).record()])
+            .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&DIRECT, origin, &keys);
@@ -189,7 +195,9 @@ impl ScriptCalls {
     /// # Errors
     /// `Unavailable` or `Unknown`.
     pub(super) async fn typing_to_nick(&self, to: &NickKey, from: &str) -> Result<(), RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(to).record()])
+        let keys = ScriptKeys::of(self.redis.keys().nick(to))
+            .own([NickKeys::record])
+            .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()), &keys);
@@ -198,11 +206,11 @@ impl ScriptCalls {
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
-    fn call<U: Unit>(
+    fn call(
         &self,
         script: &'static Script,
         origin: WriteOrigin<'_>,
-        script_keys: &ScriptKeys<U>,
+        script_keys: &ScriptKeys<impl KeyBuilder>,
     ) -> ScriptInvocation<'static> {
         let republisher = match origin {
             WriteOrigin::Client(_) => "",

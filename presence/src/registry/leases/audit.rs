@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys};
+use crate::model::keys::{NickUnit, NodeKeys, RoomUnit, ScriptKeys};
 use crate::model::{Incarnation, MemberInfo, Nick, RoomName};
 use crate::registry::listing::read;
 use crate::registry::redis::{RedisRegistry, ScriptCall, json};
@@ -27,9 +27,9 @@ impl RedisRegistry {
         let keys = self.redis.keys();
         let node = keys.node(incarnation);
         let script_keys = || {
-            ScriptKeys::<NodeUnit>::default()
+            ScriptKeys::of(node)
                 .partition([keys.online()])
-                .own([node.owned_nicks(), node.owned_members()])
+                .own([NodeKeys::owned_nicks, NodeKeys::owned_members])
                 .crossing_in_script::<NickUnit>()
                 .crossing_in_script::<RoomUnit>()
         };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit};
+use crate::model::keys::{NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Owner, Status};
 use crate::registry::redis::{RedisRegistry, done, json, member_info};
 use crate::registry::reply::ScriptReply;
@@ -47,7 +47,9 @@ impl RedisRegistry {
     pub(super) async fn write_claims_again(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError> {
         let ReassertBatch { incarnation, info, generation, claims, last } = batch;
         let keys = self.redis.keys();
-        let script_keys = ScriptKeys::of([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()])
+        let script_keys = ScriptKeys::of(keys)
+            .partition([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()])
+            .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<RoomUnit>()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys, SessionUnit};
+use crate::model::keys::{NickUnit, NodeKeys, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Incarnation, NickKey, Owner};
 use crate::registry::RegistryError;
 use crate::registry::listing::read;
@@ -47,10 +47,10 @@ impl Leases for RedisRegistry {
 
     async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError> {
         let keys = self.redis.keys();
-        let node = keys.node(incarnation);
-        let script_keys = ScriptKeys::default()
+        let script_keys = ScriptKeys::of(keys.node(incarnation))
             .partition([keys.beats(), keys.gateways(), keys.ended()])
-            .own([node.nicks(), node.owned_nicks(), node.mailbox()])
+            .own([NodeKeys::nicks, NodeKeys::owned_nicks, NodeKeys::mailbox])
+            .crossing_in_script::<NodeUnit>()
             .crossing_in_script::<NickUnit>();
         let args: Vec<&str> = [incarnation.as_str()].into_iter().chain(active.iter().map(NickKey::as_str)).collect();
         let lane = &mut self.redis.lane(incarnation.as_str());
@@ -90,24 +90,25 @@ impl Leases for RedisRegistry {
             LeaseTransition::Draining => Duration::ZERO,
             LeaseTransition::Drained { hold } => hold,
         };
-        let keys = ScriptKeys::of([self.redis.keys().ended()]);
+        let keys = ScriptKeys::of(self.redis.keys()).partition([self.redis.keys().ended()]);
         let args = [incarnation.as_str(), transition.state().as_str(), &millis(hold)];
         done(&mut self.write(incarnation.as_str(), &script::SET_LEASE, keys, &args).await?)
     }
 
     async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError> {
         let keys = self.redis.keys();
-        let script_keys = ScriptKeys::of([keys.beats(), keys.ended()]);
+        let script_keys = ScriptKeys::of(keys).partition([keys.beats(), keys.ended()]);
         let args = [incarnation.as_str(), &counter.to_string()];
         whether(&mut self.write(incarnation.as_str(), &script::FENCE, script_keys, &args).await?)
     }
 
     async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<ReapedBatch, RegistryError> {
         let keys = self.redis.keys();
-        let node = keys.node(incarnation);
-        let script_keys = ScriptKeys::default()
+        let script_keys = ScriptKeys::of(keys.node(incarnation))
             .partition([keys.beats(), keys.gateways(), keys.ended()])
-            .own([node.owned_members(), node.owned_nicks(), node.nicks(), node.mailbox()])
+            .own([NodeKeys::owned_members, NodeKeys::owned_nicks, NodeKeys::nicks, NodeKeys::mailbox])
+            .crossing_in_script::<NodeUnit>()
+            .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<RoomUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>();
@@ -118,7 +119,7 @@ impl Leases for RedisRegistry {
     }
 
     async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().node(incarnation).mailbox()]);
+        let keys = ScriptKeys::of(self.redis.keys().node(incarnation)).own([NodeKeys::mailbox]);
         whether(&mut self.write(incarnation.as_str(), &script::DRAIN, keys, &[incarnation.as_str()]).await?)
     }
 }
@@ -126,7 +127,9 @@ impl Leases for RedisRegistry {
 impl RedisRegistry {
     async fn call_open_lease(&self, args: &[&str]) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
-        let script_keys = ScriptKeys::of([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()]);
+        let script_keys = ScriptKeys::of(keys)
+            .partition([keys.beats(), keys.gateways(), keys.fence(), keys.asserted()])
+            .crossing_in_script::<NodeUnit>();
         self.write(args[0], &script::OPEN_LEASE, script_keys, args).await
     }
 }
@@ -149,7 +152,8 @@ pub(in crate::registry) fn leases(rows: ScriptReply) -> Result<Vec<Lease>, Regis
 
 /// Reads the whole lease table with its generation.
 pub(in crate::registry) async fn lease_rows(redis: &RedisStore) -> Result<(Generation, Vec<LeaseRow>), RegistryError> {
-    let keys = ScriptKeys::of([redis.keys().beats(), redis.keys().gateways()]);
+    let keys = redis.keys();
+    let keys = ScriptKeys::of(keys).partition([keys.beats(), keys.gateways()]).crossing_in_script::<NodeUnit>();
     let mut reply = read(redis, ScriptCall { script: &script::LEASES, keys, args: &[] }).await?;
     let generation = generation(&mut reply)?;
     Ok((generation, readable(reply.array()?)?))

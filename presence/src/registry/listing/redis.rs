@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys, Unit};
+use crate::model::keys::{KeyBuilder, NickUnit, RoomUnit, ScriptKeys};
 use crate::model::{MemberInfo, NickKey, RoomKey, Status};
 use crate::registry::leases::{LeaseRow, lease_rows, lease_state};
 use crate::registry::redis::{self as arm, RedisRegistry, ScriptCall, done};
@@ -23,7 +23,8 @@ impl Listing for RedisRegistry {
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
         let mut users = Vec::with_capacity(nicks.len());
         // Each row is read from the nick's record, its memberships and their rooms.
-        let keys = || ScriptKeys::<NickUnit>::default().crossing_in_script::<RoomUnit>();
+        let keys =
+            || ScriptKeys::of(self.redis.keys()).crossing_in_script::<NickUnit>().crossing_in_script::<RoomUnit>();
         for step in nicks.chunks(STEP) {
             let args: Vec<&str> = step.iter().map(NickKey::as_str).collect();
             for row in
@@ -167,13 +168,8 @@ impl RedisRegistry {
     async fn describe(&self, rooms: &[&str]) -> Result<Vec<Option<RoomRow>>, RegistryError> {
         let mut rows = Vec::with_capacity(rooms.len());
         for step in rooms.chunks(STEP) {
-            for row in read(
-                &self.redis,
-                ScriptCall { script: &script::ROOMS, keys: ScriptKeys::<RoomUnit>::default(), args: step },
-            )
-            .await?
-            .arrays()
-            {
+            let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<RoomUnit>();
+            for row in read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: step }).await?.arrays() {
                 rows.push(room(row?)?);
             }
         }
@@ -219,9 +215,9 @@ fn room(mut row: ScriptReply) -> Result<Option<RoomRow>, RegistryError> {
 }
 
 /// Calls a script that only reads.
-pub(in crate::registry) async fn read<U: Unit>(
+pub(in crate::registry) async fn read<B: KeyBuilder>(
     redis: &RedisStore,
-    call: ScriptCall<'_, U>,
+    call: ScriptCall<'_, B>,
 ) -> Result<ScriptReply, RegistryError> {
     let mut connection = redis.query().await?;
     let mut reply = arm::call(redis, CallKind::Read, &mut connection, call).await?;

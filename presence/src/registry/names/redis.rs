@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Script;
 
-use crate::model::keys::{NodeUnit, RoomUnit, ScriptKeys, SessionUnit};
+use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
 use crate::registry::redis::{RedisRegistry, json, member_info, refused, whether};
@@ -43,7 +43,10 @@ impl Names for RedisRegistry {
     }
 
     async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()])
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick.key()))
+            .own([NickKeys::record])
+            .crossing_in_script::<SkeletonUnit>()
+            .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
@@ -58,7 +61,8 @@ impl Names for RedisRegistry {
         status: &Status,
         rooms: &[RoomKey],
     ) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()]).crossing_in_script::<RoomUnit>();
+        let keys =
+            ScriptKeys::of(self.redis.keys().nick(nick.key())).own([NickKeys::record]).crossing_in_script::<RoomUnit>();
         let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
         let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
         args.extend(rooms.iter().map(RoomKey::as_str));
@@ -66,13 +70,14 @@ impl Names for RedisRegistry {
     }
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(nick).record()]).crossing_in_script::<NodeUnit>();
+        let keys =
+            ScriptKeys::of(self.redis.keys().nick(nick)).own([NickKeys::record]).crossing_in_script::<NodeUnit>();
         whether(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
     }
 }
 
 impl RedisRegistry {
-    /// Calls one of the two scripts that assign nicks.
+    /// Calls one of the two scripts that assign nicks. Only a resume reads rooms.
     pub(in crate::registry) async fn take_nick(
         &self,
         script: &Script,
@@ -80,13 +85,15 @@ impl RedisRegistry {
     ) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));
-        let script_keys = ScriptKeys::default()
+        let script_keys = ScriptKeys::of(nicks)
             .partition([keys.fence()])
-            .own([nicks.record()])
+            .own([NickKeys::record])
             .crossing([keys.skeleton(nick.skeleton()).nicks()])
             .crossing([sessions.record(), sessions.inbox(), sessions.rooms()])
             .partition([keys.online()])
-            .crossing([nodes.nicks(), nodes.owned_nicks()]);
+            .crossing([nodes.nicks(), nodes.owned_nicks()])
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<RoomUnit>();
         let ascii = if nick.is_ascii() { "1" } else { "0" };
         let args = [incarnation.as_str(), session.as_str(), nick.key().as_str(), nick.as_str(), nick.skeleton(), ascii];
         self.write(session.as_str(), script, script_keys, &[&args[..], &tokens].concat()).await

@@ -1,7 +1,7 @@
 //! Rooms in Redis: the calls of the scripts beside this file.
 
 use crate::model::RoomName;
-use crate::model::keys::{NodeUnit, ScriptKeys};
+use crate::model::keys::{NickUnit, NodeUnit, RoomKeys, ScriptKeys};
 use crate::model::stream::read_forks;
 use crate::registry::redis::{RedisRegistry, done, member_info, whether};
 use crate::registry::reply::malformed;
@@ -14,12 +14,15 @@ impl Rooms for RedisRegistry {
         let JoinRequest { room, nick, owner, status, entry } = request;
         let keys = self.redis.keys();
         let (rooms, nicks) = (keys.room(room.key()), keys.nick(nick.key()));
-        let script_keys = ScriptKeys::of([rooms.meta(), rooms.stream(), rooms.members(), rooms.member_list()])
+        let script_keys = ScriptKeys::of(rooms)
+            .own([RoomKeys::meta, RoomKeys::stream, RoomKeys::members, RoomKeys::member_list])
             .partition([keys.rooms()])
             .crossing([nicks.rooms()])
             .crossing([keys.node(&owner.incarnation).owned_members()])
             .crossing([nicks.record()])
-            .crossing([keys.session(&owner.session).rooms()]);
+            .crossing([keys.session(&owner.session).rooms()])
+            .crossing_in_script::<NickUnit>()
+            .crossing_in_script::<NodeUnit>();
         let (old_nick, old_owner) = match entry {
             JoinEntry::New => ("", String::new()),
             JoinEntry::Renamed(nick, owner) => (nick.key().as_str(), owner.token()),
@@ -44,7 +47,8 @@ impl Rooms for RedisRegistry {
     async fn leave(&self, request: LeaveRequest<'_>) -> Result<bool, RegistryError> {
         let LeaveRequest { room, nick, owner, reason, intent } = request;
         let keys = self.redis.keys();
-        let script_keys = ScriptKeys::of([keys.room(room.key()).members()])
+        let script_keys = ScriptKeys::of(keys.room(room.key()))
+            .own([RoomKeys::members])
             .crossing([keys.nick(nick.key()).record()])
             .crossing([keys.session(&owner.session).rooms()])
             .crossing_in_script::<NodeUnit>();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::keys::{NodeUnit, ScriptKeys, SessionUnit};
+use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::names::{NickTaking, refused_claim};
 use crate::registry::redis::{RedisRegistry, millis, whether};
@@ -32,18 +32,21 @@ impl Sessions for RedisRegistry {
     }
 
     async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().session(session).record()]);
+        let keys = ScriptKeys::of(self.redis.keys().session(session)).own([SessionKeys::record]);
         whether(&mut self.write(session.as_str(), &script::CONFIRM, keys, &[token.as_str()]).await?)
     }
 
     async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()]);
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick.key())).own([NickKeys::record]);
         let args = [&*owner.token(), &millis(hold)];
         whether(&mut self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?)
     }
 
     async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
-        let keys = ScriptKeys::of([self.redis.keys().nick(nick.key()).record()])
+        let keys = ScriptKeys::of(self.redis.keys().nick(nick.key()))
+            .own([NickKeys::record])
+            .crossing_in_script::<SkeletonUnit>()
+            .crossing_in_script::<NickUnit>()
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let args = [&*owner.token(), nick.key().as_str(), reason.as_str()];
@@ -51,8 +54,7 @@ impl Sessions for RedisRegistry {
     }
 
     async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
-        let keys = self.redis.keys().session(session);
-        let keys = ScriptKeys::of([keys.record(), keys.inbox()]);
+        let keys = ScriptKeys::of(self.redis.keys().session(session)).own([SessionKeys::record, SessionKeys::inbox]);
         whether(&mut self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?)
     }
 }

@@ -1,0 +1,113 @@
+//! Crossings between units of atomicity: ARCHITECTURE.md names every one that a Lua script makes.
+//!
+//! The units that a script reaches are read from the key names in its text and in the functions that it calls. Keys that
+//! Rust passes as KEYS are typed in `presence/src/model/keys.rs` and not read here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use super::{assert_none, sources};
+
+/// The unit of each key name that scripts build.
+const UNITS: &[(&str, &[&str])] = &[
+    ("room", &["room", "log", "members", "member-list", "ch:room"]),
+    ("nick", &["nick", "nick-rooms"]),
+    ("skeleton", &["skeleton"]),
+    ("session", &["session", "session-rooms", "inbox"]),
+    ("node", &["gateway-nicks", "owned-nicks", "owned-members", "mailbox", "ch:gw"]),
+];
+
+/// A Lua file: its functions by name, and the text outside them.
+struct LuaFile {
+    functions: BTreeMap<String, String>,
+    body: String,
+}
+
+impl LuaFile {
+    fn parse(text: &str) -> Self {
+        let mut file = Self { functions: BTreeMap::new(), body: String::new() };
+        let mut function: Option<String> = None;
+        for line in text.lines().map(|line| line.split("--").next().unwrap_or_default()) {
+            if let Some(rest) = line.strip_prefix("local function ") {
+                function = rest.split('(').next().map(str::to_owned);
+            }
+            let part = function.as_ref().map(|name| file.functions.entry(name.clone()).or_default());
+            part.unwrap_or(&mut file.body).push_str(&format!("{line}\n"));
+            if line == "end" {
+                function = None;
+            }
+        }
+        file
+    }
+}
+
+/// Returns the text that a script runs: its body, and every function that it reaches.
+fn reached_text(script: &LuaFile, shared: &BTreeMap<String, String>) -> String {
+    let (mut text, mut seen) = (script.body.clone(), BTreeSet::new());
+    while let Some(name) = script
+        .functions
+        .keys()
+        .chain(shared.keys())
+        .find(|name| !seen.contains(*name) && text.contains(&format!("{name}(")))
+    {
+        seen.insert(name.clone());
+        text.push_str(script.functions.get(name).unwrap_or_else(|| &shared[name]));
+    }
+    text
+}
+
+/// Returns the units of the key names in a text.
+fn named_units(text: &str) -> BTreeSet<&'static str> {
+    let has_key = |key: &&str| text.contains(&format!("'{key}:'"));
+    UNITS.iter().filter(|(_, keys)| keys.iter().any(has_key)).map(|(unit, _)| *unit).collect()
+}
+
+/// Returns the units of each script in the table of ARCHITECTURE.md, its own one included.
+fn documented_units() -> BTreeMap<String, BTreeSet<String>> {
+    let page = fs::read_to_string(harness::repository().join("ARCHITECTURE.md")).unwrap();
+    let table = page.split_once("| script | unit | crosses into |").unwrap().1;
+    let mut found = BTreeMap::new();
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let units = [cells[1]].into_iter().chain(cells[2].split(", "));
+        let units: BTreeSet<String> = units
+            .map(|unit| unit.strip_prefix("other ").map_or(unit, |unit| unit.trim_end_matches('s')))
+            .map(str::to_owned)
+            .collect();
+        found.extend(cells[0].split(", ").map(|script| (script.trim_matches('`').to_owned(), units.clone())));
+    }
+    found
+}
+
+#[test]
+fn architecture_names_every_crossing_of_units() {
+    let documented = documented_units();
+    let mut offences = Vec::new();
+    for folder in ["presence/", "gateway/"] {
+        let files = sources("lua")
+            .into_iter()
+            .filter(|file| file.path.starts_with(folder) || file.path.ends_with("script/stream.lua"));
+        let (scripts, parts): (Vec<_>, Vec<_>) = files.partition(|file| file.text.starts_with("#!lua"));
+        let shared = parts.iter().flat_map(|part| LuaFile::parse(&part.text).functions).collect();
+        for script in scripts {
+            let name = script.path.rsplit('/').next().unwrap().trim_end_matches(".lua");
+            let reached = named_units(&reached_text(&LuaFile::parse(&script.text), &shared));
+            let known = documented.get(name);
+            let missing = reached.iter().filter(|unit| known.is_some_and(|known| !known.contains(**unit)));
+            offences.extend(missing.map(|unit| format!("{name} reaches {unit}")));
+            if known.is_none() && !reached.is_empty() {
+                offences.push(format!("{name} reaches {reached:?} and has no row"));
+            }
+        }
+    }
+    assert_none(&offences);
+}
+
+#[test]
+fn reached_text_follows_calls_into_shared_functions() {
+    let shared =
+        LuaFile::parse("local function free(nick)\n  redis.call('DEL', base .. 'nick:' .. nick)\nend\n").functions;
+    let script = LuaFile::parse("local function all()\n  free(KEYS[1]) -- 'room:'\nend\nall()\n");
+    assert_eq!(named_units(&reached_text(&script, &shared)), BTreeSet::from(["nick"]));
+    assert!(named_units(&reached_text(&LuaFile::parse("return 1\n"), &shared)).is_empty());
+}
