@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn returns_what_was_found() {
+    async fn eventually_returns_the_found_value() {
         let mut looks = 0;
         let found = eventually(Duration::from_secs(5), "three looks", || {
             looks += 1;
@@ -82,19 +82,19 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "it hung in its last look")]
-    async fn a_look_that_hangs_is_cut_off() {
+    async fn deadline_interrupts_a_hanging_probe() {
         eventually(Duration::from_millis(50), "anything", std::future::pending::<Result<(), ()>>).await;
     }
 
     #[tokio::test]
-    async fn goes_on_without_what_does_not_come() {
+    async fn within_returns_none_after_its_limit() {
         assert_eq!(within(Duration::from_secs(5), async || Some(7)).await, Some(7));
         assert_eq!(within(Duration::from_millis(50), async || None::<()>).await, None);
     }
 
     #[tokio::test]
     #[should_panic(expected = "calm held for")]
-    async fn insists() {
+    async fn stays_panics_at_first_error() {
         let start = Instant::now();
         stays(Duration::from_secs(5), "calm", || async move {
             if start.elapsed() < Duration::from_millis(50) { Ok(()) } else { Err("storm") }

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_those_who_subscribe_are_deaf() {
+    async fn deaf_mode_silences_only_subscribed_connections() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Deaf);
         says(&mut stream, b"ping").await;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_those_who_subscribe_are_answered() {
+    async fn unanswered_mode_silences_unsubscribed_connections() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Unanswered);
         says(&mut stream, b"ping").await;
@@ -248,14 +248,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passes_both_ways_and_tells_the_end() {
+    async fn proxy_passes_bytes_and_connection_end() {
         let (_proxy, mut stream) = proxy().await;
         stream.shutdown().await.unwrap();
         assert_eq!(timeout(SOON, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
     }
 
     #[tokio::test]
-    async fn a_black_hole_and_a_stall_hold_back_and_lose_nothing() {
+    async fn black_hole_and_stall_delay_all_bytes() {
         for mode in [Mode::BlackHole, Mode::Stall(Direction::Requests), Mode::Stall(Direction::Replies)] {
             let (proxy, mut stream) = proxy().await;
             proxy.set(mode);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reset_ends_what_is_open_and_what_comes() {
+    async fn reset_ends_open_and_new_connections() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Reset);
         let error = timeout(SOON, stream.read(&mut [0])).await.unwrap().unwrap_err();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_away_is_a_reset() {
+    async fn absent_server_resets_the_connection() {
         let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let proxy = FaultProxy::start(away).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn late_is_late_and_slices_arrive_whole() {
+    async fn late_and_slice_modes_deliver_every_byte() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Late { delay: SILENCE, jitter: Duration::from_millis(20) });
         let sent = Instant::now();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slices_are_single_bytes() {
+    async fn slice_mode_splits_writes_into_pieces() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = FaultProxy::start(listener.local_addr().unwrap()).await;
         proxy.set(Mode::Slice);

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_status_headers_and_both_kinds_of_bodies() {
+    fn parser_reads_plain_and_chunked_responses() {
         let plain = parse(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n{\"a\":1}").expect("HTTP");
         assert_eq!((plain.status, plain.header("retry-after")), (503, Some("2")));
         assert_eq!(plain.json()["a"], 1);

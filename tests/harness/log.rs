@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_errors_and_foreign_lines_need_a_reason() {
+    fn log_reports_problems_that_are_not_allowed() {
         let log = ProgramLog::default();
         for line in [
             r#"{"level":"INFO","fields":{"message":"ready"}}"#,

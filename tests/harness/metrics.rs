@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_what_the_labels_leave_open() {
+    fn get_sums_samples_with_matching_labels() {
         let metrics = ScrapedMetrics::parse(
             "# TYPE requests counter\nrequests{door=\"ws\",code=\"ok\"} 3\nrequests{door=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
         );

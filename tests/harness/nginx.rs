@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn spreads_connections_over_gateways_behind_both_doors() {
+    async fn nginx_forwards_both_ports_to_gateways() {
         let ws = [
             stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng1").await,
             stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng2").await,

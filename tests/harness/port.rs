@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_the_same_twice_and_free_for_tcp() {
+    fn reserved_ports_are_distinct_and_free() {
         let ports: Vec<ReservedPort> = (0..50).map(|_| ReservedPort::reserve()).collect();
         let mut numbers: Vec<u16> = ports.iter().map(ReservedPort::number).collect();
         numbers.sort_unstable();

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_the_ready_line_and_the_exit_code() {
+    async fn process_reports_ready_line_and_exit_code() {
         let script =
             r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
         let mut process = shell(script).spawn();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stops_and_goes_on() {
+    async fn signals_stop_continue_and_kill_process() {
         let mut process = ChildProgram::system("cat", "stand-in").args(["/dev/zero"]).spawn();
         process.stop_signal().await;
         process.cont();
@@ -331,12 +331,12 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "ended")]
-    async fn an_early_end_is_told_at_once() {
+    async fn ready_wait_fails_when_process_exits_early() {
         shell("exit 64").spawn().ready().await;
     }
 
     #[tokio::test]
-    async fn runs_to_the_end() {
+    async fn run_returns_exit_code_and_output() {
         let finished = shell("echo out; echo err >&2; exit 7").run(SOON).await;
         assert_eq!((finished.code, finished.stdout.as_str(), finished.stderr.as_str()), (Some(7), "out", "err"));
     }

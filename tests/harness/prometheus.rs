@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_queries_and_says_what_is_wrong_with_one() {
+    async fn prometheus_answers_queries_and_reports_errors() {
         let rules = tempfile::NamedTempFile::new().expect("a temporary file");
         let prometheus = Prometheus::start(&[], rules.path()).await;
         let one = prometheus.query("vector(1) + 1").await.expect("a query");

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_blocks_that_are_meant() {
+    fn parser_reads_only_protocol_example_blocks() {
         let page = "Text\n```json\nann+\n```\n```parley\nann+\nann> {\"a\":1}\n\nann< {\"b\":\"*\"}\n```\n\
                     ```lines\nbob+\nbob> /nick bob\nbob< * bob*\nbob-\n```\n";
         let found = examples(page);
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "line 2 is no step")]
-    fn a_line_that_is_no_step_is_an_error() {
+    fn parser_rejects_line_without_a_step() {
         let _ = examples("```parley\n{\"type\":\"ping\"}\n```\n");
     }
 }

@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn comes_back_with_what_it_had() {
+    async fn restarted_redis_keeps_its_data() {
         let mut redis = Redis::away().setting("appendfsync", "always");
         redis.start().await;
         redis.call::<()>("SET name ann").await;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forgets_in_a_crash_what_was_not_on_the_disk() {
+    async fn crash_discards_writes_after_saved_position() {
         let mut redis = Redis::running().await;
         redis.call::<()>("SET name ann").await;
         let kept = redis.written();
@@ -276,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "Redis refused")]
-    async fn does_not_pass_over_what_was_refused() {
+    async fn drop_panics_after_a_refused_command() {
         let redis = Redis::running().await;
         let client = redis::Client::open(redis.url()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stands_still_and_goes_on() {
+    async fn stopped_redis_answers_after_it_continues() {
         let mut redis = Redis::running().await;
         let mut connection = redis.connection().await;
         redis.stop_signal().await;

@@ -18,11 +18,11 @@ pub(crate) enum WorkerOrder {
     /// Starts the logins at this time.
     Login { at: Nanos },
     /// Sends the messages that are due in this window.
-    Talk { window: MeasureWindow },
+    Send { window: MeasureWindow },
     /// Drops all connections and resumes the sessions.
     Storm,
     /// From now on, a client that loses its connection resumes its session.
-    Brace,
+    ExpectLoss,
     /// Requests the final tally.
     Report,
 }

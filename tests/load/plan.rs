@@ -74,7 +74,7 @@ impl Plan {
     /// Returns the client's room, with its `#`.
     pub(crate) fn room(&self, client: u32) -> Option<String> {
         if self.is_direct() {
-            let is_addressed = self.address(client, 0).dialect.has_people();
+            let is_addressed = self.address(client, 0).dialect.has_members();
             return (!is_addressed).then(|| self.nick(client));
         }
         self.room_number(client).map(|room| format!("#{}r{room}", self.run))
@@ -122,8 +122,8 @@ impl Plan {
         match self.traffic {
             Traffic::Silence => None,
             Traffic::Rooms { publishers, .. } => {
-                let (room, seat) = (self.room_number(client)?, client % self.room_size);
-                (seat < publishers).then_some(room * publishers + seat)
+                let (room, index) = (self.room_number(client)?, client % self.room_size);
+                (index < publishers).then_some(room * publishers + index)
             }
             Traffic::Direct { .. } | Traffic::Echo { .. } => Some(client),
         }

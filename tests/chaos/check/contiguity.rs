@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::Forgetting;
+use super::redis_loss::Forgetting;
 use super::{Evidence, Finding};
 use crate::history::{HistoryOp, Jump};
 
@@ -60,7 +60,7 @@ mod tests {
     use crate::history::OpStatus;
 
     #[test]
-    fn a_hole_is_found_unless_it_is_told() {
+    fn checker_finds_hole_without_correct_gap() {
         let evidence =
             sample::with(sample::good(), sample::line(62, "bob", 1, OpStatus::Ok, sample::message(4, "ann", "k4")));
         assert_eq!(check(&evidence).broken.len(), 1);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_right_after_the_join_is_found() {
+    fn checker_finds_hole_after_join() {
         let mut evidence = sample::good();
         evidence.events.retain(|event| event.process != "bob" || event.op != sample::message(1, "ann", "k1"));
         assert_eq!(check(&evidence).broken.len(), 1);

@@ -36,7 +36,7 @@ mod tests {
     use crate::history::OpStatus;
 
     #[test]
-    fn a_second_copy_in_the_log_is_found_by_key_and_by_id() {
+    fn checker_finds_duplicate_key_or_message_id() {
         let mut evidence = sample::good();
         sample::change(&mut evidence, |log| log.push(sample::entry(3, "ann", 3, "k1")));
         assert_eq!(check(&evidence).broken.len(), 1);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::Forgetting;
+use super::redis_loss::Forgetting;
 use super::{Evidence, Finding};
 use crate::history::{HistoryOp, OpStatus};
 
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_with_another_number_than_the_logs_is_wrong_unless_redis_forgot_it() {
+    fn checker_finds_renumbered_message_unless_redis_lost_it() {
         let renumbered = |mut evidence: Evidence| {
             sample::change(&mut evidence, |log| log[1].seq = 3);
             check(&evidence).broken.len()
@@ -75,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_with_another_id_is_wrong_in_any_case() {
+    fn checker_always_finds_changed_message_id() {
         let mut evidence = killed();
         sample::change(&mut evidence, |log| log[1].msg_id = "other".to_owned());
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 
     #[test]
-    fn what_died_with_redis_and_its_gateway_is_excused() {
+    fn checker_excuses_message_lost_with_its_gateway() {
         let mut evidence = killed();
         sample::change(&mut evidence, |log| log.truncate(1));
         for (gateway, counts) in [(1, (0, 1)), (0, (1, 0))] {

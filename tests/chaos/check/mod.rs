@@ -4,7 +4,7 @@
 
 mod contiguity;
 mod duplicates;
-mod forgetting;
+mod redis_loss;
 mod inbox;
 mod leaks;
 mod loss;

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::Forgetting;
 use super::presence::{OnlineSpan, is_lost, stays};
+use super::redis_loss::Forgetting;
 use super::{Evidence, Finding, SECOND, SessionHistory, StoredWrite};
 use crate::history::{HistoryOp, OpStatus};
 
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_given_away_while_somebody_has_it_is_found() {
+    fn checker_finds_claim_of_owned_nick() {
         let given = |at, nick, evidence| {
             let rival = |at, op| sample::line(at, "rival", 1, OpStatus::Ok, op);
             let evidence = sample::with(evidence, rival(at, sample::registered(nick, "g3")));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ghost_that_speaks_under_a_lost_name_is_found() {
+    fn checker_finds_ack_under_lost_nick() {
         use OpStatus::{Invoke, Ok};
         let rival = |at, op| sample::line(at, "rival", 1, Ok, op);
         let evidence = sample::with(sample::good(), rival(12, sample::registered("ann", "g3")));

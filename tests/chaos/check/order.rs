@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::forgetting::{AckedWrite, Forgetting};
+use super::redis_loss::{AckedWrite, Forgetting};
 use super::{Evidence, Finding};
 use crate::history::{HistoryEvent, HistoryOp};
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_from_nowhere_is_found_unless_it_was_to_be_discarded() {
+    fn checker_finds_unstored_message_unless_rewound() {
         assert_eq!(check(&haunted()).broken.len(), 1);
         let rewound = |seq| {
             let jump = HistoryOp::Jump { room: "#a".to_owned(), jump: Jump::Rewound { seq } };
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_redis_forgot_is_to_be_discarded_by_everybody_who_stays() {
+    fn checker_excuses_unstored_message_only_at_session_end() {
         let left = killed(haunted());
         assert_eq!((check(&left).broken.len(), check(&left).excused), (0, 1), "nobody could tell him");
         let mut stayed = sample::with(left, told(70, 4, "later"));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_means_two_things_is_found() {
+    fn checker_finds_seq_shared_by_two_messages() {
         let mut evidence = sample::with(sample::good(), told(62, 3, "k3"));
         sample::change(&mut evidence, |log| log.push(sample::entry(3, "ann", 3, "k3")));
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_said_first_comes_first_unless_two_gateways_put_it_back() {
+    fn checker_excuses_reordering_by_two_gateways() {
         let send = |second, session, kind, key: &str| {
             let seq = (kind == OpStatus::Ok).then_some(9);
             sample::line(second, "eve", session, kind, sample::send(seq)(key))

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_of_a_killed_gateway_that_stay_online_are_found() {
+    fn checker_finds_users_online_after_deadline() {
         let mut evidence = sample::good();
         evidence.departures[0].at += 4 * SECOND;
         assert_eq!(check(&evidence).broken.len(), 1, "13 s after the kill");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flap_in_an_outage_of_redis_is_found() {
+    fn checker_finds_loss_during_redis_outage() {
         let mut evidence = sample::good();
         let reason = "gateway_lost".to_owned();
         evidence.departures.push(RecordedLeave { at: 45 * SECOND, nick: "bob".to_owned(), reason });
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_came_too_early_is_found() {
+    fn checker_finds_premature_gateway_loss() {
         let mut evidence = sample::good();
         evidence.departures[0].at = 14 * SECOND;
         assert_eq!(check(&evidence).broken.len(), 1);

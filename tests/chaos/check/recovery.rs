@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_never_comes_back_is_found() {
+    fn checker_finds_crowd_that_never_returns() {
         let mut evidence = sample::good();
         evidence.events.retain(|event| !matches!(event.op, HistoryOp::Phase { .. }));
         assert_eq!(check(&evidence).broken.len(), 1);

@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn a_leave_of_somebody_who_is_there_is_found() {
+    fn checker_finds_leave_of_present_member() {
         assert_eq!(told(5, sample::good()), 1, "before anything happened");
         assert_eq!(told(16, sample::good()), 0, "6 s after her gateway was killed");
     }
 
     #[test]
-    fn a_leave_of_somebody_who_was_back_at_once_is_found() {
+    fn checker_finds_leave_despite_quick_return() {
         let mut evidence = sample::good();
         evidence.events.retain(|event| !matches!(event.op, HistoryOp::Fault(_)));
         for event in evidence.events.iter_mut().filter(|event| event.at == 24 * SECOND) {

@@ -160,7 +160,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn uses_each_entry_once_and_forgets_none() {
+    async fn take_uses_each_entry_once() {
         let transcript = Transcript::new();
         transcript.push("a");
         transcript.push("b");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_cuts_every_wait_short() {
+    async fn connection_end_interrupts_every_wait() {
         let transcript = Transcript::<String>::new();
         transcript.end(Some(1012), "restart".to_owned());
         let complaint = transcript.take(Duration::from_secs(600), "word", |_| true).await.expect_err("it ended");

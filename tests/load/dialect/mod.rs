@@ -143,27 +143,27 @@ impl LoadDialect {
     }
 
     /// Returns whether clients are addressed by name; otherwise each client has a room of that name.
-    pub(crate) fn has_people(self) -> bool {
+    pub(crate) fn has_members(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
     /// Returns whether a client is ready as soon as it is connected.
-    pub(crate) fn is_there_at_once(self) -> bool {
+    pub(crate) fn is_ready_on_connect(self) -> bool {
         self == Self::Bare
     }
 
     /// Returns a writer into these bytes.
-    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> DialectWriter<'_> {
+    pub(crate) fn writer(self, bytes: &mut Vec<u8>) -> DialectWriter<'_> {
         DialectWriter { framing: self.framing(), bytes }
     }
 
     /// Writes the client's first message.
-    pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    pub(crate) fn greet(self, identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
         match self {
-            Self::Parley => parley::greet(who, out),
-            Self::Lines => lines::greet(who, out),
-            Self::Ws => peers::ws_greet(who, out),
-            Self::Nats => nats::greet(who, out),
+            Self::Parley => parley::greet(identity, out),
+            Self::Lines => lines::greet(identity, out),
+            Self::Ws => peers::ws_greet(identity, out),
+            Self::Nats => nats::greet(identity, out),
             // Socket.IO greets after the server's greeting.
             Self::Socketio | Self::Bare => {}
         }
@@ -204,18 +204,18 @@ impl LoadDialect {
     /// Interprets a unit from the server for this client. A required answer goes into `out`.
     ///
     /// `room` returns the room that the client is in or enters; few units need it.
-    pub(crate) fn hear(
+    pub(crate) fn interpret(
         self,
         unit: &[u8],
         room: &dyn Fn() -> Option<String>,
         out: &mut DialectWriter<'_>,
     ) -> ServerMessage {
         match self {
-            Self::Parley => parley::hear(unit, room),
-            Self::Lines => lines::hear(unit),
-            Self::Ws => peers::ws_hear(unit),
-            Self::Socketio => peers::socketio_hear(unit, room, out),
-            Self::Nats => nats::hear(unit, out),
+            Self::Parley => parley::interpret(unit, room),
+            Self::Lines => lines::interpret(unit),
+            Self::Ws => peers::ws_interpret(unit),
+            Self::Socketio => peers::socketio_interpret(unit, room, out),
+            Self::Nats => nats::interpret(unit, out),
             Self::Bare if unit == peers::BARE_ECHO => ServerMessage::Pong,
             Self::Bare => delivery(unit),
         }

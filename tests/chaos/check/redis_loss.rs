@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_just_before_a_kill_may_be_forgotten() {
+    fn kill_may_lose_only_recent_writes() {
         let mut evidence = killed();
         assert!(Forgetting::new(&evidence).holds("k20"));
         assert!(!Forgetting::new(&evidence).holds("k31"));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_back_is_not_void_unless_redis_is_killed_again() {
+    fn second_kill_voids_republished_message() {
         let evidence = killed();
         let forgetting = Forgetting::new(&evidence);
         assert!(forgetting.may_be_void("k20", 20 * SECOND, None));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_acked_late_may_have_been_written_before() {
+    fn late_ack_may_follow_a_lost_write() {
         let mut evidence = killed();
         let is_ack =
             |event: &&mut crate::history::HistoryEvent| event.kind == OpStatus::Ok && event.op == send(Some(20))("k20");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_lost_with_its_gateway_only_and_only_until_that_is_whole() {
+    fn gateway_death_loses_message_before_republish() {
         assert!(!Forgetting::new(&killed()).died_with_its_gateway("k20"));
         for (second, gateway, is_lost) in [(19, 0, false), (20, 0, true), (30, 0, true), (32, 0, false), (25, 1, false)]
         {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_late_only_with_a_gateway_that_counted_as_dead() {
+    fn only_expired_gateway_republishes_late() {
         assert!(!Forgetting::new(&killed()).is_late("k20"));
         for (from, to, gateway, is_late) in
             [(10, 30, 0, false), (23, 40, 0, true), (23, 40, 1, false), (32, 60, 0, false)]
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_back_may_be_forgotten_again() {
+    fn second_crash_may_lose_republished_message() {
         let again = HistoryOp::Fault(Fault::RedisCrash);
         for (second, is_lost) in [(33, true), (40, false)] {
             let evidence = with(dies(second + 2, 0), line(second, "bench", 0, OpStatus::Invoke, again.clone()));
