@@ -1,9 +1,8 @@
-//! What Redis may have forgotten when it was killed, and whether the gateways that put it back lived to do so.
+//! Writes that a killed Redis may have lost, and the gateways that must republish them.
 //!
-//! Used by the checkers that compare what was said with what is there in the end. What was written in the last seconds
-//! before a kill is written again afterwards, so it may have another number and another neighbour; that is all. It is
-//! lost only with the gateway that acked it, and late only with a gateway that was silent for so long that it counted
-//! as dead.
+//! Used by the checkers that compare what clients sent and received with the streams at the end. Invariant: a write
+//! shortly before a kill is republished, possibly with another seq and another predecessor. It is lost only if the
+//! gateway that acked it dies first, and late only if that gateway was silent until it counted as dead.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,18 +10,19 @@ use super::{Evidence, SECOND, SessionHistory};
 use crate::history::{HistoryOp, OpStatus};
 use crate::plan::Fault;
 
-/// Written once a second, postponed by at most another, and a moment for the disk.
-const UNWRITTEN: u64 = 5 * SECOND / 2;
-/// Redis opens without a gateway that has said nothing for 10 s since; clocks have half a second.
-const OPENS: u64 = 19 * SECOND / 2;
+/// Age up to which a write may be missing on disk: Redis syncs every second, may postpone that by another second, and
+/// the disk takes a moment.
+const UNSYNCED_NANOS_MAX: u64 = 5 * SECOND / 2;
+/// Minimum silence after which Redis accepts writes without a gateway: 10 s, less half a second for clock differences.
+const GATEWAY_EXPIRY_NANOS_MIN: u64 = 19 * SECOND / 2;
 
-/// The facts about one message, by its key.
+/// Times of one message, by its key.
 #[derive(Debug, Clone, Copy)]
 struct SentMessage<'a> {
-    /// The time at which it was asked for first.
-    asked: u64,
-    /// The time of the first event that proves that it is written.
-    known: u64,
+    /// Time of the first request.
+    sent_at: u64,
+    /// Time of the first event that proves that the message is stored.
+    stored_by: u64,
     acked: Option<AckedWrite<'a>>,
 }
 
@@ -30,51 +30,51 @@ struct SentMessage<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckedWrite<'a> {
     pub at: u64,
-    /// Over which session.
+    /// Session that received the ack.
     pub session: SessionHistory<'a>,
-    /// By which gateway; the line port does not show.
+    /// Gateway that sent the ack; unknown on the line port.
     pub node: Option<&'a str>,
 }
 
 impl AckedWrite<'_> {
-    /// Returns whether it is uncertain that one gateway sent both acks.
-    pub fn may_be_elsewhere(&self, other: &AckedWrite<'_>) -> bool {
+    /// Returns whether two gateways may have sent the two acks.
+    pub fn may_be_from_other_gateway(&self, other: &AckedWrite<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
 }
 
-/// A message that a gateway owed to a Redis that may have forgotten it.
-struct OwedMessages<'a> {
+/// A republish of a message that a gateway owes to a Redis that may have lost it.
+struct PendingRepublish<'a> {
     node: &'a str,
-    acked: u64,
-    /// The time at which Redis was back.
-    back: u64,
-    /// The time at which the gateway is known to have put back everything.
-    whole: u64,
+    acked_at: u64,
+    /// Time at which Redis answered again.
+    redis_back_at: u64,
+    /// Time at which the gateway is known to have republished everything.
+    republished_at: u64,
 }
 
-/// All of it.
+/// All losses of Redis in a run, and the faults of gateways that affect the republish.
 #[derive(Debug)]
-pub struct Forgetting<'a> {
-    /// The time at which Redis wrote what it may have forgotten: from, and until it was back.
+pub struct RedisLosses<'a> {
+    /// From the first write that a kill may have lost until Redis answered again.
     kills: Vec<(u64, u64)>,
     /// By key.
-    said: HashMap<&'a str, SentMessage<'a>>,
-    /// When a gateway ended without having been told to, or without having had the time: by name.
+    sent: HashMap<&'a str, SentMessage<'a>>,
+    /// Gateways that ended without a complete drain, with the time.
     deaths: Vec<(String, u64)>,
-    /// When a gateway stood still or was cut off: from, to, its name.
+    /// Gateways that were stopped or cut off: from, to, name.
     silences: Vec<(u64, u64, String)>,
 }
 
-impl<'a> Forgetting<'a> {
+impl<'a> RedisLosses<'a> {
     pub fn new(evidence: &'a Evidence) -> Self {
-        let kills = evidence.faults().into_iter().filter(|(.., fault)| fault.makes_redis_forget());
+        let kills = evidence.faults().into_iter().filter(|(.., fault)| fault.loses_redis_writes());
         let kills = kills.filter(|_| !evidence.fsync_always);
-        let kills = kills.map(|(kill, back, _)| (kill.saturating_sub(UNWRITTEN), back)).collect();
+        let kills = kills.map(|(kill, back, _)| (kill.saturating_sub(UNSYNCED_NANOS_MAX), back)).collect();
         let is_silent = |fault: &Fault| matches!(fault, Fault::GatewayStop { .. } | Fault::BadNetwork { .. });
         let silences = evidence.faults().into_iter().filter(|(.., fault)| is_silent(fault));
         let silences = silences.map(|(from, to, fault)| (from, to, fault.part())).collect();
-        let (mut said, mut deaths) = (HashMap::<&str, SentMessage<'_>>::new(), Vec::new());
+        let (mut sent, mut deaths) = (HashMap::<&str, SentMessage<'_>>::new(), Vec::new());
         let mut nodes: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for event in &evidence.events {
             let (at, process) = (event.at, event.process.as_str());
@@ -83,19 +83,19 @@ impl<'a> Forgetting<'a> {
                     nodes.insert(process, node.as_deref());
                 }
                 (HistoryOp::Send { key, .. }, OpStatus::Invoke) => {
-                    said.entry(key).or_insert(SentMessage { asked: at, known: u64::MAX, acked: None });
+                    sent.entry(key).or_insert(SentMessage { sent_at: at, stored_by: u64::MAX, acked: None });
                 }
                 (HistoryOp::Send { key, .. } | HistoryOp::Message { key, .. }, OpStatus::Ok) => {
-                    let known = said.entry(key).or_insert(SentMessage { asked: at, known: at, acked: None });
-                    known.known = known.known.min(at);
+                    let message = sent.entry(key).or_insert(SentMessage { sent_at: at, stored_by: at, acked: None });
+                    message.stored_by = message.stored_by.min(at);
                     if matches!(event.op, HistoryOp::Send { .. }) {
                         let node = nodes.get(process).copied().flatten();
-                        known.acked = Some(AckedWrite { at, session: (process, event.session), node });
+                        message.acked = Some(AckedWrite { at, session: (process, event.session), node });
                     }
                 }
-                // The line port shows what was said before it is known whether it stays.
+                // The line port echoes a message before its outcome is certain.
                 (HistoryOp::Send { key, .. }, OpStatus::Info) => {
-                    said.entry(key).and_modify(|said| said.acked = None);
+                    sent.entry(key).and_modify(|message| message.acked = None);
                 }
                 (HistoryOp::Fault(fault @ Fault::GatewayKill { .. }), OpStatus::Invoke) => {
                     deaths.push((fault.part(), at))
@@ -104,81 +104,88 @@ impl<'a> Forgetting<'a> {
                 _ => {}
             }
         }
-        Self { kills, said, deaths, silences }
+        Self { kills, sent, deaths, silences }
     }
 
-    /// True if Redis may have forgotten a message after it was first known to be there, so that it may have become
-    /// another number.
-    pub fn holds(&self, key: &str) -> bool {
-        let is_hit = |said: &SentMessage<'_>| self.kills.iter().any(|kill| meet(*kill, (said.asked, said.known)));
-        self.said.get(key).is_some_and(is_hit)
+    /// Returns whether Redis may have lost the message after it was first stored, so that it may have a new seq.
+    pub fn may_be_renumbered(&self, key: &str) -> bool {
+        let is_hit = |message: &SentMessage<'_>| {
+            self.kills.iter().any(|kill| overlap(*kill, (message.sent_at, message.stored_by)))
+        };
+        self.sent.get(key).is_some_and(is_hit)
     }
 
-    /// True if what was told then may be void: Redis may have forgotten it since. In an epoch that was first heard of
-    /// in `begun` it was written after the kill before that.
-    pub fn may_be_void(&self, key: &str, told: u64, begun: Option<u64>) -> bool {
-        let before = self.kills.iter().map(|(_, back)| *back).filter(|back| begun.is_some_and(|begun| *back <= begun));
+    /// Returns whether Redis may have lost the message since it was delivered at `delivered_at`. In an epoch that began
+    /// at `epoch_began`, the message was written after the kill before that.
+    pub fn may_be_lost_since(&self, key: &str, delivered_at: u64, epoch_began: Option<u64>) -> bool {
+        let returns = self.kills.iter().map(|(_, back)| *back);
+        let before = returns.filter(|back| epoch_began.is_some_and(|began| *back <= began));
         let since = before.max().map_or(0, |back| back + 1);
-        let asked = self.said.get(key).map_or(told, |said| said.asked);
-        self.kills.iter().any(|kill| meet(*kill, (asked.max(since), told)))
+        let sent_at = self.sent.get(key).map_or(delivered_at, |message| message.sent_at);
+        self.kills.iter().any(|kill| overlap(*kill, (sent_at.max(since), delivered_at)))
     }
 
-    /// The time at which it was asked for, of a message that was acked, and the ack.
+    /// Returns the time of the first request and the ack of an acked message.
     pub fn acked(&self, key: &str) -> Option<(u64, AckedWrite<'a>)> {
-        let said = self.said.get(key)?;
-        Some((said.asked, said.acked?))
+        let message = self.sent.get(key)?;
+        Some((message.sent_at, message.acked?))
     }
 
-    /// Returns whether Redis may have forgotten a message whose gateway then died before it had put it back.
-    pub fn died_with_its_gateway(&self, key: &str) -> bool {
-        let is_dead = |owed: &OwedMessages<'_>| {
-            let mut deaths = self.deaths.iter().filter(|(node, _)| node == owed.node);
-            deaths.any(|(_, at)| (owed.acked..=owed.whole).contains(at))
+    /// Returns whether Redis may have lost the message and its gateway died before the republish.
+    pub fn may_be_lost_with_gateway(&self, key: &str) -> bool {
+        let is_dead = |pending: &PendingRepublish<'_>| {
+            let mut deaths = self.deaths.iter().filter(|(node, _)| node == pending.node);
+            deaths.any(|(_, at)| (pending.acked_at..=pending.republished_at).contains(at))
         };
-        self.owed(key).iter().any(is_dead)
+        self.pending_republishes(key).iter().any(is_dead)
     }
 
-    /// Returns whether Redis may have forgotten a message and opened again without the gateway that was to put it back.
-    pub fn is_late(&self, key: &str) -> bool {
-        let is_silent = |owed: &OwedMessages<'_>| {
-            let mut silences = self.silences.iter().filter(|(.., node)| node == owed.node);
-            silences.any(|(from, to, _)| *from <= owed.whole && to.saturating_sub(OPENS) >= owed.back)
+    /// Returns whether Redis may have lost the message and accepted writes before its gateway republished it.
+    pub fn may_be_republished_late(&self, key: &str) -> bool {
+        let is_silent = |pending: &PendingRepublish<'_>| {
+            let mut silences = self.silences.iter().filter(|(.., node)| node == pending.node);
+            silences.any(|(from, to, _)| {
+                *from <= pending.republished_at && to.saturating_sub(GATEWAY_EXPIRY_NANOS_MIN) >= pending.redis_back_at
+            })
         };
-        self.owed(key).iter().any(is_silent)
+        self.pending_republishes(key).iter().any(is_silent)
     }
 
-    /// Each time that Redis may have forgotten an acked message; for each gateway that it may be, on the line port.
-    fn owed(&self, key: &str) -> Vec<OwedMessages<'_>> {
-        let Some((said, acked)) = self.said.get(key).and_then(|said| Some((said, said.acked?))) else {
+    /// Returns one entry for each kill that may have lost an acked message. On the line port the gateway is unknown, so
+    /// each candidate gets an entry.
+    fn pending_republishes(&self, key: &str) -> Vec<PendingRepublish<'_>> {
+        let Some((message, acked)) = self.sent.get(key).and_then(|message| Some((message, message.acked?))) else {
             return Vec::new();
         };
         let named = self.deaths.iter().map(|(node, _)| node).chain(self.silences.iter().map(|(.., node)| node));
         let nodes: BTreeSet<&str> = named.map(String::as_str).collect();
-        let mut owed = Vec::new();
+        let mut pending = Vec::new();
         for node in nodes.into_iter().filter(|node| acked.node.is_none_or(|acker| acker == *node)) {
-            let mut written = (said.asked, said.known.max(acked.at));
+            let mut written = (message.sent_at, message.stored_by.max(acked.at));
             for kill in &self.kills {
-                if !meet(*kill, written) {
+                if !overlap(*kill, written) {
                     continue;
                 }
-                let back = kill.1;
-                let whole = self.is_whole(node, back);
-                // From here on it is as if it had been said again.
-                written.1 = written.1.max(whole);
-                owed.push(OwedMessages { node, acked: acked.at, back, whole });
+                let redis_back_at = kill.1;
+                let republished_at = self.republished_at(node, redis_back_at);
+                // The republish is a new write, which the next kill may lose.
+                written.1 = written.1.max(republished_at);
+                pending.push(PendingRepublish { node, acked_at: acked.at, redis_back_at, republished_at });
             }
         }
-        owed
+        pending
     }
 
-    /// When a gateway is known to have put back everything, after Redis came back then: it acks something new.
-    fn is_whole(&self, node: &str, back: u64) -> u64 {
-        let newer = self.said.values().filter(|said| said.asked > back).filter_map(|said| said.acked);
-        newer.filter(|acked| acked.node == Some(node)).map(|acked| acked.at).min().unwrap_or(u64::MAX)
+    /// Returns the time at which a gateway is known to have republished everything: its first ack of a newer message
+    /// after Redis came back.
+    fn republished_at(&self, node: &str, redis_back_at: u64) -> u64 {
+        let newer = self.sent.values().filter(|message| message.sent_at > redis_back_at);
+        let acks = newer.filter_map(|message| message.acked).filter(|acked| acked.node == Some(node));
+        acks.map(|acked| acked.at).min().unwrap_or(u64::MAX)
     }
 }
 
-fn meet(a: (u64, u64), b: (u64, u64)) -> bool {
+fn overlap(a: (u64, u64), b: (u64, u64)) -> bool {
     a.0 <= b.1 && b.0 <= a.1
 }
 
@@ -187,13 +194,13 @@ mod tests {
     use super::super::sample::{line, registered, send, with};
     use super::*;
 
-    /// A member on g1 sends `k` in second 20 and Redis is killed in 21; says `new` in 31 and something else at the end.
-    fn killed() -> Evidence {
+    /// A member on g1 sends `k20`, `k31` and `k60` in these seconds; Redis is killed in second 21.
+    fn with_redis_kill() -> Evidence {
         let mut evidence = Evidence::default();
         for second in [20, 31, 60] {
             let key = format!("k{second}");
-            let asked = line(second, "ann", 1, OpStatus::Invoke, send(None)(&key));
-            evidence = with(with(evidence, asked), line(second, "ann", 1, OpStatus::Ok, send(Some(second))(&key)));
+            let request = line(second, "ann", 1, OpStatus::Invoke, send(None)(&key));
+            evidence = with(with(evidence, request), line(second, "ann", 1, OpStatus::Ok, send(Some(second))(&key)));
         }
         evidence = with(evidence, line(1, "ann", 1, OpStatus::Ok, registered("ann", "g1")));
         let kill = HistoryOp::Fault(Fault::RedisKill);
@@ -203,84 +210,88 @@ mod tests {
         )
     }
 
-    fn dies(second: u64, gateway: usize) -> Evidence {
-        with(killed(), line(second, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(Fault::GatewayKill { gateway })))
+    fn with_gateway_kill(second: u64, gateway: usize) -> Evidence {
+        with(
+            with_redis_kill(),
+            line(second, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(Fault::GatewayKill { gateway })),
+        )
     }
 
     #[test]
     fn kill_may_lose_only_recent_writes() {
-        let mut evidence = killed();
-        assert!(Forgetting::new(&evidence).holds("k20"));
-        assert!(!Forgetting::new(&evidence).holds("k31"));
-        assert!(!Forgetting::new(&evidence).holds("k60"));
+        let mut evidence = with_redis_kill();
+        assert!(RedisLosses::new(&evidence).may_be_renumbered("k20"));
+        assert!(!RedisLosses::new(&evidence).may_be_renumbered("k31"));
+        assert!(!RedisLosses::new(&evidence).may_be_renumbered("k60"));
         evidence.fsync_always = true;
-        assert!(!Forgetting::new(&evidence).holds("k20"));
+        assert!(!RedisLosses::new(&evidence).may_be_renumbered("k20"));
     }
 
     #[test]
     fn second_kill_voids_republished_message() {
-        let evidence = killed();
-        let forgetting = Forgetting::new(&evidence);
-        assert!(forgetting.may_be_void("k20", 20 * SECOND, None));
-        assert!(forgetting.may_be_void("k20", 25 * SECOND, Some(SECOND)), "it was heard late");
-        assert!(!forgetting.may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
+        let evidence = with_redis_kill();
+        let losses = RedisLosses::new(&evidence);
+        assert!(losses.may_be_lost_since("k20", 20 * SECOND, None));
+        assert!(losses.may_be_lost_since("k20", 25 * SECOND, Some(SECOND)), "the delivery was late");
+        assert!(!losses.may_be_lost_since("k20", 25 * SECOND, Some(24 * SECOND)));
         let kill = line(27, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(Fault::RedisKill));
         let evidence = with(evidence, kill);
-        assert!(Forgetting::new(&evidence).may_be_void("k20", 25 * SECOND, Some(24 * SECOND)));
+        assert!(RedisLosses::new(&evidence).may_be_lost_since("k20", 25 * SECOND, Some(24 * SECOND)));
     }
 
     #[test]
     fn late_ack_may_follow_a_lost_write() {
-        let mut evidence = killed();
+        let mut evidence = with_redis_kill();
         let is_ack =
             |event: &&mut crate::history::HistoryEvent| event.kind == OpStatus::Ok && event.op == send(Some(20))("k20");
         evidence.events.iter_mut().filter(is_ack).for_each(|event| event.at = 30 * SECOND);
-        assert!(Forgetting::new(&evidence).holds("k20"));
+        assert!(RedisLosses::new(&evidence).may_be_renumbered("k20"));
     }
 
     #[test]
     fn gateway_death_loses_message_before_republish() {
-        assert!(!Forgetting::new(&killed()).died_with_its_gateway("k20"));
+        assert!(!RedisLosses::new(&with_redis_kill()).may_be_lost_with_gateway("k20"));
         for (second, gateway, is_lost) in [(19, 0, false), (20, 0, true), (30, 0, true), (32, 0, false), (25, 1, false)]
         {
-            let evidence = dies(second, gateway);
-            assert_eq!(Forgetting::new(&evidence).died_with_its_gateway("k20"), is_lost, "{second} {gateway}");
+            let evidence = with_gateway_kill(second, gateway);
+            assert_eq!(RedisLosses::new(&evidence).may_be_lost_with_gateway("k20"), is_lost, "{second} {gateway}");
         }
-        let evidence = dies(60, 0);
-        assert!(!Forgetting::new(&evidence).died_with_its_gateway("k60"), "Redis has it");
-        let gone = HistoryOp::Exit { node: "g1".to_owned(), code: Some(2), asked: true };
-        let evidence = with(killed(), line(25, "bench", 0, OpStatus::Ok, gone));
-        assert!(Forgetting::new(&evidence).died_with_its_gateway("k20"));
+        let evidence = with_gateway_kill(60, 0);
+        assert!(!RedisLosses::new(&evidence).may_be_lost_with_gateway("k60"), "Redis still has it");
+        let exit = HistoryOp::Exit { node: "g1".to_owned(), code: Some(2), requested: true };
+        let evidence = with(with_redis_kill(), line(25, "bench", 0, OpStatus::Ok, exit));
+        assert!(RedisLosses::new(&evidence).may_be_lost_with_gateway("k20"));
     }
 
     #[test]
     fn only_expired_gateway_republishes_late() {
-        assert!(!Forgetting::new(&killed()).is_late("k20"));
+        assert!(!RedisLosses::new(&with_redis_kill()).may_be_republished_late("k20"));
         for (from, to, gateway, is_late) in
             [(10, 30, 0, false), (23, 40, 0, true), (23, 40, 1, false), (32, 60, 0, false)]
         {
             let stop = HistoryOp::Fault(Fault::GatewayStop { gateway });
-            let stopped = with(killed(), line(from, "bench", 0, OpStatus::Invoke, stop.clone()));
+            let stopped = with(with_redis_kill(), line(from, "bench", 0, OpStatus::Invoke, stop.clone()));
             let evidence = with(stopped, line(to, "bench", 0, OpStatus::Ok, stop));
-            assert_eq!(Forgetting::new(&evidence).is_late("k20"), is_late, "{from} {to}");
-            assert!(!Forgetting::new(&evidence).is_late("k60"));
+            assert_eq!(RedisLosses::new(&evidence).may_be_republished_late("k20"), is_late, "{from} {to}");
+            assert!(!RedisLosses::new(&evidence).may_be_republished_late("k60"));
         }
     }
 
     #[test]
     fn line_port_retraction_removes_ack() {
-        let evidence = with(killed(), line(22, "ann", 1, OpStatus::Info, send(None)("k20")));
-        assert!(Forgetting::new(&killed()).acked("k20").is_some());
-        assert!(Forgetting::new(&evidence).acked("k20").is_none());
+        let evidence = with(with_redis_kill(), line(22, "ann", 1, OpStatus::Info, send(None)("k20")));
+        assert!(RedisLosses::new(&with_redis_kill()).acked("k20").is_some());
+        assert!(RedisLosses::new(&evidence).acked("k20").is_none());
     }
 
     #[test]
     fn second_crash_may_lose_republished_message() {
         let again = HistoryOp::Fault(Fault::RedisCrash);
         for (second, is_lost) in [(33, true), (40, false)] {
-            let evidence = with(dies(second + 2, 0), line(second, "bench", 0, OpStatus::Invoke, again.clone()));
+            let evidence =
+                with(with_gateway_kill(second + 2, 0), line(second, "bench", 0, OpStatus::Invoke, again.clone()));
             let evidence = with(evidence, line(second + 1, "bench", 0, OpStatus::Ok, again.clone()));
-            assert_eq!(Forgetting::new(&evidence).died_with_its_gateway("k20"), is_lost, "{second}");
+            assert_eq!(RedisLosses::new(&evidence).may_be_lost_with_gateway("k20"), is_lost, "{second}");
         }
     }
 }
