@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::process::ProcessUsage;
 use crate::tally::{ClientProgress, Tally};
 
-/// Interval at which a condition is checked again without a report.
+/// Interval at which a condition is checked if no report arrives.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// All workers of a run.
@@ -30,7 +30,7 @@ pub(crate) struct WorkerCrew {
 }
 
 impl WorkerCrew {
-    /// Starts enough workers for the clients at `per_process` each, and waits until they are hired.
+    /// Starts enough workers for the clients at `per_process` each, and waits until all have allocated their clients.
     pub(crate) fn hire(plan: &Plan, per_process: u32) -> Result<Self> {
         let count = plan.clients.div_ceil(per_process.max(1)).max(1);
         let program = std::env::current_exe().context("cannot find the path of this program")?;
@@ -103,7 +103,7 @@ impl WorkerCrew {
         sum
     }
 
-    /// Receives reports until `enough` accepts the progress and the time; shows `what` meanwhile.
+    /// Receives reports until `is_done` accepts the progress and the time, and shows `what` meanwhile.
     pub(crate) fn watch(&mut self, what: &str, mut is_done: impl FnMut(&ClientProgress, Nanos) -> bool) -> Result<()> {
         loop {
             let progress = self.progress();
@@ -151,7 +151,7 @@ impl Drop for WorkerCrew {
     fn drop(&mut self) {
         for (mut child, orders) in self.workers.drain(..) {
             drop(orders);
-            // It ends by itself; the kill covers a stuck worker.
+            // A worker ends with its stdin; the kill covers a stuck one.
             drop(child.kill());
             drop(child.wait());
         }

@@ -1,8 +1,8 @@
 //! Floor of a delivery: one process, one epoll, and one send() per member and message.
 //!
 //! It has no rooms, names, order or store; each frame goes to every member, its sender included. With `rounds`, all
-//! messages of one wake-up go out in one send() per member: the bound for batching servers. Slow members get the rest
-//! later, without a limit, because all members are clients of this program.
+//! messages of one wake-up go out in one send() per member: the bound for batching servers. Unsent bytes of slow
+//! members wait without a limit, because all members are clients of this program.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};

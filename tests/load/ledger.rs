@@ -1,8 +1,8 @@
 //! Delivery checks of every client: each message received once and in order.
 //!
 //! A *stream* is a sequence that one client can count: a room (by its dense seqs from 1) or one publisher of a room.
-//! The publisher's own numbers serve for peers without seqs. Numbers missing in the middle of a stream are kept apart,
-//! so a client without gaps costs one number per stream. Pure.
+//! The publisher's own numbers serve for peers without seqs. Missing numbers are stored separately, so a client without
+//! gaps needs one number per stream. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub(crate) struct DeliveryFaults {
     pub(crate) out_of_order: u64,
 }
 
-/// End of one stream over all its readers; it reveals messages after which no reader received anything.
+/// End of one stream over all its readers; it reveals missing messages at the end of the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamTail {
     /// Number of readers.
@@ -48,7 +48,7 @@ impl StreamTail {
 /// Positions of the clients of one process, each with the same number of streams.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// Next expected number by client and stream; `None` before the client listens.
+    /// Next expected number by client and stream; `None` before the stream starts.
     next: Vec<Option<u64>>,
     streams: usize,
     holes: HashMap<(usize, usize), Vec<Range<u64>>>,
@@ -56,13 +56,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Creates a ledger without any listening client.
+    /// Creates a ledger in which no stream has started.
     pub(crate) fn new(clients: usize, streams: usize) -> Self {
         Self { next: vec![None; clients * streams], streams, holes: HashMap::new(), faults: DeliveryFaults::default() }
     }
 
     /// Starts every stream of the client at `next`. A returning client keeps the positions that it has.
-    pub(crate) fn start_stream(&mut self, client: usize, next: u64) {
+    pub(crate) fn start_streams(&mut self, client: usize, next: u64) {
         for position in &mut self.next[client * self.streams..(client + 1) * self.streams] {
             position.get_or_insert(next);
         }
@@ -113,7 +113,7 @@ impl Ledger {
         self.faults
     }
 
-    /// Returns the ends of all streams, `named` by client and stream, without clients that do not listen.
+    /// Returns the ends of all streams, `named` by client and stream, without streams that have not started.
     pub(crate) fn tails(&self, named: impl Fn(usize, usize) -> u32) -> BTreeMap<u32, StreamTail> {
         let mut tails: BTreeMap<u32, StreamTail> = BTreeMap::new();
         for (at, next) in self.next.iter().enumerate() {
@@ -131,7 +131,7 @@ mod tests {
 
     fn faults_after(numbers: &[u64]) -> DeliveryFaults {
         let mut ledger = Ledger::new(2, 1);
-        ledger.start_stream(1, 1);
+        ledger.start_streams(1, 1);
         for number in numbers {
             ledger.record_received(1, 0, *number);
         }
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn stream_tail_counts_unreceived_messages_as_missing() {
         let mut ledger = Ledger::new(3, 1);
-        ledger.start_stream(0, 1);
-        ledger.start_stream(1, 1);
+        ledger.start_streams(0, 1);
+        ledger.start_streams(1, 1);
         ledger.record_received(0, 0, 1);
         ledger.record_received(0, 0, 2);
         ledger.record_received(1, 0, 1);
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn returning_client_keeps_its_stream_position() {
         let mut ledger = Ledger::new(1, 1);
-        ledger.start_stream(0, 1);
+        ledger.start_streams(0, 1);
         ledger.record_received(0, 0, 1);
-        ledger.start_stream(0, 5);
+        ledger.start_streams(0, 5);
         assert_eq!(ledger.next_expected(0, 0), Some(2));
         ledger.reposition(0, 0, 7);
         ledger.record_received(0, 0, 7);

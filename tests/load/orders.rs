@@ -21,7 +21,7 @@ pub(crate) enum WorkerOrder {
     Send { window: MeasureWindow },
     /// Drops all connections and resumes the sessions.
     Storm,
-    /// From now on, a client that loses its connection resumes its session.
+    /// Lets each client that loses its connection resume its session from now on.
     ExpectLoss,
     /// Requests the final tally.
     Report,
@@ -31,7 +31,7 @@ pub(crate) enum WorkerOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WorkerReport {
-    /// The clients' memory is allocated and none is connected; with the memory of the process before that.
+    /// The clients are allocated but not connected. `base_kib` is the memory of the process before that.
     Hired { base_kib: u64 },
     /// Progress, several times a second.
     ClientProgress(ClientProgress),

@@ -1,7 +1,7 @@
 //! Outcome of a run, for programs (JSON) and for people.
 //!
 //! The JSON contains everything that a figure depends on: the plan, the machine, the usage of every process. It also
-//! marks figures that the load itself has distorted.
+//! marks figures that the load generator itself has distorted.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,7 @@ use crate::process;
 use crate::run::{FinishedRun, RunSnapshot};
 use crate::tally::Latencies;
 
-/// CPU share above which a load process measured itself.
+/// CPU share of a load process above which the figures measure the load generator.
 const LOAD_CPU_SHARE_MAX: f64 = 0.8;
 
 /// Returns the outcome as one JSON object; `scenario` is its name.

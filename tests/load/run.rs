@@ -1,4 +1,4 @@
-//! One run from the first login to the last delivery: phases, samples between them, and the end condition.
+//! One run from the first login to the last delivery: phases, snapshots between them, and the end condition.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::tally::{ClientProgress, Tally};
 const SPARE_DESCRIPTORS: u64 = 100;
 /// Time without progress after which logins are abandoned.
 const LOGIN_STALL_NANOS: Nanos = 60 * SECOND;
-/// Time without a delivery, after the window, after which the rest counts as lost.
+/// Time without a delivery, after the window, after which outstanding messages count as lost.
 const DELIVERY_STALL_NANOS: Nanos = 3 * SECOND;
 /// Delay before an order takes effect, so that it reaches all workers first.
 const ORDER_DELAY_NANOS: Nanos = SECOND / 10;
@@ -29,10 +29,10 @@ pub(crate) struct RunCourse {
     pub(crate) warmup: Duration,
     /// Duration of the measurement; without traffic, duration for which the clients stay connected.
     pub(crate) measured: Duration,
-    /// Silence before and after, to compare memory.
+    /// Pause before and after the measurement, to compare memory.
     pub(crate) quiet: Duration,
     pub(crate) storm: Option<DisconnectStorm>,
-    /// Maximum of clients per process; fewer if the descriptor limit is lower.
+    /// Maximum number of clients per process; fewer if the descriptor limit is lower.
     pub(crate) per_process: u32,
     pub(crate) watched: Vec<Watched>,
     /// Maximum wait for outstanding deliveries.
@@ -42,7 +42,7 @@ pub(crate) struct RunCourse {
 /// Cause of the lost connections in the middle of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DisconnectStorm {
-    /// Clients drop all of them.
+    /// The clients drop all connections.
     Drop,
     /// A gateway is killed.
     Kill { pid: i32 },
@@ -77,15 +77,15 @@ pub(crate) struct FinishedRun {
     pub(crate) begun: RunSnapshot,
     /// The last delivery has arrived.
     pub(crate) ended: RunSnapshot,
-    /// The silence afterwards is over.
+    /// The pause after the measurement is over.
     pub(crate) after: RunSnapshot,
 }
 
 /// Executes the run.
 pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let descriptors = process::raise_descriptors()?;
-    let most = u32::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(u32::MAX);
-    let mut crew = WorkerCrew::hire(&plan, course.per_process.min(most))?;
+    let clients_max = u32::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(u32::MAX);
+    let mut crew = WorkerCrew::hire(&plan, course.per_process.min(clients_max))?;
     let (workers, base_kib) = (crew.size(), crew.base_kib());
     let snapshot = |crew: &WorkerCrew| RunSnapshot {
         at: clock::now(),
@@ -102,7 +102,7 @@ pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let begun = match plan.senders() {
         0 => {
             let begun = snapshot(&crew);
-            wait(&mut crew, "holding", nanos(course.measured))?;
+            wait(&mut crew, "idle", nanos(course.measured))?;
             begun
         }
         _ => {
@@ -148,21 +148,21 @@ fn wait(crew: &mut WorkerCrew, what: &str, time: Nanos) -> Result<()> {
 
 /// Waits for outstanding deliveries.
 fn drain(crew: &mut WorkerCrew, plan: &Plan, course: &RunCourse) -> Result<()> {
-    // By then the workers have reported the last messages of the window.
+    // The workers have reported the last messages of the window by this time.
     let earliest = clock::now() + SECOND / 2;
     let end = earliest + nanos(course.patience);
     let all = u64::from(plan.clients);
     let has_acks = plan.addresses.iter().all(|address| address.dialect.has_acks()) || plan.readers() == 0;
     let is_settled = |progress: &ClientProgress| {
         let is_answered = !has_acks || progress.answered >= progress.sent;
-        let is_back = course.storm.is_none() || progress.ready >= all;
+        let is_reconnected = course.storm.is_none() || progress.ready >= all;
         let is_delivered = progress.delivered >= progress.sent.saturating_sub(progress.refused) * plan.readers();
-        is_answered && is_back && is_delivered
+        is_answered && is_reconnected && is_delivered
     };
     let mut stall = StallTimer::since(clock::now());
     crew.watch("waiting for the last deliveries", |progress, now| {
-        let moves = progress.delivered + progress.answered + progress.ready;
-        (now >= earliest && is_settled(progress)) || stall.stalled_for(moves, now) > DELIVERY_STALL_NANOS || now >= end
+        let total = progress.delivered + progress.answered + progress.ready;
+        (now >= earliest && is_settled(progress)) || stall.stalled_for(total, now) > DELIVERY_STALL_NANOS || now >= end
     })
 }
 
@@ -172,14 +172,14 @@ impl DisconnectStorm {
             Self::Drop => crew.order(&WorkerOrder::Storm),
             Self::Kill { pid } => {
                 crew.order(&WorkerOrder::ExpectLoss)?;
-                wait(crew, "bracing", ORDER_DELAY_NANOS)?;
+                wait(crew, "waiting for the kill", ORDER_DELAY_NANOS)?;
                 Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
             }
         }
     }
 }
 
-/// Returns the duration since a number last changed.
+/// Timer of a number that may stop changing.
 #[derive(Debug)]
 struct StallTimer {
     value: u64,
@@ -191,6 +191,7 @@ impl StallTimer {
         Self { value: 0, since: now }
     }
 
+    /// Returns the time since the number last changed.
     fn stalled_for(&mut self, value: u64, now: Nanos) -> Nanos {
         if self.value != value {
             (self.value, self.since) = (value, now);

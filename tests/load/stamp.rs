@@ -1,6 +1,6 @@
 //! Stamp in the body of a measured message: its due time, its publisher and its number.
 //!
-//! The stamp is plain ASCII of a fixed width after a mark, padded to the wanted size. It therefore survives every
+//! The stamp is plain ASCII of a fixed width after a mark, padded to the requested size. It therefore survives every
 //! dialect (JSON, lines, raw) unquoted and is found in a frame without parsing.
 
 use crate::clock::Nanos;

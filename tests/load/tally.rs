@@ -110,7 +110,7 @@ impl ClientProgress {
 
 /// Counts of the messages that were due in the measured window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MeasuredWindow {
+pub(crate) struct WindowCounts {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) echoed: u64,
@@ -125,14 +125,14 @@ pub(crate) struct MeasuredWindow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) progress: ClientProgress,
-    pub(crate) measured: MeasuredWindow,
+    pub(crate) measured: WindowCounts,
     /// Refusals, closes and broken connections by their code.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: DeliveryFaults,
     pub(crate) tails: BTreeMap<u32, StreamTail>,
     /// Time at which the last client was ready.
     pub(crate) last_ready_at: Nanos,
-    /// From the due time of a login to the entry into the room.
+    /// From the due time of a login to the join of the room.
     pub(crate) login: Latencies,
     /// From the loss of a connection to the resumed session.
     pub(crate) resume: Latencies,

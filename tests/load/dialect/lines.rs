@@ -2,7 +2,7 @@
 
 use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     out.put(format!("/nick {}\n", identity.nick));
     if let Some(room) = identity.room {
         out.put(format!("/join {room}\n"));

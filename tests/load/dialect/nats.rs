@@ -3,7 +3,7 @@
 
 use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     let subscription = identity.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
     out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
 }

@@ -41,7 +41,7 @@ struct RestoredPosition {
     room: String,
 }
 
-pub(super) fn greet(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     let mut register = json!({"type": "register", "id": REGISTER, "nick": identity.nick});
     if let Some(resume) = &identity.resume {
         register["resume"] = json!(resume.token);
@@ -71,16 +71,16 @@ pub(super) fn interpret(unit: &[u8], room: &dyn Fn() -> Option<String>) -> Serve
     let Ok(event) = serde_json::from_slice::<ParleyEvent<'_>>(unit) else {
         return ServerMessage::Refused { step: RequestPurpose::Login, code: "not_parley".to_owned() };
     };
-    let ours = |name: &str| room().as_deref() == Some(name);
+    let is_own_room = |name: &str| room().as_deref() == Some(name);
     match &*event.kind {
         "registered" => {
-            let restored = event.rooms.unwrap_or_default().iter().any(|restored| ours(&restored.room));
+            let restored = event.rooms.unwrap_or_default().iter().any(|restored| is_own_room(&restored.room));
             ServerMessage::Registered { resume: event.resume, restored }
         }
         "joined" => ServerMessage::Joined { next: event.seq.unwrap_or_default() + 1, epoch: event.epoch },
         "ack" => ServerMessage::Acked { seq: event.seq },
         "pong" => ServerMessage::Pong,
-        "gap" | "rewound" if event.to.as_deref().is_some_and(ours) => {
+        "gap" | "rewound" if event.to.as_deref().is_some_and(is_own_room) => {
             let next = event.to_seq.or(event.seq).unwrap_or_default() + 1;
             ServerMessage::Moved { kind: event.kind.into_owned(), next }
         }

@@ -9,7 +9,7 @@ pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
 /// Frame that the floor returns only to its sender.
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
-pub(super) fn ws_greet(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+pub(super) fn ws_log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
     match identity.room {
         Some(room) => out.put(format!(r#"{{"join":"{room}"}}"#)),
         None => out.put(WS_PING),

@@ -38,13 +38,13 @@ fn body() -> String {
 }
 
 #[test]
-fn greeting_registers_name_and_enters_room() {
-    let greeted = |dialect: LoadDialect| written(dialect, |out| dialect.greet(&IDENTITY, out));
+fn login_registers_name_and_joins_room() {
+    let login = |dialect: LoadDialect| written(dialect, |out| dialect.log_in(&IDENTITY, out));
     let parley = r##"{"id":1,"nick":"ann","type":"register"}|{"id":2,"room":"#r","type":"join"}|"##;
-    assert_eq!(greeted(LoadDialect::Parley), parley);
-    assert_eq!(greeted(LoadDialect::Lines), "/nick ann\n/join #r\n");
-    assert_eq!(greeted(LoadDialect::Ws), r##"{"join":"#r"}|"##);
-    assert!(greeted(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
+    assert_eq!(login(LoadDialect::Parley), parley);
+    assert_eq!(login(LoadDialect::Lines), "/nick ann\n/join #r\n");
+    assert_eq!(login(LoadDialect::Ws), r##"{"join":"#r"}|"##);
+    assert!(login(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
     assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
     assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
 }
@@ -54,7 +54,7 @@ fn resume_sends_token_and_position_without_join() {
     let resume = Some(ResumePoint { token: "t", epoch: "e", seq: 7 });
     let identity = ClientIdentity { resume, ..IDENTITY };
     let parley = r##"{"id":1,"nick":"ann","resume":"t","since":{"#r":{"epoch":"e","seq":7}},"type":"register"}|"##;
-    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.greet(&identity, out)), parley);
+    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.log_in(&identity, out)), parley);
     let registered =
         r##"{"type":"registered","id":1,"nick":"ann","resume":"t2","rooms":[{"room":"#r","epoch":"e","seq":9}]}"##;
     let resumed = ServerMessage::Registered { resume: Some("t2".to_owned()), restored: true };

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn report_divides_figures_by_the_floor_of_the_same_rate() {
+    fn report_divides_figures_by_matching_floor() {
         let folder = tempfile::tempdir().unwrap();
         let outcomes = [
             outcome("floor", "bare", 50.0, 4.0, 2.0),

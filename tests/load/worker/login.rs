@@ -7,13 +7,13 @@ use crate::dialect::{ClientIdentity, Framing, ResumePoint};
 use crate::frame;
 use crate::schedule::Schedule;
 
-/// Number of refusals after which a client gives up.
+/// Number of refusals after which a login counts as failed.
 const LOGIN_ATTEMPTS_MAX: u8 = 8;
 /// Wait after the first refusal; it doubles with each further one.
 const RETRY_PAUSE_NANOS: Nanos = 50_000_000;
 
 impl LoadWorker {
-    /// Logs all clients in: at the plan's rate, or each one when another login is done.
+    /// Starts all logins: at the plan's rate, or each one when another login has finished.
     pub(super) fn begin_logins(&mut self, at: Nanos) {
         let numbers = self.first..self.first + self.clients.len() as u32;
         match self.plan.login_rate {
@@ -56,7 +56,7 @@ impl LoadWorker {
         }
     }
 
-    /// Handles the result of a connection attempt: requests the upgrade, or greets.
+    /// Handles the result of a connection attempt: requests the upgrade, or logs in.
     pub(super) fn connected(&mut self, client: usize) {
         match self.clients[client].is_connected() {
             Err(error) => return self.connection_lost(client, &error_code(&error)),
@@ -72,9 +72,9 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// Handles the open connection: sends the greeting.
+    /// Handles the open connection: sends the login.
     pub(super) fn upgraded(&mut self, client: usize) {
-        self.clients[client].stage = ClientStage::Greeting;
+        self.clients[client].stage = ClientStage::LoggingIn;
         let (dialect, number) = (self.address(client).dialect, self.number(client));
         if dialect.is_ready_on_connect() {
             return self.joined(client, 0);
@@ -90,21 +90,21 @@ impl LoadWorker {
             self.tally.error("not_resumed");
         }
         let identity = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
-        dialect.greet(&identity, &mut dialect.writer(&mut self.outgoing));
+        dialect.log_in(&identity, &mut dialect.writer(&mut self.outgoing));
         self.send_outgoing(client);
     }
 
     /// Marks the client as ready, with `next` as its next expected message.
     pub(super) fn joined(&mut self, client: usize, next: u64) {
         let state = &mut self.clients[client];
-        if state.stage != ClientStage::Greeting {
+        if state.stage != ClientStage::LoggingIn {
             return;
         }
         let now = clock::now();
         let latency = now.saturating_sub(state.began);
         (state.stage, state.attempts, state.began) = (ClientStage::Ready, 0, 0);
         let next = if self.plan.counts_seqs() { next } else { 0 };
-        self.ledger.start_stream(client, next);
+        self.ledger.start_streams(client, next);
         match self.storming {
             true => {
                 self.tally.resume.record(latency);
@@ -131,7 +131,9 @@ impl LoadWorker {
                     self.login_due(self.number(client), clock::now());
                 }
             }
-            ClientStage::Connecting | ClientStage::Upgrading | ClientStage::Greeting => self.login_failed(client, code),
+            ClientStage::Connecting | ClientStage::Upgrading | ClientStage::LoggingIn => {
+                self.login_failed(client, code)
+            }
         }
     }
 
@@ -165,7 +167,7 @@ impl LoadWorker {
         }
     }
 
-    /// Starts the storm: all connections end at this moment without notice, and all sessions resume.
+    /// Starts the storm: all connections end at once without notice, and all sessions resume.
     pub(super) fn drop_all_connections(&mut self) {
         let now = clock::now();
         for client in 0..self.clients.len() {

@@ -1,8 +1,8 @@
 //! Worker: one process, one thread and one epoll loop, with clients up to a descriptor limit.
 //!
 //! The coordinator starts it and sends orders; the worker reports its progress and finally its tally. The agenda
-//! contains all due actions. A timer descriptor wakes the loop to the microsecond: epoll's own timeout has
-//! milliseconds, and its error would be in every latency.
+//! contains all due actions. A timer descriptor wakes the loop to the microsecond: epoll's own timeout has a
+//! resolution of milliseconds, which would distort every latency.
 
 mod login;
 mod receive;
@@ -36,7 +36,7 @@ const TIMER: Token = Token(usize::MAX - 2);
 /// Maximum bytes of one read.
 const READ_BYTES_MAX: usize = 256 * 1024;
 const REPORT_INTERVAL_NANOS: Nanos = 200_000_000;
-/// Maximum of due actions per portion, so that reading keeps up with sending.
+/// Maximum number of due actions before the next read, so that reading keeps up with sending.
 const DUE_ACTIONS_MAX: usize = 256;
 
 /// Action that is due at a time.
@@ -44,7 +44,7 @@ const DUE_ACTIONS_MAX: usize = 256;
 enum DueAction {
     /// The client logs in; the latency counts from the due time.
     Login(u32),
-    /// The client, refused before, tries again.
+    /// The client logs in again after a refusal.
     Retry(u32),
     /// The client sends a message or ping.
     Send(u32),
@@ -55,9 +55,9 @@ enum DueAction {
 /// State of a sending client.
 #[derive(Debug, Default)]
 struct SendingClient {
-    /// Its turns so far, for the schedule.
+    /// Number of scheduled messages so far.
     turns: u64,
-    /// Its messages so far; fewer than turns if it was disconnected.
+    /// Number of messages sent so far; fewer than `turns` if the client was disconnected.
     messages: u32,
     /// Due times of its unanswered messages and pings.
     unanswered: VecDeque<Nanos>,
@@ -83,7 +83,7 @@ struct LoadWorker {
     buffer: Vec<u8>,
     outgoing: Vec<u8>,
     agenda: BinaryHeap<Reverse<(Nanos, DueAction)>>,
-    /// Clients that wait for other logins to finish.
+    /// Clients that wait until other logins finish.
     queue: VecDeque<u32>,
     in_flight: u32,
     storming: bool,
@@ -120,11 +120,11 @@ pub(crate) fn run() -> Result<()> {
         for event in &events {
             match event.token() {
                 ORDERS => {
-                    let given = read_orders(&mut orders, &mut pending)?;
-                    if given.is_empty() && pending.is_empty() {
+                    let received = read_orders(&mut orders, &mut pending)?;
+                    if received.is_empty() && pending.is_empty() {
                         return Ok(());
                     }
-                    given.iter().try_for_each(|order| worker.execute_order(order))?;
+                    received.iter().try_for_each(|order| worker.execute_order(order))?;
                 }
                 TIMER => worker.timer_set = 0,
                 Token(client) => worker.handle_socket_event(client, event),
@@ -142,7 +142,7 @@ pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option
     Ok(())
 }
 
-/// Returns the whole lines received; none at the end of the stream.
+/// Returns the orders received in whole lines; none at the end of the stream.
 fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder>> {
     let mut chunk = [0; 4096];
     loop {
@@ -210,7 +210,7 @@ impl LoadWorker {
         self.agenda.push(Reverse((at, due)));
     }
 
-    /// Performs the due actions of one portion, and sets the timer for the next one. Returns true if more are due.
+    /// Performs at most [`DUE_ACTIONS_MAX`] due actions, and sets the timer for the next one. Returns true if more are due.
     fn run_due_actions(&mut self) -> Result<bool> {
         for _ in 0..DUE_ACTIONS_MAX {
             let Some(Reverse((at, due))) = self.agenda.peek().copied() else { return Ok(false) };
@@ -243,7 +243,7 @@ impl LoadWorker {
 
     fn execute_order(&mut self, order: &WorkerOrder) -> Result<()> {
         match *order {
-            WorkerOrder::Hire { .. } => bail!("hired twice"),
+            WorkerOrder::Hire { .. } => bail!("clients are already assigned"),
             WorkerOrder::Login { at } => self.begin_logins(at),
             WorkerOrder::Send { window } => self.start_sending(window),
             WorkerOrder::ExpectLoss => self.storming = true,

@@ -7,8 +7,7 @@ use crate::dialect::{Framing, RequestPurpose, ServerMessage};
 use crate::frame::{self, opcode};
 
 impl LoadWorker {
-    /// Reads until the socket is empty. A read that left room in the buffer took everything, unless the end has come
-    /// too.
+    /// Reads until the socket is empty. A read that does not fill the buffer emptied the socket, unless the peer closed it.
     pub(super) fn read(&mut self, client: usize, is_read_closed: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
@@ -97,12 +96,12 @@ impl LoadWorker {
         if !self.outgoing.is_empty() {
             self.send_outgoing(client);
         }
-        let is_greeting = self.clients[client].stage == ClientStage::Greeting;
+        let is_logging_in = self.clients[client].stage == ClientStage::LoggingIn;
         match message {
             ServerMessage::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
             ServerMessage::Acked { seq } => self.acked(client, seq),
-            // NATS answers a ping after the preceding subscription.
-            ServerMessage::Pong if is_greeting => self.joined(client, 0),
+            // NATS answers the ping after the subscription before it.
+            ServerMessage::Pong if is_logging_in => self.joined(client, 0),
             ServerMessage::Pong => self.echoed(client),
             ServerMessage::Registered { resume, restored } => self.registered(client, resume, restored),
             ServerMessage::Joined { next, epoch } => {
@@ -111,7 +110,7 @@ impl LoadWorker {
                 }
                 self.joined(client, next);
             }
-            ServerMessage::Refused { code, .. } if is_greeting => self.connection_lost(client, &code),
+            ServerMessage::Refused { code, .. } if is_logging_in => self.connection_lost(client, &code),
             ServerMessage::Refused { step, code } => {
                 self.tally.error(&code);
                 if step != RequestPurpose::Login {
@@ -128,8 +127,7 @@ impl LoadWorker {
         }
     }
 
-    /// Handles an accepted nickname: without a room to enter, or with the room of the resumed session, the client is
-    /// ready.
+    /// Handles an accepted nickname. The client is ready without a room, or with the room of its resumed session.
     fn registered(&mut self, client: usize, resume: Option<String>, restored: bool) {
         let number = self.number(client);
         let has_room = self.plan.room(number).is_some();
@@ -143,7 +141,7 @@ impl LoadWorker {
         } else if was_resumed {
             // The session has expired.
             self.sessions.tokens.remove(&number);
-            self.connection_lost(client, "begins_anew");
+            self.connection_lost(client, "session_expired");
         }
     }
 

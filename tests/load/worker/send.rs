@@ -1,4 +1,4 @@
-//! Sending side of a worker: each message when it is due.
+//! Sending side of a worker: messages and pings at their due times.
 
 use std::collections::hash_map::Entry;
 
@@ -10,7 +10,7 @@ use crate::schedule::{MeasureWindow, Schedule};
 use crate::stamp::Stamp;
 
 impl LoadWorker {
-    /// Plans the first turn of every sending client.
+    /// Schedules the first message of every sending client.
     pub(super) fn start_sending(&mut self, window: MeasureWindow) {
         self.window = Some(window);
         let rate = self.plan.rate();
@@ -57,7 +57,7 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// Plans the next turn of the open loop, independent of the result of this one.
+    /// Schedules the client's next message in the open loop, independent of the reply to this one.
     fn schedule_next_send(&mut self, number: u32) {
         if self.plan.rate().is_none() {
             return;
@@ -97,7 +97,7 @@ impl LoadWorker {
         }
     }
 
-    /// Handles the answer to a ping. In the closed loop the next ping follows.
+    /// Handles the answer to a ping, and sends the next ping in the closed loop.
     pub(super) fn echoed(&mut self, client: usize) {
         let Some(due) = self.answered(client) else { return };
         let now = clock::now();
