@@ -20,7 +20,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time limit for a node to exit after SIGTERM; longer than its grace period.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(35);
 /// Log message of a drained gateway that only waits until Redis cannot lose acknowledged messages.
-const DRAINED_LOG: &str = "waiting until nothing that was acked can be lost";
+const DRAINED_LOG: &str = "connections drained, waiting for acknowledged messages to be safe";
 
 /// The program of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
