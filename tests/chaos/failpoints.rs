@@ -17,7 +17,7 @@ pub struct FailpointCase {
     pub mechanism: &'static str,
     /// Checker that must fail.
     pub checker: &'static str,
-    /// Begin and duration of the fault, in tenths of a second.
+    /// Start and duration of the fault, in tenths of a second.
     tenths: (u64, u64),
     /// `None` if the members' own actions suffice.
     fault: Option<Fault>,

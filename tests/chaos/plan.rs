@@ -1,4 +1,4 @@
-//! The plan of a run: its faults with begin and duration, drawn from a seed. Pure, so the same seed gives the same plan.
+//! The plan of a run: its faults with start and duration, drawn from a seed. Pure, so the same seed gives the same plan.
 //!
 //! A run begins without faults, continues with single faults and pauses, and ends with concurrent faults and a few
 //! pauses. Invariant: a fault affects one part of the cluster, and no part has two faults at the same time.
@@ -132,7 +132,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault with its begin and duration. Time counts from the moment when all members have joined.
+/// A fault with its start and duration. Time counts from the moment when all members have joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultStep {
     pub begins: Duration,

@@ -34,8 +34,8 @@ const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 const CRASH_LOSS: Duration = Duration::from_secs(1);
 /// Number of members over WebSocket and over text lines.
 const MEMBERS: (usize, usize) = (8, 3);
-/// Nicknames that two rivals each want, in addition to the members. The holder owns the nick on one gateway; the heir
-/// waits on the next gateway until the first is killed, stopped or cut off, and sends messages under the nick.
+/// Nicknames that two rivals each want, in addition to the members. The holder owns the nick on one gateway. The heir
+/// waits on the next gateway until the first one is killed, stopped or cut off. Then it sends messages under the nick.
 const RIVAL_NICKS: [&str; 3] = ["crown", "sword", "orb"];
 const HOLDER_CLOSES_AFTER: Duration = Duration::from_secs(3600);
 const CONNECTION_LOSS_AFTER: Duration = Duration::from_secs(25);

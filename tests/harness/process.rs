@@ -1,7 +1,7 @@
 //! Real programs: started as in production, observed by ready line and log, ended by signals.
 //!
 //! Plain threads read both pipes, so no output is lost while a test blocks or panics. A program ends with the test process.
-//! Invariant: signals go only to the own child, and the child has ended when the [`Process`] is dropped.
+//! Invariant: signals go only to its own child, and the child has ended when the [`Process`] is dropped.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -224,13 +224,13 @@ impl Process {
 
     /// Blocks until the process ends; only for a process that is certain to end.
     pub fn wait(&mut self) {
-        self.ended = Some(self.child.wait().expect("an own child process"));
+        self.ended = Some(self.child.wait().expect("a child of this process"));
     }
 
     /// Returns whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("an own child process");
+            self.ended = self.child.try_wait().expect("a child of this process");
         }
         self.ended.is_some()
     }

@@ -54,7 +54,7 @@ pub struct Evidence {
     pub departures: Vec<RecordedLeave>,
     /// Descriptions of keys and descriptors that remained after all members had left.
     pub leftovers: Vec<String>,
-    /// True if Redis wrote to disk before each answer.
+    /// Set if Redis wrote to disk before each answer.
     pub fsync_always: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct Evidence {
 pub type SessionHistory<'a> = (&'a str, u32);
 
 impl Evidence {
-    /// Returns the faults with their begin and end; a fault that was never cleared ends at the maximum.
+    /// Returns the faults with their start and end; a fault that was never cleared ends at the maximum.
     pub fn faults(&self) -> Vec<(u64, u64, Fault)> {
         let mut found: Vec<(u64, u64, Fault)> = Vec::new();
         for event in &self.events {

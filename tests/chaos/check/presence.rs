@@ -1,4 +1,4 @@
-//! Presence: users of a killed gateway are offline, or back on another gateway, within 12 s in which Redis answers. A
+//! Presence: users of a killed gateway are offline, or back on another gateway, within 12 s without Redis outages. A
 //! user is recorded as lost only if its gateway was dead, stopped or cut off for at least the detection time.
 //!
 //! Only WebSocket connections are judged, because the line port does not show its gateway.
@@ -11,13 +11,13 @@ use crate::plan::Fault;
 
 /// Time limit for the users of a killed gateway to go offline.
 const OFFLINE_NANOS_MAX: u64 = 12 * SECOND;
-/// Minimum silence after which a gateway may count as dead. Its heartbeat counter must not change for 8 s; one second of
-/// them may have passed before, and one beat may have been on its way.
+/// Minimum silence after which a gateway may count as dead. Its heartbeat counter must not change for 8 s, of which one
+/// second may have passed before. Also, one beat may have been in flight.
 const DETECTION_NANOS_MIN: u64 = 6 * SECOND;
-/// Maximum time from the begin of a silence to a leave that it causes.
+/// Maximum time from the start of a silence to a leave that it causes.
 const LEAVE_DELAY_NANOS_MAX: u64 = 60 * SECOND;
 
-/// A connection, from the registration to its end.
+/// A connection, from its registration to its end.
 pub(super) struct OnlineSpan<'a> {
     pub(super) session: SessionHistory<'a>,
     pub(super) nick: &'a str,
