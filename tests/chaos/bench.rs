@@ -1,6 +1,6 @@
-//! The cluster under faults: breaks one part as the plan says, clears it, and finds out which programs ended meanwhile.
+//! The cluster under faults: injects and clears the faults of the plan, and restarts programs that ended meanwhile.
 //!
-//! Called by the run only. Signals go to processes that the cluster itself started.
+//! Called by the run only. Invariant: signals go only to processes that the cluster itself started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,52 +13,52 @@ use crate::history::{HistoryOp, OpStatus, Recorder};
 use crate::plan::{ClusterSize, Fault, Network};
 use crate::run::ChaosTask;
 
-/// How long a gateway may take to drain: its own grace period and a little.
-const DRAIN: Duration = Duration::from_secs(40);
-/// How long a name is kept for a session without a connection: less than as shipped, so that it ends within a run.
+/// Time limit for a drain: the grace period of the gateway and a margin.
+const DRAIN_MAX: Duration = Duration::from_secs(40);
+/// Hold time of a nickname without a connection: shorter than as shipped, so that it ends within a run.
 const HOLD_SECONDS: &str = "10";
-/// What a room's log keeps: more than a run says, so that everything can be judged at its end.
+/// Maximum length of a stream: more than the messages of a run, so that all of them can be checked at the end.
 const MAX_MESSAGES: &str = "1000000";
-/// The name of the bench in the history.
+/// Name of the bench in the history.
 pub const BENCH: &str = "bench";
 
-/// A cluster and what is known of its faults.
+/// A cluster and its active faults.
 pub struct FaultBench {
     pub cluster: Cluster,
     recorder: Recorder,
-    /// Faults that hold now.
+    /// Faults that are not cleared yet.
     active: BTreeSet<Fault>,
-    /// Nodes that are down because the plan says so, and since when.
+    /// Nodes that the plan has ended, with the time.
     down: BTreeMap<String, Instant>,
-    /// The part of the append-only file that survives a crash.
-    on_disk: Option<AofPosition>,
+    /// Part of the append-only file that survives a crash.
+    aof_position: Option<AofPosition>,
     fsync_always: bool,
 }
 
 impl FaultBench {
-    /// Starts the cluster of the bench.
+    /// Starts the cluster with the settings of the task.
     pub async fn start(task: &ChaosTask, recorder: Recorder) -> Self {
         let ClusterSize { gateways, presence } = task.size;
         let cluster = Cluster::builder().gateways(gateways).presence(presence).nginx(true).fault_proxies(true);
-        // At a kill the cluster must outlive what Redis does, so this is as shipped but for what a run asks for.
+        // The shipped setting, unless the task changes it: a kill of Redis may lose writes.
         let mut cluster = cluster.redis_setting("appendfsync", &task.fsync);
         cluster = cluster.gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD_SECONDS);
         cluster = cluster.gateway_setting("PARLEY__HISTORY__MAX_MESSAGES", MAX_MESSAGES);
-        if let Some(story) = task.story {
-            cluster = cluster.gateway_setting("PARLEY_SABOTAGE", story.mechanism);
+        if let Some(case) = task.case {
+            cluster = cluster.gateway_setting("PARLEY_SABOTAGE", case.mechanism);
         }
         let cluster = cluster.start().await;
         let fsync_always = task.fsync == "always";
-        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), on_disk: None, fsync_always }
+        Self { cluster, recorder, active: BTreeSet::new(), down: BTreeMap::new(), aof_position: None, fsync_always }
     }
 
-    /// What Redis has written by now is on the disk; what it writes from now on is not yet, unless it has to wait for
-    /// it.
-    pub fn look_at_disk(&mut self) {
-        self.on_disk = self.cluster.redis.written().filter(|_| !self.fsync_always);
+    /// Saves the current end of the append-only file; a later crash discards everything behind it. With `always` Redis
+    /// syncs each write, so a crash discards nothing.
+    pub fn save_aof_position(&mut self) {
+        self.aof_position = self.cluster.redis.written().filter(|_| !self.fsync_always);
     }
 
-    /// Breaks something; left out when that part still is not whole from the fault before.
+    /// Injects a fault; skips it if the same part still has an active fault.
     pub async fn begin(&mut self, fault: Fault) {
         self.revive().await;
         if self.active.iter().any(|active| active.part() == fault.part()) {
@@ -79,7 +79,7 @@ impl FaultBench {
             Fault::PresenceStop { presence } => self.cluster.presence[presence].process().stop_signal().await,
             Fault::RedisStop => self.cluster.redis.stop_signal().await,
             Fault::RedisKill => self.cluster.redis.kill9(),
-            Fault::RedisCrash => self.cluster.redis.crash(self.on_disk.take()),
+            Fault::RedisCrash => self.cluster.redis.crash(self.aof_position.take()),
             Fault::CutSubscriptions => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE pubsub").await),
             Fault::CutCommands => drop(self.cluster.redis.call::<u64>("CLIENT KILL TYPE normal").await),
             Fault::FlushScripts => self.cluster.redis.call::<()>("SCRIPT FLUSH").await,
@@ -88,7 +88,7 @@ impl FaultBench {
         }
     }
 
-    /// Clears it; false when that has to wait, because a gateway is still draining.
+    /// Clears the fault. Returns false if a gateway is still draining and the caller must try again.
     pub async fn clear(&mut self, fault: Fault) -> bool {
         if !self.active.contains(&fault) {
             return true;
@@ -101,7 +101,7 @@ impl FaultBench {
             Fault::GatewayStop { gateway } => self.cluster.gateways[gateway].process().cont(),
             Fault::GatewayRestart { gateway } => {
                 let node = &mut self.cluster.gateways[gateway];
-                let is_stuck = self.down.get(node.name()).is_some_and(|since| since.elapsed() > DRAIN);
+                let is_stuck = self.down.get(node.name()).is_some_and(|since| since.elapsed() > DRAIN_MAX);
                 if node.is_running() && !is_stuck {
                     return false;
                 }
@@ -121,14 +121,14 @@ impl FaultBench {
         true
     }
 
-    /// Starts again every program that ended without a signal, and records it.
+    /// Restarts every program that ended by itself, and records its exit.
     pub async fn revive(&mut self) {
         for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
             if node.is_running() || self.down.contains_key(node.name()) {
                 continue;
             }
             let code = node.process().exit_code(Duration::from_secs(5)).await;
-            let ended = HistoryOp::Exit { node: node.name().to_owned(), code, asked: false };
+            let ended = HistoryOp::Exit { node: node.name().to_owned(), code, requested: false };
             self.recorder.note(BENCH, 0, OpStatus::Ok, ended);
             node.relaunch().await;
         }
@@ -141,7 +141,7 @@ impl FaultBench {
             node.process().terminate();
         }
         for node in self.cluster.gateways.iter_mut().chain(&mut self.cluster.presence) {
-            let exited = end(node, DRAIN).await;
+            let exited = end(node, DRAIN_MAX).await;
             self.recorder.note(BENCH, 0, OpStatus::Ok, exited);
         }
     }
@@ -151,14 +151,14 @@ impl FaultBench {
     }
 }
 
-/// Waits for the end of a node that was told to leave; kills it when it does not.
+/// Waits for the exit of a terminated node, and kills it after `limit`.
 async fn end(node: &mut Node, limit: Duration) -> HistoryOp {
     let ended = within(limit, async || node.process().has_ended().then_some(())).await;
     if ended.is_none() {
         node.process().kill9();
     }
     let code = node.process().exit_code(Duration::from_secs(5)).await;
-    HistoryOp::Exit { node: node.name().to_owned(), code, asked: true }
+    HistoryOp::Exit { node: node.name().to_owned(), code, requested: true }
 }
 
 fn mode(network: Network) -> Mode {

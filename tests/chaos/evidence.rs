@@ -1,6 +1,6 @@
-//! What is found at the end of a run: the rooms' logs, the departures, and what is left that should be gone.
+//! Evidence at the end of a run: the streams, the recorded leaves, and leftover keys and descriptors.
 //!
-//! Read straight from Redis, where the promises are kept, and from /proc. Nothing here judges.
+//! Read directly from Redis and from /proc. It judges nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,39 +12,39 @@ use serde_json::Value;
 use crate::check::{RecordedLeave, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus, Recorder};
 
-/// What every key begins with, see `presence/src/keys.rs`.
+/// Prefix of every key, see `presence/src/keys.rs`.
 const BASE: &str = "parley:{0}:";
 /// Entries of a stream read in one call.
-const PAGE: usize = 1000;
-/// Pages read of one stream at most: a hundred times what a log holds.
-const PAGES: usize = 1000;
+const PAGE_ENTRIES: usize = 1000;
+/// Maximum number of pages read of one stream, enough for the longest stream of a run.
+const PAGES_MAX: usize = 1000;
 /// Time limit for the cleanup after all members have left.
-const TIDY: Duration = Duration::from_secs(20);
-/// Descriptors that come and go: a scrape, a connection that is being closed, the eight of the query pool.
-const SLACK: usize = 12;
+const CLEANUP_MAX: Duration = Duration::from_secs(20);
+/// Number of descriptors that may differ by chance: a scrape, a closing connection, and the eight of the query pool.
+const DESCRIPTOR_MARGIN: usize = 12;
 
-/// The log of a room (`#name`), oldest first.
-pub async fn log(redis: &Redis, room: &str) -> Vec<StoredWrite> {
-    let entries = stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
+/// Returns the messages of a room (`#name`), oldest first.
+pub async fn room_stream(redis: &Redis, room: &str) -> Vec<StoredWrite> {
+    let entries = read_stream(redis, &format!("{BASE}log:{}", room.trim_start_matches('#'))).await;
     entries.iter().filter_map(entry).collect()
 }
 
-/// The inboxes of the members that connected over WebSocket: `@` and the nick, and the messages sent to their sessions,
-/// the oldest session first.
+/// Returns the inboxes of members over WebSocket, by `@` and nick: the messages sent to their sessions, the oldest
+/// session first.
 pub async fn inboxes(redis: &Redis, events: &[HistoryEvent]) -> BTreeMap<String, Vec<StoredWrite>> {
     let mut inboxes: BTreeMap<String, Vec<StoredWrite>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for event in events.iter().filter(|event| event.kind == OpStatus::Ok) {
         let HistoryOp::Register { nick, session: Some(session), .. } = &event.op else { continue };
         if seen.insert(session) {
-            let entries = stream(redis, &format!("{BASE}inbox:{session}")).await;
+            let entries = read_stream(redis, &format!("{BASE}inbox:{session}")).await;
             inboxes.entry(format!("@{nick}")).or_default().extend(entries.iter().filter_map(entry));
         }
     }
     inboxes
 }
 
-/// The recorded leaves, in the order of time.
+/// Returns the recorded leaves in chronological order.
 pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<RecordedLeave> {
     let departure = |entry: &StreamId| {
         let (kind, data) = (entry.get::<String>("kind")?, entry.get::<String>("data")?);
@@ -53,10 +53,10 @@ pub async fn departures(redis: &Redis, recorder: &Recorder) -> Vec<RecordedLeave
         let at = recorder.moment(data["time"].as_u64()?);
         (kind == "offline").then(|| RecordedLeave { at, nick: text("nick"), reason: text("reason") })
     };
-    stream(redis, &format!("{BASE}events")).await.iter().filter_map(departure).collect()
+    read_stream(redis, &format!("{BASE}events")).await.iter().filter_map(departure).collect()
 }
 
-/// The open descriptors of each gateway.
+/// Returns the number of open descriptors of each gateway.
 pub fn descriptors(cluster: &mut Cluster) -> BTreeMap<String, usize> {
     let count = |node: &mut Node| {
         let pid = node.process().pid();
@@ -68,23 +68,23 @@ pub fn descriptors(cluster: &mut Cluster) -> BTreeMap<String, usize> {
 /// Describes the keys and descriptors that remain after all members have left.
 pub async fn leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
     let mut left = Vec::new();
-    within(TIDY, async || {
-        left = look(cluster, before).await;
+    within(CLEANUP_MAX, async || {
+        left = find_leftovers(cluster, before).await;
         left.is_empty().then_some(())
     })
     .await;
     left
 }
 
-async fn look(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
+async fn find_leftovers(cluster: &mut Cluster, before: &BTreeMap<String, usize>) -> Vec<String> {
     let mut left = Vec::new();
     for kind in ["owned-nicks:*", "owned-members:*", "members:*", "gateway-nicks:*", "mailbox:*"] {
         left.extend(cluster.redis.call::<Vec<String>>(&format!("KEYS {BASE}{kind}")).await);
     }
     for (node, now) in descriptors(cluster) {
         let then = before.get(&node).copied().unwrap_or_default();
-        if now > then + SLACK {
-            left.push(format!("{node} holds {now} descriptors, {then} before anybody came"));
+        if now > then + DESCRIPTOR_MARGIN {
+            left.push(format!("{node} has {now} descriptors, {then} before the first connection"));
         }
     }
     left
@@ -103,10 +103,10 @@ fn entry(entry: &StreamId) -> Option<StoredWrite> {
     })
 }
 
-async fn stream(redis: &Redis, key: &str) -> Vec<StreamId> {
+async fn read_stream(redis: &Redis, key: &str) -> Vec<StreamId> {
     let (mut entries, mut from) = (Vec::new(), "-".to_owned());
-    for _ in 0..PAGES {
-        let page: StreamRangeReply = redis.call(&format!("XRANGE {key} {from} + COUNT {PAGE}")).await;
+    for _ in 0..PAGES_MAX {
+        let page: StreamRangeReply = redis.call(&format!("XRANGE {key} {from} + COUNT {PAGE_ENTRIES}")).await;
         let Some(last) = page.ids.last() else { break };
         from = format!("({}", last.id);
         entries.extend(page.ids);

@@ -1,125 +1,131 @@
-//! What a checker is worth: for each mechanism a short story in which only that mechanism stands between the cluster
-//! and a broken promise, and the checker that has to notice when it is taken out (`presence/src/host/failpoints.rs`).
+//! Tests of the checkers: for each safety mechanism, a fault that violates a guarantee without it, and the checker that
+//! must detect the violation. The mechanisms are in `presence/src/host/failpoints.rs`.
 //!
-//! Told one by one with the mechanism gone, and all in one run with everything in its place.
+//! Each case runs alone with its mechanism disabled. All cases also run together with no mechanism disabled.
 
 use std::time::Duration;
 
 use crate::plan::{Fault, FaultStep, Network};
 
-/// What stands for telling all stories with nothing taken out.
+/// Name for a run of all cases with no mechanism disabled.
 pub const NOTHING: &str = "nothing";
 
-/// One mechanism and its proof.
+/// A mechanism, the fault that needs it, and the checker of its guarantee.
 #[derive(Debug, Clone, Copy)]
-pub struct FailpointStory {
-    /// As `PARLEY_SABOTAGE` calls it.
+pub struct FailpointCase {
+    /// Value of `PARLEY_SABOTAGE`.
     pub mechanism: &'static str,
-    /// The checker that must fail.
+    /// Checker that must fail.
     pub checker: &'static str,
-    /// The time at which the fault begins and how long it lasts, in tenths of a second.
+    /// Start and duration of the fault, in tenths of a second.
     tenths: (u64, u64),
-    /// None is needed where people get in each other's way by themselves.
+    /// `None` if the members' own actions suffice.
     fault: Option<Fault>,
-    /// How long connections of members last, if not as long as usual.
-    pub breaks_off: Option<Duration>,
+    /// Time after which members lose their connections, if not the default.
+    pub connection_loss_after: Option<Duration>,
 }
 
-/// Every story. No two break the same part at a time.
-pub const STORIES: [FailpointStory; 8] = [
-    // It sleeps until it counts as dead and its names went to others; then it wakes and goes on.
-    FailpointStory {
+/// All cases. Invariant: no two affect the same part at the same time.
+pub const CASES: [FailpointCase; 8] = [
+    // The gateway is stopped until it counts as dead and other sessions own its nicks; then it continues.
+    FailpointCase {
         mechanism: "fence",
         checker: "nicknames",
         tenths: (10, 140),
         fault: Some(Fault::GatewayStop { gateway: 0 }),
-        breaks_off: None,
+        connection_loss_after: None,
     },
-    // Two rivals that both want a name.
-    FailpointStory { mechanism: "claim", checker: "nicknames", tenths: (0, 30), fault: None, breaks_off: None },
-    // Messages that are written and whose answers get lost are said again.
-    FailpointStory {
+    // Two rivals claim one nick.
+    FailpointCase {
+        mechanism: "claim",
+        checker: "nicknames",
+        tenths: (0, 30),
+        fault: None,
+        connection_loss_after: None,
+    },
+    // Messages are stored, their replies are lost, and the clients send them again.
+    FailpointCase {
         mechanism: "dedupe",
         checker: "duplicates",
         tenths: (10, 40),
         fault: Some(Fault::BadNetwork { gateway: 1, network: Network::StallReplies }),
-        breaks_off: None,
+        connection_loss_after: None,
     },
-    // What is said while a gateway hears nothing.
-    FailpointStory {
+    // Messages are published while the gateway's subscription is down.
+    FailpointCase {
         mechanism: "refill",
         checker: "contiguity",
         tenths: (70, 15),
         fault: Some(Fault::BadNetwork { gateway: 1, network: Network::Reset }),
-        breaks_off: None,
+        connection_loss_after: None,
     },
-    // Its members reconnect to another gateway, where others go on sending.
-    FailpointStory {
+    // The members reconnect to another gateway while other members send.
+    FailpointCase {
         mechanism: "hold_back",
         checker: "contiguity",
         tenths: (20, 5),
         fault: Some(Fault::GatewayRestart { gateway: 2 }),
-        breaks_off: None,
+        connection_loss_after: None,
     },
-    // A nap that is shorter than death.
-    FailpointStory {
+    // The gateway is stopped for less than the detection time.
+    FailpointCase {
         mechanism: "patience",
         checker: "presence",
         tenths: (90, 45),
         fault: Some(Fault::GatewayStop { gateway: 2 }),
-        breaks_off: None,
+        connection_loss_after: None,
     },
-    // Members on a bad network, back at once.
-    FailpointStory {
+    // Members lose their connections and return at once.
+    FailpointCase {
         mechanism: "stillness",
         checker: "stillness",
         tenths: (0, 60),
         fault: None,
-        breaks_off: Some(Duration::from_secs(3)),
+        connection_loss_after: Some(Duration::from_secs(3)),
     },
-    // What was acked in the last second before a crash.
-    FailpointStory {
+    // Redis crashes within a second after acks.
+    FailpointCase {
         mechanism: "repair",
         checker: "loss",
         tenths: (170, 5),
         fault: Some(Fault::RedisCrash),
-        breaks_off: None,
+        connection_loss_after: None,
     },
 ];
 
-/// After the last fault: what went wrong has been heard of.
-const AFTER: Duration = Duration::from_secs(2);
-/// After a crash of Redis: what can be mended has been.
-const MENDED: Duration = Duration::from_secs(8);
-/// Enough for a message in every moment that counts.
+/// Time after the last fault in which violations become visible.
+const AFTER_FAULT: Duration = Duration::from_secs(2);
+/// Time after a crash of Redis in which the gateways republish.
+const AFTER_REDIS_CRASH: Duration = Duration::from_secs(8);
+/// Messages per second, enough to have one in flight at every critical moment.
 pub const RATE: u32 = 120;
 
-impl FailpointStory {
-    /// The one about this mechanism.
+impl FailpointCase {
+    /// Returns the case of this mechanism.
     pub fn of(mechanism: &str) -> Option<Self> {
-        STORIES.into_iter().find(|story| story.mechanism == mechanism)
+        CASES.into_iter().find(|case| case.mechanism == mechanism)
     }
 
-    /// Told alone, it begins at once.
-    pub fn told_alone(self) -> Self {
+    /// Moves the fault to the start of the run, for a run of this case only.
+    pub fn alone(self) -> Self {
         Self { tenths: (self.tenths.0.min(10), self.tenths.1), ..self }
     }
 
-    /// The time at which it is over.
+    /// Returns the time at which the case is over.
     fn ends(&self) -> Duration {
-        let told = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
-        told + if self.fault.is_some_and(Fault::makes_redis_forget) { MENDED } else { AFTER }
+        let fault_end = Duration::from_millis(100 * (self.tenths.0 + self.tenths.1));
+        fault_end + if self.fault.is_some_and(Fault::loses_redis_writes) { AFTER_REDIS_CRASH } else { AFTER_FAULT }
     }
 }
 
-/// The plan of these stories and how long it takes.
-pub fn plan(stories: &[FailpointStory]) -> (Vec<FaultStep>, Duration) {
+/// Returns the plan of these cases and its length.
+pub fn plan(cases: &[FailpointCase]) -> (Vec<FaultStep>, Duration) {
     let tenths = |tenths| Duration::from_millis(100 * tenths);
-    let step = |story: &FailpointStory| {
-        let (begins, lasts) = story.tenths;
-        Some(FaultStep { begins: tenths(begins), lasts: tenths(lasts), fault: story.fault? })
+    let step = |case: &FailpointCase| {
+        let (begins, lasts) = case.tenths;
+        Some(FaultStep { begins: tenths(begins), lasts: tenths(lasts), fault: case.fault? })
     };
-    (stories.iter().filter_map(step).collect(), stories.iter().map(FailpointStory::ends).max().unwrap_or_default())
+    (cases.iter().filter_map(step).collect(), cases.iter().map(FailpointCase::ends).max().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -128,11 +134,11 @@ mod tests {
     use crate::check::CHECKERS;
 
     #[test]
-    fn every_story_names_checker_and_free_part() {
-        let (steps, length) = plan(&STORIES);
-        for story in STORIES {
-            assert!(CHECKERS.iter().any(|checker| checker.name == story.checker), "{story:?}");
-            assert!(plan(&[story.told_alone()]).1 <= length);
+    fn every_case_has_checker_and_free_part() {
+        let (steps, length) = plan(&CASES);
+        for case in CASES {
+            assert!(CHECKERS.iter().any(|checker| checker.name == case.checker), "{case:?}");
+            assert!(plan(&[case.alone()]).1 <= length);
         }
         for (at, step) in steps.iter().enumerate() {
             let mut others = steps[at + 1..].iter().filter(|other| other.fault.part() == step.fault.part());

@@ -1,8 +1,8 @@
 //! The history of one run: requests, answers and faults with their times.
 //!
-//! Written by the crowd and by the bench while they run, read by the checkers afterwards, kept as one JSON object a
-//! line. An operation is invoked and then ends as `ok`, `fail` (certainly not done) or `info` (unknown): an answer that
-//! did not come is never a failure. Nothing here judges.
+//! The crowd and the bench write it while they run, the checkers read it afterwards, and a file keeps it as JSON lines.
+//! An operation is invoked and ends as `ok`, `fail` (certainly not done) or `info` (unknown). A missing reply is `info`,
+//! never `fail`. It judges nothing.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -18,36 +18,36 @@ use crate::plan::Fault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpStatus {
-    /// It begins.
+    /// Begun.
     Invoke,
-    /// It was done.
+    /// Done.
     Ok,
-    /// It was certainly not done.
+    /// Certainly not done.
     Fail,
-    /// The outcome is unknown.
+    /// Unknown outcome.
     Info,
 }
 
-/// A jump in a room's numbers that a member is told of.
+/// A jump in the seqs of a room that a member receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Jump {
-    /// These are gone.
+    /// These messages are gone.
     Gap { from: u64, to: u64 },
-    /// Everything after this is void.
+    /// Every message after this one is void.
     Rewound { seq: u64 },
-    /// Everything so far is void; the line port does not show where it goes on.
-    Anew,
-    /// The counting goes on under another epoch.
+    /// Every earlier message is void; the line port does not show the new position.
+    Reset,
+    /// The seqs continue in another epoch.
     Epoch { seq: u64 },
 }
 
 impl Jump {
-    /// The number before the next one, where it is told.
-    pub fn goes_on_after(self) -> Option<u64> {
+    /// Returns the seq before the next message, if the server sends it.
+    pub fn new_position(self) -> Option<u64> {
         match self {
             Self::Gap { to: seq, .. } | Self::Rewound { seq } | Self::Epoch { seq } => Some(seq),
-            Self::Anew => None,
+            Self::Reset => None,
         }
     }
 }
@@ -56,41 +56,39 @@ impl Jump {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", content = "value", rename_all = "snake_case")]
 pub enum HistoryOp {
-    /// Takes a nickname, or goes on with the session that has it; the line port sends neither node nor session.
+    /// Registers a nickname or resumes its session; the line port sends neither node nor session.
     Register { nick: String, node: Option<String>, session: Option<String>, resumed: bool },
-    /// Enters a room; `seq` is its newest message then.
+    /// Joins a room; `seq` is that of its newest message.
     Join { room: String, seq: Option<u64> },
-    /// Says something; `key` is the idempotency key and the body.
+    /// Sends a message; `key` is the idempotency key and the body.
     Send { room: String, key: String, msg_id: Option<String>, seq: Option<u64> },
-    /// Receives a message; `room` is `@` and the own nick for a direct message. The line port tells
-    /// neither id nor number, nor the epoch that the number belongs to.
+    /// Receives a message; `room` is `@` and the own nick for a direct message. The line port sends neither id nor
+    /// position.
     Message { room: String, from: String, key: String, msg_id: Option<String>, epoch: Option<String>, seq: Option<u64> },
-    /// Is told that the numbers jump.
+    /// Receives a jump of the seqs.
     Jump { room: String, jump: Jump },
-    /// Is told that others left.
+    /// Receives that other members left.
     Left { room: String, nicks: Vec<String> },
-    /// The end of a connection, by either side.
-    End { why: String },
+    /// A connection ends, by either side.
+    End { reason: String },
     /// A fault begins (invoke) and has been cleared (ok).
     Fault(Fault),
-    /// The bench goes on to its next part.
+    /// The run enters its next phase.
     Phase { name: String },
-    /// A program ended; a code of 0 after SIGTERM is in order.
-    Exit { node: String, code: Option<i32>, asked: bool },
+    /// A program exits; `requested` after SIGTERM or SIGKILL of the bench.
+    Exit { node: String, code: Option<i32>, requested: bool },
 }
 
-/// One line of the history.
+/// A line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HistoryEvent {
     /// Nanoseconds since the start of the run.
     pub at: u64,
-    /// The actor: a member of the crowd, or `bench`.
+    /// Actor: a member of the crowd, or `bench`.
     pub process: String,
-    /// Which of its sessions, from 1: a connection that resumes goes on with the one before.
+    /// Number of the actor's session, from 1; a resumed session keeps its number.
     pub session: u32,
-    /// The state of the operation.
     pub kind: OpStatus,
-    /// The operation.
     #[serde(flatten)]
     pub op: HistoryOp,
 }
@@ -104,14 +102,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// The clock starts now.
+    /// Creates an empty history, whose clock starts now.
     pub fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
         Self { start: Instant::now(), start_ms, events: Arc::default() }
     }
 
-    /// Appends an event that happens now.
+    /// Appends an event with the current time.
     pub fn note(&self, process: &str, session: u32, kind: OpStatus, op: HistoryOp) {
         // The clock is read under the lock, so the order of the lines is the order of their times.
         let mut events = self.lock();
@@ -119,17 +117,17 @@ impl Recorder {
         events.push(HistoryEvent { at, process: process.to_owned(), session, kind, op });
     }
 
-    /// The moment of a Redis timestamp (Unix milliseconds of this machine) in this history; 0 for what came before it.
+    /// Converts a timestamp of Redis (Unix milliseconds of this machine) to the time of this history; 0 if it is earlier.
     pub fn moment(&self, unix_ms: u64) -> u64 {
         unix_ms.saturating_sub(self.start_ms) * 1_000_000
     }
 
-    /// Everything so far.
+    /// Returns all events so far.
     pub fn events(&self) -> Vec<HistoryEvent> {
         self.lock().clone()
     }
 
-    /// Looks at what came after the first `seen` events; returns how many there are now.
+    /// Passes all events after the first `seen` to `look`. Returns the number of events.
     pub fn since(&self, seen: usize, look: impl FnMut(&HistoryEvent)) -> usize {
         let events = self.lock();
         events.iter().skip(seen).for_each(look);
@@ -141,10 +139,10 @@ impl Recorder {
     }
 }
 
-/// Writes a history, one JSON object a line.
+/// Writes a history as JSON lines.
 ///
 /// # Errors
-/// As the file system tells it.
+/// The file cannot be written.
 pub fn write(path: &Path, events: &[HistoryEvent]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
@@ -157,7 +155,7 @@ pub fn write(path: &Path, events: &[HistoryEvent]) -> io::Result<()> {
     file.flush()
 }
 
-/// A duration as the history counts.
+/// Converts a duration to the unit of the history.
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -179,7 +177,7 @@ mod tests {
     fn recorder_keeps_times_in_order() {
         let recorder = Recorder::start();
         for _ in 0..100 {
-            recorder.note("ann", 1, OpStatus::Ok, HistoryOp::End { why: "test".to_owned() });
+            recorder.note("ann", 1, OpStatus::Ok, HistoryOp::End { reason: "test".to_owned() });
         }
         assert!(recorder.events().is_sorted_by_key(|event| event.at));
         assert_eq!(recorder.since(40, |_| {}), 100);

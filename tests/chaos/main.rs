@@ -1,12 +1,12 @@
-//! The fault bench: breaks a real cluster in every way that one seed draws, and checks what is promised.
+//! The fault bench: injects faults into a real cluster, as drawn from a seed, and checks the guarantees.
 //!
-//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every promise held, 1 one was broken, 64 bad flags. The history of
-//! the run is a file of JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
+//! `make chaos [SEED=n] [SECONDS=n]`. Exit codes: 0 every guarantee holds, 1 one is violated, 64 bad flags. The history
+//! of the run is written as JSON lines. Modules in reading order: plan, history, crowd, bench, run, evidence, check,
 //! report, failpoints.
 
-#![allow(missing_docs)] // A program: nobody outside reads its items.
+#![allow(missing_docs)] // A program: its items are not public.
 #![allow(unreachable_pub)]
-#![allow(clippy::print_stdout)] // Its output is its purpose.
+#![allow(clippy::print_stdout)] // The results go to stdout.
 
 mod bench;
 mod check;
@@ -24,42 +24,42 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
-use crate::failpoints::{FailpointStory, STORIES};
+use crate::failpoints::{CASES, FailpointCase};
 use crate::plan::ClusterSize;
 use crate::run::ChaosTask;
 
-/// Breaks a Parley cluster on purpose and checks what is promised.
+/// Injects faults into a Parley cluster and checks its guarantees.
 #[derive(Debug, Parser)]
 struct ChaosFlags {
-    /// Draws the faults; the same seed draws the same. A new one when left out.
+    /// Seed of the faults; the same seed draws the same faults. By default the current time.
     #[arg(long)]
     seed: Option<u64>,
-    /// How long faults are made; coming up and catching up take about half a minute more.
+    /// Seconds with faults; startup and recovery take about half a minute more.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     seconds: u64,
-    /// About how many messages a second the members say together.
+    /// Approximate number of messages per second, of all members together.
     #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
-    /// Instead of faults: restart all gateways one after the other, so many times.
+    /// Instead of faults: restarts all gateways one after the other, this many times.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rolls: Option<u32>,
-    /// Draw only faults of this name, as the table calls it; may be given again.
+    /// Draws only faults of this name, as in the table of results; repeatable.
     #[arg(long, value_parser = fault_name)]
     only: Vec<String>,
-    /// If Redis writes to its disk: `everysec`, as shipped, or `always`.
+    /// `appendfsync` of Redis: `everysec`, as shipped, or `always`.
     #[arg(long, default_value = "everysec", value_parser = ["everysec", "always"])]
     fsync: String,
-    /// Where the history goes; `chaos-<seed>.jsonl` beside the programs when left out.
+    /// File of the history; by default `chaos-<seed>.jsonl` in the folder of this program.
     #[arg(long)]
     history: Option<PathBuf>,
-    /// Instead of faults from a seed: take this mechanism out of debug builds, and see whether that is noticed.
-    /// `nothing` tells the same stories with everything in its place.
+    /// Instead of faults from a seed: disables this mechanism of a debug build, and expects its checker to fail.
+    /// `nothing` runs the faults of all mechanisms with none disabled.
     #[arg(long, value_parser = mechanism)]
     without: Option<String>,
-    /// Only print the plan.
+    /// Prints only the plan.
     #[arg(long)]
     plan: bool,
-    /// What is tested, for the table of results.
+    /// Tested version, for the table of results.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     version_under_test: String,
 }
@@ -73,10 +73,10 @@ fn fault_name(name: &str) -> Result<String, String> {
 }
 
 fn mechanism(name: &str) -> Result<String, String> {
-    let mut known = STORIES.iter().map(|story| story.mechanism).chain([failpoints::NOTHING]);
-    let names = || STORIES.map(|story| story.mechanism).join(", ");
+    let mut known = CASES.iter().map(|case| case.mechanism).chain([failpoints::NOTHING]);
+    let names = || CASES.map(|case| case.mechanism).join(", ");
     if name != failpoints::NOTHING && !cfg!(debug_assertions) {
-        return Err("a release build has every mechanism in its place".to_owned());
+        return Err("a release build cannot disable a mechanism".to_owned());
     }
     known.any(|known| known == name).then(|| name.to_owned()).ok_or_else(|| format!("one of: {}, nothing", names()))
 }
@@ -90,10 +90,10 @@ async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let (seed, length) = (flags.seed.unwrap_or_else(fresh), Duration::from_secs(flags.seconds));
+    let now_seconds = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let (seed, length) = (flags.seed.unwrap_or_else(now_seconds), Duration::from_secs(flags.seconds));
     let size = ClusterSize { gateways: 3, presence: 2 };
-    let (story, rate) = (flags.without.as_deref().and_then(FailpointStory::of), flags.rate);
+    let (case, rate) = (flags.without.as_deref().and_then(FailpointCase::of), flags.rate);
     let (steps, length, rate) = match (&flags.without, flags.rolls) {
         (None, None) => (plan::draw(seed, length, size, &flags.only), length, rate),
         (None, Some(rolls)) => {
@@ -102,12 +102,12 @@ async fn main() -> ExitCode {
             (steps, length, rate)
         }
         (Some(_), _) => {
-            let told = story.map_or_else(|| STORIES.to_vec(), |story| vec![story.told_alone()]);
-            let (steps, length) = failpoints::plan(&told);
+            let cases = case.map_or_else(|| CASES.to_vec(), |case| vec![case.alone()]);
+            let (steps, length) = failpoints::plan(&cases);
             (steps, length, failpoints::RATE)
         }
     };
-    // First of all: a run that hangs or dies can be made again.
+    // Printed first, so that a run that hangs or crashes can be repeated.
     println!("seed {seed}, {} s, appendfsync {}, {} faults", length.as_secs(), flags.fsync, steps.len());
     if flags.plan {
         for step in &steps {
@@ -115,14 +115,14 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let task = ChaosTask { seed, size, fsync: flags.fsync, steps, length, rate, story };
+    let task = ChaosTask { seed, size, fsync: flags.fsync, steps, length, rate, case };
     let evidence = run::run(&task).await;
     let path = flags.history.unwrap_or_else(|| report::default_path(seed));
     let written = history::write(&path, &evidence.events);
     let passed = report::print(&task, &flags.version_under_test, &evidence);
     match written {
         Ok(()) => println!("history: {}", path.display()),
-        Err(error) => println!("no history at {}: {error}", path.display()),
+        Err(error) => println!("cannot write the history to {}: {error}", path.display()),
     }
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

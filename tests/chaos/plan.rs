@@ -1,7 +1,7 @@
-//! The plan of a run, drawn from its seed: which fault, when, for how long. Pure, so the same seed is the same plan.
+//! The plan of a run: its faults with start and duration, drawn from a seed. Pure, so the same seed gives the same plan.
 //!
-//! First nothing, then one fault at a time with pauses between, then several at once with a pause now and then. A fault
-//! takes one part of the cluster for itself, and no part has two at a time: what happens stays explainable.
+//! A run begins without faults, continues with single faults and pauses, and ends with concurrent faults and a few
+//! pauses. Invariant: a fault affects one part of the cluster, and no part has two faults at the same time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,23 +24,23 @@ pub enum Network {
     Slice,
 }
 
-/// One way to break something. Numbers count from 0: gateway 0 is g1.
+/// A fault. Numbers count from 0: gateway 0 is g1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {
-    /// kill -9, and a start when it is cleared.
+    /// kill -9; cleared by a start.
     GatewayKill { gateway: usize },
-    /// SIGSTOP, and SIGCONT.
+    /// SIGSTOP; cleared by SIGCONT.
     GatewayStop { gateway: usize },
-    /// SIGTERM, and a start.
+    /// SIGTERM; cleared by a start.
     GatewayRestart { gateway: usize },
-    /// SIGSTOP, and SIGCONT.
+    /// SIGSTOP; cleared by SIGCONT.
     PresenceStop { presence: usize },
-    /// SIGSTOP, and SIGCONT.
+    /// SIGSTOP; cleared by SIGCONT.
     RedisStop,
-    /// kill -9, and a start with the same files.
+    /// kill -9; cleared by a start with the same files.
     RedisKill,
-    /// kill -9, and a start with what was on the disk a second before.
+    /// kill -9; cleared by a start with the files as they were a second before.
     RedisCrash,
     /// `CLIENT KILL TYPE pubsub`.
     CutSubscriptions,
@@ -48,14 +48,14 @@ pub enum Fault {
     CutCommands,
     /// `SCRIPT FLUSH`.
     FlushScripts,
-    /// The network between one gateway and Redis.
+    /// A bad network between one gateway and Redis.
     BadNetwork { gateway: usize, network: Network },
     /// SIGHUP.
     NginxReload,
 }
 
 impl Fault {
-    /// Returns its name in the table of results.
+    /// Returns the name in the table of results.
     pub fn name(self) -> &'static str {
         match self {
             Self::GatewayKill { .. } => "gateway kill -9",
@@ -78,7 +78,7 @@ impl Fault {
         }
     }
 
-    /// The part of the cluster that it has for itself.
+    /// Returns the part of the cluster that the fault affects.
     pub fn part(self) -> String {
         match self.gateway() {
             Some(gateway) => format!("g{}", gateway + 1),
@@ -90,7 +90,7 @@ impl Fault {
         }
     }
 
-    /// Returns the gateway that it concerns, if any.
+    /// Returns the affected gateway, if any.
     pub fn gateway(self) -> Option<usize> {
         match self {
             Self::GatewayKill { gateway }
@@ -101,21 +101,21 @@ impl Fault {
         }
     }
 
-    /// Returns whether no client of Redis gets an answer for a moment or longer.
-    pub fn silences_redis(self) -> bool {
+    /// Returns whether Redis does not answer any client for a time.
+    pub fn interrupts_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }
 
-    /// Returns whether Redis may come back without what it acknowledged last.
-    pub fn makes_redis_forget(self) -> bool {
+    /// Returns whether Redis may lose its last acknowledged writes.
+    pub fn loses_redis_writes(self) -> bool {
         matches!(self, Self::RedisKill | Self::RedisCrash)
     }
 
-    /// The shortest and longest time it lasts, in tenths of a second.
-    fn lasts(self) -> (u64, u64) {
+    /// Returns the minimum and maximum duration, in tenths of a second.
+    fn duration_range(self) -> (u64, u64) {
         match self {
             Self::GatewayKill { .. } => (5, 140),
-            // Beyond the 8 s after which it counts as dead, more often than not.
+            // Mostly longer than the 8 s after which a gateway counts as dead.
             Self::GatewayStop { .. } => (20, 200),
             Self::GatewayRestart { .. } => (1, 10),
             Self::PresenceStop { .. } | Self::BadNetwork { .. } => (20, 120),
@@ -132,7 +132,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A fault with its place in time, counted from the start of the crowd's talk.
+/// A fault with its start and duration. Time counts from the moment when all members have joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultStep {
     pub begins: Duration,
@@ -141,26 +141,25 @@ pub struct FaultStep {
 }
 
 impl FaultStep {
-    /// If it is cleared.
+    /// Returns the time at which the fault is cleared.
     pub fn ends(&self) -> Duration {
         self.begins + self.lasts
     }
 }
 
-/// The size of the cluster.
+/// Number of processes in the cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct ClusterSize {
     pub gateways: usize,
     pub presence: usize,
 }
 
-/// A gateway has said again by then what Redis may have forgotten, and a moment for faults that begin late.
-const DOUBLE: Duration = Duration::from_secs(6);
-/// From one gateway's restart to the next: time to drain, to start, and for its members to be back.
-const ROLL: Duration = Duration::from_secs(8);
+/// Time after a restart of Redis until the gateways have republished, with a margin for faults that begin late.
+const REPUBLISH_TIME: Duration = Duration::from_secs(6);
+/// Interval between the restarts of two gateways: a drain, a start, and the return of the members.
+const ROLL_INTERVAL: Duration = Duration::from_secs(8);
 
-/// Draws the plan: every step ends within `length`. `only` names the faults that are drawn; all of them when it is
-/// empty.
+/// Draws a plan in which every step ends within `length`. `only` names the faults to draw; empty means all.
 pub fn draw(seed: u64, length: Duration, size: ClusterSize, only: &[String]) -> Vec<FaultStep> {
     let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let all = every_kind().filter(|fault| only.is_empty() || only.iter().any(|name| name == fault.name()));
@@ -168,21 +167,21 @@ pub fn draw(seed: u64, length: Duration, size: ClusterSize, only: &[String]) -> 
     if kinds.is_empty() {
         return Vec::new();
     }
-    // A short run has room for short faults only, unless it is for one kind of fault.
+    // A short run draws only short faults, unless it is restricted to some kinds.
     let longest = if only.is_empty() { length / 5 } else { length / 2 };
     let mut dice = FaultDice { rng, kinds, bag: Vec::new(), size, longest };
     let mut steps = one_at_a_time(&mut dice, length / 10, length * 6 / 10);
     steps.extend(several_at_once(&mut dice, length * 6 / 10, length));
     steps.sort_by_key(|step| step.begins);
-    let redis: Vec<FaultStep> = steps.iter().filter(|step| step.fault.makes_redis_forget()).copied().collect();
-    steps.retain(|step| !redis.iter().any(|kill| is_double(kill, step)));
+    let redis: Vec<FaultStep> = steps.iter().filter(|step| step.fault.loses_redis_writes()).copied().collect();
+    steps.retain(|step| !redis.iter().any(|kill| is_double_failure(kill, step)));
     steps
 }
 
 /// Restarts every gateway `times` times, one after the other, and nothing else.
 pub fn rolls(times: u32, size: ClusterSize) -> Vec<FaultStep> {
     let restarts = (0..times).flat_map(|_| (0..size.gateways).map(|gateway| Fault::GatewayRestart { gateway }));
-    let step = |(number, fault)| FaultStep { begins: ROLL * (number + 1), lasts: ROLL / 8, fault };
+    let step = |(number, fault)| FaultStep { begins: ROLL_INTERVAL * (number + 1), lasts: ROLL_INTERVAL / 8, fault };
     (0_u32..).zip(restarts).map(step).collect()
 }
 
@@ -198,7 +197,7 @@ fn one_at_a_time(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<Faul
             fault => vec![fault],
         };
         for fault in faults {
-            let step = FaultStep { begins: now, lasts: dice.lasts(fault), fault };
+            let step = FaultStep { begins: now, lasts: dice.duration(fault), fault };
             now = step.ends() + dice.tenths(10, 30);
             steps.push(step);
         }
@@ -212,10 +211,10 @@ fn several_at_once(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<Fa
     let mut busy: BTreeMap<String, Duration> = BTreeMap::new();
     while now < to {
         let fault = dice.fault();
-        let step = FaultStep { begins: now, lasts: dice.lasts(fault), fault };
+        let step = FaultStep { begins: now, lasts: dice.duration(fault), fault };
         let is_free = busy.get(&fault.part()).is_none_or(|until| *until < now);
         if is_free && step.ends() <= to {
-            // A part has a moment of peace before its next fault, or no fault would meet a part that works.
+            // The part works for a second before its next fault.
             busy.insert(fault.part(), step.ends() + Duration::from_secs(1));
             steps.push(step);
         }
@@ -227,14 +226,14 @@ fn several_at_once(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<Fa
     steps
 }
 
-/// Returns whether this is the double fault that no guarantee covers: Redis forgets what it acknowledged last, and the
-/// gateway that would say it again is killed too.
-fn is_double(redis: &FaultStep, step: &FaultStep) -> bool {
-    let is_near = step.begins < redis.ends() + DOUBLE && redis.begins < step.begins + DOUBLE;
+/// Returns whether the two faults are the double failure that no guarantee covers: Redis loses acknowledged writes, and a
+/// gateway is killed before it republishes them.
+fn is_double_failure(redis: &FaultStep, step: &FaultStep) -> bool {
+    let is_near = step.begins < redis.ends() + REPUBLISH_TIME && redis.begins < step.begins + REPUBLISH_TIME;
     matches!(step.fault, Fault::GatewayKill { .. }) && is_near
 }
 
-/// One fault of each kind; which part it breaks is drawn.
+/// Returns one fault of each kind; the affected part is drawn later.
 pub fn every_kind() -> impl Iterator<Item = Fault> {
     use Network::{BlackHole, Late, Reset, Slice, StallReplies, StallRequests};
     let gateway = 0;
@@ -258,7 +257,7 @@ pub fn every_kind() -> impl Iterator<Item = Fault> {
 struct FaultDice {
     rng: Xoshiro256PlusPlus,
     kinds: Vec<Fault>,
-    /// Kinds that were not drawn yet: all come before one comes again.
+    /// Kinds that were not drawn yet in this round; each kind occurs once per round.
     bag: Vec<Fault>,
     size: ClusterSize,
     longest: Duration,
@@ -284,8 +283,8 @@ impl FaultDice {
         }
     }
 
-    fn lasts(&mut self, fault: Fault) -> Duration {
-        let (least, most) = fault.lasts();
+    fn duration(&mut self, fault: Fault) -> Duration {
+        let (least, most) = fault.duration_range();
         self.tenths(least, most).min(self.longest)
     }
 
@@ -327,11 +326,11 @@ mod tests {
     fn plan_never_kills_redis_and_gateway_together() {
         for seed in 0..200 {
             let steps = draw(seed, LONG, SIZE, &[]);
-            for step in steps.iter().filter(|step| step.fault.makes_redis_forget()) {
+            for step in steps.iter().filter(|step| step.fault.loses_redis_writes()) {
                 let is_near = |other: &&FaultStep| {
                     matches!(other.fault, Fault::GatewayKill { .. })
-                        && other.begins < step.ends() + DOUBLE
-                        && step.begins < other.begins + DOUBLE
+                        && other.begins < step.ends() + REPUBLISH_TIME
+                        && step.begins < other.begins + REPUBLISH_TIME
                 };
                 assert_eq!(steps.iter().find(is_near), None, "seed {seed}: {step:?}");
             }

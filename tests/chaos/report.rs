@@ -1,4 +1,4 @@
-//! The table at the end of a run, as docs/GUARANTEES.md shows it, and the first findings in words.
+//! The table of results, as shown in docs/GUARANTEES.md, and the first violations of each checker.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,16 @@ use crate::history::{HistoryOp, OpStatus};
 use crate::plan;
 use crate::run::ChaosTask;
 
-/// Findings of one checker that are shown; all are in the history.
-const SHOWN: usize = 10;
+/// Maximum number of violations printed per checker.
+const VIOLATIONS_SHOWN_MAX: usize = 10;
 
-/// Where a history goes without a flag: beside the program.
+/// Returns the default path of the history, in the folder of this program.
 pub fn default_path(seed: u64) -> PathBuf {
     let folder = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_path_buf())).unwrap_or_default();
     folder.join(format!("chaos-{seed}.jsonl"))
 }
 
-/// Prints the results; returns whether every promise held, or, when a mechanism was taken out, whether the one that
-/// stands for it is broken.
+/// Prints the results. Returns whether every guarantee holds; with a disabled mechanism, whether its checker failed.
 pub fn print(task: &ChaosTask, version: &str, evidence: &Evidence) -> bool {
     let sends = |kind| {
         let is_meant =
@@ -35,20 +34,20 @@ pub fn print(task: &ChaosTask, version: &str, evidence: &Evidence) -> bool {
     println!("| outcome unknown, refused | {}, {} |", sends(OpStatus::Info), sends(OpStatus::Fail));
     println!("| faults | {} |", faults.join(", "));
     let mut passed = true;
-    let mut is_noticed = false;
+    let mut is_detected = false;
     let mut details = Vec::new();
     for checker in CHECKERS {
         let finding = (checker.check)(evidence);
         passed &= finding.broken.is_empty();
-        is_noticed |= task.story.is_some_and(|story| story.checker == checker.name) && !finding.broken.is_empty();
+        is_detected |= task.case.is_some_and(|case| case.checker == checker.name) && !finding.broken.is_empty();
         println!("| {} | {} |", checker.name, words(&finding));
         if !finding.broken.is_empty() {
-            details.push(format!("{} ({}):", checker.name, checker.promise));
-            details.extend(finding.broken.iter().take(SHOWN).map(|line| format!("  {line}")));
+            details.push(format!("{} ({}):", checker.name, checker.guarantee));
+            details.extend(finding.broken.iter().take(VIOLATIONS_SHOWN_MAX).map(|line| format!("  {line}")));
         }
     }
     println!("\n{}", details.join("\n"));
-    if task.story.is_some() { is_noticed } else { passed }
+    if task.case.is_some() { is_detected } else { passed }
 }
 
 fn words(finding: &Finding) -> String {

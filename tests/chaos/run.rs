@@ -1,6 +1,6 @@
-//! One run: a quiet beginning, the faults of the plan, a heal, a drain until all have caught up, and the evidence.
+//! One run: start of the members, the faults of the plan, recovery, the last messages, and the evidence.
 //!
-//! Every part is bounded in time. A run never fails by itself: it returns what was seen, and the checkers judge.
+//! Every phase has a time limit. A run never fails by itself: it returns the evidence, and the checkers judge it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use crate::bench::{BENCH, FaultBench};
 use crate::check::Evidence;
 use crate::crowd::{CrowdMember, CrowdMode, MemberAddress, MemberScript};
 use crate::evidence;
-use crate::failpoints::FailpointStory;
+use crate::failpoints::FailpointCase;
 use crate::history::{HistoryOp, OpStatus, Recorder};
 use crate::plan::{ClusterSize, Fault, FaultStep};
 
-/// How long all may take to come in again: a name is held for 8 s after its gateway died, and retries take their time.
-const RETURN: Duration = Duration::from_secs(60);
+/// Time limit for all members to join. A nick stays claimed for 8 s after its gateway died, and retries take time.
+const JOIN_MAX: Duration = Duration::from_secs(60);
 /// Time limit for the delivery of the last messages.
-const MARKS: Duration = Duration::from_secs(20);
+const MARK_DELIVERY_MAX: Duration = Duration::from_secs(20);
 /// Time limit for all members to leave; the rest are disconnected.
-const GOODBYE: Duration = Duration::from_secs(15);
-/// Between two looks whether a gateway has drained.
-const AGAIN: Duration = Duration::from_millis(200);
-/// What Redis wrote in this time before a crash is lost: it has its disk write once a second.
-const FORGOTTEN: Duration = Duration::from_secs(1);
-/// Members over WebSocket, and as text lines.
+const LEAVE_MAX: Duration = Duration::from_secs(15);
+/// Interval at which the end of a drain is checked.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Age of the writes that a crash of Redis discards: Redis syncs its file once a second.
+const CRASH_LOSS: Duration = Duration::from_secs(1);
+/// Number of members over WebSocket and over text lines.
 const MEMBERS: (usize, usize) = (8, 3);
-/// Nicknames that two rivals each want, on top of the members: one holds it on one gateway, the other waits on the next
-/// one to inherit when the first dies, stands still or is cut off, and speaks under it when the first one wakes.
-const PRIZES: [&str; 3] = ["crown", "sword", "orb"];
-const HOLDS: Duration = Duration::from_secs(3600);
-const BREAKS_OFF: Duration = Duration::from_secs(25);
-const INHERITS: Duration = Duration::from_secs(6);
-const COMES_LATE: Duration = Duration::from_secs(1);
-const RIVALS_PACE: Duration = Duration::from_millis(300);
+/// Nicknames that two rivals each want, in addition to the members. The holder owns the nick on one gateway. The heir
+/// waits on the next gateway until the first one is killed, stopped or cut off. Then it sends messages under the nick.
+const RIVAL_NICKS: [&str; 3] = ["crown", "sword", "orb"];
+const HOLDER_CLOSES_AFTER: Duration = Duration::from_secs(3600);
+const CONNECTION_LOSS_AFTER: Duration = Duration::from_secs(25);
+const HEIR_CLOSES_AFTER: Duration = Duration::from_secs(6);
+const HEIR_STARTS_AFTER: Duration = Duration::from_secs(1);
+const RIVAL_SEND_INTERVAL: Duration = Duration::from_millis(300);
 const ROOMS: [&str; 4] = ["#north", "#east", "#south", "#west"];
 
 /// The task of one run.
@@ -52,29 +52,29 @@ pub struct ChaosTask {
     pub fsync: String,
     pub steps: Vec<FaultStep>,
     pub length: Duration,
-    /// Messages a second, of all members together, as long as they are answered.
+    /// Messages per second of all members together, if they are answered.
     pub rate: u32,
-    /// What is taken out; it ends with the last fault then, for it would not come back whole.
-    pub story: Option<FailpointStory>,
+    /// Disabled mechanism; such a run ends with the last fault, because the cluster may not recover.
+    pub case: Option<FailpointCase>,
 }
 
-/// Runs it.
+/// Executes the run and returns its evidence.
 pub async fn run(task: &ChaosTask) -> Evidence {
     let recorder = Recorder::start();
     let mut bench = FaultBench::start(task, recorder.clone()).await;
     let before = evidence::descriptors(&mut bench.cluster);
-    let crowd = RunningCrowd::enter(task, &bench, &recorder);
+    let crowd = RunningCrowd::start(task, &bench, &recorder);
     phase(&recorder, "quiet");
-    // Faults meet members that send.
-    crowd.all_seated().await;
+    // Faults begin when all members send.
+    crowd.all_joined().await;
     phase(&recorder, "faults");
-    carry_out(&mut bench, &task.steps, task.length).await;
-    let is_to_be_whole = task.story.is_none();
+    execute_plan(&mut bench, &task.steps, task.length).await;
+    let must_recover = task.case.is_none();
     let mut leftovers = Vec::new();
-    if is_to_be_whole {
+    if must_recover {
         bench.revive().await;
         phase(&recorder, "heal");
-        if crowd.all_seated().await {
+        if crowd.all_joined().await {
             phase(&recorder, "mark");
             crowd.mark(&recorder).await;
         }
@@ -82,45 +82,45 @@ pub async fn run(task: &ChaosTask) -> Evidence {
         phase(&recorder, "leave");
         leftovers = evidence::leftovers(&mut bench.cluster, &before).await;
     } else {
-        crowd.vanish().await;
+        crowd.abort().await;
     }
-    let mut logs = BTreeMap::new();
+    let mut streams = BTreeMap::new();
     for room in ROOMS {
-        logs.insert(room.to_owned(), evidence::log(&bench.cluster.redis, room).await);
+        streams.insert(room.to_owned(), evidence::room_stream(&bench.cluster.redis, room).await);
     }
-    logs.extend(evidence::inboxes(&bench.cluster.redis, &recorder.events()).await);
+    streams.extend(evidence::inboxes(&bench.cluster.redis, &recorder.events()).await);
     let departures = evidence::departures(&bench.cluster.redis, &recorder).await;
-    if is_to_be_whole {
+    if must_recover {
         bench.finish().await;
     }
     let fsync_always = task.fsync == "always";
-    Evidence { events: recorder.events(), logs, departures, leftovers, fsync_always }
+    Evidence { events: recorder.events(), streams, departures, leftovers, fsync_always }
 }
 
 fn phase(recorder: &Recorder, name: &str) {
     recorder.note(BENCH, 0, OpStatus::Ok, HistoryOp::Phase { name: name.to_owned() });
 }
 
-/// Does what the plan says, when it says it or as soon after as can be.
-async fn carry_out(bench: &mut FaultBench, steps: &[FaultStep], length: Duration) {
+/// Injects and clears the faults of the plan, each at its time or as soon as possible afterwards.
+async fn execute_plan(bench: &mut FaultBench, steps: &[FaultStep], length: Duration) {
     let start = Instant::now();
     let begins = steps.iter().map(|step| (step.begins, true, step.fault));
     let ends = steps.iter().map(|step| (step.ends(), false, step.fault));
     let mut actions: Vec<_> = begins.chain(ends).collect();
-    // Stable: a fault that lasts no time begins before it ends.
+    // A stable sort: a fault without duration begins before it ends.
     actions.sort_by_key(|(at, ..)| *at);
     let mut actions = VecDeque::from(actions);
     while let Some((at, is_begin, fault)) = actions.pop_front() {
         if is_begin && fault == Fault::RedisCrash {
-            sleep(at.saturating_sub(FORGOTTEN).saturating_sub(start.elapsed())).await;
-            bench.look_at_disk();
+            sleep(at.saturating_sub(CRASH_LOSS).saturating_sub(start.elapsed())).await;
+            bench.save_aof_position();
         }
         sleep(at.saturating_sub(start.elapsed())).await;
         if is_begin {
             bench.begin(fault).await;
         } else if !bench.clear(fault).await {
-            // The others do not wait for a gateway that takes its time to drain.
-            let again = (at.max(start.elapsed()) + AGAIN, false, fault);
+            // Other faults do not wait for a slow drain.
+            let again = (at.max(start.elapsed()) + DRAIN_CHECK_INTERVAL, false, fault);
             actions.insert(actions.partition_point(|(other, ..)| *other <= again.0), again);
         }
     }
@@ -128,81 +128,81 @@ async fn carry_out(bench: &mut FaultBench, steps: &[FaultStep], length: Duration
 }
 
 struct RunningCrowd {
-    wish: watch::Sender<CrowdMode>,
-    people: JoinSet<()>,
-    seats: Vec<Arc<AtomicBool>>,
-    /// Room and member, of those that send a mark.
+    mode: watch::Sender<CrowdMode>,
+    tasks: JoinSet<()>,
+    joined_flags: Vec<Arc<AtomicBool>>,
+    /// Room and member, for all members that send a mark.
     members: Vec<(String, String)>,
 }
 
 impl RunningCrowd {
-    /// Starts all members.
-    fn enter(task: &ChaosTask, bench: &FaultBench, recorder: &Recorder) -> Self {
-        let (wish, seen) = watch::channel(CrowdMode::Talk);
-        let mut crowd = Self { wish, people: JoinSet::new(), seats: Vec::new(), members: Vec::new() };
-        for (number, orders) in orders(task, bench).into_iter().enumerate() {
+    /// Starts the tasks of all members.
+    fn start(task: &ChaosTask, bench: &FaultBench, recorder: &Recorder) -> Self {
+        let (mode, seen) = watch::channel(CrowdMode::Chat);
+        let mut crowd = Self { mode, tasks: JoinSet::new(), joined_flags: Vec::new(), members: Vec::new() };
+        for (number, script) in scripts(task, bench).into_iter().enumerate() {
             let rng = Xoshiro256PlusPlus::seed_from_u64(task.seed.wrapping_add(1 + number as u64));
-            let is_rival = orders.hangs_up_after.is_some();
-            let members = orders.rooms.iter().map(|room| (room.clone(), orders.process.clone()));
+            let is_rival = script.closes_after.is_some();
+            let members = script.rooms.iter().map(|room| (room.clone(), script.process.clone()));
             crowd.members.extend(members.filter(|_| !is_rival));
-            let person = CrowdMember::new(orders, seen.clone(), recorder.clone(), rng);
-            crowd.seats.extend((!is_rival).then(|| person.seat()));
-            crowd.people.spawn(person.live());
+            let member = CrowdMember::new(script, seen.clone(), recorder.clone(), rng);
+            crowd.joined_flags.extend((!is_rival).then(|| member.joined_flag()));
+            crowd.tasks.spawn(member.run());
         }
         crowd
     }
 
-    async fn all_seated(&self) -> bool {
-        let is_full = || self.seats.iter().all(|seat| seat.load(Ordering::Relaxed));
-        within(RETURN, async || is_full().then_some(())).await.is_some()
+    async fn all_joined(&self) -> bool {
+        let is_complete = || self.joined_flags.iter().all(|seat| seat.load(Ordering::Relaxed));
+        within(JOIN_MAX, async || is_complete().then_some(())).await.is_some()
     }
 
     /// Makes all members send a mark to every room, and waits until all have received all of them.
     async fn mark(&self, recorder: &Recorder) {
-        self.wish.send_replace(CrowdMode::Mark);
-        let (mut seen, mut heard) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
-        within(MARKS, async || {
+        self.mode.send_replace(CrowdMode::Mark);
+        let (mut seen, mut received) = (recorder.since(usize::MAX, |_| {}), BTreeSet::new());
+        within(MARK_DELIVERY_MAX, async || {
             seen = recorder.since(seen, |event| {
                 let HistoryOp::Message { room, key, .. } = &event.op else { return };
-                let speaker = key.strip_prefix("mark-").and_then(|rest| rest.rsplit_once('-'));
-                if let Some((speaker, _)) = speaker {
-                    heard.insert((room.clone(), speaker.to_owned(), event.process.clone()));
+                let sender = key.strip_prefix("mark-").and_then(|rest| rest.rsplit_once('-'));
+                if let Some((sender, _)) = sender {
+                    received.insert((room.clone(), sender.to_owned(), event.process.clone()));
                 }
             });
-            let is_heard = |room: &String, speaker: &String| {
-                let mut listeners = self.members.iter().filter(|(other, _)| other == room);
-                listeners.all(|(_, who)| heard.contains(&(room.clone(), speaker.clone(), who.clone())))
+            let is_delivered = |room: &String, sender: &String| {
+                let mut recipients = self.members.iter().filter(|(other, _)| other == room);
+                recipients.all(|(_, member)| received.contains(&(room.clone(), sender.clone(), member.clone())))
             };
-            self.members.iter().all(|(room, speaker)| is_heard(room, speaker)).then_some(())
+            self.members.iter().all(|(room, sender)| is_delivered(room, sender)).then_some(())
         })
         .await;
     }
 
     async fn leave(mut self) {
-        self.wish.send_replace(CrowdMode::Leave);
-        within(GOODBYE, async || {
-            while self.people.try_join_next().is_some() {}
-            self.people.is_empty().then_some(())
+        self.mode.send_replace(CrowdMode::Leave);
+        within(LEAVE_MAX, async || {
+            while self.tasks.try_join_next().is_some() {}
+            self.tasks.is_empty().then_some(())
         })
         .await;
-        self.vanish().await;
+        self.abort().await;
     }
 
-    async fn vanish(mut self) {
-        self.people.shutdown().await;
+    async fn abort(mut self) {
+        self.tasks.shutdown().await;
     }
 }
 
-/// The scripts of all members, which together send about as much as the task wants.
-fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
+/// Returns the scripts of all members, which together send at about the rate of the task.
+fn scripts(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
     let rate = task.rate;
-    let breaks_off = task.story.and_then(|story| story.breaks_off).unwrap_or(BREAKS_OFF);
-    let nginx = bench.cluster.nginx.as_ref().expect("the bench has a front door");
+    let connection_loss_after = task.case.and_then(|case| case.connection_loss_after).unwrap_or(CONNECTION_LOSS_AFTER);
+    let nginx = bench.cluster.nginx.as_ref().expect("the bench starts nginx");
     let (ws, lines) = (MemberAddress::WebSocket(nginx.ws()), MemberAddress::Lines(nginx.tcp()));
     let rooms = |from: usize, count: usize| (from..from + count).map(|n| ROOMS[n % ROOMS.len()].to_owned()).collect();
-    let talkers = (MEMBERS.0 + MEMBERS.1) as u32;
-    let pace = Duration::from_secs(talkers.into()) / rate.max(1);
-    let member = |process: String, address, rooms, most_open| {
+    let senders = (MEMBERS.0 + MEMBERS.1) as u32;
+    let send_interval = Duration::from_secs(senders.into()) / rate.max(1);
+    let member = |process: String, address, rooms, unanswered_max| {
         let nick = process.clone();
         MemberScript {
             nick,
@@ -210,31 +210,35 @@ fn orders(task: &ChaosTask, bench: &FaultBench) -> Vec<MemberScript> {
             address,
             rooms,
             friends: Vec::new(),
-            comes_after: Duration::ZERO,
-            breaks_off_after: None,
-            hangs_up_after: None,
-            pace,
-            most_open,
+            starts_after: Duration::ZERO,
+            connection_loss_after: None,
+            closes_after: None,
+            send_interval,
+            unanswered_max,
         }
     };
-    // Enough under way for the rate while an answer takes a while.
-    let open = 3 + rate as usize / 20;
-    let mut all: Vec<MemberScript> = (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), open)).collect();
-    for (n, orders) in all.iter_mut().enumerate() {
-        orders.breaks_off_after = Some(breaks_off);
-        orders.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
+    // Allows enough unanswered messages for the rate with slow answers.
+    let unanswered_max = 3 + rate as usize / 20;
+    let mut all: Vec<MemberScript> =
+        (0..MEMBERS.0).map(|n| member(format!("ws{n}"), ws, rooms(n, 2), unanswered_max)).collect();
+    for (n, script) in all.iter_mut().enumerate() {
+        script.connection_loss_after = Some(connection_loss_after);
+        script.friends = (1..=2).map(|step| format!("@ws{}", (n + step) % MEMBERS.0)).collect();
     }
-    // The line port acks nothing, so one at a time.
+    // The line port sends no acks, so one message at a time.
     all.extend((0..MEMBERS.1).map(|n| member(format!("line{n}"), lines, rooms(n, 1), 1)));
     let gateways = &bench.cluster.gateways;
-    for (at, prize) in PRIZES.iter().enumerate() {
-        let roles = [("holder", at, HOLDS, Duration::ZERO), ("heir", at + 1, INHERITS, COMES_LATE)];
-        for (role, on, patience, comes_after) in roles {
+    for (at, nick) in RIVAL_NICKS.iter().enumerate() {
+        let roles = [
+            ("holder", at, HOLDER_CLOSES_AFTER, Duration::ZERO),
+            ("heir", at + 1, HEIR_CLOSES_AFTER, HEIR_STARTS_AFTER),
+        ];
+        for (role, on, closes_after, starts_after) in roles {
             let own = MemberAddress::WebSocket(gateways[on % gateways.len()].ws());
-            // Goes on talking to a gateway that stands still, also when the other one has the name already.
-            let orders = member(format!("rival-{prize}-{role}"), own, rooms(at, 1), 60);
-            let (nick, pace) = ((*prize).to_owned(), RIVALS_PACE);
-            all.push(MemberScript { nick, pace, comes_after, hangs_up_after: Some(patience), ..orders });
+            // A rival keeps sending to a stopped gateway, even if the other rival has the nick already.
+            let script = member(format!("rival-{nick}-{role}"), own, rooms(at, 1), 60);
+            let (nick, send_interval) = ((*nick).to_owned(), RIVAL_SEND_INTERVAL);
+            all.push(MemberScript { nick, send_interval, starts_after, closes_after: Some(closes_after), ..script });
         }
     }
     all

@@ -1,7 +1,7 @@
-//! A whole cluster as a value: Redis, gateways, presence, nginx. Dropping it ends everything.
+//! A cluster as a value: Redis, gateways, presence processes and nginx. Dropping it ends all processes.
 //!
-//! [`Cluster::finish`] is the polite end that every test should reach: all programs leave on SIGTERM with exit code 0,
-//! and none has logged a warning that the test did not allow.
+//! Every test should end with [`Cluster::finish`]: all programs exit with 0 after SIGTERM, and none has logged a warning
+//! that the test does not allow.
 
 use std::net::SocketAddr;
 
@@ -26,31 +26,31 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// Number of gateways: g1, g2, ...
+    /// Sets the number of gateways: g1, g2, ...
     #[must_use]
     pub fn gateways(mut self, count: usize) -> Self {
         self.gateways = count;
         self
     }
 
-    /// Number of presence processes: p1, p2, ...
+    /// Sets the number of presence processes: p1, p2, ...
     #[must_use]
     pub fn presence(mut self, count: usize) -> Self {
         self.presence = count;
         self
     }
 
-    /// True if nginx stands in front of the gateways.
+    /// Sets whether nginx runs in front of the gateways.
     #[must_use]
-    pub fn nginx(mut self, wanted: bool) -> Self {
-        self.nginx = wanted;
+    pub fn nginx(mut self, enabled: bool) -> Self {
+        self.nginx = enabled;
         self
     }
 
-    /// True if every gateway has a network of its own to Redis that can be made bad.
+    /// Sets whether a fault proxy runs between each gateway and Redis.
     #[must_use]
-    pub fn fault_proxies(mut self, wanted: bool) -> Self {
-        self.fault_proxies = wanted;
+    pub fn fault_proxies(mut self, enabled: bool) -> Self {
+        self.fault_proxies = enabled;
         self
     }
 
@@ -68,10 +68,10 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts it all and waits until every part is ready.
+    /// Starts all parts and waits until each is ready.
     ///
     /// # Panics
-    /// When a part does not become ready.
+    /// If a part does not become ready.
     pub async fn start(self) -> Cluster {
         let mut redis = self.redis;
         redis.start().await;
@@ -102,16 +102,16 @@ impl ClusterBuilder {
     }
 }
 
-/// A running cluster. Fields are public: a test may do to any part what the world does to it.
+/// A running cluster. Its parts are public, so that a test can kill, stop or reconfigure any of them.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The nginx address, if there is one.
+    /// The nginx in front of the gateways, if enabled.
     pub nginx: Option<Nginx>,
     /// The gateways, g1 first.
     pub gateways: Vec<Node>,
     /// The presence processes, p1 first.
     pub presence: Vec<Node>,
-    /// The network between each gateway and Redis, in the order of the gateways; empty when it was not asked for.
+    /// The fault proxies, in the order of the gateways; empty unless enabled.
     pub proxies: Vec<FaultProxy>,
     /// The Redis that all parts share.
     pub redis: Redis,
@@ -119,7 +119,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Begins with one gateway, no presence process and no nginx.
+    /// Returns a builder of a cluster with one gateway, no presence process and no nginx.
     #[must_use]
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
@@ -128,34 +128,34 @@ impl Cluster {
             nginx: false,
             fault_proxies: false,
             settings: Vec::new(),
-            redis: Redis::away(),
+            redis: Redis::not_started(),
         }
     }
 
-    /// A WebSocket client through the nginx address: nginx, or else the first gateway.
+    /// Connects a WebSocket client to nginx, or to the first gateway without nginx.
     pub async fn ws(&self) -> WsClient {
         WsClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].ws(), Nginx::ws)).await
     }
 
-    /// A line client through the nginx address.
+    /// Connects a line client to nginx, or to the first gateway without nginx.
     pub async fn line(&self) -> LineClient {
         LineClient::connect(self.nginx.as_ref().map_or_else(|| self.gateways[0].tcp(), Nginx::tcp)).await
     }
 
-    /// A WebSocket client of this gateway, 0 being g1.
+    /// Connects a WebSocket client to this gateway; 0 is g1.
     pub async fn ws_on(&self, gateway: usize) -> WsClient {
         WsClient::connect(self.gateways[gateway].ws()).await
     }
 
-    /// A line client of this gateway, 0 being g1.
+    /// Connects a line client to this gateway; 0 is g1.
     pub async fn line_on(&self, gateway: usize) -> LineClient {
         LineClient::connect(self.gateways[gateway].tcp()).await
     }
 
-    /// Asks the first presence process; the answer must be 200.
+    /// Sends a GET request to the first presence process, and returns the JSON body.
     ///
     /// # Panics
-    /// If it is not.
+    /// If the status is not 200.
     pub async fn ask(&self, path: &str) -> Value {
         let answer = http::get(self.presence[0].api(), path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -167,28 +167,28 @@ impl Cluster {
         self.ask(&format!("/v1/users/{nick}")).await["online"] == true
     }
 
-    /// Warnings and errors that hold this text belong to the story.
+    /// Allows logged warnings and errors that contain this text.
     pub fn allow(&mut self, text: &str) {
         self.allowed.push(text.to_owned());
     }
 
-    /// The polite end: SIGTERM to every program that still runs, gateways first.
+    /// Ends all running programs with SIGTERM, gateways first.
     ///
     /// # Panics
     /// If a program does not exit with 0, or has logged a warning or error that was not allowed.
     pub async fn finish(mut self) {
-        let mut complaints = Vec::new();
+        let mut failures = Vec::new();
         let nodes: Vec<&mut Node> = self.gateways.iter_mut().chain(&mut self.presence).collect();
         for node in nodes {
             if node.is_running() {
-                let code = node.leave().await;
+                let code = node.finish().await;
                 if code != Some(0) {
-                    complaints.push(format!("{} exited with {code:?}", node.name()));
+                    failures.push(format!("{} exited with {code:?}", node.name()));
                 }
             }
             let problems = node.problems(&self.allowed);
-            complaints.extend(problems.into_iter().map(|line| format!("{}: {line}", node.name())));
+            failures.extend(problems.into_iter().map(|line| format!("{}: {line}", node.name())));
         }
-        assert!(complaints.is_empty(), "the cluster did not end cleanly:\n{}", complaints.join("\n"));
+        assert!(failures.is_empty(), "the cluster did not end cleanly:\n{}", failures.join("\n"));
     }
 }

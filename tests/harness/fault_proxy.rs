@@ -1,8 +1,8 @@
-//! A TCP proxy that is a bad network on purpose: slow, jittery, silent, cut off, stuck one way, a byte at a time.
+//! A TCP proxy that simulates a bad network: delay, jitter, silence, resets, one-way stalls, single-byte writes.
 //!
-//! It stands between gateways and Redis in the fault bench and in tests that break one link and no process. What it
-//! holds back is delivered when the fault ends, as TCP would do after its retransmissions; what it resets is gone.
-//! It never changes, drops or reorders bytes of a connection that lives, and listens on the loopback interface only.
+//! It runs between gateways and Redis in the fault bench and in tests of one link. Delayed bytes are delivered when the
+//! fault ends, like TCP retransmissions. Invariant: it never changes, drops or reorders bytes of an open connection. It
+//! listens on the loopback interface only.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,59 +16,59 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-/// What a connection says that is to carry a subscription.
+/// Command that turns a connection into a subscription.
 const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
-/// Bytes taken over in one go.
-const CHUNK: usize = 16 * 1024;
+/// Maximum bytes of one read.
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The direction of bytes, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the client to the server behind.
+    /// From the client to the server.
     Requests,
-    /// From the server behind to the client.
+    /// From the server to the client.
     Replies,
 }
 
-/// What the network is like.
+/// State of the simulated network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As it should be.
+    /// No fault.
     Pass,
-    /// Everything comes late, each piece by `delay` and up to `jitter` more.
+    /// Each piece is delayed by `delay` and up to `jitter` more.
     Late {
-        /// The least delay.
+        /// Minimum delay.
         delay: Duration,
-        /// The most that is added to it.
+        /// Maximum addition to the delay.
         jitter: Duration,
     },
-    /// Connections stay open, new ones are accepted, and nothing comes through either way.
+    /// Connections stay open and new ones are accepted, but no bytes pass in either direction.
     BlackHole,
-    /// Every connection is reset at once, and every new one as soon as it is made.
+    /// Every open connection is reset at once, and every new one immediately.
     Reset,
-    /// One way stands still, the other works.
+    /// No bytes pass in this direction.
     Stall(Direction),
-    /// Connections over which a client has subscribed on Redis hear nothing more; all others work.
-    Deaf,
-    /// The other way round: only connections over which a client has subscribed hear anything.
-    Unanswered,
-    /// Every byte is a packet of its own.
+    /// Connections with a subscription receive nothing; all others work.
+    MuteSubscriptions,
+    /// Connections without a subscription receive nothing; subscriptions work.
+    MuteCommands,
+    /// Every byte is written separately.
     Slice,
 }
 
 impl Mode {
-    fn holds_back(self, direction: Direction, subscribed: &AtomicBool) -> bool {
+    fn delays(self, direction: Direction, subscribed: &AtomicBool) -> bool {
         match self {
             Self::BlackHole => true,
             Self::Stall(stalled) => stalled == direction,
-            Self::Deaf => direction == Direction::Replies && subscribed.load(Ordering::Relaxed),
-            Self::Unanswered => direction == Direction::Replies && !subscribed.load(Ordering::Relaxed),
+            Self::MuteSubscriptions => direction == Direction::Replies && subscribed.load(Ordering::Relaxed),
+            Self::MuteCommands => direction == Direction::Replies && !subscribed.load(Ordering::Relaxed),
             Self::Pass | Self::Late { .. } | Self::Reset | Self::Slice => false,
         }
     }
 }
 
-/// A running proxy in front of one address. Dropping it cuts every connection.
+/// A running proxy in front of one address. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -86,7 +86,7 @@ impl FaultProxy {
     /// Listens on a free port of the loopback interface, for connections to `upstream`.
     ///
     /// # Panics
-    /// If there is no port.
+    /// If no port is free.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -94,33 +94,33 @@ impl FaultProxy {
         Self { address, mode, accepting: tokio::spawn(accept(listener, upstream, seen)) }
     }
 
-    /// Where to connect instead of upstream.
+    /// Returns the address of the proxy.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes the network, for connections that are open as well.
+    /// Changes the mode, also for open connections.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
 
 async fn accept(listener: TcpListener, upstream: SocketAddr, mode: watch::Receiver<Mode>) {
-    // Owned here, so that the connections end with the proxy.
+    // Owned by this task, so that the connections end with the proxy.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(carry(client, upstream, mode.clone()));
+        connections.spawn(forward(client, upstream, mode.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-/// One connection, until one end hangs up or it is reset.
-async fn carry(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+/// Forwards one connection until an end closes it or it is reset.
+async fn forward(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
     if *mode.borrow() == Mode::Reset {
         return client.set_zero_linger();
     }
-    // A server that is away looks as it would without us: refused, which to a connection that stands means reset.
+    // Without the proxy an absent server would refuse the connection; an accepted connection can only be reset.
     let Ok(mut server) = TcpStream::connect(upstream).await else { return client.set_zero_linger() };
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -129,10 +129,10 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     let broken = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let there = pump(client_read, server_write, Direction::Requests, &subscribed, requests);
+        let forth = pump(client_read, server_write, Direction::Requests, &subscribed, requests);
         let back = pump(server_read, client_write, Direction::Replies, &subscribed, replies);
         tokio::select! {
-            both = async { tokio::try_join!(there, back) } => both.is_err(),
+            both = async { tokio::try_join!(forth, back) } => both.is_err(),
             _ = mode.wait_for(|mode| *mode == Mode::Reset) => true,
         }
     };
@@ -150,14 +150,14 @@ async fn pump(
     subscribed: &AtomicBool,
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = from.read(&mut chunk).await?;
         if direction == Direction::Requests && chunk[..read].windows(SUBSCRIBE.len()).any(|word| word == SUBSCRIBE) {
             subscribed.store(true, Ordering::Relaxed);
         }
-        // An end is held back like bytes are: a black hole does not tell which side hung up.
-        let now = *mode.wait_for(|mode| !mode.holds_back(direction, subscribed)).await.map_err(io::Error::other)?;
+        // The end of a connection is delayed like its bytes.
+        let now = *mode.wait_for(|mode| !mode.delays(direction, subscribed)).await.map_err(io::Error::other)?;
         if read == 0 {
             return to.shutdown().await;
         }
@@ -184,7 +184,7 @@ mod tests {
     /// Long enough for a byte on the loopback interface.
     const SILENCE: Duration = Duration::from_millis(150);
 
-    /// A server that says everything back, and how often it was woken to read.
+    /// Starts a server that echoes all bytes.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -204,68 +204,68 @@ mod tests {
     async fn proxy() -> (FaultProxy, TcpStream) {
         let proxy = FaultProxy::start(echo().await).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-        says(&mut stream, b"hello").await;
+        send(&mut stream, b"hello").await;
         receives(&mut stream, b"hello").await;
         (proxy, stream)
     }
 
-    async fn says(stream: &mut TcpStream, bytes: &[u8]) {
+    async fn send(stream: &mut TcpStream, bytes: &[u8]) {
         stream.write_all(bytes).await.unwrap();
     }
 
     async fn receives(stream: &mut TcpStream, bytes: &[u8]) {
-        let mut heard = vec![0; bytes.len()];
-        timeout(SOON, stream.read_exact(&mut heard)).await.expect("in time").unwrap();
-        assert_eq!(heard, bytes);
+        let mut received = vec![0; bytes.len()];
+        timeout(SOON, stream.read_exact(&mut received)).await.expect("in time").unwrap();
+        assert_eq!(received, bytes);
     }
 
-    async fn hears_nothing(stream: &mut TcpStream) {
+    async fn receives_nothing(stream: &mut TcpStream) {
         let mut byte = [0];
-        timeout(SILENCE, stream.read(&mut byte)).await.expect_err("nothing comes through");
+        timeout(SILENCE, stream.read(&mut byte)).await.expect_err("no bytes pass");
     }
 
     #[tokio::test]
-    async fn only_those_who_subscribe_are_deaf() {
+    async fn muted_subscriptions_leave_other_connections_open() {
         let (proxy, mut stream) = proxy().await;
-        proxy.set(Mode::Deaf);
-        says(&mut stream, b"ping").await;
+        proxy.set(Mode::MuteSubscriptions);
+        send(&mut stream, b"ping").await;
         receives(&mut stream, b"ping").await;
         let subscribe = [b"*2", SUBSCRIBE, b"$1\r\nc\r\n"].concat();
-        says(&mut stream, &subscribe).await;
-        hears_nothing(&mut stream).await;
-        proxy.set(Mode::Unanswered);
+        send(&mut stream, &subscribe).await;
+        receives_nothing(&mut stream).await;
+        proxy.set(Mode::MuteCommands);
         receives(&mut stream, &subscribe).await;
     }
 
     #[tokio::test]
-    async fn only_those_who_subscribe_are_answered() {
+    async fn muted_commands_receive_replies_after_the_fault() {
         let (proxy, mut stream) = proxy().await;
-        proxy.set(Mode::Unanswered);
-        says(&mut stream, b"ping").await;
-        hears_nothing(&mut stream).await;
+        proxy.set(Mode::MuteCommands);
+        send(&mut stream, b"ping").await;
+        receives_nothing(&mut stream).await;
         proxy.set(Mode::Pass);
         receives(&mut stream, b"ping").await;
     }
 
     #[tokio::test]
-    async fn passes_both_ways_and_tells_the_end() {
+    async fn proxy_passes_bytes_and_connection_end() {
         let (_proxy, mut stream) = proxy().await;
         stream.shutdown().await.unwrap();
         assert_eq!(timeout(SOON, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
     }
 
     #[tokio::test]
-    async fn a_black_hole_and_a_stall_hold_back_and_lose_nothing() {
+    async fn black_hole_and_stall_delay_all_bytes() {
         for mode in [Mode::BlackHole, Mode::Stall(Direction::Requests), Mode::Stall(Direction::Replies)] {
             let (proxy, mut stream) = proxy().await;
             proxy.set(mode);
-            says(&mut stream, b"held ").await;
+            send(&mut stream, b"held ").await;
             let mut late = TcpStream::connect(proxy.address()).await.unwrap();
-            says(&mut late, b"late").await;
-            hears_nothing(&mut stream).await;
-            hears_nothing(&mut late).await;
+            send(&mut late, b"late").await;
+            receives_nothing(&mut stream).await;
+            receives_nothing(&mut late).await;
             proxy.set(Mode::Pass);
-            says(&mut stream, b"back").await;
+            send(&mut stream, b"back").await;
             receives(&mut stream, b"held back").await;
             receives(&mut late, b"late").await;
         }
@@ -278,14 +278,14 @@ mod tests {
         proxy.set(Mode::Stall(Direction::Requests));
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         let (mut server, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
-        says(&mut stream, b"stuck").await;
-        says(&mut server, b"news").await;
+        send(&mut stream, b"stuck").await;
+        send(&mut server, b"news").await;
         receives(&mut stream, b"news").await;
-        hears_nothing(&mut server).await;
+        receives_nothing(&mut server).await;
     }
 
     #[tokio::test]
-    async fn a_reset_ends_what_is_open_and_what_comes() {
+    async fn reset_ends_open_and_new_connections() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Reset);
         let error = timeout(SOON, stream.read(&mut [0])).await.unwrap().unwrap_err();
@@ -295,12 +295,12 @@ mod tests {
         }
         proxy.set(Mode::Pass);
         let mut again = TcpStream::connect(proxy.address()).await.unwrap();
-        says(&mut again, b"again").await;
+        send(&mut again, b"again").await;
         receives(&mut again, b"again").await;
     }
 
     #[tokio::test]
-    async fn a_server_that_is_away_is_a_reset() {
+    async fn absent_server_resets_the_connection() {
         let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let proxy = FaultProxy::start(away).await;
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
@@ -308,32 +308,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn late_is_late_and_slices_arrive_whole() {
+    async fn late_and_slice_modes_deliver_every_byte() {
         let (proxy, mut stream) = proxy().await;
         proxy.set(Mode::Late { delay: SILENCE, jitter: Duration::from_millis(20) });
         let sent = Instant::now();
-        says(&mut stream, b"slow").await;
+        send(&mut stream, b"slow").await;
         receives(&mut stream, b"slow").await;
         assert!(sent.elapsed() >= 2 * SILENCE, "late both ways: {:?}", sent.elapsed());
         proxy.set(Mode::Slice);
         let long: Vec<u8> = (0..=255).cycle().take(5000).collect();
-        says(&mut stream, &long).await;
+        send(&mut stream, &long).await;
         receives(&mut stream, &long).await;
     }
 
     #[tokio::test]
-    async fn slices_are_single_bytes() {
+    async fn slice_mode_splits_writes_into_pieces() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = FaultProxy::start(listener.local_addr().unwrap()).await;
         proxy.set(Mode::Slice);
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         let (mut server, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
-        says(&mut stream, &[7; 2000]).await;
+        send(&mut stream, &[7; 2000]).await;
         let (mut chunk, mut reads, mut total) = ([0; 4096], 0, 0);
         while total < 2000 {
             total += timeout(SOON, server.read(&mut chunk)).await.unwrap().unwrap();
             reads += 1;
         }
-        assert!(reads > 1, "one write would have come in one piece");
+        assert!(reads > 1, "a single write would arrive in one read");
     }
 }

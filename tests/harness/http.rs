@@ -1,6 +1,6 @@
-//! HTTP as far as tests need it: one request on one connection, JSON or text back.
+//! HTTP for tests: one request per connection, with a JSON or text response.
 //!
-//! Own lines instead of a client library, because tests also want to send what a library would refuse to.
+//! Not a client library, because tests also send requests that a library would refuse.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The status code.
     pub status: u16,
-    /// The header block as it came, without the status line.
+    /// The header block, without the status line.
     pub headers: String,
     /// The body as text.
     pub body: String,
 }
 
 impl HttpResponse {
-    /// The body as JSON.
+    /// Returns the body as JSON.
     ///
     /// # Panics
-    /// If it is none.
+    /// If the body is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
     }
 
-    /// A header's value, whatever the case of its name.
+    /// Returns the value of a header; the name is case-insensitive.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.headers.lines().filter_map(|line| line.split_once(':'));
@@ -42,7 +42,7 @@ impl HttpResponse {
     }
 }
 
-/// GET.
+/// Sends a GET request.
 ///
 /// # Errors
 /// A description of the failure.
@@ -50,7 +50,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<HttpResponse, String
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 
-/// POST with a JSON body.
+/// Sends a POST request with a JSON body.
 ///
 /// # Errors
 /// A description of the failure.
@@ -62,12 +62,12 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Result<HttpR
     exchange(address, request.as_bytes()).await
 }
 
-/// Writes the bytes as they are and reads one answer.
+/// Writes the bytes unchanged and reads one response.
 ///
 /// # Errors
 /// A description of the failure.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<HttpResponse, String> {
-    let bytes = timeout(PATIENCE, async {
+    let bytes = timeout(RESPONSE_TIMEOUT, async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request).await?;
         let mut bytes = Vec::new();
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_status_headers_and_both_kinds_of_bodies() {
+    fn parser_reads_plain_and_chunked_responses() {
         let plain = parse(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n\r\n{\"a\":1}").expect("HTTP");
         assert_eq!((plain.status, plain.header("retry-after")), (503, Some("2")));
         assert_eq!(plain.json()["a"], 1);

@@ -1,11 +1,11 @@
-//! The cluster under test: real programs, a real Redis, a real nginx, and clients that speak like people.
+//! The cluster under test: real programs, a real Redis, a real nginx, and clients.
 //!
-//! A test reads as a story: a [`Cluster`] is a value, ann and bob connect, ann sends, bob receives. Everything that
-//! runs ends with the value that started it. Waiting is [`eventually()`] or a client's expectation with a deadline,
-//! never a fixed sleep. Nothing here knows the inside of Parley: programs are driven through flags, environment,
-//! sockets and signals, as in production. Modules in reading order:
+//! A test starts a [`Cluster`], connects clients, sends messages and expects them elsewhere. Invariant: every process ends
+//! with the value that started it. Waits use [`eventually()`] or a client's expectation with a deadline, never a fixed
+//! sleep. The harness knows no internals of Parley: it uses flags, environment, sockets and signals, as in production.
+//! Modules:
 
-#![allow(clippy::print_stderr)] // What a failed test has to show, it shows there.
+#![allow(clippy::print_stderr)] // Failed tests print their logs to stderr.
 
 pub mod client;
 pub mod cluster;
@@ -35,7 +35,7 @@ pub use self::process::{ChildProgram, ExitedProcess, Process};
 pub use self::prometheus::Prometheus;
 pub use self::redis::Redis;
 
-/// The root of the repository: where `deploy/` and the documents are.
+/// Returns the root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are one level below the root").to_path_buf()

@@ -1,13 +1,13 @@
-//! What a program wrote to stderr, kept in memory: one JSON object per line, judged after the test.
+//! The stderr of a program, kept in memory: one JSON object per line, checked after the test.
 //!
-//! A WARN or ERROR that the test did not allow fails it, and so does a line that is no JSON: a panic message, or
-//! a forgotten print.
+//! A WARN or ERROR that the test did not allow fails it. A line that is not JSON also fails it, such as a panic message or
+//! a debug print.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-/// The lines of one program so far. Cheap to clone: clones see the same lines.
+/// Lines that a program has written. Cheap to clone: clones share the lines.
 #[derive(Debug, Clone, Default)]
 pub struct ProgramLog(Arc<Mutex<Vec<String>>>);
 
@@ -17,26 +17,26 @@ impl ProgramLog {
         self.lock().push(line);
     }
 
-    /// All lines so far.
+    /// Returns all lines.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lock().clone()
     }
 
-    /// The newest lines, for people.
+    /// Returns the newest lines as text.
     #[must_use]
     pub fn tail(&self, count: usize) -> String {
         let lines = self.lock();
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// True if a line holds the text.
+    /// Returns whether a line contains the text.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         self.lock().iter().any(|line| line.contains(text))
     }
 
-    /// The lines that need a reason: WARN, ERROR, or no JSON, and holding none of the `allowed` texts.
+    /// Returns the lines with WARN, ERROR or no JSON that contain none of the `allowed` texts.
     #[must_use]
     pub fn problems(&self, allowed: &[String]) -> Vec<String> {
         let is_allowed = |line: &&String| allowed.iter().any(|text| line.contains(text.as_str()));
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_errors_and_foreign_lines_need_a_reason() {
+    fn log_reports_problems_that_are_not_allowed() {
         let log = ProgramLog::default();
         for line in [
             r#"{"level":"INFO","fields":{"message":"ready"}}"#,

@@ -1,4 +1,4 @@
-//! A scrape of `/metrics`, so that tests can ask for a number by name and labels.
+//! A scrape of `/metrics`, with values by name and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ struct MetricSample {
     value: f64,
 }
 
-/// Everything a program told at one moment.
+/// All metrics of a program at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct ScrapedMetrics {
     samples: Vec<MetricSample>,
@@ -21,7 +21,7 @@ impl ScrapedMetrics {
     /// Reads the Prometheus text format, version 0.0.4.
     ///
     /// # Panics
-    /// At a line that is none.
+    /// If a line is not a sample.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -30,7 +30,7 @@ impl ScrapedMetrics {
         Self { samples, families: types.map(|(name, _)| name.to_owned()).collect() }
     }
 
-    /// The sum of all samples of this name whose labels hold these values; `None` when there is no such sample.
+    /// Returns the sum of all samples with this name and these labels; `None` if there is no such sample.
     #[must_use]
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let is_meant = |sample: &&MetricSample| {
@@ -42,7 +42,7 @@ impl ScrapedMetrics {
         Some(values.sum())
     }
 
-    /// The names of all samples, each once.
+    /// Returns the names of all samples, each once.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.samples.iter().map(|sample| sample.name.as_str()).collect();
@@ -51,13 +51,13 @@ impl ScrapedMetrics {
         names
     }
 
-    /// The names of all metrics: a histogram has one, and samples of three.
+    /// Returns the names of all metric families; the three kinds of samples of a histogram have one.
     #[must_use]
     pub fn families(&self) -> &[String] {
         &self.families
     }
 
-    /// The labels that samples of this name have.
+    /// Returns the labels of the samples with this name.
     #[must_use]
     pub fn labels(&self, name: &str) -> BTreeSet<&str> {
         let samples = self.samples.iter().filter(|sample| sample.name == name);
@@ -95,7 +95,7 @@ fn unescape(text: &str) -> String {
     text.replace("\\n", "\n").replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
-/// A value, with the time that may follow it left out.
+/// Parses a value and ignores a following timestamp.
 fn number(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
@@ -105,17 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_what_the_labels_leave_open() {
+    fn get_sums_samples_with_matching_labels() {
         let metrics = ScrapedMetrics::parse(
-            "# TYPE requests counter\nrequests{door=\"ws\",code=\"ok\"} 3\nrequests{door=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
+            "# TYPE requests counter\nrequests{listener=\"ws\",code=\"ok\"} 3\nrequests{listener=\"tcp\",code=\"a \\\"b\\\"}\"} 4\nup 1 1700000000\n",
         );
         assert_eq!(metrics.get("requests", &[]), Some(7.0));
-        assert_eq!(metrics.get("requests", &[("door", "ws")]), Some(3.0));
+        assert_eq!(metrics.get("requests", &[("listener", "ws")]), Some(3.0));
         assert_eq!(metrics.get("requests", &[("code", "a \"b\"}")]), Some(4.0));
-        assert_eq!(metrics.get("requests", &[("door", "irc")]), None);
+        assert_eq!(metrics.get("requests", &[("listener", "irc")]), None);
         assert_eq!(metrics.get("up", &[]), Some(1.0));
         assert_eq!(metrics.names(), ["requests", "up"]);
         assert_eq!(metrics.families(), ["requests"]);
-        assert_eq!(metrics.labels("requests"), BTreeSet::from(["code", "door"]));
+        assert_eq!(metrics.labels("requests"), BTreeSet::from(["code", "listener"]));
     }
 }

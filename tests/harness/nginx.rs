@@ -1,4 +1,4 @@
-//! A real nginx with a shipped configuration in front of gateways: one door for WebSocket, one for text lines.
+//! A real nginx with the shipped configuration in front of gateways: one port for WebSocket, one for text lines.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::port::ReservedPort;
 use crate::process::{ChildProgram, Process};
 use crate::repository;
 
-/// Maximum time for nginx to come up.
-const START: Duration = Duration::from_secs(10);
+/// Time limit for nginx to start.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Its file within its directory.
-const CONFIGURATION: &str = "nginx.conf";
+/// Name of the configuration file.
+const CONFIGURATION_FILE: &str = "nginx.conf";
 
-/// Where an nginx is to listen, and the only directory that it may write to.
+/// Listen addresses of an nginx, and its only writable directory.
 #[derive(Debug, Clone, Copy)]
 pub struct NginxPaths<'a> {
-    /// A directory of its own; errors go to `error.log` in it.
+    /// Directory with `error.log`.
     pub directory: &'a str,
     /// The port for HTTP.
     pub http: SocketAddr,
@@ -29,7 +29,7 @@ pub struct NginxPaths<'a> {
     pub lines: SocketAddr,
 }
 
-/// A running nginx. Ended on drop.
+/// A running nginx. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Nginx {
     http: ReservedPort,
@@ -42,14 +42,14 @@ impl Nginx {
     /// Starts nginx in front of these gateways and waits until both ports accept.
     ///
     /// # Panics
-    /// If it does not come up; its own words are in the message.
+    /// If nginx does not start; the message contains its log.
     pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
         let module = stream_module().await;
-        Self::configured(|place| {
+        Self::configured(|paths| {
             render(&[
-                ("RUN_DIR", place.directory),
-                ("HTTP_LISTEN", &place.http.to_string()),
-                ("LINES_LISTEN", &place.lines.to_string()),
+                ("RUN_DIR", paths.directory),
+                ("HTTP_LISTEN", &paths.http.to_string()),
+                ("LINES_LISTEN", &paths.lines.to_string()),
                 ("WS_SERVERS", &servers(ws)),
                 ("LINES_SERVERS", &servers(lines)),
                 ("STREAM_MODULE", &module),
@@ -59,21 +59,21 @@ impl Nginx {
         .await
     }
 
-    /// Starts nginx with the configuration that `text` makes for its place, and waits until both ports accept.
+    /// Starts nginx with the configuration that `text` renders for its paths, and waits until both ports accept.
     ///
     /// # Panics
-    /// If it does not come up; its own words are in the message.
+    /// If nginx does not start; the message contains its log.
     pub async fn configured(text: impl FnOnce(NginxPaths<'_>) -> String) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-nginx-").tempdir().expect("a temporary directory");
         let run_directory = directory.path().to_str().expect("a temporary path is text");
         let (http_port, lines_port) = (ReservedPort::reserve(), ReservedPort::reserve());
-        let place = NginxPaths { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
-        let configuration = directory.path().join(CONFIGURATION);
-        std::fs::write(&configuration, text(place)).expect("our own directory");
+        let paths = NginxPaths { directory: run_directory, http: http_port.address(), lines: lines_port.address() };
+        let configuration = directory.path().join(CONFIGURATION_FILE);
+        std::fs::write(&configuration, text(paths)).expect("a writable directory");
         let program = ChildProgram::system("nginx", "nginx").args(["-e", "stderr", "-p", run_directory, "-c"]);
         let mut master = program.args([configuration]).spawn();
         for address in [http_port.address(), lines_port.address()] {
-            eventually(START, "nginx accepts", || {
+            eventually(STARTUP_TIMEOUT, "nginx accepts", || {
                 assert!(!master.has_ended(), "nginx ended: {}", master.log().tail(20));
                 async move { TcpStream::connect(address).await }
             })
@@ -82,17 +82,17 @@ impl Nginx {
         Self { http: http_port, lines: lines_port, master, directory }
     }
 
-    /// Changes the configuration and reloads it: returns when new workers accept and all old ones no longer do.
+    /// Changes and reloads the configuration. Returns when new workers accept connections and old ones do not.
     ///
     /// # Panics
-    /// If nginx does not take it; its own words are in the message.
+    /// If nginx rejects it; the message contains its log.
     pub async fn reconfigure(&mut self, text: impl FnOnce(NginxPaths<'_>) -> String) {
         let directory = self.directory.path().to_owned();
-        let place = NginxPaths { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
-        std::fs::write(directory.join(CONFIGURATION), text(place)).expect("our own directory");
+        let paths = NginxPaths { directory: directory.to_str().expect("text"), http: self.ws(), lines: self.tcp() };
+        std::fs::write(directory.join(CONFIGURATION_FILE), text(paths)).expect("a writable directory");
         let before = self.workers();
         self.reload();
-        eventually(START, "new workers have taken over", async || {
+        eventually(STARTUP_TIMEOUT, "new workers have taken over", async || {
             let workers = self.workers();
             let (old, new): (Vec<u32>, Vec<u32>) = workers.into_iter().partition(|worker| before.contains(worker));
             if !new.is_empty() && old.iter().all(|worker| is_shutting_down(*worker)) {
@@ -104,7 +104,7 @@ impl Nginx {
         .await;
     }
 
-    /// Old workers that still serve connections.
+    /// Returns the number of old workers that still serve connections.
     #[must_use]
     pub fn old_workers(&self) -> usize {
         self.workers().into_iter().filter(|worker| is_shutting_down(*worker)).count()
@@ -116,13 +116,13 @@ impl Nginx {
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
-    /// The port for WebSocket.
+    /// Returns the address for WebSocket.
     #[must_use]
     pub fn ws(&self) -> SocketAddr {
         self.http.address()
     }
 
-    /// The port for text lines.
+    /// Returns the address for text lines.
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.lines.address()
@@ -130,10 +130,10 @@ impl Nginx {
 }
 
 impl Nginx {
-    /// Reads its configuration anew, as an operator does it: new workers serve, old ones finish what they have.
+    /// Reloads the configuration with SIGHUP, like an operator: new workers accept, old ones finish their connections.
     ///
     /// # Panics
-    /// If it has ended.
+    /// If nginx has ended.
     pub fn reload(&mut self) {
         self.master.signal(Signal::SIGHUP);
     }
@@ -143,9 +143,9 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let errors = std::fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default();
-            eprintln!("--- nginx, its errors:\n{errors}");
+            eprintln!("--- errors of nginx:\n{errors}");
         }
-        // SIGTERM, not the SIGKILL of a dropped process: only the master takes its workers along.
+        // SIGTERM, because a killed master leaves its workers running.
         if !self.master.has_ended() {
             self.master.terminate();
             self.master.wait();
@@ -163,20 +163,20 @@ fn render(values: &[(&str, &str)]) -> String {
     values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-/// nginx says so in the name of a worker that accepts no connection and waits for its last connection.
+/// Returns whether the worker accepts no connections and waits for its last one; nginx shows this in its process name.
 fn is_shutting_down(worker: u32) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
     name.contains("shutting down")
 }
 
-/// The line that gives this nginx its TCP proxy, if it needs one.
+/// Returns the configuration line that loads the stream module, empty if it is built in.
 ///
 /// # Panics
-/// If it has none.
+/// If this nginx has no stream module.
 pub async fn stream_module() -> String {
     let script = repository().join("deploy/nginx/stream-module");
     let script = script.to_str().expect("the path of the repository is text");
-    let finished = ChildProgram::system(script, "stream-module").run(START).await;
+    let finished = ChildProgram::system(script, "stream-module").run(STARTUP_TIMEOUT).await;
     assert_eq!(finished.code, Some(0), "this nginx has no stream module: install libnginx-mod-stream");
     finished.stdout
 }
@@ -189,8 +189,8 @@ mod tests {
     use super::*;
     use crate::http;
 
-    /// Answers every connection with its name, whatever is asked.
-    async fn stand_in(answer: &'static str) -> SocketAddr {
+    /// Starts a server that sends `answer` to every request.
+    async fn fixed_server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
@@ -209,12 +209,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn spreads_connections_over_gateways_behind_both_doors() {
+    async fn nginx_forwards_both_ports_to_gateways() {
         let ws = [
-            stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng1").await,
-            stand_in("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng2").await,
+            fixed_server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng1").await,
+            fixed_server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\ng2").await,
         ];
-        let lines = [stand_in("hello from g1\n").await];
+        let lines = [fixed_server("hello from g1\n").await];
         let nginx = Nginx::start(&ws, &lines).await;
         let mut names = Vec::new();
         for _ in 0..4 {

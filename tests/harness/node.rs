@@ -1,4 +1,4 @@
-//! One running gateway or presence process, and the way to configure, start, watch and end it.
+//! A gateway or presence process: its configuration, start, observation and end.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ use crate::port::ReservedPort;
 use crate::process::{ChildProgram, Process};
 use crate::redis::Redis;
 
-/// Maximum time for a node to become ready when nothing is wrong.
-const READY: Duration = Duration::from_secs(15);
-/// Maximum time for a node to end politely. Above the grace period that it gives itself.
-const END: Duration = Duration::from_secs(35);
-/// What a gateway says when every client has gone, and nothing is left to do but to wait.
-const LAST_WAIT: &str = "waiting until nothing that was acked can be lost";
+/// Time limit for a node to become ready without faults.
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time limit for a node to exit after SIGTERM; longer than its grace period.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(35);
+/// Log message of a drained gateway that only waits until Redis cannot lose acknowledged messages.
+const DRAINED_LOG: &str = "connections drained, waiting for acknowledged messages to be safe";
 
 /// The program of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ enum NodeKind {
     Presence,
 }
 
-/// A node that is about to be started. Every port is free for the kernel to choose until it is set.
+/// The configuration of a node. The kernel chooses each port that is not set.
 #[derive(Debug)]
 pub struct NodeBuilder {
     kind: NodeKind,
@@ -51,26 +51,26 @@ impl NodeBuilder {
         Self { kind, name: name.to_owned(), settings, config: None, ports: Vec::new() }
     }
 
-    /// Makes it a member of the cluster around this Redis.
+    /// Adds the node to the cluster of this Redis.
     #[must_use]
     pub fn redis(self, redis: &Redis) -> Self {
         self.setting("PARLEY__REDIS__URL", &redis.url())
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable of the node.
     #[must_use]
     pub fn setting(mut self, key: &str, value: &str) -> Self {
         self.settings.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// Has it read this settings file too.
+    /// Adds a configuration file.
     #[must_use]
     pub fn config(self, file: &Path) -> Self {
         Self { config: Some(file.to_owned()), ..self }
     }
 
-    /// Gives it ports that are kept over a restart, as nginx needs it.
+    /// Reserves ports that stay the same over restarts, which nginx needs.
     #[must_use]
     pub fn fixed_ports(mut self) -> Self {
         for value in self.settings.values_mut().filter(|value| *value == "127.0.0.1:0") {
@@ -81,21 +81,21 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts it and waits until its listeners are bound; it may not be ready to serve yet.
+    /// Starts the node and waits until its listeners are bound; it may not be ready to serve yet.
     pub async fn launch(self) -> Node {
         let mut process = self.program().spawn();
         let ready = process.ready().await;
-        Node { builder: self, process, ready, past: ProgramLog::default() }
+        Node { builder: self, process, ready, earlier_log: ProgramLog::default() }
     }
 
-    /// Starts it and waits until it is ready to serve.
+    /// Starts the node and waits until it is ready to serve.
     pub async fn start(self) -> Node {
         let node = self.launch().await;
-        node.until_ready(READY).await;
+        node.until_ready(READY_TIMEOUT).await;
         node
     }
 
-    /// The program with these settings, for tests of what happens before it is up.
+    /// Returns the program with these settings, for tests of its start.
     #[must_use]
     pub fn program(&self) -> ChildProgram {
         let binary = match self.kind {
@@ -108,64 +108,64 @@ impl NodeBuilder {
     }
 }
 
-/// A running node. Killed on drop.
+/// A running node. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Node {
     builder: NodeBuilder,
     process: Process,
     ready: Value,
-    past: ProgramLog,
+    earlier_log: ProgramLog,
 }
 
 impl Node {
-    /// A gateway of this name. Without a Redis it runs alone.
+    /// Returns the configuration of a gateway. Without a Redis it runs alone.
     #[must_use]
     pub fn gateway(name: &str) -> NodeBuilder {
         NodeBuilder::new(NodeKind::Gateway, name)
     }
 
-    /// A presence process of this name.
+    /// Returns the configuration of a presence process.
     #[must_use]
     pub fn presence(name: &str) -> NodeBuilder {
         NodeBuilder::new(NodeKind::Presence, name)
     }
 
-    /// Its name in the cluster.
+    /// Returns the name in the cluster.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.builder.name
     }
 
-    /// The process, for signals.
+    /// Returns the process, for signals.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// What it printed when its listeners were bound.
+    /// Returns the ready line that the node printed after it bound its listeners.
     #[must_use]
     pub fn ready_line(&self) -> &Value {
         &self.ready
     }
 
-    /// The WebSocket address.
+    /// Returns the WebSocket address.
     #[must_use]
     pub fn ws(&self) -> SocketAddr {
         self.address("ws")
     }
 
-    /// The address for text lines.
+    /// Returns the address for text lines.
     #[must_use]
     pub fn tcp(&self) -> SocketAddr {
         self.address("tcp")
     }
 
-    /// The admin address.
+    /// Returns the admin address.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
 
-    /// The address of the presence API.
+    /// Returns the address of the presence API.
     #[must_use]
     pub fn api(&self) -> SocketAddr {
         self.address("api")
@@ -176,7 +176,7 @@ impl Node {
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    /// The answer of `/readyz`.
+    /// Returns the response of `/readyz`.
     ///
     /// # Errors
     /// A description of the failure.
@@ -184,15 +184,15 @@ impl Node {
         http::get(self.admin(), "/readyz").await
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` answers 200.
     ///
     /// # Panics
-    /// If it does not within `within`; the reason it gave is in the message.
+    /// If it does not within `within`; the message contains its last response.
     pub async fn until_ready(&self, within: Duration) {
         self.until_readiness(200, within).await;
     }
 
-    /// Waits until `/readyz` says no, and returns its answer.
+    /// Waits until `/readyz` answers 503, and returns the response.
     ///
     /// # Panics
     /// If it does not within `within`.
@@ -208,10 +208,10 @@ impl Node {
         .await
     }
 
-    /// A scrape of its metrics.
+    /// Scrapes the metrics of the node.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// If the node does not answer.
     pub async fn metrics(&self) -> ScrapedMetrics {
         let answer =
             http::get(self.admin(), "/metrics").await.unwrap_or_else(|error| panic!("{}: {error}", self.name()));
@@ -219,69 +219,69 @@ impl Node {
         ScrapedMetrics::parse(&answer.body)
     }
 
-    /// Returns whether its process is still there.
+    /// Returns whether the process is running.
     pub fn is_running(&mut self) -> bool {
         !self.process.has_ended()
     }
 
-    /// SIGTERM; returns its exit code, `None` when a signal ended it.
+    /// Sends SIGTERM, and returns the exit code; `None` if a signal ended the process.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If the process does not end.
     pub async fn end(&mut self) -> Option<i32> {
         self.process.terminate();
-        self.process.exit_code(END).await
+        self.process.exit_code(EXIT_TIMEOUT).await
     }
 
-    /// The end of a test: SIGTERM, and its exit code. A gateway that has done everything and only waits for Redis to be
-    /// sure of what was acked is not waited for.
+    /// Ends the node at the end of a test: sends SIGTERM, and returns the exit code. Kills a drained gateway that only
+    /// waits until Redis cannot lose acknowledged messages, and returns 0 for it.
     ///
     /// # Panics
-    /// If it does not end.
-    pub async fn leave(&mut self) -> Option<i32> {
+    /// If the process does not end.
+    pub async fn finish(&mut self) -> Option<i32> {
         self.process.terminate();
-        eventually(END, &format!("{} has done everything", self.name()), || {
-            let done = !self.is_running() || self.log().holds(LAST_WAIT);
-            async move { if done { Ok(()) } else { Err("not yet") } }
+        eventually(EXIT_TIMEOUT, &format!("{} is drained", self.name()), || {
+            let is_drained = !self.is_running() || self.log().holds(DRAINED_LOG);
+            async move { if is_drained { Ok(()) } else { Err("still draining") } }
         })
         .await;
         if self.is_running() {
             self.process.kill9();
             return Some(0);
         }
-        self.process.exit_code(END).await
+        self.process.exit_code(EXIT_TIMEOUT).await
     }
 
-    /// Starts it again after its end, with the same settings. Ports stay only when they were fixed.
+    /// Starts an ended node with the same settings, and waits until it is ready. Only fixed ports stay the same.
     ///
     /// # Panics
-    /// If it still runs, or does not become ready.
+    /// If the node still runs, or does not become ready.
     pub async fn restart(&mut self) {
         self.relaunch().await;
-        self.until_ready(READY).await;
+        self.until_ready(READY_TIMEOUT).await;
     }
 
-    /// Starts it again after its end and waits until its listeners are bound; it may not be ready to serve yet.
+    /// Starts an ended node and waits until its listeners are bound; it may not be ready to serve yet.
     ///
     /// # Panics
-    /// If it still runs, or does not come up.
+    /// If the node still runs, or does not start.
     pub async fn relaunch(&mut self) {
         assert!(!self.is_running(), "{} still runs", self.name());
-        self.process.log().lines().into_iter().for_each(|line| self.past.push(line));
+        self.process.log().lines().into_iter().for_each(|line| self.earlier_log.push(line));
         self.process = self.builder.program().spawn();
         self.ready = self.process.ready().await;
     }
 
-    /// The lines written to stderr in this life.
+    /// Returns the lines written to stderr since the last start.
     #[must_use]
     pub fn log(&self) -> &ProgramLog {
         self.process.log()
     }
 
-    /// Lines of all its lives that need a reason and have none.
+    /// Returns the warnings and errors since the first start that contain none of the `allowed` texts.
     #[must_use]
     pub fn problems(&self, allowed: &[String]) -> Vec<String> {
-        let mut problems = self.past.problems(allowed);
+        let mut problems = self.earlier_log.problems(allowed);
         problems.extend(self.log().problems(allowed));
         problems
     }

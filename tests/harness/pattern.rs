@@ -1,8 +1,8 @@
-//! Patterns of the documents and tests: `*` in a text stands for any run of characters, `"*"` in JSON for any value.
+//! Patterns of documents and tests: `*` in text stands for any run of characters, `"*"` in JSON for any value.
 
 use serde_json::Value;
 
-/// True if the whole text fits the pattern, where each `*` stands for any run of characters, also none.
+/// Returns whether the whole text fits the pattern. Each `*` stands for any run of characters, also an empty one.
 #[must_use]
 pub fn text_fits(pattern: &str, text: &str) -> bool {
     let Some((head, mut pattern)) = pattern.split_once('*') else { return pattern == text };
@@ -15,7 +15,7 @@ pub fn text_fits(pattern: &str, text: &str) -> bool {
     text.ends_with(pattern)
 }
 
-/// True if the value is what the pattern says: same fields, same items, no more and no less; `"*"` fits any value.
+/// Returns whether the value has exactly the fields and items of the pattern; `"*"` fits any value.
 #[must_use]
 pub fn json_fits(pattern: &Value, value: &Value) -> bool {
     match (pattern, value) {
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_in_json_is_any_value_and_nothing_may_be_added() {
+    fn json_pattern_matches_values_but_no_extra_fields() {
         let pattern = json!({"type": "ack", "msg_id": "*", "list": ["*", 2]});
         assert!(json_fits(&pattern, &json!({"type": "ack", "msg_id": "m1", "list": [{"a": 1}, 2]})));
         assert!(!json_fits(&pattern, &json!({"type": "ack", "msg_id": "m1", "list": [1, 2], "more": 1})));

@@ -1,16 +1,16 @@
-//! Ports for programs that must be told their port before they bind it: Redis, nginx, gateways that are restarted.
+//! Ports for programs that need a fixed port: Redis, nginx, and gateways that restart.
 //!
-//! A port is taken from below the range the kernel gives out by itself, so no outgoing connection grabs it, and it is
-//! reserved by a UDP socket of the same number, so no other test process picks it while this one holds it.
+//! A port is below the kernel's ephemeral range, so no outgoing connection uses it. A UDP socket with the same number
+//! reserves it, so no other test process chooses it meanwhile.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the kernel's own range on Linux (32768 to 60999) and above the usual services.
-const FIRST: u16 = 12_000;
-const COUNT: u16 = 20_000;
+/// Range of ports below the ephemeral range of Linux (32768 to 60999) and above the usual services.
+const PORT_FIRST: u16 = 12_000;
+const PORT_COUNT: u16 = 20_000;
 
-/// A TCP port of the loopback interface that is ours until this value is dropped.
+/// A TCP port of the loopback interface, reserved until this value is dropped.
 #[derive(Debug)]
 pub struct ReservedPort {
     number: u16,
@@ -21,31 +21,31 @@ impl ReservedPort {
     /// Reserves a port without a listener.
     ///
     /// # Panics
-    /// If none is free.
+    /// If no port is free.
     #[must_use]
     pub fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Test processes run side by side: each begins its search somewhere else.
+        // Test processes run concurrently, so each begins its search at another port.
         let start = std::process::id().wrapping_mul(331);
-        for _ in 0..COUNT {
+        for _ in 0..PORT_COUNT {
             let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-            let offset = start.wrapping_add(step) % u32::from(COUNT);
-            let number = FIRST + u16::try_from(offset).expect("less than COUNT");
+            let offset = start.wrapping_add(step) % u32::from(PORT_COUNT);
+            let number = PORT_FIRST + u16::try_from(offset).expect("less than PORT_COUNT");
             let Ok(reservation) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)) else { continue };
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Self { number, _reservation: reservation };
             }
         }
-        panic!("no port of {COUNT} is free");
+        panic!("none of {PORT_COUNT} ports is free");
     }
 
-    /// Its number.
+    /// Returns the port number.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.number
     }
 
-    /// Where to bind or connect.
+    /// Returns the address of the port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.number).into()
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_the_same_twice_and_free_for_tcp() {
+    fn reserved_ports_are_distinct_and_free() {
         let ports: Vec<ReservedPort> = (0..50).map(|_| ReservedPort::reserve()).collect();
         let mut numbers: Vec<u16> = ports.iter().map(ReservedPort::number).collect();
         numbers.sort_unstable();

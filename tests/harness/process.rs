@@ -1,8 +1,7 @@
-//! Real programs: started as in production, read through their ready line and log, ended by signals to their own pid.
+//! Real programs: started as in production, observed by ready line and log, ended by signals.
 //!
-//! Plain threads read the two pipes, so nothing is lost while a test blocks, panics or has left its runtime. A program
-//! dies with the test process, whatever happens to that.
-//! Invariant: signals go to the recorded child only, and it is gone when the [`Process`] is dropped.
+//! Plain threads read both pipes, so no output is lost while a test blocks or panics. A program ends with the test process.
+//! Invariant: signals go only to its own child, and the child has ended when the [`Process`] is dropped.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -18,12 +17,12 @@ use serde_json::Value;
 use crate::eventually::eventually;
 use crate::log::ProgramLog;
 
-/// How long a program may take to say that its listeners are bound.
-const READY: Duration = Duration::from_secs(20);
-/// Lines of a program's log that a failed test shows.
-const TAIL: usize = 60;
+/// Time limit for the ready line of a program, and for its pipes to close.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Number of log lines that a failed test prints per program.
+const LOG_LINES_SHOWN: usize = 60;
 
-/// A program that is about to be started.
+/// A program with its arguments and environment.
 #[derive(Debug)]
 pub struct ChildProgram {
     name: String,
@@ -31,26 +30,26 @@ pub struct ChildProgram {
 }
 
 impl ChildProgram {
-    /// One of Parley's own programs. It sees none of this process's Parley settings.
+    /// Returns a program of Parley, without the Parley settings in this process's environment.
     ///
     /// # Panics
-    /// If it has not been built.
+    /// If the program was not built.
     #[must_use]
     pub fn parley(binary: &str, name: &str) -> Self {
-        Self::bound_to_us("KILL", built(binary).into(), name).without_settings()
+        Self::tied_to_this_process("KILL", built(binary).into(), name).without_settings()
     }
 
-    /// One of Parley's own programs that believes to be on a terminal. What appears there is its output; signals and
-    /// ready lines are not for it.
+    /// Returns a program of Parley that runs on a pseudo-terminal, whose text is its output. Signals and ready lines do
+    /// not work with it.
     ///
     /// # Panics
-    /// If it has not been built.
+    /// If the program was not built.
     #[must_use]
     pub fn parley_on_a_terminal(binary: &str, name: &str) -> Self {
         let command = built(binary);
-        let command = command.to_str().expect("a path without surprises");
+        let command = command.to_str().expect("a UTF-8 path");
         let terminal = ["--quiet", "--return", "--command", command, "/dev/null"];
-        Self::bound_to_us("TERM", "script".into(), name).args(terminal).without_settings()
+        Self::tied_to_this_process("TERM", "script".into(), name).args(terminal).without_settings()
     }
 
     fn without_settings(mut self) -> Self {
@@ -62,18 +61,19 @@ impl ChildProgram {
         self
     }
 
-    /// A program of the system, found where servers are installed too.
+    /// Returns a program of the system; the search path includes `sbin`.
     #[must_use]
     pub fn system(binary: &str, name: &str) -> Self {
-        // TERM, not KILL: a server with workers takes them along.
-        let mut program = Self::bound_to_us("TERM", binary.into(), name);
+        // TERM, because a killed server leaves its workers running.
+        let mut program = Self::tied_to_this_process("TERM", binary.into(), name);
         let path = std::env::var("PATH").unwrap_or_default();
         program.command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
         program
     }
 
-    /// `setpriv` becomes the program (same pid) after it told the kernel what to send it when we die.
-    fn bound_to_us(signal: &str, binary: OsString, name: &str) -> Self {
+    /// Returns a program that gets `signal` when this process ends. `setpriv` registers the signal, and then becomes the
+    /// program with the same pid.
+    fn tied_to_this_process(signal: &str, binary: OsString, name: &str) -> Self {
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig").arg(signal).arg("--").arg(binary);
         Self { name: name.to_owned(), command }
@@ -86,14 +86,14 @@ impl ChildProgram {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
         self
     }
 
-    /// Starts it.
+    /// Starts the program.
     ///
     /// # Panics
     /// If there is no such program.
@@ -109,10 +109,10 @@ impl ChildProgram {
         Process { name: self.name, child, ended: None, output, log, readers }
     }
 
-    /// Runs it to its end, which must come within `within`.
+    /// Runs the program to its end.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it does not end within `within`.
     pub async fn run(self, within: Duration) -> ExitedProcess {
         let mut process = self.spawn();
         let code = process.exit_code(within).await;
@@ -120,10 +120,10 @@ impl ChildProgram {
     }
 }
 
-/// What a program left that ran to its end.
+/// Results of a program that has ended.
 #[derive(Debug)]
 pub struct ExitedProcess {
-    /// Its exit code; `None` when a signal ended it.
+    /// Exit code; `None` if a signal ended the process.
     pub code: Option<i32>,
     /// The text on stdout.
     pub stdout: String,
@@ -131,7 +131,7 @@ pub struct ExitedProcess {
     pub stderr: String,
 }
 
-/// A running program. Killed on drop; shows the end of its log when the test panics.
+/// A running program. Dropping it kills the process, and prints the end of its log if the test panics.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -143,25 +143,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name that the test gave it.
+    /// Returns the name given by the test.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The lines written to stderr so far.
+    /// Returns the lines written to stderr.
     #[must_use]
     pub fn log(&self) -> &ProgramLog {
         &self.log
     }
 
-    /// The lines written to stdout so far.
+    /// Returns the lines written to stdout.
     #[must_use]
     pub fn output(&self) -> &ProgramLog {
         &self.output
@@ -170,10 +170,10 @@ impl Process {
     /// Waits for the first line on stdout, which must be a JSON object with `"ready":true`.
     ///
     /// # Panics
-    /// If it ends first, says something else, or says nothing in time.
+    /// If the process ends first, prints another line, or prints nothing in time.
     pub async fn ready(&mut self) -> Value {
         let name = self.name.clone();
-        let line = eventually(READY, &format!("{name} says that it is ready"), || {
+        let line = eventually(READY_TIMEOUT, &format!("{name} prints its ready line"), || {
             let line = self.output.lines().into_iter().next();
             let ended = self.has_ended().then(|| panic!("{name} ended ({:?}) before it was ready", self.ended));
             async move { line.ok_or(ended) }
@@ -187,29 +187,29 @@ impl Process {
     /// Sends a signal to this process only.
     ///
     /// # Panics
-    /// If it has ended already.
+    /// If the process has ended.
     pub fn signal(&mut self, signal: Signal) {
-        assert!(!self.has_ended(), "{} has ended ({:?}); no {signal} for it", self.name, self.ended);
+        assert!(!self.has_ended(), "{} has ended ({:?}) and cannot receive {signal}", self.name, self.ended);
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
         kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// SIGTERM: the polite end.
+    /// Sends SIGTERM.
     pub fn terminate(&mut self) {
         self.signal(Signal::SIGTERM);
     }
 
-    /// SIGKILL, and waits until the kernel has taken it away.
+    /// Sends SIGKILL and waits for the end of the process.
     pub fn kill9(&mut self) {
         self.signal(Signal::SIGKILL);
         self.wait();
     }
 
-    /// SIGSTOP: the process stands still; its sockets stay open. Returns once it does.
+    /// Sends SIGSTOP and waits until the process has stopped. Its sockets stay open.
     pub async fn stop_signal(&mut self) {
         self.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.pid());
-        eventually(READY, &format!("{} stands still", self.name), || {
+        eventually(READY_TIMEOUT, &format!("{} is stopped", self.name), || {
             let state = std::fs::read_to_string(&stat).unwrap_or_default();
             let is_stopped = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
             async move { if is_stopped { Ok(()) } else { Err(state) } }
@@ -217,28 +217,28 @@ impl Process {
         .await;
     }
 
-    /// SIGCONT: goes on where it stood.
+    /// Sends SIGCONT: a stopped process continues.
     pub fn cont(&mut self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Waits for its end, blocking; only for what is certain to end.
+    /// Blocks until the process ends; only for a process that is certain to end.
     pub fn wait(&mut self) {
-        self.ended = Some(self.child.wait().expect("our own child"));
+        self.ended = Some(self.child.wait().expect("a child of this process"));
     }
 
-    /// Returns whether it is gone.
+    /// Returns whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("our own child");
+            self.ended = self.child.try_wait().expect("a child of this process");
         }
         self.ended.is_some()
     }
 
-    /// Waits for its end; `None` when a signal ended it. Everything it wrote is in its log then.
+    /// Waits for the exit code; `None` if a signal ended the process. Its whole output is in its logs then.
     ///
     /// # Panics
-    /// If it does not end in time.
+    /// If the process does not end in time.
     pub async fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let what = format!("{} ends", self.name);
         let status = eventually(within, &what, || {
@@ -246,7 +246,7 @@ impl Process {
             async move { status.ok_or("still running") }
         })
         .await;
-        eventually(READY, "both pipes are at their end, which a child of it would hold open", || {
+        eventually(READY_TIMEOUT, "both pipes are closed; a child of the program would keep them open", || {
             let is_read = self.readers.iter().all(JoinHandle::is_finished);
             async move { if is_read { Ok(()) } else { Err("open") } }
         })
@@ -262,13 +262,12 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- {} ({:?}), the end of its log:\n{}", self.name, self.ended, self.log.tail(TAIL));
+            eprintln!("--- {} ({:?}), end of the log:\n{}", self.name, self.ended, self.log.tail(LOG_LINES_SHOWN));
         }
     }
 }
 
-/// Where the programs were built: beside this program, or beside the folder of this test, unless PARLEY_BIN_DIR says
-/// otherwise.
+/// Returns the folder of the built programs: `PARLEY_BIN_DIR`, or the folder of this program, without `deps` for a test.
 fn binary_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("PARLEY_BIN_DIR") {
         return directory.into();
@@ -282,7 +281,7 @@ fn built(binary: &str) -> PathBuf {
     let path = binary_directory().join(binary);
     assert!(
         path.is_file(),
-        "{} is not there: run `cargo build --workspace --bins` first, or set PARLEY_BIN_DIR",
+        "{} does not exist: run `cargo build --workspace --bins` first, or set PARLEY_BIN_DIR",
         path.display()
     );
     path
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_the_ready_line_and_the_exit_code() {
+    async fn process_reports_ready_line_and_exit_code() {
         let script =
             r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
         let mut process = shell(script).spawn();
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stops_and_goes_on() {
+    async fn signals_stop_continue_and_kill_process() {
         let mut process = ChildProgram::system("cat", "stand-in").args(["/dev/zero"]).spawn();
         process.stop_signal().await;
         process.cont();
@@ -331,12 +330,12 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "ended")]
-    async fn an_early_end_is_told_at_once() {
+    async fn ready_wait_fails_when_process_exits_early() {
         shell("exit 64").spawn().ready().await;
     }
 
     #[tokio::test]
-    async fn runs_to_the_end() {
+    async fn run_returns_exit_code_and_output() {
         let finished = shell("echo out; echo err >&2; exit 7").run(SOON).await;
         assert_eq!((finished.code, finished.stdout.as_str(), finished.stderr.as_str()), (Some(7), "out", "err"));
     }

@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes nodes of a test and watches the shipped rules, and the questions that are put to it.
+//! A real Prometheus that scrapes the nodes of a test and evaluates the shipped rules, and queries to it.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::http;
 use crate::port::ReservedPort;
 use crate::process::{ChildProgram, Process};
 
-/// Maximum time for it to come up.
-const START: Duration = Duration::from_secs(30);
+/// Time limit for Prometheus to start.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running Prometheus. Killed on drop.
+/// A running Prometheus. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Prometheus {
     port: ReservedPort,
@@ -24,27 +24,27 @@ pub struct Prometheus {
     _directory: TempDir,
 }
 
-/// What it is to scrape.
+/// A node to scrape.
 #[derive(Debug, Clone, Copy)]
 pub struct ScrapeTarget<'a> {
-    /// Its job.
+    /// Label `job`.
     pub job: &'a str,
-    /// Its name.
+    /// Label `instance`.
     pub instance: &'a str,
-    /// Its admin door.
+    /// Admin address.
     pub address: SocketAddr,
 }
 
 impl Prometheus {
-    /// Starts it; scrapes and evaluates every second. Returns when it answers.
+    /// Starts Prometheus with an interval of one second, and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not come up.
+    /// If it does not start.
     pub async fn start(targets: &[ScrapeTarget<'_>], rules: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("parley-prometheus-").tempdir().expect("a temporary directory");
         let port = ReservedPort::reserve();
         let configuration = directory.path().join("prometheus.yml");
-        std::fs::write(&configuration, configured(targets, rules)).expect("our own directory");
+        std::fs::write(&configuration, configured(targets, rules)).expect("a writable directory");
         let mut server = ChildProgram::system("prometheus", "prometheus")
             .args([
                 format!("--config.file={}", configuration.display()),
@@ -52,7 +52,7 @@ impl Prometheus {
                 format!("--web.listen-address={}", port.address()),
             ])
             .spawn();
-        eventually(START, "prometheus answers", async || {
+        eventually(STARTUP_TIMEOUT, "prometheus answers", async || {
             assert!(!server.has_ended(), "prometheus ended: {}", server.log().tail(20));
             match http::get(port.address(), "/-/ready").await {
                 Ok(answer) if answer.status == 200 => Ok(()),
@@ -66,7 +66,7 @@ impl Prometheus {
     /// Evaluates a query now, and returns its series.
     ///
     /// # Errors
-    /// What Prometheus says against it.
+    /// The error message of Prometheus.
     pub async fn query(&self, query: &str) -> Result<Vec<Value>, String> {
         let answer = http::get(self.port.address(), &format!("/api/v1/query?query={}", encoded(query))).await?;
         let answer = answer.json();
@@ -79,10 +79,10 @@ impl Prometheus {
         }
     }
 
-    /// What it says of its rules: every rule of every group.
+    /// Returns the state of every rule of every group.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Prometheus does not answer.
     pub async fn rules(&self) -> Result<Vec<Value>, String> {
         let answer = http::get(self.port.address(), "/api/v1/rules").await?.json();
         let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
@@ -107,7 +107,7 @@ fn configured(targets: &[ScrapeTarget<'_>], rules: &Path) -> String {
     text
 }
 
-/// As it may stand in a URL.
+/// Percent-encodes text for a URL.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_queries_and_says_what_is_wrong_with_one() {
+    async fn prometheus_answers_queries_and_reports_errors() {
         let rules = tempfile::NamedTempFile::new().expect("a temporary file");
         let prometheus = Prometheus::start(&[], rules.path()).await;
         let one = prometheus.query("vector(1) + 1").await.expect("a query");

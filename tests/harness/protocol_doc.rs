@@ -1,31 +1,29 @@
-//! The examples of the protocol page, run as they are printed: a page that lies fails a test.
+//! The examples of the protocol page, executed as printed: a wrong example fails a test.
 //!
-//! A fenced block `parley` is a conversation over WebSocket, a block `lines` one over the line port:
+//! A fenced block `parley` is an exchange over WebSocket, a block `lines` one over the line port:
 //!
 //! ```text
 //! ann+                                     ann connects
 //! ann> {"type":"register","nick":"ann"}    ann sends
-//! ann< {"type":"registered","nick":"*"}    ann is told; in JSON "*" fits any value, in lines * fits any run
-//! ann-                                     ann's connection has been ended by the server
+//! ann< {"type":"registered","nick":"*"}    ann receives; in JSON "*" fits any value, in lines * fits any run
+//! ann-                                     the server has closed ann's connection
 //! ```
 //!
-//! In JSON `"$epoch"` as the value of a field stands for any value where it is told first, and for that value from
-//! there on.
+//! In JSON `"$epoch"` as the value of a field stands for any value at its first use, and for the same value afterwards.
 //!
-//! Replies must come in the order of the page, and so must events; between the two no order is promised, since an ack
-//! races with the message itself. On the line port, where the two look alike, lines may come in any order. All that
-//! comes must be on the page: something untold is as wrong as something missing. Only presence (in lines, all that
-//! begins with `* `) may be left out.
+//! Replies must arrive in the order of the page, and so must events. The order between the two is free, because an ack
+//! races with its message. On the line port, where the two look alike, lines may arrive in any order. Everything received
+//! must be on the page. Only presence (on the line port, all lines with `* `) may be omitted.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::client::{LineClient, PATIENCE, WsClient};
+use crate::client::{LineClient, RESPONSE_TIMEOUT, WsClient};
 use crate::node::Node;
 use crate::pattern::json_fits;
 
-/// Which door an example uses.
+/// The dialect of an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExampleDialect {
     WebSocket,
@@ -44,23 +42,23 @@ enum ExampleAction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ExampleStep {
     line: usize,
-    who: String,
+    client: String,
     action: ExampleAction,
 }
 
 /// One fenced block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtocolExample {
-    /// Where it begins on the page, from 1.
+    /// First line on the page, from 1.
     pub line: usize,
     dialect: ExampleDialect,
     steps: Vec<ExampleStep>,
 }
 
-/// All examples of a page, in order.
+/// Returns all examples of a page, in order.
 ///
 /// # Panics
-/// At a line of an example that cannot be understood.
+/// If a line of an example is not a step.
 #[must_use]
 pub fn examples(page: &str) -> Vec<ProtocolExample> {
     let mut examples: Vec<ProtocolExample> = Vec::new();
@@ -77,7 +75,7 @@ pub fn examples(page: &str) -> Vec<ProtocolExample> {
             }
             Some(_) => is_foreign = true,
             None if is_open && !line.trim().is_empty() => {
-                let step = step(number, line).unwrap_or_else(|| panic!("line {number} is no step: {line}"));
+                let step = step(number, line).unwrap_or_else(|| panic!("line {number} is not a step: {line}"));
                 examples.last_mut().expect("a block is open").steps.push(step);
             }
             None => {}
@@ -88,7 +86,7 @@ pub fn examples(page: &str) -> Vec<ProtocolExample> {
 
 fn step(number: usize, line: &str) -> Option<ExampleStep> {
     let end = line.find(|c: char| !c.is_alphanumeric())?;
-    let (who, rest) = line.split_at(end);
+    let (client, rest) = line.split_at(end);
     let mut rest = rest.chars();
     let sign = rest.next()?;
     let text = rest.as_str().strip_prefix(' ').unwrap_or(rest.as_str()).to_owned();
@@ -99,31 +97,31 @@ fn step(number: usize, line: &str) -> Option<ExampleStep> {
         '<' => ExampleAction::Receives(text),
         _ => return None,
     };
-    (!who.is_empty()).then(|| ExampleStep { line: number, who: who.to_owned(), action })
+    (!client.is_empty()).then(|| ExampleStep { line: number, client: client.to_owned(), action })
 }
 
 impl ProtocolExample {
-    /// Plays it against a gateway without other clients.
+    /// Executes the example against a gateway without other clients.
     ///
     /// # Panics
-    /// Where the gateway does something else than the page says, with the line of the page.
+    /// If the gateway deviates from the page; the message contains the line of the page.
     pub async fn play(&self, gateway: &Node) {
         let mut clients: BTreeMap<&str, ExampleClient> = BTreeMap::new();
-        let mut known = BTreeMap::new();
+        let mut bindings = BTreeMap::new();
         for step in &self.steps {
-            let who = step.who.as_str();
+            let name = step.client.as_str();
             if step.action == ExampleAction::Connects {
-                clients.insert(who, ExampleClient::connect(self.dialect, gateway).await);
+                clients.insert(name, ExampleClient::connect(self.dialect, gateway).await);
                 continue;
             }
-            let person = clients.get(who).unwrap_or_else(|| panic!("line {}: {who} is not connected", step.line));
-            if let Err(complaint) = person.does(&step.action, &mut known).await {
-                panic!("line {} of the page, {who}: {complaint}", step.line);
+            let client = clients.get(name).unwrap_or_else(|| panic!("line {}: {name} is not connected", step.line));
+            if let Err(error) = client.perform(&step.action, &mut bindings).await {
+                panic!("line {} of the page, {name}: {error}", step.line);
             }
         }
-        for (who, person) in clients {
-            let untold = person.untold();
-            assert!(untold.is_empty(), "example at line {}: {who} was also told: {untold:#?}", self.line);
+        for (name, client) in clients {
+            let unexpected = client.unexpected();
+            assert!(unexpected.is_empty(), "example at line {}: {name} also received {unexpected:#?}", self.line);
         }
     }
 }
@@ -141,22 +139,22 @@ impl ExampleClient {
         }
     }
 
-    async fn does(&self, action: &ExampleAction, known: &mut BTreeMap<String, Value>) -> Result<(), String> {
+    async fn perform(&self, action: &ExampleAction, bindings: &mut BTreeMap<String, Value>) -> Result<(), String> {
         match (self, action) {
             (_, ExampleAction::Connects) => {}
-            (Self::Json(ws), ExampleAction::Sends(text)) => ws.send_message(filled(text, known).into()).await,
+            (Self::Json(ws), ExampleAction::Sends(text)) => ws.send_message(substitute(text, bindings).into()).await,
             (Self::Text(line), ExampleAction::Sends(text)) => line.types(text).await,
             (Self::Json(ws), ExampleAction::Receives(text)) => {
                 let mut pattern: Value =
-                    serde_json::from_str(&filled(text, known)).map_err(|error| format!("not JSON: {error}"))?;
-                let next = ws.next(PATIENCE, |value| order_of(value) == order_of(&pattern)).await?;
-                learn(&mut pattern, &next, known);
+                    serde_json::from_str(&substitute(text, bindings)).map_err(|error| format!("not JSON: {error}"))?;
+                let next = ws.next(RESPONSE_TIMEOUT, |value| order_of(value) == order_of(&pattern)).await?;
+                bind_names(&mut pattern, &next, bindings);
                 if !json_fits(&pattern, &next) {
-                    return Err(format!("is told {next}, and the page says {pattern}"));
+                    return Err(format!("received {next}, but the page has {pattern}"));
                 }
             }
             (Self::Text(line), ExampleAction::Receives(text)) => {
-                line.try_read(PATIENCE, text).await?;
+                line.try_read(RESPONSE_TIMEOUT, text).await?;
             }
             (Self::Json(ws), ExampleAction::IsDisconnected) => drop(ws.closed().await),
             (Self::Text(line), ExampleAction::IsDisconnected) => drop(line.closed().await),
@@ -164,8 +162,8 @@ impl ExampleClient {
         Ok(())
     }
 
-    /// What came and is not on the page, except presence events.
-    fn untold(&self) -> Vec<String> {
+    /// Returns everything received that is not on the page, except presence events.
+    fn unexpected(&self) -> Vec<String> {
         match self {
             Self::Json(ws) => ws.unused(|value| value["type"] != "presence").iter().map(Value::to_string).collect(),
             Self::Text(line) => line.unused(|line| !line.starts_with("* ")),
@@ -173,23 +171,25 @@ impl ExampleClient {
     }
 }
 
-/// The text with what is known in the place of its names.
-fn filled(text: &str, known: &BTreeMap<String, Value>) -> String {
-    known.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("\"{name}\""), &value.to_string()))
+/// Returns the text with each bound name replaced by its value.
+fn substitute(text: &str, bindings: &BTreeMap<String, Value>) -> String {
+    bindings
+        .iter()
+        .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("\"{name}\""), &value.to_string()))
 }
 
-/// Notes the values of the names in a pattern that are told for the first time.
-fn learn(pattern: &mut Value, told: &Value, known: &mut BTreeMap<String, Value>) {
+/// Binds each unbound name in the pattern to the received value.
+fn bind_names(pattern: &mut Value, received: &Value, bindings: &mut BTreeMap<String, Value>) {
     for (field, value) in pattern.as_object_mut().into_iter().flatten() {
-        learn(value, &told[field], known);
+        bind_names(value, &received[field], bindings);
         if let Some(name) = value.as_str().filter(|name| name.starts_with('$')) {
-            known.insert(name.to_owned(), told[field].clone());
-            *value = told[field].clone();
+            bindings.insert(name.to_owned(), received[field].clone());
+            *value = received[field].clone();
         }
     }
 }
 
-/// What keeps its order among its own kind.
+/// Kinds of frames; each kind keeps its order.
 #[derive(PartialEq, Eq)]
 enum FrameOrder {
     Replies,
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_blocks_that_are_meant() {
+    fn parser_reads_only_protocol_example_blocks() {
         let page = "Text\n```json\nann+\n```\n```parley\nann+\nann> {\"a\":1}\n\nann< {\"b\":\"*\"}\n```\n\
                     ```lines\nbob+\nbob> /nick bob\nbob< * bob*\nbob-\n```\n";
         let found = examples(page);
@@ -220,15 +220,15 @@ mod tests {
         );
         assert_eq!(
             found[0].steps[1],
-            ExampleStep { line: 7, who: "ann".to_owned(), action: ExampleAction::Sends("{\"a\":1}".to_owned()) }
+            ExampleStep { line: 7, client: "ann".to_owned(), action: ExampleAction::Sends("{\"a\":1}".to_owned()) }
         );
         assert_eq!(found[1].steps[2].action, ExampleAction::Receives("* bob*".to_owned()));
         assert_eq!(found[1].steps[3].action, ExampleAction::IsDisconnected);
     }
 
     #[test]
-    #[should_panic(expected = "line 2 is no step")]
-    fn a_line_that_is_no_step_is_an_error() {
+    #[should_panic(expected = "line 2 is not a step")]
+    fn parser_rejects_line_without_a_step() {
         let _ = examples("```parley\n{\"type\":\"ping\"}\n```\n");
     }
 }

@@ -1,8 +1,8 @@
-//! A real redis-server with the shipped configuration and the shipped rights, on a port and in a directory of its own.
+//! A real redis-server with the shipped configuration and access rights, on its own port and in its own directory.
 //!
-//! Programs get the URL of the user `parley`, the tests themselves may do anything. Whatever Parley was refused fails
-//! the test in the end, so a right that is missing in `deploy/redis/users.acl.in` is found by the first test that needs
-//! it. It can be killed, frozen and brought back with everything it had, which is what Redis does to us in production.
+//! Programs get the URL of the user `parley`; tests have every right. A command of Parley that Redis refused fails the
+//! test at its end, so a missing right in `deploy/redis/users.acl.in` is detected. The server can be killed, stopped and
+//! restarted with its data.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -20,18 +20,18 @@ use crate::port::ReservedPort;
 use crate::process::{ChildProgram, Process};
 use crate::repository;
 
-/// Maximum time for Redis to come up.
-const START: Duration = Duration::from_secs(10);
-/// How long Redis may take, at the end of a test, to tell what it refused. A frozen one is not waited for.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// Time limit for Redis to start.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit to read the refused commands at the end of a test; a stopped Redis does not answer.
+const REFUSALS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The password of the user `parley` in tests.
 const PASSWORD: &str = "not-a-secret";
 /// The password of the user `admin` in tests.
 const ADMIN_PASSWORD: &str = "neither-is-this";
-/// The way in of the tests alone: without a name.
-const ADMIN: &str = "user default on nopass ~* &* +@all";
+/// ACL rule of the tests: the default user without a password.
+const DEFAULT_USER: &str = "user default on nopass ~* &* +@all";
 
-/// One Redis: a place for it, and the server while it runs. Killed on drop.
+/// A Redis: its port and directory, and the server while it runs. Dropping it kills the server.
 #[derive(Debug)]
 pub struct Redis {
     port: ReservedPort,
@@ -40,7 +40,7 @@ pub struct Redis {
     server: Option<Process>,
 }
 
-/// How far an append-only file had come.
+/// Length of an append-only file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AofPosition {
     file: PathBuf,
@@ -48,20 +48,20 @@ pub struct AofPosition {
 }
 
 impl Redis {
-    /// A place for a Redis that does not run yet: connections to it are refused.
+    /// Reserves a port and a directory without a running server: connections are refused.
     ///
     /// # Panics
-    /// If there is no room for it on this machine.
+    /// If there is no free port or no writable directory.
     #[must_use]
-    pub fn away() -> Self {
+    pub fn not_started() -> Self {
         let directory = tempfile::Builder::new().prefix("parley-redis-").tempdir().expect("a temporary directory");
-        std::fs::write(directory.path().join("users.acl"), users()).expect("our own directory");
+        std::fs::write(directory.path().join("users.acl"), users()).expect("a writable directory");
         Self { port: ReservedPort::reserve(), directory, settings: Vec::new(), server: None }
     }
 
-    /// A running Redis.
+    /// Starts a Redis with the shipped configuration.
     pub async fn running() -> Self {
-        let mut redis = Self::away();
+        let mut redis = Self::not_started();
         redis.start().await;
         redis
     }
@@ -73,12 +73,12 @@ impl Redis {
         self
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the server and waits until it answers.
     ///
     /// # Panics
-    /// If it runs already or does not come up.
+    /// If it is running or does not start.
     pub async fn start(&mut self) {
-        assert!(self.server.is_none(), "this Redis runs already");
+        assert!(self.server.is_none(), "this Redis is running");
         let configuration = repository().join("deploy/redis/redis.conf");
         let program = ChildProgram::system("redis-server", "redis")
             .args([configuration])
@@ -87,22 +87,22 @@ impl Redis {
             .args([self.directory.path().join("users.acl")])
             .args(self.settings.clone());
         self.server = Some(program.spawn());
-        eventually(START, "redis answers", || async {
+        eventually(STARTUP_TIMEOUT, "redis answers", || async {
             let mut connection = self.try_connection().await.map_err(|error| error.to_string())?;
             redis::cmd("PING").query_async::<String>(&mut connection).await.map_err(|error| error.to_string())
         })
         .await;
     }
 
-    /// kill -9: connections break, what was not written yet is lost.
+    /// Kills the server with SIGKILL: connections break, and unwritten data is lost.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn kill9(&mut self) {
-        self.server.take().expect("this Redis runs").kill9();
+        self.server.take().expect("this Redis is running").kill9();
     }
 
-    /// How much it has written to its append-only file by now; `None` when it keeps none.
+    /// Returns the current end of the append-only file; `None` without such a file.
     #[must_use]
     pub fn written(&self) -> Option<AofPosition> {
         let files = std::fs::read_dir(self.directory.path().join("appendonlydir")).ok()?;
@@ -112,23 +112,23 @@ impl Redis {
         Some(AofPosition { bytes: newest.metadata().ok()?.len(), file: newest.path() })
     }
 
-    /// What a crash of the machine does to it: kill -9, and of what it wrote only this is on the disk.
+    /// Simulates a crash of the machine: kills the server, and truncates its append-only file to the `kept` position.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn crash(&mut self, kept: Option<AofPosition>) {
         self.kill9();
-        // What was rewritten since is on the disk in another form.
+        // A file that was rewritten since is already on disk.
         let newest = self.written();
         if let Some(AofPosition { file, bytes }) =
             kept.filter(|kept| newest.is_some_and(|newest| newest.file == kept.file))
         {
-            let file = std::fs::OpenOptions::new().write(true).open(file).expect("our own file");
-            file.set_len(bytes).expect("our own file");
+            let file = std::fs::OpenOptions::new().write(true).open(file).expect("a writable file");
+            file.set_len(bytes).expect("a writable file");
         }
     }
 
-    /// kill -9 if it runs, and start it again on the same port with the same files.
+    /// Kills the server if it is running, and starts it again on the same port with the same files.
     pub async fn restart(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill9();
@@ -136,67 +136,67 @@ impl Redis {
         self.start().await;
     }
 
-    /// SIGSTOP: nothing is answered any more, connections stay open.
+    /// Sends SIGSTOP: Redis stops answering, and connections stay open.
     pub async fn stop_signal(&mut self) {
         self.server().stop_signal().await;
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn cont(&mut self) {
         self.server().cont();
     }
 
-    /// Its address.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.port.address()
     }
 
-    /// How programs are told where it is.
+    /// Returns the URL for programs, with the user `parley`.
     #[must_use]
     pub fn url(&self) -> String {
         Self::url_through(self.address())
     }
 
-    /// The same by way of another address, such as that of a bad network.
+    /// Returns the URL for programs through another address, such as a fault proxy.
     #[must_use]
     pub fn url_through(address: SocketAddr) -> String {
         format!("redis://parley:{PASSWORD}@{address}/")
     }
 
-    /// What `redis-cli` needs to be the shipped user `admin` here.
+    /// Returns the flags of `redis-cli` for the shipped user `admin`.
     #[must_use]
     pub fn admin_flags(&self) -> [String; 6] {
         let port = self.address().port().to_string();
         ["-p", &port, "--user", "admin", "--pass", ADMIN_PASSWORD].map(str::to_owned)
     }
 
-    /// A way in with every right, for what only tests do.
+    /// Returns a URL with every right, for tests only.
     #[must_use]
     pub fn admin_url(&self) -> String {
         format!("redis://{}/", self.address())
     }
 
-    /// A connection of one's own.
+    /// Opens a connection with every right.
     ///
     /// # Panics
-    /// If it does not answer.
+    /// If Redis does not answer.
     pub async fn connection(&self) -> MultiplexedConnection {
         self.try_connection().await.expect("redis answers")
     }
 
-    /// One command over a fresh connection: `redis.call::<u64>("DEL key").await`. Words are split at blanks.
+    /// Sends one command over a new connection: `redis.call::<u64>("DEL key").await`. Words are split at blanks.
     ///
     /// # Panics
-    /// If Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses the command, or its reply is not a `T`.
     pub async fn call<T: FromRedisValue>(&self, command: &str) -> T {
         self.ask(&command.split_whitespace().collect::<Vec<_>>()).await
     }
 
-    /// The same for words that hold blanks, such as a script.
+    /// Sends one command whose words may contain blanks, such as a script.
     ///
     /// # Panics
-    /// If Redis refuses it, or answers something else than a `T`.
+    /// If Redis refuses the command, or its reply is not a `T`.
     pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.connection().await;
         let answer = redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await;
@@ -204,19 +204,19 @@ impl Redis {
     }
 
     async fn try_connection(&self) -> redis::RedisResult<MultiplexedConnection> {
-        // Patient: on a busy machine a big command may take long, and only the test's own deadline counts.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START));
-        redis::Client::open(self.admin_url())?.get_multiplexed_async_connection_with_config(&patient).await
+        // On a busy machine a large command may be slow; the test has its own deadline.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(STARTUP_TIMEOUT));
+        redis::Client::open(self.admin_url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     fn server(&mut self) -> &mut Process {
-        self.server.as_mut().expect("this Redis runs")
+        self.server.as_mut().expect("this Redis is running")
     }
 
-    /// What Redis has refused since it started, as it tells it; `None` when it does not answer.
+    /// Returns the commands refused since the start, as Redis reports them; `None` if it does not answer.
     fn refusals(&self) -> Option<String> {
-        let mut stream = TcpStream::connect_timeout(&self.port.address(), LAST_WORD).ok()?;
-        stream.set_read_timeout(Some(LAST_WORD)).ok()?;
+        let mut stream = TcpStream::connect_timeout(&self.port.address(), REFUSALS_TIMEOUT).ok()?;
+        stream.set_read_timeout(Some(REFUSALS_TIMEOUT)).ok()?;
         stream.write_all(b"ACL LOG\r\nQUIT\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -234,11 +234,11 @@ impl Drop for Redis {
     }
 }
 
-/// The shipped rights with the tests' own way in.
+/// Returns the shipped access rights, with every right for the tests.
 fn users() -> String {
     let files = [PASSWORD, ADMIN_PASSWORD].map(|password| {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), password).expect("our own file");
+        std::fs::write(file.path(), password).expect("a writable file");
         file
     });
     let rendered =
@@ -246,8 +246,8 @@ fn users() -> String {
     let rendered = rendered.expect("deploy/redis/acl runs");
     assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
     let users = String::from_utf8(rendered.stdout).expect("text");
-    assert!(users.contains("user default off\n"), "nobody gets in without a name: {users}");
-    users.replace("user default off\n", &format!("{ADMIN}\n"))
+    assert!(users.contains("user default off\n"), "the shipped rights disable the default user: {users}");
+    users.replace("user default off\n", &format!("{DEFAULT_USER}\n"))
 }
 
 #[cfg(test)]
@@ -255,8 +255,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn comes_back_with_what_it_had() {
-        let mut redis = Redis::away().setting("appendfsync", "always");
+    async fn restarted_redis_keeps_its_data() {
+        let mut redis = Redis::not_started().setting("appendfsync", "always");
         redis.start().await;
         redis.call::<()>("SET name ann").await;
         redis.restart().await;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn forgets_in_a_crash_what_was_not_on_the_disk() {
+    async fn crash_discards_writes_after_saved_position() {
         let mut redis = Redis::running().await;
         redis.call::<()>("SET name ann").await;
         let kept = redis.written();
@@ -276,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "Redis refused")]
-    async fn does_not_pass_over_what_was_refused() {
+    async fn drop_panics_after_a_refused_command() {
         let redis = Redis::running().await;
         let client = redis::Client::open(redis.url()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
@@ -285,13 +285,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stands_still_and_goes_on() {
+    async fn stopped_redis_answers_after_it_continues() {
         let mut redis = Redis::running().await;
         let mut connection = redis.connection().await;
         redis.stop_signal().await;
         let ping = redis::cmd("PING");
         let asked = ping.query_async::<()>(&mut connection);
-        tokio::time::timeout(Duration::from_secs(1), asked).await.expect_err("nobody answers");
+        tokio::time::timeout(Duration::from_secs(1), asked).await.expect_err("a stopped Redis does not answer");
         redis.cont();
         assert_eq!(redis.call::<String>("PING").await, "PONG");
     }

@@ -18,7 +18,7 @@ pub(crate) struct LoadFlags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoadCommand {
-    /// Pings: each client sends the next one after the answer, or all together at --rate
+    /// Pings: each client sends the next one after the answer, or all clients share --rate
     Echo(EchoFlags),
     /// Silent clients in a room: memory and CPU at rest
     Idle(IdleFlags),
@@ -28,7 +28,7 @@ pub(crate) enum LoadCommand {
     Rooms(RoomsFlags),
     /// Pairs of clients at two gateways with direct messages
     Dm(DmFlags),
-    /// Logins and room entries of all clients, at --rate or at full speed
+    /// Logins and joins of all clients, at --rate or at full speed
     Login(LoginFlags),
     /// Loss of every connection during room traffic; every session resumes
     Resume(ResumeFlags),
@@ -72,10 +72,10 @@ pub(crate) struct CommonFlags {
     /// Bytes of a message's body
     #[arg(long, default_value_t = 128)]
     pub(crate) body: usize,
-    /// Maximum of concurrent logins
+    /// Maximum number of concurrent logins
     #[arg(long, default_value_t = 200)]
     pub(crate) in_flight: u32,
-    /// Maximum of clients per process; fewer if the descriptor limit is lower
+    /// Maximum number of clients per process; fewer if the descriptor limit is lower
     #[arg(long, default_value_t = 18_000)]
     pub(crate) per_process: u32,
     /// Process whose CPU and memory are reported; repeatable
@@ -126,7 +126,7 @@ pub(crate) struct RoomFlags {
     /// Messages a second in total
     #[arg(long, default_value_t = 50.0)]
     pub(crate) rate: f64,
-    /// Number of members that speak
+    /// Number of sending members
     #[arg(long, default_value_t = 10)]
     pub(crate) publishers: u32,
 }
@@ -144,7 +144,7 @@ pub(crate) struct RoomsFlags {
     /// Messages a second over all rooms
     #[arg(long, default_value_t = 100.0)]
     pub(crate) rate: f64,
-    /// Number of members that speak in each room
+    /// Number of sending members in each room
     #[arg(long, default_value_t = 1)]
     pub(crate) publishers: u32,
 }
@@ -155,7 +155,7 @@ pub(crate) struct DmFlags {
     pub(crate) target: TargetFlags,
     #[command(flatten)]
     pub(crate) common: CommonFlags,
-    /// Pairs; both clients of a pair speak
+    /// Pairs; both clients of a pair send
     #[arg(long, default_value_t = 50)]
     pub(crate) pairs: u32,
     /// Messages a second in total

@@ -21,8 +21,8 @@ pub(crate) enum ClientStage {
     Connecting,
     /// WebSocket upgrade requested.
     Upgrading,
-    /// Registration and room entry in progress.
-    Greeting,
+    /// Registration and join in progress.
+    LoggingIn,
     /// Ready.
     Ready,
 }

@@ -1,4 +1,4 @@
-//! Clock of a run: CLOCK_MONOTONIC, which all processes of a machine share and which is never set.
+//! Clock of a run: CLOCK_MONOTONIC, which all processes of a machine share and which never jumps.
 //!
 //! An `Instant` does not suffice, because a message carries its due time to a receiver in another process. Therefore
 //! all processes of a run share one machine; a time has no meaning on another one.

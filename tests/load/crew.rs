@@ -15,47 +15,47 @@ use crate::plan::Plan;
 use crate::process::ProcessUsage;
 use crate::tally::{ClientProgress, Tally};
 
-/// Interval at which a condition is checked again without a report.
-const GLANCE: Duration = Duration::from_millis(20);
+/// Interval at which a condition is checked if no report arrives.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// All workers of a run.
 #[derive(Debug)]
 pub(crate) struct WorkerCrew {
     workers: Vec<(Child, ChildStdin)>,
-    words: Receiver<(usize, Option<WorkerReport>)>,
+    reports: Receiver<(usize, Option<WorkerReport>)>,
     progress: Vec<ClientProgress>,
     clients: u64,
     base_kib: u64,
-    bar: bool,
+    is_terminal: bool,
 }
 
 impl WorkerCrew {
-    /// Starts enough workers for the clients at `per_process` each, and waits until they are hired.
+    /// Starts enough workers for the clients at `per_process` each, and waits until all have allocated their clients.
     pub(crate) fn hire(plan: &Plan, per_process: u32) -> Result<Self> {
         let count = plan.clients.div_ceil(per_process.max(1)).max(1);
         let program = std::env::current_exe().context("cannot find the path of this program")?;
-        let (tell, words) = channel();
+        let (report_sender, reports) = channel();
         let mut crew = Self {
             workers: Vec::new(),
-            words,
+            reports,
             progress: vec![ClientProgress::default(); count as usize],
             clients: u64::from(plan.clients),
             base_kib: 0,
-            bar: std::io::stderr().is_terminal(),
+            is_terminal: std::io::stderr().is_terminal(),
         };
         for worker in 0..count {
             let child = Command::new(&program).arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
             let mut child = child.context("cannot start worker")?;
             let (orders, lines) = (child.stdin.take().context("no stdin")?, child.stdout.take().context("no stdout")?);
-            let tell = tell.clone();
-            std::thread::spawn(move || listen(worker as usize, BufReader::new(lines), &tell));
+            let report_sender = report_sender.clone();
+            std::thread::spawn(move || forward_reports(worker as usize, BufReader::new(lines), &report_sender));
             crew.workers.push((child, orders));
             let share = |worker: u32| u32::try_from(u64::from(plan.clients) * u64::from(worker) / u64::from(count));
             let (from, to) = (share(worker)?, share(worker + 1)?);
             crew.order_one(worker as usize, &WorkerOrder::Hire { plan: plan.clone(), from, to, workers: count })?;
         }
         for _ in 0..count {
-            match crew.words.recv() {
+            match crew.reports.recv() {
                 Ok((_, Some(WorkerReport::Hired { base_kib }))) => crew.base_kib += base_kib,
                 _ => bail!("worker did not start"),
             }
@@ -103,17 +103,17 @@ impl WorkerCrew {
         sum
     }
 
-    /// Receives reports until `enough` accepts the progress and the time; shows `what` meanwhile.
-    pub(crate) fn watch(&mut self, what: &str, mut enough: impl FnMut(&ClientProgress, Nanos) -> bool) -> Result<()> {
+    /// Receives reports until `is_done` accepts the progress and the time, and shows `what` meanwhile.
+    pub(crate) fn watch(&mut self, what: &str, mut is_done: impl FnMut(&ClientProgress, Nanos) -> bool) -> Result<()> {
         loop {
             let progress = self.progress();
-            if enough(&progress, clock::now()) {
+            if is_done(&progress, clock::now()) {
                 self.draw("");
                 return Ok(());
             }
-            match self.words.recv_timeout(GLANCE) {
-                Ok((worker, Some(WorkerReport::ClientProgress(told)))) => {
-                    self.progress[worker] = told;
+            match self.reports.recv_timeout(CHECK_INTERVAL) {
+                Ok((worker, Some(WorkerReport::ClientProgress(received)))) => {
+                    self.progress[worker] = received;
                     self.draw(&line(what, &progress, self.clients));
                 }
                 Ok((_, Some(_))) | Err(RecvTimeoutError::Timeout) => {}
@@ -127,9 +127,9 @@ impl WorkerCrew {
         self.order(&WorkerOrder::Report)?;
         let (mut tally, mut missing) = (Tally::default(), self.workers.len());
         while missing > 0 {
-            match self.words.recv()? {
-                (_, Some(WorkerReport::Report(told))) => {
-                    tally.merge(&told);
+            match self.reports.recv()? {
+                (_, Some(WorkerReport::Report(received))) => {
+                    tally.merge(&received);
                     missing -= 1;
                 }
                 (_, Some(_)) => {}
@@ -141,7 +141,7 @@ impl WorkerCrew {
 
     /// Shows one line that replaces itself on a terminal; shows nothing elsewhere.
     fn draw(&self, text: &str) {
-        if self.bar {
+        if self.is_terminal {
             eprint!("\r\x1b[K{text}");
         }
     }
@@ -151,22 +151,22 @@ impl Drop for WorkerCrew {
     fn drop(&mut self) {
         for (mut child, orders) in self.workers.drain(..) {
             drop(orders);
-            // It ends by itself; the kill covers a stuck worker.
+            // A worker ends with its stdin; the kill covers a stuck one.
             drop(child.kill());
             drop(child.wait());
         }
     }
 }
 
-fn listen(worker: usize, lines: impl BufRead, tell: &Sender<(usize, Option<WorkerReport>)>) {
-    let words = lines.lines().map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
-    for word in words {
-        if tell.send((worker, Some(word))).is_err() {
+fn forward_reports(worker: usize, lines: impl BufRead, report_sender: &Sender<(usize, Option<WorkerReport>)>) {
+    let reports = lines.lines().map_while(Result::ok).map_while(|line| serde_json::from_str(&line).ok());
+    for report in reports {
+        if report_sender.send((worker, Some(report))).is_err() {
             return;
         }
     }
     // A failed send only means that the crew was dropped.
-    drop(tell.send((worker, None)));
+    drop(report_sender.send((worker, None)));
 }
 
 fn line(what: &str, progress: &ClientProgress, clients: u64) -> String {

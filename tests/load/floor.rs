@@ -1,8 +1,8 @@
 //! Floor of a delivery: one process, one epoll, and one send() per member and message.
 //!
 //! It has no rooms, names, order or store; each frame goes to every member, its sender included. With `rounds`, all
-//! messages of one wake-up go out in one send() per member: the bound for batching servers. Slow members get the rest
-//! later, without a limit, because all members are clients of this program.
+//! messages of one wake-up go out in one send() per member: the bound for batching servers. Unsent bytes of slow
+//! members wait without a limit, because all members are clients of this program.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use crate::frame::{self, opcode};
 use crate::process;
 use crate::worker::await_events;
 
-const DOOR: Token = Token(usize::MAX - 1);
+const LISTENER: Token = Token(usize::MAX - 1);
 const STDIN: Token = Token(usize::MAX - 2);
 
 /// Floor in its own process; dropping it ends the process.
@@ -64,21 +64,21 @@ struct FloorMember {
 pub(crate) fn serve(rounds: bool) -> Result<()> {
     process::raise_descriptors()?;
     let mut poll = Poll::new()?;
-    let mut door = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
+    let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     poll.registry().register(&mut SourceFd(&0), STDIN, Interest::READABLE)?;
-    writeln!(io::stdout(), "{}", door.local_addr()?)?;
+    writeln!(io::stdout(), "{}", listener.local_addr()?)?;
 
     let mut members: HashMap<usize, FloorMember> = HashMap::new();
     let (mut events, mut buffer, mut next) = (Events::with_capacity(1024), vec![0; 64 * 1024], 0);
-    let (mut round, mut gone) = (Vec::new(), Vec::new());
+    let (mut batch, mut closed) = (Vec::new(), Vec::new());
     loop {
         await_events(&mut poll, &mut events, None)?;
         for event in &events {
             match event.token() {
                 STDIN => return Ok(()),
-                DOOR => {
-                    while let Ok((mut socket, _)) = door.accept() {
+                LISTENER => {
+                    while let Ok((mut socket, _)) = listener.accept() {
                         socket.set_nodelay(true)?;
                         poll.registry().register(&mut socket, Token(next), Interest::READABLE | Interest::WRITABLE)?;
                         members.insert(
@@ -89,51 +89,51 @@ pub(crate) fn serve(rounds: bool) -> Result<()> {
                     }
                 }
                 Token(number) => {
-                    let before = round.len();
+                    let before = batch.len();
                     let Some(member) = members.get_mut(&number) else { continue };
-                    let lives = (!event.is_writable() || member.flush().is_ok())
-                        && (!event.is_readable() || member.read(&mut buffer, &mut round).is_ok());
-                    if !lives {
-                        gone.push(number);
+                    let is_alive = (!event.is_writable() || member.flush().is_ok())
+                        && (!event.is_readable() || member.read(&mut buffer, &mut batch).is_ok());
+                    if !is_alive {
+                        closed.push(number);
                     }
-                    if !rounds && round.len() > before {
-                        for message in messages(&round) {
-                            send_to_all(&mut members, message, &mut gone);
+                    if !rounds && batch.len() > before {
+                        for message in messages(&batch) {
+                            send_to_all(&mut members, message, &mut closed);
                         }
-                        round.clear();
+                        batch.clear();
                     }
                 }
             }
         }
-        if !round.is_empty() {
-            send_to_all(&mut members, &round, &mut gone);
-            round.clear();
+        if !batch.is_empty() {
+            send_to_all(&mut members, &batch, &mut closed);
+            batch.clear();
         }
-        gone.drain(..).for_each(|number| drop(members.remove(&number)));
+        closed.drain(..).for_each(|number| drop(members.remove(&number)));
     }
 }
 
 /// Iterates over frames that were appended one after the other.
-fn messages(mut round: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn messages(mut batch: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        let (_, length) = frame::take(round).ok()??;
-        let (first, rest) = round.split_at(length);
-        round = rest;
+        let (_, length) = frame::take(batch).ok()??;
+        let (first, rest) = batch.split_at(length);
+        batch = rest;
         Some(first)
     })
 }
 
-fn send_to_all(members: &mut HashMap<usize, FloorMember>, bytes: &[u8], gone: &mut Vec<usize>) {
+fn send_to_all(members: &mut HashMap<usize, FloorMember>, bytes: &[u8], closed: &mut Vec<usize>) {
     for (number, member) in members.iter_mut().filter(|(_, member)| member.is_upgraded) {
         if member.send(bytes).is_err() {
-            gone.push(*number);
+            closed.push(*number);
         }
     }
 }
 
 impl FloorMember {
-    /// Reads the received bytes; broadcast frames go into `round`.
-    fn read(&mut self, buffer: &mut [u8], round: &mut Vec<u8>) -> io::Result<()> {
+    /// Reads the received bytes; broadcast frames go into `batch`.
+    fn read(&mut self, buffer: &mut [u8], batch: &mut Vec<u8>) -> io::Result<()> {
         loop {
             match self.socket.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -143,12 +143,12 @@ impl FloorMember {
             }
         }
         let received = std::mem::take(&mut self.received);
-        let used = self.take_in(&received, round)?;
+        let used = self.process_bytes(&received, batch)?;
         self.received = received[used..].to_vec();
         Ok(())
     }
 
-    fn take_in(&mut self, bytes: &[u8], round: &mut Vec<u8>) -> io::Result<usize> {
+    fn process_bytes(&mut self, bytes: &[u8], batch: &mut Vec<u8>) -> io::Result<usize> {
         let mut used = 0;
         if !self.is_upgraded {
             let Some(head) = frame::head(bytes).map_err(io::Error::other)? else { return Ok(0) };
@@ -163,7 +163,7 @@ impl FloorMember {
                     frame::put_bare(opcode::TEXT, frame.payload, &mut echo);
                     self.send(&echo)?;
                 }
-                payload => frame::put_bare(opcode::TEXT, payload, round),
+                payload => frame::put_bare(opcode::TEXT, payload, batch),
             }
         }
         Ok(used)

@@ -17,11 +17,11 @@ pub(crate) mod opcode {
 }
 
 /// Key that every client sends, the example of RFC 6455, and the accept value that it requires.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const HANDSHAKE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const HANDSHAKE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Maximum length of heads and frames; longer ones count as garbage.
-const HEAD_MAX: usize = 16 * 1024;
-const FRAME_MAX: u64 = 16 * 1024 * 1024;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const FRAME_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Whole frame from a server.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) type BrokenFrame = String;
 pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {HANDSHAKE_KEY}\r\n\r\n"
     )
     .into_bytes()
 }
@@ -45,7 +45,7 @@ pub(crate) fn request(path: &str, host: SocketAddr) -> Vec<u8> {
 /// Returns the server's response to [`request`]; only the floor needs it.
 pub(crate) fn response() -> Vec<u8> {
     format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {HANDSHAKE_ACCEPT}\r\n\r\n"
     )
     .into_bytes()
 }
@@ -54,7 +54,7 @@ pub(crate) fn response() -> Vec<u8> {
 pub(crate) fn head(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     match bytes.windows(4).position(|four| four == b"\r\n\r\n") {
         Some(at) => Ok(Some(at + 4)),
-        None if bytes.len() > HEAD_MAX => Err("bad_handshake".to_owned()),
+        None if bytes.len() > HEAD_BYTES_MAX => Err("bad_handshake".to_owned()),
         None => Ok(None),
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, BrokenFrame> {
     if status != "101" {
         return Err(format!("http_{status}"));
     }
-    if !text.contains(ACCEPT) {
+    if !text.contains(HANDSHAKE_ACCEPT) {
         return Err("bad_handshake".to_owned());
     }
     Ok(Some(length))
@@ -120,7 +120,7 @@ pub(crate) fn take(bytes: &[u8]) -> Result<Option<(ServerFrame<'_>, usize)>, Bro
         },
         short => (u64::from(short), 2),
     };
-    if length > FRAME_MAX {
+    if length > FRAME_BYTES_MAX {
         return Err("bad_frame".to_owned());
     }
     if second & 0x80 != 0 {

@@ -1,8 +1,8 @@
 //! Delivery checks of every client: each message received once and in order.
 //!
 //! A *stream* is a sequence that one client can count: a room (by its dense seqs from 1) or one publisher of a room.
-//! The publisher's own numbers serve for peers without seqs. Numbers missing in the middle of a stream are kept apart,
-//! so a client without gaps costs one number per stream. Pure.
+//! The publisher's own numbers serve for peers without seqs. Missing numbers are stored separately, so a client without
+//! gaps needs one number per stream. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub(crate) struct DeliveryFaults {
     pub(crate) out_of_order: u64,
 }
 
-/// End of one stream over all its readers; it reveals messages after which no reader received anything.
+/// End of one stream over all its readers; it reveals missing messages at the end of the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StreamTail {
     /// Number of readers.
@@ -48,7 +48,7 @@ impl StreamTail {
 /// Positions of the clients of one process, each with the same number of streams.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    /// Next expected number by client and stream; `None` before the client listens.
+    /// Next expected number by client and stream; `None` before the stream starts.
     next: Vec<Option<u64>>,
     streams: usize,
     holes: HashMap<(usize, usize), Vec<Range<u64>>>,
@@ -56,35 +56,35 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Creates a ledger without any listening client.
+    /// Creates a ledger in which no stream has started.
     pub(crate) fn new(clients: usize, streams: usize) -> Self {
         Self { next: vec![None; clients * streams], streams, holes: HashMap::new(), faults: DeliveryFaults::default() }
     }
 
     /// Starts every stream of the client at `next`. A returning client keeps the positions that it has.
-    pub(crate) fn listens(&mut self, client: usize, next: u64) {
+    pub(crate) fn start_streams(&mut self, client: usize, next: u64) {
         for position in &mut self.next[client * self.streams..(client + 1) * self.streams] {
             position.get_or_insert(next);
         }
     }
 
     /// Moves the client to the position that the server announced; earlier messages do not count as missing.
-    pub(crate) fn repositioned(&mut self, client: usize, stream: usize, next: u64) {
+    pub(crate) fn reposition(&mut self, client: usize, stream: usize, next: u64) {
         self.next[client * self.streams + stream] = Some(next);
         self.holes.remove(&(client, stream));
     }
 
     /// Returns the next number that the client expects.
-    pub(crate) fn expects(&self, client: usize, stream: usize) -> Option<u64> {
+    pub(crate) fn next_expected(&self, client: usize, stream: usize) -> Option<u64> {
         self.next[client * self.streams + stream]
     }
 
     /// Records that the client received this message of the stream.
-    pub(crate) fn hears(&mut self, client: usize, stream: usize, number: u64) {
+    pub(crate) fn record_received(&mut self, client: usize, stream: usize, number: u64) {
         let position = &mut self.next[client * self.streams + stream];
         let next = position.unwrap_or(number);
         if number < next {
-            return self.hears_late(client, stream, number);
+            return self.record_late(client, stream, number);
         }
         *position = Some(number + 1);
         if number > next {
@@ -93,7 +93,7 @@ impl Ledger {
         }
     }
 
-    fn hears_late(&mut self, client: usize, stream: usize, number: u64) {
+    fn record_late(&mut self, client: usize, stream: usize, number: u64) {
         let holes = self.holes.get_mut(&(client, stream));
         let Some((holes, at)) = holes.and_then(|holes| {
             let at = holes.iter().position(|hole| hole.contains(&number))?;
@@ -113,7 +113,7 @@ impl Ledger {
         self.faults
     }
 
-    /// Returns the ends of all streams, `named` by client and stream, without clients that do not listen.
+    /// Returns the ends of all streams, `named` by client and stream, without streams that have not started.
     pub(crate) fn tails(&self, named: impl Fn(usize, usize) -> u32) -> BTreeMap<u32, StreamTail> {
         let mut tails: BTreeMap<u32, StreamTail> = BTreeMap::new();
         for (at, next) in self.next.iter().enumerate() {
@@ -129,41 +129,44 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn heard(numbers: &[u64]) -> DeliveryFaults {
+    fn faults_after(numbers: &[u64]) -> DeliveryFaults {
         let mut ledger = Ledger::new(2, 1);
-        ledger.listens(1, 1);
+        ledger.start_streams(1, 1);
         for number in numbers {
-            ledger.hears(1, 0, *number);
+            ledger.record_received(1, 0, *number);
         }
         ledger.faults()
     }
 
     #[test]
     fn messages_in_order_cause_no_fault() {
-        assert_eq!(heard(&[1, 2, 3]), DeliveryFaults::default());
+        assert_eq!(faults_after(&[1, 2, 3]), DeliveryFaults::default());
     }
 
     #[test]
     fn gap_counts_missing_until_late_messages_fill_it() {
-        assert_eq!(heard(&[1, 5]), DeliveryFaults { missing: 3, ..DeliveryFaults::default() });
-        assert_eq!(heard(&[1, 5, 3]), DeliveryFaults { missing: 2, out_of_order: 1, ..DeliveryFaults::default() });
-        assert_eq!(heard(&[1, 5, 3, 2, 4, 6]), DeliveryFaults { out_of_order: 3, ..DeliveryFaults::default() });
+        assert_eq!(faults_after(&[1, 5]), DeliveryFaults { missing: 3, ..DeliveryFaults::default() });
+        assert_eq!(
+            faults_after(&[1, 5, 3]),
+            DeliveryFaults { missing: 2, out_of_order: 1, ..DeliveryFaults::default() }
+        );
+        assert_eq!(faults_after(&[1, 5, 3, 2, 4, 6]), DeliveryFaults { out_of_order: 3, ..DeliveryFaults::default() });
     }
 
     #[test]
     fn ledger_separates_duplicates_from_late_messages() {
-        assert_eq!(heard(&[1, 1, 2]), DeliveryFaults { duplicated: 1, ..DeliveryFaults::default() });
-        assert_eq!(heard(&[3, 2, 2]), DeliveryFaults { missing: 1, duplicated: 1, out_of_order: 1 });
+        assert_eq!(faults_after(&[1, 1, 2]), DeliveryFaults { duplicated: 1, ..DeliveryFaults::default() });
+        assert_eq!(faults_after(&[3, 2, 2]), DeliveryFaults { missing: 1, duplicated: 1, out_of_order: 1 });
     }
 
     #[test]
     fn stream_tail_counts_unreceived_messages_as_missing() {
         let mut ledger = Ledger::new(3, 1);
-        ledger.listens(0, 1);
-        ledger.listens(1, 1);
-        ledger.hears(0, 0, 1);
-        ledger.hears(0, 0, 2);
-        ledger.hears(1, 0, 1);
+        ledger.start_streams(0, 1);
+        ledger.start_streams(1, 1);
+        ledger.record_received(0, 0, 1);
+        ledger.record_received(0, 0, 2);
+        ledger.record_received(1, 0, 1);
         let tail = ledger.tails(|_, _| 9)[&9];
         assert_eq!((tail, tail.missing()), (StreamTail { readers: 2, next: 5, top: 3 }, 1));
     }
@@ -171,12 +174,12 @@ mod tests {
     #[test]
     fn returning_client_keeps_its_stream_position() {
         let mut ledger = Ledger::new(1, 1);
-        ledger.listens(0, 1);
-        ledger.hears(0, 0, 1);
-        ledger.listens(0, 5);
-        assert_eq!(ledger.expects(0, 0), Some(2));
-        ledger.repositioned(0, 0, 7);
-        ledger.hears(0, 0, 7);
+        ledger.start_streams(0, 1);
+        ledger.record_received(0, 0, 1);
+        ledger.start_streams(0, 5);
+        assert_eq!(ledger.next_expected(0, 0), Some(2));
+        ledger.reposition(0, 0, 7);
+        ledger.record_received(0, 0, 7);
         assert_eq!(ledger.faults(), DeliveryFaults::default());
     }
 }

@@ -18,11 +18,11 @@ pub(crate) enum WorkerOrder {
     /// Starts the logins at this time.
     Login { at: Nanos },
     /// Sends the messages that are due in this window.
-    Talk { window: MeasureWindow },
+    Send { window: MeasureWindow },
     /// Drops all connections and resumes the sessions.
     Storm,
-    /// From now on, a client that loses its connection resumes its session.
-    Brace,
+    /// Lets each client that loses its connection resume its session from now on.
+    ExpectLoss,
     /// Requests the final tally.
     Report,
 }
@@ -31,7 +31,7 @@ pub(crate) enum WorkerOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WorkerReport {
-    /// The clients' memory is allocated and none is connected; with the memory of the process before that.
+    /// The clients are allocated but not connected. `base_kib` is the memory of the process before that.
     Hired { base_kib: u64 },
     /// Progress, several times a second.
     ClientProgress(ClientProgress),

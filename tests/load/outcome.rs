@@ -1,7 +1,7 @@
 //! Outcome of a run, for programs (JSON) and for people.
 //!
 //! The JSON contains everything that a figure depends on: the plan, the machine, the usage of every process. It also
-//! marks figures that the load itself has distorted.
+//! marks figures that the load generator itself has distorted.
 
 use serde_json::{Map, Value, json};
 
@@ -10,8 +10,8 @@ use crate::process;
 use crate::run::{FinishedRun, RunSnapshot};
 use crate::tally::Latencies;
 
-/// CPU share above which a load process measured itself.
-const BUSY: f64 = 0.8;
+/// CPU share of a load process above which the figures measure the load generator.
+const LOAD_CPU_SHARE_MAX: f64 = 0.8;
 
 /// Returns the outcome as one JSON object; `scenario` is its name.
 pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
@@ -25,11 +25,11 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
     // A backlog that arrives after the window lowers the rate.
     let end = finished.begun.at as f64 + window * SECOND as f64;
     let span = (measured.last as f64).max(end) / SECOND as f64 - finished.begun.at as f64 / SECOND as f64;
-    let login_span = tally.there.saturating_sub(finished.login) as f64 / SECOND as f64;
+    let login_span = tally.last_ready_at.saturating_sub(finished.login) as f64 / SECOND as f64;
     let (begun, ended) = (&finished.begun, &finished.ended);
     let server_cpu: f64 = begun.watched.iter().zip(&ended.watched).map(|(from, to)| to.cpu() - from.cpu()).sum();
     let load_cpu = (ended.load.cpu() - begun.load.cpu()) / seconds(begun, ended).max(1e-3) / *workers as f64;
-    let heard = measured.delivered + measured.echoed;
+    let received = measured.delivered + measured.echoed;
     json!({
         "scenario": scenario,
         "plan": plan,
@@ -62,7 +62,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         "echo_ms": latency(&tally.echo),
         "resume_ms": latency(&tally.resume),
         "errors": tally.errors,
-        "server_us_per_message": (heard > 0 && !course.watched.is_empty()).then(|| server_cpu * 1e6 / heard as f64),
+        "server_us_per_message": (received > 0 && !course.watched.is_empty()).then(|| server_cpu * 1e6 / received as f64),
         "login_us_per_client": (!course.watched.is_empty()).then(|| {
             let spent = finished.before.watched.iter().zip(&finished.ready.watched);
             spent.map(|(from, to)| to.cpu() - from.cpu()).sum::<f64>() * 1e6 / f64::from(plan.clients.max(1))
@@ -71,7 +71,7 @@ pub(crate) fn json(scenario: &str, finished: &FinishedRun) -> Value {
         "load": {
             "processes": workers,
             "cores_each": load_cpu,
-            "too_busy": load_cpu > BUSY,
+            "too_busy": load_cpu > LOAD_CPU_SHARE_MAX,
             "bytes_per_idle_client": bytes_each(finished.base_kib, finished.ready.load.rss_kib, plan.clients),
         },
     })
@@ -107,14 +107,14 @@ fn bytes_each(before_kib: u64, after_kib: u64, clients: u32) -> f64 {
 fn processes(finished: &FinishedRun) -> Value {
     let mut processes = Map::new();
     for (at, watched) in finished.course.watched.iter().enumerate() {
-        let sample = |moment: &RunSnapshot| moment.watched[at];
+        let sample = |snapshot: &RunSnapshot| snapshot.watched[at];
         let (begun, ended) = (sample(&finished.begun), sample(&finished.ended));
         let before = sample(&finished.before);
         // Only for silent clients, and without the memory that their logins left behind; with traffic the memory
         // includes more than clients.
         let is_silent = finished.plan.senders() == 0;
         let each = is_silent.then(|| bytes_each(before.rss_kib, ended.rss_kib, finished.plan.clients));
-        let told = json!({
+        let figures = json!({
             "pid": watched.pid,
             "user_s": ended.user - begun.user,
             "system_s": ended.system - begun.system,
@@ -126,7 +126,7 @@ fn processes(finished: &FinishedRun) -> Value {
             "rss_peak_kib": sample(&finished.after).peak_kib,
             "bytes_per_client": each,
         });
-        processes.insert(watched.name.clone(), told);
+        processes.insert(watched.name.clone(), figures);
     }
     Value::Object(processes)
 }

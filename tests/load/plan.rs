@@ -1,4 +1,4 @@
-//! Plan of a run and the part of each client in it. Pure, and the same in every process of the run.
+//! Plan of a run and the role of each client in it. Pure, and the same in every process of the run.
 //!
 //! The command line makes a [`Plan`], and the coordinator sends it to its workers. Clients are numbered across the run;
 //! client `i` connects to address `i % addresses`. The members and publishers of a room are thus spread over all
@@ -21,17 +21,17 @@ pub(crate) struct PlanAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Traffic {
-    /// None.
+    /// No messages.
     Silence,
-    /// A number of members speaks in each room.
+    /// Messages from `publishers` members of each room.
     Rooms { rate: f64, publishers: u32 },
-    /// Each client speaks to its partner, which is connected to another gateway.
+    /// Direct messages from each client to its partner at another gateway.
     Direct { rate: f64 },
     /// Pings: at a rate, or each one after the answer to the previous one.
     Echo { rate: Option<f64> },
 }
 
-/// Plan of a run.
+/// Clients, addresses and traffic of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Prefix of all names of this run, so that runs against one cluster do not collide.
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
     pub(crate) traffic: Traffic,
     /// Bytes of a message's body.
     pub(crate) body: usize,
-    /// Maximum of concurrent logins, over all processes.
+    /// Maximum number of concurrent logins, over all processes.
     pub(crate) in_flight: u32,
     /// Logins a second; without a rate, each login follows an answer.
     pub(crate) login_rate: Option<f64>,
@@ -57,8 +57,9 @@ impl Plan {
     pub(crate) fn address(&self, client: u32, attempts: u32) -> PlanAddress {
         let (first, count) = (client as usize, self.addresses.len());
         let dialect = self.addresses[first % count].dialect;
-        let mut round = (first..).map(|at| self.addresses[at % count]).filter(|address| address.dialect == dialect);
-        round.nth(attempts as usize).unwrap_or(self.addresses[first % count])
+        let mut candidates =
+            (first..).map(|at| self.addresses[at % count]).filter(|address| address.dialect == dialect);
+        candidates.nth(attempts as usize).unwrap_or(self.addresses[first % count])
     }
 
     /// Returns the client's nickname.
@@ -74,7 +75,7 @@ impl Plan {
     /// Returns the client's room, with its `#`.
     pub(crate) fn room(&self, client: u32) -> Option<String> {
         if self.is_direct() {
-            let is_addressed = self.address(client, 0).dialect.has_people();
+            let is_addressed = self.address(client, 0).dialect.has_nicks();
             return (!is_addressed).then(|| self.nick(client));
         }
         self.room_number(client).map(|room| format!("#{}r{room}", self.run))
@@ -122,8 +123,8 @@ impl Plan {
         match self.traffic {
             Traffic::Silence => None,
             Traffic::Rooms { publishers, .. } => {
-                let (room, seat) = (self.room_number(client)?, client % self.room_size);
-                (seat < publishers).then_some(room * publishers + seat)
+                let (room, index) = (self.room_number(client)?, client % self.room_size);
+                (index < publishers).then_some(room * publishers + index)
             }
             Traffic::Direct { .. } | Traffic::Echo { .. } => Some(client),
         }

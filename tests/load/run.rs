@@ -1,4 +1,4 @@
-//! One run from the first login to the last delivery: phases, samples between them, and the end condition.
+//! One run from the first login to the last delivery: phases, snapshots between them, and the end condition.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::schedule::MeasureWindow;
 use crate::tally::{ClientProgress, Tally};
 
 /// Descriptors that a worker needs in addition to those of its clients.
-const SPARE: u64 = 100;
+const SPARE_DESCRIPTORS: u64 = 100;
 /// Time without progress after which logins are abandoned.
-const STUCK: Nanos = 60 * SECOND;
-/// Time without a delivery, after the window, after which the rest counts as lost.
-const SILENCE: Nanos = 3 * SECOND;
+const LOGIN_STALL_NANOS: Nanos = 60 * SECOND;
+/// Time without a delivery, after the window, after which outstanding messages count as lost.
+const DELIVERY_STALL_NANOS: Nanos = 3 * SECOND;
 /// Delay before an order takes effect, so that it reaches all workers first.
-const SOON: Nanos = SECOND / 10;
+const ORDER_DELAY_NANOS: Nanos = SECOND / 10;
 
 /// Course of a run, in addition to its plan.
 #[derive(Debug, Clone)]
@@ -29,10 +29,10 @@ pub(crate) struct RunCourse {
     pub(crate) warmup: Duration,
     /// Duration of the measurement; without traffic, duration for which the clients stay connected.
     pub(crate) measured: Duration,
-    /// Silence before and after, to compare memory.
+    /// Pause before and after the measurement, to compare memory.
     pub(crate) quiet: Duration,
     pub(crate) storm: Option<DisconnectStorm>,
-    /// Maximum of clients per process; fewer if the descriptor limit is lower.
+    /// Maximum number of clients per process; fewer if the descriptor limit is lower.
     pub(crate) per_process: u32,
     pub(crate) watched: Vec<Watched>,
     /// Maximum wait for outstanding deliveries.
@@ -42,7 +42,7 @@ pub(crate) struct RunCourse {
 /// Cause of the lost connections in the middle of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DisconnectStorm {
-    /// Clients drop all of them.
+    /// The clients drop all connections.
     Drop,
     /// A gateway is killed.
     Kill { pid: i32 },
@@ -77,50 +77,50 @@ pub(crate) struct FinishedRun {
     pub(crate) begun: RunSnapshot,
     /// The last delivery has arrived.
     pub(crate) ended: RunSnapshot,
-    /// The silence afterwards is over.
+    /// The pause after the measurement is over.
     pub(crate) after: RunSnapshot,
 }
 
 /// Executes the run.
 pub(crate) fn run(plan: Plan, course: RunCourse) -> Result<FinishedRun> {
     let descriptors = process::raise_descriptors()?;
-    let most = u32::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(u32::MAX);
-    let mut crew = WorkerCrew::hire(&plan, course.per_process.min(most))?;
+    let clients_max = u32::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(u32::MAX);
+    let mut crew = WorkerCrew::hire(&plan, course.per_process.min(clients_max))?;
     let (workers, base_kib) = (crew.size(), crew.base_kib());
-    let moment = |crew: &WorkerCrew| RunSnapshot {
+    let snapshot = |crew: &WorkerCrew| RunSnapshot {
         at: clock::now(),
         watched: course.watched.iter().map(|watched| ProcessUsage::of(watched.pid)).collect(),
         load: crew.sample(),
     };
 
-    let before = moment(&crew);
-    let login = clock::now() + SOON;
+    let before = snapshot(&crew);
+    let login = clock::now() + ORDER_DELAY_NANOS;
     log_in(&mut crew, &plan, login)?;
-    let ready = moment(&crew);
+    let ready = snapshot(&crew);
 
-    hold(&mut crew, "quiet", nanos(course.quiet))?;
+    wait(&mut crew, "quiet", nanos(course.quiet))?;
     let begun = match plan.senders() {
         0 => {
-            let begun = moment(&crew);
-            hold(&mut crew, "holding", nanos(course.measured))?;
+            let begun = snapshot(&crew);
+            wait(&mut crew, "idle", nanos(course.measured))?;
             begun
         }
         _ => {
-            let window = MeasureWindow::new(clock::now() + SOON, course.warmup, course.measured);
-            crew.order(&WorkerOrder::Talk { window })?;
+            let window = MeasureWindow::new(clock::now() + ORDER_DELAY_NANOS, course.warmup, course.measured);
+            crew.order(&WorkerOrder::Send { window })?;
             crew.watch("warm-up", |_, now| now >= window.measured)?;
-            let begun = moment(&crew);
+            let begun = snapshot(&crew);
             if let Some(storm) = course.storm {
-                storm.break_out(&mut crew)?;
+                storm.start(&mut crew)?;
             }
             crew.watch("measuring", |_, now| now >= window.end)?;
             drain(&mut crew, &plan, &course)?;
             begun
         }
     };
-    let ended = moment(&crew);
-    hold(&mut crew, "quiet", nanos(course.quiet))?;
-    let after = moment(&crew);
+    let ended = snapshot(&crew);
+    wait(&mut crew, "quiet", nanos(course.quiet))?;
+    let after = snapshot(&crew);
     let tally = crew.report()?;
     Ok(FinishedRun { plan, course, workers, base_kib, login, tally, before, ready, begun, ended, after })
 }
@@ -129,8 +129,10 @@ fn log_in(crew: &mut WorkerCrew, plan: &Plan, at: Nanos) -> Result<()> {
     let all = u64::from(plan.clients);
     crew.order(&WorkerOrder::Login { at })?;
     let is_complete = |progress: &ClientProgress| progress.ready + progress.failed >= all;
-    let mut still = Still::since(clock::now());
-    crew.watch("logging in", |progress, now| is_complete(progress) || still.lasts(progress.ready, now) > STUCK)?;
+    let mut stall = StallTimer::since(clock::now());
+    crew.watch("logging in", |progress, now| {
+        is_complete(progress) || stall.stalled_for(progress.ready, now) > LOGIN_STALL_NANOS
+    })?;
     let progress = crew.progress();
     if progress.ready < all {
         let errors = crew.report()?.errors;
@@ -139,57 +141,58 @@ fn log_in(crew: &mut WorkerCrew, plan: &Plan, at: Nanos) -> Result<()> {
     Ok(())
 }
 
-fn hold(crew: &mut WorkerCrew, what: &str, time: Nanos) -> Result<()> {
+fn wait(crew: &mut WorkerCrew, what: &str, time: Nanos) -> Result<()> {
     let end = clock::now() + time;
     crew.watch(what, |_, now| now >= end)
 }
 
 /// Waits for outstanding deliveries.
 fn drain(crew: &mut WorkerCrew, plan: &Plan, course: &RunCourse) -> Result<()> {
-    // By then the workers have reported the last messages of the window.
+    // The workers have reported the last messages of the window by this time.
     let earliest = clock::now() + SECOND / 2;
     let end = earliest + nanos(course.patience);
     let all = u64::from(plan.clients);
     let has_acks = plan.addresses.iter().all(|address| address.dialect.has_acks()) || plan.readers() == 0;
     let is_settled = |progress: &ClientProgress| {
         let is_answered = !has_acks || progress.answered >= progress.sent;
-        let is_back = course.storm.is_none() || progress.ready >= all;
-        let is_heard = progress.delivered >= progress.sent.saturating_sub(progress.refused) * plan.readers();
-        is_answered && is_back && is_heard
+        let is_reconnected = course.storm.is_none() || progress.ready >= all;
+        let is_delivered = progress.delivered >= progress.sent.saturating_sub(progress.refused) * plan.readers();
+        is_answered && is_reconnected && is_delivered
     };
-    let mut still = Still::since(clock::now());
+    let mut stall = StallTimer::since(clock::now());
     crew.watch("waiting for the last deliveries", |progress, now| {
-        let moves = progress.delivered + progress.answered + progress.ready;
-        (now >= earliest && is_settled(progress)) || still.lasts(moves, now) > SILENCE || now >= end
+        let total = progress.delivered + progress.answered + progress.ready;
+        (now >= earliest && is_settled(progress)) || stall.stalled_for(total, now) > DELIVERY_STALL_NANOS || now >= end
     })
 }
 
 impl DisconnectStorm {
-    fn break_out(self, crew: &mut WorkerCrew) -> Result<()> {
+    fn start(self, crew: &mut WorkerCrew) -> Result<()> {
         match self {
             Self::Drop => crew.order(&WorkerOrder::Storm),
             Self::Kill { pid } => {
-                crew.order(&WorkerOrder::Brace)?;
-                hold(crew, "bracing", SOON)?;
+                crew.order(&WorkerOrder::ExpectLoss)?;
+                wait(crew, "waiting for the kill", ORDER_DELAY_NANOS)?;
                 Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
             }
         }
     }
 }
 
-/// Returns the duration since a number last changed.
+/// Timer of a number that may stop changing.
 #[derive(Debug)]
-struct Still {
+struct StallTimer {
     value: u64,
     since: Nanos,
 }
 
-impl Still {
+impl StallTimer {
     fn since(now: Nanos) -> Self {
         Self { value: 0, since: now }
     }
 
-    fn lasts(&mut self, value: u64, now: Nanos) -> Nanos {
+    /// Returns the time since the number last changed.
+    fn stalled_for(&mut self, value: u64, now: Nanos) -> Nanos {
         if self.value != value {
             (self.value, self.since) = (value, now);
         }

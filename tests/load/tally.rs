@@ -12,9 +12,9 @@ use crate::clock::Nanos;
 use crate::ledger::{DeliveryFaults, StreamTail};
 
 /// Maximum recorded latency, one hour; longer ones count as this.
-const LONGEST: Nanos = 3_600_000_000_000;
+const LATENCY_NANOS_MAX: Nanos = 3_600_000_000_000;
 /// Significant decimal digits of a latency.
-const DIGITS: u8 = 3;
+const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Distribution of latencies.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,10 @@ pub(crate) struct Latencies(Histogram<u64>);
 impl Default for Latencies {
     fn default() -> Self {
         // The bounds are constants that the library accepts; otherwise the histogram resizes itself.
-        Self(Histogram::new_with_bounds(1, LONGEST, DIGITS).unwrap_or_else(|_| unreachable!("constant bounds")))
+        Self(
+            Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, SIGNIFICANT_DIGITS)
+                .unwrap_or_else(|_| unreachable!("constant bounds")),
+        )
     }
 }
 
@@ -107,7 +110,7 @@ impl ClientProgress {
 
 /// Counts of the messages that were due in the measured window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MeasuredWindow {
+pub(crate) struct WindowCounts {
     pub(crate) sent: u64,
     pub(crate) acked: u64,
     pub(crate) echoed: u64,
@@ -122,14 +125,14 @@ pub(crate) struct MeasuredWindow {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) progress: ClientProgress,
-    pub(crate) measured: MeasuredWindow,
+    pub(crate) measured: WindowCounts,
     /// Refusals, closes and broken connections by their code.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) faults: DeliveryFaults,
     pub(crate) tails: BTreeMap<u32, StreamTail>,
     /// Time at which the last client was ready.
-    pub(crate) there: Nanos,
-    /// From the due time of a login to the entry into the room.
+    pub(crate) last_ready_at: Nanos,
+    /// From the due time of a login to the join of the room.
     pub(crate) login: Latencies,
     /// From the loss of a connection to the resumed session.
     pub(crate) resume: Latencies,
@@ -168,7 +171,7 @@ impl Tally {
         for (name, tail) in &other.tails {
             self.tails.entry(*name).or_default().merge(tail);
         }
-        self.there = self.there.max(other.there);
+        self.last_ready_at = self.last_ready_at.max(other.last_ready_at);
         self.login.merge(&other.login);
         self.resume.merge(&other.resume);
         self.delivery.merge(&other.delivery);
@@ -183,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    fn seen(latencies: impl IntoIterator<Item = u64>) -> Tally {
+    fn tally_of(latencies: impl IntoIterator<Item = u64>) -> Tally {
         let mut tally = Tally::default();
         for latency in latencies {
             tally.delivery.record(latency);
@@ -194,16 +197,16 @@ mod tests {
     #[test]
     fn merged_tallies_equal_one_combined_tally() {
         let values: Vec<u64> = (1..=10_000_u64).map(|number| number * number * 37).collect();
-        let mut all = seen(values.iter().copied());
+        let mut all = tally_of(values.iter().copied());
         let (some, others) = values.split_at(3333);
-        let mut merged = seen(some.iter().copied());
+        let mut merged = tally_of(some.iter().copied());
         merged.error("overloaded");
         merged.tails.insert(3, StreamTail { readers: 1, next: 5, top: 5 });
-        let mut other = seen(others.iter().copied());
+        let mut other = tally_of(others.iter().copied());
         other.error("overloaded");
         other.tails.insert(3, StreamTail { readers: 2, next: 9, top: 6 });
-        let told = serde_json::to_string(&other).unwrap();
-        merged.merge(&serde_json::from_str(&told).unwrap());
+        let json = serde_json::to_string(&other).unwrap();
+        merged.merge(&serde_json::from_str(&json).unwrap());
 
         all.errors.insert("overloaded".to_owned(), 2);
         all.tails.insert(3, StreamTail { readers: 3, next: 14, top: 6 });
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn latency_beyond_bounds_counts_as_maximum() {
-        let tally = seen([u64::MAX, 0]);
-        assert!(tally.delivery.percentile_ms(100.0) >= LONGEST as f64 / 1e6 * 0.999);
+        let tally = tally_of([u64::MAX, 0]);
+        assert!(tally.delivery.percentile_ms(100.0) >= LATENCY_NANOS_MAX as f64 / 1e6 * 0.999);
     }
 }

@@ -1,4 +1,4 @@
-//! Duplicates: no key and no message id is twice in a room's log, and none twice in what one session was told.
+//! Duplicates: no key and no message id occurs twice in a room's stream, and no session receives a key twice.
 
 use std::collections::HashSet;
 
@@ -7,22 +7,22 @@ use crate::history::HistoryOp;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
-    for (room, log) in &evidence.logs {
+    for (room, stream) in &evidence.streams {
         let (mut keys, mut ids) = (HashSet::new(), HashSet::new());
-        for entry in log {
+        for entry in stream {
             finding.judged += 1;
             if !keys.insert(&entry.key) || !ids.insert(&entry.msg_id) {
-                finding.broken.push(format!("{room}: in the log twice: {entry:?}"));
+                finding.broken.push(format!("{room}: stored twice: {entry:?}"));
             }
         }
     }
-    for ((session, room), told) in evidence.held() {
+    for ((session, room), kept) in evidence.kept() {
         let mut keys = HashSet::new();
-        for event in told {
+        for event in kept {
             let HistoryOp::Message { key, .. } = &event.op else { continue };
             finding.judged += 1;
             if !keys.insert(key) {
-                finding.broken.push(format!("{room}: {session:?} was told twice: {event:?}"));
+                finding.broken.push(format!("{room}: {session:?} received twice: {event:?}"));
             }
         }
     }
@@ -36,20 +36,20 @@ mod tests {
     use crate::history::OpStatus;
 
     #[test]
-    fn a_second_copy_in_the_log_is_found_by_key_and_by_id() {
+    fn checker_finds_duplicate_key_or_message_id() {
         let mut evidence = sample::good();
-        sample::change(&mut evidence, |log| log.push(sample::entry(3, "ann", 3, "k1")));
+        sample::change_stream(&mut evidence, |stream| stream.push(sample::entry(3, "ann", 3, "k1")));
         assert_eq!(check(&evidence).broken.len(), 1);
-        sample::change(&mut evidence, |log| {
-            log[2].key = "other".to_owned();
-            log[2].msg_id = "m1".to_owned();
+        sample::change_stream(&mut evidence, |stream| {
+            stream[2].key = "other".to_owned();
+            stream[2].msg_id = "m1".to_owned();
         });
         assert_eq!(check(&evidence).broken.len(), 1);
     }
 
     #[test]
     fn checker_finds_message_delivered_twice() {
-        let again = sample::line(62, "bob", 1, OpStatus::Ok, sample::message(2, "ann", "mark-ann-2"));
-        assert_eq!(check(&sample::with(sample::good(), again)).broken.len(), 1);
+        let duplicate = sample::line(62, "bob", 1, OpStatus::Ok, sample::message(2, "ann", "mark-ann-2"));
+        assert_eq!(check(&sample::with(sample::good(), duplicate)).broken.len(), 1);
     }
 }

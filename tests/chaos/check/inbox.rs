@@ -1,6 +1,6 @@
-//! Inbox: at the end, a session has every message that was sent to it while it lived.
+//! Inbox: at the end, a session has received every message that was sent to it.
 //!
-//! Judged for the last session of each member over WebSocket: all came back and had time before the last messages.
+//! Checked for members over WebSocket that kept their first session: all returned in time for the last messages.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,22 +17,22 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     }
     for (nick, (process, session)) in last {
         let inbox = format!("@{nick}");
-        let mut told = HashSet::new();
+        let mut received = HashSet::new();
         for event in evidence.events.iter().filter(|event| event.process == process && event.kind == OpStatus::Ok) {
             if let HistoryOp::Message { room, key, .. } = &event.op
                 && *room == inbox
             {
-                told.insert(key.as_str());
+                received.insert(key.as_str());
             }
         }
-        // Of a former session only what was sent last may be missing; it died with it.
+        // The inbox of an ended session may hold messages that it never received.
         if session > 1 {
             continue;
         }
-        for entry in evidence.log(&inbox) {
+        for entry in evidence.stream(&inbox) {
             finding.judged += 1;
-            if !told.contains(entry.key.as_str()) {
-                finding.broken.push(format!("{nick} was never told {entry:?}"));
+            if !received.contains(entry.key.as_str()) {
+                finding.broken.push(format!("{nick} never received {entry:?}"));
             }
         }
     }
@@ -48,8 +48,8 @@ mod tests {
     fn checker_finds_undelivered_inbox_message() {
         let evidence = sample::good();
         assert_eq!(check(&evidence).broken, Vec::<String>::new());
-        let mut deaf = evidence;
-        deaf.events.retain(|event| !matches!(&event.op, HistoryOp::Message { room, .. } if room == "@bob"));
-        assert_eq!(check(&deaf).broken.len(), 1);
+        let mut incomplete = evidence;
+        incomplete.events.retain(|event| !matches!(&event.op, HistoryOp::Message { room, .. } if room == "@bob"));
+        assert_eq!(check(&incomplete).broken.len(), 1);
     }
 }

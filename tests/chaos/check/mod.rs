@@ -1,10 +1,10 @@
-//! The checkers: pure functions from what was recorded and what was found at the end to what is wrong.
+//! Checkers: pure functions from the recorded history and the final state of Redis to violations.
 //!
-//! One table names the promise of docs/GUARANTEES.md that each of them checks.
+//! [`CHECKERS`] lists them, each with the guarantee of docs/GUARANTEES.md that it checks.
 
 mod contiguity;
 mod duplicates;
-mod forgetting;
+mod redis_loss;
 mod inbox;
 mod leaks;
 mod loss;
@@ -21,10 +21,10 @@ use std::collections::BTreeMap;
 use crate::history::{HistoryEvent, HistoryOp, Jump, OpStatus};
 use crate::plan::Fault;
 
-/// A second, as the history counts.
+/// One second, in the unit of the history.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// One message of a room's log.
+/// A message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredWrite {
     pub seq: u64,
@@ -34,35 +34,35 @@ pub struct StoredWrite {
     pub key: String,
 }
 
-/// A user going offline, as the store recorded it.
+/// A leave, as Redis recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedLeave {
-    /// On the clock of the history.
+    /// Nanoseconds since the start of the run.
     pub at: u64,
     pub nick: String,
     pub reason: String,
 }
 
-/// All there is to judge a run by.
+/// Everything by which a run is judged.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// In the order of time.
+    /// In chronological order.
     pub events: Vec<HistoryEvent>,
-    /// Of every room, oldest first.
-    pub logs: BTreeMap<String, Vec<StoredWrite>>,
-    /// In the order of time.
+    /// By room or inbox, each oldest message first.
+    pub streams: BTreeMap<String, Vec<StoredWrite>>,
+    /// In chronological order.
     pub departures: Vec<RecordedLeave>,
-    /// Keys and descriptors that remained after all members had left, described in words.
+    /// Descriptions of keys and descriptors that remained after all members had left.
     pub leftovers: Vec<String>,
-    /// True if Redis had to write before it answered.
+    /// Set if Redis wrote to disk before each answer.
     pub fsync_always: bool,
 }
 
-/// A session: the member's nickname, and the number of the session among the member's sessions.
+/// A session: the member's name in the history, and its number among the member's sessions.
 pub type SessionHistory<'a> = (&'a str, u32);
 
 impl Evidence {
-    /// The times in which a fault held: those still on at the end have no end.
+    /// Returns the faults with their start and end; a fault that was never cleared ends at the maximum.
     pub fn faults(&self) -> Vec<(u64, u64, Fault)> {
         let mut found: Vec<(u64, u64, Fault)> = Vec::new();
         for event in &self.events {
@@ -80,50 +80,49 @@ impl Evidence {
         found
     }
 
-    /// What each session was told in each room, in its order, with the jumps it was told of.
-    pub fn lists(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
-        let mut lists: BTreeMap<_, Vec<&HistoryEvent>> = BTreeMap::new();
+    /// Returns the messages, jumps and joins that each session received in each room, in order.
+    pub fn received(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
+        let mut received: BTreeMap<_, Vec<&HistoryEvent>> = BTreeMap::new();
         for event in self.events.iter().filter(|event| event.kind == OpStatus::Ok) {
             if let HistoryOp::Message { room, .. } | HistoryOp::Jump { room, .. } | HistoryOp::Join { room, .. } =
                 &event.op
             {
-                lists.entry(((event.process.as_str(), event.session), room.as_str())).or_default().push(event);
+                received.entry(((event.process.as_str(), event.session), room.as_str())).or_default().push(event);
             }
         }
-        lists
+        received
     }
 
-    /// What each session holds of each room at its end: told messages in their order, without those that it was told
-    /// to discard.
-    pub fn held(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
-        let mut lists = self.lists();
-        for list in lists.values_mut() {
-            let mut held: Vec<&HistoryEvent> = Vec::new();
-            for event in &*list {
+    /// Returns the messages that each session has of each room at its end, in order and without the discarded ones.
+    pub fn kept(&self) -> BTreeMap<(SessionHistory<'_>, &str), Vec<&HistoryEvent>> {
+        let mut all = self.received();
+        for events in all.values_mut() {
+            let mut kept: Vec<&HistoryEvent> = Vec::new();
+            for event in &*events {
                 match event.op {
-                    HistoryOp::Message { .. } => held.push(event),
-                    HistoryOp::Jump { jump: Jump::Anew, .. } => held.clear(),
-                    HistoryOp::Jump { jump: Jump::Rewound { seq }, .. } => held.retain(|before| is_up_to(before, seq)),
+                    HistoryOp::Message { .. } => kept.push(event),
+                    HistoryOp::Jump { jump: Jump::Reset, .. } => kept.clear(),
+                    HistoryOp::Jump { jump: Jump::Rewound { seq }, .. } => kept.retain(|before| is_up_to(before, seq)),
                     _ => {}
                 }
             }
-            *list = held;
+            *events = kept;
         }
-        lists
+        all
     }
 
-    /// The log of a room; empty when there is none.
-    pub fn log(&self, room: &str) -> &[StoredWrite] {
-        self.logs.get(room).map_or(&[], Vec::as_slice)
+    /// Returns the stream of a room; empty if there is none.
+    pub fn stream(&self, room: &str) -> &[StoredWrite] {
+        self.streams.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns whether the oldest messages of a room were trimmed away.
+    /// Returns whether the oldest messages of a room were trimmed.
     pub fn is_trimmed(&self, room: &str) -> bool {
-        self.log(room).first().is_some_and(|first| first.seq > 1)
+        self.stream(room).first().is_some_and(|first| first.seq > 1)
     }
 }
 
-/// Returns whether the message has a number up to `seq`.
+/// Returns whether the event is a message with a seq up to `seq`.
 fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
     matches!(event.op, HistoryOp::Message { seq: Some(number), .. } if number <= seq)
 }
@@ -131,7 +130,7 @@ fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
 /// The result of a checker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
-    /// Number of items checked: a checker that judged nothing proves nothing.
+    /// Number of checked items: a checker that judged nothing proves nothing.
     pub judged: usize,
     /// Number of violations that a documented limit excuses.
     pub excused: usize,
@@ -139,11 +138,11 @@ pub struct Finding {
     pub broken: Vec<String>,
 }
 
-/// One row of the table.
+/// A checker with its name and its guarantee.
 pub struct Checker {
     pub name: &'static str,
-    /// The text of docs/GUARANTEES.md.
-    pub promise: &'static str,
+    /// Guarantee of docs/GUARANTEES.md, in one sentence.
+    pub guarantee: &'static str,
     pub check: fn(&Evidence) -> Finding,
 }
 
@@ -151,54 +150,58 @@ pub struct Checker {
 pub const CHECKERS: &[Checker] = &[
     Checker {
         name: "loss",
-        promise: "an acked message is in the room's log, also when Redis was killed right afterwards",
+        guarantee: "an acknowledged message is in the room's stream, also if Redis was killed right afterwards",
         check: loss::check,
     },
-    Checker { name: "duplicates", promise: "a retry with the same key makes no second copy", check: duplicates::check },
+    Checker {
+        name: "duplicates",
+        guarantee: "a retry with the same key creates no second message",
+        check: duplicates::check,
+    },
     Checker {
         name: "order",
-        promise: "messages of a room have one order, and no number means two things",
+        guarantee: "messages of a room have one order, and no seq means two messages",
         check: order::check,
     },
     Checker {
         name: "contiguity",
-        promise: "after seq n comes n + 1, or an event that says what is not there",
+        guarantee: "after seq n comes n + 1, or an event that reports the missing messages",
         check: contiguity::check,
     },
-    Checker { name: "nicknames", promise: "a nickname has one owner in the whole cluster", check: nicknames::check },
+    Checker { name: "nicknames", guarantee: "a nickname has one owner in the whole cluster", check: nicknames::check },
     Checker {
         name: "presence",
-        promise: "a crashed gateway's users are offline within 12 s; an outage of Redis makes nobody offline",
+        guarantee: "users of a crashed gateway are offline within 12 s; an outage of Redis marks no user offline",
         check: presence::check,
     },
     Checker {
         name: "sessions",
-        promise: "who comes back with its token goes on, in every room that it was in",
+        guarantee: "a client that returns with its token keeps its session and all its rooms",
         check: sessions::check,
     },
     Checker {
         name: "stillness",
-        promise: "nobody sees somebody leave who is back in time, also when gateways are restarted",
+        guarantee: "a member that returns in time is not seen to leave, also when gateways restart",
         check: stillness::check,
     },
     Checker {
         name: "inbox",
-        promise: "what is sent to somebody comes, at the latest when their session is resumed",
+        guarantee: "a direct message is delivered, at the latest when the recipient's session resumes",
         check: inbox::check,
     },
     Checker {
         name: "recovery",
-        promise: "when a fault clears, service is whole within 15 s, with no restart",
+        guarantee: "service recovers within 15 s after a fault has cleared, without a restart",
         check: recovery::check,
     },
     Checker {
         name: "survival",
-        promise: "no program ends that was not told to, and a drain ends with 0",
+        guarantee: "no program exits without a request, and a drain exits with 0",
         check: survival::check,
     },
     Checker {
         name: "leaks",
-        promise: "when everybody has left, nothing is left of them but what is kept for their return",
+        guarantee: "when all users have left, Redis keeps only what a return needs, and gateways leak no descriptors",
         check: leaks::check,
     },
 ];

@@ -1,77 +1,80 @@
-//! Nicknames: one owner at a time. In a room's log the fence of a nickname never goes back. No ack is given for a
-//! message that was sent under a nickname which another session had claimed before. No session claims the nickname of
-//! another one that is online on a gateway without a fault that may have made it count as lost.
+//! Nicknames: one owner at a time. In a room's stream the fence of a nickname never decreases. A message gets no ack if
+//! another session had claimed its nickname before it was sent. No session claims the nickname of a session that is
+//! online, unless a fault may have made that session's gateway count as lost.
 //!
-//! What is put back after a crash of Redis comes from two gateways, if the name had moved from one to the other just
-//! before, and late from one that counted as dead.
+//! Fences may decrease among republished messages: the nickname moved between two gateways shortly before a crash of
+//! Redis, or a gateway that counted as dead republished late.
 
 use std::collections::HashMap;
 
-use super::forgetting::Forgetting;
-use super::presence::{OnlineSpan, is_lost, stays};
+use super::presence::{OnlineSpan, is_lost, online_spans};
+use super::redis_loss::RedisLosses;
 use super::{Evidence, Finding, SECOND, SessionHistory, StoredWrite};
 use crate::history::{HistoryOp, OpStatus};
 
-/// A connection that was closed writes it down by then.
-const NOTICED: u64 = SECOND;
+/// Maximum time from the close of a connection to its record in the history.
+const CLOSE_RECORD_NANOS_MAX: u64 = SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
-    let (mut finding, forgetting) = (Finding::default(), Forgetting::new(evidence));
-    for (room, log) in &evidence.logs {
+    let (mut finding, losses) = (Finding::default(), RedisLosses::new(evidence));
+    for (room, stream) in &evidence.streams {
         let mut newest: HashMap<&str, &StoredWrite> = HashMap::new();
-        for entry in log {
+        for entry in stream {
             finding.judged += 1;
             let before = newest.entry(&entry.from).or_insert(entry);
-            let are_put_back = || forgetting.holds(&before.key) && forgetting.holds(&entry.key);
+            let are_republished = || losses.may_be_renumbered(&before.key) && losses.may_be_renumbered(&entry.key);
             if before.fence <= entry.fence {
                 *before = entry;
-            } else if !are_put_back() && !forgetting.is_late(&entry.key) {
-                finding.broken.push(format!("{room}: after {before:?} the log has {entry:?}"));
+            } else if !are_republished() && !losses.may_be_republished_late(&entry.key) {
+                finding.broken.push(format!("{room}: {entry:?} follows {before:?}"));
             }
         }
     }
-    let mut names: HashMap<SessionHistory<'_>, &str> = HashMap::new();
-    // Who was given the nick last, as far as anybody had been told.
+    let mut nicks: HashMap<SessionHistory<'_>, &str> = HashMap::new();
+    // The last session that registered each nick, by the time of the reply.
     let mut owners: HashMap<&str, SessionHistory<'_>> = HashMap::new();
-    // What was begun when somebody else had the name already.
-    let mut stolen: HashMap<&str, SessionHistory<'_>> = HashMap::new();
+    // Messages sent after another session had registered the nick.
+    let mut stale: HashMap<&str, SessionHistory<'_>> = HashMap::new();
     for event in &evidence.events {
         let session = (event.process.as_str(), event.session);
         match (&event.op, event.kind) {
             (HistoryOp::Register { nick, .. }, OpStatus::Ok) => {
-                names.insert(session, nick);
+                nicks.insert(session, nick);
                 owners.insert(nick, session);
             }
             (HistoryOp::Send { key, .. }, OpStatus::Invoke) => {
-                let owner = names.get(&session).and_then(|nick| owners.get(nick));
+                let owner = nicks.get(&session).and_then(|nick| owners.get(nick));
                 if let Some(owner) = owner.filter(|owner| **owner != session) {
-                    stolen.insert(key, *owner);
+                    stale.insert(key, *owner);
                 }
             }
             (HistoryOp::Send { key, .. }, OpStatus::Ok) => {
                 finding.judged += 1;
-                if let Some(owner) = stolen.get(key.as_str()) {
-                    finding.broken.push(format!("{session:?} said {key} under the name that {owner:?} had"));
+                if let Some(owner) = stale.get(key.as_str()) {
+                    finding.broken.push(format!("{session:?} got an ack for {key} under the nick of {owner:?}"));
                 }
             }
             _ => {}
         }
     }
-    given_twice(evidence, &mut finding);
+    check_double_claims(evidence, &mut finding);
     finding
 }
 
-/// Names given to somebody while a connection held them that went on afterwards, or was refused something under them.
-fn given_twice(evidence: &Evidence, finding: &mut Finding) {
-    let (stays, faults) = (stays(evidence), evidence.faults());
-    for (at, later) in stays.iter().enumerate() {
-        let is_other = |stay: &&OnlineSpan<'_>| stay.nick == later.nick && stay.session != later.session;
-        for holder in stays[..at].iter().filter(is_other) {
+/// Reports nicks that were claimed while a connection held them that stayed open afterwards or was refused a request.
+fn check_double_claims(evidence: &Evidence, finding: &mut Finding) {
+    let (spans, faults) = (online_spans(evidence), evidence.faults());
+    for (at, later) in spans.iter().enumerate() {
+        let is_other = |span: &&OnlineSpan<'_>| span.nick == later.nick && span.session != later.session;
+        for holder in spans[..at].iter().filter(is_other) {
             finding.judged += 1;
-            let goes_on = holder.to > later.from + NOTICED || holder.why.starts_with("refused");
-            if holder.to > later.from && goes_on && !is_lost(holder, later.from, &faults) {
+            let stays_open =
+                holder.to > later.from + CLOSE_RECORD_NANOS_MAX || holder.end_reason.starts_with("refused");
+            if holder.to > later.from && stays_open && !is_lost(holder, later.from, &faults) {
                 let (nick, at) = (later.nick, later.from / SECOND);
-                finding.broken.push(format!("{:?} got {nick} at {at} s, {:?} had it", later.session, holder.session));
+                finding
+                    .broken
+                    .push(format!("{:?} claimed {nick} at {at} s while {:?} held it", later.session, holder.session));
             }
         }
     }
@@ -85,37 +88,37 @@ mod tests {
     #[test]
     fn checker_finds_fence_going_back() {
         let mut evidence = sample::good();
-        sample::change(&mut evidence, |log| log[1].fence = 0);
+        sample::change_stream(&mut evidence, |stream| stream[1].fence = 0);
         assert_eq!(check(&evidence).broken.len(), 1);
         let kill = sample::line(62, "bench", 0, OpStatus::Invoke, HistoryOp::Fault(crate::plan::Fault::RedisKill));
         let mut evidence = sample::with(evidence, kill);
-        assert_eq!(check(&evidence).broken.len(), 1, "what was before it is not put back");
+        assert_eq!(check(&evidence).broken.len(), 1, "earlier messages are not republished");
         evidence.events.iter_mut().filter(|event| event.at < 60 * SECOND).for_each(|event| event.at = 60 * SECOND);
-        assert_eq!(check(&evidence).broken.len(), 0, "both are put back");
+        assert_eq!(check(&evidence).broken.len(), 0, "both messages are republished");
     }
 
     #[test]
-    fn a_name_that_is_given_away_while_somebody_has_it_is_found() {
-        let given = |at, nick, evidence| {
+    fn checker_finds_claim_of_owned_nick() {
+        let broken_after_claim = |at, nick, evidence| {
             let rival = |at, op| sample::line(at, "rival", 1, OpStatus::Ok, op);
             let evidence = sample::with(evidence, rival(at, sample::registered(nick, "g3")));
-            check(&sample::with(evidence, rival(at + 1, HistoryOp::End { why: "hung up".to_owned() }))).broken.len()
+            check(&sample::with(evidence, rival(at + 1, HistoryOp::End { reason: "closed".to_owned() }))).broken.len()
         };
-        assert_eq!(given(5, "bob", sample::good()), 1, "bob is there all the time");
-        assert_eq!(given(12, "ann", sample::good()), 0, "her connection was reset");
-        let mut deaf = sample::good();
-        deaf.events.retain(|event| event.process != "ann" || !matches!(event.op, HistoryOp::End { .. }));
-        assert_eq!(given(20, "ann", deaf), 0, "her gateway was killed");
+        assert_eq!(broken_after_claim(5, "bob", sample::good()), 1, "bob is online all the time");
+        assert_eq!(broken_after_claim(12, "ann", sample::good()), 0, "her connection was reset");
+        let mut without_end = sample::good();
+        without_end.events.retain(|event| event.process != "ann" || !matches!(event.op, HistoryOp::End { .. }));
+        assert_eq!(broken_after_claim(20, "ann", without_end), 0, "her gateway was killed");
     }
 
     #[test]
-    fn a_ghost_that_speaks_under_a_lost_name_is_found() {
+    fn checker_finds_ack_under_lost_nick() {
         use OpStatus::{Invoke, Ok};
         let rival = |at, op| sample::line(at, "rival", 1, Ok, op);
         let evidence = sample::with(sample::good(), rival(12, sample::registered("ann", "g3")));
-        let evidence = sample::with(evidence, rival(20, HistoryOp::End { why: "hung up".to_owned() }));
+        let evidence = sample::with(evidence, rival(20, HistoryOp::End { reason: "closed".to_owned() }));
         let evidence = sample::with(evidence, sample::line(13, "ann", 1, Invoke, sample::send(None)("ghost")));
-        assert_eq!(check(&evidence).broken, Vec::<String>::new(), "asking is allowed");
+        assert_eq!(check(&evidence).broken, Vec::<String>::new(), "a request alone is allowed");
         let evidence = sample::with(evidence, sample::line(14, "ann", 1, Ok, sample::send(Some(9))("ghost")));
         assert_eq!(check(&evidence).broken.len(), 1);
     }

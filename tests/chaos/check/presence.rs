@@ -1,7 +1,7 @@
-//! Presence: users of a killed gateway are offline within 12 s of Redis answering or back on another, and no user is
-//! called lost unless the user's gateway was dead, frozen or cut off for at least the detection time.
+//! Presence: users of a killed gateway are offline, or back on another gateway, within 12 s without Redis outages. A
+//! user is recorded as lost only if its gateway was dead, stopped or cut off for at least the detection time.
 //!
-//! Only WebSocket connections are judged: the line port does not show which gateway it is.
+//! Only WebSocket connections are judged, because the line port does not show its gateway.
 
 use std::collections::HashMap;
 
@@ -9,67 +9,71 @@ use super::{Evidence, Finding, RecordedLeave, SECOND, SessionHistory};
 use crate::history::{HistoryOp, OpStatus};
 use crate::plan::Fault;
 
-/// A killed gateway's users are offline by then.
-const AT_MOST: u64 = 12 * SECOND;
-/// A gateway that was silent for less than this lives. Its counter must stand still for 8 s, one of which may have
-/// passed already, and a beat may have been on its way.
-const AT_LEAST: u64 = 6 * SECOND;
-/// The longest after the beginning of such a silence that a leave may still come from it.
-const LATEST: u64 = 60 * SECOND;
+/// Time limit for the users of a killed gateway to go offline.
+const OFFLINE_NANOS_MAX: u64 = 12 * SECOND;
+/// Minimum silence after which a gateway may count as dead. Its heartbeat counter must not change for 8 s, of which one
+/// second may have passed before. Also, one beat may have been in flight.
+const DETECTION_NANOS_MIN: u64 = 6 * SECOND;
+/// Maximum time from the start of a silence to a leave that it causes.
+const LEAVE_DELAY_NANOS_MAX: u64 = 60 * SECOND;
 
-/// A connection: from the nickname to its end.
+/// A connection, from its registration to its end.
 pub(super) struct OnlineSpan<'a> {
     pub(super) session: SessionHistory<'a>,
     pub(super) nick: &'a str,
     pub(super) node: &'a str,
     pub(super) from: u64,
     pub(super) to: u64,
-    /// The reason of its end; empty while it lasts.
-    pub(super) why: &'a str,
+    /// Empty while the connection lasts.
+    pub(super) end_reason: &'a str,
     pub(super) is_rival: bool,
 }
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
-    let (stays, faults) = (stays(evidence), evidence.faults());
+    let (spans, faults) = (online_spans(evidence), evidence.faults());
     for (killed, _, fault) in faults.iter().filter(|(_, _, fault)| matches!(fault, Fault::GatewayKill { .. })) {
         let deadline = deadline(*killed, &faults);
-        let is_there = |stay: &&OnlineSpan<'_>| is_on(stay.node, *fault) && stay.from < *killed && stay.to >= *killed;
+        let is_there = |span: &&OnlineSpan<'_>| is_on(span.node, *fault) && span.from < *killed && span.to >= *killed;
         // A user that resumed on another gateway was never offline.
-        let is_back = |stay: &OnlineSpan<'_>| {
-            stays.iter().any(|other| other.nick == stay.nick && other.from > *killed && other.from <= deadline)
+        let is_back = |span: &OnlineSpan<'_>| {
+            spans.iter().any(|other| other.nick == span.nick && other.from > *killed && other.from <= deadline)
         };
-        for stay in stays.iter().filter(is_there) {
+        for span in spans.iter().filter(is_there) {
             finding.judged += 1;
-            if is_back(stay) {
+            if is_back(span) {
                 continue;
             }
-            let went = |d: &&RecordedLeave| d.nick == stay.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
-            if !evidence.departures.iter().any(|departure| went(&departure)) {
+            let is_leave =
+                |d: &&RecordedLeave| d.nick == span.nick && d.at + SECOND / 10 >= *killed && d.at <= deadline;
+            if !evidence.departures.iter().any(|departure| is_leave(&departure)) {
                 let after = (deadline - killed) / SECOND;
-                finding.broken.push(format!("{} of {} not offline {after} s after the kill", stay.nick, stay.node));
+                finding.broken.push(format!("{} on {} not offline {after} s after the kill", span.nick, span.node));
             }
         }
     }
     for lost in &evidence.departures {
-        let latest = stays.iter().filter(|stay| stay.nick == lost.nick && stay.from <= lost.at).max_by_key(|s| s.from);
-        let Some(stay) = latest else { continue };
+        let latest = spans.iter().filter(|span| span.nick == lost.nick && span.from <= lost.at).max_by_key(|s| s.from);
+        let Some(span) = latest else { continue };
         finding.judged += 1;
-        if lost.reason == "gateway_lost" && !is_lost(stay, lost.at, &faults) {
+        if lost.reason == "gateway_lost" && !is_lost(span, lost.at, &faults) {
             let at = lost.at / SECOND;
-            finding.broken.push(format!("{} called lost at {at} s, but {} was not", lost.nick, stay.node));
+            finding.broken.push(format!("{} recorded as lost at {at} s, but {} was not dead", lost.nick, span.node));
         }
     }
     finding
 }
 
-/// Returns whether the gateway of a connection may be called lost at that moment: dead, frozen or cut off for long
+/// Returns whether the gateway of a connection may count as dead at that moment: killed, stopped or cut off for long
 /// enough.
-pub(super) fn is_lost(stay: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
+pub(super) fn is_lost(span: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {
         let is_dead = matches!(fault, Fault::GatewayKill { .. } | Fault::GatewayRestart { .. });
-        let lasts = if is_dead { u64::MAX } else { to - from };
-        is_on(stay.node, *fault) && lasts >= AT_LEAST && from + AT_LEAST <= at && at <= from + LATEST
+        let duration = if is_dead { u64::MAX } else { to - from };
+        is_on(span.node, *fault)
+            && duration >= DETECTION_NANOS_MIN
+            && from + DETECTION_NANOS_MIN <= at
+            && at <= from + LEAVE_DELAY_NANOS_MAX
     };
     faults.iter().any(is_reason)
 }
@@ -78,36 +82,36 @@ fn is_on(node: &str, fault: Fault) -> bool {
     fault.gateway().is_some_and(|gateway| node == format!("g{}", gateway + 1))
 }
 
-/// Twelve seconds without a silence of Redis that began before they were over.
+/// Returns the time limit for users of a gateway killed at `killed`; an outage of Redis before the limit restarts it.
 fn deadline(killed: u64, faults: &[(u64, u64, Fault)]) -> u64 {
-    let mut deadline = killed + AT_MOST;
-    for (from, to, _) in faults.iter().filter(|(_, _, fault)| fault.silences_redis()) {
+    let mut deadline = killed + OFFLINE_NANOS_MAX;
+    for (from, to, _) in faults.iter().filter(|(_, _, fault)| fault.interrupts_redis()) {
         if *from <= deadline && *to >= killed {
-            deadline = deadline.max(to.saturating_add(AT_MOST));
+            deadline = deadline.max(to.saturating_add(OFFLINE_NANOS_MAX));
         }
     }
     deadline
 }
 
-pub(super) fn stays(evidence: &Evidence) -> Vec<OnlineSpan<'_>> {
-    let (mut stays, mut open) = (Vec::<OnlineSpan<'_>>::new(), HashMap::new());
+pub(super) fn online_spans(evidence: &Evidence) -> Vec<OnlineSpan<'_>> {
+    let (mut spans, mut open) = (Vec::<OnlineSpan<'_>>::new(), HashMap::new());
     for event in evidence.events.iter().filter(|event| event.kind == OpStatus::Ok) {
         let session = (event.process.as_str(), event.session);
         match &event.op {
             HistoryOp::Register { nick, node: Some(node), .. } => {
-                open.insert(session, stays.len());
+                open.insert(session, spans.len());
                 let is_rival = event.process.starts_with("rival");
-                stays.push(OnlineSpan { session, nick, node, from: event.at, to: u64::MAX, why: "", is_rival });
+                spans.push(OnlineSpan { session, nick, node, from: event.at, to: u64::MAX, end_reason: "", is_rival });
             }
-            HistoryOp::End { why } => {
+            HistoryOp::End { reason } => {
                 if let Some(at) = open.remove(&session) {
-                    (stays[at].to, stays[at].why) = (event.at, why);
+                    (spans[at].to, spans[at].end_reason) = (event.at, reason);
                 }
             }
             _ => {}
         }
     }
-    stays
+    spans
 }
 
 #[cfg(test)]
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_of_a_killed_gateway_that_stay_online_are_found() {
+    fn checker_finds_users_online_after_deadline() {
         let mut evidence = sample::good();
         evidence.departures[0].at += 4 * SECOND;
         assert_eq!(check(&evidence).broken.len(), 1, "13 s after the kill");
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flap_in_an_outage_of_redis_is_found() {
+    fn checker_finds_loss_during_redis_outage() {
         let mut evidence = sample::good();
         let reason = "gateway_lost".to_owned();
         evidence.departures.push(RecordedLeave { at: 45 * SECOND, nick: "bob".to_owned(), reason });
@@ -144,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_came_too_early_is_found() {
+    fn checker_finds_premature_gateway_loss() {
         let mut evidence = sample::good();
         evidence.departures[0].at = 14 * SECOND;
         assert_eq!(check(&evidence).broken.len(), 1);

@@ -1,36 +1,36 @@
-//! Recovery: when every fault is cleared, all come in again and hear within 15 s what each of them says last.
+//! Recovery: when every fault is cleared, all members join again and receive each other's last messages within 15 s.
 //!
-//! "All" are the members that were ever in a room and do not share their name with a rival: those that send a mark.
+//! The last messages are marks. Rivals, which share a nickname, send none and are not checked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Evidence, Finding, SECOND};
 use crate::history::{HistoryOp, OpStatus};
 
-/// A mark is heard by then.
-const AT_MOST: u64 = 15 * SECOND;
+/// Time limit for the delivery of a mark.
+const MARK_NANOS_MAX: u64 = 15 * SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let is_mark = |event: &&crate::history::HistoryEvent| event.op == HistoryOp::Phase { name: "mark".to_owned() };
     let Some(begin) = evidence.events.iter().find(is_mark).map(|event| event.at) else {
-        finding.broken.push("not everybody came in again".to_owned());
+        finding.broken.push("not every member joined again".to_owned());
         return finding;
     };
-    // By room: who is in it, and since when if they had to begin anew; and the marks that were acked, by whom and when.
+    // By room: the members with the time of a join without a position, and the acked marks with sender and time.
     let mut members: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
     let mut marks: BTreeMap<&str, Vec<(&str, &str, u64)>> = BTreeMap::new();
-    let mut heard: HashMap<(&str, &str), u64> = HashMap::new();
+    let mut received: HashMap<(&str, &str), u64> = HashMap::new();
     let is_rival = |process: &str| process.starts_with("rival");
-    let mut tried: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut attempted: BTreeSet<(&str, &str)> = BTreeSet::new();
     for event in evidence.events.iter().filter(|event| !is_rival(&event.process)) {
         let process = event.process.as_str();
         match &event.op {
             HistoryOp::Send { room, key, .. } if event.kind == OpStatus::Invoke && key.starts_with("mark-") => {
-                tried.insert((room, process));
+                attempted.insert((room, process));
             }
             _ if event.kind != OpStatus::Ok => {}
-            // The line port does not go on where it was.
+            // A line client receives no earlier messages, so only later marks count for it.
             HistoryOp::Join { room, seq } => {
                 members.entry(room).or_default().insert(process, seq.map_or(event.at, |_| 0));
             }
@@ -38,24 +38,24 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
                 marks.entry(room).or_default().push((process, key, event.at));
             }
             HistoryOp::Message { key, .. } if key.starts_with("mark-") => {
-                heard.entry((process, key)).or_insert(event.at);
+                received.entry((process, key)).or_insert(event.at);
             }
             _ => {}
         }
     }
     for (room, members) in &members {
-        let spoken = marks.get(room).map(Vec::as_slice).unwrap_or_default();
-        if spoken.is_empty() {
-            finding.broken.push(format!("{room}: nobody could say anything"));
+        let acked = marks.get(room).map(Vec::as_slice).unwrap_or_default();
+        if acked.is_empty() {
+            finding.broken.push(format!("{room}: no member could send a message"));
         }
         for (member, since) in members {
-            if tried.contains(&(*room, *member)) && !spoken.iter().any(|(speaker, ..)| speaker == member) {
-                finding.broken.push(format!("{room}: {member} could say nothing"));
+            if attempted.contains(&(*room, *member)) && !acked.iter().any(|(sender, ..)| sender == member) {
+                finding.broken.push(format!("{room}: {member} could not send a message"));
             }
-            for (_, key, _) in spoken.iter().filter(|(.., at)| at > since) {
+            for (_, key, _) in acked.iter().filter(|(.., at)| at > since) {
                 finding.judged += 1;
-                if heard.get(&(*member, *key)).is_none_or(|at| *at > begin + AT_MOST) {
-                    finding.broken.push(format!("{room}: {member} did not hear {key} in time"));
+                if received.get(&(*member, *key)).is_none_or(|at| *at > begin + MARK_NANOS_MAX) {
+                    finding.broken.push(format!("{room}: {member} did not receive {key} in time"));
                 }
             }
         }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checker_finds_member_without_marks() {
+    fn checker_finds_member_that_misses_a_mark() {
         let mut evidence = sample::good();
         let mark = sample::message(2, "ann", "mark-ann-2");
         evidence.events.retain(|event| event.process != "bob" || event.op != mark);
@@ -78,12 +78,12 @@ mod tests {
 
     #[test]
     fn checker_finds_member_unable_to_send() {
-        let asked = sample::line(61, "bob", 1, OpStatus::Invoke, sample::send(None)("mark-bob-1"));
-        assert_eq!(check(&sample::with(sample::good(), asked)).broken.len(), 1);
+        let request = sample::line(61, "bob", 1, OpStatus::Invoke, sample::send(None)("mark-bob-1"));
+        assert_eq!(check(&sample::with(sample::good(), request)).broken.len(), 1);
     }
 
     #[test]
-    fn a_crowd_that_never_comes_back_is_found() {
+    fn checker_finds_crowd_that_never_returns() {
         let mut evidence = sample::good();
         evidence.events.retain(|event| !matches!(event.op, HistoryOp::Phase { .. }));
         assert_eq!(check(&evidence).broken.len(), 1);

@@ -1,13 +1,13 @@
-//! A small history in which everything is as it should be; the checkers' tests break it, one thing at a time.
+//! A small history without violations; each test of a checker breaks one part of it.
 //!
-//! ann and bob sit on g1 and g2 and talk in `#a`; g1 is killed, its user goes offline 9 s later, goes on with her
-//! session on g2 and tells bob something; Redis is away for a while and all stay.
+//! ann on g1 and bob on g2 are members of `#a`. g1 is killed, and ann goes offline 9 s later. She resumes her session on
+//! g2 and sends bob a direct message. Redis is stopped for a while, and both stay online.
 
 use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};
 use crate::plan::Fault;
 
-/// Builds one line of history at this second.
+/// Returns one event of the history at this second.
 pub(super) fn line(second: u64, process: &str, session: u32, kind: OpStatus, op: HistoryOp) -> HistoryEvent {
     HistoryEvent { at: second * SECOND, process: process.to_owned(), session, kind, op }
 }
@@ -52,9 +52,9 @@ pub(super) fn good() -> Evidence {
         HistoryOp::Send { room, key, msg_id: acked.then(|| "m1".to_owned()), seq: None }
     };
     let (from, key, msg_id) = ("ann".to_owned(), "d1".to_owned(), Some("m1".to_owned()));
-    let heard = HistoryOp::Message { room: "@bob".to_owned(), from, key, msg_id, epoch: None, seq: Some(1) };
+    let delivered = HistoryOp::Message { room: "@bob".to_owned(), from, key, msg_id, epoch: None, seq: Some(1) };
     let session = Some("session of ann".to_owned());
-    let back = HistoryOp::Register { nick: "ann".to_owned(), node: Some("g2".to_owned()), session, resumed: true };
+    let resumed = HistoryOp::Register { nick: "ann".to_owned(), node: Some("g2".to_owned()), session, resumed: true };
     let events = vec![
         line(1, "ann", 1, Ok, registered("ann", "g1")),
         line(1, "bob", 1, Ok, registered("bob", "g2")),
@@ -64,14 +64,14 @@ pub(super) fn good() -> Evidence {
         line(3, "ann", 1, Ok, send(Some(1))("k1")),
         line(3, "bob", 1, Ok, message(1, "ann", "k1")),
         line(10, "bench", 0, Invoke, HistoryOp::Fault(kill)),
-        line(10, "ann", 1, Ok, HistoryOp::End { why: "reset".to_owned() }),
+        line(10, "ann", 1, Ok, HistoryOp::End { reason: "reset".to_owned() }),
         line(12, "bench", 0, Ok, HistoryOp::Fault(kill)),
         line(19, "bob", 1, Ok, HistoryOp::Left { room: "#a".to_owned(), nicks: vec!["ann".to_owned()] }),
-        line(24, "ann", 1, Ok, back),
+        line(24, "ann", 1, Ok, resumed),
         line(24, "ann", 1, Ok, message(1, "ann", "k1")),
         line(25, "ann", 1, Invoke, direct(false)),
         line(25, "ann", 1, Ok, direct(true)),
-        line(25, "bob", 1, Ok, heard),
+        line(25, "bob", 1, Ok, delivered),
         line(30, "bench", 0, Invoke, HistoryOp::Fault(outage)),
         line(50, "bench", 0, Ok, HistoryOp::Fault(outage)),
         line(60, "bench", 0, Ok, phase("mark")),
@@ -80,22 +80,22 @@ pub(super) fn good() -> Evidence {
         line(61, "ann", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(61, "bob", 1, Ok, message(2, "ann", "mark-ann-2")),
         line(80, "bench", 0, Ok, phase("leave")),
-        line(81, "bench", 0, Ok, HistoryOp::Exit { node: "g2".to_owned(), code: Some(0), asked: true }),
+        line(81, "bench", 0, Ok, HistoryOp::Exit { node: "g2".to_owned(), code: Some(0), requested: true }),
     ];
-    let log = vec![entry(1, "ann", 1, "k1"), entry(2, "ann", 3, "mark-ann-2")];
+    let stream = vec![entry(1, "ann", 1, "k1"), entry(2, "ann", 3, "mark-ann-2")];
     let departures = vec![RecordedLeave { at: 19 * SECOND, nick: "ann".to_owned(), reason: "gateway_lost".to_owned() }];
-    let logs = [("#a".to_owned(), log), ("@bob".to_owned(), vec![entry(1, "ann", 3, "d1")])].into();
-    Evidence { events, logs, departures, ..Evidence::default() }
+    let streams = [("#a".to_owned(), stream), ("@bob".to_owned(), vec![entry(1, "ann", 3, "d1")])].into();
+    Evidence { events, streams, departures, ..Evidence::default() }
 }
 
-/// Changes what is in the log of the room.
-pub(super) fn change(evidence: &mut Evidence, change: impl FnOnce(&mut Vec<StoredWrite>)) {
-    evidence.logs.get_mut("#a").map(change);
+/// Changes the stream of `#a`.
+pub(super) fn change_stream(evidence: &mut Evidence, change: impl FnOnce(&mut Vec<StoredWrite>)) {
+    evidence.streams.get_mut("#a").map(change);
 }
 
-/// Puts an event into its place in time.
+/// Inserts an event at its time.
 pub(super) fn with(mut evidence: Evidence, event: HistoryEvent) -> Evidence {
-    let place = evidence.events.partition_point(|other| other.at <= event.at);
-    evidence.events.insert(place, event);
+    let index = evidence.events.partition_point(|other| other.at <= event.at);
+    evidence.events.insert(index, event);
     evidence
 }

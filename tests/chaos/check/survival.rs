@@ -1,28 +1,28 @@
-//! Survival: no program ends by itself, and one that was told to leave does so with exit code 0.
+//! Survival: no program ends by itself, and a program that receives SIGTERM exits with 0.
 //!
-//! A drain that cannot reach Redis may run out of its grace period (2): Redis was away, so it is excused.
+//! A drain without Redis may exceed its grace period (exit code 2), which is excused.
 
 use super::{Evidence, Finding, SECOND};
 use crate::history::HistoryOp;
 use crate::plan::Fault;
 
-/// A drain may take its grace period of 30 s.
-const DRAIN: u64 = 40 * SECOND;
+/// Maximum time of a drain: its grace period of 30 s and a margin.
+const DRAIN_NANOS_MAX: u64 = 40 * SECOND;
 
 pub(super) fn check(evidence: &Evidence) -> Finding {
     let mut finding = Finding::default();
     let faults = evidence.faults();
     for event in &evidence.events {
-        let HistoryOp::Exit { node, code, asked } = &event.op else { continue };
+        let HistoryOp::Exit { node, code, requested } = &event.op else { continue };
         finding.judged += 1;
-        let hinders = |(from, to, fault): &(u64, u64, Fault)| {
-            fault.silences_redis() && *from <= event.at && to.saturating_add(DRAIN) >= event.at
+        let delays_drain = |(from, to, fault): &(u64, u64, Fault)| {
+            fault.interrupts_redis() && *from <= event.at && to.saturating_add(DRAIN_NANOS_MAX) >= event.at
         };
-        match (asked, code) {
+        match (requested, code) {
             (true, Some(0)) => {}
-            (true, Some(2)) if faults.iter().any(hinders) => finding.excused += 1,
-            (true, code) => finding.broken.push(format!("{node} was told to leave and ended with {code:?}")),
-            (false, code) => finding.broken.push(format!("{node} ended by itself with {code:?}")),
+            (true, Some(2)) if faults.iter().any(delays_drain) => finding.excused += 1,
+            (true, code) => finding.broken.push(format!("{node} was asked to drain and exited with {code:?}")),
+            (false, code) => finding.broken.push(format!("{node} exited by itself with {code:?}")),
         }
     }
     finding
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn checker_finds_crash_and_failed_drain() {
-        let exit = |code, asked| HistoryOp::Exit { node: "g1".to_owned(), code, asked };
+        let exit = |code, requested| HistoryOp::Exit { node: "g1".to_owned(), code, requested };
         for (op, broken) in
             [(exit(Some(101), false), 1), (exit(Some(1), true), 1), (exit(None, true), 1), (exit(Some(0), true), 0)]
         {

@@ -1,6 +1,6 @@
-//! One connection of a member, over WebSocket or as text lines: requests out, what was heard in.
+//! One connection of a member, over WebSocket or text lines: writes requests and reads events.
 //!
-//! Used by the person only. It keeps no state of the chat: which answer belongs to what is the person's business.
+//! Used by the member only. It keeps no state of the chat; the member matches replies to requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::history::Jump;
 
 /// Time limit for a connect or a write.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_MAX: Duration = Duration::from_secs(5);
 
 /// The address that a member connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +30,17 @@ pub enum MemberAddress {
 /// A request of a member.
 #[derive(Debug, Clone, Copy)]
 pub enum MemberRequest<'a> {
-    /// With a token and the places it has, to go on with a session.
+    /// With a token and positions it resumes a session.
     Register {
         nick: &'a str,
         resume: Option<(&'a str, &'a ClientPositions)>,
     },
-    /// With the place that it has, to be told what it missed.
+    /// With a position it requests the missed messages.
     Join {
         room: &'a str,
         since: Option<&'a ClientPosition>,
     },
-    /// On the line port it goes to the room that was entered last, without a key.
+    /// On the line port the message goes to the last joined room, without a key.
     Send {
         room: &'a str,
         key: &'a str,
@@ -56,12 +56,12 @@ pub enum MemberEvent {
         session: Option<String>,
         token: Option<String>,
         inbox: Option<ClientPosition>,
-        /// Those that it is in already, when it goes on with a session.
+        /// Rooms of a resumed session.
         rooms: Vec<String>,
     },
     Joined {
         room: String,
-        place: Option<ClientPosition>,
+        position: Option<ClientPosition>,
     },
     Acked {
         id: u64,
@@ -90,7 +90,7 @@ pub enum MemberEvent {
         nicks: Vec<String>,
     },
     Ended {
-        why: String,
+        reason: String,
     },
     Other,
 }
@@ -102,17 +102,17 @@ pub struct ClientPosition {
     pub seq: u64,
 }
 
-/// The places of a session.
+/// Positions of a session, by room; `@` is the inbox.
 pub type ClientPositions = BTreeMap<String, ClientPosition>;
 
-/// One connection.
+/// An open connection of either dialect.
 pub enum MemberConnection {
     WebSocket(Box<WebSocketStream<TcpStream>>),
     Lines { reader: Lines<BufReader<OwnedReadHalf>>, writer: OwnedWriteHalf },
 }
 
 impl MemberConnection {
-    /// Connects.
+    /// Connects to the address.
     ///
     /// # Errors
     /// A description of the failure.
@@ -131,38 +131,38 @@ impl MemberConnection {
                 }
             }
         };
-        timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err("no answer to a connect".to_owned()))
+        timeout(IO_MAX, connecting).await.unwrap_or_else(|_| Err("connect timed out".to_owned()))
     }
 
-    /// Asks. A connection that is gone shows in [`MemberConnection::next`].
-    pub async fn ask(&mut self, id: u64, request: MemberRequest<'_>) {
-        let asking = async {
+    /// Sends a request. A lost connection is reported by [`MemberConnection::next`].
+    pub async fn request(&mut self, id: u64, request: MemberRequest<'_>) {
+        let sending = async {
             match self {
                 Self::WebSocket(socket) => drop(socket.send(Message::text(frame(id, request).to_string())).await),
                 Self::Lines { writer, .. } => drop(writer.write_all(line(request).as_bytes()).await),
             }
         };
-        // A gateway that stands still takes nothing; what it does not answer the person gives up on.
-        let _ = timeout(PATIENCE, asking).await;
+        // A stopped gateway reads nothing; the member times out on the missing reply.
+        let _ = timeout(IO_MAX, sending).await;
     }
 
-    /// The next thing heard. Cancel safe.
+    /// Returns the next event. Cancel safe.
     pub async fn next(&mut self) -> MemberEvent {
         match self {
             Self::WebSocket(socket) => match socket.next().await {
                 Some(Ok(Message::Text(text))) => event(&serde_json::from_str(&text).unwrap_or_default()),
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.map_or_else(|| "none".to_owned(), |frame| u16::from(frame.code).to_string());
-                    MemberEvent::Ended { why: format!("closed with {code}") }
+                    MemberEvent::Ended { reason: format!("closed with {code}") }
                 }
                 Some(Ok(_)) => MemberEvent::Other,
-                Some(Err(error)) => MemberEvent::Ended { why: error.to_string() },
-                None => MemberEvent::Ended { why: "end of the stream".to_owned() },
+                Some(Err(error)) => MemberEvent::Ended { reason: error.to_string() },
+                None => MemberEvent::Ended { reason: "end of the stream".to_owned() },
             },
             Self::Lines { reader, .. } => match reader.next_line().await {
-                Ok(Some(text)) => output(&text),
-                Ok(None) => MemberEvent::Ended { why: "end of the stream".to_owned() },
-                Err(error) => MemberEvent::Ended { why: error.to_string() },
+                Ok(Some(text)) => line_event(&text),
+                Ok(None) => MemberEvent::Ended { reason: "end of the stream".to_owned() },
+                Err(error) => MemberEvent::Ended { reason: error.to_string() },
             },
         }
     }
@@ -171,14 +171,14 @@ impl MemberConnection {
 fn frame(id: u64, request: MemberRequest<'_>) -> Value {
     match request {
         MemberRequest::Register { nick, resume: None } => json!({"type": "register", "id": id, "nick": nick}),
-        MemberRequest::Register { nick, resume: Some((token, places)) } => {
+        MemberRequest::Register { nick, resume: Some((token, positions)) } => {
             let since: serde_json::Map<String, Value> =
-                places.iter().map(|(at, place)| (at.clone(), since(place))).collect();
+                positions.iter().map(|(at, position)| (at.clone(), since(position))).collect();
             json!({"type": "register", "id": id, "nick": nick, "resume": token, "since": since})
         }
         MemberRequest::Join { room, since: None } => json!({"type": "join", "id": id, "room": room}),
-        MemberRequest::Join { room, since: Some(place) } => {
-            json!({"type": "join", "id": id, "room": room, "since": since(place)})
+        MemberRequest::Join { room, since: Some(position) } => {
+            json!({"type": "join", "id": id, "room": room, "since": since(position)})
         }
         MemberRequest::Send { room, key } => {
             json!({"type": "send", "id": id, "to": room.trim_start_matches('@'), "body": key, "key": key})
@@ -187,8 +187,8 @@ fn frame(id: u64, request: MemberRequest<'_>) -> Value {
     }
 }
 
-fn since(place: &ClientPosition) -> Value {
-    json!({"epoch": place.epoch, "seq": place.seq})
+fn since(position: &ClientPosition) -> Value {
+    json!({"epoch": position.epoch, "seq": position.seq})
 }
 
 fn line(request: MemberRequest<'_>) -> String {
@@ -200,12 +200,12 @@ fn line(request: MemberRequest<'_>) -> String {
     }
 }
 
-/// Reads a frame of the JSON protocol.
+/// Converts a frame of the JSON protocol.
 fn event(value: &Value) -> MemberEvent {
     let text = |field: &str| value[field].as_str().map(str::to_owned);
     let named = |field: &str| text(field).unwrap_or_default();
     let (id, seq) = (value["id"].as_u64(), value["seq"].as_u64());
-    let place = |value: &Value| {
+    let position = |value: &Value| {
         Some(ClientPosition { epoch: value["epoch"].as_str()?.to_owned(), seq: value["seq"].as_u64()? })
     };
     let jump = |jump| MemberEvent::Jump { room: addressed(named("to")), jump, epoch: text("epoch") };
@@ -214,9 +214,9 @@ fn event(value: &Value) -> MemberEvent {
             let (node, session, token) = (text("node"), text("session"), text("resume"));
             let name = |room: &Value| room["room"].as_str().map(str::to_owned);
             let rooms = value["rooms"].as_array().into_iter().flatten().filter_map(name).collect();
-            MemberEvent::Registered { node, session, token, inbox: place(&value["inbox"]), rooms }
+            MemberEvent::Registered { node, session, token, inbox: position(&value["inbox"]), rooms }
         }
-        "joined" => MemberEvent::Joined { room: named("room"), place: place(value) },
+        "joined" => MemberEvent::Joined { room: named("room"), position: position(value) },
         "presence" => {
             let nick = |left: &Value| left["nick"].as_str().map(str::to_owned);
             let nicks = value["left"].as_array().into_iter().flatten().filter_map(nick).collect();
@@ -238,39 +238,39 @@ fn event(value: &Value) -> MemberEvent {
     }
 }
 
-/// The address of a frame as the history writes it: a nickname begins with `@`.
+/// Converts the address of a frame to the form of the history: a nickname begins with `@`.
 fn addressed(to: String) -> String {
     if to.starts_with(['#', '@']) { to } else { format!("@{to}") }
 }
 
-/// Reads a line of the line port.
-fn output(line: &str) -> MemberEvent {
+/// Converts a line of the line port.
+fn line_event(line: &str) -> MemberEvent {
     if let Some(rest) = line.strip_prefix("* ") {
         if rest.starts_with("you are now known as ") {
             return MemberEvent::Registered { node: None, session: None, token: None, inbox: None, rooms: Vec::new() };
         }
         if let Some((room, _)) = rest.strip_prefix("you are in ").and_then(|rest| rest.split_once(',')) {
-            return MemberEvent::Joined { room: room.to_owned(), place: None };
+            return MemberEvent::Joined { room: room.to_owned(), position: None };
         }
         return jump(rest).unwrap_or(MemberEvent::Other);
     }
     if let Some((code, _)) = line.strip_prefix("! ").and_then(|rest| rest.split_once(':')) {
         return MemberEvent::Refused { id: None, code: code.to_owned() };
     }
-    let said = line.strip_prefix('[').and_then(|rest| rest.split_once("] <"));
-    let said = said.and_then(|(room, rest)| Some((room, rest.split_once("> ")?)));
-    said.map_or(MemberEvent::Other, |(room, (from, key))| {
+    let message = line.strip_prefix('[').and_then(|rest| rest.split_once("] <"));
+    let message = message.and_then(|(room, rest)| Some((room, rest.split_once("> ")?)));
+    message.map_or(MemberEvent::Other, |(room, (from, key))| {
         let (room, from, key) = (room.to_owned(), from.to_owned(), key.to_owned());
         MemberEvent::Message { room, from, key, msg_id: None, seq: None }
     })
 }
 
-/// Reads what the line port says of a jump.
-fn jump(said: &str) -> Option<MemberEvent> {
-    if let Some((room, _)) = said.split_once(" begins anew") {
-        return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Anew, epoch: None });
+/// Converts a notice of the line port about a jump.
+fn jump(notice: &str) -> Option<MemberEvent> {
+    if let Some((room, _)) = notice.split_once(" begins anew") {
+        return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Reset, epoch: None });
     }
-    let (numbers, room) = said.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
+    let (numbers, room) = notice.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;
     let (from, to) = numbers.split_once(" to ")?;
     let jump = Jump::Gap { from: from.parse().ok()?, to: to.parse().ok()? };
     Some(MemberEvent::Jump { room: room.to_owned(), jump, epoch: None })
@@ -283,15 +283,18 @@ mod tests {
     #[test]
     fn parser_reads_events_of_both_dialects() {
         let (room, from, key) = ("#a".to_owned(), "ann".to_owned(), "ann-1".to_owned());
-        let told = MemberEvent::Message { room, from, key, msg_id: None, seq: None };
-        assert_eq!(output("[#a] <ann> ann-1"), told);
+        let message = MemberEvent::Message { room, from, key, msg_id: None, seq: None };
+        assert_eq!(line_event("[#a] <ann> ann-1"), message);
         let frame = json!({"type": "message", "to": "#a", "from": "ann", "body": "ann-1"});
-        assert_eq!(event(&frame), told);
-        assert_eq!(output("* you are in #a, members: 3"), MemberEvent::Joined { room: "#a".to_owned(), place: None });
-        assert_eq!(output("! nick_in_use: no"), MemberEvent::Refused { id: None, code: "nick_in_use".to_owned() });
-        assert_eq!(output("* bob joined #a"), MemberEvent::Other);
+        assert_eq!(event(&frame), message);
+        assert_eq!(
+            line_event("* you are in #a, members: 3"),
+            MemberEvent::Joined { room: "#a".to_owned(), position: None }
+        );
+        assert_eq!(line_event("! nick_in_use: no"), MemberEvent::Refused { id: None, code: "nick_in_use".to_owned() });
+        assert_eq!(line_event("* bob joined #a"), MemberEvent::Other);
         let gap = MemberEvent::Jump { room: "#a".to_owned(), jump: Jump::Gap { from: 4, to: 6 }, epoch: None };
-        assert_eq!(output("* messages 4 to 6 of #a are gone"), gap);
+        assert_eq!(line_event("* messages 4 to 6 of #a are gone"), gap);
         assert_eq!(event(&json!({"type": "gap", "to": "#a", "from_seq": 4, "to_seq": 6})), gap);
         let refused = event(&json!({"type": "error", "id": 4, "code": "unavailable"}));
         assert_eq!(refused, MemberEvent::Refused { id: Some(4), code: "unavailable".to_owned() });

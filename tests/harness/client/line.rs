@@ -1,4 +1,6 @@
-//! A person with telnet: types lines, reads lines.
+//! A client of the line port: writes lines and waits for lines.
+//!
+//! A task reads all the time; expectations search its transcript. Invariant: dropping the client closes the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,14 +12,14 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::RESPONSE_TIMEOUT;
 use super::transcript::{ReceivedItem, Transcript, TranscriptEnd};
 use crate::pattern::text_fits;
 
-/// Gone once the server has hung up.
+/// Write half of the connection; `None` after the server has closed it.
 type LineWriter = Arc<tokio::sync::Mutex<Option<OwnedWriteHalf>>>;
 
-/// One connected client. Dropping it cuts the connection.
+/// A connected line client. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct LineClient {
     writer: LineWriter,
@@ -37,8 +39,8 @@ impl LineClient {
     /// # Panics
     /// When the connection is not accepted.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("an answer in time");
-        let stream = stream.unwrap_or_else(|error| panic!("no text door at {address}: {error}"));
+        let stream = timeout(RESPONSE_TIMEOUT, TcpStream::connect(address)).await.expect("an answer in time");
+        let stream = stream.unwrap_or_else(|error| panic!("no line port at {address}: {error}"));
         stream.set_nodelay(true).expect("a TCP socket");
         let (reader, writer) = stream.into_split();
         let transcript = Arc::new(Transcript::new());
@@ -47,49 +49,49 @@ impl LineClient {
         Self { writer, transcript, reader }
     }
 
-    /// Types a line. A connection that is gone is left to the expectations.
+    /// Sends a line. A closed connection is reported by the expectations, not here.
     pub async fn types(&self, line: &str) {
         self.sends(format!("{line}\n").as_bytes()).await;
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn sends(&self, bytes: &[u8]) {
         if let Some(writer) = self.writer.lock().await.as_mut() {
             let _ = writer.write_all(bytes).await;
         }
     }
 
-    /// Takes a nickname and waits for it.
+    /// Registers a nickname and waits for the reply.
     pub async fn register(&self, nick: &str) {
         self.types(&format!("/nick {nick}")).await;
         self.reads(&format!("* you are now known as {nick}")).await;
     }
 
-    /// Enters a room and waits for it.
+    /// Joins a room and waits for the reply.
     pub async fn join(&self, room: &str) {
         self.types(&format!("/join {room}")).await;
         self.reads(&format!("* you are in {room}, members: *")).await;
     }
 
-    /// Receives a message in a room.
+    /// Waits for a message in a room.
     pub async fn receives(&self, room: &str, from: &str, text: &str) {
         self.reads(&format!("[{room}] <{from}> {text}")).await;
     }
 
-    /// Waits for a line that fits the pattern, where `*` is any run of characters, and uses it up.
+    /// Waits for an unused line that fits the pattern, and marks it as used. `*` stands for any run of characters.
     pub async fn reads(&self, pattern: &str) -> ReceivedItem<String> {
-        self.reads_within(PATIENCE, pattern).await
+        self.reads_within(RESPONSE_TIMEOUT, pattern).await
     }
 
-    /// Waits for a line that fits the pattern, and uses it up.
+    /// Waits for an unused line that fits the pattern, and marks it as used.
     ///
     /// # Panics
-    /// If none comes in time.
+    /// If none arrives in time.
     pub async fn reads_within(&self, within: Duration, pattern: &str) -> ReceivedItem<String> {
         self.try_read(within, pattern).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
-    /// Waits for a line that fits the pattern, and uses it up.
+    /// Waits for an unused line that fits the pattern, and marks it as used.
     ///
     /// # Errors
     /// A description of the items received instead.
@@ -97,7 +99,7 @@ impl LineClient {
         self.transcript.take(within, &format!("line `{pattern}`"), |line| text_fits(pattern, line)).await
     }
 
-    /// Waits for the next line that was not used yet, whatever it is.
+    /// Waits for the next unused line.
     ///
     /// # Errors
     /// A description of the items received instead.
@@ -105,34 +107,29 @@ impl LineClient {
         self.next_that(within, |_| true).await
     }
 
-    /// Waits for the next line that was not used yet and fits.
+    /// Waits for the next unused line that fits.
     ///
     /// # Errors
     /// A description of the items received instead.
     pub async fn next_that(&self, within: Duration, fits: impl Fn(&str) -> bool) -> Result<String, String> {
-        self.transcript.take(within, "line", |line| fits(line)).await.map(|heard| heard.what)
+        self.transcript.take(within, "line", |line| fits(line)).await.map(|item| item.value)
     }
 
-    /// Every line so far that fits the pattern, in order.
+    /// Returns all received lines that fit the pattern, in order.
     #[must_use]
     pub fn received(&self, pattern: &str) -> Vec<String> {
-        self.transcript.all(|line| text_fits(pattern, line)).into_iter().map(|heard| heard.what).collect()
+        self.transcript.all(|line| text_fits(pattern, line)).into_iter().map(|item| item.value).collect()
     }
 
-    /// Every line so far that no expectation has used, and that fits.
+    /// Returns all unused lines that fit.
     #[must_use]
     pub fn unused(&self, fits: impl Fn(&str) -> bool) -> Vec<String> {
         self.transcript.unused(|line| fits(line))
     }
 
-    /// Uses up every line so far.
-    pub fn forget(&self) {
-        self.transcript.forget();
-    }
-
     /// Waits for the end of the connection.
     pub async fn closed(&self) -> TranscriptEnd {
-        self.closed_within(PATIENCE).await
+        self.closed_within(RESPONSE_TIMEOUT).await
     }
 
     /// Waits for the end of the connection.
@@ -143,7 +140,7 @@ impl LineClient {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
-    /// The end of the connection, if it has ended.
+    /// Returns the end of the connection, if it has ended.
     #[must_use]
     pub fn has_ended(&self) -> Option<TranscriptEnd> {
         self.transcript.has_ended()

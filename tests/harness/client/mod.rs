@@ -1,4 +1,4 @@
-//! Clients for tests: they speak like people, wait with deadlines, and remember everything they were told.
+//! Clients for tests: they send requests, wait with deadlines, and keep everything they receive.
 
 mod line;
 mod raw;
@@ -12,5 +12,5 @@ pub use self::ws::{RefusedRequest, RequestResult, WsClient};
 
 use std::time::Duration;
 
-/// How long a client waits for what should come at once.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a reply or event that should arrive at once.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);

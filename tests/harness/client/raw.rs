@@ -1,6 +1,6 @@
-//! A WebSocket without manners: the handshake is real, after it any bytes can be sent.
+//! A raw WebSocket: after a real handshake it sends any bytes.
 //!
-//! Tests of bad input use it, because a client library refuses to send what they want to send.
+//! Tests of invalid input use it, because a client library refuses to send invalid frames.
 
 use std::net::SocketAddr;
 
@@ -8,9 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::RESPONSE_TIMEOUT;
 
-/// A frame as the server sent it, whole and unmasked.
+/// A whole unmasked frame from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawFrame {
     /// The opcode: 1 text, 8 close, 9 ping, 10 pong.
@@ -19,53 +19,55 @@ pub struct RawFrame {
     pub payload: Vec<u8>,
 }
 
-/// A connection that was upgraded and then left to the test.
+/// An upgraded connection without a protocol.
 #[derive(Debug)]
 pub struct RawWs {
     stream: TcpStream,
 }
 
 impl RawWs {
-    /// Connects and upgrades.
+    /// Connects and upgrades to WebSocket.
     ///
     /// # Panics
     /// If the server does not upgrade.
     pub async fn connect(address: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("the door is open");
+        let mut stream = TcpStream::connect(address).await.expect("the connection is open");
         stream.set_nodelay(true).expect("a TCP socket");
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).await.expect("the door is open");
+        stream.write_all(request.as_bytes()).await.expect("the connection is open");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, stream.read_u8()).await.expect("an answer in time").expect("an answer"));
+            head.push(
+                timeout(RESPONSE_TIMEOUT, stream.read_u8()).await.expect("an answer in time").expect("an answer"),
+            );
         }
         let head = String::from_utf8_lossy(&head);
         assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
         Self { stream }
     }
 
-    /// Sends bytes as they are. A connection that is gone is left to the reading side.
+    /// Sends bytes unchanged. A closed connection is reported by the reading functions.
     pub async fn sends(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Sends a frame, masked with zeros: what is on the wire is the payload.
+    /// Sends a frame masked with zeros, so the payload is unchanged.
     pub async fn sends_frame(&mut self, first_byte: u8, payload: &[u8]) {
         self.sends(&frame(first_byte, payload)).await;
     }
 
-    /// The next frame; `None` when the connection ended.
+    /// Returns the next frame, or `None` at the end of the connection.
     ///
     /// # Panics
-    /// When neither comes in time.
+    /// If neither arrives in time.
     pub async fn next(&mut self) -> Option<RawFrame> {
-        timeout(PATIENCE, self.read()).await.expect("a frame or the end in time")
+        timeout(RESPONSE_TIMEOUT, self.read()).await.expect("a frame or the end in time")
     }
 
-    /// Reads until the close frame and returns its code; `None` when the connection ended without one.
+    /// Reads until the close frame and returns its code; `None` if the connection ended without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         while let Some(frame) = self.next().await {
             if frame.opcode == 8 {
@@ -88,7 +90,7 @@ impl RawWs {
     }
 }
 
-/// A whole client frame with this first byte (FIN, reserved bits, opcode), masked with zeros.
+/// Returns a client frame with this first byte (FIN, reserved bits, opcode), masked with zeros.
 fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first_byte];
     match payload.len() {

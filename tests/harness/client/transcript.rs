@@ -1,7 +1,7 @@
-//! Everything one client was told, with the moment it came, filled by a reading task and searched by expectations.
+//! Everything that one client received, with its time. A reading task appends, and expectations search.
 //!
-//! Nothing is ever forgotten: an expectation marks what it used, so that the same event is not expected twice, while
-//! counting ("exactly once") looks at all of it.
+//! Invariant: no entry is ever removed. An expectation marks the entry that it used, so no two expectations use the same
+//! one. Counts ("exactly once") include used entries.
 
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,30 +10,30 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-/// Entries shown when an expectation fails.
-const SHOWN: usize = 30;
+/// Maximum number of entries in the error of a failed expectation.
+const ENTRIES_SHOWN_MAX: usize = 30;
 
-/// Something that a client was told.
+/// A line or frame that a client received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReceivedItem<T> {
-    /// The time at which it came.
+    /// Time of arrival.
     pub at: Instant,
-    /// What it was.
-    pub what: T,
+    /// The line or frame.
+    pub value: T,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranscriptEnd {
-    /// When.
+    /// Time of the end.
     pub at: Instant,
-    /// The close code; `None` without a close frame, and on doors that have none.
+    /// Close code; `None` without a close frame and on the line port.
     pub code: Option<u16>,
-    /// The words with it.
+    /// Reason of the close frame.
     pub reason: String,
 }
 
-/// The record of one connection.
+/// All items received on one connection.
 #[derive(Debug)]
 pub(super) struct Transcript<T> {
     state: Mutex<TranscriptState<T>>,
@@ -51,8 +51,8 @@ impl<T: Clone + Debug> Transcript<T> {
         Self { state: Mutex::new(TranscriptState { entries: Vec::new(), ending: None }), changed: Notify::new() }
     }
 
-    pub(super) fn push(&self, what: T) {
-        self.lock().entries.push((ReceivedItem { at: Instant::now(), what }, false));
+    pub(super) fn push(&self, value: T) {
+        self.lock().entries.push((ReceivedItem { at: Instant::now(), value }, false));
         self.changed.notify_waiters();
     }
 
@@ -61,24 +61,19 @@ impl<T: Clone + Debug> Transcript<T> {
         self.changed.notify_waiters();
     }
 
-    /// Everything so far that fits, used or not.
+    /// Returns all items that fit, used or not.
     pub(super) fn all(&self, fits: impl Fn(&T) -> bool) -> Vec<ReceivedItem<T>> {
-        self.lock().entries.iter().filter(|(heard, _)| fits(&heard.what)).map(|(heard, _)| heard.clone()).collect()
+        self.lock().entries.iter().filter(|(item, _)| fits(&item.value)).map(|(item, _)| item.clone()).collect()
     }
 
-    /// Everything so far that fits and was not used.
+    /// Returns all unused items that fit.
     pub(super) fn unused(&self, fits: impl Fn(&T) -> bool) -> Vec<T> {
         let state = self.lock();
-        let unused = state.entries.iter().filter(|(heard, used)| !*used && fits(&heard.what));
-        unused.map(|(heard, _)| heard.what.clone()).collect()
+        let unused = state.entries.iter().filter(|(item, used)| !*used && fits(&item.value));
+        unused.map(|(item, _)| item.value.clone()).collect()
     }
 
-    /// Uses up everything received so far.
-    pub(super) fn forget(&self) {
-        self.lock().entries.iter_mut().for_each(|(_, used)| *used = true);
-    }
-
-    /// Waits for the first unused entry that fits, and uses it. `Err` is what to show a person.
+    /// Waits for the first unused entry that fits, and marks it as used. The error describes the received items.
     pub(super) async fn take(
         &self,
         within: Duration,
@@ -86,22 +81,24 @@ impl<T: Clone + Debug> Transcript<T> {
         fits: impl Fn(&T) -> bool,
     ) -> Result<ReceivedItem<T>, String> {
         self.find(within, what, |state| {
-            let (heard, used) = state.entries.iter_mut().find(|(heard, used)| !*used && fits(&heard.what))?;
+            let (item, used) = state.entries.iter_mut().find(|(item, used)| !*used && fits(&item.value))?;
             *used = true;
-            Some(heard.clone())
+            Some(item.clone())
         })
         .await
     }
 
-    /// Waits for the first entry that fits, used or not, and leaves it as it is.
+    /// Waits for the first entry that fits, used or not, without a mark.
     pub(super) async fn peek(
         &self,
         within: Duration,
         what: &str,
         fits: impl Fn(&T) -> bool,
     ) -> Result<ReceivedItem<T>, String> {
-        self.find(within, what, |state| state.entries.iter().map(|(heard, _)| heard).find(|h| fits(&h.what)).cloned())
-            .await
+        self.find(within, what, |state| {
+            state.entries.iter().map(|(item, _)| item).find(|item| fits(&item.value)).cloned()
+        })
+        .await
     }
 
     /// Waits for the end of the connection.
@@ -117,16 +114,16 @@ impl<T: Clone + Debug> Transcript<T> {
         &self,
         within: Duration,
         what: &str,
-        mut look: impl FnMut(&mut TranscriptState<T>) -> Option<F>,
+        mut search: impl FnMut(&mut TranscriptState<T>) -> Option<F>,
     ) -> Result<F, String> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Registered before the look, or a change between look and wait would be missed.
+            // Registered before the search, or a change between search and wait would be missed.
             changed.as_mut().enable();
             let has_ended = {
                 let mut state = self.lock();
-                if let Some(found) = look(&mut state) {
+                if let Some(found) = search(&mut state) {
                     return Ok(found);
                 }
                 state.ending.is_some()
@@ -139,13 +136,13 @@ impl<T: Clone + Debug> Transcript<T> {
 
     fn complaint(&self, within: Duration, what: &str) -> String {
         let state = self.lock();
-        let newest = &state.entries[state.entries.len().saturating_sub(SHOWN)..];
+        let newest = &state.entries[state.entries.len().saturating_sub(ENTRIES_SHOWN_MAX)..];
         let shown: Vec<String> = newest
             .iter()
-            .map(|(heard, used)| format!("  {} {:?}", if *used { "used" } else { "    " }, heard.what))
+            .map(|(item, used)| format!("  {} {:?}", if *used { "used" } else { "    " }, item.value))
             .collect();
         let ending = state.ending.as_ref().map(|ending| format!("\n  the connection ended: {ending:?}"));
-        format!("no {what} within {within:?}; heard:\n{}{}", shown.join("\n"), ending.unwrap_or_default())
+        format!("no {what} within {within:?}; received:\n{}{}", shown.join("\n"), ending.unwrap_or_default())
     }
 
     fn lock(&self) -> MutexGuard<'_, TranscriptState<T>> {
@@ -160,22 +157,22 @@ mod tests {
     const SOON: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn uses_each_entry_once_and_forgets_none() {
+    async fn take_uses_each_entry_once() {
         let transcript = Transcript::new();
         transcript.push("a");
         transcript.push("b");
-        assert_eq!(transcript.take(SOON, "b", |what| *what == "b").await.map(|heard| heard.what), Ok("b"));
-        assert_eq!(transcript.take(SOON, "any", |_| true).await.map(|heard| heard.what), Ok("a"));
-        assert!(transcript.take(SOON, "b again", |what| *what == "b").await.is_err());
+        assert_eq!(transcript.take(SOON, "b", |value| *value == "b").await.map(|item| item.value), Ok("b"));
+        assert_eq!(transcript.take(SOON, "any", |_| true).await.map(|item| item.value), Ok("a"));
+        assert!(transcript.take(SOON, "b again", |value| *value == "b").await.is_err());
         assert_eq!(transcript.all(|_| true).len(), 2);
     }
 
     #[tokio::test]
-    async fn an_end_cuts_every_wait_short() {
+    async fn connection_end_interrupts_every_wait() {
         let transcript = Transcript::<String>::new();
         transcript.end(Some(1012), "restart".to_owned());
-        let complaint = transcript.take(Duration::from_secs(600), "word", |_| true).await.expect_err("it ended");
-        assert!(complaint.contains("1012"), "{complaint}");
+        let error = transcript.take(Duration::from_secs(600), "word", |_| true).await.expect_err("it ended");
+        assert!(error.contains("1012"), "{error}");
         assert_eq!(transcript.ending(SOON).await.expect("it ended").code, Some(1012));
     }
 }

@@ -1,7 +1,7 @@
-//! A client of the JSON protocol over a real WebSocket: verbs to speak with, expectations to listen with.
+//! A client of the JSON protocol over a real WebSocket: requests and expectations.
 //!
-//! A task reads all the time, so pings are answered and every event bears the moment it came. Verbs panic when they are
-//! refused; their `try_` forms give the refusal back.
+//! A task reads all the time, so pings are answered and every event has its time of arrival. Requests panic if they are
+//! refused; their `try_` forms return the refusal.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,26 +17,26 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::PATIENCE;
+use super::RESPONSE_TIMEOUT;
 use super::transcript::{ReceivedItem, Transcript, TranscriptEnd};
 
 type WsStream = WebSocketStream<TcpStream>;
-/// Gone once the server has said goodbye: both halves must be, or the socket stays open.
+/// Write half of the socket; `None` after the server has closed. Both halves must be dropped to close the socket.
 type WsSink = Arc<tokio::sync::Mutex<Option<SplitSink<WsStream, Message>>>>;
 
-/// A reply, or why there is none.
+/// A reply, or the refusal.
 pub type RequestResult = Result<Value, RefusedRequest>;
 
 /// An `error` reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRequest {
-    /// Which row of the error table.
+    /// Code from the error table.
     pub code: String,
     /// The whole reply.
     pub reply: Value,
 }
 
-/// One connected client. Dropping it cuts the connection without a goodbye.
+/// A connected WebSocket client. Dropping it closes the connection without a `bye`.
 #[derive(Debug)]
 pub struct WsClient {
     name: Mutex<String>,
@@ -56,7 +56,7 @@ impl WsClient {
     /// Connects to `/ws` at this address.
     ///
     /// # Panics
-    /// If the door stays shut.
+    /// If the connection is refused.
     pub async fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).await.unwrap_or_else(|error| panic!("no WebSocket at {address}: {error}"))
     }
@@ -64,40 +64,40 @@ impl WsClient {
     /// Connects to `/ws` at this address.
     ///
     /// # Errors
-    /// As tungstenite tells it; an HTTP answer other than the upgrade is `Error::Http`.
+    /// The error of tungstenite; an HTTP response other than the upgrade is `Error::Http`.
     pub async fn try_connect(address: SocketAddr) -> Result<Self, Error> {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             client_async(format!("ws://{address}/ws"), stream).await
         };
-        let (socket, _) = timeout(PATIENCE, connecting).await.map_err(|late| Error::Io(late.into()))??;
+        let (socket, _) = timeout(RESPONSE_TIMEOUT, connecting).await.map_err(|late| Error::Io(late.into()))??;
         let (sink, stream) = socket.split();
         let transcript = Arc::new(Transcript::new());
         let sink = Arc::new(tokio::sync::Mutex::new(Some(sink)));
         let reader = tokio::spawn(read(stream, sink.clone(), transcript.clone()));
-        let name = Mutex::new("somebody".to_owned());
+        let name = Mutex::new("unregistered".to_owned());
         Ok(Self { name, sink, transcript, reader, next_id: AtomicU64::new(1) })
     }
 
-    /// Takes a nickname; returns the `registered` reply.
+    /// Registers a nickname; returns the `registered` reply.
     pub async fn register(&self, nick: &str) -> Value {
         self.expect_answer("register", self.try_register(nick).await)
     }
 
-    /// Takes a nickname if it may.
+    /// Registers a nickname; may be refused.
     ///
     /// # Errors
     /// The refusal.
     pub async fn try_register(&self, nick: &str) -> RequestResult {
         let answer = self.request(json!({"type": "register", "nick": nick})).await;
         if answer.is_ok() {
-            self.is_now(nick);
+            self.set_name(nick);
         }
         answer
     }
 
-    /// Resumes the session that `registered` (an earlier reply) began, from these positions; returns the new reply.
+    /// Resumes the session of `registered`, an earlier reply, from these positions; returns the new reply.
     pub async fn resume(&self, registered: &Value, since: Value) -> Value {
         self.expect_answer("resume", self.try_resume(registered, since).await)
     }
@@ -110,17 +110,17 @@ impl WsClient {
         let (nick, token) = (&registered["nick"], &registered["resume"]);
         let answer = self.request(json!({"type": "register", "nick": nick, "resume": token, "since": since})).await;
         if answer.is_ok() {
-            self.is_now(nick.as_str().expect("a nick"));
+            self.set_name(nick.as_str().expect("a nick"));
         }
         answer
     }
 
-    /// Cuts the connection without a word, as a network does that is lost.
+    /// Drops the connection without a close frame, like a lost network.
     pub fn cut(self) {
         drop(self);
     }
 
-    /// Enters a room; returns the `joined` reply.
+    /// Joins a room; returns the `joined` reply.
     pub async fn join(&self, room: &str) -> Value {
         self.must(json!({"type": "join", "room": room})).await
     }
@@ -143,38 +143,38 @@ impl WsClient {
         self.request(json!({"type": "send", "to": to, "body": text})).await
     }
 
-    /// Goes by another nickname.
+    /// Changes the nickname; returns the reply.
     pub async fn rename(&self, nick: &str) -> Value {
         let reply = self.must(json!({"type": "nick", "nick": nick})).await;
-        self.is_now(nick);
+        self.set_name(nick);
         reply
     }
 
-    /// Is away, saying why.
+    /// Sets the status to away with this text; returns the reply.
     pub async fn away(&self, text: &str) -> Value {
         self.must(json!({"type": "status", "status": "away", "text": text})).await
     }
 
-    /// The nicknames in the room, in the order of the reply.
+    /// Returns the nicknames in the room, in the order of the reply.
     pub async fn members(&self, room: &str) -> Vec<String> {
         let reply = self.must(json!({"type": "members", "room": room})).await;
         let items = reply["items"].as_array().unwrap_or_else(|| panic!("no items: {reply}"));
         items.iter().map(|member| member["nick"].as_str().expect("a nick").to_owned()).collect()
     }
 
-    /// The newest messages of a room, oldest first.
+    /// Returns the newest messages of a room, oldest first.
     pub async fn history(&self, room: &str, limit: usize) -> Vec<Value> {
         let reply = self.must(json!({"type": "history", "to": room, "limit": limit})).await;
         reply["items"].as_array().unwrap_or_else(|| panic!("no items: {reply}")).clone()
     }
 
-    /// Says goodbye and waits for the connection to end.
+    /// Sends `bye` and waits for the end of the connection.
     pub async fn bye(&self) -> TranscriptEnd {
         self.send(json!({"type": "bye"})).await;
         self.closed().await
     }
 
-    /// Sends a request and waits for its reply; the request must be taken.
+    /// Sends a request and returns its reply. Panics if the request is refused.
     pub async fn must(&self, request: Value) -> Value {
         let verb = request["type"].to_string();
         self.expect_answer(&verb, self.request(request).await)
@@ -185,10 +185,10 @@ impl WsClient {
     /// # Errors
     /// The refusal.
     pub async fn request(&self, request: Value) -> RequestResult {
-        self.request_within(PATIENCE, request).await
+        self.request_within(RESPONSE_TIMEOUT, request).await
     }
 
-    /// Sends a request and waits for its reply, which may be slow.
+    /// Sends a request and waits for its reply up to `within`.
     ///
     /// # Errors
     /// The refusal.
@@ -197,7 +197,7 @@ impl WsClient {
         self.reply_within(within, id).await
     }
 
-    /// Sends a request without waiting for its reply; returns the id it was given.
+    /// Sends a request without waiting for its reply; returns its id.
     pub async fn post(&self, mut request: Value) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         request["id"] = id.into();
@@ -211,9 +211,9 @@ impl WsClient {
     /// The refusal.
     ///
     /// # Panics
-    /// If none comes in time.
+    /// If none arrives in time.
     pub async fn reply_within(&self, within: Duration, id: u64) -> RequestResult {
-        let reply = self.take(within, &format!("reply to request {id}"), |value| value["id"] == id).await.what;
+        let reply = self.take(within, &format!("reply to request {id}"), |value| value["id"] == id).await.value;
         if reply["type"] != "error" {
             return Ok(reply);
         }
@@ -221,7 +221,7 @@ impl WsClient {
         Err(RefusedRequest { code, reply })
     }
 
-    /// Sends an object as it is. A connection that is gone is left to the expectations.
+    /// Sends an object unchanged. A closed connection is reported by the expectations, not here.
     pub async fn send(&self, value: Value) {
         self.send_message(Message::text(value.to_string())).await;
     }
@@ -233,37 +233,37 @@ impl WsClient {
         }
     }
 
-    /// Receives a message in a room and returns it.
+    /// Waits for a message in a room and returns it.
     pub async fn receives(&self, room: &str, from: &str, text: &str) -> Value {
-        let is_meant = |event: &Value| {
+        let is_expected = |event: &Value| {
             event["type"] == "message" && event["to"] == room && event["from"] == from && event["body"] == text
         };
-        self.take(PATIENCE, &format!("`{text}` from {from} in {room}"), is_meant).await.what
+        self.take(RESPONSE_TIMEOUT, &format!("`{text}` from {from} in {room}"), is_expected).await.value
     }
 
-    /// Receives a direct message and returns it.
+    /// Waits for a direct message and returns it.
     pub async fn receives_privately(&self, from: &str, text: &str) -> Value {
         let own = self.name();
         self.receives(&own, from, text).await
     }
 
-    /// Sees a nickname join the room.
+    /// Waits until a nickname joins the room.
     pub async fn sees_join(&self, room: &str, nick: &str) -> ReceivedItem<Value> {
-        self.sees(PATIENCE, room, "joined", |entry| entry["nick"] == nick).await
+        self.sees(RESPONSE_TIMEOUT, room, "joined", |entry| entry["nick"] == nick).await
     }
 
-    /// Sees a nickname leave the room for this reason.
+    /// Waits until a nickname leaves the room for this reason.
     pub async fn sees_left(&self, room: &str, nick: &str, reason: &str) -> ReceivedItem<Value> {
-        self.sees(PATIENCE, room, "left", |entry| entry["nick"] == nick && entry["reason"] == reason).await
+        self.sees(RESPONSE_TIMEOUT, room, "left", |entry| entry["nick"] == nick && entry["reason"] == reason).await
     }
 
-    /// Sees a nickname change.
+    /// Waits for a change of a nickname.
     pub async fn sees_rename(&self, room: &str, from: &str, to: &str) -> ReceivedItem<Value> {
-        self.sees(PATIENCE, room, "renamed", |entry| entry["from"] == from && entry["to"] == to).await
+        self.sees(RESPONSE_TIMEOUT, room, "renamed", |entry| entry["from"] == from && entry["to"] == to).await
     }
 
-    /// Sees a presence event of the room whose list of this kind (`joined`, `left`, `renamed`, `status`) has a fitting
-    /// entry. Presence is coalesced, so the event is not used up: it may bring other news as well.
+    /// Waits for a presence event of the room with a fitting entry in the list `kind` (`joined`, `left`, `renamed`,
+    /// `status`). Presence is coalesced, so the event stays unused: it may contain other changes.
     pub async fn sees(
         &self,
         within: Duration,
@@ -271,24 +271,24 @@ impl WsClient {
         kind: &str,
         fits: impl Fn(&Value) -> bool,
     ) -> ReceivedItem<Value> {
-        let is_meant = |event: &Value| presence(event, room, kind).any(&fits);
+        let is_expected = |event: &Value| presence(event, room, kind).any(&fits);
         let what = format!("`{kind}` in {room}");
-        let found = self.transcript.peek(within, &what, is_meant).await;
+        let found = self.transcript.peek(within, &what, is_expected).await;
         found.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
-    /// How often a fitting entry was seen in the presence events of the room, so far.
+    /// Returns the number of fitting entries in the received presence events of the room.
     pub fn count_seen(&self, room: &str, kind: &str, fits: impl Fn(&Value) -> bool) -> usize {
         let events = self.transcript.all(|_| true);
-        events.iter().map(|heard| presence(&heard.what, room, kind).filter(|entry| fits(entry)).count()).sum()
+        events.iter().map(|item| presence(&item.value, room, kind).filter(|entry| fits(entry)).count()).sum()
     }
 
-    /// Waits for the next frame of this type, event or reply, and uses it up.
+    /// Waits for the next unused frame of this type, event or reply, and marks it as used.
     pub async fn receives_frame(&self, kind: &str) -> Value {
-        self.take(PATIENCE, kind, |value| value["type"] == kind).await.what
+        self.take(RESPONSE_TIMEOUT, kind, |value| value["type"] == kind).await.value
     }
 
-    /// Waits for an event that fits, and uses it up.
+    /// Waits for an unused event that fits, and marks it as used.
     pub async fn expect_event(
         &self,
         within: Duration,
@@ -298,34 +298,29 @@ impl WsClient {
         self.take(within, what, |value| value.get("id").is_none() && fits(value)).await
     }
 
-    /// Everything received so far that fits, in order, replies included.
+    /// Returns all received frames that fit, in order, including replies.
     #[must_use]
     pub fn received(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
-        self.transcript.all(fits).into_iter().map(|heard| heard.what).collect()
+        self.transcript.all(fits).into_iter().map(|item| item.value).collect()
     }
 
-    /// Everything so far that no expectation has used, and that fits.
+    /// Returns all unused frames that fit.
     #[must_use]
     pub fn unused(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
         self.transcript.unused(fits)
     }
 
-    /// Waits for the next thing that was not used yet and fits, whatever it is.
+    /// Waits for the next unused frame that fits.
     ///
     /// # Errors
     /// A description of the items received instead.
     pub async fn next(&self, within: Duration, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
-        self.transcript.take(within, "frame", fits).await.map(|heard| heard.what)
-    }
-
-    /// Uses up everything received so far.
-    pub fn forget(&self) {
-        self.transcript.forget();
+        self.transcript.take(within, "frame", fits).await.map(|item| item.value)
     }
 
     /// Waits for the end of the connection.
     pub async fn closed(&self) -> TranscriptEnd {
-        self.closed_within(PATIENCE).await
+        self.closed_within(RESPONSE_TIMEOUT).await
     }
 
     /// Waits for the end of the connection.
@@ -336,19 +331,19 @@ impl WsClient {
         self.transcript.ending(within).await.unwrap_or_else(|complaint| panic!("{}: {complaint}", self.name()))
     }
 
-    /// The end of the connection, if it has ended.
+    /// Returns the end of the connection, if it has ended.
     #[must_use]
     pub fn has_ended(&self) -> Option<TranscriptEnd> {
         self.transcript.has_ended()
     }
 
-    /// The nickname it goes by; `somebody` before it has one.
+    /// Returns the nickname; `unregistered` before the registration.
     #[must_use]
     pub fn name(&self) -> String {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is_now(&self, nick: &str) {
+    fn set_name(&self, nick: &str) {
         nick.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -362,10 +357,10 @@ impl WsClient {
     }
 }
 
-/// The entries of one list of a presence event of the room; none for any other event.
+/// Returns the entries of one list of a presence event of the room; none for other events.
 fn presence<'a>(event: &'a Value, room: &str, kind: &str) -> impl Iterator<Item = &'a Value> {
-    let is_meant = event["type"] == "presence" && event["room"] == room;
-    event[kind].as_array().filter(|_| is_meant).into_iter().flatten()
+    let is_expected = event["type"] == "presence" && event["room"] == room;
+    event[kind].as_array().filter(|_| is_expected).into_iter().flatten()
 }
 
 async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<Transcript<Value>>) {
@@ -382,7 +377,7 @@ async fn read(mut stream: SplitStream<WsStream>, sink: WsSink, transcript: Arc<T
             _ => {}
         }
     }
-    // before any wait for a writer that is stuck: a client that was told goodbye hangs up.
+    // Recorded before the lock, which a blocked writer may hold.
     transcript.end(close.0, close.1);
     sink.lock().await.take();
 }

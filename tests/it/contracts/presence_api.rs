@@ -323,7 +323,7 @@ async fn frozen_redis_makes_api_refuse_until_resumed() {
 
 #[tokio::test]
 async fn event_stream_resumes_after_redis_outage() {
-    let mut redis = Redis::away().setting("appendfsync", "always");
+    let mut redis = Redis::not_started().setting("appendfsync", "always");
     redis.start().await;
     let users = GatewayUsers::on(&redis).await;
     let presence = presence(&redis).await;

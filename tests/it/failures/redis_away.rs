@@ -14,7 +14,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
 #[tokio::test]
 async fn gateway_waits_for_redis_to_start() {
-    let mut redis = Redis::away();
+    let mut redis = Redis::not_started();
     let mut gateway = Node::gateway("g1").redis(&redis).launch().await;
     assert_eq!(http::get(gateway.admin(), "/livez").await.unwrap().status, 200, "alive");
     let answer = gateway.readyz().await.unwrap();

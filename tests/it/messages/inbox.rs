@@ -159,7 +159,7 @@ async fn direct_message_arrives_before_registration_is_answered() {
         cluster.ws_on(0).await.register(&format!("dave{number}")).await;
     }
     let ann = cluster.ws_on(0).await;
-    cluster.proxies[0].set(Mode::Unanswered);
+    cluster.proxies[0].set(Mode::MuteCommands);
     let asked = ann.post(json!({"type": "register", "nick": "ann"})).await;
     eventually(SOON, "claim written to the store", async || bob.try_send("ann", "knock").await).await;
     // A gateway that delivers this message has received the earlier one.

@@ -29,7 +29,7 @@ impl NickContender {
     async fn wins(&self, nick: &str) -> bool {
         match self {
             Self::Json(ws) => {
-                let verb = if ws.name() == "somebody" { "register" } else { "nick" };
+                let verb = if ws.name() == "unregistered" { "register" } else { "nick" };
                 let answer = ws.request_within(SOON, json!({"type": verb, "nick": nick})).await;
                 answer.map_err(|refused| assert_eq!(refused.code, "nick_in_use")).is_ok()
             }

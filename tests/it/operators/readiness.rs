@@ -61,7 +61,7 @@ async fn silent_subscription_makes_gateway_not_ready() {
     let (ann, bob) = join_lobby(&mut cluster).await;
 
     let cut = Instant::now();
-    cluster.proxies[0].set(Mode::Deaf);
+    cluster.proxies[0].set(Mode::MuteSubscriptions);
     let answer = cluster.gateways[0].until_not_ready(UNREADY_MAX).await;
     assert!(
         cut.elapsed() > Duration::from_secs(1),

@@ -185,7 +185,7 @@ async fn members_see_detached_session_leave_and_rejoin() {
     let left = bob.sees(LEAVE_AFTER + SOON, "#lobby", "left", |entry| entry["nick"] == "ann").await;
     let after = left.at.duration_since(cut);
     assert!(after >= LEAVE_AFTER, "seen after {after:?}");
-    assert_eq!(left.what["left"], json!([{"nick": "ann", "reason": "closed"}]));
+    assert_eq!(left.value["left"], json!([{"nick": "ann", "reason": "closed"}]));
     bob.sends("#lobby", "gone").await;
 
     // The nickname is held for its session only.

@@ -2,9 +2,9 @@
 
 use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    out.put(format!("/nick {}\n", who.nick));
-    if let Some(room) = who.room {
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    out.put(format!("/nick {}\n", identity.nick));
+    if let Some(room) = identity.room {
         out.put(format!("/join {room}\n"));
     }
 }
@@ -16,7 +16,7 @@ pub(super) fn publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     }
 }
 
-pub(super) fn hear(unit: &[u8]) -> ServerMessage {
+pub(super) fn interpret(unit: &[u8]) -> ServerMessage {
     let line = std::str::from_utf8(unit).unwrap_or_default().trim_end();
     if let Some(refusal) = line.strip_prefix("! ") {
         let code = refusal.split(':').next().unwrap_or_default().to_owned();

@@ -1,7 +1,7 @@
 //! Dialects of the clients: Parley's two, those of its peers, and the floor's. Pure: bytes to meanings and back.
 //!
-//! One enum serves all, so the same clients measure every server and a comparison concerns only the servers. The worker
-//! uses it to write greetings, messages and pings, and to interpret the server's messages. A dialect has no sockets and
+//! One enum serves all, so the same clients measure every server and differences come only from the servers. The worker
+//! uses it to write logins, messages and pings, and to interpret the server's messages. A dialect has no sockets and
 //! no state.
 
 mod lines;
@@ -44,7 +44,7 @@ pub(crate) struct ClientIdentity<'a> {
     pub(crate) resume: Option<ResumePoint<'a>>,
 }
 
-/// Position at which a session was left.
+/// Token and position to resume a session.
 #[derive(Debug)]
 pub(crate) struct ResumePoint<'a> {
     pub(crate) token: &'a str,
@@ -56,7 +56,7 @@ pub(crate) struct ResumePoint<'a> {
 /// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestPurpose {
-    /// The greeting; also any unsolicited message.
+    /// The login; also any unsolicited message.
     Login,
     Publish,
     Ping,
@@ -65,11 +65,11 @@ pub(crate) enum RequestPurpose {
 /// Meaning of a message from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ServerMessage {
-    /// The nickname is accepted. Contains the token of the session; `restored` if the room came back with it.
+    /// The nickname is accepted. `resume` is the token of the session; `restored` is true if its room was restored.
     Registered { resume: Option<String>, restored: bool },
-    /// The room is entered: `next` is the number of the first message.
+    /// The client has joined the room; `next` is the number of its next message.
     Joined { next: u64, epoch: Option<String> },
-    /// A message. The seq is that of its room if the dialect has seqs.
+    /// A message, with its seq in the room if the dialect has seqs.
     Delivery { seq: Option<u64>, stamp: Option<Stamp> },
     /// The oldest unanswered message was accepted.
     Acked { seq: Option<u64> },
@@ -142,29 +142,29 @@ impl LoadDialect {
         self == Self::Parley
     }
 
-    /// Returns whether clients are addressed by name; otherwise each client has a room of that name.
-    pub(crate) fn has_people(self) -> bool {
+    /// Returns whether clients are addressed by nickname; otherwise each client has a room of that name.
+    pub(crate) fn has_nicks(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
     /// Returns whether a client is ready as soon as it is connected.
-    pub(crate) fn is_there_at_once(self) -> bool {
+    pub(crate) fn is_ready_on_connect(self) -> bool {
         self == Self::Bare
     }
 
     /// Returns a writer into these bytes.
-    pub(crate) fn writes(self, bytes: &mut Vec<u8>) -> DialectWriter<'_> {
+    pub(crate) fn writer(self, bytes: &mut Vec<u8>) -> DialectWriter<'_> {
         DialectWriter { framing: self.framing(), bytes }
     }
 
-    /// Writes the client's first message.
-    pub(crate) fn greet(self, who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    /// Writes the client's login: its name and its room.
+    pub(crate) fn log_in(self, identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
         match self {
-            Self::Parley => parley::greet(who, out),
-            Self::Lines => lines::greet(who, out),
-            Self::Ws => peers::ws_greet(who, out),
-            Self::Nats => nats::greet(who, out),
-            // Socket.IO greets after the server's greeting.
+            Self::Parley => parley::log_in(identity, out),
+            Self::Lines => lines::log_in(identity, out),
+            Self::Ws => peers::ws_log_in(identity, out),
+            Self::Nats => nats::log_in(identity, out),
+            // A Socket.IO client logs in after the server's first packet.
             Self::Socketio | Self::Bare => {}
         }
     }
@@ -203,19 +203,19 @@ impl LoadDialect {
 
     /// Interprets a unit from the server for this client. A required answer goes into `out`.
     ///
-    /// `room` returns the room that the client is in or enters; few units need it.
-    pub(crate) fn hear(
+    /// `room` returns the client's current or future room; few units need it.
+    pub(crate) fn interpret(
         self,
         unit: &[u8],
         room: &dyn Fn() -> Option<String>,
         out: &mut DialectWriter<'_>,
     ) -> ServerMessage {
         match self {
-            Self::Parley => parley::hear(unit, room),
-            Self::Lines => lines::hear(unit),
-            Self::Ws => peers::ws_hear(unit),
-            Self::Socketio => peers::socketio_hear(unit, room, out),
-            Self::Nats => nats::hear(unit, out),
+            Self::Parley => parley::interpret(unit, room),
+            Self::Lines => lines::interpret(unit),
+            Self::Ws => peers::ws_interpret(unit),
+            Self::Socketio => peers::socketio_interpret(unit, room, out),
+            Self::Nats => nats::interpret(unit, out),
             Self::Bare if unit == peers::BARE_ECHO => ServerMessage::Pong,
             Self::Bare => delivery(unit),
         }

@@ -3,8 +3,8 @@
 
 use super::{ClientIdentity, DialectWriter, RequestPurpose, ServerMessage, delivery};
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    let subscription = who.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    let subscription = identity.room.map_or_else(String::new, |room| format!("SUB {} 1\r\n", subject(room)));
     out.put(format!("CONNECT {{\"verbose\":false,\"pedantic\":false,\"echo\":true}}\r\n{subscription}PING\r\n"));
 }
 
@@ -30,7 +30,7 @@ pub(super) fn unit(stream: &[u8]) -> Option<usize> {
     (stream.len() >= whole).then_some(whole)
 }
 
-pub(super) fn hear(unit: &[u8], out: &mut DialectWriter<'_>) -> ServerMessage {
+pub(super) fn interpret(unit: &[u8], out: &mut DialectWriter<'_>) -> ServerMessage {
     match unit {
         _ if unit.starts_with(b"MSG ") => delivery(unit),
         b"PING\r\n" => {

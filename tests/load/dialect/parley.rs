@@ -41,16 +41,16 @@ struct RestoredPosition {
     room: String,
 }
 
-pub(super) fn greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    let mut register = json!({"type": "register", "id": REGISTER, "nick": who.nick});
-    if let Some(resume) = &who.resume {
+pub(super) fn log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    let mut register = json!({"type": "register", "id": REGISTER, "nick": identity.nick});
+    if let Some(resume) = &identity.resume {
         register["resume"] = json!(resume.token);
         let position = json!({"epoch": resume.epoch, "seq": resume.seq});
-        register["since"] = json!(who.room.map(|room| (room, position)).into_iter().collect::<BTreeMap<_, _>>());
+        register["since"] = json!(identity.room.map(|room| (room, position)).into_iter().collect::<BTreeMap<_, _>>());
     }
     out.put(register.to_string());
     // With `since` the room is restored without a join.
-    if let (Some(room), None) = (who.room, &who.resume) {
+    if let (Some(room), None) = (identity.room, &identity.resume) {
         out.put(json!({"type": "join", "id": JOIN, "room": room}).to_string());
     }
 }
@@ -64,23 +64,23 @@ pub(super) fn ping(out: &mut DialectWriter<'_>) {
     out.put(format!(r#"{{"type":"ping","id":{PING}}}"#));
 }
 
-pub(super) fn hear(unit: &[u8], room: &dyn Fn() -> Option<String>) -> ServerMessage {
+pub(super) fn interpret(unit: &[u8], room: &dyn Fn() -> Option<String>) -> ServerMessage {
     if unit.starts_with(MESSAGE) {
         return ServerMessage::Delivery { seq: seq(unit), stamp: Stamp::find(unit) };
     }
     let Ok(event) = serde_json::from_slice::<ParleyEvent<'_>>(unit) else {
         return ServerMessage::Refused { step: RequestPurpose::Login, code: "not_parley".to_owned() };
     };
-    let ours = |name: &str| room().as_deref() == Some(name);
+    let is_own_room = |name: &str| room().as_deref() == Some(name);
     match &*event.kind {
         "registered" => {
-            let restored = event.rooms.unwrap_or_default().iter().any(|restored| ours(&restored.room));
+            let restored = event.rooms.unwrap_or_default().iter().any(|restored| is_own_room(&restored.room));
             ServerMessage::Registered { resume: event.resume, restored }
         }
         "joined" => ServerMessage::Joined { next: event.seq.unwrap_or_default() + 1, epoch: event.epoch },
         "ack" => ServerMessage::Acked { seq: event.seq },
         "pong" => ServerMessage::Pong,
-        "gap" | "rewound" if event.to.as_deref().is_some_and(ours) => {
+        "gap" | "rewound" if event.to.as_deref().is_some_and(is_own_room) => {
             let next = event.to_seq.or(event.seq).unwrap_or_default() + 1;
             ServerMessage::Moved { kind: event.kind.into_owned(), next }
         }

@@ -9,8 +9,8 @@ pub(super) const SOCKETIO_PING: &str = r#"421["beat"]"#;
 /// Frame that the floor returns only to its sender.
 pub(super) const BARE_ECHO: &[u8] = b"?";
 
-pub(super) fn ws_greet(who: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
-    match who.room {
+pub(super) fn ws_log_in(identity: &ClientIdentity<'_>, out: &mut DialectWriter<'_>) {
+    match identity.room {
         Some(room) => out.put(format!(r#"{{"join":"{room}"}}"#)),
         None => out.put(WS_PING),
     }
@@ -20,7 +20,7 @@ pub(super) fn ws_publish(to: &str, body: &str, out: &mut DialectWriter<'_>) {
     out.put(format!(r#"{{"to":"{to}","body":"{body}"}}"#));
 }
 
-pub(super) fn ws_hear(unit: &[u8]) -> ServerMessage {
+pub(super) fn ws_interpret(unit: &[u8]) -> ServerMessage {
     match unit {
         _ if unit.starts_with(br#"{"joined""#) => ServerMessage::Joined { next: 0, epoch: None },
         _ if unit.starts_with(br#"{"pong""#) => ServerMessage::Pong,
@@ -34,7 +34,7 @@ pub(super) fn socketio_publish(to: &str, body: &str, out: &mut DialectWriter<'_>
 
 /// Interprets a Socket.IO packet. Engine.IO's packet type comes first: 0 open, 2 ping, 4 message. In a message
 /// Socket.IO's type follows: 0 connect, 2 event, 3 ack, 4 connect error.
-pub(super) fn socketio_hear(
+pub(super) fn socketio_interpret(
     unit: &[u8],
     room: &dyn Fn() -> Option<String>,
     out: &mut DialectWriter<'_>,

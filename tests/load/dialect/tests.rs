@@ -5,7 +5,7 @@ use super::*;
 /// Returns the unframed output of the dialect.
 fn written(dialect: LoadDialect, write: impl Fn(&mut DialectWriter<'_>)) -> String {
     let mut bytes = Vec::new();
-    write(&mut dialect.writes(&mut bytes));
+    write(&mut dialect.writer(&mut bytes));
     let mut text = String::new();
     if dialect.framing() == Framing::Raw {
         return String::from_utf8(bytes).unwrap();
@@ -19,18 +19,18 @@ fn written(dialect: LoadDialect, write: impl Fn(&mut DialectWriter<'_>)) -> Stri
     text
 }
 
-fn hears(dialect: LoadDialect, unit: &str) -> (ServerMessage, String) {
+fn interpret_with_reply(dialect: LoadDialect, unit: &str) -> (ServerMessage, String) {
     let mut bytes = Vec::new();
-    let heard = dialect.hear(unit.as_bytes(), &|| Some("#r".to_owned()), &mut dialect.writes(&mut bytes));
+    let message = dialect.interpret(unit.as_bytes(), &|| Some("#r".to_owned()), &mut dialect.writer(&mut bytes));
     let answer = frame::take(&bytes).unwrap().map(|(frame, _)| String::from_utf8(frame.payload.to_vec()).unwrap());
-    (heard, answer.unwrap_or_default())
+    (message, answer.unwrap_or_default())
 }
 
-fn heard(dialect: LoadDialect, unit: &str) -> ServerMessage {
-    hears(dialect, unit).0
+fn interpret(dialect: LoadDialect, unit: &str) -> ServerMessage {
+    interpret_with_reply(dialect, unit).0
 }
 
-const WHO: ClientIdentity<'_> = ClientIdentity { nick: "ann", room: Some("#r"), resume: None };
+const IDENTITY: ClientIdentity<'_> = ClientIdentity { nick: "ann", room: Some("#r"), resume: None };
 const STAMP: Stamp = Stamp { due: 5, publisher: 2, number: 9 };
 
 fn body() -> String {
@@ -38,41 +38,41 @@ fn body() -> String {
 }
 
 #[test]
-fn greeting_registers_name_and_enters_room() {
-    let greeted = |dialect: LoadDialect| written(dialect, |out| dialect.greet(&WHO, out));
+fn login_registers_name_and_joins_room() {
+    let login = |dialect: LoadDialect| written(dialect, |out| dialect.log_in(&IDENTITY, out));
     let parley = r##"{"id":1,"nick":"ann","type":"register"}|{"id":2,"room":"#r","type":"join"}|"##;
-    assert_eq!(greeted(LoadDialect::Parley), parley);
-    assert_eq!(greeted(LoadDialect::Lines), "/nick ann\n/join #r\n");
-    assert_eq!(greeted(LoadDialect::Ws), r##"{"join":"#r"}|"##);
-    assert!(greeted(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
-    assert_eq!(hears(LoadDialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
-    assert_eq!(hears(LoadDialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
+    assert_eq!(login(LoadDialect::Parley), parley);
+    assert_eq!(login(LoadDialect::Lines), "/nick ann\n/join #r\n");
+    assert_eq!(login(LoadDialect::Ws), r##"{"join":"#r"}|"##);
+    assert!(login(LoadDialect::Nats).ends_with("SUB r 1\r\nPING\r\n|"));
+    assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"0{"sid":"x"}"#).1, "40");
+    assert_eq!(interpret_with_reply(LoadDialect::Socketio, r#"40{"sid":"x"}"#).1, r##"420["join","#r"]"##);
 }
 
 #[test]
 fn resume_sends_token_and_position_without_join() {
     let resume = Some(ResumePoint { token: "t", epoch: "e", seq: 7 });
-    let who = ClientIdentity { resume, ..WHO };
+    let identity = ClientIdentity { resume, ..IDENTITY };
     let parley = r##"{"id":1,"nick":"ann","resume":"t","since":{"#r":{"epoch":"e","seq":7}},"type":"register"}|"##;
-    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.greet(&who, out)), parley);
+    assert_eq!(written(LoadDialect::Parley, |out| LoadDialect::Parley.log_in(&identity, out)), parley);
     let registered =
         r##"{"type":"registered","id":1,"nick":"ann","resume":"t2","rooms":[{"room":"#r","epoch":"e","seq":9}]}"##;
-    let back = ServerMessage::Registered { resume: Some("t2".to_owned()), restored: true };
-    assert_eq!(heard(LoadDialect::Parley, registered), back);
+    let resumed = ServerMessage::Registered { resume: Some("t2".to_owned()), restored: true };
+    assert_eq!(interpret(LoadDialect::Parley, registered), resumed);
 }
 
 #[test]
 fn each_dialect_writes_messages_in_its_format() {
-    let said = |dialect: LoadDialect, to: &str| written(dialect, |out| dialect.publish(to, "hi", out));
-    assert_eq!(said(LoadDialect::Parley, "#r"), r##"{"type":"send","id":3,"to":"#r","body":"hi"}|"##);
+    let published = |dialect: LoadDialect, to: &str| written(dialect, |out| dialect.publish(to, "hi", out));
+    assert_eq!(published(LoadDialect::Parley, "#r"), r##"{"type":"send","id":3,"to":"#r","body":"hi"}|"##);
     assert_eq!(
-        (said(LoadDialect::Lines, "#r"), said(LoadDialect::Lines, "bob")),
+        (published(LoadDialect::Lines, "#r"), published(LoadDialect::Lines, "bob")),
         ("hi\n".to_owned(), "/msg bob hi\n".to_owned())
     );
-    assert_eq!(said(LoadDialect::Ws, "#r"), r##"{"to":"#r","body":"hi"}|"##);
-    assert_eq!(said(LoadDialect::Socketio, "#r"), r##"42["say","#r","hi"]|"##);
-    assert_eq!(said(LoadDialect::Nats, "#r"), "PUB r 2\r\nhi\r\n|");
-    assert_eq!(said(LoadDialect::Bare, "#r"), "hi|");
+    assert_eq!(published(LoadDialect::Ws, "#r"), r##"{"to":"#r","body":"hi"}|"##);
+    assert_eq!(published(LoadDialect::Socketio, "#r"), r##"42["say","#r","hi"]|"##);
+    assert_eq!(published(LoadDialect::Nats, "#r"), "PUB r 2\r\nhi\r\n|");
+    assert_eq!(published(LoadDialect::Bare, "#r"), "hi|");
 }
 
 #[test]
@@ -80,7 +80,10 @@ fn each_dialect_recognises_deliveries_with_their_stamp() {
     let body = body();
     let message =
         format!(r##"{{"type":"message","to":"#r","from":"b","msg_id":"m","seq":132,"time":1,"body":"{body}"}}"##);
-    assert_eq!(heard(LoadDialect::Parley, &message), ServerMessage::Delivery { seq: Some(132), stamp: Some(STAMP) });
+    assert_eq!(
+        interpret(LoadDialect::Parley, &message),
+        ServerMessage::Delivery { seq: Some(132), stamp: Some(STAMP) }
+    );
     let others = [
         (LoadDialect::Lines, format!("[#r] <b> {body}\n")),
         (LoadDialect::Lines, format!("<- b: {body}\n")),
@@ -90,13 +93,13 @@ fn each_dialect_recognises_deliveries_with_their_stamp() {
         (LoadDialect::Bare, body),
     ];
     for (dialect, unit) in others {
-        assert_eq!(heard(dialect, &unit), ServerMessage::Delivery { seq: None, stamp: Some(STAMP) }, "{unit}");
+        assert_eq!(interpret(dialect, &unit), ServerMessage::Delivery { seq: None, stamp: Some(STAMP) }, "{unit}");
     }
 }
 
 #[test]
 fn parser_separates_answers_from_refusals() {
-    let parley = |unit: &str| heard(LoadDialect::Parley, unit);
+    let parley = |unit: &str| interpret(LoadDialect::Parley, unit);
     assert_eq!(
         parley(r##"{"type":"joined","id":2,"room":"#r","epoch":"e","seq":6}"##),
         ServerMessage::Joined { next: 7, epoch: Some("e".to_owned()) }
@@ -122,25 +125,25 @@ fn parser_separates_answers_from_refusals() {
     assert_eq!(parley(r##"{"type":"rewound","to":"#other","seq":8}"##), ServerMessage::Nothing);
     assert_eq!(parley(r##"{"type":"presence","room":"#r","joined":[]}"##), ServerMessage::Nothing);
     assert_eq!(parley("<html>"), refused(RequestPurpose::Login, "not_parley"));
-    assert_eq!(heard(LoadDialect::Lines, "! overloaded: later\n"), refused(RequestPurpose::Publish, "overloaded"));
+    assert_eq!(interpret(LoadDialect::Lines, "! overloaded: later\n"), refused(RequestPurpose::Publish, "overloaded"));
     assert_eq!(
-        heard(LoadDialect::Lines, "* you are in #r, members: 3\n"),
+        interpret(LoadDialect::Lines, "* you are in #r, members: 3\n"),
         ServerMessage::Joined { next: 0, epoch: None }
     );
-    assert_eq!(heard(LoadDialect::Nats, "-ERR 'Slow Consumer'\r\n"), refused(RequestPurpose::Login, "nats_err"));
+    assert_eq!(interpret(LoadDialect::Nats, "-ERR 'Slow Consumer'\r\n"), refused(RequestPurpose::Login, "nats_err"));
 }
 
 #[test]
 fn client_answers_pings_and_recognises_pongs() {
-    assert_eq!(hears(LoadDialect::Socketio, "2"), (ServerMessage::Nothing, "3".to_owned()));
-    assert_eq!(hears(LoadDialect::Nats, "PING\r\n"), (ServerMessage::Nothing, "PONG\r\n".to_owned()));
+    assert_eq!(interpret_with_reply(LoadDialect::Socketio, "2"), (ServerMessage::Nothing, "3".to_owned()));
+    assert_eq!(interpret_with_reply(LoadDialect::Nats, "PING\r\n"), (ServerMessage::Nothing, "PONG\r\n".to_owned()));
     for (dialect, answer) in [
         (LoadDialect::Ws, r#"{"pong":1}"#),
         (LoadDialect::Socketio, "431[]"),
         (LoadDialect::Bare, "?"),
         (LoadDialect::Lines, "* pong\n"),
     ] {
-        assert_eq!(heard(dialect, answer), ServerMessage::Pong, "{answer}");
+        assert_eq!(interpret(dialect, answer), ServerMessage::Pong, "{answer}");
     }
 }
 

@@ -110,11 +110,11 @@ fn idle(rows: &[ReportRow]) -> String {
 }
 
 fn rest(rows: &[ReportRow]) -> String {
-    let told = of(rows, "rest").filter_map(|row| Some((row.clients(), row.figure("redis_requests_per_s")?)));
-    let told = told.map(|(clients, requests)| {
+    let figures = of(rows, "rest").filter_map(|row| Some((row.clients(), row.figure("redis_requests_per_s")?)));
+    let figures = figures.map(|(clients, requests)| {
         format!("\nAt rest, {clients:.0} silent users on two gateways cause {requests:.1} requests a second to Redis in total.\n")
     });
-    told.collect()
+    figures.collect()
 }
 
 /// Scenarios with one row per subject: name, title, path of the latency, path of the throughput.
@@ -182,15 +182,15 @@ fn burst(rows: &[ReportRow]) -> String {
 fn conditions(rows: &[ReportRow]) -> String {
     let Some(row) = rows.iter().find(|row| row.outcome["machine"].is_object()) else { return String::new() };
     let machine = &row.outcome["machine"];
-    let word = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
+    let field = |key: &str| machine[key].as_str().unwrap_or("-").to_owned();
     format!(
         "\n## Conditions\n\nOne machine ran everything, including the clients: {} CPUs ({}), Linux {}, congestion control {}, netdev_max_backlog {}, \
          {} descriptors per process. Each measurement took {} seconds.\n",
         machine["cpus"],
-        word("cpu"),
-        word("kernel"),
-        word("congestion_control"),
-        word("netdev_max_backlog"),
+        field("cpu"),
+        field("kernel"),
+        field("congestion_control"),
+        field("netdev_max_backlog"),
         machine["descriptors"],
         shown(of(rows, "room").next().and_then(|row| row.figure("seconds")), 0),
     )

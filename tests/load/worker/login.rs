@@ -1,29 +1,29 @@
 //! Login, failure and resumption of a worker's clients: with a limit of concurrent logins, or at a rate.
 
-use super::{DueAction, LoadWorker, named};
+use super::{DueAction, LoadWorker, error_code};
 use crate::client::ClientStage;
 use crate::clock::{self, Nanos};
 use crate::dialect::{ClientIdentity, Framing, ResumePoint};
 use crate::frame;
 use crate::schedule::Schedule;
 
-/// Number of refusals after which a client gives up.
-const ATTEMPTS: u8 = 8;
+/// Number of refusals after which a login counts as failed.
+const LOGIN_ATTEMPTS_MAX: u8 = 8;
 /// Wait after the first refusal; it doubles with each further one.
-const PAUSE: Nanos = 50_000_000;
+const RETRY_PAUSE_NANOS: Nanos = 50_000_000;
 
 impl LoadWorker {
-    /// Logs all clients in: at the plan's rate, or each one when another login is done.
+    /// Starts all logins: at the plan's rate, or each one when another login has finished.
     pub(super) fn begin_logins(&mut self, at: Nanos) {
         let numbers = self.first..self.first + self.clients.len() as u32;
         match self.plan.login_rate {
             Some(rate) => {
                 let schedule = Schedule::new(at, rate, 1);
                 for number in numbers {
-                    self.plan_next(schedule.due(0, u64::from(number)), DueAction::Login(number));
+                    self.schedule_action(schedule.due(0, u64::from(number)), DueAction::Login(number));
                 }
             }
-            None => numbers.for_each(|number| self.plan_next(at, DueAction::Retry(number))),
+            None => numbers.for_each(|number| self.schedule_action(at, DueAction::Retry(number))),
         }
     }
 
@@ -35,13 +35,13 @@ impl LoadWorker {
 
     pub(super) fn queue_login(&mut self, number: u32) {
         self.queue.push_back(number);
-        self.let_in();
+        self.start_queued_logins();
     }
 
     /// Connects waiting clients, as far as the limit allows.
-    fn let_in(&mut self) {
-        let bound = self.plan.in_flight.div_ceil(self.workers).max(1);
-        while self.in_flight < bound {
+    fn start_queued_logins(&mut self) {
+        let limit = self.plan.in_flight.div_ceil(self.workers).max(1);
+        while self.in_flight < limit {
             let Some(number) = self.queue.pop_front() else { return };
             self.in_flight += 1;
             let index = self.index(number);
@@ -51,15 +51,15 @@ impl LoadWorker {
             }
             let address = self.plan.address(number, u32::from(client.attempts));
             if let Err(error) = client.connect(address.at, self.poll.registry(), mio::Token(index)) {
-                self.turned_away(index, &named(&error));
+                self.login_failed(index, &error_code(&error));
             }
         }
     }
 
-    /// Handles the result of a connection attempt: requests the upgrade, or greets.
+    /// Handles the result of a connection attempt: requests the upgrade, or logs in.
     pub(super) fn connected(&mut self, client: usize) {
         match self.clients[client].is_connected() {
-            Err(error) => return self.lost(client, &named(&error)),
+            Err(error) => return self.connection_lost(client, &error_code(&error)),
             Ok(false) => return,
             Ok(true) => {}
         }
@@ -72,91 +72,93 @@ impl LoadWorker {
         self.send_outgoing(client);
     }
 
-    /// Handles the open connection: sends the greeting.
+    /// Handles the open connection: sends the login.
     pub(super) fn upgraded(&mut self, client: usize) {
-        self.clients[client].stage = ClientStage::Greeting;
+        self.clients[client].stage = ClientStage::LoggingIn;
         let (dialect, number) = (self.address(client).dialect, self.number(client));
-        if dialect.is_there_at_once() {
+        if dialect.is_ready_on_connect() {
             return self.joined(client, 0);
         }
         let (nick, room) = (self.plan.nick(number), self.plan.room(number));
         let room_number = self.plan.room_number(number).unwrap_or_default();
         let resume = self.sessions.tokens.get(&number).and_then(|token| {
-            let seq = self.ledger.expects(client, 0)?.saturating_sub(1);
+            let seq = self.ledger.next_expected(client, 0)?.saturating_sub(1);
             Some(ResumePoint { token, epoch: self.sessions.epochs.get(&room_number)?, seq })
         });
         if self.storming && resume.is_none() {
             // It returns as a new client, and misses the messages sent meanwhile.
             self.tally.error("not_resumed");
         }
-        let who = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
-        dialect.greet(&who, &mut dialect.writes(&mut self.outgoing));
+        let identity = ClientIdentity { nick: &nick, room: room.as_deref(), resume };
+        dialect.log_in(&identity, &mut dialect.writer(&mut self.outgoing));
         self.send_outgoing(client);
     }
 
     /// Marks the client as ready, with `next` as its next expected message.
     pub(super) fn joined(&mut self, client: usize, next: u64) {
         let state = &mut self.clients[client];
-        if state.stage != ClientStage::Greeting {
+        if state.stage != ClientStage::LoggingIn {
             return;
         }
         let now = clock::now();
         let latency = now.saturating_sub(state.began);
         (state.stage, state.attempts, state.began) = (ClientStage::Ready, 0, 0);
         let next = if self.plan.counts_seqs() { next } else { 0 };
-        self.ledger.listens(client, next);
+        self.ledger.start_streams(client, next);
         match self.storming {
             true => {
                 self.tally.resume.record(latency);
                 self.tally.progress.resumed += 1;
             }
             false => {
-                self.tally.there = now;
+                self.tally.last_ready_at = now;
                 self.tally.login.record(latency);
             }
         }
         self.tally.progress.ready += 1;
         self.in_flight -= 1;
-        self.let_in();
+        self.start_queued_logins();
     }
 
     /// Handles the end of a connection, by either side.
-    pub(super) fn lost(&mut self, client: usize, code: &str) {
+    pub(super) fn connection_lost(&mut self, client: usize, code: &str) {
         match self.clients[client].stage {
             ClientStage::Away => {}
             ClientStage::Ready => {
                 self.tally.error(code);
-                self.forget(client);
+                self.disconnect(client);
                 if self.storming {
                     self.login_due(self.number(client), clock::now());
                 }
             }
-            ClientStage::Connecting | ClientStage::Upgrading | ClientStage::Greeting => self.turned_away(client, code),
+            ClientStage::Connecting | ClientStage::Upgrading | ClientStage::LoggingIn => {
+                self.login_failed(client, code)
+            }
         }
     }
 
-    fn turned_away(&mut self, client: usize, code: &str) {
+    fn login_failed(&mut self, client: usize, code: &str) {
         self.tally.error(code);
         self.in_flight -= 1;
         let number = self.number(client);
         let state = &mut self.clients[client];
         state.close();
         state.attempts += 1;
-        if state.attempts < ATTEMPTS {
-            let pause = PAUSE << state.attempts;
-            self.plan_next(clock::now() + pause, DueAction::Retry(number));
+        if state.attempts < LOGIN_ATTEMPTS_MAX {
+            let pause = RETRY_PAUSE_NANOS << state.attempts;
+            self.schedule_action(clock::now() + pause, DueAction::Retry(number));
         } else {
             self.tally.progress.failed += 1;
         }
     }
 
     /// Handles the loss of a ready client; its outstanding requests stay unanswered.
-    fn forget(&mut self, client: usize) {
+    fn disconnect(&mut self, client: usize) {
         self.clients[client].close();
         self.tally.progress.ready -= 1;
         let number = self.number(client);
-        if let Some(talker) = self.talkers.get_mut(&number) {
-            let unanswered = std::mem::take(&mut talker.unanswered).len() as u64;
+        if let Some(sending_client) = self.sending_clients.get_mut(&number) {
+            let unanswered = std::mem::take(&mut sending_client.unanswered).len() as u64;
             self.tally.progress.answered += unanswered;
             self.tally.progress.refused += unanswered;
             if unanswered > 0 {
@@ -165,17 +167,17 @@ impl LoadWorker {
         }
     }
 
-    /// Starts the storm: all connections end at this moment without notice, and all sessions resume.
-    pub(super) fn drop_everybody(&mut self) {
+    /// Starts the storm: all connections end at once without notice, and all sessions resume.
+    pub(super) fn drop_all_connections(&mut self) {
         let now = clock::now();
         for client in 0..self.clients.len() {
             if self.clients[client].stage == ClientStage::Ready {
-                self.forget(client);
+                self.disconnect(client);
                 self.clients[client].began = now;
                 self.queue.push_back(self.number(client));
             }
         }
-        self.let_in();
+        self.start_queued_logins();
     }
 
     /// Returns the client's current or next address.

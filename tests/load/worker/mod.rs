@@ -1,12 +1,12 @@
 //! Worker: one process, one thread and one epoll loop, with clients up to a descriptor limit.
 //!
 //! The coordinator starts it and sends orders; the worker reports its progress and finally its tally. The agenda
-//! contains all due actions. A timer descriptor wakes the loop to the microsecond: epoll's own timeout has
-//! milliseconds, and its error would be in every latency.
+//! contains all due actions. A timer descriptor wakes the loop to the microsecond: epoll's own timeout has a
+//! resolution of milliseconds, which would distort every latency.
 
-mod hearing;
 mod login;
-mod talk;
+mod receive;
+mod send;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -34,30 +34,30 @@ use crate::tally::Tally;
 const ORDERS: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 /// Maximum bytes of one read.
-const BUFFER: usize = 256 * 1024;
-const TOLD_EVERY: Nanos = 200_000_000;
-/// Maximum of due actions per portion, so that reading keeps up with sending.
-const PORTION: usize = 256;
+const READ_BYTES_MAX: usize = 256 * 1024;
+const REPORT_INTERVAL_NANOS: Nanos = 200_000_000;
+/// Maximum number of due actions before the next read, so that reading keeps up with sending.
+const DUE_ACTIONS_MAX: usize = 256;
 
 /// Action that is due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum DueAction {
     /// The client logs in; the latency counts from the due time.
     Login(u32),
-    /// The client, refused before, tries again.
+    /// The client logs in again after a refusal.
     Retry(u32),
     /// The client sends a message or ping.
-    Talk(u32),
+    Send(u32),
     /// The worker reports its progress.
-    Tell,
+    Report,
 }
 
 /// State of a sending client.
 #[derive(Debug, Default)]
 struct SendingClient {
-    /// Its turns so far, for the schedule.
+    /// Number of scheduled messages so far.
     turns: u64,
-    /// Its messages so far; fewer than turns if it was disconnected.
+    /// Number of messages sent so far; fewer than `turns` if the client was disconnected.
     messages: u32,
     /// Due times of its unanswered messages and pings.
     unanswered: VecDeque<Nanos>,
@@ -83,14 +83,14 @@ struct LoadWorker {
     buffer: Vec<u8>,
     outgoing: Vec<u8>,
     agenda: BinaryHeap<Reverse<(Nanos, DueAction)>>,
-    /// Clients that wait for other logins to finish.
+    /// Clients that wait until other logins finish.
     queue: VecDeque<u32>,
     in_flight: u32,
     storming: bool,
     sessions: SavedSessions,
     window: Option<MeasureWindow>,
     schedule: Schedule,
-    talkers: HashMap<u32, SendingClient>,
+    sending_clients: HashMap<u32, SendingClient>,
     ledger: Ledger,
     /// By the name of a stream: the number after the last accepted message.
     tops: HashMap<u32, u64>,
@@ -110,24 +110,24 @@ pub(crate) fn run() -> Result<()> {
     let mut worker = LoadWorker::new(plan, from, to, workers)?;
     let descriptor = orders.as_raw_fd();
     worker.poll.registry().register(&mut SourceFd(&descriptor), ORDERS, Interest::READABLE)?;
-    tell(&WorkerReport::Hired { base_kib })?;
-    worker.plan_next(clock::now() + TOLD_EVERY, DueAction::Tell);
+    send_report(&WorkerReport::Hired { base_kib })?;
+    worker.schedule_action(clock::now() + REPORT_INTERVAL_NANOS, DueAction::Report);
 
     let mut events = Events::with_capacity(1024);
     loop {
-        let busy = worker.do_what_is_due()?;
+        let busy = worker.run_due_actions()?;
         await_events(&mut worker.poll, &mut events, busy.then_some(Duration::ZERO))?;
         for event in &events {
             match event.token() {
                 ORDERS => {
-                    let given = read_orders(&mut orders, &mut pending)?;
-                    if given.is_empty() && pending.is_empty() {
+                    let received = read_orders(&mut orders, &mut pending)?;
+                    if received.is_empty() && pending.is_empty() {
                         return Ok(());
                     }
-                    given.iter().try_for_each(|order| worker.obey(order))?;
+                    received.iter().try_for_each(|order| worker.execute_order(order))?;
                 }
                 TIMER => worker.timer_set = 0,
-                Token(client) => worker.attend(client, event),
+                Token(client) => worker.handle_socket_event(client, event),
             }
         }
     }
@@ -142,7 +142,7 @@ pub(crate) fn await_events(poll: &mut Poll, events: &mut Events, timeout: Option
     Ok(())
 }
 
-/// Returns the whole lines received; none at the end of the stream.
+/// Returns the orders received in whole lines; none at the end of the stream.
 fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder>> {
     let mut chunk = [0; 4096];
     loop {
@@ -159,8 +159,8 @@ fn read_orders(from: &mut File, pending: &mut Vec<u8>) -> Result<Vec<WorkerOrder
     }
 }
 
-fn tell(word: &WorkerReport) -> Result<()> {
-    let mut line = serde_json::to_vec(word)?;
+fn send_report(report: &WorkerReport) -> Result<()> {
+    let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     io::stdout().lock().write_all(&line).context("the coordinator has ended")
 }
@@ -178,7 +178,7 @@ impl LoadWorker {
             poll,
             timer,
             timer_set: 0,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; READ_BYTES_MAX],
             outgoing: Vec::new(),
             agenda: BinaryHeap::new(),
             queue: VecDeque::new(),
@@ -187,7 +187,7 @@ impl LoadWorker {
             sessions: SavedSessions::default(),
             window: None,
             schedule: Schedule::new(0, 1.0, 1),
-            talkers: HashMap::new(),
+            sending_clients: HashMap::new(),
             ledger: Ledger::new(clients.len(), plan.streams() as usize),
             tops: HashMap::new(),
             tally: Tally::default(),
@@ -206,13 +206,13 @@ impl LoadWorker {
         (number - self.first) as usize
     }
 
-    fn plan_next(&mut self, at: Nanos, due: DueAction) {
+    fn schedule_action(&mut self, at: Nanos, due: DueAction) {
         self.agenda.push(Reverse((at, due)));
     }
 
-    /// Performs the due actions of one portion, and sets the timer for the next one. Returns true if more are due.
-    fn do_what_is_due(&mut self) -> Result<bool> {
-        for _ in 0..PORTION {
+    /// Performs at most [`DUE_ACTIONS_MAX`] due actions, and sets the timer for the next one. Returns true if more are due.
+    fn run_due_actions(&mut self) -> Result<bool> {
+        for _ in 0..DUE_ACTIONS_MAX {
             let Some(Reverse((at, due))) = self.agenda.peek().copied() else { return Ok(false) };
             if at > clock::now() {
                 self.wake_at(at)?;
@@ -222,10 +222,10 @@ impl LoadWorker {
             match due {
                 DueAction::Login(number) => self.login_due(number, at),
                 DueAction::Retry(number) => self.queue_login(number),
-                DueAction::Talk(number) => self.talk(number, at),
-                DueAction::Tell => {
-                    tell(&WorkerReport::ClientProgress(self.tally.progress))?;
-                    self.plan_next(clock::now() + TOLD_EVERY, DueAction::Tell);
+                DueAction::Send(number) => self.send_due(number, at),
+                DueAction::Report => {
+                    send_report(&WorkerReport::ClientProgress(self.tally.progress))?;
+                    self.schedule_action(clock::now() + REPORT_INTERVAL_NANOS, DueAction::Report);
                 }
             }
         }
@@ -241,27 +241,27 @@ impl LoadWorker {
         Ok(())
     }
 
-    fn obey(&mut self, order: &WorkerOrder) -> Result<()> {
+    fn execute_order(&mut self, order: &WorkerOrder) -> Result<()> {
         match *order {
-            WorkerOrder::Hire { .. } => bail!("hired twice"),
+            WorkerOrder::Hire { .. } => bail!("clients are already assigned"),
             WorkerOrder::Login { at } => self.begin_logins(at),
-            WorkerOrder::Talk { window } => self.begin_talk(window),
-            WorkerOrder::Brace => self.storming = true,
+            WorkerOrder::Send { window } => self.start_sending(window),
+            WorkerOrder::ExpectLoss => self.storming = true,
             WorkerOrder::Storm => {
                 self.storming = true;
-                self.drop_everybody();
+                self.drop_all_connections();
             }
             WorkerOrder::Report => {
-                self.take_stock();
-                tell(&WorkerReport::ClientProgress(self.tally.progress))?;
-                tell(&WorkerReport::Report(Box::new(self.tally.clone())))?;
+                self.copy_ledger_results();
+                send_report(&WorkerReport::ClientProgress(self.tally.progress))?;
+                send_report(&WorkerReport::Report(Box::new(self.tally.clone())))?;
             }
         }
         Ok(())
     }
 
     /// Copies the ledger's results into the tally.
-    fn take_stock(&mut self) {
+    fn copy_ledger_results(&mut self) {
         let (plan, first) = (&self.plan, self.first);
         self.tally.faults = self.ledger.faults();
         self.tally.tails = self.ledger.tails(|client, stream| plan.stream(first + client as u32, stream as u32));
@@ -271,7 +271,7 @@ impl LoadWorker {
     }
 
     /// Handles an event of the client's socket.
-    fn attend(&mut self, client: usize, event: &Event) {
+    fn handle_socket_event(&mut self, client: usize, event: &Event) {
         let stage = self.clients[client].stage;
         if stage == ClientStage::Away {
             return;
@@ -281,7 +281,7 @@ impl LoadWorker {
         } else if event.is_writable()
             && let Err(error) = self.clients[client].flush()
         {
-            return self.lost(client, &named(&error));
+            return self.connection_lost(client, &error_code(&error));
         }
         if event.is_readable() {
             self.read(client, event.is_read_closed());
@@ -295,13 +295,13 @@ impl LoadWorker {
         self.outgoing = outgoing;
         self.outgoing.clear();
         if let Err(error) = sent {
-            self.lost(client, &named(&error));
+            self.connection_lost(client, &error_code(&error));
         }
     }
 }
 
 /// Returns the error code of a socket error.
-fn named(error: &io::Error) -> String {
+fn error_code(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "closed_without_code".to_owned(),
         kind => kind.to_string().replace(' ', "_"),

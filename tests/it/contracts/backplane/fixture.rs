@@ -39,7 +39,7 @@ impl StoreFixture {
     }
 
     pub(crate) async fn redis() -> Self {
-        let mut server = harness::Redis::away().setting("appendfsync", "always");
+        let mut server = harness::Redis::not_started().setting("appendfsync", "always");
         server.start().await;
         Self::Redis(Box::new(server))
     }

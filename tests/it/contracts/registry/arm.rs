@@ -32,7 +32,8 @@ impl RegistryArm {
     }
 
     pub(super) async fn redis() -> Self {
-        let mut server = harness::Redis::away().setting("appendonly", "no").setting("enable-debug-command", "yes");
+        let mut server =
+            harness::Redis::not_started().setting("appendonly", "no").setting("enable-debug-command", "yes");
         server.start().await;
         let redis = RedisStore::open(&server.url(), PREFIX).unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis));

@@ -111,7 +111,7 @@ async fn ctl_who_shows_the_gateway_of_each_user() {
 
 #[tokio::test]
 async fn failed_command_prints_one_line_and_exits_2() {
-    let redis = Redis::away();
+    let redis = Redis::not_started();
     assert_failed(&ctl(&redis, &["status"]).await, 2, &[&format!("redis at {}", redis.address()), "refused"]);
     assert_failed(&ctl(&redis, &["stauts"]).await, 2, &["stauts", "gateway ctl --help"]);
     assert_failed(&ctl(&redis, &[]).await, 2, &["a command is missing", "gateway ctl --help"]);

@@ -17,7 +17,7 @@ fn assert_start_failed(finished: &ExitedProcess, words: &[&str]) {
 
 #[tokio::test]
 async fn programs_refuse_to_start_on_evicting_redis() {
-    let mut redis = Redis::away().setting("maxmemory-policy", "allkeys-lru");
+    let mut redis = Redis::not_started().setting("maxmemory-policy", "allkeys-lru");
     redis.start().await;
     for node in [Node::gateway("g1"), Node::presence("p1")] {
         let finished = node.redis(&redis).program().run(SOON).await;
@@ -27,7 +27,7 @@ async fn programs_refuse_to_start_on_evicting_redis() {
 
 #[tokio::test]
 async fn late_evicting_redis_is_logged_as_error() {
-    let mut redis = Redis::away().setting("maxmemory-policy", "volatile-ttl");
+    let mut redis = Redis::not_started().setting("maxmemory-policy", "volatile-ttl");
     let nodes = [Node::gateway("g1").redis(&redis).launch().await, Node::presence("p1").redis(&redis).launch().await];
     redis.start().await;
     for node in &nodes {
@@ -80,7 +80,7 @@ async fn simultaneous_starts_with_one_id_leave_one() {
 
 #[tokio::test]
 async fn starts_without_redis_leave_one_per_id() {
-    let mut redis = Redis::away();
+    let mut redis = Redis::not_started();
     let mut contenders = Vec::new();
     for _ in 0..2 {
         contenders.push(Node::gateway("g1").redis(&redis).launch().await);

@@ -84,6 +84,6 @@ async fn drained_session_leaves_after_its_hold_expires() {
     let hold = Duration::from_secs(HOLD.parse().unwrap());
     let left = bob.sees(hold + Duration::from_secs(6), "#lobby", "left", |entry| entry["nick"] == "ann").await;
     assert!(left.at.duration_since(ended) >= hold - Duration::from_secs(2), "{:?}", left.at.duration_since(ended));
-    assert_eq!(left.what["left"], json!([{"nick": "ann", "reason": "closed"}]));
+    assert_eq!(left.value["left"], json!([{"nick": "ann", "reason": "closed"}]));
     cluster.finish().await;
 }

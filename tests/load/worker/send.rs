@@ -1,4 +1,4 @@
-//! Sending side of a worker: each message when it is due.
+//! Sending side of a worker: messages and pings at their due times.
 
 use std::collections::hash_map::Entry;
 
@@ -10,69 +10,69 @@ use crate::schedule::{MeasureWindow, Schedule};
 use crate::stamp::Stamp;
 
 impl LoadWorker {
-    /// Plans the first turn of every sending client.
-    pub(super) fn begin_talk(&mut self, window: MeasureWindow) {
+    /// Schedules the first message of every sending client.
+    pub(super) fn start_sending(&mut self, window: MeasureWindow) {
         self.window = Some(window);
         let rate = self.plan.rate();
         self.schedule = Schedule::new(window.start, rate.unwrap_or(1.0), u64::from(self.plan.senders()));
         for client in 0..self.clients.len() {
             let number = self.number(client);
             let Some(sender) = self.plan.sender(number) else { continue };
-            let Entry::Vacant(vacant) = self.talkers.entry(number) else { continue };
+            let Entry::Vacant(vacant) = self.sending_clients.entry(number) else { continue };
             vacant.insert(SendingClient::default());
             match rate {
-                Some(_) => self.plan_next(self.schedule.due(u64::from(sender), 0), DueAction::Talk(number)),
-                None => self.plan_next(window.start, DueAction::Talk(number)),
+                Some(_) => self.schedule_action(self.schedule.due(u64::from(sender), 0), DueAction::Send(number)),
+                None => self.schedule_action(window.start, DueAction::Send(number)),
             }
         }
     }
 
     /// Sends a message or ping with the due time `due`, even if it is late.
-    pub(super) fn talk(&mut self, number: u32, due: Nanos) {
+    pub(super) fn send_due(&mut self, number: u32, due: Nanos) {
         let Some(window) = self.window.filter(|window| due < window.end) else { return };
-        self.plan_next_turn(number);
+        self.schedule_next_send(number);
         let client = self.index(number);
         if self.clients[client].stage != ClientStage::Ready {
             return self.tally.error("not_connected");
         }
         let (dialect, sender) = (self.address(client).dialect, self.plan.sender(number).unwrap_or_default());
-        let Some(talker) = self.talkers.get_mut(&number) else { return };
+        let Some(sending_client) = self.sending_clients.get_mut(&number) else { return };
         let is_ping = matches!(self.plan.traffic, Traffic::Echo { .. });
         if is_ping {
-            dialect.ping(&mut dialect.writes(&mut self.outgoing));
+            dialect.ping(&mut dialect.writer(&mut self.outgoing));
         } else {
-            let stamp = Stamp { due, publisher: sender, number: talker.messages };
-            talker.messages += 1;
+            let stamp = Stamp { due, publisher: sender, number: sending_client.messages };
+            sending_client.messages += 1;
             if !self.plan.counts_seqs() {
-                self.tops.insert(sender, u64::from(talker.messages));
+                self.tops.insert(sender, u64::from(sending_client.messages));
             }
             let body = String::from_utf8(stamp.body(self.plan.body)).unwrap_or_default();
-            dialect.publish(&self.plan.target(number), &body, &mut dialect.writes(&mut self.outgoing));
+            dialect.publish(&self.plan.target(number), &body, &mut dialect.writer(&mut self.outgoing));
         }
         if is_ping || dialect.has_acks() {
-            talker.unanswered.push_back(due);
+            sending_client.unanswered.push_back(due);
         }
         self.tally.progress.sent += 1;
         self.tally.measured.sent += u64::from(window.counts(due));
         self.send_outgoing(client);
     }
 
-    /// Plans the next turn of the open loop, independent of the result of this one.
-    fn plan_next_turn(&mut self, number: u32) {
+    /// Schedules the client's next message in the open loop, independent of the reply to this one.
+    fn schedule_next_send(&mut self, number: u32) {
         if self.plan.rate().is_none() {
             return;
         }
         let sender = u64::from(self.plan.sender(number).unwrap_or_default());
-        let Some(talker) = self.talkers.get_mut(&number) else { return };
-        talker.turns += 1;
-        let due = self.schedule.due(sender, talker.turns);
-        self.plan_next(due, DueAction::Talk(number));
+        let Some(sending_client) = self.sending_clients.get_mut(&number) else { return };
+        sending_client.turns += 1;
+        let due = self.schedule.due(sender, sending_client.turns);
+        self.schedule_action(due, DueAction::Send(number));
     }
 
     /// Removes the client's oldest unanswered message or ping and returns its due time.
     fn answered(&mut self, client: usize) -> Option<Nanos> {
         let number = self.number(client);
-        let due = self.talkers.get_mut(&number)?.unanswered.pop_front()?;
+        let due = self.sending_clients.get_mut(&number)?.unanswered.pop_front()?;
         self.tally.progress.answered += 1;
         Some(due)
     }
@@ -97,7 +97,7 @@ impl LoadWorker {
         }
     }
 
-    /// Handles the answer to a ping. In the closed loop the next ping follows.
+    /// Handles the answer to a ping, and sends the next ping in the closed loop.
     pub(super) fn echoed(&mut self, client: usize) {
         let Some(due) = self.answered(client) else { return };
         let now = clock::now();
@@ -107,7 +107,7 @@ impl LoadWorker {
             self.tally.echo.record(now.saturating_sub(due));
         }
         if self.plan.rate().is_none() {
-            self.talk(self.number(client), now);
+            self.send_due(self.number(client), now);
         }
     }
 }

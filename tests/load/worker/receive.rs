@@ -7,24 +7,23 @@ use crate::dialect::{Framing, RequestPurpose, ServerMessage};
 use crate::frame::{self, opcode};
 
 impl LoadWorker {
-    /// Reads until the socket is empty. A read that left room in the buffer took everything, unless the end has come
-    /// too.
-    pub(super) fn read(&mut self, client: usize, ends: bool) {
+    /// Reads until the socket is empty. A read that does not fill the buffer emptied the socket, unless the peer closed it.
+    pub(super) fn read(&mut self, client: usize, is_read_closed: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             let filled = match self.clients[client].read(&mut buffer) {
                 Ok(Some(filled)) => filled,
                 Ok(None) => break,
                 Err(error) => {
-                    self.lost(client, &super::named(&error));
+                    self.connection_lost(client, &super::error_code(&error));
                     break;
                 }
             };
-            match self.take_in(client, &buffer[..filled]) {
+            match self.process_bytes(client, &buffer[..filled]) {
                 Ok(used) => self.clients[client].keep_received(&buffer[used..filled]),
-                Err(code) => self.lost(client, &code),
+                Err(code) => self.connection_lost(client, &code),
             }
-            if self.clients[client].stage == ClientStage::Away || (filled < buffer.len() && !ends) {
+            if self.clients[client].stage == ClientStage::Away || (filled < buffer.len() && !is_read_closed) {
                 break;
             }
         }
@@ -32,7 +31,7 @@ impl LoadWorker {
     }
 
     /// Processes all whole units and returns their length. An error ends the connection and is counted by its code.
-    fn take_in(&mut self, client: usize, bytes: &[u8]) -> Result<usize, String> {
+    fn process_bytes(&mut self, client: usize, bytes: &[u8]) -> Result<usize, String> {
         let now = clock::now();
         let delivered = self.tally.measured.delivered;
         let mut used = 0;
@@ -42,13 +41,13 @@ impl LoadWorker {
             self.upgraded(client);
         }
         match self.address(client).dialect.framing() {
-            Framing::Raw => used += self.take_units(client, &bytes[used..], now),
+            Framing::Raw => used += self.process_units(client, &bytes[used..], now),
             Framing::Text | Framing::Binary => {
                 while self.clients[client].stage != ClientStage::Away
                     && let Some((frame, length)) = frame::take(&bytes[used..])?
                 {
                     used += length;
-                    self.take_frame(client, &frame, now)?;
+                    self.process_frame(client, &frame, now)?;
                 }
             }
         }
@@ -59,12 +58,12 @@ impl LoadWorker {
         Ok(used)
     }
 
-    fn take_frame(&mut self, client: usize, frame: &frame::ServerFrame<'_>, now: Nanos) -> Result<(), String> {
+    fn process_frame(&mut self, client: usize, frame: &frame::ServerFrame<'_>, now: Nanos) -> Result<(), String> {
         match frame.opcode {
-            opcode::TEXT => self.hear(client, frame.payload, now),
+            opcode::TEXT => self.interpret(client, frame.payload, now),
             opcode::BINARY | opcode::CONTINUATION => {
                 let stream = self.clients[client].take_stream(frame.payload);
-                let used = self.take_units(client, &stream, now);
+                let used = self.process_units(client, &stream, now);
                 if self.clients[client].stage != ClientStage::Away {
                     self.clients[client].keep_stream(&stream[used..]);
                 }
@@ -79,30 +78,30 @@ impl LoadWorker {
         Ok(())
     }
 
-    fn take_units(&mut self, client: usize, stream: &[u8], now: Nanos) -> usize {
+    fn process_units(&mut self, client: usize, stream: &[u8], now: Nanos) -> usize {
         let (dialect, mut used) = (self.address(client).dialect, 0);
         while self.clients[client].stage != ClientStage::Away
             && let Some(length) = dialect.unit(&stream[used..])
         {
-            self.hear(client, &stream[used..used + length], now);
+            self.interpret(client, &stream[used..used + length], now);
             used += length;
         }
         used
     }
 
-    fn hear(&mut self, client: usize, unit: &[u8], now: Nanos) {
+    fn interpret(&mut self, client: usize, unit: &[u8], now: Nanos) {
         let (dialect, number) = (self.address(client).dialect, self.number(client));
         let (plan, outgoing) = (&self.plan, &mut self.outgoing);
-        let heard = dialect.hear(unit, &|| plan.room(number), &mut dialect.writes(outgoing));
+        let message = dialect.interpret(unit, &|| plan.room(number), &mut dialect.writer(outgoing));
         if !self.outgoing.is_empty() {
             self.send_outgoing(client);
         }
-        let is_greeting = self.clients[client].stage == ClientStage::Greeting;
-        match heard {
+        let is_logging_in = self.clients[client].stage == ClientStage::LoggingIn;
+        match message {
             ServerMessage::Delivery { seq, stamp } => self.delivered(client, seq, stamp, now),
             ServerMessage::Acked { seq } => self.acked(client, seq),
-            // NATS answers a ping after the preceding subscription.
-            ServerMessage::Pong if is_greeting => self.joined(client, 0),
+            // NATS answers the ping after the subscription before it.
+            ServerMessage::Pong if is_logging_in => self.joined(client, 0),
             ServerMessage::Pong => self.echoed(client),
             ServerMessage::Registered { resume, restored } => self.registered(client, resume, restored),
             ServerMessage::Joined { next, epoch } => {
@@ -111,7 +110,7 @@ impl LoadWorker {
                 }
                 self.joined(client, next);
             }
-            ServerMessage::Refused { code, .. } if is_greeting => self.lost(client, &code),
+            ServerMessage::Refused { code, .. } if is_logging_in => self.connection_lost(client, &code),
             ServerMessage::Refused { step, code } => {
                 self.tally.error(&code);
                 if step != RequestPurpose::Login {
@@ -121,15 +120,14 @@ impl LoadWorker {
             ServerMessage::Moved { kind, next } => {
                 self.tally.error(&kind);
                 if self.plan.counts_seqs() {
-                    self.ledger.repositioned(client, 0, next);
+                    self.ledger.reposition(client, 0, next);
                 }
             }
             ServerMessage::Nothing => {}
         }
     }
 
-    /// Handles an accepted nickname: without a room to enter, or with the room of the resumed session, the client is
-    /// ready.
+    /// Handles an accepted nickname. The client is ready without a room, or with the room of its resumed session.
     fn registered(&mut self, client: usize, resume: Option<String>, restored: bool) {
         let number = self.number(client);
         let has_room = self.plan.room(number).is_some();
@@ -138,12 +136,12 @@ impl LoadWorker {
             self.sessions.tokens.insert(number, token.into_boxed_str());
         }
         if !has_room || (was_resumed && restored) {
-            let next = self.ledger.expects(client, 0).unwrap_or_default();
+            let next = self.ledger.next_expected(client, 0).unwrap_or_default();
             self.joined(client, next);
         } else if was_resumed {
             // The session has expired.
             self.sessions.tokens.remove(&number);
-            self.lost(client, "begins_anew");
+            self.connection_lost(client, "session_expired");
         }
     }
 
@@ -152,11 +150,11 @@ impl LoadWorker {
         let Some(stamp) = stamp else { return self.tally.error("foreign_message") };
         if self.plan.counts_seqs() {
             if let Some(seq) = seq {
-                self.ledger.hears(client, 0, seq);
+                self.ledger.record_received(client, 0, seq);
             }
         } else {
             let stream = stamp.publisher % self.plan.streams();
-            self.ledger.hears(client, stream as usize, u64::from(stamp.number));
+            self.ledger.record_received(client, stream as usize, u64::from(stamp.number));
         }
         if self.window.is_some_and(|window| window.counts(stamp.due)) {
             self.tally.measured.delivered += 1;
