@@ -1,7 +1,7 @@
 //! Composition root of the presence process: registry, HTTP API, admin listener and failure detector.
 //!
 //! [`Presence::start`] binds the listeners and starts every task; [`Presence::shutdown`] ends them. Redis may be away
-//! at the start: the process is not ready until it answers. No rule of names, rooms or leases is in here.
+//! at the start: the process is not ready until it answers. It decides nothing.
 
 mod http;
 mod numbers;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::host::admin::{self, AdminRoutes, Readiness};
+use crate::host::admin::{self, AdminRoutes};
 use crate::host::loop_lag;
 use crate::host::metrics::PresenceMetrics;
 use crate::host::program::Drained;
@@ -26,12 +26,8 @@ use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
 use crate::service::api;
 use crate::service::config::PresenceConfig;
+use crate::service::readiness;
 use crate::store::redis::RedisStore;
-
-/// Maximum age of the registry's last answer while the process is ready.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
-/// Interval at which a change of readiness is detected and logged.
-const READINESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Listening addresses of a presence process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +57,7 @@ impl Presence {
     /// Binds the listeners and starts every task. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. An unreachable Redis is waited for.
+    /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. If Redis is unreachable, the process starts not ready.
     pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
         let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         let is_reachable = redis.is_fit().await?;
@@ -76,7 +72,7 @@ impl Presence {
         let (samples, newest) = watch::channel(None);
         let ready = {
             let (closing, newest) = (closing.clone(), newest.clone());
-            move || readiness(&closing, newest.borrow().as_ref())
+            move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref())
         };
         if !is_reachable {
             spawn(&tasks, &stop, redis.clone().report_when_unfit());
@@ -84,7 +80,7 @@ impl Presence {
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));
         // Ends with the API: a process that shuts down is expected to be unready.
-        spawn(&tasks, &closing, log_readiness(ready.clone()));
+        spawn(&tasks, &closing, readiness::log_changes(ready.clone()));
         redis.calls().register(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
@@ -162,34 +158,4 @@ async fn reap(registry: Registry, samples: watch::Receiver<Option<LeaseSample>>,
         }
     };
     detector::run(registry, samples, || None, count).await;
-}
-
-/// Judges readiness by the failure detector's newest sample, so that readiness checks cost Redis nothing.
-fn readiness(closing: &CancellationToken, newest: Option<&LeaseSample>) -> Readiness {
-    let age = newest.map(|sample| sample.received.elapsed());
-    let reasons = [
-        closing.is_cancelled().then(|| "shutting down".to_owned()),
-        match age {
-            None => Some("redis has not answered yet".to_owned()),
-            Some(age) if age > ANSWER_AGE_MAX => Some(format!("redis has not answered for {} s", age.as_secs())),
-            Some(_) => None,
-        },
-    ];
-    Readiness { reasons: reasons.into_iter().flatten().collect() }
-}
-
-/// Logs each change of readiness.
-async fn log_readiness(ready: impl Fn() -> Readiness) {
-    let mut tick = tokio::time::interval(READINESS_INTERVAL);
-    let mut was_ready = false;
-    loop {
-        tick.tick().await;
-        let Readiness { reasons } = ready();
-        match (was_ready, reasons.as_slice()) {
-            (false, []) => tracing::info!("ready"),
-            (true, [_, ..]) => tracing::warn!(?reasons, "not ready"),
-            _ => continue,
-        }
-        was_ready = !was_ready;
-    }
 }

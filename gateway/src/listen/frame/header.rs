@@ -1,26 +1,41 @@
-//! The header of a text frame in front of an encoded event, for batches that are framed once and written to many
-//! sockets.
+//! The headers of frames that a gateway sends (RFC 6455, 5.2): unmasked and never fragmented.
 //!
-//! Used by the fan-out batch. [`FrameWriter`](super::FrameWriter) frames what goes to one connection.
+//! [`put_text`] frames an encoded event once for many sockets; [`FrameWriter`](super::FrameWriter) frames what goes to
+//! one connection. Received headers are read in [`super::reader`].
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Appends a whole, unmasked text frame (RFC 6455, 5.2).
-pub fn put_text(text: &[u8], out: &mut BytesMut) {
-    let length = text.len();
-    out.reserve(10 + length);
-    out.put_u8(0x81);
-    match length {
-        0..126 => out.put_u8(length as u8),
-        126..0x1_0000 => {
-            out.put_u8(126);
-            out.put_u16(length as u16);
-        }
-        _ => {
-            out.put_u8(127);
-            out.put_u64(length as u64);
-        }
+/// The longest header of a frame without a mask.
+const HEADER_BYTES_MAX: usize = 10;
+
+/// An encoded header.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EncodedHeader {
+    bytes: [u8; HEADER_BYTES_MAX],
+    len: usize,
+}
+
+impl EncodedHeader {
+    /// Encodes the header of a frame with a payload of `length` bytes.
+    pub(super) fn new(opcode: OpCode, length: usize) -> Self {
+        let (header, length) = (FrameHeader { opcode, ..FrameHeader::default() }, length as u64);
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
+        Self { bytes, len: header.len(length) }
     }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Appends a whole text frame.
+pub fn put_text(text: &[u8], out: &mut BytesMut) {
+    let header = EncodedHeader::new(OpCode::Data(Data::Text), text.len());
+    out.reserve(header.len + text.len());
+    out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(text);
 }
 

@@ -1,21 +1,20 @@
 //! The output queue of one client, in frames.
 //!
-//! Payloads are shared and never copied; headers are built on the stack at the write. Does no IO: it returns the next slices
-//! and is advanced by the written bytes, so a partial write continues where it stopped.
+//! Payloads are shared and never copied; headers are built on the stack at the write. Does no IO: it returns the next
+//! slices and is advanced by the written bytes, so a partial write continues where it stopped.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// The maximum of frames in one write.
+use super::header::EncodedHeader;
+
+/// Maximum number of frames in one write.
 const WRITE_FRAMES_MAX: usize = 32;
-/// The longest header of a frame without a mask.
-const HEADER_BYTES_MAX: usize = 10;
 /// The longest reason of a close frame.
-const LONGEST_REASON: usize = 123;
+const REASON_BYTES_MAX: usize = 123;
 
 /// The output of one connection.
 #[derive(Debug, Default)]
@@ -34,27 +33,13 @@ struct QueuedFrame {
     payload: Bytes,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct EncodedHeader {
-    bytes: [u8; HEADER_BYTES_MAX],
-    len: usize,
-}
-
 impl QueuedFrame {
-    fn header(&self) -> Option<FrameHeader> {
-        self.opcode.map(|opcode| FrameHeader { opcode, ..FrameHeader::default() })
+    fn header(&self) -> EncodedHeader {
+        self.opcode.map_or_else(EncodedHeader::default, |opcode| EncodedHeader::new(opcode, self.payload.len()))
     }
 
     fn len(&self) -> usize {
-        self.header().map_or(0, |header| header.len(self.payload.len() as u64)) + self.payload.len()
-    }
-
-    fn head(&self) -> EncodedHeader {
-        let mut bytes = [0; HEADER_BYTES_MAX];
-        let Some(header) = self.header() else { return EncodedHeader::default() };
-        let length = self.payload.len() as u64;
-        header.format(length, &mut bytes.as_mut_slice()).expect("the longest header fits");
-        EncodedHeader { bytes, len: header.len(length) }
+        self.header().as_bytes().len() + self.payload.len()
     }
 }
 
@@ -105,7 +90,7 @@ impl FrameWriter {
         let mut payload = BytesMut::new();
         if let Some(code) = code {
             payload.put_u16(code);
-            if reason.len() <= LONGEST_REASON {
+            if reason.len() <= REASON_BYTES_MAX {
                 payload.put_slice(reason.as_bytes());
             }
         }
@@ -127,15 +112,15 @@ impl FrameWriter {
 
     /// Returns the next slices for one vectored write. Empty only if nothing is queued.
     pub fn show<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        let mut heads = [EncodedHeader::default(); WRITE_FRAMES_MAX];
-        for (head, frame) in heads.iter_mut().zip(&self.frames) {
-            *head = frame.head();
+        let mut headers = [EncodedHeader::default(); WRITE_FRAMES_MAX];
+        for (header, frame) in headers.iter_mut().zip(&self.frames) {
+            *header = frame.header();
         }
         let mut slices = [IoSlice::new(&[]); 2 * WRITE_FRAMES_MAX];
         let mut used = 0;
         let mut written = self.written;
-        for (head, frame) in heads.iter().zip(&self.frames) {
-            for part in [&head.bytes[..head.len], &frame.payload[..]] {
+        for (header, frame) in headers.iter().zip(&self.frames) {
+            for part in [header.as_bytes(), &frame.payload[..]] {
                 let out = written.min(part.len());
                 written -= out;
                 if out < part.len() {

@@ -1,0 +1,69 @@
+//! Readiness of a presence process: judged by the failure detector's newest sample, so a check costs Redis nothing.
+//!
+//! Answers of Redis to the API count only through that sample. The gateway's readiness is in its own crate.
+
+use std::time::Duration;
+
+use crate::host::admin::Readiness;
+use crate::lease::LeaseSample;
+
+/// Maximum age of the registry's last answer while the process is ready.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
+/// Interval at which a change of readiness is detected and logged.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Returns the reasons against readiness; none if the process is ready.
+pub(super) fn judge(is_closing: bool, newest: Option<&LeaseSample>) -> Readiness {
+    let age = newest.map(|sample| sample.received.elapsed());
+    let reasons = [
+        is_closing.then(|| "shutting down".to_owned()),
+        match age {
+            None => Some("redis has not answered yet".to_owned()),
+            Some(age) if age > ANSWER_AGE_MAX => Some(format!("redis has not answered for {} s", age.as_secs())),
+            Some(_) => None,
+        },
+    ];
+    Readiness { reasons: reasons.into_iter().flatten().collect() }
+}
+
+/// Logs each change of readiness for as long as it is polled.
+pub(super) async fn log_changes(ready: impl Fn() -> Readiness) {
+    let mut tick = tokio::time::interval(CHECK_INTERVAL);
+    let mut was_ready = false;
+    loop {
+        tick.tick().await;
+        let Readiness { reasons } = ready();
+        match (was_ready, reasons.as_slice()) {
+            (false, []) => tracing::info!("ready"),
+            (true, [_, ..]) => tracing::warn!(?reasons, "not ready"),
+            _ => continue,
+        }
+        was_ready = !was_ready;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::registry::{Generation, LeaseTable, Phase};
+
+    fn reasons(is_closing: bool, answered_before: Option<Duration>) -> Vec<String> {
+        let sample = answered_before.map(|age| LeaseSample {
+            sent: Instant::now() - age,
+            received: Instant::now() - age,
+            table: LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases: Vec::new() },
+        });
+        judge(is_closing, sample.as_ref()).reasons
+    }
+
+    #[test]
+    fn readiness_needs_an_answer_within_three_seconds() {
+        let age = Duration::from_secs;
+        assert_eq!(reasons(false, Some(age(2))), Vec::<String>::new());
+        assert_eq!(reasons(false, Some(age(4))), ["redis has not answered for 4 s"]);
+        assert_eq!(reasons(false, None), ["redis has not answered yet"]);
+        assert_eq!(reasons(true, Some(age(0))), ["shutting down"]);
+    }
+}
