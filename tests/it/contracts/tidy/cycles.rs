@@ -1,6 +1,6 @@
 //! Circles of files: library files of one crate that import each other, directly or by way of others.
 //!
-//! A module and its own descendants may import each other. An import of a re-export counts for the re-exporting module.
+//! A module and its own descendants may import each other. An import of a re-export counts for the defining module.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,24 +78,40 @@ fn is_ancestor(ancestor: &str, module: &str) -> bool {
     module.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
+/// The names that each module imports, with their paths. A module passes on what it imports.
+type ImportedNames = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Returns the module that defines an item, by way of any re-exports.
+fn defining_module(path: &str, names: &ImportedNames) -> Option<String> {
+    let mut path = path.to_owned();
+    loop {
+        let mut module = path.as_str();
+        while !names.contains_key(module) {
+            module = module.rsplit_once("::")?.0;
+        }
+        let item = path.strip_prefix(module)?.trim_start_matches("::");
+        let passed_on = names[module].get(item.split("::").next()?).filter(|origin| !origin.starts_with(&path));
+        match passed_on {
+            Some(origin) => path = origin.clone(),
+            None => return Some(module.to_owned()),
+        }
+    }
+}
+
 /// Returns the edges between modules that are not ancestors of each other.
 fn import_graph(sources: &[SourceFile]) -> BTreeMap<String, BTreeSet<String>> {
-    let modules: BTreeSet<String> = sources.iter().map(|source| module_path(&source.path)).collect();
-    let mut graph = BTreeMap::new();
-    for source in sources {
+    let of_module = |source: &SourceFile| {
         let module = module_path(&source.path);
-        let targets: BTreeSet<String> = imports(&module, source)
-            .into_iter()
-            .filter_map(|path| {
-                let mut target = path.as_str();
-                while !modules.contains(target) {
-                    target = target.rsplit_once("::")?.0;
-                }
-                Some(target.to_owned())
-            })
-            .filter(|target| !is_ancestor(target, &module) && !is_ancestor(&module, target))
-            .collect();
-        graph.insert(module, targets);
+        let paths = imports(&module, source).into_iter();
+        let named = paths.filter_map(|path| Some((path.rsplit_once("::")?.1.to_owned(), path.clone())));
+        (module, named.collect())
+    };
+    let names: ImportedNames = sources.iter().map(of_module).collect();
+    let mut graph = BTreeMap::new();
+    for (module, imported) in &names {
+        let targets = imported.values().filter_map(|path| defining_module(path, &names));
+        let others = targets.filter(|target| !is_ancestor(target, module) && !is_ancestor(module, target));
+        graph.insert(module.clone(), others.collect::<BTreeSet<String>>());
     }
     graph
 }
@@ -143,4 +159,11 @@ fn circle_check_detects_an_indirect_circle() {
     let graph = import_graph(&sources);
     assert_eq!(cycle(&graph, "crate::a").unwrap(), ["crate::a", "crate::b", "crate::d"]);
     assert!(cycle(&import_graph(&sources[..2]), "crate::a").is_none());
+
+    let reexported = [
+        source("gateway/src/e/mod.rs", "pub use self::x::X;\n"),
+        source("gateway/src/e/x.rs", "use crate::h::H;\n"),
+        source("gateway/src/h.rs", "use super::e::X;\n"),
+    ];
+    assert_eq!(cycle(&import_graph(&reexported), "crate::h").unwrap(), ["crate::h", "crate::e::x"]);
 }
