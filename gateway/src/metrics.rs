@@ -121,7 +121,7 @@ pub struct Metrics {
     /// Messages repeated by clients, which the store already had.
     pub duplicates: Labelled<MessageKind, IntCounter>,
     /// Refused messages, by error code.
-    pub refused: Labelled<ErrorCode, IntCounter>,
+    pub messages_refused: Labelled<ErrorCode, IntCounter>,
     /// Metrics of the hub: deliveries, fan-out batches, gaps.
     pub counts: Counts,
     /// Requests answered with an error.
@@ -190,7 +190,7 @@ impl Metrics {
                 "Messages repeated by clients that the store already had.",
                 "kind",
             ),
-            refused: Labelled::counters(
+            messages_refused: Labelled::counters(
                 on,
                 "parley_messages_refused_total",
                 "Refused messages, by error code.",
