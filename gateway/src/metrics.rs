@@ -143,7 +143,7 @@ pub struct Metrics {
     /// Sessions at the start of the drain.
     pub drain_began_with: IntGauge,
     /// Acknowledged messages republished after the store lost them.
-    pub repaired: IntCounter,
+    pub republished: IntCounter,
 }
 
 impl Metrics {
@@ -232,7 +232,7 @@ impl Metrics {
                 "parley_drain_began_with_sessions",
                 "Sessions at the beginning of the drain; 0 before it.",
             ),
-            repaired: counter(
+            republished: counter(
                 on,
                 "parley_repaired_total",
                 "Acknowledged messages lost by the store and republished by this gateway.",
