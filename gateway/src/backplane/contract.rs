@@ -4,10 +4,10 @@
 //!
 //! # Rules of all methods
 //! - A publish is acknowledged only once the store has it. In one step the store checks the sender's lease, its claim
-//!   and the key, assigns the stream's next seq, appends the message and sends it to subscribers.
+//!   and the key. In the same step it assigns the stream's next seq, appends the message and sends it to subscribers.
 //! - Seqs are assigned without holes. A new epoch continues them from its fork.
-//! - Deliveries of one stream (a room or an inbox) arrive in the order of their seqs, by the same path for local and
-//!   remote members.
+//! - Deliveries of one stream (a room or an inbox) arrive in the order of their seqs. Local and remote members receive
+//!   them by the same path.
 //! - While the subscription is down nothing arrives. [`super::Delivery::SubscriptionRestored`] reports that messages
 //!   may be missing.
 //! - A store that restarts may lack messages acknowledged here in the last seconds. They are republished before
