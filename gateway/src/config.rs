@@ -1,7 +1,7 @@
 //! The validated settings of a gateway.
 //!
-//! `main` loads a [`GatewayConfig`] and `server.rs` passes its parts on. Every value in it has been checked, and no other file
-//! checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
+//! `main` loads a [`GatewayConfig`] and `server.rs` passes its parts on. Every value in it has been checked, and no
+//! other file checks it again. Its TOML form (`--check`) is valid input for `--config`, except for hidden credentials.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -65,18 +65,18 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// Maximum of `history.max_messages` and `history.inbox_messages`.
+/// Maximum value of `history.max_messages` and `history.inbox_messages`.
 const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
-/// Maximum of `history.max_age_hours`: a year.
+/// Maximum value of `history.max_age_hours`: a year.
 const HISTORY_HOURS_MAX: u64 = 8760;
-/// Maximum of `limits.connections`.
+/// Maximum value of `limits.connections`.
 const CONNECTIONS_MAX: u64 = 1_000_000;
-/// Maximum of `limits.write_stall_seconds`.
+/// Maximum value of `limits.write_stall_seconds`.
 const WRITE_STALL_SECONDS_MAX: u64 = 3600;
 
-/// Minimum of `session.hold_seconds`: a nickname is held at least until the leave is announced.
+/// Minimum value of `session.hold_seconds`: a nickname is held at least until the leave is announced.
 const HOLD_SECONDS_MIN: u64 = 5;
-/// Maximum of `session.hold_seconds`: an hour.
+/// Maximum value of `session.hold_seconds`: an hour.
 const HOLD_SECONDS_MAX: u64 = 3600;
 
 /// Validated settings of a gateway.

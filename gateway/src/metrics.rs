@@ -121,7 +121,7 @@ pub struct Metrics {
     /// Messages repeated by clients, which the store already had.
     pub duplicates: Labelled<MessageKind, IntCounter>,
     /// Refused messages, by error code.
-    pub refused: Labelled<ErrorCode, IntCounter>,
+    pub messages_refused: Labelled<ErrorCode, IntCounter>,
     /// Metrics of the hub: deliveries, fan-out batches, gaps.
     pub counts: Counts,
     /// Requests answered with an error.
@@ -143,7 +143,7 @@ pub struct Metrics {
     /// Sessions at the start of the drain.
     pub drain_began_with: IntGauge,
     /// Acknowledged messages republished after the store lost them.
-    pub repaired: IntCounter,
+    pub republished: IntCounter,
 }
 
 impl Metrics {
@@ -190,7 +190,7 @@ impl Metrics {
                 "Messages repeated by clients that the store already had.",
                 "kind",
             ),
-            refused: Labelled::counters(
+            messages_refused: Labelled::counters(
                 on,
                 "parley_messages_refused_total",
                 "Refused messages, by error code.",
@@ -232,7 +232,7 @@ impl Metrics {
                 "parley_drain_began_with_sessions",
                 "Sessions at the beginning of the drain; 0 before it.",
             ),
-            repaired: counter(
+            republished: counter(
                 on,
                 "parley_repaired_total",
                 "Acknowledged messages lost by the store and republished by this gateway.",

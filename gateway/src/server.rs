@@ -30,7 +30,9 @@ use crate::backplane::{Backplane, DeliverySink, MemoryBackplane, RedisBackplane}
 use crate::config::GatewayConfig;
 use crate::hub::Hub;
 use crate::hub::refill;
-use crate::lease::{DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, lifecycle, reaper};
+use crate::lease::{
+    DeliveryRouter, LeaseContext, LocalClaims, SessionOrders, StopRequest, expiry, failure_detector, lifecycle,
+};
 use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
@@ -56,7 +58,7 @@ pub struct Gateway {
     hub: Arc<Hub>,
     hold: Duration,
     connections: Connections,
-    live: LiveSettings,
+    reloadable: ReloadableSettings,
     /// Stops the lease loop.
     lease_loop: CancellationToken,
     /// Stops the expiry of detached sessions.
@@ -77,7 +79,7 @@ struct Connections {
 
 /// Settings that a reload changes while the gateway runs.
 #[derive(Debug)]
-struct LiveSettings {
+struct ReloadableSettings {
     limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
 }
@@ -101,8 +103,8 @@ struct BoundListeners {
 }
 
 impl Gateway {
-    /// Starts a gateway. Its listeners are bound when this returns; clients are admitted once it is ready. An
-    /// unreachable Redis is waited for.
+    /// Starts a gateway. Its listeners are bound when this returns; clients are admitted once it is ready. If Redis is
+    /// unreachable, the gateway starts not ready and connects later.
     ///
     /// # Errors
     /// An address cannot be bound, the Redis URL is invalid, Redis is unfit, or another live gateway has this node id.
@@ -116,7 +118,7 @@ impl Gateway {
         let is_reachable = redis.is_fit().await?;
         let cluster = ClusterAccess::check(&redis, &config, is_reachable).await?;
         let retention = cluster.retention.clone();
-        let backplane = |sink| Backplane::Redis(RedisBackplane::start_keeping(redis.clone(), retention, sink));
+        let backplane = |sink| Backplane::Redis(RedisBackplane::start_with_retention(redis.clone(), retention, sink));
         let gateway = Self::assemble(&config, cluster, backplane).await?;
         redis.calls().register(gateway.metrics());
         if !is_reachable {
@@ -169,7 +171,7 @@ impl Gateway {
         let (lease_loop, expiry) = (background.child_token(), background.child_token());
         spawn(&lease_loop, lifecycle::run(Arc::clone(&lease), first, is_open));
         spawn(&expiry, expiry::run(Arc::clone(&lease)));
-        spawn(&background, reaper::run(Arc::clone(&lease)));
+        spawn(&background, failure_detector::run(Arc::clone(&lease)));
         spawn(&background, republish(Arc::clone(&lease)));
         spawn_hub_tasks(&background, &hub, &lease);
         spawn(&background, loop_lag::watch(metrics.registry.clone()));
@@ -187,9 +189,9 @@ impl Gateway {
         };
         listeners.clients.serve(&connections.context(services, limits.clone()));
 
-        let live = LiveSettings { limits, retention };
+        let reloadable = ReloadableSettings { limits, retention };
         let background = background.drop_guard();
-        Ok(Self { addresses, lease, hub, hold: config.hold, connections, live, lease_loop, expiry, background })
+        Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
 
     /// Returns the bound addresses.
@@ -204,8 +206,8 @@ impl Gateway {
         &self.lease.metrics.registry
     }
 
-    /// Waits until an operator orders this gateway to drain through the store. It serves until [`Gateway::drain`].
-    /// Dropping the future loses nothing.
+    /// Waits for an operator's drain order, which arrives through the store. The gateway serves until
+    /// [`Gateway::drain`] is called. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The gateway started while Redis was away, and another live gateway has its node id. It has served no client.
@@ -215,8 +217,8 @@ impl Gateway {
 
     /// Applies limits, allowed origins and retention. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
-        self.live.limits.set(config.limits.clone());
-        self.live.retention.set(config.history);
+        self.reloadable.limits.set(config.limits.clone());
+        self.reloadable.retention.set(config.history);
     }
 }
 
@@ -224,8 +226,7 @@ impl ClusterAccess {
     async fn check(redis: &RedisStore, config: &GatewayConfig, is_reachable: bool) -> anyhow::Result<Self> {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
-        // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that
-        // path.
+        // Other hosts can reach the local address of the route to Redis, so it is advertised.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
         Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
     }
@@ -330,13 +331,13 @@ fn spawn_hub_tasks(background: &CancellationToken, hub: &Arc<Hub>, lease: &Lease
         let hub = Arc::clone(hub);
         spawn(background, async move { hub.fan_out().await });
     }
-    let shown = Arc::clone(hub);
-    spawn(background, async move { shown.show_presence().await });
+    let presence_hub = Arc::clone(hub);
+    spawn(background, async move { presence_hub.flush_presence_periodically().await });
     spawn(background, refill::run(Arc::clone(hub), lease.backplane.clone(), lease.health.generations()));
 }
 
 async fn republish(lease: Arc<LeaseContext>) {
-    lease.backplane.republish(|messages| lease.metrics.repaired.inc_by(messages)).await;
+    lease.backplane.republish(|messages| lease.metrics.republished.inc_by(messages)).await;
 }
 
 /// Connects the metrics that are read at each scrape with their sources.

@@ -1,4 +1,17 @@
 //! The contract of the backplane: its requests, its answers, and its methods, declared once for both arms.
+//!
+//! Each method documents its own part. One suite (`tests/it/contracts/backplane.rs`) runs on both arms.
+//!
+//! # Rules of all methods
+//! - A publish is acknowledged only once the store has it. In one step the store checks the sender's lease, its claim
+//!   and the key. In the same step it assigns the stream's next seq, appends the message and sends it to subscribers.
+//! - Seqs are assigned without holes. A new epoch continues them from its fork.
+//! - Deliveries of one stream (a room or an inbox) arrive in the order of their seqs. Local and remote members receive
+//!   them by the same path.
+//! - While the subscription is down nothing arrives. [`super::Delivery::SubscriptionRestored`] reports that messages
+//!   may be missing.
+//! - A store that restarts may lack messages acknowledged here in the last seconds. They are republished before
+//!   anything new, once each, under their id and in their old order.
 
 use std::time::Instant;
 
@@ -129,38 +142,39 @@ contract! {
         fn unsubscribe(&self, room: &RoomKey);
 
         /// Reports an answered beat of this lease, sent at `sent` and answered by this generation at `received`.
-        /// Messages acknowledged long enough before cannot be lost any more. In a new generation nothing is published
-        /// until the messages that it lacks are republished.
+        /// Releases messages that are now safe. In a new generation nothing is published until the messages that it
+        /// lacks are republished.
         fn note_beat(&self, incarnation: &Incarnation, generation: u64, sent: Instant, received: Instant);
 
-        /// Returns whether this generation of the store has every message that was acknowledged here.
+        /// Returns true if this generation of the store has every message that was acknowledged here.
         #[must_use]
-        fn is_complete(&self, generation: u64) -> bool;
+        fn has_all_acknowledged(&self, generation: u64) -> bool;
 
-        /// Returns the bytes of acknowledged messages that the store may still lose, and that are kept for that reason.
+        /// Returns the bytes in the republish ring: of acknowledged messages that the store may still lose.
         #[must_use]
         fn unsafe_bytes(&self) -> usize;
 
         async {
             /// Subscribes to the channel of this incarnation instead of the former one. Returns when the subscription
-            /// is confirmed, and waits as long as the store is away. A dropped future leaves the subscription wanted.
-            async fn listen_as(&self, incarnation: &Incarnation);
+            /// is confirmed, and waits as long as the store is away. A dropped future keeps the request active.
+            async fn subscribe_own_channel(&self, incarnation: &Incarnation);
 
             /// Subscribes this node to the room. Returns once the subscription is confirmed: anything published later
             /// arrives. Each call needs one [`Backplane::unsubscribe`].
             ///
             /// # Errors
-            /// `Unavailable` without a confirmation within 2 s; the room is then not wanted any more.
+            /// `Unavailable` without a confirmation within 2 s; the request is then withdrawn.
             async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError>;
 
             /// Publishes into a room. `room` is the name that the join returned, because messages carry it.
             ///
             /// # Errors
-            /// [`PublishError`]. After `Unknown` the same request may be published again: its key keeps it single.
+            /// [`PublishError`]. After `Unknown` the same request may be published again: the key prevents a second
+            /// copy.
             async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError>;
 
-            /// Sends to the session that has the nickname, or had it last: into its inbox, and to its gateway if the
-            /// session is online.
+            /// Sends to the session that has the nickname, or had it last. In one step the message goes into its inbox,
+            /// and to its gateway if the session is online.
             ///
             /// # Errors
             /// As for [`Backplane::publish`].
@@ -170,7 +184,7 @@ contract! {
             /// owner is no error.
             ///
             /// # Errors
-            /// `Unavailable` or `Unknown`. Not worth a retry.
+            /// `Unavailable` or `Unknown`. Do not retry.
             async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError>;
 
             /// Republishes acknowledged messages that the store has lost, for as long as it is polled. `count` receives

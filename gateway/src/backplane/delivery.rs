@@ -70,7 +70,7 @@ pub enum Delivery {
         incarnation: Incarnation,
     },
     /// The subscription was lost and is whole again: anything may be missing.
-    Resumed,
+    SubscriptionRestored,
 }
 
 /// Receives deliveries. It must neither block nor call the backplane, because it runs on the task that reads.

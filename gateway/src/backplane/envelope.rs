@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{Delivery, PublishRequest, StreamId};
 use crate::message::{Accepted, Body, ChatMessage};
 
-/// The maximum length of a frame's head: six words, none longer than an id.
+/// Maximum length of a frame's head: six words, none longer than an id.
 const HEAD_BYTES_MAX: usize = 256;
 
 /// The stored form of a message. `to` and `from` are as shown; seq and time are stored beside it.

@@ -2,7 +2,7 @@
 //!
 //! It serves the embedded default, one gateway alone, and tests that run several nodes on one store.
 //! [`MemoryBackplane`] is the arm. No connection can break here, so a subscription is always whole and
-//! [`Delivery::Resumed`] is never sent. A publish is complete when its call returns: there is no queue.
+//! [`Delivery::SubscriptionRestored`] is never sent. A publish is complete when its call returns: there is no queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,7 +95,7 @@ impl BackplaneContract for MemoryBackplane {
         }
     }
 
-    async fn listen_as(&self, incarnation: &Incarnation) {
+    async fn subscribe_own_channel(&self, incarnation: &Incarnation) {
         let mut subscriptions = self.node.subscriptions();
         if subscriptions.gateway.as_ref().is_none_or(|(current, _)| current != incarnation) {
             subscriptions.gateway = Some((incarnation.clone(), self.node.subscribe_gateway(incarnation.clone())));
@@ -186,7 +186,7 @@ impl BackplaneContract for MemoryBackplane {
 
     fn note_beat(&self, _: &Incarnation, _: u64, _: Instant, _: Instant) {}
 
-    fn is_complete(&self, _: u64) -> bool {
+    fn has_all_acknowledged(&self, _: u64) -> bool {
         true
     }
 

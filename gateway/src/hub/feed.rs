@@ -44,7 +44,7 @@ pub struct FeedJoin<'a> {
 /// The state of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinProgress {
-    /// Everything that follows is delivered. Also for a session that has joined before or has left.
+    /// Live delivery has begun, or the join no longer exists.
     Entered,
     /// The client lacks events that are no longer buffered: replay them from the stream, and retry.
     Behind,
@@ -53,7 +53,7 @@ pub enum JoinProgress {
 /// The subscribers of one stream and its position.
 #[derive(Debug)]
 pub(super) struct StreamFeed {
-    /// Differs from that of an earlier feed of the same stream.
+    /// Unique per feed, so a stale job does not match a new one.
     pub(super) serial: u64,
     display: Arc<str>,
     pub(super) tracker: StreamTracker<ChatMessage>,
@@ -177,7 +177,7 @@ impl StreamFeed {
         pending.start_job(now, display, || Arc::clone(recipients.get_or_insert_with(|| live_recipients(members))))
     }
 
-    /// Takes a message from the subscription, or defers it to a refill while too much is pending.
+    /// Handles a message from the subscription, or defers it to a refill while too much is pending.
     pub(super) fn receive(&mut self, epoch: &str, message: ChatMessage) {
         if self.pending.is_full() {
             return self.tracker.defer(epoch, message.seq);
@@ -210,7 +210,7 @@ impl StreamFeed {
         }
     }
 
-    /// Adds a change of the members. A jump in versions means that a change was missed: members are told to resync.
+    /// Adds a change of the members. A jump in versions means that a change was missed: members receive `resync`.
     pub(super) fn change_members(&mut self, version: u64, delta: PresenceDelta) {
         self.resync |= self.members_version.is_some_and(|last| version != last + 1);
         self.members_version = Some(version);
@@ -222,8 +222,8 @@ impl StreamFeed {
         }
     }
 
-    /// Notes that any number of member changes may be missing.
-    pub(super) fn miss_member_changes(&mut self) {
+    /// Records that member changes may be missing.
+    pub(super) fn mark_members_unverified(&mut self) {
         self.members_version = None;
         self.resync = true;
     }
@@ -254,8 +254,8 @@ impl StreamFeed {
         self.pending.push(event);
     }
 
-    /// Sends each member what its position means in the new epoch: members differ where they have read ahead or joined
-    /// later.
+    /// Sends each member `epoch` or `rewound`, depending on its position. Positions differ after a replay or a later
+    /// join.
     fn apply_epoch(&mut self, previous: &StreamPosition, epoch: &str, shared_seq: u64) {
         tracing::info!(to = &*self.display, epoch, seq = previous.seq, shared = shared_seq, "epoch changed");
         let before = self.recipients.take().unwrap_or_else(|| live_recipients(&self.members));

@@ -1,12 +1,12 @@
 //! Delivery on one node: its sessions, its streams, and the fan-out of every message to their outboxes.
 //!
-//! [`Hub`] has four callers: the backplane's task delivers to it ([`Hub::deliver`]), drivers join and leave rooms, the
-//! refill task reads what is missing ([`refill`]), and fan-out tasks write ([`Hub::fan_out`]). Invariant: a stream's
-//! messages reach every member's outbox in one order, and every hole is reported. Never waits for a client; knows no
-//! store and no socket.
+//! [`Hub`] has four callers. The backplane's task delivers to it ([`Hub::deliver`]), and drivers join and leave rooms.
+//! The refill task reads what is missing ([`refill`]), and fan-out tasks write ([`Hub::fan_out`]). Invariant: a
+//! stream's messages reach every member's outbox in one order, and every hole is reported. Never waits for a client;
+//! knows no store and no socket.
 //!
 //! # Joining
-//! A join has three steps, so that nothing is lost or doubled at its seam:
+//! A join has three steps, so no message is lost or delivered twice between replay and live delivery:
 //! 1. [`Hub::start_join`], before the member record is written: messages are buffered for the member from here on.
 //! 2. [`Hub::observe_end`], with the stream's end as of the member record.
 //! 3. [`Hub::complete_join`], with the client's position. While that is behind the buffer, the driver replays and
@@ -93,7 +93,7 @@ impl Hub {
         Self { state: Mutex::default(), refill_due: Notify::new(), job_queued: Notify::new(), counts }
     }
 
-    /// Opens the inbox of a session that is about to claim a nick: messages that arrive from the claim on are noticed.
+    /// Opens the inbox of a session that is about to claim a nick: messages that arrive after the claim are buffered.
     pub fn open_inbox(&self, session: &SessionId, nick: &Nick, outbox: &Outbox) {
         let inbox = StreamId::Inbox(session.clone());
         self.lock().streams.get_or_create(inbox, nick.as_str()).start_join(session, outbox);
@@ -196,7 +196,7 @@ impl Hub {
 
 /// # Delivery
 impl Hub {
-    /// Takes what arrived from the backplane. Ignores echoes of beats.
+    /// Handles a delivery of the backplane. Ignores echoes and orders, which the lease handles.
     pub fn deliver(&self, delivery: Delivery) {
         match delivery {
             Delivery::Room { room, epoch, message } => self.receive(&StreamId::Room(room), &epoch, message),
@@ -205,13 +205,13 @@ impl Hub {
             Delivery::Typing { stream, by, from } => {
                 self.change_feed(&stream, |feed| feed.push_typing(by.as_ref(), &from));
             }
-            Delivery::Resumed => self.subscription_restored(),
+            Delivery::SubscriptionRestored => self.subscription_restored(),
             Delivery::Echo { .. } | Delivery::Kick { .. } | Delivery::Taken { .. } => {}
         }
     }
 
     /// Pushes each room's member changes as one event every 200 ms, for as long as it is polled. Cancel-safe.
-    pub async fn show_presence(&self) {
+    pub async fn flush_presence_periodically(&self) {
         let mut tick = interval(PRESENCE_INTERVAL);
         loop {
             tick.tick().await;
@@ -286,7 +286,7 @@ impl Hub {
     /// Requests the end of every stream and a `resync` of every room: anything may be missing.
     fn subscription_restored(&self) {
         self.verify_streams();
-        self.lock().streams.miss_member_changes();
+        self.lock().streams.mark_members_unverified();
     }
 }
 

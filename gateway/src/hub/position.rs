@@ -1,8 +1,8 @@
 //! The node's position in one stream: turns what arrives into one order without holes, and reports what is lost.
 //!
-//! [`StreamTracker`] takes messages and refill results and returns [`StreamStep`]s, which the hub applies to every member
-//! alike. [`RefillRequest`] is what it needs to read next. Invariant: each step continues where the one before ended.
-//! Pure: never waits, reads neither clock nor stream.
+//! [`StreamTracker`] takes messages and refill results and returns [`StreamStep`]s. The hub applies them to every
+//! member alike. [`RefillRequest`] is what the tracker needs to read next. Invariant: each step continues where the one
+//! before ended. Pure: never waits, reads neither clock nor stream.
 //!
 //! # Rules
 //! - A position starts with an end that was read after the subscription was confirmed.
@@ -122,7 +122,7 @@ impl<T> StreamTracker<T> {
         }
     }
 
-    /// Takes a message from the subscription.
+    /// Handles a message from the subscription.
     pub fn receive(&mut self, epoch: &str, seq: u64, message: T, steps: &mut Vec<StreamStep<T>>) {
         let Some(position) = self.position.as_mut().filter(|position| position.epoch == epoch) else {
             // The next read shows whether the start, or the new epoch, covers it.

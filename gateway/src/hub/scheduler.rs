@@ -54,11 +54,11 @@ impl PendingEvents {
     /// Adds an event for all subscribers, to the last batch if it fits.
     pub(super) fn push(&mut self, event: Sequenced) {
         self.bytes += event.size;
-        let has_room = |last: &&mut PendingBatch| {
+        let has_space = |last: &&mut PendingBatch| {
             let is_alone = event.is_unnumbered() || last.events.last().is_some_and(Sequenced::is_unnumbered);
             last.recipients.is_none() && !is_alone && last.bytes + event.size <= BATCH_BYTES_MAX
         };
-        if let Some(last) = self.batches.back_mut().filter(has_room) {
+        if let Some(last) = self.batches.back_mut().filter(has_space) {
             last.bytes += event.size;
             last.events.push(event);
         } else {
@@ -89,7 +89,7 @@ impl PendingEvents {
         !self.batches.is_empty() && !std::mem::replace(&mut self.is_scheduled, true)
     }
 
-    /// Ends the stream's turn. Returns true if another batch is pending, which stays scheduled.
+    /// Releases the stream's schedule slot after a job. Returns true if another batch is pending, which keeps the slot.
     pub(super) fn reschedule(&mut self) -> bool {
         self.is_scheduled = !self.batches.is_empty();
         self.is_scheduled

@@ -18,7 +18,7 @@ use crate::outbound::outbox::Outbox;
 
 #[derive(Debug, Default)]
 pub(super) struct StreamTable {
-    /// Boxed: a table of large entries is mostly room for entries to come.
+    /// Boxed, because a hash table allocates spare slots of the full entry size.
     feeds: HashMap<StreamId, Box<StreamFeed>>,
     /// Rooms whose members changed since presence was last flushed.
     changed_rooms: Vec<RoomKey>,
@@ -94,10 +94,10 @@ impl StreamTable {
     }
 
     /// Notes that member changes of every room may be missing.
-    pub(super) fn miss_member_changes(&mut self) {
+    pub(super) fn mark_members_unverified(&mut self) {
         for (stream, feed) in &mut self.feeds {
             if let StreamId::Room(room) = stream {
-                feed.miss_member_changes();
+                feed.mark_members_unverified();
                 self.changed_rooms.push(room.clone());
             }
         }

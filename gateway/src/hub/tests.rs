@@ -160,7 +160,7 @@ fn presence_is_summed_and_gaps_cause_resync() {
         let is_resync = take_events(&hub, &outbox)[0].get("resync").is_some();
         assert_eq!(is_resync, resync, "version {version}: a store that lost data repeats versions or restarts them");
     }
-    hub.deliver(Delivery::Resumed);
+    hub.deliver(Delivery::SubscriptionRestored);
     hub.flush_presence();
     assert_eq!(take_events(&hub, &outbox)[0]["resync"], true, "after an interruption any change may be missing");
 }
@@ -266,7 +266,7 @@ async fn direct_messages_are_refilled_after_an_interruption() {
     let (owner, outbox, inbox) = register(&hub, "bob");
     hub.observe_end(&inbox, &end(0));
     join_inbox(&hub, "bob", (&owner.session, &outbox), 0);
-    hub.deliver(Delivery::Resumed);
+    hub.deliver(Delivery::SubscriptionRestored);
     let requests = refill_requests(&hub).await;
     hub.apply_refill(&inbox, &requests[0].1, RefillResult::End(end(2)));
     let requests = refill_requests(&hub).await;
@@ -456,7 +456,7 @@ async fn restored_subscription_refills_missed_messages() {
     let (hub, room, session) = (new_hub(), lobby(), SessionId::random());
     let outbox = Outbox::new(Dialect::Json);
     hub.start_join(&room, &session, &outbox);
-    hub.deliver(Delivery::Resumed);
+    hub.deliver(Delivery::SubscriptionRestored);
     join_at(&hub, (&session, &outbox), 1);
     let requests = refill_requests(&hub).await;
     let [(_, request @ RefillRequest::End(_))] = &requests[..] else { panic!("{requests:?}") };

@@ -1,4 +1,4 @@
-//! The parts of a gateway that its lease reads and acts on, and what other modules read about the lease.
+//! Shared state of a gateway's leases: readiness, mailbox orders, transitions, stop requests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ impl LeaseContext {
     /// The first condition that is not met.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.health.ready(Instant::now())?;
-        let is_republished = self.backplane.is_complete(self.health.generation());
+        let is_republished = self.backplane.has_all_acknowledged(self.health.generation());
         is_republished.then_some(()).ok_or(NotReady::Recovering)
     }
 
@@ -65,7 +65,7 @@ impl LeaseContext {
     }
 
     /// Records a lease transition in the registry, once. If that fails, the failure detectors fence and reap the lease.
-    pub async fn announce(&self, transition: LeaseTransition) {
+    pub async fn record_transition(&self, transition: LeaseTransition) {
         let Some(incarnation) = self.health.incarnation() else { return };
         let call = self.registry.set_lease(&incarnation, transition);
         let state = transition.state();
@@ -77,7 +77,7 @@ impl LeaseContext {
     }
 }
 
-/// A request to end this gateway that comes by the store instead of a signal. The first request counts.
+/// A request to end this gateway that arrives through the store instead of a signal. Later requests are ignored.
 #[derive(Debug, Default)]
 pub struct StopRequest(SetOnce<Result<(), NodeIdConflict>>);
 

@@ -1,5 +1,4 @@
-//! The routes of what the backplane delivers: an own echo to the lease's health, an order to [`SessionOrders`],
-//! everything else to the hub.
+//! Routes deliveries: own echoes to the lease health, orders to [`SessionOrders`], all others to the hub.
 //!
 //! [`DeliveryRouter::route`] runs on the task that reads from the store, so it neither blocks nor calls the backplane.
 
@@ -36,9 +35,9 @@ impl DeliveryRouter {
             Delivery::Echo { counter, incarnation } => self.record_echo(&incarnation, counter),
             Delivery::Kick { session } => self.orders.kick(&session),
             Delivery::Taken { session, fence } => self.orders.take_over(&session, fence),
-            Delivery::Resumed => {
+            Delivery::SubscriptionRestored => {
                 self.metrics.backplane_reconnects.inc();
-                self.hub.deliver(Delivery::Resumed);
+                self.hub.deliver(Delivery::SubscriptionRestored);
             }
             message => trace::deliver(&message).in_scope(|| self.hub.deliver(message)),
         }

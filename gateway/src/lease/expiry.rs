@@ -27,7 +27,7 @@ pub async fn run(context: Arc<LeaseContext>) {
 async fn expire_detached(context: &LeaseContext, claim: LocalClaim, reason: LeftReason) {
     let LocalClaim { nick, owner, rooms, .. } = claim;
     let registry = &context.registry;
-    // An error here is a refusal for good: the claim is no longer ours, so there is nothing to leave.
+    // An error here is final: the claim is no longer ours, so there is nothing to leave.
     if until_known(|| registry.expire_detached(&nick, &owner, reason)).await.unwrap_or(false) {
         for room in &rooms {
             let _ = until_answered(|| {

@@ -8,7 +8,7 @@ use presence::lease::{BeatOutcome, Heartbeat, OwnLease};
 
 use super::context::LeaseContext;
 
-/// Keeps an open lease until it is lost. A store that is away ends no lease.
+/// Keeps an open lease until it is lost. An unreachable store does not end the lease.
 pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
     let mut heartbeat = Heartbeat::new(lease);
     let mut reassertion = Reassertion::default();
@@ -32,7 +32,8 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
 /// Reasserts claims until the next beat is due, and closes the sessions whose claims a later one has overtaken.
 async fn reassert(context: &LeaseContext, lease: &OwnLease, generation: u64, reassertion: &mut Reassertion) {
     reassertion.start_turn(lease, generation, || context.claims.all());
-    while let Some(overtaken) = reassertion.send_batch(lease, context.backplane.is_complete(generation)).await {
+    while let Some(overtaken) = reassertion.send_batch(lease, context.backplane.has_all_acknowledged(generation)).await
+    {
         overtaken.iter().for_each(|owner| context.orders.end_overtaken(owner));
     }
 }

@@ -35,7 +35,7 @@ pub async fn run(context: Arc<LeaseContext>, mut lease: OwnLease, is_open: bool)
         return;
     }
     loop {
-        context.backplane.listen_as(&lease.incarnation).await;
+        context.backplane.subscribe_own_channel(&lease.incarnation).await;
         if lease.open().await {
             tokio::select! {
                 () = heartbeat::keep(&context, &lease) => {}

@@ -27,7 +27,7 @@ pub struct LocalClaims {
 struct ClaimEntry {
     claim: LocalClaim,
     /// Time and reason of the leave; `None` while the session is attached or already expiring.
-    leaves: Option<(Instant, LeftReason)>,
+    expiry: Option<(Instant, LeftReason)>,
 }
 
 impl LocalClaims {
@@ -36,7 +36,7 @@ impl LocalClaims {
         let mut entries = self.lock();
         let known = entries.get(&claim.owner.session);
         if known.is_none_or(|known| known.claim.owner.fence <= claim.owner.fence) {
-            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, leaves: None }));
+            entries.insert(claim.owner.session.clone(), Box::new(ClaimEntry { claim, expiry: None }));
         }
     }
 
@@ -51,7 +51,7 @@ impl LocalClaims {
     pub fn detach(&self, owner: &Owner, due: Instant, reason: LeftReason) {
         if let Some(entry) = current(&mut self.lock(), owner) {
             entry.claim.detached = true;
-            entry.leaves = Some((due, reason));
+            entry.expiry = Some((due, reason));
             self.detached.notify_one();
         }
     }
@@ -59,8 +59,8 @@ impl LocalClaims {
     /// Makes a detached session expire now. An attached one is not changed, since its connection is closed instead.
     pub fn expire_now(&self, session: &SessionId, reason: LeftReason) {
         let mut entries = self.lock();
-        if let Some(entry) = entries.get_mut(session).filter(|entry| entry.leaves.is_some()) {
-            entry.leaves = Some((Instant::now(), reason));
+        if let Some(entry) = entries.get_mut(session).filter(|entry| entry.expiry.is_some()) {
+            entry.expiry = Some((Instant::now(), reason));
             self.detached.notify_one();
         }
     }
@@ -118,9 +118,9 @@ impl LocalClaims {
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for entry in self.lock().values_mut() {
-            match entry.leaves {
+            match entry.expiry {
                 Some((at, reason)) if at <= now => {
-                    entry.leaves = None;
+                    entry.expiry = None;
                     due.push((entry.claim.clone(), reason));
                 }
                 Some((at, _)) => next = Some(next.map_or(at, |next| next.min(at))),

@@ -1,8 +1,8 @@
 //! Orders to end sessions of this gateway.
 //!
-//! An order may arrive twice: at once over the gateway's channel, and surely in its mailbox. Both ways have the same
-//! effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It writes nothing
-//! to the registry.
+//! An order may arrive twice: immediately over the channel, and again through the mailbox, which cannot lose it. Both
+//! have the same effect, which is idempotent: the connection is closed and the local claim expires or is dropped. It
+//! writes nothing to the registry.
 
 use std::sync::Arc;
 
@@ -33,8 +33,7 @@ impl SessionOrders {
         self.claims.expire_now(session, LeftReason::Kicked);
     }
 
-    /// Ends a session here that was resumed under a later claim; `fence` is its earlier one. A newer claim is not
-    /// touched.
+    /// Ends the local connection of claim `fence`, whose session was resumed elsewhere. A newer claim is not touched.
     pub fn take_over(&self, session: &SessionId, fence: Fence) {
         self.hub.close_taken_over(session, fence);
         self.claims.drop_taken_over(session, fence);

@@ -22,7 +22,7 @@ use crate::outbound::outbox::{Broadcast, Outgoing};
 use crate::session::{Driver, Ending};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
-use super::drain::{DrainTurn, due};
+use super::drain::{DrainMoment, due};
 use super::{ConnectionContext, ConnectionLimits};
 
 /// The maximum time that a close waits for the session to release its claims. Usually milliseconds.
@@ -98,8 +98,8 @@ pub(super) trait Transport: Send {
     /// # Errors
     /// The socket is broken.
     fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Closes the connection, with a code if the server ends it, and waits for the client to close. The caller limits the
-    /// time.
+    /// Closes the connection, with a code if the server ends it, and waits for the client to close. The caller limits
+    /// the time.
     fn close(self, code: Option<CloseCode>) -> impl Future<Output = ()> + Send;
 }
 
@@ -190,7 +190,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     let output = OutputPump { outbox: &outbox, limits, context };
     let mut timer = context.wheel.timer();
     let mut announced = pin!(context.drain.announced(limits.close_wait));
-    let mut drain_turn: Option<DrainTurn> = None;
+    let mut drain_moment: Option<DrainMoment> = None;
     loop {
         // A client that sends without pause must not delay its neighbours on this thread.
         consume_budget().await;
@@ -203,14 +203,14 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 session.tick();
                 None
             }
-            drawn_turn = &mut announced, if drain_turn.is_none() => {
-                outbox.push_event(&Broadcast::new(Event::GoingAway { retry_after_ms: drawn_turn.retry_after_ms() }));
-                drain_turn = Some(drawn_turn);
+            drawn_moment = &mut announced, if drain_moment.is_none() => {
+                outbox.push_event(&Broadcast::new(Event::GoingAway { retry_after_ms: drawn_moment.retry_after_ms() }));
+                drain_moment = Some(drawn_moment);
                 None
             }
-            () = async { Box::pin(due(drain_turn)).await }, if drain_turn.is_some() => {
+            () = async { Box::pin(due(drain_moment)).await }, if drain_moment.is_some() => {
                 // Requests that have arrived are answered; those that cross the close on the wire are not.
-                let is_final = drain_turn.is_some_and(|turn| turn.is_final());
+                let is_final = drain_moment.is_some_and(|moment| moment.is_final());
                 let arrived = transport.next().now_or_never().filter(|_| !is_final);
                 if arrived.is_none() {
                     outbox.close(CloseCode::Restart);
@@ -222,8 +222,8 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             Some(TransportInput::Request(decoded)) => {
                 session.note_input();
                 Box::pin(output.run_beside(session.request(decoded), transport)).await?;
-                if let Some(drain_turn) = &mut drain_turn {
-                    drain_turn.note_request();
+                if let Some(drain_moment) = &mut drain_moment {
+                    drain_moment.note_request();
                 }
             }
             Some(TransportInput::Activity) => session.note_input(),
@@ -270,8 +270,8 @@ impl<S> OutputPump<'_, S> {
         }
     }
 
-    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the hub
-    /// writes: the outbox becomes ready again afterwards.
+    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the
+    /// hub writes: the outbox becomes ready again afterwards.
     async fn write(&self, transport: &mut impl Transport) -> Result<(), ConnectionEnd> {
         let Some(batch) = self.outbox.take() else { return Ok(()) };
         transport.queue(batch.items);

@@ -1,7 +1,8 @@
-//! The drain of all connections without a stampede: one announcement, then each connection closes at a moment of its own.
+//! The drain of all connections without a stampede: one announcement, then each connection closes at a moment of its
+//! own.
 //!
-//! The server begins it once. Each connection draws its moment at random, so the other gateways receive an even stream of
-//! reconnects. It never closes a connection itself.
+//! The server begins it once. Each connection draws its moment at random, so the reconnects are spread over the window.
+//! It never closes a connection itself.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -59,10 +60,10 @@ impl ConnectionDrain {
     }
 
     /// Waits for the announcement and draws the caller's moment. Dropping the future loses nothing.
-    pub(super) async fn announced(&self, patience: Duration) -> DrainTurn {
+    pub(super) async fn announced(&self, patience: Duration) -> DrainMoment {
         let DrainPlan { first, window } = self.plan().await;
         let moment = first + window.mul_f64(rand::random());
-        DrainTurn { moment, close_at: moment + QUIET_TIME, at_latest: moment + patience }
+        DrainMoment { due_at: moment, close_at: moment + QUIET_TIME, at_latest: moment + patience }
     }
 
     /// Waits until the moment of every connection has come. Dropping the future loses nothing.
@@ -79,16 +80,16 @@ impl ConnectionDrain {
 
 /// The moment at which one connection closes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DrainTurn {
-    moment: Instant,
+pub(super) struct DrainMoment {
+    due_at: Instant,
     close_at: Instant,
     at_latest: Instant,
 }
 
-impl DrainTurn {
+impl DrainMoment {
     /// Returns the time until this connection closes, after which the client should reconnect elsewhere.
     pub(super) fn retry_after_ms(&self) -> u64 {
-        let left = self.moment.saturating_duration_since(Instant::now());
+        let left = self.due_at.saturating_duration_since(Instant::now());
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -104,9 +105,9 @@ impl DrainTurn {
 }
 
 /// Waits until a connection has to close; without a moment it waits forever.
-pub(super) async fn due(turn: Option<DrainTurn>) {
-    match turn {
-        Some(turn) => sleep_until(turn.close_at).await,
+pub(super) async fn due(moment: Option<DrainMoment>) {
+    match moment {
+        Some(moment) => sleep_until(moment.close_at).await,
         None => std::future::pending().await,
     }
 }

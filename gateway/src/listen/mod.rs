@@ -2,8 +2,8 @@
 //!
 //! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
 //! (over `frame` and `lines`) are the two transports, `connection` runs the loop between transport and session,
-//! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and begins the
-//! drain. Knows no rooms, nicknames or store.
+//! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and begins
+//! the drain. Knows no rooms, nicknames or store.
 
 mod accept;
 mod admission;
@@ -47,7 +47,7 @@ use self::timer_wheel::TimerWheel;
 pub struct ConnectionLimits {
     /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
     pub origins: Arc<[String]>,
-    /// The maximum of connections on both ports; one more is refused as `overloaded`.
+    /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
     /// The maximum time for the HTTP header of a WebSocket client.
     pub header_wait: Duration,

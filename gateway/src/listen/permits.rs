@@ -1,7 +1,7 @@
 //! Connection permits: the limit on connections, and their metrics.
 //!
-//! A [`ConnectionPermit`] is acquired when a socket is accepted and released by its drop, so every connection is counted out
-//! exactly once, however its task ends.
+//! A [`ConnectionPermit`] is acquired when a socket is accepted and released by its drop, so every connection is
+//! counted out exactly once, however its task ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use crate::metrics::{ListenerKind, Metrics, Stage};
 
 use crate::listen::connection::ConnectionEnd;
 
-/// The maximum of simultaneous refusals. Beyond it, sockets are dropped without an answer.
+/// Maximum number of simultaneous refusals. Beyond it, sockets are dropped without an answer.
 const REFUSALS: usize = 256;
 
 /// The permits of one gateway.

@@ -1,7 +1,7 @@
 //! Stalled connections: their sockets accept no bytes, so their output waits.
 //!
-//! Only stalled connections are listed, so a reading one costs nothing here. Their outboxes are read at the scrape. Decides
-//! nothing: the slow-reader policy is in the outbox.
+//! Only stalled connections are listed, so a reading one costs nothing here. Their outboxes are read at the scrape.
+//! Decides nothing: the limits are in [`crate::outbound::policy`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,7 +1,7 @@
 //! The line transport: one request per line, for people with `telnet` or `nc`.
 //!
-//! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on. There is no
-//! silence limit; the kernel's keepalive finds dead connections. Knows nothing about the lines' contents.
+//! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on. There
+//! is no silence limit; the kernel's keepalive finds dead connections. Knows nothing about the lines' contents.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use super::frame::{hang_up, poll_write};
 use super::lines::{InputLine, LineSplitter};
 use super::permits::ConnectionPermit;
 
-/// The maximum of buffers in one write.
+/// Maximum number of buffers in one write.
 const WRITE_SLICES: usize = 64;
 
 /// Runs a line connection.

@@ -1,8 +1,8 @@
 //! One timer wheel for the deadlines of all connections, with a tick of 250 ms.
 //!
-//! Silence deadlines are minutes away and move with every received frame. Moving one later costs nothing: the timer keeps
-//! its slot, wakes there once, and moves to its present deadline. So a connection pays once per ping instead of once per
-//! message. A timer is late by up to one tick and never early. For coarse deadlines only.
+//! Silence deadlines are minutes away and move with every received frame. Moving one later costs nothing: the timer
+//! keeps its slot, wakes there once, and moves to its present deadline. So a connection pays once per ping instead of
+//! once per message. A timer is late by up to one tick and never early. For coarse deadlines only.
 
 use std::future::poll_fn;
 use std::mem;
@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The time between two ticks.
 const TICK: Duration = Duration::from_millis(250);
-/// The slots of one turn: 256 s, longer than any silence limit.
+/// The slots of one revolution: 256 s, longer than any silence limit.
 const SLOTS: usize = 1024;
 
 /// The timer wheel of one gateway.
@@ -90,7 +90,7 @@ impl TimerWheel {
             for key in mem::take(here) {
                 match timers.get(key) {
                     Some(slotted) if slotted.tick == passed => woken.push(slotted.waker.clone()),
-                    // Due in a later turn.
+                    // Due in a later revolution.
                     Some(slotted) if slotted.tick > passed && index(slotted.tick) == index(passed) => here.push(key),
                     _ => {}
                 }
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn deadline_may_be_several_turns_away() {
+    fn deadline_may_be_several_revolutions_away() {
         let wheel = TimerWheel::new();
         let mut task = WaitingTask::on(&wheel);
         let far = 3 * SLOTS as u32 + 7;

@@ -1,7 +1,7 @@
 //! The HTTP side of the WebSocket port: one request, answered with an upgrade or with a problem document.
 //!
-//! Only `/ws` exists. The connection runs on a task of its own that owns the bare socket, so no HTTP state stays in memory
-//! for a WebSocket.
+//! Only `/ws` exists. The connection runs on a task of its own that owns the bare socket, so no HTTP state stays in
+//! memory for a WebSocket.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use super::{ConnectionContext, ws};
 
 /// The only subprotocol; a client that offers none uses it too.
 const SUBPROTOCOL: &str = "parley.v1";
-/// The maximum of header lines in a request.
+/// Maximum number of header lines in a request.
 const HEADERS_MAX: usize = 64;
-/// The maximum of bytes in a request header.
+/// Maximum size of a request header in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// The seconds after which a refused client may retry: one, because a balancer tries other gateways at once.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
@@ -94,8 +94,8 @@ fn answer<S: ConnectionSession>(
     response
 }
 
-/// Returns whether the request's origin is allowed. Browsers send the origin of a page and no page can change it. A client
-/// without an origin is not a page; two origins are refused.
+/// Returns whether the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
+/// client without an origin is not a page; two origins are refused.
 fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut told = headers.get_all(ORIGIN).iter();
     match (told.next(), told.next()) {

@@ -1,6 +1,6 @@
-//! Metrics whose values are read at each scrape, see [`AtScrape`].
+//! Metrics whose values are read at each scrape.
 //!
-//! Each closure reads the part of the gateway that owns the value. Nothing here stores a value.
+//! Each closure of [`AtScrape`] reads the part of the gateway that owns the value. Nothing here stores a value.
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,8 +4,8 @@
 //! [`SLOW_READER`]: presence and typing are dropped first, then the connection is closed with [`CloseCode::Slow`].
 //! Invariant: pushing never blocks, and bytes reach the socket in the order in which they were pushed.
 //!
-//! Mostly nothing is queued: the hub writes a batch to the socket itself, and queues only what the socket refuses. One
-//! writer at a time holds the write turn: the transport until all it took is written, the hub for one attempt. The
+//! The queue is usually empty: the hub writes a batch to the socket itself, and queues only what the socket refuses.
+//! One writer at a time holds the write turn: the transport until all it took is written, the hub for one attempt. The
 //! lock is never held during a write. Frames are not made here: each [`FanOutBatch`] has its own.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -67,7 +67,7 @@ struct OutboxShared {
     queue: Mutex<OutboxQueue>,
     /// Wakes the transport.
     ready: Notify,
-    /// Wakes the driver that waits for room.
+    /// Wakes the driver that waits for space.
     taken: Notify,
 }
 
@@ -258,7 +258,7 @@ impl Outbox {
         self.push(self.lock(), Outgoing::Ping, ITEM_OVERHEAD_BYTES);
     }
 
-    /// Ends the connection after what is queued. The first code stands; later pushes are ignored.
+    /// Ends the connection after what is queued. The first code wins; later pushes are ignored.
     pub fn close(&self, code: CloseCode) {
         self.lock().close.get_or_insert(code);
         self.shared.ready.notify_one();
@@ -295,8 +295,9 @@ impl Outbox {
         }
     }
 
-    /// Waits until little is queued or the connection is to end. At most one task waits: the session's driver.
-    pub async fn wait_for_room(&self) {
+    /// Waits until at most `droppable_bytes_max` is queued or the connection is to end. At most one task waits: the
+    /// session's driver.
+    pub async fn wait_for_space(&self) {
         loop {
             let taken = self.shared.taken.notified();
             {
@@ -403,7 +404,8 @@ impl Outbox {
     }
 }
 
-/// Estimates the encoded size of a reply in any dialect. Content written by other users is counted, the rest is small.
+/// Estimates the encoded size of a reply in any dialect. Content written by other users is counted; all other fields
+/// count as a constant.
 fn estimated_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::History { items, .. } => items
@@ -417,7 +419,16 @@ fn estimated_bytes(answer: &Answer) -> usize {
             items.iter().map(|member| member.nick.len() + member.status.text.len() + ITEM_OVERHEAD_BYTES).sum()
         }
         Answer::Rooms { items, .. } => items.iter().map(|item| item.room.len() + ITEM_OVERHEAD_BYTES).sum(),
-        _ => 2 * ITEM_OVERHEAD_BYTES,
+        Answer::Registered { .. }
+        | Answer::Joined { .. }
+        | Answer::Left { .. }
+        | Answer::Ack { .. }
+        | Answer::Nick { .. }
+        | Answer::Status(_)
+        | Answer::Read { .. }
+        | Answer::Typing { .. }
+        | Answer::Pong
+        | Answer::Refused(_) => 2 * ITEM_OVERHEAD_BYTES,
     }
 }
 

@@ -24,11 +24,10 @@ pub struct SlowReaderPolicy {
     /// Bytes kept for one member that is joining. The oldest are released first, because replay can read them. Together
     /// with `droppable_bytes_max` they fit into the outbox.
     pub join_buffer_bytes_max: usize,
-    /// Messages published while a client replays after which replay closes the connection: such a client cannot catch
-    /// up.
+    /// Maximum number of messages by which a stream may grow during one replay; beyond it the connection is closed.
     pub replay_lag_messages_max: u64,
-    /// Bytes that the kernel queues for one socket; it doubles the number. Its own default is megabytes for each
-    /// stalled reader.
+    /// Bytes that the kernel queues for one socket; the kernel doubles this value. Its own default is megabytes for
+    /// each stalled reader.
     pub socket_send_buffer_bytes: usize,
     /// Time in which a transport must write everything it took from the outbox; after it the connection is closed.
     /// Default of the configuration key `limits.write_stall_seconds`.
@@ -52,7 +51,7 @@ pub const SLOW_READER: SlowReaderPolicy = SlowReaderPolicy {
 pub(super) enum DropPolicy<'a> {
     /// Dropped without a trace.
     Silently,
-    /// Dropped; once the reader has caught up it is told to `resync` this room.
+    /// Dropped; once the reader has caught up it receives a `resync` of this room.
     WithResync(&'a str),
     /// Never dropped.
     Never,

@@ -1,14 +1,14 @@
-//! The drain of a gateway: its sessions move to other gateways in order, evenly spread, and no acknowledged message is
-//! lost.
+//! The drain of a gateway: its sessions move to other gateways at random times within the window, and no acknowledged
+//! message is lost.
 //!
 //! ```text
 //! signal   /readyz fails, new connections are refused, every client gets its notice       lease: draining
-//! notice   listeners closed; connections closed with 1012, evenly over the window
+//! notice   listeners closed; connections closed with 1012, at random times within the window
 //! end      every request answered, every queue written, every session left to be resumed on another gateway
 //! safe     the store can no longer lose what was acknowledged here                        lease: drained
 //! ```
-//! While new connections are refused the listeners still answer, so that a load balancer sees it and picks another
-//! gateway.
+//! While new connections are refused the listeners still answer, so that a load balancer sees the refusals and picks
+//! another gateway.
 
 use std::time::Duration;
 
@@ -20,10 +20,11 @@ use crate::listen::DrainPace;
 use crate::server::{Drained, Gateway};
 
 impl Gateway {
-    /// Ends in order within `grace`: refuses new connections, notifies every client, and closes the connections one by
-    /// one. Then it waits until the store cannot lose what was acknowledged here, and records the lease as drained.
+    /// Ends in order within `grace`: refuses new connections, notifies every client, and closes the connections at
+    /// random times within the window. Then it waits until the store cannot lose what was acknowledged here, and
+    /// records the lease as drained.
     ///
-    /// A gateway without sessions and recent acknowledgements ends at once. Dropping the future ends it at once too.
+    /// A gateway without sessions and recent acknowledgements ends at once. Dropping the future aborts it.
     pub async fn drain(self, grace: Duration) -> Drained {
         let deadline = Instant::now() + grace;
         let is_empty = tokio::time::timeout_at(deadline, self.close_connections(grace)).await.is_ok();
@@ -35,7 +36,7 @@ impl Gateway {
         // A beat after the last transition would find the lease lost, and a new one would open.
         self.lease_loop.cancel();
         if is_empty {
-            self.lease.announce(LeaseTransition::Drained { hold: self.hold }).await;
+            self.lease.record_transition(LeaseTransition::Drained { hold: self.hold }).await;
         }
         drop(self.background);
         if is_empty && is_safe { Drained::Complete } else { Drained::GraceExceeded }
@@ -54,7 +55,7 @@ impl Gateway {
             tokio::time::sleep(pace.notice).await;
             self.connections.closing.cancel();
         };
-        tokio::join!(self.lease.announce(LeaseTransition::Draining), listeners);
+        tokio::join!(self.lease.record_transition(LeaseTransition::Draining), listeners);
         self.connections.tasks.close();
         self.connections.tasks.wait().await;
     }

@@ -1,8 +1,8 @@
 //! The session as a pure state machine: requests and outcomes go in, effects come out.
 //!
 //! [`Core`] decides, with the verbs, everything that a session may do, and performs nothing. The driver passes in one
-//! request at a time, performs the one [`Operation`] of its effects and passes the outcome back, so the requests of a
-//! connection are answered in order. Reads no clock (an `Instant` is passed in), no store and no socket.
+//! request at a time. It performs the one [`Operation`] of the effects and passes the outcome back, so the requests of
+//! a connection are answered in order. Reads no clock (an `Instant` is passed in), no store and no socket.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,10 +25,10 @@ pub enum Effect {
     /// Asks for an operation, whose outcome is passed to [`Core::outcome`]. One operation at a time; always the last
     /// effect.
     Perform(Operation),
-    /// Lets the client into a stream: it receives everything after a position.
+    /// Starts delivery of a stream after a position.
     Enter(StreamEntry),
     /// Revokes the previous token: the client has received the new one.
-    Confirm,
+    RevokePreviousToken,
     /// Ends the connection.
     Close(CloseCode),
 }
@@ -44,7 +44,7 @@ struct PendingRequest {
 #[derive(Debug)]
 pub struct Core {
     state: SessionState,
-    /// Boxed: large, and most sessions wait for nothing most of the time.
+    /// Boxed: large, and usually `None`.
     pending: Option<Box<PendingRequest>>,
 }
 
@@ -72,24 +72,24 @@ impl Core {
         self.state.is_resumable()
     }
 
-    /// Returns the connection's silence and its limits.
+    /// Returns the liveness timers.
     #[must_use]
     pub fn liveness(&self) -> &Liveness {
         &self.state.liveness
     }
 
-    /// Returns the connection's silence and its limits, to note input and to ask for what is due.
+    /// Returns the liveness timers, to record input and to query the action that is due.
     pub fn liveness_mut(&mut self) -> &mut Liveness {
         &mut self.state.liveness
     }
 
-    /// Takes one request. Must not be called while an [`Operation`] is being performed.
+    /// Handles one request. Must not be called while an [`Operation`] is being performed.
     pub fn request(&mut self, now: Instant, Request { id, command }: Request) -> Vec<Effect> {
         debug_assert!(self.pending.is_none(), "one request at a time");
         let mut effects = Vec::with_capacity(2);
         // Any request shows that the client has received the reply to its `register`.
         if self.state.confirm_registered() {
-            effects.push(Effect::Confirm);
+            effects.push(Effect::RevokePreviousToken);
         }
         match verbs::decide(&mut self.state, now, command) {
             Ok(decision) => self.carry_out(id, decision, &mut effects),
@@ -98,7 +98,7 @@ impl Core {
         effects
     }
 
-    /// Takes the outcome of the [`Operation`] that was performed.
+    /// Handles the outcome of the [`Operation`] that was performed.
     pub fn outcome(&mut self, now: Instant, outcome: Result<OperationOutcome, Refusal>) -> Vec<Effect> {
         let Some(pending) = self.pending.take() else {
             debug_assert!(false, "an outcome without an operation");

@@ -1,11 +1,12 @@
 //! Performs what the session core decides, one request at a time, and fills the outbox.
 //!
 //! One [`Driver`] per connection, owned by the connection's task: requests come in decoded, output leaves through the
-//! outbox. Invariant: writes about one session reach the store in order. Knows no dialect, no WebSocket frame and no
-//! socket.
+//! outbox. Invariant: writes about one session reach the store in order. Knows no frame and no socket. The dialect only
+//! decides whether the client can ping and resume.
 //!
 //! Lost answers: claims, joins, leaves and publishes are idempotent, so they are repeated for a few seconds before the
-//! client receives `outcome_unknown`. What a session may own at its end (`ending`) is released until the store answers.
+//! client receives `outcome_unknown`. At the end of a session (`ending`), each release is retried until the store
+//! answers.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +52,7 @@ impl Driver {
         self.performer.outbox.clone()
     }
 
-    /// Notes that the client sent something, whatever it was.
+    /// Records input from the client.
     pub fn note_input(&mut self) {
         self.core.liveness_mut().received(Instant::now());
     }
@@ -87,13 +88,13 @@ impl Driver {
         loop {
             let mut next = None;
             if is_message {
-                self.count_refused(&effects);
+                self.count_refused_messages(&effects);
             }
             for effect in effects {
                 match effect {
                     Effect::Reply(reply) => self.reply(reply),
                     Effect::Enter(entry) => self.enter(entry).await,
-                    Effect::Confirm => self.confirm(),
+                    Effect::RevokePreviousToken => self.revoke_previous_token(),
                     Effect::Close(code) => self.performer.outbox.close(code),
                     Effect::Perform(operation) => next = Some(operation),
                 }
@@ -126,7 +127,7 @@ impl Driver {
 
     /// Revokes the previous token, in the background and without a retry. Until then the session has two tokens; its
     /// next resume revokes the previous one too.
-    fn confirm(&self) {
+    fn revoke_previous_token(&self) {
         if let (Some(me), Some(token)) = (self.core.identity(), self.performer.token.clone()) {
             let (services, session) = (Arc::clone(&self.performer.services), me.owner.session.clone());
             tokio::spawn(async move { services.registry.confirm(&session, &token).await });
@@ -140,15 +141,15 @@ impl Driver {
         self.performer.outbox.push_reply(reply);
     }
 
-    fn count_refused(&self, effects: &[Effect]) {
+    fn count_refused_messages(&self, effects: &[Effect]) {
         for effect in effects {
             if let Effect::Reply(Reply { answer: Answer::Refused(refusal), .. }) = effect {
-                self.performer.services.metrics.refused[refusal.code].inc();
+                self.performer.services.metrics.messages_refused[refusal.code].inc();
             }
         }
     }
 
-    /// Reports a user as active when its client sends a request; receiving is no activity.
+    /// Reports a user as active when its client sends a request; receiving does not count.
     fn note_activity(&self, command: &Command) {
         if let (Some(me), false) = (self.core.identity(), matches!(command, Command::Ping)) {
             self.performer.services.health.mark_active(me.nick.key());

@@ -2,7 +2,7 @@
 //!
 //! [`Performer`] is shared by the performing halves of all verbs and by the end of the connection. Invariant:
 //! everything that the store may hold for this session is noted here until the store has confirmed its release. Decides
-//! nothing.
+//! only about claims: to retry, keep or release them, and to close a connection whose lease was lost.
 
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ impl Performer {
             self.outbox.close(CloseCode::Restart);
         }
         self.claims.retain(|(_, known)| *known != owner);
-        // Mostly the only one for the life of the session.
+        // Usually the only entry for the life of the session.
         self.claims.reserve_exact(1);
         self.claims.push((nick, owner));
     }

@@ -1,8 +1,9 @@
 //! Replay: brings a client that enters a stream to the position of the hub.
 //!
 //! Pages are read from the stream and sent at the pace of the reader, until the hub can continue from the client's
-//! position. The hub buffers what is published meanwhile, within a bound; the rest is in the stream. So nothing is lost
-//! or doubled at the seam. Trimmed messages become a `gap`, positions of an ended epoch an `epoch` or `rewound`.
+//! position. The hub buffers what is published meanwhile, within a bound; the rest is in the stream. So no message is
+//! lost or delivered twice between replay and live delivery. Trimmed messages become a `gap`, positions of an ended
+//! epoch an `epoch` or `rewound`.
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
@@ -41,7 +42,7 @@ pub(super) async fn replay(services: &Services, outbox: &Outbox, session: &Sessi
     cursor.apply_epoch(&end);
     let mut fruitless = 0;
     while fruitless < READS_MAX {
-        outbox.wait_for_room().await;
+        outbox.wait_for_space().await;
         let (display, epoch, after) = (&cursor.shown, &cursor.epoch, cursor.after);
         let join = FeedJoin { display, session, outbox, epoch, after };
         if outbox.close_code().is_some() || hub.complete_join(&stream, &join) == JoinProgress::Entered {
@@ -83,7 +84,7 @@ impl ReplayCursor<'_> {
         for mut message in page.messages {
             self.skip_to(message.seq.saturating_sub(1));
             self.after = message.seq;
-            self.outbox.wait_for_room().await;
+            self.outbox.wait_for_space().await;
             self.shown.clone_into(&mut message.to);
             self.send(Event::Message(message));
         }

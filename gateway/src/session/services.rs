@@ -1,7 +1,8 @@
 //! The shared parts of a gateway: registry, backplane, hub, local claims, lease health and metrics.
 //!
-//! [`Services`] is built once by the server and shared by every driver and by the expiry of detached sessions. Holds no
-//! session and decides nothing.
+//! [`Services`] is built once by the server and shared by every driver. The lease tasks, the expiry of detached
+//! sessions among them, share [`LeaseContext`](crate::lease::LeaseContext) instead. Holds no session and decides
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

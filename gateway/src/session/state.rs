@@ -34,8 +34,7 @@ pub struct SessionIdentity {
 pub(super) struct JoinedRoom {
     /// The room by the name that all its members see.
     pub(super) room: RoomName,
-    /// Set when the connection receives the room's messages. A resumed session may be in rooms that it does not
-    /// receive.
+    /// True if the connection receives the room's messages. A resumed session may be in rooms that it does not receive.
     pub(super) receives: bool,
 }
 

@@ -29,7 +29,7 @@ impl RetentionSender {
     async fn on_redis(server: &harness::Redis, retention: impl Into<Reloadable<Retention>>) -> Self {
         let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
-        let backplane = RedisBackplane::start_keeping(redis, retention.into(), Arc::new(|_| {}));
+        let backplane = RedisBackplane::start_with_retention(redis, retention.into(), Arc::new(|_| {}));
         Self::enter(Backplane::Redis(backplane), &registry).await
     }
 

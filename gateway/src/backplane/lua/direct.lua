@@ -2,8 +2,8 @@
 -- DIRECT: appends a message to the inbox of the session that owns a nick or had it last, and sends it to that session's
 -- gateway if the session is online.
 -- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
--- ARGV: 1 base, 2 generation, 3 maximum of keys in a bucket, 4 republishing incarnation or '', 5 the receiver's nick key,
---       6 the session of the inbox when republishing, else '', 7 maximum of messages in an inbox,
+-- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 the receiver's
+--       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
 --       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>' or '',
 --       12 message id, 13 payload
 -- Reply: {1 if the receiver is online, the session of the inbox, epoch, {verdict, seq, time, message id}}; verdicts:
@@ -35,7 +35,7 @@ end
 if not session then
   return { 0, '', '', refused('no_such_user') }
 end
-if not has_room(seen) then
+if not has_space(seen) then
   return { 0, '', '', refused('overloaded') }
 end
 

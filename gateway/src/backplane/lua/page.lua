@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- PAGE: reads the end of a stream and its entries after a position in one step, so the whole reply is of one epoch.
 -- KEYS: 1 generation, 2 meta, 3 stream
--- ARGV: 1 an unused epoch, 2 the first seq of the page, 3 maximum of entries, 4 lifetime in seconds of a meta without a
---       lifetime of its own
+-- ARGV: 1 an unused epoch, 2 the first seq of the page, 3 maximum number of entries, 4 lifetime in seconds of a meta
+--       without a lifetime of its own
 -- Reply: {epoch, seq of the newest message, forks, {entry..}}, or the error RECOVERING
 -- Called by RedisBackplane::read_after and read_ends. It writes if it is the first to touch the stream in a generation:
 -- readers learn of a loss even if nothing is published.

@@ -1,9 +1,9 @@
--- PRELUDE: the shared begin of the writing scripts, between a script's first line and its body. Needs generation.lua and
--- stream.lua.
+-- PRELUDE: the shared beginning of the writing scripts, between a script's first line and its body. Needs
+-- generation.lua and stream.lua.
 --
--- KEYS of every script: 1 generation record, 2 lease table. ARGV of every script: 1 `base`, the prefix of the partition's
--- keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum of keys in a bucket; 4 the incarnation
--- that republishes a lost message, or '' for a new message.
+-- KEYS of every script: 1 generation record, 2 lease table. ARGV of every script: 1 `base`, the prefix of the
+-- partition's keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum number of keys in a
+-- bucket; 4 the incarnation that republishes a lost message, or '' for a new message.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
 -- full Redis refuses a call whole.
 
@@ -47,8 +47,8 @@ local function whereabouts(record, nick, known)
   return session, owned_by == session and not detached and serves(gateway) and gateway
 end
 
--- Opens a bucket of remembered messages, which prevents a second copy on a retry. A bucket is kept for one to two spans,
--- then it expires whole. A full bucket refuses new messages and forgets none early.
+-- Opens a bucket of remembered messages, which prevents a second copy on a retry. A bucket is kept for one to two
+-- spans, then it expires whole. A full bucket refuses new messages and forgets none early.
 local function bucket(name, span_ms)
   local span = math.floor(now / span_ms)
   local newer = base .. name .. ':' .. span
@@ -56,7 +56,7 @@ local function bucket(name, span_ms)
   return {
     newer = newer,
     older = base .. name .. ':' .. (span - 1),
-    room = ARGV[3] - count,
+    space = ARGV[3] - count,
     ttl_s = count == 0 and math.floor(span_ms * 2.2 / 1000),
     notes = {},
   }
@@ -66,8 +66,8 @@ end
 -- gateway retries, at once.
 local keys_seen, attempts_seen
 
--- Returns the bucket and the field of a message. `key` is '=<the client's key>' or ''. The key stands last and the other
--- parts contain no bar, so every field is unambiguous.
+-- Returns the bucket and the field of a message. `key` is '=<the client's key>' or ''. The key stands last and the
+-- other parts contain no bar, so every field is unambiguous.
 local function key_slot(target, session, key, id)
   if key ~= '' then
     keys_seen = keys_seen or bucket('idempotency', 300000)
@@ -88,13 +88,13 @@ local function first_answer(seen, field)
 end
 
 -- A republished message was counted before, so it always fits.
-local function has_room(seen)
-  return seen.room > 0 or is_republish
+local function has_space(seen)
+  return seen.space > 0 or is_republish
 end
 
 -- Notes a message, with its seq and time in digits; `remember` writes the notes.
 local function note(seen, field, seq, time, id)
-  seen.room = seen.room - 1
+  seen.space = seen.space - 1
   local notes = seen.notes
   notes[#notes + 1] = field
   notes[#notes + 1] = seq .. ' ' .. time .. ' ' .. id

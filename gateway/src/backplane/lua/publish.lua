@@ -1,13 +1,13 @@
 #!lua
 -- PUBLISH: appends messages to one room's stream and publishes them on its channel in one step; each gets a verdict.
 -- KEYS: 1 generation, 2 leases, 3 room, 4 stream, 5 members, 6 channel
--- ARGV: 1 base, 2 generation, 3 maximum of keys in a bucket, 4 republishing incarnation or '', 5 room key, 6 maximum of
---       messages in the stream, 7 their maximum age in milliseconds, 8 an unused epoch,
+-- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 room key,
+--       6 maximum number of messages in the stream, 7 their maximum age in milliseconds, 8 an unused epoch,
 --       then five for each message: owner token, nick key, '=<idempotency key>' or '', message id, payload
 -- Reply: {epoch, {for each message {verdict, seq, time, message id}}}; verdicts: ok, duplicate, fenced, not_in_room,
 --        overloaded; or the error RECOVERING
--- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and its
--- sender may have left since, so only the republishing lease is checked.
+-- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
+-- its sender may have left since, so only the republishing lease is checked.
 if refusal then
   return { err = refusal }
 end
@@ -17,7 +17,7 @@ local room, stream_bound, oldest_time, fresh = ARGV[5], ARGV[6], now - ARGV[7], 
 -- Lifetime of a room without members, as after its last member left; its meta outlives every position.
 local EMPTY_S = 72 * 3600
 
--- Maximum of messages that one call trims by age. A power of two, more than a call can append.
+-- Maximum number of messages that one call trims by age. A power of two, more than a call can append.
 local TRIM_STEP = 256
 
 local epoch, seq, time, stamp, oldest
@@ -43,7 +43,7 @@ local function judge(token, nick, key, id, payload)
   if answer then
     return answer
   end
-  if not has_room(seen) then
+  if not has_space(seen) then
     return refused('overloaded')
   end
   if not epoch then

@@ -1,7 +1,7 @@
 //! Calls of the scripts that append messages and send typing notices, and the meaning of their answers.
 //!
 //! Calls use the shared lanes by name, so calls for one room or nickname reach Redis in order. An accepted message
-//! enters the republish buffer before its sender gets the ack.
+//! enters the republish ring before its sender gets the ack.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,7 +15,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 use crate::backplane::{PublishError, Published};
 
 use super::message::{AckedMessage, AckedPosition, StoredMessage, WriteOrigin, WriteOutcome, WriteTarget};
-use super::republish::RepublishBuffer;
+use super::republish::SharedRepublishRing;
 use super::{epoch, script};
 
 static PUBLISH: LazyLock<Script> =
@@ -26,11 +26,11 @@ static DIRECT: LazyLock<Script> =
 static TYPING: LazyLock<Script> =
     LazyLock::new(|| script(&[include_str!("../lua/prelude.lua")], include_str!("../lua/typing.lua")));
 
-/// The maximum of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5 minutes
-/// for messages with a client's key, 30 seconds for others.
-const BUCKET_KEYS: usize = 1_000_000;
+/// Maximum number of messages remembered for one bucket, over all rooms and nicks of a partition. A bucket spans 5
+/// minutes for messages with a client's key, 30 seconds for others.
+const BUCKET_KEYS_MAX: usize = 1_000_000;
 /// The lifetime of an inbox after its session: 72 hours.
-const INBOX_SECONDS: usize = 72 * 60 * 60;
+const INBOX_RETENTION_SECONDS: usize = 72 * 60 * 60;
 
 /// A script's answer for one message: verdict, seq, time, message id.
 type ScriptAnswer = (String, u64, u64, String);
@@ -40,15 +40,15 @@ type ScriptAnswer = (String, u64, u64, String);
 pub(super) struct ScriptCalls {
     pub(super) redis: RedisStore,
     pub(super) retention: Reloadable<Retention>,
-    pub(super) republish: Arc<RepublishBuffer>,
+    pub(super) republish: Arc<SharedRepublishRing>,
 }
 
 impl ScriptCalls {
     /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish
-    /// buffer is not sent.
+    /// ring is not sent.
     ///
     /// # Errors
-    /// `Unavailable` when nothing was done, `Unknown` when that is not known.
+    /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
     pub(super) async fn publish(
         &self,
         room: &RoomKey,
@@ -60,7 +60,7 @@ impl ScriptCalls {
         if !fitting.is_empty() {
             let generation = self.republish.settled();
             let messages: Vec<&StoredMessage> = fitting.iter().collect();
-            let (epoch, accepted) = self.append(WriteOrigin::Client(generation), room, &messages).await?;
+            let (epoch, accepted) = self.call_publish_script(WriteOrigin::Client(generation), room, &messages).await?;
             for ((message, reservation), outcome) in fitting.iter().zip(reservations).zip(&accepted) {
                 if let Ok(published) = outcome {
                     let message = Arc::new(message.known_as(&published.msg_id));
@@ -84,7 +84,7 @@ impl ScriptCalls {
     pub(super) async fn direct(&self, to: &NickKey, message: &StoredMessage) -> WriteOutcome {
         let reservation = self.republish.reserve(message).ok_or(PublishError::Overloaded)?;
         let generation = self.republish.settled();
-        let (inbox, outcome) = self.deliver(WriteOrigin::Client(generation), (to, ""), message).await?;
+        let (inbox, outcome) = self.call_direct_script(WriteOrigin::Client(generation), (to, ""), message).await?;
         if let (Some((session, epoch)), Ok(published)) = (inbox, &outcome) {
             let target = WriteTarget::Inbox { session, to: to.clone() };
             let message = Arc::new(message.known_as(&published.msg_id));
@@ -113,13 +113,13 @@ impl ScriptCalls {
         };
         match target {
             WriteTarget::Room(room) => {
-                let (epoch, outcomes) = self.append(origin, room, messages).await?;
+                let (epoch, outcomes) = self.call_publish_script(origin, room, messages).await?;
                 outcomes.into_iter().map(|outcome| positioned(&epoch, outcome)).collect()
             }
             WriteTarget::Inbox { session, to } => {
                 let mut positions = Vec::with_capacity(messages.len());
                 for message in messages {
-                    let (inbox, outcome) = self.deliver(origin, (to, session.as_str()), message).await?;
+                    let (inbox, outcome) = self.call_direct_script(origin, (to, session.as_str()), message).await?;
                     positions.push(positioned(&inbox.map(|(_, epoch)| epoch).unwrap_or_default(), outcome)?);
                 }
                 Ok(positions)
@@ -127,7 +127,8 @@ impl ScriptCalls {
         }
     }
 
-    async fn append(
+    /// Calls the script for one room. Returns the epoch of its stream and one outcome per message.
+    async fn call_publish_script(
         &self,
         origin: WriteOrigin<'_>,
         room: &RoomKey,
@@ -148,14 +149,14 @@ impl ScriptCalls {
         let (epoch, answers): (String, Vec<ScriptAnswer>) =
             self.invoke(CallKind::Publish, room.as_str(), &call).await?;
         if answers.len() != messages.len() {
-            return Err(RegistryError::Unknown("not one answer per message".to_owned()));
+            return Err(RegistryError::Unknown("script returned a wrong number of answers".to_owned()));
         }
         Ok((epoch, answers.into_iter().map(|answer| outcome(answer, true)).collect()))
     }
 
-    /// Also returns session and epoch of the inbox, if the message is in one. A republisher names the session, a client
-    /// does not.
-    async fn deliver(
+    /// Calls the script for one message. Also returns session and epoch of the inbox, if the message is in one. A
+    /// republisher names the session, a client does not.
+    async fn call_direct_script(
         &self,
         origin: WriteOrigin<'_>,
         (to, inbox): (&NickKey, &str),
@@ -171,7 +172,11 @@ impl ScriptCalls {
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&DIRECT, origin, &keys);
-        call.arg(to.as_str()).arg(inbox).arg(self.retention.get().inbox_messages).arg(INBOX_SECONDS).arg(epoch());
+        call.arg(to.as_str())
+            .arg(inbox)
+            .arg(self.retention.get().inbox_messages)
+            .arg(INBOX_RETENTION_SECONDS)
+            .arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
             self.invoke(CallKind::Direct, to.as_str(), &call).await?;
@@ -219,7 +224,7 @@ impl ScriptCalls {
         let keys = self.redis.keys();
         let mut call = script.prepare_invoke();
         call.key(keys.generation()).key(keys.leases()).key(script_keys.names());
-        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_KEYS).arg(republisher);
+        call.arg(keys.base()).arg(origin.generation()).arg(BUCKET_KEYS_MAX).arg(republisher);
         call
     }
 
@@ -242,6 +247,6 @@ fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOut
         "not_in_room" => Err(PublishError::NotInRoom),
         "no_such_user" => Err(PublishError::NoSuchUser),
         "overloaded" => Err(PublishError::Overloaded),
-        _ => Err(RegistryError::Unknown(format!("the script answered {verdict}")).into()),
+        _ => Err(RegistryError::Unknown(format!("script returned unknown verdict {verdict}")).into()),
     }
 }

@@ -1,8 +1,9 @@
 //! The arm between the processes of a cluster: scripts append messages in Redis, and one subscription delivers them.
 //!
-//! [`publisher`] batches the messages of a room, [`calls`] calls the scripts, [`republish`] handles acknowledged
-//! messages that Redis lost, [`subscriber`] keeps the subscription whole, [`reads`] reads streams. Texts are encoded in
-//! [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays deliveries.
+//! [`publisher`] batches the messages of a room, and [`calls`] calls the scripts. [`republish`] handles acknowledged
+//! messages that Redis lost. [`subscriber`] keeps the subscription whole, and [`reads`] reads streams. Texts are
+//! encoded in [`super::envelope`]. Publishes use the shared lanes and reads the query pool, so neither delays
+//! deliveries.
 
 mod calls;
 mod message;
@@ -11,7 +12,7 @@ mod push_feed;
 mod reads;
 mod republish;
 mod subscriber;
-mod subscription;
+mod subscription_machine;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +28,7 @@ use redis::Script;
 use self::calls::ScriptCalls;
 use self::message::{StoredMessage, WriteOutcome};
 use self::publisher::{AppendBatch, Publisher, PublisherLimits};
-use self::republish::RepublishBuffer;
+use self::republish::SharedRepublishRing;
 use self::subscriber::ChannelSubscriber;
 use super::contract::BackplaneContract;
 use super::malformed::MalformedCounter;
@@ -47,26 +48,26 @@ pub struct RedisBackplane {
 struct RedisNode {
     redis: RedisStore,
     calls: ScriptCalls,
-    republish: Arc<RepublishBuffer>,
+    republish: Arc<SharedRepublishRing>,
     publisher: Publisher<ScriptCalls>,
     subscriber: ChannelSubscriber,
     malformed: Arc<MalformedCounter>,
 }
 
 impl RedisBackplane {
-    /// Starts with the default bounds of streams, see [`RedisBackplane::start_keeping`].
+    /// Starts with the default retention of streams.
     #[must_use]
     pub fn start(redis: RedisStore, sink: DeliverySink) -> Self {
-        Self::start_keeping(redis, Reloadable::default(), sink)
+        Self::start_with_retention(redis, Reloadable::default(), sink)
     }
 
     /// Starts a subscription whose deliveries go to `sink`. Publishing trims streams to `retention`. Redis may still be
     /// unreachable. Needs a running tokio runtime.
     #[must_use]
-    pub fn start_keeping(redis: RedisStore, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
+    pub fn start_with_retention(redis: RedisStore, retention: Reloadable<Retention>, sink: DeliverySink) -> Self {
         let malformed = Arc::<MalformedCounter>::default();
         let subscriber = ChannelSubscriber::start(&redis, sink, malformed.clone());
-        let republish = Arc::<RepublishBuffer>::default();
+        let republish = Arc::<SharedRepublishRing>::default();
         let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };
         let publisher = Publisher::new(calls.clone(), PublisherLimits::default());
         Self { node: Arc::new(RedisNode { redis, calls, republish, publisher, subscriber, malformed }) }
@@ -86,7 +87,7 @@ impl BackplaneContract for RedisBackplane {
         self.node.republish.note_beat(incarnation, generation, sent, received);
     }
 
-    fn is_complete(&self, generation: u64) -> bool {
+    fn has_all_acknowledged(&self, generation: u64) -> bool {
         self.node.republish.settled() == generation
     }
 
@@ -94,8 +95,8 @@ impl BackplaneContract for RedisBackplane {
         self.node.republish.bytes()
     }
 
-    async fn listen_as(&self, incarnation: &Incarnation) {
-        self.node.subscriber.listen_as(incarnation).await;
+    async fn subscribe_own_channel(&self, incarnation: &Incarnation) {
+        self.node.subscriber.subscribe_own_channel(incarnation).await;
     }
 
     async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {

@@ -1,6 +1,6 @@
 //! The publish queues: messages for a room wait while a call for it runs, and go together in the next call.
 //!
-//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order; rooms do
+//! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order. Rooms do
 //! not wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no
 //! timer. Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is
 //! done. It does not know Redis: [`AppendBatch`] appends a batch.
@@ -21,7 +21,7 @@ pub(super) trait AppendBatch: Send + Sync + 'static {
     /// Appends messages to a room's stream in one step. Returns one outcome per message, in their order.
     ///
     /// # Errors
-    /// `Unavailable` when nothing was done, `Unknown` when that is not known.
+    /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
     fn append(
         &self,
         room: &RoomKey,
@@ -39,13 +39,13 @@ pub(super) struct QueueLoad {
 /// The limits of the publish queues.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PublisherLimits {
-    /// The maximum of one call, which blocks Redis and reaches a subscriber as one push. A single message always fits.
+    /// Maximum size of one call, which blocks Redis and reaches a subscriber as one push. A single message always fits.
     pub(super) batch: QueueLoad,
-    /// The maximum in one room's queue.
+    /// Maximum size of one room's queue.
     pub(super) room: QueueLoad,
-    /// The maximum of queued and running messages on this gateway, for all rooms and nicknames.
+    /// Maximum number of queued and running messages on this gateway, for all rooms and nicknames.
     pub(super) gateway: QueueLoad,
-    /// The maximum time in a queue; longer than a healthy store needs for a full queue.
+    /// Maximum time in a queue; longer than a healthy store needs for a full queue.
     pub(super) wait: Duration,
 }
 
@@ -120,7 +120,7 @@ impl<A: AppendBatch> Publisher<A> {
     /// `Overloaded` when a limit is reached: nothing was done. Otherwise the error of the appender.
     pub(super) async fn publish(&self, room: &RoomKey, message: StoredMessage) -> WriteOutcome {
         let outcome = self.enqueue(room, message)?.await;
-        outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("the publish call was aborted".to_owned()).into()))
+        outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("publish call was aborted".to_owned()).into()))
     }
 
     /// Reserves a part of the gateway's limits for a message that bypasses the queues.
@@ -218,7 +218,10 @@ impl<A: AppendBatch> RoomPublisher<A> {
                 Ok(outcomes) if outcomes.len() == waiters.len() => {
                     waiters.into_iter().zip(outcomes).for_each(|(waiter, outcome)| waiter.send(outcome));
                 }
-                Ok(_) => fail_all(waiters, &RegistryError::Unknown("not one outcome per message".to_owned())),
+                Ok(_) => fail_all(
+                    waiters,
+                    &RegistryError::Unknown("appender returned a wrong number of outcomes".to_owned()),
+                ),
                 Err(error) => fail_all(waiters, &error),
             }
         }

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-/// The maximum of queued messages.
+/// Maximum number of queued messages.
 const QUEUE_MESSAGES_MAX: usize = 64 * 1024;
-/// The maximum of queued bytes.
+/// Maximum size of the queued messages.
 const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The maximum of messages in one batch: enough to save wake-ups, few enough to handle requests between two batches.
+/// Maximum number of messages in one batch: enough to save wake-ups, few enough to handle requests between two batches.
 const BATCH_MESSAGES_MAX: usize = 256;
 
 /// A message of a channel.

@@ -19,7 +19,7 @@ use crate::message::ChatMessage;
 
 static PAGE: LazyLock<Script> = LazyLock::new(|| script(&[], include_str!("../lua/page.lua")));
 
-/// The maximum of streams in one pipeline, few enough to delay no message for long.
+/// Maximum number of streams in one pipeline, few enough to delay no message for long.
 const STREAMS_MAX: usize = 100;
 /// The lifetime of a stream's meta without its room or session: 73 hours, longer than any position.
 const META_SECONDS: u64 = 73 * 60 * 60;
@@ -36,7 +36,7 @@ impl RedisBackplane {
     ) -> Result<ReplayPage, RegistryError> {
         let read = [(stream, after, limit)];
         let Some((epoch, top, forks, page)) = self.pages(&read).await?.pop() else {
-            return Err(RegistryError::Unknown("no answer to a read".to_owned()));
+            return Err(RegistryError::Unknown("stream read returned nothing".to_owned()));
         };
         let last = page.ids.last().map_or(after, |entry| seq(entry).unwrap_or(after));
         let through = if page.ids.len() < limit { top.max(after) } else { last };
@@ -94,7 +94,7 @@ impl RedisBackplane {
         Ok(HistoryPage { messages, more })
     }
 
-    /// Reads streams, each after a seq and with a maximum of messages.
+    /// Reads one page of each stream, after a seq and up to a number of messages.
     async fn pages(&self, read: &[(&StreamId, u64, usize)]) -> Result<Vec<PageReply>, RegistryError> {
         let keys = self.node.redis.keys();
         let mut pipeline = redis::pipe();

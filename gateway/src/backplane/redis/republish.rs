@@ -1,11 +1,11 @@
-//! The republish buffer: the messages that this gateway acknowledged in the last seconds, in case Redis restarts
-//! without them.
+//! The republish ring: the messages that this gateway acknowledged in the last seconds, in case Redis restarts without
+//! them.
 //!
-//! Every write reserves space in [`RepublishBuffer`] before the call and enters it before its ack. Beats report the
-//! store's age and generation; [`ring`] decides which messages are safe. After a change of generation [`task`]
+//! Every write reserves space in [`SharedRepublishRing`] before the call and enters it before its ack. Beats report the
+//! store's age and generation; the pure [`ring`] decides which messages are safe. After a change of generation [`task`]
 //! republishes the lost ones. Until then nothing new is written: scripts refuse any generation but
-//! [`RepublishBuffer::settled`]. Bounded: a message without space is refused before it is sent. No acknowledged message
-//! is dropped.
+//! [`SharedRepublishRing::settled`]. Bounded: a message without space is refused before it is sent. No acknowledged
+//! message is dropped.
 
 mod ring;
 mod task;
@@ -21,18 +21,18 @@ use self::ring::{AnsweredBeat, RepublishRing, UnsettledMessage};
 pub(super) use self::task::run;
 use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
-/// The maximum of buffered bytes.
-const BUFFER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Maximum size of the messages in the ring.
+const RING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The counted size of a message in addition to its payload and its key.
 const OVERHEAD_BYTES: usize = 512;
 
-/// A part of the buffer's space, released on drop.
+/// A part of the ring's space, released on drop.
 pub(super) type RingReservation = OwnedSemaphorePermit;
 
 /// The ring with its bound and its waiters.
 #[derive(Debug)]
-pub(super) struct RepublishBuffer {
-    state: Mutex<BufferState>,
+pub(super) struct SharedRepublishRing {
+    state: Mutex<RepublishState>,
     space: Arc<Semaphore>,
     limit_bytes: usize,
     /// Notified when messages are unsettled.
@@ -42,7 +42,7 @@ pub(super) struct RepublishBuffer {
 }
 
 #[derive(Debug, Default)]
-struct BufferState {
+struct RepublishState {
     ring: RepublishRing<RingReservation>,
     /// The incarnation of the newest answered beat.
     incarnation: Option<Incarnation>,
@@ -58,14 +58,14 @@ struct UnsettledBatch {
     streams: Vec<Vec<UnsettledMessage>>,
 }
 
-impl Default for RepublishBuffer {
+impl Default for SharedRepublishRing {
     fn default() -> Self {
-        Self::bounded(BUFFER_BYTES_MAX)
+        Self::bounded(RING_BYTES_MAX)
     }
 }
 
-impl RepublishBuffer {
-    /// Creates a buffer of that many bytes.
+impl SharedRepublishRing {
+    /// Creates a ring of at most `limit_bytes`.
     pub(super) fn bounded(limit_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -114,7 +114,7 @@ impl RepublishBuffer {
         self.lock().ring.settled()
     }
 
-    /// Waits until the buffer is empty. Dropping the future changes nothing.
+    /// Waits until the ring is empty. Dropping the future changes nothing.
     pub(super) async fn wait_empty(&self) {
         loop {
             let beat_answered = self.beat_answered.notified();
@@ -141,13 +141,13 @@ impl RepublishBuffer {
         self.lock().ring.mark_present(unsettled.number, position, generation, Instant::now());
     }
 
-    fn lock(&self) -> MutexGuard<'_, BufferState> {
+    fn lock(&self) -> MutexGuard<'_, RepublishState> {
         // Every method leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl BufferState {
+impl RepublishState {
     fn unsettled(&self) -> Option<UnsettledBatch> {
         let incarnation = self.incarnation.clone().filter(|_| self.ring.is_unsettled())?;
         Some(UnsettledBatch { generation: self.ring.generation(), incarnation, streams: self.ring.unsettled() })
@@ -170,36 +170,36 @@ mod tests {
         StoredMessage { token, nick, key, msg_id, payload: "x".repeat(bytes) }
     }
 
-    fn add(buffer: &RepublishBuffer, message: StoredMessage) {
-        let reservation = buffer.reserve(&message).unwrap();
+    fn add(ring: &SharedRepublishRing, message: StoredMessage) {
+        let reservation = ring.reserve(&message).unwrap();
         let target = WriteTarget::Room(RoomKey::from_store("lobby"));
         let position = AckedPosition { epoch: "e".into(), seq: 1 };
-        buffer.add(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
+        ring.add(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
     }
 
     #[tokio::test]
     async fn full_ring_refuses_messages_until_others_are_safe() {
-        let buffer = RepublishBuffer::bounded(10_000);
+        let ring = SharedRepublishRing::bounded(10_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
-        buffer.note_beat(&lease, 1, start, start);
+        ring.note_beat(&lease, 1, start, start);
         for _ in 0..4 {
-            add(&buffer, message(2000 - OVERHEAD_BYTES));
+            add(&ring, message(2000 - OVERHEAD_BYTES));
         }
-        assert_eq!(buffer.bytes(), 8000);
-        let under_way = buffer.reserve(&message(1500 - OVERHEAD_BYTES)).unwrap();
-        assert!(buffer.reserve(&message(1)).is_none(), "a reservation of a running call was not counted");
+        assert_eq!(ring.bytes(), 8000);
+        let under_way = ring.reserve(&message(1500 - OVERHEAD_BYTES)).unwrap();
+        assert!(ring.reserve(&message(1)).is_none(), "a reservation of a running call was not counted");
         drop(under_way);
-        assert!(buffer.reserve(&message(2001 - OVERHEAD_BYTES)).is_none());
-        assert!(buffer.reserve(&message(2000 - OVERHEAD_BYTES)).is_some());
-        let empty = buffer.wait_empty();
+        assert!(ring.reserve(&message(2001 - OVERHEAD_BYTES)).is_none());
+        assert!(ring.reserve(&message(2000 - OVERHEAD_BYTES)).is_some());
+        let empty = ring.wait_empty();
         let beats = async {
             for second in 1..=6 {
-                assert_eq!(buffer.bytes(), 8000);
+                assert_eq!(ring.bytes(), 8000);
                 let at = start + Duration::from_secs(second);
-                buffer.note_beat(&lease, 1, at, at);
+                ring.note_beat(&lease, 1, at, at);
             }
         };
         tokio::join!(empty, beats);
-        assert_eq!(buffer.bytes(), 0);
+        assert_eq!(ring.bytes(), 0);
     }
 }

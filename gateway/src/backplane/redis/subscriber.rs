@@ -1,8 +1,9 @@
 //! The task of the subscription: one connection of its own, kept whole for as long as a channel is wanted.
 //!
 //! [`ChannelSubscriber`] is its handle for [`super::RedisBackplane`]. The task performs the actions of
-//! [`super::subscription`] and passes decoded deliveries to the sink in order. It never blocks, never publishes, and
-//! ends with its handle. It resubscribes by itself, because redis-rs gives up after a while without reporting the gap.
+//! [`super::subscription_machine`] and passes decoded deliveries to the sink in order. It never blocks, never
+//! publishes, and ends with its handle. It resubscribes by itself, because redis-rs gives up after a while without
+//! reporting the gap.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -17,7 +18,9 @@ use redis::{Client, ProtocolVersion, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::push_feed::{FeedEnded, PushFeed, PushMessage, feed};
-use super::subscription::{ChannelName, ChannelTopic, SubscriptionAction, SubscriptionInput, SubscriptionMachine};
+use super::subscription_machine::{
+    ChannelName, ChannelTopic, SubscriptionAction, SubscriptionInput, SubscriptionMachine,
+};
 use crate::backplane::malformed::MalformedCounter;
 use crate::backplane::{Delivery, DeliverySink, SubscriptionStatus, envelope};
 
@@ -31,7 +34,7 @@ type PendingCommand<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
 enum SubscriberRequest {
     Subscribe(RoomKey, oneshot::Sender<()>),
     Unsubscribe(RoomKey),
-    ListenAs(Incarnation, oneshot::Sender<()>),
+    SubscribeOwnChannel(Incarnation, oneshot::Sender<()>),
 }
 
 /// The handle on the task. The task ends with it.
@@ -67,15 +70,16 @@ impl ChannelSubscriber {
         *self.status.borrow()
     }
 
-    /// See [`crate::backplane::Backplane::listen_as`].
-    pub(super) async fn listen_as(&self, incarnation: &Incarnation) {
+    /// Subscribes to the channel of this incarnation and waits for the confirmation. A dropped future keeps the request
+    /// active.
+    pub(super) async fn subscribe_own_channel(&self, incarnation: &Incarnation) {
         let (confirm, confirmed) = oneshot::channel();
-        let _ = self.requests.send(SubscriberRequest::ListenAs(incarnation.clone(), confirm));
+        let _ = self.requests.send(SubscriberRequest::SubscribeOwnChannel(incarnation.clone(), confirm));
         // An error means that a later call has replaced this one.
         let _ = confirmed.await;
     }
 
-    /// See [`crate::backplane::Backplane::subscribe`]. Dropping the future releases the interest.
+    /// Subscribes to a room and waits for the confirmation. Dropping the future releases the interest.
     pub(super) async fn subscribe(&self, room: &RoomKey) -> Result<(), RegistryError> {
         let (confirm, confirmed) = oneshot::channel();
         let _ = self.requests.send(SubscriberRequest::Subscribe(room.clone(), confirm));
@@ -89,7 +93,7 @@ impl ChannelSubscriber {
         }
     }
 
-    /// See [`crate::backplane::Backplane::unsubscribe`].
+    /// Releases one interest in a room.
     pub(super) fn unsubscribe(&self, room: &RoomKey) {
         let _ = self.requests.send(SubscriberRequest::Unsubscribe(room.clone()));
     }
@@ -228,10 +232,10 @@ impl SubscriberTask {
                 self.drop_closed_waiters(&channel);
                 self.apply(SubscriptionInput::Unsubscribe(channel));
             }
-            SubscriberRequest::ListenAs(incarnation, confirm) => {
+            SubscriberRequest::SubscribeOwnChannel(incarnation, confirm) => {
                 let channel = ChannelName::from(keys.node(&incarnation).channel().as_str());
                 self.waiters.entry(channel.clone()).or_default().push(confirm);
-                self.apply(SubscriptionInput::ListenAs(channel, incarnation));
+                self.apply(SubscriptionInput::SubscribeOwnChannel(channel, incarnation));
             }
         }
     }
@@ -293,7 +297,7 @@ impl SubscriberTask {
                     let _ = waiter.send(());
                 }
             }
-            SubscriptionAction::Resumed => (self.sink)(Delivery::Resumed),
+            SubscriptionAction::Restored => (self.sink)(Delivery::SubscriptionRestored),
         }
     }
 
@@ -323,7 +327,7 @@ impl SubscriberTask {
     }
 
     fn publish_status(&mut self) {
-        if self.is_broken && self.machine.is_complete() {
+        if self.is_broken && self.machine.is_whole() {
             self.is_broken = false;
             tracing::info!("subscription restored");
         }

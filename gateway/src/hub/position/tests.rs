@@ -268,7 +268,7 @@ enum SimulatedEvent {
     Publish,
     /// The next message in transit arrives.
     Arrive,
-    /// A message in transit arrives early, and again in its turn.
+    /// A message in transit arrives early, and again in order.
     Overtake(usize),
     /// A message in transit is lost. A later message or a reconnect reveals it.
     Lose(usize),

@@ -15,7 +15,7 @@ fn fan_out_batch(texts: &[&str]) -> FanOutBatch {
     FanOutBatch::new(texts.iter().map(|text| message(text)).collect())
 }
 
-/// Sends the numbers from 0 as batches, events and answers in turn, as fast as the outbox accepts them.
+/// Sends the numbers from 0 as batches, events and answers alternately, as fast as the outbox accepts them.
 /// Every seventh one is large.
 async fn send_mixed(outbox: Outbox) {
     let subscribed = AtomicBool::new(true);
@@ -31,7 +31,7 @@ async fn send_mixed(outbox: Outbox) {
             }),
         }
         if number % 50 == 0 {
-            soon(outbox.wait_for_room()).await;
+            soon(outbox.wait_for_space()).await;
         }
         if number % 10 == 0 {
             tokio::task::yield_now().await;

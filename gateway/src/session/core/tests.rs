@@ -58,7 +58,7 @@ fn summary(effects: &[Effect]) -> Vec<String> {
             format!("do {}", text.split([' ', '(']).next().unwrap())
         }
         Effect::Enter(StreamEntry { shown, epoch, after, .. }) => format!("enter {shown} after {epoch} {after}"),
-        Effect::Confirm => "confirm".to_owned(),
+        Effect::RevokePreviousToken => "revoke_previous_token".to_owned(),
         Effect::Close(code) => format!("close {}", code.slug()),
     };
     effects.iter().map(summarize).collect()
@@ -202,7 +202,7 @@ fn resume(name: &str, rooms: &[&str]) -> Command {
 fn restored(request: ResumeRequest, name: &str, rooms: &[&str]) -> OperationOutcome {
     let status = Status { status: Availability::Away, text: "tea".into() };
     let rooms = rooms.iter().map(|name| room(name)).collect();
-    let stored = StoredSession { was: Some((nick("ann"), owner(0))), status, rooms, read: since("i", 2) };
+    let stored = StoredSession { former: Some((nick("ann"), owner(0))), status, rooms, read: since("i", 2) };
     OperationOutcome::Resumed(SessionResumed { nick: nick(name), request, grant: grant(2), stored })
 }
 
@@ -218,12 +218,13 @@ fn resume_to(core: &mut Core, command: Command, rooms: &[&str]) -> Vec<Effect> {
 fn resumed() -> Core {
     let mut core = core();
     let first = resume_to(&mut core, resume("ann", &["#b", "#elsewhere"]), &["#a", "#b"]);
-    let [Effect::Perform(Operation::Join(JoinRoom { me, was: None, enters: false, .. }))] = &first[..] else {
+    let [Effect::Perform(Operation::Join(JoinRoom { me, former: None, starts_delivery: false, .. }))] = &first[..]
+    else {
         panic!("{first:?}")
     };
     assert_eq!((me.owner.fence, me.status.text.as_str()), (Fence(2), "tea"));
     let second = succeed(&mut core, joined("#a"));
-    let [Effect::Perform(Operation::Join(JoinRoom { room: entered, enters: true, .. }))] = &second[..] else {
+    let [Effect::Perform(Operation::Join(JoinRoom { room: entered, starts_delivery: true, .. }))] = &second[..] else {
         panic!("{second:?}")
     };
     assert_eq!(entered.as_str(), "#b");
@@ -241,7 +242,9 @@ fn resumed_session_receives_only_the_rooms_it_named() {
     assert_eq!(core.identity().unwrap().owner, owner(2));
     assert_eq!(core.rooms().count(), 2);
     let again = ask(&mut core, Command::Join { room: room("#b"), since: None });
-    let [Effect::Confirm, Effect::Perform(Operation::Join(JoinRoom { enters: false, .. }))] = &again[..] else {
+    let [Effect::RevokePreviousToken, Effect::Perform(Operation::Join(JoinRoom { starts_delivery: false, .. }))] =
+        &again[..]
+    else {
         panic!("{again:?}")
     };
     succeed(&mut core, joined("#b"));
@@ -249,8 +252,10 @@ fn resumed_session_receives_only_the_rooms_it_named() {
     // The session is a member of the other room too, but does not receive it.
     assert_eq!(summary(&ask(&mut core, send("#a"))), ["do Send"]);
     fail(&mut core, ErrorCode::Unavailable);
-    let enters = ask(&mut core, Command::Join { room: room("#a"), since: Some(since("e", 5)) });
-    let [Effect::Perform(Operation::Join(JoinRoom { enters: true, .. }))] = &enters[..] else { panic!("{enters:?}") };
+    let first_delivery = ask(&mut core, Command::Join { room: room("#a"), since: Some(since("e", 5)) });
+    let [Effect::Perform(Operation::Join(JoinRoom { starts_delivery: true, .. }))] = &first_delivery[..] else {
+        panic!("{first_delivery:?}")
+    };
     let entered = succeed(&mut core, joined_after("#a", Some(since("e", 5))));
     assert_eq!(summary(&entered), ["Joined", "enter #a after e 5"]);
     assert_eq!(summary(&ask(&mut core, register("ann"))), ["already_registered"]);
@@ -260,10 +265,10 @@ fn resumed_session_receives_only_the_rooms_it_named() {
 fn resume_under_another_nick_renames_the_member_records() {
     let mut core = core();
     let first = resume_to(&mut core, resume("Ann", &[]), &["#a"]);
-    let [Effect::Perform(Operation::Join(JoinRoom { me, was: Some(was), .. }))] = &first[..] else {
+    let [Effect::Perform(Operation::Join(JoinRoom { me, former: Some(former), .. }))] = &first[..] else {
         panic!("{first:?}")
     };
-    assert_eq!((me.nick.as_str(), was.nick.as_str(), was.owner.fence), ("Ann", "ann", Fence(0)));
+    assert_eq!((me.nick.as_str(), former.nick.as_str(), former.owner.fence), ("Ann", "ann", Fence(0)));
     assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["do FindInboxEnd"]);
     assert_eq!(
         summary(&succeed(&mut core, OperationOutcome::InboxEnd(inbox()))),
@@ -289,10 +294,10 @@ fn first_request_after_resume_revokes_the_previous_token() {
     for command in [Command::Ping, Command::Bye, send("#a"), Command::Read { seq: 1 }] {
         let mut core = resumed();
         assert!(core.is_resumable(), "the client holds the previous token");
-        assert_eq!(summary(&ask(&mut core, command))[0], "confirm");
+        assert_eq!(summary(&ask(&mut core, command))[0], "revoke_previous_token");
     }
     let mut core = resumed();
-    assert_eq!(summary(&ask(&mut core, Command::Ping)), ["confirm", "Pong"]);
+    assert_eq!(summary(&ask(&mut core, Command::Ping)), ["revoke_previous_token", "Pong"]);
     assert_eq!(summary(&ask(&mut core, Command::Ping)), ["Pong"], "confirmed once");
 
     let mut fresh = registered("ann");
@@ -343,10 +348,12 @@ fn rename_claims_updates_rooms_and_releases_last() {
     let mut core = member("ann", &["#a", "#b"]);
     assert_eq!(summary(&ask(&mut core, Command::Nick { nick: nick("anna") })), ["do ClaimNick"]);
     let first = succeed(&mut core, OperationOutcome::NickClaimed(owner(2)));
-    let [Effect::Perform(Operation::Join(JoinRoom { me, was: Some(was), enters: false, .. }))] = &first[..] else {
+    let [Effect::Perform(Operation::Join(JoinRoom { me, former: Some(former), starts_delivery: false, .. }))] =
+        &first[..]
+    else {
         panic!("{first:?}")
     };
-    assert_eq!((me.owner.fence, was.owner.fence), (Fence(2), Fence(1)));
+    assert_eq!((me.owner.fence, former.owner.fence), (Fence(2), Fence(1)));
     assert_eq!(summary(&succeed(&mut core, joined("#a"))), ["do Join"]);
     let last = succeed(&mut core, joined("#b"));
     let [Effect::Perform(Operation::ReleaseNick(ReleaseNick { nick: former, owner: claim, renamed_to }))] = &last[..]
@@ -469,7 +476,7 @@ proptest! {
                     match effect {
                         Effect::Reply(reply) => replies.push(reply.id.unwrap().get().to_owned()),
                         Effect::Perform(operation) => next = Some(operation),
-                        Effect::Enter(_) | Effect::Confirm | Effect::Close(_) => {}
+                        Effect::Enter(_) | Effect::RevokePreviousToken | Effect::Close(_) => {}
                     }
                 }
                 let Some(operation) = next else { break };

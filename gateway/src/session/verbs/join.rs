@@ -19,10 +19,11 @@ pub struct JoinRoom {
     pub(crate) room: RoomName,
     pub(crate) me: SessionIdentity,
     /// The session's former identity there, if it has changed.
-    pub(crate) was: Option<SessionIdentity>,
-    /// Set when the connection is to receive the room from here on. If not, it does already, or the room stays silent.
-    pub(crate) enters: bool,
-    /// The client's position, if it named one and enters.
+    pub(crate) former: Option<SessionIdentity>,
+    /// True if this join starts delivery to the connection. False if the room is delivered already, or a resume does
+    /// not deliver it.
+    pub(crate) starts_delivery: bool,
+    /// The client's position, if it named one and delivery starts.
     pub(crate) since: Option<Since>,
 }
 
@@ -47,8 +48,8 @@ pub(super) fn decide(
     if joined.is_none() && state.rooms.len() >= ROOMS_MAX {
         return Err(ErrorCode::TooManyRooms);
     }
-    let enters = !joined.is_some_and(|joined| joined.receives);
-    Ok(JoinRoom { room, me, was: None, enters, since: since.filter(|_| enters) })
+    let starts_delivery = !joined.is_some_and(|joined| joined.receives);
+    Ok(JoinRoom { room, me, former: None, starts_delivery, since: since.filter(|_| starts_delivery) })
 }
 
 pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision {
@@ -82,12 +83,12 @@ mod perform {
 
     impl JoinRoom {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomJoined, Refusal> {
-            let Self { room, me, was, enters, since } = self;
+            let Self { room, me, former, starts_delivery, since } = self;
             let services = Arc::clone(&performer.services);
             let session = &me.owner.session;
             // A session that was in the room before stays in it when this fails.
             let is_new = !performer.rooms.contains_key(room.key());
-            if enters {
+            if starts_delivery {
                 services.hub.start_join(&room, session, &performer.outbox);
                 if let Err(error) = services.backplane.subscribe(room.key()).await {
                     services.hub.leave_room(room.key(), session, &performer.outbox);
@@ -96,7 +97,8 @@ mod perform {
                 performer.received.insert(room.key().clone(), ());
                 performer.rooms.insert(room.key().clone(), room.clone());
             }
-            let entry = was.as_ref().map_or(JoinEntry::New, |was| JoinEntry::Renamed(&was.nick, &was.owner));
+            let entry =
+                former.as_ref().map_or(JoinEntry::New, |former| JoinEntry::Renamed(&former.nick, &former.owner));
             match answered(|| {
                 services.registry.join(JoinRequest {
                     room: &room,
@@ -108,18 +110,18 @@ mod perform {
             })
             .await
             {
-                Ok(JoinedAt { room, epoch, seq: top, member_count, forks }) => {
+                Ok(JoinedAt { room, epoch, seq, member_count, forks }) => {
                     if is_new {
                         services.claims.change(&me.owner, |claim| {
-                            // Mostly the only one.
+                            // Usually the only entry.
                             claim.rooms.reserve_exact(1);
                             claim.rooms.push(room.clone());
                         });
                     }
-                    Ok(RoomJoined { room, end: StreamEnd { epoch, seq: top, forks }, member_count, since })
+                    Ok(RoomJoined { room, end: StreamEnd { epoch, seq, forks }, member_count, since })
                 }
                 Err(error) => {
-                    if enters {
+                    if starts_delivery {
                         performer.stop_receiving(room.key(), session);
                     }
                     if is_new {

@@ -1,11 +1,11 @@
 //! The requests of a session, one file each: the pure decision first, its performance below.
 //!
-//! A verb's file holds its operation, the decisions about the request and its outcome, and in its `mod perform` the
-//! calls to registry, backplane and hub. The tables here name each verb once per step. Invariant: everything above
-//! `mod perform` is pure; it knows no runtime, store, metric or dialect.
+//! A verb's file holds its operation and the decisions about the request and its outcome. Its `mod perform` calls
+//! registry, backplane and hub. The tables here name each verb once per step. Invariant: everything above `mod perform`
+//! is pure; it knows no runtime, store, metric or dialect.
 //!
-//! To add a request: its file here with a line in each table below, a variant of [`Command`] and of [`Answer`], and its
-//! row in the tables of the dialects.
+//! To add a request, add its file here and a line in each table below. It also needs a variant of [`Command`] and of
+//! [`Answer`], and a row in the tables of the dialects.
 
 mod bye;
 mod history;
@@ -60,9 +60,9 @@ pub enum Operation {
     Rooms(rooms::ListRooms),
     /// Reads a part of a room's history.
     History(history::ReadHistory),
-    /// Notes how far the client has read its inbox.
+    /// Records how far the client has read its inbox.
     Read(read::MarkRead),
-    /// Passes on that the client is writing.
+    /// Publishes a typing notice.
     Typing(typing::AnnounceTyping),
 }
 
@@ -94,7 +94,7 @@ pub enum OperationOutcome {
 pub(super) enum Decision {
     /// Answers it.
     Answer(Answer),
-    /// Answers it and lets the client into streams.
+    /// Answers it and starts delivery of streams.
     AnswerAndEnter(Answer, Vec<StreamEntry>),
     /// Performs its only operation.
     Perform(Operation),
@@ -104,7 +104,7 @@ pub(super) enum Decision {
     Close(CloseCode),
 }
 
-/// The memory of a request between its operations.
+/// State of a request between its operations.
 #[derive(Debug)]
 pub(super) enum Flow {
     /// A request with one operation.
@@ -123,7 +123,7 @@ pub(super) fn decide(state: &mut SessionState, now: Instant, command: Command) -
     match command {
         Command::Ping => return Ok(ping::decide()),
         Command::Bye => return Ok(bye::decide()),
-        // Pings keep a connection alive, but not active.
+        // A ping keeps the connection open but does not count as activity.
         _ => state.liveness.acted(now),
     }
     match command {
@@ -163,7 +163,7 @@ fn decide_registered(
 }
 
 impl Flow {
-    /// Decides about an outcome. Returns `None` for one that no operation of this flow has.
+    /// Decides about an outcome. Returns `None` if the outcome belongs to no operation of this flow.
     pub(super) fn conclude(
         self,
         state: &mut SessionState,
@@ -186,8 +186,8 @@ impl Flow {
         }
     }
 
-    /// Returns true if a refused operation leaves the session between two states. Then only its end can tidy up: it has
-    /// two nicknames, or only some of its rooms.
+    /// Returns true if a refused operation leaves the session inconsistent: with two nicknames, or with only some of
+    /// its rooms. Only ending the session repairs that.
     pub(super) fn is_half_done(&self, refusal: &Refusal) -> bool {
         match self {
             Self::Single => false,

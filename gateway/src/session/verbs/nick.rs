@@ -1,8 +1,8 @@
 //! `nick`: changes the session's nickname.
 //!
-//! Several operations, one after another: the new nickname is claimed, gets the session's status and is carried into
-//! each room; then the former one is released. Each is one script on one partition; the session sends nothing in
-//! between, because its next request waits.
+//! Several operations, one after another. The new nickname is claimed, gets the session's status and is carried into
+//! each room; then the former one is released. Each operation is one script on one partition. The session sends nothing
+//! in between, because its next request waits.
 
 use std::collections::VecDeque;
 
@@ -36,12 +36,12 @@ pub struct ReleaseNick {
 #[derive(Debug)]
 pub(in crate::session) struct RenameFlow {
     nick: Nick,
-    was: SessionIdentity,
+    former: SessionIdentity,
     /// The rooms that do not show the new nickname yet.
     rooms: VecDeque<RoomName>,
     /// The claim to the new nickname, once there is one.
     claimed: Option<Owner>,
-    /// Set when the former nickname is released, or needs no release.
+    /// True if the former nickname is released, or needs no release.
     is_released: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn decide(state: &SessionState, me: SessionIdentity, nick: Nick) -> D
     }
     let claim = Operation::ClaimNick(ClaimNick { nick: nick.clone(), before: me.owner.clone() });
     let rooms = state.rooms.values().map(|joined| joined.room.clone()).collect();
-    let flow = RenameFlow { nick, was: me, rooms, claimed: None, is_released: false };
+    let flow = RenameFlow { nick, former: me, rooms, claimed: None, is_released: false };
     Decision::PerformStep(Flow::Rename(Box::new(flow)), claim)
 }
 
@@ -63,13 +63,14 @@ impl RenameFlow {
     ) -> Option<Decision> {
         match (outcome, &self.claimed) {
             (OperationOutcome::NickClaimed(owner), None) => {
-                let status = self.was.status.clone();
+                let status = self.former.status.clone();
                 let me = SessionIdentity { nick: self.nick.clone(), owner: owner.clone(), status };
-                // From the claim on the session owns both nicknames; whatever fails now, its end releases the new one.
+                // After this claim the session owns both nicknames. If a later step fails, the end of the session
+                // releases the new one.
                 state.identity = Some(me.clone());
                 // A change of spelling keeps the claim: there is nothing to release.
-                let is_same_claim = self.was.owner == owner;
-                self.is_released = is_same_claim || self.was.nick.key() == self.nick.key();
+                let is_same_claim = self.former.owner == owner;
+                self.is_released = is_same_claim || self.former.nick.key() == self.nick.key();
                 self.claimed = Some(owner);
                 // A nickname that was just claimed is plain online; rooms learn the status from the member records.
                 if !is_same_claim && me.status != Status::default() {
@@ -96,11 +97,11 @@ impl RenameFlow {
 
     fn next(mut self: Box<Self>, me: SessionIdentity) -> Decision {
         if let Some(room) = self.rooms.pop_front() {
-            let was = Some(self.was.clone());
-            return self.perform(Operation::Join(JoinRoom { room, me, was, enters: false, since: None }));
+            let former = Some(self.former.clone());
+            return self.perform(Operation::Join(JoinRoom { room, me, former, starts_delivery: false, since: None }));
         }
         if !self.is_released {
-            let SessionIdentity { nick, owner, .. } = self.was.clone();
+            let SessionIdentity { nick, owner, .. } = self.former.clone();
             return self.perform(Operation::ReleaseNick(ReleaseNick { nick, owner, renamed_to: me.nick }));
         }
         answer(&self.nick)

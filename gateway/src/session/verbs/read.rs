@@ -1,8 +1,8 @@
-//! `read`: notes how far the client has read its inbox. A resume that names no position continues after it.
+//! `read`: records how far the client has read its inbox. A resume without an inbox position replays from there.
 
 use presence::model::SessionId;
 
-/// Notes a position in an inbox.
+/// Records a position in an inbox.
 #[derive(Debug)]
 pub struct MarkRead {
     pub(super) session: SessionId,

@@ -1,5 +1,4 @@
-//! `register` without a token: begins a session under a nickname. With a token it is a resume, see
-//! `resume`.
+//! `register` without a token: begins a session under a nickname. With a token it is handled by `resume`.
 //!
 //! Every attempt has a session id of its own, so that tidying up after a lost answer affects no other session.
 
@@ -182,10 +181,6 @@ mod tests {
         begin().perform(&mut performers[0]).await.unwrap();
         let refused = begin().perform(&mut performers[1]).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::NickInUse);
-        assert_eq!(
-            services.hub.stream_count(),
-            1,
-            "the hub holds other streams than the inbox of the session that has the nick"
-        );
+        assert_eq!(services.hub.stream_count(), 1, "refused session left a stream in the hub");
     }
 }

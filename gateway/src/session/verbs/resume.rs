@@ -1,8 +1,8 @@
 //! `register` with a token: resumes a session, on any gateway, with its rooms, its status and its inbox.
 //!
-//! Several operations, one after another: the session is claimed, each of its rooms is joined again, the end of its
-//! inbox is read; then the client is answered and let into the rooms that it named. A resume that is repeated after a
-//! lost answer gets the same new token; if it is not repeated, the session stays in the store for its tokens.
+//! Several operations, one after another. The session is claimed, each of its rooms is joined again, and the end of its
+//! inbox is read. Then the client is answered, and delivery of the rooms that it named starts. A resume that is
+//! repeated after a lost answer gets the same new token; otherwise the session can still be resumed with either token.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub struct SessionResumed {
 #[derive(Debug)]
 pub(crate) struct StoredSession {
     /// Its nickname and claim, if it still owned them.
-    pub(crate) was: Option<(Nick, Owner)>,
+    pub(crate) former: Option<(Nick, Owner)>,
     pub(crate) status: Status,
     pub(crate) rooms: Vec<RoomName>,
     /// The position up to which the client has read its inbox.
@@ -58,7 +58,7 @@ pub(in crate::session) struct ResumeFlow {
     grant: SessionGrant,
     me: SessionIdentity,
     /// The session's former identity, if its nickname has changed.
-    was: Option<SessionIdentity>,
+    former: Option<SessionIdentity>,
     /// The rooms that are still to be joined.
     rooms: VecDeque<RoomName>,
     /// The client's positions in the rooms that it enters at once.
@@ -73,15 +73,15 @@ pub(super) fn decide(nick: Nick, request: ResumeRequest) -> ResumeSession {
 }
 
 pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionResumed) -> Decision {
-    let SessionResumed { nick, request, grant, stored: StoredSession { was, status, rooms, read } } = resumed;
-    let was = was.filter(|(former, _)| *former != nick);
-    let was = was.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
+    let SessionResumed { nick, request, grant, stored: StoredSession { former, status, rooms, read } } = resumed;
+    let former = former.filter(|(former_nick, _)| *former_nick != nick);
+    let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
     let flow = ResumeFlow {
         grant,
         me,
-        was,
+        former,
         rooms: rooms.into(),
         positions: request.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect(),
         inbox_read: request.inbox.unwrap_or(read),
@@ -121,9 +121,9 @@ impl ResumeFlow {
     fn next(mut self: Box<Self>) -> Decision {
         let operation = match self.rooms.pop_front() {
             Some(room) => {
-                let enters = self.positions.contains_key(room.key());
-                let (me, was) = (self.me.clone(), self.was.clone());
-                Operation::Join(JoinRoom { room, me, was, enters, since: None })
+                let starts_delivery = self.positions.contains_key(room.key());
+                let (me, former) = (self.me.clone(), self.former.clone());
+                Operation::Join(JoinRoom { room, me, former, starts_delivery, since: None })
             }
             None => Operation::FindInboxEnd(FindInboxEnd { session: self.grant.owner.session.clone() }),
         };
@@ -161,13 +161,14 @@ mod perform {
             performer.release_unresolved().await;
             let resumed = take_over(performer, &nick, &request.token).await;
             performer.services.metrics.resumes[result(&resumed)].inc();
-            let TakenOver { owner, token, hash, stored: ResumedSession { was, status, rooms, inbox, .. } } = resumed?;
+            let TakenOver { owner, token, hash, stored: ResumedSession { was: former, status, rooms, inbox, .. } } =
+                resumed?;
             let InboxState { epoch, read, .. } = inbox;
             let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();
             performer.rooms = rooms.iter().map(|room| (room.key().clone(), room.clone())).collect();
             performer.attach(owner.clone(), nick.clone(), status.clone(), hash);
             let grant = SessionGrant { owner, token, time: unix_ms() };
-            let stored = StoredSession { was, status, rooms, read: Since { epoch, seq: read } };
+            let stored = StoredSession { former, status, rooms, read: Since { epoch, seq: read } };
             Ok(SessionResumed { nick, request, grant, stored })
         }
     }

@@ -65,7 +65,6 @@ mod perform {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&performer.services.backplane, &performer.services.metrics);
-            // Version 7 ids sort by time, which keeps stores readable.
             let id = uuid::Uuid::now_v7().to_string();
             let accepted = Accepted::at(SystemTime::now());
             let request = PublishRequest { msg_id: id, key, from: sender.nick, owner: sender.owner, body, accepted };
@@ -79,8 +78,7 @@ mod perform {
                 }
             };
             let Published { msg_id, seq, time, duplicate, online } = published?;
-            // A message that our own first attempt stored is no duplicate to its client: a retry of the client's has
-            // another id.
+            // If our own first attempt stored it, the client sees no duplicate. A client's retry has a new id.
             let duplicate = duplicate && msg_id != request.msg_id;
             if duplicate {
                 metrics.duplicates[kind].inc();

@@ -1,6 +1,6 @@
-//! `typing`: passes on that the client's user is writing, to a room or to a nickname.
+//! `typing`: publishes a typing notice to a room or to a nickname.
 //!
-//! Worth nothing a few seconds later: passed on at a limited rate, never repeated, stored nowhere.
+//! A notice expires within seconds, so it is rate-limited, never retried and never stored.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::wire::Answer;
 
 use super::{Decision, Operation};
 
-/// Passes on that a user is writing.
+/// Publishes a typing notice.
 #[derive(Debug)]
 pub struct AnnounceTyping {
     /// The target as the client wrote it.
@@ -46,7 +46,7 @@ mod perform {
     impl AnnounceTyping {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             let Self { requested, to, sender } = self;
-            // Not repeated: a second attempt would arrive too late to be true.
+            // A retry would arrive too late.
             performer.services.backplane.typing(&to, &sender.nick, &sender.owner.session).await?;
             Ok(answer(&requested))
         }

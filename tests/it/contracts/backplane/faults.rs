@@ -219,7 +219,7 @@ async fn node_started_before_redis_subscribes_once_available() {
     let backplane = Backplane::Redis(RedisBackplane::start(redis, Arc::new(|delivery| panic!("{delivery:?}"))));
     let incarnation = presence::model::Incarnation::random();
     // The wait ends, the subscription stays wanted.
-    let waited = tokio::time::timeout(Duration::from_millis(300), backplane.listen_as(&incarnation)).await;
+    let waited = tokio::time::timeout(Duration::from_millis(300), backplane.subscribe_own_channel(&incarnation)).await;
     assert!(waited.is_err());
     assert_eq!(backplane.subscription().reconnects, 0);
     store.server().start().await;
@@ -227,7 +227,7 @@ async fn node_started_before_redis_subscribes_once_available() {
     let channel = format!("parley:{{0}}:ch:gw:{incarnation}");
     let (_, count): (String, u64) = store.server().ask(&["PUBSUB", "NUMSUB", &channel]).await;
     assert_eq!(count, 1);
-    tokio::time::timeout(SOON, backplane.listen_as(&incarnation)).await.unwrap();
+    tokio::time::timeout(SOON, backplane.subscribe_own_channel(&incarnation)).await.unwrap();
     assert_eq!(backplane.subscription().gap(Instant::now()), Duration::ZERO, "no earlier subscription, so no gap");
 }
 

@@ -76,7 +76,7 @@ impl StoreFixture {
         };
         let incarnation = Incarnation::random();
         registry.open_lease(&incarnation, &info(name)).await.unwrap();
-        backplane.listen_as(&incarnation).await;
+        backplane.subscribe_own_channel(&incarnation).await;
         BackplaneNode {
             name: name.to_owned(),
             backplane,
@@ -143,7 +143,7 @@ impl BackplaneNode {
                 backplane.note_beat(&incarnation, generation, sent, Instant::now());
                 if !beat.asserted {
                     // The node has no local claims: these tests lose messages, never claims.
-                    let last = backplane.is_complete(generation);
+                    let last = backplane.has_all_acknowledged(generation);
                     let _ = registry
                         .reassert(ReassertBatch {
                             incarnation: &incarnation,
@@ -236,7 +236,7 @@ impl BackplaneNode {
     }
 
     pub(crate) fn resume_count(&self) -> usize {
-        self.deliveries.all().iter().filter(|delivery| matches!(delivery, Delivery::Resumed)).count()
+        self.deliveries.all().iter().filter(|delivery| matches!(delivery, Delivery::SubscriptionRestored)).count()
     }
 
     /// Waits for the message with this id.

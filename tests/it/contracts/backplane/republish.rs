@@ -74,7 +74,7 @@ impl RepublishScenario {
     /// Waits until this node has republished what the generation lost.
     async fn until_republished(&self, generation: u64) {
         eventually(SOON, "everything is republished", async || {
-            self.one.backplane.is_complete(generation).then_some(())
+            self.one.backplane.has_all_acknowledged(generation).then_some(())
         })
         .await;
     }
@@ -142,7 +142,7 @@ async fn publish_is_refused_until_republish_ends() {
         scenario.one.backplane.note_beat(&scenario.one.incarnation, generation, now, now);
     };
     beaten(known);
-    assert!(scenario.one.backplane.is_complete(known), "nothing was acknowledged in the generation before");
+    assert!(scenario.one.backplane.has_all_acknowledged(known), "nothing was acknowledged in the generation before");
     scenario.publish("a").await;
     scenario.publish("b").await;
     let generation = scenario.lose(1, 0).await;
@@ -155,7 +155,7 @@ async fn publish_is_refused_until_republish_ends() {
     };
     expect_unavailable("the node has not seen the generation").await;
     beaten(generation);
-    assert!(!scenario.one.backplane.is_complete(generation));
+    assert!(!scenario.one.backplane.has_all_acknowledged(generation));
     expect_unavailable("nothing is republished yet").await;
     scenario.one.beat();
     scenario.until_republished(generation).await;

@@ -327,8 +327,8 @@ pub(crate) async fn new_incarnation_receives_only_its_own_channel(store: &StoreF
         admin: String::new(),
     };
     node.registry.open_lease(&node.incarnation, &info).await.unwrap();
-    node.backplane.listen_as(&node.incarnation).await;
-    node.backplane.listen_as(&node.incarnation).await;
+    node.backplane.subscribe_own_channel(&node.incarnation).await;
+    node.backplane.subscribe_own_channel(&node.incarnation).await;
     let new = node.claim_nick("new").await;
     other.backplane.direct(old.nick.key(), &ann.request("to the old")).await.unwrap();
     other.backplane.direct(new.nick.key(), &ann.request("to the new")).await.unwrap();

@@ -199,7 +199,7 @@ async fn failed_call_fails_its_own_batch_only() {
 
     let sent = harness.send("r", "7");
     harness.call().await.answer.send(Ok(Vec::new())).unwrap();
-    assert_eq!(outcome(sent).await, Err(unknown("not one outcome per message")));
+    assert_eq!(outcome(sent).await, Err(unknown("appender returned a wrong number of outcomes")));
     harness.wait_idle().await;
 }
 

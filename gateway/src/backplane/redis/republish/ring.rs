@@ -9,7 +9,7 @@
 //!   two beats proves nothing, so time in which the store was away or stood still does not count.
 //! - Each message is known to be present in one generation. In another one it is unsettled: its stream is searched, and
 //!   the message is republished if it is lost. A check counts like a new ack.
-//! - No message leaves the ring otherwise. Its callers bound it, see [`super::RepublishBuffer`].
+//! - Nothing else removes a message. [`super::SharedRepublishRing`] bounds the size.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::backplane::redis::message::{AckedMessage, AckedPosition, StoredMessag
 /// The span of beats of one generation after which a message is safe: more than twice the loss of a kill with
 /// `appendfsync everysec`.
 pub(in super::super) const SAFE_AFTER: Duration = Duration::from_secs(5);
-/// The maximum from the sending of one beat to the answer of the next; the time between them counts only within it.
+/// Maximum time from the sending of one beat to the answer of the next; the time between them counts only within it.
 const BEAT_SPAN_MAX: Duration = Duration::from_millis(2500);
 
 /// One answered beat.

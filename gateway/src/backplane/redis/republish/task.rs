@@ -1,9 +1,9 @@
-//! The republish task: it looks in each stream for acknowledged messages that may be lost, and appends the lost ones
+//! The republish task: it searches the streams for acknowledged messages that may be lost. It appends the lost ones
 //! again under their id and key, in their old order.
 //!
 //! One task per gateway, started by the composition root; it sleeps until the ring has unsettled messages. No message
-//! is doubled: up to the fork of its epoch a message is present; after the fork it is searched by id; and the scripts
-//! compare idempotency keys. A failed pass starts again from the beginning.
+//! is stored twice: up to the fork of its epoch a message is present, after the fork it is searched by id. The scripts
+//! also compare idempotency keys. A failed pass starts again from the beginning.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -21,10 +21,10 @@ use super::{UnsettledBatch, UnsettledMessage};
 
 /// The number of messages in one page of a search.
 const PAGE_MESSAGES: usize = 200;
-/// The maximum of streams searched at a time, so that some connections of the query pool stay free.
-const STREAMS_AT_ONCE: usize = 4;
-/// The mean pause after a failed pass; the real one is half of it plus up to as much at random.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Maximum number of streams searched concurrently, so that some connections of the query pool stay free.
+const CONCURRENT_STREAMS: usize = 4;
+/// Pause after a failed pass, times a random factor from 0.5 to 1.5.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Republishes for as long as it is polled. `count` receives the number of republished messages.
 pub(in crate::backplane::redis) async fn run(backplane: &RedisBackplane, mut count: impl FnMut(u64)) {
@@ -38,12 +38,12 @@ pub(in crate::backplane::redis) async fn run(backplane: &RedisBackplane, mut cou
         }
         if let Err(error) = outcome {
             tracing::debug!(%error, "republish pass failed, retrying");
-            tokio::time::sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
+            tokio::time::sleep(RETRY_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
         }
     }
 }
 
-/// A stream with its end at the begin of the pass.
+/// A stream with its end at the start of the pass.
 struct SearchedStream<'a> {
     stream: &'a StreamId,
     end: &'a StreamEnd,
@@ -66,7 +66,7 @@ impl RedisBackplane {
             (lost, outcome)
         });
         let mut settled = (0, Ok(()));
-        let mut passes = pin!(passes.buffer_unordered(STREAMS_AT_ONCE));
+        let mut passes = pin!(passes.buffer_unordered(CONCURRENT_STREAMS));
         while let Some((lost, outcome)) = passes.next().await {
             settled = (settled.0 + lost, settled.1.and(outcome));
         }
@@ -119,7 +119,7 @@ impl RedisBackplane {
         while after < end.seq {
             let page = self.read_page(stream, after, PAGE_MESSAGES).await?;
             if page.end.epoch != end.epoch {
-                return Err(RegistryError::Unavailable("the stream began another epoch during the search".to_owned()));
+                return Err(RegistryError::Unavailable("stream began another epoch during the search".to_owned()));
             }
             let known =
                 page.messages.iter().filter_map(|message| Some((*ids.get(message.msg_id.as_str())?, message.seq)));

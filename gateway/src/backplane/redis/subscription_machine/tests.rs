@@ -16,8 +16,8 @@ fn unsubscribe(name: &str) -> SubscriptionInput {
     SubscriptionInput::Unsubscribe(name.into())
 }
 
-fn listen_as(name: &str) -> SubscriptionInput {
-    SubscriptionInput::ListenAs(name.into(), Incarnation::from_store(name))
+fn own_channel(name: &str) -> SubscriptionInput {
+    SubscriptionInput::SubscribeOwnChannel(name.into(), Incarnation::from_store(name))
 }
 
 const LOST: SubscriptionInput = SubscriptionInput::Lost { jitter: 0.0 };
@@ -31,7 +31,7 @@ impl MachineHarness {
     /// Returns a whole connection with these rooms and the gateway channel `gw`, at 0.
     fn whole(rooms: &[&str]) -> Self {
         let mut harness = Self::new();
-        harness.at(0, listen_as("gw"));
+        harness.at(0, own_channel("gw"));
         for name in rooms {
             harness.at(0, room(name));
         }
@@ -52,7 +52,7 @@ impl MachineHarness {
             SubscriptionAction::Subscribe(channels) => format!("subscribe[{}]", sorted(&channels)),
             SubscriptionAction::Unsubscribe(channels) => format!("unsubscribe[{}]", sorted(&channels)),
             SubscriptionAction::Confirmed(channel) => format!("confirmed[{channel}]"),
-            SubscriptionAction::Resumed => "resumed".to_owned(),
+            SubscriptionAction::Restored => "restored".to_owned(),
         });
         words.collect::<Vec<_>>().join(" ")
     }
@@ -96,7 +96,7 @@ fn first_connection_subscribes_all_and_resumes_nothing() {
     play(
         &mut harness,
         [
-            (0, listen_as("gw"), ""),
+            (0, own_channel("gw"), ""),
             (0, room("a"), ""),
             (0, SubscriptionInput::Deadline, "connect"),
             (1, room("b"), ""),
@@ -231,7 +231,7 @@ fn lost_connection_is_restored_and_reported_once() {
     assert_eq!(harness.link(), LinkState::Connecting);
     play(&mut harness, [(1060, SubscriptionInput::Connected, "subscribe[a,b,gw]")]);
     let actions = harness.at(3000, SubscriptionInput::Answered);
-    assert!(actions.ends_with("resumed"), "{actions}");
+    assert!(actions.ends_with("restored"), "{actions}");
     let status = harness.machine.status();
     assert_eq!((status.link, status.reconnects, status.broken_since), (LinkState::Subscribed, 1, None));
     assert_eq!(status.gap(Instant::now()), Duration::from_secs(2));
@@ -253,7 +253,7 @@ fn repeated_losses_before_restore_report_one_resume() {
             (1010, SubscriptionInput::Connected, "subscribe[a,gw]"),
         ],
     );
-    assert!(harness.at(1020, SubscriptionInput::Answered).ends_with("resumed"));
+    assert!(harness.at(1020, SubscriptionInput::Answered).ends_with("restored"));
     assert_eq!(harness.machine.status().reconnects, 1);
     assert_eq!(harness.machine.status().gap(harness.start), Duration::from_millis(1020));
 }
@@ -271,7 +271,7 @@ fn rooms_added_during_restore_do_not_delay_it() {
         ],
     );
     let actions = harness.at(62, SubscriptionInput::Answered);
-    assert!(actions.ends_with("resumed subscribe[b]"), "{actions}");
+    assert!(actions.ends_with("restored subscribe[b]"), "{actions}");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn loss_of_connection_ends_lingering_rooms() {
             (1, LOST, ""),
             (51, SubscriptionInput::Deadline, "connect"),
             (52, SubscriptionInput::Connected, "subscribe[gw]"),
-            (53, SubscriptionInput::Answered, "confirmed[gw] resumed"),
+            (53, SubscriptionInput::Answered, "confirmed[gw] restored"),
         ],
     );
 }
@@ -313,7 +313,7 @@ fn silence_without_own_channel_is_ignored() {
     harness.at(0, SubscriptionInput::Connected);
     assert_eq!((harness.link(), harness.deadline()), (LinkState::Subscribed, None));
     // A later own channel starts the time for an echo.
-    play(&mut harness, [(60_000, listen_as("gw"), "subscribe[gw]"), (60_001, SubscriptionInput::Deadline, "")]);
+    play(&mut harness, [(60_000, own_channel("gw"), "subscribe[gw]"), (60_001, SubscriptionInput::Deadline, "")]);
     assert_eq!(harness.deadline(), Some(63_000));
 }
 
@@ -323,8 +323,8 @@ fn new_incarnation_replaces_the_old_channel() {
     play(
         &mut harness,
         [
-            (1, listen_as("gw"), "confirmed[gw]"),
-            (1, listen_as("gw2"), "unsubscribe[gw]"),
+            (1, own_channel("gw"), "confirmed[gw]"),
+            (1, own_channel("gw2"), "unsubscribe[gw]"),
             (2, SubscriptionInput::Answered, "subscribe[gw2]"),
             (3, SubscriptionInput::Answered, "confirmed[gw2]"),
             (4, LOST, ""),
@@ -433,7 +433,7 @@ mod any_history {
                                 pending_command = Some(action);
                             }
                             SubscriptionAction::Confirmed(channel) => prop_assert!(server.contains(channel)),
-                            SubscriptionAction::Resumed => prop_assert!(connected),
+                            SubscriptionAction::Restored => prop_assert!(connected),
                             SubscriptionAction::Abandon => prop_assert!(false, "abandoned without an own channel"),
                         }
                     }

@@ -1,4 +1,4 @@
-//! The failure detector of this gateway, fed by the lease table that each beat returns, and its counters.
+//! Runs the failure detector on the lease table of each beat, and counts its actions.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@
 //! - A channel is confirmed once its newest SUBSCRIBE was answered on the present connection. A loss of the connection
 //!   or an UNSUBSCRIBE ends that. UNSUBSCRIBE is sent only for a confirmed channel without any interest.
 //! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was
-//!   lost before, [`SubscriptionAction::Resumed`] reports it then, once.
+//!   lost before, [`SubscriptionAction::Restored`] reports it then, once.
 //! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
 //!   socket is open: it may be half open, or lead to a Redis that refuses writes. Only an echo resets the back-off.
 
@@ -21,7 +21,7 @@ use presence::model::{Incarnation, RoomKey};
 
 use crate::backplane::{LinkState, SubscriptionStatus};
 
-/// The maximum of channels in one command, few enough to delay no message for long.
+/// Maximum number of channels in one command, few enough to delay no message for long.
 pub(super) const COMMAND_CHANNELS_MAX: usize = 500;
 /// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
 pub(super) const LINGER: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ pub(super) enum SubscriptionInput {
     /// The release of one interest in a room.
     Unsubscribe(ChannelName),
     /// A new channel of this gateway, which replaces the former one.
-    ListenAs(ChannelName, Incarnation),
+    SubscribeOwnChannel(ChannelName, Incarnation),
     /// The connection is established.
     Connected,
     /// The pending command was answered for all its channels.
@@ -84,7 +84,7 @@ pub(super) enum SubscriptionAction {
     /// The channel is confirmed: its waiters can be answered.
     Confirmed(ChannelName),
     /// The subscription is whole again after a loss.
-    Resumed,
+    Restored,
 }
 
 /// The state of one wanted or lingering channel.
@@ -138,7 +138,7 @@ pub(super) struct SubscriptionMachine {
     phase: LinkPhase,
     /// Connection attempts since the last echo.
     failed_attempts: u32,
-    /// True if a confirmed channel was lost and [`SubscriptionAction::Resumed`] is not yet reported.
+    /// True if a confirmed channel was lost and [`SubscriptionAction::Restored`] is not yet reported.
     lost: bool,
     broken_since: Option<Instant>,
     past_gaps: Duration,
@@ -176,7 +176,9 @@ impl SubscriptionMachine {
         match input {
             SubscriptionInput::Subscribe(channel, room) => self.subscribe(channel, ChannelTopic::Room(room), actions),
             SubscriptionInput::Unsubscribe(channel) => self.unsubscribe(now, &channel),
-            SubscriptionInput::ListenAs(channel, incarnation) => self.listen_as(now, channel, incarnation, actions),
+            SubscriptionInput::SubscribeOwnChannel(channel, incarnation) => {
+                self.subscribe_own_channel(now, channel, incarnation, actions)
+            }
             SubscriptionInput::Connected => self.start_restoring(),
             SubscriptionInput::Answered => self.confirm_pending(now, actions),
             SubscriptionInput::Lost { jitter } => self.lose(now, jitter),
@@ -200,8 +202,8 @@ impl SubscriptionMachine {
         phase.into_iter().chain(linger).min()
     }
 
-    /// Returns whether the present connection is whole.
-    pub(super) fn is_complete(&self) -> bool {
+    /// Returns true if the present connection is whole.
+    pub(super) fn is_whole(&self) -> bool {
         matches!(self.phase, LinkPhase::Whole { .. })
     }
 
@@ -244,7 +246,7 @@ impl SubscriptionMachine {
         self.end_lingering(now);
     }
 
-    fn listen_as(
+    fn subscribe_own_channel(
         &mut self,
         now: Instant,
         channel: ChannelName,
@@ -416,7 +418,7 @@ impl SubscriptionMachine {
         }
         if std::mem::take(&mut self.lost) {
             self.reconnects += 1;
-            actions.push(SubscriptionAction::Resumed);
+            actions.push(SubscriptionAction::Restored);
         }
     }
 }
