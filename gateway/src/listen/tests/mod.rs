@@ -74,7 +74,8 @@ struct EchoState {
 /// Delay of each session's deadline, and the action at the deadline.
 type SessionAlarm = (Duration, fn(&Outbox));
 
-/// A session that answers `pong` to every request. `register` waits for the gate; `bye` closes.
+/// A session that answers `pong` to every request. `register` waits for the gate, `rooms` also for space in the outbox; `bye`
+/// closes.
 struct EchoSession {
     outbox: Outbox,
     deadline: Option<Instant>,
@@ -97,6 +98,10 @@ impl ConnectionSession for EchoSession {
             Ok(Request { id, command }) => {
                 match command {
                     Command::Register { .. } => self.state.gate.acquire().await.unwrap().forget(),
+                    Command::Rooms { .. } => {
+                        self.state.gate.acquire().await.unwrap().forget();
+                        self.outbox.wait_for_space().await;
+                    }
                     Command::Bye => self.outbox.close(CloseCode::Normal),
                     _ => {}
                 }

@@ -75,6 +75,23 @@ async fn request_completes_after_its_client_disconnects() {
 }
 
 #[tokio::test]
+async fn request_that_waits_for_space_ends_with_connection() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.websocket().await;
+    client.send(r#"{"type":"rooms","id":1}"#).await;
+    eventually("the request started", || fixture.state.begun.load(Ordering::SeqCst) == 1).await;
+    let outbox = fixture.outbox(0);
+    outbox.push_event(&message(&"x".repeat(SLOW_READER.burst_bytes_max / 2)));
+    eventually("the transport writes", || outbox.queued_bytes() == 0).await;
+    outbox.push_event(&message(&"x".repeat(2 * SLOW_READER.droppable_bytes_max)));
+    fixture.state.gate.add_permits(1);
+    client.0.tcp.set_zero_linger().unwrap();
+    drop(client);
+    fixture.assert_left_reasons(&[LeftReason::Closed]).await;
+    fixture.permits_returned().await;
+}
+
+#[tokio::test]
 async fn slow_reader_receives_its_close_code() {
     let fixture = ListenFixture::with(ConnectionLimits { close_wait: PATIENCE / 4, ..limits() }, None);
     let client = fixture.websocket().await;
