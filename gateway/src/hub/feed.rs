@@ -2,8 +2,8 @@
 //!
 //! [`StreamFeed`] joins the node's position in the stream, its subscribers, the events pending for them, and the summed
 //! changes of a room's members. Invariant: every subscriber receives the same events in one order; a member that is
-//! joining has them buffered, as far as [`SLOW_READER`](crate::outbound::policy::SLOW_READER) allows. The hub calls it
-//! under its lock; only a join writes to an outbox here.
+//! joining has them buffered, as far as [`SLOW_READER`] allows. The hub calls it under its lock; only a join writes to
+//! an outbox here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +20,8 @@ use super::subscribers::{
 };
 use crate::message::ChatMessage;
 use crate::outbound::outbox::{Broadcast, Outbox};
+use crate::outbound::policy::SLOW_READER;
 use crate::wire::Event;
-
-/// Changes of a room's members that one presence event may hold. More, as after the loss of a gateway, become a
-/// `resync`: their list would fill every member's outbox.
-const PRESENCE_CHANGES_MAX: usize = 256;
 
 /// A join of a session that has the stream up to a position.
 #[derive(Debug)]
@@ -216,7 +213,7 @@ impl StreamFeed {
         self.members_version = Some(version);
         let sum = self.members_delta.get_or_insert_default();
         coalesce::add(sum, delta);
-        if coalesce::count(sum) > PRESENCE_CHANGES_MAX {
+        if coalesce::count(sum) > SLOW_READER.presence_changes_max {
             self.members_delta = None;
             self.resync = true;
         }

@@ -27,22 +27,18 @@ use super::{ConnectionContext, tcp, upgrade};
 
 /// The accept queue of the kernel: a storm of reconnects waits instead of failing.
 const BACKLOG: i32 = 4096;
-/// The kernel's send buffer for one reader (the kernel doubles it). By default it grows to megabytes for a stalled reader.
-const SEND_BUFFER: usize = SLOW_READER.socket_send_buffer_bytes;
-/// The maximum time without an acknowledgement of written bytes, before the kernel ends the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(90);
 /// The silence after which the kernel probes a line client.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 /// The time between two probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum time between two failures of one burst, which is logged once.
+/// Maximum time between two failures of one burst, which is logged once.
 const BURST: Duration = Duration::from_secs(10);
 
 /// A listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for {port} on {addr}", port = port.value())]
+#[error("cannot listen on {addr} (listen.{port})", port = port.value())]
 pub struct BindError {
     port: ListenerKind,
     addr: SocketAddr,
@@ -152,8 +148,8 @@ fn admit<S: ConnectionSession>(stream: TcpStream, port: ListenerKind, context: &
 fn configure(stream: &TcpStream, port: ListenerKind) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_send_buffer_size(SLOW_READER.socket_send_buffer_bytes)?;
+    socket.set_tcp_user_timeout(Some(SLOW_READER.unacknowledged_max))?;
     if port == ListenerKind::Tcp {
         // A person may be silent for long, so the kernel has to find dead connections.
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);

@@ -21,6 +21,9 @@ pub struct SlowReaderPolicy {
     pub overdue_after: Duration,
     /// Bytes that may be queued in an outbox at any time; one more closes the connection.
     pub burst_bytes_max: usize,
+    /// Member changes that one presence event may hold. More, as after the loss of a gateway, become a `resync`: their
+    /// list would fill every member's outbox.
+    pub presence_changes_max: usize,
     /// Bytes kept for one member that is joining. The oldest are released first, because replay can read them. Together
     /// with `droppable_bytes_max` they fit into the outbox.
     pub join_buffer_bytes_max: usize,
@@ -29,6 +32,8 @@ pub struct SlowReaderPolicy {
     /// Bytes that the kernel queues for one socket; the kernel doubles this value. Its own default is megabytes for
     /// each stalled reader.
     pub socket_send_buffer_bytes: usize,
+    /// Maximum time without an acknowledgement of written bytes, before the kernel ends the connection.
+    pub unacknowledged_max: Duration,
     /// Time in which a transport must write everything it took from the outbox; after it the connection is closed.
     /// Default of the configuration key `limits.write_stall_seconds`.
     pub write_stall: Duration,
@@ -40,9 +45,11 @@ pub const SLOW_READER: SlowReaderPolicy = SlowReaderPolicy {
     queue_bytes_max: 256 * 1024,
     overdue_after: Duration::from_secs(1),
     burst_bytes_max: 4 * 1024 * 1024,
+    presence_changes_max: 256,
     join_buffer_bytes_max: 96 * 1024,
     replay_lag_messages_max: 10_000,
     socket_send_buffer_bytes: 256 * 1024,
+    unacknowledged_max: Duration::from_secs(90),
     write_stall: Duration::from_secs(30),
 };
 

@@ -40,8 +40,10 @@ impl From<ClaimError> for Refusal {
     fn from(error: ClaimError) -> Self {
         match error {
             ClaimError::InUse { retry_after } => {
-                let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-                Self { retry_after_ms, ..ErrorCode::NickInUse.into() }
+                let refusal = Self::from(ErrorCode::NickInUse);
+                let Some(wait) = retry_after else { return refusal };
+                let retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms, ..refusal.with_detail("this nickname is held for a session that may return") }
             }
             ClaimError::Confusable => ErrorCode::NickConfusable.into(),
             ClaimError::Registry(error) => error.into(),

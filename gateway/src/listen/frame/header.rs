@@ -10,7 +10,6 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 /// The longest header of a frame without a mask.
 const HEADER_BYTES_MAX: usize = 10;
 
-/// An encoded header.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EncodedHeader {
     bytes: [u8; HEADER_BYTES_MAX],
