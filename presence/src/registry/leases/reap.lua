@@ -16,7 +16,7 @@ local state = redis.call('HGET', leases, incarnation)
 if serves(incarnation) or (state == 'drained' and end_of_hold > now()) then
   return { 'OK', 0, 0, 0 }
 end
-local reason = lost(incarnation)
+local reason = leave_reason(incarnation)
 
 -- An entry is removed together with its record; a record that belongs to a newer claim stays.
 local memberships = redis.call('SRANDMEMBER', owned_members, limit)

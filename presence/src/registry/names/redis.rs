@@ -14,7 +14,7 @@ use crate::registry::{RegistryError, script};
 use super::{ClaimError, Names};
 
 /// The common arguments of the scripts that assign nicks.
-pub(in crate::registry) struct NickTaking<'a> {
+pub(in crate::registry) struct NickAssignment<'a> {
     pub(in crate::registry) incarnation: &'a Incarnation,
     pub(in crate::registry) session: &'a SessionId,
     pub(in crate::registry) nick: &'a Nick,
@@ -32,7 +32,7 @@ impl Names for RedisRegistry {
     ) -> Result<(Fence, StreamEnd), ClaimError> {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         let tokens = [token.as_str(), &epoch];
-        let mut reply = self.take_nick(&script::CLAIM, NickTaking { incarnation, session, nick, tokens }).await?;
+        let mut reply = self.assign_nick(&script::CLAIM, NickAssignment { incarnation, session, nick, tokens }).await?;
         match reply.text()?.as_str() {
             "OK" => Ok((
                 Fence(reply.number()?),
@@ -78,10 +78,10 @@ impl Names for RedisRegistry {
 
 impl RedisRegistry {
     /// Calls one of the two scripts that assign nicks. Only a resume reads rooms.
-    pub(in crate::registry) async fn take_nick(
+    pub(in crate::registry) async fn assign_nick(
         &self,
         script: &Script,
-        NickTaking { incarnation, session, nick, tokens }: NickTaking<'_>,
+        NickAssignment { incarnation, session, nick, tokens }: NickAssignment<'_>,
     ) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));

@@ -1,7 +1,7 @@
 -- Ends claims and memberships. Shared by the scripts that release, claim, leave and reap; each compares the owner
 -- first. Needs the prelude. The memory twin is in rooms/memory.rs and names/memory.rs.
 
--- The maximum of nicks examined for one skeleton; more than share one by chance.
+-- Maximum number of nicks examined for one skeleton; more than share one by chance.
 local LOOKALIKES = 16
 
 local function session_of(token)
@@ -17,14 +17,14 @@ local function succeeds(token, other)
   return session_of(token) == session_of(other) and fence_of(token) >= fence_of(other)
 end
 
--- Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
-local function lost(incarnation)
+-- Returns the leave reason of a gateway's users: gateway_lost if its lease is fenced or unknown, else closed.
+local function leave_reason(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return (state and state ~= 'fenced') and 'closed' or 'gateway_lost'
 end
 
--- Returns the owner of a nick if it still has it: its lease is live, or drained with the hold still running.
-local function keeps(nick)
+-- Returns a true value if a nick's owner still owns it: its lease serves, or it is drained and the hold still runs.
+local function is_still_owned(nick)
   local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
   if not owner or serves(incarnation_of(owner)) then
     return owner
@@ -50,7 +50,7 @@ local function age_lookalikes(skeletons)
 end
 
 -- Ends the hold on a nick.
-local function let_go(nick)
+local function end_hold(nick)
   local record = base .. 'nick:' .. nick
   local skeleton = redis.call('HGET', record, 'skeleton')
   redis.call('HDEL', record, 'held', 'held_until')
@@ -74,7 +74,7 @@ local function free_nick(nick, token, held)
     redis.call('HSET', record, 'held', session)
     age_lookalikes(base .. 'skeleton:' .. redis.call('HGET', record, 'skeleton'))
   else
-    let_go(nick)
+    end_hold(nick)
   end
   -- After a rename the session continues under its other nick.
   if redis.call('HGET', base .. 'session:' .. session, 'nick') == nick then

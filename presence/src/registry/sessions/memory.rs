@@ -75,8 +75,8 @@ impl StoreState {
             let (fence, was) = (owner.fence, known.was.clone());
             return Ok(self.resumed(session, nick, fence, was));
         }
-        if !self.keeps(nick.key(), session) {
-            self.may_take(nick, session, is_own)?;
+        if !self.is_still_owned_by(nick.key(), session) {
+            self.check_available(nick, session, is_own)?;
         }
 
         let was = self.nicks.owner(&own).cloned().filter(is_own);
@@ -89,9 +89,9 @@ impl StoreState {
         }
         let known_here = self.nicks.owner(nick.key()).is_some_and(is_own);
         let fence = if known_here {
-            self.take_over(incarnation, nick)
+            self.reassign(incarnation, nick)
         } else {
-            self.take(incarnation, session, nick, was.is_none())
+            self.assign(incarnation, session, nick, was.is_none())
         };
         let known = self.sessions.0.get_mut(session).ok_or(ResumeError::UnknownToken)?;
         if !was_previous {
@@ -110,7 +110,7 @@ impl StoreState {
                     self.free_nick(&own, FreedFor::AnySession);
                     self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
-                None => self.nicks.free(&own, session),
+                None => self.nicks.end_hold(&own, session),
             }
         }
         Ok(self.resumed(session, nick, fence, was))

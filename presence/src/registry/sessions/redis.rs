@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use crate::registry::names::{NickTaking, refused_claim};
+use crate::registry::names::{NickAssignment, refused_claim};
 use crate::registry::redis::{RedisRegistry, millis, whether};
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 use crate::registry::{ClaimError, RegistryError, script};
@@ -21,7 +21,7 @@ impl Sessions for RedisRegistry {
     ) -> Result<ResumedSession, ResumeError> {
         let ResumeTicket { session, presented } = ticket;
         let tokens = [presented.as_str(), next.as_str()];
-        let called = self.take_nick(&script::RESUME, NickTaking { incarnation, session, nick, tokens }).await;
+        let called = self.assign_nick(&script::RESUME, NickAssignment { incarnation, session, nick, tokens }).await;
         let mut reply = called.map_err(ClaimError::from)?;
         let word = reply.text().map_err(ClaimError::from)?;
         match word.as_str() {

@@ -56,7 +56,7 @@ if has_it and previous == presented and token == next_token and incarnation_of(o
   return resumed(fence_of(owner))
 end
 local stale = {}
-if not has_it or not keeps(nick) then
+if not has_it or not is_still_owned(nick) then
   local refused
   refused, stale = refusal(is_own)
   if refused then
@@ -81,7 +81,7 @@ if has_it then
   redis.call('SREM', base .. 'gateway-nicks:' .. incarnation_of(owner), nick)
   fence = own('last_active', now())
 else
-  fence = take(stale)
+  fence = assign(stale)
   if not before then
     log_event('online', '"nick":%s', cjson.encode(display), now())
   end
@@ -95,7 +95,7 @@ if former ~= nick then
     free_nick(former, before)
     log_event('rename', '"from":%s,"to":%s', cjson.encode(shown), cjson.encode(display), now())
   elseif redis.call('HGET', former_record, 'held') == session then
-    let_go(former)
+    end_hold(former)
   end
 end
 return resumed(fence)

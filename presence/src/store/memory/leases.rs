@@ -60,8 +60,8 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
 
-    /// Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
-    pub(crate) fn lost(&self, incarnation: &Incarnation) -> LeftReason {
+    /// Returns the leave reason of a gateway's users: `gateway_lost` if its lease is fenced or unknown, else `closed`.
+    pub(crate) fn leave_reason(&self, incarnation: &Incarnation) -> LeftReason {
         let known = self.rows.get(incarnation).map(|row| row.state);
         if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }
     }

@@ -63,7 +63,7 @@ impl Nicks {
     }
 
     /// Ends the hold of a session that has another nick now.
-    pub(crate) fn free(&mut self, nick: &NickKey, session: &SessionId) {
+    pub(crate) fn end_hold(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.is_none() && record.held.as_ref() == Some(session) {
             (record.held, record.held_until) = (None, 0);
