@@ -109,7 +109,7 @@ impl Gateway {
     pub async fn start(config: GatewayConfig) -> anyhow::Result<Self> {
         let Some(url) = &config.redis else {
             let retention = Reloadable::from(config.history);
-            let store = Store::keeping(retention.clone());
+            let store = Store::with_retention(retention.clone());
             return Self::assemble_on(&config, retention, &store).await;
         };
         let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
@@ -226,7 +226,7 @@ impl ClusterAccess {
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // An unspecified address is useless to others; hosts that reach Redis also reach this process's side of that
         // path.
-        let outbound_ip = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
+        let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };
         Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
     }
 }

@@ -1,4 +1,4 @@
--- The rule that assigns a nick to a session, as Registry::claim documents it (names/mod.rs). Shared by CLAIM and RESUME,
+-- The rule that assigns a nick to a session, documented at Registry::claim (names/mod.rs). Shared by CLAIM and RESUME,
 -- which have the same first keys and arguments. Needs the prelude and leaves.lua. The memory twin is in
 -- names/memory.rs.
 
@@ -6,8 +6,8 @@ local _, _, fences, record, skeletons, session_record, inbox, session_rooms, onl
   unpack(KEYS)
 local _, incarnation, session, nick, display, skeleton, ascii = unpack(ARGV)
 
--- Returns the remaining hold in milliseconds if another session keeps the nick; -1 without a remaining hold, for example
--- while that session is connected; nil if the nick is available.
+-- Returns the remaining hold in ms if another session keeps the nick; -1 without a remaining hold, for example while
+-- that session is connected; nil if the nick is available.
 local function hold_by_other(name, is_own)
   local owner, detached, held, held_until =
     unpack(redis.call('HMGET', base .. 'nick:' .. name, 'owner', 'detached', 'held', 'held_until'))
@@ -50,8 +50,8 @@ end
 -- Writes this gateway's claim into the record and the indexes. Returns its fence.
 local function own(...)
   local fence = redis.call('INCR', fences)
-  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session, 'display', display,
-    'skeleton', skeleton, ...)
+  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session,
+    'display', display, 'skeleton', skeleton, ...)
   redis.call('HDEL', record, 'detached', 'held', 'held_until')
   redis.call('PERSIST', record)
   redis.call('ZADD', skeletons, ascii, nick)

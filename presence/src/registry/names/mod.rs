@@ -56,7 +56,8 @@ contract! {
         ) -> Result<(Fence, StreamEnd), ClaimError>;
 
         /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is
-        /// given. Returns true if it did. Works in any state of the lease, since it only removes the caller's own claim.
+        /// given. Returns true if this call released it. Works in any state of the lease, since it only removes the
+        /// caller's own claim.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

@@ -7,7 +7,7 @@ use redis::Script;
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
-use crate::registry::redis::{RedisRegistry, json, member_info, refused, whether};
+use crate::registry::redis::{RedisRegistry, did_change, json, member_info, refused};
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
@@ -51,7 +51,7 @@ impl Names for RedisRegistry {
             .crossing_in_script::<NodeUnit>();
         let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
         let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
-        whether(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
     }
 
     async fn set_status(
@@ -66,13 +66,13 @@ impl Names for RedisRegistry {
         let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
         let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
         args.extend(rooms.iter().map(RoomKey::as_str));
-        whether(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
     }
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         let keys =
             ScriptKeys::of(self.redis.keys().nick(nick)).own([NickKeys::record]).crossing_in_script::<NodeUnit>();
-        whether(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
+        did_change(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
     }
 }
 

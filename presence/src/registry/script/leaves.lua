@@ -12,7 +12,7 @@ local function fence_of(token)
   return tonumber(string.match(token, '%d+$'))
 end
 
--- Returns whether a claim equals another one, or is a later one of its session.
+-- Returns true if a claim equals another one, or is a later one of its session.
 local function succeeds(token, other)
   return session_of(token) == session_of(other) and fence_of(token) >= fence_of(other)
 end

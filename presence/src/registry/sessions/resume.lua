@@ -17,7 +17,7 @@ local function is_own(owner)
   return session_of(owner) == session
 end
 
--- Returns the whole answer. The parts found before the first write are in the session record, for a repeated call.
+-- Returns the whole answer. `was` is kept in the session record, so a repeated call returns the same answer.
 local function resumed(fence)
   local known = redis.call('HMGET', session_record, 'was', 'epoch', 'read')
   local keys, rooms = redis.call('SMEMBERS', session_rooms), {}
@@ -33,7 +33,7 @@ local function resumed(fence)
 end
 
 -- Orders the gateway of an older claim to end its connection, at once over its channel, and by its mailbox in case the
--- former is lost.
+-- channel message is lost.
 local function order_end(owner)
   local gateway, fence = incarnation_of(owner), fence_of(owner)
   if serves(gateway) then

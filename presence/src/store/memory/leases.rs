@@ -29,7 +29,7 @@ pub(crate) struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// Returns whether it must not be reaped yet.
+    /// Returns true if it must not be reaped yet.
     pub(crate) fn holds(&self) -> bool {
         self.state.serves() || self.state == LeaseState::Drained && self.ended > now()
     }
@@ -46,7 +46,7 @@ impl LeaseRecord {
 }
 
 impl Leases {
-    /// Returns whether a lease may write and own. A lease that is not in the table counts as fenced.
+    /// Returns true if a lease may write and own. A lease that is not in the table counts as fenced.
     pub(crate) fn serves(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.serves())
     }
@@ -55,7 +55,7 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
     }
 
-    /// Returns whether a gateway's sessions are shown as online.
+    /// Returns true if a gateway's sessions are shown as online.
     pub(crate) fn shows(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
