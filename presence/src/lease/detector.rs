@@ -87,7 +87,7 @@ impl FailureDetector {
         if (observed.counter, observed.state) != (now.counter, now.state) {
             *observed = now;
         }
-        // From the first answer with this counter to the sending of the last call: a lower bound of the real time.
+        // From the first answer with this counter to the sending of the last call, so it is never too long.
         let unchanged_for = sample.sent.saturating_duration_since(observed.since);
         let fence_after = if failpoints::takes(Failpoint::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {

@@ -21,7 +21,7 @@ local function begin_epoch(meta, epoch)
 end
 
 -- Ends an earlier claim to a nick. Its gateway has to reassert again; the answer then names the claim as superseded.
-local function overrule(nick, owner)
+local function supersede(nick, owner)
   local gateway = incarnation_of(owner)
   redis.call('SREM', base .. 'owned-nicks:' .. gateway, nick)
   redis.call('SREM', base .. 'gateway-nicks:' .. gateway, nick)
@@ -40,7 +40,7 @@ local function restore_nick(claim, epoch)
     if fence_of(known) >= fence then
       return false
     end
-    overrule(nick, known)
+    supersede(nick, known)
   end
   if known ~= owner then
     redis.call('HDEL', record, 'held', 'held_until', 'detached')

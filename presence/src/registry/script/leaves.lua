@@ -1,8 +1,8 @@
 -- Ends claims and memberships. Shared by the scripts that release, claim, leave and reap; each compares the owner
--- first. Needs the prelude. The memory twin is in rooms/memory.rs and names/memory.rs.
+-- first. Needs the prelude. The memory twin is in rooms/memory.rs, names/memory.rs and store/memory/leases.rs.
 
 -- Maximum number of nicks examined for one skeleton; more than share one by chance.
-local LOOKALIKES = 16
+local LOOKALIKES_MAX = 16
 
 local function session_of(token)
   return string.match(token, '/([^/]+)/')
@@ -36,7 +36,7 @@ end
 -- entries.
 local function age_lookalikes(skeletons)
   local last = 0
-  local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES)
+  local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES_MAX)
   for _, nick in ipairs(nicks) do
     local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
     if owner then
@@ -44,7 +44,7 @@ local function age_lookalikes(skeletons)
     end
     last = math.max(last, tonumber(held_until) or 0)
   end
-  if #nicks < LOOKALIKES then
+  if #nicks < LOOKALIKES_MAX then
     redis.call('PEXPIREAT', skeletons, string.format('%.0f', last))
   end
 end
