@@ -111,7 +111,7 @@ impl Gateway {
     pub async fn start(config: GatewayConfig) -> anyhow::Result<Self> {
         let Some(url) = &config.redis else {
             let retention = Reloadable::from(config.history);
-            let store = Store::keeping(retention.clone());
+            let store = Store::with_retention(retention.clone());
             return Self::assemble_on(&config, retention, &store).await;
         };
         let redis = RedisStore::open(url.reveal(), &config.prefix).context("use redis.url")?;
@@ -227,7 +227,7 @@ impl ClusterAccess {
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // Other hosts can reach the local address of the route to Redis, so it is advertised.
-        let outbound_ip = if config.admin.ip().is_unspecified() { redis.facing().await } else { None };
+        let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };
         Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
     }
 }

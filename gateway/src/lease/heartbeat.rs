@@ -29,11 +29,11 @@ pub(super) async fn keep(context: &LeaseContext, lease: &OwnLease) {
     }
 }
 
-/// Reasserts claims until the next beat is due, and closes the sessions whose claims a later one has overtaken.
+/// Reasserts claims until the next beat is due, and closes the sessions whose claims a later one has superseded.
 async fn reassert(context: &LeaseContext, lease: &OwnLease, generation: u64, reassertion: &mut Reassertion) {
-    reassertion.start_turn(lease, generation, || context.claims.all());
-    while let Some(overtaken) = reassertion.send_batch(lease, context.backplane.has_all_acknowledged(generation)).await
+    reassertion.start_pass(lease, generation, || context.claims.all());
+    while let Some(superseded) = reassertion.send_batch(lease, context.backplane.has_all_acknowledged(generation)).await
     {
-        overtaken.iter().for_each(|owner| context.orders.end_overtaken(owner));
+        superseded.iter().for_each(|owner| context.orders.end_superseded(owner));
     }
 }

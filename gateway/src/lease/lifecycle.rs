@@ -53,7 +53,7 @@ async fn audit_claims(context: &LeaseContext, lease: &OwnLease) {
     let mut audit = ClaimAudit::new(lease, AuditIntervals::default());
     loop {
         for owner in audit.next(|| context.claims.all()).await {
-            context.orders.end_overtaken(&owner);
+            context.orders.end_superseded(&owner);
         }
     }
 }

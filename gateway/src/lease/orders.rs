@@ -40,7 +40,7 @@ impl SessionOrders {
     }
 
     /// Ends a session whose claim lost against a later one when it was reasserted.
-    pub fn end_overtaken(&self, owner: &Owner) {
+    pub fn end_superseded(&self, owner: &Owner) {
         self.hub.close_claim(&owner.session, owner.fence, CloseCode::Restart);
         self.claims.release(owner);
     }

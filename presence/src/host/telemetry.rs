@@ -27,7 +27,7 @@ use self::rolling::Rolling;
 /// Settings of the logs: level, format and destinations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
-    /// A level or directives, see [`filter`].
+    /// A level or directives, as [`filter`] accepts them.
     pub level: String,
     /// Format of the lines on stderr.
     pub format: LogFormat,
@@ -124,7 +124,7 @@ impl Telemetry {
     /// Changes the level.
     ///
     /// # Errors
-    /// `level` is not a filter, see [`filter`].
+    /// [`filter`] does not accept `level`.
     pub fn set_level(&self, level: &str) -> Result<(), &'static str> {
         let filter = filter(level)?;
         self.level.reload(filter).map_err(|_| "the log subscriber has ended")

@@ -2,8 +2,8 @@
 //!
 //! [`ClaimAudit`] finds losses that start no new generation: one lost key, or a leave that was acknowledged and then
 //! lost. It acts only on differences that two audits in a row have seen, since one may be a request in flight. Missing
-//! claims are reasserted; surplus ones are released. The cost grows with this gateway's claims only. It closes no
-//! session.
+//! claims are reasserted; surplus ones are released. The cost grows with this gateway's claims only. Closing sessions
+//! is the caller's job.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ impl Default for AuditIntervals {
     }
 }
 
-/// Claims that one call reasserts.
-const REASSERT_BATCH: usize = 50;
+/// Maximum number of claims that one call reasserts.
+const REASSERT_CLAIMS_MAX: usize = 50;
 
 /// The repeated comparison of one lease's claims with the store.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<'a> ClaimAudit<'a> {
     }
 
     /// Waits until an audit is due, compares, and repairs confirmed differences. Returns the claims that later claims
-    /// have overtaken: their sessions are to be closed. `claims` returns every local claim.
+    /// have superseded; their sessions must be closed. `claims` returns every local claim.
     ///
     /// Dropping the future leaves no repair half done.
     pub async fn next(&mut self, claims: impl Fn() -> Vec<LocalClaim>) -> Vec<Owner> {
@@ -67,7 +67,7 @@ impl<'a> ClaimAudit<'a> {
         let found = match registry.audit(incarnation, &own).await {
             Ok(found) => found,
             Err(error) => {
-                tracing::debug!(%error, "claims not audited");
+                tracing::debug!(%error, "claim audit failed");
                 return Vec::new();
             }
         };
@@ -76,7 +76,7 @@ impl<'a> ClaimAudit<'a> {
         let repaired = self.repair(found.in_both(&self.suspected), &present).await;
         self.suspected = found;
         repaired.unwrap_or_else(|error| {
-            tracing::debug!(%error, "claims not repaired");
+            tracing::debug!(%error, "claim repair failed");
             Vec::new()
         })
     }
@@ -91,7 +91,7 @@ impl<'a> ClaimAudit<'a> {
         }
     }
 
-    /// Reasserts missing claims and releases surplus ones. Returns the overtaken claims.
+    /// Reasserts missing claims and releases surplus ones. Returns the superseded claims.
     async fn repair(
         &self,
         Differences { missing, surplus }: Differences,
@@ -99,12 +99,12 @@ impl<'a> ClaimAudit<'a> {
     ) -> Result<Vec<Owner>, RegistryError> {
         let OwnLease { registry, health, incarnation, info } = self.lease;
         let missing: Vec<LocalClaim> = claims.iter().filter(|claim| missing.contains(&claim.owner)).cloned().collect();
-        let mut overtaken = Vec::new();
-        for batch in missing.chunks(REASSERT_BATCH) {
+        let mut superseded = Vec::new();
+        for batch in missing.chunks(REASSERT_CLAIMS_MAX) {
             tracing::warn!(sessions = batch.len(), "claims missing in the store, reasserting");
             let generation = health.generation();
             let batch = ReassertBatch { incarnation, info, generation, claims: batch, last: false };
-            overtaken.extend(registry.reassert(batch).await?);
+            superseded.extend(registry.reassert(batch).await?);
         }
         for surplus in surplus {
             let released = match &surplus {
@@ -119,7 +119,7 @@ impl<'a> ClaimAudit<'a> {
                 tracing::warn!(?surplus, "surplus claim released in the store");
             }
         }
-        Ok(overtaken)
+        Ok(superseded)
     }
 }
 

@@ -73,9 +73,9 @@ where
                 tracing::warn!(%incarnation, "lease lost before its first beat");
                 return None;
             }
-            Err(error) if warned => tracing::debug!(%error, "lease still not acquired"),
+            Err(error) if warned => tracing::debug!(%error, "lease not acquired, retrying"),
             Err(error) => {
-                tracing::warn!(%error, "lease not acquired yet, retrying");
+                tracing::warn!(%error, "lease not acquired, retrying");
                 warned = true;
             }
         }
@@ -85,9 +85,9 @@ where
 /// One answered read of the lease table, as the failure detector judges it.
 #[derive(Debug, Clone)]
 pub struct LeaseSample {
-    /// When the call was sent.
+    /// The time at which the call was sent.
     pub sent: Instant,
-    /// When the answer was received.
+    /// The time at which the answer was received.
     pub received: Instant,
     /// The answer.
     pub table: LeaseTable,
@@ -129,7 +129,7 @@ impl<'a> Heartbeat<'a> {
             Ok(beat) => {
                 health.record_answer(beat.generation, beat.counter, sent);
                 if std::mem::take(&mut self.is_unanswered) {
-                    tracing::info!("beats are answered again");
+                    tracing::info!("beats restored");
                 }
                 let table = LeaseTable { generation: beat.generation, leases: beat.leases.clone() };
                 BeatOutcome::Answered(LeaseSample { sent, received: Instant::now(), table }, beat)
@@ -143,7 +143,7 @@ impl<'a> Heartbeat<'a> {
                 if std::mem::replace(&mut self.is_unanswered, true) {
                     tracing::debug!(%error, "beat not answered");
                 } else {
-                    tracing::warn!(%error, "beats are not answered");
+                    tracing::warn!(%error, "beat not answered");
                 }
                 BeatOutcome::Unanswered
             }

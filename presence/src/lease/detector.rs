@@ -1,8 +1,8 @@
-//! Failure detection by standing beat counters, and the reaping of fenced gateways.
+//! Failure detection by unchanged beat counters, and the reaping of fenced gateways.
 //!
 //! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence
 //! process and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are
-//! harmless. A counter counts as standing only while this process's own samples arrive without a break. So an outage of
+//! harmless. A counter counts as unchanged only while this process's own samples arrive without a gap. So an outage of
 //! the store, or a pause of this process, fences no gateway. No clock of another machine and no TTL is used.
 
 use std::collections::HashMap;
@@ -15,10 +15,10 @@ use crate::lease::beat::{BEAT_INTERVAL, LeaseSample};
 use crate::model::Incarnation;
 use crate::registry::{Lease, LeaseState, LeaseTable, ReapedBatch, Registry, RegistryError};
 
-/// A counter that stands still for this long belongs to a failed gateway.
+/// A counter that is unchanged for this long belongs to a failed gateway.
 pub const FENCE_AFTER: Duration = Duration::from_secs(8);
-/// A longer break between two samples restarts every observation.
-pub const VIEW_BREAK: Duration = Duration::from_secs(2);
+/// Maximum time between two samples; a longer gap restarts every observation.
+pub const SAMPLE_GAP_MAX: Duration = Duration::from_secs(2);
 /// The process that fenced a gateway reaps it; other detectors reap what it still owns after this time.
 pub const REAP_AFTER: Duration = Duration::from_secs(3);
 /// An ended lease that owns nothing is removed from the lease table after this time.
@@ -50,7 +50,7 @@ pub struct FailureDetector {
 struct ObservedLease {
     counter: u64,
     state: LeaseState,
-    /// When the first sample with this counter and state was received.
+    /// The time at which the first sample with this counter and state was received.
     since: Instant,
 }
 
@@ -64,7 +64,7 @@ impl FailureDetector {
     pub fn judge(&mut self, sample: &LeaseSample) -> Vec<FailureVerdict> {
         let gap = self.last_sample.map(|last| sample.received.saturating_duration_since(last));
         let LeaseTable { generation, leases } = &sample.table;
-        if gap.is_none_or(|gap| gap > VIEW_BREAK) || self.generation != generation.number {
+        if gap.is_none_or(|gap| gap > SAMPLE_GAP_MAX) || self.generation != generation.number {
             self.observed.clear();
         }
         self.last_sample = Some(sample.received);
@@ -87,16 +87,16 @@ impl FailureDetector {
         if (observed.counter, observed.state) != (now.counter, now.state) {
             *observed = now;
         }
-        // From the first answer with this counter to the sending of the last call: a lower bound of the standstill.
-        let standstill = sample.sent.saturating_duration_since(observed.since);
+        // From the first answer with this counter to the sending of the last call, so it is never too long.
+        let unchanged_for = sample.sent.saturating_duration_since(observed.since);
         let fence_after = if failpoints::takes(Failpoint::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
-            LeaseState::Live | LeaseState::Draining if standstill >= fence_after => {
+            LeaseState::Live | LeaseState::Draining if unchanged_for >= fence_after => {
                 Some(FailureVerdict::Fence(lease.incarnation.clone(), lease.counter))
             }
             LeaseState::Fenced | LeaseState::Drained => {
                 let due = if lease.owns { REAP_AFTER } else { FORGET_AFTER };
-                (standstill >= due).then(|| FailureVerdict::Reap(lease.incarnation.clone()))
+                (unchanged_for >= due).then(|| FailureVerdict::Reap(lease.incarnation.clone()))
             }
             LeaseState::Live | LeaseState::Draining => None,
         }
@@ -146,7 +146,7 @@ async fn fence(
     if !registry.fence(incarnation, counter).await? {
         return Ok(());
     }
-    tracing::warn!(%incarnation, counter, "gateway fenced: its beat counter stood still");
+    tracing::warn!(%incarnation, counter, "gateway fenced: beat counter unchanged");
     count(ReapOutcome::Fenced);
     reap(registry, incarnation, count).await
 }

@@ -45,13 +45,13 @@ struct BeatHistory {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     /// No lease was acquired, or the last one was lost.
-    #[error("no lease yet: the store has not answered")]
+    #[error("no lease is held")]
     NoLease,
     /// Beats are not answered.
     #[error("the store does not answer beats")]
     NoBeat,
     /// Beats are answered, but their echoes do not arrive, so messages would not arrive either.
-    #[error("own beats do not come back over the subscription")]
+    #[error("own beats are not echoed by the subscription")]
     NoEcho,
     /// The store may have lost data and accepts no writes until the gateways have reasserted their claims.
     #[error("the store is recovering")]

@@ -1,8 +1,8 @@
 //! Leases: heartbeat, health, reassertion and audit of the own lease; failure detection; unique node ids.
 //!
 //! Gateways use all of it through [`OwnLease`] and [`LeaseHealth`]; a presence process runs only the [`detector`].
-//! Clocks of other machines are never compared: every decision rests on counters and on this process's own time. No
-//! file here knows sessions, sockets or Redis commands.
+//! Clocks of other machines are never compared: every decision uses counters and this process's own time. No file here
+//! knows sessions, sockets or Redis commands.
 
 pub mod health;
 pub mod beat;

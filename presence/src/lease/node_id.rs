@@ -1,9 +1,9 @@
 //! Unique node ids: a second live gateway under a node id in use is refused.
 //!
 //! [`check_node_id`] runs before the first lease is opened. A row in the lease table proves nothing, since a crash
-//! leaves one behind; only a counter that moves between two reads proves a live process. [`open_first`] then succeeds
-//! only if no new row has appeared, so one of several simultaneous starts wins. A restart after `kill -9` costs one
-//! pause and is never refused. It fences no lease: a row that stands still is left to the failure detectors.
+//! leaves one behind. Only a counter that changes between two reads proves a live process. [`open_first`] then succeeds
+//! only if no new row has appeared, so exactly one of several simultaneous starts succeeds. A restart after `kill -9`
+//! costs one pause and is never refused. Stalled rows are left to the failure detectors.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct NodeIdConflict {
 type NodeIdCheck<T> = Result<Result<T, NodeIdConflict>, RegistryError>;
 
 /// Checks for another live gateway with this node id: at once if the lease table has no row of it, else within 1.5 s.
-/// Returns the former incarnations of the node, whose counters stand still.
+/// Returns the former incarnations of the node, whose counters are unchanged.
 ///
 /// # Errors
 /// The store did not answer. The gateway may start all the same: [`open_first_when_answered`] checks later.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn standing_row_is_a_former_incarnation() {
+    async fn stalled_row_is_a_former_incarnation() {
         let lease = open_lease("g1").await;
         assert_eq!(check_node_id(&lease.registry, "g1").await, Ok(Ok(vec![lease.incarnation])));
     }

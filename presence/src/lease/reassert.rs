@@ -23,27 +23,28 @@ pub struct Reassertion {
     claims: Vec<LocalClaim>,
     /// Number of claims that were sent.
     sent: usize,
-    /// End of the present turn; `None` once the turn is over.
-    turn_ends: Option<Instant>,
+    /// End of the present pass; `None` once the pass is over.
+    pass_ends: Option<Instant>,
 }
 
 impl Reassertion {
-    /// Starts a turn between two beats: continues in the same generation, or begins again with the present claims.
-    pub fn start_turn(&mut self, lease: &OwnLease, generation: u64, claims: impl FnOnce() -> Vec<LocalClaim>) {
+    /// Starts a pass between two beats. It continues in the same generation, else it starts again with the present
+    /// claims.
+    pub fn start_pass(&mut self, lease: &OwnLease, generation: u64, claims: impl FnOnce() -> Vec<LocalClaim>) {
         if self.generation != generation {
             *self = Self { generation, claims: claims(), ..Self::default() };
             self.claims.retain(|claim| claim.owner.incarnation == lease.incarnation);
             tracing::info!(generation, sessions = self.claims.len(), "store is recovering, claim reassertion started");
         }
-        self.turn_ends = Some(Instant::now() + REASSERT_BUDGET);
+        self.pass_ends = Some(Instant::now() + REASSERT_BUDGET);
     }
 
-    /// Sends the next batch. Returns the claims that later claims have overtaken, or `None` when the turn is over.
+    /// Sends the next batch. Returns the claims that later claims have superseded, or `None` when the pass is over.
     ///
-    /// `is_republished`: the generation has every message that this gateway acknowledged. A lost answer ends the turn,
-    /// and the next turn repeats the batch.
+    /// `is_republished`: the generation has every message that this gateway acknowledged. A lost answer ends the pass,
+    /// and the next pass repeats the batch.
     pub async fn send_batch(&mut self, lease: &OwnLease, is_republished: bool) -> Option<Vec<Owner>> {
-        if self.turn_ends.is_none_or(|end| end <= Instant::now()) {
+        if self.pass_ends.is_none_or(|end| end <= Instant::now()) {
             return None;
         }
         let OwnLease { registry, incarnation, info, .. } = lease;
@@ -54,20 +55,20 @@ impl Reassertion {
         let generation = self.generation;
         let reassertion = ReassertBatch { incarnation, info, generation, claims: batch, last: is_last };
         match registry.reassert(reassertion).await {
-            Ok(overtaken) => {
+            Ok(superseded) => {
                 self.sent += batch.len();
                 if sends_all {
-                    self.turn_ends = None;
+                    self.pass_ends = None;
                 }
                 if is_last {
-                    // A store that overruled a claim may ask again; everything is then sent again.
+                    // The store may request another reassertion; it starts from the first claim.
                     *self = Self::default();
                 }
-                Some(overtaken)
+                Some(superseded)
             }
             Err(error) => {
                 tracing::debug!(%error, "claims not reasserted, retrying after the next beat");
-                self.turn_ends = None;
+                self.pass_ends = None;
                 None
             }
         }
@@ -118,26 +119,26 @@ mod tests {
         assert!(lease.open().await);
         let lost = claim(&Incarnation::random(), "carl", 0);
         let claims = [claim(&lease.incarnation, "ann", 150), claim(&lease.incarnation, "bob", 150), lost];
-        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        reassertion.start_pass(&lease, 7, || claims.to_vec());
         for sent in [1, 2] {
             assert_eq!(reassertion.send_batch(&lease, false).await, Some(Vec::new()));
             assert_eq!((reassertion.sent, reassertion.claims.len()), (sent, 2), "claims of a lost lease are left out");
         }
-        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the turn is over");
-        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        assert_eq!(reassertion.send_batch(&lease, true).await, None, "the pass is over");
+        reassertion.start_pass(&lease, 7, || unreachable!("the generation is the same"));
         assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()), "the last batch is empty");
         assert_eq!(reassertion.send_batch(&lease, true).await, None);
-        reassertion.start_turn(&lease, 7, || claims.to_vec());
+        reassertion.start_pass(&lease, 7, || claims.to_vec());
         assert_eq!(reassertion.claims.len(), 2, "asked again, it sends everything again");
     }
 
     #[tokio::test]
-    async fn failed_batch_is_repeated_in_the_next_turn() {
+    async fn failed_batch_is_repeated_in_the_next_pass() {
         let (lease, mut reassertion) = (new_lease(), Reassertion::default());
-        reassertion.start_turn(&lease, 7, || vec![claim(&lease.incarnation, "ann", 0)]);
+        reassertion.start_pass(&lease, 7, || vec![claim(&lease.incarnation, "ann", 0)]);
         assert_eq!(reassertion.send_batch(&lease, true).await, None, "the lease is not open");
         assert!(lease.open().await);
-        reassertion.start_turn(&lease, 7, || unreachable!("the generation is the same"));
+        reassertion.start_pass(&lease, 7, || unreachable!("the generation is the same"));
         assert_eq!(reassertion.send_batch(&lease, true).await, Some(Vec::new()));
     }
 }

@@ -48,7 +48,7 @@ impl StreamEnd {
         from.and_then(|at| self.forks[at..].iter().map(|fork| fork.seq).min()).unwrap_or(0)
     }
 
-    /// Returns whether `epoch` is a former epoch of this stream.
+    /// Returns true if `epoch` is a former epoch of this stream.
     #[must_use]
     pub fn came_from(&self, epoch: &str) -> bool {
         self.forks.iter().any(|fork| fork.epoch == epoch)

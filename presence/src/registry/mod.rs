@@ -1,19 +1,20 @@
 //! The registry of a cluster: names, leases and memberships.
 //!
-//! [`Registry`] is an enum over two arms: `Redis` for a cluster, `Memory` for one node without dependencies and for fast
-//! tests. Gateways write through it, the HTTP API reads from it, heartbeat and reaper run on it. Each topic is a folder
-//! that declares its part of the contract once and holds both arms side by side: the Lua script with its call, and the
-//! same rule on the tables of [`crate::store::memory`]. One contract suite (`tests/it/contracts/registry.rs`) runs on both.
+//! [`Registry`] is an enum over two arms: `Redis` for a cluster, `Memory` for one node without dependencies and for
+//! fast tests. Gateways write through it, the HTTP API reads from it, heartbeat and reaper run on it. Each topic is a
+//! folder that declares its part of the contract once. The folder holds both arms: the Lua script with its call, and
+//! the same rule on the tables of [`crate::store::memory`]. One contract suite (`tests/it/contracts/registry.rs`) runs
+//! on both.
 //!
 //! # Contract
 //! - Every write names the writer's lease. Under a lease that is not live it changes nothing and returns
 //!   [`RegistryError::Fenced`].
 //! - Every change of ownership compares incarnation, session and fence; without a match it changes nothing.
 //! - Writes are idempotent by session: the same call again returns the same answer and announces nothing twice.
-//! - A session ends in this order: [`Registry::release`] or [`Registry::expire_detached`] first; only after `true` does its
-//!   gateway leave the rooms. A session that was resumed meanwhile stays where it is, and no leave is announced.
-//! - [`RegistryError::Unavailable`] means that nothing was done, [`RegistryError::Unknown`] that the outcome is unknown.
-//!   A dropped future may leave its command done or not, like `Unknown`.
+//! - A session ends in this order: [`Registry::release`] or [`Registry::expire_detached`] first; only after `true` does
+//!   its gateway leave the rooms. A session that was resumed meanwhile stays in its rooms, and no leave is announced.
+//! - [`RegistryError::Unavailable`] means that nothing was done, [`RegistryError::Unknown`] that the outcome is
+//!   unknown. A dropped future may leave its command done or not, like `Unknown`.
 //! - Ownership ends by release or by a fence, never by a clock. A clock ends only the hold of a nickname.
 
 /// Declares one topic of the contract: the trait that both arms implement, and the same methods on [`Registry`], which

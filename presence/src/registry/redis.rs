@@ -63,6 +63,17 @@ pub(super) async fn call<B: KeyBuilder>(
     ScriptReply::new(value)
 }
 
+/// Calls a script that only reads, over the query pool.
+pub(super) async fn read<B: KeyBuilder>(
+    redis: &RedisStore,
+    script_call: ScriptCall<'_, B>,
+) -> Result<ScriptReply, RegistryError> {
+    let mut connection = redis.query().await?;
+    let mut reply = call(redis, CallKind::Read, &mut connection, script_call).await?;
+    done(&mut reply)?;
+    Ok(reply)
+}
+
 /// Reads the answer of a script that succeeds or refuses.
 pub(super) fn done(reply: &mut ScriptReply) -> Result<(), RegistryError> {
     match reply.text()?.as_str() {
@@ -71,8 +82,8 @@ pub(super) fn done(reply: &mut ScriptReply) -> Result<(), RegistryError> {
     }
 }
 
-/// Reads the answer of a script that compares first; returns whether it changed anything.
-pub(super) fn whether(reply: &mut ScriptReply) -> Result<bool, RegistryError> {
+/// Reads the answer of a script that compares first; returns true if it changed anything.
+pub(super) fn did_change(reply: &mut ScriptReply) -> Result<bool, RegistryError> {
     match reply.text()?.as_str() {
         "OK" => Ok(true),
         "NO" => Ok(false),
@@ -83,9 +94,9 @@ pub(super) fn whether(reply: &mut ScriptReply) -> Result<bool, RegistryError> {
 pub(super) fn refused(word: &str) -> RegistryError {
     match word {
         "FENCED" => RegistryError::Fenced,
-        "STALE" => RegistryError::Unavailable("the claim is not the newest one".to_owned()),
+        "STALE" => RegistryError::Unavailable("claim is outdated".to_owned()),
         "OTHER_GENERATION" => RegistryError::Unavailable("another generation has begun".to_owned()),
-        _ => malformed("a word of the script"),
+        _ => malformed("a known verdict"),
     }
 }
 

@@ -45,7 +45,7 @@ impl ScriptReply {
         self.0.next().ok_or_else(|| malformed("an array")).and_then(Self::new)
     }
 
-    /// Returns whether all pieces were read.
+    /// Returns true if all pieces were read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }

@@ -28,8 +28,8 @@ scripts! {
     SET_LEASE = ["prelude.lua"] "leases/set_lease.lua";
     FENCE = ["prelude.lua"] "leases/fence.lua";
     REAP = ["prelude.lua", "leaves.lua"] "leases/reap.lua";
-    CLAIM = ["prelude.lua", "leaves.lua", "../names/take_nick.lua"] "names/claim.lua";
-    RESUME = ["prelude.lua", "leaves.lua", "../names/take_nick.lua"] "sessions/resume.lua";
+    CLAIM = ["prelude.lua", "leaves.lua", "../names/assign_nick.lua"] "names/claim.lua";
+    RESUME = ["prelude.lua", "leaves.lua", "../names/assign_nick.lua"] "sessions/resume.lua";
     CONFIRM = ["prelude.lua"] "sessions/confirm.lua";
     DETACH = ["prelude.lua"] "sessions/detach.lua";
     EXPIRE_DETACHED = ["prelude.lua", "leaves.lua"] "sessions/expire_detached.lua";

@@ -77,7 +77,7 @@ async fn lose_a_gateway(presence: usize) {
 async fn frozen_gateway_loses_sessions_and_serves_again() {
     const FREEZE_TIME: Duration = Duration::from_secs(15);
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["fenced", "lease lost", "beats are not answered", "subscription lost"] {
+    for text in ["fenced", "lease lost", "beat not answered", "subscription lost"] {
         cluster.allow(text);
     }
     let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);

@@ -58,9 +58,7 @@ async fn cluster(settings: &[(&str, &str)]) -> Cluster {
     let builder = Cluster::builder().gateways(2).presence(1).redis_setting("enable-debug-command", "yes");
     let builder = settings.iter().fold(builder, |builder, (name, value)| builder.redis_setting(name, value));
     let mut cluster = builder.start().await;
-    for text in
-        ["beats are not answered", "subscription lost", "no subscription", "not ready", "registry not answering"]
-    {
+    for text in ["beat not answered", "subscription lost", "no subscription", "not ready", "registry not answering"] {
         cluster.allow(text);
     }
     cluster

@@ -34,7 +34,7 @@ impl RetentionSender {
     }
 
     async fn on_memory(retention: Retention) -> Self {
-        let store = Store::keeping(retention.into());
+        let store = Store::with_retention(retention.into());
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
         Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))), &registry).await
     }

@@ -161,7 +161,7 @@ mod perform {
             performer.release_unresolved().await;
             let resumed = take_over(performer, &nick, &request.token).await;
             performer.services.metrics.resumes[result(&resumed)].inc();
-            let TakenOver { owner, token, hash, stored: ResumedSession { was: former, status, rooms, inbox, .. } } =
+            let TakenOver { owner, token, hash, stored: ResumedSession { former, status, rooms, inbox, .. } } =
                 resumed?;
             let InboxState { epoch, read, .. } = inbox;
             let rooms: Vec<RoomName> = rooms.into_iter().map(|restored| restored.room).collect();

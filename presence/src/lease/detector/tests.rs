@@ -36,7 +36,7 @@ fn first_verdict(counter: impl Fn(u32) -> u64, sampled: impl Fn(u32) -> bool, ti
 }
 
 #[test]
-fn standing_counter_is_fenced_after_8_s() {
+fn unchanged_counter_is_fenced_after_8_s() {
     let fenced = first_verdict(|_| 7, |tick| tick.is_multiple_of(10), 1000).expect("fenced");
     assert!((80..=90).contains(&fenced), "at tick {fenced}");
 }
@@ -47,13 +47,13 @@ fn moving_counter_is_never_fenced() {
 }
 
 #[test]
-fn sampling_break_restarts_the_observation() {
+fn sampling_gap_restarts_the_observation() {
     // Samples arrive for 7 s, stop for 2.5 s, and arrive again: an outage is no evidence against a gateway.
     let sampled = |tick: u32| tick.is_multiple_of(10) && !(71..95).contains(&(tick % 95));
     assert_eq!(first_verdict(|_| 7, sampled, 5000), None);
 }
 
-/// Returns the second of the first verdict about a standing counter, when each second has the generation
+/// Returns the second of the first verdict about an unchanged counter, when each second has the generation
 /// `generation_at`.
 fn first_verdict_in(generation_at: impl Fn(u32) -> Generation) -> Option<u32> {
     let (gateway, start) = (Incarnation::random(), Instant::now());
@@ -103,7 +103,7 @@ fn fenced_gateway_is_reaped_while_it_owns_something() {
 }
 
 proptest! {
-    /// For any samples and counters, a verdict needs 8 s of samples without a break that show the same counter.
+    /// For any samples and counters, a verdict needs 8 s of samples without a gap that show the same counter.
     #[test]
     fn verdict_needs_8_s_of_evidence(steps in prop::collection::vec((1_u32..40, prop::bool::weighted(0.1)), 1..200)) {
         let (gateway, start) = (Incarnation::random(), Instant::now());

@@ -6,8 +6,7 @@ use std::collections::HashSet;
 
 use crate::model::keys::{NickUnit, NodeKeys, RoomUnit, ScriptKeys};
 use crate::model::{Incarnation, MemberInfo, Nick, RoomName};
-use crate::registry::listing::read;
-use crate::registry::redis::{RedisRegistry, ScriptCall, json};
+use crate::registry::redis::{RedisRegistry, ScriptCall, json, read};
 use crate::registry::reply::{from_json, owner_of};
 use crate::registry::{RegistryError, script};
 use crate::store::redis::classify;
@@ -15,8 +14,8 @@ use crate::store::redis::classify;
 use super::reassert::{ScriptClaim, named_claims};
 use super::{Differences, LocalClaim, Surplus};
 
-/// The maximum of claims or index entries in one call.
-const STEP: usize = 200;
+/// Maximum number of claims or index entries in one call.
+const BATCH_ENTRIES_MAX: usize = 200;
 
 impl RedisRegistry {
     pub(super) async fn differences(
@@ -34,12 +33,12 @@ impl RedisRegistry {
                 .crossing_in_script::<RoomUnit>()
         };
         let mut differences = Differences::default();
-        for step in claims.chunks(STEP) {
-            let args: Vec<String> = step.iter().map(|claim| json(&ScriptClaim::from(claim))).collect();
+        for batch in claims.chunks(BATCH_ENTRIES_MAX) {
+            let args: Vec<String> = batch.iter().map(|claim| json(&ScriptClaim::from(claim))).collect();
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let call = ScriptCall { script: &script::AUDIT, keys: script_keys(), args: &args };
             let mut reply = read(&self.redis, call).await?;
-            differences.missing.extend(named_claims(&mut reply, step)?);
+            differences.missing.extend(named_claims(&mut reply, batch)?);
         }
         let nicks: HashSet<&str> = claims.iter().map(|claim| claim.nick.key().as_str()).collect();
         let members: HashSet<String> = claims.iter().flat_map(entries).collect();
@@ -56,7 +55,7 @@ impl RedisRegistry {
         let mut connection = self.redis.query().await?;
         loop {
             let mut scan = redis::cmd("SSCAN");
-            scan.arg(index).arg(cursor).arg("COUNT").arg(STEP);
+            scan.arg(index).arg(cursor).arg("COUNT").arg(BATCH_ENTRIES_MAX);
             let found: Vec<String>;
             (cursor, found) = scan.query_async(&mut connection).await.map_err(|error| classify(&error))?;
             unknown.extend(found.into_iter().filter(|entry| !known(entry)));
@@ -69,9 +68,9 @@ impl RedisRegistry {
     /// Returns the nicks among these that the gateway owns. The record decides, not the index.
     async fn surplus_nicks(&self, incarnation: &Incarnation, nicks: &[String]) -> Result<Vec<Surplus>, RegistryError> {
         let mut owned = Vec::new();
-        for step in nicks.chunks(STEP) {
+        for batch in nicks.chunks(BATCH_ENTRIES_MAX) {
             let mut pipe = redis::pipe();
-            for nick in step {
+            for nick in batch {
                 pipe.cmd("HMGET").arg(format!("{}nick:{nick}", self.redis.keys().base())).arg("owner").arg("display");
             }
             let mut connection = self.redis.query().await?;
@@ -92,9 +91,9 @@ impl RedisRegistry {
         entries: &[String],
     ) -> Result<Vec<Surplus>, RegistryError> {
         let (mut owned, base) = (Vec::new(), self.redis.keys().base());
-        for step in entries.chunks(STEP) {
+        for batch in entries.chunks(BATCH_ENTRIES_MAX) {
             let mut pipe = redis::pipe();
-            for (room, nick) in step.iter().filter_map(|entry| entry.split_once(' ')) {
+            for (room, nick) in batch.iter().filter_map(|entry| entry.split_once(' ')) {
                 pipe.cmd("HGET").arg(format!("{base}members:{room}")).arg(nick);
                 pipe.cmd("HGET").arg(format!("{base}room:{room}")).arg("display");
             }

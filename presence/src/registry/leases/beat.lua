@@ -11,8 +11,8 @@ local incarnation = ARGV[2]
 
 enter_generation()
 if redis.call('HEXISTS', leases, incarnation) == 0 then
-  -- A gateway that beats had a lease. If this generation is young and lacks it, the generation began with more loss
-  -- than it noticed. In an older generation the row existed, ended, and was deleted.
+  -- A gateway that beats had a lease. If this generation is young and lacks it, its start missed the loss of this row.
+  -- In an older generation the row existed, ended, and was deleted.
   if redis.call('HGET', KEYS[1], 'phase') == 'open' then
     if now() - redis.call('HGET', KEYS[1], 'since') > RECOVERY_MS_MAX then
       return { 'FENCED' }

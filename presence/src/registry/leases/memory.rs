@@ -24,10 +24,10 @@ impl Leases for MemoryRegistry {
         &self,
         incarnation: &Incarnation,
         info: &GatewayInfo,
-        over: &[Incarnation],
+        ended: &[Incarnation],
     ) -> Result<Option<Incarnation>, RegistryError> {
         let mut state = self.store.lock();
-        match state.other_live_incarnation(incarnation, &info.node, over) {
+        match state.other_live_incarnation(incarnation, &info.node, ended) {
             Some(other) => Ok(Some(other)),
             None => state.open_lease(incarnation, info).map(|()| None),
         }
@@ -67,16 +67,16 @@ impl Leases for MemoryRegistry {
 }
 
 impl StoreState {
-    /// Returns another serving incarnation of the node that is not in `over`.
+    /// Returns another serving incarnation of the node that is not in `ended`.
     pub(crate) fn other_live_incarnation(
         &self,
         incarnation: &Incarnation,
         node: &str,
-        over: &[Incarnation],
+        ended: &[Incarnation],
     ) -> Option<Incarnation> {
         let mut rows = self.leases.rows.iter();
         let other = rows.find(|(other, row)| {
-            row.info.node == node && row.state.serves() && *other != incarnation && !over.contains(other)
+            row.info.node == node && row.state.serves() && *other != incarnation && !ended.contains(other)
         });
         other.map(|(other, _)| other.clone())
     }

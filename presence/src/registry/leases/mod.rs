@@ -1,7 +1,7 @@
 //! Leases: a gateway's right to write, its heartbeat, fencing, and the clean-up after gateways that ended.
 //!
-//! The lease table has a row for each incarnation of a gateway. Counters and fences decide, never clocks. After a loss of
-//! data in the store each gateway reasserts its claims before the new generation opens.
+//! The lease table has a row for each incarnation of a gateway. Counters and fences decide, never clocks. After a loss
+//! of data in the store each gateway reasserts its claims before the new generation opens.
 
 mod audit;
 mod memory;
@@ -28,8 +28,8 @@ contract! {
         /// [`RegistryError`]; on `Unknown` call it again, it is idempotent.
         async fn open_lease(&self, incarnation: &Incarnation, info: &GatewayInfo) -> Result<(), RegistryError>;
 
-        /// Adds a new incarnation unless another one of its node is live that is not in `over`. A compare-and-set: of any
-        /// number that start at the same moment one gets its lease. Returns the other incarnation, if there is one.
+        /// Adds a new incarnation unless another one of its node serves that is not in `ended`: a compare-and-set. Of
+        /// several simultaneous starts exactly one succeeds. Returns the other incarnation, if there is one.
         ///
         /// # Errors
         /// As for [`Registry::open_lease`](super::Registry::open_lease).
@@ -37,27 +37,26 @@ contract! {
             &self,
             incarnation: &Incarnation,
             info: &GatewayInfo,
-            over: &[Incarnation],
+            ended: &[Incarnation],
         ) -> Result<Option<Incarnation>, RegistryError>;
 
-        /// Sends one heartbeat: renews the lease and the TTL of its nick cache, collects the mailbox, publishes the counter
-        /// on the gateway's own channel, stamps `active` nicks of this gateway as active now, and returns the lease table.
-        /// One write, so it fails where a write would fail.
+        /// Sends one heartbeat. It renews the lease and the TTL of its nick cache, collects the mailbox, and stamps the
+        /// `active` nicks of this gateway as active now. It publishes the counter on the gateway's own channel. It
+        /// returns the lease table. One write, so it fails where a write would fail.
         ///
         /// # Errors
-        /// `Fenced` when the lease is fenced or drained, or unknown to a generation that should know it.
+        /// `Fenced` if the lease is fenced or drained, or unknown to a generation that should know it.
         async fn beat(&self, incarnation: &Incarnation, active: &[NickKey]) -> Result<Beat, RegistryError>;
 
-        /// Writes a gateway's claims again in a generation that does not have them yet: the store restores the missing parts
-        /// of the lease and of the claims, and announces none of it. Returns the claims that a later claim has overtaken:
-        /// their sessions have to be closed. Idempotent.
+        /// Restores the lease and the claims of a gateway that a generation lacks. Announces nothing. Returns
+        /// superseded claims, whose sessions must be closed. Idempotent.
         ///
         /// # Errors
-        /// `Fenced` when it comes too late, `Unavailable` also when another generation has begun.
+        /// `Fenced` if it comes too late, `Unavailable` also if another generation has begun.
         async fn reassert(&self, batch: ReassertBatch<'_>) -> Result<Vec<Owner>, RegistryError>;
 
-        /// Compares the store with a gateway's own claims. A request in flight shows as a difference, and so does a change
-        /// between two reads: only a difference that is found again is real.
+        /// Compares the store with a gateway's own claims. A request in flight, or a change between two reads, shows as
+        /// a difference. Only a difference that a second audit finds again is real.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
@@ -69,29 +68,30 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn leases(&self) -> Result<LeaseTable, RegistryError>;
 
-        /// Records that the gateway is draining, or has drained. The sessions of a drained gateway are held and shown as
-        /// before until the hold ends; then the reapers announce their leave (`closed`).
+        /// Records that the gateway is draining, or has drained. The sessions of a drained gateway are held and shown
+        /// as before until the hold ends; then the reapers announce their leave (`closed`).
         ///
         /// # Errors
-        /// `Fenced` when it no longer matters.
+        /// `Fenced` if the lease has ended.
         async fn set_lease(&self, incarnation: &Incarnation, transition: LeaseTransition) -> Result<(), RegistryError>;
 
-        /// Fences an incarnation if its counter still is `counter` and it is live or draining: a compare-and-set, so any
-        /// number of observers may try. Returns whether this call did it.
+        /// Fences an incarnation if its counter equals `counter` and its lease is live or draining. A compare-and-set,
+        /// so any number of observers may try. Returns true if this call fenced it.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn fence(&self, incarnation: &Incarnation, counter: u64) -> Result<bool, RegistryError>;
 
-        /// Cleans up after an incarnation that is fenced, or drained and past its hold, at most `limit` nicks and memberships
-        /// at a time. It frees, announces each leave once (`gateway_lost` or `closed`), keeps what a resume needs, and
-        /// leaves newer claims alone. A live incarnation is left alone. An hour-old row with nothing left is deleted.
+        /// Cleans up after an incarnation that is fenced, or drained and past its hold: at most `limit` nicks and
+        /// memberships in one call. Frees the nicks, announces each leave once (`gateway_lost` or `closed`), and keeps
+        /// the records that a resume needs. Newer claims and live incarnations are not changed. The row of an empty
+        /// lease is deleted an hour after its end.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`; idempotent, call it again.
         async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<ReapedBatch, RegistryError>;
 
-        /// Orders a gateway, by its mailbox, to drain as on SIGTERM. Returns whether that gateway is live.
+        /// Orders a gateway, by its mailbox, to drain as on SIGTERM. Returns true if its lease is live or draining.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`; a repeated order has no further effect.

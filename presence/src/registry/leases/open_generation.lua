@@ -1,25 +1,24 @@
 -- Opens a recovering generation. Part of BEAT. Needs the prelude.
 
--- The minimum duration of a recovery: long enough for a beat of every gateway whose lease row was lost.
+-- Minimum duration of a recovery: long enough for a beat of every gateway whose lease row was lost.
 local RECOVERY_MS_MIN = 2000
--- The maximum duration: a gateway that has not reasserted its claims by then is fenced.
+-- Maximum duration: a gateway that has not reasserted its claims by then is fenced.
 local RECOVERY_MS_MAX = 10000
--- A time without any beat after which the store is assumed to have been away.
-local VIEW_BREAK_MS = 2000
+-- Maximum time without any beat; after a longer one the store is assumed to have been away.
+local BEAT_GAP_MS_MAX = 2000
 
--- Returns whether a gateway has reasserted its claims since the generation began.
+-- Returns true if a gateway has reasserted its claims since the generation began.
 local function has_asserted(incarnation)
   return redis.call('SISMEMBER', base .. 'asserted', incarnation) == 1
 end
 
--- Returns for how long the generation has been recovering with beats arriving. A break restarts the time, so no gateway
--- is fenced because the store was away again. A clock that was set back restarts it too, so no recovery waits for the
--- clock.
+-- Returns the recovery time since the last gap in beats, in milliseconds. A gap restarts it, so no gateway is fenced
+-- because the store was away again. A clock that was set back restarts it too, so no recovery waits for the clock.
 local function recovering_for()
   local time = now()
   local times = redis.call('HMGET', KEYS[1], 'since', 'seen')
   local since, seen = tonumber(times[1]) or time, tonumber(times[2]) or time
-  if time < since or time - seen > VIEW_BREAK_MS then
+  if time < since or time - seen > BEAT_GAP_MS_MAX then
     since = time
   end
   redis.call('HSET', KEYS[1], 'since', since, 'seen', time)

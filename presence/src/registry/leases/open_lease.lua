@@ -3,8 +3,8 @@
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 fence, 6 asserted
 -- ARGV: 1 base, 2 incarnation, 3 JSON of the gateway's info, 4 its node id if no other incarnation of it may serve,
 --       else '', 5.. incarnations of the node that are known to have ended
--- Reply: {'OK'}, also for one that serves already; {'FENCED'} for one that has ended; {'TWIN', incarnation} if another
---        incarnation of the node serves
+-- Reply: {'OK'}, also for one that serves already; {'FENCED'} for one that has ended; {'NODE_IN_USE', incarnation} if
+--        another incarnation of the node serves
 -- Called by Registry::open_lease and open_first_lease.
 local _, leases, beats, gateways, fence, asserted = unpack(KEYS)
 local _, incarnation, info, node = unpack(ARGV)
@@ -14,14 +14,14 @@ if redis.call('HEXISTS', leases, incarnation) == 1 then
   return { serves(incarnation) and 'OK' or 'FENCED' }
 end
 if node ~= '' then
-  local over = {}
+  local ended = {}
   for i = 5, #ARGV do
-    over[ARGV[i]] = true
+    ended[ARGV[i]] = true
   end
   for _, row in ipairs(lease_table(beats, gateways)) do
     local is_ours, gateway = pcall(cjson.decode, string.match(row[4], '^%d+ (.*)$'))
-    if serves(row[1]) and not over[row[1]] and is_ours and gateway.node == node then
-      return { 'TWIN', row[1] }
+    if serves(row[1]) and not ended[row[1]] and is_ours and gateway.node == node then
+      return { 'NODE_IN_USE', row[1] }
     end
   end
 end

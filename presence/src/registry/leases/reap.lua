@@ -3,7 +3,7 @@
 -- each leave once. O(limit).
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways, 5 ended, 6 owned-members, 7 owned-nicks, 8 gateway-nicks, 9
 --       mailbox (6-9 of the incarnation)
--- ARGV: 1 base, 2 incarnation, 3 maximum of entries
+-- ARGV: 1 base, 2 incarnation, 3 maximum number of entries
 -- Reply: {'OK', nicks freed, memberships ended, 1 if there is more}; {'OK', 0, 0, 0} for one that serves or holds
 -- Called by Registry::reap, from every reaper.
 local _, leases, beats, gateways, ended, owned_members, owned_nicks, gateway_nicks, mailbox = unpack(KEYS)
@@ -16,7 +16,7 @@ local state = redis.call('HGET', leases, incarnation)
 if serves(incarnation) or (state == 'drained' and end_of_hold > now()) then
   return { 'OK', 0, 0, 0 }
 end
-local reason = lost(incarnation)
+local reason = leave_reason(incarnation)
 
 -- An entry is removed together with its record; a record that belongs to a newer claim stays.
 local memberships = redis.call('SRANDMEMBER', owned_members, limit)

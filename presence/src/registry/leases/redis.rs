@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::model::keys::{NickUnit, NodeKeys, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Incarnation, NickKey, Owner};
 use crate::registry::RegistryError;
-use crate::registry::listing::read;
-use crate::registry::redis::{self, RedisRegistry, ScriptCall, done, json, millis, refused, whether};
+use crate::registry::redis::{self, RedisRegistry, ScriptCall, did_change, done, json, millis, read, refused};
 use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::script;
 use crate::store::redis::{CallKind, RedisStore};
@@ -32,15 +31,15 @@ impl Leases for RedisRegistry {
         &self,
         incarnation: &Incarnation,
         info: &GatewayInfo,
-        over: &[Incarnation],
+        ended: &[Incarnation],
     ) -> Result<Option<Incarnation>, RegistryError> {
         let json = json(info);
         let mut args = vec![incarnation.as_str(), &json, &info.node];
-        args.extend(over.iter().map(Incarnation::as_str));
+        args.extend(ended.iter().map(Incarnation::as_str));
         let mut reply = self.call_open_lease(&args).await?;
         match reply.text()?.as_str() {
             "OK" => Ok(None),
-            "TWIN" => Ok(Some(Incarnation::from_store(&reply.text()?))),
+            "NODE_IN_USE" => Ok(Some(Incarnation::from_store(&reply.text()?))),
             refusal => Err(refused(refusal)),
         }
     }
@@ -99,7 +98,7 @@ impl Leases for RedisRegistry {
         let keys = self.redis.keys();
         let script_keys = ScriptKeys::of(keys).partition([keys.beats(), keys.ended()]);
         let args = [incarnation.as_str(), &counter.to_string()];
-        whether(&mut self.write(incarnation.as_str(), &script::FENCE, script_keys, &args).await?)
+        did_change(&mut self.write(incarnation.as_str(), &script::FENCE, script_keys, &args).await?)
     }
 
     async fn reap(&self, incarnation: &Incarnation, limit: usize) -> Result<ReapedBatch, RegistryError> {
@@ -120,7 +119,7 @@ impl Leases for RedisRegistry {
 
     async fn drain(&self, incarnation: &Incarnation) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().node(incarnation)).own([NodeKeys::mailbox]);
-        whether(&mut self.write(incarnation.as_str(), &script::DRAIN, keys, &[incarnation.as_str()]).await?)
+        did_change(&mut self.write(incarnation.as_str(), &script::DRAIN, keys, &[incarnation.as_str()]).await?)
     }
 }
 
@@ -176,8 +175,8 @@ fn lease_row(mut row: ScriptReply) -> Result<LeaseRow, RegistryError> {
     let incarnation = Incarnation::from_store(&row.text()?);
     let state = lease_state(&row.text()?).ok_or_else(|| malformed("a lease state"))?;
     let counter = row.number()?;
-    let told = row.text()?;
-    let (opened, info) = told.split_once(' ').ok_or_else(|| malformed("what a gateway told"))?;
+    let description = row.text()?;
+    let (opened, info) = description.split_once(' ').ok_or_else(|| malformed("a gateway's description"))?;
     let opened = opened.parse().map_err(|_| malformed("a time"))?;
     let info: GatewayInfo = from_json(info)?;
     let lease = Lease { incarnation, node: info.node.clone(), counter, state, owns: row.flag()? };

@@ -13,23 +13,22 @@ local function fence_of(owner)
   return fence
 end
 
--- Gives a stream without a meta an epoch of this generation.
-local function mint(meta, epoch)
+-- Begins an epoch of this generation in a stream without one.
+local function begin_epoch(meta, epoch)
   if redis.call('HSETNX', meta, 'epoch', epoch) == 1 then
     redis.call('HSET', meta, 'generation', generation_number)
   end
 end
 
--- Ends an earlier claim of another session. Its gateway has to reassert again, and then learns that the claim was
--- overtaken.
-local function overrule(nick, owner)
+-- Ends an earlier claim to a nick. Its gateway has to reassert again; the answer then names the claim as superseded.
+local function supersede(nick, owner)
   local gateway = incarnation_of(owner)
   redis.call('SREM', base .. 'owned-nicks:' .. gateway, nick)
   redis.call('SREM', base .. 'gateway-nicks:' .. gateway, nick)
   redis.call('SREM', base .. 'asserted', gateway)
 end
 
--- Restores a nick and its session, unless a later claim has it. Returns whether this claim has the nick. `epoch` is for
+-- Restores a nick and its session, unless a later claim has it. Returns true if this claim has the nick. `epoch` is for
 -- an inbox without one.
 local function restore_nick(claim, epoch)
   local nick, owner = claim.nick, claim.owner
@@ -41,7 +40,7 @@ local function restore_nick(claim, epoch)
     if fence_of(known) >= fence then
       return false
     end
-    overrule(nick, known)
+    supersede(nick, known)
   end
   if known ~= owner then
     redis.call('HDEL', record, 'held', 'held_until', 'detached')
@@ -67,7 +66,7 @@ local function restore_nick(claim, epoch)
   redis.call('EXPIRE', base .. 'gateway-nicks:' .. incarnation, 900)
   redis.call('HSET', session_record, 'nick', nick)
   redis.call('HSETNX', session_record, 'token', claim.token)
-  mint(session_record, epoch)
+  begin_epoch(session_record, epoch)
   redis.call('PERSIST', session_record)
   redis.call('PERSIST', base .. 'inbox:' .. session)
   return true
@@ -93,7 +92,7 @@ local function restore_member(claim, room, name, epoch)
   redis.call('SADD', base .. 'owned-members:' .. incarnation_of(owner), entry)
   redis.call('SADD', session_rooms, room)
   redis.call('PERSIST', session_rooms)
-  mint(meta, epoch)
+  begin_epoch(meta, epoch)
   redis.call('HSETNX', meta, 'display', name)
   redis.call('PERSIST', meta)
   redis.call('PERSIST', base .. 'log:' .. room)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- SET_LEASE: records that a gateway drains, or has drained and owns only detached, held sessions.
+-- SET_LEASE: records that a gateway drains, or has drained; its detached sessions are held.
 -- KEYS: 1 generation, 2 leases, 3 ended
 -- ARGV: 1 base, 2 incarnation, 3 state, 4 milliseconds for which a drained one's sessions are held
 -- Reply: {'OK'}, also if the lease is in that state already; {'FENCED'} if it has ended

@@ -17,7 +17,7 @@ pub struct LocalClaim {
     pub rooms: Vec<RoomName>,
     /// The hash of the session's resume token.
     pub token: TokenHash,
-    /// Whether it has no connection.
+    /// True if it has no connection.
     pub detached: bool,
 }
 
@@ -32,7 +32,7 @@ pub struct ReassertBatch<'a> {
     pub generation: u64,
     /// The claims of this batch.
     pub claims: &'a [LocalClaim],
-    /// Whether this batch completes the reassertion.
+    /// True if this batch completes the reassertion.
     pub last: bool,
 }
 
@@ -129,13 +129,14 @@ impl LeaseState {
         }
     }
 
-    /// Whether a lease in this state may write and own.
+    /// Returns true if a lease in this state may write and own.
     #[must_use]
     pub fn serves(self) -> bool {
         matches!(self, Self::Live | Self::Draining)
     }
 
-    /// Whether the sessions of a lease in this state are shown as online. Those of a drained one are, until they are reaped.
+    /// Returns true if the sessions of a lease in this state are shown as online. Sessions of a drained lease are shown
+    /// until they are reaped.
     #[must_use]
     pub fn shows(self) -> bool {
         self != Self::Fenced
@@ -153,11 +154,11 @@ pub struct Lease {
     pub counter: u64,
     /// Its state.
     pub state: LeaseState,
-    /// Whether it still owns nicks or memberships, which have to be reaped once it is fenced.
+    /// True if it still owns nicks or memberships, which must be reaped once it is fenced.
     pub owns: bool,
 }
 
-/// Whether the store assigns names and accepts messages.
+/// The phase of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// The store may have lost data: until the gateways have reasserted their claims, nothing is assigned.
@@ -177,7 +178,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Whether names, memberships and messages are accepted.
+    /// Returns true if names, memberships and messages are accepted.
     #[must_use]
     pub fn is_open(self) -> bool {
         self.phase == Phase::Open
@@ -198,7 +199,7 @@ pub struct LeaseTable {
 pub struct Beat {
     /// The store's generation.
     pub generation: Generation,
-    /// Whether this gateway's claims are complete in that generation; until then
+    /// True if this gateway's claims are complete in that generation; until then
     /// [`Registry::reassert`](crate::registry::Registry::reassert) is due.
     pub asserted: bool,
     /// The counter after this beat. It returns on the gateway's own channel as the echo.
@@ -233,6 +234,6 @@ pub struct ReapedBatch {
     pub nicks: u64,
     /// Memberships ended.
     pub members: u64,
-    /// Whether anything of that incarnation is left for the next call.
+    /// True if anything of that incarnation is left for the next call.
     pub more: bool,
 }

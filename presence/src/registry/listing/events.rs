@@ -16,9 +16,9 @@ use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, classify, connection_con
 
 use super::{EventLogEnds, RegistryEvent, event_position};
 
-/// The maximum wait for an event.
+/// Maximum wait for an event.
 const WAIT: Duration = Duration::from_secs(5);
-/// The maximum of idle connections.
+/// Maximum number of idle connections.
 const IDLE_MAX: usize = 4;
 /// The position before the first event.
 const START: &str = "0-0";

@@ -12,8 +12,8 @@ use crate::registry::reply::malformed;
 use crate::registry::{Generation, LeaseState, RegistryError};
 use crate::store::redis::classify;
 
-/// The maximum of rows in one pipeline.
-const STEP: usize = 100;
+/// Maximum number of rows in one pipeline.
+const BATCH_ROWS_MAX: usize = 100;
 
 /// The state of a gateway in the lease table.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -92,9 +92,9 @@ impl RedisRegistry {
     /// `Unavailable` or `Unknown`.
     pub async fn owners(&self, nicks: &[NickKey]) -> Result<Vec<Option<Incarnation>>, RegistryError> {
         let mut owners = Vec::with_capacity(nicks.len());
-        for step in nicks.chunks(STEP) {
+        for batch in nicks.chunks(BATCH_ROWS_MAX) {
             let mut pipeline = redis::pipe();
-            for nick in step {
+            for nick in batch {
                 pipeline.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let mut connection = self.redis.query().await?;

@@ -16,8 +16,8 @@ use crate::store::redis::classify;
 
 use super::PAGE_LIMIT;
 
-/// The maximum of keys in one call.
-const STEP: usize = 200;
+/// Maximum number of keys in one call.
+const BATCH_KEYS_MAX: usize = 200;
 
 /// A nick's membership in a room.
 pub type Membership = (RoomKey, NickKey);
@@ -84,13 +84,13 @@ impl RedisRegistry {
         let named = found.online.iter().chain(found.owned_nicks.iter().map(|(_, nick)| nick));
         let named: BTreeSet<&NickKey> = named.chain(held.iter().map(|held| &held.nick)).collect();
         let named: Vec<NickKey> = named.into_iter().cloned().collect();
-        for step in named.chunks(STEP) {
+        for batch in named.chunks(BATCH_KEYS_MAX) {
             let mut questions = redis::pipe();
-            for nick in step {
+            for nick in batch {
                 questions.hget(self.redis.keys().nick(nick).record().as_str(), "owner");
             }
             let owners: Vec<Option<String>> = self.ask(&questions).await?;
-            found.nicks.extend(step.iter().cloned().zip(owners).filter_map(|(nick, owner)| Some((nick, owner?))));
+            found.nicks.extend(batch.iter().cloned().zip(owners).filter_map(|(nick, owner)| Some((nick, owner?))));
         }
         Ok(())
     }
@@ -143,11 +143,11 @@ impl RedisRegistry {
 
     async fn records(&self, members: &str, nicks: &[NickKey]) -> Result<Vec<Option<String>>, RegistryError> {
         let mut records = Vec::with_capacity(nicks.len());
-        for step in nicks.chunks(STEP) {
+        for batch in nicks.chunks(BATCH_KEYS_MAX) {
             let mut question = redis::pipe();
-            question.cmd("HMGET").arg(members).arg(step.iter().map(NickKey::as_str).collect::<Vec<_>>());
-            let (step,): (Vec<Option<String>>,) = self.ask(&question).await?;
-            records.extend(step);
+            question.cmd("HMGET").arg(members).arg(batch.iter().map(NickKey::as_str).collect::<Vec<_>>());
+            let (found,): (Vec<Option<String>>,) = self.ask(&question).await?;
+            records.extend(found);
         }
         Ok(records)
     }
@@ -170,7 +170,7 @@ impl RedisRegistry {
         let (mut all, mut cursor) = (Vec::new(), 0_u64);
         loop {
             let mut question = redis::pipe();
-            question.cmd("SSCAN").arg(set).arg(cursor).arg("COUNT").arg(STEP);
+            question.cmd("SSCAN").arg(set).arg(cursor).arg("COUNT").arg(BATCH_KEYS_MAX);
             let ((next, found),): ((u64, Vec<String>),) = self.ask(&question).await?;
             all.extend(found);
             cursor = next;

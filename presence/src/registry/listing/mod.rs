@@ -17,11 +17,10 @@ use super::RegistryError;
 pub(super) use self::events::EventReader;
 pub use self::inspect::LeaseSummary;
 pub use self::inventory::{HeldSession, Inventory, Membership};
-pub(super) use self::redis::read;
 pub(crate) use self::types::event_position;
 pub use self::types::{ClusterStats, EventLogEnds, GatewayRow, ListPage, RegistryEvent, RoomRow, UserRow};
 
-/// The maximum of rows in one page.
+/// Maximum number of rows in one page.
 pub const PAGE_LIMIT: usize = 1000;
 
 contract! {
@@ -80,8 +79,8 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn stats(&self) -> Result<ClusterStats, RegistryError>;
 
-        /// Waits until there are events after `after` (`None`: from now on), 5 s at most, and returns at most `limit` of
-        /// them with the position to continue from. Uses a connection of its own.
+        /// Waits until there are events after `after` (`None`: from now on), for at most 5 s. Returns at most `limit`
+        /// of them with the position to continue from. Uses a connection of its own.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

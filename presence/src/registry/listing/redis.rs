@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use crate::model::keys::{KeyBuilder, NickUnit, RoomUnit, ScriptKeys};
+use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys};
 use crate::model::{MemberInfo, NickKey, RoomKey, Status};
 use crate::registry::leases::{LeaseRow, lease_rows, lease_state};
-use crate::registry::redis::{self as arm, RedisRegistry, ScriptCall, done};
+use crate::registry::redis::{RedisRegistry, ScriptCall, read};
 use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
-use crate::store::redis::{CallKind, RedisStore, classify};
+use crate::store::redis::classify;
 
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
-/// The maximum of rows in one script call, which keeps it under a millisecond.
-const STEP: usize = 100;
+/// Maximum number of rows in one script call, which keeps it under a millisecond.
+const BATCH_ROWS_MAX: usize = 100;
 
 impl Listing for RedisRegistry {
     async fn user(&self, nick: &NickKey) -> Result<Option<UserRow>, RegistryError> {
@@ -25,8 +25,8 @@ impl Listing for RedisRegistry {
         // Each row is read from the nick's record, its memberships and their rooms.
         let keys =
             || ScriptKeys::of(self.redis.keys()).crossing_in_script::<NickUnit>().crossing_in_script::<RoomUnit>();
-        for step in nicks.chunks(STEP) {
-            let args: Vec<&str> = step.iter().map(NickKey::as_str).collect();
+        for batch in nicks.chunks(BATCH_ROWS_MAX) {
+            let args: Vec<&str> = batch.iter().map(NickKey::as_str).collect();
             for row in
                 read(&self.redis, ScriptCall { script: &script::USERS, keys: keys(), args: &args }).await?.arrays()
             {
@@ -167,9 +167,9 @@ impl RedisRegistry {
 
     async fn describe(&self, rooms: &[&str]) -> Result<Vec<Option<RoomRow>>, RegistryError> {
         let mut rows = Vec::with_capacity(rooms.len());
-        for step in rooms.chunks(STEP) {
+        for batch in rooms.chunks(BATCH_ROWS_MAX) {
             let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<RoomUnit>();
-            for row in read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: step }).await?.arrays() {
+            for row in read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: batch }).await?.arrays() {
                 rows.push(room(row?)?);
             }
         }
@@ -212,15 +212,4 @@ fn room(mut row: ScriptReply) -> Result<Option<RoomRow>, RegistryError> {
         return Ok(None);
     }
     Ok(Some(RoomRow { room: row.text()?, member_count: row.number()?, seq: row.number()? }))
-}
-
-/// Calls a script that only reads.
-pub(in crate::registry) async fn read<B: KeyBuilder>(
-    redis: &RedisStore,
-    call: ScriptCall<'_, B>,
-) -> Result<ScriptReply, RegistryError> {
-    let mut connection = redis.query().await?;
-    let mut reply = arm::call(redis, CallKind::Read, &mut connection, call).await?;
-    done(&mut reply)?;
-    Ok(reply)
 }

@@ -10,7 +10,7 @@ use super::super::LeaseState;
 pub struct UserRow {
     /// The nickname as it is shown.
     pub nick: String,
-    /// Whether a live session owns the nickname.
+    /// True if a live session owns the nickname.
     pub online: bool,
     /// The user's status; plain `online` while offline.
     #[serde(flatten)]

@@ -1,5 +1,5 @@
 #!lua
--- CLAIM: assigns a nick to a session if it is free, its owner's lease is not live and it is held for no other session.
+-- CLAIM: assigns a nick to a session by the rule in assign_nick.lua.
 -- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online, 10
 --       gateway-nicks, 11 owned-nicks (10-11 of the claimant)
 -- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII,
@@ -19,7 +19,7 @@ require_open()
 if not serves(incarnation) then
   return { 'FENCED' }
 end
--- A late claim from before a resume must neither take the nick nor restore the old token.
+-- A late claim from before a resume must neither assign the nick nor restore the old token.
 local known, epoch, seq = unpack(redis.call('HMGET', session_record, 'token', 'epoch', 'seq'))
 if (known or token) ~= token then
   return { 'STALE' }
@@ -36,7 +36,7 @@ if refused then
   return refused
 end
 
-local fence = take(stale)
+local fence = assign(stale)
 if epoch then
   keep_session('token', token)
 else

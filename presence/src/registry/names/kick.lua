@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KICK: orders the gateway of a nick's owner to end that session, at once over its channel, and by its mailbox in case
--- the former is lost.
+-- the channel message is lost.
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base
 -- Reply: {'OK'} if the nick had an owner, else {'NO'}

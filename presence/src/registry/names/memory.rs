@@ -1,4 +1,5 @@
-//! Nicknames in memory: the rules of `claim.lua`, `take_nick.lua`, `release.lua`, `status.lua` and `kick.lua`.
+//! Nicknames in memory: the rules of `claim.lua`, `assign_nick.lua`, `release.lua`, `status.lua` and `kick.lua`, and
+//! the nickname rules of `leaves.lua`.
 
 use std::time::Duration;
 
@@ -79,32 +80,38 @@ impl StoreState {
             self.nicks.note_lookalike(nick);
             return Ok(fence);
         }
-        self.may_take(nick, session, is_claimant)?;
-        let fence = self.take(incarnation, session, nick, true);
+        self.check_available(nick, session, is_claimant)?;
+        let fence = self.assign(incarnation, session, nick, true);
         self.sessions.claimed(session, nick.key(), token);
         Ok(fence)
     }
 
-    /// Checks whether a session may take a nick: no other session has it or may resume with it, or with a look-alike.
-    pub(crate) fn may_take(
+    /// Checks that no other session keeps a nick or a look-alike of it, by the rule in `names/mod.rs`.
+    pub(crate) fn check_available(
         &self,
         nick: &Nick,
         session: &SessionId,
         is_own: impl Fn(&Owner) -> bool,
     ) -> Result<(), ClaimError> {
-        if let Some(retry_after) = self.kept(nick.key(), session, &is_own) {
+        if let Some(retry_after) = self.hold_by_other(nick.key(), session, &is_own) {
             return Err(ClaimError::InUse { retry_after });
         }
         // Two ASCII nicks never conflict by skeleton; stale entries do not count.
         let mut lookalikes = self.nicks.skeletons.get(nick.skeleton()).into_iter().flatten();
         let conflicts = |(other, ascii): (&NickKey, &bool)| {
-            other != nick.key() && !(nick.is_ascii() && *ascii) && self.kept(other, session, &is_own).is_some()
+            other != nick.key() && !(nick.is_ascii() && *ascii) && self.hold_by_other(other, session, &is_own).is_some()
         };
         if lookalikes.any(conflicts) { Err(ClaimError::Confusable) } else { Ok(()) }
     }
 
-    /// Returns whether another session keeps a nick, with the rest of its hold if that session has no connection.
-    fn kept(&self, nick: &NickKey, session: &SessionId, is_own: &impl Fn(&Owner) -> bool) -> Option<Option<Duration>> {
+    /// Returns the remaining hold if another session keeps the nick; `Some(None)` without a remaining hold, for example
+    /// while that session is connected; `None` if the nick is available.
+    fn hold_by_other(
+        &self,
+        nick: &NickKey,
+        session: &SessionId,
+        is_own: &impl Fn(&Owner) -> bool,
+    ) -> Option<Option<Duration>> {
         let record = self.nicks.records.get(nick)?;
         let left = record.held_until.checked_sub(now()).filter(|left| *left > 0).map(Duration::from_millis);
         match (&record.owner, &record.held) {
@@ -117,18 +124,24 @@ impl StoreState {
         }
     }
 
-    /// Returns whether a session still has its nick: its lease is live, or drained with the hold still running.
-    pub(crate) fn keeps(&self, nick: &NickKey, session: &SessionId) -> bool {
+    /// Returns true if a session still owns its nick: the lease serves, or it is drained and the hold still runs.
+    pub(crate) fn is_still_owned_by(&self, nick: &NickKey, session: &SessionId) -> bool {
         let Some(record) = self.nicks.records.get(nick) else { return false };
         let Some(owner) = record.owner.as_ref().filter(|owner| owner.session == *session) else { return false };
         let held = self.leases.is_drained(&owner.incarnation) && record.held_until > now();
         held || self.leases.serves(&owner.incarnation)
     }
 
-    /// Assigns a nick to a session that did not have it. The former owner is gone: the caller has checked.
-    pub(crate) fn take(&mut self, incarnation: &Incarnation, session: &SessionId, nick: &Nick, appears: bool) -> Fence {
+    /// Assigns a nick to a session that did not have it. The caller has checked that no other session keeps it.
+    pub(crate) fn assign(
+        &mut self,
+        incarnation: &Incarnation,
+        session: &SessionId,
+        nick: &Nick,
+        appears: bool,
+    ) -> Fence {
         if let Some(owner) = self.nicks.owner(nick.key()) {
-            let reason = self.leases.lost(&owner.incarnation);
+            let reason = self.leases.leave_reason(&owner.incarnation);
             self.free_nick(nick.key(), FreedFor::AnySession);
             self.log_offline(nick.key(), reason);
         }
@@ -161,7 +174,7 @@ impl StoreState {
     }
 
     /// Moves a nick to this gateway under a new claim of the session that has it. Announces nothing.
-    pub(crate) fn take_over(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
+    pub(crate) fn reassign(&mut self, incarnation: &Incarnation, nick: &Nick) -> Fence {
         self.nicks.fence += 1;
         let fence = Fence(self.nicks.fence);
         if let Some(record) = self.nicks.records.get_mut(nick.key())

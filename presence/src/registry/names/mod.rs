@@ -1,7 +1,7 @@
 //! Nicknames: claiming, releasing, the status shown with them, and the order to end their session.
 //!
-//! Both arms decide by the same rule, which stands in `take_nick.lua` and in `memory.rs`: a nick goes to the caller if it
-//! is free, if its hold is over, if its owner's lease is not live, or if the caller's session has it already.
+//! [`Registry::claim`](super::Registry::claim) documents the rule that assigns a nickname; `assign_nick.lua` and
+//! `memory.rs` implement it for claims and resumes.
 
 mod memory;
 mod redis;
@@ -13,7 +13,7 @@ use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId,
 
 use super::RegistryError;
 
-pub(super) use self::redis::{NickTaking, refused_claim};
+pub(super) use self::redis::{NickAssignment, refused_claim};
 
 /// A nickname that was not assigned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +35,14 @@ pub enum ClaimError {
 contract! {
     /// Claims and releases of nicknames.
     Names {
-        /// Claims a nickname for a session of this gateway and returns the end of the session's inbox with the fence. It
-        /// succeeds if the nick is free, its owner's lease is not live, and it is held for no other session. The same
-        /// session again gets the fence it has. Records and logs `online`. `token` is the session's resume token; a
+        /// Claims a nickname for a session of this gateway. Returns the fence and the end of the session's inbox.
+        ///
+        /// A nickname is assigned unless another session keeps it, or another session keeps a look-alike. A session
+        /// keeps its nickname while the lease of its owner is live or draining. After that lease has drained, or after
+        /// the session has expired, it keeps the nickname until the hold ends. A fenced lease keeps nothing. Two ASCII
+        /// nicknames are never look-alikes.
+        ///
+        /// A repeated call returns the same fence. Records and logs `online`. `token` is the session's resume token; a
         /// session that has one must present it.
         ///
         /// # Errors
@@ -50,14 +55,15 @@ contract! {
             token: &TokenHash,
         ) -> Result<(Fence, StreamEnd), ClaimError>;
 
-        /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is given.
-        /// Returns whether it did. Works in any state of the lease, since it only removes the caller's own claim.
+        /// Releases a nickname if `owner` owns it, with no hold; logs `offline`, or `rename` when `renamed_to` is
+        /// given. Returns true if this call released it. Works in any state of the lease, since it only removes the
+        /// caller's own claim.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn release(&self, nick: &Nick, owner: &Owner, renamed_to: Option<&Nick>) -> Result<bool, RegistryError>;
 
-        /// Records a user's status and announces it to `rooms`. Returns whether `owner` still owned the nickname.
+        /// Records a user's status and announces it to `rooms`. Returns true if `owner` still owned the nickname.
         ///
         /// # Errors
         /// [`RegistryError`].
@@ -70,7 +76,7 @@ contract! {
         ) -> Result<bool, RegistryError>;
 
         /// Orders the gateway of the nick's owner to end that session, at once over its channel and by its mailbox.
-        /// Returns whether the nick had an owner.
+        /// Returns true if the nick had an owner.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

@@ -7,14 +7,14 @@ use redis::Script;
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::stream::StreamEnd;
 use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
-use crate::registry::redis::{RedisRegistry, json, member_info, refused, whether};
+use crate::registry::redis::{RedisRegistry, did_change, json, member_info, refused};
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
 
 use super::{ClaimError, Names};
 
 /// The common arguments of the scripts that assign nicks.
-pub(in crate::registry) struct NickTaking<'a> {
+pub(in crate::registry) struct NickAssignment<'a> {
     pub(in crate::registry) incarnation: &'a Incarnation,
     pub(in crate::registry) session: &'a SessionId,
     pub(in crate::registry) nick: &'a Nick,
@@ -32,7 +32,7 @@ impl Names for RedisRegistry {
     ) -> Result<(Fence, StreamEnd), ClaimError> {
         let epoch = uuid::Uuid::new_v4().simple().to_string();
         let tokens = [token.as_str(), &epoch];
-        let mut reply = self.take_nick(&script::CLAIM, NickTaking { incarnation, session, nick, tokens }).await?;
+        let mut reply = self.assign_nick(&script::CLAIM, NickAssignment { incarnation, session, nick, tokens }).await?;
         match reply.text()?.as_str() {
             "OK" => Ok((
                 Fence(reply.number()?),
@@ -51,7 +51,7 @@ impl Names for RedisRegistry {
             .crossing_in_script::<NodeUnit>();
         let (new_key, new_display) = renamed_to.map_or(("", ""), |new| (new.key().as_str(), new.as_str()));
         let args = [&owner.token(), nick.key().as_str(), nick.as_str(), new_key, new_display];
-        whether(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::RELEASE, keys, &args).await?)
     }
 
     async fn set_status(
@@ -66,22 +66,22 @@ impl Names for RedisRegistry {
         let (token, status_json, info) = (owner.token(), json(status), member_info(nick, status));
         let mut args = vec![token.as_str(), nick.key().as_str(), &status_json, &info];
         args.extend(rooms.iter().map(RoomKey::as_str));
-        whether(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::STATUS, keys, &args).await?)
     }
 
     async fn kick(&self, nick: &NickKey) -> Result<bool, RegistryError> {
         let keys =
             ScriptKeys::of(self.redis.keys().nick(nick)).own([NickKeys::record]).crossing_in_script::<NodeUnit>();
-        whether(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
+        did_change(&mut self.write(nick.as_str(), &script::KICK, keys, &[]).await?)
     }
 }
 
 impl RedisRegistry {
     /// Calls one of the two scripts that assign nicks. Only a resume reads rooms.
-    pub(in crate::registry) async fn take_nick(
+    pub(in crate::registry) async fn assign_nick(
         &self,
         script: &Script,
-        NickTaking { incarnation, session, nick, tokens }: NickTaking<'_>,
+        NickAssignment { incarnation, session, nick, tokens }: NickAssignment<'_>,
     ) -> Result<ScriptReply, RegistryError> {
         let keys = self.redis.keys();
         let (nicks, sessions, nodes) = (keys.nick(nick.key()), keys.session(session), keys.node(incarnation));

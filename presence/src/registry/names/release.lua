@@ -2,7 +2,7 @@
 -- RELEASE: frees a nick if the caller owns it. Needs no live lease, since it only removes the caller's own claim.
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base, 2 owner token, 3 nick key, 4 nick as shown, 5 key and 6 spelling of the nick that replaces it, or ''
--- Reply: {'OK'} if this call did it, {'NO'} if the caller does not own it
+-- Reply: {'OK'} if this call freed it, {'NO'} if the caller does not own it
 -- Called by Registry::release.
 local _, _, record = unpack(KEYS)
 local _, token, nick, display, new_nick, new_display = unpack(ARGV)

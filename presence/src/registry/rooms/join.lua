@@ -41,7 +41,7 @@ if before_owner ~= token or (from and from ~= to) then
   if before and before_owner ~= token then
     drop_member(room, nick, before)
     if not is_same then
-      log_leave(room, shown_nick(before, nick), lost(incarnation_of(before)))
+      log_leave(room, shown_nick(before, nick), leave_reason(incarnation_of(before)))
     end
   end
   from = from or (is_same and shown_nick(before, nick))

@@ -4,7 +4,7 @@
 -- KEYS: 1 generation, 2 leases, 3 members, 4 nick record, 5 session-rooms
 -- ARGV: 1 base, 2 owner token, 3 room key, 4 nick key, 5 reason, 6 '1' if the room is not restored by a resume, else
 --       '0'
--- Reply: {'OK'} if this call did it, {'NO'} if the caller does not hold it
+-- Reply: {'OK'} if this call ended it, {'NO'} if the caller does not hold it
 -- Called by Registry::leave.
 local _, _, members, nick_record, session_rooms = unpack(KEYS)
 local _, token, room, nick, reason, for_good = unpack(ARGV)

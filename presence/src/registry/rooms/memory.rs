@@ -58,7 +58,7 @@ impl StoreState {
             if same.is_some() {
                 self.unlink_member(key, nick.key());
             } else if let Some(lost) =
-                self.rooms.member(key, nick.key()).map(|member| self.leases.lost(&member.owner.incarnation))
+                self.rooms.member(key, nick.key()).map(|member| self.leases.leave_reason(&member.owner.incarnation))
             {
                 self.drop_member(key, nick.key(), lost);
             }

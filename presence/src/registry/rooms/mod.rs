@@ -61,7 +61,7 @@ pub struct LeaveRequest<'a> {
     pub owner: &'a Owner,
     /// The reason that is announced.
     pub reason: LeftReason,
-    /// Whether a resume restores the membership.
+    /// The effect on a later resume.
     pub intent: LeaveIntent,
 }
 
@@ -77,15 +77,16 @@ pub enum LeaveIntent {
 contract! {
     /// Joining and leaving rooms.
     Rooms {
-        /// Writes the member record, announces the entry to the room, and returns the position where it took effect. The
-        /// same owner again announces nothing; the same session under a newer claim replaces its record silently.
+        /// Writes the member record, announces the entry to the room, and returns the position where it took effect. A
+        /// repeated call of the same owner announces nothing. A newer claim of the same session replaces its record
+        /// silently.
         ///
         /// # Errors
         /// [`RegistryError`]; `Unavailable` also if `owner` does not own the nickname (any more).
         async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError>;
 
         /// Ends a membership that the owner, or an older claim of its session, holds, and announces that once. Returns
-        /// whether it did: a claim whose session was resumed ends nothing. Works in any state of the lease.
+        /// true if this call ended it: a claim whose session was resumed ends nothing. Works in any state of the lease.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

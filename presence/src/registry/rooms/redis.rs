@@ -3,7 +3,7 @@
 use crate::model::RoomName;
 use crate::model::keys::{NickUnit, NodeUnit, RoomKeys, ScriptKeys};
 use crate::model::stream::read_forks;
-use crate::registry::redis::{RedisRegistry, done, member_info, whether};
+use crate::registry::redis::{RedisRegistry, did_change, done, member_info};
 use crate::registry::reply::malformed;
 use crate::registry::{RegistryError, script};
 
@@ -57,6 +57,6 @@ impl Rooms for RedisRegistry {
             LeaveIntent::ForNow => "0",
         };
         let args = [&owner.token(), room.key().as_str(), nick.key().as_str(), reason.as_str(), for_good];
-        whether(&mut self.write(owner.session.as_str(), &script::LEAVE, script_keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::LEAVE, script_keys, &args).await?)
     }
 }

@@ -1,11 +1,11 @@
 -- Reads the generation of the store. Part of every script. Needs only KEYS[1], the generation record.
 
--- Returns whether the server still has this replication id: a restart or a failover changes it.
+-- Returns true if the server still has this replication id: a restart or a failover changes it.
 local function is_of_now(replid)
   return replid and string.find(redis.call('INFO', 'replication'), 'master_replid:' .. replid .. '\r', 1, true) ~= nil
 end
 
--- Returns number and phase of the generation, and whether its begin was recorded. Before that the phase is recovering
+-- Returns number and phase of the generation, and true if its start was recorded. Before that the phase is recovering
 -- and the number is the former generation's.
 local function generation()
   local known = redis.call('HMGET', KEYS[1], 'generation', 'phase', 'replid')

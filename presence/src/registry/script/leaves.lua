@@ -1,8 +1,8 @@
 -- Ends claims and memberships. Shared by the scripts that release, claim, leave and reap; each compares the owner
--- first. Needs the prelude. The memory twin is in rooms/memory.rs and names/memory.rs.
+-- first. Needs the prelude. The memory twin is in rooms/memory.rs, names/memory.rs and store/memory/leases.rs.
 
--- The maximum of nicks examined for one skeleton; more than share one by chance.
-local LOOKALIKES = 16
+-- Maximum number of nicks examined for one skeleton; more than share one by chance.
+local LOOKALIKES_MAX = 16
 
 local function session_of(token)
   return string.match(token, '/([^/]+)/')
@@ -12,19 +12,19 @@ local function fence_of(token)
   return tonumber(string.match(token, '%d+$'))
 end
 
--- Returns whether a claim equals another one, or is a later one of its session.
+-- Returns true if a claim equals another one, or is a later one of its session.
 local function succeeds(token, other)
   return session_of(token) == session_of(other) and fence_of(token) >= fence_of(other)
 end
 
--- Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
-local function lost(incarnation)
+-- Returns the leave reason of a gateway's users: gateway_lost if its lease is fenced or unknown, else closed.
+local function leave_reason(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return (state and state ~= 'fenced') and 'closed' or 'gateway_lost'
 end
 
--- Returns the owner of a nick if it still has it: its lease is live, or drained with the hold still running.
-local function keeps(nick)
+-- Returns a true value if a nick's owner still owns it: its lease serves, or it is drained and the hold still runs.
+local function is_still_owned(nick)
   local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
   if not owner or serves(incarnation_of(owner)) then
     return owner
@@ -36,7 +36,7 @@ end
 -- entries.
 local function age_lookalikes(skeletons)
   local last = 0
-  local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES)
+  local nicks = redis.call('ZRANGEBYSCORE', skeletons, 0, 1, 'LIMIT', 0, LOOKALIKES_MAX)
   for _, nick in ipairs(nicks) do
     local owner, held_until = unpack(redis.call('HMGET', base .. 'nick:' .. nick, 'owner', 'held_until'))
     if owner then
@@ -44,13 +44,13 @@ local function age_lookalikes(skeletons)
     end
     last = math.max(last, tonumber(held_until) or 0)
   end
-  if #nicks < LOOKALIKES then
+  if #nicks < LOOKALIKES_MAX then
     redis.call('PEXPIREAT', skeletons, string.format('%.0f', last))
   end
 end
 
 -- Ends the hold on a nick.
-local function let_go(nick)
+local function end_hold(nick)
   local record = base .. 'nick:' .. nick
   local skeleton = redis.call('HGET', record, 'skeleton')
   redis.call('HDEL', record, 'held', 'held_until')
@@ -74,7 +74,7 @@ local function free_nick(nick, token, held)
     redis.call('HSET', record, 'held', session)
     age_lookalikes(base .. 'skeleton:' .. redis.call('HGET', record, 'skeleton'))
   else
-    let_go(nick)
+    end_hold(nick)
   end
   -- After a rename the session continues under its other nick.
   if redis.call('HGET', base .. 'session:' .. session, 'nick') == nick then

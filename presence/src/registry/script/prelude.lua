@@ -53,7 +53,7 @@ local function require_open()
   end
 end
 
--- Returns whether a lease may write and own. A lease that is not in the table counts as fenced.
+-- Returns true if a lease may write and own. A lease that is not in the table counts as fenced.
 local function serves(incarnation)
   local state = redis.call('HGET', KEYS[2], incarnation)
   return state == 'live' or state == 'draining'

@@ -1,5 +1,5 @@
 -- Epochs and seqs of streams. A stream has ids `<seq>-0` and a meta: a hash with `epoch`, `generation` (of the store,
--- in which the epoch began), `seq` and `time` (of the newest message), `forks` (see model/stream.rs) and, for a room,
+-- in which the epoch began), `seq` and `time` (of the newest message), `forks` (as in model/stream.rs) and, for a room,
 -- `oldest` (no entry is older). Rooms and inboxes have one each. Needs nothing; scripts of both crates contain it.
 
 local FORKS_MAX = 16
@@ -41,8 +41,8 @@ local function touch(meta, log, generation, fresh)
       end
     end
     epoch = fresh
-    redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'seq', digits(seq), 'time', digits(time), 'forks',
-      forks)
+    redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'seq', digits(seq), 'time', digits(time),
+      'forks', forks)
   end
   return epoch, seq, time, forks, tonumber(known[6])
 end

@@ -17,7 +17,7 @@ fn files() -> BTreeMap<String, String> {
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
     let shared =
-        ["generation", "stream", "prelude", "leaves", "take_nick", "lease_table", "open_generation", "restore"];
+        ["generation", "stream", "prelude", "leaves", "assign_nick", "lease_table", "open_generation", "restore"];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
 

@@ -2,7 +2,7 @@
 -- DETACH: a session lost its connection; its nick is held from now on. Nothing is announced.
 -- KEYS: 1 generation, 2 leases, 3 nick record
 -- ARGV: 1 base, 2 owner token, 3 milliseconds of hold
--- Reply: {'OK'}, for a repeated call without a change; {'NO'} if the caller does not own it
+-- Reply: {'OK'}, a repeated call changes nothing; {'NO'} if the caller does not own the nick
 -- Called by Registry::detach.
 local record, token = KEYS[3], ARGV[2]
 

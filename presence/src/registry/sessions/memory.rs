@@ -72,53 +72,53 @@ impl StoreState {
             && owner.incarnation == *incarnation
             && is_own(owner)
         {
-            let (fence, was) = (owner.fence, known.was.clone());
-            return Ok(self.resumed(session, nick, fence, was));
+            let (fence, former) = (owner.fence, known.former.clone());
+            return Ok(self.resumed(session, nick, fence, former));
         }
-        if !self.keeps(nick.key(), session) {
-            self.may_take(nick, session, is_own)?;
+        if !self.is_still_owned_by(nick.key(), session) {
+            self.check_available(nick, session, is_own)?;
         }
 
-        let was = self.nicks.owner(&own).cloned().filter(is_own);
-        let was = was.and_then(|owner| Some((Nick::parse(self.nicks.display(&own)?).ok()?, owner)));
+        let former = self.nicks.owner(&own).cloned().filter(is_own);
+        let former = former.and_then(|owner| Some((Nick::parse(self.nicks.display(&own)?).ok()?, owner)));
         self.order_taken(&own, session);
-        let status = self.nicks.status(&own).filter(|_| was.is_some()).cloned();
+        let status = self.nicks.status(&own).filter(|_| former.is_some()).cloned();
         let moves = own != *nick.key();
         if moves {
             self.order_taken(nick.key(), session);
         }
         let known_here = self.nicks.owner(nick.key()).is_some_and(is_own);
         let fence = if known_here {
-            self.take_over(incarnation, nick)
+            self.reassign(incarnation, nick)
         } else {
-            self.take(incarnation, session, nick, was.is_none())
+            self.assign(incarnation, session, nick, former.is_none())
         };
         let known = self.sessions.0.get_mut(session).ok_or(ResumeError::UnknownToken)?;
         if !was_previous {
             known.previous = Some(ticket.presented.clone());
         }
         known.token = next.clone();
-        known.was = was.clone();
+        known.former = former.clone();
         known.nick = nick.key().clone();
         known.ended = None;
         if moves {
             if let Some(status) = status {
                 self.nicks.set_status(nick.key(), status);
             }
-            match &was {
+            match &former {
                 Some((old, _)) => {
                     self.free_nick(&own, FreedFor::AnySession);
                     self.events.add(now(), "rename", json!({ "from": old.as_str(), "to": nick.as_str() }));
                 }
-                None => self.nicks.free(&own, session),
+                None => self.nicks.end_hold(&own, session),
             }
         }
-        Ok(self.resumed(session, nick, fence, was))
+        Ok(self.resumed(session, nick, fence, former))
     }
 
     pub(crate) fn confirm(&mut self, session: &SessionId, token: &TokenHash) -> bool {
         let Some(known) = self.sessions.0.get_mut(session).filter(|known| known.token == *token) else { return false };
-        (known.previous, known.was) = (None, None);
+        (known.previous, known.former) = (None, None);
         true
     }
 
@@ -130,7 +130,7 @@ impl StoreState {
     }
 
     /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel,
-    /// and by its mailbox in case the former is lost.
+    /// and by its mailbox in case the channel message is lost.
     fn order_taken(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(Owner { incarnation, fence, .. }) =
             self.live_owner(nick).filter(|owner| owner.session == *session).cloned()
@@ -149,7 +149,7 @@ impl StoreState {
         session: &SessionId,
         nick: &Nick,
         fence: Fence,
-        was: Option<(Nick, Owner)>,
+        former: Option<(Nick, Owner)>,
     ) -> ResumedSession {
         let StreamEnd { epoch, seq, .. } = self.inboxes.end(session);
         let known = self.sessions.0.get(session);
@@ -160,7 +160,7 @@ impl StoreState {
         };
         ResumedSession {
             fence,
-            was,
+            former,
             status: self.nicks.status(nick.key()).cloned().unwrap_or_else(Status::default),
             rooms: rooms.filter_map(restored).collect(),
             inbox: InboxState { epoch, seq, read: known.map(|known| known.read).unwrap_or_default() },

@@ -1,7 +1,7 @@
 //! Sessions: resume, detach, expiry, and the read position of the inbox.
 //!
-//! A session outlives its connections. Its resume token's hash decides who may move it (`resume.lua`, `memory.rs`), and a
-//! resume raises the fence, so every write of the former connection is void.
+//! A session outlives its connections. Only a client with the resume token may move it; the store holds the token's
+//! hash. A resume raises the fence (`resume.lua`, `memory.rs`), so every write of the former connection is void.
 
 mod memory;
 mod redis;
@@ -16,7 +16,7 @@ use super::{ClaimError, RegistryError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResumeError {
     /// There is no such session, or this is not its token.
-    #[error("the token belongs to no session")]
+    #[error("resume token is not valid")]
     UnknownToken,
     /// The nickname was not assigned.
     #[error(transparent)]
@@ -37,11 +37,11 @@ pub struct ResumeTicket {
 pub struct ResumedSession {
     /// The fencing number of the new claim.
     pub fence: Fence,
-    /// The nickname and claim before, if it was still owned: member records may carry them.
-    pub was: Option<(Nick, Owner)>,
+    /// The former nickname and claim, if the session still owned it: member records may name them.
+    pub former: Option<(Nick, Owner)>,
     /// The user's status; plain online if the session had gone offline.
     pub status: Status,
-    /// The rooms that it is in, or was in when it ended against its will. Each has to be joined again.
+    /// The rooms that it is in, or was in when it ended without `bye` or leave. Each must be joined again.
     pub rooms: Vec<RestoredMembership>,
     /// Its inbox.
     pub inbox: InboxState,
@@ -72,11 +72,13 @@ pub struct InboxState {
 contract! {
     /// Resuming, detaching and expiring sessions.
     Sessions {
-        /// Moves a session to this gateway, under the requested nickname, and makes `next` its token; the presented token
-        /// stays valid until [`Registry::confirm`](super::Registry::confirm). The gateway that served it is ordered to
-        /// close that connection ([`MailboxOrder::Taken`](super::MailboxOrder::Taken)). The session gets its own nickname
-        /// at once, another one by the rules of a claim, and its former one is then freed. It announces only a return
-        /// from an announced absence; the rooms have to be joined again. The same call again returns the same answer.
+        /// Moves a session to this gateway, under the requested nickname, and makes `next` its token. The presented
+        /// token stays valid until [`Registry::confirm`](super::Registry::confirm). The gateway that served the session
+        /// is ordered to close that connection ([`MailboxOrder::Taken`](super::MailboxOrder::Taken)).
+        ///
+        /// A nickname that the session still owns needs no check. Another one is claimed by the rule of
+        /// [`Registry::claim`](super::Registry::claim), and the former one is freed. `online` is logged only if the
+        /// session was offline. The rooms must be joined again. A repeated call returns the same answer.
         ///
         /// # Errors
         /// [`ResumeError`]; only `Unknown` may have changed something: call it again.
@@ -88,29 +90,29 @@ contract! {
             next: &TokenHash,
         ) -> Result<ResumedSession, ResumeError>;
 
-        /// Ends the validity of the token before `token`, which the client is now known to have. Returns whether `token`
-        /// is the session's.
+        /// Revokes the session's previous token: a request over the resumed connection proves that the client has
+        /// `token`. Returns true if `token` is the session's.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError>;
 
-        /// Records that the session lost its connection, if `owner` owns the nickname: it is held for `hold` from now on
-        /// and other users see no change. Returns whether `owner` owns it.
+        /// Records that the session lost its connection, if `owner` owns the nickname. The nickname is held for `hold`
+        /// from now on; other users see no change. Returns true if `owner` owns it.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError>;
 
-        /// Ends a detached session that did not come back: it goes offline (logged with the reason), and its nickname is
-        /// held for it until the hold ends. Only after `true` does the gateway leave its rooms,
-        /// [`LeaveIntent::ForNow`](super::LeaveIntent::ForNow).
+        /// Ends a detached session that was not resumed in time. It goes offline, logged with the reason. Its nickname
+        /// is held for it until the hold ends. Returns true if this call ended it; only then does the gateway leave its
+        /// rooms, [`LeaveIntent::ForNow`](super::LeaveIntent::ForNow).
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError>;
 
-        /// Records the client's read position in its inbox, which never goes back and never past the end. Returns whether
+        /// Records the client's read position in its inbox. It never goes back and never past the end. Returns true if
         /// the session exists.
         ///
         /// # Errors

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, ScriptKeys, SessionKeys, SessionUnit, SkeletonUnit};
 use crate::model::{Fence, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
-use crate::registry::names::{NickTaking, refused_claim};
-use crate::registry::redis::{RedisRegistry, millis, whether};
+use crate::registry::names::{NickAssignment, refused_claim};
+use crate::registry::redis::{RedisRegistry, did_change, millis};
 use crate::registry::reply::{ScriptReply, from_json, malformed, owner_of};
 use crate::registry::{ClaimError, RegistryError, script};
 
@@ -21,7 +21,7 @@ impl Sessions for RedisRegistry {
     ) -> Result<ResumedSession, ResumeError> {
         let ResumeTicket { session, presented } = ticket;
         let tokens = [presented.as_str(), next.as_str()];
-        let called = self.take_nick(&script::RESUME, NickTaking { incarnation, session, nick, tokens }).await;
+        let called = self.assign_nick(&script::RESUME, NickAssignment { incarnation, session, nick, tokens }).await;
         let mut reply = called.map_err(ClaimError::from)?;
         let word = reply.text().map_err(ClaimError::from)?;
         match word.as_str() {
@@ -33,13 +33,13 @@ impl Sessions for RedisRegistry {
 
     async fn confirm(&self, session: &SessionId, token: &TokenHash) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().session(session)).own([SessionKeys::record]);
-        whether(&mut self.write(session.as_str(), &script::CONFIRM, keys, &[token.as_str()]).await?)
+        did_change(&mut self.write(session.as_str(), &script::CONFIRM, keys, &[token.as_str()]).await?)
     }
 
     async fn detach(&self, nick: &Nick, owner: &Owner, hold: Duration) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().nick(nick.key())).own([NickKeys::record]);
         let args = [&*owner.token(), &millis(hold)];
-        whether(&mut self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::DETACH, keys, &args).await?)
     }
 
     async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError> {
@@ -50,19 +50,19 @@ impl Sessions for RedisRegistry {
             .crossing_in_script::<SessionUnit>()
             .crossing_in_script::<NodeUnit>();
         let args = [&*owner.token(), nick.key().as_str(), reason.as_str()];
-        whether(&mut self.write(owner.session.as_str(), &script::EXPIRE_DETACHED, keys, &args).await?)
+        did_change(&mut self.write(owner.session.as_str(), &script::EXPIRE_DETACHED, keys, &args).await?)
     }
 
     async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().session(session)).own([SessionKeys::record, SessionKeys::inbox]);
-        whether(&mut self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?)
+        did_change(&mut self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?)
     }
 }
 
 /// Reads the rest of a reply, a resumed session.
 fn resumed(mut reply: ScriptReply) -> Result<ResumedSession, RegistryError> {
     let fence = Fence(reply.number()?);
-    let was = match reply.text()?.as_str() {
+    let former = match reply.text()?.as_str() {
         "" => None,
         text => Some(claim_before(text).ok_or_else(|| malformed("the former claim"))?),
     };
@@ -73,7 +73,7 @@ fn resumed(mut reply: ScriptReply) -> Result<ResumedSession, RegistryError> {
     let rooms: Result<Vec<RestoredMembership>, RegistryError> =
         reply.array()?.arrays().map(|row| restored(row?)).collect();
     let inbox = InboxState { epoch: reply.text()?, seq: reply.number()?, read: reply.number()? };
-    Ok(ResumedSession { fence, was, status, rooms: rooms?, inbox })
+    Ok(ResumedSession { fence, former, status, rooms: rooms?, inbox })
 }
 
 fn restored(mut row: ScriptReply) -> Result<RestoredMembership, RegistryError> {

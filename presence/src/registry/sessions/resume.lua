@@ -17,7 +17,7 @@ local function is_own(owner)
   return session_of(owner) == session
 end
 
--- Returns the whole answer. The parts found before the first write are in the session record, for a repeated call.
+-- Returns the whole answer. `was` is kept in the session record, so a repeated call returns the same answer.
 local function resumed(fence)
   local known = redis.call('HMGET', session_record, 'was', 'epoch', 'read')
   local keys, rooms = redis.call('SMEMBERS', session_rooms), {}
@@ -33,7 +33,7 @@ local function resumed(fence)
 end
 
 -- Orders the gateway of an older claim to end its connection, at once over its channel, and by its mailbox in case the
--- former is lost.
+-- channel message is lost.
 local function order_end(owner)
   local gateway, fence = incarnation_of(owner), fence_of(owner)
   if serves(gateway) then
@@ -56,7 +56,7 @@ if has_it and previous == presented and token == next_token and incarnation_of(o
   return resumed(fence_of(owner))
 end
 local stale = {}
-if not has_it or not keeps(nick) then
+if not has_it or not is_still_owned(nick) then
   local refused
   refused, stale = refusal(is_own)
   if refused then
@@ -81,7 +81,7 @@ if has_it then
   redis.call('SREM', base .. 'gateway-nicks:' .. incarnation_of(owner), nick)
   fence = own('last_active', now())
 else
-  fence = take(stale)
+  fence = assign(stale)
   if not before then
     log_event('online', '"nick":%s', cjson.encode(display), now())
   end
@@ -95,7 +95,7 @@ if former ~= nick then
     free_nick(former, before)
     log_event('rename', '"from":%s,"to":%s', cjson.encode(shown), cjson.encode(display), now())
   elseif redis.call('HGET', former_record, 'held') == session then
-    let_go(former)
+    end_hold(former)
   end
 end
 return resumed(fence)

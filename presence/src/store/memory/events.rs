@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::registry::{EventLogEnds, RegistryEvent, event_position};
 
-/// The maximum of stored events.
+/// Maximum number of stored events.
 const EVENTS_MAX: usize = 10_000;
 
 type Position = (u64, u64);

@@ -29,7 +29,7 @@ pub(crate) struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// Returns whether it must not be reaped yet.
+    /// Returns true if it must not be reaped yet.
     pub(crate) fn holds(&self) -> bool {
         self.state.serves() || self.state == LeaseState::Drained && self.ended > now()
     }
@@ -46,7 +46,7 @@ impl LeaseRecord {
 }
 
 impl Leases {
-    /// Returns whether a lease may write and own. A lease that is not in the table counts as fenced.
+    /// Returns true if a lease may write and own. A lease that is not in the table counts as fenced.
     pub(crate) fn serves(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.serves())
     }
@@ -55,13 +55,13 @@ impl Leases {
         self.rows.get(incarnation).is_some_and(|row| row.state == LeaseState::Drained)
     }
 
-    /// Returns whether a gateway's sessions are shown as online.
+    /// Returns true if a gateway's sessions are shown as online.
     pub(crate) fn shows(&self, incarnation: &Incarnation) -> bool {
         self.rows.get(incarnation).is_some_and(|row| row.state.shows())
     }
 
-    /// Returns the leave reason for users of this gateway: of a fenced one, or of one that still serves.
-    pub(crate) fn lost(&self, incarnation: &Incarnation) -> LeftReason {
+    /// Returns the leave reason of a gateway's users: `gateway_lost` if its lease is fenced or unknown, else `closed`.
+    pub(crate) fn leave_reason(&self, incarnation: &Incarnation) -> LeftReason {
         let known = self.rows.get(incarnation).map(|row| row.state);
         if known.is_none_or(|state| state == LeaseState::Fenced) { LeftReason::GatewayLost } else { LeftReason::Closed }
     }

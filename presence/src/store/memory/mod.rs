@@ -51,14 +51,14 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self::keeping(Reloadable::default())
+        Self::with_retention(Reloadable::default())
     }
 }
 
 impl Store {
     /// Creates an empty store that trims streams to `retention`.
     #[must_use]
-    pub fn keeping(retention: Reloadable<Retention>) -> Self {
+    pub fn with_retention(retention: Reloadable<Retention>) -> Self {
         let channels = Channels::default();
         Self { state: Arc::new(Mutex::new(StoreState::new(retention, channels.clone()))), channels }
     }

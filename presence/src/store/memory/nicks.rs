@@ -19,7 +19,7 @@ pub(crate) struct NickRecord {
     pub(crate) owner: Option<Owner>,
     /// The newest owner's session.
     pub(crate) session: SessionId,
-    /// Whether the owner has no connection.
+    /// True if the owner has no connection.
     pub(crate) detached: bool,
     /// The session that the nick is held for while it has no owner.
     pub(crate) held: Option<SessionId>,
@@ -43,7 +43,7 @@ impl Nicks {
         Some(&self.records.get(nick)?.session)
     }
 
-    /// Returns whether its owner has no connection.
+    /// Returns true if its owner has no connection.
     pub(crate) fn is_detached(&self, nick: &NickKey) -> bool {
         self.records.get(nick).is_some_and(|record| record.detached)
     }
@@ -63,7 +63,7 @@ impl Nicks {
     }
 
     /// Ends the hold of a session that has another nick now.
-    pub(crate) fn free(&mut self, nick: &NickKey, session: &SessionId) {
+    pub(crate) fn end_hold(&mut self, nick: &NickKey, session: &SessionId) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.is_none() && record.held.as_ref() == Some(session) {
             (record.held, record.held_until) = (None, 0);

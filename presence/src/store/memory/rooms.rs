@@ -59,7 +59,7 @@ impl Rooms {
         own.filter_map(|room| Some(self.rooms.get(room)?.name.as_str().to_owned())).collect()
     }
 
-    /// Updates a member's info if it is this owner's. Returns whether anything changed.
+    /// Updates a member's info if it is this owner's. Returns true if anything changed.
     pub(crate) fn update_member(&mut self, room: &RoomKey, nick: &NickKey, owner: &Owner, info: &MemberInfo) -> bool {
         let Some(member) = self.rooms.get_mut(room).and_then(|room| room.members.get_mut(nick)) else { return false };
         if member.owner != *owner || member.info == *info {

@@ -16,16 +16,16 @@ pub(crate) struct SessionRecord {
     /// The former token, until the client is known to have the new one.
     pub(crate) previous: Option<TokenHash>,
     /// The claim before the last resume, for a repeated call; until the client is known to have the new token.
-    pub(crate) was: Option<(Nick, Owner)>,
+    pub(crate) former: Option<(Nick, Owner)>,
     pub(crate) read: u64,
-    /// The rooms it is in, or was in when it ended against its will.
+    /// The rooms that it is in, or was in when it ended without `bye` or leave.
     pub(crate) rooms: BTreeSet<RoomKey>,
     /// The time at which it lost its nick; `None` while it owns it.
     pub(crate) ended: Option<u64>,
 }
 
 impl Sessions {
-    /// Returns whether a claim may use this token: the session is new, or this is its token.
+    /// Returns true if a claim may use this token: the session is new, or this is its token.
     pub(crate) fn may_claim(&self, session: &SessionId, token: &TokenHash) -> bool {
         self.0.get(session).is_none_or(|known| known.token == *token)
     }
@@ -44,7 +44,7 @@ impl Sessions {
             nick: nick.clone(),
             token: token.clone(),
             previous: None,
-            was: None,
+            former: None,
             read: 0,
             rooms: BTreeSet::new(),
             ended: None,

@@ -10,13 +10,13 @@ use super::{RETENTION_MS, StoreState, now};
 use crate::model::stream::{StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
-/// The maximum of payload bytes in a room's stream.
+/// Maximum number of payload bytes in a room's stream.
 const ROOM_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The maximum of payload bytes in an inbox.
+/// Maximum number of payload bytes in an inbox.
 const INBOX_BYTES_MAX: usize = 256 * 1024;
-/// The maximum of messages trimmed by one call.
+/// Maximum number of messages trimmed by one call.
 const TRIM_MESSAGES_MAX: usize = 256;
-/// The maximum of stored idempotency keys.
+/// Maximum number of stored idempotency keys.
 pub(crate) const SEEN_KEYS: usize = 1_000_000;
 /// The span of a bucket of clients' keys. A key is stored for one to two spans.
 const KEY_BUCKET_SPAN: Duration = Duration::from_secs(300);
@@ -47,9 +47,9 @@ pub struct Appended {
     pub seq: u64,
     /// Unix milliseconds.
     pub time: u64,
-    /// Whether the key was known.
+    /// True if the key was known.
     pub duplicate: bool,
-    /// Whether the receiver is online; a room always is.
+    /// True if the receiver is online; a room always is.
     pub online: bool,
 }
 

@@ -142,9 +142,9 @@ impl RedisStore {
 
     /// Returns the local address used for packets to Redis, by the routing table; nothing is sent. Returns `None` if
     /// the name of Redis is not resolved within a second.
-    pub async fn facing(&self) -> Option<IpAddr> {
+    pub async fn local_ip(&self) -> Option<IpAddr> {
         let ConnectionAddr::Tcp(host, port) = self.shared.client.get_connection_info().addr() else { return None };
-        let facing = async {
+        let local_ip = async {
             let redis = tokio::net::lookup_host((host.as_str(), *port)).await?.next();
             let redis = redis.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
             let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -152,7 +152,7 @@ impl RedisStore {
             socket.connect(redis).await?;
             Ok::<_, std::io::Error>(socket.local_addr()?.ip())
         };
-        tokio::time::timeout(Duration::from_secs(1), facing).await.ok()?.ok()
+        tokio::time::timeout(Duration::from_secs(1), local_ip).await.ok()?.ok()
     }
 
     /// Returns the metrics of the calls.
@@ -164,7 +164,7 @@ impl RedisStore {
     /// Waits for the answer to one call as [`settle`] does, and records it under its kind.
     ///
     /// # Errors
-    /// See [`settle`].
+    /// `Unavailable` after a refusal, `Unknown` without an answer.
     pub async fn timed<T>(
         &self,
         call: CallKind,

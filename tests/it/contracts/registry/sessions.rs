@@ -66,7 +66,8 @@ impl ReturnedSession {
         let NickSession { registry, nick, owner } = &self.user;
         let mut joined = Vec::new();
         for restored in &self.found.rooms {
-            let entry = self.found.was.as_ref().map_or(JoinEntry::New, |(nick, owner)| JoinEntry::Renamed(nick, owner));
+            let entry =
+                self.found.former.as_ref().map_or(JoinEntry::New, |(nick, owner)| JoinEntry::Renamed(nick, owner));
             joined.push(
                 registry
                     .join(JoinRequest { room: &restored.room, nick, owner, status: &self.found.status, entry })
@@ -152,7 +153,7 @@ async fn resume_within_delay_is_not_announced(arm: &RegistryArm) {
 
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
     assert!(back.user.owner.fence > ann.owner.fence);
-    assert_eq!(back.found.was, Some((ann.nick.clone(), ann.owner.clone())));
+    assert_eq!(back.found.former, Some((ann.nick.clone(), ann.owner.clone())));
     assert_eq!(back.rooms(), ["#art", "#Lobby"]);
     let lobby = &back.found.rooms[1];
     assert_eq!((&lobby.epoch, lobby.seq), (&first.epoch, 1));
@@ -232,7 +233,7 @@ async fn expired_session_goes_offline_before_leaving_rooms(arm: &RegistryArm) {
     assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns));
 
     let back = there.resume(&ann, "ann", 0, 1).await.unwrap();
-    assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#lobby"]));
+    assert_eq!((&back.found.former, back.rooms()), (&None, vec!["#lobby"]));
     back.rejoin().await;
     assert_eq!(arm.history().await[4..], ["online ann", "join #lobby ann"]);
 }
@@ -271,7 +272,7 @@ async fn crash_keeps_tokens_and_rooms(arm: &RegistryArm) {
 
     // Bob's nick is free, and his token can claim it again.
     let bob = there.resume(&bob, "bob", 0, 1).await.unwrap();
-    assert_eq!((&bob.found.was, bob.rooms()), (&None, vec!["#lobby"]));
+    assert_eq!((&bob.found.former, bob.rooms()), (&None, vec!["#lobby"]));
     bob.rejoin().await;
     let deltas = channel.deltas_until("joined").await;
     assert_eq!(deltas, [(3, left("bob", "gateway_lost")), (4, joined("bob"))]);

@@ -10,7 +10,7 @@ use crate::lobby::lobby_member;
 #[tokio::test]
 async fn status_shows_redis_and_silent_gateways() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
-    for text in ["fenced", "lease lost", "beats are not answered", "subscription lost"] {
+    for text in ["fenced", "lease lost", "beat not answered", "subscription lost"] {
         cluster.allow(text);
     }
     let _members = [

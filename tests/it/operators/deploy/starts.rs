@@ -102,7 +102,7 @@ async fn starts_without_redis_leave_one_per_id() {
 #[tokio::test]
 async fn late_starter_yields_to_gateway_that_survived_outage() {
     let mut cluster = Cluster::builder().gateways(1).start().await;
-    for words in ["beats are not answered", "subscription lost", "no subscription"] {
+    for words in ["beat not answered", "subscription lost", "no subscription"] {
         cluster.allow(words);
     }
     let ann = cluster.ws_on(0).await;

@@ -1,6 +1,6 @@
 //! The contract of the claim audit: it finds and resolves each difference between a gateway and the store.
 //!
-//! Invariant: the audit restores missing claims, removes entries without an owner, and ends overtaken claims.
+//! Invariant: the audit restores missing claims, removes entries without an owner, and ends superseded claims.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,7 +71,7 @@ async fn audit_finds_entries_without_owner() {
 /// A gateway that audits `claims` against the store while its task runs.
 struct AuditingGateway {
     claims: Arc<Mutex<Vec<LocalClaim>>>,
-    overtaken: Arc<Mutex<Vec<Owner>>>,
+    superseded: Arc<Mutex<Vec<Owner>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -84,8 +84,8 @@ impl Drop for AuditingGateway {
 impl AuditingGateway {
     fn start(node: &GatewayLease, local_claims: &[LocalClaim]) -> Self {
         let claims = Arc::new(Mutex::new(local_claims.to_vec()));
-        let overtaken: Arc<Mutex<Vec<Owner>>> = Arc::default();
-        let (node, audited_claims, closed) = (node.clone(), Arc::clone(&claims), Arc::clone(&overtaken));
+        let superseded: Arc<Mutex<Vec<Owner>>> = Arc::default();
+        let (node, audited_claims, closed) = (node.clone(), Arc::clone(&claims), Arc::clone(&superseded));
         let task = tokio::spawn(async move {
             let lease = OwnLease {
                 incarnation: node.incarnation.clone(),
@@ -96,8 +96,8 @@ impl AuditingGateway {
             let beats = async { while !matches!(heartbeat.next().await, BeatOutcome::Lost) {} };
             let audits = async {
                 loop {
-                    let overtaken = audit.next(|| audited_claims.lock().unwrap().clone()).await;
-                    closed.lock().unwrap().extend(overtaken);
+                    let superseded = audit.next(|| audited_claims.lock().unwrap().clone()).await;
+                    closed.lock().unwrap().extend(superseded);
                 }
             };
             tokio::select! {
@@ -105,7 +105,7 @@ impl AuditingGateway {
                 () = audits => {}
             }
         });
-        Self { claims, overtaken, task }
+        Self { claims, superseded, task }
     }
 }
 
@@ -128,9 +128,9 @@ async fn audit_brings_gateway_and_store_into_agreement() {
         let online: Vec<bool> = users.iter().flatten().map(|user| user.online).collect();
         let members = arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items;
         let names: Vec<String> = members.into_iter().map(|member| member.nick).collect();
-        let overtaken = auditor.overtaken.lock().unwrap().clone();
-        let agreed = online == [true, false] && names == ["ann", "carl"] && overtaken.contains(&carl.owner);
-        if agreed { Ok(()) } else { Err((online, names, overtaken)) }
+        let superseded = auditor.superseded.lock().unwrap().clone();
+        let agreed = online == [true, false] && names == ["ann", "carl"] && superseded.contains(&carl.owner);
+        if agreed { Ok(()) } else { Err((online, names, superseded)) }
     })
     .await;
 

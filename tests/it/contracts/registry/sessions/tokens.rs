@@ -23,7 +23,7 @@ async fn token_resumes_session_with_freed_nick(arm: &RegistryArm) {
     ann.join("#art").await;
     assert!(ann.leave("#lobby").await && ann.release().await && ann.leave_for_now("#art").await);
     let back = node.resume(&ann, "ann", 0, 1).await.unwrap();
-    assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#art"]), "a room that was left is not restored");
+    assert_eq!((&back.found.former, back.rooms()), (&None, vec!["#art"]), "a room that was left is not restored");
     assert!(back.user.is_online().await);
 
     // The same after the session expired and its hold ended.
@@ -43,7 +43,7 @@ async fn token_of_taken_nick_resumes_under_another(arm: &RegistryArm) {
     assert_eq!(refused, Some(ResumeError::Claim(ClaimError::InUse { retry_after: None })));
 
     let back = node.resume(&ann, "anna", 0, 1).await.unwrap();
-    assert_eq!((&back.found.was, back.rooms()), (&None, vec!["#lobby"]));
+    assert_eq!((&back.found.former, back.rooms()), (&None, vec!["#lobby"]));
     back.rejoin().await;
     assert!(stranger.is_online().await && back.user.is_online().await);
     assert_eq!(members(arm, "#lobby").await, ["anna"]);
@@ -96,7 +96,7 @@ async fn repeated_resume_returns_same_answer(arm: &RegistryArm) {
     let first = there.resume(&ann, "anna", 0, 1).await.unwrap();
     let again = there.resume(&ann, "anna", 0, 1).await.unwrap();
     assert_eq!(first.found, again.found);
-    assert_eq!(first.found.was, Some((ann.nick.clone(), ann.owner.clone())));
+    assert_eq!(first.found.former, Some((ann.nick.clone(), ann.owner.clone())));
     let beat = arm.registry.beat(&here.incarnation, &[]).await.unwrap();
     assert_eq!(beat.mailbox.len(), 1, "the old gateway gets one order");
     assert_eq!(arm.history().await, ["online Ann", "join #lobby Ann", "rename Ann anna"]);

@@ -1,13 +1,14 @@
--- The rule that assigns a nick to a session. Shared by CLAIM and RESUME, which have the same first keys and arguments.
--- Needs the prelude and leaves.lua. The memory twin is in names/memory.rs.
+-- The rule that assigns a nick to a session, documented at Registry::claim (names/mod.rs). Shared by CLAIM and RESUME,
+-- which have the same first keys and arguments. Needs the prelude and leaves.lua. The memory twin is in
+-- names/memory.rs.
 
 local _, _, fences, record, skeletons, session_record, inbox, session_rooms, online, gateway_nicks, owned_nicks =
   unpack(KEYS)
 local _, incarnation, session, nick, display, skeleton, ascii = unpack(ARGV)
 
--- Returns for how long another session keeps a nick from this one: the milliseconds of hold left, -1 while that session
--- is connected, nil if the nick is available.
-local function kept(name, is_own)
+-- Returns the remaining hold in ms if another session keeps the nick; -1 without a remaining hold, for example while
+-- that session is connected; nil if the nick is available.
+local function hold_by_other(name, is_own)
   local owner, detached, held, held_until =
     unpack(redis.call('HMGET', base .. 'nick:' .. name, 'owner', 'detached', 'held', 'held_until'))
   local left = (tonumber(held_until) or 0) - now()
@@ -29,7 +30,7 @@ end
 -- Returns a refusal as a reply; else nil and the stale entries of the skeleton. Two ASCII nicks never conflict by
 -- skeleton, so an ASCII nick is compared only with others (score 0).
 local function refusal(is_own)
-  local left = kept(nick, is_own)
+  local left = hold_by_other(nick, is_own)
   if left then
     return { 'IN_USE', left }
   end
@@ -39,7 +40,7 @@ local function refusal(is_own)
     if not other then
       return nil, stale
     end
-    if other ~= nick and kept(other, is_own) then
+    if other ~= nick and hold_by_other(other, is_own) then
       return { 'CONFUSABLE' }
     end
     stale[#stale + 1] = other
@@ -49,8 +50,8 @@ end
 -- Writes this gateway's claim into the record and the indexes. Returns its fence.
 local function own(...)
   local fence = redis.call('INCR', fences)
-  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session, 'display', display,
-    'skeleton', skeleton, ...)
+  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session,
+    'display', display, 'skeleton', skeleton, ...)
   redis.call('HDEL', record, 'detached', 'held', 'held_until')
   redis.call('PERSIST', record)
   redis.call('ZADD', skeletons, ascii, nick)
@@ -62,12 +63,12 @@ local function own(...)
   return fence
 end
 
--- Assigns the nick to a session that did not have it. The former owner is gone: the caller has checked.
-local function take(stale)
+-- Assigns the nick to a session that did not have it. The caller has checked that no other session keeps it.
+local function assign(stale)
   local before = redis.call('HGET', record, 'owner')
   if before then
     free_nick(nick, before)
-    log_offline(nick, lost(incarnation_of(before)))
+    log_offline(nick, leave_reason(incarnation_of(before)))
   end
   for _, other in ipairs(stale) do
     redis.call('ZREM', skeletons, other)
