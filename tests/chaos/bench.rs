@@ -45,7 +45,7 @@ impl FaultBench {
         cluster = cluster.gateway_setting("PARLEY__SESSION__HOLD_SECONDS", HOLD_SECONDS);
         cluster = cluster.gateway_setting("PARLEY__HISTORY__MAX_MESSAGES", MAX_MESSAGES);
         if let Some(case) = task.case {
-            cluster = cluster.gateway_setting("PARLEY_SABOTAGE", case.mechanism);
+            cluster = cluster.gateway_setting("PARLEY_FAILPOINT", case.mechanism);
         }
         let cluster = cluster.start().await;
         let fsync_always = task.fsync == "always";

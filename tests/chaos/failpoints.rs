@@ -13,7 +13,7 @@ pub const NOTHING: &str = "nothing";
 /// A mechanism, the fault that needs it, and the checker of its guarantee.
 #[derive(Debug, Clone, Copy)]
 pub struct FailpointCase {
-    /// Value of `PARLEY_SABOTAGE`.
+    /// Value of `PARLEY_FAILPOINT`.
     pub mechanism: &'static str,
     /// Checker that must fail.
     pub checker: &'static str,
@@ -61,7 +61,7 @@ pub const CASES: [FailpointCase; 8] = [
     },
     // The members reconnect to another gateway while other members send.
     FailpointCase {
-        mechanism: "hold_back",
+        mechanism: "join_order",
         checker: "contiguity",
         tenths: (20, 5),
         fault: Some(Fault::GatewayRestart { gateway: 2 }),
@@ -69,7 +69,7 @@ pub const CASES: [FailpointCase; 8] = [
     },
     // The gateway is stopped for less than the detection time.
     FailpointCase {
-        mechanism: "patience",
+        mechanism: "detection_time",
         checker: "presence",
         tenths: (90, 45),
         fault: Some(Fault::GatewayStop { gateway: 2 }),
@@ -77,7 +77,7 @@ pub const CASES: [FailpointCase; 8] = [
     },
     // Members lose their connections and return at once.
     FailpointCase {
-        mechanism: "stillness",
+        mechanism: "leave_delay",
         checker: "stillness",
         tenths: (0, 60),
         fault: None,
@@ -85,7 +85,7 @@ pub const CASES: [FailpointCase; 8] = [
     },
     // Redis crashes within a second after acks.
     FailpointCase {
-        mechanism: "repair",
+        mechanism: "republish",
         checker: "loss",
         tenths: (170, 5),
         fault: Some(Fault::RedisCrash),

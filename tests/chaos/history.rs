@@ -1,8 +1,8 @@
 //! The history of one run: requests, answers and faults with their times.
 //!
 //! The crowd and the bench write it while they run, the checkers read it afterwards, and a file keeps it as JSON lines.
-//! An operation is invoked and ends as `ok`, `fail` (certainly not done) or `info` (unknown). A missing reply is `info`,
-//! never `fail`. It judges nothing.
+//! An operation is invoked and ends as `ok`, `fail` (certainly not done) or `info` (unknown). A missing reply is
+//! `info`, never `fail`. It judges nothing.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -117,7 +117,8 @@ impl Recorder {
         events.push(HistoryEvent { at, process: process.to_owned(), session, kind, op });
     }
 
-    /// Converts a timestamp of Redis (Unix milliseconds of this machine) to the time of this history; 0 if it is earlier.
+    /// Converts a timestamp of Redis (Unix milliseconds of this machine) to the time of this history; 0 if it is
+    /// earlier.
     pub fn moment(&self, unix_ms: u64) -> u64 {
         unix_ms.saturating_sub(self.start_ms) * 1_000_000
     }

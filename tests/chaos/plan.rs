@@ -1,4 +1,5 @@
-//! The plan of a run: its faults with start and duration, drawn from a seed. Pure, so the same seed gives the same plan.
+//! The plan of a run: its faults with start and duration, drawn from a seed. Pure, so the same seed gives the same
+//! plan.
 //!
 //! A run begins without faults, continues with single faults and pauses, and ends with concurrent faults and a few
 //! pauses. Invariant: a fault affects one part of the cluster, and no part has two faults at the same time.
@@ -101,12 +102,12 @@ impl Fault {
         }
     }
 
-    /// Returns whether Redis does not answer any client for a time.
+    /// Returns true if Redis does not answer any client for a time.
     pub fn interrupts_redis(self) -> bool {
         matches!(self, Self::RedisStop | Self::RedisKill | Self::RedisCrash | Self::CutCommands)
     }
 
-    /// Returns whether Redis may lose its last acknowledged writes.
+    /// Returns true if Redis may lose its last acknowledged writes.
     pub fn loses_redis_writes(self) -> bool {
         matches!(self, Self::RedisKill | Self::RedisCrash)
     }
@@ -226,8 +227,8 @@ fn several_at_once(dice: &mut FaultDice, from: Duration, to: Duration) -> Vec<Fa
     steps
 }
 
-/// Returns whether the two faults are the double failure that no guarantee covers: Redis loses acknowledged writes, and a
-/// gateway is killed before it republishes them.
+/// Returns true if the two faults are the double failure that no guarantee covers: Redis loses acknowledged writes, and
+/// a gateway is killed before it republishes them.
 fn is_double_failure(redis: &FaultStep, step: &FaultStep) -> bool {
     let is_near = step.begins < redis.ends() + REPUBLISH_TIME && redis.begins < step.begins + REPUBLISH_TIME;
     matches!(step.fault, Fault::GatewayKill { .. }) && is_near

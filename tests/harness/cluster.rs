@@ -1,7 +1,7 @@
 //! A cluster as a value: Redis, gateways, presence processes and nginx. Dropping it ends all processes.
 //!
-//! Every test should end with [`Cluster::finish`]: all programs exit with 0 after SIGTERM, and none has logged a warning
-//! that the test does not allow.
+//! Every test should end with [`Cluster::finish`]: all programs exit with 0 after SIGTERM, and none has logged a
+//! warning that the test does not allow.
 
 use std::net::SocketAddr;
 
@@ -162,7 +162,7 @@ impl Cluster {
         answer.json()
     }
 
-    /// Returns whether the first presence process shows the user as online.
+    /// Returns true if the first presence process shows the user as online.
     pub async fn is_online(&self, nick: &str) -> bool {
         self.ask(&format!("/v1/users/{nick}")).await["online"] == true
     }

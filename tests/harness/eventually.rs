@@ -1,7 +1,7 @@
 //! Waits: poll a condition until it holds, or fail with the last state.
 //!
-//! Only this module sleeps. A cluster has no settled state to wait for, so every expectation has its own deadline. A fixed
-//! pause would be too short on a busy machine and too long on an idle one.
+//! Only this module sleeps. A cluster has no settled state to wait for, so every expectation has its own deadline. A
+//! fixed pause would be too short on a busy machine and too long on an idle one.
 
 use std::fmt::Debug;
 use std::time::Duration;

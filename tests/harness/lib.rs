@@ -1,9 +1,9 @@
 //! The cluster under test: real programs, a real Redis, a real nginx, and clients.
 //!
-//! A test starts a [`Cluster`], connects clients, sends messages and expects them elsewhere. Invariant: every process ends
-//! with the value that started it. Waits use [`eventually()`] or a client's expectation with a deadline, never a fixed
-//! sleep. The harness knows no internals of Parley: it uses flags, environment, sockets and signals, as in production.
-//! Modules:
+//! A test starts a [`Cluster`], connects clients, sends messages and expects them elsewhere. Invariant: every process
+//! ends with the value that started it. Waits use [`eventually()`] or a client's expectation with a deadline, never a
+//! fixed sleep. The harness knows no internals of Parley: it uses flags, environment, sockets and signals, as in
+//! production. Modules:
 
 #![allow(clippy::print_stderr)] // Failed tests print their logs to stderr.
 

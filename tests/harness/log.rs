@@ -1,7 +1,7 @@
 //! The stderr of a program, kept in memory: one JSON object per line, checked after the test.
 //!
-//! A WARN or ERROR that the test did not allow fails it. A line that is not JSON also fails it, such as a panic message or
-//! a debug print.
+//! A WARN or ERROR that the test did not allow fails it. A line that is not JSON also fails it, such as a panic message
+//! or a debug print.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +30,7 @@ impl ProgramLog {
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
-    /// Returns whether a line contains the text.
+    /// Returns true if a line contains the text.
     #[must_use]
     pub fn holds(&self, text: &str) -> bool {
         self.lock().iter().any(|line| line.contains(text))

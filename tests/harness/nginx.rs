@@ -163,7 +163,7 @@ fn render(values: &[(&str, &str)]) -> String {
     values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
-/// Returns whether the worker accepts no connections and waits for its last one; nginx shows this in its process name.
+/// Returns true if the worker accepts no connections and waits for its last one; nginx shows this in its process name.
 fn is_shutting_down(worker: u32) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
     name.contains("shutting down")

@@ -219,7 +219,7 @@ impl Node {
         ScrapedMetrics::parse(&answer.body)
     }
 
-    /// Returns whether the process is running.
+    /// Returns true if the process is running.
     pub fn is_running(&mut self) -> bool {
         !self.process.has_ended()
     }

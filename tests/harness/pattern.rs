@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Returns whether the whole text fits the pattern. Each `*` stands for any run of characters, also an empty one.
+/// Returns true if the whole text fits the pattern. Each `*` stands for any run of characters, also an empty one.
 #[must_use]
 pub fn text_fits(pattern: &str, text: &str) -> bool {
     let Some((head, mut pattern)) = pattern.split_once('*') else { return pattern == text };
@@ -15,7 +15,7 @@ pub fn text_fits(pattern: &str, text: &str) -> bool {
     text.ends_with(pattern)
 }
 
-/// Returns whether the value has exactly the fields and items of the pattern; `"*"` fits any value.
+/// Returns true if the value has exactly the fields and items of the pattern; `"*"` fits any value.
 #[must_use]
 pub fn json_fits(pattern: &Value, value: &Value) -> bool {
     match (pattern, value) {

@@ -1,7 +1,7 @@
 //! Real programs: started as in production, observed by ready line and log, ended by signals.
 //!
-//! Plain threads read both pipes, so no output is lost while a test blocks or panics. A program ends with the test process.
-//! Invariant: signals go only to its own child, and the child has ended when the [`Process`] is dropped.
+//! Plain threads read both pipes, so no output is lost while a test blocks or panics. A program ends with the test
+//! process. Invariant: signals go only to its own child, and the child has ended when the [`Process`] is dropped.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
@@ -71,8 +71,8 @@ impl ChildProgram {
         program
     }
 
-    /// Returns a program that gets `signal` when this process ends. `setpriv` registers the signal, and then becomes the
-    /// program with the same pid.
+    /// Returns a program that gets `signal` when this process ends. `setpriv` registers the signal, and then becomes
+    /// the program with the same pid.
     fn tied_to_this_process(signal: &str, binary: OsString, name: &str) -> Self {
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig").arg(signal).arg("--").arg(binary);
@@ -227,7 +227,7 @@ impl Process {
         self.ended = Some(self.child.wait().expect("a child of this process"));
     }
 
-    /// Returns whether the process has ended.
+    /// Returns true if the process has ended.
     pub fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("a child of this process");
@@ -267,7 +267,8 @@ impl Drop for Process {
     }
 }
 
-/// Returns the folder of the built programs: `PARLEY_BIN_DIR`, or the folder of this program, without `deps` for a test.
+/// Returns the folder of the built programs: `PARLEY_BIN_DIR`, or the folder of this program, without `deps` for a
+/// test.
 fn binary_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("PARLEY_BIN_DIR") {
         return directory.into();

@@ -12,8 +12,8 @@
 //! In JSON `"$epoch"` as the value of a field stands for any value at its first use, and for the same value afterwards.
 //!
 //! Replies must arrive in the order of the page, and so must events. The order between the two is free, because an ack
-//! races with its message. On the line port, where the two look alike, lines may arrive in any order. Everything received
-//! must be on the page. Only presence (on the line port, all lines with `* `) may be omitted.
+//! races with its message. On the line port, where the two look alike, lines may arrive in any order. Everything
+//! received must be on the page. Only presence (on the line port, all lines with `* `) may be omitted.
 
 use std::collections::BTreeMap;
 

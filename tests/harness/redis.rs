@@ -1,8 +1,8 @@
 //! A real redis-server with the shipped configuration and access rights, on its own port and in its own directory.
 //!
 //! Programs get the URL of the user `parley`; tests have every right. A command of Parley that Redis refused fails the
-//! test at its end, so a missing right in `deploy/redis/users.acl.in` is detected. The server can be killed, stopped and
-//! restarted with its data.
+//! test at its end, so a missing right in `deploy/redis/users.acl.in` is detected. The server can be killed, stopped
+//! and restarted with its data.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};

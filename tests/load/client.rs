@@ -60,7 +60,7 @@ impl LoadClient {
         Ok(())
     }
 
-    /// Returns whether the connection is established; fails if it was refused.
+    /// Returns true if the connection is established; fails if it was refused.
     pub(crate) fn is_connected(&self) -> io::Result<bool> {
         let Some(socket) = &self.socket else { return Ok(false) };
         if let Some(error) = socket.take_error()? {

@@ -130,7 +130,7 @@ impl Plan {
         }
     }
 
-    /// Returns whether deliveries are checked by the seqs of rooms, which are dense and the same for all members.
+    /// Returns true if deliveries are checked by the seqs of rooms, which are dense and the same for all members.
     /// Otherwise they are checked by each publisher's own numbers.
     pub(crate) fn counts_seqs(&self) -> bool {
         !self.is_direct() && self.addresses.iter().all(|address| address.dialect.has_seqs())

@@ -51,7 +51,7 @@ impl MeasureWindow {
         Self { start, measured: warm, end: warm.saturating_add(nanos(measured)) }
     }
 
-    /// Returns whether a message with this due time counts.
+    /// Returns true if a message with this due time counts.
     pub(crate) fn counts(&self, due: Nanos) -> bool {
         (self.measured..self.end).contains(&due)
     }

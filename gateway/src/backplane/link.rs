@@ -31,7 +31,7 @@ pub struct SubscriptionStatus {
 }
 
 impl SubscriptionStatus {
-    /// Returns whether all wanted channels are subscribed, as far as this node can know.
+    /// Returns true if all wanted channels are subscribed, as far as this node can know.
     #[must_use]
     pub fn connected(&self) -> bool {
         self.link == LinkState::Subscribed

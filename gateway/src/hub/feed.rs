@@ -115,7 +115,7 @@ impl StreamFeed {
     /// Buffers events for a member from now on, in place of an older connection of its session.
     pub(super) fn start_join(&mut self, session: &SessionId, outbox: &Outbox) {
         self.end_subscription(session);
-        let member = match failpoints::takes(Failpoint::HoldBack) {
+        let member = match failpoints::is_disabled(Failpoint::JoinOrder) {
             false => FeedMember::Joining(outbox.clone(), Box::default()),
             true => FeedMember::Live(Recipient { subscriber: StreamSubscriber::new(outbox.clone()), after: 0 }),
         };

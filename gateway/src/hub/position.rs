@@ -130,7 +130,7 @@ impl<T> StreamTracker<T> {
             return;
         };
         position.highest_seq = position.highest_seq.max(seq);
-        if seq == position.seq + 1 || seq > position.seq && failpoints::takes(Failpoint::Refill) {
+        if seq == position.seq + 1 || seq > position.seq && failpoints::is_disabled(Failpoint::Refill) {
             position.seq = seq;
             steps.push(StreamStep::Message(seq, message));
             self.deliver_buffered(0, steps);
@@ -154,7 +154,7 @@ impl<T> StreamTracker<T> {
 
     /// Takes the next refill request, if there is one.
     pub fn take_refill_request(&mut self) -> Option<RefillRequest> {
-        if failpoints::takes(Failpoint::Refill) {
+        if failpoints::is_disabled(Failpoint::Refill) {
             return None;
         }
         let position = self.position.as_ref()?;

@@ -120,7 +120,7 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
     }
 }
 
-/// Returns whether accept failed only for the connection that it was about to return.
+/// Returns true if accept failed only for the connection that it was about to return.
 fn is_connection_failure(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

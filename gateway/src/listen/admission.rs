@@ -1,7 +1,7 @@
 //! Admission of new connections on both ports.
 //!
-//! It reads readiness at that moment, so a client that just saw a ready gateway is admitted. It never affects established
-//! connections.
+//! It reads readiness at that moment, so a client that just saw a ready gateway is admitted. It never affects
+//! established connections.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ impl Admission {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the gateway drains.
+    /// Returns true if the gateway drains.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)

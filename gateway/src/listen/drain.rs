@@ -98,7 +98,7 @@ impl DrainMoment {
         self.close_at = self.close_at.max(Instant::now() + QUIET_TIME).min(self.at_latest);
     }
 
-    /// Returns whether the time is over, even for requests in flight.
+    /// Returns true if the time is over, even for requests in flight.
     pub(super) fn is_final(&self) -> bool {
         Instant::now() >= self.at_latest
     }

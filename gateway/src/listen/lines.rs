@@ -34,9 +34,9 @@ pub(super) struct LineSplitter {
     bytes: BytesMut,
     /// Leading bytes without a line end.
     scanned: usize,
-    /// Whether the rest of an overlong line is being skipped.
+    /// True if the rest of an overlong line is being skipped.
     skipping: bool,
-    /// Whether the input is known to be text.
+    /// True if the input is known to be text.
     begun: bool,
 }
 

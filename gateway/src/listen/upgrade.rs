@@ -94,7 +94,7 @@ fn answer<S: ConnectionSession>(
     response
 }
 
-/// Returns whether the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
+/// Returns true if the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
 /// client without an origin is not a page; two origins are refused.
 fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     let mut told = headers.get_all(ORIGIN).iter();

@@ -91,7 +91,7 @@ impl Performer {
 
     /// Detaches the session. A second nickname, of a change that stopped half-way, is released all the same.
     async fn detach(&self, current: &Owner, reason: LeftReason) {
-        let after = if failpoints::takes(Failpoint::Stillness) { Duration::ZERO } else { LEAVE_DELAY };
+        let after = if failpoints::is_disabled(Failpoint::LeaveDelay) { Duration::ZERO } else { LEAVE_DELAY };
         let due = Instant::now() + after;
         let services = &self.services;
         for (nick, owner) in &self.claims {

@@ -1,8 +1,9 @@
 //! Failpoints: each one disables a safety mechanism of a debug build, so a fault test can prove that it detects the
 //! loss.
 //!
-//! The environment variable `PARLEY_SABOTAGE` selects one [`Failpoint`] and is read once. Call sites ask [`takes`];
-//! scripts pass through [`script`]. Invariant: in a release build no failpoint exists and every check is a constant.
+//! The environment variable `PARLEY_FAILPOINT` selects one [`Failpoint`] and is read once. Call sites ask
+//! [`is_disabled`]; scripts pass through [`script`]. Invariant: in a release build no failpoint exists and every check
+//! is a constant.
 
 use std::borrow::Cow;
 
@@ -18,11 +19,11 @@ pub enum Failpoint {
     /// The refill of messages that did not arrive, from their stream.
     Refill,
     /// The order of a join: messages published during it are delivered after the earlier ones.
-    HoldBack,
+    JoinOrder,
     /// The timeout of the failure detector: one missing beat does not declare a gateway dead.
-    Patience,
+    DetectionTime,
     /// The delay before other members see that a connection was lost.
-    Stillness,
+    LeaveDelay,
     /// The republish ring: acknowledged messages are kept until Redis cannot lose them, and published again after a
     /// loss.
     Republish,
@@ -31,14 +32,14 @@ pub enum Failpoint {
 /// Returns true if this mechanism is disabled.
 #[must_use]
 #[cfg(debug_assertions)]
-pub fn takes(failpoint: Failpoint) -> bool {
-    debug::taken() == Some(failpoint)
+pub fn is_disabled(failpoint: Failpoint) -> bool {
+    debug::selected() == Some(failpoint)
 }
 
 /// Returns true if this mechanism is disabled.
 #[must_use]
 #[cfg(not(debug_assertions))]
-pub const fn takes(_: Failpoint) -> bool {
+pub const fn is_disabled(_: Failpoint) -> bool {
     false
 }
 
@@ -46,8 +47,8 @@ pub const fn takes(_: Failpoint) -> bool {
 #[must_use]
 pub fn script(text: &str) -> Cow<'_, str> {
     #[cfg(debug_assertions)]
-    if let Some(taken) = debug::taken() {
-        return debug::cut(text, taken).into();
+    if let Some(selected) = debug::selected() {
+        return debug::cut(text, selected).into();
     }
     text.into()
 }
@@ -56,17 +57,17 @@ pub fn script(text: &str) -> Cow<'_, str> {
 mod debug {
     use std::sync::LazyLock;
 
-    use super::Failpoint::{self, Claim, Dedupe, Fence, HoldBack, Patience, Refill, Republish, Stillness};
+    use super::Failpoint::{self, Claim, Dedupe, DetectionTime, Fence, JoinOrder, LeaveDelay, Refill, Republish};
 
     const NAMES: [(&str, Failpoint); 8] = [
         ("fence", Fence),
         ("claim", Claim),
         ("dedupe", Dedupe),
         ("refill", Refill),
-        ("hold_back", HoldBack),
-        ("patience", Patience),
-        ("stillness", Stillness),
-        ("repair", Republish),
+        ("join_order", JoinOrder),
+        ("detection_time", DetectionTime),
+        ("leave_delay", LeaveDelay),
+        ("republish", Republish),
     ];
 
     /// Script text of each failpoint, and its replacement.
@@ -74,32 +75,57 @@ mod debug {
         (Fence, "if not serves(", "if false and not serves("),
         (Fence, "string.sub(member, 1, #token + 1) ~= token .. ' '", "false"),
         (Fence, "redis.call('HGET', sender, 'owner') ~= token", "false"),
-        (Claim, "local left = kept(nick, is_own)", "local left = nil"),
+        (Claim, "local left = hold_by_other(nick, is_own)", "local left = nil"),
         (Dedupe, "if not answer then", "if true then"),
     ];
 
-    pub(super) fn taken() -> Option<Failpoint> {
-        static TAKEN: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
-            let name = std::env::var("PARLEY_SABOTAGE").ok()?;
+    pub(super) fn selected() -> Option<Failpoint> {
+        static SELECTED: LazyLock<Option<Failpoint>> = LazyLock::new(|| {
+            let name = std::env::var("PARLEY_FAILPOINT").ok()?;
             tracing::warn!(mechanism = name, "failpoint enabled");
             NAMES.iter().find_map(|(known, failpoint)| (*known == name).then_some(*failpoint))
         });
-        *TAKEN
+        *SELECTED
     }
 
-    pub(super) fn cut(text: &str, taken: Failpoint) -> String {
-        let cuts = CUTS.iter().filter(|(failpoint, ..)| *failpoint == taken);
+    pub(super) fn cut(text: &str, selected: Failpoint) -> String {
+        let cuts = CUTS.iter().filter(|(failpoint, ..)| *failpoint == selected);
         cuts.fold(text.to_owned(), |text, (_, original, replacement)| text.replace(original, replacement))
     }
 
     #[cfg(test)]
     mod tests {
+        #![allow(clippy::unwrap_used)]
+        use std::fs;
+        use std::path::Path;
+
         use super::*;
+
+        fn scripts(folder: &Path, found: &mut String) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    scripts(&path, found);
+                } else if path.extension().is_some_and(|extension| extension == "lua") {
+                    found.push_str(&fs::read_to_string(path).unwrap());
+                }
+            }
+        }
+
+        #[test]
+        fn every_cut_occurs_in_a_script() {
+            let (root, mut text) = (Path::new(env!("CARGO_MANIFEST_DIR")), String::new());
+            scripts(&root.join("src"), &mut text);
+            scripts(&root.join("../gateway/src"), &mut text);
+            for (failpoint, original, _) in CUTS {
+                assert!(text.contains(original), "{failpoint:?}: {original}");
+            }
+        }
 
         #[test]
         fn failpoint_changes_only_its_own_scripts() {
-            let claim = "local left = kept(nick, is_own)\nif left then";
-            assert_eq!(cut(claim, Claim), "local left = nil\nif left then");
+            let (_, claim, replacement) = CUTS.into_iter().find(|(failpoint, ..)| *failpoint == Claim).unwrap();
+            assert_eq!(cut(claim, Claim), replacement);
             assert_eq!(cut(claim, Dedupe), claim);
             assert_eq!(cut(claim, Refill), claim);
         }

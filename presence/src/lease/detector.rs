@@ -89,7 +89,7 @@ impl FailureDetector {
         }
         // From the first answer with this counter to the sending of the last call, so it is never too long.
         let unchanged_for = sample.sent.saturating_duration_since(observed.since);
-        let fence_after = if failpoints::takes(Failpoint::Patience) { FENCE_AFTER / 4 } else { FENCE_AFTER };
+        let fence_after = if failpoints::is_disabled(Failpoint::DetectionTime) { FENCE_AFTER / 4 } else { FENCE_AFTER };
         match lease.state {
             LeaseState::Live | LeaseState::Draining if unchanged_for >= fence_after => {
                 Some(FailureVerdict::Fence(lease.incarnation.clone(), lease.counter))

@@ -83,8 +83,8 @@ error_table! {
 /// Declares the close table: one row for each variant, with its number, slug and reconnect flag.
 macro_rules! close_table {
     ($($(#[$doc:meta])* $variant:ident, $number:literal, $slug:literal, $reconnect:literal;)*) => {
-        /// Reason for a connection closed by the server. Text lines print the slug, WebSocket frames carry the number (RFC
-        /// 6455 section 7.4, the IANA registry for 1012, and 4000-4099 for our own).
+        /// Reason for a connection closed by the server. Text lines print the slug, WebSocket frames carry the number
+        /// (RFC 6455 section 7.4, the IANA registry for 1012, and 4000-4099 for our own).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum CloseCode { $($(#[$doc])* $variant,)* }
 

@@ -1,13 +1,12 @@
 //! Every Redis key and channel name, built in one place and typed by the unit of atomicity that it belongs to.
 //!
 //! [`Keys`] returns one builder per name: [`RoomKeys`], [`NickKeys`], [`SessionKeys`], [`NodeKeys`]. [`ScriptKeys`]
-//! takes the keys of one builder and of the partition. A key of another name compiles only as
-//! [`ScriptKeys::crossing`], so every script that cannot run on a Redis Cluster yet shows in its call.
-//! Invariant: a name holds only encoded tokens of [`crate::model`], never a client's text.
-//! Scripts alone build two more names: the buckets `idempotency:<n>` (5 minutes of clients' keys) and `attempts:<n>` (30 s
-//! of message ids without a client's key), both hashes of the partition.
-//! Today there is one partition, `{0}`. The partition is chosen here;
-//! ARCHITECTURE.md lists what else assumes a single one.
+//! takes the keys of one builder and of the partition. A key of another name compiles only as [`ScriptKeys::crossing`],
+//! so every script that cannot run on a Redis Cluster yet shows in its call. Invariant: a name holds only encoded
+//! tokens of [`crate::model`], never a client's text. Scripts alone build two more names: the buckets `idempotency:<n>`
+//! (5 minutes of clients' keys) and `attempts:<n>` (30 s of message ids without a client's key), both hashes of the
+//! partition. Today there is one partition, `{0}`. The partition is chosen here; ARCHITECTURE.md lists what else
+//! assumes a single one.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -231,7 +230,7 @@ impl Keys {
 
     partition_keys! {
         /// Hash: `replid` (the replication id seen), `generation` (its number, never used twice), `phase` (open or
-        /// recovering), `since` (Unix ms of its begin, or of the end of the last break in the beats while it recovers),
+        /// recovering), `since` (Unix ms of its start, or of the end of the last gap in the beats while it recovers),
         /// `seen` (Unix ms of the last beat then).
         generation => "generation";
         /// Hash: incarnation -> beat counter.
@@ -282,9 +281,9 @@ macro_rules! unit_keys {
 unit_keys! {
     /// The keys of one room.
     RoomKeys: RoomUnit {
-        /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in which
-        /// the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no message
-        /// is older than that time). No TTL while there are members, 73 h without.
+        /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in
+        /// which the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no
+        /// message is older than that time). No TTL while there are members, 73 h without.
         meta => "room";
         /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
         stream => "log";
@@ -314,8 +313,8 @@ unit_keys! {
 unit_keys! {
     /// The keys of one skeleton (UTS 39).
     SkeletonKeys: SkeletonUnit {
-        /// Sorted set: the owned and held nick keys that share the skeleton, scored 0 if shown with characters other than
-        /// ASCII, else 1. No TTL while one of them is owned.
+        /// Sorted set: the owned and held nick keys that share the skeleton, scored 0 if shown with characters other
+        /// than ASCII, else 1. No TTL while one of them is owned.
         nicks => "skeleton";
     }
 }
@@ -328,7 +327,7 @@ unit_keys! {
         /// inbox the meta, as a room has one of its stream, and `read` (the client's read position). No TTL while the
         /// session owns its nick, 72 h afterwards; the same for its inbox and its rooms.
         record => "session";
-        /// Set: the keys of the rooms that the session is in, or was in when it ended against its will.
+        /// Set: the keys of the rooms that the session is in, or was in when it ended without `bye` or leave.
         rooms => "session-rooms";
         /// Stream: direct messages to the session, ids `<seq>-0`.
         inbox => "inbox";

@@ -1,7 +1,8 @@
 //! [`PresenceConfig`]: the validated settings of the presence program.
 //!
-//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`PresenceConfig`] is valid, so no other
-//! code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden credentials.
+//! `main` loads it and `server.rs` passes the parts down. Invariant: every value of a [`PresenceConfig`] is valid, so
+//! no other code checks it again. It displays as TOML (`--check`), which `--config` reads back, except for hidden
+//! credentials.
 
 use std::fmt;
 use std::net::SocketAddr;

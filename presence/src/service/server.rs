@@ -57,7 +57,8 @@ impl Presence {
     /// Binds the listeners and starts every task. Needs a tokio runtime.
     ///
     /// # Errors
-    /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. If Redis is unreachable, the process starts not ready.
+    /// The Redis URL is invalid, Redis is unfit, or an address cannot be bound. If Redis is unreachable, the process
+    /// starts not ready.
     pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
         let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
         let is_reachable = redis.is_fit().await?;

@@ -1,5 +1,5 @@
-//! Leaks: when all members have left, no gateway has more descriptors than before the first connection, and Redis has no
-//! key that belongs to a session.
+//! Leaks: when all members have left, no gateway has more descriptors than before the first connection, and Redis has
+//! no key that belongs to a session.
 
 use super::{Evidence, Finding};
 use crate::history::HistoryOp;

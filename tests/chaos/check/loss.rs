@@ -1,7 +1,8 @@
-//! Loss: at the end every acked message is in its room's stream, with the id of the ack. It also has the seq of the ack,
-//! unless Redis lost the message and a gateway republished it.
+//! Loss: at the end every acked message is in its room's stream, with the id of the ack. It also has the seq of the
+//! ack, unless Redis lost the message and a gateway republished it.
 //!
-//! Two cases are excused and counted: trimmed messages, and messages whose gateway was killed before it republished them.
+//! Two cases are excused and counted: trimmed messages, and messages whose gateway was killed before it republished
+//! them.
 
 use std::collections::HashMap;
 

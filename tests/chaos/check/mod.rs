@@ -116,13 +116,13 @@ impl Evidence {
         self.streams.get(room).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns whether the oldest messages of a room were trimmed.
+    /// Returns true if the oldest messages of a room were trimmed.
     pub fn is_trimmed(&self, room: &str) -> bool {
         self.stream(room).first().is_some_and(|first| first.seq > 1)
     }
 }
 
-/// Returns whether the event is a message with a seq up to `seq`.
+/// Returns true if the event is a message with a seq up to `seq`.
 fn is_up_to(event: &HistoryEvent, seq: u64) -> bool {
     matches!(event.op, HistoryOp::Message { seq: Some(number), .. } if number <= seq)
 }

@@ -64,7 +64,7 @@ pub(super) fn check(evidence: &Evidence) -> Finding {
     finding
 }
 
-/// Returns whether the gateway of a connection may count as dead at that moment: killed, stopped or cut off for long
+/// Returns true if the gateway of a connection may count as dead at that moment: killed, stopped or cut off for long
 /// enough.
 pub(super) fn is_lost(span: &OnlineSpan<'_>, at: u64, faults: &[(u64, u64, Fault)]) -> bool {
     let is_reason = |(from, to, fault): &(u64, u64, Fault)| {

@@ -37,7 +37,7 @@ pub struct AckedWrite<'a> {
 }
 
 impl AckedWrite<'_> {
-    /// Returns whether two gateways may have sent the two acks.
+    /// Returns true if two gateways may have sent the two acks.
     pub fn may_be_from_other_gateway(&self, other: &AckedWrite<'_>) -> bool {
         (self.session, self.node) != (other.session, other.node)
     }
@@ -107,7 +107,7 @@ impl<'a> RedisLosses<'a> {
         Self { kills, sent, deaths, silences }
     }
 
-    /// Returns whether Redis may have lost the message after it was first stored, so that it may have a new seq.
+    /// Returns true if Redis may have lost the message after it was first stored, so that it may have a new seq.
     pub fn may_be_renumbered(&self, key: &str) -> bool {
         let is_hit = |message: &SentMessage<'_>| {
             self.kills.iter().any(|kill| overlap(*kill, (message.sent_at, message.stored_by)))
@@ -115,7 +115,7 @@ impl<'a> RedisLosses<'a> {
         self.sent.get(key).is_some_and(is_hit)
     }
 
-    /// Returns whether Redis may have lost the message since it was delivered at `delivered_at`. In an epoch that began
+    /// Returns true if Redis may have lost the message since it was delivered at `delivered_at`. In an epoch that began
     /// at `epoch_began`, the message was written after the kill before that.
     pub fn may_be_lost_since(&self, key: &str, delivered_at: u64, epoch_began: Option<u64>) -> bool {
         let returns = self.kills.iter().map(|(_, back)| *back);
@@ -131,7 +131,7 @@ impl<'a> RedisLosses<'a> {
         Some((message.sent_at, message.acked?))
     }
 
-    /// Returns whether Redis may have lost the message and its gateway died before the republish.
+    /// Returns true if Redis may have lost the message and its gateway died before the republish.
     pub fn may_be_lost_with_gateway(&self, key: &str) -> bool {
         let is_dead = |pending: &PendingRepublish<'_>| {
             let mut deaths = self.deaths.iter().filter(|(node, _)| node == pending.node);
@@ -140,7 +140,7 @@ impl<'a> RedisLosses<'a> {
         self.pending_republishes(key).iter().any(is_dead)
     }
 
-    /// Returns whether Redis may have lost the message and accepted writes before its gateway republished it.
+    /// Returns true if Redis may have lost the message and accepted writes before its gateway republished it.
     pub fn may_be_republished_late(&self, key: &str) -> bool {
         let is_silent = |pending: &PendingRepublish<'_>| {
             let mut silences = self.silences.iter().filter(|(.., node)| node == pending.node);

@@ -1,7 +1,7 @@
 //! A small history without violations; each test of a checker breaks one part of it.
 //!
-//! ann on g1 and bob on g2 are members of `#a`. g1 is killed, and ann goes offline 9 s later. She resumes her session on
-//! g2 and sends bob a direct message. Redis is stopped for a while, and both stay online.
+//! ann on g1 and bob on g2 are members of `#a`. g1 is killed, and ann goes offline 9 s later. She resumes her session
+//! on g2 and sends bob a direct message. Redis is stopped for a while, and both stay online.
 
 use super::{Evidence, RecordedLeave, SECOND, StoredWrite};
 use crate::history::{HistoryEvent, HistoryOp, OpStatus};

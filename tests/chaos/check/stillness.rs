@@ -1,5 +1,5 @@
-//! Stillness: no leave is shown for a member that returns at once, as in a rolling restart. A leave is right if the member
-//! was away for longer than leaves are delayed, or if its gateway may have counted as dead.
+//! Stillness: no leave is shown for a member that returns at once, as in a rolling restart. A leave is right if the
+//! member was away for longer than leaves are delayed, or if its gateway may have counted as dead.
 //!
 //! Only WebSocket connections are judged: a line session ends with its connection, so its leaves are real.
 
@@ -43,7 +43,7 @@ fn is_return(event: &HistoryEvent) -> bool {
     event.kind == OpStatus::Ok && matches!(event.op, HistoryOp::Register { resumed: true, .. })
 }
 
-/// Returns whether an absence of the member explains a leave at this time.
+/// Returns true if an absence of the member explains a leave at this time.
 fn was_away(spans: &[&OnlineSpan<'_>], at: u64) -> bool {
     spans.iter().enumerate().any(|(number, span)| {
         let back = spans.get(number + 1).map_or(u64::MAX, |next| next.from);

@@ -1,9 +1,10 @@
-//! A member of the crowd: connects, registers, joins its rooms and sends messages, and reconnects after each disconnect.
+//! A member of the crowd: connects, registers, joins its rooms and sends messages, and reconnects after each
+//! disconnect.
 //!
 //! Over WebSocket it resumes its session with its positions; a new session keeps the positions of its rooms. Rivals and
-//! line clients start a new session each time. A message with a transient refusal or an unknown outcome is sent again with
-//! the same key, also on the next connection. A key belongs to its session: a message in flight at the end of the session
-//! stays unknown and is never sent again.
+//! line clients start a new session each time. A message with a transient refusal or an unknown outcome is sent again
+//! with the same key, also on the next connection. A key belongs to its session: a message in flight at the end of the
+//! session stays unknown and is never sent again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -318,7 +319,8 @@ impl CrowdMember {
                 connection.request(*id, MemberRequest::Send { room: &open.room, key: &open.key }).await;
             }
             let mode = *self.mode.borrow();
-            // On the line port an echo may be lost with the gateway's subscription, so a line client does not wait for it.
+            // On the line port an echo may be lost with the gateway's subscription, so a line client does not wait for
+            // it.
             let may_mark = mode == CrowdMode::Mark && !has_marked && closes_at.is_none();
             if may_mark && (is_text || self.pending.is_empty()) {
                 has_marked = true;

@@ -1,6 +1,7 @@
 //! The crowd: members that send all the time, reconnect whenever they are cut off, and record what they receive.
 //!
-//! The run starts them, and they connect through nginx. They behave as PROTOCOL.md requires of clients, and judge nothing.
+//! The run starts them, and they connect through nginx. They behave as PROTOCOL.md requires of clients, and judge
+//! nothing.
 
 mod connection;
 mod member;

@@ -1,7 +1,7 @@
 //! Everything that one client received, with its time. A reading task appends, and expectations search.
 //!
-//! Invariant: no entry is ever removed. An expectation marks the entry that it used, so no two expectations use the same
-//! one. Counts ("exactly once") include used entries.
+//! Invariant: no entry is ever removed. An expectation marks the entry that it used, so no two expectations use the
+//! same one. Counts ("exactly once") include used entries.
 
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};

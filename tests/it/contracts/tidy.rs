@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Code that appears only in tests.
 const TESTS_ONLY: &[&str] = &[".unwrap()", "todo!(", "unimplemented!(", "dbg!(", "unsafe "];
 
-/// The maximum of lines in a file.
+/// Maximum number of lines in a file.
 const LINES_MAX: usize = 500;
 
 /// Files that may sleep, with the reason.

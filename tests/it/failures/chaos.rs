@@ -82,20 +82,20 @@ async fn bench_detects_holes_without_refill() {
 
 #[tokio::test]
 async fn bench_detects_messages_that_overtake_a_replay() {
-    detects("hold_back", "contiguity").await;
+    detects("join_order", "contiguity").await;
 }
 
 #[tokio::test]
 async fn bench_detects_a_gateway_fenced_too_early() {
-    detects("patience", "presence").await;
+    detects("detection_time", "presence").await;
 }
 
 #[tokio::test]
 async fn bench_detects_a_leave_shown_at_once() {
-    detects("stillness", "stillness").await;
+    detects("leave_delay", "stillness").await;
 }
 
 #[tokio::test]
 async fn bench_detects_lost_messages_without_republish() {
-    detects("repair", "loss").await;
+    detects("republish", "loss").await;
 }

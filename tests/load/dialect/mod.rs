@@ -132,22 +132,22 @@ impl LoadDialect {
         }
     }
 
-    /// Returns whether rooms number their messages densely and equally for all members.
+    /// Returns true if rooms number their messages densely and equally for all members.
     pub(crate) fn has_seqs(self) -> bool {
         self == Self::Parley
     }
 
-    /// Returns whether every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
+    /// Returns true if every message is answered with [`ServerMessage::Acked`] or [`ServerMessage::Refused`].
     pub(crate) fn has_acks(self) -> bool {
         self == Self::Parley
     }
 
-    /// Returns whether clients are addressed by nickname; otherwise each client has a room of that name.
+    /// Returns true if clients are addressed by nickname; otherwise each client has a room of that name.
     pub(crate) fn has_nicks(self) -> bool {
         matches!(self, Self::Parley | Self::Lines)
     }
 
-    /// Returns whether a client is ready as soon as it is connected.
+    /// Returns true if a client is ready as soon as it is connected.
     pub(crate) fn is_ready_on_connect(self) -> bool {
         self == Self::Bare
     }

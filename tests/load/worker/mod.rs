@@ -210,7 +210,8 @@ impl LoadWorker {
         self.agenda.push(Reverse((at, due)));
     }
 
-    /// Performs at most [`DUE_ACTIONS_MAX`] due actions, and sets the timer for the next one. Returns true if more are due.
+    /// Performs at most [`DUE_ACTIONS_MAX`] due actions, and sets the timer for the next one. Returns true if more are
+    /// due.
     fn run_due_actions(&mut self) -> Result<bool> {
         for _ in 0..DUE_ACTIONS_MAX {
             let Some(Reverse((at, due))) = self.agenda.peek().copied() else { return Ok(false) };

@@ -7,7 +7,8 @@ use crate::dialect::{Framing, RequestPurpose, ServerMessage};
 use crate::frame::{self, opcode};
 
 impl LoadWorker {
-    /// Reads until the socket is empty. A read that does not fill the buffer emptied the socket, unless the peer closed it.
+    /// Reads until the socket is empty. A read that does not fill the buffer emptied the socket, unless the peer closed
+    /// it.
     pub(super) fn read(&mut self, client: usize, is_read_closed: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {

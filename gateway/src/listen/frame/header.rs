@@ -1,7 +1,7 @@
 //! The headers of frames that a gateway sends (RFC 6455, 5.2): unmasked and never fragmented.
 //!
 //! [`put_text`] frames an encoded event once for many sockets; [`FrameWriter`](super::FrameWriter) frames what goes to
-//! one connection. Received headers are read in [`super::reader`].
+//! one connection. Received headers are read in `reader.rs`.
 
 use bytes::BytesMut;
 use tungstenite::protocol::frame::FrameHeader;

@@ -1,11 +1,11 @@
 //! RFC 6455 framing of the server side on our own buffers: a client's bytes to events, messages to bytes.
 //!
-//! [`FrameReader`] and [`FrameWriter`] do no IO; [`FrameSocket`] runs them on a TCP stream. Between messages a connection
-//! owns no buffer: bytes are read into a buffer of the thread and decoded in place, and only a partial message is stored.
-//! No extensions, no compression.
+//! [`FrameReader`] and [`FrameWriter`] do no IO; [`FrameSocket`] runs them on a TCP stream. Between messages a
+//! connection owns no buffer: bytes are read into a buffer of the thread and decoded in place, and only a partial
+//! message is stored. No extensions, no compression.
 //!
-//! Where the RFC leaves a choice: a length that is not in its shortest form is refused, a message over the limit is still
-//! checked for UTF-8 while it is skipped, and text fails at its first invalid byte.
+//! Where the RFC leaves a choice: a length that is not in its shortest form is refused, a message over the limit is
+//! still checked for UTF-8 while it is skipped, and text fails at its first invalid byte.
 
 pub mod header;
 mod mask;

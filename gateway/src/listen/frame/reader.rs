@@ -1,7 +1,7 @@
 //! Decodes one client's bytes to events, in pieces of any size.
 //!
-//! An idle reader owns no memory. A message in one piece is unmasked and returned in place; pieces are collected until the
-//! event. Every frame is checked by its header, before its payload arrives.
+//! An idle reader owns no memory. A message in one piece is unmasked and returned in place; pieces are collected until
+//! the event. Every frame is checked by its header, before its payload arrives.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -49,7 +49,7 @@ const BETWEEN_FRAMES: ReaderState = ReaderState::Head { bytes: [0; HEADER_BYTES_
 struct PartialFrame {
     opcode: OpCode,
     is_final: bool,
-    /// Whether a piece of it is stored.
+    /// True if a piece of it is stored.
     is_begun: bool,
     mask: Mask,
     /// Payload bytes that are still missing.
@@ -76,7 +76,7 @@ impl FrameReader {
         found
     }
 
-    /// Returns whether the client's last frame, or a violation, was read.
+    /// Returns true if the client's last frame, or a violation, was read.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, ReaderState::Over)
@@ -275,8 +275,8 @@ fn close(payload: Cow<'_, [u8]>) -> Result<FrameEvent<'_>, Violation> {
     Ok(FrameEvent::Close { code: Some(code), reason: reason.map_err(|_| Violation::BadUtf8)? })
 }
 
-/// Returns whether a close code may appear in a frame: the codes of the RFC and of IANA's registry that are not reserved for
-/// use inside an endpoint, and the ranges for libraries and private use.
+/// Returns true if a close code may appear in a frame: the codes of the RFC and of IANA's registry that are not
+/// reserved for use inside an endpoint, and the ranges for libraries and private use.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,7 +1,7 @@
 //! The frame reader and writer on a TCP stream.
 //!
-//! Reads into a buffer of the thread and decodes in place; only bytes beyond the first event are stored. All functions are
-//! poll functions with their state in the socket, so a future is one pointer, and dropping it loses nothing.
+//! Reads into a buffer of the thread and decodes in place; only bytes beyond the first event are stored. All functions
+//! are poll functions with their state in the socket, so a future is one pointer, and dropping it loses nothing.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -92,8 +92,8 @@ impl FrameSocket {
         }
     }
 
-    /// Returns the stream for a second writer, which writes whole frames or passes the remainder to [`FrameWriter::rest`],
-    /// never during a flush. The stream is closed once both have released it.
+    /// Returns the stream for a second writer, which writes whole frames or passes the remainder to
+    /// [`FrameWriter::rest`], never during a flush. The stream is closed once both have released it.
     #[must_use]
     pub fn shared(&self) -> Arc<OwnedWriteHalf> {
         Arc::clone(&self.output)
@@ -104,8 +104,8 @@ impl FrameSocket {
         &mut self.writer
     }
 
-    /// Waits for the next event and decodes it. The next flush answers pings and closes. Dropping the future loses nothing.
-    /// `decode` must not read a socket itself.
+    /// Waits for the next event and decodes it. The next flush answers pings and closes. Dropping the future loses
+    /// nothing. `decode` must not read a socket itself.
     ///
     /// # Errors
     /// There are no more events.
@@ -121,8 +121,8 @@ impl FrameSocket {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Closes the connection, with a code if the server ends it, and waits for the client's last frame. The caller limits the
-    /// time.
+    /// Closes the connection, with a code if the server ends it, and waits for the client's last frame. The caller
+    /// limits the time.
     pub async fn close(mut self, code: Option<(u16, &str)>) {
         if let Some((code, reason)) = code {
             self.writer.close(Some(code), reason);
@@ -206,8 +206,8 @@ impl FrameSocket {
     }
 }
 
-/// Closes the sending side and reads until the client has closed. Closing with unread bytes would reset the connection and
-/// might discard the last output.
+/// Closes the sending side and reads until the client has closed. Closing with unread bytes would reset the connection
+/// and might discard the last output.
 pub(in crate::listen) async fn hang_up(mut input: OwnedReadHalf, output: Arc<OwnedWriteHalf>) {
     // The second writer has released it by now; otherwise the sending side closes when it does.
     let Some(mut output) = Arc::into_inner(output) else { return };

@@ -4,7 +4,7 @@ use std::str::from_utf8;
 
 use super::Violation;
 
-/// The maximum of bytes in one character.
+/// Maximum number of bytes in one character.
 const LONGEST: usize = 4;
 
 /// The state of a text so far: valid, except for a partial character at its end.
@@ -15,7 +15,7 @@ pub(super) struct Utf8 {
 }
 
 impl Utf8 {
-    /// Returns whether the text may end here.
+    /// Returns true if the text may end here.
     pub(super) fn is_complete(self) -> bool {
         self.len == 0
     }

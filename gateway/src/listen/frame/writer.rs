@@ -22,7 +22,7 @@ pub struct FrameWriter {
     frames: VecDeque<QueuedFrame>,
     /// Written bytes of the first frame.
     written: usize,
-    /// Whether a close frame is queued or written: nothing may follow it.
+    /// True if a close frame is queued or written: nothing may follow it.
     is_closed: bool,
 }
 
@@ -61,8 +61,8 @@ impl FrameWriter {
         }
     }
 
-    /// Puts the remainder of a frame of the second writer before everything else, even a close. No frame of this queue may be
-    /// partly written.
+    /// Puts the remainder of a frame of the second writer before everything else, even a close. No frame of this queue
+    /// may be partly written.
     pub fn rest(&mut self, frames: Bytes) {
         debug_assert!(self.written == 0, "two writers in the middle of a frame");
         self.frames.push_front(QueuedFrame { opcode: None, payload: frames });
@@ -98,7 +98,7 @@ impl FrameWriter {
         self.is_closed = true;
     }
 
-    /// Returns whether everything is written.
+    /// Returns true if everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

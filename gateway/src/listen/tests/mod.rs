@@ -74,8 +74,8 @@ struct EchoState {
 /// Delay of each session's deadline, and the action at the deadline.
 type SessionAlarm = (Duration, fn(&Outbox));
 
-/// A session that answers `pong` to every request. `register` waits for the gate, `rooms` also for space in the outbox; `bye`
-/// closes.
+/// A session that answers `pong` to every request. `register` waits for the gate, `rooms` also for space in the outbox;
+/// `bye` closes.
 struct EchoSession {
     outbox: Outbox,
     deadline: Option<Instant>,

@@ -30,7 +30,8 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// stream begins with the id of the current position and sends a comment every 15 s. A client that reconnects with
 /// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
 /// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. A client that reads
-/// too slowly receives `lagged`. After `lagged`, a lost store or a restart the stream ends, and the client resumes by id.
+/// too slowly receives `lagged`. After `lagged`, a lost store or a restart the stream ends, and the client resumes by
+/// id.
 #[utoipa::path(
     get,
     path = "/v1/events",

@@ -1,7 +1,7 @@
 //! Crossings between units of atomicity: ARCHITECTURE.md names every one that a Lua script makes.
 //!
-//! The units that a script reaches are read from the key names in its text and in the functions that it calls. Keys that
-//! Rust passes as KEYS are typed in `presence/src/model/keys.rs` and not read here.
+//! The units that a script reaches are read from the key names in its text and in the functions that it calls. Keys
+//! that Rust passes as KEYS are typed in `presence/src/model/keys.rs` and not read here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

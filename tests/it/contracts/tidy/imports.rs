@@ -157,7 +157,7 @@ const DECISIONS: ImportRule = ImportRule {
     ],
 };
 
-/// Returns whether a path matches a pattern in which `*` stands for any text.
+/// Returns true if a path matches a pattern in which `*` stands for any text.
 fn matches(path: &str, pattern: &str) -> bool {
     match pattern.split_once('*') {
         None => path == pattern,
@@ -170,7 +170,7 @@ fn matches(path: &str, pattern: &str) -> bool {
     }
 }
 
-/// Returns whether code contains the word with no letter in front: `redis::` is not in `my_redis::`.
+/// Returns true if code contains the word with no letter in front: `redis::` is not in `my_redis::`.
 fn contains_word(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back();

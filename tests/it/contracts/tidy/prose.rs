@@ -4,12 +4,15 @@ use super::{SourceFile, assert_none, library_sources, sources};
 
 /// The first words that make a doc comment a question instead of a statement.
 const QUESTION_WORDS: &[&str] = &["What", "Who", "Whom", "Whose", "How", "Whether", "Where", "When", "Which", "Why"];
-/// The maximum of doc comments that begin with a question word, in percent.
+/// Maximum share of doc comments that begin with a question word, in percent.
 const QUESTIONS_PERCENT_MAX: usize = 4;
 /// Words about people: a machine is called by its name.
 const PEOPLE_WORDS: &[&str] = &["who", "whom", "whoever", "somebody", "nobody", "anybody", "everybody"];
-/// The maximum of words about people in 1,000 words of comments.
+/// Maximum number of words about people in 1,000 words of comments.
 const PEOPLE_PER_MILLE_MAX: usize = 1;
+
+/// Maximum width of a comment line in columns; the formatter checks only code.
+const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// Returns the text of a comment line, whatever its kind.
 fn comment(line: &str) -> Option<&str> {
@@ -56,7 +59,7 @@ fn name_words(name: &str) -> Vec<String> {
     words
 }
 
-/// Returns whether a comment of one line repeats the name beside it.
+/// Returns true if a comment of one line repeats the name beside it.
 fn repeats_name(text: &str, item: &str) -> bool {
     let Some(name) = item_name(item) else { return false };
     let name = name_words(&name);
@@ -125,4 +128,16 @@ fn comment_checks_detect_offences() {
     let source = SourceFile { path: "x.rs".to_owned(), text: text.to_owned() };
     let firsts: Vec<&str> = doc_comments(&source).into_iter().map(|(_, text, _)| text).collect();
     assert_eq!(firsts, ["Whether it is.", "Returns one."]);
+}
+
+#[test]
+fn comments_fit_into_the_line_width() {
+    let mut offences = Vec::new();
+    for source in sources("rs").iter().chain(&sources("lua")) {
+        let wide = (1..)
+            .zip(source.text.lines())
+            .filter(|(_, line)| comment(line).is_some() && line.chars().count() > COMMENT_COLUMNS_MAX);
+        offences.extend(wide.map(|(number, _)| format!("{}:{number}", source.path)));
+    }
+    assert_none(&offences);
 }

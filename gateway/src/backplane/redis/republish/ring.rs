@@ -6,7 +6,7 @@
 //! # Rules
 //! - A store that writes its file once a second may lose about two seconds when it is killed. A message is safe once
 //!   beats of one generation have spanned [`SAFE_AFTER`] since its ack; safe messages are removed. A long pause between
-//!   two beats proves nothing, so time in which the store was away or stood still does not count.
+//!   two beats proves nothing, so time in which the store was away or paused does not count.
 //! - Each message is known to be present in one generation. In another one it is unsettled: its stream is searched, and
 //!   the message is republished if it is lost. A check counts like a new ack.
 //! - Nothing else removes a message. [`super::SharedRepublishRing`] bounds the size.
@@ -174,7 +174,7 @@ impl<S> RepublishRing<S> {
         self.settled
     }
 
-    /// Returns whether messages are unsettled in the generation of the newest beat.
+    /// Returns true if messages are unsettled in the generation of the newest beat.
     pub(super) fn is_unsettled(&self) -> bool {
         self.unsettled_count > 0
     }
