@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use crate::message::Accepted;
 pub use crate::outbound::batch::{Broadcast, FanOutBatch};
 use crate::outbound::policy::{DropPolicy, SLOW_READER};
-use crate::wire::{Answer, Dialect, Event, Reply};
+use crate::wire::{Dialect, Event, Reply};
 
 /// Bytes counted for each queued item in addition to its text.
 const ITEM_OVERHEAD_BYTES: usize = 64;
@@ -187,7 +187,7 @@ impl Outbox {
 
     /// Queues the answer to a request.
     pub fn push_reply(&self, reply: Reply) {
-        let bytes = ITEM_OVERHEAD_BYTES + estimated_bytes(&reply.answer);
+        let bytes = ITEM_OVERHEAD_BYTES + reply.answer.estimated_bytes();
         let mut queue = self.lock();
         queue.largest_reply_bytes = queue.largest_reply_bytes.max(bytes);
         self.push(queue, Outgoing::Reply(reply), bytes);
@@ -401,34 +401,6 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, OutboxQueue> {
         // Every method keeps the queue valid at each step, so a panic while the lock is held does not corrupt it.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Estimates the encoded size of a reply in any dialect. Content written by other users is counted; all other fields
-/// count as a constant.
-fn estimated_bytes(answer: &Answer) -> usize {
-    match answer {
-        Answer::History { items, .. } => items
-            .iter()
-            .map(|message| {
-                let names = message.to.len() + message.from.len() + message.msg_id.len();
-                names + message.body.json().len() + ITEM_OVERHEAD_BYTES
-            })
-            .sum(),
-        Answer::Members { items, .. } => {
-            items.iter().map(|member| member.nick.len() + member.status.text.len() + ITEM_OVERHEAD_BYTES).sum()
-        }
-        Answer::Rooms { items, .. } => items.iter().map(|item| item.room.len() + ITEM_OVERHEAD_BYTES).sum(),
-        Answer::Registered { .. }
-        | Answer::Joined { .. }
-        | Answer::Left { .. }
-        | Answer::Ack { .. }
-        | Answer::Nick { .. }
-        | Answer::Status(_)
-        | Answer::Read { .. }
-        | Answer::Typing { .. }
-        | Answer::Pong
-        | Answer::Refused(_) => 2 * ITEM_OVERHEAD_BYTES,
     }
 }
 

@@ -10,6 +10,9 @@ use crate::message::ChatMessage;
 
 use super::command::{CorrelationId, Since, Token};
 
+/// Bytes counted for the names and numbers of one item.
+const FIELDS_BYTES: usize = 64;
+
 /// The reason why a request was refused, or a frame was not a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -136,20 +139,50 @@ pub enum Answer {
         /// Set when there are more messages in that direction.
         more: bool,
     },
-    /// The position in the inbox is noted.
+    /// The position in the inbox is recorded.
     Read {
         /// The newest message that a resume without a position skips.
         seq: u64,
     },
-    /// The notice was passed on, now or a moment ago.
+    /// The notice was published, now or a moment ago.
     Typing {
         /// The target as the client wrote it.
         to: String,
     },
-    /// The gateway is there.
+    /// The gateway is alive.
     Pong,
     /// The request was refused.
     Refused(Refusal),
+}
+
+impl Answer {
+    /// Returns an estimate of the encoded size in bytes, in any dialect. Lists are counted; all other fields count as a
+    /// constant.
+    #[must_use]
+    pub fn estimated_bytes(&self) -> usize {
+        match self {
+            Self::History { items, .. } => {
+                let text = |message: &ChatMessage| {
+                    message.to.len() + message.from.len() + message.msg_id.len() + message.body.json().len()
+                };
+                items.iter().map(|message| text(message) + FIELDS_BYTES).sum()
+            }
+            Self::Members { items, .. } => {
+                items.iter().map(|member| member.nick.len() + member.status.text.len() + FIELDS_BYTES).sum()
+            }
+            Self::Rooms { items, .. } => items.iter().map(|item| item.room.len() + FIELDS_BYTES).sum(),
+            Self::Registered { .. }
+            | Self::Joined { .. }
+            | Self::Left { .. }
+            | Self::Ack { .. }
+            | Self::Nick { .. }
+            | Self::Status(_)
+            | Self::Read { .. }
+            | Self::Typing { .. }
+            | Self::Pong
+            | Self::Refused(_) => 2 * FIELDS_BYTES,
+        }
+    }
 }
 
 /// The delivery of an acknowledged message.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::{Accepted, Body, ChatMessage};
+use crate::wire::Answer;
 
 fn chat_message(body_bytes: usize) -> ChatMessage {
     ChatMessage {
