@@ -24,7 +24,7 @@ pub const KEYS: &[Key] = &[
     key::REDIS_PREFIX,
     Key::text("listen.ws")
         .default("127.0.0.1:8080")
-        .meaning("IP:PORT of HTTP and WebSocket (/ws). Port 0 takes a free port."),
+        .meaning("IP:PORT of HTTP and WebSocket (/ws). Port 0 selects a free port."),
     Key::text("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT of the text line protocol."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
         "Origins of the web pages that may connect; empty means any. Clients without an Origin header always may.",

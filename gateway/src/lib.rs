@@ -1,7 +1,7 @@
 //! A Parley gateway: terminates client connections, publishes their messages, and delivers the messages of their rooms.
 //!
 //! One chat message, by module: [`listen`] reads a frame, [`wire`] decodes it, and [`session`] performs it.
-//! Then [`backplane`] appends it to the store and delivers it to every interested gateway, [`hub`] finds the members,
+//! Then [`backplane`] appends it to the store and delivers it to every subscribed gateway, [`hub`] finds the members,
 //! [`outbound`] queues it, and [`listen`] writes it. Local members take the same path as remote ones, so there is one
 //! order.
 //!

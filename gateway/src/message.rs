@@ -87,7 +87,7 @@ impl Accepted {
         self.0.map(|at| Duration::from_micros(micros(now).saturating_sub(at.get())))
     }
 
-    /// Returns the earlier one of those that are known.
+    /// Returns the earlier time; an unknown one is ignored.
     #[must_use]
     pub fn earlier(self, other: Self) -> Self {
         match (self.0, other.0) {

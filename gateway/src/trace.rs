@@ -1,7 +1,8 @@
 //! The spans of a message: [`publish`] on the gateway that publishes it, [`deliver`] on every gateway that delivers it.
 //!
 //! Both carry the `msg_id` of the envelope, so they are linked at no cost: an exporter derives the trace id from it on
-//! every gateway. They exist only if DEBUG is enabled; otherwise a span costs one comparison. They never contain a
+//! every gateway. They exist if DEBUG is enabled or a build with `otlp` exports them;
+//! otherwise a span costs one comparison. They never contain a
 //! message body.
 
 use tracing::Span;

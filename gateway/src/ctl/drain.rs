@@ -10,9 +10,9 @@ use super::table::{count, duration};
 use super::{CommandAccess, CtlAnswer, CtlError};
 
 /// Time to accept the order: several beats, because a gateway reads its orders with each beat.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two checks.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const CHECK_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn drain(cluster: &CommandAccess, node: &str) -> Result<CtlAnswer, CtlError> {
     let gateway = find(cluster, node).await?;
@@ -46,12 +46,12 @@ async fn order(cluster: &CommandAccess, gateway: &LeaseSummary) -> Result<(), Ct
     if !cluster.registry.drain(&incarnation).await? {
         return Err(CtlError::Refused(format!("{node} has ended")));
     }
-    let deadline = Instant::now() + TAKEN_WITHIN;
+    let deadline = Instant::now() + ACCEPT_TIMEOUT;
     while Instant::now() < deadline {
         let leases = cluster.registry.leases().await?.leases;
         let lease = leases.into_iter().find(|lease| lease.incarnation == incarnation);
         match lease.map(|lease| lease.state) {
-            Some(LeaseState::Live) => tokio::time::sleep(LOOK_AGAIN).await,
+            Some(LeaseState::Live) => tokio::time::sleep(CHECK_PAUSE).await,
             Some(LeaseState::Draining | LeaseState::Drained) => return Ok(()),
             Some(LeaseState::Fenced) | None => return Err(CtlError::Refused(format!("{node} was declared dead"))),
         }

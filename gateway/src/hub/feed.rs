@@ -23,7 +23,7 @@ use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::outbound::policy::SLOW_READER;
 use crate::wire::Event;
 
-/// A join of a session that has the stream up to a position.
+/// A request to complete a join at the client's position.
 #[derive(Debug)]
 pub struct FeedJoin<'a> {
     /// The stream's name for the client: the room's name, or the client's own nick.
@@ -41,7 +41,7 @@ pub struct FeedJoin<'a> {
 /// The state of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinProgress {
-    /// Live delivery has begun, or the join no longer exists.
+    /// Nothing is left to do: live delivery has begun, or the join was cancelled.
     Entered,
     /// The client lacks events that are no longer buffered: replay them from the stream, and retry.
     Behind,
@@ -196,7 +196,7 @@ impl StreamFeed {
                     self.push(Sequenced { from: seq, to: seq, size, is_message: true, event });
                 }
                 StreamStep::Gap { from, to } => {
-                    tracing::info!(to = &*self.display, from, through = to, "messages lost");
+                    tracing::info!(stream = &*self.display, from_seq = from, to_seq = to, "messages lost");
                     let event = gap_event(&self.display, from, to);
                     self.push(Sequenced { from, to, size: EVENT_OVERHEAD_BYTES, is_message: false, event });
                 }
@@ -254,7 +254,7 @@ impl StreamFeed {
     /// Sends each member `epoch` or `rewound`, depending on its position. Positions differ after a replay or a later
     /// join.
     fn apply_epoch(&mut self, previous: &StreamPosition, epoch: &str, shared_seq: u64) {
-        tracing::info!(to = &*self.display, epoch, seq = previous.seq, shared = shared_seq, "epoch changed");
+        tracing::info!(stream = &*self.display, epoch, seq = previous.seq, shared = shared_seq, "epoch changed");
         let before = self.recipients.take().unwrap_or_else(|| live_recipients(&self.members));
         self.pending.freeze_recipients(&before);
         let (mut rewound, mut continued) = (Vec::new(), BTreeMap::<u64, Vec<Recipient>>::new());

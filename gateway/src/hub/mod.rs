@@ -1,9 +1,9 @@
 //! Delivery on one node: its sessions, its streams, and the fan-out of every message to their outboxes.
 //!
-//! [`Hub`] has four callers. The backplane's task delivers to it ([`Hub::deliver`]), and drivers join and leave rooms.
-//! The refill task reads what is missing ([`refill`]), and fan-out tasks write ([`Hub::fan_out`]). Invariant: a
-//! stream's messages reach every member's outbox in one order, and every hole is reported. Never waits for a client;
-//! knows no store and no socket.
+//! The delivery router delivers to the [`Hub`] ([`Hub::deliver`]), drivers join and leave rooms, and session orders close
+//! connections. Its own tasks read missed messages ([`refill`]), write batches ([`Hub::fan_out`]) and flush presence.
+//! Invariant: a stream's messages reach every member's outbox in one order, and every hole is refilled or reported as a
+//! gap. Never waits for a client; knows no store and no socket.
 //!
 //! # Joining
 //! A join has three steps, so no message is lost or delivered twice between replay and live delivery:
@@ -251,7 +251,7 @@ impl Hub {
             let PortionOutcome { recipients, written, dropped } = job.write_portion(writes_left);
             self.counts.deliveries.written(job.accepted(), written);
             self.counts.skipped.inc_by(dropped);
-            // A stream without recipients counts too, so that the loop ends.
+            // A stream without recipients counts as one write, so the loop ends.
             writes_left -= recipients.clamp(1, writes_left);
             self.return_job(key, job, clock());
         }

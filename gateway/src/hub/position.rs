@@ -1,11 +1,11 @@
 //! The node's position in one stream: turns what arrives into one order without holes, and reports what is lost.
 //!
 //! [`StreamTracker`] takes messages and refill results and returns [`StreamStep`]s. The hub applies them to every
-//! member alike. [`RefillRequest`] is what the tracker needs to read next. Invariant: each step continues where the one
+//! member alike. A [`RefillRequest`] names the next read. Invariant: each step continues where the one
 //! before ended. Pure: never waits, reads neither clock nor stream.
 //!
 //! # Rules
-//! - A position starts with an end that was read after the subscription was confirmed.
+//! - An end that was read after the subscription was confirmed starts the position, or moves it to the end's epoch.
 //! - The next seq is delivered. Lower seqs are duplicates. Higher ones are buffered, up to a bound, until the hole
 //!   before them is refilled; what the stream no longer holds becomes a gap. The buffer is an optimisation: the stream
 //!   has it all.
@@ -64,7 +64,7 @@ pub struct StreamPage<T> {
     pub through: u64,
 }
 
-/// The next thing that every member receives.
+/// A step of the stream, delivered to every subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamStep<T> {
     /// The next message.

@@ -1,4 +1,4 @@
-//! The refill task: reads from the streams what did not arrive, and hands it to the hub.
+//! The refill task: reads missed messages from the streams and passes them to the hub.
 //!
 //! [`run`] reads what the hub requests: a page after a hole, or the end of a stream that is unverified. A stream
 //! becomes unverified when the subscription was interrupted, an own beat came back late, or a generation opened.

@@ -1,7 +1,7 @@
 //! Fan-out: what a stream has to write, in batches, and which stream is next.
 //!
-//! A feed pushes events into its [`PendingEvents`] under the hub's lock; tasks of the node write them without it, one
-//! [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes
+//! A feed pushes events into its [`PendingEvents`] under the hub's lock; fan-out tasks write them without
+//! the lock, one [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes
 //! once started; events that arrive meanwhile form the next batch. So batches grow with the load, and an idle stream
 //! writes each message at once. Knows neither positions nor the table of streams.
 //!
@@ -10,8 +10,8 @@
 //! room waits for one portion of each busy room.
 //!
 //! After a fan-out of 1 ms or longer the room pauses for the same time. So one large room uses at most half of the
-//! node. The other half keeps the node receiving in time. The next batch grows during the pause, so each message costs
-//! fewer writes; it is delivered half a batch later, and no queue forms in front of it.
+//! node, which uses the other half to receive. The next batch grows during the pause: fewer writes for each message, a
+//! slightly later delivery, and no growing queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl PendingEvents {
         !self.batches.is_empty() && !std::mem::replace(&mut self.is_scheduled, true)
     }
 
-    /// Releases the stream's schedule slot after a job. Returns true if another batch is pending, which keeps the slot.
+    /// Ends a job. Returns true if another batch is pending, which keeps the stream scheduled.
     pub(super) fn reschedule(&mut self) -> bool {
         self.is_scheduled = !self.batches.is_empty();
         self.is_scheduled
@@ -174,7 +174,7 @@ impl FanOutJob {
         let pushed = if is_all_new {
             subscriber.outbox.push_batch(&self.batch, &subscriber.is_subscribed)
         } else {
-            // It has read ahead and gets a batch of its own.
+            // The recipient has some of these events from its replay: it gets a batch with the others.
             let missing = self.events.iter().filter_map(|event| event.part_after(*after, &self.display));
             subscriber.outbox.push_batch(&FanOutBatch::new(missing.collect()), &subscriber.is_subscribed)
         };

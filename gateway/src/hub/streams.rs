@@ -1,7 +1,7 @@
 //! The streams of this node: rooms with members here and inboxes of its sessions.
 //!
-//! [`StreamTable`] finds the [`StreamFeed`] of a stream, and remembers which streams have something to refill, to fan
-//! out or to show as presence. Invariant: a stream with pending events is in the job queue, is being written, or
+//! [`StreamTable`] finds the [`StreamFeed`] of a stream, and tracks the streams that need a refill, a fan-out or a
+//! presence event. Invariant: a stream with pending events is in the job queue, is being written, or
 //! pauses. Called under the hub's lock; waits for nothing and wakes no task.
 
 use std::collections::hash_map::Entry;

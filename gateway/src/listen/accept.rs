@@ -1,4 +1,4 @@
-//! The two listening sockets and their accept loops, which run until the stop signal, whatever accept returns.
+//! The two listening sockets and their accept loops, which run until they are cancelled; a failed accept is retried.
 //!
 //! Configures every socket before anything is read from it. Writes only refusals.
 
@@ -33,8 +33,8 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed for lack of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum time between two failures of one burst, which is logged once.
-const BURST: Duration = Duration::from_secs(10);
+/// Accept failures closer together than this are logged once.
+const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ impl Listeners {
 
     /// Starts accepting on both ports. Returns at once; the loops and all connections run on the context's tasks.
     pub fn serve<S: ConnectionSession>(self, context: &Arc<ConnectionContext<S>>) {
-        // Not on the context's tasks, which it outlives by a tick.
+        // Outside the context's task tracker: the wheel ends one tick after the context, and a drain must not wait for it.
         tokio::spawn(TimerWheel::run(Arc::downgrade(&context.wheel)));
         context.tasks.spawn(accept(self.ws, ListenerKind::Ws, Arc::clone(context)));
         context.tasks.spawn(accept(self.tcp, ListenerKind::Tcp, Arc::clone(context)));
@@ -102,7 +102,7 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
         };
         match accepted {
             Ok((stream, _)) => {
-                if failed.is_some_and(|at| at.elapsed() > BURST) {
+                if failed.is_some_and(|at| at.elapsed() > FAILURE_LOG_INTERVAL) {
                     failed = None;
                     info!(port = port.value(), "accepting connections again");
                 }
@@ -110,7 +110,7 @@ async fn accept<S: ConnectionSession>(listener: TcpListener, port: ListenerKind,
             }
             Err(error) if is_connection_failure(&error) => {}
             Err(error) => {
-                if failed.is_none_or(|at| at.elapsed() > BURST) {
+                if failed.is_none_or(|at| at.elapsed() > FAILURE_LOG_INTERVAL) {
                     warn!(port = port.value(), %error, "cannot accept connections");
                 }
                 failed = Some(Instant::now());

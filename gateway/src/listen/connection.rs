@@ -1,7 +1,7 @@
 //! One connection: the loop between a transport, which knows bytes, and a session, which knows chat.
 //!
-//! Every transport uses this loop, so order, limits and ends are the same for all: requests one at a time, output in
-//! writes (everything queued, then one flush), and no wait on a socket ever delays a request. Knows no framing and no
+//! Every transport uses this loop, so order, limits and ends are the same for all. It runs one request at a time. Output
+//! continues while a request runs; the next request is read after the queued output is written. Knows no framing and no
 //! dialect.
 
 use std::collections::VecDeque;
@@ -178,7 +178,7 @@ async fn end_connection<D: Transport, S: ConnectionSession>(
     }
 }
 
-/// Runs the loop of a connection. Returns only its end.
+/// Runs the loop of a connection until it ends; the error is the end.
 async fn run_loop<D: Transport, S: ConnectionSession>(
     transport: &mut D,
     session: &mut S,
@@ -209,7 +209,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 None
             }
             () = async { Box::pin(due(drain_moment)).await }, if drain_moment.is_some() => {
-                // Requests that have arrived are answered; those that cross the close on the wire are not.
+                // Requests that have arrived are answered; a request that arrives after the close is not.
                 let is_final = drain_moment.is_some_and(|moment| moment.is_final());
                 let arrived = transport.next().now_or_never().filter(|_| !is_final);
                 if arrived.is_none() {
@@ -262,7 +262,7 @@ impl<S> OutputPump<'_, S> {
             // A write that was interrupted here is finished by the next one.
             Either::Left(((), _)) => Ok(()),
             Either::Right((end, request)) => {
-                // Output has no reader any more: a request that waits for space must not wait forever.
+                // Nothing drains the outbox any more: closing it releases a request that waits for space.
                 self.outbox.close(end.code().unwrap_or(CloseCode::Normal));
                 request.await;
                 Err(end)

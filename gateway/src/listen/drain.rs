@@ -53,17 +53,17 @@ struct DrainPlan {
 }
 
 impl ConnectionDrain {
-    /// Announces the drain to every connection, also to those about to begin. Only the first call counts.
+    /// Announces the drain to every connection, also to those about to begin. Later calls are ignored.
     pub fn begin(&self, DrainPace { notice, window }: DrainPace) {
         let _ = self.plan.set(DrainPlan { first: Instant::now() + notice, window });
         self.begun.cancel();
     }
 
     /// Waits for the announcement and draws the caller's moment. Dropping the future loses nothing.
-    pub(super) async fn announced(&self, patience: Duration) -> DrainMoment {
+    pub(super) async fn announced(&self, late_by_max: Duration) -> DrainMoment {
         let DrainPlan { first, window } = self.plan().await;
         let moment = first + window.mul_f64(rand::random());
-        DrainMoment { due_at: moment, close_at: moment + QUIET_TIME, at_latest: moment + patience }
+        DrainMoment { due_at: moment, close_at: moment + QUIET_TIME, at_latest: moment + late_by_max }
     }
 
     /// Waits until the moment of every connection has come. Dropping the future loses nothing.

@@ -1,7 +1,7 @@
 //! Connection permits: the limit on connections, and their metrics.
 //!
 //! A [`ConnectionPermit`] is acquired when a socket is accepted and released by its drop, so every connection is
-//! counted out exactly once, however its task ends.
+//! released exactly once, however its task ends.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use crate::metrics::{ListenerKind, Metrics, Stage};
 use crate::listen::connection::ConnectionEnd;
 
 /// Maximum number of simultaneous refusals. Beyond it, sockets are dropped without an answer.
-const REFUSALS: usize = 256;
+const REFUSALS_MAX: usize = 256;
 
 /// The permits of one gateway.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct ConnectionPermits {
 
 impl ConnectionPermits {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS)), metrics }
+        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), metrics }
     }
 
     /// Acquires a permit; `None` if `count` of them are taken. A lowered limit closes no connection.

@@ -1,6 +1,6 @@
 //! Stalled connections: their sockets accept no bytes, so their output waits.
 //!
-//! Only stalled connections are listed, so a reading one costs nothing here. Their outboxes are read at the scrape.
+//! Only stalled connections are listed, so others cost nothing here. Their outboxes are read at the scrape.
 //! Decides nothing: the limits are in [`crate::outbound::policy`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,13 +20,13 @@ pub(super) struct StalledConnections {
 #[derive(Debug)]
 pub(super) struct StalledGuard<'a> {
     connections: &'a StalledConnections,
-    place: usize,
+    key: usize,
 }
 
 impl StalledConnections {
     /// Lists this connection as stalled.
     pub(super) fn enter(&self, outbox: &Outbox) -> StalledGuard<'_> {
-        StalledGuard { connections: self, place: self.lock().insert(outbox.clone()) }
+        StalledGuard { connections: self, key: self.lock().insert(outbox.clone()) }
     }
 
     /// Registers the numbers that each scrape reads. Call it once.
@@ -46,6 +46,6 @@ impl StalledConnections {
 
 impl Drop for StalledGuard<'_> {
     fn drop(&mut self) {
-        self.connections.lock().remove(self.place);
+        self.connections.lock().remove(self.key);
     }
 }

@@ -1,6 +1,6 @@
 //! The line transport: one request per line, for people with `telnet` or `nc`.
 //!
-//! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection lives on. There
+//! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection stays open. There
 //! is no silence limit; the kernel's keepalive finds dead connections. Knows nothing about the lines' contents.
 
 use std::collections::VecDeque;
@@ -59,22 +59,22 @@ impl LineTransport {
         }
     }
 
-    fn queue_bytes(&mut self, words: Bytes) {
-        if !words.is_empty() {
-            self.queued.push_back(words);
+    fn queue_bytes(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queued.push_back(bytes);
         }
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
-        for (slice, words) in slices.iter_mut().zip(&self.queued) {
-            *slice = IoSlice::new(words);
+        for (slice, bytes) in slices.iter_mut().zip(&self.queued) {
+            *slice = IoSlice::new(bytes);
         }
         poll_write(&self.output, cx, &slices[..self.queued.len().min(WRITE_SLICES)])
     }
 
     /// Removes written bytes from the front of the queue.
-    fn forget(&mut self, mut written: usize) {
+    fn advance(&mut self, mut written: usize) {
         while let Some(first) = self.queued.front_mut() {
             let step = written.min(first.len());
             first.advance(step);
@@ -92,8 +92,8 @@ impl LineTransport {
         };
         match self.dialect.decode(line) {
             Decoded::Request(request) => TransportInput::Request(Ok(request)),
-            Decoded::Local(words) => {
-                self.queue_bytes(words);
+            Decoded::Local(bytes) => {
+                self.queue_bytes(bytes);
                 TransportInput::Activity
             }
             Decoded::Nothing => TransportInput::Activity,
@@ -108,7 +108,7 @@ impl Transport for LineTransport {
                 Some(InputLine::Whole(line)) => return self.decode(&line),
                 Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
                 Some(InputLine::Binary) => {
-                    let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port takes lines of text");
+                    let refusal = Refusal::from(ErrorCode::BadRequest).with_detail("this port accepts text lines only");
                     self.queue_bytes(line::encode_refusal(&refusal));
                     return TransportInput::Unacceptable(CloseCode::Unsupported);
                 }
@@ -130,11 +130,11 @@ impl Transport for LineTransport {
         for item in items {
             match item {
                 Outgoing::Reply(reply) => {
-                    let words = self.dialect.encode_reply(&reply);
-                    self.queue_bytes(words);
+                    let bytes = self.dialect.encode_reply(&reply);
+                    self.queue_bytes(bytes);
                 }
-                Outgoing::Event(words) | Outgoing::Batch(words) => self.queue_bytes(words),
-                Outgoing::Remainder(words) => self.queued.push_front(words),
+                Outgoing::Event(bytes) | Outgoing::Batch(bytes) => self.queue_bytes(bytes),
+                Outgoing::Remainder(bytes) => self.queued.push_front(bytes),
                 Outgoing::Ping => {}
             }
         }
@@ -143,7 +143,7 @@ impl Transport for LineTransport {
     async fn flush(&mut self) -> io::Result<()> {
         while !self.queued.is_empty() {
             let written = poll_fn(|cx| self.poll_flush(cx)).await?;
-            self.forget(written);
+            self.advance(written);
         }
         self.queued = VecDeque::new();
         Ok(())

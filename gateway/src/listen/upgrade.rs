@@ -84,9 +84,9 @@ fn answer<S: ConnectionSession>(
     }
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
-        Err(error) => return not_a_websocket(&error),
+        Err(error) => return handshake_refusal(&error),
     };
-    if offers_ours(request.headers()) {
+    if offers_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let upgrade = hyper::upgrade::on(&mut request);
@@ -97,8 +97,8 @@ fn answer<S: ConnectionSession>(
 /// Returns true if the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
 /// client without an origin is not a page; two origins are refused.
 fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
-    let mut told = headers.get_all(ORIGIN).iter();
-    match (told.next(), told.next()) {
+    let mut sent_origins = headers.get_all(ORIGIN).iter();
+    match (sent_origins.next(), sent_origins.next()) {
         _ if origins.is_empty() => true,
         (None, _) => true,
         (Some(origin), None) => origins.iter().any(|known| known.as_bytes() == origin.as_bytes()),
@@ -106,12 +106,12 @@ fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
     }
 }
 
-fn offers_ours(headers: &HeaderMap) -> bool {
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
     offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
 }
 
-fn not_a_websocket(error: &Error) -> UpgradeAnswer {
+fn handshake_refusal(error: &Error) -> UpgradeAnswer {
     let Error::Protocol(error) = error else { return refusal(ErrorCode::BadRequest) };
     match error {
         ProtocolError::WrongHttpMethod => {

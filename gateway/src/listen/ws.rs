@@ -79,8 +79,8 @@ impl Transport for WebSocketTransport {
     }
 }
 
-/// Returns true if a close frame ends the session: code 1000, or none. After any other code, such as 1001 of a page
-/// that is being left, the client may return.
+/// Returns true if a close frame ends the session: code 1000, or none. After any other code, such as 1001 (page
+/// closed), the client may return.
 fn is_goodbye(code: Option<u16>) -> bool {
     code.is_none_or(|code| code == CloseCode::Normal.number())
 }

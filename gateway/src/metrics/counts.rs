@@ -19,7 +19,7 @@ use crate::message::Accepted;
 pub struct Counts {
     /// Messages delivered to readers, one for each receiver.
     pub delivered: IntCounter,
-    /// Presence events dropped for slow readers, one for each receiver.
+    /// Presence and typing events dropped for slow readers, one for each receiver.
     pub skipped: IntCounter,
     /// Duration of the deliveries.
     pub deliveries: Deliveries,
@@ -48,7 +48,11 @@ impl Counts {
                 "Deliveries of one fan-out batch: messages times receivers. The buckets count deliveries.",
                 Bounds::RECEIVERS,
             ),
-            gaps: counter(on, "parley_gaps_found_total", "Pages read from streams to refill gaps in rooms."),
+            gaps: counter(
+                on,
+                "parley_gaps_found_total",
+                "Pages read from streams to refill gaps in rooms and inboxes.",
+            ),
             missing: Arc::new(Labelled::counters(
                 on,
                 "parley_gap_messages_total",

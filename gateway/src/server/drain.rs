@@ -49,7 +49,7 @@ impl Gateway {
         let sessions = self.hub.size().sessions;
         self.lease.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = DrainPace::for_sessions(sessions, grace);
-        tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "drain started");
+        tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "connection drain started");
         self.connections.drain.begin(pace);
         let listeners = async {
             tokio::time::sleep(pace.notice).await;

@@ -155,7 +155,7 @@ pub enum Command {
         /// The room or nickname.
         to: Target,
     },
-    /// Checks that the gateway is there.
+    /// Requests a pong.
     Ping,
     /// Ends the session.
     Bye,

@@ -65,7 +65,7 @@ pub enum Answer {
         session: String,
         /// The token to resume with, on any gateway.
         resume: Token,
-        /// The rooms that a resumed session is in; those that the client did not name stay silent until joined.
+        /// The rooms that a resumed session is in; rooms that the client did not name deliver nothing until joined.
         rooms: Vec<RestoredRoom>,
         /// The end of its inbox.
         inbox: Since,
@@ -86,7 +86,7 @@ pub enum Answer {
         seq: u64,
         /// The number of members, the client included.
         member_count: u64,
-        /// Set when the messages that follow continue right after the client's position.
+        /// True if the messages that follow continue right after the client's position.
         recovered: bool,
     },
     /// The room was left.
@@ -104,7 +104,7 @@ pub enum Answer {
         delivery: DeliveryStatus,
         /// The time of its publication, Unix milliseconds.
         time: u64,
-        /// Set when a message with this key was stored before.
+        /// True if a message with this key was stored before.
         duplicate: bool,
     },
     /// The nickname was changed.
@@ -136,7 +136,7 @@ pub enum Answer {
         to: String,
         /// The messages.
         items: Vec<ChatMessage>,
-        /// Set when there are more messages in that direction.
+        /// True if there are more messages in that direction.
         more: bool,
     },
     /// The position in the inbox is recorded.
@@ -149,7 +149,7 @@ pub enum Answer {
         /// The target as the client wrote it.
         to: String,
     },
-    /// The gateway is alive.
+    /// The reply to a ping.
     Pong,
     /// The request was refused.
     Refused(Refusal),
@@ -230,7 +230,7 @@ pub enum Event {
         room: String,
         /// The changes, coalesced.
         delta: PresenceDelta,
-        /// Set when changes were missed: the client asks for `members` again.
+        /// True if changes were missed: the client requests `members` again.
         resync: bool,
     },
     /// Messages that were trimmed and cannot be delivered.
@@ -260,7 +260,7 @@ pub enum Event {
         /// The last seq that is still valid.
         seq: u64,
     },
-    /// A user is writing. Worth nothing a few seconds later.
+    /// A user is writing. Valid for a few seconds.
     Typing {
         /// The room as its members see it, or the recipient's nickname.
         to: String,

@@ -18,7 +18,7 @@ pub use self::event::{Answer, DeliveryStatus, Event, Refusal, Reply, RestoredRoo
 use bytes::Bytes;
 
 /// Maximum length of a frame or line that is read as a request, in bytes. Longer ones, up to [`DISCARDED_BYTES_MAX`],
-/// are discarded with `too_large`, and the connection lives on.
+/// are discarded with `too_large`, and the connection stays open.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Maximum length of a frame that is discarded, in bytes. A longer one closes the connection.
 pub const DISCARDED_BYTES_MAX: usize = 1024 * 1024;

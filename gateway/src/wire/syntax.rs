@@ -1,6 +1,6 @@
 //! The checks that all dialects share: names, targets, statuses and the ranges of numbers.
 //!
-//! Called by the decoders only. Each check fails with a coded refusal, so no dialect has error texts of its own for it.
+//! Called by the decoders only. Each check fails with a coded refusal, so all dialects share the error texts.
 
 use std::ops::RangeInclusive;
 

@@ -1,7 +1,7 @@
-//! Failpoints: each one disables a safety mechanism of a debug build, so a fault test can prove that it detects the
-//! loss.
+//! Failpoints: each one disables a safety mechanism of a debug build, so a test can show that a
+//! checker detects the missing mechanism.
 //!
-//! The environment variable `PARLEY_FAILPOINT` selects one [`Failpoint`] and is read once. Call sites ask
+//! The environment variable `PARLEY_FAILPOINT` selects one [`Failpoint`] and is read once. Call sites use
 //! [`is_disabled`]; scripts pass through [`script`]. Invariant: in a release build no failpoint exists and every check
 //! is a constant.
 

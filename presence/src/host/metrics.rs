@@ -23,8 +23,8 @@ use crate::model::codes::{CloseCode, ErrorCode};
 pub use self::histogram::{Bounds, Family, Histogram};
 pub use self::pulled::Pulled;
 
-/// Reason why registering cannot fail: names and labels are literals, and one function builds each registry.
-const LITERAL: &str = "metric names are valid and registered once";
+/// Message if a registration fails: names and labels are literals, and one function builds each registry.
+const REGISTERED_ONCE: &str = "metric names are valid and registered once";
 
 /// A closed table whose rows are the values of a metric's label.
 pub trait Label: Copy + 'static {
@@ -79,16 +79,7 @@ impl<L: Label> Labelled<L, IntCounter> {
     /// Registers a counter for each row, with the row in `label`.
     #[must_use]
     pub fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Self {
-        let family = register_int_counter_vec_with_registry!(name, help, &[label], registry).expect(LITERAL);
-        Self::new(|value| family.with_label_values(&[value]))
-    }
-}
-
-impl<L: Label> Labelled<L, IntGauge> {
-    /// Registers a gauge for each row, with the row in `label`.
-    #[must_use]
-    pub fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Self {
-        let family = register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(LITERAL);
+        let family = register_int_counter_vec_with_registry!(name, help, &[label], registry).expect(REGISTERED_ONCE);
         Self::new(|value| family.with_label_values(&[value]))
     }
 }
@@ -110,19 +101,19 @@ impl<L, M> fmt::Debug for Labelled<L, M> {
 /// Registers a counter without labels.
 #[must_use]
 pub fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register_int_counter_with_registry!(name, help, registry).expect(LITERAL)
+    register_int_counter_with_registry!(name, help, registry).expect(REGISTERED_ONCE)
 }
 
 /// Registers a gauge without labels.
 #[must_use]
 pub fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register_int_gauge_with_registry!(name, help, registry).expect(LITERAL)
+    register_int_gauge_with_registry!(name, help, registry).expect(REGISTERED_ONCE)
 }
 
 /// Registers a gauge that is always 1 and carries its information in a label.
 #[must_use]
 pub fn info(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
-    register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(LITERAL)
+    register_int_gauge_vec_with_registry!(name, help, &[label], registry).expect(REGISTERED_ONCE)
 }
 
 /// Returns a registry with the metrics of every program: `parley_build_info{version}`, always 1, and on Linux the
@@ -133,7 +124,7 @@ pub fn registry(version: &str) -> Registry {
     let build = info(&registry, "parley_build_info", "Always 1; the version is in the label.", "version");
     build.with_label_values(&[version]).set(1);
     #[cfg(target_os = "linux")]
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect(LITERAL);
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect(REGISTERED_ONCE);
     registry
 }
 
@@ -177,7 +168,7 @@ impl PresenceMetrics {
                 &["route", "status"],
                 registry
             )
-            .expect(LITERAL),
+            .expect(REGISTERED_ONCE),
             api_request_seconds: register_histogram_vec_with_registry!(
                 "parley_api_request_seconds",
                 "Time from the head of a request to the head of its response.",
@@ -185,7 +176,7 @@ impl PresenceMetrics {
                 buckets,
                 registry
             )
-            .expect(LITERAL),
+            .expect(REGISTERED_ONCE),
             registry,
         }
     }

@@ -29,12 +29,12 @@ use crate::host::telemetry::{self, Logs, Telemetry};
 /// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It drained, or did the action of a flag.
+    /// It drained, or a flag such as `--check` was handled.
     Done,
     /// It failed before it was ready.
     NotStarted,
-    /// It ended before its work was drained.
-    GraceExceeded,
+    /// It ended before its work was drained: the grace period expired, or a second signal arrived.
+    NotDrained,
     /// Its flags or settings are invalid.
     BadSettings,
 }
@@ -46,7 +46,7 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::NotStarted => 1,
-            Self::GraceExceeded => 2,
+            Self::NotDrained => 2,
             Self::BadSettings => 64,
         }
     }
@@ -106,7 +106,7 @@ pub trait Program {
     /// applies.
     fn reload(server: &Self::Server, config: &Self::Config);
 
-    /// Waits for an order to end that is not a signal. Dropping the future loses nothing.
+    /// Waits for a stop request other than a signal. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The server must not run, which is known only now; no client was served yet.
@@ -240,7 +240,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
     loop {
         let request = tokio::select! {
             request = signals.next() => request,
-            dismissed = P::stop_requested(&server) => match dismissed {
+            requested = P::stop_requested(&server) => match requested {
                 Ok(()) => SignalRequest::End,
                 Err(error) => return not_started(&error),
             },
@@ -261,7 +261,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         drained = P::drain(server, grace) => drained,
         () = signals.end() => {
             tracing::warn!("second signal received, drain aborted");
-            return Exit::GraceExceeded;
+            return Exit::NotDrained;
         }
     };
     match drained {
@@ -271,7 +271,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         }
         Drained::GraceExceeded => {
             tracing::warn!("grace period expired");
-            Exit::GraceExceeded
+            Exit::NotDrained
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The shared vocabulary: names, claims, presence, streams, and the codes of errors and closes.
 //!
-//! All rooms of both programs exchange these types, so a value is validated exactly once, here. Nothing here reads a
+//! All modules of both programs exchange these types, so a value is validated once, here. Nothing here reads a
 //! clock or a socket.
 
 pub mod codes;

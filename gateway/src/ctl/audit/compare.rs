@@ -80,15 +80,15 @@ impl Drift {
 /// failure detector and the reaper.
 pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldSession>>) -> BTreeSet<Drift> {
     let mut found = BTreeSet::new();
-    // A gateway without a lease is judged too: no reaper cleans up after it.
-    let is_judged = |of: &Incarnation| held.contains_key(of) || !stored.leases.contains_key(of);
+    // Records of an incarnation without a lease are drift too: no reaper removes them.
+    let is_compared = |of: &Incarnation| held.contains_key(of) || !stored.leases.contains_key(of);
     let claims: BTreeSet<_> = held.values().flatten().map(|held| (&held.nick, &held.owner)).collect();
-    let places: BTreeSet<_> = held.values().flatten().flat_map(places).collect();
+    let memberships: BTreeSet<_> = held.values().flatten().flat_map(memberships).collect();
 
     for (nick, claim) in &stored.nicks {
         let of = incarnation(claim);
         let mut differ = |kind| found.insert(Drift::of_claim(kind, nick, None, claim));
-        if is_judged(&of) && !claims.contains(&(nick, claim)) {
+        if is_compared(&of) && !claims.contains(&(nick, claim)) {
             differ(DriftKind::NotHeld);
         }
         if held.contains_key(&of) && !stored.online.contains(nick) {
@@ -98,16 +98,16 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
             differ(DriftKind::RecordWithoutEntry(Index::OwnedNicks));
         }
     }
-    for (place, claim) in &stored.members {
-        let (of, (room, nick)) = (incarnation(claim), place);
+    for (membership, claim) in &stored.members {
+        let (of, (room, nick)) = (incarnation(claim), membership);
         let mut differ = |kind| found.insert(Drift::of_claim(kind, nick, Some(room), claim));
-        if is_judged(&of) && !places.contains(&(room, nick, claim)) {
+        if is_compared(&of) && !memberships.contains(&(room, nick, claim)) {
             differ(DriftKind::NotHeld);
         }
-        if held.contains_key(&of) && !stored.member_lists.contains(place) {
+        if held.contains_key(&of) && !stored.member_lists.contains(membership) {
             differ(DriftKind::RecordWithoutEntry(Index::MemberList));
         }
-        if held.contains_key(&of) && !stored.owned_members.contains(&(of.clone(), place.clone())) {
+        if held.contains_key(&of) && !stored.owned_members.contains(&(of.clone(), membership.clone())) {
             differ(DriftKind::RecordWithoutEntry(Index::OwnedMembers));
         }
     }
@@ -124,17 +124,19 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
     }
 
     let is_of = |claim: Option<&String>, of: &Incarnation| claim.is_some_and(|claim| incarnation(claim) == *of);
-    let strays = stored.online.iter().filter(|nick| !stored.nicks.contains_key(*nick));
-    found.extend(strays.map(|nick| Drift::of_entry(Index::Online, nick, None, None)));
-    let strays = stored.member_lists.iter().filter(|place| !stored.members.contains_key(*place));
-    found.extend(strays.map(|(room, nick)| Drift::of_entry(Index::MemberList, nick, Some(room), None)));
+    let entries = stored.online.iter().filter(|nick| !stored.nicks.contains_key(*nick));
+    found.extend(entries.map(|nick| Drift::of_entry(Index::Online, nick, None, None)));
+    let entries = stored.member_lists.iter().filter(|membership| !stored.members.contains_key(*membership));
+    found.extend(entries.map(|(room, nick)| Drift::of_entry(Index::MemberList, nick, Some(room), None)));
     for (of, nick) in stored.owned_nicks.iter().filter(|(of, nick)| !is_of(stored.nicks.get(nick), of)) {
         if held.contains_key(of) {
             found.insert(Drift::of_entry(Index::OwnedNicks, nick, None, Some(of)));
         }
     }
-    for (of, place) in stored.owned_members.iter().filter(|(of, place)| !is_of(stored.members.get(place), of)) {
-        let (room, nick) = place;
+    for (of, membership) in
+        stored.owned_members.iter().filter(|(of, membership)| !is_of(stored.members.get(membership), of))
+    {
+        let (room, nick) = membership;
         if held.contains_key(of) {
             found.insert(Drift::of_entry(Index::OwnedMembers, nick, Some(room), Some(of)));
         }
@@ -142,7 +144,7 @@ pub(super) fn compare(stored: &Inventory, held: &BTreeMap<Incarnation, Vec<HeldS
     found
 }
 
-fn places(held: &HeldSession) -> impl Iterator<Item = (&RoomKey, &NickKey, &String)> {
+fn memberships(held: &HeldSession) -> impl Iterator<Item = (&RoomKey, &NickKey, &String)> {
     held.rooms.iter().map(|room| (room, &held.nick, &held.owner))
 }
 
@@ -160,15 +162,15 @@ mod tests {
     /// Returns a store and a gateway that agree: ann is on g1, in #lobby.
     fn agreed() -> (Inventory, BTreeMap<Incarnation, Vec<HeldSession>>) {
         let (g1, ann, lobby) = (of("g1"), NickKey::from_store("ann"), RoomKey::from_store("lobby"));
-        let (claim, place) = ("g1/s/1".to_owned(), (lobby.clone(), ann.clone()));
+        let (claim, membership) = ("g1/s/1".to_owned(), (lobby.clone(), ann.clone()));
         let stored = Inventory {
             leases: [(g1.clone(), LeaseState::Live), (of("g0"), LeaseState::Drained)].into(),
             nicks: [(ann.clone(), claim.clone())].into(),
             online: [ann.clone()].into(),
             owned_nicks: [(g1.clone(), ann.clone())].into(),
-            members: [(place.clone(), claim.clone())].into(),
-            member_lists: [place.clone()].into(),
-            owned_members: [(g1.clone(), place)].into(),
+            members: [(membership.clone(), claim.clone())].into(),
+            member_lists: [membership.clone()].into(),
+            owned_members: [(g1.clone(), membership)].into(),
             ..Inventory::default()
         };
         (stored, [(g1, vec![HeldSession { nick: ann, owner: claim, rooms: vec![lobby] }])].into())

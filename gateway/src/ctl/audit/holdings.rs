@@ -28,20 +28,20 @@ pub(super) async fn fetch(gateway: &LeaseSummary, address: Option<&str>) -> Resu
     let url = format!("http://{address}/holdings");
     let answer = tokio::task::spawn_blocking(move || get(&url)).await;
     let silent = |reason: String| CtlError::Silent(format!("{node} at {address} does not report its claims: {reason}"));
-    let account = match answer {
+    let report = match answer {
         Ok(Ok(text)) => {
             serde_json::from_str::<ClaimsReport>(&text).map_err(|_| silent("not an answer of ours".to_owned()))?
         }
         Ok(Err(error)) => return Err(silent(error.to_string())),
         Err(error) => return Err(silent(error.to_string())),
     };
-    if account.node != *node {
-        return Err(silent(format!("that is {}; set the address with --gateway {node}=HOST:PORT", account.node)));
+    if report.node != *node {
+        return Err(silent(format!("that is {}; set the address with --gateway {node}=HOST:PORT", report.node)));
     }
-    if account.incarnation.as_deref() != Some(gateway.incarnation.as_str()) {
+    if report.incarnation.as_deref() != Some(gateway.incarnation.as_str()) {
         return Ok(None);
     }
-    let sessions = account.sessions.iter().map(|session| {
+    let sessions = report.sessions.iter().map(|session| {
         let rooms = session.rooms.iter().map(|room| Some(RoomName::parse(room).ok()?.key().clone()));
         let (nick, owner) = (Nick::parse(&session.nick).ok()?.key().clone(), session.claim.clone());
         Some(HeldSession { nick, owner, rooms: rooms.collect::<Option<_>>()? })

@@ -19,7 +19,7 @@ use self::compare::{Drift, compare};
 use super::table::{count, table};
 use super::{CommandAccess, CtlAnswer, CtlError};
 
-/// Pauses between passes. The first is longer than any request; the others exclude a repeated request of the same user.
+/// Pauses between passes. The first is longer than any request; the others rule out a user that repeats the request.
 const PAUSES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
 
 /// Findings of one pass.

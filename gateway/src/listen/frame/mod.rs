@@ -26,7 +26,7 @@ pub use self::socket::{FrameSocket, SocketEnd};
 pub(super) use self::socket::{hang_up, poll_write};
 pub use self::writer::FrameWriter;
 
-/// MessageLimits of message lengths in bytes.
+/// Limits of message lengths, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageLimits {
     message: u32,
@@ -38,7 +38,7 @@ impl MessageLimits {
     /// violation. Equal values discard nothing.
     #[must_use]
     pub const fn new(message: u32, skipped: u32) -> Self {
-        assert!(message <= skipped, "a message that is read is never too long to be skipped");
+        assert!(message <= skipped, "the limit for reading must not exceed the limit for skipping");
         Self { message, skipped }
     }
 }

@@ -29,13 +29,13 @@ thread_local! {
 pub(in crate::listen) fn poll_read<T>(
     input: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
-    look: impl FnOnce(&mut [u8]) -> T,
+    decode: impl FnOnce(&mut [u8]) -> T,
 ) -> Poll<io::Result<T>> {
     let mut buffer = BUFFER.take();
     buffer.resize(SCRATCH, 0);
     let mut read = ReadBuf::new(&mut buffer);
     // Not `try_read`: a buffer that is not full means an empty socket, which saves a further call.
-    let outcome = Pin::new(input).poll_read(cx, &mut read).map_ok(|()| look(read.filled_mut()));
+    let outcome = Pin::new(input).poll_read(cx, &mut read).map_ok(|()| decode(read.filled_mut()));
     BUFFER.set(buffer);
     outcome
 }
@@ -77,7 +77,7 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Takes a stream after its handshake, with the bytes read beyond it.
+    /// Creates the socket from a stream after its handshake and the bytes already read.
     #[must_use]
     pub fn new(tcp: TcpStream, unread: BytesMut, limits: MessageLimits) -> Self {
         // Even if empty, it may hold the handshake's buffer.

@@ -5,12 +5,12 @@ use std::str::from_utf8;
 use super::Violation;
 
 /// Maximum number of bytes in one character.
-const LONGEST: usize = 4;
+const CHAR_BYTES_MAX: usize = 4;
 
 /// The state of a text so far: valid, except for a partial character at its end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Utf8 {
-    begun: [u8; LONGEST],
+    partial: [u8; CHAR_BYTES_MAX],
     len: u8,
 }
 
@@ -25,9 +25,9 @@ impl Utf8 {
         while !self.is_complete() {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
-            self.begun[usize::from(self.len)] = byte;
+            self.partial[usize::from(self.len)] = byte;
             self.len += 1;
-            match from_utf8(&self.begun[..usize::from(self.len)]) {
+            match from_utf8(&self.partial[..usize::from(self.len)]) {
                 Ok(_) => self.len = 0,
                 Err(error) if error.error_len().is_some() => return Err(Violation::BadUtf8),
                 Err(_) => {}
@@ -37,9 +37,9 @@ impl Utf8 {
         if error.error_len().is_some() {
             return Err(Violation::BadUtf8);
         }
-        let begun = &piece[error.valid_up_to()..];
-        self.begun[..begun.len()].copy_from_slice(begun);
-        self.len = begun.len() as u8;
+        let partial = &piece[error.valid_up_to()..];
+        self.partial[..partial.len()].copy_from_slice(partial);
+        self.len = partial.len() as u8;
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Gap { to, from_seq, to_seq } => {
             lines.add(format_args!("* messages {from_seq} to {to_seq} of {} are gone", Escaped(to)));
         }
-        // LineBuffer show no seqs, so a new epoch changes nothing for their reader.
+        // Lines show no seqs, so a new epoch changes nothing for the user.
         Event::Epoch { .. } | Event::Typing { .. } => {}
         Event::Rewound { to, .. } => {
             lines.add(format_args!("* {} begins anew: what follows was said in it", Escaped(to)));

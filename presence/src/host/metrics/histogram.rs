@@ -14,7 +14,7 @@ use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
-use super::{LITERAL, Label, Labelled};
+use super::{Label, Labelled, REGISTERED_ONCE};
 
 /// Number of shards that threads are spread over.
 const SHARDS: usize = 8;
@@ -130,9 +130,9 @@ impl Family {
     #[must_use]
     pub fn single(registry: &Registry, name: &str, help: &str, bounds: Bounds) -> Histogram {
         let histogram = Histogram::new(bounds);
-        let desc = Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new()).expect(LITERAL);
+        let desc = Desc::new(name.to_owned(), help.to_owned(), Vec::new(), HashMap::new()).expect(REGISTERED_ONCE);
         let family = Self { desc, label: None, children: Arc::new([("", histogram.clone())]) };
-        registry.register(Box::new(family)).expect(LITERAL);
+        registry.register(Box::new(family)).expect(REGISTERED_ONCE);
         histogram
     }
 
@@ -145,7 +145,8 @@ impl Family {
         bounds: Bounds,
     ) -> (Self, Labelled<L, Histogram>) {
         let children: Arc<[_]> = L::ROWS.iter().map(|row| (row.value(), Histogram::new(bounds))).collect();
-        let desc = Desc::new(name.to_owned(), help.to_owned(), vec![label.to_owned()], HashMap::new()).expect(LITERAL);
+        let desc =
+            Desc::new(name.to_owned(), help.to_owned(), vec![label.to_owned()], HashMap::new()).expect(REGISTERED_ONCE);
         let mut rows = children.iter().map(|(_, histogram)| histogram.clone());
         let labelled = Labelled::new(|_| rows.next().expect("one histogram for each row"));
         (Self { desc, label: Some(label), children }, labelled)

@@ -1,7 +1,7 @@
 //! [`Pulled`]: a metric whose value a closure reads at each scrape.
 //!
 //! Unlike the pulling gauge of the library it can be a counter, can have a label, and is left out of the scrape while
-//! the value is unknown: a missing value is noticed, a stale one is believed. It stores no value itself.
+//! the value is unknown: a missing value alerts operators, a stale one misleads them. It stores no value itself.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily, MetricType};
 
-use super::LITERAL;
+use super::REGISTERED_ONCE;
 use super::histogram::pair;
 
 /// Source of the current value; returns `None` while it is unknown. Must not block.
@@ -63,7 +63,7 @@ impl Pulled {
     }
 
     fn register(self, registry: &Registry) {
-        registry.register(Box::new(self)).expect(LITERAL);
+        registry.register(Box::new(self)).expect(REGISTERED_ONCE);
     }
 
     fn metric(&self, label_value: &str, number: f64) -> proto::Metric {
@@ -106,5 +106,5 @@ impl fmt::Debug for Pulled {
 
 fn describe(name: &str, help: &str, label: Option<&str>) -> Desc {
     let labels = label.into_iter().map(str::to_owned).collect();
-    Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect(LITERAL)
+    Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).expect(REGISTERED_ONCE)
 }

@@ -80,7 +80,7 @@ fn flags_decide_the_exit_without_starting_a_server() {
 
 #[test]
 fn exit_codes_are_the_documented_ones() {
-    let exits = [Exit::Done, Exit::NotStarted, Exit::GraceExceeded, Exit::BadSettings];
+    let exits = [Exit::Done, Exit::NotStarted, Exit::NotDrained, Exit::BadSettings];
     assert_eq!(exits.map(Exit::code), [0, 1, 2, 64]);
 }
 

@@ -107,9 +107,9 @@ impl StoreState {
         let mailbox = std::mem::take(&mut row.mailbox);
         let now = now();
         for nick in active {
-            self.nicks.stamp(nick, incarnation, now);
+            self.nicks.mark_active(nick, incarnation, now);
         }
-        self.forget(now);
+        self.delete_expired(now);
         self.channels.publish(&self.keys.node(incarnation).channel(), format!("E {counter}").as_bytes());
         let LeaseTable { generation, leases } = self.lease_table();
         Ok(Beat { generation, asserted: true, counter, leases, mailbox })

@@ -31,7 +31,7 @@ pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json
 
 /// One room
 ///
-/// Finds every room that ever had a member or a message; it may be empty now.
+/// Finds rooms with members, and empty rooms for about 72 hours.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{room}",
@@ -74,7 +74,7 @@ pub(super) async fn members(
     page: PageStart,
 ) -> Result<Json<ListPage<MemberInfo>>, Problem> {
     let members = api.page(api.registry.members(room.key(), page.cursor(), page.limit)).await?;
-    // Only for an empty page, which is rare, a second read tells an empty room from an unknown one.
+    // Only an empty page needs a second read: it distinguishes an empty room from an unknown one.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
         return Err(Problem::new(ErrorCode::NoSuchRoom));
     }

@@ -1,7 +1,7 @@
 //! Metrics that only the store knows, read at each scrape: cluster totals, leases, and the state of Redis.
 //!
 //! Every presence process exports the same values, so dashboards take the maximum. While Redis does not answer, the
-//! values are left out, since a stale number would be believed. It only reads.
+//! values are left out, since a stale number would mislead. It only reads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -4,9 +4,9 @@
 //! that run several nodes on one [`Store`]. The registry's rules on these tables stand beside their Lua, in
 //! `registry/*/memory.rs`. Channels are synchronous callbacks. Nothing outlives the process.
 //!
-//! Channels carry the same texts as in Redis, which the gateway's backplane decodes: room channel: any number of `M
-//! <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`; gateway channel: `E <counter>`, `K
-//! <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
+//! Channels carry the same texts as in Redis, which the gateway's backplane decodes.
+//! - Room: any number of `M <epoch> <seq> <time> <len>\n<payload>` and `P <version> <len>\n<delta JSON>`.
+//! - Gateway: `E <counter>`, `K <session>`, `T <session> <fence>`, `D <session> <epoch> <seq> <time> <len>\n<payload>`.
 
 mod channels;
 mod events;
@@ -174,7 +174,7 @@ impl StoreState {
     }
 
     /// Deletes records whose retention time is over. Called by the beat, so it needs no timer.
-    pub(crate) fn forget(&mut self, now: u64) {
+    pub(crate) fn delete_expired(&mut self, now: u64) {
         while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION_MS) {
             match self.leftovers.pop_front() {
                 Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),

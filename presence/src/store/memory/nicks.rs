@@ -87,7 +87,7 @@ impl Nicks {
     }
 
     /// Marks a nick as active now, if this gateway owns it.
-    pub(crate) fn stamp(&mut self, nick: &NickKey, incarnation: &Incarnation, now: u64) {
+    pub(crate) fn mark_active(&mut self, nick: &NickKey, incarnation: &Incarnation, now: u64) {
         let Some(record) = self.records.get_mut(nick) else { return };
         if record.owner.as_ref().is_some_and(|owner| owner.incarnation == *incarnation) {
             record.last_active = now;
@@ -108,7 +108,7 @@ impl Nicks {
     }
 }
 
-/// The fate of a nick that its owner lost.
+/// The sessions that may claim a freed nick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FreedFor {
     /// Any session may claim it.

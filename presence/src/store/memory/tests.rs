@@ -241,16 +241,16 @@ fn ended_records_are_deleted_and_live_ones_stay() {
         intent: LeaveIntent::ForGood
     }));
     assert!(state.release(&ann.0, &ann.1, None));
-    state.forget(now() + RETENTION_MS - 1000);
+    state.delete_expired(now() + RETENTION_MS - 1000);
     assert!(state.user(ann.0.key()).is_some() && state.room(lobby.key()).is_some());
 
-    state.forget(now() + RETENTION_MS + 1000);
+    state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.user(ann.0.key()).is_none() && state.room(lobby.key()).is_none());
     assert!(state.inboxes.is_empty() && state.leftovers.is_empty());
     assert!(state.user(bob.0.key()).is_some(), "bob is still online");
 
     assert!(state.release(&bob.0, &bob.1, None));
-    state.forget(now() + RETENTION_MS + 1000);
+    state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
 }
 
@@ -280,7 +280,7 @@ fn records_that_returned_are_not_deleted() {
     drop(state);
     store.append_direct(ann.0.key(), message(&(ann.0.clone(), owner), "k", "x")).unwrap();
     let mut state = store.lock();
-    state.forget(now() + RETENTION_MS + 1000);
+    state.delete_expired(now() + RETENTION_MS + 1000);
     assert_eq!(state.user(ann.0.key()).unwrap().rooms, ["#lobby"]);
     assert!(!state.inboxes.is_empty());
 }

@@ -1,6 +1,6 @@
 //! Metrics of calls to Redis: duration and failures, by [`CallKind`].
 //!
-//! [`super::RedisStore::timed`] records every call in [`CallMetrics`]; a program registers them once. There are few
+//! [`super::RedisStore::timed`] records a call in [`CallMetrics`]; a program registers them once. There are few
 //! fixed kinds: a slow kind points at the cause, and the SLOWLOG of Redis shows the command. Nothing here retries or
 //! limits calls.
 

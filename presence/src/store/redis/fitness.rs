@@ -14,7 +14,7 @@ const NEEDED: (u32, u32) = (7, 0);
 /// The only policy that never evicts keys.
 pub(super) const NO_EVICTION: &str = "noeviction";
 /// Pause between two checks while Redis does not answer.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reason why Parley cannot use a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ impl RedisStore {
     /// future stops the checks.
     pub async fn report_when_unfit(self) {
         loop {
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(RECHECK_PAUSE).await;
             match self.is_fit().await {
                 Ok(true) => return,
                 Ok(false) => {}
