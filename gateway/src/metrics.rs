@@ -259,8 +259,8 @@ impl Metrics {
     }
 
     /// Returns the number of present connections of a listener.
-    #[must_use]
-    pub fn open(&self, port: ListenerKind) -> i64 {
+    #[cfg(test)]
+    pub(crate) fn open(&self, port: ListenerKind) -> i64 {
         Stage::ROWS.iter().map(|stage| self.connections[port.row()][*stage].get()).sum()
     }
 }

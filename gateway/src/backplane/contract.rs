@@ -13,7 +13,7 @@
 //! - A store that restarts may lack messages acknowledged here in the last seconds. They are republished before
 //!   anything new, once each, under their id and in their old order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::model::stream::{StreamEnd, StreamId};
 use presence::model::{Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId};
@@ -23,6 +23,9 @@ use crate::message::{Accepted, Body, ChatMessage, Target};
 use crate::wire::command::Range;
 
 use super::{Backplane, SubscriptionStatus};
+
+/// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
+pub(super) const LINGER: Duration = Duration::from_secs(30);
 
 /// A message to be published into a room or sent to a nickname.
 #[derive(Debug, Clone)]

@@ -59,7 +59,7 @@ pub enum Delivery {
     Taken {
         /// The session.
         session: SessionId,
-        /// The claim's fencing number.
+        /// The claim's number.
         fence: Fence,
     },
     /// The echo of this gateway's own beat.

@@ -17,14 +17,11 @@ use presence::store::memory::{Append, AppendError, Appended, ChannelListener, St
 use super::malformed::MalformedCounter;
 use crate::message::Target;
 
-use super::contract::BackplaneContract;
+use super::contract::{BackplaneContract, LINGER};
 use super::{
     Delivery, DeliverySink, HistoryPage, LinkState, PublishError, PublishRequest, Published, Range, ReplayPage,
     StreamId, SubscriptionStatus, envelope,
 };
-
-/// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
-const LINGER: Duration = Duration::from_secs(30);
 
 /// The Memory arm. Cheap to clone; the subscription ends with the last clone.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! Delivery on one node: its sessions, its streams, and the fan-out of every message to their outboxes.
 //!
-//! The delivery router delivers to the [`Hub`] ([`Hub::deliver`]), drivers join and leave rooms, and session orders close
-//! connections. Its own tasks read missed messages ([`refill`]), write batches ([`Hub::fan_out`]) and flush presence.
-//! Invariant: a stream's messages reach every member's outbox in one order, and every hole is refilled or reported as a
-//! gap. Never waits for a client; knows no store and no socket.
+//! The delivery router delivers to the [`Hub`] ([`Hub::deliver`]), drivers join and leave rooms, and session orders
+//! close connections. Its own tasks read missed messages ([`refill`]), write batches ([`Hub::fan_out`]) and flush
+//! presence. Invariant: a stream's messages reach every member's outbox in one order, and every hole is refilled or
+//! reported as a gap. Never waits for a client; knows no store and no socket.
 //!
 //! # Joining
 //! A join has three steps, so no message is lost or delivered twice between replay and live delivery:

@@ -1,7 +1,7 @@
 //! Fan-out: what a stream has to write, in batches, and which stream is next.
 //!
-//! A feed pushes events into its [`PendingEvents`] under the hub's lock; fan-out tasks write them without
-//! the lock, one [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes
+//! A feed pushes events into its [`PendingEvents`] under the hub's lock; fan-out tasks write them without the lock, one
+//! [`FanOutJob`] after the other from the [`JobQueue`] ([`crate::hub::Hub::fan_out`]). Invariant: a job never changes
 //! once started; events that arrive meanwhile form the next batch. So batches grow with the load, and an idle stream
 //! writes each message at once. Knows neither positions nor the table of streams.
 //!

@@ -75,7 +75,8 @@ impl Listeners {
 
     /// Starts accepting on both ports. Returns at once; the loops and all connections run on the context's tasks.
     pub fn serve<S: ConnectionSession>(self, context: &Arc<ConnectionContext<S>>) {
-        // Outside the context's task tracker: the wheel ends one tick after the context, and a drain must not wait for it.
+        // Outside the context's task tracker: the wheel ends one tick after the context, and a drain must not wait for
+        // it.
         tokio::spawn(TimerWheel::run(Arc::downgrade(&context.wheel)));
         context.tasks.spawn(accept(self.ws, ListenerKind::Ws, Arc::clone(context)));
         context.tasks.spawn(accept(self.tcp, ListenerKind::Tcp, Arc::clone(context)));

@@ -1,8 +1,8 @@
 //! One connection: the loop between a transport, which knows bytes, and a session, which knows chat.
 //!
-//! Every transport uses this loop, so order, limits and ends are the same for all. It runs one request at a time. Output
-//! continues while a request runs; the next request is read after the queued output is written. Knows no framing and no
-//! dialect.
+//! Every transport uses this loop, so order, limits and ends are the same for all. It runs one request at a time.
+//! Output continues while a request runs; the next request is read after the queued output is written. Knows no framing
+//! and no dialect.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::outbound::Outbox;
 use crate::outbound::outbox::{Broadcast, Outgoing};
-use crate::session::{Driver, Ending};
+use crate::session::{ConnectionEnd, Driver};
 use crate::wire::{CorrelationId, Event, Refusal, Request};
 
 use super::drain::{DrainMoment, due};
@@ -41,7 +41,7 @@ pub trait ConnectionSession: Send + 'static {
     /// Checks the session's deadlines.
     fn tick(&mut self);
     /// Ends the session's connection. It is always run to its end.
-    fn end(self, ending: Ending) -> impl Future<Output = ()> + Send;
+    fn end(self, ending: ConnectionEnd) -> impl Future<Output = ()> + Send;
 }
 
 impl ConnectionSession for Driver {
@@ -65,7 +65,7 @@ impl ConnectionSession for Driver {
         self.tick();
     }
 
-    async fn end(self, ending: Ending) {
+    async fn end(self, ending: ConnectionEnd) {
         self.end(ending).await;
     }
 }
@@ -103,44 +103,6 @@ pub(super) trait Transport: Send {
     fn close(self, code: Option<CloseCode>) -> impl Future<Output = ()> + Send;
 }
 
-/// The end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ConnectionEnd {
-    /// The client closed the connection, or the socket broke.
-    Gone,
-    /// The client ended the session and closed.
-    Goodbye,
-    /// The server ended it.
-    Closed(CloseCode),
-}
-
-impl ConnectionEnd {
-    /// Returns the word for logs and metric labels.
-    pub(super) fn slug(self) -> &'static str {
-        match self {
-            Self::Gone => "gone",
-            Self::Goodbye => "goodbye",
-            Self::Closed(code) => code.slug(),
-        }
-    }
-
-    fn code(self) -> Option<CloseCode> {
-        match self {
-            Self::Gone | Self::Goodbye => None,
-            Self::Closed(code) => Some(code),
-        }
-    }
-
-    /// Returns the end as the session receives it.
-    fn ending(self) -> Ending {
-        match self {
-            Self::Gone => Ending::Gone,
-            Self::Goodbye => Ending::Goodbye,
-            Self::Closed(code) => Ending::Closed(code),
-        }
-    }
-}
-
 /// Runs a connection from its first byte to its last. The session has ended when this returns.
 ///
 /// Rare futures (a request, a stalled write, the end) are boxed, so that an idle connection needs no memory for them.
@@ -167,7 +129,7 @@ async fn end_connection<D: Transport, S: ConnectionSession>(
 ) {
     // From here on only the transport writes to the socket, and a frame that has begun is completed.
     transport.queue(session.outbox().disconnect().await.map(Outgoing::Remainder).into_iter().collect());
-    let mut ending = pin!(session.end(end.ending()));
+    let mut ending = pin!(session.end(end));
     // A client that returns right after the close finds its nickname free. A store that is away delays no close.
     let settled = timeout(RELEASE_WAIT, &mut ending).await.is_ok();
     let goodbye = timeout(limits.close_wait, transport.close(end.code()));

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::metrics::{ListenerKind, Metrics, Stage};
 
-use crate::listen::connection::ConnectionEnd;
+use crate::session::ConnectionEnd;
 
 /// Maximum number of simultaneous refusals. Beyond it, sockets are dropped without an answer.
 const REFUSALS_MAX: usize = 256;

@@ -21,13 +21,34 @@ const LEAVE_DELAY: Duration = Duration::from_secs(5);
 
 /// The end of a connection, as its transport saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum ConnectionEnd {
     /// The client hung up, without a close or with one that does not end its session.
     Gone,
     /// The client closed in order.
     Goodbye,
     /// The gateway closed it.
     Closed(CloseCode),
+}
+
+impl ConnectionEnd {
+    /// Returns the word for logs and metric labels.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Goodbye => "goodbye",
+            Self::Closed(code) => code.slug(),
+        }
+    }
+
+    /// Returns the code with which the gateway closed it.
+    #[must_use]
+    pub fn code(self) -> Option<CloseCode> {
+        match self {
+            Self::Gone | Self::Goodbye => None,
+            Self::Closed(code) => Some(code),
+        }
+    }
 }
 
 /// The consequence for the session.
@@ -41,13 +62,15 @@ enum SessionFate {
     Elsewhere,
 }
 
-fn session_fate(ending: Ending, dialect: Dialect) -> SessionFate {
+fn session_fate(ending: ConnectionEnd, dialect: Dialect) -> SessionFate {
     let reason = match ending {
-        Ending::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
-        Ending::Closed(CloseCode::Kicked) => return SessionFate::Ends(LeftReason::Kicked),
-        Ending::Goodbye | Ending::Closed(CloseCode::Normal) => return SessionFate::Ends(LeftReason::Closed),
-        Ending::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
-        Ending::Gone | Ending::Closed(_) => LeftReason::Closed,
+        ConnectionEnd::Closed(CloseCode::TakenOver) => return SessionFate::Elsewhere,
+        ConnectionEnd::Closed(CloseCode::Kicked) => return SessionFate::Ends(LeftReason::Kicked),
+        ConnectionEnd::Goodbye | ConnectionEnd::Closed(CloseCode::Normal) => {
+            return SessionFate::Ends(LeftReason::Closed);
+        }
+        ConnectionEnd::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
+        ConnectionEnd::Gone | ConnectionEnd::Closed(_) => LeftReason::Closed,
     };
     match dialect {
         // Line clients have no token to resume with.
@@ -59,7 +82,7 @@ fn session_fate(ending: Ending, dialect: Dialect) -> SessionFate {
 impl Driver {
     /// Ends the connection: leaves all rooms and releases the nickname, or detaches the session, and repeats each call
     /// until the store has answered. Must run to its end; no client waits for it.
-    pub async fn end(self, ending: Ending) {
+    pub async fn end(self, ending: ConnectionEnd) {
         let Self { core, mut performer, dialect } = self;
         if let Some(me) = core.identity() {
             performer.stop_receiving_everything(&me.owner);
@@ -129,21 +152,25 @@ mod tests {
         use CloseCode::{Internal, Kicked, Normal, ProtocolError, Restart, Slow, TakenOver, Timeout, TooBig};
         use LeftReason::Closed;
         for (ending, json, line) in [
-            (Ending::Goodbye, SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(Normal), SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(Kicked), SessionFate::Ends(LeftReason::Kicked), SessionFate::Ends(LeftReason::Kicked)),
-            (Ending::Closed(TakenOver), SessionFate::Elsewhere, SessionFate::Elsewhere),
+            (ConnectionEnd::Goodbye, SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(Normal), SessionFate::Ends(Closed), SessionFate::Ends(Closed)),
             (
-                Ending::Closed(Timeout),
+                ConnectionEnd::Closed(Kicked),
+                SessionFate::Ends(LeftReason::Kicked),
+                SessionFate::Ends(LeftReason::Kicked),
+            ),
+            (ConnectionEnd::Closed(TakenOver), SessionFate::Elsewhere, SessionFate::Elsewhere),
+            (
+                ConnectionEnd::Closed(Timeout),
                 SessionFate::Detaches(LeftReason::Timeout),
                 SessionFate::Ends(LeftReason::Timeout),
             ),
-            (Ending::Gone, SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(Restart), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(Slow), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(ProtocolError), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(TooBig), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
-            (Ending::Closed(Internal), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Gone, SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(Restart), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(Slow), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(ProtocolError), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(TooBig), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
+            (ConnectionEnd::Closed(Internal), SessionFate::Detaches(Closed), SessionFate::Ends(Closed)),
         ] {
             assert_eq!(
                 (session_fate(ending, Dialect::Json), session_fate(ending, Dialect::Line)),

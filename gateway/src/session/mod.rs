@@ -25,5 +25,5 @@ mod typing_limiter;
 pub mod verbs;
 
 pub use self::driver::Driver;
-pub use self::ending::Ending;
+pub use self::ending::ConnectionEnd;
 pub use self::services::Services;

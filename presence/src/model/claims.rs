@@ -1,7 +1,7 @@
-//! Claims: incarnations, sessions, fencing numbers and the owner that combines them.
+//! Claims: incarnations, sessions, fences and the owner that combines them.
 //!
 //! A claim states which session of which gateway owns a nickname or a membership ([`Owner`]). Invariant: ids are random
-//! and never used twice, and fencing numbers only grow. Nothing here decides which claim is valid; the registry does.
+//! and never used twice, and fences only grow. Nothing here decides which claim is valid; the registry does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl SessionId {
     }
 }
 
-/// Fencing number of a claim: it grows with every claim in the cluster, so a later owner always has a higher one.
+/// The fence of a claim: a number that grows with every claim in the cluster, so a later owner always has a higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
@@ -72,7 +72,7 @@ pub struct Owner {
     pub incarnation: Incarnation,
     /// The session on that gateway.
     pub session: SessionId,
-    /// The fencing number of the claim.
+    /// The claim's number.
     pub fence: Fence,
 }
 

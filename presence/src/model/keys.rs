@@ -246,7 +246,7 @@ impl Keys {
         ended => "ended";
         /// Set: incarnations that have reasserted their claims since the generation began.
         asserted => "asserted";
-        /// Counter: the fencing number of the newest claim.
+        /// Counter: the fence of the newest claim.
         fence => "fence";
         /// Sorted set, all scores 0: rooms with members, for paging.
         rooms => "rooms";

@@ -19,12 +19,11 @@ use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, RoomKey};
 
+use crate::backplane::contract::LINGER;
 use crate::backplane::{LinkState, SubscriptionStatus};
 
 /// Maximum number of channels in one command, few enough to delay no message for long.
 pub(super) const COMMAND_CHANNELS_MAX: usize = 500;
-/// The time for which an unwanted room stays subscribed, so that a quick return costs nothing.
-pub(super) const LINGER: Duration = Duration::from_secs(30);
 /// The time without an echo after which the subscription is no longer trusted.
 pub(super) const STALE_AFTER: Duration = Duration::from_secs(3);
 /// The time without an echo after which the connection is abandoned.

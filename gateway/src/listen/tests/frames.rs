@@ -89,7 +89,7 @@ async fn gateway_answers_close_with_the_same_code() {
     client.0.send(&frame(0x88, b"")).await;
     assert_eq!(client.closed().await.0, 1005, "the answer to a close without a code carries no code");
     fixture.assert_left_reasons(&[LeftReason::Closed; 6]).await;
-    let (done, gone) = (Ending::Goodbye, Ending::Gone);
+    let (done, gone) = (ConnectionEnd::Goodbye, ConnectionEnd::Gone);
     assert_eq!(
         fixture.endings(),
         [done, gone, gone, gone, gone, done],

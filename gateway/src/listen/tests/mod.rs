@@ -32,7 +32,7 @@ use crate::message::{Accepted, Body, ChatMessage};
 use crate::outbound::Outbox;
 use crate::outbound::outbox::Broadcast;
 use crate::outbound::policy::SLOW_READER;
-use crate::session::Ending;
+use crate::session::ConnectionEnd;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Event, Refusal, Reply, Request};
 
 use super::{
@@ -62,7 +62,7 @@ async fn eventually(label: &str, condition: impl Fn() -> bool) {
 struct EchoState {
     /// Output queues in session start order.
     outboxes: Mutex<Vec<Outbox>>,
-    endings: Mutex<Vec<Ending>>,
+    endings: Mutex<Vec<ConnectionEnd>>,
     inputs: AtomicUsize,
     /// Every `register` request waits for one permit.
     gate: Semaphore,
@@ -122,7 +122,7 @@ impl ConnectionSession for EchoSession {
         action(&self.outbox);
     }
 
-    async fn end(self, ending: Ending) {
+    async fn end(self, ending: ConnectionEnd) {
         self.state.endings.lock().unwrap().push(ending);
     }
 }
@@ -197,16 +197,16 @@ impl ListenFixture {
         self.state.outboxes.lock().unwrap()[session].clone()
     }
 
-    fn endings(&self) -> Vec<Ending> {
+    fn endings(&self) -> Vec<ConnectionEnd> {
         self.state.endings.lock().unwrap().clone()
     }
 
     /// Returns the leave reasons that other members would receive.
     fn left_reasons(&self) -> Vec<LeftReason> {
         let reason = |ending| match ending {
-            Ending::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
-            Ending::Closed(CloseCode::Kicked) => LeftReason::Kicked,
-            Ending::Gone | Ending::Goodbye | Ending::Closed(_) => LeftReason::Closed,
+            ConnectionEnd::Closed(CloseCode::Timeout | CloseCode::RegisterTimeout) => LeftReason::Timeout,
+            ConnectionEnd::Closed(CloseCode::Kicked) => LeftReason::Kicked,
+            ConnectionEnd::Gone | ConnectionEnd::Goodbye | ConnectionEnd::Closed(_) => LeftReason::Closed,
         };
         self.endings().into_iter().map(reason).collect()
     }

@@ -4,7 +4,7 @@
 -- The hold of a detached session whose hold the store has lost, in milliseconds.
 local HOLD_MS = 60000
 
--- The highest fencing number seen: the counter must not be below it when the next claim is assigned.
+-- The highest fence seen: the counter must not be below it when the next claim is assigned.
 local highest_fence = tonumber(redis.call('GET', base .. 'fence')) or 0
 
 local function fence_of(owner)

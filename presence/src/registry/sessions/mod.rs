@@ -35,7 +35,7 @@ pub struct ResumeTicket {
 /// A resumed session, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumedSession {
-    /// The fencing number of the new claim.
+    /// The new claim's number.
     pub fence: Fence,
     /// The former nickname and claim, if the session still owned it: member records may name them.
     pub former: Option<(Nick, Owner)>,

@@ -1,8 +1,8 @@
 //! Access to Redis: connections and their settings, classification of errors, metrics of calls.
 //!
-//! The Redis arms of registry and backplane, the composition roots and `gateway ctl` use [`RedisStore`]. Hot-path scripts share a few multiplexed
-//! connections, which reconnect by themselves; reads use a pool, so a large listing never delays a
-//! message. Nothing here depends on the meaning of a key.
+//! The Redis arms of registry and backplane, the composition roots and `gateway ctl` use [`RedisStore`]. Hot-path
+//! scripts share a few multiplexed connections, which reconnect by themselves; reads use a pool, so a large listing
+//! never delays a message. Nothing here depends on the meaning of a key.
 
 mod calls;
 mod fitness;
