@@ -5,6 +5,7 @@
 //! only about claims: to retry, keep or release them, and to close a connection whose lease was lost.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use presence::model::codes::CloseCode;
 use presence::model::stream::StreamEnd;
@@ -161,4 +162,10 @@ impl Performer {
         self.rooms.remove(room.key());
         self.services.claims.change(owner, |claim| claim.rooms.retain(|held| held.key() != room.key()));
     }
+}
+
+/// Returns the gateway's clock in Unix milliseconds.
+pub(super) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

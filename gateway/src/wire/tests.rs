@@ -111,8 +111,10 @@ fn examples_cover_every_request_and_reply() {
         let objects = texts.filter_map(|(_, _, text)| serde_json::from_str::<Value>(text).ok());
         objects.map(|object| object["type"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
     };
-    let requests =
-        ["register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "read", "ping", "bye"];
+    let requests = [
+        "register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "read", "typing", "ping",
+        "bye",
+    ];
     for request in requests {
         assert!(kinds('>').contains(request), "{request}");
     }
@@ -127,6 +129,7 @@ fn examples_cover_every_request_and_reply() {
         "rooms",
         "history",
         "read",
+        "typing",
         "pong",
         "error",
     ];

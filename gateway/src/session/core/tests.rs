@@ -127,6 +127,8 @@ fn session_accepts_ping_and_bye_before_register() {
         Command::Rooms { limit: 1, cursor: None },
         Command::Members { room: room("#a"), limit: 1, cursor: None },
         Command::History { room: room("#a"), range: Range::Newest, limit: 1 },
+        Command::Read { seq: 1 },
+        Command::Typing { to: Target::Room(room("#a")) },
     ] {
         assert_eq!(summary(&ask(&mut core(), command)), ["not_registered"]);
     }

@@ -89,18 +89,15 @@ impl RegisteredSession {
     }
 }
 
-pub(super) use self::perform::unix_ms;
-
 mod perform {
     use std::sync::Arc;
-    use std::time::SystemTime;
 
     use presence::model::{SessionId, Status};
     use presence::registry::ClaimError;
 
     use super::{BeginSession, SessionBegun, SessionGrant};
     use crate::metrics::RegistrationOutcome;
-    use crate::session::performer::{ClaimAttempt, Performer};
+    use crate::session::performer::{ClaimAttempt, Performer, unix_ms};
     use crate::session::refusal::unavailable;
     use crate::session::token;
     use crate::wire::Refusal;
@@ -131,12 +128,6 @@ mod perform {
             Err(ClaimError::Confusable) => RegistrationOutcome::Confusable,
             Err(ClaimError::Registry(_)) => RegistrationOutcome::Failed,
         }
-    }
-
-    /// Returns the gateway's clock in Unix milliseconds.
-    pub(in crate::session::verbs) fn unix_ms() -> u64 {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -138,10 +138,10 @@ mod perform {
     use presence::model::{Nick, Owner, RoomName, TokenHash};
     use presence::registry::{ClaimError, InboxState, RegistryError, ResumeError, ResumedSession};
 
-    use super::super::register::{SessionGrant, unix_ms};
+    use super::super::register::SessionGrant;
     use super::{FindInboxEnd, ResumeSession, SessionResumed, StoredSession};
     use crate::metrics::ResumeOutcome;
-    use crate::session::performer::{Performer, UnansweredResume};
+    use crate::session::performer::{Performer, UnansweredResume, unix_ms};
     use crate::session::refusal::unavailable;
     use crate::session::retry::answered;
     use crate::session::token;
