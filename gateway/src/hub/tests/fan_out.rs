@@ -1,5 +1,7 @@
 //! Fan-out: batches, shared buffers and fairness between streams.
 
+use std::sync::Arc;
+
 use tokio::time::timeout;
 
 use super::*;
@@ -170,6 +172,41 @@ async fn stream_that_outgrows_fan_out_is_refilled() {
         }
     }
     assert_eq!(received, 100);
+}
+
+#[tokio::test]
+async fn finished_fan_out_wakes_the_deferred_refill() {
+    let hub = Arc::new(new_hub());
+    let (room, _members) = crowd(&hub, "#lobby", 1, Dialect::Json);
+    for seq in 1..=100 {
+        let message = ChatMessage { body: Body::from_text(&"x".repeat(60_000)), ..message(seq) };
+        hub.deliver(Delivery::Room { room: room.key().clone(), epoch: "e".into(), message });
+    }
+    let requests = tokio::spawn({
+        let hub = Arc::clone(&hub);
+        async move { hub.refill_requests().await }
+    });
+    yield_now().await;
+    fan_out_all(&hub);
+    let requests = timeout(Duration::from_secs(10), requests).await.expect("the refill task wakes").unwrap();
+    assert_eq!(requests.len(), 1);
+}
+
+#[test]
+fn epoch_change_keeps_recipients_of_pending_messages() {
+    let (hub, room) = (new_hub(), lobby());
+    let (ann, bob) = (SessionId::random(), SessionId::random());
+    let (ann_outbox, bob_outbox) = (Outbox::new(Dialect::Json), Outbox::new(Dialect::Json));
+    hub.start_join(&room, &ann, &ann_outbox);
+    join_at(&hub, (&ann, &ann_outbox), 3);
+    // Bob's replay is ahead of the node.
+    hub.start_join(&room, &bob, &bob_outbox);
+    assert_eq!(complete_join(&hub, (&bob, &bob_outbox), "e", 5), JoinProgress::Entered);
+    arrive(&hub, &room, 4);
+    arrive(&hub, &room, 5);
+    hub.observe_end(&lobby_stream(), &forked(3, 3));
+    assert_eq!(take_short(&hub, &bob_outbox), ["rewound 3"]);
+    assert_eq!(take_short(&hub, &ann_outbox), ["4", "5", "rewound 3"]);
 }
 
 #[test]

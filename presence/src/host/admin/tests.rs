@@ -57,44 +57,44 @@ fn body(answer: &str) -> &str {
 
 #[tokio::test]
 async fn readyz_follows_readiness_and_livez_does_not() {
-    let door = AdminPort::open().await;
-    let ready = door.ask("GET /readyz").await;
+    let port = AdminPort::open().await;
+    let ready = port.ask("GET /readyz").await;
     assert_eq!((status(&ready), body(&ready)), ("200", r#"{"ready":true,"reasons":[]}"#));
 
-    *door.reasons.lock().unwrap() = vec!["no echo for 3 s".to_owned(), "draining".to_owned()];
-    let red = door.ask("GET /readyz").await;
+    *port.reasons.lock().unwrap() = vec!["no echo for 3 s".to_owned(), "draining".to_owned()];
+    let red = port.ask("GET /readyz").await;
     assert_eq!((status(&red), body(&red)), ("503", r#"{"ready":false,"reasons":["no echo for 3 s","draining"]}"#));
-    assert_eq!(status(&door.ask("GET /livez").await), "200");
+    assert_eq!(status(&port.ask("GET /livez").await), "200");
 
-    door.reasons.lock().unwrap().clear();
-    assert_eq!(status(&door.ask("GET /readyz").await), "200");
+    port.reasons.lock().unwrap().clear();
+    assert_eq!(status(&port.ask("GET /readyz").await), "200");
 }
 
 #[tokio::test]
 async fn scrape_reads_the_current_values() {
-    let door = AdminPort::open().await;
+    let port = AdminPort::open().await;
     let counter = IntCounter::new("a_total", "Counted.").unwrap();
     let truth = Arc::new(Mutex::new(1.0));
     let asked = truth.clone();
     let gauge = PullingGauge::new("b", "Asked.", Box::new(move || *asked.lock().unwrap())).unwrap();
-    door.metrics.register(Box::new(counter.clone())).unwrap();
-    door.metrics.register(Box::new(gauge)).unwrap();
+    port.metrics.register(Box::new(counter.clone())).unwrap();
+    port.metrics.register(Box::new(gauge)).unwrap();
 
-    let first = door.ask("GET /metrics").await;
+    let first = port.ask("GET /metrics").await;
     assert!(first.contains("content-type: text/plain; version=0.0.4"), "{first}");
     assert!(body(&first).contains("# HELP a_total Counted.\n# TYPE a_total counter\na_total 0\n"), "{first}");
     assert!(body(&first).contains("\nb 1\n"), "{first}");
 
     counter.inc();
     *truth.lock().unwrap() = 2.0;
-    let second = door.ask("GET /metrics").await;
+    let second = port.ask("GET /metrics").await;
     assert!(body(&second).contains("\na_total 1\n") && body(&second).contains("\nb 2\n"), "{second}");
 }
 
 #[tokio::test]
 async fn program_serves_documents_on_its_own_paths() {
-    let door = AdminPort::open().await;
-    let answer = door.ask("GET /more").await;
+    let port = AdminPort::open().await;
+    let answer = port.ask("GET /more").await;
     assert_eq!((status(&answer), body(&answer)), ("200", r#"{"more":1}"#), "{answer}");
 }
 
@@ -113,8 +113,8 @@ async fn scrape_runs_its_step_then_shows_readiness() {
     let documents = Vec::new();
     let answers = AdminRoutes { metrics: metrics.clone(), ready: red, before_scrape: Some(look), documents };
     let serving = tokio::spawn(serve(listener, answers, cancel.clone()));
-    let door = AdminPort { address, reasons: Arc::default(), metrics, cancel, serving };
-    let text = door.ask("GET /metrics").await;
+    let port = AdminPort { address, reasons: Arc::default(), metrics, cancel, serving };
+    let text = port.ask("GET /metrics").await;
     assert!(text.contains("\nlooks_total 1\n") && text.contains("\nparley_ready 0\n"), "{text}");
     let green = AdminPort::open().await.ask("GET /metrics").await;
     assert!(green.contains("\nparley_ready 1\n"), "{green}");
@@ -122,13 +122,13 @@ async fn scrape_runs_its_step_then_shows_readiness() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_get_problem_documents() {
-    let door = AdminPort::open().await;
+    let port = AdminPort::open().await;
     for (request, expected, code) in [
         ("GET /", "404", "not_found"),
         ("GET /livez/", "404", "not_found"),
         ("POST /readyz", "405", "method_not_allowed"),
     ] {
-        let answer = door.ask(request).await;
+        let answer = port.ask(request).await;
         assert_eq!(status(&answer), expected, "{answer}");
         assert!(answer.contains("content-type: application/problem+json"), "{answer}");
         assert!(body(&answer).contains(&format!(r#""code":"{code}""#)), "{answer}");
@@ -137,13 +137,13 @@ async fn unknown_paths_and_methods_get_problem_documents() {
 
 #[tokio::test]
 async fn unfinished_request_does_not_delay_the_shutdown() {
-    let door = AdminPort::open().await;
-    let mut half = TcpStream::connect(door.address).await.unwrap();
+    let port = AdminPort::open().await;
+    let mut half = TcpStream::connect(port.address).await.unwrap();
     half.write_all(b"GET /livez HTTP/1.1\r\nHos").await.unwrap();
     // Connections are accepted in order: the response to this one means that the other was accepted.
-    door.ask("GET /livez").await;
+    port.ask("GET /livez").await;
 
-    door.cancel.cancel();
-    timeout(SOON, door.serving).await.unwrap().unwrap().unwrap();
-    TcpStream::connect(door.address).await.unwrap_err();
+    port.cancel.cancel();
+    timeout(SOON, port.serving).await.unwrap().unwrap().unwrap();
+    TcpStream::connect(port.address).await.unwrap_err();
 }

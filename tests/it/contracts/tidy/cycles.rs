@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{SourceFile, assert_none, library_sources};
 
 /// Returns the module path of a library file: `gateway/src/hub/mod.rs` is `crate::hub`.
-fn module_path(path: &str) -> String {
+pub(super) fn module_path(path: &str) -> String {
     let (_, inside) = path.split_once("/src/").expect("a library file");
     let name = inside.trim_end_matches(".rs").trim_end_matches("/mod");
     match name {
@@ -16,8 +16,21 @@ fn module_path(path: &str) -> String {
     }
 }
 
-/// Returns the paths that `use` declarations of a module name, without groups and relative to the crate.
+/// Returns the paths in the crate that a module names: in `use` declarations, and elsewhere from `crate::` on.
 fn imports(module: &str, source: &SourceFile) -> Vec<String> {
+    let is_inside = |path: &String| path.starts_with("crate::");
+    let mut paths: Vec<String> = used_paths(module, source).into_iter().filter(is_inside).collect();
+    for (_, line) in source.code().filter(|(_, line)| !line.contains("use ")) {
+        let begins = line.match_indices("crate::").filter(|(at, _)| !line[..*at].ends_with('$'));
+        let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        paths.extend(begins.map(|(at, _)| line[at..].split(|c| !is_part(c)).next().unwrap_or_default().to_owned()));
+    }
+    paths
+}
+
+/// Returns the paths that `use` declarations name, without groups and new names. Those of the crate begin with
+/// `crate::`.
+pub(super) fn used_paths(module: &str, source: &SourceFile) -> Vec<String> {
     let code: Vec<&str> = source.code().map(|(_, line)| line).collect();
     let code = code.join(" ");
     let declarations = code.split(';').filter_map(|statement| {
@@ -30,7 +43,7 @@ fn imports(module: &str, source: &SourceFile) -> Vec<String> {
     for declaration in declarations {
         expand("", declaration.trim(), &mut paths);
     }
-    paths.into_iter().filter_map(|path| absolute(module, &path)).collect()
+    paths.into_iter().map(|path| absolute(module, &path).unwrap_or(path)).collect()
 }
 
 /// Splits `a::{b, c::{d}}` into `a::b` and `a::c::d`.
@@ -108,10 +121,13 @@ fn import_graph(sources: &[SourceFile]) -> BTreeMap<String, BTreeSet<String>> {
     };
     let names: ImportedNames = sources.iter().map(of_module).collect();
     let mut graph = BTreeMap::new();
-    for (module, imported) in &names {
-        let targets = imported.values().filter_map(|path| defining_module(path, &names));
-        let others = targets.filter(|target| !is_ancestor(target, module) && !is_ancestor(module, target));
-        graph.insert(module.clone(), others.collect::<BTreeSet<String>>());
+    for source in sources {
+        let module = module_path(&source.path);
+        let imported = imports(&module, source).into_iter();
+        let targets = imported.filter_map(|path| defining_module(&path, &names));
+        let others = targets.filter(|target| !is_ancestor(target, &module) && !is_ancestor(&module, target));
+        let others = others.collect::<BTreeSet<String>>();
+        graph.insert(module, others);
     }
     graph
 }
@@ -166,4 +182,11 @@ fn circle_check_detects_an_indirect_circle() {
         source("gateway/src/h.rs", "use super::e::X;\n"),
     ];
     assert_eq!(cycle(&import_graph(&reexported), "crate::h").unwrap(), ["crate::h", "crate::e::x"]);
+
+    let qualified = [
+        source("gateway/src/k.rs", "use crate::l::Thing as L;\nuse crate::m::Thing as M;\n"),
+        source("gateway/src/l.rs", "#[cfg(test)]\nmod tests;\nfn f() { crate::k::g(); }\n"),
+        source("gateway/src/m.rs", "\n"),
+    ];
+    assert_eq!(cycle(&import_graph(&qualified), "crate::k").unwrap(), ["crate::k", "crate::l"]);
 }
