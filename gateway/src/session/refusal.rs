@@ -70,3 +70,19 @@ impl From<PublishError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn held_nickname_is_refused_with_its_time() {
+        let refused = |retry_after| Refusal::from(ClaimError::InUse { retry_after });
+        let held = refused(Some(Duration::from_secs(2)));
+        assert_eq!((held.code, held.retry_after_ms), (ErrorCode::NickInUse, Some(2000)));
+        assert_eq!(held.detail.as_deref(), Some("this nickname is held for a session that may return"));
+        assert_eq!(refused(None), ErrorCode::NickInUse.into());
+    }
+}

@@ -238,7 +238,7 @@ fn lost_connection_is_restored_and_reported_once() {
 }
 
 #[test]
-fn repeated_losses_before_restore_report_one_resume() {
+fn repeated_losses_before_restore_are_reported_once() {
     let mut harness = MachineHarness::whole(&["a"]);
     play(
         &mut harness,
