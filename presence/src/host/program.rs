@@ -26,6 +26,11 @@ use crate::host::reload::Reloader;
 use crate::host::settings::{Key, Settings, SettingsError, Sources, example};
 use crate::host::telemetry::{self, Logs, Telemetry};
 
+/// Time limit for an error line on stderr.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Sent to a process that exceeds the maximum size of a file (`RLIMIT_FSIZE`); the write then fails as well.
+const FILE_SIZE_EXCEEDED: SignalKind = SignalKind::from_raw(nix::libc::SIGXFSZ);
+
 /// Outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -152,7 +157,7 @@ pub fn run<P: Program>() -> ExitCode {
     let telemetry = match telemetry::init(P::logs(&configured.config)) {
         Ok(telemetry) => telemetry,
         Err(reason) => {
-            print(std::io::stderr(), format_args!("{}: {reason:#}\n", P::NAME));
+            print_error(format!("{}: {reason:#}\n", P::NAME));
             return Exit::BadSettings.into();
         }
     };
@@ -186,7 +191,7 @@ fn configure<P: Program>(
             return Exit::Done;
         }
         let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        print(std::io::stderr(), format_args!("{0}: {reason} (see {0} --help)\n", P::NAME));
+        print_error(format!("{0}: {reason} (see {0} --help)\n", P::NAME));
         Exit::BadSettings
     })?;
     if flags.example {
@@ -196,7 +201,7 @@ fn configure<P: Program>(
     let sources = Sources { file: flags.config, environment: environment.into_iter().collect(), flags: flags.set };
     let read = Settings::load(P::KEYS, &sources).and_then(|settings| Ok((P::config(&settings)?, settings)));
     let (config, settings) = read.map_err(|reason| {
-        print(std::io::stderr(), format_args!("{}: {reason}\n", P::NAME));
+        print_error(format!("{}: {reason}\n", P::NAME));
         Exit::BadSettings
     })?;
     if flags.check {
@@ -235,7 +240,8 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         Err(error) => return not_started(&error),
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
-    print(std::io::stdout(), ready_line(P::ready(&server)));
+    telemetry.register_metrics(P::metrics(&server));
+    print_in_background(ready_line(P::ready(&server)));
 
     loop {
         let request = tokio::select! {
@@ -248,6 +254,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
         if request == SignalRequest::End {
             break;
         }
+        telemetry.reopen();
         reloader.reload(P::config, |config| {
             grace = P::grace(config);
             if let Err(reason) = telemetry.set_level(&P::logs(config).level) {
@@ -293,13 +300,16 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Listened to and ignored: by default the signal would end the process.
+    _file_size: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
         let [terminate, interrupt, hangup] =
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
+        let file_size = signal(FILE_SIZE_EXCEEDED)?;
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup?, _file_size: file_size })
     }
 
     /// Waits for a signal. Several of one kind since the last call count as one; an end precedes a reload.
@@ -325,6 +335,27 @@ impl Signals {
 fn print(mut to: impl Write, text: impl Display) {
     if write!(to, "{text}").and_then(|()| to.flush()).is_err() {
         tracing::debug!("output stream closed");
+    }
+}
+
+/// Writes to stdout on a thread of its own, because a running program must not wait for the reader of a pipe.
+fn print_in_background(text: String) {
+    let line = text.clone();
+    let started = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || print(std::io::stdout(), line));
+    if let Err(error) = started {
+        tracing::warn!(%error, line = text.trim_end(), "line not written to stdout");
+    }
+}
+
+/// Writes an error of the start to stderr, for at most a second: a stuck reader must not keep the process.
+fn print_error(text: String) {
+    let (done, written) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("stderr".to_owned()).spawn(move || {
+        print(std::io::stderr(), text);
+        let _ = done.send(());
+    });
+    if thread.is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
     }
 }
 

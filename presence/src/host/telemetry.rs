@@ -1,18 +1,21 @@
 //! Logs: to stderr, as text on a terminal and as JSON lines otherwise, and optionally to a file.
 //!
-//! Each program calls [`init`] once, before the first log line; the returned [`Telemetry`] changes the level later. The
-//! subscriber is global to the process, so libraries and tests never call it. Callers must not log message bodies or
-//! tokens; nothing here filters them, and `tests/it/operators/logs.rs` checks it.
+//! Each program calls [`init`] once, before the first log line; the returned [`Telemetry`] changes the level later and
+//! writes the last lines when it is dropped. A thread of its own writes each destination, so no other thread waits for
+//! the reader of a log. The subscriber is global to the process, so libraries and tests never call it. Callers must not
+//! log message bodies or tokens; nothing here filters them, and `tests/it/operators/logs.rs` checks it.
 
 #[cfg(feature = "otlp")]
 mod otlp;
+mod output;
+mod queue;
 mod rolling;
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tracing_subscriber::filter::LevelFilter;
@@ -22,7 +25,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
+use crate::host::metrics::Pulled;
+
+use self::output::LineOutput;
+use self::queue::LogQueue;
 use self::rolling::Rolling;
+
+/// Time limit for writing the last lines, at the end of the program.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Settings of the logs: level, format and destinations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +126,7 @@ impl fmt::Display for LogFormat {
 #[derive(Debug)]
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
+    destinations: Vec<LogQueue>,
     #[cfg(feature = "otlp")]
     exporter: Option<otlp::Exporter>,
 }
@@ -130,12 +141,33 @@ impl Telemetry {
         self.level.reload(filter).map_err(|_| "the log subscriber has ended")
     }
 
+    /// Opens the log file again: an external tool may have renamed it.
+    pub fn reopen(&self) {
+        self.destinations.iter().for_each(LogQueue::reopen);
+    }
+
+    /// Registers the number of dropped lines. Must be called once.
+    pub fn register_metrics(&self, metrics: &prometheus::Registry) {
+        let destinations = self.destinations.clone();
+        let help = "Log lines that reached a destination neither in time nor later: its reader was too slow or it failed.";
+        let dropped = move || Some(destinations.iter().map(LogQueue::dropped).sum::<u64>() as f64);
+        Pulled::counter(metrics, "parley_log_lines_dropped_total", help, dropped);
+    }
+
     /// Sends the last spans, for at most two seconds. Called at the end of a graceful shutdown.
     pub fn end(&self) {
         #[cfg(feature = "otlp")]
         if let Some(exporter) = &self.exporter {
             exporter.end();
         }
+    }
+}
+
+/// Writes the last lines, for at most a second: a stuck reader never delays the end of the program for longer.
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LAST_LINES;
+        self.destinations.iter().for_each(|destination| destination.flush(deadline));
     }
 }
 
@@ -150,11 +182,15 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
     let level = filter(&logs.level).map_err(anyhow::Error::msg).context("log.level")?;
     let (level, handle) = reload::Layer::new(level);
     let on_terminal = std::io::stderr().is_terminal();
-    let mut to = vec![lines(logs.format.is_text(on_terminal), on_terminal, std::io::stderr)];
+    let stderr = LineOutput::stderr().and_then(|stderr| LogQueue::start("stderr", stderr)).context("log to stderr")?;
+    let mut to = vec![lines(logs.format.is_text(on_terminal), on_terminal, stderr.clone())];
+    let mut destinations = vec![stderr];
     if let Some(path) = &logs.file {
         let file = Rolling::open(path, logs.kept, logs.size_mib << 20);
+        let file = file.and_then(|file| LogQueue::start("file", file));
         let file = file.with_context(|| format!("log.file = {path:?}"))?;
-        to.push(lines(logs.format.is_text(false), false, Mutex::new(file)));
+        to.push(lines(logs.format.is_text(false), false, file.clone()));
+        destinations.push(file);
     }
     let layers = vec![to.with_filter(level).boxed()];
     #[cfg(feature = "otlp")]
@@ -173,6 +209,7 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
     }));
     Ok(Telemetry {
         level: handle,
+        destinations,
         #[cfg(feature = "otlp")]
         exporter,
     })
@@ -186,6 +223,8 @@ fn lines(
     to: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
 ) -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE).with_ansi(coloured).with_writer(to);
+    // Such an error would be printed to stderr by the thread that logs, and could block it.
+    let lines = lines.log_internal_errors(false);
     if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
 }
 

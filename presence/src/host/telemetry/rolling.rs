@@ -1,21 +1,25 @@
 //! [`Rolling`]: a log file of bounded size. A full file is renamed with a number, and a new file begins.
 //!
-//! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The layer
-//! of [`super::init`] writes one line per call. The common crate rolls by date, which does not bound the size, and
-//! deletes every file with the same prefix: those of node `g10` for node `g1`. Files of other names are never touched
-//! here.
+//! `node.log` is always the newest file, `node.log.1` the one before; the oldest of `kept` files is deleted. The common
+//! crate rolls by date, which does not bound the size, and deletes every file with the same prefix: those of node `g10`
+//! for node `g1`. Files of other names are never touched here. A pipe or device under the name is never renamed.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use super::output::LineOutput;
+use super::queue::LogSink;
 
 /// An open log file and its predecessors.
 #[derive(Debug)]
 pub(super) struct Rolling {
     path: PathBuf,
     kept: usize,
-    limit: u64,
-    file: File,
+    /// Maximum size; `None` for a pipe or device.
+    limit: Option<u64>,
+    output: LineOutput,
     written: u64,
 }
 
@@ -26,8 +30,9 @@ impl Rolling {
     /// The file cannot be written.
     pub(super) fn open(path: &Path, kept: usize, limit: u64) -> io::Result<Self> {
         let file = append(path)?;
-        let written = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), kept, limit, file, written })
+        let metadata = file.metadata()?;
+        let limit = metadata.is_file().then_some(limit);
+        Ok(Self { path: path.to_owned(), kept, limit, output: LineOutput::new(file), written: metadata.len() })
     }
 
     fn roll(&mut self) -> io::Result<()> {
@@ -44,32 +49,37 @@ impl Rolling {
         if self.kept == 1 {
             std::fs::remove_file(&self.path)?;
         }
-        self.file = append(&self.path)?;
+        self.output = LineOutput::new(append(&self.path)?);
         Ok(())
     }
 }
 
-impl Write for Rolling {
-    /// Writes the whole line or fails.
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+impl LogSink for Rolling {
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let size = line.len() as u64;
-        if self.written > 0 && self.written + size > self.limit {
+        if self.limit.is_some_and(|limit| self.written > 0 && self.written + size > limit) {
             // A failed rename must not lose lines: the old file is used for another `limit` bytes.
             let _ = self.roll();
             self.written = 0;
         }
-        self.file.write_all(line)?;
+        self.output.write_line(line)?;
         self.written += size;
-        Ok(line.len())
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    /// Opens the file of this name, which is a new one after an external tool has renamed the former.
+    fn reopen(&mut self) -> io::Result<()> {
+        let file = append(&self.path)?;
+        self.written = file.metadata()?.len();
+        self.output = LineOutput::new(file);
+        Ok(())
     }
 }
 
+/// Opens a file for appending. A pipe is opened for reading too: otherwise the call would wait for its reader.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new().create(!is_pipe).append(true).read(is_pipe).open(path)
 }
 
 #[cfg(test)]
@@ -100,7 +110,7 @@ mod tests {
             // Opened again each time, it appends to the same file.
             let mut log = Rolling::open(&path, 3, 8).unwrap();
             for line in 0..4 {
-                log.write_all(format!("{round}.{line}\n").as_bytes()).unwrap();
+                log.write_line(format!("{round}.{line}\n").as_bytes()).unwrap();
             }
         }
         let expected = [
@@ -117,7 +127,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Rolling::open(&folder.path().join("log"), 1, 8).unwrap();
         for line in ["much longer than it may be\n", "a\n", "b\n"] {
-            log.write_all(line.as_bytes()).unwrap();
+            log.write_line(line.as_bytes()).unwrap();
         }
         assert_eq!(files(folder.path()), [("log".to_owned(), "a\nb\n".to_owned())]);
     }
@@ -129,8 +139,31 @@ mod tests {
         let mut log = Rolling::open(&path, 2, 4).unwrap();
         std::fs::create_dir(folder.path().join("log.1")).unwrap();
         for line in ["1\n", "2\n", "3\n", "4\n"] {
-            log.write_all(line.as_bytes()).unwrap();
+            log.write_line(line.as_bytes()).unwrap();
         }
         assert_eq!(std::fs::read_to_string(path).unwrap(), "1\n2\n3\n4\n");
+    }
+
+    #[test]
+    fn reopened_log_writes_to_the_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Rolling::open(&path, 2, 100).unwrap();
+        log.write_line(b"old\n").unwrap();
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        log.reopen().unwrap();
+        log.write_line(b"new\n").unwrap();
+        let expected = [("log", "new\n"), ("moved", "old\n")];
+        assert_eq!(files(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn full_device_keeps_its_name() {
+        let mut log = Rolling::open(Path::new("/dev/full"), 2, 1).unwrap();
+        for _ in 0..3 {
+            log.write_line(b"line\n").unwrap_err();
+        }
+        assert!(std::fs::metadata("/dev/full").unwrap().file_type().is_char_device());
+        assert!(!Path::new("/dev/full.1").exists());
     }
 }
