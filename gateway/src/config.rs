@@ -22,16 +22,16 @@ pub const KEYS: &[Key] = &[
         "Redis of the cluster, redis://HOST:PORT. Without it the gateway runs alone and keeps everything in memory.",
     ),
     key::REDIS_PREFIX,
-    Key::text("listen.ws")
+    Key::address("listen.ws")
         .default("127.0.0.1:8080")
-        .meaning("IP:PORT of HTTP and WebSocket (/ws). Port 0 selects a free port."),
-    Key::text("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT of the text line protocol."),
+        .meaning("IP:PORT or NAME:PORT of HTTP and WebSocket (/ws). Port 0 selects a free port."),
+    Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
         "Origins of the web pages that may connect; empty means any. Clients without an Origin header always may.",
     ),
-    Key::text("admin.addr")
+    Key::address("admin.addr")
         .default("127.0.0.1:9180")
-        .meaning("IP:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
+        .meaning("IP:PORT or NAME:PORT of /livez, /readyz, /metrics and /holdings. Never expose it to clients."),
     Key::number("limits.connections")
         .default("16384")
         .live()

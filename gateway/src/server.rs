@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use presence::host::descriptors::DescriptorLimit;
 use presence::host::loop_lag;
 use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
@@ -180,7 +181,11 @@ impl Gateway {
         tokio::spawn(admin.serve(listeners.admin, background.clone()));
 
         let services = session_services(config, &lease, &hub);
-        let limits = Reloadable::from(config.limits.clone());
+        let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
+        lease.metrics.pull_connection_limit({
+            let limits = limits.clone();
+            move || limits.get().connections
+        });
         let connections = Connections {
             admission,
             drain: Arc::new(ConnectionDrain::default()),
@@ -217,7 +222,7 @@ impl Gateway {
 
     /// Applies limits, allowed origins and retention. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
-        self.reloadable.limits.set(config.limits.clone());
+        self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
     }
 }

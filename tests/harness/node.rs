@@ -83,7 +83,12 @@ impl NodeBuilder {
 
     /// Starts the node and waits until its listeners are bound; it may not be ready to serve yet.
     pub async fn launch(self) -> Node {
-        let mut process = self.program().spawn();
+        self.launch_as(|program| program).await
+    }
+
+    /// Starts the node as a changed program, such as one with other limits, and waits until its listeners are bound.
+    pub async fn launch_as(self, change: impl FnOnce(ChildProgram) -> ChildProgram) -> Node {
+        let mut process = change(self.program()).spawn();
         let ready = process.ready().await;
         Node { builder: self, process, ready, earlier_log: ProgramLog::default() }
     }

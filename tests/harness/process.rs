@@ -27,6 +27,8 @@ const LOG_LINES_SHOWN: usize = 60;
 pub struct ChildProgram {
     name: String,
     command: Command,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
 }
 
 impl ChildProgram {
@@ -54,7 +56,7 @@ impl ChildProgram {
 
     fn without_settings(mut self) -> Self {
         for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("PARLEY__") || key == "RUST_LOG" {
+            if key.to_string_lossy().starts_with("PARLEY_") || key == "RUST_LOG" {
                 self.command.env_remove(key);
             }
         }
@@ -76,7 +78,34 @@ impl ChildProgram {
     fn tied_to_this_process(signal: &str, binary: OsString, name: &str) -> Self {
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig").arg(signal).arg("--").arg(binary);
-        Self { name: name.to_owned(), command }
+        Self { name: name.to_owned(), command, stdout: None, stderr: None }
+    }
+
+    /// Starts the program with these resource limits, in the notation of `prlimit`, such as `--nofile=256:256`.
+    #[must_use]
+    pub fn limited(mut self, limit: &str) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(limit).arg(self.command.get_program()).args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        self.command = command;
+        self
+    }
+
+    /// Connects stdout, which the [`Process`] then does not read.
+    #[must_use]
+    pub fn stdout(self, to: impl Into<Stdio>) -> Self {
+        Self { stdout: Some(to.into()), ..self }
+    }
+
+    /// Connects stderr, which the [`Process`] then does not read.
+    #[must_use]
+    pub fn stderr(self, to: impl Into<Stdio>) -> Self {
+        Self { stderr: Some(to.into()), ..self }
     }
 
     /// Adds arguments.
@@ -99,13 +128,13 @@ impl ChildProgram {
     /// If there is no such program.
     #[must_use]
     pub fn spawn(mut self) -> Process {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.stdin(Stdio::null());
+        self.command.stdout(self.stdout.unwrap_or_else(Stdio::piped)).stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name));
         let (output, log) = (ProgramLog::default(), ProgramLog::default());
-        let readers = vec![
-            follow(child.stdout.take().expect("piped"), output.clone()),
-            follow(child.stderr.take().expect("piped"), log.clone()),
-        ];
+        let stdout = child.stdout.take().map(|pipe| follow(pipe, output.clone()));
+        let stderr = child.stderr.take().map(|pipe| follow(pipe, log.clone()));
+        let readers = stdout.into_iter().chain(stderr).collect();
         Process { name: self.name, child, ended: None, output, log, readers }
     }
 

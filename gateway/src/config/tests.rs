@@ -17,8 +17,9 @@ fn load(file: Option<&str>, environment: &[(&str, &str)]) -> Result<GatewayConfi
     });
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let sources = Sources { file: path.map(ToOwned::to_owned), environment, flags: Vec::new() };
-    let config = Settings::load(KEYS, &sources).and_then(|settings| GatewayConfig::new(&settings));
-    config.map_err(|error| error.to_string().replace(&folder.path().display().to_string(), ""))
+    let settings = Settings::load(KEYS, &sources).map_err(|report| report.to_string());
+    let config = settings.and_then(|settings| GatewayConfig::new(&settings).map_err(|error| error.to_string()));
+    config.map_err(|error| error.replace(&folder.path().display().to_string(), ""))
 }
 
 fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
@@ -58,6 +59,7 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__NODE__ID", "123"), changed(|c| c.node = "123".into())),
         ("node.id = 123", vec![], changed(|c| c.node = "123".into())),
         (named, env("PARLEY__LISTEN__WS", "[::]:0"), changed(|c| c.ws = "[::]:0".parse().unwrap())),
+        (named, env("PARLEY__LISTEN__WS", "localhost:1"), changed(|c| c.ws = "127.0.0.1:1".parse().unwrap())),
         ("node.id = 'g1'\nlisten.tcp = '0.0.0.0:1'", vec![], changed(|c| c.tcp = "0.0.0.0:1".parse().unwrap())),
         (named, env("PARLEY__REDIS__PREFIX", "blue:1"), changed(|c| c.prefix = "blue:1".into())),
         ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
@@ -110,7 +112,7 @@ type InvalidSettings<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
 
 #[test]
 fn invalid_settings_are_named_on_one_line() {
-    let ip_port = "expected IP:PORT, such as 127.0.0.1:8080 or [::]:8080";
+    let ip_port = "expected IP:PORT or NAME:PORT, such as 127.0.0.1:8080, [::]:8080 or localhost:8080";
     let node = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -";
     let prefix = "expected 1 to 64 printable ASCII characters without spaces and braces";
     let seconds = "expected a whole number of seconds from 0 to 3600";
@@ -139,7 +141,7 @@ fn invalid_settings_are_named_on_one_line() {
         (
             "",
             &[("PARLEY__", "x")],
-            "unknown key PARLEY__ in the environment: the nearest known one is PARLEY__NODE__ID".into(),
+            "unknown key PARLEY__ in the environment: the option --example lists the known ones".into(),
         ),
         (
             "",
@@ -149,17 +151,17 @@ fn invalid_settings_are_named_on_one_line() {
         (
             "",
             &[("PARLEY__API__ADDR", "127.0.0.1:1")],
-            "unknown key PARLEY__API__ADDR in the environment: the nearest known one is PARLEY__ADMIN__ADDR".into(),
+            "unknown key PARLEY__API__ADDR in the environment: the option --example lists the known ones".into(),
         ),
         // Values of a wrong type.
         ("listen.ws = 8080", &[], format!(r#"listen.ws = "8080": {ip_port}"#)),
-        ("listen.ws = ['127.0.0.1:1']", &[], r#"listen.ws = "[..]": expected one value, not a list"#.into()),
+        ("listen.ws = ['127.0.0.1:1']", &[], r#"listen.ws = "[..]": expected one value, not a list (set in /gateway.toml)"#.into()),
         ("listen = []", &[], "unknown key listen in /gateway.toml: the nearest known one is listen.ws".into()),
-        ("log.files = [7]", &[], r#"log.files = "[..]": expected one value, not a list"#.into()),
+        ("log.files = [7]", &[], r#"log.files = "[..]": expected one value, not a list (set in /gateway.toml)"#.into()),
         (
             "listen.origins = [['x']]",
             &[],
-            r#"listen.origins = "[..]": expected values, not lists or tables, between the brackets"#.into(),
+            r#"listen.origins = "[..]": expected values, not lists or tables, between the brackets (set in /gateway.toml)"#.into(),
         ),
         (
             "",
@@ -171,7 +173,7 @@ fn invalid_settings_are_named_on_one_line() {
         ("drain.grace_seconds = -1", &[], format!(r#"drain.grace_seconds = "-1": {seconds}"#)),
         // Values out of range.
         ("", &[("PARLEY__LISTEN__WS", ":::")], format!(r#"listen.ws = ":::": {ip_port}"#)),
-        ("", &[("PARLEY__LISTEN__TCP", "localhost:9000")], format!(r#"listen.tcp = "localhost:9000": {ip_port}"#)),
+        ("", &[("PARLEY__LISTEN__TCP", "local host:1")], format!(r#"listen.tcp = "local host:1": {ip_port}"#)),
         ("", &[("PARLEY__ADMIN__ADDR", "127.0.0.1:65536")], format!(r#"admin.addr = "127.0.0.1:65536": {ip_port}"#)),
         ("", &[("PARLEY__NODE__ID", "a b")], format!(r#"node.id = "a b": {node}"#)),
         ("", &[("PARLEY__NODE__ID", "g1\n")], format!(r#"node.id = "g1\n": {node}"#)),

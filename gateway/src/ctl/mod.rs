@@ -163,8 +163,8 @@ fn reason(answer: &clap::Error) -> String {
 }
 
 fn answer(command: &CtlCommand, sources: &Sources) -> Result<CtlAnswer, CtlError> {
-    let config = Settings::load(KEYS, sources).and_then(|settings| GatewayConfig::new(&settings));
-    let config = config.map_err(|reason| CtlError::Usage(reason.to_string()))?;
+    let read = Settings::read(KEYS, sources, GatewayConfig::new);
+    let (_, config) = read.map_err(|report| CtlError::Usage(report.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CtlError::Usage(format!("runtime not started: {error}")))?;
     runtime.block_on(async {

@@ -2,8 +2,8 @@
 //!
 //! Configures every socket before anything is read from it. Writes only refusals.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,10 +166,13 @@ fn refuse<S: ConnectionSession>(
     code: ErrorCode,
     context: &ConnectionContext<S>,
 ) {
-    let Some(leave) = context.permits.refuse() else { return };
     let words: Bytes = match port {
         ListenerKind::Ws => upgrade::raw_refusal(code),
         ListenerKind::Tcp => line::encode_refusal(&code.into()),
+    };
+    let Some(leave) = context.permits.refuse() else {
+        refuse_at_once(&stream, &words);
+        return;
     };
     let limit = context.limits.get().close_wait;
     context.tasks.spawn(async move {
@@ -182,4 +185,14 @@ fn refuse<S: ConnectionSession>(
         .await;
         drop(leave);
     });
+}
+
+/// Sends a refusal and closes the socket without a wait for the client. A request that is unread at the close could
+/// destroy the answer, so it is read first.
+fn refuse_at_once(stream: &TcpStream, words: &[u8]) {
+    let socket = SockRef::from(stream);
+    let _ = (&*socket).read(&mut [0; 4096]);
+    if socket.send(words).is_ok() {
+        let _ = socket.shutdown(Shutdown::Write);
+    }
 }

@@ -30,6 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use presence::host::descriptors::DescriptorLimit;
 use presence::host::reloadable::Reloadable;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,6 +50,9 @@ pub struct ConnectionLimits {
     pub origins: Arc<[String]>,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
+    /// Maximum number of refusals that wait for the client to close. Further ones do not wait. A reload does not
+    /// change it.
+    pub refusals: usize,
     /// The maximum time for the HTTP header of a WebSocket client.
     pub header_wait: Duration,
     /// The maximum time for one write before the connection is closed as too slow.
@@ -62,10 +66,20 @@ impl Default for ConnectionLimits {
         Self {
             origins: Arc::default(),
             connections: 16_384,
+            refusals: 256,
             header_wait: Duration::from_secs(10),
             write_stall: SLOW_READER.write_stall,
             close_wait: Duration::from_secs(2),
         }
+    }
+}
+
+impl ConnectionLimits {
+    /// Returns these limits, lowered to the descriptors of this process. Logs the number of connections.
+    #[must_use]
+    pub fn within(self, descriptors: DescriptorLimit) -> Self {
+        let connections = descriptors.connections(self.connections);
+        Self { connections, refusals: descriptors.budget().refusals, ..self }
     }
 }
 
@@ -108,13 +122,14 @@ impl<S: ConnectionSession> ConnectionContext<S> {
     /// Creates the context; [`Listeners::serve`] starts accepting.
     pub fn new<F: Fn(Dialect) -> S + Send + Sync + 'static>(parts: ConnectionParts<F>) -> Arc<Self> {
         let ConnectionParts { open_session, admission, limits, metrics, closing, drain, tasks } = parts;
+        let permits = ConnectionPermits::new(Arc::clone(&metrics), limits.get().refusals);
         let stalled = StalledConnections::default();
         stalled.register_metrics(&metrics);
         Arc::new(Self {
             open_session: Box::new(open_session),
             admission,
             limits,
-            permits: ConnectionPermits::new(Arc::clone(&metrics)),
+            permits,
             closing,
             drain,
             wheel: Arc::new(TimerWheel::new()),

@@ -14,9 +14,6 @@ use crate::metrics::{ListenerKind, Metrics, Stage};
 
 use crate::session::ConnectionEnd;
 
-/// Maximum number of simultaneous refusals. Beyond it, sockets are dropped without an answer.
-const REFUSALS_MAX: usize = 256;
-
 /// The permits of one gateway.
 #[derive(Debug)]
 pub(super) struct ConnectionPermits {
@@ -26,8 +23,8 @@ pub(super) struct ConnectionPermits {
 }
 
 impl ConnectionPermits {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(REFUSALS_MAX)), metrics }
+    pub(super) fn new(metrics: Arc<Metrics>, refusals: usize) -> Self {
+        Self { taken: Arc::default(), refusals: Arc::new(Semaphore::new(refusals)), metrics }
     }
 
     /// Acquires a permit; `None` if `count` of them are taken. A lowered limit closes no connection.
@@ -40,7 +37,7 @@ impl ConnectionPermits {
         Some(ConnectionPermit { port, end: OnceLock::new(), metrics, taken, is_open: AtomicBool::new(false) })
     }
 
-    /// Acquires the permission to send a refusal; `None` if too many are being sent.
+    /// Acquires the permission to wait for the end of a refusal; `None` if too many are waiting.
     pub(super) fn refuse(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.refusals).try_acquire_owned().ok()
     }

@@ -77,6 +77,15 @@ impl Metrics {
         self.pull("parley_outbox_bytes", help, move || bytes() as f64);
     }
 
+    /// Registers the maximum number of connections. Must be called once.
+    ///
+    /// # Panics
+    /// On a second call.
+    pub fn pull_connection_limit(&self, connections: impl Fn() -> usize + Send + Sync + 'static) {
+        let help = "Maximum number of client connections: limits.connections, or fewer if descriptors are short.";
+        self.pull("parley_connections_limit", help, move || connections() as f64);
+    }
+
     fn show_generation(&self, generation: ScrapeSource<Generation>) {
         // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));

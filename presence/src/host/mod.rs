@@ -5,6 +5,7 @@ pub mod program;
 pub mod reload;
 pub mod reloadable;
 pub mod telemetry;
+pub mod descriptors;
 pub mod metrics;
 pub mod admin;
 pub mod problem;

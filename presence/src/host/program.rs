@@ -8,7 +8,7 @@
 //! | 0 | drained, or the action of a flag is done |
 //! | 1 | not started |
 //! | 2 | not drained: the grace period expired, or a second signal arrived |
-//! | 64 | invalid flags or settings: one line on stderr names the key, the value and the reason |
+//! | 64 | invalid flags or settings: a line on stderr for each names the key, the value and the reason |
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -22,8 +22,9 @@ use clap::{CommandFactory, FromArgMatches};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::host::descriptors;
 use crate::host::reload::Reloader;
-use crate::host::settings::{Key, Settings, SettingsError, Sources, example};
+use crate::host::settings::{IgnoredVariable, Key, Settings, SettingsError, Sources, example};
 use crate::host::telemetry::{self, Logs, Telemetry};
 
 /// Time limit for an error line on stderr.
@@ -86,7 +87,7 @@ pub trait Program {
     /// Every known setting.
     const KEYS: &'static [Key];
 
-    /// Validates the settings.
+    /// Validates the settings. It is called again with another value of the key that an error names.
     ///
     /// # Errors
     /// The first invalid key.
@@ -161,6 +162,12 @@ pub fn run<P: Program>() -> ExitCode {
             return Exit::BadSettings.into();
         }
     };
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "descriptor limit not raised");
+    }
+    for IgnoredVariable { name, nearest } in configured.sources.ignored_variables(P::KEYS) {
+        tracing::warn!(name, nearest, "environment variable ignored");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -199,12 +206,23 @@ fn configure<P: Program>(
         return Err(Exit::Done);
     }
     let sources = Sources { file: flags.config, environment: environment.into_iter().collect(), flags: flags.set };
-    let read = Settings::load(P::KEYS, &sources).and_then(|settings| Ok((P::config(&settings)?, settings)));
-    let (config, settings) = read.map_err(|reason| {
-        print_error(format!("{}: {reason}\n", P::NAME));
+    let read = Settings::read(P::KEYS, &sources, |settings| {
+        let config = P::config(settings)?;
+        settings.check_log_file()?;
+        Ok(config)
+    });
+    let (settings, config) = read.map_err(|report| {
+        let ignored = sources.ignored_variables(P::KEYS);
+        let lines = report.lines().chain(ignored.iter().map(ToString::to_string));
+        print_error(lines.map(|line| format!("{}: {line}\n", P::NAME)).collect());
         Exit::BadSettings
     })?;
     if flags.check {
+        let ignored = sources.ignored_variables(P::KEYS);
+        print(
+            std::io::stderr(),
+            ignored.iter().map(|variable| format!("{}: {variable}\n", P::NAME)).collect::<String>(),
+        );
         print(std::io::stdout(), config);
         return Err(Exit::Done);
     }

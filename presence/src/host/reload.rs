@@ -75,12 +75,11 @@ impl Reloader {
     /// settings; `apply` cannot fail and uses only [`live`](Key::live) keys. Logs the outcome.
     pub fn reload<C>(
         &mut self,
-        validate: impl FnOnce(&Settings) -> Result<C, SettingsError>,
+        validate: impl Fn(&Settings) -> Result<C, SettingsError>,
         apply: impl FnOnce(&C),
     ) -> Outcome {
-        let read = Settings::load(self.keys, &self.sources).and_then(|new| Ok((validate(&new)?, new)));
-        let outcome = match read {
-            Ok((config, new)) => {
+        let outcome = match Settings::read(self.keys, &self.sources, validate) {
+            Ok((new, config)) => {
                 apply(&config);
                 self.put_in_effect(&new);
                 Outcome::Applied

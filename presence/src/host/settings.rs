@@ -2,11 +2,14 @@
 //!
 //! Both programs load [`Settings`] at the start and at every reload, each with its own table of [`Key`]s, and build a
 //! validated `Config` from them in one function. Invariant: an unknown key is an error in every source, so a typing
-//! error never passes for a default. Every error is one line with key, value and reason. No secret is ever displayed.
+//! error never passes for a default. [`Settings::read`] reports every error at once, each on one line with key, value
+//! and reason. No secret is ever displayed.
 
+mod address;
 mod example;
 pub mod key;
 mod redis_url;
+mod report;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -24,11 +27,13 @@ use crate::host::telemetry::{self, LogFormat, Logs};
 pub use self::example::example;
 pub use self::key::{Key, KeyKind};
 pub use self::redis_url::RedisUrl;
-pub use self::sources::Sources;
+pub use self::report::{SettingsError, SettingsReport};
+pub use self::sources::{IgnoredVariable, Sources};
 
+use self::address::{excludes, parse_address};
 use self::key::words;
 use self::redis_url::redacted;
-use self::sources::{environment_source, file_source, flag_source, invalid, leaves, read_secret};
+use self::sources::{invalid, read_secret};
 
 /// Maximum length of a node id, in bytes.
 const NODE_ID_BYTES: usize = 64;
@@ -41,58 +46,13 @@ const MAX_LOG_FILES: u64 = 1000;
 /// Maximum size of a log file, in MiB.
 const MAX_LOG_MIB: u64 = 65536;
 
-/// Error in the settings. Its text is one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SettingsError {
-    /// The file is missing, cannot be read, or is not TOML.
-    #[error("settings file {file}: {reason}")]
-    File {
-        /// Path of the file.
-        file: String,
-        /// Reason of the failure.
-        reason: String,
-    },
-    /// A source sets a key that this program does not know.
-    #[error("unknown key {key} in {place}: the nearest known one is {nearest}")]
-    Unknown {
-        /// The dotted key, or the variable.
-        key: String,
-        /// The file, the environment, or the flags.
-        place: String,
-        /// The most similar known key.
-        nearest: String,
-    },
-    /// A key has an invalid value.
-    #[error("{key} = {value:?}: {reason}")]
-    Invalid {
-        /// The dotted key.
-        key: String,
-        /// The value as set, without secrets.
-        value: String,
-        /// Reason of the refusal.
-        reason: String,
-    },
-    /// A secret was set both directly and by the name of its file.
-    #[error("{key} and {key}_file are both set: set only one of them")]
-    Twice {
-        /// The dotted key.
-        key: &'static str,
-    },
-    /// A key without a default was not set.
-    #[error("{key} is not set: {reason}")]
-    Missing {
-        /// The dotted key.
-        key: &'static str,
-        /// Reason why it is required.
-        reason: &'static str,
-    },
-}
-
 /// Merged settings of a program: the text of each key that has a value.
 #[derive(Clone)]
 pub struct Settings {
     keys: &'static [Key],
     values: BTreeMap<String, String>,
+    /// The source of each value that is not a default.
+    places: BTreeMap<String, String>,
 }
 
 /// Shows no values, because they may be secrets.
@@ -125,44 +85,124 @@ impl Settings {
     ///
     /// # Errors
     /// A file cannot be used, or a source sets a key that is not in `keys`.
-    pub fn load(keys: &'static [Key], sources: &Sources) -> Result<Self, SettingsError> {
-        let mut builder = ::config::Config::builder();
-        for Key { name, default, .. } in keys {
-            if let Some(text) = default {
-                builder = builder.set_default(*name, *text).expect("our own keys are paths");
+    pub fn load(keys: &'static [Key], sources: &Sources) -> Result<Self, SettingsReport> {
+        let (settings, report) = Self::merge(keys, sources);
+        if report.is_empty() { Ok(settings) } else { Err(report) }
+    }
+
+    /// Loads the settings and builds the program's configuration from them. `build` returns its first error: the key
+    /// of that error is then set to a valid value, and `build` is called again, until every error is known.
+    ///
+    /// # Errors
+    /// Every error of the sources, of the values, and of addresses that exclude each other.
+    pub fn read<C>(
+        keys: &'static [Key],
+        sources: &Sources,
+        build: impl Fn(&Self) -> Result<C, SettingsError>,
+    ) -> Result<(Self, C), SettingsReport> {
+        let (settings, mut report) = Self::merge(keys, sources);
+        let has_file_error = report.errors().any(|error| error.key().is_none());
+        let mut corrected = settings.clone();
+        let mut attempts = BTreeMap::new();
+        for key in report.errors().filter_map(SettingsError::key) {
+            corrected.correct(key, &mut attempts);
+        }
+        let config = loop {
+            let error = match build(&corrected) {
+                Ok(config) => break Some(config),
+                Err(error) => error,
+            };
+            let key = error.key().unwrap_or_default().to_owned();
+            // A key that is missing may be in the file that cannot be read.
+            let is_consequence = has_file_error && matches!(error, SettingsError::Missing { .. });
+            if !attempts.contains_key(&key) && !is_consequence {
+                report.add(error, settings.places.get(&key));
+            }
+            if !corrected.correct(&key, &mut attempts) {
+                break None;
+            }
+        };
+        for error in settings.excluded_addresses(|key| attempts.contains_key(key)) {
+            let place = error.key().and_then(|key| settings.places.get(key));
+            report.add(error, place);
+        }
+        match config {
+            Some(config) if report.is_empty() => Ok((settings, config)),
+            _ => Err(report),
+        }
+    }
+
+    fn merge(keys: &'static [Key], sources: &Sources) -> (Self, SettingsReport) {
+        let defaults = keys.iter().filter_map(|key| Some((key.name.to_owned(), key.default?.to_owned())));
+        let mut settings = Self { keys, values: defaults.collect(), places: BTreeMap::new() };
+        let mut report = SettingsReport::default();
+        for (place, source) in sources.read(keys) {
+            for given in source {
+                match given {
+                    Ok((name, value)) => {
+                        settings.values.insert(name.clone(), value);
+                        settings.places.insert(name, place.clone());
+                    }
+                    Err(error) => report.add(error, Some(&place)),
+                }
             }
         }
-        if let Some(path) = &sources.file {
-            builder = builder.add_source(file_source(keys, path)?);
-        }
-        builder = builder.add_source(environment_source(keys, &sources.environment)?);
-        for flag in &sources.flags {
-            let (name, value) = flag_source(keys, flag)?;
-            builder = builder.set_override(name, value).expect("our own keys are paths");
-        }
-        let merged = builder.build().expect("every source was read before");
-        let values = leaves(merged.cache.kind).into_iter().filter_map(|(key, value)| Some((key, value.text?)));
-        let mut settings = Self { keys, values: values.collect() };
-        settings.read_secrets()?;
-        Ok(settings)
+        settings.read_secrets(&mut report);
+        (settings, report)
     }
 
     /// Replaces the names of secret files by their contents.
-    fn read_secrets(&mut self) -> Result<(), SettingsError> {
+    fn read_secrets(&mut self, report: &mut SettingsReport) {
         for key in self.keys {
             let Some(named) = key.file_name() else { continue };
             let Some(path) = self.values.remove(&named) else { continue };
-            let secret = read_secret(Path::new(&path));
-            let secret = secret.map_err(|reason| SettingsError::Invalid {
-                key: named,
-                value: path,
-                reason: reason.to_string(),
-            })?;
-            if self.values.insert(key.name.to_owned(), secret).is_some() {
-                return Err(SettingsError::Twice { key: key.name });
+            match read_secret(Path::new(&path)) {
+                Ok(secret) => {
+                    if self.values.insert(key.name.to_owned(), secret).is_some() {
+                        report.add(SettingsError::Twice { key: key.name }, None);
+                    }
+                    self.places.insert(key.name.to_owned(), path);
+                }
+                Err(reason) => {
+                    let place = self.places.get(&named);
+                    report.add(SettingsError::Invalid { key: named, value: path, reason: reason.to_string() }, place);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Sets an invalid key to its default or, if that is missing or invalid too, to its sample. Returns false if
+    /// nothing is left to try.
+    fn correct(&mut self, name: &str, attempts: &mut BTreeMap<String, usize>) -> bool {
+        let attempt = attempts.entry(name.to_owned()).or_insert(0);
+        *attempt += 1;
+        let Some(key) = self.keys.iter().find(|key| key.name == name || key.file_name().as_deref() == Some(name))
+        else {
+            return false;
+        };
+        let value = match (key.default, *attempt) {
+            (Some(default), 1) => Some(default),
+            (None, 1) if key.name == name => None,
+            (_, 1 | 2) => Some(key.sample),
+            _ => return false,
+        };
+        match value {
+            Some(value) => self.values.insert(key.name.to_owned(), value.to_owned()),
+            None => self.values.remove(key.name),
+        };
+        true
+    }
+
+    /// Returns an error for each address that another one excludes. Invalid ones are left out.
+    fn excluded_addresses(&self, is_invalid: impl Fn(&str) -> bool) -> Vec<SettingsError> {
+        let keys = self.keys.iter().filter(|key| key.kind == KeyKind::Address && !is_invalid(key.name));
+        let addresses: Vec<(&str, SocketAddr)> =
+            keys.filter_map(|key| Some((key.name, self.address(key.name).ok()?))).collect();
+        let excluded = addresses.iter().enumerate().filter_map(|(at, (name, address))| {
+            let (first, _) = addresses[..at].iter().find(|(_, earlier)| excludes(*earlier, *address))?;
+            Some(invalid(self.keys, name, &self.values[*name], format!("{first} has the same port")))
+        });
+        excluded.collect()
     }
 
     /// Returns the settings that differ in `new`, in the order of the table.
@@ -182,12 +222,13 @@ impl Settings {
         }
     }
 
-    /// Returns a short hash of the settings without `node.id` and secrets. Nodes of one version with equal settings
-    /// have equal hashes, so operators can find a node with different settings.
+    /// Returns a short hash of the settings without secrets and without those that differ by node: `node.id`, addresses
+    /// and `log.*`. Nodes of one version with equal settings have equal hashes, so operators can find a node with
+    /// different settings.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut hasher = DefaultHasher::new();
-        for key in self.keys.iter().filter(|key| key.name != key::NODE_ID.name) {
+        for key in self.keys.iter().filter(|key| !key.is_per_node()) {
             (key.name, self.shown(key)).hash(&mut hasher);
         }
         format!("{:016x}", hasher.finish())
@@ -287,11 +328,9 @@ impl Settings {
     /// Returns an address to listen on.
     ///
     /// # Errors
-    /// `Invalid` unless it is `IP:PORT`.
+    /// `Invalid` unless it is `IP:PORT`, or `NAME:PORT` with a name that can be resolved.
     pub fn address(&self, key: &'static str) -> Result<SocketAddr, SettingsError> {
-        self.required(key, |text| {
-            SocketAddr::from_str(text).map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080 or [::]:8080")
-        })
+        self.required(key, parse_address)
     }
 
     /// Returns `drain.grace_seconds`, the maximum duration of a drain.
@@ -308,7 +347,7 @@ impl Settings {
     /// Returns the settings `log.*`.
     ///
     /// # Errors
-    /// `Invalid` if one of them is invalid. It does not check that the file can be written.
+    /// `Invalid` if one of them is invalid. [`Settings::check_log_file`] checks the file itself.
     pub fn logs(&self) -> Result<Logs, SettingsError> {
         let level = self.required("log.level", |text| telemetry::filter(text).map(|_| text.to_owned()))?;
         let format = self.required("log.format", LogFormat::from_str)?;
@@ -320,6 +359,14 @@ impl Settings {
         let size_mib =
             self.number("log.file_mib", 1..=MAX_LOG_MIB, "expected a whole number of MiB from 1 to 65536")?;
         Ok(Logs { level, format, file, kept: kept as usize, size_mib, spans: None })
+    }
+
+    /// Checks that the log file can be written, without creating it.
+    ///
+    /// # Errors
+    /// `Invalid` with the reason, such as a missing folder.
+    pub fn check_log_file(&self) -> Result<(), SettingsError> {
+        self.optional("log.file", |text| telemetry::check_file(Path::new(text))).map(|_| ())
     }
 }
 

@@ -13,7 +13,7 @@ mod rolling;
 
 use std::fmt;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -149,7 +149,8 @@ impl Telemetry {
     /// Registers the number of dropped lines. Must be called once.
     pub fn register_metrics(&self, metrics: &prometheus::Registry) {
         let destinations = self.destinations.clone();
-        let help = "Log lines that reached a destination neither in time nor later: its reader was too slow or it failed.";
+        let help =
+            "Log lines that reached a destination neither in time nor later: its reader was too slow or it failed.";
         let dropped = move || Some(destinations.iter().map(LogQueue::dropped).sum::<u64>() as f64);
         Pulled::counter(metrics, "parley_log_lines_dropped_total", help, dropped);
     }
@@ -213,6 +214,23 @@ pub fn init(logs: &Logs) -> anyhow::Result<Telemetry> {
         #[cfg(feature = "otlp")]
         exporter,
     })
+}
+
+/// Checks that a log file can be written, without creating it.
+///
+/// # Errors
+/// The file exists and cannot be opened, or its folder is missing or not writable.
+pub fn check_file(path: &Path) -> std::io::Result<()> {
+    use nix::unistd::{AccessFlags, access};
+    if path.exists() {
+        return Ok(access(path, AccessFlags::W_OK).and_then(|()| is_file_like(path))?);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(access(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
+}
+
+fn is_file_like(path: &Path) -> nix::Result<()> {
+    if path.is_dir() { Err(nix::errno::Errno::EISDIR) } else { Ok(()) }
 }
 
 /// Returns the layer that writes lines to `to`. A closed span is one line: a step of a message's path, with its

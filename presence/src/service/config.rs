@@ -19,10 +19,12 @@ pub const KEYS: &[Key] = &[
         .sample("redis://127.0.0.1:6379")
         .meaning("Redis of the cluster, redis://HOST:PORT. Required."),
     key::REDIS_PREFIX,
-    Key::text("api.addr").default("127.0.0.1:8090").meaning("IP:PORT of the HTTP API. Port 0 selects a free port."),
-    Key::text("admin.addr")
+    Key::address("api.addr")
+        .default("127.0.0.1:8090")
+        .meaning("IP:PORT or NAME:PORT of the HTTP API. Port 0 selects a free port."),
+    Key::address("admin.addr")
         .default("127.0.0.1:9190")
-        .meaning("IP:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
+        .meaning("IP:PORT or NAME:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_FORMAT,

@@ -18,6 +18,7 @@ fn table(keys: &[Key]) -> String {
     for key in keys {
         let kind = match key.kind {
             KeyKind::Text => "string",
+            KeyKind::Address => "address",
             KeyKind::Number => "integer",
             KeyKind::List => "list",
             KeyKind::Secret => "secret",

@@ -8,6 +8,8 @@
 pub enum KeyKind {
     /// A string.
     Text,
+    /// An address to listen on: `IP:PORT`, or `NAME:PORT` with a name that can be resolved.
+    Address,
     /// A whole number.
     Number,
     /// Several words: an array in TOML, separated by commas in the environment.
@@ -78,6 +80,12 @@ impl Key {
         Self::new(name, KeyKind::Text)
     }
 
+    /// Creates a key with an address to listen on.
+    #[must_use]
+    pub const fn address(name: &'static str) -> Self {
+        Self::new(name, KeyKind::Address)
+    }
+
     /// Creates a key with a whole number.
     #[must_use]
     pub const fn number(name: &'static str) -> Self {
@@ -120,6 +128,12 @@ impl Key {
         Self { live: true, ..self }
     }
 
+    /// Returns true for a setting that differs between healthy nodes of one cluster: node id, addresses and logs.
+    #[must_use]
+    pub fn is_per_node(&self) -> bool {
+        self.kind == KeyKind::Address || self.name == NODE_ID.name || self.name.starts_with("log.")
+    }
+
     /// Returns the setting that names the file of this secret; `None` for other keys.
     #[must_use]
     pub fn file_name(&self) -> Option<String> {
@@ -132,7 +146,7 @@ impl Key {
     pub fn toml(&self, value: &str) -> String {
         match self.kind {
             KeyKind::Number => value.to_owned(),
-            KeyKind::Text | KeyKind::Secret => format!("{value:?}"),
+            KeyKind::Text | KeyKind::Address | KeyKind::Secret => format!("{value:?}"),
             KeyKind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
         }
     }
@@ -143,11 +157,25 @@ pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 
-/// Returns the name that is most similar to `name`, ignoring case; the first one of several.
+/// Maximum number of changed letters between a name and a similar one.
+const LETTERS_MAX: usize = 4;
+
+/// Returns the name that is most similar to `name`, ignoring case; the first one of several. `None` if none is similar
+/// enough to be meant: within one changed letter of three, or a part of the name such as its section.
 #[must_use]
 pub fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
-    names.into_iter().min_by_key(|known| distance(&name, &known.to_ascii_lowercase()))
+    let letters = (name.chars().count() / 3).clamp(1, LETTERS_MAX);
+    let is_part = |part: &str, whole: &str| {
+        let rest = whole.strip_prefix(part).filter(|_| !part.is_empty());
+        rest.is_some_and(|rest| rest.starts_with(['.', '_']))
+    };
+    let near = names.into_iter().filter_map(|known| {
+        let lower = known.to_ascii_lowercase();
+        let distance = distance(&name, &lower);
+        (distance <= letters || is_part(&name, &lower) || is_part(&lower, &name)).then_some((distance, known))
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }
 
 /// Returns the Levenshtein distance, computed row by row.
@@ -186,5 +214,17 @@ mod tests {
             assert_eq!(nearest(typed, names), Some(meant));
         }
         assert_eq!(nearest("x", []), None);
+    }
+
+    #[test]
+    fn nearest_never_names_a_far_key() {
+        let names = ["node.id", "listen.ws", "api.addr", "admin.addr", "limits.write_stall_seconds"];
+        for far in ["", "x", "foo.bar", "redis.sentinel.master", "debug", "id", "limits.read_stall_timeout_ms"] {
+            assert_eq!(nearest(far, names), None, "{far}");
+        }
+        let parts = [("listen", "listen.ws"), ("node.id_file", "node.id"), ("node.id.x", "node.id")];
+        for (part, meant) in parts {
+            assert_eq!(nearest(part, names), Some(meant));
+        }
     }
 }

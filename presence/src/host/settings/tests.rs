@@ -82,7 +82,7 @@ fn parley_variable_must_be_utf8() {
         Settings::load(&[key::NODE_ID], &Sources { environment: environment.to_vec(), ..Sources::default() })
     };
     let error = load(&[("PARLEY__NODE__ID".into(), junk.clone())]).unwrap_err();
-    assert_eq!(error.to_string(), r#"node.id = "..": it is not UTF-8"#);
+    assert_eq!(error.to_string(), r#"node.id = "..": it is not UTF-8 (set in the environment)"#);
     load(&[("TERM".into(), junk.clone()), (junk, "x".into())]).unwrap();
 }
 
@@ -105,7 +105,10 @@ fn secret_is_read_from_its_file() {
     };
     let from_file = || url(&[("PARLEY__REDIS__URL_FILE", named)], &[]);
 
-    assert_eq!(from_file().unwrap_err(), format!("redis.url_file = {named:?}: No such file or directory (os error 2)"));
+    assert_eq!(
+        from_file().unwrap_err(),
+        format!("redis.url_file = {named:?}: No such file or directory (os error 2) (set in the environment)")
+    );
     for text in ["redis://:hunter2@h", "redis://:hunter2@h\n", "redis://:hunter2@h\r\n"] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(from_file().unwrap(), "redis://:hunter2@h");
@@ -154,12 +157,115 @@ fn settings_change_is_applied_and_shown_without_secrets() {
 }
 
 #[test]
-fn fingerprint_ignores_secrets_and_node_ids() {
-    const KEYS: &[Key] = &[Key::secret("redis.url"), key::LOG_LEVEL, key::NODE_ID];
+fn fingerprint_ignores_secrets_and_node_settings() {
+    const KEYS: &[Key] = &[
+        Key::secret("redis.url"),
+        key::REDIS_PREFIX,
+        Key::address("listen.ws"),
+        key::LOG_LEVEL,
+        key::LOG_FILE,
+        key::NODE_ID,
+    ];
     let of = |url: &str, flag: &str| load(KEYS, &[("PARLEY__REDIS__URL", url)], &[flag]).unwrap().fingerprint();
     let one = of("redis://:hunter2@h", "node.id=g1");
     assert_eq!(of("redis://:hunter3@h", "node.id=g1"), one);
     assert_eq!(of("redis://:hunter2@h", "node.id=g2"), one);
     assert_ne!(of("redis://:hunter2@i", "node.id=g1"), one);
-    assert_ne!(of("redis://:hunter2@h", "log.level=debug"), one);
+    for own in ["listen.ws=127.0.0.1:8082", "log.file=/var/log/g1.log", "log.level=debug"] {
+        assert_eq!(of("redis://:hunter2@h", own), one, "{own}");
+    }
+    assert_ne!(of("redis://:hunter2@h", "redis.prefix=blue"), one);
+}
+
+const SAMPLE_KEYS: &[Key] = &[
+    Key::secret("redis.url").sample("redis://127.0.0.1:6379"),
+    Key::address("listen.ws").default("127.0.0.1:8080"),
+    Key::address("listen.tcp").default("127.0.0.1:9000"),
+    key::DRAIN_GRACE,
+    key::LOG_LEVEL,
+    key::LOG_FORMAT,
+    key::LOG_FILE,
+    key::LOG_FILES,
+    key::LOG_FILE_MIB,
+];
+
+/// Reads these sources as a program with one required key does, and returns the lines of the report.
+fn reported(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("settings");
+    std::fs::write(&path, file).unwrap();
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let sources = Sources { file: Some(path), environment, flags };
+    let read = Settings::read(SAMPLE_KEYS, &sources, |settings| {
+        settings.redis_url()?.ok_or(SettingsError::Missing { key: "redis.url", reason: "it is required" })?;
+        (settings.address("listen.ws")?, settings.address("listen.tcp")?, settings.grace()?, settings.logs()?);
+        settings.check_log_file()
+    });
+    let folder = format!("{}/", folder.path().display());
+    read.err().map_or(Vec::new(), |report| report.lines().map(|line| line.replace(&folder, "")).collect())
+}
+
+#[test]
+fn report_names_every_error_with_its_source() {
+    let file = "drain.grace_seconds = 'soon'\nlog.levle = 'info'\nlisten.ws = 'x'\nlog.format = ['a']\n";
+    let environment = [("PARLEY__LISTEN__TPC", "127.0.0.1:1"), ("PARLEY__LOG__FILE", "/no/such/folder/x.log")];
+    let flags = ["log.files=0", "redis.url=redis://:hunter2@h"];
+    let address = "expected IP:PORT or NAME:PORT, such as 127.0.0.1:8080, [::]:8080 or localhost:8080";
+    let expected = [
+        r#"log.format = "[..]": expected one value, not a list (set in settings)"#,
+        "unknown key log.levle in settings: the nearest known one is log.level",
+        "unknown key PARLEY__LISTEN__TPC in the environment: the nearest known one is PARLEY__LISTEN__TCP",
+        "redis.url = \"***\": a command line must not contain a secret: set redis.url_file to the name of its file \
+         (set in the flags)",
+        &format!(r#"listen.ws = "x": {address} (set in settings)"#),
+        r#"drain.grace_seconds = "soon": expected a whole number of seconds from 0 to 3600 (set in settings)"#,
+        r#"log.files = "0": expected a whole number from 1 to 1000 (set in the flags)"#,
+        r#"log.file = "/no/such/folder/x.log": No such file or directory (os error 2) (set in the environment)"#,
+    ];
+    assert_eq!(reported(file, &environment, &flags), expected);
+    assert_eq!(reported("", &[], &[]), ["redis.url is not set: it is required"]);
+    assert_eq!(reported("redis.url = 'redis://h'", &[], &[]), Vec::<String>::new());
+    let unreadable = reported("[redis", &[("PARLEY__LISTEN__WS", "x")], &[]);
+    assert_eq!(unreadable.len(), 2, "a key may be in the file that is not TOML: {unreadable:?}");
+}
+
+#[test]
+fn addresses_with_one_port_are_reported() {
+    let redis = "redis.url = 'redis://h'\n";
+    let equal = |address: &str| reported(redis, &[("PARLEY__LISTEN__TCP", address)], &[]);
+    let line =
+        |address: &str| format!("listen.tcp = {address:?}: listen.ws has the same port (set in the environment)");
+    for address in ["127.0.0.1:8080", "localhost:8080", "0.0.0.0:8080", "[::]:8080"] {
+        assert_eq!(equal(address), [line(address)]);
+    }
+    assert_eq!(equal("127.0.0.2:8080"), Vec::<String>::new());
+    assert_eq!(equal("127.0.0.1:0"), Vec::<String>::new());
+}
+
+#[test]
+fn similar_variables_are_named_with_their_setting() {
+    let names = [
+        "PARLEY_LISTEN_WS",
+        "PARLEY_REDIS__URL_FILE",
+        "PARLEY_LOGLEVEL",
+        "PARLEY_DEBUG",
+        "PARLEY__LISTEN__WS",
+        "PARLEY_FAILPOINT",
+        "PARLEY_PORT",
+        "PARLEY_SERVICE_HOST",
+        "PARLEY_GATEWAY_SERVICE_PORT_LINES",
+        "PARLEY_GATEWAY_PORT_9000_TCP_ADDR",
+        "PATH",
+    ];
+    let environment = names.iter().map(|name| (name.into(), "x".into())).collect();
+    let ignored = Sources { environment, ..Sources::default() }.ignored_variables(SAMPLE_KEYS);
+    let shown: Vec<String> = ignored.iter().map(ToString::to_string).collect();
+    let expected = [
+        "variable PARLEY_DEBUG ignored",
+        "variable PARLEY_LISTEN_WS ignored: the nearest setting is PARLEY__LISTEN__WS",
+        "variable PARLEY_LOGLEVEL ignored: the nearest setting is PARLEY__LOG__LEVEL",
+        "variable PARLEY_REDIS__URL_FILE ignored: the nearest setting is PARLEY__REDIS__URL_FILE",
+    ];
+    assert_eq!(shown, expected);
 }

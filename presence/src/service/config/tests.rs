@@ -9,8 +9,8 @@ use crate::host::telemetry::LogFormat;
 fn load(environment: &[(&str, &str)]) -> Result<PresenceConfig, String> {
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     let sources = Sources { environment, ..Sources::default() };
-    let config = Settings::load(KEYS, &sources).and_then(|settings| PresenceConfig::new(&settings));
-    config.map_err(|error| error.to_string())
+    let settings = Settings::load(KEYS, &sources).map_err(|report| report.to_string());
+    settings.and_then(|settings| PresenceConfig::new(&settings).map_err(|error| error.to_string()))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn presence_needs_redis_url_only() {
 #[test]
 fn presence_refuses_keys_of_the_gateway() {
     let error = load(&[("PARLEY__REDIS__URL", "redis://h"), ("PARLEY__LISTEN__WS", "127.0.0.1:1")]).unwrap_err();
-    assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the nearest known one is PARLEY__NODE__ID");
+    assert_eq!(error, "unknown key PARLEY__LISTEN__WS in the environment: the option --example lists the known ones");
 }
 
 #[test]

@@ -17,7 +17,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Maximum number of open connections; more wait in the listener's queue.
+use crate::host::descriptors::DescriptorLimit;
+
+/// Maximum number of open connections, fewer if the process has fewer descriptors; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 4096;
 /// Time limit for a request's head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
 /// closes the listener at once; its connections end with `closing`.
 pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(DescriptorLimit::of_process().connections(CONNECTIONS_MAX)));
     let connections = TaskTracker::new();
     loop {
         let accept = async {
