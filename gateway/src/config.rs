@@ -35,7 +35,7 @@ pub const KEYS: &[Key] = &[
     Key::number("limits.connections")
         .default("16384")
         .live()
-        .meaning("Maximum number of connections on both ports together, 1 to 1000000. More are refused as overloaded."),
+        .meaning("Maximum number of connections on both ports together, 1 to 1000000. Fewer if descriptors are short. More are refused."),
     Key::number("limits.write_stall_seconds").default("30").live().meaning(
         "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
     ),

@@ -56,9 +56,9 @@ impl DescriptorLimit {
     pub fn connections(self, configured: usize) -> usize {
         let (Self { soft, hard }, connections) = (self, self.budget().connections.min(configured));
         if connections < configured {
-            tracing::warn!(soft, hard, configured, connections, "connection limit lowered to fit the descriptor limit");
+            tracing::warn!(soft, hard, configured, connections, "connection limit lowered");
         } else {
-            tracing::info!(soft, hard, connections, "connection limit fits the descriptor limit");
+            tracing::info!(soft, hard, connections, "connection limit set");
         }
         connections
     }

@@ -259,7 +259,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     telemetry.register_metrics(P::metrics(&server));
-    print_in_background(ready_line(P::ready(&server)));
+    print_in_background(&ready_line(P::ready(&server)));
 
     loop {
         let request = tokio::select! {
@@ -357,8 +357,8 @@ fn print(mut to: impl Write, text: impl Display) {
 }
 
 /// Writes to stdout on a thread of its own, because a running program must not wait for the reader of a pipe.
-fn print_in_background(text: String) {
-    let line = text.clone();
+fn print_in_background(text: &str) {
+    let line = text.to_owned();
     let started = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || print(std::io::stdout(), line));
     if let Err(error) = started {
         tracing::warn!(%error, line = text.trim_end(), "line not written to stdout");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{ChildProgram, repository};
+use harness::{ChildProgram, Node, Redis, http, repository};
 
 const SOON: Duration = Duration::from_secs(10);
 const PROGRAMS: [&str; 2] = ["gateway", "presence"];
@@ -75,6 +75,8 @@ async fn every_example_line_is_a_valid_setting() {
     let file = folder.path().join("all");
     for binary in PROGRAMS {
         let example = example(binary);
+        // The folder of the sample may be missing here, and `--check` looks for it.
+        let example = example.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
         std::fs::write(&file, uncommented(&example.replace("#listen.origins = []", ""), true)).unwrap();
         let shown = check(binary, &file).await;
         let keys = match binary {
@@ -84,6 +86,7 @@ async fn every_example_line_is_a_valid_setting() {
         for key in keys {
             let value = key.toml(key.default.unwrap_or(key.sample));
             let value = if key.name == "node.id" { "\"n1\"".to_owned() } else { value };
+            let value = value.replace("/var/log/parley/", &format!("{}/", folder.path().display()));
             assert!(shown.contains(&format!("{} = {value}", key.name)), "{} in {shown}", key.name);
         }
     }
@@ -126,4 +129,82 @@ async fn secret_file_is_read_and_never_shown() {
     let wrong = run("gateway", &[], &[("PARLEY__REDIS__URL_FILE", named)]).await;
     assert_eq!(wrong.code, Some(64), "{wrong:?}");
     assert!(!wrong.stderr.contains("hunter2"), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn check_and_start_report_every_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mistakes.toml");
+    std::fs::write(&file, "log.levle = 'info'\nlisten.ws = '127.0.0.1:9000'\nlimits.connections = 0\n").unwrap();
+    let file = file.to_str().unwrap();
+    let settings = [("PARLEY__LOG__FILE", "/no/such/folder/g1.log"), ("PARLEY_NODE_ID", "g1")];
+    for flags in [&["--check", "--config", file][..], &["--config", file]] {
+        let refused = run("gateway", flags, &settings).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(64), ""), "{refused:?}");
+        let expected = [
+            format!("unknown key log.levle in {file}: the nearest known one is log.level"),
+            format!("limits.connections = \"0\": expected a whole number from 1 to 1000000 (set in {file})"),
+            "log.file = \"/no/such/folder/g1.log\": No such file or directory (os error 2) (set in the environment)"
+                .to_owned(),
+            "listen.tcp = \"127.0.0.1:9000\": listen.ws has the same port".to_owned(),
+            "variable PARLEY_NODE_ID ignored: the nearest setting is PARLEY__NODE__ID".to_owned(),
+        ];
+        let expected: Vec<String> = expected.iter().map(|line| format!("gateway: {line}")).collect();
+        assert_eq!(refused.stderr.lines().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_both_programs_accept_names() {
+    let redis = [("PARLEY__REDIS__URL", "redis://localhost:1")];
+    for (binary, keys) in [("gateway", &["listen.ws", "listen.tcp", "admin.addr"][..]), ("presence", &["api.addr"])] {
+        let flags =
+            keys.iter().zip(8001..).flat_map(|(key, port)| ["--set".to_owned(), format!("{key}=localhost:{port}")]);
+        let flags: Vec<String> = flags.chain(["--check".to_owned()]).collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let checked = run(binary, &flags, &redis).await;
+        for (key, port) in keys.iter().zip(8001..) {
+            assert!(checked.stdout.contains(&format!("{key} = \"127.0.0.1:{port}\"")), "{checked:?}");
+        }
+    }
+    let mut node = Node::gateway("g1").setting("PARLEY__LISTEN__WS", "localhost:0").start().await;
+    assert_eq!(node.end().await, Some(0));
+}
+
+#[tokio::test]
+async fn ignored_variables_are_named_at_the_start() {
+    let redis = Redis::running().await;
+    for node in [Node::gateway("g1"), Node::presence("p1")] {
+        let node = node.redis(&redis).setting("PARLEY_NODE_ID", "x").setting("PARLEY_PORT", "tcp://10.0.0.1:80");
+        let node = node.start().await;
+        let lines = node.log().lines();
+        let warned: Vec<&String> = lines.iter().filter(|line| line.contains("environment variable ignored")).collect();
+        assert!(matches!(warned.as_slice(), [line] if line.contains("PARLEY__NODE__ID")), "{lines:?}");
+    }
+    let checked = run("gateway", &["--check"], &[("PARLEY_NODE_ID", "x"), ("PARLEY_FAILPOINT", "fence")]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert_eq!(checked.stderr, "gateway: variable PARLEY_NODE_ID ignored: the nearest setting is PARLEY__NODE__ID");
+}
+
+/// Returns the line of the settings fingerprint in a scrape.
+async fn fingerprint(node: &Node) -> String {
+    let scrape = http::get(node.admin(), "/metrics").await.unwrap().body;
+    let lines: Vec<&str> = scrape.lines().filter(|line| line.starts_with("parley_config_info{")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].to_owned()
+}
+
+#[tokio::test]
+async fn gateways_of_one_host_share_a_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = Redis::running().await;
+    let gateway = |name: &str| {
+        let file = folder.path().join(name).to_str().unwrap().to_owned();
+        Node::gateway(name).redis(&redis).fixed_ports().setting("PARLEY__LOG__FILE", &file)
+    };
+    let (g1, g2) = (gateway("g1").start().await, gateway("g2").setting("PARLEY__LOG__LEVEL", "debug").start().await);
+    let other = gateway("g3").setting("PARLEY__HISTORY__MAX_MESSAGES", "9999").start().await;
+    let expected = fingerprint(&g1).await;
+    assert_eq!(fingerprint(&g2).await, expected);
+    assert_ne!(fingerprint(&other).await, expected);
 }

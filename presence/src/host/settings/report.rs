@@ -1,4 +1,4 @@
-//! Errors in the settings: [`SettingsError`] is one of them, [`SettingsReport`] every one that was found, with its source.
+//! Errors in the settings: [`SettingsError`] is one of them, [`SettingsReport`] has all that were found.
 //!
 //! Invariant: each error is one line, and no line contains a secret. Finds no errors itself.
 

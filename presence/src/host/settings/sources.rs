@@ -1,7 +1,7 @@
 //! Sources of settings: file, environment, flags and secret files, each limited to the known keys.
 //!
-//! Only [`Settings`](super::Settings) uses them. Invariant: no error and no debug text contains a secret, or a line of a
-//! file that may contain one. A source returns all of its errors beside its valid values. Nothing here merges sources.
+//! Only [`Settings`](super::Settings) uses them. Invariant: no error and no debug text contains a secret, or a line of
+//! a file that may contain one. A source returns all of its errors and its valid values. Nothing here merges sources.
 
 use std::ffi::OsString;
 use std::fmt;

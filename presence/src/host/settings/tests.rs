@@ -199,7 +199,10 @@ fn reported(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Vec<Str
     let sources = Sources { file: Some(path), environment, flags };
     let read = Settings::read(SAMPLE_KEYS, &sources, |settings| {
         settings.redis_url()?.ok_or(SettingsError::Missing { key: "redis.url", reason: "it is required" })?;
-        (settings.address("listen.ws")?, settings.address("listen.tcp")?, settings.grace()?, settings.logs()?);
+        settings.address("listen.ws")?;
+        settings.address("listen.tcp")?;
+        settings.grace()?;
+        settings.logs()?;
         settings.check_log_file()
     });
     let folder = format!("{}/", folder.path().display());
