@@ -50,6 +50,10 @@ pub const KEYS: &[Key] = &[
         .default("1000")
         .live()
         .meaning("Maximum number of messages kept in an inbox, 1 to 1000000. Redis may keep up to 100 more."),
+    Key::number("history.quiet_room_hours").default("24").live().meaning(
+        "Hours that a room with fewer than three messages is kept after its last member left, 1 to 72. Others are kept \
+         for 72 hours; a room without messages is forgotten at once. Applies from a room's next message.",
+    ),
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
@@ -69,6 +73,8 @@ pub const KEYS: &[Key] = &[
 const HISTORY_MESSAGES_MAX: u64 = 1_000_000;
 /// Maximum value of `history.max_age_hours`: a year.
 const HISTORY_HOURS_MAX: u64 = 8760;
+/// Maximum value of `history.quiet_room_hours`: the lifetime of other rooms and of sessions.
+const QUIET_ROOM_HOURS_MAX: u64 = 72;
 /// Maximum value of `limits.connections`.
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Maximum value of `limits.write_stall_seconds`.
@@ -154,10 +160,16 @@ fn history(settings: &Settings) -> Result<Retention, SettingsError> {
         1..=HISTORY_MESSAGES_MAX,
         "expected a whole number from 1 to 1000000",
     )?;
+    let quiet = settings.number(
+        "history.quiet_room_hours",
+        1..=QUIET_ROOM_HOURS_MAX,
+        "expected a whole number of hours from 1 to 72",
+    )?;
     Ok(Retention {
         messages: messages as usize,
         age: Duration::from_secs(hours * 3600),
         inbox_messages: inbox as usize,
+        quiet: Duration::from_secs(quiet * 3600),
     })
 }
 
@@ -213,6 +225,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
+        writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)

@@ -68,9 +68,15 @@ pub enum PublishError {
     /// The nickname was never claimed.
     #[error("no such user")]
     NoSuchUser,
-    /// A bounded structure is full; nothing was done.
+    /// A queue is full; nothing was done.
     #[error("a limit of the store or the gateway is reached")]
     Overloaded,
+    /// A bounded structure, or the sender's or target's share of one, is full until about then; nothing was done.
+    #[error("a share is used up for {} ms", retry_after.as_millis())]
+    Exhausted {
+        /// The time until there is space.
+        retry_after: Duration,
+    },
     /// The call itself failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),

@@ -18,6 +18,7 @@ use super::malformed::MalformedCounter;
 use crate::message::Target;
 
 use super::contract::{BackplaneContract, LINGER};
+use super::key_shares::{KeyAdmission, KeyShares};
 use super::{
     Delivery, DeliverySink, HistoryPage, LinkState, PublishError, PublishRequest, Published, Range, ReplayPage,
     StreamId, SubscriptionStatus, envelope,
@@ -36,6 +37,7 @@ struct MemoryNode {
     sink: DeliverySink,
     receive_record: Arc<ReceiveRecord>,
     subscriptions: Mutex<LocalSubscriptions>,
+    key_shares: KeyShares,
 }
 
 /// Values that the listeners record.
@@ -75,6 +77,7 @@ impl MemoryBackplane {
             sink,
             receive_record: Arc::default(),
             subscriptions: Mutex::default(),
+            key_shares: KeyShares::default(),
         };
         Self { node: Arc::new(node) }
     }
@@ -124,17 +127,21 @@ impl BackplaneContract for MemoryBackplane {
     }
 
     async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
+        let keys = self.node.key_shares.admit(request, Instant::now());
         let payload = envelope::payload(room.as_str(), request);
-        published(self.node.store.append(room, append(request, &payload)))
+        let outcome = published(self.node.store.append(room, append(request, keys, &payload)));
+        self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
+        let keys = self.node.key_shares.admit(request, Instant::now());
         let payload = envelope::payload(to.as_str(), request);
-        match self.node.store.append_direct(to, append(request, &payload)) {
+        let outcome = match self.node.store.append_direct(to, append(request, keys, &payload)) {
             // A direct message has no room: a sender that does not own its nick has lost it with its lease.
             Err(AppendError::NotInRoom) => Err(RegistryError::Fenced.into()),
             outcome => published(outcome),
-        }
+        };
+        self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {
@@ -245,11 +252,12 @@ impl LocalSubscriptions {
     }
 }
 
-fn append<'a>(request: &'a PublishRequest, payload: &'a str) -> Append<'a> {
+fn append<'a>(request: &'a PublishRequest, keys: KeyAdmission, payload: &'a str) -> Append<'a> {
     Append {
         from: request.from.key(),
         owner: &request.owner,
         key: request.key.as_deref(),
+        adds_key: keys.adds_keys(),
         msg_id: &request.msg_id,
         payload,
     }
@@ -261,7 +269,7 @@ fn published(outcome: Result<Appended, AppendError>) -> Result<Published, Publis
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
         Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
-        Err(AppendError::Overloaded) => Err(PublishError::Overloaded),
+        Err(AppendError::Exhausted { retry_after }) => Err(PublishError::Exhausted { retry_after }),
     }
 }
 

@@ -6,6 +6,7 @@
 mod contract;
 mod delivery;
 pub mod envelope;
+mod key_shares;
 mod link;
 mod malformed;
 mod memory;

@@ -30,7 +30,12 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         ws: "127.0.0.1:8080".parse().unwrap(),
         tcp: "127.0.0.1:9000".parse().unwrap(),
         admin: "127.0.0.1:9180".parse().unwrap(),
-        history: Retention { messages: 10_000, age: Duration::from_secs(72 * 3600), inbox_messages: 1_000 },
+        history: Retention {
+            messages: 10_000,
+            age: Duration::from_secs(72 * 3600),
+            inbox_messages: 1_000,
+            quiet: Duration::from_secs(24 * 3600),
+        },
         hold: Duration::from_secs(60),
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
@@ -67,6 +72,11 @@ fn environment_overrides_the_file_key_by_key() {
         (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),
+        (
+            named,
+            env("PARLEY__HISTORY__QUIET_ROOM_HOURS", "2"),
+            changed(|c| c.history.quiet = Duration::from_secs(7200)),
+        ),
         (
             "node.id = 'g1'\n[history]\nmax_age_hours = 2",
             vec![],
@@ -118,6 +128,7 @@ fn invalid_settings_are_named_on_one_line() {
     let seconds = "expected a whole number of seconds from 0 to 3600";
     let messages = "expected a whole number from 1 to 1000000";
     let hours = "expected a whole number of hours from 1 to 8760";
+    let quiet = "expected a whole number of hours from 1 to 72";
     let hold = "expected a whole number of seconds from 5 to 3600";
     let origins = "expected origins as browsers send them, such as https://chat.example.org or http://localhost:8080";
     let long = "x".repeat(65);
@@ -185,6 +196,8 @@ fn invalid_settings_are_named_on_one_line() {
         ("history.max_messages = 1000001", &[], format!(r#"history.max_messages = "1000001": {messages}"#)),
         ("history.inbox_messages = 0", &[], format!(r#"history.inbox_messages = "0": {messages}"#)),
         ("history.inbox_messages = 1000001", &[], format!(r#"history.inbox_messages = "1000001": {messages}"#)),
+        ("history.quiet_room_hours = 0", &[], format!(r#"history.quiet_room_hours = "0": {quiet}"#)),
+        ("history.quiet_room_hours = 73", &[], format!(r#"history.quiet_room_hours = "73": {quiet}"#)),
         ("history.max_age_hours = 0", &[], format!(r#"history.max_age_hours = "0": {hours}"#)),
         ("", &[("PARLEY__HISTORY__MAX_AGE_HOURS", "8761")], format!(r#"history.max_age_hours = "8761": {hours}"#)),
         ("session.hold_seconds = 4", &[], format!(r#"session.hold_seconds = "4": {hold}"#)),
@@ -230,7 +243,8 @@ fn printed_config_loads_again() {
             c.redis = Some("redis://127.0.0.1:6390/2".parse().unwrap());
             c.prefix = r#"a"b\c'#="#.to_owned();
             c.ws = "[::1]:0".parse().unwrap();
-            c.history = Retention { messages: 1, age: Duration::from_secs(8760 * 3600), inbox_messages: 2 };
+            let hours = |hours: u64| Duration::from_secs(hours * 3600);
+            c.history = Retention { messages: 1, age: hours(8760), inbox_messages: 2, quiet: hours(3) };
             c.hold = Duration::from_secs(8);
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;

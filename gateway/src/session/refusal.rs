@@ -66,6 +66,10 @@ impl From<PublishError> for Refusal {
             PublishError::NotInRoom => ErrorCode::NotInRoom.into(),
             PublishError::NoSuchUser => ErrorCode::NoSuchUser.into(),
             PublishError::Overloaded => temporary(ErrorCode::Overloaded),
+            PublishError::Exhausted { retry_after } => {
+                let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
+                Self { retry_after_ms, ..ErrorCode::Overloaded.into() }
+            }
             PublishError::Registry(error) => error.into(),
         }
     }
@@ -84,5 +88,11 @@ mod tests {
         assert_eq!((held.code, held.retry_after_ms), (ErrorCode::NickInUse, Some(2000)));
         assert_eq!(held.detail.as_deref(), Some("this nickname is held for a session that may return"));
         assert_eq!(refused(None), ErrorCode::NickInUse.into());
+    }
+
+    #[test]
+    fn exhausted_share_is_refused_with_its_time() {
+        let refusal = Refusal::from(PublishError::Exhausted { retry_after: Duration::from_millis(4321) });
+        assert_eq!((refusal.code, refusal.retry_after_ms), (ErrorCode::Overloaded, Some(4321)));
     }
 }

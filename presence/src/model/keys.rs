@@ -283,9 +283,12 @@ unit_keys! {
     RoomKeys: RoomUnit {
         /// Hash: `display`, `version` (of the members), and the meta of the room's stream: `epoch`, `generation` (in
         /// which the epoch began), `seq` and `time` (of the newest message), `forks` (`<epoch>:<seq> ..`), `oldest` (no
-        /// message is older than that time). No TTL while there are members, 73 h without.
+        /// message is older than that time), `quiet` (seconds that the room outlives its last member if it had fewer
+        /// than three messages). No TTL while there are members. Without members and messages it is deleted; with
+        /// messages it lives an hour longer than the stream.
         meta => "room";
-        /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members, 72 h without.
+        /// Stream: the room's messages, ids `<seq>-0`. No TTL while there are members; without, 72 h or the time in
+        /// `quiet`.
         stream => "log";
         /// Hash: nick key -> `<owner token> <JSON of the member info>`.
         members => "members";

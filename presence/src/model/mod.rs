@@ -32,10 +32,13 @@ pub struct Retention {
     pub age: Duration,
     /// Maximum number of messages of an inbox.
     pub inbox_messages: usize,
+    /// Lifetime of a room with fewer than three messages after its last member.
+    pub quiet: Duration,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { messages: 10_000, age: Duration::from_secs(72 * 3600), inbox_messages: 1_000 }
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self { messages: 10_000, age: hours(72), inbox_messages: 1_000, quiet: hours(24) }
     }
 }

@@ -37,6 +37,7 @@ on_both_arms! {
     publish_requires_membership_and_current_claim
     repeated_key_gets_first_answer_and_one_delivery
     idempotency_key_is_scoped_to_session_and_room
+    session_adds_only_its_share_of_keys
     history_returns_the_requested_range
     quick_resubscribe_misses_no_message
     subscriber_receives_presence_kicks_and_echoes

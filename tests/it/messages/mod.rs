@@ -4,5 +4,6 @@ mod chat;
 mod inbox;
 mod refill;
 mod retention;
+mod shares;
 mod slow_reader;
 mod typing;

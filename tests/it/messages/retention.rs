@@ -9,8 +9,10 @@ use gateway::backplane::{Backplane, MemoryBackplane, PublishRequest, Range, Redi
 use gateway::message::{Accepted, Body};
 use harness::eventually;
 use presence::host::reloadable::Reloadable;
-use presence::model::{Incarnation, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
-use presence::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, RedisRegistry, Registry};
+use presence::model::{Incarnation, LeftReason, Nick, Owner, Retention, RoomName, SessionId, Status, TokenHash};
+use presence::registry::{
+    GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, MemoryRegistry, RedisRegistry, Registry,
+};
 use presence::store::memory::Store;
 use presence::store::redis::RedisStore;
 
@@ -20,6 +22,7 @@ const HOUR_MS: u64 = 3600 * 1000;
 /// A member of a room; the retention applies to the room and to its inbox.
 struct RetentionSender {
     backplane: Backplane,
+    registry: Registry,
     lobby: RoomName,
     nick: Nick,
     owner: Owner,
@@ -30,34 +33,37 @@ impl RetentionSender {
         let redis = RedisStore::open(&server.url(), "parley").unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let backplane = RedisBackplane::start_with_retention(redis, retention.into(), Arc::new(|_| {}));
-        Self::enter(Backplane::Redis(backplane), &registry).await
+        Self::enter(Backplane::Redis(backplane), registry).await
     }
 
     async fn on_memory(retention: Retention) -> Self {
         let store = Store::with_retention(retention.into());
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))), &registry).await
+        Self::enter(Backplane::Memory(MemoryBackplane::start(store, Arc::new(|_| {}))), registry).await
     }
 
-    async fn enter(backplane: Backplane, registry: &Registry) -> Self {
+    async fn enter(backplane: Backplane, registry: Registry) -> Self {
         let (incarnation, session) = (Incarnation::random(), SessionId::random());
         let empty = String::new;
         let info = GatewayInfo { node: "g1".to_owned(), version: empty(), ws: empty(), tcp: empty(), admin: empty() };
         registry.open_lease(&incarnation, &info).await.unwrap();
         let (nick, lobby) = (Nick::parse("ann").unwrap(), RoomName::parse("#lobby").unwrap());
         let (fence, _) = registry.claim(&incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
-        let owner = Owner { incarnation, session, fence };
-        registry
-            .join(JoinRequest {
-                room: &lobby,
-                nick: &nick,
-                owner: &owner,
-                status: &Status::default(),
-                entry: JoinEntry::New,
-            })
-            .await
-            .unwrap();
-        Self { backplane, lobby, nick, owner }
+        let sender = Self { backplane, registry, lobby, nick, owner: Owner { incarnation, session, fence } };
+        sender.joins().await;
+        sender
+    }
+
+    async fn joins(&self) {
+        let Self { lobby: room, nick, owner, .. } = self;
+        let (status, entry) = (&Status::default(), JoinEntry::New);
+        self.registry.join(JoinRequest { room, nick, owner, status, entry }).await.unwrap();
+    }
+
+    async fn leaves(&self) {
+        let Self { lobby: room, nick, owner, .. } = self;
+        let (reason, intent) = (LeftReason::Closed, LeaveIntent::ForGood);
+        assert!(self.registry.leave(LeaveRequest { room, nick, owner, reason, intent }).await.unwrap());
     }
 
     /// Says it, and returns its seq and time.
@@ -224,4 +230,79 @@ async fn foreign_stream_entries_block_no_message() {
         let kept: u64 = server.ask(&["XLEN", STREAM_KEY]).await;
         assert_eq!(kept, 2, "{entry:?}");
     }
+}
+
+/// Bytes and keys of Redis below a pattern.
+async fn memory_of(server: &harness::Redis, pattern: &str) -> (u64, Vec<String>) {
+    let mut keys: Vec<String> = server.ask(&["KEYS", pattern]).await;
+    keys.sort();
+    let mut bytes = 0;
+    for key in &keys {
+        bytes += server.ask::<u64>(&["MEMORY", "USAGE", key]).await;
+    }
+    (bytes, keys)
+}
+
+#[tokio::test]
+async fn quiet_room_expires_before_busy_one() {
+    let server = harness::Redis::running().await;
+    let quiet = Duration::from_secs(2 * 3600);
+    let retention = Reloadable::from(Retention { quiet, ..Retention::default() });
+    let ann = RetentionSender::on_redis(&server, retention.clone()).await;
+    let meta = STREAM_KEY.replace("log", "room");
+    let hours_after_leave = async || {
+        ann.leaves().await;
+        let mut hours = Vec::new();
+        for key in [STREAM_KEY, &meta] {
+            hours.push(server.ask::<u64>(&["TTL", key]).await.div_ceil(3600));
+        }
+        ann.joins().await;
+        for key in [STREAM_KEY, &meta] {
+            assert_eq!(server.ask::<i64>(&["TTL", key]).await, -1, "{key} of a room with a member");
+        }
+        hours
+    };
+    ann.sends("one").await;
+    assert_eq!(hours_after_leave().await, [2, 3]);
+    retention.set(Retention { quiet: 2 * quiet, ..Retention::default() });
+    ann.sends("two").await;
+    assert_eq!(hours_after_leave().await, [4, 5], "a reloaded setting applies from the next message");
+    ann.sends("three").await;
+    assert_eq!(hours_after_leave().await, [72, 73]);
+}
+
+#[tokio::test]
+async fn stream_costs_what_its_messages_hold() {
+    let server = harness::Redis::running().await;
+    let ann = RetentionSender::on_redis(&server, Retention::default()).await;
+    let inbox = format!("parley:{{0}}:inbox:{}", ann.owner.session);
+    ann.sends("hello").await;
+    ann.send_direct("hello").await;
+    let (bytes, keys) = memory_of(&server, "parley:{0}:*lobby*").await;
+    assert!(bytes < 2048, "{bytes} bytes of a room with one message: {keys:?}");
+    let bytes: u64 = server.ask(&["MEMORY", "USAGE", &inbox]).await;
+    assert!(bytes < 1536, "{bytes} bytes of an inbox with one message");
+    for number in 2..=50 {
+        assert_eq!(ann.sends("hello").await.0, number);
+        ann.send_direct("hello").await;
+    }
+    let history = ann.backplane.history(ann.lobby.key(), Range::After(0), 100).await.unwrap();
+    assert!(history.messages.iter().map(|message| message.seq).eq(1..=50), "the copy lost or doubled a message");
+    assert_eq!(ann.oldest_direct().await, 1);
+    let (_, copies) = memory_of(&server, "*:copy").await;
+    assert!(copies.is_empty(), "{copies:?}");
+}
+
+#[tokio::test]
+async fn stream_without_right_to_copy_keeps_every_message() {
+    let server = harness::Redis::running().await;
+    for right in ["-copy", "+copy", "-rename"] {
+        let () = server.ask(&["ACL", "SETUSER", "parley", right]).await;
+        let () = server.ask(&["FLUSHALL"]).await;
+        let ann = RetentionSender::on_redis(&server, Retention::default()).await;
+        assert_eq!((ann.sends("one").await.0, ann.sends("two").await.0), (1, 2), "{right}");
+        assert_eq!(ann.oldest().await, 1, "{right}");
+        assert_eq!(memory_of(&server, "*:copy").await.1, Vec::<String>::new(), "{right}");
+    }
+    let () = server.ask(&["ACL", "LOG", "RESET"]).await;
 }

@@ -4,10 +4,10 @@
 -- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
 -- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 the receiver's
 --       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
---       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>' or '',
---       12 message id, 13 payload
+--       8 seconds that an inbox outlives its session, 9 an unused epoch, 10 owner token, 11 '=<idempotency key>',
+--       '?<known idempotency key>' or '', 12 message id, 13 payload
 -- Reply: {1 if the receiver is online, the session of the inbox, epoch, {verdict, seq, time, message id}}; verdicts:
---        ok, duplicate, fenced, no_such_user, overloaded; or the error RECOVERING
+--        ok, duplicate, fenced, no_such_user, exhausted (time: milliseconds until then); or the error RECOVERING
 -- Called by RedisBackplane::direct and by the republish task. A republished message was checked before its ack, so only
 -- the republishing lease is checked; the message goes to its first inbox, even if the nick has another owner now.
 if refusal then
@@ -35,8 +35,8 @@ end
 if not session then
   return { 0, '', '', refused('no_such_user') }
 end
-if not has_space(seen) then
-  return { 0, '', '', refused('overloaded') }
+if not has_space(seen, key) then
+  return { 0, '', '', exhausted(seen) }
 end
 
 local meta, inbox = base .. 'session:' .. session, base .. 'inbox:' .. session
@@ -45,6 +45,9 @@ local epoch, seq, time = touch(meta, inbox, number, fresh)
 seq, time = seq + 1, math.max(time, now)
 local at, stamp = digits(seq), digits(time)
 redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp, 'payload', payload)
+if seq == 1 then
+  shrink(inbox)
+end
 redis.call('HSET', meta, 'seq', at, 'time', stamp)
 -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
 if ttl ~= -1 then

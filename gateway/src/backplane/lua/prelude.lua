@@ -57,6 +57,7 @@ local function bucket(name, span_ms)
     newer = newer,
     older = base .. name .. ':' .. (span - 1),
     space = ARGV[3] - count,
+    rest_ms = (span + 1) * span_ms - now,
     ttl_s = count == 0 and math.floor(span_ms * 2.2 / 1000),
     notes = {},
   }
@@ -66,8 +67,9 @@ end
 -- gateway retries, at once.
 local keys_seen, attempts_seen
 
--- Returns the bucket and the field of a message. `key` is '=<the client's key>' or ''. The key stands last and the
--- other parts contain no bar, so every field is unambiguous.
+-- Returns the bucket and the field of a message. `key` is '=<the client's key>', '?<the client's key>' if the sender's
+-- share of the bucket is used up, or ''. The key stands last and the other parts contain no bar, so every field is
+-- unambiguous.
 local function key_slot(target, session, key, id)
   if key ~= '' then
     keys_seen = keys_seen or bucket('idempotency', 300000)
@@ -88,8 +90,8 @@ local function first_answer(seen, field)
 end
 
 -- A republished message was counted before, so it always fits.
-local function has_space(seen)
-  return seen.space > 0 or is_republish
+local function has_space(seen, key)
+  return is_republish or seen.space > 0 and string.sub(key, 1, 1) ~= '?'
 end
 
 -- Notes a message, with its seq and time in digits; `remember` writes the notes.
@@ -116,4 +118,18 @@ end
 
 local function refused(verdict)
   return { verdict, 0, 0, '' }
+end
+
+-- Returns the refusal of a new key, with the milliseconds until the bucket is empty.
+local function exhausted(seen)
+  return { 'exhausted', 0, seen.rest_ms, '' }
+end
+
+-- The first node of a stream reserves 4 KiB; a copy has only the bytes that it holds, and grows by what is added. Most
+-- streams never fill a node. Without the right to copy the stream stays as it is.
+local function shrink(stream)
+  local copy = stream .. ':copy'
+  if redis.pcall('COPY', stream, copy) == 1 and redis.pcall('RENAME', copy, stream).err then
+    redis.call('DEL', copy)
+  end
 end

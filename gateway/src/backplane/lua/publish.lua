@@ -2,25 +2,29 @@
 -- PUBLISH: appends messages to one room's stream and publishes them on its channel in one step; each gets a verdict.
 -- KEYS: 1 generation, 2 leases, 3 room, 4 stream, 5 members, 6 channel
 -- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 room key,
---       6 maximum number of messages in the stream, 7 their maximum age in milliseconds, 8 an unused epoch,
---       then five for each message: owner token, nick key, '=<idempotency key>' or '', message id, payload
+--       6 maximum number of messages in the stream, 7 their maximum age in milliseconds, 8 an unused epoch, 9 seconds
+--       that a quiet room outlives its last member, then five for each message: owner token, nick key, '=<idempotency
+--       key>', '?<known idempotency key>' or '', message id, payload
 -- Reply: {epoch, {for each message {verdict, seq, time, message id}}}; verdicts: ok, duplicate, fenced, not_in_room,
---        overloaded; or the error RECOVERING
+--        exhausted (time: milliseconds until then); or the error RECOVERING
 -- Called by RedisBackplane::publish and by the republish task. A republished message was checked before its ack, and
 -- its sender may have left since, so only the republishing lease is checked.
 if refusal then
   return { err = refusal }
 end
 local _, _, meta, stream, members, channel = unpack(KEYS)
-local room, stream_bound, oldest_time, fresh = ARGV[5], ARGV[6], now - ARGV[7], ARGV[8]
+local room, stream_bound, oldest_time, fresh, quiet_s = ARGV[5], ARGV[6], now - ARGV[7], ARGV[8], ARGV[9]
 
 -- Lifetime of a room without members, as after its last member left; its meta outlives every position.
 local EMPTY_S = 72 * 3600
 
+-- The seq from which a room is not quiet, as in script/leaves.lua.
+local BUSY_SEQ = 3
+
 -- Maximum number of messages that one call trims by age. A power of two, more than a call can append.
 local TRIM_STEP = 256
 
-local epoch, seq, time, stamp, oldest
+local epoch, seq, time, stamp, oldest, is_new
 local accepted = {}
 -- Idempotency field -> the message of this call that has it.
 local taken = {}
@@ -43,11 +47,12 @@ local function judge(token, nick, key, id, payload)
   if answer then
     return answer
   end
-  if not has_space(seen) then
-    return refused('overloaded')
+  if not has_space(seen, key) then
+    return exhausted(seen)
   end
   if not epoch then
     epoch, seq, time, _, oldest = touch(meta, stream, number, fresh)
+    is_new = seq == 0
     time = math.max(time, now)
     stamp = digits(time)
   end
@@ -91,7 +96,7 @@ local function trim_by_age()
 end
 
 local answers = {}
-for i = 9, #ARGV, 5 do
+for i = 10, #ARGV, 5 do
   answers[#answers + 1] = judge(unpack(ARGV, i, i + 4))
 end
 if #accepted == 0 then
@@ -106,11 +111,19 @@ for _, message in ipairs(accepted) do
 end
 remember(keys_seen)
 remember(attempts_seen)
-redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp)
+if is_new then
+  shrink(stream)
+end
+if seq < BUSY_SEQ then
+  redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp, 'quiet', quiet_s)
+else
+  redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp)
+end
 trim_by_age()
 if is_republish and redis.call('EXISTS', members) == 0 then
-  redis.call('EXPIRE', stream, EMPTY_S)
-  redis.call('EXPIRE', meta, EMPTY_S + 3600)
+  local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
+  redis.call('EXPIRE', stream, empty_s)
+  redis.call('EXPIRE', meta, empty_s + 3600)
 end
 redis.call('PUBLISH', channel, table.concat(frames))
 return { epoch, answers }

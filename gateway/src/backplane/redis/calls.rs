@@ -4,6 +4,7 @@
 //! enters the republish ring before its sender gets the ack.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use presence::host::reloadable::Reloadable;
 use presence::model::keys::{KeyBuilder, NickKeys, NickUnit, NodeUnit, RoomKeys, ScriptKeys, SessionUnit};
@@ -15,7 +16,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 use crate::backplane::{PublishError, Published};
 
 use super::message::{AckedMessage, AckedPosition, StoredMessage, WriteOrigin, WriteOutcome, WriteTarget};
-use super::republish::SharedRepublishRing;
+use super::republish::{RingReservation, ShareHolder, SharedRepublishRing};
 use super::{epoch, script};
 
 static PUBLISH: LazyLock<Script> =
@@ -45,7 +46,7 @@ pub(super) struct ScriptCalls {
 
 impl ScriptCalls {
     /// Appends messages to a room and returns the outcomes in their order. A message without space in the republish
-    /// ring is not sent.
+    /// ring is not sent; the others are.
     ///
     /// # Errors
     /// `Unavailable` if nothing was done, `Unknown` if it may have been done.
@@ -54,27 +55,30 @@ impl ScriptCalls {
         room: &RoomKey,
         batch: &[StoredMessage],
     ) -> Result<Vec<WriteOutcome>, RegistryError> {
-        let reservations: Vec<_> = batch.iter().map_while(|message| self.republish.reserve(message)).collect();
-        let (fitting, rest) = batch.split_at(reservations.len());
-        let mut outcomes = Vec::with_capacity(batch.len());
-        if !fitting.is_empty() {
-            let generation = self.republish.settled();
-            let messages: Vec<&StoredMessage> = fitting.iter().collect();
-            let (epoch, accepted) = self.call_publish_script(WriteOrigin::Client(generation), room, &messages).await?;
-            for ((message, reservation), outcome) in fitting.iter().zip(reservations).zip(&accepted) {
-                if let Ok(published) = outcome {
-                    let message = Arc::new(message.known_as(&published.msg_id));
-                    let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
-                    self.republish.add(
-                        AckedMessage { target: WriteTarget::Room(room.clone()), message, position, generation },
-                        reservation,
-                    );
-                }
-            }
-            outcomes.extend(accepted);
-        }
-        outcomes.extend(rest.iter().map(|_| Err(PublishError::Overloaded)));
-        Ok(outcomes)
+        let target = || ShareHolder::Room(room.clone());
+        let reserved = batch.iter().map(|message| Ok((message, self.republish.reserve(message, target())?)));
+        let reserved: Vec<Result<_, Duration>> = reserved.collect();
+        let messages: Vec<&StoredMessage> = reserved.iter().flatten().map(|(message, _)| *message).collect();
+        let generation = self.republish.settled();
+        let (epoch, accepted) = if messages.is_empty() {
+            (String::new(), Vec::new())
+        } else {
+            self.call_publish_script(WriteOrigin::Client(generation), room, &messages).await?
+        };
+        let mut accepted = accepted.into_iter();
+        let conclude = |reserved: Result<(&StoredMessage, RingReservation), Duration>| {
+            let (message, reservation) = reserved.map_err(|retry_after| PublishError::Exhausted { retry_after })?;
+            let lost = || Err(RegistryError::Unknown("script answered too few messages".to_owned()).into());
+            let published = accepted.next().unwrap_or_else(lost)?;
+            let message = Arc::new(message.known_as(&published.msg_id));
+            let position = AckedPosition { epoch: epoch.clone(), seq: published.seq };
+            self.republish.add(
+                AckedMessage { target: WriteTarget::Room(room.clone()), message, position, generation },
+                reservation,
+            );
+            Ok(published)
+        };
+        Ok(reserved.into_iter().map(conclude).collect())
     }
 
     /// Sends a message to a nickname.
@@ -82,7 +86,8 @@ impl ScriptCalls {
     /// # Errors
     /// As for [`ScriptCalls::publish`], and the refusals of the message.
     pub(super) async fn direct(&self, to: &NickKey, message: &StoredMessage) -> WriteOutcome {
-        let reservation = self.republish.reserve(message).ok_or(PublishError::Overloaded)?;
+        let reservation = self.republish.reserve(message, ShareHolder::Inbox(to.clone()));
+        let reservation = reservation.map_err(|retry_after| PublishError::Exhausted { retry_after })?;
         let generation = self.republish.settled();
         let (inbox, outcome) = self.call_direct_script(WriteOrigin::Client(generation), (to, ""), message).await?;
         if let (Some((session, epoch)), Ok(published)) = (inbox, &outcome) {
@@ -143,6 +148,7 @@ impl ScriptCalls {
         let retention = self.retention.get();
         let mut call = self.call(&PUBLISH, origin, &keys);
         call.arg(room.as_str()).arg(retention.messages).arg(retention.age.as_millis() as u64).arg(epoch());
+        call.arg(retention.quiet.as_secs());
         for StoredMessage { token, nick, key, msg_id, payload } in messages {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
@@ -246,7 +252,7 @@ fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOut
         "fenced" => Err(RegistryError::Fenced.into()),
         "not_in_room" => Err(PublishError::NotInRoom),
         "no_such_user" => Err(PublishError::NoSuchUser),
-        "overloaded" => Err(PublishError::Overloaded),
+        "exhausted" => Err(PublishError::Exhausted { retry_after: Duration::from_millis(time) }),
         _ => Err(RegistryError::Unknown(format!("script returned unknown verdict {verdict}")).into()),
     }
 }

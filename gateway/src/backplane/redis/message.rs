@@ -7,6 +7,7 @@ use std::sync::Arc;
 use presence::model::stream::StreamId;
 use presence::model::{Incarnation, NickKey, RoomKey, SessionId};
 
+use crate::backplane::key_shares::KeyAdmission;
 use crate::backplane::{PublishError, PublishRequest, Published, envelope};
 
 /// A message as the store takes it.
@@ -16,7 +17,8 @@ pub(super) struct StoredMessage {
     pub(super) token: String,
     /// The sender's nick key.
     pub(super) nick: String,
-    /// The client's idempotency key behind a `=`, or nothing.
+    /// The client's idempotency key, or nothing. Behind a `=`, or behind a `?` if the session may add no key now: then
+    /// the store only answers a known one.
     pub(super) key: String,
     /// The id of the message, also that of later attempts.
     pub(super) msg_id: String,
@@ -25,14 +27,20 @@ pub(super) struct StoredMessage {
 }
 
 impl StoredMessage {
-    pub(super) fn new(request: &PublishRequest, payload: String) -> Self {
+    pub(super) fn new(request: &PublishRequest, payload: String, keys: KeyAdmission) -> Self {
+        let mark = if keys.adds_keys() { '=' } else { '?' };
         Self {
             token: request.owner.token(),
             nick: request.from.key().as_str().to_owned(),
-            key: request.key.as_ref().map(|key| format!("={key}")).unwrap_or_default(),
+            key: request.key.as_ref().map(|key| format!("{mark}{key}")).unwrap_or_default(),
             msg_id: request.msg_id.clone(),
             payload,
         }
+    }
+
+    /// Returns the id of the sender's session.
+    pub(super) fn session(&self) -> &str {
+        self.token.split('/').nth(1).unwrap_or_default()
     }
 
     /// Returns the bytes that count for limits: the other parts are short and bounded.

@@ -31,6 +31,7 @@ use self::publisher::{AppendBatch, Publisher, PublisherLimits};
 use self::republish::SharedRepublishRing;
 use self::subscriber::ChannelSubscriber;
 use super::contract::BackplaneContract;
+use super::key_shares::KeyShares;
 use super::malformed::MalformedCounter;
 use super::{
     DeliverySink, HistoryPage, PublishError, PublishRequest, Published, Range, ReplayPage, StreamId,
@@ -50,6 +51,7 @@ struct RedisNode {
     calls: ScriptCalls,
     republish: Arc<SharedRepublishRing>,
     publisher: Publisher<ScriptCalls>,
+    key_shares: KeyShares,
     subscriber: ChannelSubscriber,
     malformed: Arc<MalformedCounter>,
 }
@@ -70,7 +72,8 @@ impl RedisBackplane {
         let republish = Arc::<SharedRepublishRing>::default();
         let calls = ScriptCalls { redis: redis.clone(), retention, republish: republish.clone() };
         let publisher = Publisher::new(calls.clone(), PublisherLimits::default());
-        Self { node: Arc::new(RedisNode { redis, calls, republish, publisher, subscriber, malformed }) }
+        let key_shares = KeyShares::default();
+        Self { node: Arc::new(RedisNode { redis, calls, republish, publisher, key_shares, subscriber, malformed }) }
     }
 }
 
@@ -104,14 +107,18 @@ impl BackplaneContract for RedisBackplane {
     }
 
     async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError> {
-        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request));
-        self.node.publisher.publish(room.key(), message).await
+        let keys = self.node.key_shares.admit(request, Instant::now());
+        let message = StoredMessage::new(request, envelope::payload(room.as_str(), request), keys);
+        let outcome = self.node.publisher.publish(room.key(), message).await;
+        self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn direct(&self, to: &NickKey, request: &PublishRequest) -> Result<Published, PublishError> {
-        let message = StoredMessage::new(request, envelope::payload(to.as_str(), request));
-        let _permit = self.node.publisher.permit(message.bytes())?;
-        self.node.calls.direct(to, &message).await
+        let keys = self.node.key_shares.admit(request, Instant::now());
+        let message = StoredMessage::new(request, envelope::payload(to.as_str(), request), keys);
+        let _permit = self.node.publisher.permit_direct(to, message.bytes())?;
+        let outcome = self.node.calls.direct(to, &message).await;
+        self.node.key_shares.conclude(request, keys, outcome)
     }
 
     async fn typing(&self, to: &Target, from: &Nick, session: &SessionId) -> Result<(), RegistryError> {

@@ -3,13 +3,14 @@
 //! [`Publisher`] runs at most one call per room and gateway at a time, so a room's messages keep their order. Rooms do
 //! not wait for each other. A room's queue and task exist from its first message until the queue is empty; there is no
 //! timer. Bounded in messages, bytes and time ([`PublisherLimits`]): excess messages are refused before anything is
-//! done. It does not know Redis: [`AppendBatch`] appends a batch.
+//! done. A room or a receiver takes at most an eighth of the bytes, and a session waits for one message at a time. It
+//! does not know Redis: [`AppendBatch`] appends a batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use presence::model::RoomKey;
+use presence::model::{NickKey, RoomKey};
 use presence::registry::RegistryError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -30,7 +31,7 @@ pub(super) trait AppendBatch: Send + Sync + 'static {
 }
 
 /// An amount of messages and their bytes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct QueueLoad {
     pub(super) messages: usize,
     pub(super) bytes: usize,
@@ -77,6 +78,8 @@ struct PublisherState<A> {
     bytes: Arc<Semaphore>,
     /// The queues of rooms with a running [`RoomPublisher`].
     busy: Mutex<HashMap<RoomKey, RoomQueue>>,
+    /// The direct messages under way, by receiver.
+    direct: Mutex<HashMap<NickKey, QueueLoad>>,
 }
 
 #[derive(Debug, Default)]
@@ -99,9 +102,29 @@ struct Waiter {
     _permit: QueuePermit,
 }
 
+/// A part of the limits of the gateway and of a receiver, released on drop.
+#[derive(Debug)]
+pub(super) struct DirectPermit<A> {
+    state: Arc<PublisherState<A>>,
+    to: NickKey,
+    bytes: usize,
+    _permit: QueuePermit,
+}
+
+impl<A> Drop for DirectPermit<A> {
+    fn drop(&mut self) {
+        let mut direct = self.state.direct();
+        let Some(load) = direct.get_mut(&self.to) else { return };
+        *load = QueueLoad { messages: load.messages - 1, bytes: load.bytes - self.bytes };
+        if load.messages == 0 {
+            direct.remove(&self.to);
+        }
+    }
+}
+
 /// A part of the gateway's limits, released on drop.
 #[derive(Debug)]
-pub(super) struct QueuePermit {
+struct QueuePermit {
     _message: OwnedSemaphorePermit,
     _bytes: OwnedSemaphorePermit,
 }
@@ -110,7 +133,16 @@ impl<A: AppendBatch> Publisher<A> {
     pub(super) fn new(appender: A, limits: PublisherLimits) -> Self {
         let [messages, bytes] =
             [limits.gateway.messages, limits.gateway.bytes].map(|limit| Arc::new(Semaphore::new(limit)));
-        Self { state: Arc::new(PublisherState { appender, limits, messages, bytes, busy: Mutex::default() }) }
+        Self {
+            state: Arc::new(PublisherState {
+                appender,
+                limits,
+                messages,
+                bytes,
+                busy: Mutex::default(),
+                direct: Mutex::default(),
+            }),
+        }
     }
 
     /// Publishes one message and waits for its outcome. Dropping the future cancels a message that is still queued; a
@@ -123,11 +155,26 @@ impl<A: AppendBatch> Publisher<A> {
         outcome.unwrap_or_else(|_| Err(RegistryError::Unknown("publish call was aborted".to_owned()).into()))
     }
 
-    /// Reserves a part of the gateway's limits for a message that bypasses the queues.
+    /// Reserves a part of the gateway's limits for a direct message, which bypasses the queues. The messages to one
+    /// nickname have the limit of a room.
     ///
     /// # Errors
     /// `Overloaded` when a limit is reached.
-    pub(super) fn permit(&self, bytes: usize) -> Result<QueuePermit, PublishError> {
+    pub(super) fn permit_direct(&self, to: &NickKey, bytes: usize) -> Result<DirectPermit<A>, PublishError> {
+        let limit = self.state.limits.room;
+        let permit = self.permit(bytes)?;
+        let mut direct = self.state.direct();
+        let load = direct.entry(to.clone()).or_default();
+        // A nickname without messages always accepts one.
+        if load.messages >= limit.messages || load.bytes + bytes > limit.bytes {
+            return Err(PublishError::Overloaded);
+        }
+        *load = QueueLoad { messages: load.messages + 1, bytes: load.bytes + bytes };
+        Ok(DirectPermit { state: Arc::clone(&self.state), to: to.clone(), bytes, _permit: permit })
+    }
+
+    /// Reserves a part of the gateway's limits.
+    fn permit(&self, bytes: usize) -> Result<QueuePermit, PublishError> {
         let bytes = u32::try_from(bytes).map_err(|_| PublishError::Overloaded)?;
         let message = Arc::clone(&self.state.messages).try_acquire_owned();
         let bytes = Arc::clone(&self.state.bytes).try_acquire_many_owned(bytes);
@@ -158,6 +205,10 @@ impl<A> PublisherState<A> {
     fn busy(&self) -> MutexGuard<'_, HashMap<RoomKey, RoomQueue>> {
         // No code panics while it holds the lock.
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn direct(&self) -> MutexGuard<'_, HashMap<NickKey, QueueLoad>> {
+        self.direct.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -23,6 +23,8 @@ static PAGE: LazyLock<Script> = LazyLock::new(|| script(&[], include_str!("../lu
 const STREAMS_MAX: usize = 100;
 /// The lifetime of a stream's meta without its room or session: 73 hours, longer than any position.
 const META_SECONDS: u64 = 73 * 60 * 60;
+/// The lifetime of a meta without room, session and messages: a join within it continues its epoch.
+const BLANK_META_SECONDS: u64 = 60 * 60;
 
 /// Epoch, seq of the end, forks, entries.
 type PageReply = (String, u64, String, StreamRangeReply);
@@ -102,7 +104,7 @@ impl RedisBackplane {
             let (meta, stream) = names(keys, stream);
             let mut call = Cmd::new();
             call.arg("EVALSHA").arg(PAGE.get_hash()).arg(3).arg(keys.generation()).arg(meta).arg(stream);
-            call.arg(epoch()).arg(after.saturating_add(1)).arg(limit).arg(META_SECONDS);
+            call.arg(epoch()).arg(after.saturating_add(1)).arg(limit).arg(META_SECONDS).arg(BLANK_META_SECONDS);
             pipeline.add_command(call);
         }
         let mut connection = self.node.redis.query().await?;

@@ -4,20 +4,23 @@
 //! Every write reserves space in [`SharedRepublishRing`] before the call and enters it before its ack. Beats report the
 //! store's age and generation; the pure [`ring`] decides which messages are safe. After a change of generation [`task`]
 //! republishes the lost ones. Until then nothing new is written: scripts refuse any generation but
-//! [`SharedRepublishRing::settled`]. Bounded: a message without space is refused before it is sent. No acknowledged
-//! message is dropped.
+//! [`SharedRepublishRing::settled`]. Bounded, with [`shares`] for sessions and targets: a message without space is
+//! refused before it is sent. No acknowledged message is dropped.
 
 mod ring;
+mod shares;
 mod task;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use presence::host::failpoints::{self, Failpoint};
 use presence::model::Incarnation;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use self::ring::{AnsweredBeat, RepublishRing, UnsettledMessage};
+pub(super) use self::shares::ShareHolder;
+use self::shares::{HeldSpace, NoSpace, RingShares};
 pub(super) use self::task::run;
 use super::message::{AckedMessage, AckedPosition, StoredMessage};
 
@@ -26,15 +29,23 @@ const RING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The counted size of a message in addition to its payload and its key.
 const OVERHEAD_BYTES: usize = 512;
 
+/// Minimum time between two log lines about refusals.
+const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(10);
+
 /// A part of the ring's space, released on drop.
-pub(super) type RingReservation = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(super) struct RingReservation {
+    space: HeldSpace,
+    shares: Arc<Mutex<RingShares>>,
+}
 
 /// The ring with its bound and its waiters.
 #[derive(Debug)]
 pub(super) struct SharedRepublishRing {
     state: Mutex<RepublishState>,
-    space: Arc<Semaphore>,
-    limit_bytes: usize,
+    shares: Arc<Mutex<RingShares>>,
+    /// The time of the newest log line about a refusal.
+    refusal_logged: Mutex<Option<Instant>>,
     /// Notified when messages are unsettled.
     unsettled: Notify,
     /// Notified at every answered beat.
@@ -69,22 +80,32 @@ impl SharedRepublishRing {
     pub(super) fn bounded(limit_bytes: usize) -> Self {
         Self {
             state: Mutex::default(),
-            space: Arc::new(Semaphore::new(limit_bytes)),
-            limit_bytes,
+            shares: Arc::new(Mutex::new(RingShares::new(limit_bytes, Instant::now()))),
+            refusal_logged: Mutex::default(),
             unsettled: Notify::new(),
             beat_answered: Notify::new(),
         }
     }
 
-    /// Reserves the space of a message. `None` without space: then the message must not be sent.
-    pub(super) fn reserve(&self, message: &StoredMessage) -> Option<RingReservation> {
-        let bytes = u32::try_from(message.bytes() + OVERHEAD_BYTES).ok()?;
-        Arc::clone(&self.space).try_acquire_many_owned(bytes).ok()
+    /// Reserves the space of a message to this target.
+    ///
+    /// # Errors
+    /// The time until the message fits: until then it must not be sent.
+    pub(super) fn reserve(&self, message: &StoredMessage, target: ShareHolder) -> Result<RingReservation, Duration> {
+        let holders = [ShareHolder::Session(message.session().to_owned()), target];
+        let now = Instant::now();
+        match lock(&self.shares).reserve(holders, message.bytes() + OVERHEAD_BYTES, now) {
+            Ok(space) => Ok(RingReservation { space, shares: self.shares.clone() }),
+            Err(NoSpace { holder, retry_after }) => {
+                self.log_refusal(message, holder.as_ref(), now);
+                Err(retry_after)
+            }
+        }
     }
 
     /// Returns the number of reserved bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.limit_bytes - self.space.available_permits()
+        lock(&self.shares).bytes()
     }
 
     /// Adds a message that the store has appended, before its sender gets the ack.
@@ -141,10 +162,42 @@ impl SharedRepublishRing {
         self.lock().ring.mark_present(unsettled.number, position, generation, Instant::now());
     }
 
-    fn lock(&self) -> MutexGuard<'_, RepublishState> {
-        // Every method leaves the state consistent, so a panic elsewhere does no harm.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Logs a refusal, unless another one was logged just before.
+    fn log_refusal(&self, message: &StoredMessage, holder: Option<&ShareHolder>, now: Instant) {
+        let mut logged = lock(&self.refusal_logged);
+        if logged.is_some_and(|logged| now.saturating_duration_since(logged) < REFUSAL_LOG_PAUSE) {
+            return;
+        }
+        *logged = Some(now);
+        let from = &*message.nick;
+        match holder {
+            None => tracing::info!(from, "message refused, republish ring full"),
+            Some(ShareHolder::Session(_)) => {
+                tracing::info!(from, "message refused, sender's share of republish ring used")
+            }
+            Some(ShareHolder::Room(room)) => {
+                tracing::info!(from, room = room.as_str(), "message refused, room's share of republish ring used");
+            }
+            Some(ShareHolder::Inbox(to)) => {
+                tracing::info!(from, to = to.as_str(), "message refused, receiver's share of republish ring used");
+            }
+        }
     }
+
+    fn lock(&self) -> MutexGuard<'_, RepublishState> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for RingReservation {
+    fn drop(&mut self) {
+        lock(&self.shares).release(&self.space);
+    }
+}
+
+/// Every holder of these locks leaves the state consistent, so a panic elsewhere does no harm.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RepublishState {
@@ -157,8 +210,6 @@ impl RepublishState {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use presence::model::RoomKey;
 
     use crate::backplane::redis::message::WriteTarget;
@@ -166,31 +217,38 @@ mod tests {
     use super::*;
 
     fn message(bytes: usize) -> StoredMessage {
-        let [token, nick, key, msg_id] = [const { String::new() }; 4];
-        StoredMessage { token, nick, key, msg_id, payload: "x".repeat(bytes) }
+        let [nick, key, msg_id] = [const { String::new() }; 3];
+        StoredMessage { token: "i/s/1".to_owned(), nick, key, msg_id, payload: "x".repeat(bytes - OVERHEAD_BYTES) }
+    }
+
+    fn room(name: &str) -> ShareHolder {
+        ShareHolder::Room(RoomKey::from_store(name))
     }
 
     fn add(ring: &SharedRepublishRing, message: StoredMessage) {
-        let reservation = ring.reserve(&message).unwrap();
+        let reservation = ring.reserve(&message, room("lobby")).unwrap();
         let target = WriteTarget::Room(RoomKey::from_store("lobby"));
         let position = AckedPosition { epoch: "e".into(), seq: 1 };
         ring.add(AckedMessage { target, message: Arc::new(message), position, generation: 1 }, reservation);
     }
 
     #[tokio::test]
-    async fn full_ring_refuses_messages_until_others_are_safe() {
-        let ring = SharedRepublishRing::bounded(10_000);
+    async fn full_share_refuses_messages_until_others_are_safe() {
+        let ring = SharedRepublishRing::bounded(40_000);
         let (lease, start) = (Incarnation::random(), Instant::now());
         ring.note_beat(&lease, 1, start, start);
         for _ in 0..4 {
-            add(&ring, message(2000 - OVERHEAD_BYTES));
+            add(&ring, message(2000));
         }
         assert_eq!(ring.bytes(), 8000);
-        let under_way = ring.reserve(&message(1500 - OVERHEAD_BYTES)).unwrap();
-        assert!(ring.reserve(&message(1)).is_none(), "a reservation of a running call was not counted");
+        let under_way = ring.reserve(&message(1500), room("lobby")).unwrap();
+        assert!(ring.reserve(&message(513), room("lobby")).is_err(), "a reservation of a running call was not counted");
         drop(under_way);
-        assert!(ring.reserve(&message(2001 - OVERHEAD_BYTES)).is_none());
-        assert!(ring.reserve(&message(2000 - OVERHEAD_BYTES)).is_some());
+        assert!(ring.reserve(&message(2001), room("lobby")).is_err());
+        assert!(ring.reserve(&message(2001), room("hall")).is_err(), "the sender's share is used in any room");
+        assert!(ring.reserve(&message(2000), room("lobby")).is_ok());
+        let neighbour = StoredMessage { token: "i/t/1".to_owned(), ..message(9000) };
+        assert!(ring.reserve(&neighbour, room("hall")).is_ok(), "a neighbour was refused");
         let empty = ring.wait_empty();
         let beats = async {
             for second in 1..=6 {

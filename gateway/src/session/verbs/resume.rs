@@ -78,11 +78,17 @@ pub(super) fn conclude(state: &mut SessionState, now: Instant, resumed: SessionR
     let former = former.map(|(nick, owner)| SessionIdentity { nick, owner, status: status.clone() });
     let me = SessionIdentity { nick, owner: grant.owner.clone(), status };
     state.begin(now, me.clone(), true);
+    // A room that was forgotten meanwhile begins again under the client's spelling.
+    let spelled = |room: RoomName| {
+        let named = request.rooms.iter().find(|(named, _)| named.key() == room.key());
+        named.map_or(room, |(named, _)| named.clone())
+    };
+    let rooms = rooms.into_iter().map(spelled).collect();
     let flow = ResumeFlow {
         grant,
         me,
         former,
-        rooms: rooms.into(),
+        rooms,
         positions: request.rooms.into_iter().map(|(room, since)| (room.key().clone(), since)).collect(),
         inbox_read: request.inbox.unwrap_or(read),
         restored: Vec::new(),

@@ -187,6 +187,7 @@ impl StoreState {
         }
         for (room, left) in left {
             self.announce(&room, &PresenceDelta { left, ..Default::default() });
+            self.end_room(&room);
         }
         for nick in nicks {
             if !self.nicks.owner(&nick).is_some_and(is_theirs) {

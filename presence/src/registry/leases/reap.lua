@@ -38,6 +38,7 @@ for _, entry in ipairs(memberships) do
 end
 for room, left in pairs(lines) do
   announce(room, '{"left":[' .. left .. ']}')
+  end_room(room)
 end
 
 local nicks = 0

@@ -20,4 +20,5 @@ if for_good == '1' then
 end
 drop_member(room, nick, record)
 announce(room, '{"left":[' .. log_leave(room, shown_nick(record, nick), reason) .. ']}')
+end_room(room)
 return { 'OK' }

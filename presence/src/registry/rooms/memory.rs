@@ -10,6 +10,9 @@ use crate::store::memory::{Leftover, MemberRecord, MemoryStream, RoomState, Stor
 
 use super::{JoinEntry, JoinRequest, JoinedAt, LeaveIntent, LeaveRequest, Rooms};
 
+/// The seq from which a room is not quiet.
+const BUSY_SEQ: u64 = 3;
+
 impl Rooms for MemoryRegistry {
     async fn join(&self, request: JoinRequest<'_>) -> Result<JoinedAt, RegistryError> {
         self.store.lock().join(request)
@@ -103,6 +106,7 @@ impl StoreState {
         }
         let left = self.drop_member(room.key(), nick.key(), reason).into_iter().collect();
         self.announce(room.key(), &PresenceDelta { left, ..Default::default() });
+        self.end_room(room.key());
         if intent == LeaveIntent::ForGood {
             self.sessions.forget_room(&owner.session, room.key());
         }
@@ -136,6 +140,16 @@ impl StoreState {
         self.channels.publish(&self.keys.room(room).channel(), text.as_bytes());
     }
 
+    /// Ends a room without members, otherwise does nothing: the rule of `end_room` in `leaves.lua`.
+    pub(crate) fn end_room(&mut self, room: &RoomKey) {
+        match self.rooms.spoken_in_empty(room) {
+            None => {}
+            Some(0) => self.rooms.forget(room, u64::MAX),
+            Some(seq) if seq < BUSY_SEQ => self.quiet_rooms.push_back((now(), room.clone())),
+            Some(_) => self.retire(Leftover::Room(room.clone())),
+        }
+    }
+
     fn add_member(&mut self, room: &RoomKey, nick: &Nick, owner: &Owner, status: &Status) {
         let Some(state) = self.rooms.get_mut(room) else { return };
         let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
@@ -154,7 +168,6 @@ impl StoreState {
         if state.members.is_empty() {
             state.emptied = now();
             self.rooms.listed.remove(room);
-            self.retire(Leftover::Room(room.clone()));
         }
         if let Some(rooms) = self.rooms.of_nicks.get_mut(nick) {
             rooms.remove(room);

@@ -1,6 +1,9 @@
 -- Ends claims and memberships. Shared by the scripts that release, claim, leave and reap; each compares the owner
 -- first. Needs the prelude. The memory twin is in rooms/memory.rs, names/memory.rs and store/memory/leases.rs.
 
+-- The seq from which a room is not quiet, as in publish.lua.
+local BUSY_SEQ = 3
+
 -- Maximum number of nicks examined for one skeleton; more than share one by chance.
 local LOOKALIKES_MAX = 16
 
@@ -90,8 +93,8 @@ local function log_offline(nick, reason)
   log_event('offline', '"nick":%s,"reason":"%s"', cjson.encode(display), reason, now())
 end
 
--- Deletes a member record and its index entries. The last member removes the room from the listing; meta and stream
--- stay for the retention time, for clients that return with a position.
+-- Deletes a member record and its index entries. The last member removes the room from the listing; `end_room` is to
+-- follow the announcement of its leave.
 local function drop_member(room, nick, record)
   local members = base .. 'members:' .. room
   redis.call('HDEL', members, nick)
@@ -100,9 +103,27 @@ local function drop_member(room, nick, record)
   redis.call('SREM', base .. 'owned-members:' .. incarnation_of(record), room .. ' ' .. nick)
   if redis.call('EXISTS', members) == 0 then
     redis.call('ZREM', base .. 'rooms', room)
-    redis.call('EXPIRE', base .. 'room:' .. room, META_RETENTION)
-    redis.call('EXPIRE', base .. 'log:' .. room, RETENTION)
   end
+end
+
+-- Ends a room without members, otherwise does nothing. Nothing of a room that no member has spoken in is left: its
+-- epoch covers no message. The others stay for clients that return with a position: for the retention time, or for
+-- that of quiet rooms while they have had fewer than three messages.
+local function end_room(room)
+  if redis.call('EXISTS', base .. 'members:' .. room) == 1 then
+    return
+  end
+  local meta, log = base .. 'room:' .. room, base .. 'log:' .. room
+  local seq, kept = stream_end(meta, log), RETENTION
+  if seq == 0 then
+    redis.call('DEL', meta, log)
+    return
+  end
+  if seq < BUSY_SEQ then
+    kept = math.min(kept, tonumber(redis.call('HGET', meta, 'quiet')) or kept)
+  end
+  redis.call('EXPIRE', meta, kept + (META_RETENTION - RETENTION))
+  redis.call('EXPIRE', log, kept)
 end
 
 -- Moves a member record to a newer claim of its session, which is about to join again itself.

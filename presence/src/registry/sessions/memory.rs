@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, LeftReason, Nick, NickKey, Owner, SessionId, Status, TokenHash};
+use crate::model::{
+    Fence, Incarnation, LeftReason, Nick, NickKey, Owner, RoomKey, RoomName, SessionId, Status, TokenHash,
+};
 use crate::registry::{MailboxOrder, MemoryRegistry, RegistryError};
 use crate::store::memory::{FreedFor, StoreState, now};
 
@@ -154,8 +156,12 @@ impl StoreState {
         let StreamEnd { epoch, seq, .. } = self.inboxes.end(session);
         let known = self.sessions.0.get(session);
         let rooms = known.into_iter().flat_map(|known| &known.rooms);
-        let restored = |room| {
-            let (room, epoch, seq) = self.rooms.position(room)?;
+        let restored = |key: &RoomKey| {
+            // A room that was forgotten meanwhile has only its key left, and begins again with the join.
+            let (room, epoch, seq) = match self.rooms.position(key) {
+                Some(position) => position,
+                None => (RoomName::parse(&format!("#{key}")).ok()?, String::new(), 0),
+            };
             Some(RestoredMembership { room, epoch, seq })
         };
         ResumedSession {

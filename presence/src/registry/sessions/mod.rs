@@ -50,9 +50,9 @@ pub struct ResumedSession {
 /// A room that a resumed session returns to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredMembership {
-    /// The room's name as shown.
+    /// The room's name as shown; case-folded if the room was forgotten meanwhile.
     pub room: RoomName,
-    /// Its epoch.
+    /// Its epoch; empty if it was forgotten.
     pub epoch: String,
     /// Its newest message.
     pub seq: u64,

@@ -24,9 +24,8 @@ local function resumed(fence)
   table.sort(keys)
   for _, room in ipairs(keys) do
     local meta = redis.call('HMGET', base .. 'room:' .. room, 'display', 'epoch')
-    if meta[1] and meta[2] then
-      rooms[#rooms + 1] = { meta[1], meta[2], room_end(room) }
-    end
+    -- A room that was forgotten meanwhile has only its key left, and begins again with the join.
+    rooms[#rooms + 1] = { meta[1] or '#' .. room, meta[2] or '', room_end(room) }
   end
   return { 'OK', fence, known[1] or '', redis.call('HGET', record, 'status') or '', rooms, known[2] or '',
     stream_end(session_record, inbox), known[3] or '0' }

@@ -53,7 +53,12 @@ impl HttpAnswer {
 impl Served {
     /// Serves the API over an empty store with one gateway.
     async fn empty() -> Self {
-        let served = Self::over(Registry::Memory(MemoryRegistry::new(Store::default()))).await;
+        Self::over_store(Store::default()).await
+    }
+
+    /// Serves the API over this store, with one gateway.
+    async fn over_store(store: Store) -> Self {
+        let served = Self::over(Registry::Memory(MemoryRegistry::new(store))).await;
         let [node, ws, tcp] = ["g1", "127.0.0.1:8081", "127.0.0.1:9001"].map(ToOwned::to_owned);
         let info = GatewayInfo { node, version: "0.1.0".to_owned(), ws, tcp, admin: String::new() };
         served.registry.open_lease(&served.incarnation, &info).await.unwrap();

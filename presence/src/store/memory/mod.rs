@@ -71,7 +71,7 @@ impl Store {
     /// Publishes into a room: the message gets a seq, is appended to the room's stream and sent to the room's channel.
     ///
     /// # Errors
-    /// `Fenced`, `NotInRoom` or `Overloaded`; nothing was done then.
+    /// `Fenced`, `NotInRoom` or `Exhausted`; nothing was done then.
     pub fn append(&self, room: &RoomName, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append(room.key(), message)
     }
@@ -80,7 +80,7 @@ impl Store {
     /// session's gateway if the session is online.
     ///
     /// # Errors
-    /// `Fenced`, `NotInRoom` if the sender does not own its nick, `NoSuchUser` or `Overloaded`.
+    /// `Fenced`, `NotInRoom` if the sender does not own its nick, `NoSuchUser` or `Exhausted`.
     pub fn append_direct(&self, to: &NickKey, message: Append<'_>) -> Result<Appended, AppendError> {
         self.lock().append_direct(to, message)
     }
@@ -133,6 +133,8 @@ pub(crate) struct StoreState {
     pub(crate) ids_seen: SeenKeys,
     pub(crate) events: EventLog,
     pub(crate) leftovers: VecDeque<(u64, Leftover)>,
+    /// Quiet rooms without members, which have a retention time of their own.
+    pub(crate) quiet_rooms: VecDeque<(u64, RoomKey)>,
     pub(crate) retention: Reloadable<Retention>,
     pub(crate) channels: Channels,
     pub(crate) keys: Keys,
@@ -158,6 +160,7 @@ impl StoreState {
             ids_seen: SeenKeys::of_attempts(),
             events: EventLog::default(),
             leftovers: VecDeque::new(),
+            quiet_rooms: VecDeque::new(),
             retention,
             channels,
             keys: Keys::new("parley"),
@@ -182,6 +185,10 @@ impl StoreState {
                 Some((ended, Leftover::Session(session))) => self.forget_session(&session, ended),
                 None => {}
             }
+        }
+        let quiet = (self.retention.get().quiet.as_millis() as u64).min(RETENTION_MS);
+        while let Some((ended, room)) = self.quiet_rooms.pop_front_if(|(ended, _)| now.saturating_sub(*ended) > quiet) {
+            self.rooms.forget(&room, ended);
         }
     }
 }

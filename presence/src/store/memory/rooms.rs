@@ -21,6 +21,7 @@ pub(crate) struct RoomState {
     pub(crate) log: MemoryStream,
     pub(crate) version: u64,
     pub(crate) members: BTreeMap<NickKey, MemberRecord>,
+    /// Unix ms when the last member left.
     pub(crate) emptied: u64,
 }
 
@@ -79,5 +80,10 @@ impl Rooms {
         if self.rooms.get(room).is_some_and(|room| room.members.is_empty() && room.emptied <= emptied) {
             self.rooms.remove(room);
         }
+    }
+
+    /// Returns the seq of the newest message of a room without members.
+    pub(crate) fn spoken_in_empty(&self, room: &RoomKey) -> Option<u64> {
+        self.rooms.get(room).filter(|room| room.members.is_empty()).map(|room| room.log.seq())
     }
 }

@@ -16,8 +16,8 @@ const ROOM_BYTES_MAX: usize = 16 * 1024 * 1024;
 const INBOX_BYTES_MAX: usize = 256 * 1024;
 /// Maximum number of messages trimmed by one call.
 const TRIM_MESSAGES_MAX: usize = 256;
-/// Maximum number of stored idempotency keys.
-pub(crate) const SEEN_KEYS: usize = 1_000_000;
+/// Maximum number of idempotency keys in a bucket.
+pub(crate) const BUCKET_KEYS_MAX: usize = 1_000_000;
 /// The span of a bucket of clients' keys. A key is stored for one to two spans.
 const KEY_BUCKET_SPAN: Duration = Duration::from_secs(300);
 /// The span of a bucket of message ids without a client's key: only the own gateway retries them, and at once.
@@ -32,6 +32,8 @@ pub struct Append<'a> {
     pub owner: &'a Owner,
     /// The client's idempotency key, unique per target and session.
     pub key: Option<&'a str>,
+    /// False if the session may add no key now: then only a known key is answered.
+    pub adds_key: bool,
     /// The message's id, remembered with the key or instead of it.
     pub msg_id: &'a str,
     /// The stored and published text.
@@ -62,8 +64,11 @@ pub enum AppendError {
     NotInRoom,
     /// The nick was never claimed.
     NoSuchUser,
-    /// A bounded structure is full.
-    Overloaded,
+    /// The bucket of idempotency keys, or the sender's share of it, is full until about then.
+    Exhausted {
+        /// The time until the bucket is empty.
+        retry_after: Duration,
+    },
 }
 
 /// One entry of a stream.
@@ -230,15 +235,20 @@ impl SeenKeys {
         high << 64 | low
     }
 
-    /// Returns the result of the first attempt, or `Ok(None)` if this is the first one.
-    pub(crate) fn check(&mut self, fingerprint: u128) -> Result<Option<Appended>, AppendError> {
-        self.rotate(Instant::now());
+    /// Returns the result of the first attempt, or `Ok(None)` if this is the first one and `adds_key` allows another.
+    pub(crate) fn check(&mut self, fingerprint: u128, adds_key: bool) -> Result<Option<Appended>, AppendError> {
+        let now = Instant::now();
+        self.rotate(now);
         let seen = self.newer.get(&fingerprint).or_else(|| self.older.get(&fingerprint));
         if let Some(seen) = seen {
             let SeenMessage { msg_id, seq, time } = seen.clone();
             return Ok(Some(Appended { msg_id: msg_id.into(), seq, time, duplicate: true, online: true }));
         }
-        if self.newer.len() + self.older.len() >= SEEN_KEYS { Err(AppendError::Overloaded) } else { Ok(None) }
+        if self.newer.len() >= BUCKET_KEYS_MAX || !adds_key {
+            let age = now.saturating_duration_since(self.since);
+            return Err(AppendError::Exhausted { retry_after: self.span.saturating_sub(age) });
+        }
+        Ok(None)
     }
 
     pub(crate) fn note(&mut self, fingerprint: u128, msg_id: &str, (seq, time): (u64, u64)) -> Appended {
@@ -267,7 +277,7 @@ impl StoreState {
         }
         let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let fingerprint = seen.fingerprint(&format!("#{room}"), &message);
-        if let Some(first) = seen.check(fingerprint)? {
+        if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(first);
         }
         let state = self.rooms.get_mut(room).ok_or(AppendError::NotInRoom)?;
@@ -289,7 +299,7 @@ impl StoreState {
         let owner = self.whereabouts(to);
         let seen = if message.key.is_some() { &mut self.keys_seen } else { &mut self.ids_seen };
         let fingerprint = seen.fingerprint(to.as_str(), &message);
-        if let Some(first) = seen.check(fingerprint)? {
+        if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(Appended { online: owner.is_some(), ..first });
         }
         let session = session.ok_or(AppendError::NoSuchUser)?;

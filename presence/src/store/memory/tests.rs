@@ -48,7 +48,7 @@ fn world() -> World {
 }
 
 fn message<'a>((nick, owner): &'a (Nick, Owner), key: &'a str, payload: &'a str) -> Append<'a> {
-    Append { from: nick.key(), owner, key: Some(key), msg_id: key, payload }
+    Append { from: nick.key(), owner, key: Some(key), adds_key: true, msg_id: key, payload }
 }
 
 fn listen(store: &Store, channel: &str) -> (Arc<Mutex<Vec<String>>>, ListenerGuard) {
@@ -199,21 +199,33 @@ fn keys_live_for_one_to_two_buckets() {
     seen.note(1, "m", (1, 0));
     seen.rotate(began + Duration::from_secs(301));
     seen.note(2, "m", (2, 0));
-    assert!(seen.check(1).unwrap().is_some() && seen.check(2).unwrap().is_some());
+    assert!(seen.check(1, true).unwrap().is_some() && seen.check(2, true).unwrap().is_some());
     seen.rotate(began + Duration::from_secs(602));
-    assert!(seen.check(1).unwrap().is_none() && seen.check(2).unwrap().is_some());
+    assert!(seen.check(1, true).unwrap().is_none() && seen.check(2, true).unwrap().is_some());
     seen.rotate(began + Duration::from_secs(1300));
-    assert!(seen.check(2).unwrap().is_none(), "a long idle time drops both buckets");
+    assert!(seen.check(2, true).unwrap().is_none(), "a long idle time drops both buckets");
 }
 
 #[test]
 fn full_key_store_refuses_new_keys() {
     let mut seen = streams::SeenKeys::of_clients();
-    for fingerprint in 0..streams::SEEN_KEYS as u128 {
+    for fingerprint in 0..streams::BUCKET_KEYS_MAX as u128 {
         seen.note(fingerprint, "", (1, 0));
     }
-    assert_eq!(seen.check(u128::MAX), Err(AppendError::Overloaded));
-    assert!(seen.check(7).unwrap().is_some(), "known keys remain known");
+    let span = Duration::from_secs(300);
+    let Err(AppendError::Exhausted { retry_after }) = seen.check(u128::MAX, true) else { panic!("a key was added") };
+    assert!(retry_after <= span && retry_after > span / 2, "{retry_after:?}");
+    assert!(seen.check(7, true).unwrap().is_some(), "known keys remain known");
+    seen.rotate(seen.since + span);
+    assert_eq!(seen.check(u128::MAX, true), Ok(None), "the next bucket is empty");
+}
+
+#[test]
+fn session_without_share_gets_known_keys_answered() {
+    let mut seen = streams::SeenKeys::of_clients();
+    seen.note(1, "m", (1, 0));
+    assert!(matches!(seen.check(2, false), Err(AppendError::Exhausted { .. })));
+    assert!(seen.check(1, false).unwrap().is_some_and(|first| first.duplicate));
 }
 
 #[test]
@@ -232,6 +244,9 @@ fn subscription_may_end_during_its_own_call() {
 fn ended_records_are_deleted_and_live_ones_stay() {
     let World { store, lobby, ann, bob } = world();
     store.append_direct(ann.0.key(), message(&bob, "k", "x")).unwrap();
+    for key in ["k1", "k2", "k3"] {
+        store.append(&lobby, message(&ann, key, "x")).unwrap();
+    }
     let mut state = store.lock();
     assert!(state.leave(LeaveRequest {
         room: &lobby,
@@ -252,6 +267,37 @@ fn ended_records_are_deleted_and_live_ones_stay() {
     assert!(state.release(&bob.0, &bob.1, None));
     state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
+}
+
+#[test]
+fn quiet_rooms_are_deleted_after_their_own_time() {
+    let World { store, lobby, ann, .. } = world();
+    let leave = |state: &mut StoreState| {
+        let (reason, intent) = (LeftReason::Left, LeaveIntent::ForGood);
+        state.leave(LeaveRequest { room: &lobby, nick: &ann.0, owner: &ann.1, reason, intent })
+    };
+    let join = |state: &mut StoreState| {
+        let (status, entry) = (&Status::default(), JoinEntry::New);
+        state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, status, entry }).unwrap()
+    };
+    let quiet = Retention::default().quiet.as_millis() as u64;
+    for key in ["k1", "k2"] {
+        store.append(&lobby, message(&ann, key, "x")).unwrap();
+        let mut state = store.lock();
+        assert!(leave(&mut state));
+        state.delete_expired(now() + quiet - 1000);
+        assert!(state.room(lobby.key()).is_some());
+        join(&mut state);
+        state.delete_expired(now() + quiet + 1000);
+        assert!(state.room(lobby.key()).is_some(), "the room has a member again");
+    }
+    let mut state = store.lock();
+    assert!(leave(&mut state));
+    state.delete_expired(now() + quiet + 1000);
+    assert!(state.room(lobby.key()).is_none() && state.quiet_rooms.is_empty());
+    assert_eq!(join(&mut state).seq, 0);
+    assert!(leave(&mut state));
+    assert!(state.room(lobby.key()).is_none(), "a room without messages is forgotten at once");
 }
 
 #[test]

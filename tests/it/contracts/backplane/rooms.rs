@@ -214,6 +214,44 @@ pub(crate) async fn idempotency_key_is_scoped_to_session_and_room(store: &StoreF
     assert!(!direct.duplicate, "a nick is another target");
 }
 
+pub(crate) async fn session_adds_only_its_share_of_keys(store: &StoreFixture) {
+    const SHARE: usize = 62_500;
+    const CONCURRENT: usize = 500;
+    let node = store.node("g1").await;
+    let lobby = room("#lobby");
+    let (hog, bob) = (node.member("hog", &lobby).await, node.member("bob", &lobby).await);
+    let first = node.publish(&lobby, &hog.keyed("first", "x")).await.unwrap();
+    let mut acked = 1;
+    let share_wait = eventually(Duration::from_secs(120), "the share is used up", async || {
+        let requests: Vec<_> = (0..CONCURRENT).map(|number| hog.keyed(&format!("{acked}.{number}"), "x")).collect();
+        let outcomes = futures_util::future::join_all(requests.iter().map(|request| node.publish(&lobby, request)));
+        let mut refused = None;
+        for outcome in outcomes.await {
+            match outcome {
+                Ok(_) => acked += 1,
+                // A shorter wait is one for the republish ring.
+                Err(PublishError::Exhausted { retry_after }) => {
+                    refused = refused.max((retry_after > Duration::from_secs(10)).then_some(retry_after));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        refused
+    })
+    .await;
+    assert!((SHARE..SHARE + CONCURRENT).contains(&acked), "{acked} keys were added");
+    assert!(share_wait <= Duration::from_secs(300), "{share_wait:?}");
+
+    let refused = node.backplane.direct(bob.nick.key(), &hog.keyed("another", "x")).await;
+    assert!(matches!(refused, Err(PublishError::Exhausted { .. })), "{refused:?}");
+    let again = node.publish(&lobby, &hog.keyed("first", "x")).await.unwrap();
+    assert_eq!((again.seq, again.duplicate), (first.seq, true), "a known key stays known");
+    node.publish(&lobby, &bob.keyed("k", "a neighbour's key")).await.unwrap();
+    node.backplane.direct(bob.nick.key(), &bob.keyed("k", "a neighbour's key")).await.unwrap();
+    let keyless = async || node.publish(&lobby, &hog.request("without a key")).await.ok();
+    eventually(SOON * 3, "a message without a key is stored", keyless).await;
+}
+
 pub(crate) async fn history_returns_the_requested_range(store: &StoreFixture) {
     let node = store.node("g1").await;
     let lobby = room("#lobby");
@@ -353,6 +391,7 @@ pub(crate) async fn malformed_payloads_are_counted_and_skipped(store: &StoreFixt
                     from: ann.nick.key(),
                     owner: &ann.owner,
                     key: Some(payload),
+                    adds_key: true,
                     msg_id: "m",
                     payload,
                 };

@@ -27,13 +27,14 @@ async fn reaper_leaves_live_gateway_alone(arm: &RegistryArm) {
     assert!(ann.release().await);
 }
 
-/// Fences a gateway with ten users in three rooms; `#dead` has no other members.
+/// Fences a gateway with ten users in three rooms with messages; `#dead` has no other members.
 async fn crash_gateway(arm: &RegistryArm) -> (super::GatewayLease, super::GatewayLease) {
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
     for number in 0..10 {
         let user = node.user(&format!("dead{number}")).await;
         for name in ["#one", "#two", "#dead"] {
             user.join(name).await;
+            arm.append_message(&room(name), &user.nick, &user.owner).await;
         }
     }
     let alive = other.user("alive").await;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: ended state expires or is reaped, live state never does. Lost data is covered in `reassert`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use presence::model::LeftReason;
@@ -106,6 +107,7 @@ async fn ended_records_expire_and_live_ones_stay() {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     ann.join("#lobby").await;
+    arm.append_message(&room("#lobby"), &ann.nick, &ann.owner).await;
     let keys = [
         String::from(arm.keys.nick(ann.nick.key()).record()),
         arm.keys.session(&ann.owner.session).record().into(),
@@ -129,6 +131,23 @@ async fn ended_records_expire_and_live_ones_stay() {
     // Every key carries the hash tag of the one partition.
     let keys: Vec<String> = arm.ask(&["KEYS", "*"]).await;
     assert!(keys.iter().all(|key| key.starts_with(arm.keys.base())), "{keys:?}");
+}
+
+#[tokio::test]
+async fn forgotten_room_leaves_no_key() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let room_keys = async || {
+        let keys: Vec<String> = arm.ask(&["KEYS", "*lobby*"]).await;
+        keys.into_iter().collect::<BTreeSet<_>>()
+    };
+    ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    assert!(ann.leave("#lobby").await);
+    assert_eq!(room_keys().await.len(), 3, "meta, members and their list");
+    assert!(bob.leave("#lobby").await);
+    assert_eq!(room_keys().await, BTreeSet::new());
 }
 
 #[tokio::test]
@@ -182,7 +201,7 @@ async fn ended_sessions_leave_only_retained_keys() {
     let sessions = keys.iter().filter(|key| key.starts_with("session :")).count();
     let restored = keys.iter().filter(|key| key.starts_with("session -rooms:")).count();
     keys.retain(|key| !key.starts_with("session "));
-    let retained = ["nick:ann", "nick:anna", "nick:lost", "nick:taken", "room:lobby"];
+    let retained = ["nick:ann", "nick:anna", "nick:lost", "nick:taken"];
     let tables = ["asserted", "beats", "ended", "events", "fence", "gateways", "generation", "leases"];
     let mut expected: Vec<&str> = retained.into_iter().chain(tables).collect();
     expected.sort_unstable();

@@ -1,7 +1,9 @@
 //! The contract of memberships: each join and leave is stored and announced once, in versions without gaps.
 
+use std::time::Duration;
+
 use presence::model::{Availability, LeftReason, Status};
-use presence::registry::{JoinEntry, JoinRequest, LeaveIntent, RegistryError};
+use presence::registry::{JoinEntry, JoinRequest, JoinedAt, LeaseTransition, LeaveIntent, RegistryError};
 use serde_json::json;
 
 use super::{NickSession, RegistryArm, joined, on_both_arms, room};
@@ -16,7 +18,9 @@ on_both_arms! {
     old_claim_cannot_replace_newer_member,
     new_owner_of_dead_nick_replaces_member,
     listings_hide_members_of_dead_gateway,
-    room_record_outlives_its_last_member,
+    room_with_messages_outlives_its_last_member,
+    unspoken_room_is_forgotten_however_it_empties,
+    quiet_room_stays_while_a_member_is_left,
 }
 
 async fn join_is_announced_exactly_once(arm: &RegistryArm) {
@@ -60,6 +64,7 @@ async fn leave_is_announced_exactly_once(arm: &RegistryArm) {
 
 async fn members_versions_have_no_gaps(arm: &RegistryArm) {
     let node = arm.node("g1").await;
+    node.user("host").await.join("#lobby").await;
     let channel = arm.listen_to_room("#lobby").await;
     let visits = (0..20).map(|number| {
         let node = node.clone();
@@ -76,7 +81,7 @@ async fn members_versions_have_no_gaps(arm: &RegistryArm) {
 
     let deltas = channel.deltas_until("\"last\"").await;
     let versions: Vec<u64> = deltas.iter().map(|(version, _)| *version).collect();
-    assert_eq!(versions, (1..=41).collect::<Vec<u64>>());
+    assert_eq!(versions, (2..=42).collect::<Vec<u64>>());
 }
 
 async fn rename_replaces_the_room_member(arm: &RegistryArm) {
@@ -193,11 +198,12 @@ async fn listings_hide_members_of_dead_gateway(arm: &RegistryArm) {
     assert_eq!(users.iter().map(|user| user.nick.as_str()).collect::<Vec<_>>(), ["bob"]);
 }
 
-async fn room_record_outlives_its_last_member(arm: &RegistryArm) {
+async fn room_with_messages_outlives_its_last_member(arm: &RegistryArm) {
     let node = arm.node("g1").await;
     let ann = node.user("ann").await;
     assert!(arm.registry.room(room("#lobby").key()).await.unwrap().is_none());
     let first = ann.join("#Lobby").await;
+    arm.append_message(&room("#lobby"), &ann.nick, &ann.owner).await;
     assert_eq!(arm.registry.stats().await.unwrap().rooms, 1);
     ann.leave("#lobby").await;
 
@@ -205,5 +211,48 @@ async fn room_record_outlives_its_last_member(arm: &RegistryArm) {
     assert_eq!(arm.registry.stats().await.unwrap().rooms, 0);
     let empty = arm.registry.room(room("#lobby").key()).await.unwrap().unwrap();
     assert_eq!((empty.room.as_str(), empty.member_count), ("#Lobby", 0));
-    assert_eq!(ann.join("#lobby").await, first, "the same epoch and name");
+    assert_eq!(ann.join("#lobby").await, JoinedAt { seq: 1, ..first }, "the same epoch and name");
+}
+
+async fn unspoken_room_is_forgotten_however_it_empties(arm: &RegistryArm) {
+    const ROOMS: [&str; 4] = ["#left", "#closed", "#lost", "#drained"];
+    let (node, dead, drained) = (arm.node("g1").await, arm.node("g2").await, arm.node("g3").await);
+    let ann = node.user("ann").await;
+    let mut entered = Vec::new();
+    for name in ["#left", "#closed"] {
+        entered.push(ann.join(name).await);
+    }
+    entered.push(dead.user("bob").await.join("#lost").await);
+    entered.push(drained.user("cat").await.join("#drained").await);
+    for name in ROOMS {
+        assert!(arm.registry.room(room(name).key()).await.unwrap().is_some(), "{name}");
+    }
+    ann.leave("#left").await;
+    ann.leave_with("#closed", LeftReason::Timeout, LeaveIntent::ForNow).await;
+    dead.fence().await;
+    arm.registry.set_lease(&drained.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
+    for lease in [&dead, &drained] {
+        assert_eq!(arm.registry.reap(&lease.incarnation, 100).await.unwrap().members, 1);
+    }
+
+    for (name, former) in ROOMS.into_iter().zip(entered) {
+        assert!(arm.registry.room(room(name).key()).await.unwrap().is_none(), "{name} was not forgotten");
+        let again = ann.join(&name.to_uppercase()).await;
+        assert_eq!((again.room.as_str(), again.seq, again.forks.len()), (&*name.to_uppercase(), 0, 0));
+        assert_ne!(again.epoch, former.epoch, "{name}: a room begins again with an epoch of its own");
+    }
+}
+
+async fn quiet_room_stays_while_a_member_is_left(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (ann, bob) = (node.user("ann").await, node.user("bob").await);
+    let first = ann.join("#lobby").await;
+    bob.join("#lobby").await;
+    ann.leave("#lobby").await;
+    assert_eq!(ann.join("#lobby").await, JoinedAt { member_count: 2, ..first.clone() });
+    let anna = node.claim_as(&ann.owner.session, "Anna").await.unwrap();
+    bob.leave("#lobby").await;
+    // A rename replaces the record of the only member.
+    let renamed = anna.try_join("#lobby", JoinEntry::Renamed(&ann.nick, &ann.owner)).await.unwrap();
+    assert_eq!(renamed, first);
 }

@@ -105,6 +105,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "gateway/src/backplane/contract.rs",
             "gateway/src/backplane/delivery.rs",
             "gateway/src/backplane/envelope.rs",
+            "gateway/src/backplane/key_shares.rs",
             "gateway/src/backplane/link.rs",
             "gateway/src/backplane/malformed.rs",
             "gateway/src/backplane/memory.rs",

@@ -253,7 +253,7 @@ async fn full_gateway_refuses_every_room_and_recovers() {
     let sent: Vec<_> = (0..9).map(|number| harness.send(&format!("r{number}"), "x")).collect();
     assert_eq!(harness.send_padded("another", "x", 0).unwrap_err(), PublishError::Overloaded);
     assert_eq!(
-        harness.publisher.permit(1).unwrap_err(),
+        harness.publisher.permit_direct(&NickKey::from_store("bob"), 1).unwrap_err(),
         PublishError::Overloaded,
         "messages outside the queues were not counted"
     );
@@ -262,10 +262,24 @@ async fn full_gateway_refuses_every_room_and_recovers() {
     }
     acked(sent).await;
     harness.wait_idle().await;
-    let permit = harness.publisher.permit(1999).unwrap();
-    assert_eq!(harness.send_padded("r", "x", 2).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
-    drop(permit);
+    let to = |nick| NickKey::from_store(nick);
+    let permits = ["bob", "eve"].map(|nick| harness.publisher.permit_direct(&to(nick), 999).unwrap());
+    assert_eq!(harness.send_padded("r", "x", 3).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
+    drop(permits);
     harness.wait_idle().await;
+}
+
+#[tokio::test]
+async fn direct_messages_to_one_nick_have_room_limit() {
+    let harness = PublisherHarness::new(LIMITS);
+    let permit = |nick, bytes| harness.publisher.permit_direct(&NickKey::from_store(nick), bytes);
+    let held: Vec<_> = (0..6).map(|_| permit("bob", 10).unwrap()).collect();
+    assert_eq!(permit("bob", 10).unwrap_err(), PublishError::Overloaded, "a seventh message was accepted");
+    let other = permit("eve", 990).unwrap();
+    assert_eq!(permit("eve", 11).unwrap_err(), PublishError::Overloaded, "bytes were not counted");
+    drop((held, other));
+    assert!(harness.publisher.state.direct().is_empty());
+    permit("bob", 1000).unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Served;
 use crate::model::{Nick, RoomName};
+use crate::store::memory::{Append, Store};
 
 #[tokio::test]
 async fn user_is_found_online_and_offline() {
@@ -85,9 +86,12 @@ async fn lists_are_paged_without_duplicates_or_gaps() {
 
 #[tokio::test]
 async fn api_finds_an_empty_room() {
-    let served = Served::empty().await;
+    let store = Store::default();
+    let served = Served::over_store(store.clone()).await;
     let owner = served.user("ann", &["#lobby"]).await;
     let (room, ann) = (RoomName::parse("#lobby").unwrap(), Nick::parse("ann").unwrap());
+    let message = Append { from: ann.key(), owner: &owner, key: None, adds_key: true, msg_id: "m", payload: "{}" };
+    store.append(&room, message).unwrap();
     served.leave(&room, &ann, &owner).await;
     assert_eq!(served.get("/v1/rooms/lobby").await.json()["member_count"], 0);
     assert_eq!(served.get("/v1/rooms/lobby/members").await.json(), json!({ "items": [], "next_cursor": null }));
