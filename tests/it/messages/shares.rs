@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use harness::{Cluster, WsClient, eventually};
 use serde_json::{Value, json};
 
 /// The time for which both send. Without shares the flood fills the gateway's whole space in less.
 const FLOOD: Duration = Duration::from_secs(15);
 
-/// Sends large bodies, one after another, until the neighbour is done. Returns the last refusal.
+/// Sends large bodies, several at a time, until the neighbour is done. Returns the last refusal.
 async fn flood(hog: &WsClient, to: &str) -> Value {
     let body = "x".repeat(65_000);
     let mut refused = None;
     let sends = async {
         loop {
-            if let Err(refusal) = hog.try_send(to, &body).await {
-                refused = Some(refusal.reply);
-            }
+            let answers = join_all((0..16).map(|_| hog.try_send(to, &body))).await;
+            refused =
+                answers.into_iter().filter_map(Result::err).map(|refusal| refusal.reply).next_back().or(refused.take());
         }
     };
     let _: Result<(), _> = tokio::time::timeout(FLOOD, sends).await;
