@@ -23,7 +23,7 @@ build: ## build both programs in release mode
 	cargo build --locked --release -p gateway -p presence
 
 test: ## run all tests: unit, property, contract and cluster tests with real servers
-	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool
+	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool chromium
 	cargo build --locked --workspace --bins
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \

@@ -63,6 +63,12 @@ impl Program for PresenceProgram {
     /// Has no live settings of its own: the program applies log level and grace period.
     fn reload(_server: &RunningPresence, _config: &PresenceConfig) {}
 
+    /// A failed API server ends the process, so its supervisor starts another one.
+    async fn stop_requested(server: &RunningPresence) -> anyhow::Result<()> {
+        server.presence.api_ended().await;
+        Ok(())
+    }
+
     async fn drain(server: RunningPresence, grace: Duration) -> Drained {
         server.presence.shutdown(grace).await
     }

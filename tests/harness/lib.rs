@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stderr)] // Failed tests print their logs to stderr.
 
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod eventually;
@@ -25,6 +26,7 @@ pub mod redis;
 
 use std::path::{Path, PathBuf};
 
+pub use self::browser::Browser;
 pub use self::client::{LineClient, RawWs, WsClient};
 pub use self::cluster::Cluster;
 pub use self::eventually::{eventually, stays, within};

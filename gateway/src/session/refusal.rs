@@ -31,6 +31,7 @@ impl From<RegistryError> for Refusal {
                 tracing::debug!(reason, "registry unavailable");
                 unavailable()
             }
+            RegistryError::Overloaded => temporary(ErrorCode::Overloaded),
             RegistryError::Fenced => unavailable(),
         }
     }

@@ -8,6 +8,7 @@ pub mod telemetry;
 pub mod descriptors;
 pub mod metrics;
 pub mod admin;
+pub mod client_address;
 pub mod problem;
 pub mod loop_lag;
 pub mod failpoints;

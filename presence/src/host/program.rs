@@ -6,7 +6,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | drained, or the action of a flag is done |
-//! | 1 | not started |
+//! | 1 | not started, or a part of it failed |
 //! | 2 | not drained: the grace period expired, or a second signal arrived |
 //! | 64 | invalid flags or settings: a line on stderr for each names the key, the value and the reason |
 
@@ -39,6 +39,8 @@ pub enum Exit {
     Done,
     /// It failed before it was ready.
     NotStarted,
+    /// A part of it failed while it ran.
+    Failed,
     /// It ended before its work was drained: the grace period expired, or a second signal arrived.
     NotDrained,
     /// Its flags or settings are invalid.
@@ -51,7 +53,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::NotStarted => 1,
+            Self::NotStarted | Self::Failed => 1,
             Self::NotDrained => 2,
             Self::BadSettings => 64,
         }
@@ -71,6 +73,8 @@ pub enum Drained {
     Complete,
     /// The grace period expired first.
     GraceExceeded,
+    /// A part of the server had failed, which its log names.
+    Failed,
 }
 
 /// The part that differs between programs: settings and server.
@@ -294,6 +298,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
             tracing::info!("drained");
             Exit::Done
         }
+        Drained::Failed => Exit::Failed,
         Drained::GraceExceeded => {
             tracing::warn!("grace period expired");
             Exit::NotDrained

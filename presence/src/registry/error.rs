@@ -6,6 +6,9 @@ pub enum RegistryError {
     /// The caller's lease is not live: its sessions have lost their claims, or will.
     #[error("the lease is not live")]
     Fenced,
+    /// Too many reads are under way in this process; nothing was read.
+    #[error("too many reads are under way")]
+    Overloaded,
     /// The store refused or could not be reached; nothing was done. The text is for logs only.
     #[error("the store is not available: {0}")]
     Unavailable(String),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::RegistryError;
-use super::listing::EventReader;
+use super::listing::{EventReader, ReadTurns};
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{KeyBuilder, ScriptKeys};
 use crate::model::{MemberInfo, Nick, Status};
@@ -20,6 +20,7 @@ use crate::store::redis::{CallKind, RedisStore};
 pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
+    pub(super) read_turns: ReadTurns,
 }
 
 impl RedisRegistry {
@@ -27,7 +28,7 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader }
+        Self { redis, event_reader, read_turns: ReadTurns::default() }
     }
 
     /// Calls a script that writes, in order with all others of the same `name`.

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
+use crate::host::client_address::{ProxyNetwork, TRUSTED_PROXIES_DEFAULT, TrustedProxies};
 use crate::host::settings::key::{self, Key};
 use crate::host::settings::{RedisUrl, Settings, SettingsError};
 use crate::host::telemetry::Logs;
@@ -22,6 +24,10 @@ pub const KEYS: &[Key] = &[
     Key::address("api.addr")
         .default("127.0.0.1:8090")
         .meaning("IP:PORT or NAME:PORT of the HTTP API. Port 0 selects a free port."),
+    Key::list("listen.trusted_proxies").default(TRUSTED_PROXIES_DEFAULT).meaning(
+        "Addresses and networks of reverse proxies. From these, X-Forwarded-For names the client, whose share of \
+         event streams and requests is limited.",
+    ),
     Key::address("admin.addr")
         .default("127.0.0.1:9190")
         .meaning("IP:PORT or NAME:PORT of /livez, /readyz and /metrics. Never expose it to clients."),
@@ -44,6 +50,8 @@ pub struct PresenceConfig {
     pub prefix: String,
     /// `api.addr`: address of the HTTP API. Port 0 selects a free port, as below.
     pub api: SocketAddr,
+    /// `listen.trusted_proxies`: reverse proxies that name their clients.
+    pub proxies: TrustedProxies,
     /// `admin.addr`: address of `/livez`, `/readyz` and `/metrics`.
     pub admin: SocketAddr,
     /// `drain.grace_seconds`: time for open requests at shutdown.
@@ -67,6 +75,7 @@ impl PresenceConfig {
             redis: settings.redis_url()?.ok_or(no_redis)?,
             prefix: settings.redis_prefix()?,
             api: settings.address("api.addr")?,
+            proxies: settings.list("listen.trusted_proxies", ProxyNetwork::from_str)?.into(),
             admin: settings.address("admin.addr")?,
             grace: settings.grace()?,
             logs: settings.logs()?,
@@ -82,6 +91,7 @@ impl fmt::Display for PresenceConfig {
         writeln!(f, "redis.url = {:?}", self.redis)?;
         writeln!(f, "redis.prefix = {:?}", self.prefix)?;
         writeln!(f, "api.addr = \"{}\"", self.api)?;
+        writeln!(f, "listen.trusted_proxies = {:?}", self.proxies.words())?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)

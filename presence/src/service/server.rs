@@ -5,6 +5,7 @@
 
 mod http;
 mod numbers;
+mod write_stall;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub struct Presence {
     metrics: PresenceMetrics,
     /// The API server; ends after its last answer.
     api: JoinHandle<()>,
+    /// Cancelled when the API server ends, also by a panic.
+    api_ended: CancellationToken,
     /// All other tasks.
     tasks: TaskTracker,
     /// Ends the API: no new connections, event streams close, requests in flight are answered.
@@ -97,9 +100,15 @@ impl Presence {
                 tracing::error!(%error, "admin listener failed");
             }
         });
-        let router = api::router(registry, metrics.clone(), closing.clone());
-        let api = tokio::spawn(http::serve(api, router, closing.clone()));
-        Ok(Self { addresses, metrics, api, tasks, closing, stop })
+        let router = api::router(registry, metrics.clone(), config.proxies, closing.clone());
+        let api_ended = CancellationToken::new();
+        let ended = api_ended.clone().drop_guard();
+        let serving_api = http::serve(api, router, closing.clone());
+        let api = tokio::spawn(async {
+            let _ended = ended;
+            serving_api.await;
+        });
+        Ok(Self { addresses, metrics, api, api_ended, tasks, closing, stop })
     }
 
     /// Returns the bound addresses, with the real ports where the settings have port 0.
@@ -114,6 +123,11 @@ impl Presence {
         &self.metrics.registry
     }
 
+    /// Waits for the end of the API server. While the process runs only a failure ends it.
+    pub async fn api_ended(&self) {
+        self.api_ended.cancelled().await;
+    }
+
     /// Stops accepting requests, answers those in flight within `grace`, then ends every other task. Until then the
     /// admin listener reports the process as not ready. Dropping the future ends everything at once.
     pub async fn shutdown(mut self, grace: Duration) -> Drained {
@@ -126,7 +140,7 @@ impl Presence {
             Ok(Ok(())) => Drained::Complete,
             Ok(Err(error)) => {
                 tracing::error!(%error, "api server failed");
-                Drained::Complete
+                Drained::Failed
             }
             Err(_) => Drained::GraceExceeded,
         }
@@ -159,4 +173,24 @@ async fn reap(registry: Registry, samples: watch::Receiver<Option<LeaseSample>>,
         }
     };
     detector::run(registry, samples, || None, count).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::host::settings::{Settings, Sources};
+    use crate::service::config::KEYS;
+
+    #[tokio::test]
+    async fn failed_api_server_makes_drain_fail() {
+        let flags = ["redis.url=redis://127.0.0.1:1", "api.addr=127.0.0.1:0", "admin.addr=127.0.0.1:0"];
+        let sources = Sources { flags: flags.map(str::to_owned).into(), ..Sources::default() };
+        let config = PresenceConfig::new(&Settings::load(KEYS, &sources).unwrap()).unwrap();
+        let presence = Presence::start(config).await.unwrap();
+        presence.api.abort();
+        presence.api_ended().await;
+        assert_eq!(presence.shutdown(Duration::from_secs(5)).await, Drained::Failed);
+    }
 }

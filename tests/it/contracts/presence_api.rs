@@ -1,7 +1,10 @@
 //! The contract of the presence API: every example of presence/API.md holds, and refusals are honest.
 //!
-//! While Redis is away every request is refused within 3 s, and event streams report what they lost. The tests run the
-//! presence server in this process, on a real Redis. The registry's own contract is in `registry`.
+//! While Redis is away every request is refused within 3 s, and event streams wait and report what they lost. The tests
+//! run the presence server in this process, on a real Redis. The registry's own contract is in `registry`.
+
+mod browser;
+mod limits;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use harness::http::{self, HttpResponse};
 use harness::pattern::{json_fits, text_fits};
 use harness::{Redis, eventually, repository, stays};
+use presence::host::client_address::ProxyNetwork;
 use presence::host::program::Drained;
 use presence::host::telemetry::{LogFormat, Logs};
 use presence::model::{Availability, Incarnation, LeftReason, Nick, Owner, RoomName, SessionId, Status, TokenHash};
@@ -78,6 +82,7 @@ async fn presence(redis: &Redis) -> Presence {
         redis: redis.url().parse().expect("a good URL"),
         prefix: "parley".to_owned(),
         api: free,
+        proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),
         admin: free,
         grace: SOON,
         logs: Logs { level: "info".to_owned(), format: LogFormat::Auto, file: None, kept: 1, size_mib: 1, spans: None },
@@ -334,9 +339,10 @@ async fn event_stream_resumes_after_redis_outage() {
     stream.receive(r#""nick":"ann""#).await;
     let last_id = stream.last_id().to_owned();
     redis.kill9();
-    stream.end().await;
-    let refused = until_status(api, "/v1/events", 503, SOON).await;
-    assert_eq!(refused.json()["code"], "unavailable");
+    stream.receive("event: unavailable").await;
+    // A stream that begins now waits too.
+    let mut later = EventStream::open(api, Some(&last_id)).await;
+    later.receive("event: unavailable").await;
 
     redis.restart().await;
     until_status(api, "/v1/stats", 200, SOON).await;
@@ -356,9 +362,15 @@ async fn event_stream_resumes_after_redis_outage() {
         users.registry.claim(&users.incarnation, &session, &parse_nick("bob"), &TokenHash::of(b"secret")).await
     })
     .await;
-    let mut stream = EventStream::open(api, Some(&last_id)).await;
-    stream.receive(r#""nick":"bob""#).await;
-    assert!(!stream.body().contains("event: gap") && !stream.body().contains("ann"), "{}", stream.body());
+    for stream in [&mut stream, &mut later, &mut EventStream::open(api, Some(&last_id)).await] {
+        stream.receive(r#""nick":"bob""#).await;
+        assert!(!stream.body().contains("event: gap"), "{}", stream.body());
+        assert_eq!(stream.body().matches("bob").count(), 1, "{}", stream.body());
+    }
+    assert!(stream.body().contains("event: available") && later.body().contains("event: available"));
+    let online = "event: online\ndata: {\"nick\":\"ann\"";
+    assert_eq!(stream.body().matches(online).count(), 1, "{}", stream.body());
+    assert!(!later.body().contains(online), "{}", later.body());
 }
 
 #[tokio::test]

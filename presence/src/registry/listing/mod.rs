@@ -1,13 +1,14 @@
 //! Listings: users, rooms, members, gateways, totals and the event log, for the HTTP API and for operators.
 //!
-//! Reads only, in steps of bounded cost, so that a listing never delays a message. A row shows the state at one of the
-//! moments of the read. Sessions of a dead gateway are not shown as online, even before they are reaped.
+//! Reads only, in steps of bounded cost with one under way, so that a listing never delays a message. A row shows
+//! the state at one of the moments of the read. Sessions of a dead gateway are not shown as online, even before they are reaped.
 
 mod events;
 mod inspect;
 mod inventory;
 mod memory;
 mod redis;
+mod turns;
 mod types;
 
 use crate::model::{MemberInfo, NickKey, RoomKey};
@@ -17,6 +18,7 @@ use super::RegistryError;
 pub(super) use self::events::EventReader;
 pub use self::inspect::LeaseSummary;
 pub use self::inventory::{HeldSession, Inventory, Membership};
+pub(super) use self::turns::ReadTurns;
 pub(crate) use self::types::event_position;
 pub use self::types::{ClusterStats, EventLogEnds, GatewayRow, ListPage, RegistryEvent, RoomRow, UserRow};
 
@@ -35,7 +37,7 @@ contract! {
         /// Reads several users, in the order of `nicks`.
         ///
         /// # Errors
-        /// `Unavailable` or `Unknown`.
+        /// `Unavailable` or `Unknown`; `Overloaded` if other listings are ahead for too long, as for every list below.
         async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError>;
 
         /// Lists the online users by nick key. `limit` is 1 to [`PAGE_LIMIT`].
@@ -79,8 +81,8 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn stats(&self) -> Result<ClusterStats, RegistryError>;
 
-        /// Waits until there are events after `after` (`None`: from now on), for at most 5 s. Returns at most `limit`
-        /// of them with the position to continue from. Uses a connection of its own.
+        /// Waits until there are events after `after` (`None`: from now on), for at most a few seconds. Returns at
+        /// most `limit` of them with the position to continue from. Uses a connection of its own.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.

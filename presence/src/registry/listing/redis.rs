@@ -1,4 +1,4 @@
-//! Listings in Redis: several short reads for each page, over the query pool.
+//! Listings in Redis: several short reads for each page, over the query pool, each in its turn.
 
 use std::collections::HashMap;
 
@@ -10,48 +10,47 @@ use crate::registry::reply::{ScriptReply, from_json, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
 use crate::store::redis::classify;
 
+use super::turns::{STEP_ROWS_MAX, TurnReader};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
-
-/// Maximum number of rows in one script call, which keeps it under a millisecond.
-const BATCH_ROWS_MAX: usize = 100;
 
 impl Listing for RedisRegistry {
     async fn user(&self, nick: &NickKey) -> Result<Option<UserRow>, RegistryError> {
-        Ok(self.lookup(std::slice::from_ref(nick)).await?.pop().flatten())
+        Ok(self.user_rows(std::slice::from_ref(nick)).await?.pop().flatten())
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
-        let mut users = Vec::with_capacity(nicks.len());
-        // Each row is read from the nick's record, its memberships and their rooms.
-        let keys =
-            || ScriptKeys::of(self.redis.keys()).crossing_in_script::<NickUnit>().crossing_in_script::<RoomUnit>();
-        for batch in nicks.chunks(BATCH_ROWS_MAX) {
-            let args: Vec<&str> = batch.iter().map(NickKey::as_str).collect();
-            for row in
-                read(&self.redis, ScriptCall { script: &script::USERS, keys: keys(), args: &args }).await?.arrays()
-            {
-                users.push(user(row?)?);
-            }
-        }
-        if users.len() != nicks.len() { Err(malformed("a row for each nick")) } else { Ok(users) }
+        let turns = self.read_turns.reader();
+        self.users_in_turns(&turns, nicks).await
     }
 
     async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
-        let (keys, next_cursor) = self.page(&self.redis.keys().online(), cursor, limit).await?;
-        let nicks: Vec<NickKey> = keys.iter().map(|key| NickKey::from_store(key)).collect();
-        let items = self.lookup(&nicks).await?.into_iter().flatten().filter(|user| user.online).collect();
-        Ok(ListPage { items, next_cursor })
+        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
+        let mut items = Vec::new();
+        while let Some(step) = page.next_step() {
+            let (keys, next) = turns.step(self.page(&self.redis.keys().online(), page.cursor.as_deref(), step)).await?;
+            let nicks: Vec<NickKey> = keys.iter().map(|key| NickKey::from_store(key)).collect();
+            let rows = self.users_in_turns(&turns, &nicks).await?;
+            items.extend(rows.into_iter().flatten().filter(|user| user.online));
+            page.advance(keys.len(), next);
+        }
+        Ok(ListPage { items, next_cursor: page.cursor })
     }
 
     async fn room(&self, room: &RoomKey) -> Result<Option<RoomRow>, RegistryError> {
-        Ok(self.describe(&[room.as_str()]).await?.pop().flatten())
+        Ok(self.room_rows(&[room.as_str()]).await?.pop().flatten())
     }
 
     async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError> {
-        let (keys, next_cursor) = self.page(&self.redis.keys().rooms(), cursor, limit).await?;
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let items = self.describe(&keys).await?.into_iter().flatten().filter(|room| room.member_count > 0).collect();
-        Ok(ListPage { items, next_cursor })
+        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
+        let mut items = Vec::new();
+        while let Some(step) = page.next_step() {
+            let (keys, next) = turns.step(self.page(&self.redis.keys().rooms(), page.cursor.as_deref(), step)).await?;
+            let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let rows = turns.step(self.room_rows(&names)).await?;
+            items.extend(rows.into_iter().flatten().filter(|room| room.member_count > 0));
+            page.advance(keys.len(), next);
+        }
+        Ok(ListPage { items, next_cursor: page.cursor })
     }
 
     async fn members(
@@ -60,32 +59,17 @@ impl Listing for RedisRegistry {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<ListPage<MemberInfo>, RegistryError> {
-        let keys = self.redis.keys();
-        let (nicks, next_cursor) = self.page(&keys.room(room).member_list(), cursor, limit).await?;
-        if nicks.is_empty() {
-            return Ok(ListPage { items: Vec::new(), next_cursor });
-        }
-        let mut connection = self.redis.query().await?;
-        let (records, leases): (Vec<Option<String>>, HashMap<String, String>) = redis::pipe()
-            .cmd("HMGET")
-            .arg(keys.room(room).members().as_str())
-            .arg(nicks)
-            .hgetall(keys.leases().as_str())
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| classify(&error))?;
-        let shown = |token: &str| {
-            let incarnation = token.split('/').next().unwrap_or_default();
-            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::shows)
-        };
-        let mut items = Vec::with_capacity(records.len());
-        for record in records.into_iter().flatten() {
-            let (token, info) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
-            if shown(token) {
-                items.push(from_json(info)?);
+        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
+        let set = self.redis.keys().room(room).member_list();
+        let mut items = Vec::new();
+        while let Some(step) = page.next_step() {
+            let (nicks, next) = turns.step(self.page(&set, page.cursor.as_deref(), step)).await?;
+            if !nicks.is_empty() {
+                items.extend(turns.step(self.member_rows(room, &nicks)).await?);
             }
+            page.advance(nicks.len(), next);
         }
-        Ok(ListPage { items, next_cursor })
+        Ok(ListPage { items, next_cursor: page.cursor })
     }
 
     async fn gateways(&self) -> Result<Vec<GatewayRow>, RegistryError> {
@@ -165,15 +149,66 @@ impl RedisRegistry {
         Ok((keys, next_cursor))
     }
 
-    async fn describe(&self, rooms: &[&str]) -> Result<Vec<Option<RoomRow>>, RegistryError> {
-        let mut rows = Vec::with_capacity(rooms.len());
-        for batch in rooms.chunks(BATCH_ROWS_MAX) {
-            let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<RoomUnit>();
-            for row in read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: batch }).await?.arrays() {
-                rows.push(room(row?)?);
+    /// Reads the rows of users, as many calls as their rooms need, each in its turn.
+    async fn users_in_turns(
+        &self,
+        turns: &TurnReader<'_>,
+        nicks: &[NickKey],
+    ) -> Result<Vec<Option<UserRow>>, RegistryError> {
+        let mut users = Vec::with_capacity(nicks.len());
+        while users.len() < nicks.len() {
+            let left = &nicks[users.len()..];
+            let rows = turns.step(self.user_rows(&left[..left.len().min(STEP_ROWS_MAX)])).await?;
+            if rows.is_empty() || rows.len() > left.len() {
+                return Err(malformed("a row for each nick"));
+            }
+            users.extend(rows);
+        }
+        Ok(users)
+    }
+
+    /// Reads rows in one call: of all these users, or of the first ones if they are in many rooms.
+    async fn user_rows(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
+        // Each row is read from the nick's record, its memberships and their rooms.
+        let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<NickUnit>().crossing_in_script::<RoomUnit>();
+        let args: Vec<&str> = nicks.iter().map(NickKey::as_str).collect();
+        let reply = read(&self.redis, ScriptCall { script: &script::USERS, keys, args: &args }).await?;
+        reply.arrays().map(|row| user(row?)).collect()
+    }
+
+    async fn room_rows(&self, rooms: &[&str]) -> Result<Vec<Option<RoomRow>>, RegistryError> {
+        if rooms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<RoomUnit>();
+        let reply = read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: rooms }).await?;
+        reply.arrays().map(|row| room(row?)).collect()
+    }
+
+    /// Reads these members of a room, without those of fenced gateways.
+    async fn member_rows(&self, room: &RoomKey, nicks: &[String]) -> Result<Vec<MemberInfo>, RegistryError> {
+        let keys = self.redis.keys();
+        let mut connection = self.redis.query().await?;
+        let (records, leases): (Vec<Option<String>>, HashMap<String, String>) = redis::pipe()
+            .cmd("HMGET")
+            .arg(keys.room(room).members().as_str())
+            .arg(nicks)
+            .hgetall(keys.leases().as_str())
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| classify(&error))?;
+        let shown = |token: &str| {
+            let incarnation = token.split('/').next().unwrap_or_default();
+            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::shows)
+        };
+        let mut items = Vec::with_capacity(records.len());
+        for record in records.into_iter().flatten() {
+            let (token, info) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
+            if shown(token) {
+                items.push(from_json(info)?);
             }
         }
-        Ok(rows)
+        Ok(items)
     }
 
     /// Counts the online nicks of each gateway: none where the lease is fenced.
@@ -188,6 +223,29 @@ impl RedisRegistry {
             _ => pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?,
         };
         Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())
+    }
+}
+
+/// Progress of a page that is read in steps.
+struct PageProgress {
+    cursor: Option<String>,
+    left: usize,
+    is_started: bool,
+}
+
+impl PageProgress {
+    fn new(cursor: Option<&str>, limit: usize) -> Self {
+        Self { cursor: cursor.map(str::to_owned), left: limit.clamp(1, PAGE_LIMIT), is_started: false }
+    }
+
+    /// Returns the maximum number of rows of the next step; `None` if the page is complete.
+    fn next_step(&self) -> Option<usize> {
+        let is_complete = self.left == 0 || self.is_started && self.cursor.is_none();
+        (!is_complete).then_some(self.left.min(STEP_ROWS_MAX))
+    }
+
+    fn advance(&mut self, rows: usize, next: Option<String>) {
+        (self.cursor, self.left, self.is_started) = (next, self.left.saturating_sub(rows), true);
     }
 }
 

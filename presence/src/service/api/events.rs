@@ -1,5 +1,9 @@
 //! `GET /v1/events`: changes of users and rooms, as server-sent events that resume by id.
+//!
+//! A browser gives up a stream after any status but 200, so a stream stays open while the store is away: `unavailable`
+//! reports the outage, and `available` its end. The stream then continues after its last event.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -7,12 +11,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::Api;
 use super::extract::bad;
-use super::feed::{EventId, EventSubscription, FeedItem};
+use super::feed::{EventFeed, EventId, EventSubscription, FeedItem};
 use super::problem::{ListRefusals, Problem};
 
 /// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
@@ -20,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Pause of a client before it reconnects after the end of the stream.
 const RETRY: Duration = Duration::from_secs(2);
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Disables response buffering in nginx.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -29,9 +33,10 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 /// The events are `online`, `offline`, `join`, `leave` and `rename`, each with an `id` and one JSON object as data. The
 /// stream begins with the id of the current position and sends a comment every 15 s. A client that reconnects with
 /// `Last-Event-ID` (browsers do so by themselves) first receives the events that it missed. Only a limited number of
-/// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. A client that reads
-/// too slowly receives `lagged`. After `lagged`, a lost store or a restart the stream ends, and the client resumes by
-/// id.
+/// events is kept. If some are gone, `gap` comes first, and the client should read the lists again. While the store is
+/// away the stream stays open: `unavailable` marks the begin of the outage, `available` the end, and then the stream
+/// continues where it was. A client that reads too slowly receives `lagged`. After `lagged` or a restart the stream
+/// ends, and the client resumes by id.
 #[utoipa::path(
     get,
     path = "/v1/events",
@@ -51,10 +56,16 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
     ),
 )]
 pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
-    let last = last_event_id(&headers)?;
-    let subscription = api.ask(api.feed.subscribe(last)).await?;
-    let stream = opening(&subscription).chain(body(subscription));
-    let events = Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
+    let position = last_event_id(&headers)?;
+    // Whatever fails here, the stream begins, and waits for the store.
+    let source = match api.ask(api.feed.subscribe(position)).await {
+        Ok(subscription) => EventSource::live(subscription),
+        Err(_) => EventSource::away(api.feed.clone(), position),
+    };
+    let retry = stream::iter([Event::default().retry(RETRY)]);
+    let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await?, source))));
+    let events = Sse::new(stream.map(Ok::<_, Infallible>));
+    let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], events).into_response())
 }
 
@@ -64,31 +75,72 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<EventId>, Problem> {
     id.map(Some).ok_or(bad("Last-Event-ID must be the id of an event of this stream"))
 }
 
-/// Returns the first blocks of a stream. An id without data sets the position of the client without an event, so a
-/// client that received no event can resume too.
-fn opening(subscription: &EventSubscription) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
-    let mut events = vec![Event::default().retry(RETRY)];
-    if subscription.gap() {
-        let data = json!({ "message": "events before the next one are no longer kept, read the lists again" });
-        events.push(Event::default().event("gap").data(data.to_string()));
-    } else {
-        events.push(Event::default().id(subscription.position().to_string()));
-    }
-    stream::iter(events.into_iter().map(Ok))
+/// State of one stream.
+enum StreamPhase {
+    /// It follows the log.
+    Live(EventSubscription),
+    /// The store cannot be read; the stream continues after the position, or from the present of the store.
+    Away(EventFeed, Option<EventId>),
+    Ended,
 }
 
-fn body(subscription: EventSubscription) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(Some(subscription), async |subscription| {
-        let mut subscription = subscription?;
-        match subscription.next().await? {
-            FeedItem::Event(event) => {
-                let event = Event::default().id(&event.id).event(&event.kind).data(&event.data);
-                Some((Ok(event), Some(subscription)))
+/// The blocks of one stream, in order.
+struct EventSource {
+    /// Blocks that come first.
+    ready: VecDeque<Event>,
+    phase: StreamPhase,
+}
+
+impl EventSource {
+    fn live(subscription: EventSubscription) -> Self {
+        Self { ready: [opening(&subscription)].into(), phase: StreamPhase::Live(subscription) }
+    }
+
+    fn away(feed: EventFeed, position: Option<EventId>) -> Self {
+        let notice = notice("unavailable", "the event log cannot be read, the stream continues when it can");
+        Self { ready: [notice].into(), phase: StreamPhase::Away(feed, position) }
+    }
+
+    /// Returns the next block; `None` at the end of the stream. Dropping the future loses no event.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
             }
-            FeedItem::Lagged(missed) => {
-                let event = Event::default().event("lagged").data(json!({ "missed": missed }).to_string());
-                Some((Ok(event), None))
+            match &mut self.phase {
+                StreamPhase::Live(subscription) => match subscription.next().await {
+                    Some(FeedItem::Event(event)) => {
+                        return Some(Event::default().id(&event.id).event(&event.kind).data(&event.data));
+                    }
+                    Some(FeedItem::Lagged(missed)) => {
+                        self.phase = StreamPhase::Ended;
+                        return Some(Event::default().event("lagged").data(json!({ "missed": missed }).to_string()));
+                    }
+                    None if subscription.feed().is_stopped() => return None,
+                    None => *self = Self::away(subscription.feed().clone(), Some(subscription.position())),
+                },
+                StreamPhase::Away(feed, position) => {
+                    let subscription = feed.resubscribe(*position).await?;
+                    *self = Self::live(subscription);
+                    self.ready.push_back(notice("available", "the event log can be read again"));
+                }
+                StreamPhase::Ended => return None,
             }
         }
-    })
+    }
+}
+
+/// Returns the first block of a subscription. An id without data sets the position of the client without an event, so a
+/// client that received no event can resume too.
+fn opening(subscription: &EventSubscription) -> Event {
+    if subscription.gap() {
+        notice("gap", "events before the next one are no longer kept, read the lists again")
+    } else {
+        Event::default().id(subscription.position().to_string())
+    }
+}
+
+/// Returns an event about the stream itself, which has no id.
+fn notice(kind: &str, message: &str) -> Event {
+    Event::default().event(kind).data(json!({ "message": message }).to_string())
 }

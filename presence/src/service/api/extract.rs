@@ -3,11 +3,8 @@
 //! The extractors of Axum refuse with plain text of inner errors; these refuse with a [`Problem`] that names the
 //! invalid parameter. Nothing here calls the registry.
 
-use std::time::Duration;
-
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -23,8 +20,6 @@ use crate::registry::PAGE_LIMIT;
 const DEFAULT_LIMIT: usize = 100;
 /// Maximum length of a cursor: above a room key with every byte encoded.
 const CURSOR_BYTES: usize = 512;
-/// Timeout of a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nickname in the path.
 pub(super) struct NickPath(pub(super) Nick);
@@ -139,13 +134,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                return Err(Problem::with_detail(ErrorCode::TooLarge, "the request body exceeds 256 KiB"));
-            }
-            Ok(Err(_)) | Err(_) => return Err(bad("the request body did not arrive completely")),
-        };
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|_| bad("the request body did not arrive completely"))?;
         serde_json::from_slice(&body)
             .map(Self)
             .map_err(|_| bad("the request body is not the JSON object that this path expects"))

@@ -2,11 +2,14 @@
 //!
 //! The first subscriber starts the tail, and the end of the last one stops it. A resuming subscriber first replays its
 //! missed events, page by page, and then follows the tail. A subscription ends if it falls behind the bounded ring or
-//! if the store fails; its client resumes by its last id, and other subscribers never wait for it. Invariant: a
-//! subscription yields events with growing ids, none twice, none left out between its first and its last.
+//! if the store fails; [`EventFeed::resubscribe`] then waits for the store. Other subscribers never wait for a slow
+//! one. Invariant: a subscription yields events with growing ids, none twice, none left out between its first and its
+//! last.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
@@ -20,6 +23,10 @@ const RING: usize = 1024;
 const BATCH: usize = 256;
 /// Maximum number of concurrent replays: each needs its own connection.
 const REPLAYS: usize = 8;
+/// Time limit of an attempt to subscribe again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Pause before an attempt to subscribe again.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A position in the event log, with the order of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -48,6 +55,10 @@ struct FeedInner {
     registry: Registry,
     stop: CancellationToken,
     replays: Semaphore,
+    /// Subscribers that lost the store return one by one, so an outage ends with one attempt at a time.
+    returning: tokio::sync::Mutex<()>,
+    /// True after a failed read, so an outage is logged at its start and its end, not with each subscriber.
+    is_log_away: AtomicBool,
     /// The running tail. A std mutex: held for a few instructions, never across an await.
     tail: Mutex<Option<broadcast::Sender<Arc<RegistryEvent>>>>,
 }
@@ -55,7 +66,14 @@ struct FeedInner {
 impl EventFeed {
     /// Creates a feed without a tail. `stop` ends the tail and every subscription.
     pub(super) fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self(Arc::new(FeedInner { registry, stop, replays: Semaphore::new(REPLAYS), tail: Mutex::new(None) }))
+        Self(Arc::new(FeedInner {
+            registry,
+            stop,
+            replays: Semaphore::new(REPLAYS),
+            returning: tokio::sync::Mutex::default(),
+            is_log_away: AtomicBool::default(),
+            tail: Mutex::new(None),
+        }))
     }
 
     /// Subscribes to all events after `last`, or to new events only.
@@ -74,6 +92,35 @@ impl EventFeed {
             Some(_) => (EventId::default(), true),
         };
         Ok(EventSubscription { feed: self.clone(), live, position, until: ends.newest, pages: VecDeque::new(), gap })
+    }
+
+    /// Waits until the store can be read, and subscribes as [`EventFeed::subscribe`] does; `None` once the feed stops.
+    pub(super) async fn resubscribe(&self, last: Option<EventId>) -> Option<EventSubscription> {
+        let returned = async {
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+            let _turn = self.0.returning.lock().await;
+            loop {
+                if let Ok(Ok(subscription)) = tokio::time::timeout(ATTEMPT_TIMEOUT, self.subscribe(last)).await {
+                    if self.0.is_log_away.swap(false, Ordering::Relaxed) {
+                        tracing::info!("event log restored");
+                    }
+                    return subscription;
+                }
+                tokio::time::sleep(ATTEMPT_PAUSE).await;
+            }
+        };
+        self.0.stop.run_until_cancelled(returned).await
+    }
+
+    /// Returns true once the feed has stopped for good.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    fn report_failure(&self, error: &RegistryError) {
+        if !self.0.is_log_away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "event log not read, event streams interrupted");
+        }
     }
 
     async fn ends(&self) -> Result<Ends, RegistryError> {
@@ -111,7 +158,7 @@ impl EventFeed {
             let (events, next) = match read {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::warn!(%error, "event log not read, event streams closed");
+                    self.report_failure(&error);
                     return self.detach();
                 }
             };
@@ -189,6 +236,11 @@ impl EventSubscription {
         self.gap
     }
 
+    /// Returns the feed that it reads from.
+    pub(super) fn feed(&self) -> &EventFeed {
+        &self.feed
+    }
+
     /// Waits for the next event; `None` after the feed stopped or the store failed. Dropping the future loses no event.
     pub(super) async fn next(&mut self) -> Option<FeedItem> {
         loop {
@@ -203,7 +255,7 @@ impl EventSubscription {
                     Ok(events) if events.is_empty() => self.until = self.position,
                     Ok(events) => self.pages.extend(events.into_iter().map(Arc::new)),
                     Err(error) => {
-                        tracing::warn!(%error, "missed events not read, event stream closed");
+                        self.feed.report_failure(&error);
                         return None;
                     }
                 }

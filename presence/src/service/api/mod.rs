@@ -7,6 +7,7 @@
 //! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
 //! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.
 
+mod admission;
 mod cluster;
 mod docs;
 mod events;
@@ -14,6 +15,7 @@ mod extract;
 mod feed;
 mod problem;
 mod rooms;
+mod seats;
 mod users;
 
 use std::sync::Arc;
@@ -31,17 +33,18 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(super) use self::admission::PeerAddress;
+use self::admission::{ApiAdmission, admit};
 use self::extract::cursor_out;
 use self::feed::EventFeed;
 use self::problem::{Problem, ProblemSchema};
+use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
 /// Timeout of the registry. Below 3 s, the time in which a client gets a refusal while the store does not answer.
 const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Maximum size of a request body.
-const BODY_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -51,7 +54,7 @@ const BODY_BYTES: usize = 256 * 1024;
             Times are integer Unix milliseconds. Lists come in pages: `limit` is 1 to 1000, default 100, and \
             `next_cursor` is `null` on the last page. Every refusal is a problem document (RFC 9457) with a stable \
             `code`; a temporary one has `Retry-After`. Every answer is read at the time of the request. While the store \
-            is away, requests are refused as `unavailable`; no answer is stale.",
+            is away, event streams wait and requests are refused as `unavailable`; no answer is stale.",
     ),
     components(schemas(ProblemSchema)),
     tags(
@@ -63,10 +66,16 @@ const BODY_BYTES: usize = 256 * 1024;
 )]
 struct ApiDocument;
 
-/// Returns the HTTP API over `registry`. Cancelling `stop` ends its event streams; other requests are completed.
+/// Returns the HTTP API over `registry`. `proxies` may name the address of a client. Cancelling `stop` ends its
+/// event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
-pub fn router(registry: Registry, metrics: PresenceMetrics, stop: CancellationToken) -> Router {
+pub fn router(
+    registry: Registry,
+    metrics: PresenceMetrics,
+    proxies: TrustedProxies,
+    stop: CancellationToken,
+) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);
@@ -77,7 +86,9 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, stop: CancellationTo
         .merge(docs::router())
         .fallback(async || Problem::new(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        // The admission limits bodies.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(ApiAdmission::new(proxies), admit))
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();
@@ -137,6 +148,9 @@ impl Api {
                     tracing::info!("registry restored");
                 }
                 return Ok(answer);
+            }
+            Ok(Err(RegistryError::Overloaded)) => {
+                return Err(Problem::with_detail(ErrorCode::Overloaded, "too many listings and lookups are under way"));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),

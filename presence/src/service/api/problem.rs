@@ -29,6 +29,7 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::NotFound,
     ErrorCode::MethodNotAllowed,
     ErrorCode::TooLarge,
+    ErrorCode::Overloaded,
     ErrorCode::Unavailable,
     ErrorCode::Internal,
 ];
@@ -144,13 +145,13 @@ macro_rules! refusals {
 
 refusals! {
     /// Refusals of a read without parameters.
-    Refusals: Unavailable;
+    Refusals: Overloaded | Unavailable;
     /// Refusals of a read with validated parameters.
-    ListRefusals: BadRequest | Unavailable;
+    ListRefusals: BadRequest | Overloaded | Unavailable;
     /// Refusals of the lookup, whose body is validated too.
-    LookupRefusals: BadRequest | TooLarge | Unavailable;
+    LookupRefusals: BadRequest | TooLarge | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/users/{nick}`.
-    NickRefusals: BadRequest | BadNick | NoSuchUser | Unavailable;
+    NickRefusals: BadRequest | BadNick | NoSuchUser | Overloaded | Unavailable;
     /// Refusals of paths below `/v1/rooms/{room}`.
-    RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Unavailable;
+    RoomRefusals: BadRequest | BadRoom | NoSuchRoom | Overloaded | Unavailable;
 }

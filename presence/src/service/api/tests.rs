@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::router;
+use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
@@ -69,7 +70,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics, stop) =
             (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
-        let router = router(registry.clone(), metrics.clone(), stop.clone());
+        let router = router(registry.clone(), metrics.clone(), TrustedProxies::default(), stop.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
     }

@@ -1,28 +1,36 @@
 //! HTTP server of the public API, with limits that axum's own server lacks.
 //!
-//! It caps connections, sets a deadline for request heads, disables Nagle, detects dead peers, and answers requests in
-//! flight before it ends. The admin listener has an address of its own and needs none of this.
+//! It bounds waiting connections and request heads, disables Nagle, closes peers that are dead or do not read, and
+//! answers requests in flight before it ends. Limits of requests are in `service/api/admission.rs`. The admin listener
+//! has an address of its own and needs none of this.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::host::descriptors::DescriptorLimit;
+use super::write_stall::StallGuard;
+use crate::service::api::PeerAddress;
+use crate::service::waiting::{ConnectionPhase, WaitingPool};
 
-/// Maximum number of open connections, fewer if the process has fewer descriptors; more wait in the listener's queue.
-const CONNECTIONS_MAX: usize = 4096;
+/// Maximum size of a request's head; a larger one is answered 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Time limit for a request's head, and for an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a client must accept a byte of its response.
+const STALL_MAX: Duration = Duration::from_secs(15);
 /// Time that sent bytes may stay unacknowledged before the connection is dropped.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which usually lacks file descriptors until other connections close.
@@ -31,21 +39,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
 /// closes the listener at once; its connections end with `closing`.
 pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(DescriptorLimit::of_process().connections(CONNECTIONS_MAX)));
+    let pool = WaitingPool::default();
     let connections = TaskTracker::new();
-    loop {
-        let accept = async {
-            let slot = slots.clone().acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let Some((slot, accepted)) = closing.run_until_cancelled(accept).await else { break };
+    while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => {
-                let connection = serve_connection(stream, router.clone(), closing.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+            Ok((stream, peer)) => {
+                let served = ServedConnection {
+                    peer: peer.ip(),
+                    phase: pool.open(peer.ip().into()),
+                    router: TowerToHyperService::new(router.clone()),
+                };
+                connections.spawn(served.run(stream, closing.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "api connection not accepted");
@@ -59,24 +63,85 @@ pub(super) async fn serve(listener: TcpListener, router: Router, closing: Cancel
     connections.wait().await;
 }
 
-/// Serves one connection to its end. Its errors are logged at debug level only, since clients cause most of them.
-async fn serve_connection(stream: TcpStream, router: Router, closing: CancellationToken) {
-    if let Err(error) = tune(&stream) {
-        tracing::debug!(%error, "api connection lost before its first request");
-        return;
-    }
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+/// One connection and its handlers.
+struct ServedConnection {
+    peer: IpAddr,
+    phase: ConnectionPhase,
+    router: TowerToHyperService<Router>,
+}
+
+impl ServedConnection {
+    /// Serves the connection to its end. Its errors are logged at debug level only, since clients cause most of them.
+    async fn run(self, stream: TcpStream, closing: CancellationToken) {
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%error, "api connection lost before its first request");
+            return;
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "api connection failed");
+        let phase = self.phase.clone();
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+        let io = TokioIo::new(StallGuard::new(stream, STALL_MAX));
+        let mut connection = pin!(http.serve_connection(io, service_fn(|request| self.answer(request))));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = phase.evicted() => return,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "api connection failed");
+        }
+    }
+
+    async fn answer(&self, mut request: hyper::Request<Incoming>) -> Result<hyper::Response<AnswerBody>, BoxedError> {
+        // A request with a body is complete once the admission has read the body.
+        if request.body().is_end_stream() {
+            self.phase.answer();
+        }
+        request.extensions_mut().insert(PeerAddress(self.peer));
+        request.extensions_mut().insert(self.phase.clone());
+        let answered = AnsweredRequest(self.phase.clone());
+        let response = self.router.call(request).await?;
+        Ok(response.map(|body| AnswerBody { body, _answered: answered }))
+    }
+}
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Ends the answer to a request when it is dropped: the connection waits for the next one.
+struct AnsweredRequest(ConnectionPhase);
+
+impl Drop for AnsweredRequest {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
+
+/// The body of a response, which ends the answer to its request.
+struct AnswerBody {
+    body: Body,
+    _answered: AnsweredRequest,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -43,6 +43,7 @@ const IMPORT_TABLE: &[ImportRule] = &[
             "presence/src/registry/listing/events.rs",
             "presence/src/registry/listing/inspect.rs",
             "presence/src/registry/listing/inventory.rs",
+            "presence/src/registry/listing/turns.rs",
         ],
         forbidden: &["axum::", "crate::lease", "service::", "store::memory"],
     },

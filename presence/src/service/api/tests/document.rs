@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::Served;
+use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::registry::{MemoryRegistry, Registry};
 use crate::service::api::problem::CODES;
@@ -27,7 +28,8 @@ async fn every_route_is_documented() {
     let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     // Axum exposes its routes in its debug text only.
     let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
-    let text = format!("{:?}", router(registry, PresenceMetrics::new(), CancellationToken::new()));
+    let text =
+        format!("{:?}", router(registry, PresenceMetrics::new(), TrustedProxies::default(), CancellationToken::new()));
     let routes: BTreeSet<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
     let expected: BTreeSet<&str> = documented.union(&UNDOCUMENTED.iter().copied().collect()).copied().collect();
     // Axum lists fallbacks as routes with private names.

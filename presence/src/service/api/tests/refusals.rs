@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
-use super::Served;
+use super::{PATIENCE, Served};
 use crate::registry::{RedisRegistry, Registry};
 use crate::store::redis::RedisStore;
 
@@ -18,7 +19,6 @@ const READS: &[&str] = &[
     "/v1/rooms/lobby/members",
     "/v1/gateways",
     "/v1/stats",
-    "/v1/events",
 ];
 
 #[tokio::test]
@@ -110,6 +110,17 @@ async fn refuses(url: &str) {
         assert_eq!(answer.header("retry-after"), Some("1"), "{path}");
     };
     futures_util::future::join_all(READS.iter().copied().chain(["lookup"]).map(timed)).await;
+    // Browsers give up an event stream after any status but 200, so it waits for the store.
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    while !text.contains("event: unavailable") {
+        let mut bytes = [0; 1024];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await.unwrap().unwrap();
+        assert!(read > 0, "the stream ended after: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    assert!(text.starts_with("HTTP/1.0 200") && text.contains("retry: 2000"), "{text}");
     // Paths that need no store still work.
     assert_eq!(served.get("/openapi.json").await.status, 200);
     assert_eq!(served.get("/v1/users/b%40d").await.status, 400);

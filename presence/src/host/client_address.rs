@@ -1,0 +1,167 @@
+//! The address of a client, also behind proxies: the unit in which limits are shared out.
+//!
+//! [`TrustedProxies`] decides which hop of `X-Forwarded-For` to believe, and [`ClientAddress`] is the part of an
+//! address that one client controls. Pure: sockets and headers are read elsewhere.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// Default of `listen.trusted_proxies`: a proxy on the same machine.
+pub const TRUSTED_PROXIES_DEFAULT: &str = "127.0.0.0/8,::1/128";
+/// Maximum number of forwarded hops that are examined.
+const HOPS_MAX: usize = 32;
+/// The bits of an IPv6 address that a network assigns to one client.
+const CLIENT_PREFIX_BITS: u32 = 64;
+
+/// An address as a unit of sharing: an IPv4 address, or the /64 of an IPv6 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientAddress(IpAddr);
+
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let prefix = u128::from(address) & (u128::MAX << (128 - CLIENT_PREFIX_BITS));
+                Ipv6Addr::from(prefix).into()
+            }
+            address => address,
+        })
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "{address}/{CLIENT_PREFIX_BITS}"),
+        }
+    }
+}
+
+/// An address or a network whose `X-Forwarded-For` is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyNetwork(IpNet);
+
+impl FromStr for ProxyNetwork {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| "expected IP addresses or networks, such as 10.0.0.0/8 or ::1")
+    }
+}
+
+impl fmt::Display for ProxyNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// `listen.trusted_proxies`: the proxies in front of this process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrustedProxies(Vec<ProxyNetwork>);
+
+impl From<Vec<ProxyNetwork>> for TrustedProxies {
+    fn from(networks: Vec<ProxyNetwork>) -> Self {
+        Self(networks)
+    }
+}
+
+impl TrustedProxies {
+    /// Returns the client's address: the peer, or behind trusted proxies the right-most hop that is not one of them.
+    ///
+    /// `forwarded` yields the values of `X-Forwarded-For` in the order of the request. Each proxy appends its own peer,
+    /// so the hops are read from the right, and everything left of an untrusted or malformed hop is ignored.
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> ClientAddress {
+        let hops = forwarded.rev().flat_map(|value| value.rsplit(',')).map(str::trim).take(HOPS_MAX);
+        let mut client = peer.to_canonical();
+        for hop in hops {
+            if !self.contain(client) {
+                break;
+            }
+            match parse_hop(hop) {
+                Some(address) => client = address,
+                None => break,
+            }
+        }
+        client.into()
+    }
+
+    fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.0.contains(&address))
+    }
+
+    /// Returns the networks as texts, for display.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Parses a hop: an address, with or without a port.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse().ok().or_else(|| hop.parse().ok().map(|socket: SocketAddr| socket.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn proxies(words: &[&str]) -> TrustedProxies {
+        words.iter().map(|word| word.parse().unwrap()).collect::<Vec<ProxyNetwork>>().into()
+    }
+
+    #[test]
+    fn client_is_the_last_untrusted_hop() {
+        let trusted = proxies(&["127.0.0.0/8", "::1", "10.1.0.0/16"]);
+        for (peer, forwarded, client) in [
+            ("192.0.2.7", &[][..], "192.0.2.7"),
+            // An untrusted peer is the client, whatever it claims.
+            ("192.0.2.7", &["198.51.100.1"], "192.0.2.7"),
+            ("127.0.0.1", &[], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1"], "198.51.100.1"),
+            // The left part came from the client and is not believed.
+            ("127.0.0.1", &["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
+            ("127.0.0.1", &["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
+            // Two proxies in a row.
+            ("127.0.0.1", &["198.51.100.1, 10.1.2.3"], "198.51.100.1"),
+            ("127.0.0.1", &["10.1.9.9, 10.1.2.3"], "10.1.9.9"),
+            ("127.0.0.1", &["198.51.100.1, unknown"], "127.0.0.1"),
+            ("127.0.0.1", &["198.51.100.1, unknown, 10.1.2.3"], "10.1.2.3"),
+            ("127.0.0.1", &["", "198.51.100.1:4711"], "198.51.100.1"),
+            ("::1", &["[2001:db8::5]:4711"], "2001:db8::/64"),
+            ("::1", &["[2001:db8::5]"], "2001:db8::/64"),
+            // A listener on `::` sees IPv4 peers as mapped addresses.
+            ("::ffff:127.0.0.1", &["::ffff:198.51.100.1"], "198.51.100.1"),
+        ] {
+            let seen = trusted.client(peer.parse().unwrap(), forwarded.iter().copied());
+            assert_eq!(seen.to_string(), client, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_client_are_equal() {
+        let unit = |text: &str| ClientAddress::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(unit("2001:db8:1:2::1"), unit("2001:db8:1:2:ffff::9"));
+        assert_ne!(unit("2001:db8:1:2::1"), unit("2001:db8:1:3::1"));
+        assert_eq!(unit("::ffff:192.0.2.1"), unit("192.0.2.1"));
+        assert_ne!(unit("192.0.2.1"), unit("192.0.2.2"));
+    }
+
+    #[test]
+    fn proxy_networks_are_validated() {
+        for word in ["10.0.0.0/33", "nginx", "10.0.0", "::1/129", ""] {
+            assert!(word.parse::<ProxyNetwork>().is_err(), "{word}");
+        }
+        let networks = TRUSTED_PROXIES_DEFAULT.split(',').map(|word| word.parse().unwrap());
+        let shown = TrustedProxies::from(networks.collect::<Vec<_>>()).words();
+        assert_eq!(shown.join(","), TRUSTED_PROXIES_DEFAULT);
+    }
+}

@@ -1,0 +1,175 @@
+//! [`ApiAdmission`]: the limits that every request passes before its handler, and its answer before the client.
+//!
+//! A request of HTTP/1.1 names one host. Event streams, requests under way and buffered bytes have seats for each
+//! client address (`seats.rs`); a request without a seat is refused as `overloaded` at once. A body is read before its
+//! request takes a seat, so slow bodies hold no seats of requests. A reconnecting event
+//! stream is answered 200, because browsers give up a stream after any other status.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
+
+use super::events::LAST_EVENT_ID;
+use super::extract::bad;
+use super::problem::Problem;
+use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
+use crate::host::client_address::{ClientAddress, TrustedProxies};
+use crate::model::codes::ErrorCode;
+use crate::service::waiting::ConnectionPhase;
+
+/// The route of event streams.
+const EVENTS_ROUTE: &str = "/v1/events";
+/// The answer to an event stream that reconnects while no seat is free: it retries later.
+const STREAM_REFUSAL: &str = "retry: 10000\nevent: overloaded\ndata: {\"message\":\"the server is overloaded\"}\n\n";
+/// Maximum size of a request body.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Time limit of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Minimum pause between two log lines about refused requests.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The socket's peer, set by the server for each request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::service) struct PeerAddress(pub(in crate::service) IpAddr);
+
+/// The limits of requests. Cheap to clone: clones share the seats.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ApiAdmission {
+    proxies: Arc<TrustedProxies>,
+    seats: SeatTable,
+    refusals: Arc<Mutex<RefusalLog>>,
+}
+
+/// Refusals since the last log line about them.
+#[derive(Debug, Default)]
+struct RefusalLog {
+    logged: Option<Instant>,
+    count: u64,
+}
+
+impl ApiAdmission {
+    pub(super) fn new(proxies: TrustedProxies) -> Self {
+        Self { proxies: Arc::new(proxies), ..Self::default() }
+    }
+
+    fn client(&self, request: &Request) -> ClientAddress {
+        let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |PeerAddress(peer)| *peer);
+        let forwarded: Vec<&str> =
+            request.headers().get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default()).collect();
+        self.proxies.client(peer, forwarded.into_iter())
+    }
+
+    fn take(&self, kind: SeatKind, client: ClientAddress, count: usize) -> Result<SeatPermit, Problem> {
+        self.seats.take(kind, client, count).map_err(|refusal| {
+            self.log(kind, client, refusal);
+            let limits = match refusal {
+                SeatRefusal::AllTaken => "this server has reached its limit of",
+                SeatRefusal::AddressFull => "your address has reached its limit of",
+            };
+            Problem::with_detail(ErrorCode::Overloaded, format!("{limits} {}", kind.name()))
+        })
+    }
+
+    /// Logs a refusal, unless one was logged a moment ago.
+    fn log(&self, kind: SeatKind, client: ClientAddress, refusal: SeatRefusal) {
+        let mut log = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        log.count += 1;
+        if log.logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
+            return;
+        }
+        let scope = if refusal == SeatRefusal::AllTaken { "process" } else { "address" };
+        tracing::warn!(limit = kind.name(), scope, address = %client, refused = log.count, "api requests refused");
+        *log = RefusalLog { logged: Some(Instant::now()), count: 0 };
+    }
+}
+
+/// Admits a request and holds its seats until the answer is written.
+pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Request, next: Next) -> Response {
+    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
+        return bad("a request of HTTP/1.1 needs exactly one Host header").into_response();
+    }
+    let client = admission.client(&request);
+    let (request, _buffer) = match arrived(&admission, client, request).await {
+        Ok(arrived) => arrived,
+        Err(problem) => return problem.into_response(),
+    };
+    let is_stream = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == EVENTS_ROUTE);
+    let kind = if is_stream { SeatKind::Stream } else { SeatKind::Request };
+    let reconnects = is_stream && request.headers().contains_key(LAST_EVENT_ID);
+    let seat = match admission.take(kind, client, 1) {
+        Ok(seat) => seat,
+        Err(_) if reconnects => return stream_refusal(),
+        Err(problem) => return problem.into_response(),
+    };
+    let response = next.run(request).await;
+    // The body of a stream has no known size.
+    let Some(bytes) = response.body().size_hint().exact() else { return response.map(|body| held(body, seat)) };
+    let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(usize::MAX);
+    match admission.take(SeatKind::BufferKib, client, kib) {
+        Ok(answer) => response.map(|body| held(body, (seat, answer))),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Reads the body, after which the connection no longer waits. Returns the request with the seats of its body.
+async fn arrived(
+    admission: &ApiAdmission,
+    client: ClientAddress,
+    request: Request,
+) -> Result<(Request, Option<SeatPermit>), Problem> {
+    if request.body().is_end_stream() {
+        return Ok((request, None));
+    }
+    let phase = request.extensions().get::<ConnectionPhase>().cloned();
+    let (parts, body) = request.into_parts();
+    let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(BODY_BYTES_MAX);
+    if bytes > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    let buffer = admission.take(SeatKind::BufferKib, client, bytes.div_ceil(1024))?;
+    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => {
+            phase.inspect(ConnectionPhase::answer);
+            Ok((Request::from_parts(parts, Body::from(body.to_bytes())), Some(buffer)))
+        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) | Err(_) => Err(bad("the request body did not arrive completely")),
+    }
+}
+
+fn too_large() -> Problem {
+    Problem::with_detail(ErrorCode::TooLarge, "the request body exceeds 256 KiB")
+}
+
+fn stream_refusal() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))], STREAM_REFUSAL).into_response()
+}
+
+/// Holds seats until the body has ended and its last bytes are written.
+fn held(body: Body, seats: impl Send + Sync + 'static) -> Body {
+    let seats = Arc::new(seats);
+    let hold = move |bytes: Bytes| Bytes::from_owner(HeldBytes { bytes, _seats: Arc::clone(&seats) });
+    Body::new(body.map_frame(move |frame| frame.map_data(&hold)))
+}
+
+/// Bytes of an answer with its seats.
+struct HeldBytes<S> {
+    bytes: Bytes,
+    _seats: Arc<S>,
+}
+
+impl<S> AsRef<[u8]> for HeldBytes<S> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

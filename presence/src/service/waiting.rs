@@ -1,0 +1,169 @@
+//! [`WaitingPool`]: the connections of the API that have no complete request.
+//!
+//! A new connection, a half-sent request and an idle connection wait here. The pool is bounded: one more closes the
+//! oldest connection of the address that has most of them, so requests always find room, whatever one client holds
+//! open. A connection that is being answered is not in the pool. Nothing here knows HTTP.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::host::client_address::ClientAddress;
+
+/// Maximum number of waiting connections.
+const WAITING_MAX: usize = 512;
+
+/// The waiting connections, oldest first. Cheap to clone: clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WaitingPool(Arc<Mutex<WaitingTable>>);
+
+#[derive(Debug, Default)]
+struct WaitingTable {
+    next_ticket: u64,
+    rows: BTreeMap<u64, WaitingRow>,
+}
+
+#[derive(Debug)]
+struct WaitingRow {
+    address: ClientAddress,
+    evicted: CancellationToken,
+}
+
+impl WaitingTable {
+    fn enter(&mut self, row: WaitingRow) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.rows.insert(ticket, row);
+        if self.rows.len() > WAITING_MAX {
+            self.evict();
+        }
+        ticket
+    }
+
+    fn evict(&mut self) {
+        let mut by_address: HashMap<ClientAddress, (usize, u64)> = HashMap::new();
+        for (ticket, row) in self.rows.iter().rev() {
+            let (count, oldest) = by_address.entry(row.address).or_default();
+            (*count, *oldest) = (*count + 1, *ticket);
+        }
+        // Among addresses with the same number, the one that waits longest.
+        let heaviest = by_address.into_values().max_by_key(|(count, oldest)| (*count, u64::MAX - oldest));
+        if let Some(row) = heaviest.and_then(|(_, oldest)| self.rows.remove(&oldest)) {
+            tracing::debug!(address = %row.address, "waiting api connection closed");
+            row.evicted.cancel();
+        }
+    }
+}
+
+impl WaitingPool {
+    /// Adds a new connection, which waits for its first request.
+    pub(super) fn open(&self, address: ClientAddress) -> ConnectionPhase {
+        let phase = ConnectionPhase(Arc::new(PhaseInner {
+            pool: self.clone(),
+            address,
+            evicted: CancellationToken::new(),
+            ticket: Mutex::default(),
+        }));
+        phase.wait();
+        phase
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WaitingTable> {
+        // Held for a few instructions; a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection: waiting for a complete request, or being answered. Clones are handles of the same connection.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectionPhase(Arc<PhaseInner>);
+
+#[derive(Debug)]
+struct PhaseInner {
+    pool: WaitingPool,
+    address: ClientAddress,
+    evicted: CancellationToken,
+    /// Its place in the pool while it waits.
+    ticket: Mutex<Option<u64>>,
+}
+
+impl ConnectionPhase {
+    /// Enters the pool: no complete request is there.
+    pub(super) fn wait(&self) {
+        let mut ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        if ticket.is_none() {
+            let row = WaitingRow { address: self.0.address, evicted: self.0.evicted.clone() };
+            *ticket = Some(self.0.pool.lock().enter(row));
+        }
+    }
+
+    /// Leaves the pool: a request has arrived completely and is being answered.
+    pub(super) fn answer(&self) {
+        self.0.leave();
+    }
+
+    /// Resolves once the connection has to close in favour of newer ones.
+    pub(super) async fn evicted(&self) {
+        self.0.evicted.cancelled().await;
+    }
+}
+
+impl PhaseInner {
+    fn leave(&self) {
+        let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ticket) = ticket {
+            self.pool.lock().rows.remove(&ticket);
+        }
+    }
+}
+
+impl Drop for PhaseInner {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn address(text: &str) -> ClientAddress {
+        text.parse::<std::net::IpAddr>().unwrap().into()
+    }
+
+    fn is_evicted(phase: &ConnectionPhase) -> bool {
+        phase.0.evicted.is_cancelled()
+    }
+
+    #[test]
+    fn full_pool_evicts_the_heaviest_address() {
+        let pool = WaitingPool::default();
+        let quiet = pool.open(address("192.0.2.1"));
+        let hostile: Vec<_> = (1..WAITING_MAX).map(|_| pool.open(address("192.0.2.2"))).collect();
+        let newcomer = pool.open(address("192.0.2.3"));
+        assert!(is_evicted(&hostile[0]) && !is_evicted(&hostile[1]), "the oldest of the heaviest address");
+        assert!(!is_evicted(&quiet) && !is_evicted(&newcomer));
+        let _more: Vec<_> = (0..WAITING_MAX).map(|_| pool.open(address("192.0.2.2"))).collect();
+        assert!(!is_evicted(&quiet) && !is_evicted(&newcomer));
+        assert_eq!(pool.lock().rows.len(), WAITING_MAX);
+    }
+
+    #[test]
+    fn answered_connection_is_never_evicted() {
+        let pool = WaitingPool::default();
+        let answered = pool.open(address("192.0.2.1"));
+        answered.answer();
+        let waiting: Vec<_> = (0..2 * WAITING_MAX).map(|_| pool.open(address("192.0.2.1"))).collect();
+        assert!(!is_evicted(&answered));
+        // Idle after the answer, it is the newest that waits.
+        answered.wait();
+        assert!(!is_evicted(&answered));
+        drop(waiting);
+        assert_eq!(pool.lock().rows.len(), 1);
+        drop(answered);
+        assert!(pool.lock().rows.is_empty());
+    }
+}

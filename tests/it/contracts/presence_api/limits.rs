@@ -1,0 +1,163 @@
+//! Limits of the API: one client never takes it away, and its listings never delay the store.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use harness::http::{self, HttpResponse};
+use harness::{Redis, eventually};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence};
+
+/// Connections that a hostile client holds: above every limit of waiting connections.
+const HOSTILE: usize = 700;
+
+/// Allows as many descriptors as the system does.
+fn raise_descriptor_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a higher soft limit");
+}
+
+/// Opens connections that send this text and then nothing.
+async fn silent_connections(api: SocketAddr, count: usize, text: &str) -> Vec<TcpStream> {
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut connection = TcpStream::connect(api).await.expect("the listener accepts");
+        // The server may have closed the connection in favour of newer ones.
+        let _ = connection.write_all(text.as_bytes()).await;
+        connections.push(connection);
+    }
+    connections
+}
+
+async fn forwarded_get(api: SocketAddr, path: &str, client: &str, headers: &str) -> HttpResponse {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: api\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n{headers}\r\n");
+    http::exchange(api, request.as_bytes()).await.expect("an answer")
+}
+
+/// Opens an event stream of a client behind a proxy.
+async fn forwarded_stream(api: SocketAddr, client: &str) -> EventStream {
+    let mut stream =
+        EventStream::send(api, &format!("GET /v1/events HTTP/1.0\r\nX-Forwarded-For: {client}\r\n\r\n")).await;
+    stream.until(|body| !body.is_empty()).await;
+    stream
+}
+
+#[tokio::test]
+async fn client_with_all_streams_leaves_others_theirs() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    let mut streams = Vec::new();
+    for number in 0..64 {
+        // Any address of one /64 is the same client.
+        streams.push(forwarded_stream(api, &format!("2001:db8::{number:x}")).await);
+    }
+    let refused = forwarded_get(api, "/v1/events", "2001:db8::ffff", "").await;
+    assert_eq!((refused.status, &refused.json()["code"]), (503, &json!("overloaded")), "{refused:?}");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.body.contains("event streams"), "{refused:?}");
+    // A browser that reconnects would give up its stream after any status but 200.
+    let reconnects = forwarded_get(api, "/v1/events", "2001:db8::ffff", "Last-Event-ID: 1-0\r\n").await;
+    assert_eq!((reconnects.status, reconnects.header("content-type")), (200, Some("text/event-stream")));
+    assert!(reconnects.body.contains("retry: 10000") && reconnects.body.contains("event: overloaded"));
+    // Its own requests, and the streams of others, have seats.
+    assert_eq!(forwarded_get(api, "/v1/stats", "2001:db8::1", "").await.status, 200);
+    forwarded_stream(api, "2001:db8:0:1::1").await;
+    forwarded_stream(api, "198.51.100.1").await;
+    drop(streams.pop());
+    eventually(SOON, "a closed stream frees its seat", || async {
+        let mut connection = TcpStream::connect(api).await.map_err(|error| error.to_string())?;
+        let request = b"GET /v1/events HTTP/1.0\r\nX-Forwarded-For: 2001:db8::1\r\n\r\n";
+        connection.write_all(request).await.map_err(|error| error.to_string())?;
+        let mut head = [0; 12];
+        tokio::io::AsyncReadExt::read_exact(&mut connection, &mut head).await.map_err(|error| error.to_string())?;
+        if &head == b"HTTP/1.0 200" { Ok(()) } else { Err(String::from_utf8_lossy(&head).into_owned()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn incomplete_requests_never_keep_others_out() {
+    raise_descriptor_limit();
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    for text in [
+        "",
+        "GET /v1/stats HTTP/1.1\r\nHost: api\r\nX-Half: ",
+        "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nContent-Length: 1000\r\n\r\n{",
+        // Idle after an answer.
+        "GET /openapi.json HTTP/1.1\r\nHost: api\r\n\r\n",
+        "GET /v1/stats HTTP/1.1\r\nHost: api\r\nContent-Length: 10\r\n\r\n",
+    ] {
+        let _held = silent_connections(api, HOSTILE, text).await;
+        let asked = Instant::now();
+        let answer = get(api, "/v1/stats").await;
+        assert!(asked.elapsed() < REFUSAL_MAX, "{text:?}: {:?}", asked.elapsed());
+        assert_eq!(answer.status, 200, "{text:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_heads_are_refused_by_status() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    let long = "x".repeat(16 * 1024);
+    for (head, status) in [
+        (format!("GET /v1/stats HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n"), 431),
+        (format!("GET /v1/stats?{long} HTTP/1.1\r\nHost: a\r\n"), 431),
+        ("GET /v1/stats HTTP/1.1\r\n".to_owned(), 400),
+        ("GET /v1/stats HTTP/1.1\r\nHost: a\r\nHost: b\r\n".to_owned(), 400),
+        ("GET /docs HTTP/1.1\r\n".to_owned(), 400),
+        ("GET /v1/stats HTTP/1.0\r\n".to_owned(), 200),
+    ] {
+        let request = format!("{head}Connection: close\r\n\r\n");
+        let answer = http::exchange(api, request.as_bytes()).await.expect("an answer");
+        assert_eq!(answer.status, status, "{}: {answer:?}", &head[..30.min(head.len())]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listings_of_one_client_leave_redis_to_others() {
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    let mut names = Vec::new();
+    for number in 0..300 {
+        let name = format!("user{number}");
+        let owner = users.register(&name).await;
+        for room in 0..4 {
+            users.join(&name, &owner, &format!("#room{room}")).await;
+        }
+        names.push(name);
+    }
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    redis.call::<()>("CONFIG RESETSTAT").await;
+    let lookup = json!({ "nicks": names });
+    let began = Instant::now();
+    let answers = (0..4).map(|_| async {
+        let listed = get(api, "/v1/users?online=true&limit=1000").await;
+        let found = http::post(api, "/v1/users/lookup", &lookup).await.expect("an answer");
+        (listed, found)
+    });
+    for (listed, found) in futures_util::future::join_all(answers).await {
+        assert_eq!((listed.status, found.status), (200, 200));
+        assert_eq!(listed.json()["items"].as_array().map(Vec::len), Some(300));
+        assert!(found.json()["items"].as_array().is_some_and(|items| {
+            items.len() == 300
+                && items.iter().all(|item| item["user"]["rooms"].as_array().is_some_and(|r| r.len() == 4))
+        }));
+    }
+    // The store rests as long as it works for listings, so they use at most half of it.
+    let statistics = redis.call::<String>("INFO commandstats").await;
+    let line = statistics.lines().find(|line| line.starts_with("cmdstat_evalsha:")).expect("scripts were called");
+    let micros = line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()?.parse::<u128>().ok());
+    let micros = micros.expect("a time");
+    assert!(micros <= began.elapsed().as_micros() * 6 / 10, "{micros} us of {:?}", began.elapsed());
+}
