@@ -185,8 +185,9 @@ mod tests {
 
     #[tokio::test]
     async fn failed_api_server_makes_drain_fail() {
-        let flags = ["redis.url=redis://127.0.0.1:1", "api.addr=127.0.0.1:0", "admin.addr=127.0.0.1:0"];
-        let sources = Sources { flags: flags.map(str::to_owned).into(), ..Sources::default() };
+        let flags = ["api.addr=127.0.0.1:0", "admin.addr=127.0.0.1:0"].map(str::to_owned).into();
+        let environment = vec![("PARLEY__REDIS__URL".into(), "redis://127.0.0.1:1".into())];
+        let sources = Sources { file: None, environment, flags };
         let config = PresenceConfig::new(&Settings::load(KEYS, &sources).unwrap()).unwrap();
         let presence = Presence::start(config).await.unwrap();
         presence.api.abort();

@@ -16,8 +16,8 @@ use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, classify, connection_con
 
 use super::{EventLogEnds, RegistryEvent, event_position};
 
-/// Maximum wait for an event. Short, because a store that does not answer is noticed only after it.
-const WAIT: Duration = Duration::from_secs(1);
+/// Maximum wait for an event.
+const WAIT: Duration = Duration::from_secs(5);
 /// Maximum number of idle connections.
 const IDLE_MAX: usize = 4;
 /// The position before the first event.

@@ -1,7 +1,8 @@
 //! Listings: users, rooms, members, gateways, totals and the event log, for the HTTP API and for operators.
 //!
 //! Reads only, in steps of bounded cost with one under way, so that a listing never delays a message. A row shows
-//! the state at one of the moments of the read. Sessions of a dead gateway are not shown as online, even before they are reaped.
+//! the state at one of the moments of the read. Sessions of a dead gateway are not shown as online, even before they
+//! are reaped.
 
 mod events;
 mod inspect;
@@ -81,8 +82,8 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn stats(&self) -> Result<ClusterStats, RegistryError>;
 
-        /// Waits until there are events after `after` (`None`: from now on), for at most a few seconds. Returns at
-        /// most `limit` of them with the position to continue from. Uses a connection of its own.
+        /// Waits until there are events after `after` (`None`: from now on), for at most 5 s. Returns at most `limit`
+        /// of them with the position to continue from. Uses a connection of its own.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
