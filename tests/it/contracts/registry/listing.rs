@@ -12,6 +12,7 @@ on_both_arms! {
     pages_list_every_entry_exactly_once,
     page_respects_its_limit_and_cursor,
     lookup_answers_in_request_order,
+    lookup_reads_users_of_many_rooms,
     gateway_list_shows_newest_incarnations,
 }
 
@@ -95,6 +96,22 @@ async fn lookup_answers_in_request_order(arm: &RegistryArm) {
 
     let many: Vec<_> = (0..1000).map(|number| Nick::parse(&format!("n{number}")).unwrap().key().clone()).collect();
     assert_eq!(arm.registry.lookup(&many).await.unwrap().len(), 1000);
+}
+
+async fn lookup_reads_users_of_many_rooms(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let names: Vec<String> = (0..30).map(|number| format!("user{number}")).collect();
+    for name in &names {
+        let user = node.user(name).await;
+        for room in 0..20 {
+            user.join(&format!("#room{room:02}")).await;
+        }
+    }
+    let keys: Vec<_> = names.iter().map(|name| nick(name).key().clone()).collect();
+    let found = arm.registry.lookup(&keys).await.unwrap();
+    let seen: Vec<_> = found.iter().flatten().map(|user| (user.nick.as_str(), user.rooms.len())).collect();
+    assert_eq!(seen, names.iter().map(|name| (name.as_str(), 20)).collect::<Vec<_>>());
+    assert_eq!(arm.registry.users(None, 1000).await.unwrap().items.len(), 30);
 }
 
 async fn gateway_list_shows_newest_incarnations(arm: &RegistryArm) {
