@@ -25,9 +25,9 @@ struct RunningGateway {
     gateway: Gateway,
 }
 
-/// The ready line on stdout.
+/// The listening line on stdout.
 #[derive(Serialize)]
-struct GatewayReady<'a> {
+struct GatewayListening<'a> {
     node: &'a str,
     ws: SocketAddr,
     tcp: SocketAddr,
@@ -59,9 +59,9 @@ impl Program for GatewayProgram {
         Ok(RunningGateway { node: config.node.clone(), gateway: Gateway::start(config).await? })
     }
 
-    fn ready(server: &RunningGateway) -> impl Serialize {
+    fn listening(server: &RunningGateway) -> impl Serialize {
         let addresses = server.gateway.addresses();
-        GatewayReady { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+        GatewayListening { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
     }
 
     fn metrics(server: &RunningGateway) -> &prometheus::Registry {

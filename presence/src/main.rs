@@ -19,9 +19,9 @@ struct RunningPresence {
     presence: Presence,
 }
 
-/// The ready line on stdout.
+/// The listening line on stdout.
 #[derive(Serialize)]
-struct PresenceReady<'a> {
+struct PresenceListening<'a> {
     node: &'a str,
     api: SocketAddr,
     admin: SocketAddr,
@@ -51,9 +51,9 @@ impl Program for PresenceProgram {
         Ok(RunningPresence { node: config.node.clone(), presence: Presence::start(config).await? })
     }
 
-    fn ready(server: &RunningPresence) -> impl Serialize {
+    fn listening(server: &RunningPresence) -> impl Serialize {
         let addresses = server.presence.addresses();
-        PresenceReady { node: &server.node, api: addresses.api, admin: addresses.admin }
+        PresenceListening { node: &server.node, api: addresses.api, admin: addresses.admin }
     }
 
     fn metrics(server: &RunningPresence) -> &prometheus::Registry {

@@ -89,8 +89,8 @@ impl NodeBuilder {
     /// Starts the node as a changed program, such as one with other limits, and waits until its listeners are bound.
     pub async fn launch_as(self, change: impl FnOnce(ChildProgram) -> ChildProgram) -> Node {
         let mut process = change(self.program()).spawn();
-        let ready = process.ready().await;
-        Node { builder: self, process, ready, earlier_log: ProgramLog::default() }
+        let listening = process.listening().await;
+        Node { builder: self, process, listening, earlier_log: ProgramLog::default() }
     }
 
     /// Starts the node and waits until it is ready to serve.
@@ -118,7 +118,7 @@ impl NodeBuilder {
 pub struct Node {
     builder: NodeBuilder,
     process: Process,
-    ready: Value,
+    listening: Value,
     earlier_log: ProgramLog,
 }
 
@@ -146,10 +146,10 @@ impl Node {
         &mut self.process
     }
 
-    /// Returns the ready line that the node printed after it bound its listeners.
+    /// Returns the listening line that the node printed after it bound its listeners.
     #[must_use]
-    pub fn ready_line(&self) -> &Value {
-        &self.ready
+    pub fn listening_line(&self) -> &Value {
+        &self.listening
     }
 
     /// Returns the WebSocket address.
@@ -177,7 +177,7 @@ impl Node {
     }
 
     fn address(&self, listener: &str) -> SocketAddr {
-        let text = self.ready[listener].as_str().unwrap_or_else(|| panic!("no `{listener}` in {}", self.ready));
+        let text = self.listening[listener].as_str().unwrap_or_else(|| panic!("no `{listener}` in {}", self.listening));
         text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
@@ -274,7 +274,7 @@ impl Node {
         assert!(!self.is_running(), "{} still runs", self.name());
         self.process.log().lines().into_iter().for_each(|line| self.earlier_log.push(line));
         self.process = self.builder.program().spawn();
-        self.ready = self.process.ready().await;
+        self.listening = self.process.listening().await;
     }
 
     /// Returns the lines written to stderr since the last start.

@@ -1,4 +1,4 @@
-//! Real programs: started as in production, observed by ready line and log, ended by signals.
+//! Real programs: started as in production, observed by listening line and log, ended by signals.
 //!
 //! Plain threads read both pipes, so no output is lost while a test blocks or panics. A program ends with the test
 //! process. Invariant: signals go only to its own child, and the child has ended when the [`Process`] is dropped.
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::eventually::eventually;
 use crate::log::ProgramLog;
 
-/// Time limit for the ready line of a program, and for its pipes to close.
+/// Time limit for the listening line of a program, and for its pipes to close.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Number of log lines that a failed test prints per program.
 const LOG_LINES_SHOWN: usize = 60;
@@ -41,7 +41,7 @@ impl ChildProgram {
         Self::tied_to_this_process("KILL", built(binary).into(), name).without_settings()
     }
 
-    /// Returns a program of Parley that runs on a pseudo-terminal, whose text is its output. Signals and ready lines do
+    /// Returns a program of Parley that runs on a pseudo-terminal, whose text is its output. Signals and listening lines do
     /// not work with it.
     ///
     /// # Panics
@@ -196,21 +196,21 @@ impl Process {
         &self.output
     }
 
-    /// Waits for the first line on stdout, which must be a JSON object with `"ready":true`.
+    /// Waits for the first line on stdout, which must be a JSON object with `"listening":true`.
     ///
     /// # Panics
     /// If the process ends first, prints another line, or prints nothing in time.
-    pub async fn ready(&mut self) -> Value {
+    pub async fn listening(&mut self) -> Value {
         let name = self.name.clone();
-        let line = eventually(READY_TIMEOUT, &format!("{name} prints its ready line"), || {
+        let line = eventually(READY_TIMEOUT, &format!("{name} prints its listening line"), || {
             let line = self.output.lines().into_iter().next();
-            let ended = self.has_ended().then(|| panic!("{name} ended ({:?}) before it was ready", self.ended));
+            let ended = self.has_ended().then(|| panic!("{name} ended ({:?}) before it listened", self.ended));
             async move { line.ok_or(ended) }
         })
         .await;
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name}: not JSON: {line}"));
-        assert_eq!(ready["ready"], true, "{name}: {line}");
-        ready
+        let line_json: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name}: not JSON: {line}"));
+        assert_eq!(line_json["listening"], true, "{name}: {line}");
+        line_json
     }
 
     /// Sends a signal to this process only.
@@ -339,11 +339,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn process_reports_ready_line_and_exit_code() {
+    async fn process_reports_listening_line_and_exit_code() {
         let script =
-            r#"trap 'echo bye >&2; exit 3' TERM; echo '{"ready":true,"node":"x"}'; while :; do sleep 0.05; done"#;
+            r#"trap 'echo bye >&2; exit 3' TERM; echo '{"listening":true,"node":"x"}'; while :; do sleep 0.05; done"#;
         let mut process = shell(script).spawn();
-        assert_eq!(process.ready().await["node"], "x");
+        assert_eq!(process.listening().await["node"], "x");
         process.terminate();
         assert_eq!(process.exit_code(SOON).await, Some(3));
         assert!(process.log().holds("bye"));
@@ -360,8 +360,8 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "ended")]
-    async fn ready_wait_fails_when_process_exits_early() {
-        shell("exit 64").spawn().ready().await;
+    async fn listening_wait_fails_when_process_exits_early() {
+        shell("exit 64").spawn().listening().await;
     }
 
     #[tokio::test]

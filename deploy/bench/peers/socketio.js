@@ -2,7 +2,7 @@
 // which is its fast setting. One process is one node.
 // Events: "join" room, acknowledged; "say" room text -> "m" text to every member; "beat", acknowledged.
 //
-//   node socketio.js REDIS_PORT      prints {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
+//   node socketio.js REDIS_PORT      prints {"listening":true,"ws":"127.0.0.1:PORT"} when it listens
 'use strict';
 const http = require('http');
 const { Server } = require('socket.io');
@@ -27,5 +27,5 @@ io.on('connection', (socket) => {
 });
 
 server.listen({ host: '127.0.0.1', port: 0, backlog: 4096 }, () => {
-  console.log(JSON.stringify({ ready: true, ws: `127.0.0.1:${server.address().port}` }));
+  console.log(JSON.stringify({ listening: true, ws: `127.0.0.1:${server.address().port}` }));
 });

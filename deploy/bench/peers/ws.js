@@ -3,7 +3,7 @@
 // Protocol: {"join":room} -> {"joined":room}; {"ping":1} -> {"pong":1};
 // {"to":room,"body":text} -> {"room":room,"body":text} to every member.
 //
-//   node ws.js REDIS_PORT      prints {"ready":true,"ws":"127.0.0.1:PORT"} when it listens
+//   node ws.js REDIS_PORT      prints {"listening":true,"ws":"127.0.0.1:PORT"} when it listens
 'use strict';
 const { WebSocketServer } = require('ws');
 const Redis = require('ioredis');
@@ -47,5 +47,5 @@ server.on('connection', (socket) => {
   socket.on('error', () => {});
 });
 server.on('listening', () => {
-  console.log(JSON.stringify({ ready: true, ws: `127.0.0.1:${server.address().port}` }));
+  console.log(JSON.stringify({ listening: true, ws: `127.0.0.1:${server.address().port}` }));
 });

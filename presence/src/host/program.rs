@@ -1,4 +1,4 @@
-//! The process of both programs: flags, exit codes, the ready line and signals.
+//! The process of both programs: flags, exit codes, the listening line and signals.
 //!
 //! Each `main.rs` implements [`Program`] and calls [`run`]. SIGTERM and SIGINT start a graceful shutdown, a second one
 //! ends the process at once; SIGHUP reloads the settings. Tests that start a server in their own process do not use it.
@@ -106,8 +106,9 @@ pub trait Program {
     /// Starts serving; every listener is bound when it returns. Dropping the future cancels the start.
     fn start(config: Self::Config) -> impl Future<Output = anyhow::Result<Self::Server>>;
 
-    /// Returns the contents of the ready line in addition to `"ready":true`: the node id and every bound address.
-    fn ready(server: &Self::Server) -> impl Serialize;
+    /// Returns the contents of the listening line in addition to `"listening":true`: the node id and every bound
+    /// address.
+    fn listening(server: &Self::Server) -> impl Serialize;
 
     /// Returns the registry of its metrics.
     fn metrics(server: &Self::Server) -> &prometheus::Registry;
@@ -234,14 +235,15 @@ fn configure<P: Program>(
 }
 
 #[derive(Serialize)]
-struct ReadyLine<T> {
-    ready: bool,
+struct ListeningLine<T> {
+    listening: bool,
     #[serde(flatten)]
     server: T,
 }
 
-fn ready_line(server: impl Serialize) -> String {
-    let line = ReadyLine { ready: true, server };
+/// Returns the line on stdout after the bind. It promises no readiness, which only `/readyz` reports.
+fn listening_line(server: impl Serialize) -> String {
+    let line = ListeningLine { listening: true, server };
     serde_json::to_string(&line).expect("a name and addresses are always JSON") + "\n"
 }
 
@@ -263,7 +265,7 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     telemetry.register_metrics(P::metrics(&server));
-    print_in_background(&ready_line(P::ready(&server)));
+    print_in_background(&listening_line(P::listening(&server)));
 
     loop {
         let request = tokio::select! {

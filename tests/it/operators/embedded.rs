@@ -52,5 +52,5 @@ async fn second_program_cannot_take_used_ports() {
     let finished = second.program().run(Duration::from_secs(10)).await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains(&gateway.ws().to_string()), "{finished:?}");
-    assert_eq!(finished.stdout, "", "no ready line");
+    assert_eq!(finished.stdout, "", "no listening line");
 }

@@ -1,4 +1,4 @@
-//! The command line of the programs: flags, settings, exit codes, the ready line.
+//! The command line of the programs: flags, settings, exit codes, the listening line.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn gateway(args: &[&str], settings: &[(&str, &str)]) -> ExitedProcess {
     settings.iter().fold(program, |program, (key, value)| program.env(key, value)).run(SOON).await
 }
 
-/// Checks for exit code 64, one line on stderr with all these words, and no ready line.
+/// Checks for exit code 64, one line on stderr with all these words, and no listening line.
 async fn assert_refused(args: &[&str], settings: &[(&str, &str)], words: &[&str]) {
     let finished = gateway(args, settings).await;
     assert_eq!(finished.code, Some(64), "{args:?} {settings:?}: {finished:?}");
@@ -81,9 +81,9 @@ async fn both_programs_print_their_version() {
 }
 
 #[tokio::test]
-async fn ready_line_names_node_and_bound_ports() {
+async fn listening_line_names_node_and_bound_ports() {
     let mut gateway = Node::gateway("g1").launch().await;
-    assert_eq!(gateway.ready_line()["node"], "g1");
+    assert_eq!(gateway.listening_line()["node"], "g1");
     for address in [gateway.ws(), gateway.tcp(), gateway.admin()] {
         assert_ne!(address.port(), 0);
     }

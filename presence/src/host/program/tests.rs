@@ -29,7 +29,7 @@ impl Program for SampleProgram {
         Ok(())
     }
 
-    fn ready((): &()) -> impl Serialize {}
+    fn listening((): &()) -> impl Serialize {}
 
     fn metrics((): &()) -> &prometheus::Registry {
         panic!("this test starts no server")
@@ -85,12 +85,12 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
-fn ready_line_is_one_json_object() {
+fn listening_line_is_one_json_object() {
     #[derive(Serialize)]
-    struct ReadyServer {
+    struct ListeningServer {
         node: &'static str,
         ws: std::net::SocketAddr,
     }
-    let line = ready_line(ReadyServer { node: "g1", ws: ([127, 0, 0, 1], 8080).into() });
-    assert_eq!(line, "{\"ready\":true,\"node\":\"g1\",\"ws\":\"127.0.0.1:8080\"}\n");
+    let line = listening_line(ListeningServer { node: "g1", ws: ([127, 0, 0, 1], 8080).into() });
+    assert_eq!(line, "{\"listening\":true,\"node\":\"g1\",\"ws\":\"127.0.0.1:8080\"}\n");
 }

@@ -7,7 +7,7 @@ use harness::{Cluster, Node, Redis, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// Checks for exit code 1, no ready line, and a log that contains these words.
+/// Checks for exit code 1, no listening line, and a log that contains these words.
 fn assert_start_failed(finished: &ExitedProcess, words: &[&str]) {
     assert_eq!((finished.code, finished.stdout.as_str()), (Some(1), ""), "{finished:?}");
     for word in words {
@@ -73,7 +73,7 @@ async fn simultaneous_starts_with_one_id_leave_one() {
             assert!(loser.log().holds("in use") && loser.output().lines().is_empty(), "{}", loser.log().tail(5));
         }
         let [winner] = contenders.as_mut_slice() else { panic!("{} stay", contenders.len()) };
-        assert_eq!(winner.ready().await["node"], "g1");
+        assert_eq!(winner.listening().await["node"], "g1");
         winner.kill9();
     }
 }
