@@ -48,13 +48,43 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// Hides everything between the scheme and the last `@`, and the query. Of text that is not a URL it hides more, not
-/// less.
+/// Shows scheme, host, port and database of an address; hides everything else, credentials and query included. A part
+/// that is not well-formed may be a misplaced secret, so it is hidden too.
 pub(super) fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return if url.is_empty() { String::new() } else { "***".to_owned() };
+    if url.is_empty() {
+        return String::new();
+    }
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+        return "***".to_owned();
     };
     let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
-    format!("{scheme}://{hidden}{rest}{query}")
+    let (rest, query) = rest.split_once(['?', '#']).map_or((rest, ""), |(rest, _)| (rest, "?***"));
+    let (address, database) = rest.split_once('/').map_or((rest, None), |(address, path)| (address, Some(path)));
+    let address = if is_address(address) { address } else { "***" };
+    let database = match database {
+        None => String::new(),
+        Some(number) if number.len() <= 4 && number.bytes().all(|byte| byte.is_ascii_digit()) => format!("/{number}"),
+        Some(_) => "/***".to_owned(),
+    };
+    format!("{scheme}://{hidden}{address}{database}{query}")
+}
+
+fn is_scheme(text: &str) -> bool {
+    let known = ["redis", "rediss", "redis-sentinel", "redis-cluster", "unix", "http", "https", "tcp", "valkey"];
+    text.split('+').all(|part| known.contains(&part) || ["sentinel", "cluster"].contains(&part))
+}
+
+/// Returns true for `HOST` and `HOST:PORT`.
+fn is_address(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or("?"))),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let is_host = if text.starts_with('[') {
+        host.parse::<std::net::Ipv6Addr>().is_ok()
+    } else {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    };
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }

@@ -41,6 +41,17 @@ fn redacted_urls_contain_no_credentials() {
         ("redis://h/?password=hunter2@x", "redis://***@x"),
         ("rediss://:hunter2@h:1", "rediss://***@h:1"),
         (":hunter2@h:1", "***"),
+        ("redis://127.0.0.1:hunter2", "redis://***"),
+        ("redis://127.0.0.1:6379:hunter2", "redis://***"),
+        ("redis://:hunter2", "redis://***"),
+        ("redis://h:1/hunter2", "redis://h:1/***"),
+        ("redis://h:1#hunter2", "redis://h:1?***"),
+        ("redis://[::1]:hunter2", "redis://***"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://[hunter2]:1", "redis://***"),
+        ("redis:hunter2@h", "***"),
+        ("hunter2://h", "***"),
+        ("redis://h:99999", "redis://***"),
         ("", ""),
     ];
     for (url, shown) in table {
@@ -49,10 +60,34 @@ fn redacted_urls_contain_no_credentials() {
 }
 
 #[test]
+fn broken_file_error_contains_no_password() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for text in [
+        "redis.url = \"redis://:hunter2@h\nnode.id = 1",
+        "redis.url = redis://:hunter2@h",
+        "[redis]\nurl = 'a' 'hunter2'",
+    ] {
+        std::fs::write(file.path(), text).unwrap();
+        let sources = Sources { file: Some(file.path().to_owned()), environment: Vec::new(), flags: Vec::new() };
+        let error = Settings::load(URL, &sources).unwrap_err();
+        assert!(!error.to_string().contains("hunter"), "{error}");
+    }
+}
+
+#[test]
 fn redis_url_error_contains_no_password() {
-    for url in
-        ["rediss://:hunter2@h", "redis://:hunter2@h:x", "redis://:hunter2@h/x", "hunter2@h", "redis://:hunter/2@h"]
-    {
+    for url in [
+        "rediss://:hunter2@h",
+        "redis://:hunter2@h:x",
+        "redis://:hunter2@h/x",
+        "hunter2@h",
+        "redis://:hunter/2@h",
+        "redis://127.0.0.1:hunter2",
+        "redis://h:1/hunter2",
+        "redis://h:hunter2/0",
+        "hunter2://h",
+        "redis://[hunter2]:1",
+    ] {
         let error = load(URL, &[("PARLEY__REDIS__URL", url)], &[]).unwrap().redis_url().unwrap_err();
         assert!(error.to_string().starts_with("redis.url = "), "{error}");
         assert!(!error.to_string().contains("hunter"), "{error}");
