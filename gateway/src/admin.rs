@@ -96,8 +96,6 @@ fn readiness(lease: &LeaseContext, admission: &Admission) -> Readiness {
     if admission.is_leaving() {
         reasons.push("draining".to_owned());
     }
-    if let Err(reason) = lease.ready() {
-        reasons.push(reason.to_string());
-    }
+    reasons.extend(lease.reasons());
     Readiness { reasons }
 }

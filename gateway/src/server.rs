@@ -15,7 +15,7 @@ use presence::host::descriptors::DescriptorLimit;
 use presence::host::loop_lag;
 use presence::host::reloadable::Reloadable;
 use presence::lease::node_id::{self, NodeIdConflict};
-use presence::lease::{LeaseHealth, OwnLease};
+use presence::lease::{LeaseHealth, OwnLease, StoreReasons};
 use presence::model::{Incarnation, Retention};
 use presence::registry::{GatewayInfo, MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::Store;
@@ -94,6 +94,8 @@ struct ClusterAccess {
     outbound_ip: Option<IpAddr>,
     /// Earlier incarnations of this node; `None` if the store could not be asked.
     former: Option<Vec<Incarnation>>,
+    /// The store's own reasons against readiness.
+    reasons: StoreReasons,
 }
 
 /// The bound listeners of a gateway.
@@ -121,10 +123,8 @@ impl Gateway {
         let retention = cluster.retention.clone();
         let backplane = |sink| Backplane::Redis(RedisBackplane::start_with_retention(redis.clone(), retention, sink));
         let gateway = Self::assemble(&config, cluster, backplane).await?;
-        redis.calls().register(gateway.metrics());
-        if !is_reachable {
-            spawn(&gateway.lease_loop, redis.report_when_unfit());
-        }
+        redis.register_metrics(gateway.metrics());
+        spawn(&gateway.lease_loop, redis.watch());
         Ok(gateway)
     }
 
@@ -143,13 +143,14 @@ impl Gateway {
         store: &Store,
     ) -> anyhow::Result<Self> {
         let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
-        let cluster = ClusterAccess { registry, retention, outbound_ip: None, former: None };
+        let cluster =
+            ClusterAccess { registry, retention, outbound_ip: None, former: None, reasons: StoreReasons::default() };
         Self::assemble(config, cluster, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
     }
 
     async fn assemble(
         config: &GatewayConfig,
-        ClusterAccess { registry, retention, outbound_ip, former }: ClusterAccess,
+        ClusterAccess { registry, retention, outbound_ip, former, reasons }: ClusterAccess,
         start_backplane: impl FnOnce(DeliverySink) -> Backplane,
     ) -> anyhow::Result<Self> {
         let listeners = BoundListeners::bind(config).await?;
@@ -157,10 +158,10 @@ impl Gateway {
 
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(metrics.counts.clone()));
-        let lease = connect_lease(registry, &hub, &metrics, start_backplane);
+        let lease = connect_lease((registry, reasons), &hub, &metrics, start_backplane);
         let admission = Arc::new(Admission::new({
             let lease = Arc::clone(&lease);
-            move || lease.ready().is_ok()
+            move || lease.reasons().is_empty()
         }));
         metrics.at_scrape(at_scrape(&lease, &hub, &admission));
 
@@ -233,7 +234,13 @@ impl ClusterAccess {
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // Other hosts can reach the local address of the route to Redis, so it is advertised.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };
-        Ok(Self { registry, retention: Reloadable::from(config.history), outbound_ip, former: checked.transpose()? })
+        let [unusable, unsubscribed] = [redis.clone(), redis.clone()];
+        let reasons = StoreReasons {
+            unusable: Some(Box::new(move || unusable.reasons())),
+            unsubscribed: Some(Box::new(move || unsubscribed.subscription_reasons())),
+        };
+        let (retention, former) = (Reloadable::from(config.history), checked.transpose()?);
+        Ok(Self { registry, retention, outbound_ip, former, reasons })
     }
 }
 
@@ -268,7 +275,7 @@ impl Connections {
 
 /// Connects lease, hub and backplane: the backplane's deliveries reach both others through a [`DeliveryRouter`].
 fn connect_lease(
-    registry: Registry,
+    (registry, store): (Registry, StoreReasons),
     hub: &Arc<Hub>,
     metrics: &Arc<Metrics>,
     start_backplane: impl FnOnce(DeliverySink) -> Backplane,
@@ -290,6 +297,7 @@ fn connect_lease(
         samples: watch::Sender::new(None),
         stop: StopRequest::default(),
         metrics: Arc::clone(metrics),
+        store,
     })
 }
 

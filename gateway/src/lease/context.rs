@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::lease::node_id::NodeIdConflict;
-use presence::lease::{LeaseHealth, LeaseSample, NotReady};
+use presence::lease::{LeaseHealth, LeaseSample, NotReady, ReasonSource, StoreReasons};
 use presence::registry::{LeaseTransition, MailboxOrder, Registry};
 use tokio::sync::{SetOnce, watch};
 
@@ -36,6 +36,8 @@ pub struct LeaseContext {
     pub stop: StopRequest,
     /// Counters of lost leases, fences and reaped records.
     pub metrics: Arc<Metrics>,
+    /// The store's own reasons against readiness.
+    pub store: StoreReasons,
 }
 
 impl LeaseContext {
@@ -48,6 +50,19 @@ impl LeaseContext {
         self.health.ready(Instant::now())?;
         let is_republished = self.backplane.has_all_acknowledged(self.health.generation());
         is_republished.then_some(()).ok_or(NotReady::Recovering)
+    }
+
+    /// Returns every reason against readiness: that of the lease, and those of the store; none if this gateway is ready.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let reasons_of = |source: &Option<ReasonSource>| source.as_ref().map(|source| source()).unwrap_or_default();
+        let lease = self.ready().err();
+        let mut reasons: Vec<String> = lease.iter().map(ToString::to_string).collect();
+        reasons.extend(reasons_of(&self.store.unusable));
+        if matches!(lease, Some(NotReady::NoEcho | NotReady::NoLease)) {
+            reasons.extend(reasons_of(&self.store.unsubscribed));
+        }
+        reasons
     }
 
     /// Carries out the orders of the mailbox that came with a beat.

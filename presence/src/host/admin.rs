@@ -31,6 +31,15 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
+impl Readiness {
+    /// Adds reasons.
+    #[must_use]
+    pub fn with(mut self, reasons: impl IntoIterator<Item = String>) -> Self {
+        self.reasons.extend(reasons);
+        self
+    }
+}
+
 /// Source of the readiness. Called at every check; must not block.
 pub type ReadyCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 

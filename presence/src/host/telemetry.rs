@@ -10,6 +10,7 @@ mod otlp;
 mod output;
 mod queue;
 mod rolling;
+mod text;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -243,7 +244,7 @@ fn lines(
     let lines = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::CLOSE).with_ansi(coloured).with_writer(to);
     // Such an error would be printed to stderr by the thread that logs, and could block it.
     let lines = lines.log_internal_errors(false);
-    if as_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() }
+    if as_text { lines.fmt_fields(text::fields()).boxed() } else { lines.json().flatten_event(true).boxed() }
 }
 
 /// Parses `log.level`: a level, or a list such as `info,gateway=debug`.

@@ -58,6 +58,24 @@ pub enum NotReady {
     Recovering,
 }
 
+/// Source of the store's own reasons against readiness; empty for a store in memory.
+#[derive(Default)]
+pub struct StoreReasons {
+    /// Returns the reasons why the store cannot be used.
+    pub unusable: Option<ReasonSource>,
+    /// Returns the reasons why a subscription may be missing. They matter only if it is missing.
+    pub unsubscribed: Option<ReasonSource>,
+}
+
+/// Source of reasons. It must not block.
+pub type ReasonSource = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+impl std::fmt::Debug for StoreReasons {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreReasons")
+    }
+}
+
 impl LeaseHealth {
     /// Returns the incarnation of the lease that this process holds.
     #[must_use]

@@ -1,6 +1,7 @@
-//! Readiness of a presence process: judged by the failure detector's newest sample, so a check costs Redis nothing.
+//! Readiness of a presence process: judged by the failure detector's newest sample and by the reasons that the store
+//! reports, so a check costs Redis nothing.
 //!
-//! Answers of Redis to the API count only through that sample. The gateway's readiness is in its own crate.
+//! The store logs its own reasons, so only the others are logged here. The gateway's readiness is in its own crate.
 
 use std::time::Duration;
 

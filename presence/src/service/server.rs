@@ -64,7 +64,7 @@ impl Presence {
     /// starts not ready.
     pub async fn start(config: PresenceConfig) -> anyhow::Result<Self> {
         let redis = RedisStore::open(config.redis.reveal(), &config.prefix).context("open redis")?;
-        let is_reachable = redis.is_fit().await?;
+        redis.is_fit().await?;
         let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
         let metrics = PresenceMetrics::new();
         let api = bind(config.api).await.context("bind the api listener")?;
@@ -78,19 +78,21 @@ impl Presence {
             let (closing, newest) = (closing.clone(), newest.clone());
             move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref())
         };
-        if !is_reachable {
-            spawn(&tasks, &stop, redis.clone().report_when_unfit());
-        }
+        let all_reasons = {
+            let (own, redis) = (ready.clone(), redis.clone());
+            move || own().with(redis.reasons())
+        };
+        spawn(&tasks, &stop, redis.clone().watch());
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));
         // Ends with the API: a process that shuts down is expected to be unready.
-        spawn(&tasks, &closing, readiness::log_changes(ready.clone()));
-        redis.calls().register(&metrics.registry);
+        spawn(&tasks, &closing, readiness::log_changes(ready));
+        redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
         let answers = AdminRoutes {
             metrics: metrics.registry.clone(),
-            ready: Arc::new(ready),
+            ready: Arc::new(all_reasons),
             before_scrape: Some(refresh),
             documents: Vec::new(),
         };

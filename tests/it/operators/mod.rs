@@ -11,6 +11,7 @@ mod log_readers;
 mod logs;
 mod programs;
 mod readiness;
+mod refusals;
 mod reload;
 mod watching;
 

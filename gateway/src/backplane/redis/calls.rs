@@ -153,7 +153,7 @@ impl ScriptCalls {
             call.arg(token).arg(nick).arg(key).arg(msg_id).arg(payload);
         }
         let (epoch, answers): (String, Vec<ScriptAnswer>) =
-            self.invoke(CallKind::Publish, room.as_str(), &call).await?;
+            self.invoke(CallKind::Publish, (room.as_str(), keys.names()), &call).await?;
         if answers.len() != messages.len() {
             return Err(RegistryError::Unknown("script returned a wrong number of answers".to_owned()));
         }
@@ -185,7 +185,7 @@ impl ScriptCalls {
             .arg(epoch());
         call.arg(token).arg(key).arg(msg_id).arg(payload);
         let (online, session, epoch, answer): (bool, String, String, ScriptAnswer) =
-            self.invoke(CallKind::Direct, to.as_str(), &call).await?;
+            self.invoke(CallKind::Direct, (to.as_str(), keys.names()), &call).await?;
         let inbox = (!session.is_empty()).then(|| (SessionId::from_store(&session), epoch));
         Ok((inbox, outcome(answer, online)))
     }
@@ -213,7 +213,7 @@ impl ScriptCalls {
             .crossing_in_script::<NodeUnit>();
         let mut call = self.call(&TYPING, WriteOrigin::Client(self.republish.settled()), &keys);
         call.arg(to.as_str()).arg(from);
-        self.invoke(CallKind::Typing, to.as_str(), &call).await
+        self.invoke(CallKind::Typing, (to.as_str(), keys.names()), &call).await
     }
 
     /// Prepares a call with the keys and arguments common to all scripts.
@@ -237,11 +237,11 @@ impl ScriptCalls {
     async fn invoke<T: FromRedisValue>(
         &self,
         kind: CallKind,
-        lane: &str,
+        (lane, keys): (&str, &[String]),
         call: &ScriptInvocation<'_>,
     ) -> Result<T, RegistryError> {
         let mut lane = self.redis.lane(lane);
-        self.redis.timed(kind, call.invoke_async(&mut lane)).await
+        self.redis.timed_on(kind, keys, call.invoke_async(&mut lane)).await
     }
 }
 

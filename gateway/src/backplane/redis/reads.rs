@@ -77,7 +77,8 @@ impl RedisBackplane {
         };
         let mut connection = self.node.redis.query().await?;
         let answer = command.query_async(&mut connection);
-        let reply: StreamRangeReply = self.node.redis.timed(CallKind::Log, answer).await?;
+        let reply: StreamRangeReply =
+            self.node.redis.timed_on(CallKind::Log, &[stream.as_str().to_owned()], answer).await?;
 
         let more = reply.ids.len() > limit;
         let mut messages = Vec::with_capacity(reply.ids.len().min(limit));
@@ -117,7 +118,9 @@ impl RedisBackplane {
                 answer => answer,
             }
         };
-        self.node.redis.timed(CallKind::Log, call).await
+        // One broken stream refuses the whole pipeline, so the call is identified by its first stream.
+        let first: Vec<String> = read.iter().take(1).map(|(stream, ..)| names(keys, stream).1).collect();
+        self.node.redis.timed_on(CallKind::Log, &first, call).await
     }
 }
 

@@ -10,7 +10,6 @@ use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::host::metrics::{Bounds, Family, Histogram, Label, Labelled};
-use crate::registry::RegistryError;
 
 /// Purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,11 +30,22 @@ pub enum CallKind {
     Read,
     /// Waits for a pooled connection, where a stalled Redis is noticed first.
     Connect,
+    /// Tries whether a write is accepted.
+    Probe,
 }
 
 impl Label for CallKind {
-    const ROWS: &'static [Self] =
-        &[Self::Publish, Self::Direct, Self::Typing, Self::Log, Self::Beat, Self::Write, Self::Read, Self::Connect];
+    const ROWS: &'static [Self] = &[
+        Self::Publish,
+        Self::Direct,
+        Self::Typing,
+        Self::Log,
+        Self::Beat,
+        Self::Write,
+        Self::Read,
+        Self::Connect,
+        Self::Probe,
+    ];
 
     fn value(self) -> &'static str {
         match self {
@@ -47,6 +57,7 @@ impl Label for CallKind {
             Self::Write => "write",
             Self::Read => "read",
             Self::Connect => "connect",
+            Self::Probe => "probe",
         }
     }
 
@@ -72,18 +83,6 @@ impl CallMetrics {
         let (seconds, failures) = self.collected.clone();
         let both: [Box<dyn Collector>; 2] = [Box::new(seconds), Box::new(failures)];
         both.into_iter().for_each(|numbers| registry.register(numbers).expect("registered once"));
-    }
-
-    /// Waits for a call and records it. A call whose future is dropped is not recorded.
-    pub(super) async fn count<T>(
-        &self,
-        call: CallKind,
-        answer: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
-        let began = Instant::now();
-        let answer = answer.await;
-        self.record(call, began, answer.is_err());
-        answer
     }
 
     /// Records a finished call.

@@ -1,20 +1,18 @@
-//! Requirements on the Redis server: version 7.0 or newer, and no eviction.
+//! Requirements on the Redis server: version 7.0 or newer, no eviction, a primary, and the rights of its user.
 //!
-//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server, with the reason
-//! in one line. An unreachable Redis is checked once it answers; then an unfit one is logged as an error. It reads INFO
-//! only, which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
+//! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server that no failover
+//! heals, with the reason in one line. `watch` checks all requirements again while the program runs. It reads INFO only,
+//! which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
 
-use std::time::Duration;
-
-use super::{RedisStore, classify};
+use super::{CallKind, RedisStore};
 use crate::registry::RegistryError;
 
 /// Oldest version that supports the `#!lua` line of the scripts.
 const NEEDED: (u32, u32) = (7, 0);
 /// The only policy that never evicts keys.
 pub(super) const NO_EVICTION: &str = "noeviction";
-/// Pause between two checks while Redis does not answer.
-const RECHECK_PAUSE: Duration = Duration::from_secs(1);
+/// Commands that only a subscription uses.
+const SUBSCRIPTION_COMMANDS: &[&str] = &["HELLO", "SUBSCRIBE", "UNSUBSCRIBE"];
 
 /// Reason why Parley cannot use a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +31,31 @@ pub enum Unfit {
         /// Its policy.
         policy: String,
     },
+    /// It is a copy of another server.
+    #[error("redis is a replica of {primary}: connect Parley to the primary")]
+    Replica {
+        /// Address of its primary.
+        primary: String,
+    },
+    /// Its user lacks rights.
+    #[error("redis user may not run {}", commands.join(", "))]
+    MayNotRun {
+        /// The commands, in capitals.
+        commands: Vec<String>,
+    },
+    /// Its user lacks rights that only the subscription needs.
+    #[error("redis user may not run {}, which the subscription needs", commands.join(", "))]
+    MayNotSubscribe {
+        /// The commands, in capitals.
+        commands: Vec<String>,
+    },
+}
+
+impl Unfit {
+    /// Returns true if it matters only without a working subscription.
+    pub(super) fn is_of_subscription(&self) -> bool {
+        matches!(self, Self::MayNotSubscribe { .. })
+    }
 }
 
 impl RedisStore {
@@ -50,27 +73,14 @@ impl RedisStore {
         }
     }
 
-    /// Checks a Redis that did not answer at the start, until it answers. Logs an error if it is unfit. Dropping the
-    /// future stops the checks.
-    pub async fn report_when_unfit(self) {
-        loop {
-            tokio::time::sleep(RECHECK_PAUSE).await;
-            match self.is_fit().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(reason) => return tracing::error!(%reason, "redis is unfit"),
-            }
-        }
-    }
-
-    async fn info(&self) -> Result<String, RegistryError> {
+    pub(super) async fn info(&self) -> Result<String, RegistryError> {
         let mut connection = self.query().await?;
-        // Two commands: before 7.0, which must be detected here, INFO accepts one section only.
+        // Three commands: before 7.0, which must be detected here, INFO accepts one section only.
         let mut questions = redis::pipe();
-        questions.cmd("INFO").arg("server").cmd("INFO").arg("memory");
-        let answered = questions.query_async::<(String, String)>(&mut connection).await;
-        let (server, memory) = answered.map_err(|error| classify(&error))?;
-        Ok(server + &memory)
+        questions.cmd("INFO").arg("server").cmd("INFO").arg("memory").cmd("INFO").arg("replication");
+        let answer = questions.query_async::<(String, String, String)>(&mut connection);
+        let (server, memory, replication) = self.timed(CallKind::Read, answer).await?;
+        Ok(server + &memory + &replication)
     }
 }
 
@@ -85,6 +95,24 @@ fn judge(info: &str) -> Result<(), Unfit> {
         Some(policy) if policy != NO_EVICTION => Err(Unfit::Evicts { policy: policy.to_owned() }),
         _ => Ok(()),
     }
+}
+
+/// Checks all requirements of a running program. `refused` are the commands that the user may not run.
+pub(super) fn judge_running(info: &str, refused: &[String]) -> Vec<Unfit> {
+    let mut unfit: Vec<Unfit> = judge(info).err().into_iter().collect();
+    if field(info, "role") == Some("slave") {
+        let part = |name| field(info, name).unwrap_or("?");
+        unfit.push(Unfit::Replica { primary: format!("{}:{}", part("master_host"), part("master_port")) });
+    }
+    let (subscription, commands): (Vec<String>, Vec<String>) =
+        refused.iter().cloned().partition(|command| SUBSCRIPTION_COMMANDS.contains(&command.as_str()));
+    if !commands.is_empty() {
+        unfit.push(Unfit::MayNotRun { commands });
+    }
+    if !subscription.is_empty() {
+        unfit.push(Unfit::MayNotSubscribe { commands: subscription });
+    }
+    unfit
 }
 
 /// Returns the value of a line of INFO.
@@ -138,5 +166,20 @@ mod tests {
     fn missing_lines_of_info_are_accepted() {
         assert_eq!(judge(""), Ok(()));
         assert_eq!(judge("# Server\r\nredis_version_full:1.0\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn replicas_and_missing_rights_are_named() {
+        let replica = info("7.4.0", "noeviction") + "# Replication\r\nrole:slave\r\nmaster_host:h\r\nmaster_port:1\r\n";
+        let refused = ["XADD", "SUBSCRIBE", "PUBLISH"].map(str::to_owned);
+        let reasons: Vec<String> = judge_running(&replica, &refused).iter().map(ToString::to_string).collect();
+        let expected = [
+            "redis is a replica of h:1: connect Parley to the primary",
+            "redis user may not run XADD, PUBLISH",
+            "redis user may not run SUBSCRIBE, which the subscription needs",
+        ];
+        assert_eq!(reasons, expected);
+        assert_eq!(judge_running(&info("7.4.0", "noeviction"), &[]), []);
+        assert!(judge_running(&info("6.2.1", "allkeys-lru"), &[]).len() == 1);
     }
 }

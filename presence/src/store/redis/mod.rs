@@ -5,9 +5,12 @@
 //! never delays a message. Nothing here depends on the meaning of a key.
 
 mod calls;
+mod condition;
 mod fitness;
+mod refusals;
 mod server;
 mod vitals;
+mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -23,9 +26,12 @@ use redis::{
 use tokio::net::UdpSocket;
 
 pub use self::calls::{CallKind, CallMetrics};
+use self::condition::StoreCondition;
 pub use self::fitness::Unfit;
+use self::refusals::CallIdentity;
 pub use self::server::ServerInfo;
 pub use self::vitals::Vitals;
+use crate::host::metrics::Pulled;
 use crate::model::keys::{Keys, Unit, UnitKey};
 use crate::registry::RegistryError;
 
@@ -69,6 +75,7 @@ struct RedisConnections {
     pool: Pool,
     keys: Keys,
     calls: CallMetrics,
+    condition: Arc<StoreCondition>,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -107,6 +114,7 @@ impl RedisStore {
             pool,
             keys: Keys::new(prefix),
             calls: CallMetrics::default(),
+            condition: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -127,6 +135,12 @@ impl RedisStore {
         let began = Instant::now();
         let connection = self.shared.pool.get().await;
         self.shared.calls.record(CallKind::Connect, began, connection.is_err());
+        let identity = || CallIdentity { kind: CallKind::Connect, keys: String::new() };
+        match &connection {
+            Ok(_) => self.shared.condition.record(identity, began, Ok(())),
+            Err(PoolError::Backend(error)) => self.shared.condition.record(identity, began, Err(error)),
+            Err(_) => {}
+        }
         connection.map_err(|error| {
             // The text of the pool adds nothing to the error of the connection.
             let reason = if let PoolError::Backend(error) = &error { error.to_string() } else { error.to_string() };
@@ -155,22 +169,63 @@ impl RedisStore {
         tokio::time::timeout(Duration::from_secs(1), local_ip).await.ok()?.ok()
     }
 
-    /// Returns the metrics of the calls.
-    #[must_use]
-    pub fn calls(&self) -> &CallMetrics {
-        &self.shared.calls
+    /// Registers the metrics of the calls and of the condition. Must be called once for each registry.
+    ///
+    /// # Panics
+    /// On a second call.
+    pub fn register_metrics(&self, registry: &prometheus::Registry) {
+        self.shared.calls.register(registry);
+        self.shared.condition.register(registry);
+        let condition = Arc::clone(&self.shared.condition);
+        let help = "1 while Redis refuses calls or does not meet the requirements; /readyz has the reason.";
+        let is_unusable = move || Some(f64::from(u8::from(!condition.reasons().is_empty())));
+        Pulled::gauge(registry, "parley_redis_unusable", help, is_unusable);
     }
 
-    /// Waits for the answer to one call as [`settle`] does, and records it under its kind.
+    /// Returns the reasons why Redis cannot be used now, for operators; none if it can. Lost answers are not included.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        self.shared.condition.reasons()
+    }
+
+    /// Returns the reasons why a subscription may be missing. They matter only if it is missing.
+    #[must_use]
+    pub fn subscription_reasons(&self) -> Vec<String> {
+        self.shared.condition.subscription_reasons()
+    }
+
+    /// Waits for the answer to one call, and records it under its kind.
+    ///
+    /// Without the timeout, callers of a lost connection would wait until it is restored. If the future is dropped, the
+    /// command may or may not be executed, and nothing is recorded.
     ///
     /// # Errors
-    /// `Unavailable` after a refusal, `Unknown` without an answer.
+    /// `Unavailable` after a refusal, `Unknown` without an answer within `CALL_TIMEOUT`.
     pub async fn timed<T>(
         &self,
         call: CallKind,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
-        self.shared.calls.count(call, settle(answer)).await
+        self.timed_on(call, &[], answer).await
+    }
+
+    /// Does the same as [`RedisStore::timed`] for a call on these keys, which identify it if it is refused.
+    ///
+    /// # Errors
+    /// As for [`RedisStore::timed`].
+    pub async fn timed_on<T>(
+        &self,
+        call: CallKind,
+        keys: &[String],
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        let sent = Instant::now();
+        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
+        self.shared.calls.record(call, sent, !matches!(answer, Ok(Ok(_))));
+        let Ok(answer) = answer else { return Err(RegistryError::Unknown("no answer in time".to_owned())) };
+        let identity = || CallIdentity { kind: call, keys: keys.join(" ") };
+        self.shared.condition.record(identity, sent, answer.as_ref().map(|_| ()));
+        answer.map_err(|error| classify(&error))
     }
 
     /// Returns the names of keys and channels.
@@ -233,18 +288,4 @@ pub fn classify(error: &RedisError) -> RegistryError {
         _ => error.is_connection_refusal(),
     };
     if refused { RegistryError::Unavailable(error.to_string()) } else { RegistryError::Unknown(error.to_string()) }
-}
-
-/// Waits for the answer to one call and classifies its error.
-///
-/// Without this timeout, callers of a lost connection would wait until it is restored. If the future is dropped, the
-/// command may or may not be executed.
-///
-/// # Errors
-/// `Unknown` without an answer within `CALL_TIMEOUT`, otherwise the result of [`classify`].
-pub async fn settle<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RegistryError> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(|error| classify(&error)),
-        Err(_) => Err(RegistryError::Unknown("no answer in time".to_owned())),
-    }
 }

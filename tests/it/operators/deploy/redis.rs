@@ -56,6 +56,18 @@ fn acl_allows_exactly_the_commands_used() {
     assert!(idle.is_empty(), "deploy/redis/users.acl.in allows unused commands: {idle:?}");
 }
 
+#[test]
+fn probe_checks_exactly_the_allowed_commands() {
+    let probe = fs::read_to_string(harness::repository().join("presence/src/store/redis/probe.lua")).unwrap();
+    let words = probe.split('\'').skip(1).step_by(2);
+    // STREAMS is a word of XREAD.
+    let commands = words
+        .filter(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase()) && *word != "STREAMS");
+    let checked: BTreeSet<String> = commands.map(str::to_lowercase).collect();
+    let allowed: BTreeSet<String> = allowed().iter().flat_map(|right| right.split('|')).map(str::to_owned).collect();
+    assert_eq!(checked, allowed);
+}
+
 #[tokio::test]
 async fn missing_right_is_named_in_log() {
     // For a command within a script, Redis 7.0 names the line, and only ACL LOG names the command.

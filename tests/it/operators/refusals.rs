@@ -1,0 +1,156 @@
+//! Readiness while Redis answers but refuses: full, read-only, evicting, wrong rights, wrong type of a key.
+//!
+//! Both programs turn unready within 3 s with the reason, log its begin and its end once, and keep their clients.
+
+use std::time::Duration;
+
+use harness::{Cluster, Node, Redis, eventually};
+use serde_json::json;
+
+use crate::lobby::lobby_member;
+
+/// The promised 3 s, and one poll on a busy machine.
+const UNREADY_MAX: Duration = Duration::from_millis(3_500);
+/// Longest recovery after a fault has cleared.
+const RECOVERY_MAX: Duration = Duration::from_secs(15);
+
+/// Waits until every program is unready for a reason that contains `words`.
+async fn until_all_unready(cluster: &Cluster, words: &str) {
+    for node in cluster.gateways.iter().chain(&cluster.presence) {
+        eventually(UNREADY_MAX, &format!("{} reports {words}", node.name()), || async {
+            let answer = node.readyz().await?;
+            if answer.status == 503 && answer.body.contains(words) { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+    }
+}
+
+async fn until_all_ready(cluster: &Cluster) {
+    for node in cluster.gateways.iter().chain(&cluster.presence) {
+        node.until_ready(RECOVERY_MAX).await;
+    }
+}
+
+/// Returns the number of logged lines that contain all these words.
+fn count_lines(node: &Node, words: &[&str]) -> usize {
+    node.log().lines().iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}
+
+#[tokio::test]
+async fn full_redis_makes_every_program_unready() {
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    cluster.allow("redis calls refused");
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
+
+    cluster.redis.call::<()>("CONFIG SET maxmemory 1mb").await;
+    until_all_unready(&cluster, "redis is full").await;
+    let refused = ann.request(json!({"type": "send", "to": "#lobby", "body": "hi"})).await.unwrap_err();
+    assert_eq!(refused.code, "unavailable");
+    cluster.redis.call::<()>("CONFIG SET maxmemory 0").await;
+    for node in cluster.gateways.iter().chain(&cluster.presence) {
+        node.until_ready(UNREADY_MAX).await;
+        assert_eq!(count_lines(node, &["WARN", "redis calls refused", "full", "OOM"]), 1, "{}", node.log().tail(9));
+        assert_eq!(count_lines(node, &["INFO", "redis refusals ended", "full"]), 1, "{}", node.log().tail(9));
+    }
+    ann.sends("#lobby", "still here").await;
+    bob.receives("#lobby", "ann", "still here").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn key_of_wrong_type_makes_gateway_unready() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    cluster.allow("redis calls refused");
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    for kind in ["log", "members"] {
+        ann.sends("#lobby", "hi").await;
+        let keys: Vec<String> = cluster.redis.call("KEYS *").await;
+        let key =
+            keys.iter().find(|key| key.ends_with(&format!(":{kind}:lobby"))).unwrap_or_else(|| panic!("{keys:?}"));
+        cluster.redis.call::<()>(&format!("RENAME {key} parley:kept")).await;
+        cluster.redis.call::<()>(&format!("SET {key} x")).await;
+        let refused = ann.request(json!({"type": "send", "to": "#lobby", "body": "hi"})).await.unwrap_err();
+        assert_eq!(refused.code, "unavailable", "{kind}");
+        until_all_unready(&cluster, "WRONGTYPE").await;
+        let answer = cluster.gateways[0].readyz().await.unwrap();
+        assert!(answer.body.contains(key.as_str()), "{answer:?}");
+
+        cluster.redis.call::<()>(&format!("RENAME parley:kept {key}")).await;
+        ann.sends("#lobby", "back").await;
+        cluster.gateways[0].until_ready(UNREADY_MAX).await;
+    }
+    assert_eq!(count_lines(&cluster.gateways[0], &["WARN", "redis calls refused", "wrong_type", "log:lobby"]), 2);
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn lost_requirement_makes_every_program_unready() {
+    let mut cluster = Cluster::builder().gateways(1).presence(1).start().await;
+    cluster.allow("redis is unfit");
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    let cases = [
+        (
+            "CONFIG SET maxmemory-policy allkeys-lru",
+            "maxmemory-policy allkeys-lru",
+            "CONFIG SET maxmemory-policy noeviction",
+        ),
+        ("ACL SETUSER parley -xadd", "redis user may not run XADD", "ACL SETUSER parley +xadd"),
+        ("ACL SETUSER parley -zrangebylex", "redis user may not run ZRANGEBYLEX", "ACL SETUSER parley +zrangebylex"),
+    ];
+    for (number, (fault, words, remedy)) in cases.into_iter().enumerate() {
+        cluster.redis.call::<()>(fault).await;
+        until_all_unready(&cluster, words).await;
+        cluster.redis.call::<()>(remedy).await;
+        until_all_ready(&cluster).await;
+        for node in cluster.gateways.iter().chain(&cluster.presence) {
+            assert_eq!(count_lines(node, &["ERROR", "redis is unfit", words]), 1, "{}", node.log().tail(9));
+            assert_eq!(count_lines(node, &["INFO", "redis is fit again"]), number + 1, "{}", node.log().tail(9));
+        }
+    }
+    ann.sends("#lobby", "still here").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn read_only_and_lonely_redis_are_named() {
+    let mut cluster = Cluster::builder().gateways(1).presence(1).start().await;
+    for text in
+        ["redis calls refused", "redis is unfit", "beat not answered", "not ready", "lease lost", "subscription"]
+    {
+        cluster.allow(text);
+    }
+    cluster.redis.call::<()>("CONFIG SET min-replicas-to-write 1").await;
+    until_all_unready(&cluster, "redis has too few replicas: redis answered NOREPLICAS").await;
+    cluster.redis.call::<()>("CONFIG SET min-replicas-to-write 0").await;
+    until_all_ready(&cluster).await;
+
+    cluster.redis.call::<()>("REPLICAOF 127.0.0.1 1").await;
+    until_all_unready(&cluster, "redis answered READONLY").await;
+    until_all_unready(&cluster, "redis is a replica of 127.0.0.1:1").await;
+    cluster.redis.call::<()>("REPLICAOF NO ONE").await;
+    until_all_ready(&cluster).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn presence_names_a_refused_password_once() {
+    let redis = Redis::running().await;
+    let url = redis.url().replace(":not-a-secret@", ":wrong-one@");
+    let presence = Node::presence("p1").redis(&redis).setting("PARLEY__REDIS__URL", &url).launch().await;
+    eventually(UNREADY_MAX, "the answer of redis is shown", || async {
+        let answer = presence.readyz().await?;
+        if answer.status == 503 && answer.body.contains("WRONGPASS") { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    redis.call::<()>("ACL SETUSER parley >wrong-one").await;
+    presence.until_ready(RECOVERY_MAX).await;
+    assert_eq!(count_lines(&presence, &["WARN", "redis calls refused", "WRONGPASS"]), 1, "{}", presence.log().tail(9));
+    assert_eq!(count_lines(&presence, &["WARN"]), 1, "{}", presence.log().tail(9));
+    eventually(RECOVERY_MAX, "the end is logged", || async {
+        let ended = count_lines(&presence, &["INFO", "redis refusals ended", "authentication"]);
+        if ended == 1 { Ok(()) } else { Err(presence.log().tail(9)) }
+    })
+    .await;
+    assert!(!presence.log().holds("wrong-one"), "{}", presence.log().tail(9));
+    redis.call::<()>("ACL LOG RESET").await;
+}
