@@ -41,8 +41,8 @@ impl ChildProgram {
         Self::tied_to_this_process("KILL", built(binary).into(), name).without_settings()
     }
 
-    /// Returns a program of Parley that runs on a pseudo-terminal, whose text is its output. Signals and listening lines do
-    /// not work with it.
+    /// Returns a program of Parley that runs on a pseudo-terminal, whose text is its output. Signals and listening
+    /// lines do not work with it.
     ///
     /// # Panics
     /// If the program was not built.

@@ -52,7 +52,7 @@ impl LeaseContext {
         is_republished.then_some(()).ok_or(NotReady::Recovering)
     }
 
-    /// Returns every reason against readiness: that of the lease, and those of the store; none if this gateway is ready.
+    /// Returns every reason against readiness, of the lease and of the store; none if this gateway is ready.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let reasons_of = |source: &Option<ReasonSource>| source.as_ref().map(|source| source()).unwrap_or_default();

@@ -12,7 +12,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use redis::RedisError;
 
 use super::fitness::Unfit;
-use super::refusals::{CallIdentity, CallRefusals, Refusal, RefusalChange, RefusalReason};
+use super::refusals::{CallIdentity, CallRefusal, CallRefusals, RefusalChange, RefusalReason};
 use crate::host::metrics::{Label, Labelled};
 
 /// Condition of the Redis that one [`super::RedisStore`] uses.
@@ -45,7 +45,7 @@ impl StoreCondition {
     /// Records the answer to a call that was sent at `sent`.
     pub(super) fn record(&self, call: impl FnOnce() -> CallIdentity, sent: Instant, answer: Result<(), &RedisError>) {
         let now = Instant::now();
-        let changes = match answer.map_err(Refusal::of) {
+        let changes = match answer.map_err(CallRefusal::of) {
             Ok(()) if !self.has_refusals.load(Ordering::Acquire) => return,
             Ok(()) => self.lock().refusals.record_done(&call(), sent, now),
             Err(None) => return,
@@ -110,7 +110,7 @@ impl StoreCondition {
 
 fn log(change: RefusalChange) {
     match change {
-        RefusalChange::Begun { refusal: Refusal { reason: RefusalReason::Loading, answer }, call } => {
+        RefusalChange::Begun { refusal: CallRefusal { reason: RefusalReason::Loading, answer }, call } => {
             tracing::info!(
                 reason = RefusalReason::Loading.value(),
                 call = call.kind.value(),
@@ -118,11 +118,11 @@ fn log(change: RefusalChange) {
                 "redis calls refused"
             );
         }
-        RefusalChange::Begun { refusal: Refusal { reason: RefusalReason::WrongType, answer }, call } => {
+        RefusalChange::Begun { refusal: CallRefusal { reason: RefusalReason::WrongType, answer }, call } => {
             let (reason, keys) = (RefusalReason::WrongType.value(), call.keys);
             tracing::warn!(reason, call = call.kind.value(), answer, keys, "redis calls refused");
         }
-        RefusalChange::Begun { refusal: Refusal { reason, answer }, call } => {
+        RefusalChange::Begun { refusal: CallRefusal { reason, answer }, call } => {
             tracing::warn!(reason = reason.value(), call = call.kind.value(), answer, "redis calls refused");
         }
         RefusalChange::Ended { reason, lasted, refused } => {

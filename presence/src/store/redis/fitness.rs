@@ -1,8 +1,8 @@
 //! Requirements on the Redis server: version 7.0 or newer, no eviction, a primary, and the rights of its user.
 //!
 //! Both programs call [`RedisStore::is_fit`] at the start and refuse to start on an [`Unfit`] server that no failover
-//! heals, with the reason in one line. `watch` checks all requirements again while the program runs. It reads INFO only,
-//! which managed services allow where CONFIG is forbidden, and it never changes the configuration of the server.
+//! heals, with the reason in one line. `watch` checks all requirements again while the program runs. It reads INFO,
+//! which managed services allow where CONFIG is forbidden, and never changes the configuration of the server.
 
 use super::{CallKind, RedisStore};
 use crate::registry::RegistryError;

@@ -223,9 +223,15 @@ impl RedisStore {
         let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
         self.shared.calls.record(call, sent, !matches!(answer, Ok(Ok(_))));
         let Ok(answer) = answer else { return Err(RegistryError::Unknown("no answer in time".to_owned())) };
-        let identity = || CallIdentity { kind: call, keys: keys.join(" ") };
+        let identity = || CallIdentity { kind: call, keys: self.described_keys(keys) };
         self.shared.condition.record(identity, sent, answer.as_ref().map(|_| ()));
         answer.map_err(|error| classify(&error))
+    }
+
+    /// Returns the keys of a call with those that every script gets, separated by spaces.
+    fn described_keys(&self, keys: &[String]) -> String {
+        let common = [self.keys().generation(), self.keys().leases()].map(String::from);
+        if keys.is_empty() { String::new() } else { [keys, &common].concat().join(" ") }
     }
 
     /// Returns the names of keys and channels.

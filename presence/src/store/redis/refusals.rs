@@ -85,13 +85,13 @@ impl RefusalReason {
 
 /// An answered refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct CallRefusal {
     pub(super) reason: RefusalReason,
     /// The answer of Redis, one line without the client's data.
     pub(super) answer: String,
 }
 
-impl Refusal {
+impl CallRefusal {
     /// Returns the refusal in an error; `None` for a lost answer and for the refusals of our own scripts.
     pub(super) fn of(error: &RedisError) -> Option<Self> {
         if error.kind() == ErrorKind::AuthenticationFailed {
@@ -133,7 +133,7 @@ pub(super) struct CallIdentity {
 /// Begin or end of an episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RefusalChange {
-    Begun { refusal: Refusal, call: CallIdentity },
+    Begun { refusal: CallRefusal, call: CallIdentity },
     Ended { reason: RefusalReason, lasted: Duration, refused: u64 },
 }
 
@@ -142,7 +142,7 @@ struct RefusalEpisode {
     began: Instant,
     refused: u64,
     /// The newest answer, and the keys of its call.
-    newest: (Refusal, String),
+    newest: (CallRefusal, String),
     /// Time of the newest refusal of each call that has not succeeded since.
     calls: HashMap<CallIdentity, Instant>,
 }
@@ -158,7 +158,7 @@ impl CallRefusals {
     pub(super) fn record_refused(
         &mut self,
         call: CallIdentity,
-        refusal: Refusal,
+        refusal: CallRefusal,
         now: Instant,
     ) -> Option<RefusalChange> {
         let reason = refusal.reason;
@@ -204,8 +204,11 @@ impl CallRefusals {
     /// Returns each present reason in words, with the newest answer.
     pub(super) fn reasons(&self) -> Vec<String> {
         let words = self.episodes.iter().map(|(reason, RefusalEpisode { newest: (refusal, keys), .. })| {
-            let place =
-                if *reason == RefusalReason::WrongType { format!(" for the keys {keys}") } else { String::new() };
+            let place = if *reason == RefusalReason::WrongType {
+                format!(" to a call about the keys {keys}")
+            } else {
+                String::new()
+            };
             format!("{}: redis answered {}{place}", reason.words(), refusal.answer)
         });
         words.collect()
@@ -233,8 +236,8 @@ mod tests {
         CallIdentity { kind, keys: keys.to_owned() }
     }
 
-    fn refusal(code: &str) -> Refusal {
-        Refusal::of_answer(code, "some text").unwrap()
+    fn refusal(code: &str) -> CallRefusal {
+        CallRefusal::of_answer(code, "some text").unwrap()
     }
 
     #[test]
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(refusals.record_refused(lobby.clone(), refusal("WRONGTYPE"), start + SECOND), None);
         assert_eq!(
             refusals.reasons(),
-            ["redis holds a key of the wrong type: redis answered WRONGTYPE some text for the keys lobby"]
+            ["redis holds a key of the wrong type: redis answered WRONGTYPE some text to a call about the keys lobby"]
         );
         assert_eq!(refusals.record_done(&hall, start + SECOND, start + SECOND), [], "another room works");
         let probe = call(CallKind::Probe, "");
@@ -300,7 +303,7 @@ mod tests {
             ("RECOVERING", "the gateways are reasserting", None),
         ];
         for (code, detail, reason) in table {
-            let refusal = Refusal::of_answer(code, detail);
+            let refusal = CallRefusal::of_answer(code, detail);
             assert_eq!(refusal.as_ref().map(|refusal| refusal.reason), reason, "{code} {detail}");
             let answer = refusal.map(|refusal| refusal.answer).unwrap_or_default();
             assert!(!answer.contains("hunter2") && !answer.contains('\n'), "{answer}");

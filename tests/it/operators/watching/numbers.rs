@@ -117,6 +117,7 @@ async fn presence_metrics_show_redis_health() {
     let mut cluster = Cluster::builder().gateways(0).presence(1).start().await;
     cluster.allow("not ready");
     cluster.allow("registry not answering");
+    cluster.allow("redis is unfit");
     let presence = &cluster.presence[0];
     for (name, expected) in
         [("parley_redis_up", 1.0), ("parley_redis_evicts", 0.0), ("parley_redis_append_only_ok", 1.0)]
@@ -136,6 +137,9 @@ async fn presence_metrics_show_redis_health() {
     cluster.redis.call::<()>("CONFIG SET appendonly no").await;
     expect_metric(presence, "parley_redis_evicts", &[], |number| number == 1.0).await;
     expect_metric(presence, "parley_redis_append_only_ok", &[], |number| number == 0.0).await;
+    expect_metric(presence, "parley_redis_unusable", &[], |number| number == 1.0).await;
+    cluster.redis.call::<()>("CONFIG SET maxmemory-policy noeviction").await;
+    expect_metric(presence, "parley_redis_unusable", &[], |number| number == 0.0).await;
 
     // A suspended Redis keeps its connections open, so the scrape must end by its own timeout.
     cluster.redis.stop_signal().await;
