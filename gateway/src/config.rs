@@ -39,6 +39,13 @@ pub const KEYS: &[Key] = &[
     Key::number("limits.write_stall_seconds").default("30").live().meaning(
         "Seconds without write progress before a slow reader is closed, 1 to 3600. Applies to new connections.",
     ),
+    Key::number("heartbeat.proxy_idle_seconds").default("45").live().meaning(
+        "Maximum seconds between frames to a WebSocket client, for proxies with an idle limit; 0 to 3600, 0 is off.",
+    ),
+    Key::number("heartbeat.line_sign_seconds")
+        .default("0")
+        .live()
+        .meaning("Seconds without input before a line client is sent a visible sign; 0 to 3600, 0 is off."),
     Key::number("history.max_messages")
         .default("10000")
         .live()
@@ -80,6 +87,9 @@ const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Maximum value of `limits.write_stall_seconds`.
 const WRITE_STALL_SECONDS_MAX: u64 = 3600;
 
+/// Maximum value of `heartbeat.*`: an hour.
+const HEARTBEAT_SECONDS_MAX: u64 = 3600;
+
 /// Minimum value of `session.hold_seconds`: a nickname is held at least until the leave is announced.
 const HOLD_SECONDS_MIN: u64 = 5;
 /// Maximum value of `session.hold_seconds`: an hour.
@@ -98,7 +108,7 @@ pub struct GatewayConfig {
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
-    /// `listen.origins` and `limits.*`: limits of client connections.
+    /// `listen.origins`, `limits.*` and `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
@@ -186,8 +196,16 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
         origins: Arc::from(origins),
         connections: connections as usize,
         write_stall: Duration::from_secs(stall),
+        proxy_idle: heartbeat(settings, "heartbeat.proxy_idle_seconds")?,
+        line_sign: heartbeat(settings, "heartbeat.line_sign_seconds")?,
         ..ConnectionLimits::default()
     })
+}
+
+fn heartbeat(settings: &Settings, key: &'static str) -> Result<Option<Duration>, SettingsError> {
+    let seconds =
+        settings.number(key, 0..=HEARTBEAT_SECONDS_MAX, "expected a whole number of seconds from 0 to 3600")?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// Parses an origin as browsers send it: lower-case scheme and host, no default port, no path.
@@ -222,6 +240,9 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;
+        let seconds = |interval: Option<Duration>| interval.map_or(0, |interval| interval.as_secs());
+        writeln!(f, "heartbeat.proxy_idle_seconds = {}", seconds(self.limits.proxy_idle))?;
+        writeln!(f, "heartbeat.line_sign_seconds = {}", seconds(self.limits.line_sign))?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;

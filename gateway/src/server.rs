@@ -37,6 +37,7 @@ use crate::lease::{
 use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
 use crate::session::{Driver, Services};
+use crate::wire::Dialect;
 
 pub use presence::host::program::Drained;
 
@@ -261,9 +262,17 @@ impl BoundListeners {
 impl Connections {
     /// Creates the context of every connection, which opens a session on `services` for each.
     fn context(&self, services: Arc<Services>, limits: Reloadable<ConnectionLimits>) -> Arc<ConnectionContext<Driver>> {
+        let session_limits = limits.clone();
         ConnectionContext::new(ConnectionParts {
             metrics: Arc::clone(&services.metrics),
-            open_session: move |dialect| Driver::new(&services, dialect),
+            open_session: move |dialect| {
+                let limits = session_limits.get();
+                let sign_within = match dialect {
+                    Dialect::Json => limits.proxy_idle,
+                    Dialect::Line => limits.line_sign,
+                };
+                Driver::new(&services, dialect, sign_within)
+            },
             admission: Arc::clone(&self.admission),
             limits,
             closing: self.closing.clone(),

@@ -217,6 +217,16 @@ fn invalid_settings_are_named_on_one_line() {
             &[],
             r#"limits.write_stall_seconds = "0": expected a whole number of seconds from 1 to 3600"#.into(),
         ),
+        (
+            "heartbeat.proxy_idle_seconds = 3601",
+            &[],
+            r#"heartbeat.proxy_idle_seconds = "3601": expected a whole number of seconds from 0 to 3600"#.into(),
+        ),
+        (
+            "heartbeat.line_sign_seconds = -1",
+            &[],
+            r#"heartbeat.line_sign_seconds = "-1": expected a whole number of seconds from 0 to 3600"#.into(),
+        ),
         ("log.format = 'xml'", &[], r#"log.format = "xml": expected auto, text or json"#.into()),
         ("log.file = '/'", &[], r#"log.file = "/": expected the path of a file"#.into()),
         ("log.file_mib = 0", &[], r#"log.file_mib = "0": expected a whole number of MiB from 1 to 65536"#.into()),
@@ -249,6 +259,8 @@ fn printed_config_loads_again() {
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;
             c.limits.write_stall = Duration::from_secs(4);
+            c.limits.proxy_idle = None;
+            c.limits.line_sign = Some(Duration::from_secs(50));
             c.logs.format = LogFormat::Text;
             c.logs.file = Some("logs/g1 .log".into());
             c.logs.kept = 1;

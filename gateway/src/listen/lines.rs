@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::wire::REQUEST_BYTES_MAX;
 
+use super::telnet::TelnetFilter;
+
 /// The buffer space for one read.
 const READ_BYTES: usize = 2 * 1024;
 /// The first bytes of a binary frame. UTF-8 text never begins with them, so one port can distinguish both.
@@ -38,6 +40,9 @@ pub(super) struct LineSplitter {
     skipping: bool,
     /// True if the input is known to be text.
     begun: bool,
+    telnet: TelnetFilter,
+    /// Answers to telnet commands, until the transport takes them.
+    answers: Vec<u8>,
 }
 
 impl LineSplitter {
@@ -54,7 +59,13 @@ impl LineSplitter {
             self.bytes.reserve(READ_BYTES);
             match tcp.try_read_buf(&mut self.bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => return outcome,
+                outcome => {
+                    if let Ok(read) = outcome {
+                        let from = self.bytes.len() - read;
+                        self.telnet.strip(&mut self.bytes, from, &mut self.answers);
+                    }
+                    return outcome;
+                }
             }
         }
     }
@@ -86,6 +97,21 @@ impl LineSplitter {
                 InputLine::Whole(line.freeze())
             });
         }
+    }
+
+    /// Returns the answers to telnet commands that have arrived.
+    pub(super) fn take_answers(&mut self) -> Vec<u8> {
+        mem::take(&mut self.answers)
+    }
+
+    /// Returns the last line, which the end of the input ends in place of a line feed; `None` if there is none.
+    pub(super) fn finish(&mut self) -> Option<InputLine> {
+        if self.bytes.is_empty() || self.skipping {
+            return None;
+        }
+        self.begun = true;
+        self.bytes.extend_from_slice(b"\n");
+        self.next()
     }
 
     fn unfinished(&mut self) -> Option<InputLine> {

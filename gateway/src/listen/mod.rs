@@ -14,6 +14,7 @@ mod lines;
 mod permits;
 mod stalled;
 mod tcp;
+mod telnet;
 mod timer_wheel;
 mod upgrade;
 mod ws;
@@ -57,6 +58,10 @@ pub struct ConnectionLimits {
     pub header_wait: Duration,
     /// The maximum time for one write before the connection is closed as too slow.
     pub write_stall: Duration,
+    /// The maximum time without a frame to a WebSocket client; `None` keeps the heartbeat's own interval.
+    pub proxy_idle: Option<Duration>,
+    /// The silence of a line client after which it is sent a visible sign; `None` for never.
+    pub line_sign: Option<Duration>,
     /// The maximum time that an ending connection waits for its last bytes and for the client to close.
     pub close_wait: Duration,
 }
@@ -69,6 +74,8 @@ impl Default for ConnectionLimits {
             refusals: 256,
             header_wait: Duration::from_secs(10),
             write_stall: SLOW_READER.write_stall,
+            proxy_idle: Some(Duration::from_secs(45)),
+            line_sign: None,
             close_wait: Duration::from_secs(2),
         }
     }

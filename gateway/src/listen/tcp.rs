@@ -1,7 +1,8 @@
 //! The line transport: one request per line, for people with `telnet` or `nc`.
 //!
 //! An overlong line is skipped up to its end, a line that is not UTF-8 is refused, and the connection stays open. There
-//! is no silence limit; the kernel's keepalive finds dead connections. Knows nothing about the lines' contents.
+//! is no silence limit; the kernel's keepalive finds dead connections. A ping is a visible line here. Knows nothing
+//! about the lines' contents.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -115,9 +116,20 @@ impl Transport for LineTransport {
                 None => {}
             }
             match self.lines.fill(self.input.as_ref()).await {
-                // An unfinished last line is dropped: a part of it may be missing.
-                Ok(0) | Err(_) => return TransportInput::Gone,
-                Ok(_) => {}
+                // The client ended its output, so its last line is whole. After an error a part may be missing.
+                Ok(0) => match self.lines.finish() {
+                    Some(InputLine::Whole(line)) => return self.decode(&line),
+                    Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
+                    Some(InputLine::Binary) | None => return TransportInput::Gone,
+                },
+                Err(_) => return TransportInput::Gone,
+                Ok(_) => {
+                    let answers = self.lines.take_answers();
+                    if !answers.is_empty() {
+                        self.queue_bytes(answers.into());
+                        return TransportInput::Activity;
+                    }
+                }
             }
         }
     }
@@ -135,7 +147,7 @@ impl Transport for LineTransport {
                 }
                 Outgoing::Event(bytes) | Outgoing::Batch(bytes) => self.queue_bytes(bytes),
                 Outgoing::Remainder(bytes) => self.queued.push_front(bytes),
-                Outgoing::Ping => {}
+                Outgoing::Ping => self.queue_bytes(line::sign_of_life()),
             }
         }
     }

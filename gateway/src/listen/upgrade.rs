@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -76,9 +77,10 @@ fn answer<S: ConnectionSession>(
     if let Some(code) = context.admission.refusal() {
         return with(refusal(code), RETRY_AFTER, RETRY_AFTER_SECONDS);
     }
-    if !request.headers().contains_key(HOST) {
+    if !is_unambiguous(request.headers()) {
         return refusal(ErrorCode::BadRequest);
     }
+    join_lists(request.headers_mut());
     if !may_connect(request.headers(), &context.limits.get().origins) {
         return refusal(ErrorCode::ForbiddenOrigin);
     }
@@ -86,12 +88,35 @@ fn answer<S: ConnectionSession>(
         Ok(response) => response,
         Err(error) => return handshake_refusal(&error),
     };
+    // Bytes of a body would be read as frames.
+    if !request.body().is_end_stream() {
+        return refusal(ErrorCode::BadRequest);
+    }
     if offers_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
     response
+}
+
+/// Returns true if the request names one valid host, and no header twice that has one value. Proxies could otherwise
+/// read the request in another way.
+fn is_unambiguous(headers: &HeaderMap) -> bool {
+    let is_single = |name| headers.get_all(name).iter().nth(1).is_none();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    host.is_some_and(|host| !host.as_str().contains('@'))
+        && [HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].into_iter().all(is_single)
+}
+
+/// Rewrites the headers that are lists (RFC 9110 sections 7.6.1 and 7.8) to the form that the handshake's check reads.
+fn join_lists(headers: &mut HeaderMap) {
+    for (name, wanted) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+        let lines = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok());
+        if lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted)) {
+            headers.insert(name, HeaderValue::from_static(wanted));
+        }
+    }
 }
 
 /// Returns true if the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
@@ -129,14 +154,19 @@ fn handshake_refusal(error: &Error) -> UpgradeAnswer {
 }
 
 fn upgrade_required() -> UpgradeAnswer {
-    let mut answer = refusal(ErrorCode::BadRequest);
-    *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
-    answer
+    let detail = "this is a WebSocket address: connect to it with a WebSocket client (RFC 6455, version 13)";
+    let document = problem::with_status(ErrorCode::BadRequest, StatusCode::UPGRADE_REQUIRED.as_u16(), detail);
+    problem_answer(StatusCode::UPGRADE_REQUIRED, document.to_string())
 }
 
 fn refusal(code: ErrorCode) -> UpgradeAnswer {
-    let mut answer = Response::new(Full::from(problem::document(code).to_string()));
-    *answer.status_mut() = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    problem_answer(status, problem::document(code).to_string())
+}
+
+fn problem_answer(status: StatusCode, document: String) -> UpgradeAnswer {
+    let mut answer = Response::new(Full::from(document));
+    *answer.status_mut() = status;
     let answer = with(answer, CONNECTION, HeaderValue::from_static("close"));
     with(answer, CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE))
 }

@@ -12,7 +12,7 @@ use presence::model::codes::{CloseCode, ErrorCode};
 
 use crate::wire::{Answer, CorrelationId, Refusal, Reply, Request};
 
-use super::liveness::Liveness;
+use super::liveness::{HeartbeatPolicy, Liveness};
 use super::state::{SessionIdentity, SessionState};
 use super::stream_entry::StreamEntry;
 use super::verbs::{self, Decision, Flow, Operation, OperationOutcome};
@@ -49,10 +49,10 @@ pub struct Core {
 }
 
 impl Core {
-    /// A connection to `node` that has not registered. `pings` is set for dialects with pings.
+    /// A connection to `node` that has not registered.
     #[must_use]
-    pub fn new(node: Arc<str>, now: Instant, pings: bool) -> Self {
-        Self { state: SessionState::new(node, now, pings), pending: None }
+    pub fn new(node: Arc<str>, now: Instant, heartbeat: HeartbeatPolicy) -> Self {
+        Self { state: SessionState::new(node, now, heartbeat), pending: None }
     }
 
     /// Returns the session's identity, once it has registered.

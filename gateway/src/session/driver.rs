@@ -9,13 +9,13 @@
 //! answers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::outbound::Outbox;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request};
 
 use super::core::{Core, Effect};
-use super::liveness::LivenessAction;
+use super::liveness::{HeartbeatPolicy, LivenessAction};
 use super::performer::Performer;
 use super::refusal::unavailable;
 use super::replay::replay;
@@ -32,15 +32,15 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A connection that has not registered.
+    /// A connection that has not registered. `sign_within` is the interval of its dialect in [`HeartbeatPolicy`].
     #[must_use]
-    pub fn new(services: &Arc<Services>, dialect: Dialect) -> Self {
+    pub fn new(services: &Arc<Services>, dialect: Dialect, sign_within: Option<Duration>) -> Self {
         let pings = match dialect {
             Dialect::Json => true,
             Dialect::Line => false,
         };
         Self {
-            core: Core::new(Arc::clone(&services.node), Instant::now(), pings),
+            core: Core::new(Arc::clone(&services.node), Instant::now(), HeartbeatPolicy { pings, sign_within }),
             performer: Performer::new(Arc::clone(services), dialect),
             dialect,
         }

@@ -1,8 +1,9 @@
 //! The silence of a connection: when to ping it and when to close it. Pure: every `Instant` is passed in.
 //!
 //! Any frame is a sign of life. A client that sent a request within [`IDLE_AFTER`] is active and closed after
-//! [`ACTIVE_LIMIT`] of silence, any other after [`IDLE_LIMIT`]; it is pinged at each third of its limit. A dialect
-//! without pings has no such limit (a person with `nc` cannot pong): there TCP itself finds dead peers.
+//! [`ACTIVE_LIMIT`] of silence, any other after [`IDLE_LIMIT`]; it is pinged at each third of its limit, and in
+//! any case once in [`HeartbeatPolicy::sign_within`], for proxies between. A dialect without pings has no such limit (a
+//! person with `nc` cannot pong): there TCP itself finds dead peers.
 
 use std::time::{Duration, Instant};
 
@@ -30,10 +31,19 @@ pub enum LivenessAction {
     Close(CloseCode),
 }
 
+/// The heartbeat of one connection, by its dialect and the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatPolicy {
+    /// True for dialects with pings.
+    pub pings: bool,
+    /// The maximum time between two signs of life to a client with pings, and the silence before a sign to any other.
+    pub sign_within: Option<Duration>,
+}
+
 /// The silence of one connection.
 #[derive(Debug)]
 pub struct Liveness {
-    pings: bool,
+    policy: HeartbeatPolicy,
     is_registered: bool,
     opened_at: Instant,
     received_at: Instant,
@@ -43,10 +53,10 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// A connection opened now. `pings` is set for dialects with pings.
+    /// A connection opened now.
     #[must_use]
-    pub fn new(now: Instant, pings: bool) -> Self {
-        Self { pings, is_registered: false, opened_at: now, received_at: now, acted_at: now, pinged_at: now }
+    pub fn new(now: Instant, policy: HeartbeatPolicy) -> Self {
+        Self { policy, is_registered: false, opened_at: now, received_at: now, acted_at: now, pinged_at: now }
     }
 
     /// Notes a frame, whatever it holds.
@@ -69,40 +79,48 @@ impl Liveness {
     /// Returns the interval of pings to an active client, in milliseconds.
     #[must_use]
     pub fn heartbeat_ms(&self) -> u64 {
-        (ACTIVE_LIMIT / 3).as_secs() * 1000
+        let interval = ACTIVE_LIMIT / 3;
+        self.policy.sign_within.map_or(interval, |within| within.min(interval)).as_secs() * 1000
     }
 
     /// Returns the time at which [`Liveness::due`] is to be asked next; `None` for never.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.is_registered {
-            return Some(self.opened_at + self.register_limit());
-        }
-        if !self.pings {
-            return None;
-        }
-        let limit = self.limit();
-        Some((self.received_at.max(self.pinged_at) + limit / 3).min(self.received_at + limit))
+        [self.closed_at().map(|(at, _)| at), self.sign_at()].into_iter().flatten().min()
     }
 
-    /// Returns the action that is due now. A ping is due once per third of the limit.
+    /// Returns the action that is due now. A ping is due once in each of its intervals.
     pub fn due(&mut self, now: Instant) -> LivenessAction {
-        if !self.is_registered {
-            let is_late = now >= self.opened_at + self.register_limit();
-            return if is_late { LivenessAction::Close(CloseCode::RegisterTimeout) } else { LivenessAction::Nothing };
+        if let Some((at, code)) = self.closed_at()
+            && now >= at
+        {
+            return LivenessAction::Close(code);
         }
-        if !self.pings {
-            return LivenessAction::Nothing;
-        }
-        let limit = self.limit();
-        if now >= self.received_at + limit {
-            return LivenessAction::Close(CloseCode::Timeout);
-        }
-        if now >= self.received_at.max(self.pinged_at) + limit / 3 {
+        if self.sign_at().is_some_and(|at| now >= at) {
             self.pinged_at = now;
             return LivenessAction::Ping;
         }
         LivenessAction::Nothing
+    }
+
+    /// Returns the time at which silence ends the connection.
+    fn closed_at(&self) -> Option<(Instant, CloseCode)> {
+        if !self.is_registered {
+            return Some((self.opened_at + self.register_limit(), CloseCode::RegisterTimeout));
+        }
+        self.policy.pings.then(|| (self.received_at + self.limit(), CloseCode::Timeout))
+    }
+
+    /// Returns the time of the next sign of life to the client.
+    fn sign_at(&self) -> Option<Instant> {
+        let silent_since = self.received_at.max(self.pinged_at);
+        if !self.policy.pings {
+            return self.policy.sign_within.map(|within| silent_since + within);
+        }
+        // Some proxies count each direction apart, so input does not delay this one.
+        let for_proxies = self.policy.sign_within.map(|within| self.pinged_at + within);
+        let for_client = self.is_registered.then(|| silent_since + self.limit() / 3);
+        [for_proxies, for_client].into_iter().flatten().min()
     }
 
     /// Idleness is measured at the last frame, so that a limit never changes during a silence.
@@ -112,7 +130,7 @@ impl Liveness {
     }
 
     fn register_limit(&self) -> Duration {
-        if self.pings { REGISTER_LIMIT } else { REGISTER_LIMIT_LINES }
+        if self.policy.pings { REGISTER_LIMIT } else { REGISTER_LIMIT_LINES }
     }
 }
 
@@ -122,6 +140,8 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PINGS: HeartbeatPolicy = HeartbeatPolicy { pings: true, sign_within: None };
+    const LINES: HeartbeatPolicy = HeartbeatPolicy { pings: false, sign_within: None };
 
     /// Runs the clock for `seconds` of silence; returns each action that was due, with its second.
     fn silence(liveness: &mut Liveness, from: Instant, seconds: u32) -> Vec<(u32, LivenessAction)> {
@@ -142,7 +162,7 @@ mod tests {
     #[test]
     fn active_client_is_pinged_and_closed_on_time() {
         let start = Instant::now();
-        let mut liveness = Liveness::new(start, true);
+        let mut liveness = Liveness::new(start, PINGS);
         liveness.registered(start);
         let expected = vec![
             (30, LivenessAction::Ping),
@@ -155,7 +175,7 @@ mod tests {
     #[test]
     fn idle_client_is_pinged_and_closed_on_time() {
         let start = Instant::now();
-        let mut liveness = Liveness::new(start, true);
+        let mut liveness = Liveness::new(start, PINGS);
         liveness.registered(start);
         let now = start + IDLE_AFTER;
         liveness.received(now);
@@ -170,7 +190,7 @@ mod tests {
     #[test]
     fn pong_keeps_a_client_alive_but_not_active() {
         let start = Instant::now();
-        let mut liveness = Liveness::new(start, true);
+        let mut liveness = Liveness::new(start, PINGS);
         liveness.registered(start);
         for step in 1..=20 {
             let now = start + SECOND * 30 * step;
@@ -183,7 +203,7 @@ mod tests {
     #[test]
     fn dialect_without_pings_has_no_limit_once_registered() {
         let start = Instant::now();
-        let mut liveness = Liveness::new(start, false);
+        let mut liveness = Liveness::new(start, LINES);
         assert_eq!(liveness.due(start + REGISTER_LIMIT_LINES), LivenessAction::Close(CloseCode::RegisterTimeout));
         liveness.registered(start);
         assert_eq!(liveness.deadline(), None);
@@ -193,12 +213,68 @@ mod tests {
     #[test]
     fn deadline_is_never_after_the_due_action() {
         let start = Instant::now();
-        let mut liveness = Liveness::new(start, true);
+        let mut liveness = Liveness::new(start, PINGS);
         liveness.registered(start);
         for _ in 0..3 {
             let deadline = liveness.deadline().unwrap();
             assert_eq!(liveness.due(deadline - Duration::from_millis(1)), LivenessAction::Nothing);
             assert_ne!(liveness.due(deadline), LivenessAction::Nothing);
         }
+    }
+
+    #[test]
+    fn idle_client_receives_a_frame_within_the_proxy_interval() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, HeartbeatPolicy { sign_within: Some(SECOND * 45), ..PINGS });
+        liveness.registered(start);
+        let (mut last_sign, mut longest) = (start, Duration::ZERO);
+        for second in 1..=7200 {
+            let now = start + SECOND * second;
+            match liveness.due(now) {
+                LivenessAction::Ping => {
+                    longest = longest.max(now - last_sign);
+                    last_sign = now;
+                    liveness.received(now);
+                }
+                action => assert_eq!(action, LivenessAction::Nothing, "second {second}"),
+            }
+        }
+        assert_eq!(longest, SECOND * 45, "an idle client is pinged no more often than proxies need");
+        assert_eq!(liveness.heartbeat_ms(), 30_000);
+    }
+
+    #[test]
+    fn input_does_not_delay_the_frame_for_proxies() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, HeartbeatPolicy { sign_within: Some(SECOND * 45), ..PINGS });
+        liveness.registered(start);
+        for second in 1..45 {
+            liveness.received(start + SECOND * second);
+            assert_eq!(liveness.due(start + SECOND * second), LivenessAction::Nothing);
+        }
+        assert_eq!(liveness.due(start + SECOND * 45), LivenessAction::Ping);
+    }
+
+    #[test]
+    fn proxy_interval_keeps_the_limits_of_silence() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, HeartbeatPolicy { sign_within: Some(SECOND), ..PINGS });
+        let unregistered = silence(&mut liveness, start, 1000);
+        assert_eq!(unregistered.last(), Some(&(30, LivenessAction::Close(CloseCode::RegisterTimeout))));
+        assert_eq!(unregistered.len(), 30, "one ping a second before the close");
+        liveness.registered(start);
+        assert_eq!(silence(&mut liveness, start, 1000).last(), Some(&(90, LivenessAction::Close(CloseCode::Timeout))));
+        assert_eq!(liveness.heartbeat_ms(), 1000);
+    }
+
+    #[test]
+    fn quiet_line_client_receives_a_sign_if_set() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, HeartbeatPolicy { sign_within: Some(SECOND * 50), ..LINES });
+        liveness.registered(start);
+        let signs = silence(&mut liveness, start, 120);
+        assert_eq!(signs, [(50, LivenessAction::Ping), (100, LivenessAction::Ping)]);
+        liveness.acted(start + SECOND * 120);
+        assert_eq!(liveness.deadline(), Some(start + SECOND * 170));
     }
 }

@@ -97,7 +97,7 @@ impl ReplayCursor<'_> {
     fn apply_epoch(&mut self, end: &StreamEnd) -> bool {
         let shared = end.shares(&self.epoch);
         let (to, epoch) = (self.shown.clone(), end.epoch.clone());
-        if self.after > shared {
+        if !end.holds(&self.epoch, self.after) {
             self.after = shared;
             self.send(Event::Rewound { to, epoch, seq: shared });
         } else if self.epoch != end.epoch {

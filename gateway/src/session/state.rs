@@ -11,7 +11,7 @@ use presence::model::{Nick, Owner, RoomKey, RoomName, Status};
 
 use crate::message::Target;
 
-use super::liveness::Liveness;
+use super::liveness::{HeartbeatPolicy, Liveness};
 use super::small_map::SmallMap;
 use super::typing_limiter::TypingLimiter;
 
@@ -59,13 +59,13 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    /// The state before `register`. `pings` is set for dialects with pings.
-    pub(super) fn new(node: Arc<str>, now: Instant, pings: bool) -> Self {
+    /// The state before `register`.
+    pub(super) fn new(node: Arc<str>, now: Instant, heartbeat: HeartbeatPolicy) -> Self {
         Self {
             node,
             identity: None,
             rooms: SmallMap::default(),
-            liveness: Liveness::new(now, pings),
+            liveness: Liveness::new(now, heartbeat),
             typing: TypingLimiter::default(),
             registered_reply: RegisteredReply::Unconfirmed { resumed: false },
         }

@@ -20,3 +20,12 @@ pub fn document(code: ErrorCode) -> Value {
         "code": code.slug(),
     })
 }
+
+/// Returns the document for a row of the error table in an answer with another HTTP status, with a detail for people.
+#[must_use]
+pub fn with_status(code: ErrorCode, status: u16, detail: &str) -> Value {
+    let mut document = document(code);
+    document["status"] = status.into();
+    document["detail"] = detail.into();
+    document
+}

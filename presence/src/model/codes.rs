@@ -125,7 +125,7 @@ close_table! {
     /// The client was silent for too long.
     Timeout, 4000, "timeout", true;
     /// The client did not register in time.
-    RegisterTimeout, 4001, "register_timeout", false;
+    RegisterTimeout, 4001, "register_timeout", true;
     /// The client reads more slowly than its rooms produce.
     Slow, 4002, "slow_consumer", true;
     /// An operator ended the session.

@@ -48,6 +48,12 @@ impl StreamEnd {
         from.and_then(|at| self.forks[at..].iter().map(|fork| fork.seq).min()).unwrap_or(0)
     }
 
+    /// Returns true if a position in `epoch` is still valid. In an unknown epoch nothing is valid, seq 0 included.
+    #[must_use]
+    pub fn holds(&self, epoch: &str, seq: u64) -> bool {
+        (epoch == self.epoch || self.came_from(epoch)) && seq <= self.shares(epoch)
+    }
+
     /// Returns true if `epoch` is a former epoch of this stream.
     #[must_use]
     pub fn came_from(&self, epoch: &str) -> bool {

@@ -16,6 +16,8 @@ use super::{DataKind, FrameEvent, MessageLimits, Violation};
 
 /// The longest header of a frame.
 const HEADER_BYTES_MAX: usize = 14;
+/// Maximum number of empty frames in one message. Frames with a payload are bounded by the message's size.
+const EMPTY_FRAMES_MAX: u16 = 8192;
 /// The longest payload of a control frame.
 const CONTROL_BYTES_MAX: u64 = 125;
 
@@ -30,6 +32,8 @@ pub struct FrameReader {
     kind: Option<DataKind>,
     /// Its length with the present frame. Over the limit it is skipped.
     length: u32,
+    /// Its empty frames.
+    empty_frames: u16,
     utf8: Utf8,
 }
 
@@ -60,7 +64,15 @@ impl FrameReader {
     /// Creates the reader of a new client.
     #[must_use]
     pub fn new(limits: MessageLimits) -> Self {
-        Self { limits, state: BETWEEN_FRAMES, held: Vec::new(), kind: None, length: 0, utf8: Utf8::default() }
+        Self {
+            limits,
+            state: BETWEEN_FRAMES,
+            held: Vec::new(),
+            kind: None,
+            length: 0,
+            empty_frames: 0,
+            utf8: Utf8::default(),
+        }
     }
 
     /// Returns the next event and removes it from the input. `None`: all input is used and more is needed.
@@ -163,11 +175,16 @@ impl FrameReader {
     fn begin(&mut self, kind: DataKind, length: u64) -> Result<(), Violation> {
         self.kind = Some(kind);
         self.length = 0;
+        self.empty_frames = 0;
         self.utf8 = Utf8::default();
         self.add_to_message(length)
     }
 
     fn add_to_message(&mut self, by: u64) -> Result<(), Violation> {
+        self.empty_frames += u16::from(by == 0);
+        if self.empty_frames > EMPTY_FRAMES_MAX {
+            return Err(Violation::TooBig);
+        }
         let length = by.saturating_add(self.length.into());
         if length > self.limits.skipped.into() {
             return Err(Violation::TooBig);

@@ -53,6 +53,17 @@ async fn invalid_handshake_receives_the_matching_status() {
         (valid.replacen("dGhlIHNhbXBsZSBub25jZQ==", "!!!!IHNhbXBsZSBub25jZQ==", 1), 400, ""),
         (without("Host: parley\r\n"), 400, ""),
         (valid.replacen("HTTP/1.1", "HTTP/1.0", 1), 400, ""),
+        (valid.replacen("Host: parley", "Host: a b@c/", 1), 400, ""),
+        (valid.replacen("Host: parley", "Host: ann@parley", 1), 400, ""),
+        (valid.replacen("Host: parley", "Host:", 1), 400, ""),
+        (upgrade_request("Host: parley\r\n"), 400, ""),
+        (upgrade_request("Host: another\r\n"), 400, ""),
+        (upgrade_request("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400, ""),
+        (upgrade_request("Sec-WebSocket-Version: 8\r\n"), 400, ""),
+        (upgrade_request("Sec-WebSocket-Version: 13\r\n"), 400, ""),
+        (upgrade_request("Content-Length: 5\r\n") + "hello", 400, ""),
+        (upgrade_request("Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n", 400, ""),
+        (valid.replacen("Upgrade: websocket", "Upgrade: h2c", 1), 426, "upgrade: websocket\r\n"),
         ("\x16\x03\x01\x02\x00\x01\x00\r\n\r\n".to_owned(), 400, ""),
         (upgrade_request(&"X-A: b\r\n".repeat(100)), 431, ""),
         (upgrade_request(&format!("X-A: {}\r\n", "b".repeat(64 * 1024))), 431, ""),
@@ -126,4 +137,33 @@ async fn handshake_accepts_only_the_allowed_origins() {
     limits.set(ConnectionLimits { origins: Arc::default(), ..limits.get() });
     let head = response_head(&fixture, &upgrade_request("Origin: https://evil.example\r\n")).await;
     assert!(head.starts_with("HTTP/1.1 101"), "an empty list must allow every origin: {head}");
+}
+
+#[tokio::test]
+async fn handshake_accepts_every_form_of_header_lists() {
+    let fixture = ListenFixture::open();
+    let valid = upgrade_request("");
+    for request in [
+        valid.replacen("Upgrade: websocket", "Upgrade: h2c, websocket", 1),
+        valid.replacen("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: WebSocket", 1),
+        valid.replacen("keep-alive, Upgrade", "keep-alive\r\nConnection: upgrade", 1),
+        valid.replacen("Host: parley", "Host: [::1]:8080", 1),
+        upgrade_request("Content-Length: 0\r\n"),
+    ] {
+        let head = response_head(&fixture, &request).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{request}: {head}");
+    }
+}
+
+#[tokio::test]
+async fn request_without_upgrade_receives_a_matching_problem() {
+    let fixture = ListenFixture::open();
+    let mut client = RawClient::connect(fixture.ws).await;
+    client.send(b"GET /ws HTTP/1.1\r\nHost: parley\r\n\r\n").await;
+    let answer = client.rest().await;
+    assert!(answer.starts_with("http/1.1 426") || answer.starts_with("HTTP/1.1 426"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((body["code"].as_str(), body["status"].as_u64()), (Some("bad_request"), Some(426)));
+    assert!(body["detail"].as_str().unwrap().starts_with("this is a WebSocket address"), "{body}");
 }

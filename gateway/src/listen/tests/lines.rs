@@ -8,11 +8,11 @@ use crate::wire::{DISCARDED_BYTES_MAX, REQUEST_BYTES_MAX};
 async fn gateway_answers_all_lines_before_end_of_input() {
     let fixture = ListenFixture::open();
     let mut client = RawClient::connect(fixture.tcp).await;
-    client.send(b"/ping\n/ping\r\n/ping\nand half a li").await;
+    client.send(b"/ping\n/ping\r\n/ping\n/ping").await;
     client.tcp.shutdown().await.unwrap();
     let output = client.rest().await;
-    assert_eq!(output.matches("pong").count(), 3, "{output:?}");
-    assert_eq!(fixture.state.begun.load(Ordering::SeqCst), 3, "the unfinished line counted as a request");
+    assert_eq!(output.matches("pong").count(), 4, "{output:?}");
+    assert_eq!(fixture.state.begun.load(Ordering::SeqCst), 4, "the last line ends with the input");
     fixture.assert_left_reasons(&[LeftReason::Closed]).await;
     fixture.permits_returned().await;
 }
@@ -70,7 +70,7 @@ async fn reader_accepts_lines_sent_bytewise() {
 }
 
 #[tokio::test]
-async fn line_client_receives_events_without_pings() {
+async fn line_client_receives_signs_and_events() {
     let fixture = ListenFixture::open();
     let mut client = fixture.line_client().await;
     fixture.outbox(0).push_ping();
@@ -78,7 +78,8 @@ async fn line_client_receives_events_without_pings() {
         fixture.outbox(0).push_event(&message(&format!("nr {number}")));
     }
     let output = client.until("nr 199").await;
-    let expected: Vec<String> = (0..200).map(|number| format!("[#lobby] <ann> nr {number}")).collect();
+    let events = (0..200).map(|number| format!("[#lobby] <ann> nr {number}"));
+    let expected: Vec<String> = std::iter::once("* still connected".to_owned()).chain(events).collect();
     assert_eq!(output.lines().collect::<Vec<_>>(), expected);
 }
 
@@ -94,4 +95,17 @@ async fn line_connection_runs_a_keepalive_timer() {
     });
     let timer = ours.unwrap().split_whitespace().nth(5).unwrap();
     assert!(timer.starts_with("02:"), "no keepalive timer: {timer}");
+}
+
+#[tokio::test]
+async fn interrupt_of_telnet_leaves_the_next_command_intact() {
+    let fixture = ListenFixture::open();
+    let mut client = fixture.line_client().await;
+    client.send(b"\xFF\xF4\xFF\xFD\x06").await;
+    let mut answer = [0; 3];
+    soon(client.tcp.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer, *b"\xFF\xFC\x06", "no WONT TIMING-MARK");
+    client.send(b"/ping\r\n").await;
+    let output = client.until("pong").await;
+    assert_eq!(output.lines().count(), 1, "{output:?}");
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::message::{Body, Target};
+use crate::session::liveness::HeartbeatPolicy;
 use crate::session::state::ROOMS_MAX;
 use crate::session::verbs::join::{JoinRoom, RoomJoined};
 use crate::session::verbs::nick::ReleaseNick;
@@ -17,7 +18,7 @@ use crate::session::verbs::status::SetStatus;
 use crate::wire::{Command, DeliveryStatus, Range, ResumeRequest, Since, Token};
 
 fn core() -> Core {
-    Core::new("g1".into(), Instant::now(), true)
+    Core::new("g1".into(), Instant::now(), HeartbeatPolicy { pings: true, sign_within: None })
 }
 
 fn nick(text: &str) -> Nick {

@@ -60,7 +60,7 @@ pub(super) fn conclude(state: &mut SessionState, joined: RoomJoined) -> Decision
         epoch: end.epoch.clone(),
         seq: end.seq,
         member_count,
-        recovered: since.as_ref().is_some_and(|since| since.seq <= end.shares(&since.epoch)),
+        recovered: since.as_ref().is_some_and(|since| end.holds(&since.epoch, since.seq)),
     };
     let entry = StreamEntry::new(StreamId::Room(room.key().clone()), room.as_str(), end, since);
     Decision::AnswerAndEnter(answer, vec![entry])

@@ -19,8 +19,8 @@ mod perform {
     impl MarkRead {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             let (registry, Self { session, seq }) = (&performer.services.registry, self);
-            let is_known = answered(|| registry.read(&session, seq)).await?;
-            if is_known { Ok(Answer::Read { seq }) } else { Err(unavailable()) }
+            let kept = answered(|| registry.read(&session, seq)).await?;
+            kept.map(|seq| Answer::Read { seq }).ok_or_else(unavailable)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Text of a frame to [`Request`].
 //!
 //! The frame is read once into its fields, each still raw JSON; a command then takes the fields it needs. So the `id`
-//! survives errors in other fields, unknown fields cost nothing, and a body is never parsed. Reading raw JSON does not
-//! recurse (serde_json skips values with a loop), so the depth needs no check before it.
+//! survives errors in other fields, unknown fields cost nothing, and no tree of a body is built. Reading raw JSON
+//! does not recurse (serde_json skips values with a loop); the depth is checked before a body is read.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -12,8 +12,7 @@ use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
 use presence::model::{Availability, Nick, RoomName};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::message::Body;
@@ -23,6 +22,7 @@ use crate::wire::{
 };
 
 use super::INBOX;
+use super::interoperable::{self, JsonString};
 
 /// Maximum length of an `id` as it is written, quotes and escapes included, in bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -75,6 +75,7 @@ impl<'a> JsonFields<'a> {
         if has_lone_surrogate(id.get()) {
             return Err(bad_request("`id` contains half of a surrogate pair"));
         }
+        interoperable::check("id", id)?;
         Ok(Some((*id).to_owned()))
     }
 
@@ -97,11 +98,7 @@ impl<'a> JsonFields<'a> {
             "register" => Command::Register { nick: self.nick()?, resume: self.resume()? },
             "join" => Command::Join { room: self.room()?, since: self.since()? },
             "leave" => Command::Leave { room: self.room()? },
-            "send" => Command::Send {
-                to: syntax::target(&self.string("to")?)?,
-                body: Body::from_raw(self.required("body")?.to_owned()),
-                key: self.key()?,
-            },
+            "send" => Command::Send { to: syntax::target(&self.string("to")?)?, body: self.body()?, key: self.key()? },
             "nick" => Command::Nick { nick: self.nick()? },
             "status" => {
                 let status = match self.string("status")?.as_ref() {
@@ -129,6 +126,12 @@ impl<'a> JsonFields<'a> {
             "bye" => Command::Bye,
             _ => return Err(ErrorCode::UnknownType.into()),
         })
+    }
+
+    fn body(&self) -> Result<Body, Refusal> {
+        let body = self.required("body")?;
+        interoperable::check("body", body)?;
+        Ok(Body::from_raw(body.to_owned()))
     }
 
     fn nick(&self) -> Result<Nick, Refusal> {
@@ -182,7 +185,8 @@ impl<'a> JsonFields<'a> {
         let malformed =
             || bad_request("`since` must be {a room or \"@\": {\"epoch\": a string, \"seq\": a whole number}}");
         let positions: JsonFields<'_> = serde_json::from_str(raw.get()).map_err(|_| malformed())?;
-        if positions.values.len() > RESUMED_ROOMS_MAX + 1 {
+        let named_rooms = positions.values.keys().filter(|name| *name != INBOX).count();
+        if named_rooms > RESUMED_ROOMS_MAX {
             return Err(bad_request(format!("`since` must name at most {RESUMED_ROOMS_MAX} rooms")));
         }
         let mut named = HashSet::new();
@@ -250,10 +254,6 @@ fn position(raw: &RawValue) -> Option<Since> {
 fn missing(name: &str) -> Refusal {
     bad_request(format!("`{name}` is missing"))
 }
-
-/// A string, borrowed from the frame unless it contains escapes.
-#[derive(Deserialize)]
-struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

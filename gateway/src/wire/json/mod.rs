@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+mod interoperable;
 #[cfg(test)]
 mod tests;
 

@@ -69,6 +69,12 @@ impl LineDialect {
     }
 }
 
+/// Returns the line that keeps a quiet connection open behind a proxy.
+#[must_use]
+pub fn sign_of_life() -> Bytes {
+    Bytes::from_static(b"* still connected\n")
+}
+
 /// Returns the first lines of a new connection.
 #[must_use]
 pub fn greeting() -> Bytes {

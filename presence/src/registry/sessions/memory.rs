@@ -36,7 +36,7 @@ impl Sessions for MemoryRegistry {
         Ok(self.store.lock().expire_detached(nick, owner, reason))
     }
 
-    async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+    async fn read(&self, session: &SessionId, seq: u64) -> Result<Option<u64>, RegistryError> {
         Ok(self.store.lock().read(session, seq))
     }
 }
@@ -124,11 +124,11 @@ impl StoreState {
         true
     }
 
-    pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> bool {
+    pub(crate) fn read(&mut self, session: &SessionId, seq: u64) -> Option<u64> {
         let top = self.inboxes.end(session).seq;
-        let Some(known) = self.sessions.0.get_mut(session) else { return false };
+        let known = self.sessions.0.get_mut(session)?;
         known.read = known.read.max(seq.min(top));
-        true
+        Some(known.read)
     }
 
     /// Orders the gateway of a nick's owner to end that connection, if it is this session's: at once over its channel,

@@ -112,11 +112,11 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn expire_detached(&self, nick: &Nick, owner: &Owner, reason: LeftReason) -> Result<bool, RegistryError>;
 
-        /// Records the client's read position in its inbox. It never goes back and never past the end. Returns true if
-        /// the session exists.
+        /// Records the client's read position in its inbox. It never goes back and never past the end. Returns the
+        /// position that is kept; `None` if the session does not exist.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError>;
+        async fn read(&self, session: &SessionId, seq: u64) -> Result<Option<u64>, RegistryError>;
     }
 }

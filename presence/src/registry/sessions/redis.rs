@@ -53,9 +53,10 @@ impl Sessions for RedisRegistry {
         did_change(&mut self.write(owner.session.as_str(), &script::EXPIRE_DETACHED, keys, &args).await?)
     }
 
-    async fn read(&self, session: &SessionId, seq: u64) -> Result<bool, RegistryError> {
+    async fn read(&self, session: &SessionId, seq: u64) -> Result<Option<u64>, RegistryError> {
         let keys = ScriptKeys::of(self.redis.keys().session(session)).own([SessionKeys::record, SessionKeys::inbox]);
-        did_change(&mut self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?)
+        let mut reply = self.write(session.as_str(), &script::READ, keys, &[&seq.to_string()]).await?;
+        if did_change(&mut reply)? { Ok(Some(reply.number()?)) } else { Ok(None) }
     }
 }
 

@@ -44,6 +44,20 @@ fn text_event(count: usize) -> String {
 }
 
 #[test]
+fn reader_limits_the_empty_frames_of_a_message() {
+    let message = |empty: usize| {
+        let mut frames = vec![masked_frame(FIRST_TEXT, b"h")];
+        frames.extend(vec![masked_frame(CONTINUATION, b""); empty]);
+        frames.push(masked_frame(LAST_CONTINUATION, b"i"));
+        frames.concat()
+    };
+    let allowed = [message(8192), message(8192)].concat();
+    assert_eq!(read_with_parley(LIMITS, [&allowed[..]]).ending, super::compare::ReadEnding::Open);
+    assert_eq!(read_with_parley(LIMITS, [&message(8193)[..]]).ending, super::compare::ReadEnding::Broken(1009));
+    assert_eq!(read_with_parley(LIMITS, message(500_000).chunks(7)).ending, super::compare::ReadEnding::Broken(1009));
+}
+
+#[test]
 fn reader_rejects_reserved_opcodes_and_bits() {
     let mut cases = vec![
         case("text \"hi\"", &[masked_frame(TEXT, b"hi")]),
