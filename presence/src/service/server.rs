@@ -19,15 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::host::admin::{self, AdminRoutes};
+use crate::host::descriptors::DescriptorLimit;
 use crate::host::loop_lag;
 use crate::host::metrics::PresenceMetrics;
 use crate::host::program::Drained;
 use crate::lease::LeaseSample;
 use crate::lease::detector::{self, ReapOutcome};
 use crate::registry::{RedisRegistry, Registry};
-use crate::service::api;
+use crate::service::api::{self, ApiClients};
 use crate::service::config::PresenceConfig;
 use crate::service::readiness;
+use crate::service::waiting::{CONNECTIONS_MAX, WaitingPool};
 use crate::store::redis::RedisStore;
 
 /// Listening addresses of a presence process.
@@ -102,10 +104,12 @@ impl Presence {
                 tracing::error!(%error, "admin listener failed");
             }
         });
-        let router = api::router(registry, metrics.clone(), config.proxies, closing.clone());
+        let connections = DescriptorLimit::of_process().connections(CONNECTIONS_MAX);
+        let clients = ApiClients { proxies: config.proxies, connections };
+        let router = api::router(registry, metrics.clone(), clients, closing.clone());
         let api_ended = CancellationToken::new();
         let ended = api_ended.clone().drop_guard();
-        let serving_api = http::serve(api, router, closing.clone());
+        let serving_api = http::serve(api, router, WaitingPool::new(connections), closing.clone());
         let api = tokio::spawn(async {
             let _ended = ended;
             serving_api.await;

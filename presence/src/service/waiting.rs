@@ -11,15 +11,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::client_address::ClientAddress;
 
+/// Maximum number of connections of the API, fewer if the process has fewer descriptors. All shares are parts of it.
+pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// Maximum number of waiting connections.
 const WAITING_MAX: usize = 512;
 
+/// Returns the part of `limit` that fits in a process with at most `connections` connections; at least 1.
+pub(super) fn share_of(limit: usize, connections: usize) -> usize {
+    (limit * connections.min(CONNECTIONS_MAX) / CONNECTIONS_MAX).max(1)
+}
+
 /// The waiting connections, oldest first. Cheap to clone: clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct WaitingPool(Arc<Mutex<WaitingTable>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct WaitingTable {
+    limit: usize,
     next_ticket: u64,
     rows: BTreeMap<u64, WaitingRow>,
 }
@@ -35,7 +43,7 @@ impl WaitingTable {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.rows.insert(ticket, row);
-        if self.rows.len() > WAITING_MAX {
+        if self.rows.len() > self.limit {
             self.evict();
         }
         ticket
@@ -57,6 +65,12 @@ impl WaitingTable {
 }
 
 impl WaitingPool {
+    /// Creates the pool of a process that may have `connections` connections.
+    pub(super) fn new(connections: usize) -> Self {
+        let limit = share_of(WAITING_MAX, connections);
+        Self(Arc::new(Mutex::new(WaitingTable { limit, next_ticket: 0, rows: BTreeMap::new() })))
+    }
+
     /// Adds a new connection, which waits for its first request.
     pub(super) fn open(&self, address: ClientAddress) -> ConnectionPhase {
         let phase = ConnectionPhase(Arc::new(PhaseInner {
@@ -139,8 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn shares_shrink_with_the_connections() {
+        for (connections, share) in [(0, 1), (24, 3), (1024, 128), (CONNECTIONS_MAX, 512), (1_000_000, 512)] {
+            assert_eq!(share_of(WAITING_MAX, connections), share, "{connections}");
+        }
+    }
+
+    #[test]
     fn full_pool_evicts_the_heaviest_address() {
-        let pool = WaitingPool::default();
+        let pool = WaitingPool::new(CONNECTIONS_MAX);
         let quiet = pool.open(address("192.0.2.1"));
         let hostile: Vec<_> = (1..WAITING_MAX).map(|_| pool.open(address("192.0.2.2"))).collect();
         let newcomer = pool.open(address("192.0.2.3"));
@@ -153,7 +174,7 @@ mod tests {
 
     #[test]
     fn answered_connection_is_never_evicted() {
-        let pool = WaitingPool::default();
+        let pool = WaitingPool::new(CONNECTIONS_MAX);
         let answered = pool.open(address("192.0.2.1"));
         answered.answer();
         let waiting: Vec<_> = (0..2 * WAITING_MAX).map(|_| pool.open(address("192.0.2.1"))).collect();

@@ -43,7 +43,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(in crate::service) struct PeerAddress(pub(in crate::service) IpAddr);
 
 /// The limits of requests. Cheap to clone: clones share the seats.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct ApiAdmission {
     proxies: Arc<TrustedProxies>,
     seats: SeatTable,
@@ -58,8 +58,9 @@ struct RefusalLog {
 }
 
 impl ApiAdmission {
-    pub(super) fn new(proxies: TrustedProxies) -> Self {
-        Self { proxies: Arc::new(proxies), ..Self::default() }
+    /// Creates the limits of a process that may have `connections` connections.
+    pub(super) fn new(proxies: TrustedProxies, connections: usize) -> Self {
+        Self { proxies: Arc::new(proxies), seats: SeatTable::new(connections), refusals: Arc::default() }
     }
 
     fn client(&self, request: &Request) -> ClientAddress {

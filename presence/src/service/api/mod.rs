@@ -66,14 +66,23 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
 )]
 struct ApiDocument;
 
-/// Returns the HTTP API over `registry`. `proxies` may name the address of a client. Cancelling `stop` ends its
+/// The clients that the API serves.
+#[derive(Debug)]
+pub struct ApiClients {
+    /// Proxies that may name the address of a client.
+    pub proxies: TrustedProxies,
+    /// Maximum number of connections; fewer than usual make every share smaller.
+    pub connections: usize,
+}
+
+/// Returns the HTTP API over `registry`, with a share of its seats for each of its `clients`. Cancelling `stop` ends its
 /// event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
 pub fn router(
     registry: Registry,
     metrics: PresenceMetrics,
-    proxies: TrustedProxies,
+    clients: ApiClients,
     stop: CancellationToken,
 ) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
@@ -88,7 +97,7 @@ pub fn router(
         .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
         // The admission limits bodies.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(ApiAdmission::new(proxies), admit))
+        .layer(from_fn_with_state(ApiAdmission::new(clients.proxies, clients.connections), admit))
         .layer(from_fn_with_state(metrics, count))
         .layer(map_response(async |mut response: Response| {
             let headers = response.headers_mut();

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::host::client_address::ClientAddress;
+use crate::service::waiting::share_of;
 
 /// A limited resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +33,11 @@ impl SeatKind {
         }
     }
 
-    fn limit(self) -> SeatLimit {
+    /// Returns its limits in a process that may have `connections` connections.
+    fn limit(self, connections: usize) -> SeatLimit {
         match self {
-            Self::Stream => SeatLimit { all: 3000, each: 64 },
-            Self::Request => SeatLimit { all: 512, each: 64 },
+            Self::Stream => SeatLimit { all: share_of(3000, connections), each: 64 },
+            Self::Request => SeatLimit { all: share_of(512, connections), each: 64 },
             Self::BufferKib => SeatLimit { all: 64 * 1024, each: 16 * 1024 },
         }
     }
@@ -59,8 +61,11 @@ pub(super) enum SeatRefusal {
 }
 
 /// The seats in use. Cheap to clone: clones share them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct SeatTable(Arc<Mutex<SeatCounts>>);
+#[derive(Debug, Clone)]
+pub(super) struct SeatTable {
+    connections: usize,
+    counts: Arc<Mutex<SeatCounts>>,
+}
 
 #[derive(Debug, Default)]
 struct SeatCounts {
@@ -69,10 +74,15 @@ struct SeatCounts {
 }
 
 impl SeatTable {
+    /// Creates a table for a process that may have `connections` connections.
+    pub(super) fn new(connections: usize) -> Self {
+        Self { connections, counts: Arc::default() }
+    }
+
     /// Takes seats of one kind for an address. An address without any gets its first seats whatever their number, so a
     /// large answer is not refused for ever.
     pub(super) fn take(&self, kind: SeatKind, address: ClientAddress, count: usize) -> Result<SeatPermit, SeatRefusal> {
-        let SeatLimit { all, each } = kind.limit();
+        let SeatLimit { all, each } = kind.limit(self.connections);
         let mut counts = self.lock();
         let (used, own) = (counts.all[kind as usize], counts.each.get(&address).map_or(0, |own| own[kind as usize]));
         if own > 0 && own + count > each {
@@ -88,7 +98,7 @@ impl SeatTable {
 
     fn lock(&self) -> MutexGuard<'_, SeatCounts> {
         // Held for a few instructions; a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,6 +129,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::service::waiting::CONNECTIONS_MAX;
 
     fn address(number: u32) -> ClientAddress {
         std::net::IpAddr::from(number.to_be_bytes()).into()
@@ -126,7 +137,7 @@ mod tests {
 
     #[test]
     fn address_gets_its_share_only() {
-        let seats = SeatTable::default();
+        let seats = SeatTable::new(CONNECTIONS_MAX);
         let mut held: Vec<_> = (0..64).map(|_| seats.take(SeatKind::Stream, address(1), 1).unwrap()).collect();
         assert_eq!(seats.take(SeatKind::Stream, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
         // Other addresses and other kinds are unaffected.
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn process_limit_holds_for_many_addresses() {
-        let seats = SeatTable::default();
+        let seats = SeatTable::new(CONNECTIONS_MAX);
         let held: Vec<_> = (0..3000).map(|n| seats.take(SeatKind::Stream, address(n), 1).unwrap()).collect();
         assert_eq!(seats.take(SeatKind::Stream, address(9999), 1).unwrap_err(), SeatRefusal::AllTaken);
         drop(held);
@@ -147,7 +158,7 @@ mod tests {
 
     #[test]
     fn large_first_answer_is_admitted() {
-        let seats = SeatTable::default();
+        let seats = SeatTable::new(CONNECTIONS_MAX);
         let large = seats.take(SeatKind::BufferKib, address(1), 20 * 1024).unwrap();
         assert_eq!(seats.take(SeatKind::BufferKib, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
         drop(large);

@@ -13,11 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::router;
+use super::{ApiClients, router};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::model::{Incarnation, Nick, Owner, RoomName, SessionId, Status, TokenHash};
 use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, MemoryRegistry, Registry};
+use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
 
 /// Maximum wait of a test.
@@ -70,7 +71,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics, stop) =
             (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
-        let router = router(registry.clone(), metrics.clone(), TrustedProxies::default(), stop.clone());
+        let router = router(registry.clone(), metrics.clone(), ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX }, stop.clone());
         tokio::spawn(async { axum::serve(listener, router).await });
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
     }

@@ -38,8 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
 /// closes the listener at once; its connections end with `closing`.
-pub(super) async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
-    let pool = WaitingPool::default();
+pub(super) async fn serve(listener: TcpListener, router: Router, pool: WaitingPool, closing: CancellationToken) {
     let connections = TaskTracker::new();
     while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
         match accepted {

@@ -10,7 +10,8 @@ use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
 use crate::registry::{MemoryRegistry, Registry};
 use crate::service::api::problem::CODES;
-use crate::service::api::router;
+use crate::service::api::{ApiClients, router};
+use crate::service::waiting::CONNECTIONS_MAX;
 use crate::store::memory::Store;
 
 /// Paths of the documentation itself, which the document does not contain.
@@ -29,7 +30,7 @@ async fn every_route_is_documented() {
     // Axum exposes its routes in its debug text only.
     let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
     let text =
-        format!("{:?}", router(registry, PresenceMetrics::new(), TrustedProxies::default(), CancellationToken::new()));
+        format!("{:?}", router(registry, PresenceMetrics::new(), ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX }, CancellationToken::new()));
     let routes: BTreeSet<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
     let expected: BTreeSet<&str> = documented.union(&UNDOCUMENTED.iter().copied().collect()).copied().collect();
     // Axum lists fallbacks as routes with private names.
