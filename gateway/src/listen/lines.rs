@@ -41,16 +41,15 @@ pub(super) struct LineSplitter {
     /// True if the input is known to be text.
     begun: bool,
     telnet: TelnetFilter,
-    /// Answers to telnet commands, until the transport takes them.
-    answers: Vec<u8>,
 }
 
 impl LineSplitter {
-    /// Reads the bytes that have arrived; 0 is the end of the input. Dropping the future loses nothing.
+    /// Reads the bytes that have arrived. Returns their number, 0 at the end of the input, and the answers to telnet
+    /// commands among them. Dropping the future loses nothing.
     ///
     /// # Errors
     /// The socket is broken.
-    pub(super) async fn fill(&mut self, tcp: &TcpStream) -> io::Result<usize> {
+    pub(super) async fn fill(&mut self, tcp: &TcpStream) -> io::Result<(usize, Vec<u8>)> {
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }
@@ -60,11 +59,10 @@ impl LineSplitter {
             match tcp.try_read_buf(&mut self.bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
-                    if let Ok(read) = outcome {
-                        let from = self.bytes.len() - read;
-                        self.telnet.strip(&mut self.bytes, from, &mut self.answers);
-                    }
-                    return outcome;
+                    let (read, mut answers) = (outcome?, Vec::new());
+                    let from = self.bytes.len() - read;
+                    self.telnet.strip(&mut self.bytes, from, &mut answers);
+                    return Ok((read, answers));
                 }
             }
         }
@@ -97,11 +95,6 @@ impl LineSplitter {
                 InputLine::Whole(line.freeze())
             });
         }
-    }
-
-    /// Returns the answers to telnet commands that have arrived.
-    pub(super) fn take_answers(&mut self) -> Vec<u8> {
-        mem::take(&mut self.answers)
     }
 
     /// Returns the last line, which the end of the input ends in place of a line feed; `None` if there is none.

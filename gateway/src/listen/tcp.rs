@@ -117,19 +117,17 @@ impl Transport for LineTransport {
             }
             match self.lines.fill(self.input.as_ref()).await {
                 // The client ended its output, so its last line is whole. After an error a part may be missing.
-                Ok(0) => match self.lines.finish() {
+                Ok((0, _)) => match self.lines.finish() {
                     Some(InputLine::Whole(line)) => return self.decode(&line),
                     Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
                     Some(InputLine::Binary) | None => return TransportInput::Gone,
                 },
                 Err(_) => return TransportInput::Gone,
-                Ok(_) => {
-                    let answers = self.lines.take_answers();
-                    if !answers.is_empty() {
-                        self.queue_bytes(answers.into());
-                        return TransportInput::Activity;
-                    }
+                Ok((_, answers)) if !answers.is_empty() => {
+                    self.queue_bytes(answers.into());
+                    return TransportInput::Activity;
                 }
+                Ok(_) => {}
             }
         }
     }
