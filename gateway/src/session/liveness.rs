@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_client_receives_a_frame_within_the_proxy_interval() {
+    fn idle_client_is_pinged_within_the_proxy_interval() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start, HeartbeatPolicy { sign_within: Some(SECOND * 45), ..PINGS });
         liveness.registered(start);

@@ -32,7 +32,7 @@ pub struct FrameReader {
     kind: Option<DataKind>,
     /// Its length with the present frame. Over the limit it is skipped.
     length: u32,
-    /// Its empty frames.
+    /// Number of frames without a payload in it.
     empty_frames: u16,
     utf8: Utf8,
 }

@@ -159,17 +159,17 @@ fn stream_refusal() -> Response {
 /// Holds seats until the body has ended and its last bytes are written.
 fn held(body: Body, seats: impl Send + Sync + 'static) -> Body {
     let seats = Arc::new(seats);
-    let hold = move |bytes: Bytes| Bytes::from_owner(HeldBytes { bytes, _seats: Arc::clone(&seats) });
+    let hold = move |bytes: Bytes| Bytes::from_owner(SeatedBytes { bytes, _seats: Arc::clone(&seats) });
     Body::new(body.map_frame(move |frame| frame.map_data(&hold)))
 }
 
 /// Bytes of an answer with its seats.
-struct HeldBytes<S> {
+struct SeatedBytes<S> {
     bytes: Bytes,
     _seats: Arc<S>,
 }
 
-impl<S> AsRef<[u8]> for HeldBytes<S> {
+impl<S> AsRef<[u8]> for SeatedBytes<S> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -75,16 +75,11 @@ pub struct ApiClients {
     pub connections: usize,
 }
 
-/// Returns the HTTP API over `registry`, with a share of its seats for each of its `clients`. Cancelling `stop` ends its
-/// event streams; other requests are completed.
+/// Returns the HTTP API over `registry`, with a share of its seats for each of its `clients`. Cancelling `stop` ends
+/// its event streams; other requests are completed.
 ///
 /// Must be served inside a tokio runtime.
-pub fn router(
-    registry: Registry,
-    metrics: PresenceMetrics,
-    clients: ApiClients,
-    stop: CancellationToken,
-) -> Router {
+pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients, stop: CancellationToken) -> Router {
     let (router, mut openapi) = routes().split_for_parts();
     openapi.info.version = env!("CARGO_PKG_VERSION").to_owned();
     let openapi = Arc::new(openapi);

@@ -71,7 +71,12 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics, stop) =
             (listener.local_addr().unwrap(), PresenceMetrics::new(), CancellationToken::new());
-        let router = router(registry.clone(), metrics.clone(), ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX }, stop.clone());
+        let router = router(
+            registry.clone(),
+            metrics.clone(),
+            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX },
+            stop.clone(),
+        );
         tokio::spawn(async { axum::serve(listener, router).await });
         Self { address, registry, metrics, stop, incarnation: Incarnation::random() }
     }

@@ -29,8 +29,15 @@ async fn every_route_is_documented() {
     let documented: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     // Axum exposes its routes in its debug text only.
     let registry = Registry::Memory(MemoryRegistry::new(Store::default()));
-    let text =
-        format!("{:?}", router(registry, PresenceMetrics::new(), ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX }, CancellationToken::new()));
+    let text = format!(
+        "{:?}",
+        router(
+            registry,
+            PresenceMetrics::new(),
+            ApiClients { proxies: TrustedProxies::default(), connections: CONNECTIONS_MAX },
+            CancellationToken::new()
+        )
+    );
     let routes: BTreeSet<&str> = text.split('"').filter(|part| part.starts_with('/')).collect();
     let expected: BTreeSet<&str> = documented.union(&UNDOCUMENTED.iter().copied().collect()).copied().collect();
     // Axum lists fallbacks as routes with private names.
