@@ -1,7 +1,7 @@
 # The entry point for people and CI. `make` lists the targets. All of them work on a fresh Debian or Ubuntu with Rust;
 # missing packages are installed, with a message first.
 .DEFAULT_GOAL := help
-.PHONY: help run roll build test test-otlp chaos bench bench-100k count check docs
+.PHONY: help run roll clean build test test-otlp chaos bench bench-100k count check docs
 # A shell that was started before Rust was installed does not have cargo in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -18,6 +18,9 @@ run: ## start a whole cluster on this machine; Ctrl-C stops it
 
 roll: ## restart the gateways of the running cluster one by one; `make build roll` deploys a new build
 	@deploy/roll
+
+clean: ## remove the logs and messages of stopped clusters: all, or one with OFFSET=n
+	@deploy/clean
 
 build: ## build both programs in release mode
 	cargo build --locked --release -p gateway -p presence

@@ -298,7 +298,11 @@ impl Drop for Process {
 
 /// Returns the folder of the built programs: `PARLEY_BIN_DIR`, or the folder of this program, without `deps` for a
 /// test.
-fn binary_directory() -> PathBuf {
+///
+/// # Panics
+/// If this program does not know its path.
+#[must_use]
+pub fn binary_directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("PARLEY_BIN_DIR") {
         return directory.into();
     }

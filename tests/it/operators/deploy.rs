@@ -5,8 +5,11 @@
 mod compose;
 mod dockerfile;
 mod kubernetes;
+mod kubernetes_components;
 mod nginx;
 mod redis;
+pub(crate) mod runner;
+mod runner_tour;
 mod settings;
 mod starts;
 mod systemd;

@@ -2,11 +2,13 @@
 //!
 //! `numbers` compares metrics with events on a cluster, `alerts` runs promtool, `dashboards` checks the Grafana files.
 //! `drift` compares names with the exported metrics, and `live` evaluates every query in a real Prometheus.
-//! `promql` extracts names from a query, `query` queries from the files, `runbook` sections and quoted words.
+//! `healthy` starts a cluster as `make run` does, and sees no alert. `promql` extracts names from a query, `query`
+//! queries from the files, `runbook` sections and quoted words.
 
 mod alerts;
 mod dashboards;
 mod drift;
+mod healthy;
 mod live;
 mod numbers;
 mod promql;

@@ -138,7 +138,8 @@ fn copied_sources_are_enough_to_build() {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Copies a file or a folder.
+pub(super) fn copy_tree(from: &Path, to: &Path) {
     if from.is_file() {
         fs::copy(from, to).unwrap();
         return;

@@ -11,12 +11,12 @@ use super::yaml::{document, documents, list, text};
 const BASE: &str = "deploy/k8s/base";
 
 /// Returns every object of the base.
-fn objects() -> Vec<Value> {
+pub(super) fn objects() -> Vec<Value> {
     let kustomization = document(&format!("{BASE}/kustomization.yaml"));
     list(&kustomization["resources"]).iter().flat_map(|file| documents(&format!("{BASE}/{}", text(file)))).collect()
 }
 
-fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+pub(super) fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let mut found = objects.iter().filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
     let object = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
     assert!(found.next().is_none(), "two of {kind} {name}");
@@ -64,8 +64,7 @@ async fn manifests_set_valid_settings_and_matching_ports() {
             assert_eq!(request["path"], path, "{name} {probe}");
             assert_eq!(port(container, &request["port"]), effective.port("admin.addr"), "{name} {probe}");
         }
-        let scraped = &object(&objects, "Deployment", &name)["spec"]["template"]["metadata"]["annotations"];
-        assert_eq!(text(&scraped["prometheus.io/port"]), effective.port("admin.addr").to_string());
+        assert_eq!(port(container, &"admin".into()), effective.port("admin.addr"), "{name}: the scraped port");
 
         let given = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         let stop = list(&container["lifecycle"]["preStop"]["exec"]["command"]);

@@ -12,6 +12,11 @@ use super::runbook::{leads_to_section, sections};
 use crate::operators::deploy::yaml::{document, list, text};
 
 const TESTS: &str = "deploy/prometheus/alerts.test.yml";
+/// The first part of every `runbook_url`; the configuration of Prometheus sets this label.
+const RUNBOOK_BASE: &str = "{{ $externalLabels.runbook }}";
+/// The configurations of Prometheus for `make run`, compose and Kubernetes.
+const CONFIGURATIONS: [&str; 3] =
+    ["deploy/prometheus/prometheus.yml.in", "deploy/prometheus/prometheus.yml", "deploy/k8s/prometheus/prometheus.yml"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the rules that are alerts.
@@ -31,25 +36,40 @@ async fn promtool_accepts_rules_and_their_tests() {
 }
 
 #[tokio::test]
-async fn promtool_accepts_both_prometheus_configurations() {
+async fn promtool_accepts_every_prometheus_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let rules = repository().join(RULES);
-    let of_run = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml.in")).unwrap();
-    let of_compose = fs::read_to_string(repository().join("deploy/prometheus/prometheus.yml")).unwrap();
     let runner = fs::read_to_string(repository().join("deploy/run")).unwrap();
     assert!(runner.contains("RULES=\"$PWD/deploy/prometheus/alerts.yml\""), "deploy/run does not set the rules");
-    for (name, text, place) in [("run", of_run, "@RULES@"), ("compose", of_compose, "/etc/prometheus/alerts.yml")] {
-        assert!(text.contains(place), "{name} names no rules");
-        let text = text.replace(place, rules.to_str().unwrap());
+    for configuration in CONFIGURATIONS {
+        let shipped = fs::read_to_string(repository().join(configuration)).unwrap();
+        let place = ["@RULES@", "/etc/prometheus/alerts.yml"].into_iter().find(|place| shipped.contains(place));
+        let place = place.unwrap_or_else(|| panic!("{configuration} names no rules"));
+        let text = shipped.replace(place, rules.to_str().unwrap());
+        // The Prometheus of Debian is built without Kubernetes.
+        let text = text.replace("kubernetes_sd_configs: [{ role: pod }]", "static_configs: [{ targets: [\"h:1\"] }]");
         // Every remaining placeholder between at-signs is an address.
         let text: String = text.split('@').enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "h:1" }).collect();
-        let file = folder.path().join(name);
+        let file = folder.path().join("prometheus.yml");
         fs::write(&file, text).unwrap();
         let ran =
             ChildProgram::system("promtool", "promtool").args(["check", "config"]).args([&file]).run(PATIENCE).await;
-        assert_eq!(ran.code, Some(0), "{name}: {}\n{}", ran.stdout, ran.stderr);
-        assert!(ran.stdout.contains("rules found"), "{name}: {}", ran.stdout);
+        assert_eq!(ran.code, Some(0), "{configuration}: {}\n{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains("rules found"), "{configuration}: {}", ran.stdout);
     }
+}
+
+#[test]
+fn every_configuration_sets_interval_and_runbook() {
+    for configuration in CONFIGURATIONS {
+        let global = &document(configuration)["global"];
+        assert_eq!(global["evaluation_interval"], document(TESTS)["evaluation_interval"], "{configuration}");
+        let runbook = text(&global["external_labels"]["runbook"]);
+        let is_absolute = runbook.contains("://") && runbook.ends_with("RUNBOOK.md");
+        assert!(is_absolute || runbook == "@RUNBOOK@", "{configuration}: {runbook}");
+    }
+    let runner = fs::read_to_string(repository().join("deploy/run")).unwrap();
+    assert!(runner.contains("RUNBOOK=\"file://$PWD/docs/RUNBOOK.md\""), "deploy/run does not set the runbook");
 }
 
 #[tokio::test]
@@ -91,9 +111,9 @@ fn alerts_and_runbook_sections_match() {
     let mut named = BTreeSet::new();
     for alert in alerts() {
         let name = text(&alert["alert"]);
-        let runbook = text(&alert["annotations"]["runbook"]);
-        assert_eq!(leads_to_section(runbook, "docs/RUNBOOK.md"), Some(true), "{name}: {runbook}");
-        assert_eq!(runbook, format!("docs/RUNBOOK.md#{}", name.to_lowercase()), "each alert has its own section");
+        let runbook = text(&alert["annotations"]["runbook_url"]);
+        assert_eq!(leads_to_section(runbook, RUNBOOK_BASE), Some(true), "{name}: {runbook}");
+        assert_eq!(runbook, format!("{RUNBOOK_BASE}#{}", name.to_lowercase()), "each alert has its own section");
         assert!(!text(&alert["annotations"]["summary"]).is_empty(), "{name} has no summary");
         assert!(["warning", "critical"].contains(&text(&alert["labels"]["severity"])), "{name}");
         named.insert(name.to_lowercase());
