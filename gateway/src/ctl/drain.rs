@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::table::{count, duration};
-use super::{CommandAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError, no_such_gateway};
 
 /// Time to accept the order: several beats, because a gateway reads its orders with each beat.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,13 +30,7 @@ async fn find(cluster: &CommandAccess, node: &str) -> Result<LeaseSummary, CtlEr
     serving.retain(|gateway| gateway.state.serves());
     match serving.iter().position(|gateway| gateway.node == node) {
         Some(position) => Ok(serving.swap_remove(position)),
-        None => {
-            let mut nodes: Vec<&str> = serving.iter().map(|gateway| gateway.node.as_str()).collect();
-            nodes.dedup();
-            let there =
-                if nodes.is_empty() { "there is none".to_owned() } else { format!("there is {}", nodes.join(", ")) };
-            Err(CtlError::Refused(format!("no gateway {node} serves; {there}")))
-        }
+        None => Err(no_such_gateway(node, &serving)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is part of the gateway program, so it is available on every gateway host and finds Redis by the same settings
 //! (`--config`, environment, `--set`). Reads and orders go through the registry; nothing here listens, holds a lease or
 //! writes a stream. The output is a table, or one JSON document with `--json`; an error is one line on stderr.
+//! Without a command, the list of commands is printed there.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -17,6 +18,7 @@ mod status;
 mod table;
 mod who;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use presence::host::settings::{Settings, Sources};
-use presence::registry::{RedisRegistry, Registry, RegistryError};
+use presence::registry::{LeaseSummary, RedisRegistry, Registry, RegistryError};
 use presence::store::redis::RedisStore;
 use serde::Serialize;
 
@@ -127,13 +129,21 @@ struct CommandAccess {
     registry: Registry,
 }
 
+/// Errors of a call without a command, without and with flags.
+const MISSING_COMMAND: [ErrorKind; 2] =
+    [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
+
 /// Runs one command; `flags` begins with the name of the program.
 #[must_use]
 pub fn run(flags: impl IntoIterator<Item = OsString>, environment: Vec<(OsString, OsString)>) -> ExitCode {
-    let command = CtlFlags::command().name("gateway ctl").bin_name("gateway ctl");
-    let flags = command.try_get_matches_from(flags).and_then(|matches| CtlFlags::from_arg_matches(&matches));
+    let mut command = CtlFlags::command().name("gateway ctl").bin_name("gateway ctl");
+    let flags = command.try_get_matches_from_mut(flags).and_then(|matches| CtlFlags::from_arg_matches(&matches));
     let flags = match flags {
         Ok(flags) => flags,
+        Err(answer) if MISSING_COMMAND.contains(&answer.kind()) => {
+            print(std::io::stderr(), &command.render_help().to_string());
+            return CtlError::Usage("a command is missing".to_owned()).code().into();
+        }
         Err(answer) if answer.use_stderr() => {
             return fail(&CtlError::Usage(format!("{} (see gateway ctl --help)", reason(&answer))));
         }
@@ -154,9 +164,6 @@ pub fn run(flags: impl IntoIterator<Item = OsString>, environment: Vec<(OsString
 
 /// Returns the first paragraph of an error in one line.
 fn reason(answer: &clap::Error) -> String {
-    if answer.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "a command is missing".to_owned();
-    }
     let text = answer.to_string();
     let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
     lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
@@ -188,7 +195,9 @@ impl CommandAccess {
     fn of(config: &GatewayConfig) -> Result<Self, CtlError> {
         let Some(url) = &config.redis else {
             return Err(CtlError::Usage(
-                "redis.url is not set: a gateway without Redis is not part of a cluster".to_owned(),
+                "redis.url is not set, so there is no cluster to ask. For the cluster of make run: \
+                 export PARLEY__REDIS__URL=redis://127.0.0.1:6390/"
+                    .to_owned(),
             ));
         };
         let redis =
@@ -198,6 +207,14 @@ impl CommandAccess {
         let address = address.trim_end_matches('/').to_owned();
         Ok(Self { redis, address, registry: Registry::Redis(store.clone()), store })
     }
+}
+
+/// Returns the refusal of a node id that no serving gateway has, with those that serve.
+fn no_such_gateway(node: &str, serving: &[LeaseSummary]) -> CtlError {
+    let nodes: BTreeSet<&str> = serving.iter().map(|gateway| gateway.node.as_str()).collect();
+    let nodes: Vec<&str> = nodes.into_iter().collect();
+    let there = if nodes.is_empty() { "there is none".to_owned() } else { format!("there is {}", nodes.join(", ")) };
+    CtlError::Refused(format!("no gateway {node} serves; {there}"))
 }
 
 fn fail(failure: &CtlError) -> ExitCode {

@@ -3,5 +3,6 @@
 mod backplane;
 mod presence_api;
 mod protocol_doc;
+mod readme;
 mod registry;
 mod tidy;

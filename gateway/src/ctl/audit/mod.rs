@@ -17,7 +17,7 @@ use serde_json::json;
 
 use self::compare::{Drift, compare};
 use super::table::{count, table};
-use super::{CommandAccess, CtlAnswer, CtlError};
+use super::{CommandAccess, CtlAnswer, CtlError, no_such_gateway};
 
 /// Pauses between passes. The first is longer than any request; the others rule out a user that repeats the request.
 const PAUSES: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(1), Duration::from_secs(1)];
@@ -61,9 +61,18 @@ fn address(text: &str) -> Result<(&str, &str), CtlError> {
     text.split_once('=').ok_or_else(|| CtlError::Usage(format!("--gateway {text}: expected NODE=HOST:PORT")))
 }
 
+/// Checks that each named gateway serves: a wrong name would leave the address in the lease in effect.
+fn check_nodes(addresses: &BTreeMap<&str, &str>, gateways: &[LeaseSummary]) -> Result<(), CtlError> {
+    match addresses.keys().find(|node| !gateways.iter().any(|gateway| gateway.node == **node)) {
+        Some(node) => Err(no_such_gateway(node, gateways)),
+        None => Ok(()),
+    }
+}
+
 async fn run_pass(cluster: &CommandAccess, addresses: &BTreeMap<&str, &str>) -> Result<AuditPass, CtlError> {
     let (_, mut gateways) = cluster.store.lease_summaries().await?;
     gateways.retain(|gateway| gateway.state.serves());
+    check_nodes(addresses, &gateways)?;
     let mut held = BTreeMap::new();
     for gateway in &gateways {
         if let Some(sessions) = holdings::fetch(gateway, addresses.get(gateway.node.as_str()).copied()).await? {

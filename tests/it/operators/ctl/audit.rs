@@ -125,6 +125,11 @@ async fn audit_reports_silent_gateway_and_skips_dead_one() {
     let other = format!("g2={}", cluster.gateways[0].admin());
     assert_failed(&ctl(&cluster.redis, &["audit", "--gateway", &other]).await, 2, &["g2", "that is g1"]);
     assert_failed(&ctl(&cluster.redis, &["audit", "--gateway", "g2"]).await, 2, &["NODE=HOST:PORT"]);
+    for unknown in ["g9", "G2", ""] {
+        let address = format!("{unknown}={}", cluster.gateways[1].admin());
+        let refused = ctl(&cluster.redis, &["audit", "--gateway", &address]).await;
+        assert_failed(&refused, 1, &[&format!("no gateway {unknown} serves"), "there is g1, g2"]);
+    }
     let right = format!("g2={}", cluster.gateways[1].admin());
     assert_eq!(ctl(&cluster.redis, &["audit", "--gateway", &right]).await.code, Some(0));
 

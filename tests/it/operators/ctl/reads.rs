@@ -114,12 +114,14 @@ async fn failed_command_prints_one_line_and_exits_2() {
     let redis = Redis::not_started();
     assert_failed(&ctl(&redis, &["status"]).await, 2, &[&format!("redis at {}", redis.address()), "refused"]);
     assert_failed(&ctl(&redis, &["stauts"]).await, 2, &["stauts", "gateway ctl --help"]);
-    assert_failed(&ctl(&redis, &[]).await, 2, &["a command is missing", "gateway ctl --help"]);
+    assert_failed(&ctl(&redis, &["who", "--jsn"]).await, 2, &["--jsn", "gateway ctl --help"]);
     assert_failed(&ctl(&redis, &["kick"]).await, 2, &["<NICK>"]);
     assert_failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
     assert_failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
     let without_url = ChildProgram::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
-    assert_failed(&without_url, 2, &["redis.url is not set"]);
+    assert_failed(&without_url, 2, &["redis.url is not set", "export PARLEY__REDIS__URL=redis://127.0.0.1:6390/"]);
+    let runner = std::fs::read_to_string(harness::repository().join("deploy/run")).unwrap();
+    assert!(runner.contains("REDIS_PORT:=$((6390 + OFFSET))"), "the port of make run");
     let help = ChildProgram::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;
     assert_eq!(help.code, Some(0), "{help:?}");
     for command in ["status", "who", "kick", "drain", "audit"] {
@@ -127,4 +129,15 @@ async fn failed_command_prints_one_line_and_exits_2() {
     }
     let help = ChildProgram::parley("gateway", "gateway").args(["--help"]).run(SOON).await;
     assert!(help.stdout.contains("gateway ctl --help"), "{help:?}");
+}
+
+#[tokio::test]
+async fn ctl_without_a_command_lists_its_commands() {
+    for flags in [[].as_slice(), &["--json"], &["--set", "redis.url=redis://127.0.0.1:1/"]] {
+        let listed = ctl(&Redis::not_started(), flags).await;
+        assert_eq!((listed.code, listed.stdout.as_str()), (Some(2), ""), "{flags:?}: {listed:?}");
+        for command in ["status", "who", "kick", "drain", "audit"] {
+            assert!(listed.stderr.contains(&format!("  {command}")), "{flags:?} lacks {command}: {listed:?}");
+        }
+    }
 }

@@ -40,7 +40,7 @@ async fn programs(compose: &Value) -> Vec<(&'static str, &'static str, Effective
 fn compose_file_starts_the_whole_cluster() {
     let compose = compose();
     let names: BTreeSet<&str> = compose["services"].as_object().unwrap().keys().map(String::as_str).collect();
-    let others = ["redis", "nginx", "prometheus", "grafana"];
+    let others = ["redis", "nginx", "prometheus", "alertmanager", "grafana"];
     let wanted: BTreeSet<&str> = GATEWAYS.into_iter().chain(PRESENCES).chain(others).collect();
     assert_eq!(names, wanted);
     let networks: Vec<&str> =
@@ -144,10 +144,31 @@ fn redis_starts_with_shipped_settings_and_rights() {
     for word in [
         "/run/secrets/redis_password /run/secrets/redis_admin_password",
         "--aclfile /run/parley/users.acl",
-        "exec redis-server",
+        "exec valkey-server",
         "--dir /data",
     ] {
         assert!(command.contains(word), "{command:?} lacks {word}");
     }
     assert!(mounts.contains(&"redis:/data"), "the data of Redis outlives its container");
+}
+
+#[test]
+fn alertmanager_receives_alerts_and_routes_each_severity() {
+    let compose = compose();
+    let prometheus = document("deploy/prometheus/prometheus.yml");
+    let target = text(&prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"][0]);
+    let (host, port) = target.split_once(':').unwrap();
+    let service = &compose["services"][host];
+    assert_eq!(service["ports"], serde_json::json!([format!("127.0.0.1:{port}:{port}")]));
+    let routes = document("deploy/prometheus/alertmanager.yml");
+    let receivers: BTreeSet<&str> = list(&routes["receivers"]).iter().map(|receiver| text(&receiver["name"])).collect();
+    let nested = list(&routes["route"]["routes"]).iter().map(|route| text(&route["receiver"]));
+    let used: BTreeSet<&str> = nested.chain([text(&routes["route"]["receiver"])]).collect();
+    assert_eq!(used, receivers);
+    let rules = std::fs::read_to_string(repository().join("deploy/prometheus/alerts.yml")).unwrap();
+    let rule = &routes["inhibit_rules"][0];
+    let named = ["source_matchers", "target_matchers"].map(|side| text(&rule[side][0])).join(" ");
+    for alert in named.split(|letter: char| !letter.is_alphanumeric()).filter(|word| word.starts_with("Parley")) {
+        assert!(rules.contains(&format!("- alert: {alert}\n")), "no alert {alert}");
+    }
 }

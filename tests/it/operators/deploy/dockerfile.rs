@@ -101,6 +101,31 @@ fn images_are_small_unprivileged_and_health_checked() {
     assert_eq!(dockerfile.stage("build").base, format!("rust:{version}-bookworm"), "the toolchain of Cargo.toml");
 }
 
+#[test]
+fn image_labels_name_version_and_license() {
+    let dockerfile = Dockerfile::read();
+    for image in ["gateway", "presence"] {
+        let labels = dockerfile.instructions(image, "LABEL").join(" ");
+        for (label, value) in [
+            ("title", format!("parley-{image}")),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("licenses", env!("CARGO_PKG_LICENSE").to_owned()),
+        ] {
+            let label = format!("org.opencontainers.image.{label}=\"{value}\"");
+            assert!(labels.contains(&label), "{image} lacks {label}");
+        }
+    }
+}
+
+#[test]
+fn image_build_reads_no_source_of_tests() {
+    let dockerfile = Dockerfile::read();
+    let copied = dockerfile.instructions("build", "COPY");
+    let of_tests: Vec<&&str> =
+        copied.iter().filter(|copy| copy.split_whitespace().any(|word| word.starts_with("tests"))).collect();
+    assert_eq!(of_tests, [&"tests/Cargo.toml tests/Cargo.toml"], "an edit of a test must not rebuild the programs");
+}
+
 /// In the copied sources cargo finds both programs, and the lock file is current.
 #[test]
 fn copied_sources_are_enough_to_build() {
@@ -141,6 +166,7 @@ fn copied_sources_are_enough_to_build() {
 /// Copies a file or a folder.
 pub(super) fn copy_tree(from: &Path, to: &Path) {
     if from.is_file() {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(from, to).unwrap();
         return;
     }
