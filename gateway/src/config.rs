@@ -11,7 +11,7 @@ use std::time::Duration;
 use presence::host::settings::key::{self, Key};
 use presence::host::settings::{RedisUrl, Settings, SettingsError};
 use presence::host::telemetry::{Logs, SpansTo};
-use presence::model::Retention;
+use presence::model::{LookalikePolicy, Retention};
 
 use crate::listen::ConnectionLimits;
 
@@ -64,6 +64,9 @@ pub const KEYS: &[Key] = &[
     Key::number("session.hold_seconds")
         .default("60")
         .meaning("Seconds that a nickname is held for a session that lost its connection, 5 to 3600."),
+    Key::flag("names.ascii_lookalikes").default("true").meaning(
+        "Refuse a nickname in ASCII that looks like another one in ASCII (paypal, paypaI). The same on all gateways.",
+    ),
     key::DRAIN_GRACE,
     key::LOG_LEVEL,
     key::LOG_FORMAT,
@@ -116,6 +119,8 @@ pub struct GatewayConfig {
     pub history: Retention,
     /// `session.hold_seconds`: time that a nickname is held for a detached session.
     pub hold: Duration,
+    /// `names.ascii_lookalikes`: the rule for nicknames that look alike.
+    pub lookalikes: LookalikePolicy,
     /// `drain.grace_seconds`: time limit of a drain.
     pub grace: Duration,
     /// `log.*`: log level, format and file.
@@ -141,6 +146,7 @@ impl GatewayConfig {
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             hold: hold(settings)?,
+            lookalikes: lookalikes(settings)?,
             grace: settings.grace()?,
             logs: Logs { spans, ..settings.logs()? },
         })
@@ -152,6 +158,11 @@ fn hold(settings: &Settings) -> Result<Duration, SettingsError> {
         let seconds = text.parse().ok().filter(|seconds| (HOLD_SECONDS_MIN..=HOLD_SECONDS_MAX).contains(seconds));
         seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 5 to 3600")
     })
+}
+
+fn lookalikes(settings: &Settings) -> Result<LookalikePolicy, SettingsError> {
+    let is_strict = settings.flag("names.ascii_lookalikes")?;
+    Ok(if is_strict { LookalikePolicy::AllNames } else { LookalikePolicy::ExceptAscii })
 }
 
 fn history(settings: &Settings) -> Result<Retention, SettingsError> {
@@ -248,6 +259,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;
         writeln!(f, "history.quiet_room_hours = {}", self.history.quiet.as_secs() / 3600)?;
         writeln!(f, "session.hold_seconds = {}", self.hold.as_secs())?;
+        writeln!(f, "names.ascii_lookalikes = {}", self.lookalikes == LookalikePolicy::AllNames)?;
         writeln!(f, "drain.grace_seconds = {}", self.grace.as_secs())?;
         write!(f, "{}", self.logs)
     }

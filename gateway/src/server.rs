@@ -143,7 +143,7 @@ impl Gateway {
         retention: Reloadable<Retention>,
         store: &Store,
     ) -> anyhow::Result<Self> {
-        let registry = Registry::Memory(MemoryRegistry::new(store.clone()));
+        let registry = Registry::Memory(MemoryRegistry::new(store.clone()).with_lookalikes(config.lookalikes));
         let cluster =
             ClusterAccess { registry, retention, outbound_ip: None, former: None, reasons: StoreReasons::default() };
         Self::assemble(config, cluster, |sink| Backplane::Memory(MemoryBackplane::start(store.clone(), sink))).await
@@ -231,7 +231,7 @@ impl Gateway {
 
 impl ClusterAccess {
     async fn check(redis: &RedisStore, config: &GatewayConfig, is_reachable: bool) -> anyhow::Result<Self> {
-        let registry = Registry::Redis(RedisRegistry::new(redis.clone()));
+        let registry = Registry::Redis(RedisRegistry::new(redis.clone()).with_lookalikes(config.lookalikes));
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // Other hosts can reach the local address of the route to Redis, so it is advertised.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };

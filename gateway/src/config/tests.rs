@@ -37,6 +37,7 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
             quiet: Duration::from_secs(24 * 3600),
         },
         hold: Duration::from_secs(60),
+        lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
         logs: Logs {
@@ -70,6 +71,16 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\n[drain]\ngrace_seconds = 5", vec![], changed(|c| c.grace = Duration::from_secs(5))),
         (named, env("PARLEY__DRAIN__GRACE_SECONDS", "0"), changed(|c| c.grace = Duration::ZERO)),
         (named, env("PARLEY__SESSION__HOLD_SECONDS", "5"), changed(|c| c.hold = Duration::from_secs(5))),
+        (
+            named,
+            env("PARLEY__NAMES__ASCII_LOOKALIKES", "false"),
+            changed(|c| c.lookalikes = LookalikePolicy::ExceptAscii),
+        ),
+        (
+            "node.id = 'g1'\n[names]\nascii_lookalikes = false",
+            vec![],
+            changed(|c| c.lookalikes = LookalikePolicy::ExceptAscii),
+        ),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),
         (
@@ -202,6 +213,11 @@ fn invalid_settings_are_named_on_one_line() {
         ("", &[("PARLEY__HISTORY__MAX_AGE_HOURS", "8761")], format!(r#"history.max_age_hours = "8761": {hours}"#)),
         ("session.hold_seconds = 4", &[], format!(r#"session.hold_seconds = "4": {hold}"#)),
         ("", &[("PARLEY__SESSION__HOLD_SECONDS", "3601")], format!(r#"session.hold_seconds = "3601": {hold}"#)),
+        (
+            "names.ascii_lookalikes = 1",
+            &[],
+            r#"names.ascii_lookalikes = "1": expected true or false"#.into(),
+        ),
         ("listen.origins = 'https://h/'", &[], format!(r#"listen.origins = "https://h/": {origins}"#)),
         ("listen.origins = ['https://h', 'h']", &[], format!(r#"listen.origins = "https://h,h": {origins}"#)),
         ("listen.origins = '*'", &[], format!(r#"listen.origins = "*": {origins}"#)),
@@ -256,6 +272,7 @@ fn printed_config_loads_again() {
             let hours = |hours: u64| Duration::from_secs(hours * 3600);
             c.history = Retention { messages: 1, age: hours(8760), inbox_messages: 2, quiet: hours(3) };
             c.hold = Duration::from_secs(8);
+            c.lookalikes = LookalikePolicy::ExceptAscii;
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
             c.limits.connections = 2;
             c.limits.write_stall = Duration::from_secs(4);

@@ -295,6 +295,14 @@ impl Settings {
         self.required(key, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(expected))
     }
 
+    /// Returns a setting that is `true` or `false`.
+    ///
+    /// # Errors
+    /// `Invalid` for any other text.
+    pub fn flag(&self, key: &'static str) -> Result<bool, SettingsError> {
+        self.required(key, |text| text.parse().map_err(|_| "expected true or false"))
+    }
+
     /// Returns `node.id`; if it is not set, the name of the host with a random suffix.
     ///
     /// # Errors

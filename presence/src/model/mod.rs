@@ -16,7 +16,8 @@ use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
 pub use self::names::{
-    NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, ROOM_BYTES, ROOM_GRAPHEMES, RoomKey, RoomName,
+    LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES, ROOM_GRAPHEMES,
+    RoomKey, RoomName,
 };
 pub use self::presence::{
     Availability, LeftReason, MemberInfo, MemberLeft, PresenceDelta, Rename, STATUS_BYTES, Status,

@@ -12,7 +12,7 @@ use super::RegistryError;
 use super::listing::{EventReader, ReadTurns};
 use super::reply::{ScriptReply, malformed};
 use crate::model::keys::{KeyBuilder, ScriptKeys};
-use crate::model::{MemberInfo, Nick, Status};
+use crate::model::{LookalikePolicy, MemberInfo, Nick, Status};
 use crate::store::redis::{CallKind, RedisStore};
 
 /// The registry in Redis. Cheap to clone.
@@ -21,6 +21,7 @@ pub struct RedisRegistry {
     pub(super) redis: RedisStore,
     pub(super) event_reader: EventReader,
     pub(super) read_turns: ReadTurns,
+    pub(super) lookalikes: LookalikePolicy,
 }
 
 impl RedisRegistry {
@@ -28,7 +29,13 @@ impl RedisRegistry {
     #[must_use]
     pub fn new(redis: RedisStore) -> Self {
         let event_reader = EventReader::new(redis.clone());
-        Self { redis, event_reader, read_turns: ReadTurns::default() }
+        Self { redis, event_reader, read_turns: ReadTurns::default(), lookalikes: LookalikePolicy::default() }
+    }
+
+    /// Sets the rule for look-alike nicknames; the same for every gateway of a cluster.
+    #[must_use]
+    pub fn with_lookalikes(self, lookalikes: LookalikePolicy) -> Self {
+        Self { lookalikes, ..self }
     }
 
     /// Calls a script that writes, in order with all others of the same `name`.

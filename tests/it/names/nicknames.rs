@@ -129,3 +129,80 @@ async fn gateway_refuses_a_confusable_nickname() {
     ann.receives("#大廳", "小明", "你好").await;
     cluster.finish().await;
 }
+
+/// A nickname, and one that looks like it.
+const LOOKALIKES: &[(&str, &str)] = &[
+    // Capitals of Cyrillic and Greek.
+    ("Tom", "\u{422}om"),
+    ("Bob", "\u{412}ob"),
+    ("Hal", "\u{41D}al"),
+    ("Hal", "\u{397}al"),
+    ("Mary", "\u{41C}ary"),
+    ("Kim", "\u{41A}im"),
+    ("TOMMY", "\u{422}OMMY"),
+    ("MAX", "\u{41C}AX"),
+    ("Zoe", "\u{396}oe"),
+    ("Nick", "\u{39D}ick"),
+    ("bobby", "\u{42C}obby"),
+    ("Eve", "\u{395}ve"),
+    ("Yuri", "\u{3A5}uri"),
+    ("Anna", "\u{410}nna"),
+    ("Carl", "\u{421}arl"),
+    ("Petra", "\u{420}etra"),
+    ("Xena", "\u{425}ena"),
+    ("Admin", "\u{391}dmin"),
+    ("Ivan", "\u{399}van"),
+    ("Root", "R\u{3BF}ot"),
+    ("frank", "FR\u{391}\u{39D}\u{39A}"),
+    // Within ASCII.
+    ("paypal", "paypaI"),
+    ("modern", "rnodern"),
+    ("Ivar", "lvar"),
+    ("agent0", "agentO"),
+];
+
+#[tokio::test]
+async fn lookalikes_are_refused_by_another_gateway() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    for (genuine, lookalike) in LOOKALIKES {
+        let (here, there) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+        here.register(genuine).await;
+        let refused = there.try_register(lookalike).await.unwrap_err();
+        assert_eq!(refused.code, "nick_confusable", "{genuine} {lookalike}");
+        here.bye().await;
+        there.register(lookalike).await;
+        let back = cluster.ws_on(0).await;
+        assert_eq!(back.try_register(genuine).await.unwrap_err().code, "nick_confusable", "{lookalike} {genuine}");
+        there.bye().await;
+        back.register(genuine).await;
+        back.bye().await;
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn respelled_nickname_must_not_become_a_lookalike() {
+    let cluster = Cluster::builder().gateways(2).start().await;
+    let (tom, other) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    tom.register("tom").await;
+    // A small Cyrillic te looks like no t, a capital one does.
+    other.register("\u{442}om").await;
+    assert_eq!(other.request(json!({"type": "nick", "nick": "\u{422}om"})).await.unwrap_err().code, "nick_confusable");
+    tom.rename("tim").await;
+    other.rename("\u{422}om").await;
+    assert_eq!(tom.request(json!({"type": "nick", "nick": "TOM"})).await.unwrap_err().code, "nick_confusable");
+    other.rename("\u{442}om").await;
+    tom.rename("TOM").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn operator_may_allow_lookalikes_within_ascii() {
+    let cluster =
+        Cluster::builder().gateways(2).gateway_setting("PARLEY__NAMES__ASCII_LOOKALIKES", "false").start().await;
+    let (here, there) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    here.register("paypal").await;
+    assert_eq!(there.try_register("p\u{430}ypal").await.unwrap_err().code, "nick_confusable");
+    there.register("paypaI").await;
+    cluster.finish().await;
+}

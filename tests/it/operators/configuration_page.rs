@@ -20,6 +20,7 @@ fn table(keys: &[Key]) -> String {
             KeyKind::Text => "string",
             KeyKind::Address => "address",
             KeyKind::Number => "integer",
+            KeyKind::Flag => "boolean",
             KeyKind::List => "list",
             KeyKind::Secret => "secret",
         };

@@ -12,6 +12,8 @@ pub enum KeyKind {
     Address,
     /// A whole number.
     Number,
+    /// `true` or `false`.
+    Flag,
     /// Several words: an array in TOML, separated by commas in the environment.
     List,
     /// A string that is never displayed. It may be read from a file, named by the same key with the suffix `_file`.
@@ -92,6 +94,12 @@ impl Key {
         Self::new(name, KeyKind::Number)
     }
 
+    /// Creates a key with `true` or `false`.
+    #[must_use]
+    pub const fn flag(name: &'static str) -> Self {
+        Self::new(name, KeyKind::Flag)
+    }
+
     /// Creates a key with a list of words, empty by default.
     #[must_use]
     pub const fn list(name: &'static str) -> Self {
@@ -145,7 +153,7 @@ impl Key {
     #[must_use]
     pub fn toml(&self, value: &str) -> String {
         match self.kind {
-            KeyKind::Number => value.to_owned(),
+            KeyKind::Number | KeyKind::Flag => value.to_owned(),
             KeyKind::Text | KeyKind::Address | KeyKind::Secret => format!("{value:?}"),
             KeyKind::List => format!("{:?}", words(value).collect::<Vec<_>>()),
         }

@@ -15,7 +15,7 @@ use super::{LocalClaim, ReassertBatch};
 pub(super) struct ScriptClaim<'a> {
     nick: &'a str,
     display: &'a str,
-    skeleton: &'a str,
+    skeletons: &'a str,
     ascii: u8,
     owner: String,
     status: String,
@@ -31,7 +31,7 @@ impl<'a> From<&'a LocalClaim> for ScriptClaim<'a> {
         Self {
             nick: nick.key().as_str(),
             display: nick.as_str(),
-            skeleton: nick.skeleton(),
+            skeletons: nick.skeletons().as_str(),
             ascii: u8::from(nick.is_ascii()),
             owner: owner.token(),
             status: if *status == Status::default() { String::new() } else { json(status) },

@@ -46,7 +46,7 @@ local function restore_nick(claim, epoch)
     redis.call('HDEL', record, 'held', 'held_until', 'detached')
     redis.call('HSET', session_record, 'token', claim.token)
   end
-  redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeleton)
+  redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeletons)
   redis.call('HSETNX', record, 'since', time)
   redis.call('HSETNX', record, 'last_active', time)
   if claim.status == '' then
@@ -58,8 +58,10 @@ local function restore_nick(claim, epoch)
     redis.call('HSET', record, 'held_until', time + HOLD_MS)
   end
   redis.call('PERSIST', record)
-  redis.call('PERSIST', base .. 'skeleton:' .. claim.skeleton)
-  redis.call('ZADD', base .. 'skeleton:' .. claim.skeleton, claim.ascii, nick)
+  for skeleton in string.gmatch(claim.skeletons, '%S+') do
+    redis.call('PERSIST', base .. 'skeleton:' .. skeleton)
+    redis.call('ZADD', base .. 'skeleton:' .. skeleton, claim.ascii, nick)
+  end
   redis.call('ZADD', base .. 'online', 0, nick)
   redis.call('SADD', base .. 'owned-nicks:' .. incarnation, nick)
   redis.call('SADD', base .. 'gateway-nicks:' .. incarnation, nick)

@@ -2,9 +2,11 @@
 -- which have the same first keys and arguments. Needs the prelude and leaves.lua. The memory twin is in
 -- names/memory.rs.
 
-local _, _, fences, record, skeletons, session_record, inbox, session_rooms, online, gateway_nicks, owned_nicks =
-  unpack(KEYS)
-local _, incarnation, session, nick, display, skeleton, ascii = unpack(ARGV)
+local _, _, fences, record, mapped_skeleton, shown_skeleton, session_record, inbox, session_rooms, online, gateway_nicks,
+  owned_nicks = unpack(KEYS)
+local _, incarnation, session, nick, display, skeletons, ascii, compared_score = unpack(ARGV)
+-- A nick is in both sets, or in one if its skeletons are equal.
+local lookalikes = mapped_skeleton == shown_skeleton and { mapped_skeleton } or { mapped_skeleton, shown_skeleton }
 
 -- Returns the remaining hold in ms if another session keeps the nick; -1 without a remaining hold, for example while
 -- that session is connected; nil if the nick is available.
@@ -27,35 +29,49 @@ local function hold_by_other(name, is_own)
   return left > 0 and left or nil
 end
 
--- Returns a refusal as a reply; else nil and the stale entries of the skeleton. Two ASCII nicks never conflict by
--- skeleton, so an ASCII nick is compared only with others (score 0).
+-- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so a
+-- `compared_score` of 0 leaves them out.
 local function refusal(is_own)
   local left = hold_by_other(nick, is_own)
   if left then
     return { 'IN_USE', left }
   end
   local stale = {}
-  while true do
-    local other = redis.call('ZRANGEBYSCORE', skeletons, 0, 1 - ascii, 'LIMIT', #stale, 1)[1]
-    if not other then
-      return nil, stale
+  for _, sharing in ipairs(lookalikes) do
+    local position = 0
+    local other = redis.call('ZRANGEBYSCORE', sharing, 0, compared_score, 'LIMIT', position, 1)[1]
+    while other do
+      if other ~= nick and hold_by_other(other, is_own) then
+        return { 'CONFUSABLE' }
+      elseif other ~= nick then
+        stale[#stale + 1] = { sharing, other }
+      end
+      position = position + 1
+      other = redis.call('ZRANGEBYSCORE', sharing, 0, compared_score, 'LIMIT', position, 1)[1]
     end
-    if other ~= nick and hold_by_other(other, is_own) then
-      return { 'CONFUSABLE' }
-    end
-    stale[#stale + 1] = other
+  end
+  return nil, stale
+end
+
+-- Indexes the nick as it is shown now, under its skeletons and no others.
+local function index_spelling()
+  for _, sharing in ipairs(skeletons_of(record)) do
+    redis.call('ZREM', sharing, nick)
+  end
+  redis.call('HSET', record, 'display', display, 'skeleton', skeletons)
+  for _, sharing in ipairs(lookalikes) do
+    redis.call('ZADD', sharing, ascii, nick)
+    redis.call('PERSIST', sharing)
   end
 end
 
 -- Writes this gateway's claim into the record and the indexes. Returns its fence.
 local function own(...)
   local fence = redis.call('INCR', fences)
-  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session,
-    'display', display, 'skeleton', skeleton, ...)
+  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session, ...)
   redis.call('HDEL', record, 'detached', 'held', 'held_until')
   redis.call('PERSIST', record)
-  redis.call('ZADD', skeletons, ascii, nick)
-  redis.call('PERSIST', skeletons)
+  index_spelling()
   redis.call('ZADD', online, 0, nick)
   redis.call('SADD', owned_nicks, nick)
   redis.call('SADD', gateway_nicks, nick)
@@ -70,8 +86,8 @@ local function assign(stale)
     free_nick(nick, before)
     log_offline(nick, leave_reason(incarnation_of(before)))
   end
-  for _, other in ipairs(stale) do
-    redis.call('ZREM', skeletons, other)
+  for _, entry in ipairs(stale) do
+    redis.call('ZREM', unpack(entry))
   end
   redis.call('HDEL', record, 'status')
   local time = now()

@@ -1,13 +1,14 @@
 #!lua
 -- CLAIM: assigns a nick to a session by the rule in assign_nick.lua.
--- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online, 10
---       gateway-nicks, 11 owned-nicks (10-11 of the claimant)
--- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII,
---       else '0', 8 hash of the session's token, 9 an unused epoch for its inbox
+-- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 and 6 skeletons, 7 session, 8 inbox, 9 session-rooms, 10
+--       online, 11 gateway-nicks, 12 owned-nicks (11-12 of the claimant)
+-- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
+--       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the session's token, 10 an
+--       unused epoch for its inbox
 -- Reply: {'OK', fence, epoch and seq of the session's inbox}, for a repeated claim the present ones; {'FENCED'};
 --        {'STALE'} if the session has a newer token; {'IN_USE', milliseconds of hold left or -1}; {'CONFUSABLE'}
 -- Called by Registry::claim.
-local token, unused = ARGV[8], ARGV[9]
+local token, unused = ARGV[9], ARGV[10]
 local claimant = incarnation .. '/' .. session .. '/'
 
 local function is_claimant(owner)
@@ -26,9 +27,14 @@ if (known or token) ~= token then
 end
 local owner = redis.call('HGET', record, 'owner')
 if owner and is_claimant(owner) then
-  -- The same nick in another spelling is the same claim.
-  redis.call('HSET', record, 'display', display)
-  redis.call('ZADD', skeletons, ascii, nick)
+  -- The same nick in another spelling is the same claim, unless it looks like another nick in that spelling.
+  if redis.call('HGET', record, 'display') ~= display then
+    local refused = refusal(is_claimant)
+    if refused then
+      return refused
+    end
+    index_spelling()
+  end
   return { 'OK', fence_of(owner), epoch or '', seq or 0 }
 end
 local refused, stale = refusal(is_claimant)

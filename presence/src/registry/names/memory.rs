@@ -71,13 +71,12 @@ impl StoreState {
             return Err(RegistryError::Unavailable("the session was resumed since".to_owned()).into());
         }
         let is_claimant = |owner: &Owner| owner.incarnation == *incarnation && owner.session == *session;
-        if let Some(record) = self.nicks.records.get_mut(nick.key())
-            && let Some(owner) = record.owner.as_ref().filter(|owner| is_claimant(owner))
-        {
-            // The same nick in another spelling is the same claim.
-            record.display = nick.as_str().into();
-            let fence = owner.fence;
-            self.nicks.note_lookalike(nick);
+        if let Some(fence) = self.nicks.owner(nick.key()).filter(|owner| is_claimant(owner)).map(|owner| owner.fence) {
+            // The same nick in another spelling is the same claim, unless it looks like another nick in that spelling.
+            if self.nicks.display(nick.key()) != Some(nick.as_str()) {
+                self.check_available(nick, session, is_claimant)?;
+                self.nicks.index_spelling(nick);
+            }
             return Ok(fence);
         }
         self.check_available(nick, session, is_claimant)?;
@@ -96,11 +95,9 @@ impl StoreState {
         if let Some(retry_after) = self.hold_by_other(nick.key(), session, &is_own) {
             return Err(ClaimError::InUse { retry_after });
         }
-        // Two ASCII nicks never conflict by skeleton; stale entries do not count.
-        let mut lookalikes = self.nicks.skeletons.get(nick.skeleton()).into_iter().flatten();
-        let conflicts = |(other, ascii): (&NickKey, &bool)| {
-            other != nick.key() && !(nick.is_ascii() && *ascii) && self.hold_by_other(other, session, &is_own).is_some()
-        };
+        // Stale entries do not count.
+        let mut lookalikes = self.nicks.lookalikes_of(nick);
+        let conflicts = |other: &NickKey| other != nick.key() && self.hold_by_other(other, session, &is_own).is_some();
         if lookalikes.any(conflicts) { Err(ClaimError::Confusable) } else { Ok(()) }
     }
 
@@ -155,15 +152,16 @@ impl StoreState {
             held: None,
             held_until: 0,
             display: nick.as_str().into(),
-            skeleton: nick.skeleton().into(),
+            skeletons: nick.skeletons().clone(),
             since: now,
             last_active: now,
             freed: 0,
             status: Status::default(),
         };
+        self.nicks.drop_lookalike(nick.key());
         self.nicks.records.insert(nick.key().clone(), record);
         self.nicks.online.insert(nick.key().clone());
-        self.nicks.note_lookalike(nick);
+        self.nicks.index_spelling(nick);
         if let Some(row) = self.leases.row(incarnation) {
             row.nicks.insert(nick.key().clone());
         }
@@ -186,9 +184,8 @@ impl StoreState {
             *owner = Owner { incarnation: incarnation.clone(), session: owner.session.clone(), fence };
             (record.detached, record.held_until) = (false, 0);
             record.last_active = now();
-            record.display = nick.as_str().into();
         }
-        self.nicks.note_lookalike(nick);
+        self.nicks.index_spelling(nick);
         if let Some(row) = self.leases.row(incarnation) {
             row.nicks.insert(nick.key().clone());
         }

@@ -6,7 +6,7 @@ use redis::Script;
 
 use crate::model::keys::{NickKeys, NickUnit, NodeUnit, RoomUnit, ScriptKeys, SessionUnit, SkeletonUnit};
 use crate::model::stream::StreamEnd;
-use crate::model::{Fence, Incarnation, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
+use crate::model::{Fence, Incarnation, LookalikePolicy, Nick, NickKey, Owner, RoomKey, SessionId, Status, TokenHash};
 use crate::registry::redis::{RedisRegistry, did_change, json, member_info, refused};
 use crate::registry::reply::ScriptReply;
 use crate::registry::{RegistryError, script};
@@ -88,14 +88,20 @@ impl RedisRegistry {
         let script_keys = ScriptKeys::of(nicks)
             .partition([keys.fence()])
             .own([NickKeys::record])
-            .crossing([keys.skeleton(nick.skeleton()).nicks()])
+            .crossing([
+                keys.skeleton(nick.skeletons().mapped()).nicks(),
+                keys.skeleton(nick.skeletons().shown()).nicks(),
+            ])
             .crossing([sessions.record(), sessions.inbox(), sessions.rooms()])
             .partition([keys.online()])
             .crossing([nodes.nicks(), nodes.owned_nicks()])
+            .crossing_in_script::<SkeletonUnit>()
             .crossing_in_script::<NickUnit>()
             .crossing_in_script::<RoomUnit>();
         let ascii = if nick.is_ascii() { "1" } else { "0" };
-        let args = [incarnation.as_str(), session.as_str(), nick.key().as_str(), nick.as_str(), nick.skeleton(), ascii];
+        let compared = if nick.is_ascii() && self.lookalikes == LookalikePolicy::ExceptAscii { "0" } else { "1" };
+        let names = [nick.key().as_str(), nick.as_str(), nick.skeletons().as_str(), ascii, compared];
+        let args = [&[incarnation.as_str(), session.as_str()], &names[..]].concat();
         self.write(session.as_str(), script, script_keys, &[&args[..], &tokens].concat()).await
     }
 }

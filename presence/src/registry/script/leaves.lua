@@ -52,14 +52,22 @@ local function age_lookalikes(skeletons)
   end
 end
 
+-- Returns the keys of the look-alikes of a nick. Its record names one or two skeletons, separated by a space.
+local function skeletons_of(record)
+  local keys = {}
+  for skeleton in string.gmatch(redis.call('HGET', record, 'skeleton') or '', '%S+') do
+    keys[#keys + 1] = base .. 'skeleton:' .. skeleton
+  end
+  return keys
+end
+
 -- Ends the hold on a nick.
 local function end_hold(nick)
   local record = base .. 'nick:' .. nick
-  local skeleton = redis.call('HGET', record, 'skeleton')
   redis.call('HDEL', record, 'held', 'held_until')
-  if skeleton then
-    redis.call('ZREM', base .. 'skeleton:' .. skeleton, nick)
-    age_lookalikes(base .. 'skeleton:' .. skeleton)
+  for _, sharing in ipairs(skeletons_of(record)) do
+    redis.call('ZREM', sharing, nick)
+    age_lookalikes(sharing)
   end
 end
 
@@ -75,7 +83,9 @@ local function free_nick(nick, token, held)
   redis.call('SREM', base .. 'gateway-nicks:' .. incarnation, nick)
   if held then
     redis.call('HSET', record, 'held', session)
-    age_lookalikes(base .. 'skeleton:' .. redis.call('HGET', record, 'skeleton'))
+    for _, sharing in ipairs(skeletons_of(record)) do
+      age_lookalikes(sharing)
+    end
   else
     end_hold(nick)
   end

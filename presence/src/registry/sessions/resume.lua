@@ -1,14 +1,15 @@
 #!lua
 -- RESUME: moves a session to this gateway and makes the next token its token. O(rooms of the session).
--- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 skeleton, 6 session, 7 inbox, 8 session-rooms, 9 online, 10
---       gateway-nicks, 11 owned-nicks (4-5 of the requested nick, 10-11 of the caller)
--- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 encoded skeleton, 7 '1' if shown in ASCII,
---       else '0', 8 hash of the presented token, 9 hash of the next one
+-- KEYS: 1 generation, 2 leases, 3 fence, 4 nick record, 5 and 6 skeletons, 7 session, 8 inbox, 9 session-rooms, 10
+--       online, 11 gateway-nicks, 12 owned-nicks (4-6 of the requested nick, 11-12 of the caller)
+-- ARGV: 1 base, 2 incarnation, 3 session, 4 nick key, 5 nick as shown, 6 its encoded skeletons, 7 '1' if shown in
+--       ASCII, else '0', 8 the highest of these of other nicks that is compared, 9 hash of the presented token, 10 hash
+--       of the next one
 -- Reply: {'OK', fence, owner token and nick as shown before or '', status JSON or '', {{room as shown, epoch, seq}..},
 --        inbox epoch, inbox seq, read up to}; {'FENCED'}; {'UNKNOWN'}; {'IN_USE', milliseconds of hold left or -1};
 --        {'CONFUSABLE'}
 -- Called by Registry::resume.
-local presented, next_token = ARGV[8], ARGV[9]
+local presented, next_token = ARGV[9], ARGV[10]
 
 enter_generation()
 require_open()
@@ -55,7 +56,7 @@ if has_it and previous == presented and token == next_token and incarnation_of(o
   return resumed(fence_of(owner))
 end
 local stale = {}
-if not has_it or not is_still_owned(nick) then
+if not has_it or not is_still_owned(nick) or redis.call('HGET', record, 'display') ~= display then
   local refused
   refused, stale = refusal(is_own)
   if refused then

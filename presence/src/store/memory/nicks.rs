@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::{Incarnation, Nick, NickKey, Owner, SessionId, Status};
+use crate::model::{Incarnation, LookalikePolicy, Nick, NickKey, NickSkeletons, Owner, SessionId, Status};
 
 /// The nick records and their indexes.
 #[derive(Debug, Default)]
@@ -11,6 +11,7 @@ pub(crate) struct Nicks {
     pub(crate) online: BTreeSet<NickKey>,
     /// Skeleton -> the owned and held nicks that share it, and whether each is shown in plain ASCII.
     pub(crate) skeletons: HashMap<Box<str>, BTreeMap<NickKey, bool>>,
+    pub(crate) lookalikes: LookalikePolicy,
     pub(crate) fence: u64,
 }
 
@@ -26,7 +27,7 @@ pub(crate) struct NickRecord {
     /// The end of the hold, also for an owner without a connection.
     pub(crate) held_until: u64,
     pub(crate) display: Box<str>,
-    pub(crate) skeleton: Box<str>,
+    pub(crate) skeletons: NickSkeletons,
     pub(crate) since: u64,
     pub(crate) last_active: u64,
     pub(crate) freed: u64,
@@ -73,17 +74,32 @@ impl Nicks {
 
     pub(crate) fn drop_lookalike(&mut self, nick: &NickKey) {
         let Some(record) = self.records.get(nick) else { return };
-        if let Some(sharing) = self.skeletons.get_mut(&record.skeleton) {
-            sharing.remove(nick);
-            if sharing.is_empty() {
-                self.skeletons.remove(&record.skeleton);
+        for skeleton in record.skeletons.iter() {
+            if let Some(sharing) = self.skeletons.get_mut(skeleton) {
+                sharing.remove(nick);
+                if sharing.is_empty() {
+                    self.skeletons.remove(skeleton);
+                }
             }
         }
     }
 
-    pub(crate) fn note_lookalike(&mut self, nick: &Nick) {
-        let sharing = self.skeletons.entry(nick.skeleton().into()).or_default();
-        sharing.insert(nick.key().clone(), nick.is_ascii());
+    /// Indexes a nick as it is shown now, under its skeletons and no others.
+    pub(crate) fn index_spelling(&mut self, nick: &Nick) {
+        self.drop_lookalike(nick.key());
+        if let Some(record) = self.records.get_mut(nick.key()) {
+            (record.display, record.skeletons) = (nick.as_str().into(), nick.skeletons().clone());
+        }
+        for skeleton in nick.skeletons().iter() {
+            self.skeletons.entry(skeleton.into()).or_default().insert(nick.key().clone(), nick.is_ascii());
+        }
+    }
+
+    /// Returns the nicks that share a skeleton with `nick`, itself and stale ones included.
+    pub(crate) fn lookalikes_of(&self, nick: &Nick) -> impl Iterator<Item = &NickKey> {
+        let is_compared = move |ascii: bool| self.lookalikes.compares(nick.is_ascii(), ascii);
+        let sharing = nick.skeletons().iter().filter_map(|skeleton| self.skeletons.get(skeleton)).flatten();
+        sharing.filter(move |(_, ascii)| is_compared(**ascii)).map(|(other, _)| other)
     }
 
     /// Marks a nick as active now, if this gateway owns it.

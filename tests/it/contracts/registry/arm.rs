@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::StreamExt;
 use harness::eventually;
 use presence::model::keys::Keys;
-use presence::model::{Nick, Owner, RoomName, SessionId};
+use presence::model::{LookalikePolicy, Nick, Owner, RoomName, SessionId};
 use presence::registry::{MemoryRegistry, RedisRegistry, Registry};
 use presence::store::memory::{Append, ListenerGuard, Store};
 use presence::store::redis::RedisStore;
@@ -38,6 +38,14 @@ impl RegistryArm {
         let redis = RedisStore::open(&server.url(), PREFIX).unwrap();
         let registry = Registry::Redis(RedisRegistry::new(redis));
         Self { registry, keys: Keys::new(PREFIX), store: None, server: Some(server) }
+    }
+
+    /// Returns this registry with another rule for look-alike nicknames.
+    pub(super) fn registry_with(&self, lookalikes: LookalikePolicy) -> Registry {
+        match &self.registry {
+            Registry::Redis(redis) => Registry::Redis(redis.clone().with_lookalikes(lookalikes)),
+            Registry::Memory(memory) => Registry::Memory(memory.clone().with_lookalikes(lookalikes)),
+        }
     }
 
     /// Sends a command to the server behind the Redis arm, past the registry.

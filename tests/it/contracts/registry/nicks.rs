@@ -1,9 +1,9 @@
 //! The contract of nicks: at most one owner each, under races, crashes and lookalike names.
 
-use presence::model::{Availability, Fence, Owner, SessionId, Status};
+use presence::model::{Availability, Fence, LookalikePolicy, Owner, SessionId, Status};
 use presence::registry::{ClaimError, MailboxOrder};
 
-use super::{RegistryArm, nick, on_both_arms, room, token};
+use super::{GatewayLease, RegistryArm, nick, on_both_arms, room, token};
 
 on_both_arms! {
     one_of_two_hundred_claims_wins,
@@ -14,6 +14,8 @@ on_both_arms! {
     only_the_owner_releases_a_nick,
     case_variants_share_one_nick,
     lookalike_nicks_across_scripts_conflict,
+    ascii_lookalikes_conflict_unless_allowed,
+    respelling_into_a_lookalike_is_refused,
     lookalikes_without_live_owner_are_ignored,
     rename_frees_old_nick_and_keeps_session,
     respelled_nick_keeps_the_same_claim,
@@ -150,11 +152,51 @@ async fn lookalike_nicks_across_scripts_conflict(arm: &RegistryArm) {
     lookalike.release().await;
     node.user("ann").await;
 
-    // Two ASCII names never conflict by skeleton, although "rn" and "m" share one.
-    assert_eq!(nick("rn").skeleton(), nick("m").skeleton());
+    // In capitals, too: of a name and its look-alike either may have them.
+    let tom = node.user("Tom").await;
+    for name in ["\u{422}om", "\u{422}OM", "\u{442}\u{43E}m"] {
+        let outcome = node.claim(name).await.err();
+        let is_alike = name != "\u{442}\u{43E}m";
+        assert_eq!(outcome, is_alike.then_some(ClaimError::Confusable), "{name}");
+    }
+    tom.release().await;
+    let lookalike = node.user("\u{422}om").await;
+    assert_eq!(node.claim("TOM").await.err(), Some(ClaimError::Confusable));
+    lookalike.release().await;
+    node.user("TOM").await;
+}
+
+async fn ascii_lookalikes_conflict_unless_allowed(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    for (name, lookalike) in [("paypal", "paypaI"), ("modern", "rnodern"), ("Ivar", "lvar"), ("ann0", "annO")] {
+        let owned = node.user(name).await;
+        assert_eq!(node.claim(lookalike).await.err(), Some(ClaimError::Confusable), "{lookalike}");
+        owned.release().await;
+        let owned = node.user(lookalike).await;
+        assert_eq!(node.claim(name).await.err(), Some(ClaimError::Confusable), "{name}");
+        owned.release().await;
+    }
+
+    let registry = arm.registry_with(LookalikePolicy::ExceptAscii);
+    let node = GatewayLease { registry, ..node };
     node.user("arn").await;
     node.user("am").await;
     assert_eq!(node.claim("\u{430}m").await.err(), Some(ClaimError::Confusable), "conflicts with both");
+}
+
+async fn respelling_into_a_lookalike_is_refused(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let owned = node.user("paypal").await;
+    let other = node.user("paypai").await;
+    assert_eq!(node.claim_as(&other.owner.session, "paypaI").await.err(), Some(ClaimError::Confusable));
+    assert_eq!(arm.registry.user(other.nick.key()).await.unwrap().unwrap().nick, "paypai", "it keeps its spelling");
+
+    // A spelling that is given up is free again.
+    owned.release().await;
+    node.claim_as(&other.owner.session, "paypaI").await.unwrap();
+    assert_eq!(node.claim("paypal").await.err(), Some(ClaimError::Confusable));
+    node.claim_as(&other.owner.session, "paypai").await.unwrap();
+    node.user("paypal").await;
 }
 
 async fn lookalikes_without_live_owner_are_ignored(arm: &RegistryArm) {

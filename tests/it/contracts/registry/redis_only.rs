@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use presence::model::LeftReason;
+use presence::model::{LeftReason, LookalikePolicy};
 use presence::registry::{ClaimError, JoinEntry, LeaseTransition, ReapedBatch, RegistryError, ResumeTicket};
 
-use super::{RegistryArm, room, token};
+use super::{GatewayLease, RegistryArm, room, token};
 
 #[tokio::test]
 async fn script_flush_does_not_disturb_registry() {
@@ -154,9 +154,10 @@ async fn forgotten_room_leaves_no_key() {
 async fn skeleton_of_held_nick_expires_with_hold() {
     let arm = RegistryArm::redis().await;
     let node = arm.node("g1").await;
+    let node = GatewayLease { registry: arm.registry_with(LookalikePolicy::ExceptAscii), ..node };
     let (ann, other) = (node.user("nil").await, node.user("ni1").await);
-    assert_eq!(ann.nick.skeleton(), other.nick.skeleton(), "two ASCII names may share one");
-    let skeleton = arm.keys.skeleton(ann.nick.skeleton()).nicks();
+    assert_eq!(ann.nick.skeletons(), other.nick.skeletons(), "two ASCII names may share one");
+    let skeleton = arm.keys.skeleton(ann.nick.skeletons().mapped()).nicks();
     let hold = Duration::from_secs(60);
     let expire = async |user: &super::NickSession| {
         assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
@@ -167,7 +168,7 @@ async fn skeleton_of_held_nick_expires_with_hold() {
     assert!((1..=60).contains(&expire(&other).await), "both are only held");
     let again = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
     let next = token(&ann.owner.session, 1);
-    arm.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
+    node.registry.resume(&node.incarnation, &again, &ann.nick, &next).await.unwrap();
     assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
 }
 
