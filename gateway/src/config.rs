@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,14 @@ pub const KEYS: &[Key] = &[
         .default("0")
         .live()
         .meaning("Seconds without input before a line client is sent a visible sign; 0 to 3600, 0 is off."),
+    Key::number("limits.reply_mib").default("64").meaning(
+        "Memory in MiB for lists (history, members, rooms) that clients have not read yet, 4 to 65536. Beyond it pages \
+         are shorter, then lists are refused as overloaded.",
+    ),
+    Key::number("limits.room_bytes_per_second").default("2097152").live().meaning(
+        "Maximum number of bytes per second that this gateway sends into one room or to one nickname, 65536 to \
+         1073741824. Beyond it messages are refused as overloaded, the largest senders first.",
+    ),
     Key::number("history.max_messages")
         .default("10000")
         .live()
@@ -92,6 +101,12 @@ const WRITE_STALL_SECONDS_MAX: u64 = 3600;
 
 /// Maximum value of `heartbeat.*`: an hour.
 const HEARTBEAT_SECONDS_MAX: u64 = 3600;
+/// Bytes of one MiB.
+const MIB: usize = 1024 * 1024;
+/// Values of `limits.reply_mib`: at least a few pages.
+const REPLY_MIB: RangeInclusive<u64> = 4..=65_536;
+/// Values of `limits.room_bytes_per_second`: at least one message of the maximum size.
+const ROOM_BYTES_PER_SECOND: RangeInclusive<u64> = 65_536..=1_073_741_824;
 
 /// Minimum value of `session.hold_seconds`: a nickname is held at least until the leave is announced.
 const HOLD_SECONDS_MIN: u64 = 5;
@@ -113,6 +128,10 @@ pub struct GatewayConfig {
     pub tcp: SocketAddr,
     /// `listen.origins`, `limits.*` and `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
+    /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
+    pub reply_bytes: usize,
+    /// `limits.room_bytes_per_second`: maximum rate into one room or inbox.
+    pub room_bytes_per_second: u64,
     /// `admin.addr`: `/livez`, `/readyz`, `/metrics`, `/holdings`.
     pub admin: SocketAddr,
     /// `history.*`: retention of rooms and inboxes.
@@ -143,6 +162,17 @@ impl GatewayConfig {
             ws: settings.address("listen.ws")?,
             tcp: settings.address("listen.tcp")?,
             limits: limits(settings)?,
+            reply_bytes: settings.number(
+                "limits.reply_mib",
+                REPLY_MIB,
+                "expected a whole number of MiB from 4 to 65536",
+            )? as usize
+                * MIB,
+            room_bytes_per_second: settings.number(
+                "limits.room_bytes_per_second",
+                ROOM_BYTES_PER_SECOND,
+                "expected a whole number from 65536 to 1073741824",
+            )?,
             admin: settings.address("admin.addr")?,
             history: history(settings)?,
             hold: hold(settings)?,
@@ -254,6 +284,8 @@ impl fmt::Display for GatewayConfig {
         let seconds = |interval: Option<Duration>| interval.map_or(0, |interval| interval.as_secs());
         writeln!(f, "heartbeat.proxy_idle_seconds = {}", seconds(self.limits.proxy_idle))?;
         writeln!(f, "heartbeat.line_sign_seconds = {}", seconds(self.limits.line_sign))?;
+        writeln!(f, "limits.reply_mib = {}", self.reply_bytes / MIB)?;
+        writeln!(f, "limits.room_bytes_per_second = {}", self.room_bytes_per_second)?;
         writeln!(f, "history.max_messages = {}", self.history.messages)?;
         writeln!(f, "history.max_age_hours = {}", self.history.age.as_secs() / 3600)?;
         writeln!(f, "history.inbox_messages = {}", self.history.inbox_messages)?;

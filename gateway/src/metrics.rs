@@ -122,6 +122,8 @@ pub struct Metrics {
     pub duplicates: Labelled<MessageKind, IntCounter>,
     /// Refused messages, by error code.
     pub messages_refused: Labelled<ErrorCode, IntCounter>,
+    /// Messages refused because their room or inbox receives too many bytes per second.
+    pub messages_over_rate: Labelled<MessageKind, IntCounter>,
     /// Metrics of the hub: deliveries, fan-out batches, gaps.
     pub counts: Counts,
     /// Requests answered with an error.
@@ -195,6 +197,12 @@ impl Metrics {
                 "parley_messages_refused_total",
                 "Refused messages, by error code.",
                 "code",
+            ),
+            messages_over_rate: Labelled::counters(
+                on,
+                "parley_messages_over_rate_total",
+                "Messages refused because their room or inbox receives more than limits.room_bytes_per_second.",
+                "kind",
             ),
             counts: Counts::new(on),
             refusals: Labelled::counters(on, "parley_refusals_total", "Refused requests, by error code.", "code"),

@@ -36,7 +36,8 @@ use crate::lease::{
 };
 use crate::listen::{Admission, ConnectionContext, ConnectionDrain, ConnectionLimits, ConnectionParts, Listeners};
 use crate::metrics::{AtScrape, ListenerKind, Metrics};
-use crate::session::{Driver, Services};
+use crate::outbound::reply_budget::ReplyBudget;
+use crate::session::{Driver, SendRates, Services};
 use crate::wire::Dialect;
 
 pub use presence::host::program::Drained;
@@ -84,6 +85,7 @@ struct Connections {
 struct ReloadableSettings {
     limits: Reloadable<ConnectionLimits>,
     retention: Reloadable<Retention>,
+    room_bytes_per_second: Reloadable<u64>,
 }
 
 /// Access to the cluster's store, with the results of the checks before the start.
@@ -182,7 +184,8 @@ impl Gateway {
         let admin = AdminEndpoint { node, lease: Arc::clone(&lease), admission: ready };
         tokio::spawn(admin.serve(listeners.admin, background.clone()));
 
-        let services = session_services(config, &lease, &hub);
+        let room_bytes_per_second = Reloadable::from(config.room_bytes_per_second);
+        let services = session_services(config, &lease, &hub, room_bytes_per_second.clone());
         let limits = Reloadable::from(config.limits.clone().within(DescriptorLimit::of_process()));
         lease.metrics.pull_connection_limit({
             let limits = limits.clone();
@@ -196,7 +199,7 @@ impl Gateway {
         };
         listeners.clients.serve(&connections.context(services, limits.clone()));
 
-        let reloadable = ReloadableSettings { limits, retention };
+        let reloadable = ReloadableSettings { limits, retention, room_bytes_per_second };
         let background = background.drop_guard();
         Ok(Self { addresses, lease, hub, hold: config.hold, connections, reloadable, lease_loop, expiry, background })
     }
@@ -222,10 +225,11 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits, allowed origins and retention. Every other setting of `config` is ignored.
+    /// Applies limits of connections and rooms, allowed origins and retention. Every other setting of `config` is ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);
+        self.reloadable.room_bytes_per_second.set(config.room_bytes_per_second);
     }
 }
 
@@ -310,7 +314,15 @@ fn connect_lease(
     })
 }
 
-fn session_services(config: &GatewayConfig, lease: &LeaseContext, hub: &Arc<Hub>) -> Arc<Services> {
+fn session_services(
+    config: &GatewayConfig,
+    lease: &LeaseContext,
+    hub: &Arc<Hub>,
+    room_bytes_per_second: Reloadable<u64>,
+) -> Arc<Services> {
+    let replies = ReplyBudget::new(config.reply_bytes);
+    let budget = replies.clone();
+    lease.metrics.pull_replies(move || budget.reserved_bytes());
     Arc::new(Services {
         node: config.node.as_str().into(),
         registry: lease.registry.clone(),
@@ -319,6 +331,8 @@ fn session_services(config: &GatewayConfig, lease: &LeaseContext, hub: &Arc<Hub>
         claims: Arc::clone(&lease.claims),
         hold: config.hold,
         health: Arc::clone(&lease.health),
+        replies,
+        send_rates: SendRates::new(room_bytes_per_second),
         metrics: Arc::clone(&lease.metrics),
     })
 }

@@ -1,4 +1,5 @@
-//! A TCP proxy that simulates a bad network: delay, jitter, silence, resets, one-way stalls, single-byte writes.
+//! A TCP proxy that simulates a bad network: delay, jitter, silence, resets, one-way stalls, low rates, single-byte
+//! writes.
 //!
 //! It runs between gateways and Redis in the fault bench and in tests of one link. Delayed bytes are delivered when the
 //! fault ends, like TCP retransmissions. Invariant: it never changes, drops or reorders bytes of an open connection. It
@@ -7,19 +8,21 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 /// Command that turns a connection into a subscription.
 const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
 /// Maximum bytes of one read.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// Lost time that a limited connection makes up for.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// The direction of bytes, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,11 @@ pub enum Mode {
     MuteCommands,
     /// Every byte is written separately.
     Slice,
+    /// Replies of each connection pass at this rate, as on a home line.
+    Limited {
+        /// Bytes per second.
+        bytes_per_second: u32,
+    },
 }
 
 impl Mode {
@@ -63,7 +71,7 @@ impl Mode {
             Self::Stall(stalled) => stalled == direction,
             Self::MuteSubscriptions => direction == Direction::Replies && subscribed.load(Ordering::Relaxed),
             Self::MuteCommands => direction == Direction::Replies && !subscribed.load(Ordering::Relaxed),
-            Self::Pass | Self::Late { .. } | Self::Reset | Self::Slice => false,
+            Self::Pass | Self::Late { .. } | Self::Reset | Self::Slice | Self::Limited { .. } => false,
         }
     }
 }
@@ -151,6 +159,7 @@ async fn pump(
     mut mode: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
+    let mut free_at = Instant::now();
     loop {
         let read = from.read(&mut chunk).await?;
         if direction == Direction::Requests && chunk[..read].windows(SUBSCRIBE.len()).any(|word| word == SUBSCRIBE) {
@@ -164,6 +173,12 @@ async fn pump(
         if let Mode::Late { delay, jitter } = now {
             sleep(delay + jitter.mul_f64(rand::random::<f64>())).await;
         }
+        if let (Mode::Limited { bytes_per_second }, Direction::Replies) = (now, direction) {
+            // Time spent elsewhere is made up for, up to a little, so the mean rate holds.
+            free_at = free_at.max(Instant::now() - CATCH_UP)
+                + Duration::from_secs_f64(read as f64 / f64::from(bytes_per_second));
+            sleep_until(free_at.into()).await;
+        }
         let piece = if now == Mode::Slice { 1 } else { read };
         for bytes in chunk[..read].chunks(piece) {
             to.write_all(bytes).await?;
@@ -174,8 +189,6 @@ async fn pump(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Instant;
-
     use tokio::time::timeout;
 
     use super::*;

@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant};
 
-use presence::model::stream::{StreamEnd, StreamId};
+use presence::model::stream::{PageLimit, StreamEnd, StreamId};
 use presence::model::{Incarnation, Nick, NickKey, Owner, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 
@@ -204,14 +204,20 @@ contract! {
             /// changes nothing.
             async fn wait_safe(&self);
 
-            /// Reads a page of a room's history.
+            /// Reads a page of a room's history. The store reads at most the page and a little more, so a page of large
+            /// messages costs no more than one of small ones.
             ///
             /// # Errors
             /// `Unavailable` or `Unknown`.
-            async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError>;
+            async fn history(
+                &self,
+                room: &RoomKey,
+                range: Range,
+                limit: PageLimit,
+            ) -> Result<HistoryPage, RegistryError>;
 
-            /// Reads the messages that a stream keeps after a position, at most `limit`. A stream that the store has
-            /// lost begins a new epoch.
+            /// Reads a page of the messages that a stream keeps after a position. A stream that the store has lost
+            /// begins a new epoch.
             ///
             /// # Errors
             /// `Unavailable` or `Unknown`.
@@ -219,7 +225,7 @@ contract! {
                 &self,
                 stream: &StreamId,
                 after: u64,
-                limit: usize,
+                limit: PageLimit,
             ) -> Result<ReplayPage, RegistryError>;
 
             /// Reads the ends of streams, in few round trips. A stream that the store has lost begins a new epoch.

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use presence::model::keys::Keys;
-use presence::model::stream::StreamEnd;
+use presence::model::stream::{PageLimit, StreamEnd};
 use presence::model::{Incarnation, Nick, NickKey, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
-use presence::store::memory::{Append, AppendError, Appended, ChannelListener, Store, StoredEntry};
+use presence::store::memory::{Append, AppendError, Appended, ChannelListener, Store, StoredEntry, StoredPage};
 
 use super::malformed::MalformedCounter;
-use crate::message::Target;
+use crate::message::{ChatMessage, Target};
 
 use super::contract::{BackplaneContract, LINGER};
 use super::key_shares::{KeyAdmission, KeyShares};
@@ -157,31 +157,22 @@ impl BackplaneContract for MemoryBackplane {
         Ok(())
     }
 
-    async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
+    async fn history(&self, room: &RoomKey, range: Range, limit: PageLimit) -> Result<HistoryPage, RegistryError> {
         let (seqs, newest) = match range {
             Range::Newest => (1..=u64::MAX, true),
             Range::Before(seq) => (1..=seq.saturating_sub(1), true),
             Range::After(seq) => (seq.saturating_add(1)..=u64::MAX, false),
         };
-        // One more than requested shows whether there are more.
-        let entries = self.node.store.entries(&StreamId::Room(room.clone()), seqs, limit.saturating_add(1), newest);
-        let more = entries.len() > limit;
-        let surplus = if more && newest { 1 } else { 0 };
-        let messages = entries
-            .iter()
-            .skip(surplus)
-            .take(limit)
-            .filter_map(|entry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time))
-            .collect();
-        Ok(HistoryPage { messages, more })
+        let StoredPage { entries, has_more } = self.node.store.page(&StreamId::Room(room.clone()), seqs, limit, newest);
+        Ok(HistoryPage { messages: entries.iter().filter_map(message).collect(), more: has_more })
     }
 
-    async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
+    async fn read_after(&self, stream: &StreamId, after: u64, limit: PageLimit) -> Result<ReplayPage, RegistryError> {
         let end = self.end(stream)?;
-        let entries = self.node.store.entries(stream, after.saturating_add(1)..=end.seq, limit, false);
-        let through = entries.last().filter(|_| entries.len() == limit).map_or(end.seq.max(after), |last| last.seq);
-        let read = |entry: &StoredEntry| envelope::message(entry.payload.as_bytes(), entry.seq, entry.time);
-        Ok(ReplayPage { end, messages: entries.iter().filter_map(read).collect(), through })
+        let StoredPage { entries, has_more } =
+            self.node.store.page(stream, after.saturating_add(1)..=end.seq, limit, false);
+        let through = entries.last().filter(|_| has_more).map_or(end.seq.max(after), |last| last.seq);
+        Ok(ReplayPage { end, messages: entries.iter().filter_map(message).collect(), through })
     }
 
     async fn read_ends(&self, streams: &[StreamId]) -> Result<Vec<(StreamId, StreamEnd)>, RegistryError> {
@@ -250,6 +241,10 @@ impl LocalSubscriptions {
         let now = Instant::now();
         self.rooms.retain(|_, interest| interest.until.is_none_or(|until| until > now));
     }
+}
+
+fn message(entry: &StoredEntry) -> Option<ChatMessage> {
+    envelope::message(entry.payload.as_bytes(), entry.seq, entry.time)
 }
 
 fn append<'a>(request: &'a PublishRequest, keys: KeyAdmission, payload: &'a str) -> Append<'a> {

@@ -12,7 +12,7 @@ mod malformed;
 mod memory;
 mod redis;
 
-pub use presence::model::stream::StreamId;
+pub use presence::model::stream::{PageLimit, StreamId};
 
 pub use self::contract::{HistoryPage, PublishError, PublishRequest, Published, ReplayPage};
 pub use self::delivery::{Delivery, DeliverySink};

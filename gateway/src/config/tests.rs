@@ -40,6 +40,8 @@ fn changed(change: impl FnOnce(&mut GatewayConfig)) -> GatewayConfig {
         lookalikes: LookalikePolicy::AllNames,
         grace: Duration::from_secs(30),
         limits: ConnectionLimits::default(),
+        reply_bytes: 64 * 1024 * 1024,
+        room_bytes_per_second: 2 * 1024 * 1024,
         logs: Logs {
             level: "info".to_owned(),
             format: LogFormat::Auto,
@@ -81,6 +83,8 @@ fn environment_overrides_the_file_key_by_key() {
             vec![],
             changed(|c| c.lookalikes = LookalikePolicy::ExceptAscii),
         ),
+        (named, env("PARLEY__LIMITS__REPLY_MIB", "4"), changed(|c| c.reply_bytes = 4 * 1024 * 1024)),
+        (named, env("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", "65536"), changed(|c| c.room_bytes_per_second = 65_536)),
         (named, env("PARLEY__HISTORY__MAX_MESSAGES", "7"), changed(|c| c.history.messages = 7)),
         (named, env("PARLEY__HISTORY__INBOX_MESSAGES", "7"), changed(|c| c.history.inbox_messages = 7)),
         (

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::stream::{StreamEnd, StreamId};
+use presence::model::stream::{PageLimit, StreamEnd, StreamId};
 use presence::registry::{Generation, RegistryError};
 use tokio::sync::watch;
 
@@ -88,7 +88,8 @@ async fn read_pages(
     requests: Vec<(StreamId, RefillRequest)>,
 ) -> Result<(), RegistryError> {
     let reads = stream::iter(requests).map(async |(stream, request)| {
-        let (result, outcome) = match backplane.read_after(&stream, request.position().seq, PAGE_MESSAGES).await {
+        let limit = PageLimit::of_messages(PAGE_MESSAGES);
+        let (result, outcome) = match backplane.read_after(&stream, request.position().seq, limit).await {
             Ok(page) => (RefillResult::Page(stream_page(page)), Ok(())),
             Err(error) => (RefillResult::Failed, Err(error)),
         };

@@ -86,6 +86,15 @@ impl Metrics {
         self.pull("parley_connections_limit", help, move || connections() as f64);
     }
 
+    /// Registers the reserved bytes of the reply budget. Must be called once.
+    ///
+    /// # Panics
+    /// On a second call.
+    pub fn pull_replies(&self, bytes: impl Fn() -> usize + Send + Sync + 'static) {
+        let help = "Bytes reserved for lists that clients have not read yet. Limit: limits.reply_mib.";
+        self.pull("parley_reply_reserved_bytes", help, move || bytes() as f64);
+    }
+
     fn show_generation(&self, generation: ScrapeSource<Generation>) {
         // Omitted before the first beat: a jump from 0 would look like a new generation.
         let known = Arc::new(move || Some(generation()).filter(|generation| generation.number > 0));

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use crate::message::Accepted;
 pub use crate::outbound::batch::{Broadcast, FanOutBatch};
 use crate::outbound::policy::{DropPolicy, SLOW_READER};
+use crate::outbound::reply_budget::ReplyReservation;
 use crate::wire::{Dialect, Event, Reply};
 
 /// Bytes counted for each queued item in addition to its text.
@@ -96,6 +97,10 @@ struct OutboxQueue {
     /// The time since which something has been queued.
     queued_since: Option<Instant>,
     largest_reply_bytes: usize,
+    /// The part of the reply budget that a queued reply uses. A connection has one request at a time, so one is enough.
+    queued_reservation: Option<ReplyReservation>,
+    /// The same for a reply that the transport has taken and not written yet.
+    unwritten_reservation: Option<ReplyReservation>,
     /// Acceptance time of the oldest queued message.
     queued_accepted: Accepted,
     /// Acceptance time of the oldest message that the transport has taken and not written yet.
@@ -187,8 +192,17 @@ impl Outbox {
 
     /// Queues the answer to a request.
     pub fn push_reply(&self, reply: Reply) {
+        self.push_reserved_reply(reply, None);
+    }
+
+    /// Queues the answer to a request, whose part of the reply budget is released once it is written or the connection
+    /// ends.
+    pub fn push_reserved_reply(&self, reply: Reply, reservation: Option<ReplyReservation>) {
         let bytes = ITEM_OVERHEAD_BYTES + reply.answer.estimated_bytes();
         let mut queue = self.lock();
+        if queue.close.is_none() {
+            queue.queued_reservation = reservation.or(queue.queued_reservation.take());
+        }
         queue.largest_reply_bytes = queue.largest_reply_bytes.max(bytes);
         self.push(queue, Outgoing::Reply(reply), bytes);
     }
@@ -325,6 +339,7 @@ impl Outbox {
         self.shared.taken.notify_one();
         queue.queued_since = None;
         queue.largest_reply_bytes = 0;
+        queue.unwritten_reservation = queue.queued_reservation.take().or(queue.unwritten_reservation.take());
         let (mut items, stale_rooms) = (mem::take(&mut queue.items), mem::take(&mut queue.stale_rooms));
         let close = queue.close;
         if let Some(remainder) = queue.remainder.take() {
@@ -345,6 +360,7 @@ impl Outbox {
     pub fn finish_write(&self) -> Accepted {
         let mut queue = self.lock();
         queue.write_turn = WriteTurn::Free;
+        queue.unwritten_reservation = None;
         mem::take(&mut queue.unwritten_accepted)
     }
 
@@ -357,6 +373,7 @@ impl Outbox {
             {
                 let mut queue = self.lock();
                 queue.socket = None;
+                (queue.queued_reservation, queue.unwritten_reservation) = (None, None);
                 if queue.turn_to_transport() {
                     return queue.remainder.take();
                 }
@@ -390,6 +407,7 @@ impl Outbox {
         {
             (queue.items, queue.stale_rooms, queue.close) = (VecDeque::new(), BTreeSet::new(), Some(CloseCode::Slow));
             (queue.bytes, queue.queued_since, queue.largest_reply_bytes) = (0, None, 0);
+            queue.queued_reservation = None;
         } else {
             queue.count_queued(bytes);
             queue.items.push_back(item);

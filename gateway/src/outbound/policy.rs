@@ -27,6 +27,8 @@ pub struct SlowReaderPolicy {
     /// Bytes kept for one member that is joining. The oldest are released first, because replay can read them. Together
     /// with `droppable_bytes_max` they fit into the outbox.
     pub join_buffer_bytes_max: usize,
+    /// Payload bytes of one page of a replay; a larger message is a page of its own.
+    pub replay_page_bytes_max: usize,
     /// Maximum number of messages by which a stream may grow during one replay; beyond it the connection is closed.
     pub replay_lag_messages_max: u64,
     /// Bytes that the kernel queues for one socket; the kernel doubles this value. Its own default is megabytes for
@@ -47,6 +49,7 @@ pub const SLOW_READER: SlowReaderPolicy = SlowReaderPolicy {
     burst_bytes_max: 4 * 1024 * 1024,
     presence_changes_max: 256,
     join_buffer_bytes_max: 96 * 1024,
+    replay_page_bytes_max: 128 * 1024,
     replay_lag_messages_max: 10_000,
     socket_send_buffer_bytes: 256 * 1024,
     unacknowledged_max: Duration::from_secs(90),

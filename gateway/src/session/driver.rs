@@ -134,11 +134,16 @@ impl Driver {
         }
     }
 
-    fn reply(&self, reply: Reply) {
+    fn reply(&mut self, reply: Reply) {
+        let mut reservation = self.performer.reservation.take();
         if let Answer::Refused(refusal) = &reply.answer {
             self.performer.services.metrics.refusals[refusal.code].inc();
+            reservation = None;
         }
-        self.performer.outbox.push_reply(reply);
+        if let Some(reservation) = &mut reservation {
+            reservation.shrink_to(reply.answer.estimated_bytes());
+        }
+        self.performer.outbox.push_reserved_reply(reply, reservation);
     }
 
     fn count_refused_messages(&self, effects: &[Effect]) {

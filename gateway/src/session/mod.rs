@@ -13,9 +13,11 @@ pub mod driver;
 mod ending;
 pub mod liveness;
 mod performer;
+mod rate_meter;
 mod refusal;
 mod replay;
 pub(crate) mod retry;
+mod send_rates;
 mod services;
 mod small_map;
 pub mod state;
@@ -26,4 +28,5 @@ pub mod verbs;
 
 pub use self::driver::Driver;
 pub use self::ending::ConnectionEnd;
+pub use self::send_rates::SendRates;
 pub use self::services::Services;

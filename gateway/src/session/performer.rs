@@ -13,7 +13,8 @@ use presence::model::{Incarnation, Nick, Owner, RoomKey, RoomName, SessionId, St
 use presence::registry::{ClaimError, LocalClaim, RegistryError, ResumeTicket};
 
 use crate::outbound::Outbox;
-use crate::wire::{Dialect, Token};
+use crate::outbound::reply_budget::ReplyReservation;
+use crate::wire::{Dialect, Refusal, Token};
 
 use super::retry::{answered, until_answered};
 use super::services::Services;
@@ -52,6 +53,8 @@ pub(super) struct Performer {
     pub(super) unanswered: Option<Box<UnansweredResume>>,
     /// The hash of the client's token.
     pub(super) token: Option<TokenHash>,
+    /// The part of the reply budget for the request that is being performed.
+    pub(super) reservation: Option<ReplyReservation>,
 }
 
 impl Performer {
@@ -66,7 +69,14 @@ impl Performer {
             unresolved: Vec::new(),
             unanswered: None,
             token: None,
+            reservation: None,
         }
+    }
+
+    /// Reserves a part of the reply budget for a list of up to `wanted` bytes. Returns the bytes that it may have.
+    pub(super) async fn reserve_reply(&mut self, wanted: usize) -> Result<usize, Refusal> {
+        let reservation = self.services.replies.reserve(wanted).await?;
+        Ok(self.reservation.insert(reservation).bytes())
     }
 
     /// Claims a nickname and finds the end of the session's inbox.

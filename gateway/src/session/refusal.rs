@@ -6,7 +6,10 @@ use presence::model::codes::ErrorCode;
 use presence::registry::{ClaimError, RegistryError, ResumeError};
 
 use crate::backplane::PublishError;
+use crate::outbound::reply_budget::ReplyBudgetUsed;
 use crate::wire::Refusal;
+
+use super::rate_meter::OverRate;
 
 /// The pause that clients are advised to make while a store is unavailable.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -58,6 +61,20 @@ impl From<ResumeError> for Refusal {
             ResumeError::UnknownToken => ErrorCode::ResumeFailed.into(),
             ResumeError::Claim(error) => error.into(),
         }
+    }
+}
+
+impl From<ReplyBudgetUsed> for Refusal {
+    fn from(ReplyBudgetUsed: ReplyBudgetUsed) -> Self {
+        temporary(ErrorCode::Overloaded).with_detail("too many lists wait to be read by their clients")
+    }
+}
+
+impl From<OverRate> for Refusal {
+    fn from(OverRate { retry_after, .. }: OverRate) -> Self {
+        let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let refusal = Self { retry_after_ms: Some(retry_after_ms), ..ErrorCode::Overloaded.into() };
+        refusal.with_detail("too many bytes are sent there per second, the largest senders wait first")
     }
 }
 

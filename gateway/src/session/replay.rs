@@ -7,7 +7,7 @@
 
 use presence::model::SessionId;
 use presence::model::codes::CloseCode;
-use presence::model::stream::StreamEnd;
+use presence::model::stream::{PageLimit, StreamEnd};
 
 use crate::backplane::ReplayPage;
 use crate::hub::{FeedJoin, JoinProgress};
@@ -20,8 +20,8 @@ use super::retry::pause;
 use super::services::Services;
 use super::stream_entry::StreamEntry;
 
-/// Messages of one page.
-const PAGE_MESSAGES: usize = 200;
+/// The size of one page. Its bytes are held while the client reads them, as its outbox is.
+const PAGE: PageLimit = PageLimit { messages: 200, bytes: SLOW_READER.replay_page_bytes_max };
 /// Consecutive reads without progress before the connection is closed, for the client to resume.
 const READS_MAX: u32 = 10;
 
@@ -52,7 +52,7 @@ pub(super) async fn replay(services: &Services, outbox: &Outbox, session: &Sessi
             outbox.close(CloseCode::Slow);
             return;
         }
-        let has_progress = match services.backplane.read_after(&stream, cursor.after, PAGE_MESSAGES).await {
+        let has_progress = match services.backplane.read_after(&stream, cursor.after, PAGE).await {
             Ok(page) => {
                 hub.observe_end(&stream, &page.end);
                 let delivered = cursor.send_page(page).await;

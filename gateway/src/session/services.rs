@@ -14,6 +14,9 @@ use crate::backplane::Backplane;
 use crate::hub::Hub;
 use crate::lease::local_claims::LocalClaims;
 use crate::metrics::Metrics;
+use crate::outbound::reply_budget::ReplyBudget;
+
+use super::send_rates::SendRates;
 
 /// The shared parts of one gateway.
 #[derive(Debug)]
@@ -32,6 +35,10 @@ pub struct Services {
     pub hold: Duration,
     /// This node's lease.
     pub health: Arc<LeaseHealth>,
+    /// The bytes of lists that clients may leave unread.
+    pub replies: ReplyBudget,
+    /// The byte rates of rooms and inboxes.
+    pub send_rates: SendRates,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
 }

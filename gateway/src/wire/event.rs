@@ -171,8 +171,11 @@ impl Answer {
                 items.iter().map(|member| member.nick.len() + member.status.text.len() + FIELDS_BYTES).sum()
             }
             Self::Rooms { items, .. } => items.iter().map(|item| item.room.len() + FIELDS_BYTES).sum(),
-            Self::Registered { .. }
-            | Self::Joined { .. }
+            Self::Registered { rooms, .. } => {
+                let row = |room: &RestoredRoom| room.room.len() + room.epoch.len() + FIELDS_BYTES;
+                4 * FIELDS_BYTES + rooms.iter().map(row).sum::<usize>()
+            }
+            Self::Joined { .. }
             | Self::Left { .. }
             | Self::Ack { .. }
             | Self::Nick { .. }

@@ -15,6 +15,26 @@ pub enum StreamId {
     Inbox(SessionId),
 }
 
+/// Bytes of one page of a stream, unless its reader asks for less.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The maximum size of one page of a stream. A page has at least one message, if the stream has one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their stored payloads.
+    pub bytes: usize,
+}
+
+impl PageLimit {
+    /// At most this number of messages, and [`PAGE_BYTES_MAX`].
+    #[must_use]
+    pub fn of_messages(messages: usize) -> Self {
+        Self { messages, bytes: PAGE_BYTES_MAX }
+    }
+}
+
 /// The end of a former epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fork {

@@ -10,6 +10,7 @@ mod batching;
 mod directs;
 mod epochs;
 mod faults;
+mod pages;
 mod republish;
 mod fixture;
 mod rooms;
@@ -44,6 +45,10 @@ on_both_arms! {
     new_incarnation_receives_only_its_own_channel
     malformed_payloads_are_counted_and_skipped
     dropping_last_clone_stops_deliveries;
+
+    pages:
+    bounded_pages_return_every_message_once
+    replay_pages_end_at_their_bytes;
 
     directs:
     direct_message_reaches_only_the_owners_node

@@ -1,9 +1,11 @@
-//! Room and direct messages: delivery, order, history, replay and slow readers.
+//! Room and direct messages: delivery, order, history, replay, slow readers and shares.
 
 mod chat;
 mod inbox;
+mod large_lists;
 mod refill;
 mod retention;
 mod shares;
+mod send_rates;
 mod slow_reader;
 mod typing;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::backplane::{Backplane, MemoryBackplane, PublishRequest, Range, RedisBackplane, StreamId};
+use gateway::backplane::{Backplane, MemoryBackplane, PageLimit, PublishRequest, Range, RedisBackplane, StreamId};
 use gateway::message::{Accepted, Body};
 use harness::eventually;
 use presence::host::reloadable::Reloadable;
@@ -84,12 +84,17 @@ impl RetentionSender {
     }
 
     async fn oldest(&self) -> u64 {
-        let stretch = self.backplane.history(self.lobby.key(), Range::After(0), 1).await.unwrap();
+        let stretch =
+            self.backplane.history(self.lobby.key(), Range::After(0), PageLimit::of_messages(1)).await.unwrap();
         stretch.messages[0].seq
     }
 
     async fn oldest_direct(&self) -> u64 {
-        let missed = self.backplane.read_after(&StreamId::Inbox(self.owner.session.clone()), 0, 1).await.unwrap();
+        let missed = self
+            .backplane
+            .read_after(&StreamId::Inbox(self.owner.session.clone()), 0, PageLimit::of_messages(1))
+            .await
+            .unwrap();
         missed.messages[0].seq
     }
 }
@@ -286,7 +291,7 @@ async fn stream_costs_what_its_messages_hold() {
         assert_eq!(ann.sends("hello").await.0, number);
         ann.send_direct("hello").await;
     }
-    let history = ann.backplane.history(ann.lobby.key(), Range::After(0), 100).await.unwrap();
+    let history = ann.backplane.history(ann.lobby.key(), Range::After(0), PageLimit::of_messages(100)).await.unwrap();
     assert!(history.messages.iter().map(|message| message.seq).eq(1..=50), "the copy lost or doubled a message");
     assert_eq!(ann.oldest_direct().await, 1);
     let (_, copies) = memory_of(&server, "*:copy").await;

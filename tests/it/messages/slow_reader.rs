@@ -11,7 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateway_closes_slow_reader_and_serves_other_members() {
-    let cluster = Cluster::builder().start().await;
+    // The room is busier than its byte rate allows by default.
+    let rate = "1073741824";
+    let cluster = Cluster::builder().gateway_setting("PARLEY__LIMITS__ROOM_BYTES_PER_SECOND", rate).start().await;
     let gateway = &cluster.gateways[0];
     let mut stalled = RawWs::connect(gateway.ws()).await;
     stalled.sends_frame(0x81, br##"{"type":"register","nick":"stalled"}"##).await;

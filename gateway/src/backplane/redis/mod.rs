@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use presence::host::failpoints;
 use presence::host::reloadable::Reloadable;
-use presence::model::stream::StreamEnd;
+use presence::model::stream::{PageLimit, StreamEnd};
 use presence::model::{Incarnation, Nick, NickKey, Retention, RoomKey, RoomName, SessionId};
 use presence::registry::RegistryError;
 use presence::store::redis::{GENERATION, RedisStore, STREAM};
@@ -138,11 +138,11 @@ impl BackplaneContract for RedisBackplane {
         self.node.republish.wait_empty().await;
     }
 
-    async fn history(&self, room: &RoomKey, range: Range, limit: usize) -> Result<HistoryPage, RegistryError> {
+    async fn history(&self, room: &RoomKey, range: Range, limit: PageLimit) -> Result<HistoryPage, RegistryError> {
         self.read_history(room, range, limit).await
     }
 
-    async fn read_after(&self, stream: &StreamId, after: u64, limit: usize) -> Result<ReplayPage, RegistryError> {
+    async fn read_after(&self, stream: &StreamId, after: u64, limit: PageLimit) -> Result<ReplayPage, RegistryError> {
         self.read_page(stream, after, limit).await
     }
 

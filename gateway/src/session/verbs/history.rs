@@ -23,14 +23,21 @@ pub(super) fn decide(
     Ok(ReadHistory { room: state.joined(room)?, range, limit })
 }
 
+/// Bytes reserved for one message: its maximum size and its names.
+const MESSAGE_BYTES_MAX: usize = 68 * 1024;
+
 mod perform {
-    use super::ReadHistory;
+    use super::{MESSAGE_BYTES_MAX, ReadHistory};
+    use crate::backplane::PageLimit;
     use crate::session::performer::Performer;
     use crate::wire::{Answer, Refusal};
 
     impl ReadHistory {
-        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
             let Self { room, range, limit } = self;
+            let limit = PageLimit::of_messages(limit);
+            let wanted = limit.bytes.min(limit.messages.saturating_mul(MESSAGE_BYTES_MAX));
+            let limit = PageLimit { bytes: performer.reserve_reply(wanted).await?, ..limit };
             let page = performer.services.backplane.history(room.key(), range, limit).await?;
             Ok(Answer::History { to: room.as_str().to_owned(), items: page.messages, more: page.more })
         }

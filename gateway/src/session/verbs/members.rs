@@ -10,15 +10,20 @@ pub struct ListMembers {
     pub(super) cursor: Option<String>,
 }
 
+/// Bytes reserved for one member: a nickname, a status with a text, and their names.
+const MEMBER_BYTES_MAX: usize = 512;
+
 mod perform {
-    use super::ListMembers;
+    use super::{ListMembers, MEMBER_BYTES_MAX};
     use crate::session::performer::Performer;
     use crate::wire::{Answer, Refusal};
 
     impl ListMembers {
-        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
-            let (registry, Self { room, limit, cursor }) = (&performer.services.registry, self);
-            let page = registry.members(room.key(), cursor.as_deref(), limit).await?;
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
+            let Self { room, limit, cursor } = self;
+            let bytes = performer.reserve_reply(limit.saturating_mul(MEMBER_BYTES_MAX)).await?;
+            let limit = limit.min(bytes / MEMBER_BYTES_MAX);
+            let page = performer.services.registry.members(room.key(), cursor.as_deref(), limit).await?;
             let room = room.as_str().to_owned();
             Ok(Answer::Members { room, items: page.items, next_cursor: page.next_cursor })
         }

@@ -137,6 +137,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use presence::host::reloadable::Reloadable;
     use presence::lease::OwnLease;
     use presence::model::codes::ErrorCode;
     use presence::registry::{GatewayInfo, MemoryRegistry, Registry};
@@ -146,7 +147,9 @@ mod tests {
     use crate::backplane::{Backplane, MemoryBackplane};
     use crate::hub::Hub;
     use crate::metrics::Metrics;
+    use crate::outbound::reply_budget::ReplyBudget;
     use crate::session::performer::Performer;
+    use crate::session::send_rates::SendRates;
     use crate::session::services::Services;
     use crate::wire::Dialect;
 
@@ -161,6 +164,8 @@ mod tests {
             claims: Arc::default(),
             hold: Duration::ZERO,
             health: Arc::default(),
+            replies: ReplyBudget::new(4 * 1024 * 1024),
+            send_rates: SendRates::new(Reloadable::from(65_536)),
             metrics,
         });
         let empty = String::new;

@@ -7,14 +7,19 @@ pub struct ListRooms {
     pub(super) cursor: Option<String>,
 }
 
+/// Bytes reserved for one room: its name and its number of members.
+const ROOM_BYTES_MAX: usize = 192;
+
 mod perform {
-    use super::ListRooms;
+    use super::{ListRooms, ROOM_BYTES_MAX};
     use crate::session::performer::Performer;
     use crate::wire::{Answer, Refusal, RoomItem};
 
     impl ListRooms {
-        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
-            let page = performer.services.registry.rooms(self.cursor.as_deref(), self.limit).await?;
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
+            let bytes = performer.reserve_reply(self.limit.saturating_mul(ROOM_BYTES_MAX)).await?;
+            let limit = self.limit.min(bytes / ROOM_BYTES_MAX);
+            let page = performer.services.registry.rooms(self.cursor.as_deref(), limit).await?;
             let items = page.items.into_iter();
             let items = items.map(|room| RoomItem { room: room.room, member_count: room.member_count });
             Ok(Answer::Rooms { items: items.collect(), next_cursor: page.next_cursor })

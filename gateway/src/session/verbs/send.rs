@@ -38,6 +38,9 @@ pub(super) fn decide(
     Ok(SendMessage { to: state.destination(&requested)?, requested, sender, body, key })
 }
 
+/// Bytes counted for the names and numbers around a body that each reader receives.
+const ENVELOPE_BYTES: usize = 128;
+
 /// Returns the delivery status of a published message. Only rooms have a seq that clients see.
 fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
     match to {
@@ -50,13 +53,15 @@ fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
 mod perform {
     use std::time::SystemTime;
 
+    use presence::registry::RegistryError;
     use tracing::Instrument;
 
-    use super::{SendMessage, delivery_status};
-    use crate::backplane::{PublishRequest, Published};
+    use super::{ENVELOPE_BYTES, SendMessage, delivery_status};
+    use crate::backplane::{PublishError, PublishRequest, Published};
     use crate::message::{Accepted, Target};
     use crate::metrics::MessageKind;
     use crate::session::performer::Performer;
+    use crate::session::rate_meter::SendCharge;
     use crate::session::retry::answered;
     use crate::trace;
     use crate::wire::{Answer, Refusal};
@@ -65,18 +70,32 @@ mod perform {
         pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
             let Self { requested, to, sender, body, key } = self;
             let (backplane, metrics) = (&performer.services.backplane, &performer.services.metrics);
+            let (rates, bytes) = (&performer.services.send_rates, ENVELOPE_BYTES + body.json().len());
+            let kind = match &to {
+                Target::Room(_) => MessageKind::Room,
+                Target::Nick(_) => MessageKind::Direct,
+            };
+            let charge = SendCharge { session: &sender.owner.session, nick: &sender.nick, bytes };
+            if let Err(refused) = rates.admit(&to, charge) {
+                metrics.messages_over_rate[kind].inc();
+                return Err(refused.into());
+            }
             let id = uuid::Uuid::now_v7().to_string();
             let accepted = Accepted::at(SystemTime::now());
             let request = PublishRequest { msg_id: id, key, from: sender.nick, owner: sender.owner, body, accepted };
             let span = trace::publish(to.as_str(), &request);
-            let (published, kind) = match &to {
-                Target::Room(room) => {
-                    (answered(|| backplane.publish(room, &request)).instrument(span).await, MessageKind::Room)
-                }
-                Target::Nick(nick) => {
-                    (answered(|| backplane.direct(nick.key(), &request)).instrument(span).await, MessageKind::Direct)
-                }
+            let published = match &to {
+                Target::Room(room) => answered(|| backplane.publish(room, &request)).instrument(span).await,
+                Target::Nick(nick) => answered(|| backplane.direct(nick.key(), &request)).instrument(span).await,
             };
+            // Readers receive nothing of a refused message, and nothing again of a repeated one.
+            let is_delivered = match &published {
+                Ok(published) => published.msg_id == request.msg_id,
+                Err(error) => matches!(error, PublishError::Registry(RegistryError::Unknown(_))),
+            };
+            if !is_delivered {
+                rates.refund(&to, &request.owner.session, bytes);
+            }
             let Published { msg_id, seq, time, duplicate, online } = published?;
             // If our own first attempt stored it, the client sees no duplicate. A client's retry has a new id.
             let duplicate = duplicate && msg_id != request.msg_id;

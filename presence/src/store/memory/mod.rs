@@ -25,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::host::reloadable::Reloadable;
 use crate::model::keys::Keys;
-use crate::model::stream::{StreamEnd, StreamId};
+use crate::model::stream::{PageLimit, StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, RoomName, SessionId};
 
 use self::channels::Channels;
@@ -36,7 +36,7 @@ pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::streams::MemoryStream;
-pub use self::streams::{Append, AppendError, Appended, StoredEntry};
+pub use self::streams::{Append, AppendError, Appended, StoredEntry, StoredPage};
 use self::streams::{Inboxes, SeenKeys};
 
 /// The retention of freed nicks, ended sessions and empty rooms.
@@ -97,16 +97,10 @@ impl Store {
         self.lock().channels.publish(channel, text.as_bytes());
     }
 
-    /// Returns the entries with these seqs, oldest first, at most `limit`; the newest ones if `newest` is set.
+    /// Returns a page of the entries with these seqs; the newest ones if `newest` is set.
     #[must_use]
-    pub fn entries(
-        &self,
-        stream: &StreamId,
-        seqs: RangeInclusive<u64>,
-        limit: usize,
-        newest: bool,
-    ) -> Vec<StoredEntry> {
-        self.lock().named(stream).map(|log| log.entries(seqs, limit, newest)).unwrap_or_default()
+    pub fn page(&self, stream: &StreamId, seqs: RangeInclusive<u64>, limit: PageLimit, newest: bool) -> StoredPage {
+        self.lock().named(stream).map(|log| log.page(seqs, limit, newest)).unwrap_or_default()
     }
 
     /// Returns the end of a stream; `None` for an unknown room.

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::{RETENTION_MS, StoreState, now};
-use crate::model::stream::{StreamEnd, StreamId};
+use crate::model::stream::{PageLimit, StreamEnd, StreamId};
 use crate::model::{NickKey, Owner, Retention, RoomKey, SessionId};
 
 /// Maximum number of payload bytes in a room's stream.
@@ -82,6 +82,15 @@ pub struct StoredEntry {
     pub payload: String,
 }
 
+/// A page of a stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct StoredPage {
+    /// The entries, oldest first.
+    pub entries: Vec<StoredEntry>,
+    /// True if the stream has more entries in the direction of reading.
+    pub has_more: bool,
+}
+
 /// The limits of one stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamLimits {
@@ -149,17 +158,30 @@ impl MemoryStream {
         (self.seq, self.time)
     }
 
-    /// Returns the entries with these seqs. Seqs are dense, so they are found by counting.
-    pub(crate) fn entries(&self, seqs: RangeInclusive<u64>, limit: usize, newest: bool) -> Vec<StoredEntry> {
+    /// Returns a page of the entries with these seqs, from the oldest or the newest one on. Seqs are dense, so entries
+    /// are found by counting. Same rule as `read_page` in the gateway's `backplane/lua/entries.lua`.
+    pub(crate) fn page(&self, seqs: RangeInclusive<u64>, limit: PageLimit, newest: bool) -> StoredPage {
         let first = self.seq + 1 - self.entries.len() as u64;
         let begin = first.max(*seqs.start());
         let end = self.seq.min(*seqs.end());
         if begin > end {
-            return Vec::new();
+            return StoredPage::default();
         }
-        let count = limit.min((end - begin) as usize + 1);
-        let skip = if newest { end + 1 - count as u64 } else { begin } - first;
-        self.entries.iter().skip(skip as usize).take(count).cloned().collect()
+        let range = (begin - first) as usize..=(end - first) as usize;
+        let mut bytes = 0;
+        let mut fits = |number: usize, entry: &StoredEntry| {
+            bytes += entry.payload.len();
+            number == 0 || number < limit.messages && bytes <= limit.bytes
+        };
+        let in_range = self.entries.range(range.clone());
+        let count = if newest {
+            in_range.rev().enumerate().take_while(|(number, entry)| fits(*number, entry)).count()
+        } else {
+            in_range.enumerate().take_while(|(number, entry)| fits(*number, entry)).count()
+        };
+        let skipped = range.clone().count() - count;
+        let from = if newest { range.start() + skipped } else { *range.start() };
+        StoredPage { entries: self.entries.range(from..from + count).cloned().collect(), has_more: skipped > 0 }
     }
 }
 

@@ -132,7 +132,7 @@ fn direct_message_reaches_the_owners_gateway() {
     let again = store.append_direct(bob.0.key(), message(&ann, "k1", "?")).unwrap();
     assert_eq!((again.seq, again.duplicate, again.online), (1, true, false));
     assert_eq!(heard.lock().unwrap().len(), 2, "no listener is left");
-    assert_eq!(store.entries(&inbox, 0..=u64::MAX, 9, false).len(), 3);
+    assert_eq!(store.page(&inbox, 0..=u64::MAX, PageLimit::of_messages(9), false).entries.len(), 3);
 }
 
 #[test]
@@ -143,7 +143,8 @@ fn range_is_limited_to_stored_entries() {
     }
     let seqs = |range, limit, newest| -> Vec<u64> {
         store
-            .entries(&StreamId::Room(lobby.key().clone()), range, limit, newest)
+            .page(&StreamId::Room(lobby.key().clone()), range, PageLimit::of_messages(limit), newest)
+            .entries
             .into_iter()
             .map(|entry| entry.seq)
             .collect()
@@ -155,7 +156,8 @@ fn range_is_limited_to_stored_entries() {
     assert_eq!(seqs(9..=99, 9, false), [9, 10]);
     assert!(seqs(11..=u64::MAX, 9, false).is_empty());
     assert!(seqs(RangeInclusive::new(5, 4), 9, true).is_empty());
-    assert!(store.entries(&StreamId::Room(RoomKey::from_store("never")), 0..=9, 9, false).is_empty());
+    let never = StreamId::Room(RoomKey::from_store("never"));
+    assert_eq!(store.page(&never, 0..=9, PageLimit::of_messages(9), false), StoredPage::default());
 }
 
 #[test]
@@ -165,12 +167,13 @@ fn streams_are_limited_in_messages_and_bytes() {
     for _ in 0..30 {
         log.push("12345", 0, keep);
     }
-    let kept = log.entries(0..=u64::MAX, 100, false);
+    let all = |log: &streams::MemoryStream| log.page(0..=u64::MAX, PageLimit::of_messages(100), false).entries;
+    let kept = all(&log);
     assert_eq!((kept.len(), kept[0].seq, kept[19].seq), (20, 11, 30));
     log.push(&"x".repeat(990), 0, keep);
-    assert_eq!(log.entries(0..=u64::MAX, 100, false).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
+    assert_eq!(all(&log).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [29, 30, 31]);
     log.push(&"x".repeat(9990), 0, keep);
-    assert_eq!(log.entries(0..=u64::MAX, 100, false).len(), 1, "the newest entry stays");
+    assert_eq!(all(&log).len(), 1, "the newest entry stays");
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn old_entries_are_trimmed_in_small_steps() {
     for now in 1..=1000 {
         log.push("x", now.min(600), keep);
     }
-    let oldest = |log: &streams::MemoryStream| log.entries(0..=u64::MAX, 1, false)[0].seq;
+    let oldest = |log: &streams::MemoryStream| log.page(0..=u64::MAX, PageLimit::of_messages(1), false).entries[0].seq;
     assert_eq!(oldest(&log), 500, "an entry of exactly the maximum age stays");
     log.push("x", 10_000, keep);
     assert_eq!(oldest(&log), 756, "one call trims at most 256");

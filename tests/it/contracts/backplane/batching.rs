@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use gateway::backplane::{PublishError, PublishRequest, Published, Range};
+use gateway::backplane::{PageLimit, PublishError, PublishRequest, Published, Range};
 use presence::model::{Incarnation, RoomName};
 use presence::registry::RegistryError;
 use tokio::task::JoinSet;
@@ -151,7 +151,7 @@ async fn retry_after_lost_reply_makes_no_second_copy() {
         eventually(SOON, "the retry is acknowledged", async || node.publish(&lobby, request).await.ok()).await
     };
     let acks = join_all(requests.iter().map(retry)).await;
-    let history = node.backplane.history(lobby.key(), Range::After(1), 100).await.unwrap();
+    let history = node.backplane.history(lobby.key(), Range::After(1), PageLimit::of_messages(100)).await.unwrap();
     assert_eq!(history.messages.len(), requests.len(), "each message is stored once");
     for (request, ack) in requests.iter().zip(acks) {
         let found = history.messages.iter().find(|message| message.msg_id == request.msg_id).unwrap();

@@ -5,7 +5,7 @@
 use std::slice;
 use std::time::Duration;
 
-use gateway::backplane::{Delivery, PublishError, Published, StreamId};
+use gateway::backplane::{Delivery, PageLimit, PublishError, Published, StreamId};
 use gateway::message::Target;
 use presence::model::{Fence, LeftReason, Nick, RoomName, TokenHash};
 use presence::registry::LeaseTransition;
@@ -56,7 +56,8 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     let ack = direct(&bob.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (1, true), "the new owner of the nick has its own inbox");
     for (session, count) in [(&bob.owner.session, 1), (&successor.owner.session, 1)] {
-        let replay = one.backplane.read_after(&StreamId::Inbox(session.clone()), 0, 10).await.unwrap();
+        let replay =
+            one.backplane.read_after(&StreamId::Inbox(session.clone()), 0, PageLimit::of_messages(10)).await.unwrap();
         assert_eq!((replay.end.seq, replay.messages.len()), (count, count as usize));
     }
 
@@ -76,7 +77,11 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     two.registry.set_lease(&two.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
     let ack = direct(&cat.nick).await.unwrap();
     assert_eq!((ack.seq, ack.online), (3, false), "the gateway is drained");
-    let replay = one.backplane.read_after(&StreamId::Inbox(cat.owner.session.clone()), 1, 10).await.unwrap();
+    let replay = one
+        .backplane
+        .read_after(&StreamId::Inbox(cat.owner.session.clone()), 1, PageLimit::of_messages(10))
+        .await
+        .unwrap();
     assert_eq!((replay.messages.len(), replay.through, replay.end.seq), (2, 3, 3));
 
     // After a rename the session still receives messages to its old nick.
@@ -154,6 +159,6 @@ pub(crate) async fn typing_signal_reaches_only_its_target(store: &StoreFixture) 
     assert_eq!(signals(&one), slice::from_ref(&in_lobby));
     assert!(signals(&two).contains(&to_bob) && signals(&two).contains(&in_lobby), "{:?}", signals(&two));
     assert_eq!((signals(&two).len(), signals(&three)), (2, Vec::new()));
-    let replay = one.backplane.read_after(&StreamId::Inbox(bob.owner.session), 0, 10).await;
+    let replay = one.backplane.read_after(&StreamId::Inbox(bob.owner.session), 0, PageLimit::of_messages(10)).await;
     assert!(replay.is_ok_and(|replay| replay.messages.is_empty()), "typing signals are not stored");
 }

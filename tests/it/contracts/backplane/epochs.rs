@@ -2,7 +2,7 @@
 //!
 //! Invariant: no seq is reused within an epoch, and a restarted store accepts no publish before it has recovered.
 
-use gateway::backplane::{PublishError, StreamId};
+use gateway::backplane::{PageLimit, PublishError, StreamId};
 use presence::model::RoomName;
 use presence::model::stream::{Fork, StreamEnd};
 use presence::registry::{JoinRequest, RegistryError};
@@ -155,8 +155,12 @@ async fn losing_meta_or_messages_never_reuses_seqs() {
     assert_eq!((second.seq, second.forks.len()), (4, 0), "the stream holds the last seq");
     assert_eq!(second.shares(&first.epoch), 0, "the earlier epoch is unknown");
     assert_eq!(scenario.publish().await.unwrap(), 5);
-    let replay =
-        scenario.node.backplane.read_after(&StreamId::Room(scenario.lobby.key().clone()), 3, 10).await.unwrap();
+    let replay = scenario
+        .node
+        .backplane
+        .read_after(&StreamId::Room(scenario.lobby.key().clone()), 3, PageLimit::of_messages(10))
+        .await
+        .unwrap();
     assert_eq!((replay.messages.len(), replay.end.epoch), (2, second.epoch));
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{Backplane, LinkState, PublishError, PublishRequest, Range, RedisBackplane};
+use gateway::backplane::{Backplane, LinkState, PageLimit, PublishError, PublishRequest, Range, RedisBackplane};
 use presence::model::RoomName;
 use presence::registry::RegistryError;
 
@@ -150,7 +150,8 @@ async fn frozen_redis_refuses_and_recovers_when_resumed() {
     pair.delivers_within(SOON).await;
     assert!(resumed_at.elapsed() < RECOVERY_MAX, "{:?}", resumed_at.elapsed());
     // The message is stored once, even if the first attempt ran.
-    let history = pair.one.backplane.history(pair.lobby.key(), Range::Newest, 50).await.unwrap();
+    let history =
+        pair.one.backplane.history(pair.lobby.key(), Range::Newest, PageLimit::of_messages(50)).await.unwrap();
     let same = history.messages.iter().filter(|message| message.msg_id == request.msg_id);
     assert_eq!(same.map(|message| message.seq).collect::<Vec<_>>(), [seq]);
     for node in pair.nodes() {

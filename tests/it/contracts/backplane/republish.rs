@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gateway::backplane::{PublishError, PublishRequest, Published, Range, StreamId};
+use gateway::backplane::{PageLimit, PublishError, PublishRequest, Published, Range, StreamId};
 use gateway::message::Body;
 use presence::model::{Owner, RoomName};
 use presence::registry::RegistryError;
@@ -81,7 +81,13 @@ impl RepublishScenario {
 
     /// Returns the texts of the lobby's stream, oldest first.
     async fn texts(&self) -> Vec<String> {
-        let stored = self.one.backplane.history(self.lobby.key(), Range::Newest, 10_000).await.unwrap().messages;
+        let stored = self
+            .one
+            .backplane
+            .history(self.lobby.key(), Range::Newest, PageLimit::of_messages(10_000))
+            .await
+            .unwrap()
+            .messages;
         assert!(stored.iter().map(|message| message.seq).eq(1..=stored.len() as u64), "dense: {stored:?}");
         stored.into_iter().map(|message| message.body.text()).collect()
     }
@@ -100,7 +106,13 @@ impl RepublishScenario {
 async fn lost_messages_are_republished_exactly_once() {
     let scenario = RepublishScenario::new(&["a", "b", "c", "d", "e"]).await;
     let ids = async || -> Vec<String> {
-        let stored = scenario.one.backplane.history(scenario.lobby.key(), Range::Newest, 100).await.unwrap().messages;
+        let stored = scenario
+            .one
+            .backplane
+            .history(scenario.lobby.key(), Range::Newest, PageLimit::of_messages(100))
+            .await
+            .unwrap()
+            .messages;
         stored.into_iter().map(|message| message.msg_id).collect()
     };
     let before = ids().await;
@@ -201,7 +213,7 @@ async fn direct_message_is_republished_to_original_inbox() {
     let stored = scenario.one.backplane.direct(bob.nick.key(), &scenario.ann.keyed("k", "c")).await.unwrap();
     let inbox = async |holder: &NickHolder| -> Vec<(u64, String)> {
         let log = StreamId::Inbox(holder.owner.session.clone());
-        let replay = scenario.one.backplane.read_after(&log, 0, 100).await.unwrap().messages;
+        let replay = scenario.one.backplane.read_after(&log, 0, PageLimit::of_messages(100)).await.unwrap().messages;
         replay.into_iter().map(|message| (message.seq, message.body.text())).collect()
     };
     let before = inbox(&bob).await;
@@ -244,7 +256,13 @@ async fn acked_duplicate_is_republished_under_first_id() {
     let mut scenario = scenario;
     scenario.one.beat();
     scenario.until_republished(generation).await;
-    let stored = scenario.one.backplane.history(scenario.lobby.key(), Range::Newest, 10).await.unwrap().messages;
+    let stored = scenario
+        .one
+        .backplane
+        .history(scenario.lobby.key(), Range::Newest, PageLimit::of_messages(10))
+        .await
+        .unwrap()
+        .messages;
     assert_eq!(stored.iter().map(|message| message.body.text()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(stored[1].msg_id, first.msg_id);
 }

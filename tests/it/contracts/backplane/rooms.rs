@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use gateway::backplane::{Delivery, PublishError, PublishRequest, Published, Range};
+use gateway::backplane::{Delivery, PageLimit, PublishError, PublishRequest, Published, Range};
 use gateway::message::{Accepted, Body, ChatMessage};
 use presence::model::{Fence, Incarnation, Owner, SessionId};
 use presence::registry::{LeaseTransition, RegistryError};
@@ -52,7 +52,7 @@ pub(crate) async fn acked_message_reaches_every_subscribed_node(store: &StoreFix
     );
     assert_eq!(one.receives(&lobby, &request.msg_id).await, expected);
     assert_eq!(two.receives(&lobby, &request.msg_id).await, expected);
-    let history = one.backplane.history(lobby.key(), Range::Newest, 10).await.unwrap();
+    let history = one.backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(10)).await.unwrap();
     let from_stream = ChatMessage { accepted: Accepted::default(), ..expected };
     assert_eq!(history.messages, [from_stream]);
 
@@ -158,7 +158,7 @@ pub(crate) async fn publish_requires_membership_and_current_claim(store: &StoreF
     one.receives(&lobby, &last.msg_id).await;
     let texts: Vec<String> = one.messages(&lobby).iter().map(|message| message.body.text()).collect();
     assert_eq!(texts, ["draining", "last"], "refused messages were not delivered");
-    let history = one.backplane.history(lobby.key(), Range::Newest, 10).await.unwrap();
+    let history = one.backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(10)).await.unwrap();
     assert_eq!(history.messages.len(), 2, "refused messages were not stored");
 }
 
@@ -275,12 +275,12 @@ pub(crate) async fn history_returns_the_requested_range(store: &StoreFixture) {
         (Range::After(u64::MAX), 5, &[], false),
     ];
     for (range, limit, expected, more) in cases {
-        let history = node.backplane.history(lobby.key(), range, limit).await.unwrap();
+        let history = node.backplane.history(lobby.key(), range, PageLimit::of_messages(limit)).await.unwrap();
         let seqs: Vec<u64> = history.messages.iter().map(|message| message.seq).collect();
         assert_eq!((seqs.as_slice(), history.more), (expected, more), "{range:?} limit {limit}");
         assert!(history.messages.iter().all(|message| message.body.text() == message.seq.to_string()));
     }
-    let nothing = node.backplane.history(room("#never").key(), Range::Newest, 5).await.unwrap();
+    let nothing = node.backplane.history(room("#never").key(), Range::Newest, PageLimit::of_messages(5)).await.unwrap();
     assert!(nothing.messages.is_empty() && !nothing.more);
 }
 
@@ -426,7 +426,7 @@ pub(crate) async fn malformed_payloads_are_counted_and_skipped(store: &StoreFixt
     }
     assert_eq!(two.backplane.subscription().malformed, skipped);
     assert!(two.backplane.subscription().connected());
-    let history = one.backplane.history(lobby.key(), Range::Newest, 50).await.unwrap();
+    let history = one.backplane.history(lobby.key(), Range::Newest, PageLimit::of_messages(50)).await.unwrap();
     assert_eq!(history.messages.len(), 2);
 }
 

@@ -144,6 +144,7 @@ const DECISIONS: ImportRule = ImportRule {
         "gateway/src/session/core.rs",
         "gateway/src/session/state.rs",
         "gateway/src/session/liveness.rs",
+        "gateway/src/session/rate_meter.rs",
         "gateway/src/session/small_map.rs",
         "gateway/src/session/stream_entry.rs",
         "gateway/src/session/typing_limiter.rs",

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use presence::model::stream::{StreamEnd, StreamId};
+use presence::model::stream::{PageLimit, StreamEnd, StreamId};
 use presence::registry::RegistryError;
 
 use crate::backplane::redis::message::{AckedPosition, StoredMessage, WriteOrigin};
@@ -117,7 +117,7 @@ impl RedisBackplane {
         let ids: HashSet<&str> = doubtful.iter().map(|unsettled| unsettled.message.msg_id.as_str()).collect();
         let (mut found, mut after) = (HashMap::new(), fork);
         while after < end.seq {
-            let page = self.read_page(stream, after, PAGE_MESSAGES).await?;
+            let page = self.read_page(stream, after, PageLimit::of_messages(PAGE_MESSAGES)).await?;
             if page.end.epoch != end.epoch {
                 return Err(RegistryError::Unavailable("stream began another epoch during the search".to_owned()));
             }
