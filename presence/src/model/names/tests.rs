@@ -101,7 +101,7 @@ fn invisible_and_reserved_characters_are_forbidden() {
         "ا\u{200c}ب",
         "𐒰\u{200c}𐒰",
         "a\u{180f}b",  // a newer variation selector
-        "\u{10780}",   // a newer compatibility letter
+        "\u{10781}",   // a newer compatibility letter
         "a\u{200e}b",  // left-to-right mark
         "a\u{202e}b",  // right-to-left override
         "a\u{2060}b",  // word joiner
@@ -274,7 +274,7 @@ fn marks_need_a_character_before_them() {
     for (text, outcome) in [
         (format!("é{}", "\u{301}".repeat(3)), Ok(())),
         (format!("é{}", "\u{301}".repeat(4)), Err(NameError::TooManyMarks)),
-        (format!("a\u{301}\u{302}\u{303}\u{304}b\u{301}"), Ok(())),
+        ("a\u{301}\u{302}\u{303}\u{304}b\u{301}".to_owned(), Ok(())),
         (format!("𞤢{}", "\u{1E94A}".repeat(5)), Err(NameError::TooManyMarks)),
     ] {
         assert_eq!(Nick::parse(&text).map(drop), outcome, "{text:?}");

@@ -30,7 +30,7 @@ local function hold_by_other(name, is_own)
 end
 
 -- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so a
--- `compared_score` of 0 leaves them out.
+-- `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, is no stale entry.
 local function refusal(is_own)
   local left = hold_by_other(nick, is_own)
   if left then
@@ -41,9 +41,10 @@ local function refusal(is_own)
     local position = 0
     local other = redis.call('ZRANGEBYSCORE', sharing, 0, compared_score, 'LIMIT', position, 1)[1]
     while other do
+      local owner = redis.call('HGET', base .. 'nick:' .. other, 'owner')
       if other ~= nick and hold_by_other(other, is_own) then
         return { 'CONFUSABLE' }
-      elseif other ~= nick then
+      elseif other ~= nick and not (owner and is_own(owner)) then
         stale[#stale + 1] = { sharing, other }
       end
       position = position + 1

@@ -77,7 +77,9 @@ impl StoreState {
             let (fence, former) = (owner.fence, known.former.clone());
             return Ok(self.resumed(session, nick, fence, former));
         }
-        if !self.is_still_owned_by(nick.key(), session) {
+        // Another spelling of the session's own nick may look like another nick.
+        let is_respelled = self.nicks.display(nick.key()) != Some(nick.as_str());
+        if is_respelled || !self.is_still_owned_by(nick.key(), session) {
             self.check_available(nick, session, is_own)?;
         }
 

@@ -19,6 +19,7 @@ use super::{GatewayLease, NickSession, RegistryArm, joined, nick, on_both_arms, 
 
 on_both_arms! {
     resume_within_delay_is_not_announced,
+    resume_into_a_lookalike_spelling_is_refused,
     resume_takes_session_from_live_connection,
     resume_on_same_gateway_ends_older_connection,
     expired_session_goes_offline_before_leaving_rooms,
@@ -174,6 +175,17 @@ async fn resume_within_delay_is_not_announced(arm: &RegistryArm) {
     assert_eq!(arm.history().await, expected);
     assert!(back.user.leave("#lobby").await && back.user.leave("#art").await && back.user.release().await);
     assert!(arm.registry.leases().await.unwrap().leases.iter().all(|lease| !lease.owns || lease.node == "g2"));
+}
+
+async fn resume_into_a_lookalike_spelling_is_refused(arm: &RegistryArm) {
+    let (here, there) = (arm.node("g1").await, arm.node("g2").await);
+    let owned = here.user("paypal").await;
+    let other = here.user("paypai").await;
+    let refused = there.resume(&other, "paypaI", 0, 1).await.err();
+    assert_eq!(refused, Some(ResumeError::Claim(ClaimError::Confusable)));
+    assert_eq!(arm.registry.user(other.nick.key()).await.unwrap().unwrap().nick, "paypai", "it keeps its spelling");
+    there.resume(&other, "Paypai", 0, 1).await.unwrap();
+    owned.release().await;
 }
 
 async fn resume_takes_session_from_live_connection(arm: &RegistryArm) {
