@@ -34,7 +34,7 @@ async fn refusals_are_problem_documents_with_code_and_detail() {
         ("GET", "/v1/rooms/zed", 404, "no_such_room", "not known"),
         ("GET", "/v1/rooms/zed/members", 404, "no_such_room", "not known"),
         ("GET", "/v1/rooms/%23", 400, "bad_room", "empty"),
-        ("GET", "/v1/rooms/a%20b", 400, "bad_room", "character"),
+        ("GET", "/v1/rooms/a%20b", 400, "bad_room", "a space"),
         ("GET", "/v1/rooms/%23%23lobby", 400, "bad_room", "character"),
         ("GET", "/v1/users", 400, "bad_request", "online=true is required"),
         ("GET", "/v1/users?online=false", 400, "bad_request", "online=true is required"),
