@@ -225,7 +225,8 @@ impl Gateway {
         self.lease.stop.requested().await
     }
 
-    /// Applies limits of connections and rooms, allowed origins and retention. Every other setting of `config` is ignored.
+    /// Applies limits of connections and rooms, allowed origins and retention. Every other setting of `config` is
+    /// ignored.
     pub fn reload(&self, config: &GatewayConfig) {
         self.reloadable.limits.set(config.limits.clone().within(DescriptorLimit::of_process()));
         self.reloadable.retention.set(config.history);

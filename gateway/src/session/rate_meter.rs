@@ -46,7 +46,7 @@ pub(super) struct OverRate {
 
 /// A time of refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RefusalEpisode {
+pub(super) struct RateRefusals {
     /// The first refusal.
     pub(super) first: Instant,
     /// The newest refusal.
@@ -79,7 +79,7 @@ struct RateMeter {
     space: f64,
     at: Instant,
     senders: HashMap<SessionId, SenderUse>,
-    episode: Option<RefusalEpisode>,
+    episode: Option<RateRefusals>,
 }
 
 /// Returns the capacity of a bucket: the bytes of one second.
@@ -173,7 +173,7 @@ impl<K: Clone + Eq + Hash> MeterTable<K> {
             let is_first = meter.episode.is_none() && self.episodes < EPISODES_MAX;
             if is_first {
                 self.episodes += 1;
-                meter.episode = Some(RefusalEpisode { first: now, last: now, messages: 0, bytes: 0 });
+                meter.episode = Some(RateRefusals { first: now, last: now, messages: 0, bytes: 0 });
             }
             if let Some(episode) = &mut meter.episode {
                 episode.last = now;
@@ -193,8 +193,8 @@ impl<K: Clone + Eq + Hash> MeterTable<K> {
     }
 
     /// Ends and returns an episode whose last refusal is long enough ago.
-    pub(super) fn take_ended(&mut self, now: Instant, key: &K) -> Option<RefusalEpisode> {
-        let is_over = |episode: &mut RefusalEpisode| now.saturating_duration_since(episode.last) >= EPISODE_QUIET;
+    pub(super) fn take_ended(&mut self, now: Instant, key: &K) -> Option<RateRefusals> {
+        let is_over = |episode: &mut RateRefusals| now.saturating_duration_since(episode.last) >= EPISODE_QUIET;
         let ended = self.meters.get_mut(key)?.episode.take_if(is_over)?;
         self.episodes -= 1;
         Some(ended)

@@ -12,7 +12,7 @@ use presence::model::{NickKey, RoomKey, SessionId};
 
 use crate::message::Target;
 
-use super::rate_meter::{MeterTable, OverRate, RefusalEpisode, SendCharge};
+use super::rate_meter::{MeterTable, OverRate, RateRefusals, SendCharge};
 
 /// The time between two looks for the end of an episode.
 const EPISODE_CHECK: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl SendRates {
                     report_end(
                         &self.rooms,
                         room.key().clone(),
-                        move |RefusalEpisode { messages, bytes, .. }, seconds| {
+                        move |RateRefusals { messages, bytes, .. }, seconds| {
                             tracing::info!(%room, messages, bytes, seconds, "room rate restored");
                         },
                     );
@@ -62,7 +62,7 @@ impl SendRates {
                     tracing::warn!(from = from.as_str(), bytes_per_second, "inbox rate exceeded");
                     let from = from.clone();
                     report_end(&self.inboxes, nick.key().clone(), move |episode, seconds| {
-                        let RefusalEpisode { messages, bytes, .. } = episode;
+                        let RateRefusals { messages, bytes, .. } = episode;
                         tracing::info!(from = from.as_str(), messages, bytes, seconds, "inbox rate restored");
                     });
                 }
@@ -85,7 +85,7 @@ impl SendRates {
 fn report_end<K: Clone + Eq + Hash + Send + 'static>(
     table: &SharedTable<K>,
     key: K,
-    report: impl FnOnce(RefusalEpisode, u64) + Send + 'static,
+    report: impl FnOnce(RateRefusals, u64) + Send + 'static,
 ) {
     let table = Arc::clone(table);
     tokio::spawn(async move {

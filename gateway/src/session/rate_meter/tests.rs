@@ -92,7 +92,7 @@ fn refused_message_fits_after_its_pause() {
 }
 
 #[test]
-fn message_of_maximum_size_passes_at_the_lowest_rate() {
+fn largest_message_passes_at_the_lowest_rate() {
     let (session, nick) = (SessionId::random(), Nick::parse("ann").unwrap());
     let (mut table, mut now) = (MeterTable::default(), Instant::now());
     let charge = SendCharge { session: &session, nick: &nick, bytes: LARGE + 200 };

@@ -1,7 +1,7 @@
 //! The PRECIS profile of names (RFC 8265 section 3.3) with the characters of newer Unicode versions.
 //!
 //! The tables of the profile end with Unicode 6.3. For a newer letter, mark or digit it judges a stand-in: an older
-//! character of the same kind. Keys of names in older characters never change. Nothing here knows of nicknames or rooms.
+//! character of the same kind. Keys of names in older characters never change. Knows neither nicknames nor rooms.
 
 use precis_profiles::UsernameCaseMapped;
 use precis_profiles::precis_core::profile::Rules;

@@ -40,7 +40,8 @@ contract! {
         /// A nickname is assigned unless another session keeps it, or another session keeps a look-alike. A session
         /// keeps its nickname while the lease of its owner is live or draining. After that lease has drained, or after
         /// the session has expired, it keeps the nickname until the hold ends. A fenced lease keeps nothing.
-        /// Look-alikes share a skeleton; [`LookalikePolicy`](crate::model::LookalikePolicy) decides for two ASCII names.
+        /// Look-alikes share a skeleton; [`LookalikePolicy`](crate::model::LookalikePolicy) decides for two ASCII
+        /// names.
         ///
         /// A repeated call returns the same fence. A call in another spelling changes the shown name, unless that looks
         /// like another one. Records and logs `online`. `token` is the session's resume token; a
