@@ -304,9 +304,9 @@ unit_keys! {
     NickKeys: NickUnit {
         /// Hash: the nick's owner, or its last one. `owner` (the token; absent while the nick has no owner), `session`
         /// (of the newest owner), `display`, `skeleton` (one or two, separated by a space), `since`, `last_active`
-        /// (both Unix ms), `status` (JSON, absent when plain online). While the owner has no connection `detached` (Unix
-        /// ms since when) and `held_until` (Unix ms); once the nick was lost that way, `held` (the session it is held
-        /// for) and `held_until`. No TTL while owned, 72 h afterwards.
+        /// (both Unix ms), `status` (JSON, absent when plain online). While the owner has no connection `detached`
+        /// (Unix ms since when) and `held_until` (Unix ms); once the nick was lost that way, `held` (the session it is
+        /// held for) and `held_until`. No TTL while owned, 72 h afterwards.
         record => "nick";
         /// Set: the rooms of this partition that the nick is in.
         rooms => "nick-rooms";

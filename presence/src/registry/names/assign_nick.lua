@@ -29,8 +29,8 @@ local function hold_by_other(name, is_own)
   return left > 0 and left or nil
 end
 
--- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so a
--- `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, is no stale entry.
+-- Returns a refusal as a reply; else nil and the stale entries of the skeletons. Nicks shown in ASCII have score 1, so
+-- a `compared_score` of 0 leaves them out. The session's other nick, which a rename gives up later, stays.
 local function refusal(is_own)
   local left = hold_by_other(nick, is_own)
   if left then
