@@ -2,8 +2,8 @@
 -- which have the same first keys and arguments. Needs the prelude and leaves.lua. The memory twin is in
 -- names/memory.rs.
 
-local _, _, fences, record, mapped_skeleton, shown_skeleton, session_record, inbox, session_rooms, online, gateway_nicks,
-  owned_nicks = unpack(KEYS)
+local _, _, fences, record, mapped_skeleton, shown_skeleton, session_record, inbox, session_rooms, online,
+  gateway_nicks, owned_nicks = unpack(KEYS)
 local _, incarnation, session, nick, display, skeletons, ascii, compared_score = unpack(ARGV)
 -- A nick is in both sets, or in one if its skeletons are equal.
 local lookalikes = mapped_skeleton == shown_skeleton and { mapped_skeleton } or { mapped_skeleton, shown_skeleton }
