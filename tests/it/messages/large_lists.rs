@@ -101,12 +101,8 @@ async fn paging_through_large_messages_returns_each_once() {
     let first = ann.must(json!({"type": "history", "to": ROOM, "after": 0, "limit": 200})).await;
     assert_eq!((first["items"].as_array().unwrap().len(), &first["more"]), (17, &json!(true)));
     // A replay has small pages too; a client that reads gets all of them.
-    let epoch = first["items"].as_array().map(|_| ann.must(json!({"type": "leave", "room": ROOM})));
-    epoch.unwrap().await;
     let bob = cluster.ws().await;
     bob.register("bob").await;
-    let joined = bob.join("#other").await;
-    assert_eq!(joined["seq"], 0);
     let end = bob.join(ROOM).await;
     bob.leave(ROOM).await;
     let since = json!({"epoch": end["epoch"], "seq": 0});
