@@ -4,6 +4,12 @@
 -- Maximum number of entries of one read. Reads begin small and grow, so large entries beyond the page cost little.
 local STEP_MAX = 32
 
+-- The commands by name, so that a test finds every command that the scripts use.
+local READS = {
+  XRANGE = function(...) return redis.call('XRANGE', ...) end,
+  XREVRANGE = function(...) return redis.call('XREVRANGE', ...) end,
+}
+
 -- Returns the entries of a stream from an id on, in the direction of the command (XRANGE or XREVRANGE), and whether
 -- more follow. Bytes are those of the payloads; the first entry always fits.
 local function read_page(command, stream, from, messages, bytes)
@@ -11,7 +17,7 @@ local function read_page(command, stream, from, messages, bytes)
   local page, size, step = {}, 0, 2
   while true do
     local count = math.min(step, messages + 1 - #page)
-    local entries = redis.call(command, stream, from, last, 'COUNT', count)
+    local entries = READS[command](stream, from, last, 'COUNT', count)
     for _, entry in ipairs(entries) do
       size = size + #(entry[2][4] or '')
       if #page > 0 and (#page >= messages or size > bytes) then
