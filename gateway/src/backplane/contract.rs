@@ -77,6 +77,12 @@ pub enum PublishError {
         /// The time until there is space.
         retry_after: Duration,
     },
+    /// No key may be added until about then; nothing was done.
+    #[error("the idempotency keys are used up for {} ms", retry_after.as_millis())]
+    KeysExhausted {
+        /// The time until keys may be added.
+        retry_after: Duration,
+    },
     /// The call itself failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),

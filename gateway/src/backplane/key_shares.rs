@@ -88,8 +88,8 @@ impl KeyShares {
             (Ok(published), _) if request.key.is_some() && !published.duplicate => {
                 self.lock().count(&request.owner.session);
             }
-            (Err(PublishError::Exhausted { retry_after }), KeyAdmission::KnownOnly(wait)) => {
-                return Err(PublishError::Exhausted { retry_after: wait.max(*retry_after) });
+            (Err(PublishError::KeysExhausted { retry_after }), KeyAdmission::KnownOnly(wait)) => {
+                return Err(PublishError::KeysExhausted { retry_after: wait.max(*retry_after) });
             }
             _ => {}
         }
@@ -166,9 +166,12 @@ mod tests {
         let later = start + Duration::from_secs(60);
         let KeyAdmission::KnownOnly(wait) = shares.admit(&hog, later) else { panic!("the share was not bounded") };
         assert!(wait <= Duration::from_secs(240) && wait > Duration::from_secs(239), "{wait:?}");
-        let refused = Err(PublishError::Exhausted { retry_after: Duration::from_secs(9) });
-        let refused = shares.conclude(&hog, KeyAdmission::KnownOnly(wait), refused);
-        assert_eq!(refused, Err(PublishError::Exhausted { retry_after: wait }));
+        let seconds = Duration::from_secs(9);
+        let conclude = |error| shares.conclude(&hog, KeyAdmission::KnownOnly(wait), Err(error));
+        let refused = conclude(PublishError::KeysExhausted { retry_after: seconds });
+        assert_eq!(refused, Err(PublishError::KeysExhausted { retry_after: wait }));
+        let ring_is_full = PublishError::Exhausted { retry_after: seconds };
+        assert_eq!(conclude(ring_is_full.clone()), Err(ring_is_full), "the key may be known");
         assert!(shares.admit(&ann, later).adds_keys(), "duplicates were counted, or another session's keys");
         assert!(shares.admit(&PublishRequest { key: None, ..hog.clone() }, later).adds_keys());
         assert!(shares.admit(&hog, start + Duration::from_secs(301)).adds_keys(), "a new span begins with full shares");

@@ -264,7 +264,7 @@ fn published(outcome: Result<Appended, AppendError>) -> Result<Published, Publis
         Err(AppendError::Fenced) => Err(RegistryError::Fenced.into()),
         Err(AppendError::NotInRoom) => Err(PublishError::NotInRoom),
         Err(AppendError::NoSuchUser) => Err(PublishError::NoSuchUser),
-        Err(AppendError::Exhausted { retry_after }) => Err(PublishError::Exhausted { retry_after }),
+        Err(AppendError::Exhausted { retry_after }) => Err(PublishError::KeysExhausted { retry_after }),
     }
 }
 

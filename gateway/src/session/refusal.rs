@@ -84,7 +84,7 @@ impl From<PublishError> for Refusal {
             PublishError::NotInRoom => ErrorCode::NotInRoom.into(),
             PublishError::NoSuchUser => ErrorCode::NoSuchUser.into(),
             PublishError::Overloaded => temporary(ErrorCode::Overloaded),
-            PublishError::Exhausted { retry_after } => {
+            PublishError::Exhausted { retry_after } | PublishError::KeysExhausted { retry_after } => {
                 let retry_after_ms = Some(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX));
                 Self { retry_after_ms, ..ErrorCode::Overloaded.into() }
             }

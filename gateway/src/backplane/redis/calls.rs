@@ -252,7 +252,7 @@ fn outcome((verdict, seq, time, msg_id): ScriptAnswer, online: bool) -> WriteOut
         "fenced" => Err(RegistryError::Fenced.into()),
         "not_in_room" => Err(PublishError::NotInRoom),
         "no_such_user" => Err(PublishError::NoSuchUser),
-        "exhausted" => Err(PublishError::Exhausted { retry_after: Duration::from_millis(time) }),
+        "exhausted" => Err(PublishError::KeysExhausted { retry_after: Duration::from_millis(time) }),
         _ => Err(RegistryError::Unknown(format!("script returned unknown verdict {verdict}")).into()),
     }
 }

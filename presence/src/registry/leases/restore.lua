@@ -46,6 +46,10 @@ local function restore_nick(claim, epoch)
     redis.call('HDEL', record, 'held', 'held_until', 'detached')
     redis.call('HSET', session_record, 'token', claim.token)
   end
+  -- The store may have an older spelling.
+  for skeleton in string.gmatch(redis.call('HGET', record, 'skeleton') or '', '%S+') do
+    redis.call('ZREM', base .. 'skeleton:' .. skeleton, nick)
+  end
   redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeletons)
   redis.call('HSETNX', record, 'since', time)
   redis.call('HSETNX', record, 'last_active', time)

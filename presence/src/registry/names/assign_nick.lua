@@ -58,6 +58,7 @@ end
 local function index_spelling()
   for _, sharing in ipairs(skeletons_of(record)) do
     redis.call('ZREM', sharing, nick)
+    age_lookalikes(sharing)
   end
   redis.call('HSET', record, 'display', display, 'skeleton', skeletons)
   for _, sharing in ipairs(lookalikes) do

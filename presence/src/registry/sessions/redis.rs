@@ -71,15 +71,16 @@ fn resumed(mut reply: ScriptReply) -> Result<ResumedSession, RegistryError> {
         "" => Status::default(),
         json => from_json(json)?,
     };
+    // A room whose name another version accepted is left out: the session is worth more than one membership.
     let rooms: Result<Vec<RestoredMembership>, RegistryError> =
-        reply.array()?.arrays().map(|row| restored(row?)).collect();
+        reply.array()?.arrays().filter_map(|row| row.and_then(restored).transpose()).collect();
     let inbox = InboxState { epoch: reply.text()?, seq: reply.number()?, read: reply.number()? };
     Ok(ResumedSession { fence, former, status, rooms: rooms?, inbox })
 }
 
-fn restored(mut row: ScriptReply) -> Result<RestoredMembership, RegistryError> {
-    let room = RoomName::parse(&row.text()?).map_err(|_| malformed("a room's name"))?;
-    Ok(RestoredMembership { room, epoch: row.text()?, seq: row.number()? })
+fn restored(mut row: ScriptReply) -> Result<Option<RestoredMembership>, RegistryError> {
+    let Ok(room) = RoomName::parse(&row.text()?) else { return Ok(None) };
+    Ok(Some(RestoredMembership { room, epoch: row.text()?, seq: row.number()? }))
 }
 
 /// Reads `<owner token> <nick as shown>`.

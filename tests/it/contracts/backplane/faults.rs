@@ -275,7 +275,7 @@ async fn full_idempotency_bucket_refuses_and_forgets_nothing() {
     let time: Vec<u64> = pair.store.server().ask(&["TIME"]).await;
     let rest = 300_000 - (time[0] * 1000 + time[1] / 1000) % 300_000;
     for refused in refused {
-        let Err(PublishError::Exhausted { retry_after }) = refused else { panic!("not refused: {refused:?}") };
+        let Err(PublishError::KeysExhausted { retry_after }) = refused else { panic!("not refused: {refused:?}") };
         // The bucket may have changed between the two readings of the clock.
         let error = (retry_after.as_millis() as i64 - rest as i64).rem_euclid(300_000);
         assert!(error < 10_000, "told to wait {retry_after:?}, while the bucket lasts {rest} ms");

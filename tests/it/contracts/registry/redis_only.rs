@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use presence::model::{LeftReason, LookalikePolicy};
-use presence::registry::{ClaimError, JoinEntry, LeaseTransition, ReapedBatch, RegistryError, ResumeTicket};
+use presence::model::{LeftReason, LookalikePolicy, Status, TokenHash};
+use presence::registry::{
+    ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ResumeTicket,
+};
 
-use super::{GatewayLease, RegistryArm, room, token};
+use super::{GatewayLease, RegistryArm, nick, room, token};
 
 #[tokio::test]
 async fn script_flush_does_not_disturb_registry() {
@@ -264,4 +266,39 @@ async fn foreign_record_returns_error_without_panic() {
     let (_, nick) = (node.claim("ann").await.unwrap(), super::nick("ann"));
     let () = arm.ask(&["HSET", &arm.keys.nick(nick.key()).record(), "status", "{"]).await;
     assert!(matches!(arm.registry.user(nick.key()).await, Err(RegistryError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn reasserted_spelling_replaces_that_of_the_store() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let ann = node.user("paypaI").await;
+    // The store went back to the spelling before the newest one.
+    let claim = LocalClaim {
+        nick: nick("paypai"),
+        owner: ann.owner.clone(),
+        status: Status::default(),
+        rooms: Vec::new(),
+        token: TokenHash::of(b"secret"),
+        detached: false,
+    };
+    let generation = arm.registry.beat(&node.incarnation, &[]).await.unwrap().generation.number;
+    assert!(node.try_reassert(generation, &[claim]).await.unwrap().is_empty());
+    node.user("paypal").await;
+}
+
+#[tokio::test]
+async fn session_resumes_without_a_room_of_invalid_name() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let ann = node.user("ann").await;
+    ann.join("#lobby").await;
+    ann.join("#old").await;
+    let meta = arm.keys.room(room("#old").key()).meta();
+    let () = arm.ask(&["HSET", &meta, "display", "#\u{301}old"]).await;
+    let ticket = ResumeTicket { session: ann.owner.session.clone(), presented: token(&ann.owner.session, 0) };
+    let next = token(&ann.owner.session, 1);
+    let found = arm.registry.resume(&node.incarnation, &ticket, &ann.nick, &next).await.unwrap();
+    let rooms: Vec<_> = found.rooms.iter().map(|membership| membership.room.as_str()).collect();
+    assert_eq!(rooms, ["#lobby"]);
 }
