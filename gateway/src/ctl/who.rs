@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use presence::model::{Availability, Nick, NickKey, RoomName};
+use presence::model::{Availability, ListCursor, Nick, NickKey, RoomName};
 use presence::registry::{PAGE_LIMIT, UserRow};
 use serde::Serialize;
 
@@ -27,21 +27,22 @@ struct Whereabouts {
 }
 
 pub(super) async fn who(cluster: &CommandAccess, whom: Option<&str>) -> Result<CtlAnswer, CtlError> {
-    let users = match whom {
+    let mut users = match whom {
         None => all_users(cluster).await?,
         Some(room) if room.starts_with('#') => members(cluster, room).await?,
         Some(nick) => vec![one(cluster, nick).await?],
     };
+    users.sort_by_cached_key(|user| Nick::parse(&user.nick).map(|nick| nick.key().clone()).ok());
     let who = WhoReport { items: locate(cluster, users).await? };
     Ok(CtlAnswer::new(text(&who.items), &who))
 }
 
 async fn all_users(cluster: &CommandAccess) -> Result<Vec<UserRow>, CtlError> {
-    let (mut users, mut cursor) = (Vec::new(), None);
+    let (mut users, mut cursor): (Vec<UserRow>, Option<ListCursor>) = (Vec::new(), None);
     loop {
-        let page = cluster.registry.users(cursor.as_deref(), PAGE_LIMIT).await?;
+        let page = cluster.registry.users(cursor, PAGE_LIMIT).await?;
         users.extend(page.items);
-        cursor = page.next_cursor;
+        cursor = page.next_cursor.and_then(|next| next.parse().ok());
         if cursor.is_none() {
             return Ok(users);
         }
@@ -53,13 +54,13 @@ async fn members(cluster: &CommandAccess, room: &str) -> Result<Vec<UserRow>, Ct
     if cluster.registry.room(room.key()).await?.is_none() {
         return Err(CtlError::Refused(format!("there is no room {}", room.as_str())));
     }
-    let (mut users, mut cursor) = (Vec::new(), None);
+    let (mut users, mut cursor): (Vec<UserRow>, Option<ListCursor>) = (Vec::new(), None);
     loop {
-        let page = cluster.registry.members(room.key(), cursor.as_deref(), PAGE_LIMIT).await?;
+        let page = cluster.registry.members(room.key(), cursor, PAGE_LIMIT).await?;
         let nicks: Vec<NickKey> =
             page.items.iter().filter_map(|member| Some(Nick::parse(&member.nick).ok()?.key().clone())).collect();
         users.extend(cluster.registry.lookup(&nicks).await?.into_iter().flatten());
-        cursor = page.next_cursor;
+        cursor = page.next_cursor.and_then(|next| next.parse().ok());
         if cursor.is_none() {
             return Ok(users);
         }

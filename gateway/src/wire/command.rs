@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use presence::model::{Nick, RoomName, Status};
+use presence::model::{ListCursor, Nick, RoomName, Status};
 use serde_json::value::RawValue;
 
 use crate::message::{Body, Target};
@@ -127,7 +127,7 @@ pub enum Command {
         /// Maximum number of rows, 1 to 1000.
         limit: usize,
         /// The `next_cursor` of the previous page.
-        cursor: Option<String>,
+        cursor: Option<ListCursor>,
     },
     /// Lists the rooms that have members.
     Rooms {

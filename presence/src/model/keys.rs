@@ -250,7 +250,7 @@ impl Keys {
         fence => "fence";
         /// Sorted set, all scores 0: rooms with members, for paging.
         rooms => "rooms";
-        /// Sorted set, all scores 0: nicks online, for paging.
+        /// Sorted set: nicks online, for paging. The score of a nick is the list score of its session.
         online => "online";
         /// Stream, bounded: online, offline, join, leave, rename. Feeds the event API.
         events => "events";
@@ -292,7 +292,7 @@ unit_keys! {
         stream => "log";
         /// Hash: nick key -> `<owner token> <JSON of the member info>`.
         members => "members";
-        /// Sorted set, all scores 0: the nick keys of `members`, for paging.
+        /// Sorted set: the nick keys of `members`, for paging. The score of a nick is the list score of its session.
         member_list => "member-list";
         /// Channel: the room's messages and presence events.
         channel => "ch:room";

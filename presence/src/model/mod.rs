@@ -8,6 +8,7 @@ pub mod keys;
 pub mod stream;
 
 mod claims;
+mod list_cursor;
 mod names;
 mod presence;
 mod token;
@@ -15,6 +16,7 @@ mod token;
 use std::time::Duration;
 
 pub use self::claims::{Fence, Incarnation, Owner, SessionId, TokenHash};
+pub use self::list_cursor::{ListCursor, keep_newest};
 pub use self::names::{
     LookalikePolicy, NICK_BYTES, NICK_GRAPHEMES, NameError, Nick, NickKey, NickSkeletons, ROOM_BYTES, ROOM_GRAPHEMES,
     RoomKey, RoomName,

@@ -40,7 +40,9 @@ scripts! {
     STATUS = ["prelude.lua"] "names/status.lua";
     KICK = ["prelude.lua"] "names/kick.lua";
     DRAIN = ["prelude.lua"] "leases/drain.lua";
-    USERS = ["prelude.lua"] "listing/users.lua";
+    USERS = ["prelude.lua", "../listing/user_rows.lua"] "listing/users.lua";
+    ONLINE = ["prelude.lua", "../listing/user_rows.lua"] "listing/online.lua";
+    MEMBERS = ["prelude.lua"] "listing/members.lua";
     ROOMS = ["prelude.lua"] "listing/rooms.lua";
 }
 

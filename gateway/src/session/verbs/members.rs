@@ -1,13 +1,13 @@
 //! `members`: lists the members of a room, page by page.
 
-use presence::model::RoomName;
+use presence::model::{ListCursor, RoomName};
 
 /// Reads a page of a room's members.
 #[derive(Debug)]
 pub struct ListMembers {
     pub(super) room: RoomName,
     pub(super) limit: usize,
-    pub(super) cursor: Option<String>,
+    pub(super) cursor: Option<ListCursor>,
 }
 
 /// Bytes reserved for one member: a nickname, a status with a text, and their names.
@@ -23,7 +23,7 @@ mod perform {
             let Self { room, limit, cursor } = self;
             let bytes = performer.reserve_reply(limit.saturating_mul(MEMBER_BYTES_MAX)).await?;
             let limit = limit.min(bytes / MEMBER_BYTES_MAX);
-            let page = performer.services.registry.members(room.key(), cursor.as_deref(), limit).await?;
+            let page = performer.services.registry.members(room.key(), cursor, limit).await?;
             let room = room.as_str().to_owned();
             Ok(Answer::Members { room, items: page.items, next_cursor: page.next_cursor })
         }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, Nick, RoomName};
+use presence::model::{Availability, ListCursor, Nick, RoomName};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -111,7 +111,7 @@ impl<'a> JsonFields<'a> {
             "members" => Command::Members {
                 room: self.room()?,
                 limit: self.limit(PAGE_ROWS, DEFAULT_PAGE_ROWS)?,
-                cursor: self.cursor()?,
+                cursor: self.list_cursor()?,
             },
             "rooms" => Command::Rooms { limit: self.limit(PAGE_ROWS, DEFAULT_PAGE_ROWS)?, cursor: self.cursor()? },
             "history" => Command::History {
@@ -148,6 +148,12 @@ impl<'a> JsonFields<'a> {
             return Err(bad_request(format!("`key` must be 1 to {KEY_BYTES_MAX} bytes")));
         }
         Ok(Some(key.into_owned()))
+    }
+
+    fn list_cursor(&self) -> Result<Option<ListCursor>, Refusal> {
+        let Some(cursor) = self.cursor()? else { return Ok(None) };
+        let cursor = cursor.parse().map_err(|_| bad_request("`cursor` must be a `next_cursor` of this list"))?;
+        Ok(Some(cursor))
     }
 
     fn cursor(&self) -> Result<Option<String>, Refusal> {

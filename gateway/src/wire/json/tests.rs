@@ -35,8 +35,8 @@ fn decoder_accepts_every_request_type() {
         (r#"{"type":"status","status":"away","text":"é"}"#, r#"Status(Status { status: Away, text: "é" })"#),
         (r##"{"type":"members","room":"#a"}"##, r##"Members { room: "#a", limit: 100, cursor: None }"##),
         (
-            r##"{"type":"members","room":"#a","limit":1000,"cursor":"c"}"##,
-            r##"Members { room: "#a", limit: 1000, cursor: Some("c") }"##,
+            r##"{"type":"members","room":"#a","limit":1000,"cursor":"7"}"##,
+            r##"Members { room: "#a", limit: 1000, cursor: Some("7") }"##,
         ),
         (r#"{"type":"rooms"}"#, "Rooms { limit: 100, cursor: None }"),
         (r#"{"type":"rooms","limit":1,"cursor":""}"#, r#"Rooms { limit: 1, cursor: Some("") }"#),
@@ -68,6 +68,7 @@ fn plain(command: crate::wire::Command) -> String {
         Leave { room } => format!("Leave {{ room: {:?} }}", room.as_str()),
         Send { to, body, key } => format!("Send {{ to: {:?}, body: {}, key: {key:?} }}", to.as_str(), body.json()),
         Members { room, limit, cursor } => {
+            let cursor = cursor.map(|cursor| cursor.to_string());
             format!("Members {{ room: {:?}, limit: {limit}, cursor: {cursor:?} }}", room.as_str())
         }
         History { room, range, limit } => {
@@ -268,6 +269,10 @@ fn refusal_keeps_the_id_and_names_the_field() {
         (r#""type":"rooms","limit":"1""#, rows),
         (r#""type":"rooms","limit":null"#, rows),
         (r#""type":"rooms","cursor":7"#, "bad_request: `cursor` must be a string"),
+        (
+            r##""type":"members","room":"#a","cursor":"ann""##,
+            "bad_request: `cursor` must be a `next_cursor` of this list",
+        ),
         (&cursor, "bad_request: `cursor` must be at most 512 bytes"),
         (r#""type":"history""#, "bad_request: `to` is missing"),
         (r#""type":"history","to":"bob""#, "bad_room: a room name must begin with #"),

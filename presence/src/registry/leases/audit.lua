@@ -6,16 +6,21 @@
 -- Called by Registry::audit, once a minute from every gateway.
 local _, _, online, owned_nicks, owned_members = unpack(KEYS)
 
+local function is_listed(list, nick, owner)
+  return tonumber(redis.call('ZSCORE', list, nick)) == list_score(owner)
+end
+
 local function is_whole(claim)
   local nick = claim.nick
   if redis.call('HGET', base .. 'nick:' .. nick, 'owner') ~= claim.owner
-    or redis.call('SISMEMBER', owned_nicks, nick) == 0 or not redis.call('ZSCORE', online, nick) then
+    or redis.call('SISMEMBER', owned_nicks, nick) == 0 or not is_listed(online, nick, claim.owner) then
     return false
   end
   for _, room in ipairs(claim.rooms) do
     local record = redis.call('HGET', base .. 'members:' .. room[1], nick)
     if not record or split_record(record) ~= claim.owner
-      or redis.call('SISMEMBER', owned_members, room[1] .. ' ' .. nick) == 0 then
+      or redis.call('SISMEMBER', owned_members, room[1] .. ' ' .. nick) == 0
+      or not is_listed(base .. 'member-list:' .. room[1], nick, claim.owner) then
       return false
     end
   end

@@ -13,7 +13,7 @@ use crate::model::{Incarnation, NickKey, Owner};
 
 use super::RegistryError;
 
-pub(super) use self::redis::{LeaseRow, lease_rows, lease_state};
+pub(super) use self::redis::{LeaseRow, lease_rows};
 pub use self::types::{
     Beat, Differences, GatewayInfo, Generation, Lease, LeaseState, LeaseTable, LeaseTransition, LocalClaim,
     MailboxOrder, Phase, ReapedBatch, ReassertBatch, Surplus,

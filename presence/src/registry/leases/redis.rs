@@ -183,7 +183,7 @@ fn lease_row(mut row: ScriptReply) -> Result<LeaseRow, RegistryError> {
     Ok(LeaseRow { lease, opened, info })
 }
 
-pub(in crate::registry) fn lease_state(word: &str) -> Option<LeaseState> {
+fn lease_state(word: &str) -> Option<LeaseState> {
     [LeaseState::Live, LeaseState::Draining, LeaseState::Drained, LeaseState::Fenced]
         .into_iter()
         .find(|state| state.as_str() == word)

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Incarnation, NickKey, RoomKey};
+use crate::model::{Incarnation, ListCursor, NickKey, RoomKey};
 use crate::registry::leases::lease_rows;
 use crate::registry::redis::RedisRegistry;
 use crate::registry::reply::malformed;
@@ -74,7 +74,7 @@ impl RedisRegistry {
                 found.owned_members.insert((incarnation.clone(), membership));
             }
         }
-        found.online = self.listed(&keys.online()).await?.iter().map(|nick| NickKey::from_store(nick)).collect();
+        found.online = self.listed_nicks(&keys.online()).await?.into_iter().collect();
         self.read_nicks(&mut found, held).await?;
         self.read_members(&mut found, held).await?;
         Ok(found)
@@ -107,8 +107,7 @@ impl RedisRegistry {
             rooms.entry(room.clone()).or_default().insert(nick.clone());
         }
         for (room, mut nicks) in rooms {
-            for nick in self.listed(&self.redis.keys().room(&room).member_list()).await? {
-                let nick = NickKey::from_store(&nick);
+            for nick in self.listed_nicks(&self.redis.keys().room(&room).member_list()).await? {
                 found.member_lists.insert((room.clone(), nick.clone()));
                 nicks.insert(nick);
             }
@@ -150,6 +149,23 @@ impl RedisRegistry {
             records.extend(found);
         }
         Ok(records)
+    }
+
+    /// Reads the nicknames of a whole list of users or members.
+    async fn listed_nicks(&self, set: &str) -> Result<Vec<NickKey>, RegistryError> {
+        let (mut all, mut cursor) = (Vec::new(), None);
+        loop {
+            let (score, skipped) = ListCursor::next_row(cursor);
+            let mut question = redis::pipe();
+            question.cmd("ZRANGEBYSCORE").arg(set).arg(score).arg("+inf").arg("WITHSCORES");
+            question.arg("LIMIT").arg(skipped).arg(BATCH_KEYS_MAX + ListCursor::EXTRA_ROWS);
+            let (mut nicks,): (Vec<(String, u64)>,) = self.ask(&question).await?;
+            cursor = ListCursor::cut(cursor, &mut nicks, BATCH_KEYS_MAX);
+            all.extend(nicks.iter().map(|(nick, _)| NickKey::from_store(nick)));
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Reads a whole listing.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use crate::model::{Incarnation, MemberInfo, NickKey, RoomKey};
+use crate::model::{Incarnation, ListCursor, MemberInfo, NickKey, Owner, RoomKey, keep_newest};
 use crate::registry::{LeaseState, MemoryRegistry, RegistryError};
-use crate::store::memory::{LeaseRecord, MemberRecord, StoreState};
+use crate::store::memory::{LeaseRecord, StoreState};
 
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
@@ -23,7 +23,7 @@ impl Listing for MemoryRegistry {
         Ok(nicks.iter().map(|nick| state.user(nick)).collect())
     }
 
-    async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
+    async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
         Ok(self.store.lock().users(cursor, limit))
     }
 
@@ -38,7 +38,7 @@ impl Listing for MemoryRegistry {
     async fn members(
         &self,
         room: &RoomKey,
-        cursor: Option<&str>,
+        cursor: Option<ListCursor>,
         limit: usize,
     ) -> Result<ListPage<MemberInfo>, RegistryError> {
         Ok(self.store.lock().members(room, cursor, limit))
@@ -102,10 +102,12 @@ impl StoreState {
         })
     }
 
-    pub(crate) fn users(&self, cursor: Option<&str>, limit: usize) -> ListPage<UserRow> {
-        let (keys, next_cursor) = page(&self.nicks.online, cursor.map(NickKey::from_store), limit);
-        let items = keys.into_iter().filter_map(|nick| self.user(nick)).filter(|user| user.online).collect();
-        ListPage { items, next_cursor: next_cursor.map(|nick| nick.as_str().to_owned()) }
+    pub(crate) fn users(&self, cursor: Option<ListCursor>, limit: usize) -> ListPage<UserRow> {
+        let row = |nick: &NickKey| {
+            let owner = self.nicks.owner(nick)?.clone();
+            Some((owner, self.user(nick).filter(|user| user.online)?))
+        };
+        session_page(&self.nicks.online, cursor, limit, row)
     }
 
     pub(crate) fn room(&self, room: &RoomKey) -> Option<RoomRow> {
@@ -123,15 +125,12 @@ impl StoreState {
         ListPage { items, next_cursor: next_cursor.map(|room| room.as_str().to_owned()) }
     }
 
-    pub(crate) fn members(&self, room: &RoomKey, cursor: Option<&str>, limit: usize) -> ListPage<MemberInfo> {
+    pub(crate) fn members(&self, room: &RoomKey, cursor: Option<ListCursor>, limit: usize) -> ListPage<MemberInfo> {
         let Some(state) = self.rooms.get(room) else { return ListPage { items: Vec::new(), next_cursor: None } };
-        let limit = limit.clamp(1, PAGE_LIMIT);
-        let from = cursor.map_or(Bound::Unbounded, |cursor| Bound::Excluded(NickKey::from_store(cursor)));
-        let mut rows = state.members.range((from, Bound::Unbounded));
-        let page: Vec<(&NickKey, &MemberRecord)> = rows.by_ref().take(limit).collect();
-        let next_cursor = rows.next().and(page.last()).map(|(nick, _)| nick.as_str().to_owned());
-        let live = page.into_iter().filter(|(_, member)| self.leases.shows(&member.owner.incarnation));
-        ListPage { items: live.map(|(_, member)| member.info.clone()).collect(), next_cursor }
+        session_page(&state.listed, cursor, limit, |nick| {
+            let member = state.members.get(nick).filter(|member| self.leases.shows(&member.owner.incarnation))?;
+            Some((member.owner.clone(), member.info.clone()))
+        })
     }
 
     pub(crate) fn gateways(&self) -> Vec<GatewayRow> {
@@ -161,6 +160,24 @@ impl StoreState {
             gateways: rows().filter(|row| row.state.serves()).count() as u64,
         }
     }
+}
+
+/// Returns a page of sessions, with the newest row of each. The order is described in [`ListCursor`].
+fn session_page<T>(
+    list: &BTreeSet<(u64, NickKey)>,
+    cursor: Option<ListCursor>,
+    limit: usize,
+    row: impl Fn(&NickKey) -> Option<(Owner, T)>,
+) -> ListPage<T> {
+    let (limit, (score, skipped)) = (limit.clamp(1, PAGE_LIMIT), ListCursor::next_row(cursor));
+    let rows = list.range((score, NickKey::from_store(""))..).skip(skipped).take(limit + ListCursor::EXTRA_ROWS);
+    let mut nicks: Vec<(&NickKey, u64)> = rows.map(|(score, nick)| (nick, *score)).collect();
+    let next = ListCursor::cut(cursor, &mut nicks, limit);
+    nicks.sort_unstable();
+    let mut found: Vec<(Owner, T)> = nicks.into_iter().filter_map(|(nick, _)| row(nick)).collect();
+    keep_newest(&mut found);
+    let items = found.into_iter().map(|(_, row)| row).collect();
+    ListPage { items, next_cursor: next.map(|next| next.to_string()) }
 }
 
 /// Returns one page of a set, and its last key if more keys follow.

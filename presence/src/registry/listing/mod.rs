@@ -9,10 +9,12 @@ mod inspect;
 mod inventory;
 mod memory;
 mod redis;
+mod sessions;
 mod turns;
 mod types;
+mod user_rows;
 
-use crate::model::{MemberInfo, NickKey, RoomKey};
+use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey};
 
 use super::RegistryError;
 
@@ -41,11 +43,14 @@ contract! {
         /// `Unavailable` or `Unknown`; `Overloaded` if other listings are ahead for too long, as for every list below.
         async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError>;
 
-        /// Lists the online users by nick key. `limit` is 1 to [`PAGE_LIMIT`].
+        /// Lists the online users in the order of their sessions, which a rename does not change; a page is sorted by
+        /// nick key. `limit` is 1 to [`PAGE_LIMIT`].
+        ///
+        /// A user that is online from the first page to the last is listed exactly once.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
-        async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<UserRow>, RegistryError>;
+        async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError>;
 
         /// Lists the rooms with members by room key.
         ///
@@ -59,14 +64,14 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn room(&self, room: &RoomKey) -> Result<Option<RoomRow>, RegistryError>;
 
-        /// Lists the members of a room by nick key, without those of fenced gateways.
+        /// Lists the members of a room in the same way, without those of fenced gateways.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn members(
             &self,
             room: &RoomKey,
-            cursor: Option<&str>,
+            cursor: Option<ListCursor>,
             limit: usize,
         ) -> Result<ListPage<MemberInfo>, RegistryError>;
 

@@ -3,37 +3,31 @@
 use std::collections::HashMap;
 
 use crate::model::keys::{NickUnit, RoomUnit, ScriptKeys};
-use crate::model::{MemberInfo, NickKey, RoomKey, Status};
-use crate::registry::leases::{LeaseRow, lease_rows, lease_state};
+use crate::model::{ListCursor, MemberInfo, NickKey, RoomKey};
+use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
-use crate::registry::reply::{ScriptReply, from_json, malformed};
+use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
 use crate::store::redis::classify;
 
+use super::sessions::{OnlineUsers, RoomMembers};
 use super::turns::{STEP_ROWS_MAX, TurnReader};
+use super::user_rows::{FoundUser, user_row};
 use super::{ClusterStats, EventLogEnds, GatewayRow, ListPage, Listing, PAGE_LIMIT, RegistryEvent, RoomRow, UserRow};
 
 impl Listing for RedisRegistry {
     async fn user(&self, nick: &NickKey) -> Result<Option<UserRow>, RegistryError> {
-        Ok(self.user_rows(std::slice::from_ref(nick)).await?.pop().flatten())
+        Ok(self.user_rows(std::slice::from_ref(nick)).await?.pop().flatten().map(|found| found.user))
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
         let turns = self.read_turns.reader();
-        self.users_in_turns(&turns, nicks).await
+        let found = self.users_in_turns(&turns, nicks).await?;
+        Ok(found.into_iter().map(|found| found.map(|found| found.user)).collect())
     }
 
-    async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
-        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
-        let mut items = Vec::new();
-        while let Some(step) = page.next_step() {
-            let (keys, next) = turns.step(self.page(&self.redis.keys().online(), page.cursor.as_deref(), step)).await?;
-            let nicks: Vec<NickKey> = keys.iter().map(|key| NickKey::from_store(key)).collect();
-            let rows = self.users_in_turns(&turns, &nicks).await?;
-            items.extend(rows.into_iter().flatten().filter(|user| user.online));
-            page.advance(keys.len(), next);
-        }
-        Ok(ListPage { items, next_cursor: page.cursor })
+    async fn users(&self, cursor: Option<ListCursor>, limit: usize) -> Result<ListPage<UserRow>, RegistryError> {
+        self.session_page(&OnlineUsers, cursor, limit).await
     }
 
     async fn room(&self, room: &RoomKey) -> Result<Option<RoomRow>, RegistryError> {
@@ -56,20 +50,10 @@ impl Listing for RedisRegistry {
     async fn members(
         &self,
         room: &RoomKey,
-        cursor: Option<&str>,
+        cursor: Option<ListCursor>,
         limit: usize,
     ) -> Result<ListPage<MemberInfo>, RegistryError> {
-        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
-        let set = self.redis.keys().room(room).member_list();
-        let mut items = Vec::new();
-        while let Some(step) = page.next_step() {
-            let (nicks, next) = turns.step(self.page(&set, page.cursor.as_deref(), step)).await?;
-            if !nicks.is_empty() {
-                items.extend(turns.step(self.member_rows(room, &nicks)).await?);
-            }
-            page.advance(nicks.len(), next);
-        }
-        Ok(ListPage { items, next_cursor: page.cursor })
+        self.session_page(&RoomMembers(room), cursor, limit).await
     }
 
     async fn gateways(&self) -> Result<Vec<GatewayRow>, RegistryError> {
@@ -154,7 +138,7 @@ impl RedisRegistry {
         &self,
         turns: &TurnReader<'_>,
         nicks: &[NickKey],
-    ) -> Result<Vec<Option<UserRow>>, RegistryError> {
+    ) -> Result<Vec<Option<FoundUser>>, RegistryError> {
         let mut users = Vec::with_capacity(nicks.len());
         while users.len() < nicks.len() {
             let left = &nicks[users.len()..];
@@ -168,12 +152,12 @@ impl RedisRegistry {
     }
 
     /// Reads rows in one call: of all these users, or of the first ones if they are in many rooms.
-    async fn user_rows(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
+    async fn user_rows(&self, nicks: &[NickKey]) -> Result<Vec<Option<FoundUser>>, RegistryError> {
         // Each row is read from the nick's record, its memberships and their rooms.
         let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<NickUnit>().crossing_in_script::<RoomUnit>();
         let args: Vec<&str> = nicks.iter().map(NickKey::as_str).collect();
         let reply = read(&self.redis, ScriptCall { script: &script::USERS, keys, args: &args }).await?;
-        reply.arrays().map(|row| user(row?)).collect()
+        reply.arrays().map(|row| user_row(row?)).collect()
     }
 
     async fn room_rows(&self, rooms: &[&str]) -> Result<Vec<Option<RoomRow>>, RegistryError> {
@@ -183,32 +167,6 @@ impl RedisRegistry {
         let keys = ScriptKeys::of(self.redis.keys()).crossing_in_script::<RoomUnit>();
         let reply = read(&self.redis, ScriptCall { script: &script::ROOMS, keys, args: rooms }).await?;
         reply.arrays().map(|row| room(row?)).collect()
-    }
-
-    /// Reads these members of a room, without those of fenced gateways.
-    async fn member_rows(&self, room: &RoomKey, nicks: &[String]) -> Result<Vec<MemberInfo>, RegistryError> {
-        let keys = self.redis.keys();
-        let mut connection = self.redis.query().await?;
-        let (records, leases): (Vec<Option<String>>, HashMap<String, String>) = redis::pipe()
-            .cmd("HMGET")
-            .arg(keys.room(room).members().as_str())
-            .arg(nicks)
-            .hgetall(keys.leases().as_str())
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| classify(&error))?;
-        let shown = |token: &str| {
-            let incarnation = token.split('/').next().unwrap_or_default();
-            leases.get(incarnation).and_then(|word| lease_state(word)).is_some_and(LeaseState::shows)
-        };
-        let mut items = Vec::with_capacity(records.len());
-        for record in records.into_iter().flatten() {
-            let (token, info) = record.split_once(' ').ok_or_else(|| malformed("a member record"))?;
-            if shown(token) {
-                items.push(from_json(info)?);
-            }
-        }
-        Ok(items)
     }
 
     /// Counts the online nicks of each gateway: none where the lease is fenced.
@@ -247,22 +205,6 @@ impl PageProgress {
     fn advance(&mut self, rows: usize, next: Option<String>) {
         (self.cursor, self.left, self.is_started) = (next, self.left.saturating_sub(rows), true);
     }
-}
-
-fn user(mut row: ScriptReply) -> Result<Option<UserRow>, RegistryError> {
-    if row.is_empty() {
-        return Ok(None);
-    }
-    let nick = row.text()?;
-    let online = row.flag()?;
-    let status = match row.text()?.as_str() {
-        "" => Status::default(),
-        json => from_json(json)?,
-    };
-    let since = row.number()?;
-    let last_active = row.number()?;
-    let rooms = row.array()?.texts()?;
-    Ok(Some(UserRow { nick, online, status, online_since: online.then_some(since), last_active, rooms }))
 }
 
 fn room(mut row: ScriptReply) -> Result<Option<RoomRow>, RegistryError> {

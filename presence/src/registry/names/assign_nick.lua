@@ -70,11 +70,12 @@ end
 -- Writes this gateway's claim into the record and the indexes. Returns its fence.
 local function own(...)
   local fence = redis.call('INCR', fences)
-  redis.call('HSET', record, 'owner', incarnation .. '/' .. session .. '/' .. fence, 'session', session, ...)
+  local owner = incarnation .. '/' .. session .. '/' .. fence
+  redis.call('HSET', record, 'owner', owner, 'session', session, ...)
   redis.call('HDEL', record, 'detached', 'held', 'held_until')
   redis.call('PERSIST', record)
   index_spelling()
-  redis.call('ZADD', online, 0, nick)
+  redis.call('ZADD', online, list_score(owner), nick)
   redis.call('SADD', owned_nicks, nick)
   redis.call('SADD', gateway_nicks, nick)
   redis.call('EXPIRE', gateway_nicks, 900)

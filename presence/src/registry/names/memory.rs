@@ -160,7 +160,7 @@ impl StoreState {
         };
         self.nicks.drop_lookalike(nick.key());
         self.nicks.records.insert(nick.key().clone(), record);
-        self.nicks.online.insert(nick.key().clone());
+        self.nicks.online.insert((session.list_score(), nick.key().clone()));
         self.nicks.index_spelling(nick);
         if let Some(row) = self.leases.row(incarnation) {
             row.nicks.insert(nick.key().clone());
@@ -260,7 +260,7 @@ impl StoreState {
                 self.nicks.drop_lookalike(nick);
             }
         }
-        self.nicks.online.remove(nick);
+        self.nicks.online.remove(&(owner.session.list_score(), nick.clone()));
         if let Some(row) = self.leases.row(&owner.incarnation) {
             row.nicks.remove(nick);
         }

@@ -46,7 +46,7 @@ if before_owner ~= token or (from and from ~= to) then
   end
   from = from or (is_same and shown_nick(before, nick))
   redis.call('HSET', members, nick, token .. ' ' .. info)
-  redis.call('ZADD', member_list, 0, nick)
+  redis.call('ZADD', member_list, list_score(token), nick)
   redis.call('ZADD', rooms, 0, room)
   redis.call('SADD', nick_rooms, room)
   redis.call('SADD', owned_members, room .. ' ' .. nick)

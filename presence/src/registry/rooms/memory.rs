@@ -1,6 +1,6 @@
 //! Rooms in memory: the rules of `join.lua`, `leave.lua` and `leaves.lua`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -47,6 +47,7 @@ impl StoreState {
             log: MemoryStream::default(),
             version: 0,
             members: BTreeMap::new(),
+            listed: BTreeSet::new(),
             emptied: 0,
         });
         self.sessions.joined(&owner.session, key);
@@ -153,6 +154,7 @@ impl StoreState {
     fn add_member(&mut self, room: &RoomKey, nick: &Nick, owner: &Owner, status: &Status) {
         let Some(state) = self.rooms.get_mut(room) else { return };
         let info = MemberInfo { nick: nick.as_str().to_owned(), status: status.clone() };
+        state.listed.insert((owner.session.list_score(), nick.key().clone()));
         state.members.insert(nick.key().clone(), MemberRecord { owner: owner.clone(), info });
         self.rooms.listed.insert(room.clone());
         self.rooms.of_nicks.entry(nick.key().clone()).or_default().insert(room.clone());
@@ -165,6 +167,7 @@ impl StoreState {
     fn unlink_member(&mut self, room: &RoomKey, nick: &NickKey) -> Option<MemberRecord> {
         let state = self.rooms.get_mut(room)?;
         let member = state.members.remove(nick)?;
+        state.listed.remove(&(member.owner.session.list_score(), nick.clone()));
         if state.members.is_empty() {
             state.emptied = now();
             self.rooms.listed.remove(room);

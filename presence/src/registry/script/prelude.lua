@@ -69,6 +69,12 @@ local function split_record(record)
   return string.match(record, '^(%S+) (.*)$')
 end
 
+-- Returns the score of an owner's session in lists of users and members: the first 48 bits of its id, so that a rename
+-- keeps its place. The twin is SessionId::list_score.
+local function list_score(token)
+  return tonumber(string.sub(string.match(token, '/([^/]+)/'), 1, 12), 16) or 0
+end
+
 -- Returns the seq of a stream's newest message, from meta or stream, whichever is higher.
 local function stream_end(meta, log)
   local seq = tonumber(redis.call('HGET', meta, 'seq')) or 0

@@ -16,15 +16,24 @@ fn files() -> BTreeMap<String, String> {
 }
 
 fn scripts() -> impl Iterator<Item = (String, String)> {
-    let shared =
-        ["generation", "stream", "prelude", "leaves", "assign_nick", "lease_table", "open_generation", "restore"];
+    let shared = [
+        "generation",
+        "stream",
+        "prelude",
+        "leaves",
+        "assign_nick",
+        "lease_table",
+        "open_generation",
+        "restore",
+        "user_rows",
+    ];
     files().into_iter().filter(move |(name, _)| !shared.contains(&name.trim_end_matches(".lua")))
 }
 
 #[test]
 fn every_script_states_its_flags_for_full_redis() {
     let grows = ["claim.lua", "resume.lua", "join.lua", "open_lease.lua", "status.lua"];
-    let reads = ["audit.lua", "leases.lua", "rooms.lua", "users.lua"];
+    let reads = ["audit.lua", "leases.lua", "members.lua", "online.lua", "rooms.lua", "users.lua"];
     for (name, text) in scripts() {
         let expected = match name.as_str() {
             name if grows.contains(&name) => "#!lua",
@@ -77,7 +86,7 @@ fn scripts_never_read_whole_rooms_or_listings() {
     let allowed = [
         ("lease_table.lua", "HGETALL"),
         ("open_generation.lua", "HKEYS"),
-        ("users.lua", "SMEMBERS"),
+        ("user_rows.lua", "SMEMBERS"),
         ("resume.lua", "SMEMBERS"),
     ];
     for (name, text) in files() {

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::problem::Problem;
 use crate::model::codes::ErrorCode;
-use crate::model::{Nick, RoomName};
+use crate::model::{ListCursor, Nick, RoomName};
 use crate::registry::PAGE_LIMIT;
 
 /// Rows of a page without a `limit`.
@@ -64,21 +64,33 @@ pub(super) struct PageQuery {
     cursor: Option<String>,
 }
 
-/// Start and length of a page.
+/// Start and length of a page of a list with cursors of type `C`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PageStart {
+pub(super) struct PageStart<C> {
     pub(super) limit: usize,
-    cursor: Option<String>,
+    pub(super) cursor: Option<C>,
 }
 
-impl PageStart {
-    /// Returns the cursor in the form of the registry.
-    pub(super) fn cursor(&self) -> Option<&str> {
-        self.cursor.as_deref()
+/// A cursor in the form of the registry.
+pub(super) trait PageCursor: Sized {
+    /// Reads a `next_cursor` that a client sent back; `None` if it is malformed.
+    fn decode(text: &str) -> Option<Self>;
+}
+
+impl PageCursor for ListCursor {
+    fn decode(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for PageStart {
+/// The key of a name.
+impl PageCursor for String {
+    fn decode(text: &str) -> Option<Self> {
+        cursor_in(text)
+    }
+}
+
+impl<S: Send + Sync, C: PageCursor> FromRequestParts<S> for PageStart<C> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -88,9 +100,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PageStart {
             Some(Ok(limit @ 1..=PAGE_LIMIT)) => limit,
             Some(_) => return Err(bad("limit must be a whole number from 1 to 1000")),
         };
-        let cursor = match cursor.as_deref().map(cursor_in) {
+        let cursor = match cursor.as_deref().map(C::decode) {
             Some(None) => return Err(bad("cursor must be an unchanged next_cursor of this listing")),
-            Some(Some(key)) => Some(key),
+            Some(Some(cursor)) => Some(cursor),
             None => None,
         };
         Ok(Self { limit, cursor })

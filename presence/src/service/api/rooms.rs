@@ -6,8 +6,8 @@ use axum::extract::State;
 use super::Api;
 use super::extract::{PageQuery, PageStart, RoomPath};
 use super::problem::{ListRefusals, Problem, RoomRefusals};
-use crate::model::MemberInfo;
 use crate::model::codes::ErrorCode;
+use crate::model::{ListCursor, MemberInfo};
 use crate::registry::{ListPage, RoomRow};
 
 /// Rooms with members
@@ -25,8 +25,8 @@ use crate::registry::{ListPage, RoomRow};
         ListRefusals,
     ),
 )]
-pub(super) async fn list(State(api): State<Api>, page: PageStart) -> Result<Json<ListPage<RoomRow>>, Problem> {
-    api.page(api.registry.rooms(page.cursor(), page.limit)).await
+pub(super) async fn list(State(api): State<Api>, page: PageStart<String>) -> Result<Json<ListPage<RoomRow>>, Problem> {
+    api.page(api.registry.rooms(page.cursor.as_deref(), page.limit)).await
 }
 
 /// One room
@@ -71,9 +71,9 @@ pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Re
 pub(super) async fn members(
     State(api): State<Api>,
     RoomPath(room): RoomPath,
-    page: PageStart,
+    page: PageStart<ListCursor>,
 ) -> Result<Json<ListPage<MemberInfo>>, Problem> {
-    let members = api.page(api.registry.members(room.key(), page.cursor(), page.limit)).await?;
+    let members = api.page(api.registry.members(room.key(), page.cursor, page.limit)).await?;
     // Only an empty page needs a second read: it distinguishes an empty room from an unknown one.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
         return Err(Problem::new(ErrorCode::NoSuchRoom));

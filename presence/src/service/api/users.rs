@@ -9,8 +9,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
 use super::problem::{ListRefusals, LookupRefusals, NickRefusals, Problem};
-use crate::model::Nick;
 use crate::model::codes::ErrorCode;
+use crate::model::{ListCursor, Nick};
 use crate::registry::{ListPage, UserRow};
 
 /// Maximum number of nicknames of one lookup.
@@ -69,7 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
 
 /// All online users
 ///
-/// Sorted by the keys of the nicknames.
+/// In an order that a new nickname does not change; each page is sorted by nickname.
 #[utoipa::path(
     get,
     path = "/v1/users",
@@ -81,7 +81,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
                 "nick": "ann", "online": true, "status": "online",
                 "online_since": 1_795_252_200_000_u64, "last_active": 1_795_252_260_000_u64, "rooms": ["#lobby"],
             }],
-            "next_cursor": "ann",
+            "next_cursor": "146338493213431",
         })),
         ListRefusals,
     ),
@@ -89,9 +89,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OnlineOnly {
 pub(super) async fn online(
     State(api): State<Api>,
     _: OnlineOnly,
-    page: PageStart,
+    page: PageStart<ListCursor>,
 ) -> Result<Json<ListPage<UserRow>>, Problem> {
-    api.page(api.registry.users(page.cursor(), page.limit)).await
+    api.page(api.registry.users(page.cursor, page.limit)).await
 }
 
 /// Nicknames to look up.

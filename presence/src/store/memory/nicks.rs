@@ -8,7 +8,8 @@ use crate::model::{Incarnation, LookalikePolicy, Nick, NickKey, NickSkeletons, O
 #[derive(Debug, Default)]
 pub(crate) struct Nicks {
     pub(crate) records: HashMap<NickKey, NickRecord>,
-    pub(crate) online: BTreeSet<NickKey>,
+    /// The nicks online by the list score of their session.
+    pub(crate) online: BTreeSet<(u64, NickKey)>,
     /// Skeleton -> the owned and held nicks that share it, and whether each is shown in plain ASCII.
     pub(crate) skeletons: HashMap<Box<str>, BTreeMap<NickKey, bool>>,
     pub(crate) lookalikes: LookalikePolicy,

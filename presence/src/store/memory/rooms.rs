@@ -21,6 +21,8 @@ pub(crate) struct RoomState {
     pub(crate) log: MemoryStream,
     pub(crate) version: u64,
     pub(crate) members: BTreeMap<NickKey, MemberRecord>,
+    /// The members by the list score of their session.
+    pub(crate) listed: BTreeSet<(u64, NickKey)>,
     /// Unix ms when the last member left.
     pub(crate) emptied: u64,
 }

@@ -1,18 +1,21 @@
-//! The contract of listings: complete, sorted, and paged by cursor.
+//! The contract of listings: complete, in an order that renames keep, and paged by cursor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use harness::eventually;
-use presence::model::Nick;
+use presence::model::{ListCursor, Nick};
 use presence::registry::{ClusterStats, LeaseState, ListPage};
 
-use super::{PATIENCE, RegistryArm, nick, on_both_arms, room};
+use super::{JoinEntry, PATIENCE, RegistryArm, nick, on_both_arms, room};
 
 on_both_arms! {
     pages_list_every_entry_exactly_once,
     page_respects_its_limit_and_cursor,
     lookup_answers_in_request_order,
     lookup_reads_users_of_many_rooms,
+    renamed_users_are_listed_exactly_once,
+    rename_during_a_page_hides_no_user,
     gateway_list_shows_newest_incarnations,
 }
 
@@ -30,23 +33,26 @@ async fn pages_list_every_entry_exactly_once(arm: &RegistryArm) {
     expected.sort_unstable_by_key(|name| nick(name).key().clone());
 
     let (mut users, mut members, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
-    let mut cursor: Option<String> = None;
+    let mut place: Option<ListCursor> = None;
     loop {
-        let page = arm.registry.users(cursor.as_deref(), 17).await.unwrap();
-        users.extend(page.items.into_iter().map(|user| user.nick));
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        let page = arm.registry.users(place, 17).await.unwrap();
+        let names: Vec<String> = page.items.into_iter().map(|user| user.nick).collect();
+        assert!(names.is_sorted_by_key(|name| nick(name).key().clone()), "a page is sorted: {names:?}");
+        users.extend(names);
+        place = next(page.next_cursor);
+        if place.is_none() {
             break;
         }
     }
     loop {
-        let page = arm.registry.members(room("#lobby").key(), cursor.as_deref(), 50).await.unwrap();
+        let page = arm.registry.members(room("#lobby").key(), place, 50).await.unwrap();
         members.extend(page.items.into_iter().map(|member| member.nick));
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        place = next(page.next_cursor);
+        if place.is_none() {
             break;
         }
     }
+    let mut cursor: Option<String> = None;
     loop {
         let page = arm.registry.rooms(cursor.as_deref(), 1000).await.unwrap();
         rooms.extend(page.items);
@@ -55,8 +61,10 @@ async fn pages_list_every_entry_exactly_once(arm: &RegistryArm) {
             break;
         }
     }
-    assert_eq!(users, expected);
-    assert_eq!(members, expected);
+    for names in [&mut users, &mut members] {
+        names.sort_unstable_by_key(|name| nick(name).key().clone());
+        assert_eq!(*names, expected);
+    }
     assert_eq!(rooms.len(), 251);
     assert_eq!((rooms[0].room.as_str(), rooms[0].member_count, rooms[0].seq), ("#lobby", 250, 0));
     assert!(rooms[1..].iter().all(|room| room.member_count == 1));
@@ -69,15 +77,15 @@ async fn page_respects_its_limit_and_cursor(arm: &RegistryArm) {
     for name in ["a", "b", "c", "d"] {
         node.user(name).await.join("#lobby").await;
     }
-    let names = |page: &ListPage<presence::registry::UserRow>| -> String {
-        page.items.iter().map(|user| user.nick.as_str()).collect()
-    };
-    let first = arm.registry.users(None, 2).await.unwrap();
-    assert_eq!((names(&first).as_str(), first.next_cursor.as_deref()), ("ab", Some("b")));
-    let second = arm.registry.users(Some("b"), 2).await.unwrap();
-    assert_eq!((names(&second).as_str(), second.next_cursor.as_deref()), ("cd", None), "the last page has no cursor");
-    assert_eq!(names(&arm.registry.users(Some("bb"), 9).await.unwrap()), "cd", "a cursor need not name an entry");
-    assert_eq!(names(&arm.registry.users(Some("z"), 9).await.unwrap()), "");
+    let first = arm.registry.users(None, 3).await.unwrap();
+    assert_eq!(first.items.len(), 3);
+    let second = arm.registry.users(next(first.next_cursor), 3).await.unwrap();
+    assert_eq!((second.items.len(), second.next_cursor), (1, None), "the last page has no cursor");
+    let all = arm.registry.users(None, 4).await.unwrap();
+    let names: String = all.items.iter().map(|user| user.nick.as_str()).collect();
+    assert_eq!((names.as_str(), all.next_cursor), ("abcd", None));
+    assert_eq!(arm.registry.users("0".parse().ok(), 9).await.unwrap().items.len(), 4, "a cursor need not name a row");
+    assert!(arm.registry.users((u64::MAX).to_string().parse().ok(), 9).await.unwrap().items.is_empty());
     assert_eq!(arm.registry.users(None, 0).await.unwrap().items.len(), 1, "a page holds at least one entry");
     assert!(arm.registry.members(room("#never").key(), None, 9).await.unwrap().items.is_empty());
 }
@@ -112,6 +120,85 @@ async fn lookup_reads_users_of_many_rooms(arm: &RegistryArm) {
     let seen: Vec<_> = found.iter().flatten().map(|user| (user.nick.as_str(), user.rooms.len())).collect();
     assert_eq!(seen, names.iter().map(|name| (name.as_str(), 20)).collect::<Vec<_>>());
     assert_eq!(arm.registry.users(None, 1000).await.unwrap().items.len(), 30);
+}
+
+async fn renamed_users_are_listed_exactly_once(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let (mut users, mut names) = (Vec::new(), Vec::new());
+    for number in 0..40 {
+        let user = node.user(&format!("m{number:02}")).await;
+        user.join("#lobby").await;
+        names.push(vec![user.nick.as_str().to_owned()]);
+        users.push(user);
+    }
+    let (mut seen, mut members) = (Vec::new(), Vec::new());
+    let (mut cursor, mut member_cursor): (Option<ListCursor>, Option<ListCursor>) = (None, None);
+    for round in 0.. {
+        if round == 0 || cursor.is_some() {
+            let page = arm.registry.users(cursor, 3).await.unwrap();
+            assert!(page.items.len() <= 3);
+            seen.extend(page.items.into_iter().map(|user| user.nick));
+            cursor = next(page.next_cursor);
+        }
+        if round == 0 || member_cursor.is_some() {
+            let page = arm.registry.members(room("#lobby").key(), member_cursor, 3).await.unwrap();
+            members.extend(page.items.into_iter().map(|member| member.nick));
+            member_cursor = next(page.next_cursor);
+        }
+        if cursor.is_none() && member_cursor.is_none() {
+            break;
+        }
+        // One user moves from the front of the alphabet to its end, another one to its front.
+        for (number, letter) in [(round % 40, 'z'), (39 - round % 40, 'a')] {
+            let former = users[number].clone();
+            let renamed = node.claim_as(&former.owner.session, &format!("{letter}{round:02}")).await.unwrap();
+            // Every third rename stays in the middle: both nicknames are owned.
+            if round % 3 != 0 {
+                renamed.try_join("#lobby", JoinEntry::Renamed(&former.nick, &former.owner)).await.unwrap();
+                arm.registry.release(&former.nick, &former.owner, Some(&renamed.nick)).await.unwrap();
+            }
+            names[number].push(renamed.nick.as_str().to_owned());
+            users[number] = renamed;
+        }
+    }
+    for (list, found) in [("users", seen), ("members", members)] {
+        for known in &names {
+            let times = found.iter().filter(|name| known.contains(name)).count();
+            assert_eq!(times, 1, "{list}: {known:?} in {found:?}");
+        }
+    }
+}
+
+async fn rename_during_a_page_hides_no_user(arm: &RegistryArm) {
+    let node = arm.node("g1").await;
+    let mut user = node.user("restless0").await;
+    user.join("#lobby").await;
+    let done = AtomicBool::new(false);
+    let rename = async {
+        for number in 1.. {
+            let former = user.clone();
+            user = node.claim_as(&former.owner.session, &format!("restless{number}")).await.unwrap();
+            user.try_join("#lobby", JoinEntry::Renamed(&former.nick, &former.owner)).await.unwrap();
+            arm.registry.release(&former.nick, &former.owner, Some(&user.nick)).await.unwrap();
+            if done.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let list = async {
+        for _ in 0..200 {
+            assert_eq!(arm.registry.users(None, 10).await.unwrap().items.len(), 1);
+            assert_eq!(arm.registry.members(room("#lobby").key(), None, 10).await.unwrap().items.len(), 1);
+            tokio::task::yield_now().await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(rename, list);
+}
+
+fn next(cursor: Option<String>) -> Option<ListCursor> {
+    cursor.map(|text| text.parse().expect("the cursor of a page is read back"))
 }
 
 async fn gateway_list_shows_newest_incarnations(arm: &RegistryArm) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use presence::model::{LeftReason, LookalikePolicy, Status, TokenHash};
+use presence::model::{LeftReason, ListCursor, LookalikePolicy, Status, TokenHash};
 use presence::registry::{
     ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ResumeTicket,
 };
@@ -87,6 +87,41 @@ async fn beat_rebuilds_listing_cache_from_index() {
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     let ttl: i64 = arm.ask(&["TTL", &cache]).await;
     assert!(ttl > 890, "{ttl}");
+}
+
+#[tokio::test]
+async fn list_without_scores_is_paged_completely() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    for number in 0..50 {
+        node.user(&format!("user{number}")).await.join("#lobby").await;
+    }
+    // Gateways of an older version give every nickname the score 0.
+    let lobby = room("#lobby");
+    for list in [String::from(arm.keys.online()), arm.keys.room(lobby.key()).member_list().into()] {
+        for number in 0..30 {
+            let changed: u64 = arm.ask(&["ZADD", &list, "CH", "0", &format!("user{number}")]).await;
+            assert_eq!(changed, 1);
+        }
+    }
+    let (mut users, mut members) = (Vec::new(), Vec::new());
+    let mut cursor: Option<ListCursor> = None;
+    loop {
+        let page = arm.registry.users(cursor, 7).await.unwrap();
+        users.extend(page.items.into_iter().map(|user| user.nick));
+        let Some(next) = page.next_cursor else { break };
+        cursor = Some(next.parse().unwrap());
+    }
+    cursor = None;
+    loop {
+        let page = arm.registry.members(lobby.key(), cursor, 7).await.unwrap();
+        members.extend(page.items.into_iter().map(|member| member.nick));
+        let Some(next) = page.next_cursor else { break };
+        cursor = Some(next.parse().unwrap());
+    }
+    for found in [users, members] {
+        assert_eq!((found.len(), found.iter().collect::<BTreeSet<_>>().len()), (50, 50), "{found:?}");
+    }
 }
 
 #[tokio::test]

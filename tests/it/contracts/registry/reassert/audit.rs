@@ -28,6 +28,8 @@ async fn audit_finds_and_restores_missing_entries() {
     for lost in [
         vec!["DEL".to_owned(), arm.keys.nick(nick).record().into()],
         vec!["ZREM".to_owned(), arm.keys.online().into(), "ann".to_owned()],
+        vec!["ZREM".to_owned(), arm.keys.room(lobby.key()).member_list().into(), "ann".to_owned()],
+        vec!["ZADD".to_owned(), arm.keys.online().into(), "CH".to_owned(), "0".to_owned(), "ann".to_owned()],
         vec!["SREM".to_owned(), arm.keys.node(&node.incarnation).owned_nicks().into(), "ann".to_owned()],
         vec!["SREM".to_owned(), arm.keys.node(&node.incarnation).owned_members().into(), "lobby ann".to_owned()],
         vec!["HDEL".to_owned(), format!("{base}members:lobby"), "ann".to_owned()],
