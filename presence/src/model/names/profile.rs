@@ -34,6 +34,19 @@ const VIRAMA: char = '\u{94D}';
 /// # Errors
 /// [`NameError`] for the first broken rule.
 pub(super) fn case_map(text: &str) -> Result<String, NameError> {
+    if text.is_ascii() { case_map_ascii(text) } else { case_map_unicode(text) }
+}
+
+/// [`case_map_unicode`] for ASCII, of which the profile allows the printable characters. Every message has such a name.
+fn case_map_ascii(text: &str) -> Result<String, NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    let forbidden = text.chars().find(|c| !c.is_ascii_graphic()).or(text.chars().find(|c| RESERVED.contains(*c)));
+    forbidden.map_or_else(|| Ok(text.to_ascii_lowercase()), |forbidden| Err(NameError::Forbidden(forbidden)))
+}
+
+fn case_map_unicode(text: &str) -> Result<String, NameError> {
     let first = text.chars().next().ok_or(NameError::Empty)?;
     let profile = UsernameCaseMapped::new();
     // The profile refuses white space, controls, bidi controls, default-ignorables and unassigned code points. It also
@@ -132,5 +145,19 @@ fn refusal(text: &str, error: &Error) -> NameError {
             NameError::Forbidden(found.or(char::from_u32(info.cp)).unwrap_or(char::REPLACEMENT_CHARACTER))
         }
         _ => NameError::Forbidden(text.chars().next().unwrap_or(char::REPLACEMENT_CHARACTER)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ascii_names_map_as_the_profile_maps_them() {
+        let ascii = || (0..128_u8).map(char::from);
+        let pairs = ascii().flat_map(|first| ascii().map(move |second| format!("{first}{second}")));
+        for name in ascii().map(String::from).chain(pairs).chain([String::new(), "a b#".to_owned(), "42".to_owned()]) {
+            assert_eq!(case_map(&name), case_map_unicode(&name), "{name:?}");
+        }
     }
 }
