@@ -21,7 +21,7 @@ impl Listing for RedisRegistry {
     }
 
     async fn lookup(&self, nicks: &[NickKey]) -> Result<Vec<Option<UserRow>>, RegistryError> {
-        let turns = self.read_turns.reader();
+        let turns = self.read_turns.reader().await?;
         let found = self.users_in_turns(&turns, nicks).await?;
         Ok(found.into_iter().map(|found| found.map(|found| found.user)).collect())
     }
@@ -35,7 +35,7 @@ impl Listing for RedisRegistry {
     }
 
     async fn rooms(&self, cursor: Option<&str>, limit: usize) -> Result<ListPage<RoomRow>, RegistryError> {
-        let (turns, mut page) = (self.read_turns.reader(), PageProgress::new(cursor, limit));
+        let (turns, mut page) = (self.read_turns.reader().await?, PageProgress::new(cursor, limit));
         let mut items = Vec::new();
         while let Some(step) = page.next_step() {
             let (keys, next) = turns.step(self.page(&self.redis.keys().rooms(), page.cursor.as_deref(), step)).await?;

@@ -1,19 +1,22 @@
 //! [`ReadTurns`]: the turns in which listings and lookups read the store.
 //!
 //! A listing reads in steps of at most 100 rows. One step is under way in this process, and the store then rests for as
-//! long as the step took, so listings use at most half of it and delay any other call by one step only. Readers wait in
-//! the order of their steps and for a limited time.
+//! long as the step took, so listings use at most half of it and delay any other call by one step only. A few readers
+//! take turns; the others wait to begin, in their order and for a limited time, so that a reader that began also ends.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep_until, timeout_at};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{sleep_until, timeout};
 
 use crate::registry::RegistryError;
 
 /// Maximum number of rows in one step, which keeps it under about a millisecond.
 pub(super) const STEP_ROWS_MAX: usize = 100;
-/// Maximum wait for turns of one reader, all of its steps together.
+/// Maximum number of readers that take turns.
+const READERS_MAX: usize = 4;
+/// Maximum wait of a reader for its begin, and for each of its turns.
 const WAIT_MAX: Duration = Duration::from_millis(1500);
 /// Duration of a step after which the store counts as not answering.
 const STEP_TIME_MAX: Duration = Duration::from_millis(500);
@@ -24,8 +27,9 @@ const REST_MAX: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Default)]
 pub(in crate::registry) struct ReadTurns(Arc<TurnState>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TurnState {
+    readers: Semaphore,
     /// The end of the rest after the last step; locked during a step.
     rested: tokio::sync::Mutex<Option<Instant>>,
     /// The beginning of the step under way.
@@ -33,9 +37,19 @@ struct TurnState {
 }
 
 impl ReadTurns {
-    /// Begins a reader, whose wait is limited from now on.
-    pub(super) fn reader(&self) -> TurnReader<'_> {
-        TurnReader { turns: &self.0, deadline: Instant::now() + WAIT_MAX }
+    /// Begins a reader as soon as it may take turns.
+    ///
+    /// # Errors
+    /// As for [`TurnReader::step`].
+    pub(super) async fn reader(&self) -> Result<TurnReader<'_>, RegistryError> {
+        let Ok(Ok(place)) = timeout(WAIT_MAX, self.0.readers.acquire()).await else { return Err(self.0.refusal()) };
+        Ok(TurnReader { turns: &self.0, _place: place })
+    }
+}
+
+impl Default for TurnState {
+    fn default() -> Self {
+        Self { readers: Semaphore::new(READERS_MAX), rested: tokio::sync::Mutex::default(), began: Mutex::default() }
     }
 }
 
@@ -43,7 +57,7 @@ impl ReadTurns {
 #[derive(Debug)]
 pub(super) struct TurnReader<'a> {
     turns: &'a TurnState,
-    deadline: Instant,
+    _place: SemaphorePermit<'a>,
 }
 
 impl TurnReader<'_> {
@@ -56,7 +70,7 @@ impl TurnReader<'_> {
         &self,
         step: impl Future<Output = Result<T, RegistryError>>,
     ) -> Result<T, RegistryError> {
-        let turn = timeout_at(self.deadline.into(), async {
+        let turn = timeout(WAIT_MAX, async {
             let rested = self.turns.rested.lock().await;
             if let Some(end) = *rested {
                 sleep_until(end.into()).await;
@@ -117,7 +131,7 @@ mod tests {
     async fn steps_of_many_readers_never_overlap() {
         let (turns, under_way) = (ReadTurns::default(), AtomicUsize::new(0));
         let read = async || {
-            let reader = turns.reader();
+            let reader = turns.reader().await.unwrap();
             for _ in 0..3 {
                 let step = async {
                     assert_eq!(under_way.fetch_add(1, Ordering::Relaxed), 0);
@@ -134,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn hanging_step_makes_others_unavailable() {
         let turns = ReadTurns::default();
-        let (first, second) = (turns.reader(), turns.reader());
+        let (first, second) = (turns.reader().await.unwrap(), turns.reader().await.unwrap());
         let hanging = first.step(std::future::pending::<Result<(), RegistryError>>());
         let refused = tokio::select! {
             biased;
@@ -143,31 +157,24 @@ mod tests {
         };
         assert!(matches!(refused, RegistryError::Unavailable(_)), "{refused}");
         // The dropped step leaves its turn to others.
-        turns.reader().step(async { Ok(()) }).await.unwrap();
+        turns.reader().await.unwrap().step(async { Ok(()) }).await.unwrap();
     }
 
     #[tokio::test]
-    async fn reader_behind_a_busy_queue_is_overloaded() {
+    async fn readers_that_began_end_under_overload() {
         let turns = ReadTurns::default();
-        let busy = async {
-            let step = async {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                Ok(())
-            };
-            turns.reader().step(step).await
+        // Ten steps of 10 ms and a rest as long: a fifth of a second each, and 64 of them have 1.5 s.
+        let read = async || {
+            let reader = turns.reader().await?;
+            for _ in 0..10 {
+                reader.step(async { Ok(tokio::time::sleep(Duration::from_millis(10)).await) }).await?;
+            }
+            Ok(())
         };
-        let queue = futures_util::future::join_all((0..64).map(|_| async {
-            turns
-                .reader()
-                .step(async {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    Ok(())
-                })
-                .await
-        }));
-        busy.await.unwrap();
-        let outcomes = queue.await;
-        assert!(outcomes.iter().any(Result::is_ok));
+        let outcomes = futures_util::future::join_all((0..64).map(|_| read())).await;
+        let ended = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!((4..64).contains(&ended), "{ended}");
         assert_eq!(outcomes.last(), Some(&Err(RegistryError::Overloaded)));
+        assert!(turns.reader().await.is_ok(), "the places are free again");
     }
 }
