@@ -22,6 +22,7 @@ use crate::wire::line;
 
 use super::connection::ConnectionSession;
 use super::frame::hang_up;
+use super::handshake::HandshakeRefusal;
 use super::timer_wheel::TimerWheel;
 use super::{ConnectionContext, tcp, upgrade};
 
@@ -133,14 +134,18 @@ fn admit<S: ConnectionSession>(stream: TcpStream, port: ListenerKind, context: &
         return;
     }
     let Some(permit) = context.permits.take(port, context.limits.get().connections) else {
-        refuse(stream, port, ErrorCode::Overloaded, context);
+        let words = match port {
+            ListenerKind::Ws => HandshakeRefusal::Full.problem().into_bytes(),
+            ListenerKind::Tcp => line::encode_refusal(&ErrorCode::Overloaded.into()),
+        };
+        refuse(stream, words, context);
         return;
     };
     match port {
         ListenerKind::Ws => drop(context.tasks.spawn(upgrade::serve(stream, Arc::clone(context), permit))),
         // The HTTP listener reads the request before it refuses, so that other paths keep their answers.
         ListenerKind::Tcp => match context.admission.refusal() {
-            Some(code) => refuse(stream, port, code, context),
+            Some(code) => refuse(stream, line::encode_refusal(&code.into()), context),
             None => drop(context.tasks.spawn(tcp::serve(stream, Arc::clone(context), permit))),
         },
     }
@@ -159,17 +164,8 @@ fn configure(stream: &TcpStream, port: ListenerKind) -> io::Result<()> {
     Ok(())
 }
 
-/// Refuses a connection with a code and closes it.
-fn refuse<S: ConnectionSession>(
-    stream: TcpStream,
-    port: ListenerKind,
-    code: ErrorCode,
-    context: &ConnectionContext<S>,
-) {
-    let words: Bytes = match port {
-        ListenerKind::Ws => upgrade::raw_refusal(code),
-        ListenerKind::Tcp => line::encode_refusal(&code.into()),
-    };
+/// Refuses a connection with these bytes and closes it.
+fn refuse<S: ConnectionSession>(stream: TcpStream, words: Bytes, context: &ConnectionContext<S>) {
     let Some(leave) = context.permits.refuse() else {
         refuse_at_once(&stream, &words);
         return;

@@ -1,15 +1,16 @@
 //! Listeners and connections: binds both ports, admits connections within the limits, and runs one task for each.
 //!
-//! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket, `ws` and `tcp`
-//! (over `frame` and `lines`) are the two transports, `connection` runs the loop between transport and session,
-//! `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness ([`Admission`]) and begins
-//! the drain. Knows no rooms, nicknames or store.
+//! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket by the rules of
+//! `handshake`, `ws` and `tcp` (over `frame` and `lines`) are the two transports, `connection` runs the loop between
+//! transport and session, `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness
+//! ([`Admission`]) and begins the drain. Knows no rooms, nicknames or store.
 
 mod accept;
 mod admission;
 mod connection;
 mod drain;
 pub mod frame;
+mod handshake;
 mod lines;
 mod permits;
 mod stalled;

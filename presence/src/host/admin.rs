@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::metrics::Pulled;
-use crate::host::problem;
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 
 /// Time for open requests to finish after the shutdown began.
@@ -102,8 +102,8 @@ fn router(AdminRoutes { metrics, ready, before_scrape, documents }: AdminRoutes)
         .route("/livez", get(livez))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/metrics", get(scrape).with_state((metrics, before_scrape)))
-        .fallback(async || refuse(ErrorCode::NotFound))
-        .method_not_allowed_fallback(async || refuse(ErrorCode::MethodNotAllowed))
+        .fallback(async || Problem::new(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
 }
 
 /// Always succeeds: a gateway that cannot publish must lose its clients, but a restart would not help.
@@ -133,14 +133,9 @@ async fn scrape(State((metrics, before_scrape)): State<(Registry, Option<BeforeS
         Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics not encoded");
-            refuse(ErrorCode::Internal)
+            Problem::new(ErrorCode::Internal).into_response()
         }
     }
-}
-
-fn refuse(code: ErrorCode) -> Response {
-    let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, problem::MEDIA_TYPE)], Json(problem::document(code))).into_response()
 }
 
 #[cfg(test)]

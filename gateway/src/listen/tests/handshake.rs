@@ -1,5 +1,6 @@
 //! HTTP answers of the WebSocket port, before the upgrade.
 
+use super::super::handshake::tests::page_rows;
 use super::*;
 
 /// Sends a request and returns the head of the response.
@@ -67,6 +68,9 @@ async fn invalid_handshake_receives_the_matching_status() {
         ("\x16\x03\x01\x02\x00\x01\x00\r\n\r\n".to_owned(), 400, ""),
         (upgrade_request(&"X-A: b\r\n".repeat(100)), 431, ""),
         (upgrade_request(&format!("X-A: {}\r\n", "b".repeat(64 * 1024))), 431, ""),
+        (valid.replacen("/ws", &format!("/ws?{}", "b".repeat(64 * 1024)), 1), 431, ""),
+        (upgrade_request("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400, ""),
+        (upgrade_request("Content-Length: 0\r\nContent-Length: 7\r\n"), 400, ""),
     ] {
         let mut client = RawClient::connect(fixture.ws).await;
         client.send(request.as_bytes()).await;
@@ -79,16 +83,60 @@ async fn invalid_handshake_receives_the_matching_status() {
     assert!(fixture.left_reasons().is_empty(), "a refused request started a session");
 }
 
+/// A request, and the change of the gateway before it.
+type RefusedRequest = (String, fn(&ListenFixture));
+
+/// Returns a request for each row of the table in PROTOCOL.md, in its order.
+fn refused_requests() -> Vec<RefusedRequest> {
+    let valid = upgrade_request("");
+    let as_is: fn(&ListenFixture) = |_| {};
+    vec![
+        (valid.clone(), as_is),
+        (valid.replacen("/ws", "/wss", 1), as_is),
+        (valid.clone(), |fixture| fixture.admission.go_away()),
+        (valid.clone(), |fixture| fixture.ready.store(false, Ordering::Relaxed)),
+        (upgrade_request("Host: another\r\n"), as_is),
+        (upgrade_request("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), as_is),
+        (upgrade_request("Origin: https://evil.example\r\n"), as_is),
+        (valid.replacen("GET", "HEAD", 1), as_is),
+        (valid.replacen("HTTP/1.1", "HTTP/1.0", 1), as_is),
+        ("GET /ws HTTP/1.1\r\nHost: parley\r\n\r\n".to_owned(), as_is),
+        (valid.replacen("Version: 13", "Version: 7", 1), as_is),
+        (valid.replacen("dGhlIHNhbXBsZSBub25jZQ==", "short", 1), as_is),
+        (upgrade_request("Content-Length: 2\r\n") + "hi", as_is),
+    ]
+}
+
 #[tokio::test]
-async fn refusal_carries_a_problem_document_with_slug() {
-    let fixture = ListenFixture::open();
-    let mut client = RawClient::connect(fixture.ws).await;
-    client.send(b"GET /nothing HTTP/1.1\r\nHost: parley\r\n\r\n").await;
-    let answer = client.rest().await;
-    assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert_eq!((body["code"].as_str(), body["status"].as_u64()), (Some("not_found"), Some(404)));
+async fn answers_match_the_rows_of_the_page() {
+    let (rows, requests) = (page_rows(), refused_requests());
+    assert_eq!(rows.len(), requests.len());
+    for (number, (row, (request, change))) in rows.into_iter().zip(requests).enumerate() {
+        let connections = if number == 0 { 0 } else { 1 };
+        let origins = ["https://chat.example.org".to_owned()].into();
+        let fixture = ListenFixture::with(ConnectionLimits { connections, origins, ..limits() }, None);
+        change(&fixture);
+        let mut client = RawClient::connect(fixture.ws).await;
+        client.send(request.as_bytes()).await;
+        let (head, body) = (client.head().await, client.rest().await);
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [status, code, header, cause] = cells[..] else { panic!("{row}") };
+        assert_eq!(head.split(' ').nth(1), Some(status), "{cause}: {head}");
+        assert!(head.contains("content-type: application/problem+json\r\n"), "{cause}: {head}");
+        assert!(head.contains("connection: close") || head.contains("connection: upgrade, close\r\n"), "{head}");
+        assert!(header.is_empty() || head.contains(&format!("{}\r\n", header.to_lowercase())), "{header}: {head}");
+        assert_eq!(head.contains("retry-after: 1\r\n"), header.starts_with("retry-after"), "{cause}: {head}");
+        assert_eq!(head.contains("\r\nallow:"), header.starts_with("allow"), "{cause}: {head}");
+        // An answer to HEAD has no body.
+        if !request.starts_with("HEAD") {
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((&body["code"], &body["type"]), (&code.into(), &"about:blank".into()), "{cause}");
+            assert_eq!(body["status"].to_string(), status, "{cause}");
+            assert_eq!(body.get("detail").is_some(), status == "426", "{cause}");
+        }
+        fixture.permits_returned().await;
+        assert!(fixture.left_reasons().is_empty(), "{cause}: a refused request started a session");
+    }
 }
 
 #[tokio::test]

@@ -19,9 +19,10 @@ use tokio::time::timeout;
 
 use super::events::LAST_EVENT_ID;
 use super::extract::bad;
-use super::problem::Problem;
+use super::problem::refused_as;
 use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
 use crate::host::client_address::{ClientAddress, TrustedProxies};
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
 
@@ -77,7 +78,7 @@ impl ApiAdmission {
                 SeatRefusal::AllTaken => "this server has reached its limit of",
                 SeatRefusal::AddressFull => "your address has reached its limit of",
             };
-            Problem::with_detail(ErrorCode::Overloaded, format!("{limits} {}", kind.name()))
+            refused_as(ErrorCode::Overloaded, format!("{limits} {}", kind.name()))
         })
     }
 
@@ -149,7 +150,7 @@ async fn arrived(
 }
 
 fn too_large() -> Problem {
-    Problem::with_detail(ErrorCode::TooLarge, "the request body exceeds 256 KiB")
+    refused_as(ErrorCode::TooLarge, "the request body exceeds 256 KiB")
 }
 
 fn stream_refusal() -> Response {

@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Api;
-use super::problem::{Problem, Refusals};
+use super::problem::Refusals;
+use crate::host::problem::Problem;
 use crate::registry::{ClusterStats, GatewayRow, ListPage};
 
 /// The gateways

@@ -17,7 +17,8 @@ use serde_json::json;
 use super::Api;
 use super::extract::bad;
 use super::feed::{EventFeed, EventId, EventSubscription, FeedItem};
-use super::problem::{ListRefusals, Problem};
+use super::problem::ListRefusals;
+use crate::host::problem::Problem;
 
 /// Interval of comments on a quiet stream, which show proxies and clients that the stream is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);

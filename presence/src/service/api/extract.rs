@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
-use super::problem::Problem;
+use super::problem::refused_as;
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, Nick, RoomName};
 use crate::registry::PAGE_LIMIT;
@@ -29,7 +30,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NickPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path(parts, state).await?;
-        Nick::parse(&text).map(Self).map_err(|error| Problem::with_detail(ErrorCode::BadNick, error.to_string()))
+        Nick::parse(&text).map(Self).map_err(|error| refused_as(ErrorCode::BadNick, error.to_string()))
     }
 }
 
@@ -42,14 +43,14 @@ impl<S: Send + Sync> FromRequestParts<S> for RoomPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path(parts, state).await?;
         let room = if text.starts_with('#') { RoomName::parse(&text) } else { RoomName::parse(&format!("#{text}")) };
-        room.map(Self).map_err(|error| Problem::with_detail(ErrorCode::BadRoom, error.to_string()))
+        room.map(Self).map_err(|error| refused_as(ErrorCode::BadRoom, error.to_string()))
     }
 }
 
 async fn path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     match Path::<String>::from_request_parts(parts, state).await {
         Ok(Path(text)) => Ok(text),
-        Err(_) => Err(Problem::with_detail(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
+        Err(_) => Err(refused_as(ErrorCode::BadRequest, "the URL path is not percent-encoded UTF-8")),
     }
 }
 
@@ -119,7 +120,7 @@ pub(super) async fn query<Q: DeserializeOwned, S: Send + Sync>(parts: &mut Parts
 
 /// Returns the refusal of a malformed request.
 pub(super) fn bad(detail: &'static str) -> Problem {
-    Problem::with_detail(ErrorCode::BadRequest, detail)
+    refused_as(ErrorCode::BadRequest, detail)
 }
 
 /// Encodes a key as a cursor: `%` becomes `.`, which no key contains, so a cursor needs no encoding in a URL.

@@ -5,7 +5,7 @@
 //! a Redis command, and nothing here writes.
 //!
 //! A handler takes validated values (`extract`), calls the registry through `Api::ask` and returns JSON or a
-//! `problem::Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.
+//! `Problem`. Its annotation is its documentation: `/openapi.json` and the page at `/docs` are built from it.
 
 mod admission;
 mod cluster;
@@ -37,9 +37,10 @@ pub(super) use self::admission::PeerAddress;
 use self::admission::{ApiAdmission, admit};
 use self::extract::cursor_out;
 use self::feed::EventFeed;
-use self::problem::{Problem, ProblemSchema};
+use self::problem::{ProblemSchema, refused, refused_as};
 use crate::host::client_address::TrustedProxies;
 use crate::host::metrics::PresenceMetrics;
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::registry::{ListPage, Registry, RegistryError};
 
@@ -88,8 +89,8 @@ pub fn router(registry: Registry, metrics: PresenceMetrics, clients: ApiClients,
         .route("/v1/users/lookup", get(users::user_called_lookup))
         .route("/openapi.json", get(async move || Json(openapi)))
         .merge(docs::router())
-        .fallback(async || Problem::new(ErrorCode::NotFound))
-        .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
+        .fallback(async || refused(ErrorCode::NotFound))
+        .method_not_allowed_fallback(async || refused(ErrorCode::MethodNotAllowed))
         // The admission limits bodies.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(ApiAdmission::new(clients.proxies, clients.connections), admit))
@@ -154,7 +155,7 @@ impl Api {
                 return Ok(answer);
             }
             Ok(Err(RegistryError::Overloaded)) => {
-                return Err(Problem::with_detail(ErrorCode::Overloaded, "too many listings and lookups are under way"));
+                return Err(refused_as(ErrorCode::Overloaded, "too many listings and lookups are under way"));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -162,7 +163,7 @@ impl Api {
         if !self.is_store_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(error = failure, "registry not answering, requests refused");
         }
-        Err(Problem::new(ErrorCode::Unavailable))
+        Err(refused(ErrorCode::Unavailable))
     }
 
     /// Reads a page and encodes its cursor for a URL.

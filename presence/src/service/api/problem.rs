@@ -1,23 +1,18 @@
-//! Refusals of the API: RFC 9457 problem documents with a slug of the code table.
+//! Refusals of the API: the codes that it uses, and their description in the OpenAPI document.
 //!
-//! Every handler, extractor and fallback refuses with a [`Problem`], so a client parses one shape. The lists of codes
-//! in the annotations of handlers become the error responses of the OpenAPI document. Invariant: `detail` is a text of
-//! this program; no text of an inner error reaches a client.
+//! Every handler, extractor and fallback refuses with [`refused`] or [`refused_as`], so a client parses one shape. The
+//! lists of codes in the annotations of handlers become the error responses of the OpenAPI document. The answer itself
+//! is built by [`Problem`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 
-use crate::host::problem::{self, MEDIA_TYPE};
+use crate::host::problem::{MEDIA_TYPE, Problem};
 use crate::model::codes::ErrorCode;
-
-/// Requested pause before a retry after a temporary refusal, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// Every code of this API, in the order of the documentation page.
 pub(super) const CODES: &[ErrorCode] = &[
@@ -34,47 +29,18 @@ pub(super) const CODES: &[ErrorCode] = &[
     ErrorCode::Internal,
 ];
 
-/// A refusal: a row of the code table, and the detail of this case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    code: ErrorCode,
-    detail: Cow<'static, str>,
+/// URL path of the page that explains the codes.
+const PAGE: &str = "/docs";
+
+/// Returns a refusal with the message of the table as its detail.
+pub(super) fn refused(code: ErrorCode) -> Problem {
+    debug_assert!(CODES.contains(&code), "{} is missing in the list of codes", code.slug());
+    Problem::new(code).explained_at(PAGE)
 }
 
-impl Problem {
-    /// Creates a refusal with the message of the table.
-    pub(super) fn new(code: ErrorCode) -> Self {
-        Self::with_detail(code, code.message())
-    }
-
-    /// Creates a refusal with a detail for this client, which must not be the text of an inner error.
-    pub(super) fn with_detail(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        debug_assert!(CODES.contains(&code), "{} is missing in the list of codes", code.slug());
-        Self { code, detail: detail.into() }
-    }
-
-    fn document(&self) -> serde_json::Value {
-        document(self.code, &self.detail)
-    }
-}
-
-fn document(code: ErrorCode, detail: &str) -> serde_json::Value {
-    let mut document = problem::document(code);
-    document["type"] = format!("/docs#{}", code.slug()).into();
-    document["detail"] = detail.into();
-    document
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))];
-        let mut response = (status, headers, self.document().to_string()).into_response();
-        if self.code.temporary() {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        }
-        response
-    }
+/// Returns a refusal with a detail for this client, which must not be the text of an inner error.
+pub(super) fn refused_as(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Problem {
+    refused(code).with_detail(detail)
 }
 
 /// Schema of a problem document. It is not derived, because its `code` is limited to [`CODES`].
@@ -97,7 +63,7 @@ impl utoipa::PartialSchema for ProblemSchema {
             .required("detail")
             .property("code", text("Stable name for programs to branch on.").enum_values(Some(slugs)))
             .required("code")
-            .examples(CODES.iter().map(|&code| document(code, code.message())))
+            .examples(CODES.iter().map(|&code| refused(code).document()))
             .into()
     }
 }
@@ -117,7 +83,7 @@ pub(super) fn responses(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::o
     let response = |codes: &[ErrorCode]| {
         let slugs: Vec<_> = codes.iter().map(|code| format!("`{}`", code.slug())).collect();
         let example = |&code: &ErrorCode| {
-            let value = document(code, code.message());
+            let value = refused(code).document();
             (code.slug(), ExampleBuilder::new().summary(code.message()).value(Some(value)).build())
         };
         let content = ContentBuilder::new()

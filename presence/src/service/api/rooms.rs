@@ -5,7 +5,8 @@ use axum::extract::State;
 
 use super::Api;
 use super::extract::{PageQuery, PageStart, RoomPath};
-use super::problem::{ListRefusals, Problem, RoomRefusals};
+use super::problem::{ListRefusals, RoomRefusals, refused};
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, MemberInfo};
 use crate::registry::{ListPage, RoomRow};
@@ -46,7 +47,7 @@ pub(super) async fn list(State(api): State<Api>, page: PageStart<String>) -> Res
 )]
 pub(super) async fn room(State(api): State<Api>, RoomPath(room): RoomPath) -> Result<Json<RoomRow>, Problem> {
     let found = api.ask(api.registry.room(room.key())).await?;
-    found.map(Json).ok_or(Problem::new(ErrorCode::NoSuchRoom))
+    found.map(Json).ok_or(refused(ErrorCode::NoSuchRoom))
 }
 
 /// The members of a room
@@ -76,7 +77,7 @@ pub(super) async fn members(
     let members = api.page(api.registry.members(room.key(), page.cursor, page.limit)).await?;
     // Only an empty page needs a second read: it distinguishes an empty room from an unknown one.
     if members.items.is_empty() && api.ask(api.registry.room(room.key())).await?.is_none() {
-        return Err(Problem::new(ErrorCode::NoSuchRoom));
+        return Err(refused(ErrorCode::NoSuchRoom));
     }
     Ok(members)
 }

@@ -8,7 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::extract::{JsonBody, NickPath, PageQuery, PageStart, bad, query};
-use super::problem::{ListRefusals, LookupRefusals, NickRefusals, Problem};
+use super::problem::{ListRefusals, LookupRefusals, NickRefusals, refused};
+use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::model::{ListCursor, Nick};
 use crate::registry::{ListPage, UserRow};
@@ -34,12 +35,12 @@ const LOOKUP_LIMIT: usize = 1000;
 )]
 pub(super) async fn user(State(api): State<Api>, NickPath(nick): NickPath) -> Result<Json<UserRow>, Problem> {
     let user = api.ask(api.registry.user(nick.key())).await?;
-    user.map(Json).ok_or(Problem::new(ErrorCode::NoSuchUser))
+    user.map(Json).ok_or(refused(ErrorCode::NoSuchUser))
 }
 
 /// Handles `GET /v1/users/lookup`: a valid nickname, which the path of the lookup hides from the handler above.
 pub(super) async fn user_called_lookup(api: State<Api>) -> Result<Json<UserRow>, Problem> {
-    let nick = Nick::parse("lookup").map_err(|_| Problem::new(ErrorCode::Internal))?;
+    let nick = Nick::parse("lookup").map_err(|_| refused(ErrorCode::Internal))?;
     user(api, NickPath(nick)).await
 }
 

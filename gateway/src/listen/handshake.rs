@@ -1,0 +1,221 @@
+//! The rules of the WebSocket handshake, and [`HandshakeRefusal`]: the table of its refusals.
+//!
+//! [`accept`] checks a request. The table under "Connecting" in PROTOCOL.md has the same rows. Invariant: a
+//! request that two readers could understand in two ways is refused. Pure: it reads headers and writes no socket.
+
+use hyper::body::Body;
+use hyper::header::{
+    ALLOW, CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use presence::host::problem::Problem;
+use presence::model::codes::ErrorCode;
+use tungstenite::Error;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::server::create_response_with_body;
+
+/// The only path of a WebSocket.
+const PATH: &str = "/ws";
+/// The only subprotocol; a client that offers none uses it too.
+const SUBPROTOCOL: &str = "parley.v1";
+/// Text for a person that opens the address in a browser.
+const NOT_A_PAGE: &str = "this is a WebSocket address: connect to it with a WebSocket client (RFC 6455, version 13)";
+
+/// Declares the table: one row for each variant, with its code, cause and header.
+macro_rules! handshake_refusals {
+    ($($(#[$doc:meta])* $variant:ident, $code:ident, $header:expr, $cause:literal;)*) => {
+        /// Reason for an HTTP answer without an upgrade.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum HandshakeRefusal { $($(#[$doc])* $variant,)* }
+
+        impl HandshakeRefusal {
+            /// All rows, in the order of the checks.
+            #[cfg(test)]
+            pub(super) const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            fn code(self) -> ErrorCode { match self { $(Self::$variant => ErrorCode::$code,)* } }
+
+            /// Returns the header that this answer has in addition to those of every refusal.
+            fn header(self) -> Option<(HeaderName, &'static str)> { match self { $(Self::$variant => $header,)* } }
+
+            /// Returns the cause, as in PROTOCOL.md.
+            pub(super) fn cause(self) -> &'static str { match self { $(Self::$variant => $cause,)* } }
+        }
+    };
+}
+
+handshake_refusals! {
+    /// Every permit is taken.
+    Full, Overloaded, None, "the gateway has reached its number of connections";
+    /// Only one path exists.
+    UnknownPath, NotFound, None, "the path is not `/ws`";
+    /// The gateway drains.
+    Draining, GoingAway, None, "the gateway is shutting down";
+    /// The gateway cannot serve a client now.
+    NotReady, Unavailable, None, "the gateway is not ready";
+    /// No host, several, or a malformed one.
+    BadHost, BadRequest, None, "`Host` is missing, sent twice or not a host";
+    /// Two headers that have one value.
+    RepeatedHeader, BadRequest, None, "`Sec-WebSocket-Key` or `Sec-WebSocket-Version` is sent twice";
+    /// The page may not connect.
+    WrongOrigin, ForbiddenOrigin, None, "`listen.origins` does not list the `Origin`, or two are sent";
+    /// Not a GET.
+    WrongMethod, MethodNotAllowed, Some((ALLOW, "GET")), "the method is not `GET`";
+    /// A version without upgrades.
+    OldHttp, BadRequest, None, "the request is HTTP/1.0";
+    /// A plain request for a page.
+    NoUpgrade, BadRequest, Some((UPGRADE, "websocket")), "`Connection` or `Upgrade` does not ask for a WebSocket";
+    /// Another version of the protocol.
+    WrongVersion, BadRequest, Some((SEC_WEBSOCKET_VERSION, "13")), "`Sec-WebSocket-Version` is missing or not 13";
+    /// No key, or a malformed one.
+    BadKey, BadRequest, None, "`Sec-WebSocket-Key` is missing or not 16 bytes in base64";
+    /// A body, whose bytes would be read as frames.
+    HasBody, BadRequest, None, "the request has a body";
+}
+
+impl HandshakeRefusal {
+    /// Returns the status of the answer.
+    fn status(self) -> StatusCode {
+        match self {
+            Self::NoUpgrade | Self::WrongVersion => StatusCode::UPGRADE_REQUIRED,
+            _ => StatusCode::from_u16(self.code().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    fn of_admission(code: ErrorCode) -> Self {
+        if code == ErrorCode::GoingAway { Self::Draining } else { Self::NotReady }
+    }
+
+    /// Returns the answer. It always closes the connection.
+    pub(super) fn problem(self) -> Problem {
+        let mut problem = Problem::new(self.code()).with_status(self.status());
+        if self.status() == StatusCode::UPGRADE_REQUIRED {
+            problem = problem.with_detail(NOT_A_PAGE);
+        }
+        if let Some((name, value)) = self.header() {
+            problem = problem.with_header(name, HeaderValue::from_static(value));
+        }
+        let closes = if self == Self::NoUpgrade { "upgrade, close" } else { "close" };
+        problem.with_header(CONNECTION, HeaderValue::from_static(closes))
+    }
+
+    fn of_error(error: &Error) -> Self {
+        let Error::Protocol(error) = error else { return Self::BadKey };
+        match error {
+            ProtocolError::WrongHttpMethod => Self::WrongMethod,
+            ProtocolError::WrongHttpVersion => Self::OldHttp,
+            ProtocolError::MissingConnectionUpgradeHeader | ProtocolError::MissingUpgradeWebSocketHeader => {
+                Self::NoUpgrade
+            }
+            ProtocolError::MissingSecWebSocketVersionHeader => Self::WrongVersion,
+            _ => Self::BadKey,
+        }
+    }
+}
+
+/// Checks a request; `admission` is the code with which the gateway admits no client. Returns the response that
+/// upgrades it.
+pub(super) fn accept<B: Body, R>(
+    request: &mut Request<B>,
+    admission: Option<ErrorCode>,
+    origins: &[String],
+    body: fn() -> R,
+) -> Result<Response<R>, HandshakeRefusal> {
+    if request.uri().path() != PATH {
+        return Err(HandshakeRefusal::UnknownPath);
+    }
+    if let Some(code) = admission {
+        return Err(HandshakeRefusal::of_admission(code));
+    }
+    check_headers(request.headers())?;
+    join_lists(request.headers_mut());
+    if !may_connect(request.headers(), origins) {
+        return Err(HandshakeRefusal::WrongOrigin);
+    }
+    let mut response = create_response_with_body(request, body).map_err(|error| HandshakeRefusal::of_error(&error))?;
+    if !request.body().is_end_stream() {
+        return Err(HandshakeRefusal::HasBody);
+    }
+    if offers_subprotocol(request.headers()) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(response)
+}
+
+/// Checks that the request names one valid host, and no header twice that has one value. Proxies could otherwise read
+/// the request in another way.
+fn check_headers(headers: &HeaderMap) -> Result<(), HandshakeRefusal> {
+    let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    if is_repeated(HOST) || host.is_none_or(|host| host.as_str().contains('@')) {
+        return Err(HandshakeRefusal::BadHost);
+    }
+    if is_repeated(SEC_WEBSOCKET_KEY) || is_repeated(SEC_WEBSOCKET_VERSION) {
+        return Err(HandshakeRefusal::RepeatedHeader);
+    }
+    Ok(())
+}
+
+/// Rewrites the headers that are lists (RFC 9110 sections 7.6.1 and 7.8) to the form that the handshake's check reads.
+fn join_lists(headers: &mut HeaderMap) {
+    for (name, wanted) in [(CONNECTION, "upgrade"), (UPGRADE, "websocket")] {
+        let lines = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok());
+        if lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted)) {
+            headers.insert(name, HeaderValue::from_static(wanted));
+        }
+    }
+}
+
+/// Returns true if the request's origin is allowed. Browsers send the origin of a page and no page can change it. A
+/// client without an origin is not a page; two origins are refused.
+fn may_connect(headers: &HeaderMap, origins: &[String]) -> bool {
+    let mut sent_origins = headers.get_all(ORIGIN).iter();
+    match (sent_origins.next(), sent_origins.next()) {
+        _ if origins.is_empty() => true,
+        (None, _) => true,
+        (Some(origin), None) => origins.iter().any(|known| known.as_bytes() == origin.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
+    offers.flat_map(|offer| offer.split(',')).any(|name| name.trim() == SUBPROTOCOL)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::ConnectionLimits;
+    use super::super::upgrade::{HEADER_BYTES_MAX, HEADERS_MAX};
+    use super::*;
+
+    const PAGE: &str = include_str!("../../PROTOCOL.md");
+
+    /// Returns the rows of the table in PROTOCOL.md, in its order.
+    pub(in super::super) fn page_rows() -> Vec<&'static str> {
+        let (_, section) = PAGE.split_once("\n| status | code | header | cause |\n|---|---|---|---|\n").expect("table");
+        section.lines().take_while(|line| line.starts_with('|')).collect()
+    }
+
+    #[test]
+    fn handshake_table_matches_the_protocol_page() {
+        let row = |refusal: &HandshakeRefusal| {
+            let header = refusal.header().map(|(name, value)| format!("`{name}: {value}` "));
+            let retry = refusal.code().temporary().then(|| "`retry-after: 1` ".to_owned());
+            let header = header.or(retry).unwrap_or_default();
+            let (status, code) = (refusal.status().as_u16(), refusal.code().slug());
+            format!("| {status} | `{code}` | {header}| {} |", refusal.cause())
+        };
+        assert_eq!(page_rows(), HandshakeRefusal::ALL.iter().map(row).collect::<Vec<_>>());
+        let (kib, seconds) = (HEADER_BYTES_MAX / 1024, ConnectionLimits::default().header_wait.as_secs());
+        let page = PAGE.split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in [
+            format!("431 if the head has over {kib} KiB or over {HEADERS_MAX} lines"),
+            format!("a close without an answer if the head is incomplete after {seconds} s."),
+        ] {
+            assert!(page.contains(&words), "not in PROTOCOL.md: {words}");
+        }
+    }
+}
