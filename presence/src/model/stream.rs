@@ -105,6 +105,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_valid_in_an_unknown_epoch() {
+        let forked = StreamEnd { epoch: "e3".into(), seq: 30, forks: read_forks("e1:20 e2:0") };
+        let blank = StreamEnd { epoch: "e1".into(), seq: 0, forks: Vec::new() };
+        for (end, epoch, seq, holds) in [
+            (&forked, "e3", 30, true),
+            (&forked, "e3", 31, false),
+            (&forked, "e3", 0, true),
+            (&forked, "e2", 0, true),
+            (&forked, "e2", 1, false),
+            (&forked, "e1", 0, true),
+            (&forked, "e1", 1, false),
+            (&forked, "e0", 0, false),
+            (&forked, "e0", 1, false),
+            (&forked, "", 0, false),
+            (&blank, "e1", 0, true),
+            (&blank, "e1", 1, false),
+            (&blank, "e0", 0, false),
+            (&blank, "", 0, false),
+        ] {
+            assert_eq!(end.holds(epoch, seq), holds, "{epoch:?} {seq} in {end:?}");
+        }
+    }
+
+    #[test]
     fn malformed_forks_are_skipped_when_parsing() {
         assert_eq!(read_forks(""), []);
         assert_eq!(read_forks("e1 e2:x :7 e3:18446744073709551616").len(), 1);

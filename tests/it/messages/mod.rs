@@ -3,6 +3,7 @@
 mod chat;
 mod inbox;
 mod large_lists;
+mod positions;
 mod refill;
 mod retention;
 mod shares;
