@@ -140,10 +140,12 @@ impl<'a> Heartbeat<'a> {
                 BeatOutcome::Lost
             }
             Err(error) => {
-                if std::mem::replace(&mut self.is_unanswered, true) {
+                // A refusal of the store is logged by the store.
+                if self.is_unanswered || registry.is_refused() {
                     tracing::debug!(%error, "beat not answered");
                 } else {
                     tracing::warn!(%error, "beat not answered");
+                    self.is_unanswered = true;
                 }
                 BeatOutcome::Unanswered
             }

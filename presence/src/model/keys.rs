@@ -198,6 +198,12 @@ impl Keys {
         &self.base
     }
 
+    /// Returns the pattern of all keys of one kind, for a text about a call on many of them.
+    #[must_use]
+    pub fn pattern(&self, kind: &str) -> String {
+        format!("{}{kind}:*", self.base)
+    }
+
     /// The keys of a room.
     #[must_use]
     pub fn room<'a>(&'a self, room: &'a RoomKey) -> RoomKeys<'a> {

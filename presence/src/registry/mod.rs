@@ -77,3 +77,14 @@ pub enum Registry {
     /// Shared by the tasks of one process.
     Memory(MemoryRegistry),
 }
+
+impl Registry {
+    /// Returns true while the store refuses calls or is unfit. The store has logged it, so callers need not.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        match self {
+            Self::Redis(redis) => redis.is_refused(),
+            Self::Memory(_) => false,
+        }
+    }
+}

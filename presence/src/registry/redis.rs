@@ -38,6 +38,11 @@ impl RedisRegistry {
         Self { lookalikes, ..self }
     }
 
+    /// Returns true while Redis refuses calls or is unfit.
+    pub(super) fn is_refused(&self) -> bool {
+        !self.redis.reasons().is_empty()
+    }
+
     /// Calls a script that writes, in order with all others of the same `name`.
     pub(super) async fn write(
         &self,

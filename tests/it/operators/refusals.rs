@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use harness::{Cluster, Node, Redis, eventually};
+use harness::{Cluster, Node, Redis, WsClient, eventually};
 use serde_json::json;
 
 use crate::lobby::lobby_member;
@@ -195,4 +195,177 @@ async fn presence_names_a_refused_password_once() {
     until_logged(&presence, &["INFO", "redis refusals ended", "authentication"], 1).await;
     assert!(!presence.log().holds("wrong-one"), "{}", presence.log().tail(9));
     redis.call::<()>("ACL LOG RESET").await;
+}
+
+/// A condition of Redis that operators cause and mend, with its traces in every program.
+struct StoreFault<'a> {
+    /// Commands that cause it.
+    causes: &'a [&'a str],
+    /// Words of the reason in `/readyz`.
+    reason: &'a str,
+    /// Commands that mend it.
+    remedies: &'a [&'a str],
+    /// Words of the one line at its begin, and of the one at its end.
+    lines: [&'a [&'a str]; 2],
+}
+
+impl StoreFault<'_> {
+    /// Causes and mends it, while `people` stay connected and talk before and after.
+    async fn strike(&self, cluster: &Cluster, people: [&WsClient; 2]) {
+        let [ann, bob] = people;
+        let nodes = || cluster.gateways.iter().chain(&cluster.presence);
+        let [begin, end] = self.lines;
+        let before: Vec<_> = nodes().map(|node| [begin, end].map(|words| count_lines(node, words))).collect();
+        for command in self.causes {
+            cluster.redis.call::<redis::Value>(command).await;
+        }
+        until_all_unready(cluster, self.reason).await;
+        for command in self.remedies {
+            cluster.redis.call::<redis::Value>(command).await;
+        }
+        until_all_ready(cluster).await;
+        for (node, [begun, ended]) in nodes().zip(before) {
+            let tail = node.log().tail(12);
+            assert_eq!(count_lines(node, begin), begun + 1, "{}: {begin:?}: {tail}", node.name());
+            until_logged(node, end, ended + 1).await;
+        }
+        let text = format!("after {}", self.reason);
+        // A promoted replica recovers first.
+        eventually(RECOVERY_MAX, "a message is accepted", || ann.try_send("#lobby", &text)).await;
+        bob.receives("#lobby", "ann", &text).await;
+    }
+}
+
+#[tokio::test]
+async fn failed_save_makes_every_program_unready() {
+    let mut cluster =
+        Cluster::builder().redis_setting("enable-protected-configs", "yes").gateways(2).presence(1).start().await;
+    cluster.allow("redis calls refused");
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
+    let former: Vec<String> = cluster.redis.call("CONFIG GET dir").await;
+    let gone = tempfile::tempdir().unwrap();
+    let [away, back] = [gone.path().to_str().unwrap(), &former[1]].map(|path| format!("CONFIG SET dir {path}"));
+    for command in ["CONFIG SET save 3600 1", "CONFIG SET stop-writes-on-bgsave-error yes", &away] {
+        cluster.redis.ask::<()>(&command.splitn(4, ' ').collect::<Vec<_>>()).await;
+    }
+    gone.close().unwrap();
+    StoreFault {
+        causes: &["BGSAVE"],
+        reason: "redis cannot save its data: redis answered MISCONF",
+        remedies: &[&back, "BGSAVE"],
+        lines: [
+            &["WARN", "redis calls refused", "not_persisting"],
+            &["INFO", "redis refusals ended", "not_persisting"],
+        ],
+    }
+    .strike(&cluster, [&ann, &bob])
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn right_taken_at_run_time_is_named() {
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    for text in ["redis is unfit", "redis calls refused"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
+    let template = std::fs::read_to_string(harness::repository().join("deploy/redis/users.acl.in")).unwrap();
+    let (_, parley) = template.split_once("user parley").unwrap();
+    let rules = parley.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(str::split_whitespace);
+    let rules: Vec<&str> = rules.filter(|word| word.starts_with('+')).collect();
+    let without = |missing: &str| {
+        let kept: Vec<&str> = rules.iter().copied().filter(|rule| *rule != missing).collect();
+        format!("ACL SETUSER parley -@all {}", kept.join(" "))
+    };
+    let all = without("");
+    for (cause, right) in [
+        ("ACL SETUSER parley -publish", "PUBLISH"),
+        (&*without("+srandmember"), "SRANDMEMBER"),
+        (&*without("+hincrby"), "HINCRBY"),
+    ] {
+        let reason = format!("redis user may not run {right}");
+        StoreFault {
+            causes: &[cause],
+            reason: &reason,
+            remedies: &[&all, "ACL LOG RESET"],
+            lines: [&["ERROR", "redis is unfit", right], &["INFO", "redis is fit again"]],
+        }
+        .strike(&cluster, [&ann, &bob])
+        .await;
+    }
+    cluster.redis.call::<()>("ACL LOG RESET").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn primary_demoted_twice_is_named_each_time() {
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    for text in ["redis is unfit", "redis calls refused"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
+    for _ in 0..2 {
+        StoreFault {
+            causes: &["REPLICAOF 127.0.0.1 1"],
+            reason: "redis is a replica of 127.0.0.1:1",
+            remedies: &["REPLICAOF NO ONE"],
+            lines: [&["ERROR", "redis is unfit", "replica of 127.0.0.1:1"], &["INFO", "redis is fit again"]],
+        }
+        .strike(&cluster, [&ann, &bob])
+        .await;
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn full_primary_of_a_replica_is_named() {
+    let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
+    cluster.allow("redis calls refused");
+    let replica = Redis::running().await;
+    let primary = cluster.redis.address().to_string().replace(':', " ");
+    replica.call::<()>(&format!("REPLICAOF {primary}")).await;
+    eventually(RECOVERY_MAX, "the replica is connected", || async {
+        let info: String = cluster.redis.call("INFO replication").await;
+        if info.contains("state=online") { Ok(()) } else { Err(info) }
+    })
+    .await;
+    let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
+    StoreFault {
+        causes: &["CONFIG SET maxmemory 1mb"],
+        reason: "redis is full: redis answered OOM",
+        remedies: &["CONFIG SET maxmemory 0"],
+        lines: [&["WARN", "redis calls refused", "full"], &["INFO", "redis refusals ended", "full"]],
+    }
+    .strike(&cluster, [&ann, &bob])
+    .await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn presence_alone_reports_keys_of_wrong_type() {
+    let mut redis = Redis::running().await;
+    let mut presence = Node::presence("p1").redis(&redis).start().await;
+    for (key, path, begun) in [
+        ("parley:{0}:online", "/v1/users?online=true", 1),
+        ("parley:{0}:rooms", "/v1/stats", 2),
+        ("parley:{0}:events", "/v1/events", 3),
+    ] {
+        redis.call::<()>(&format!("SET {key} x")).await;
+        eventually(UNREADY_MAX, &format!("presence reports {key}"), || async {
+            // An event stream stays open, so its answer is not awaited.
+            let asked = harness::http::get(presence.api(), path);
+            let _ = tokio::time::timeout(Duration::from_millis(200), asked).await;
+            let answer = presence.readyz().await?;
+            let is_named = answer.body.contains("WRONGTYPE") && answer.body.contains(key);
+            if answer.status == 503 && is_named { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+        redis.call::<()>(&format!("DEL {key}")).await;
+        presence.until_ready(RECOVERY_MAX).await;
+        assert_eq!(count_lines(&presence, &["WARN", "redis calls refused", "wrong_type"]), begun);
+        until_logged(&presence, &["INFO", "redis refusals ended", "wrong_type"], begun).await;
+    }
+    assert_eq!(presence.end().await, Some(0));
+    redis.kill9();
 }

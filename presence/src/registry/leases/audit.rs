@@ -9,7 +9,6 @@ use crate::model::{Incarnation, MemberInfo, Nick, RoomName};
 use crate::registry::redis::{RedisRegistry, ScriptCall, json, read};
 use crate::registry::reply::{from_json, owner_of};
 use crate::registry::{RegistryError, script};
-use crate::store::redis::classify;
 
 use super::reassert::{ScriptClaim, named_claims};
 use super::{Differences, LocalClaim, Surplus};
@@ -57,7 +56,7 @@ impl RedisRegistry {
             let mut scan = redis::cmd("SSCAN");
             scan.arg(index).arg(cursor).arg("COUNT").arg(BATCH_ENTRIES_MAX);
             let found: Vec<String>;
-            (cursor, found) = scan.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+            (cursor, found) = self.redis.asked(index, scan.query_async(&mut connection)).await?;
             unknown.extend(found.into_iter().filter(|entry| !known(entry)));
             if cursor == 0 {
                 return Ok(unknown);
@@ -74,8 +73,9 @@ impl RedisRegistry {
                 pipe.cmd("HMGET").arg(format!("{}nick:{nick}", self.redis.keys().base())).arg("owner").arg("display");
             }
             let mut connection = self.redis.query().await?;
+            let about = self.redis.keys().pattern("nick");
             let records: Vec<(Option<String>, Option<String>)> =
-                pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+                self.redis.asked(&about, pipe.query_async(&mut connection)).await?;
             owned.extend(records.into_iter().filter_map(|(token, display)| {
                 let owner = owner_of(&token?).filter(|owner| owner.incarnation == *incarnation)?;
                 Some(Surplus::Nick(Nick::parse(&display?).ok()?, owner))
@@ -98,8 +98,8 @@ impl RedisRegistry {
                 pipe.cmd("HGET").arg(format!("{base}room:{room}")).arg("display");
             }
             let mut connection = self.redis.query().await?;
-            let records: Vec<Option<String>> =
-                pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+            let about = ["members", "room"].map(|kind| self.redis.keys().pattern(kind)).join(" ");
+            let records: Vec<Option<String>> = self.redis.asked(&about, pipe.query_async(&mut connection)).await?;
             owned.extend(records.chunks_exact(2).filter_map(|record| {
                 let (token, info) = record[0].as_deref()?.split_once(' ')?;
                 let owner = owner_of(token).filter(|owner| owner.incarnation == *incarnation)?;

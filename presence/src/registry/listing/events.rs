@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 
 use crate::registry::RegistryError;
-use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, classify, connection_config};
+use crate::store::redis::{RESPONSE_TIMEOUT, RedisStore, connection_config};
 
 use super::{EventLogEnds, RegistryEvent, event_position};
 
@@ -48,7 +48,8 @@ impl EventReader {
         limit: usize,
     ) -> Result<(Vec<RegistryEvent>, Option<String>), RegistryError> {
         let mut connection = self.connection().await?;
-        let answer = self.read_over(&mut connection, after, limit).await.map_err(|error| classify(&error))?;
+        let log = self.redis.keys().events();
+        let answer = self.redis.awaited(&log, WAIT, self.read_over(&mut connection, after, limit)).await?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE_MAX {
             idle.push(connection);
@@ -61,12 +62,14 @@ impl EventReader {
         let mut connection = self.redis.query().await?;
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(self.redis.keys().events().as_str());
-        let info: HashMap<String, Value> = match info.query_async(&mut connection).await {
-            Ok(info) => info,
-            // The log does not exist before the first event and after a flush.
-            Err(error) if error.detail() == Some("no such key") => HashMap::new(),
-            Err(error) => return Err(classify(&error)),
+        let info = async {
+            match info.query_async::<HashMap<String, Value>>(&mut connection).await {
+                // The log does not exist before the first event and after a flush.
+                Err(error) if error.detail() == Some("no such key") => Ok(HashMap::new()),
+                answer => answer,
+            }
         };
+        let info = self.redis.asked(&self.redis.keys().events(), info).await?;
         let newest = position(info.get("last-generated-id")).unwrap_or(START);
         let whole = info.get("entries-added").is_some_and(|added| info.get("length") == Some(added));
         let complete_from = match info.get("first-entry") {
@@ -127,8 +130,7 @@ impl EventReader {
             return Ok(connection);
         }
         let config = connection_config().set_response_timeout(Some(WAIT + RESPONSE_TIMEOUT));
-        let connecting = self.redis.client().get_multiplexed_async_connection_with_config(&config);
-        connecting.await.map_err(|error| RegistryError::Unavailable(error.to_string()))
+        self.redis.connect(&config).await
     }
 }
 

@@ -10,7 +10,6 @@ use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::RedisRegistry;
 use crate::registry::reply::malformed;
 use crate::registry::{Generation, LeaseState, RegistryError};
-use crate::store::redis::classify;
 
 /// Maximum number of rows in one pipeline.
 const BATCH_ROWS_MAX: usize = 100;
@@ -61,8 +60,8 @@ impl RedisRegistry {
                 .scard(keys.node(&lease.incarnation).owned_nicks().as_str());
         }
         let mut connection = self.redis.query().await?;
-        let replies: Vec<redis::Value> =
-            pipeline.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+        let about = format!("{} {}", keys.beaten().as_str(), keys.pattern("owned"));
+        let replies: Vec<redis::Value> = self.redis.asked(&about, pipeline.query_async(&mut connection)).await?;
         let mut replies = replies.into_iter();
         let (seconds, micros): (u64, u64) = next_value(replies.next())?;
         let now = seconds * 1000 + micros / 1000;
@@ -99,7 +98,7 @@ impl RedisRegistry {
             }
             let mut connection = self.redis.query().await?;
             let tokens: Vec<Option<String>> =
-                pipeline.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+                self.redis.asked(&self.redis.keys().pattern("nick"), pipeline.query_async(&mut connection)).await?;
             let incarnation = |token: String| Incarnation::from_store(token.split('/').next().unwrap_or_default());
             owners.extend(tokens.into_iter().map(|token| token.map(incarnation)));
         }

@@ -12,7 +12,6 @@ use crate::registry::leases::lease_rows;
 use crate::registry::redis::RedisRegistry;
 use crate::registry::reply::malformed;
 use crate::registry::{Generation, LeaseState, RegistryError};
-use crate::store::redis::classify;
 
 use super::PAGE_LIMIT;
 
@@ -198,6 +197,6 @@ impl RedisRegistry {
 
     async fn ask<T: redis::FromRedisValue>(&self, questions: &redis::Pipeline) -> Result<T, RegistryError> {
         let mut connection = self.redis.query().await?;
-        questions.query_async(&mut connection).await.map_err(|error| classify(&error))
+        self.redis.asked(self.redis.keys().base(), questions.query_async(&mut connection)).await
     }
 }

@@ -8,7 +8,6 @@ use crate::registry::leases::{LeaseRow, lease_rows};
 use crate::registry::redis::{RedisRegistry, ScriptCall, read};
 use crate::registry::reply::{ScriptReply, malformed};
 use crate::registry::{LeaseState, RegistryError, script};
-use crate::store::redis::classify;
 
 use super::sessions::{OnlineUsers, RoomMembers};
 use super::turns::{STEP_ROWS_MAX, TurnReader};
@@ -84,11 +83,8 @@ impl Listing for RedisRegistry {
         let (_, rows) = lease_rows(&self.redis).await?;
         let users_online = self.users_of(&rows).await?.into_iter().sum();
         let mut connection = self.redis.query().await?;
-        let rooms = redis::cmd("ZCARD")
-            .arg(self.redis.keys().rooms().as_str())
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| classify(&error))?;
+        let (mut count, set) = (redis::cmd("ZCARD"), self.redis.keys().rooms());
+        let rooms = self.redis.asked(&set, count.arg(set.as_str()).query_async(&mut connection)).await?;
         let gateways = rows.iter().filter(|row| row.lease.state.serves()).count() as u64;
         Ok(ClusterStats { users_online, rooms, gateways })
     }
@@ -117,16 +113,9 @@ impl RedisRegistry {
         let limit = limit.clamp(1, PAGE_LIMIT);
         let from = cursor.map_or_else(|| "-".to_owned(), |key| format!("({key}"));
         let mut connection = self.redis.query().await?;
-        let mut keys: Vec<String> = redis::cmd("ZRANGEBYLEX")
-            .arg(set)
-            .arg(from)
-            .arg("+")
-            .arg("LIMIT")
-            .arg(0)
-            .arg(limit + 1)
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| classify(&error))?;
+        let mut command = redis::cmd("ZRANGEBYLEX");
+        command.arg(set).arg(from).arg("+").arg("LIMIT").arg(0).arg(limit + 1);
+        let mut keys: Vec<String> = self.redis.asked(set, command.query_async(&mut connection)).await?;
         let more = keys.len() > limit;
         keys.truncate(limit);
         let next_cursor = if more { keys.last().cloned() } else { None };
@@ -178,7 +167,7 @@ impl RedisRegistry {
         let mut connection = self.redis.query().await?;
         let counts: Vec<u64> = match rows {
             [] => Vec::new(),
-            _ => pipe.query_async(&mut connection).await.map_err(|error| classify(&error))?,
+            _ => self.redis.asked(&self.redis.keys().pattern("nicks"), pipe.query_async(&mut connection)).await?,
         };
         Ok(rows.iter().zip(counts).map(|(row, users)| if row.lease.state.shows() { users } else { 0 }).collect())
     }

@@ -160,7 +160,8 @@ impl Api {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        if !self.is_store_away.swap(true, Ordering::Relaxed) {
+        // A refusal of the store is logged by the store.
+        if !self.registry.is_refused() && !self.is_store_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(error = failure, "registry not answering, requests refused");
         }
         Err(refused(ErrorCode::Unavailable))

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind,
@@ -220,10 +220,62 @@ impl RedisStore {
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RegistryError> {
         let sent = Instant::now();
-        let answer = tokio::time::timeout(CALL_TIMEOUT, answer).await;
-        self.shared.calls.record(call, sent, !matches!(answer, Ok(Ok(_))));
-        let Ok(answer) = answer else { return Err(RegistryError::Unknown("no answer in time".to_owned())) };
         let identity = || CallIdentity { kind: call, keys: self.described_keys(keys) };
+        let answer = self.recorded(identity, CALL_TIMEOUT, answer).await;
+        self.shared.calls.record(call, sent, answer.is_err());
+        answer
+    }
+
+    /// Waits for the answer to commands that only read. `keys` identify the call if it is refused: names, or a pattern.
+    ///
+    /// # Errors
+    /// As for [`RedisStore::timed`].
+    pub async fn asked<T>(
+        &self,
+        keys: &str,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        let sent = Instant::now();
+        let identity = || CallIdentity { kind: CallKind::Read, keys: keys.to_owned() };
+        let answer = self.recorded(identity, CALL_TIMEOUT, answer).await;
+        self.shared.calls.record(CallKind::Read, sent, answer.is_err());
+        answer
+    }
+
+    /// Does the same as [`RedisStore::asked`] for a command that waits up to `wait` for data. Its time is no metric.
+    ///
+    /// # Errors
+    /// As for [`RedisStore::timed`].
+    pub async fn awaited<T>(
+        &self,
+        keys: &str,
+        wait: Duration,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        let identity = || CallIdentity { kind: CallKind::Read, keys: keys.to_owned() };
+        self.recorded(identity, wait + CALL_TIMEOUT, answer).await
+    }
+
+    /// Opens a connection outside the pool.
+    ///
+    /// # Errors
+    /// As for [`RedisStore::timed`].
+    pub async fn connect(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RegistryError> {
+        self.timed(CallKind::Connect, self.client().get_multiplexed_async_connection_with_config(config)).await
+    }
+
+    /// Waits for an answer and records a refusal until the call succeeds. Every error of Redis passes here, since only
+    /// this module classifies errors.
+    async fn recorded<T>(
+        &self,
+        identity: impl FnOnce() -> CallIdentity,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RegistryError> {
+        let sent = Instant::now();
+        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
+            return Err(RegistryError::Unknown("no answer in time".to_owned()));
+        };
         self.shared.condition.record(identity, sent, answer.as_ref().map(|_| ()));
         answer.map_err(|error| classify(&error))
     }
@@ -283,8 +335,7 @@ fn tcp_settings() -> TcpSettings {
 ///
 /// An error returned by the server is a refusal: every script validates before its first write, and scripts that need
 /// memory fail before they start.
-#[must_use]
-pub fn classify(error: &RedisError) -> RegistryError {
+fn classify(error: &RedisError) -> RegistryError {
     let refused = match error.kind() {
         ErrorKind::Server(ServerErrorKind::ExecAbort) => false,
         ErrorKind::Server(_)

@@ -16,7 +16,7 @@ pub(super) const REPEAT_TIME: Duration = Duration::from_secs(10);
 /// Maximum number of refused calls that one episode remembers; the others only count.
 const CALLS_MAX: usize = 256;
 /// Maximum length of a shown answer, in characters.
-const ANSWER_CHARS: usize = 200;
+const ANSWER_CHARS: usize = 400;
 
 /// Declares the reasons: the label value, the error codes of Redis, and the reason in words.
 macro_rules! refusal_reasons {

@@ -2,8 +2,8 @@
 //!
 //! It is read from INFO. It decides nothing: `fitness` checks the requirements.
 
+use super::RedisStore;
 use super::fitness::field;
-use super::{RedisStore, classify};
 use crate::registry::RegistryError;
 
 /// Description of a Redis server, as reported by itself.
@@ -34,7 +34,7 @@ impl RedisStore {
         let mut connection = self.query().await?;
         let mut question = redis::cmd("INFO");
         question.arg(&["server", "replication", "memory", "persistence"]);
-        let info: String = question.query_async(&mut connection).await.map_err(|error| classify(&error))?;
+        let info: String = self.asked("", question.query_async(&mut connection)).await?;
         Ok(described(&info))
     }
 }
