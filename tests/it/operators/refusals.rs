@@ -207,6 +207,8 @@ struct StoreFault<'a> {
     remedies: &'a [&'a str],
     /// Words of the one line at its begin, and of the one at its end.
     lines: [&'a [&'a str]; 2],
+    /// The label of the refusals that are counted.
+    counted: &'a str,
 }
 
 impl StoreFault<'_> {
@@ -220,6 +222,12 @@ impl StoreFault<'_> {
             cluster.redis.call::<redis::Value>(command).await;
         }
         until_all_unready(cluster, self.reason).await;
+        for node in nodes() {
+            let metrics = node.metrics().await;
+            assert_eq!(metrics.get("parley_redis_unusable", &[]), Some(1.0), "{}", node.name());
+            let refused = metrics.get("parley_redis_refusals_total", &[("reason", self.counted)]);
+            assert!(self.counted.is_empty() || refused > Some(0.0), "{}: {refused:?}", node.name());
+        }
         for command in self.remedies {
             cluster.redis.call::<redis::Value>(command).await;
         }
@@ -228,6 +236,7 @@ impl StoreFault<'_> {
             let tail = node.log().tail(12);
             assert_eq!(count_lines(node, begin), begun + 1, "{}: {begin:?}: {tail}", node.name());
             until_logged(node, end, ended + 1).await;
+            assert_eq!(node.metrics().await.get("parley_redis_unusable", &[]), Some(0.0), "{}", node.name());
         }
         let text = format!("after {}", self.reason);
         // A promoted replica recovers first.
@@ -257,6 +266,7 @@ async fn failed_save_makes_every_program_unready() {
             &["WARN", "redis calls refused", "not_persisting"],
             &["INFO", "redis refusals ended", "not_persisting"],
         ],
+        counted: "not_persisting",
     }
     .strike(&cluster, [&ann, &bob])
     .await;
@@ -290,6 +300,7 @@ async fn right_taken_at_run_time_is_named() {
             reason: &reason,
             remedies: &[&all, "ACL LOG RESET"],
             lines: [&["ERROR", "redis is unfit", right], &["INFO", "redis is fit again"]],
+            counted: "",
         }
         .strike(&cluster, [&ann, &bob])
         .await;
@@ -311,6 +322,7 @@ async fn primary_demoted_twice_is_named_each_time() {
             reason: "redis is a replica of 127.0.0.1:1",
             remedies: &["REPLICAOF NO ONE"],
             lines: [&["ERROR", "redis is unfit", "replica of 127.0.0.1:1"], &["INFO", "redis is fit again"]],
+            counted: "read_only",
         }
         .strike(&cluster, [&ann, &bob])
         .await;
@@ -336,6 +348,7 @@ async fn full_primary_of_a_replica_is_named() {
         reason: "redis is full: redis answered OOM",
         remedies: &["CONFIG SET maxmemory 0"],
         lines: [&["WARN", "redis calls refused", "full"], &["INFO", "redis refusals ended", "full"]],
+        counted: "full",
     }
     .strike(&cluster, [&ann, &bob])
     .await;
