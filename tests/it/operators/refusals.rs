@@ -11,6 +11,8 @@ use crate::lobby::lobby_member;
 
 /// The promised 3 s, and one poll on a busy machine.
 const UNREADY_MAX: Duration = Duration::from_millis(3_500);
+/// Checks of Redis during one fault.
+const PROBES: f64 = 2.0;
 /// Longest recovery after a fault has cleared.
 const RECOVERY_MAX: Duration = Duration::from_secs(15);
 
@@ -197,6 +199,17 @@ async fn presence_names_a_refused_password_once() {
     redis.call::<()>("ACL LOG RESET").await;
 }
 
+/// Waits until a program has checked Redis this many times more.
+async fn until_probed(node: &Node, times: f64) {
+    let probed = async || node.metrics().await.get("parley_redis_call_seconds_count", &[("call", "probe")]);
+    let before = probed().await.unwrap_or_default();
+    eventually(RECOVERY_MAX, &format!("{} checks redis", node.name()), || async {
+        let now = probed().await.unwrap_or_default();
+        if now >= before + times { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
 /// A condition of Redis that operators cause and mend, with its traces in every program.
 struct StoreFault<'a> {
     /// Commands that cause it.
@@ -227,6 +240,8 @@ impl StoreFault<'_> {
             assert_eq!(metrics.get("parley_redis_unusable", &[]), Some(1.0), "{}", node.name());
             let refused = metrics.get("parley_redis_refusals_total", &[("reason", self.counted)]);
             assert!(self.counted.is_empty() || refused > Some(0.0), "{}: {refused:?}", node.name());
+            // A lasting fault is found again by each check, and still logged once.
+            until_probed(node, PROBES).await;
         }
         for command in self.remedies {
             cluster.redis.call::<redis::Value>(command).await;
@@ -249,7 +264,9 @@ impl StoreFault<'_> {
 async fn failed_save_makes_every_program_unready() {
     let mut cluster =
         Cluster::builder().redis_setting("enable-protected-configs", "yes").gateways(2).presence(1).start().await;
-    cluster.allow("redis calls refused");
+    for text in ["redis calls refused", "subscription"] {
+        cluster.allow(text);
+    }
     let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
     let former: Vec<String> = cluster.redis.call("CONFIG GET dir").await;
     let gone = tempfile::tempdir().unwrap();
@@ -276,7 +293,7 @@ async fn failed_save_makes_every_program_unready() {
 #[tokio::test]
 async fn right_taken_at_run_time_is_named() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["redis is unfit", "redis calls refused"] {
+    for text in ["redis is unfit", "redis calls refused", "subscription"] {
         cluster.allow(text);
     }
     let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);
@@ -312,7 +329,7 @@ async fn right_taken_at_run_time_is_named() {
 #[tokio::test]
 async fn primary_demoted_twice_is_named_each_time() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
-    for text in ["redis is unfit", "redis calls refused"] {
+    for text in ["redis is unfit", "redis calls refused", "subscription"] {
         cluster.allow(text);
     }
     let (ann, bob) = (lobby_member(&cluster, 0, "ann").await, lobby_member(&cluster, 1, "bob").await);

@@ -84,10 +84,10 @@ async fn invalid_handshake_receives_the_matching_status() {
 }
 
 /// A request, and the change of the gateway before it.
-type RefusedRequest = (String, fn(&ListenFixture));
+type HandshakeRequest = (String, fn(&ListenFixture));
 
 /// Returns a request for each row of the table in PROTOCOL.md, in its order.
-fn refused_requests() -> Vec<RefusedRequest> {
+fn refused_requests() -> Vec<HandshakeRequest> {
     let valid = upgrade_request("");
     let as_is: fn(&ListenFixture) = |_| {};
     vec![
