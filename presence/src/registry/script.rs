@@ -22,7 +22,7 @@ macro_rules! scripts {
 scripts! {
     OPEN_LEASE = ["prelude.lua", "../leases/lease_table.lua"] "leases/open_lease.lua";
     BEAT = ["prelude.lua", "../leases/lease_table.lua", "../leases/open_generation.lua"] "leases/beat.lua";
-    REASSERT = ["prelude.lua", "../leases/restore.lua"] "leases/reassert.lua";
+    REASSERT = ["prelude.lua", "leaves.lua", "../leases/restore.lua"] "leases/reassert.lua";
     AUDIT = ["prelude.lua"] "leases/audit.lua";
     LEASES = ["prelude.lua", "../leases/lease_table.lua"] "leases/leases.lua";
     SET_LEASE = ["prelude.lua"] "leases/set_lease.lua";

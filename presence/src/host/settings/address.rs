@@ -20,8 +20,11 @@ pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     }
     let unresolved = |reason: String| format!("{EXPECTED}; the name cannot be resolved: {reason}");
     let found: Vec<SocketAddr> = text.to_socket_addrs().map_err(|error| unresolved(error.to_string()))?.collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    first.copied().ok_or_else(|| unresolved("it has no address".to_owned()))
+    preferred(&found).ok_or_else(|| unresolved("it has no address".to_owned()))
+}
+
+fn preferred(found: &[SocketAddr]) -> Option<SocketAddr> {
+    found.iter().find(|address| address.is_ipv4()).or(found.first()).copied()
 }
 
 /// Returns true for a host name and a port. An address of numbers only is not looked up.
@@ -51,6 +54,14 @@ mod tests {
         assert_eq!(parse_address("[::1]:0"), Ok("[::1]:0".parse().unwrap()));
         for text in ["", "8080", ":8080", "local host:8080", "localhost", "localhost:70000", "127.0.0.999:1", "::1:8"] {
             assert_eq!(parse_address(text), Err(EXPECTED.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn version_four_precedes_version_six() {
+        let [four, six]: [SocketAddr; 2] = ["192.0.2.1:80", "[2001:db8::1]:80"].map(|text| text.parse().unwrap());
+        for (found, expected) in [(&[six, four][..], Some(four)), (&[six], Some(six)), (&[], None)] {
+            assert_eq!(preferred(found), expected, "{found:?}");
         }
     }
 

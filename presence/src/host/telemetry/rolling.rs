@@ -158,6 +158,41 @@ mod tests {
     }
 
     #[test]
+    fn long_first_line_leaves_no_empty_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Rolling::open(&folder.path().join("log"), 3, 4).unwrap();
+        log.write_line(b"longer than a file\n").unwrap();
+        assert_eq!(files(folder.path()), [("log".to_owned(), "longer than a file\n".to_owned())]);
+    }
+
+    #[test]
+    fn reopened_log_counts_the_bytes_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Rolling::open(&path, 2, 8).unwrap();
+        log.write_line(b"moved\n").unwrap();
+        std::fs::rename(&path, folder.path().join("moved")).unwrap();
+        log.reopen().unwrap();
+        log.write_line(b"new\n").unwrap();
+        log.write_line(b"yes\n").unwrap();
+        let expected = [("log", "new\nyes\n"), ("moved", "moved\n")];
+        assert_eq!(files(folder.path()), expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn pipe_is_never_renamed_or_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut log = Rolling::open(&path, 2, 1).unwrap();
+        for _ in 0..3 {
+            log.write_line(b"line\n").unwrap();
+        }
+        assert!(std::fs::metadata(&path).unwrap().file_type().is_fifo());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn full_device_keeps_its_name() {
         let mut log = Rolling::open(Path::new("/dev/full"), 2, 1).unwrap();
         for _ in 0..3 {

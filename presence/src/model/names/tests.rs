@@ -57,7 +57,8 @@ fn names_keep_their_display_form() {
         ("क\u{94D}\u{200C}ष", "क\u{94D}ष"),
         ("ක\u{DCA}\u{200D}ෂ", "ක\u{DCA}ෂ"),
         ("നന\u{D4D}\u{200D}", "നന\u{D4D}"),
-        ("𞤀𞤢\u{1E94A}", "𞤢𞤢\u{1E94A}"), // Adlam, Unicode 9
+        ("𑌕\u{1134D}\u{200D}𑌷", "𑌕\u{1134D}𑌷"), // a virama of Unicode 7
+        ("𞤀𞤢\u{1E94A}", "𞤢𞤢\u{1E94A}"),         // Adlam, Unicode 9
         ("𞤀\u{200C}𞤢", "𞤢𞤢"),
         ("𐒰𐓘", "𐓘𐓘"), // Osage, Unicode 9
         ("𐵐𐵰", "𐵰𐵰"),
@@ -209,6 +210,7 @@ fn lookalikes_ignore_the_case_of_both_names() {
         ("bobby", "\u{42C}obby"),
         ("Eve", "\u{395}ve"),
         ("Yuri", "\u{3A5}uri"),
+        ("\u{1D1B}om", "\u{422}om"), // alike in their case-mapped forms only
         ("Anna", "\u{410}nna"),
         ("Carl", "\u{421}arl"),
         ("Petra", "\u{420}etra"),

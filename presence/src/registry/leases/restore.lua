@@ -1,5 +1,5 @@
 -- Restores claims: writes a gateway's claim again, whether all, part or none of it is still there. Announces nothing,
--- since no loss was announced. Needs the prelude.
+-- since no loss was announced. Needs the prelude and leaves.lua.
 
 -- The hold of a detached session whose hold the store has lost, in milliseconds.
 local HOLD_MS = 60000
@@ -47,8 +47,9 @@ local function restore_nick(claim, epoch)
     redis.call('HSET', session_record, 'token', claim.token)
   end
   -- The store may have an older spelling.
-  for skeleton in string.gmatch(redis.call('HGET', record, 'skeleton') or '', '%S+') do
-    redis.call('ZREM', base .. 'skeleton:' .. skeleton, nick)
+  for _, sharing in ipairs(skeletons_of(record)) do
+    redis.call('ZREM', sharing, nick)
+    age_lookalikes(sharing)
   end
   redis.call('HSET', record, 'owner', owner, 'session', session, 'display', claim.display, 'skeleton', claim.skeletons)
   redis.call('HSETNX', record, 'since', time)

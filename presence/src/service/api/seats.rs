@@ -138,6 +138,9 @@ mod tests {
     #[test]
     fn address_gets_its_share_only() {
         let seats = SeatTable::new(CONNECTIONS_MAX);
+        let requests: Vec<_> = (0..64).map(|_| seats.take(SeatKind::Request, address(1), 1).unwrap()).collect();
+        assert_eq!(seats.take(SeatKind::Request, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
+        drop(requests);
         let mut held: Vec<_> = (0..64).map(|_| seats.take(SeatKind::Stream, address(1), 1).unwrap()).collect();
         assert_eq!(seats.take(SeatKind::Stream, address(1), 1).unwrap_err(), SeatRefusal::AddressFull);
         // Other addresses and other kinds are unaffected.
@@ -150,10 +153,12 @@ mod tests {
     #[test]
     fn process_limit_holds_for_many_addresses() {
         let seats = SeatTable::new(CONNECTIONS_MAX);
-        let held: Vec<_> = (0..3000).map(|n| seats.take(SeatKind::Stream, address(n), 1).unwrap()).collect();
-        assert_eq!(seats.take(SeatKind::Stream, address(9999), 1).unwrap_err(), SeatRefusal::AllTaken);
-        drop(held);
-        assert!(seats.lock().each.is_empty() && seats.lock().all == [0; KINDS]);
+        for (kind, count) in [(SeatKind::Stream, 3000), (SeatKind::Request, 512)] {
+            let held: Vec<_> = (0..count).map(|n| seats.take(kind, address(n), 1).unwrap()).collect();
+            assert_eq!(seats.take(kind, address(9999), 1).unwrap_err(), SeatRefusal::AllTaken);
+            drop(held);
+            assert!(seats.lock().each.is_empty() && seats.lock().all == [0; KINDS]);
+        }
     }
 
     #[test]

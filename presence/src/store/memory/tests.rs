@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::model::{Incarnation, LeftReason, Nick, Owner, Status, TokenHash};
-use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest};
+use crate::registry::{GatewayInfo, JoinEntry, JoinRequest, LeaveIntent, LeaveRequest, ResumeTicket};
 
 /// One gateway with ann in a room and bob outside it.
 struct World {
@@ -241,6 +241,54 @@ fn subscription_may_end_during_its_own_call() {
     store.channels.publish("c", b"once");
     assert!(own.lock().unwrap().is_none());
     store.channels.publish("c", b"nobody");
+}
+
+/// Checks that each index entry belongs to a nick that is owned or held, under a skeleton of its present spelling.
+fn assert_index_is_exact(nicks: &Nicks) {
+    for (skeleton, sharing) in &nicks.skeletons {
+        for nick in sharing.keys() {
+            let record = nicks.records.get(nick).unwrap_or_else(|| panic!("{nick:?} is unknown: {nicks:?}"));
+            assert!(record.owner.is_some() || record.held.is_some(), "{nick:?} is free: {nicks:?}");
+            assert!(record.skeletons.iter().any(|own| own == &**skeleton), "{nick:?} is not {skeleton}: {nicks:?}");
+        }
+    }
+}
+
+#[test]
+fn index_of_lookalikes_follows_every_change() {
+    let World { store, ann, .. } = world();
+    let mut state = store.lock();
+    let incarnation = ann.1.incarnation.clone();
+    let parse = |name: &str| Nick::parse(name).unwrap();
+    let token = TokenHash::of(b"secret");
+    let claim = |state: &mut StoreState, name: &str| {
+        let session = SessionId::random();
+        let fence = state.claim(&incarnation, &session, &parse(name), &token).unwrap();
+        Owner { incarnation: incarnation.clone(), session, fence }
+    };
+    let expire = |state: &mut StoreState, name: &str, owner: &Owner, hold: Duration| {
+        assert!(state.detach(&parse(name), owner, hold));
+        assert!(state.expire_detached(&parse(name), owner, LeftReason::Closed));
+        assert_index_is_exact(&state.nicks);
+    };
+    assert!(state.release(&ann.0, &ann.1, None));
+    assert_index_is_exact(&state.nicks);
+    // A nick whose hold has ended is claimed in another spelling.
+    let former = claim(&mut state, "paypaI");
+    expire(&mut state, "paypaI", &former, Duration::ZERO);
+    let owner = claim(&mut state, "paypai");
+    assert_index_is_exact(&state.nicks);
+    // A session returns under another nick, which ends the hold of the former one.
+    expire(&mut state, "paypai", &owner, Duration::from_secs(60));
+    let ticket = ResumeTicket { session: owner.session.clone(), presented: token.clone() };
+    state.resume(&incarnation, &ticket, &parse("eve"), &TokenHash::of(b"next")).unwrap();
+    assert_index_is_exact(&state.nicks);
+    // A held nick is forgotten.
+    let kim = claim(&mut state, "kim");
+    expire(&mut state, "kim", &kim, Duration::from_secs(60));
+    state.delete_expired(now() + RETENTION_MS + 1000);
+    assert!(!state.nicks.records.contains_key(parse("kim").key()));
+    assert_index_is_exact(&state.nicks);
 }
 
 #[test]

@@ -163,6 +163,8 @@ async fn lookalike_nicks_across_scripts_conflict(arm: &RegistryArm) {
     tom.release().await;
     let lookalike = node.user("\u{422}om").await;
     assert_eq!(node.claim("TOM").await.err(), Some(ClaimError::Confusable));
+    // Its small letter looks like a third one, which looks like no capital.
+    assert_eq!(node.claim("\u{1D1B}om").await.err(), Some(ClaimError::Confusable));
     lookalike.release().await;
     node.user("TOM").await;
 }

@@ -209,6 +209,72 @@ async fn skeleton_of_held_nick_expires_with_hold() {
     assert_eq!(arm.ask::<i64>(&["TTL", &skeleton]).await, -1, "owned again");
 }
 
+/// Checks that each skeleton names owned or held nicks in their present spelling, and expires with the last hold.
+async fn assert_index_is_exact(arm: &RegistryArm) {
+    let base = arm.keys.base();
+    for skeleton in arm.ask::<Vec<String>>(&["KEYS", &format!("{base}skeleton:*")]).await {
+        let lives = arm.ask::<i64>(&["TTL", &skeleton]).await;
+        let mut is_owned = false;
+        for nick in arm.ask::<Vec<String>>(&["ZRANGE", &skeleton, "0", "-1"]).await {
+            let fields = ["HMGET", &format!("{base}nick:{nick}"), "owner", "held", "skeleton"];
+            let (owner, held, spelling): (Option<String>, Option<String>, Option<String>) = arm.ask(&fields).await;
+            assert!(owner.is_some() || held.is_some(), "{skeleton} names {nick}, which is free");
+            let spelling = spelling.unwrap_or_default();
+            assert!(spelling.split(' ').any(|own| skeleton.ends_with(&format!("skeleton:{own}"))), "{skeleton} {nick}");
+            is_owned |= owner.is_some();
+        }
+        assert_eq!(lives == -1, is_owned, "{skeleton} expires in {lives} s");
+    }
+}
+
+#[tokio::test]
+async fn index_of_lookalikes_follows_every_change() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let node = GatewayLease { registry: arm.registry_with(LookalikePolicy::ExceptAscii), ..node };
+    let hold = async |user: &super::NickSession| {
+        assert!(arm.registry.detach(&user.nick, &user.owner, Duration::from_secs(60)).await.unwrap());
+        assert!(arm.registry.expire_detached(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        assert_index_is_exact(&arm).await;
+    };
+    // Names in ASCII may share a skeleton: one is held, and the owner of the other one respells it.
+    let (held, owned) = (node.user("paypal").await, node.user("paypaI").await);
+    hold(&held).await;
+    let owned = node.claim_as(&owned.owner.session, "paypai").await.unwrap();
+    assert_index_is_exact(&arm).await;
+    let owned = node.claim_as(&owned.owner.session, "paypaI").await.unwrap();
+    assert_index_is_exact(&arm).await;
+    // The store went back to that spelling.
+    let claim = LocalClaim {
+        nick: nick("paypai"),
+        owner: owned.owner.clone(),
+        status: Status::default(),
+        rooms: Vec::new(),
+        token: TokenHash::of(b"secret"),
+        detached: false,
+    };
+    let generation = arm.registry.beat(&node.incarnation, &[]).await.unwrap().generation.number;
+    assert!(node.try_reassert(generation, &[claim]).await.unwrap().is_empty());
+    assert_index_is_exact(&arm).await;
+    let owned = node.claim_as(&owned.owner.session, "paypaI").await.unwrap();
+    assert!(owned.release().await);
+    assert_index_is_exact(&arm).await;
+    // A free nick beside an owned one.
+    let (one, other) = (node.user("nil").await, node.user("ni1").await);
+    assert!(one.release().await);
+    assert_index_is_exact(&arm).await;
+    // A session returns under another nick, which ends the hold of the former one.
+    hold(&other).await;
+    let ticket = ResumeTicket { session: other.owner.session.clone(), presented: token(&other.owner.session, 0) };
+    let next = token(&other.owner.session, 1);
+    node.registry.resume(&node.incarnation, &ticket, &nick("eve"), &next).await.unwrap();
+    assert_index_is_exact(&arm).await;
+    node.user("paypaI").await;
+    node.fence().await;
+    arm.registry.reap(&node.incarnation, 100).await.unwrap();
+    assert_index_is_exact(&arm).await;
+}
+
 #[tokio::test]
 async fn ended_sessions_leave_only_retained_keys() {
     let arm = RegistryArm::redis().await;
