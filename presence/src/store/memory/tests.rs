@@ -280,7 +280,7 @@ fn index_of_lookalikes_follows_every_change() {
     assert_index_is_exact(&state.nicks);
     // A session returns under another nick, which ends the hold of the former one.
     expire(&mut state, "paypai", &owner, Duration::from_secs(60));
-    let ticket = ResumeTicket { session: owner.session.clone(), presented: token.clone() };
+    let ticket = ResumeTicket { session: owner.session, presented: token.clone() };
     state.resume(&incarnation, &ticket, &parse("eve"), &TokenHash::of(b"next")).unwrap();
     assert_index_is_exact(&state.nicks);
     // A held nick is forgotten.
