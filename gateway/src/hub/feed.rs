@@ -18,6 +18,7 @@ use super::scheduler::{FanOutJob, PendingEvents};
 use super::subscribers::{
     EVENT_OVERHEAD_BYTES, JoinBuffer, Recipient, Sequenced, StreamSubscriber, SubscriberMap, gap_event,
 };
+use super::written::WrittenSeq;
 use crate::message::ChatMessage;
 use crate::outbound::outbox::{Broadcast, Outbox};
 use crate::outbound::policy::SLOW_READER;
@@ -58,6 +59,8 @@ pub(super) struct StreamFeed {
     /// The live members; `None` after a change.
     recipients: Option<Arc<[Recipient]>>,
     pub(super) pending: PendingEvents,
+    /// How far the outboxes of the members have the stream.
+    pub(super) written: WrittenSeq,
     /// The members version of the last change.
     members_version: Option<u64>,
     /// The sum of the changes since the last presence event. Rare and large, so boxed.
@@ -98,6 +101,7 @@ impl StreamFeed {
             members: SubscriberMap::default(),
             recipients: None,
             pending: PendingEvents::default(),
+            written: WrittenSeq::default(),
             members_version: None,
             members_delta: None,
             resync: false,
@@ -257,6 +261,7 @@ impl StreamFeed {
         tracing::info!(stream = &*self.display, epoch, seq = previous.seq, shared = shared_seq, "epoch changed");
         let before = self.recipients.take().unwrap_or_else(|| live_recipients(&self.members));
         self.pending.freeze_recipients(&before);
+        self.written.rewind(shared_seq);
         let (mut rewound, mut continued) = (Vec::new(), BTreeMap::<u64, Vec<Recipient>>::new());
         for member in self.members.values_mut() {
             match member {

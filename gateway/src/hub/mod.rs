@@ -22,6 +22,7 @@ mod scheduler;
 mod feed;
 mod streams;
 mod sessions;
+mod written;
 pub mod refill;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -210,6 +211,16 @@ impl Hub {
         }
     }
 
+    /// Waits until the outboxes of a stream's members have it up to this seq. Returns at once if the stream has no
+    /// members here. A message that never arrives is waited for as long as there are members. Cancel-safe.
+    pub async fn written(&self, stream: &StreamId, seq: u64) {
+        let wait = self.lock().streams.get_mut(stream).and_then(|feed| feed.written.wait_for(seq));
+        if let Some(wait) = wait {
+            // An error means that the last member has left.
+            let _ = wait.await;
+        }
+    }
+
     /// Pushes each room's member changes as one event every 200 ms, for as long as it is polled. Cancel-safe.
     pub async fn flush_presence_periodically(&self) {
         let mut tick = interval(PRESENCE_INTERVAL);
@@ -265,6 +276,9 @@ impl Hub {
             return state.streams.requeue(key, job);
         }
         self.counts.fan_out_finished(job.deliveries());
+        if let Some(seq) = job.last_seq() {
+            state.streams.advance_written(&key, seq);
+        }
         // A stream that was too full for a refill may be refilled now.
         if state.streams.follow_up(&key.stream).refill {
             self.refill_due.notify_one();

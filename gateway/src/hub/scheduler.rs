@@ -151,6 +151,11 @@ impl FanOutJob {
         self.next == self.recipients.len()
     }
 
+    /// The last seq of the batch; `None` for a batch without seqs.
+    pub(super) fn last_seq(&self) -> Option<u64> {
+        self.events.last().filter(|last| !last.is_unnumbered()).map(|last| last.to)
+    }
+
     /// The pause of the stream after the finished job.
     pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
         let took = now.duration_since(self.started_at);

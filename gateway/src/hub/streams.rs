@@ -139,6 +139,13 @@ impl StreamTable {
         self.jobs.push_back(key, Some(job));
     }
 
+    /// Notes that every member's outbox has the stream up to this seq.
+    pub(super) fn advance_written(&mut self, key: &FeedKey, seq: u64) {
+        if let Some(feed) = self.feed(key) {
+            feed.written.advance(seq);
+        }
+    }
+
     /// Queues the next batch of a stream, if one is pending.
     pub(super) fn queue_next(&mut self, key: FeedKey) {
         if self.feed(&key).is_some_and(|feed| feed.pending.reschedule()) {

@@ -36,6 +36,8 @@ pub trait ConnectionSession: Send + 'static {
     fn note_input(&mut self);
     /// Handles one request, or answers one that could not be decoded. It is always run to its end.
     fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) -> impl Future<Output = ()> + Send;
+    /// Waits for the output that is still under way to a client that sends nothing more. It is always run to its end.
+    fn settle(&mut self) -> impl Future<Output = ()> + Send;
     /// Returns the time of the next [`ConnectionSession::tick`].
     fn deadline(&self) -> Option<Instant>;
     /// Checks the session's deadlines.
@@ -55,6 +57,10 @@ impl ConnectionSession for Driver {
 
     async fn request(&mut self, decoded: Result<Request, (CorrelationId, Refusal)>) {
         self.request(decoded).await;
+    }
+
+    async fn settle(&mut self) {
+        self.settle().await;
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -81,6 +87,8 @@ pub(super) enum TransportInput {
     Unacceptable(CloseCode),
     /// The client ended the session.
     Goodbye,
+    /// The client ended its input and may still read.
+    Ended,
     /// The client closed the connection.
     Gone,
 }
@@ -190,6 +198,11 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             }
             Some(TransportInput::Activity) => session.note_input(),
             Some(TransportInput::Unacceptable(code)) => outbox.close(code),
+            Some(TransportInput::Ended) => {
+                Box::pin(output.run_beside(session.settle(), transport)).await?;
+                output.write(transport).await?;
+                return Err(ConnectionEnd::Gone);
+            }
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
             None => {}
@@ -232,10 +245,16 @@ impl<S> OutputPump<'_, S> {
         }
     }
 
-    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing while the
-    /// hub writes: the outbox becomes ready again afterwards.
+    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Waits for a write of the
+    /// hub: a text line is decoded with what the replies before it have changed, so they are encoded first.
     async fn write(&self, transport: &mut impl Transport) -> Result<(), ConnectionEnd> {
-        let Some(batch) = self.outbox.take() else { return Ok(()) };
+        let batch = loop {
+            match self.outbox.take() {
+                Some(batch) => break batch,
+                // Rare and short: the hub makes one attempt.
+                None => Box::pin(self.outbox.ready()).await,
+            }
+        };
         transport.queue(batch.items);
         // Most writes complete at once; only a stalled one needs timers.
         let written = match transport.flush().now_or_never() {

@@ -120,7 +120,7 @@ impl Transport for LineTransport {
                 Ok((0, _)) => match self.lines.finish() {
                     Some(InputLine::Whole(line)) => return self.decode(&line),
                     Some(InputLine::TooLong) => return refused(ErrorCode::TooLarge.into()),
-                    Some(InputLine::Binary) | None => return TransportInput::Gone,
+                    Some(InputLine::Binary) | None => return TransportInput::Ended,
                 },
                 Err(_) => return TransportInput::Gone,
                 Ok((_, answers)) if !answers.is_empty() => {

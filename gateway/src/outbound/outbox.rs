@@ -179,6 +179,12 @@ impl Outbox {
         Self { dialect, shared: Arc::default() }
     }
 
+    /// Returns the dialect of the connection.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Returns true if both are the queue of one connection.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use presence::model::codes::CloseCode;
+
 use crate::outbound::Outbox;
 use crate::wire::{Answer, Command, CorrelationId, Dialect, Refusal, Reply, Request};
 
@@ -95,7 +97,12 @@ impl Driver {
                     Effect::Reply(reply) => self.reply(reply),
                     Effect::Enter(entry) => self.enter(entry).await,
                     Effect::RevokePreviousToken => self.revoke_previous_token(),
-                    Effect::Close(code) => self.performer.outbox.close(code),
+                    Effect::Close(code) => {
+                        if code == CloseCode::Normal {
+                            self.settle().await;
+                        }
+                        self.performer.outbox.close(code);
+                    }
                     Effect::Perform(operation) => next = Some(operation),
                 }
             }
@@ -107,6 +114,11 @@ impl Driver {
         if is_resume {
             self.performer.services.metrics.resume_seconds.record(start.elapsed());
         }
+    }
+
+    /// Waits, at most 2 s, until the outbox has the client's own messages: nothing follows. Must run to its end.
+    pub async fn settle(&mut self) {
+        self.performer.receive_own_messages().await;
     }
 
     async fn perform(&mut self, operation: Operation) -> Result<OperationOutcome, Refusal> {

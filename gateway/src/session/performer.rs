@@ -16,6 +16,7 @@ use crate::outbound::Outbox;
 use crate::outbound::reply_budget::ReplyReservation;
 use crate::wire::{Dialect, Refusal, Token};
 
+use super::own_messages::OwnMessages;
 use super::retry::{answered, until_answered};
 use super::services::Services;
 use super::small_map::SmallMap;
@@ -48,6 +49,8 @@ pub(super) struct Performer {
     pub(super) rooms: SmallMap<RoomKey, RoomName>,
     /// Rooms that the hub delivers to this connection.
     pub(super) received: SmallMap<RoomKey, ()>,
+    /// The client's own messages that it may not have received yet.
+    pub(super) own_messages: OwnMessages,
     /// Claims whose outcome is unknown.
     unresolved: Vec<ClaimAttempt>,
     pub(super) unanswered: Option<Box<UnansweredResume>>,
@@ -66,6 +69,7 @@ impl Performer {
             claims: Vec::new(),
             rooms: SmallMap::default(),
             received: SmallMap::default(),
+            own_messages: OwnMessages::default(),
             unresolved: Vec::new(),
             unanswered: None,
             token: None,

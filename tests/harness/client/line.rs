@@ -61,6 +61,13 @@ impl LineClient {
         }
     }
 
+    /// Closes the sending half, as `nc -N` does at the end of its input. The connection still receives.
+    pub async fn ends_input(&self) {
+        if let Some(writer) = self.writer.lock().await.as_mut() {
+            let _ = writer.shutdown().await;
+        }
+    }
+
     /// Registers a nickname and waits for the reply.
     pub async fn register(&self, nick: &str) {
         self.types(&format!("/nick {nick}")).await;

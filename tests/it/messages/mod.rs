@@ -3,6 +3,7 @@
 mod chat;
 mod inbox;
 mod large_lists;
+mod last_lines;
 mod positions;
 mod refill;
 mod retention;

@@ -112,6 +112,8 @@ impl ConnectionSession for EchoSession {
         self.state.finished.fetch_add(1, Ordering::SeqCst);
     }
 
+    async fn settle(&mut self) {}
+
     fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

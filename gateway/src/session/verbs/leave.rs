@@ -25,6 +25,7 @@ pub(super) fn conclude(state: &mut SessionState, room: &RoomName) -> Decision {
 }
 
 mod perform {
+    use presence::model::stream::StreamId;
     use presence::model::{LeftReason, RoomName};
     use presence::registry::{LeaveIntent, LeaveRequest, RegistryError};
 
@@ -35,6 +36,7 @@ mod perform {
 
     impl LeaveRoom {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<RoomName, Refusal> {
+            performer.receive_own_messages_of(StreamId::Room(self.room.key().clone())).await;
             self.remove_member(performer).await?;
             let Self { room, me } = self;
             performer.stop_receiving(room.key(), &me.owner.session);

@@ -51,8 +51,10 @@ fn delivery_status(to: &Target, seq: u64, online: bool) -> DeliveryStatus {
 }
 
 mod perform {
+    use std::sync::Arc;
     use std::time::SystemTime;
 
+    use presence::model::stream::StreamId;
     use presence::registry::RegistryError;
     use tracing::Instrument;
 
@@ -67,10 +69,11 @@ mod perform {
     use crate::wire::{Answer, Refusal};
 
     impl SendMessage {
-        pub(in crate::session) async fn perform(self, performer: &Performer) -> Result<Answer, Refusal> {
+        pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<Answer, Refusal> {
             let Self { requested, to, sender, body, key } = self;
-            let (backplane, metrics) = (&performer.services.backplane, &performer.services.metrics);
-            let (rates, bytes) = (&performer.services.send_rates, ENVELOPE_BYTES + body.json().len());
+            let services = Arc::clone(&performer.services);
+            let (backplane, metrics) = (&services.backplane, &services.metrics);
+            let (rates, bytes) = (&services.send_rates, ENVELOPE_BYTES + body.json().len());
             let kind = match &to {
                 Target::Room(_) => MessageKind::Room,
                 Target::Nick(_) => MessageKind::Direct,
@@ -103,9 +106,26 @@ mod perform {
                 metrics.duplicates[kind].inc();
             } else {
                 metrics.published[kind].inc();
+                if let Some(stream) = performer.returned_in(&to, &request) {
+                    performer.own_messages.note(stream, seq);
+                }
             }
             let delivery = delivery_status(&to, seq, online);
             Ok(Answer::Ack { to: requested.as_str().to_owned(), msg_id, delivery, time, duplicate })
+        }
+    }
+
+    impl Performer {
+        /// Returns the stream in which the client receives its own message; `None` if it does not.
+        fn returned_in(&self, to: &Target, request: &PublishRequest) -> Option<StreamId> {
+            match to {
+                Target::Room(room) => {
+                    self.received.contains_key(room.key()).then(|| StreamId::Room(room.key().clone()))
+                }
+                Target::Nick(nick) => {
+                    (nick.key() == request.from.key()).then(|| StreamId::Inbox(request.owner.session.clone()))
+                }
+            }
         }
     }
 }
