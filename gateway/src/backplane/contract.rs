@@ -65,7 +65,7 @@ pub enum PublishError {
     /// The sender's member record is missing or belongs to another claim.
     #[error("the sender is not in the room")]
     NotInRoom,
-    /// The nickname was never claimed.
+    /// No session can receive it: the nickname was never claimed, or its last session is over for good.
     #[error("no such user")]
     NoSuchUser,
     /// A queue is full; nothing was done.
@@ -189,7 +189,7 @@ contract! {
             async fn publish(&self, room: &RoomName, request: &PublishRequest) -> Result<Published, PublishError>;
 
             /// Sends to the session that has the nickname, or had it last. In one step the message goes into its inbox,
-            /// and to its gateway if the session is online.
+            /// and to its gateway if the session is online. A session that is offline must have a resume token.
             ///
             /// # Errors
             /// As for [`Backplane::publish`].

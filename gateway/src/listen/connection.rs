@@ -199,9 +199,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             Some(TransportInput::Activity) => session.note_input(),
             Some(TransportInput::Unacceptable(code)) => outbox.close(code),
             Some(TransportInput::Ended) => {
-                Box::pin(output.run_beside(session.settle(), transport)).await?;
-                output.write(transport).await?;
-                return Err(ConnectionEnd::Gone);
+                return Err(Box::pin(output.finish(&mut *session, &mut *transport)).await);
             }
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
@@ -218,7 +216,7 @@ struct OutputPump<'a, S> {
     context: &'a ConnectionContext<S>,
 }
 
-impl<S> OutputPump<'_, S> {
+impl<S: ConnectionSession> OutputPump<'_, S> {
     /// Runs a request to its end while output continues, even if the socket breaks meanwhile.
     async fn run_beside(
         &self,
@@ -243,6 +241,16 @@ impl<S> OutputPump<'_, S> {
                 Err(end)
             }
         }
+    }
+
+    /// Writes the output that is still under way to a client whose input has ended. Returns the end.
+    async fn finish(&self, session: &mut S, transport: &mut impl Transport) -> ConnectionEnd {
+        let settled = self.run_beside(session.settle(), transport).await;
+        let written = match settled {
+            Ok(()) => self.write(transport).await,
+            Err(end) => Err(end),
+        };
+        written.err().unwrap_or(ConnectionEnd::Gone)
     }
 
     /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Waits for a write of the

@@ -31,6 +31,18 @@ impl TokenHash {
         Self(sha2::Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
     }
 
+    /// The hash of a session without a token, which ends with its connection. No secret has it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self("".into())
+    }
+
+    /// Returns true for a session that no client can resume.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the text that stores keep and compare.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -267,7 +267,7 @@ fn line_event(line: &str) -> MemberEvent {
 
 /// Converts a notice of the line port about a jump.
 fn jump(notice: &str) -> Option<MemberEvent> {
-    if let Some((room, _)) = notice.split_once(" begins anew") {
+    if let Some((room, _)) = notice.split_once(" lost its newest messages") {
         return Some(MemberEvent::Jump { room: room.to_owned(), jump: Jump::Reset, epoch: None });
     }
     let (numbers, room) = notice.strip_prefix("messages ")?.strip_suffix(" are gone")?.split_once(" of ")?;

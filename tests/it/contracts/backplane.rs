@@ -52,6 +52,7 @@ on_both_arms! {
 
     directs:
     direct_message_reaches_only_the_owners_node
+    direct_message_to_unresumable_session_is_refused
     direct_message_waits_in_inbox_of_absent_user
     typing_signal_reaches_only_its_target
     direct_message_requires_ownership_of_senders_nick

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use harness::fault_proxy::Mode;
-use harness::{Cluster, Node, WsClient, eventually};
+use harness::{Cluster, LineClient, Node, WsClient, eventually};
 use serde_json::{Value, json};
 
 /// The maximum time for an expected delivery.
@@ -70,7 +70,7 @@ async fn resume_delivers_direct_messages_sent_while_offline() {
     send_offline(&bob, "ann", "two").await;
     send_offline(&bob, "ANN", "three").await;
     terminal.types("/msg ann four").await;
-    terminal.reads("-> ann: four (offline, will be delivered)").await;
+    terminal.reads("-> ann: four (offline now, delivered when they return)").await;
     assert_eq!(bob.try_send("nobody", "hi").await.unwrap_err().code, "no_such_user");
 
     let again = cluster.ws_on(1).await;
@@ -218,4 +218,90 @@ async fn embedded_node_keeps_messages_for_offline_sessions() {
     again.resume(&registered, json!({})).await;
     until_received(&again, "knock").await;
     assert_eq!(gateway.end().await, Some(0));
+}
+
+/// Asserts that a direct message to each nick gets the answer of an unknown one, in both dialects.
+async fn assert_unknown(json: &WsClient, line: &LineClient, nicks: &[&str]) {
+    for nick in nicks {
+        let refused = async || match json.try_send(nick, "still there?").await {
+            Err(refused) if refused.code == "no_such_user" => Ok(()),
+            answer => Err(format!("{nick}: {answer:?}")),
+        };
+        eventually(SOON, "a direct message is refused", refused).await;
+        line.types(&format!("/msg {nick} still there?")).await;
+        line.reads("! no_such_user: this nickname is not known").await;
+    }
+}
+
+/// Text clients end on this gateway; senders of both dialects are on the other one.
+async fn departed_text_clients_are_unknown(home: &Node, other: &Node) {
+    let (json, line) = (WsClient::connect(other.ws()).await, LineClient::connect(other.tcp()).await);
+    json.register("json").await;
+    line.register("line").await;
+    let [quits, hangs_up, ends, renamed] = ["quits", "hangs-up", "ends", "former"].map(|nick| async move {
+        let client = LineClient::connect(home.tcp()).await;
+        client.register(nick).await;
+        client
+    });
+    let (quits, hangs_up, ends, renamed) = tokio::join!(quits, hangs_up, ends, renamed);
+    renamed.types("/nick renamed").await;
+    renamed.reads("* you are now known as renamed").await;
+    for nick in ["quits", "hangs-up", "ends", "former", "renamed"] {
+        assert_eq!(json.sends(nick, "hello").await["delivered"], "online", "{nick}");
+    }
+    quits.types("/quit").await;
+    ends.ends_input().await;
+    renamed.types("/quit").await;
+    drop(hangs_up);
+    for client in [&quits, &ends, &renamed] {
+        client.closed().await;
+    }
+    assert_unknown(&json, &line, &["quits", "hangs-up", "ends", "former", "renamed", "never-seen"]).await;
+
+    // A JSON client may return, so its messages wait; one that returns receives them.
+    let returns = WsClient::connect(home.ws()).await;
+    let registered = returns.register("returns").await;
+    returns.must(json!({"type": "ping"})).await;
+    returns.cut();
+    let tries = until_offline(&json, "returns", "knock").await;
+    line.types("/msg returns hello").await;
+    line.reads("-> returns: hello (offline now, delivered when they return)").await;
+    let again = WsClient::connect(other.ws()).await;
+    again.resume(&registered, json!({})).await;
+    until_received(&again, "hello").await;
+    assert_eq!(received(&again).len(), tries + 1);
+}
+
+#[tokio::test]
+async fn departed_text_client_is_an_unknown_recipient() {
+    let cluster = cluster().await;
+    departed_text_clients_are_unknown(&cluster.gateways[0], &cluster.gateways[1]).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn departed_text_client_is_unknown_to_embedded_node() {
+    let mut gateway = Node::gateway("alone").start().await;
+    departed_text_clients_are_unknown(&gateway, &gateway).await;
+    assert_eq!(gateway.end().await, Some(0));
+}
+
+#[tokio::test]
+async fn text_client_of_crashed_gateway_is_unknown() {
+    let mut cluster = Cluster::builder().gateways(2).start().await;
+    cluster.allow("lease");
+    let gone = cluster.line_on(0).await;
+    gone.register("gone").await;
+    let (json, line) = (cluster.ws_on(1).await, cluster.line_on(1).await);
+    json.register("json").await;
+    line.register("line").await;
+    assert_eq!(json.sends("gone", "hello").await["delivered"], "online");
+    cluster.gateways[0].process().kill9();
+    gone.closed().await;
+    let refused = async || match json.try_send("gone", "still there?").await {
+        Err(refused) if refused.code == "no_such_user" => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    };
+    eventually(Duration::from_secs(20), "the lease of the crashed gateway has ended", refused).await;
+    assert_unknown(&json, &line, &["gone"]).await;
 }

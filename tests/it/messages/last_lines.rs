@@ -65,7 +65,7 @@ async fn last_lines_arrive(gateway: &Node) {
         ("hi\n/nick NICKy", &["* you are now known as NICKy"]),
         ("/who", &["* in #b: NICK"]),
         ("/join #d", &["* you are in #d, members: 1"]),
-        ("/leave\nlost", &["* you left #b", "! not_in_room: say /join #ROOM first"]),
+        ("/leave\nlost", &["* you left #b", "! not_in_room: type /join #ROOM first"]),
     ]
     .into_iter()
     .enumerate()

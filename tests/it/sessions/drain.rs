@@ -89,7 +89,7 @@ async fn drain_moves_clients_and_keeps_acked_messages() {
     assert_eq!(cluster.gateways[0].process().exit_code(GRACE).await, Some(0));
     assert!(signalled.elapsed() < GRACE, "it took {:?}", signalled.elapsed());
 
-    terminal.reads("* going away: this server ends in * s, connect again then").await;
+    terminal.reads("* going away: this server shuts down in * s, connect again after that").await;
     terminal.reads("* closing: restart").await;
     let mut acked: Vec<(&str, &Value)> = Vec::new();
     for (person, asked, home, _) in &moved {

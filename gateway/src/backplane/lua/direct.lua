@@ -1,6 +1,6 @@
 #!lua
 -- DIRECT: appends a message to the inbox of the session that owns a nick or had it last, and sends it to that session's
--- gateway if the session is online.
+-- gateway if the session is online. Refuses a message to a session that is offline and cannot be resumed.
 -- KEYS: 1 generation, 2 leases, 3 the sender's nick, 4 the receiver's nick
 -- ARGV: 1 base, 2 generation, 3 maximum number of keys in a bucket, 4 republishing incarnation or '', 5 the receiver's
 --       nick key, 6 the session of the inbox when republishing, else '', 7 maximum number of messages in an inbox,
@@ -24,6 +24,12 @@ end
 
 local session, gateway = whereabouts(receiver, nick, is_republish and inbox_session)
 
+-- Returns true if a client may still resume the session, and read its inbox then. A text client has no token; a session
+-- without a record has expired. A republished message was checked before its ack.
+local function can_return(session)
+  return is_republish or (redis.call('HGET', base .. 'session:' .. session, 'token') or '') ~= ''
+end
+
 -- The key's scope is the nick, not its session: a retry must not reach a later owner of the nick.
 local seen, field = key_slot('@' .. nick, from, key, id)
 local first = first_answer(seen, field)
@@ -32,7 +38,7 @@ if first then
   first[4] = known
   return { gateway and 1 or 0, at, redis.call('HGET', base .. 'session:' .. at, 'epoch') or '', first }
 end
-if not session then
+if not session or not gateway and not can_return(session) then
   return { 0, '', '', refused('no_such_user') }
 end
 if not has_space(seen, key) then

@@ -55,7 +55,7 @@ async fn stop_announces_the_restart_and_ends_tasks() {
     fixture.drain(Duration::ZERO, Duration::ZERO);
     assert_eq!(ws.text().await, r#"{"type":"going_away","retry_after_ms":0}"#);
     assert_eq!(ws.closed().await, (1012, "restart".to_owned()));
-    let closing_lines = "* going away: this server ends in 0 s, connect again then\n* closing: restart\n";
+    let closing_lines = "* going away: this server shuts down in 0 s, connect again after that\n* closing: restart\n";
     assert_eq!(line.rest().await, closing_lines);
     assert_eq!(silent.rest().await, "");
     soon(fixture.tasks.wait()).await;

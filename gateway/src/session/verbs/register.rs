@@ -92,7 +92,7 @@ impl RegisteredSession {
 mod perform {
     use std::sync::Arc;
 
-    use presence::model::{SessionId, Status};
+    use presence::model::{SessionId, Status, TokenHash};
     use presence::registry::ClaimError;
 
     use super::{BeginSession, SessionBegun, SessionGrant};
@@ -100,7 +100,7 @@ mod perform {
     use crate::session::performer::{ClaimAttempt, Performer, unix_ms};
     use crate::session::refusal::unavailable;
     use crate::session::token;
-    use crate::wire::Refusal;
+    use crate::wire::{Dialect, Refusal, Token};
 
     impl BeginSession {
         pub(in crate::session) async fn perform(self, performer: &mut Performer) -> Result<SessionBegun, Refusal> {
@@ -109,7 +109,11 @@ mod perform {
             let services = Arc::clone(&performer.services);
             let session = SessionId::random();
             let incarnation = services.health.incarnation().ok_or_else(unavailable)?;
-            let (token, hash) = token::issue(&session);
+            // A text client cannot present a token.
+            let (token, hash) = match performer.outbox.dialect() {
+                Dialect::Json => token::issue(&session),
+                Dialect::Line => (Token::new(""), TokenHash::none()),
+            };
             services.hub.open_inbox(&session, &nick, &performer.outbox);
             let attempt =
                 ClaimAttempt { incarnation, session: session.clone(), nick: nick.clone(), token: hash.clone() };

@@ -34,8 +34,18 @@ pub struct LineDialect {
     is_registered: bool,
     /// The room that was joined last: the target of plain text.
     room: Option<RoomName>,
+    /// The rest of the list that was shown last, for `/more`.
+    rest: Option<Box<ListRest>>,
     /// The text of the `/msg` that waits for its ack, which does not contain it.
     direct_text: Option<String>,
+}
+
+/// The part of a list that is not shown yet.
+#[derive(Debug)]
+enum ListRest {
+    Members { room: RoomName, cursor: String },
+    Rooms { cursor: String },
+    History { room: RoomName, before: u64, limit: usize },
 }
 
 impl LineDialect {
@@ -63,9 +73,27 @@ impl LineDialect {
             Answer::Ack { to, delivery: delivery @ (DeliveryStatus::Online | DeliveryStatus::Offline), .. } => {
                 return print::sent(to, &direct_text.unwrap_or_default(), *delivery);
             }
+            Answer::Members { .. } | Answer::Rooms { .. } | Answer::History { .. } => {
+                self.rest = rest_of(&reply.answer).map(Box::new);
+            }
             _ => {}
         }
         print::answer(&reply.answer)
+    }
+}
+
+/// Returns the part of a list that its answer leaves out; `None` if it is complete.
+fn rest_of(answer: &Answer) -> Option<ListRest> {
+    match answer {
+        Answer::Members { room, next_cursor: Some(cursor), .. } => {
+            Some(ListRest::Members { room: RoomName::parse(room).ok()?, cursor: cursor.clone() })
+        }
+        Answer::Rooms { next_cursor: Some(cursor), .. } => Some(ListRest::Rooms { cursor: cursor.clone() }),
+        Answer::History { to, items, more: true } => {
+            let before = items.first()?.seq;
+            Some(ListRest::History { room: RoomName::parse(to).ok()?, before, limit: items.len() })
+        }
+        _ => None,
     }
 }
 
@@ -78,5 +106,5 @@ pub fn sign_of_life() -> Bytes {
 /// Returns the first lines of a new connection.
 #[must_use]
 pub fn greeting() -> Bytes {
-    Bytes::from_static(b"* this is parley: say /nick NAME, then /join #room\n* /help lists all commands\n")
+    Bytes::from_static(b"* this is parley: type /nick NAME, then /join #room\n* /help lists all commands\n")
 }

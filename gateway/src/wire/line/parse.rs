@@ -3,32 +3,39 @@
 //! Reads the state of the connection; of a line it stores there only the text of a `/msg`.
 
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, RoomName};
+use presence::model::{Availability, RoomName, STATUS_BYTES};
 
 use crate::message::{Body, Target};
 use crate::wire::syntax::{self, DEFAULT_PAGE_ROWS, HISTORY_ROWS, bad_request};
 use crate::wire::{Command, REQUEST_BYTES_MAX, Range, Refusal};
 
-use super::LineDialect;
+use super::{LineDialect, ListRest};
 
 /// Number of messages of a `/history` without a number.
 const DEFAULT_HISTORY_ROWS: usize = 20;
 
 /// The output of `/help`.
 pub(super) const HELP: &str = "\
-* /nick NAME        take a nickname, or another one
-* /join #ROOM       enter a room; what you type goes there
-* /leave [#ROOM]    leave this room or another
-* TEXT              say it in the room entered last; //TEXT begins with a slash
-* /msg NAME TEXT    say it to one person
-* /who [#ROOM]      who is there
-* /rooms            which rooms have members
-* /history [N]      the last N messages of this room, at most 200
-* /away [TEXT]      you are away
-* /back             you are here again
-* /ping             is anybody there
-* /quit             goodbye
+* /nick NAME        take a nickname, or change it
+* /join #ROOM       enter a room; the text that you type goes there
+* TEXT              send TEXT to the room that you entered last
+* //TEXT            send a text that begins with a slash
+* /leave [#ROOM]    leave this room, or another one
+* /msg NAME TEXT    send TEXT to one user
+* /who [#ROOM]      list the users in this room, or in another one
+* /rooms            list the rooms with users
+* /history [N]      show the last N messages of this room: 1 to 200, without N 20
+* /more             go on with a list that was cut
+* /away [TEXT]      show the others that you are away, and TEXT as the reason
+* /back             show the others that you are back
+* /ping             check the connection; the answer is: pong
+* /help             show this list
+* /quit             leave all rooms and close the connection
+* a part in [ ] may be left out; names contain no spaces
 ";
+
+/// Commands of users with a nickname.
+const NEED_NICK: &[&str] = &["join", "leave", "msg", "who", "rooms", "history", "more", "away", "back"];
 
 /// A line that is not blank.
 pub(super) enum ParsedLine {
@@ -46,8 +53,11 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
         return send_to_room(dialect, command).map(Some);
     }
     let (verb, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
-    let argument = argument.trim();
-    let command = match verb.to_ascii_lowercase().as_str() {
+    let (verb, argument) = (verb.to_ascii_lowercase(), argument.trim());
+    if !dialect.is_registered && NEED_NICK.contains(&verb.as_str()) {
+        return Err(without_nick());
+    }
+    let command = match verb.as_str() {
         "nick" => {
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
             if dialect.is_registered { Command::Nick { nick } } else { Command::Register { nick, resume: None } }
@@ -59,24 +69,41 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
             let room = room_or_current(dialect, argument)?;
             Command::Members { room, limit: DEFAULT_PAGE_ROWS, cursor: None }
         }
-        "rooms" => Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: None },
+        "rooms" => {
+            alone(argument, "/rooms")?;
+            Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: None }
+        }
         "history" => {
             let limit = history_rows(argument)?;
             Command::History { room: current(dialect)?, range: Range::Newest, limit }
         }
-        "away" => Command::Status(syntax::status(Availability::Away, argument)?),
-        "back" => Command::Status(syntax::status(Availability::Online, "")?),
-        "ping" => Command::Ping,
+        "more" => {
+            alone(argument, "/more")?;
+            rest_of_list(dialect)?
+        }
+        "away" => away(argument)?,
+        "back" => {
+            alone(argument, "/back")?;
+            Command::Status(syntax::status(Availability::Online, "")?)
+        }
+        "ping" => {
+            alone(argument, "/ping")?;
+            Command::Ping
+        }
         "quit" => Command::Bye,
         "help" => return Ok(Some(ParsedLine::Help)),
-        _ => return Err(Refusal::from(ErrorCode::UnknownType).with_detail("there is no such command, try /help")),
+        _ => {
+            return Err(
+                Refusal::from(ErrorCode::UnknownType).with_detail("there is no such command, type /help to list all")
+            );
+        }
     };
     Ok(Some(ParsedLine::Command(command)))
 }
 
 fn send_to_room(dialect: &LineDialect, text: &str) -> Result<ParsedLine, Refusal> {
     if !dialect.is_registered {
-        return Err(Refusal::from(ErrorCode::NotRegistered).with_detail("say /nick NAME first"));
+        return Err(without_nick());
     }
     let to = Target::Room(current(dialect)?);
     Ok(ParsedLine::Command(Command::Send { to, body: body(text)?, key: None }))
@@ -97,7 +124,36 @@ fn body(text: &str) -> Result<Body, Refusal> {
 }
 
 fn required<'a>(argument: &'a str, usage: &str) -> Result<&'a str, Refusal> {
-    if argument.is_empty() { Err(bad_request(format!("say {usage}"))) } else { Ok(argument) }
+    if argument.is_empty() { Err(bad_request(format!("a part is missing, type {usage}"))) } else { Ok(argument) }
+}
+
+/// Refuses an argument of a command that takes none.
+fn alone(argument: &str, command: &str) -> Result<(), Refusal> {
+    if argument.is_empty() { Ok(()) } else { Err(bad_request(format!("nothing may follow, type {command}"))) }
+}
+
+fn without_nick() -> Refusal {
+    Refusal::from(ErrorCode::NotRegistered).with_detail("type /nick NAME first")
+}
+
+fn away(text: &str) -> Result<Command, Refusal> {
+    let limits = format!("the text after /away has at most {STATUS_BYTES} bytes and no control characters");
+    syntax::status(Availability::Away, text).map(Command::Status).map_err(|refusal| refusal.with_detail(limits))
+}
+
+fn rest_of_list(dialect: &LineDialect) -> Result<Command, Refusal> {
+    match dialect.rest.as_deref() {
+        None => Err(bad_request("the last list was complete")),
+        Some(ListRest::Members { room, cursor }) => {
+            Ok(Command::Members { room: room.clone(), limit: DEFAULT_PAGE_ROWS, cursor: Some(cursor.clone()) })
+        }
+        Some(ListRest::Rooms { cursor }) => {
+            Ok(Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: Some(cursor.clone()) })
+        }
+        Some(ListRest::History { room, before, limit }) => {
+            Ok(Command::History { room: room.clone(), range: Range::Before(*before), limit: *limit })
+        }
+    }
 }
 
 /// Reads a room as people type it: the `#` is optional.
@@ -110,7 +166,7 @@ fn room_or_current(dialect: &LineDialect, argument: &str) -> Result<RoomName, Re
 }
 
 fn current(dialect: &LineDialect) -> Result<RoomName, Refusal> {
-    dialect.room.clone().ok_or_else(|| Refusal::from(ErrorCode::NotInRoom).with_detail("say /join #ROOM first"))
+    dialect.room.clone().ok_or_else(|| Refusal::from(ErrorCode::NotInRoom).with_detail("type /join #ROOM first"))
 }
 
 fn history_rows(argument: &str) -> Result<usize, Refusal> {
@@ -123,5 +179,5 @@ fn history_rows(argument: &str) -> Result<usize, Refusal> {
         .ok()
         .filter(|rows| HISTORY_ROWS.contains(rows))
         .and_then(|rows| usize::try_from(rows).ok())
-        .ok_or_else(|| bad_request(format!("say /history N with a number from {low} to {high}")))
+        .ok_or_else(|| bad_request(format!("type /history N with a number from {low} to {high}")))
 }

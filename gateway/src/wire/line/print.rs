@@ -5,6 +5,7 @@
 use std::fmt::{self, Write};
 
 use bytes::Bytes;
+use presence::model::codes::ErrorCode;
 use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, Status};
 
 use crate::message::ChatMessage;
@@ -19,7 +20,7 @@ pub fn encode_event(event: &Event) -> Bytes {
         Event::Presence { room, delta, resync } => {
             presence(&mut lines, room, delta);
             if *resync {
-                lines.add(format_args!("* people came or went in {0}, see /who {0}", Escaped(room)));
+                lines.add(format_args!("* users joined or left {0}, type /who {0} to list them", Escaped(room)));
             }
         }
         Event::Gap { to, from_seq, to_seq } => {
@@ -28,11 +29,11 @@ pub fn encode_event(event: &Event) -> Bytes {
         // Lines show no seqs, so a new epoch changes nothing for the user.
         Event::Epoch { .. } | Event::Typing { .. } => {}
         Event::Rewound { to, .. } => {
-            lines.add(format_args!("* {} begins anew: what follows was said in it", Escaped(to)));
+            lines.add(format_args!("* {} lost its newest messages: what follows replaces them", Escaped(to)));
         }
         Event::GoingAway { retry_after_ms } => {
             let seconds = retry_after_ms.div_ceil(1000);
-            lines.add(format_args!("* going away: this server ends in {seconds} s, connect again then"));
+            lines.add(format_args!("* going away: this server shuts down in {seconds} s, connect again after that"));
         }
     }
     lines.finish()
@@ -41,15 +42,25 @@ pub fn encode_event(event: &Event) -> Bytes {
 /// Encodes a refusal outside a request as a line.
 #[must_use]
 pub fn encode_refusal(refusal: &Refusal) -> Bytes {
-    let mut lines = LineBuffer::default();
-    lines.add(format_args!("! {}: {}", refusal.code.slug(), Escaped(refusal.message())));
+    let (slug, mut lines) = (refusal.code.slug(), LineBuffer::default());
+    match (refusal.code, &refusal.detail, refusal.retry_after_ms) {
+        // Text lines have no keys, so a repeated message may appear twice.
+        (ErrorCode::OutcomeUnknown, None, _) => {
+            lines.add(format_args!("! {slug}: this may have been done or not, check before you try again"));
+        }
+        (_, _, Some(wait_ms)) if refusal.code != ErrorCode::OutcomeUnknown => {
+            let (text, seconds) = (Escaped(refusal.message()), wait_ms.div_ceil(1000));
+            lines.add(format_args!("! {slug}: {text} (try again in {seconds} s)"));
+        }
+        _ => lines.add(format_args!("! {slug}: {}", Escaped(refusal.message()))),
+    }
     lines.finish()
 }
 
 /// Encodes a direct message as its sender sees it.
 pub(super) fn sent(to: &str, text: &str, delivery: DeliveryStatus) -> Bytes {
     let mut lines = LineBuffer::default();
-    let note = if delivery == DeliveryStatus::Offline { " (offline, will be delivered)" } else { "" };
+    let note = if delivery == DeliveryStatus::Offline { " (offline now, delivered when they return)" } else { "" };
     lines.add(format_args!("-> {}: {}{note}", Escaped(to), Escaped(text)));
     lines.finish()
 }
@@ -68,6 +79,9 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
         Answer::Ack { .. } => {}
         Answer::Status(status) => lines.add(format_args!("* you are {}", StatusText(status))),
         Answer::Members { room, items, next_cursor } => {
+            if items.is_empty() {
+                lines.add(format_args!("* no users in {}, type /rooms to list the rooms with users", Escaped(room)));
+            }
             for member in items {
                 lines.add(format_args!("* in {}: {}", Escaped(room), MemberText(member)));
             }
@@ -82,9 +96,11 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             }
             more(&mut lines, next_cursor.is_some());
         }
-        Answer::History { to, items, .. } => {
+        Answer::History { to, items, more: has_older } => {
             if items.is_empty() {
                 lines.add(format_args!("* no messages in {}", Escaped(to)));
+            } else if *has_older {
+                lines.add(format_args!("* {} has older messages, type /more to show them", Escaped(to)));
             }
             items.iter().for_each(|chat| message(&mut lines, chat));
         }
@@ -127,7 +143,7 @@ fn presence(lines: &mut LineBuffer, room: &str, delta: &PresenceDelta) {
 
 fn more(lines: &mut LineBuffer, more: bool) {
     if more {
-        lines.add(format_args!("* and more"));
+        lines.add(format_args!("* the list is longer, type /more to go on"));
     }
 }
 

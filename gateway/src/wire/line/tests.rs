@@ -103,12 +103,12 @@ fn parser_accepts_every_line_command() {
         (" \t \r", ""),
         ("/nick bob", "nick bob"),
         ("/NICK   Bob  ", "nick Bob"),
-        ("/nick", "= ! bad_request: say /nick NAME"),
+        ("/nick", "= ! bad_request: a part is missing, type /nick NAME"),
         ("/nick a b", "= ! bad_nick: the name contains a space, which is not allowed"),
         ("/join #lobby", "join #lobby"),
         ("/join lobby\r", "join #lobby"),
         ("/join\t安静", "join #安静"),
-        ("/join", "= ! bad_request: say /join #ROOM"),
+        ("/join", "= ! bad_request: a part is missing, type /join #ROOM"),
         ("/join #", "= ! bad_room: the name is empty"),
         ("/join a b", "= ! bad_room: the name contains a space, which is not allowed"),
         ("/leave", "leave #lobby"),
@@ -116,29 +116,37 @@ fn parser_accepts_every_line_command() {
         ("/msg bob hi there", r#"send bob "hi there""#),
         ("/msg bob   /nick", r#"send bob "/nick""#),
         ("/msg #other hi", r##"send #other "hi""##),
-        ("/msg bob", "= ! bad_request: say /msg NAME TEXT"),
-        ("/msg", "= ! bad_request: say /msg NAME TEXT"),
+        ("/msg bob", "= ! bad_request: a part is missing, type /msg NAME TEXT"),
+        ("/msg", "= ! bad_request: a part is missing, type /msg NAME TEXT"),
         ("/msg b:b hi", "= ! bad_nick: the name contains the character :, which is not allowed"),
         ("/who", "members #lobby"),
         ("/who #other", "members #other"),
         ("/rooms", "rooms"),
         ("/history", "history #lobby 20"),
         ("/history 200", "history #lobby 200"),
-        ("/history 0", "= ! bad_request: say /history N with a number from 1 to 200"),
-        ("/history 201", "= ! bad_request: say /history N with a number from 1 to 200"),
-        ("/history x", "= ! bad_request: say /history N with a number from 1 to 200"),
-        ("/history 99999999999999999999", "= ! bad_request: say /history N with a number from 1 to 200"),
+        ("/history 0", "= ! bad_request: type /history N with a number from 1 to 200"),
+        ("/history 201", "= ! bad_request: type /history N with a number from 1 to 200"),
+        ("/history x", "= ! bad_request: type /history N with a number from 1 to 200"),
+        ("/history 99999999999999999999", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/away", r#"status Away """#),
         ("/away out for lunch ", r#"status Away "out for lunch""#),
-        ("/away \u{7}x", "= ! bad_request: `text` must not contain control characters"),
-        (&long, "= ! bad_request: `text` must be at most 256 bytes"),
+        ("/away \u{7}x", "= ! bad_request: the text after /away has at most 256 bytes and no control characters"),
+        (&long, "= ! bad_request: the text after /away has at most 256 bytes and no control characters"),
         ("/back", r#"status Online """#),
         ("/ping", "ping"),
         ("/quit", "bye"),
         ("/quit so long", "bye"),
-        ("/", "= ! unknown_type: there is no such command, try /help"),
-        ("/ nick", "= ! unknown_type: there is no such command, try /help"),
-        ("/frobnicate\u{1b}[2J", "= ! unknown_type: there is no such command, try /help"),
+        ("/rooms #lobby", "= ! bad_request: nothing may follow, type /rooms"),
+        ("/back now", "= ! bad_request: nothing may follow, type /back"),
+        ("/ping bob", "= ! bad_request: nothing may follow, type /ping"),
+        ("/more 20", "= ! bad_request: nothing may follow, type /more"),
+        ("/more", "= ! bad_request: the last list was complete"),
+        ("/who a b", "= ! bad_room: the name contains a space, which is not allowed"),
+        ("/leave a b", "= ! bad_room: the name contains a space, which is not allowed"),
+        ("/history 20 30", "= ! bad_request: type /history N with a number from 1 to 200"),
+        ("/", "= ! unknown_type: there is no such command, type /help to list all"),
+        ("/ nick", "= ! unknown_type: there is no such command, type /help to list all"),
+        ("/frobnicate\u{1b}[2J", "= ! unknown_type: there is no such command, type /help to list all"),
     ] {
         assert_eq!(read(&mut in_lobby(), line), meaning, "{line:?}");
     }
@@ -147,7 +155,11 @@ fn parser_accepts_every_line_command() {
 #[test]
 fn refusals_name_the_first_steps() {
     let mut dialect = LineDialect::default();
-    assert_eq!(read(&mut dialect, "hi"), "= ! not_registered: say /nick NAME first");
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_registered: type /nick NAME first");
+    for command in ["/join b", "/leave", "/msg bob hi", "/who", "/rooms", "/history", "/more", "/away", "/back"] {
+        assert_eq!(read(&mut dialect, command), "= ! not_registered: type /nick NAME first", "{command}");
+    }
+    assert_eq!(read(&mut dialect, "/ping"), "ping");
     assert_eq!(read(&mut dialect, "/nick ann"), "register ann");
     assert_eq!(
         reply(&mut dialect, Answer::Refused(ErrorCode::NickInUse.into())),
@@ -157,7 +169,7 @@ fn refusals_name_the_first_steps() {
     assert_eq!(reply(&mut dialect, registered("ann2")), "* you are now known as ann2\n");
     assert_eq!(read(&mut dialect, "/nick ann"), "nick ann");
     for line in ["hi", "/leave", "/who", "/history"] {
-        assert_eq!(read(&mut dialect, line), "= ! not_in_room: say /join #ROOM first");
+        assert_eq!(read(&mut dialect, line), "= ! not_in_room: type /join #ROOM first");
     }
 }
 
@@ -171,7 +183,35 @@ fn plain_text_goes_to_the_room_joined_last() {
     reply(&mut dialect, Answer::Refused(ErrorCode::NotInRoom.into()));
     assert_eq!(read(&mut dialect, "hi"), r##"send #Other "hi""##, "a refusal changes nothing");
     reply(&mut dialect, Answer::Left { room: "#OTHER".into() });
-    assert_eq!(read(&mut dialect, "hi"), "= ! not_in_room: say /join #ROOM first");
+    assert_eq!(read(&mut dialect, "hi"), "= ! not_in_room: type /join #ROOM first");
+}
+
+#[test]
+fn more_shows_the_rest_of_the_last_list() {
+    let mut dialect = in_lobby();
+    let members = |next_cursor| Answer::Members {
+        room: "#lobby".into(),
+        items: vec![member("ann", Availability::Online, "")],
+        next_cursor,
+    };
+    reply(&mut dialect, members(Some("ann".into())));
+    let Decoded::Request(request) = dialect.decode("/more") else { panic!("no request") };
+    let Command::Members { room, cursor, .. } = request.command else { panic!("another list") };
+    assert_eq!((room.as_str(), cursor.as_deref()), ("#lobby", Some("ann")));
+    reply(&mut dialect, members(None));
+    assert_eq!(read(&mut dialect, "/more"), "= ! bad_request: the last list was complete");
+
+    let items = vec![message("#lobby", r#""one""#), message("#lobby", r#""two""#)];
+    reply(&mut dialect, Answer::History { to: "#lobby".into(), items, more: true });
+    let Decoded::Request(request) = dialect.decode("/more") else { panic!("no request") };
+    let Command::History { room, range, limit } = request.command else { panic!("another list") };
+    assert_eq!((room.as_str(), range, limit), ("#lobby", crate::wire::Range::Before(132), 2));
+
+    reply(&mut dialect, Answer::Rooms { items: vec![], next_cursor: Some("#z".into()) });
+    let Decoded::Request(request) = dialect.decode("/more") else { panic!("no request") };
+    assert!(matches!(request.command, Command::Rooms { cursor: Some(cursor), .. } if cursor == "#z"));
+    reply(&mut dialect, Answer::Refused(ErrorCode::Unavailable.into()));
+    assert!(matches!(dialect.decode("/more"), Decoded::Request(_)), "a refusal changes nothing");
 }
 
 #[test]
@@ -180,7 +220,10 @@ fn sender_sees_a_direct_message_after_its_ack() {
     read(&mut dialect, "/msg bob a\u{1b}b");
     assert_eq!(reply(&mut dialect, acked("bob", DeliveryStatus::Online)), "-> bob: a\\u{1b}b\n");
     dialect.decode("/msg bob hi");
-    assert_eq!(reply(&mut dialect, acked("bob", DeliveryStatus::Offline)), "-> bob: hi (offline, will be delivered)\n");
+    assert_eq!(
+        reply(&mut dialect, acked("bob", DeliveryStatus::Offline)),
+        "-> bob: hi (offline now, delivered when they return)\n"
+    );
 
     read(&mut dialect, "/msg bob never");
     let refused = reply(&mut dialect, Answer::Refused(ErrorCode::NoSuchUser.into()));
@@ -213,7 +256,7 @@ fn replies_encode_as_frozen() {
         (Answer::Status(Status { status: Availability::Away, text: String::new() }), "* you are away\n"),
         (Answer::Status(Status { status: Availability::Away, text: "lunch".into() }), "* you are away: lunch\n"),
         (rows(None), people),
-        (rows(Some("joe".into())), &format!("{people}* and more\n")),
+        (rows(Some("joe".into())), &format!("{people}* the list is longer, type /more to go on\n")),
         (
             Answer::Rooms { items: vec![RoomItem { room: "#lobby".into(), member_count: 2 }], next_cursor: None },
             "* #lobby, members: 2\n",
@@ -225,11 +268,19 @@ fn replies_encode_as_frozen() {
                 items: vec![message("#lobby", r#""one""#), message("#lobby", r#""two""#)],
                 more: true,
             },
-            "[#lobby] <ann> one\n[#lobby] <ann> two\n",
+            "* #lobby has older messages, type /more to show them\n[#lobby] <ann> one\n[#lobby] <ann> two\n",
+        ),
+        (
+            Answer::Members { room: "#nope".into(), items: vec![], next_cursor: None },
+            "* no users in #nope, type /rooms to list the rooms with users\n",
+        ),
+        (
+            Answer::Refused(Refusal { retry_after_ms: Some(1000), ..ErrorCode::OutcomeUnknown.into() }),
+            "! outcome_unknown: this may have been done or not, check before you try again\n",
         ),
         (Answer::History { to: "#lobby".into(), items: vec![], more: false }, "* no messages in #lobby\n"),
         (Answer::Pong, "* pong\n"),
-        (Answer::Refused(slow), "! overloaded: the server is overloaded\n"),
+        (Answer::Refused(slow), "! overloaded: the server is overloaded (try again in 1 s)\n"),
     ] {
         assert_eq!(reply(&mut in_lobby(), answer), text);
     }
@@ -272,15 +323,18 @@ fn events_encode_as_frozen() {
              * d left #lobby (kicked)\n* bob is now known as bobby\n* bob joined #lobby\n* joe joined #lobby\n\
              * ann is away: lunch\n* joe is online\n",
         ),
-        (presence(PresenceDelta::default(), true), "* people came or went in #lobby, see /who #lobby\n"),
+        (presence(PresenceDelta::default(), true), "* users joined or left #lobby, type /who #lobby to list them\n"),
         (Event::Gap { to: "#lobby".into(), from_seq: 4, to_seq: 6 }, "* messages 4 to 6 of #lobby are gone\n"),
         (Event::Epoch { to: "#lobby".into(), epoch: "e2".into(), seq: 6 }, ""),
         (Event::Typing { to: "#lobby".into(), from: "ann".into() }, ""),
         (
             Event::Rewound { to: "#lobby".into(), epoch: "e2".into(), seq: 0 },
-            "* #lobby begins anew: what follows was said in it\n",
+            "* #lobby lost its newest messages: what follows replaces them\n",
         ),
-        (Event::GoingAway { retry_after_ms: 1500 }, "* going away: this server ends in 2 s, connect again then\n"),
+        (
+            Event::GoingAway { retry_after_ms: 1500 },
+            "* going away: this server shuts down in 2 s, connect again after that\n",
+        ),
     ] {
         assert_eq!(event(&input), text);
     }
@@ -304,8 +358,11 @@ fn text_over_the_body_limit_is_too_large() {
 #[test]
 fn help_and_greeting_name_the_commands() {
     let help = read(&mut LineDialect::default(), "/help");
-    for verb in ["nick", "join", "leave", "msg", "who", "rooms", "history", "away", "back", "ping", "quit"] {
+    for verb in
+        ["nick", "join", "leave", "msg", "who", "rooms", "history", "more", "away", "back", "ping", "help", "quit"]
+    {
         assert!(help.contains(&format!("* /{verb} ")), "{verb}");
+        assert!(!read(&mut in_lobby(), &format!("/{verb}")).contains("unknown_type"), "{verb}");
     }
     let greeting = String::from_utf8(greeting().to_vec()).unwrap();
     for command in ["/nick NAME", "/join #room", "/help"] {

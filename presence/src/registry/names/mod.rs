@@ -44,8 +44,8 @@ contract! {
         /// names.
         ///
         /// A repeated call returns the same fence. A call in another spelling changes the shown name, unless that looks
-        /// like another one. Records and logs `online`. `token` is the session's resume token; a session that
-        /// has one must present it.
+        /// like another one. Records and logs `online`. `token` is the hash of the session's resume token; a session
+        /// that has one must present it. With [`TokenHash::none`] no client can resume the session.
         ///
         /// # Errors
         /// [`ClaimError`]. On `Unknown` release it or claim again.

@@ -35,6 +35,11 @@ impl Sessions {
         Some(&self.0.get(session)?.nick)
     }
 
+    /// Returns true if a client may still resume the session. A text client has no token.
+    pub(crate) fn can_return(&self, session: &SessionId) -> bool {
+        self.0.get(session).is_some_and(|known| !known.token.is_none())
+    }
+
     pub(crate) fn uses_nick(&self, session: &SessionId, nick: &NickKey) -> bool {
         self.0.get(session).is_some_and(|known| known.nick == *nick)
     }

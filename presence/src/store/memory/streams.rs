@@ -62,7 +62,7 @@ pub enum AppendError {
     Fenced,
     /// The member record is missing or another owner's.
     NotInRoom,
-    /// The nick was never claimed.
+    /// No session can receive it: the nick was never claimed, or its last session is over for good.
     NoSuchUser,
     /// The bucket of idempotency keys, or the sender's share of it, is full until about then.
     Exhausted {
@@ -324,7 +324,9 @@ impl StoreState {
         if let Some(first) = seen.check(fingerprint, message.adds_key)? {
             return Ok(Appended { online: owner.is_some(), ..first });
         }
-        let session = session.ok_or(AppendError::NoSuchUser)?;
+        // Nothing reads the inbox of a session that is offline and cannot be resumed.
+        let is_readable = |session: &SessionId| owner.is_some() || self.sessions.can_return(session);
+        let session = session.filter(is_readable).ok_or(AppendError::NoSuchUser)?;
         let inbox = self.inboxes.of(&session);
         let (seq, time) = inbox.push(message.payload, now(), StreamLimits::of_inbox(self.retention.get()));
         let appended = seen.note(fingerprint, message.msg_id, (seq, time));

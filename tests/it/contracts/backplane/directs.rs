@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gateway::backplane::{Delivery, PageLimit, PublishError, Published, StreamId};
 use gateway::message::Target;
-use presence::model::{Fence, LeftReason, Nick, RoomName, TokenHash};
+use presence::model::{Fence, LeftReason, Nick, Owner, RoomName, TokenHash};
 use presence::registry::LeaseTransition;
 
 use super::fixture::{BackplaneNode, NickHolder, SOON, StoreFixture, eventually};
@@ -93,6 +93,39 @@ pub(crate) async fn direct_message_waits_in_inbox_of_absent_user(store: &StoreFi
     assert_eq!((ack.seq, ack.online), (1, true));
     let received = async || one.directs().into_iter().find(|(session, _)| *session == dan.owner.session);
     eventually(SOON, "the message arrives after the rename", received).await;
+}
+
+pub(crate) async fn direct_message_to_unresumable_session_is_refused(store: &StoreFixture) {
+    let (one, two) = (store.node("g1").await, store.node("g2").await);
+    let ann = one.claim_nick("ann").await;
+    let direct = async |nick: &Nick| one.backplane.direct(nick.key(), &ann.request("hi")).await;
+    let none = TokenHash::none();
+
+    let bob = two.claim_nick_with("bob", &none).await;
+    assert!(direct(&bob.nick).await.unwrap().online);
+    assert!(two.registry.release(&bob.nick, &bob.owner, None).await.unwrap());
+    assert_eq!(direct(&bob.nick).await, Err(PublishError::NoSuchUser), "released");
+    let replay = one.backplane.read_after(&StreamId::Inbox(bob.owner.session), 0, PageLimit::of_messages(10)).await;
+    assert_eq!(replay.unwrap().end.seq, 1, "nothing was stored after the end");
+    let successor = two.claim_nick("bob").await;
+    assert!(direct(&successor.nick).await.unwrap().online, "another session has the nick");
+
+    // A renamed session is reached under both nicks, and under neither after its end.
+    let dan = two.claim_nick_with("dan", &none).await;
+    let other = Nick::parse("danny").unwrap();
+    let (fence, _) = two.registry.claim(&two.incarnation, &dan.owner.session, &other, &none).await.unwrap();
+    assert!(two.registry.release(&dan.nick, &dan.owner, Some(&other)).await.unwrap());
+    assert!(direct(&dan.nick).await.unwrap().online && direct(&other).await.unwrap().online);
+    assert!(two.registry.release(&other, &Owner { fence, ..dan.owner.clone() }, None).await.unwrap());
+    for nick in [&dan.nick, &other] {
+        assert_eq!(direct(nick).await, Err(PublishError::NoSuchUser), "{nick} ended");
+    }
+
+    // A session without a token does not survive its gateway.
+    let eve = two.claim_nick_with("eve", &none).await;
+    assert!(direct(&eve.nick).await.unwrap().online);
+    two.registry.set_lease(&two.incarnation, LeaseTransition::Drained { hold: Duration::ZERO }).await.unwrap();
+    assert_eq!(direct(&eve.nick).await, Err(PublishError::NoSuchUser), "the gateway is drained");
 }
 
 pub(crate) async fn direct_message_requires_ownership_of_senders_nick(store: &StoreFixture) {

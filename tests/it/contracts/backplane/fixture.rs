@@ -178,10 +178,14 @@ impl BackplaneNode {
 
     /// Claims a nick for a new session on this node.
     pub(crate) async fn claim_nick(&self, nick: &str) -> NickHolder {
+        self.claim_nick_with(nick, &TokenHash::of(b"secret")).await
+    }
+
+    /// Claims a nick for a new session with this token.
+    pub(crate) async fn claim_nick_with(&self, nick: &str, token: &TokenHash) -> NickHolder {
         let nick = Nick::parse(nick).unwrap();
         let session = SessionId::random();
-        let (fence, _) =
-            self.registry.claim(&self.incarnation, &session, &nick, &TokenHash::of(b"secret")).await.unwrap();
+        let (fence, _) = self.registry.claim(&self.incarnation, &session, &nick, token).await.unwrap();
         NickHolder { nick, owner: Owner { incarnation: self.incarnation.clone(), session, fence } }
     }
 
