@@ -44,9 +44,17 @@ impl Nginx {
     /// # Panics
     /// If nginx does not start; the message contains its log.
     pub async fn start(ws: &[SocketAddr], lines: &[SocketAddr]) -> Self {
+        Self::start_changed(ws, lines, |text| text).await
+    }
+
+    /// Starts nginx in front of these gateways with a change of the configuration, and waits until both ports accept.
+    ///
+    /// # Panics
+    /// If nginx does not start; the message contains its log.
+    pub async fn start_changed(ws: &[SocketAddr], lines: &[SocketAddr], change: impl FnOnce(String) -> String) -> Self {
         let module = stream_module().await;
         Self::configured(|paths| {
-            render(&[
+            change(render(&[
                 ("RUN_DIR", paths.directory),
                 ("HTTP_LISTEN", &paths.http.to_string()),
                 ("LINES_LISTEN", &paths.lines.to_string()),
@@ -54,7 +62,7 @@ impl Nginx {
                 ("LINES_SERVERS", &servers(lines)),
                 ("STREAM_MODULE", &module),
                 ("USER", ""),
-            ])
+            ]))
         })
         .await
     }

@@ -164,10 +164,11 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
     loop {
         // A client that sends without pause must not delay its neighbours on this thread.
         consume_budget().await;
-        output.write(transport).await?;
+        // A text line is decoded with what the replies before it have changed, so these are encoded first.
+        let is_written = output.write(transport).await?;
         timer.set(session.deadline());
         let input = tokio::select! {
-            input = transport.next() => Some(input),
+            input = transport.next(), if is_written => Some(input),
             () = outbox.ready() => None,
             () = timer.fired() => {
                 session.tick();
@@ -178,7 +179,7 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 drain_moment = Some(drawn_moment);
                 None
             }
-            () = async { Box::pin(due(drain_moment)).await }, if drain_moment.is_some() => {
+            () = async { Box::pin(due(drain_moment)).await }, if drain_moment.is_some() && is_written => {
                 // Requests that have arrived are answered; a request that arrives after the close is not.
                 let is_final = drain_moment.is_some_and(|moment| moment.is_final());
                 let arrived = transport.next().now_or_never().filter(|_| !is_final);
@@ -188,6 +189,11 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
                 arrived
             }
         };
+        if matches!(input, Some(TransportInput::Ended)) {
+            // Held across the wait, the input would be part of every connection.
+            drop(input);
+            return Err(Box::pin(output.finish(&mut *session, &mut *transport)).await);
+        }
         match input {
             Some(TransportInput::Request(decoded)) => {
                 session.note_input();
@@ -198,12 +204,9 @@ async fn run_loop<D: Transport, S: ConnectionSession>(
             }
             Some(TransportInput::Activity) => session.note_input(),
             Some(TransportInput::Unacceptable(code)) => outbox.close(code),
-            Some(TransportInput::Ended) => {
-                return Err(Box::pin(output.finish(&mut *session, &mut *transport)).await);
-            }
             Some(TransportInput::Gone) => return Err(ConnectionEnd::Gone),
             Some(TransportInput::Goodbye) => return Err(ConnectionEnd::Goodbye),
-            None => {}
+            Some(TransportInput::Ended) | None => {}
         }
     }
 }
@@ -245,24 +248,22 @@ impl<S: ConnectionSession> OutputPump<'_, S> {
 
     /// Writes the output that is still under way to a client whose input has ended. Returns the end.
     async fn finish(&self, session: &mut S, transport: &mut impl Transport) -> ConnectionEnd {
-        let settled = self.run_beside(session.settle(), transport).await;
-        let written = match settled {
-            Ok(()) => self.write(transport).await,
-            Err(end) => Err(end),
-        };
-        written.err().unwrap_or(ConnectionEnd::Gone)
+        if let Err(end) = self.run_beside(session.settle(), transport).await {
+            return end;
+        }
+        loop {
+            match self.write(transport).await {
+                Ok(false) => self.outbox.ready().await,
+                Ok(true) => return ConnectionEnd::Gone,
+                Err(end) => return end,
+            }
+        }
     }
 
-    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Waits for a write of the
-    /// hub: a text line is decoded with what the replies before it have changed, so they are encoded first.
-    async fn write(&self, transport: &mut impl Transport) -> Result<(), ConnectionEnd> {
-        let batch = loop {
-            match self.outbox.take() {
-                Some(batch) => break batch,
-                // Rare and short: the hub makes one attempt.
-                None => Box::pin(self.outbox.ready()).await,
-            }
-        };
+    /// Writes everything queued with one flush. Ends the connection once the outbox is closed. Does nothing and returns
+    /// false while the hub writes: the outbox becomes ready again afterwards.
+    async fn write(&self, transport: &mut impl Transport) -> Result<bool, ConnectionEnd> {
+        let Some(batch) = self.outbox.take() else { return Ok(false) };
         transport.queue(batch.items);
         // Most writes complete at once; only a stalled one needs timers.
         let written = match transport.flush().now_or_never() {
@@ -274,7 +275,7 @@ impl<S: ConnectionSession> OutputPump<'_, S> {
         if batch.has_messages {
             self.context.metrics.counts.deliveries.written(oldest, 1);
         }
-        batch.close.map_or(Ok(()), |code| Err(ConnectionEnd::Closed(code)))
+        batch.close.map_or(Ok(true), |code| Err(ConnectionEnd::Closed(code)))
     }
 
     /// Continues a stalled flush within the write limit.

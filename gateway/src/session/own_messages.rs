@@ -5,31 +5,36 @@
 
 use presence::model::stream::StreamId;
 
-/// The last own seq of each stream, in no order.
+/// The last own seq of each stream, in no order. Boxed: a client that only listens has none.
 #[derive(Debug, Default)]
-pub(super) struct OwnMessages(Vec<(StreamId, u64)>);
+pub(super) struct OwnMessages(Option<Box<SentSeqs>>);
+
+#[derive(Debug, Default)]
+struct SentSeqs(Vec<(StreamId, u64)>);
 
 impl OwnMessages {
     /// Notes a message that the store has under this seq.
     pub(super) fn note(&mut self, stream: StreamId, seq: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == stream) {
+        let seqs = &mut self.0.get_or_insert_default().0;
+        match seqs.iter_mut().find(|(known, _)| *known == stream) {
             Some((_, last)) => *last = seq.max(*last),
             None => {
                 // Usually the only entry.
-                self.0.reserve_exact(1);
-                self.0.push((stream, seq));
+                seqs.reserve_exact(1);
+                seqs.push((stream, seq));
             }
         }
     }
 
     /// Removes the entry of one stream.
     pub(super) fn take(&mut self, stream: &StreamId) -> Option<u64> {
-        let at = self.0.iter().position(|(known, _)| known == stream)?;
-        Some(self.0.swap_remove(at).1)
+        let seqs = &mut self.0.as_mut()?.0;
+        let at = seqs.iter().position(|(known, _)| known == stream)?;
+        Some(seqs.swap_remove(at).1)
     }
 
     /// Removes all entries.
     pub(super) fn take_all(&mut self) -> Vec<(StreamId, u64)> {
-        std::mem::take(&mut self.0)
+        self.0.take().map(|seqs| seqs.0).unwrap_or_default()
     }
 }

@@ -148,6 +148,18 @@ fn examples_cover_every_request_and_reply() {
     }
 }
 
+fn greeting_message() -> ChatMessage {
+    ChatMessage {
+        to: "#lobby".into(),
+        from: "ann".into(),
+        msg_id: "0198f2f0".into(),
+        seq: 132,
+        time: 1_700_000_000_000,
+        body: Body::from_text("hi"),
+        accepted: Accepted::default(),
+    }
+}
+
 #[test]
 fn event_examples_match_the_encoder() {
     let member =
@@ -158,15 +170,7 @@ fn event_examples_match_the_encoder() {
         renamed: vec![Rename { from: "joe".into(), to: "joey".into() }],
         status: vec![member("ann", Availability::Away, "lunch")],
     };
-    let message = ChatMessage {
-        to: "#lobby".into(),
-        from: "ann".into(),
-        msg_id: "0198f2f0".into(),
-        seq: 132,
-        time: 1_700_000_000_000,
-        body: Body::from_text("hi"),
-        accepted: Accepted::default(),
-    };
+    let message = greeting_message();
     let written = [
         Event::Message(message),
         Event::Presence { room: "#lobby".into(), delta, resync: false },
@@ -226,6 +230,15 @@ fn line_examples_print_as_shown() {
                         let joined =
                             Answer::Joined { room, epoch: String::new(), seq: 0, member_count: 0, recovered: false };
                         dialect.encode_reply(&Reply { id: None, answer: joined });
+                    }
+                    // The rest of a list depends on the list.
+                    if matches!(request.command, Command::History { .. }) {
+                        let items = vec![greeting_message()];
+                        let more = line == "/history 1";
+                        dialect.encode_reply(&Reply {
+                            id: None,
+                            answer: Answer::History { to: "#hall".into(), items, more },
+                        });
                     }
                     let Some(answer) = expected(request.command) else { continue };
                     dialect.encode_reply(&Reply { id: None, answer })

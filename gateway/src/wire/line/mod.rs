@@ -37,7 +37,7 @@ pub struct LineDialect {
     /// The rest of the list that was shown last, for `/more`.
     rest: Option<Box<ListRest>>,
     /// The text of the `/msg` that waits for its ack, which does not contain it.
-    direct_text: Option<String>,
+    direct_text: Option<Box<str>>,
 }
 
 /// The part of a list that is not shown yet.

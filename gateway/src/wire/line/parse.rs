@@ -113,7 +113,7 @@ fn direct_message(dialect: &mut LineDialect, argument: &str) -> Result<Command, 
     let (to, text) = argument.split_once(char::is_whitespace).unwrap_or((argument, ""));
     let text = required(text.trim_start(), "/msg NAME TEXT")?;
     let command = Command::Send { to: syntax::target(to)?, body: body(text)?, key: None };
-    dialect.direct_text = Some(text.to_owned());
+    dialect.direct_text = Some(text.into());
     Ok(command)
 }
 

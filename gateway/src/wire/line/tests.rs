@@ -434,7 +434,7 @@ proptest! {
         check_harmless(&encode_refusal(&Refusal::from(ErrorCode::BadRequest).with_detail(text.as_str())), 1);
 
         let mut dialect = in_lobby();
-        dialect.direct_text = Some(text.clone());
+        dialect.direct_text = Some(text.as_str().into());
         for (answer, lines) in [
             (acked(&name, DeliveryStatus::Online), 1),
             (registered(&name), 1),
