@@ -1,7 +1,7 @@
 //! How far the outboxes of a stream's members have it, for sessions that wait for their own messages before they end.
 //!
-//! [`WrittenSeq`] is part of a feed; a finished fan-out job moves it on. Invariant: a wait ends with the batch that holds
-//! its seq, or with the feed. Knows no time: the waiting session limits it.
+//! [`WrittenSeq`] is part of a feed; a finished fan-out job moves it on. Invariant: a wait ends with the batch that
+//! holds its seq, or with the feed. Knows no time: the waiting session limits it.
 
 use tokio::sync::oneshot;
 

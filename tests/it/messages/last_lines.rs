@@ -84,14 +84,14 @@ async fn last_lines_arrive(gateway: &Node) {
 }
 
 #[tokio::test]
-async fn last_lines_are_answered_before_the_end() {
+async fn last_lines_are_answered_without_redis() {
     let mut gateway = Node::gateway("alone").start().await;
     last_lines_arrive(&gateway).await;
     assert_eq!(gateway.end().await, Some(0));
 }
 
 #[tokio::test]
-async fn last_lines_are_answered_before_the_end_with_redis() {
+async fn last_lines_are_answered_with_redis() {
     let cluster = Cluster::builder().gateways(2).start().await;
     for gateway in &cluster.gateways {
         last_lines_arrive(gateway).await;
