@@ -14,6 +14,7 @@ mod pages;
 mod republish;
 mod fixture;
 mod rooms;
+mod shares;
 
 /// Runs every story on both arms.
 macro_rules! on_both_arms {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use harness::{Cluster, Node, RawWs, WsClient, eventually};
-use serde_json::json;
+use presence::model::Nick;
+use presence::registry::{RedisRegistry, Registry};
+use presence::store::redis::RedisStore;
+use serde_json::{Value, json};
 
 const ROOM: &str = "#hist";
 const MESSAGES: u64 = 200;
@@ -35,11 +38,25 @@ async fn cluster() -> (Cluster, WsClient) {
 async fn unread_client(gateway: &Node, number: usize) -> RawWs {
     let mut client = RawWs::connect(gateway.ws()).await;
     client.sends_frame(0x81, json!({"type": "register", "nick": format!("r{number}")}).to_string().as_bytes()).await;
+    request_lists(&mut client).await;
+    client
+}
+
+/// Joins the room and requests its history many times.
+async fn request_lists(client: &mut RawWs) {
     client.sends_frame(0x81, json!({"type": "join", "room": ROOM}).to_string().as_bytes()).await;
     for _ in 0..20 {
         client.sends_frame(0x81, json!({"type": "history", "to": ROOM, "limit": 200}).to_string().as_bytes()).await;
     }
-    client
+}
+
+/// Waits until no reply holds a part of the budget.
+async fn until_released(gateway: &Node) {
+    eventually(SOON, "the budget is released", || async {
+        let reserved = metric(gateway, "parley_reply_reserved_bytes").await;
+        if reserved == 0.0 { Ok(()) } else { Err(reserved) }
+    })
+    .await;
 }
 
 async fn metric(gateway: &Node, name: &str) -> f64 {
@@ -86,11 +103,85 @@ async fn unread_histories_use_a_bounded_part_of_memory() {
     assert!(growth < 160.0, "{UNREAD} unread histories cost {growth} MiB");
 
     drop(unread);
-    eventually(SOON, "ended connections release their part", || async {
+    until_released(gateway).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn used_up_budget_refuses_every_kind_of_list() {
+    let (mut cluster, ann) = cluster().await;
+    cluster.allow("list refused");
+    let gateway = &cluster.gateways[0];
+    // Each reserves as much as a small reply at least.
+    let lists = [
+        json!({"type": "history", "to": ROOM, "limit": 200}),
+        json!({"type": "history", "to": ROOM, "limit": 1}),
+        json!({"type": "members", "room": ROOM, "limit": 500}),
+        json!({"type": "rooms", "limit": 500}),
+    ];
+    // Read lists take no part of the budget, whatever they reserved.
+    for list in &lists {
+        ann.must(list.clone()).await;
+        until_released(gateway).await;
+    }
+    let unread = join_all((0..2 * UNREAD).map(|number| unread_client(gateway, number))).await;
+    for list in &lists {
+        let what = format!("{list} is refused beside unread lists");
+        let refused = eventually(SOON, &what, || async {
+            match ann.request_within(SOON, list.clone()).await {
+                Ok(_) => Err("served"),
+                Err(refused) => Ok(refused),
+            }
+        })
+        .await;
+        assert_eq!((refused.code.as_str(), &refused.reply["retry_after_ms"]), ("overloaded", &json!(1000)), "{list}");
+    }
+    ann.sends(ROOM, "messages need no part of it").await;
+    drop(unread);
+    until_released(gateway).await;
+    for list in &lists {
+        ann.must(list.clone()).await;
+    }
+    cluster.finish().await;
+}
+
+/// A client with an unread list that is ended by the gateway releases its part, though it never reads the close.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kick_and_takeover_release_unread_lists() {
+    let (cluster, _ann) = cluster().await;
+    let gateway = &cluster.gateways[0];
+    let redis = RedisStore::open(&cluster.redis.url(), "parley").unwrap();
+    let registry = Registry::Redis(RedisRegistry::new(redis));
+    let mut stalled = Vec::new();
+    for number in 0..4 {
+        let first = cluster.ws().await;
+        let registered = first.register(&format!("r{number}")).await;
+        first.cut();
+        let mut client = RawWs::connect(gateway.ws()).await;
+        let resume = json!({"type": "register", "nick": registered["nick"], "resume": registered["resume"]});
+        client.sends_frame(0x81, resume.to_string().as_bytes()).await;
+        let answer = client.next().await.expect("an answer");
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["type"], "registered", "{answer}");
+        request_lists(&mut client).await;
+        stalled.push((client, answer));
+    }
+    eventually(SOON, "every client leaves a list unread", || async {
         let reserved = metric(gateway, "parley_reply_reserved_bytes").await;
-        if reserved == 0.0 { Ok(()) } else { Err(reserved) }
+        if reserved > 3.5 * MIB { Ok(()) } else { Err(reserved) }
     })
     .await;
+    for (_, registered) in &stalled[..2] {
+        let nick = Nick::parse(registered["nick"].as_str().unwrap()).unwrap();
+        assert!(registry.kick(nick.key()).await.unwrap());
+    }
+    let mut successors = Vec::new();
+    for (_, registered) in &stalled[2..] {
+        let successor = cluster.ws().await;
+        successor.resume(registered, json!({})).await;
+        successors.push(successor);
+    }
+    until_released(gateway).await;
     cluster.finish().await;
 }
 

@@ -7,6 +7,7 @@ mod last_lines;
 mod positions;
 mod refill;
 mod retention;
+mod room_life;
 mod shares;
 mod send_rates;
 mod slow_reader;

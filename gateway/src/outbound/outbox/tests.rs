@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::message::{Accepted, Body, ChatMessage};
+use crate::outbound::reply_budget::ReplyBudget;
 use crate::wire::Answer;
 
 fn chat_message(body_bytes: usize) -> ChatMessage {
@@ -122,4 +125,70 @@ fn burst_is_accepted_until_it_is_overdue() {
         outbox.push_event(&message(60_000));
     }
     assert_eq!(outbox.close_code(), Some(CloseCode::Slow), "a burst above its bound closes the connection at once");
+}
+
+/// An event of an outbox whose replies use the budget.
+#[derive(Debug, Clone)]
+enum OutboxStep {
+    /// A request is answered, after everything before it is written.
+    Reply {
+        reserved_bytes: usize,
+    },
+    /// A message arrives, large enough to close a slow connection after some of them.
+    Event,
+    Take,
+    FinishWrite,
+    Close,
+}
+
+fn outbox_steps() -> impl Strategy<Value = Vec<OutboxStep>> {
+    let step = prop_oneof![
+        4 => (1_usize..1_000_000).prop_map(|reserved_bytes| OutboxStep::Reply { reserved_bytes }),
+        2 => Just(OutboxStep::Event),
+        4 => Just(OutboxStep::Take),
+        4 => Just(OutboxStep::FinishWrite),
+        1 => Just(OutboxStep::Close),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #[test]
+    fn unwritten_replies_hold_exactly_their_reservations(steps in outbox_steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let budget = ReplyBudget::new(64 * 1024 * 1024);
+        let outbox = Outbox::new(Dialect::Json);
+        let (mut queued, mut unwritten) = (0, 0);
+        for step in steps {
+            match step {
+                // The next request is read after the output before it is written.
+                OutboxStep::Reply { reserved_bytes } if queued + unwritten == 0 => {
+                    let reservation = runtime.block_on(budget.reserve(reserved_bytes)).unwrap();
+                    queued = if outbox.close_code().is_none() { reservation.bytes() } else { 0 };
+                    outbox.push_reserved_reply(history(1, 10), Some(reservation));
+                }
+                OutboxStep::Reply { .. } => {}
+                OutboxStep::Event => {
+                    outbox.push_event(&message(SLOW_READER.burst_bytes_max / 4));
+                    // A reader that is too slow loses what is queued, and no more.
+                    queued = if outbox.close_code() == Some(CloseCode::Slow) { 0 } else { queued };
+                }
+                OutboxStep::Take => {
+                    let _ = outbox.take().unwrap();
+                    unwritten += std::mem::take(&mut queued);
+                }
+                OutboxStep::FinishWrite => {
+                    let _ = outbox.finish_write();
+                    unwritten = 0;
+                }
+                OutboxStep::Close => outbox.close(CloseCode::Kicked),
+            }
+            prop_assert_eq!(budget.reserved_bytes(), queued + unwritten);
+        }
+        let _ = runtime.block_on(outbox.disconnect());
+        prop_assert_eq!(budget.reserved_bytes(), 0, "an ended connection holds a part, its outbox may live on");
+        let late = runtime.block_on(budget.reserve(1000)).unwrap();
+        outbox.push_reserved_reply(history(1, 10), Some(late));
+        prop_assert_eq!(budget.reserved_bytes(), 0, "a reply after the end holds a part");
+    }
 }

@@ -147,3 +147,56 @@ fn episode_has_one_begin_and_one_end() {
     assert_eq!(room.table.take_ended(room.now, &ROOM), None);
     assert_eq!(room.table.episodes, 0);
 }
+
+#[test]
+fn meters_of_many_receivers_are_few() {
+    let (session, nick) = (SessionId::random(), Nick::parse("ann").unwrap());
+    let (mut table, mut now) = (MeterTable::default(), Instant::now());
+    let charge = SendCharge { session: &session, nick: &nick, bytes: 200 };
+    let mut most = 0;
+    // One session writes to 100,000 receivers, 5,000 a second.
+    for receiver in 0..100_000 {
+        now += Duration::from_micros(200);
+        table.admit(now, RATE, &receiver, charge).unwrap();
+        most = most.max(table.meters.len());
+    }
+    assert!(most <= 10_001, "{most} meters");
+    now += SWEEP_INTERVAL;
+    table.admit(now, RATE, &0, charge).unwrap();
+    assert_eq!(table.meters.len(), 1);
+}
+
+#[test]
+fn meter_forgets_senders_that_left() {
+    let (mut table, mut now) = (MeterTable::default(), Instant::now());
+    let nick = Nick::parse("ann").unwrap();
+    for _ in 0..20_000 {
+        now += Duration::from_millis(1);
+        let session = SessionId::random();
+        table.admit(now, RATE, &ROOM, SendCharge { session: &session, nick: &nick, bytes: 1000 }).unwrap();
+    }
+    let senders = table.meters[ROOM].senders.len();
+    assert!(senders <= 3000, "{senders} senders of the last seconds");
+}
+
+#[test]
+fn episodes_of_many_rooms_are_bounded() {
+    let (session, nick) = (SessionId::random(), Nick::parse("ann").unwrap());
+    let (mut table, mut now) = (MeterTable::default(), Instant::now());
+    let charge = SendCharge { session: &session, nick: &nick, bytes: LARGE };
+    let mut begun = 0;
+    for room in 0..100 {
+        for _ in 0..100 {
+            let refused = table.admit(now, RATE, &room, charge).err();
+            begun += usize::from(refused.is_some_and(|refused| refused.begun_by.is_some()));
+        }
+        assert!(table.admit(now, RATE, &room, charge).is_err(), "room {room} is not limited");
+    }
+    assert_eq!(begun, EPISODES_MAX);
+    now += EPISODE_QUIET;
+    let ended = (0..100).filter(|room| table.take_ended(now, room).is_some()).count();
+    assert_eq!((ended, table.episodes), (EPISODES_MAX, 0));
+    now += SWEEP_INTERVAL * 60;
+    table.admit(now, RATE, &0, charge).unwrap();
+    assert_eq!(table.meters.len(), 1, "limited rooms are forgotten too");
+}

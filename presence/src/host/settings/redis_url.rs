@@ -57,7 +57,12 @@ pub(super) fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
         return "***".to_owned();
     };
-    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
+    let (hidden, rest) = match rest.rsplit_once('@') {
+        // The part after the `@` may be the end of a secret in a path or query.
+        Some((credentials, _)) if credentials.contains(['/', '?', '#']) => return format!("{scheme}://***"),
+        Some((_, host)) => ("***@", host),
+        None => ("", rest),
+    };
     let (rest, query) = rest.split_once(['?', '#']).map_or((rest, ""), |(rest, _)| (rest, "?***"));
     let (address, database) = rest.split_once('/').map_or((rest, None), |(address, path)| (address, Some(path)));
     let address = if is_address(address) { address } else { "***" };
