@@ -31,7 +31,11 @@ impl FromStr for RedisUrl {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("expected printable ASCII without spaces; write anything else as %XX".to_owned());
         }
-        crate::store::redis::check_url(text).map_err(|error| error.to_string())?;
+        crate::store::redis::check_url(text).map_err(|error| {
+            let reason = error.to_string();
+            // The detail may quote a part of the address.
+            error.detail().and_then(|detail| reason.strip_suffix(&format!(": {detail}"))).unwrap_or(&reason).to_owned()
+        })?;
         Ok(Self(text.to_owned()))
     }
 }

@@ -93,6 +93,8 @@ fn redis_url_error_contains_no_password() {
         "redis://h:hunter2/0",
         "hunter2://h",
         "redis://[hunter2]:1",
+        "redis://h/?protocol=hunter2",
+        "redis://ann:pw@h/0?protocol=hunter2",
     ] {
         let error = load(URL, &[("PARLEY__REDIS__URL", url)], &[]).unwrap().redis_url().unwrap_err();
         assert!(error.to_string().starts_with("redis.url = "), "{error}");
