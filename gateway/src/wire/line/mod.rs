@@ -10,7 +10,7 @@ mod print;
 mod tests;
 
 use bytes::Bytes;
-use presence::model::RoomName;
+use presence::model::{ListCursor, RoomName};
 
 use crate::wire::{Answer, DeliveryStatus, Reply, Request};
 
@@ -43,7 +43,7 @@ pub struct LineDialect {
 /// The part of a list that is not shown yet.
 #[derive(Debug)]
 enum ListRest {
-    Members { room: RoomName, cursor: String },
+    Members { room: RoomName, cursor: ListCursor },
     Rooms { cursor: String },
     History { room: RoomName, before: u64, limit: usize },
 }
@@ -86,7 +86,7 @@ impl LineDialect {
 fn rest_of(answer: &Answer) -> Option<ListRest> {
     match answer {
         Answer::Members { room, next_cursor: Some(cursor), .. } => {
-            Some(ListRest::Members { room: RoomName::parse(room).ok()?, cursor: cursor.clone() })
+            Some(ListRest::Members { room: RoomName::parse(room).ok()?, cursor: cursor.parse().ok()? })
         }
         Answer::Rooms { next_cursor: Some(cursor), .. } => Some(ListRest::Rooms { cursor: cursor.clone() }),
         Answer::History { to, items, more: true } => {

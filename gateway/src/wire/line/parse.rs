@@ -145,7 +145,7 @@ fn rest_of_list(dialect: &LineDialect) -> Result<Command, Refusal> {
     match dialect.rest.as_deref() {
         None => Err(bad_request("the last list was complete")),
         Some(ListRest::Members { room, cursor }) => {
-            Ok(Command::Members { room: room.clone(), limit: DEFAULT_PAGE_ROWS, cursor: Some(cursor.clone()) })
+            Ok(Command::Members { room: room.clone(), limit: DEFAULT_PAGE_ROWS, cursor: Some(*cursor) })
         }
         Some(ListRest::Rooms { cursor }) => {
             Ok(Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: Some(cursor.clone()) })

@@ -167,7 +167,11 @@ mod tests {
         let read = async || {
             let reader = turns.reader().await?;
             for _ in 0..10 {
-                reader.step(async { Ok(tokio::time::sleep(Duration::from_millis(10)).await) }).await?;
+                let step = async {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok(())
+                };
+                reader.step(step).await?;
             }
             Ok(())
         };
