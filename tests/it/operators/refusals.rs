@@ -327,6 +327,39 @@ async fn right_taken_at_run_time_is_named() {
 }
 
 #[tokio::test]
+async fn message_stored_without_a_right_is_never_refused() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for text in ["redis is unfit", "redis calls refused", "subscription"] {
+        cluster.allow(text);
+    }
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    // The script of a message reaches these commands before or after its first write.
+    for right in ["publish", "hset", "xadd", "expire"] {
+        let body = format!("without {right}");
+        cluster.redis.call::<()>(&format!("ACL SETUSER parley -{right}")).await;
+        let send = ann.request(json!({"type": "send", "to": "#lobby", "body": body, "key": right}));
+        let (reply, ()) = tokio::join!(send, async {
+            until_all_unready(&cluster, "redis user may not run").await;
+            cluster.redis.call::<()>(&format!("ACL SETUSER parley +{right}")).await;
+        });
+        cluster.gateways[0].until_ready(RECOVERY_MAX).await;
+        let stored = async || {
+            let page = ann.request(json!({"type": "history", "to": "#lobby", "limit": 200})).await.unwrap();
+            page["items"].as_array().unwrap().iter().filter(|item| item["body"] == body.as_str()).count()
+        };
+        match reply {
+            Ok(ack) => assert_eq!((&ack["type"], stored().await), (&json!("ack"), 1), "{right}: {ack}"),
+            Err(refused) if refused.code == "unavailable" => assert_eq!(stored().await, 0, "{right}: {refused:?}"),
+            Err(refused) => assert_eq!(refused.code, "outcome_unknown", "{right}"),
+        }
+        ann.request(json!({"type": "send", "to": "#lobby", "body": body, "key": right})).await.unwrap();
+        assert_eq!(stored().await, 1, "{right}");
+    }
+    cluster.redis.call::<()>("ACL LOG RESET").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn primary_demoted_twice_is_named_each_time() {
     let mut cluster = Cluster::builder().gateways(2).presence(1).start().await;
     for text in ["redis is unfit", "redis calls refused", "subscription"] {

@@ -54,16 +54,16 @@ redis.call('XADD', inbox, 'MAXLEN', '~', inbox_bound, at .. '-0', 'time', stamp,
 if seq == 1 then
   shrink(inbox)
 end
-redis.call('HSET', meta, 'seq', at, 'time', stamp)
+redis.pcall('HSET', meta, 'seq', at, 'time', stamp)
 -- An inbox is kept while its session has a nick; afterwards it expires with the session record.
 if ttl ~= -1 then
-  redis.call('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)
-  redis.call('EXPIRE', inbox, ttl > 0 and ttl or inbox_seconds)
+  redis.pcall('EXPIRE', meta, ttl > 0 and ttl or inbox_seconds)
+  redis.pcall('EXPIRE', inbox, ttl > 0 and ttl or inbox_seconds)
 end
 -- The session is part of the note, because the nick may have another owner at the time of a retry.
 note(seen, field, at, stamp, id .. ' ' .. session)
 remember(seen)
 if gateway then
-  redis.call('PUBLISH', base .. 'ch:gw:' .. gateway, head('D ' .. session .. ' ' .. epoch, at, stamp, payload) .. payload)
+  redis.pcall('PUBLISH', base .. 'ch:gw:' .. gateway, head('D ' .. session .. ' ' .. epoch, at, stamp, payload) .. payload)
 end
 return { gateway and 1 or 0, session, epoch, { 'ok', seq, time, id } }

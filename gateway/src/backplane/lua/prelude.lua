@@ -5,7 +5,9 @@
 -- partition's keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum number of keys in a
 -- bucket; 4 the incarnation that republishes a lost message, or '' for a new message.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
--- full Redis refuses a call whole.
+-- full Redis refuses a call whole. A right that the user loses at run time shows only at its command. So the right to
+-- note keys is checked first, and once a message is stored, all writes are made with `pcall`: an error would make the
+-- client send it again.
 
 local base, republisher = ARGV[1], ARGV[4]
 local is_republish = republisher ~= ''
@@ -18,6 +20,8 @@ if phase ~= 'open' and not (is_republish and is_noticed) then
   refusal = 'RECOVERING the gateways are still reasserting their claims'
 elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
   refusal = 'RECOVERING the caller knows another generation'
+elseif redis.acl_check_cmd and not redis.acl_check_cmd('HSET', base) then
+  refusal = 'NOPERM the user may not run HSET, which keeps the keys of messages'
 end
 
 -- Integer Unix milliseconds: for display and retention, never for ownership.
@@ -104,9 +108,9 @@ end
 
 local function remember(seen)
   if seen and #seen.notes > 0 then
-    redis.call('HSET', seen.newer, unpack(seen.notes))
+    redis.pcall('HSET', seen.newer, unpack(seen.notes))
     if seen.ttl_s then
-      redis.call('EXPIRE', seen.newer, seen.ttl_s)
+      redis.pcall('EXPIRE', seen.newer, seen.ttl_s)
     end
   end
 end
@@ -130,6 +134,6 @@ end
 local function shrink(stream)
   local copy = stream .. ':copy'
   if redis.pcall('COPY', stream, copy) == 1 and redis.pcall('RENAME', copy, stream).err then
-    redis.call('DEL', copy)
+    redis.pcall('DEL', copy)
   end
 end

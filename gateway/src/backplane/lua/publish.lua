@@ -66,7 +66,7 @@ end
 
 -- Returns the seq of the first entry from `seq` on if it is too old, else nil and its time.
 local function expired(seq)
-  local entry = redis.call('XRANGE', stream, seq, '+', 'COUNT', 1)[1]
+  local entry = redis.pcall('XRANGE', stream, seq, '+', 'COUNT', 1)[1]
   local written = entry and entry[2][1] == 'time' and tonumber(entry[2][2])
   if written and written < oldest_time then
     return tonumber(string.match(entry[1], '^%d+'))
@@ -82,7 +82,7 @@ local function trim_by_age()
   end
   local first, written = expired('-')
   if written then
-    redis.call('HSET', meta, 'oldest', digits(written))
+    redis.pcall('HSET', meta, 'oldest', digits(written))
   end
   if not first then
     return
@@ -92,7 +92,7 @@ local function trim_by_age()
     last = expired(digits(first + step - 1)) or first
     step = step / 2
   end
-  redis.call('XTRIM', stream, 'MINID', '=', digits(last + 1) .. '-0')
+  redis.pcall('XTRIM', stream, 'MINID', '=', digits(last + 1) .. '-0')
 end
 
 local answers = {}
@@ -115,15 +115,15 @@ if is_new then
   shrink(stream)
 end
 if seq < BUSY_SEQ then
-  redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp, 'quiet', quiet_s)
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp, 'quiet', quiet_s)
 else
-  redis.call('HSET', meta, 'seq', digits(seq), 'time', stamp)
+  redis.pcall('HSET', meta, 'seq', digits(seq), 'time', stamp)
 end
 trim_by_age()
-if is_republish and redis.call('EXISTS', members) == 0 then
+if is_republish and redis.pcall('EXISTS', members) == 0 then
   local empty_s = seq < BUSY_SEQ and quiet_s or EMPTY_S
-  redis.call('EXPIRE', stream, empty_s)
-  redis.call('EXPIRE', meta, empty_s + 3600)
+  redis.pcall('EXPIRE', stream, empty_s)
+  redis.pcall('EXPIRE', meta, empty_s + 3600)
 end
-redis.call('PUBLISH', channel, table.concat(frames))
+redis.pcall('PUBLISH', channel, table.concat(frames))
 return { epoch, answers }

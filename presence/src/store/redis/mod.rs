@@ -334,10 +334,12 @@ fn tcp_settings() -> TcpSettings {
 /// unknown.
 ///
 /// An error returned by the server is a refusal: every script validates before its first write, and scripts that need
-/// memory fail before they start.
+/// memory fail before they start. Only a missing right is found in the middle of a script, perhaps after a write.
 fn classify(error: &RedisError) -> RegistryError {
+    let is_in_script = error.detail().is_some_and(|detail| detail.contains("user executing the script"));
     let refused = match error.kind() {
         ErrorKind::Server(ServerErrorKind::ExecAbort) => false,
+        _ if is_in_script => false,
         ErrorKind::Server(_)
         | ErrorKind::Extension
         | ErrorKind::InvalidClientConfig
