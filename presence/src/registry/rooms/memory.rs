@@ -145,10 +145,15 @@ impl StoreState {
     pub(crate) fn end_room(&mut self, room: &RoomKey) {
         match self.rooms.spoken_in_empty(room) {
             None => {}
-            Some(0) => self.rooms.forget(room, u64::MAX),
-            Some(seq) if seq < BUSY_SEQ => self.quiet_rooms.push_back((now(), room.clone())),
+            Some(0) => self.rooms.forget(room),
+            Some(seq) if seq < BUSY_SEQ => self.quiet_rooms.push(now(), room.clone()),
             Some(_) => self.retire(Leftover::Room(room.clone())),
         }
+    }
+
+    /// Returns the time since which a quiet room has been empty.
+    pub(crate) fn quiet_since(&self, room: &RoomKey) -> Option<u64> {
+        self.rooms.spoken_in_empty(room).filter(|seq| *seq < BUSY_SEQ).and_then(|_| self.rooms.emptied_at(room))
     }
 
     fn add_member(&mut self, room: &RoomKey, nick: &Nick, owner: &Owner, status: &Status) {

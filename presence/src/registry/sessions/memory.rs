@@ -42,12 +42,10 @@ impl Sessions for MemoryRegistry {
 }
 
 impl StoreState {
-    /// Deletes a session that ended at `ended` and was not resumed since.
-    pub(crate) fn forget_session(&mut self, session: &SessionId, ended: u64) {
-        if self.sessions.0.get(session).is_some_and(|known| known.ended.is_some_and(|at| at <= ended)) {
-            self.sessions.0.remove(session);
-            self.inboxes.forget(session);
-        }
+    /// Deletes a session and its inbox.
+    pub(crate) fn forget_session(&mut self, session: &SessionId) {
+        self.sessions.0.remove(session);
+        self.inboxes.forget(session);
     }
 
     pub(crate) fn resume(

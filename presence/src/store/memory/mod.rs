@@ -12,13 +12,13 @@ mod channels;
 mod events;
 mod leases;
 mod nicks;
+mod retired;
 mod rooms;
 mod sessions;
 mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,6 +33,7 @@ pub use self::channels::{ChannelListener, ListenerGuard};
 use self::events::EventLog;
 pub(crate) use self::leases::{LeaseRecord, Leases};
 pub(crate) use self::nicks::{FreedFor, NickRecord, Nicks};
+use self::retired::RetirementQueue;
 pub(crate) use self::rooms::{MemberRecord, RoomState, Rooms};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::streams::MemoryStream;
@@ -126,16 +127,16 @@ pub(crate) struct StoreState {
     pub(crate) keys_seen: SeenKeys,
     pub(crate) ids_seen: SeenKeys,
     pub(crate) events: EventLog,
-    pub(crate) leftovers: VecDeque<(u64, Leftover)>,
+    pub(crate) leftovers: RetirementQueue<Leftover>,
     /// Quiet rooms without members, which have a retention time of their own.
-    pub(crate) quiet_rooms: VecDeque<(u64, RoomKey)>,
+    pub(crate) quiet_rooms: RetirementQueue<RoomKey>,
     pub(crate) retention: Reloadable<Retention>,
     pub(crate) channels: Channels,
     pub(crate) keys: Keys,
 }
 
 /// An ended record that stays for the retention time.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Leftover {
     Nick(NickKey),
     Session(SessionId),
@@ -153,8 +154,8 @@ impl StoreState {
             keys_seen: SeenKeys::of_clients(),
             ids_seen: SeenKeys::of_attempts(),
             events: EventLog::default(),
-            leftovers: VecDeque::new(),
-            quiet_rooms: VecDeque::new(),
+            leftovers: RetirementQueue::default(),
+            quiet_rooms: RetirementQueue::default(),
             retention,
             channels,
             keys: Keys::new("parley"),
@@ -167,22 +168,44 @@ impl StoreState {
 
     /// Schedules the deletion of an ended record.
     pub(crate) fn retire(&mut self, leftover: Leftover) {
-        self.leftovers.push_back((now(), leftover));
+        self.leftovers.push(now(), leftover);
     }
 
     /// Deletes records whose retention time is over. Called by the beat, so it needs no timer.
     pub(crate) fn delete_expired(&mut self, now: u64) {
-        while self.leftovers.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > RETENTION_MS) {
-            match self.leftovers.pop_front() {
-                Some((ended, Leftover::Nick(nick))) => self.nicks.forget(&nick, ended),
-                Some((ended, Leftover::Room(room))) => self.rooms.forget(&room, ended),
-                Some((ended, Leftover::Session(session))) => self.forget_session(&session, ended),
+        let limit = now.saturating_sub(RETENTION_MS);
+        while let Some(leftover) = self.leftovers.pop_before(limit) {
+            match self.ended_at(&leftover) {
+                Some(again) if again >= limit => self.leftovers.push(again, leftover),
+                Some(_) => self.forget(&leftover),
                 None => {}
             }
         }
         let quiet = (self.retention.get().quiet.as_millis() as u64).min(RETENTION_MS);
-        while let Some((ended, room)) = self.quiet_rooms.pop_front_if(|(ended, _)| now.saturating_sub(*ended) > quiet) {
-            self.rooms.forget(&room, ended);
+        let limit = now.saturating_sub(quiet);
+        while let Some(room) = self.quiet_rooms.pop_before(limit) {
+            match self.quiet_since(&room) {
+                Some(again) if again >= limit => self.quiet_rooms.push(again, room),
+                Some(_) => self.rooms.forget(&room),
+                None => {}
+            }
+        }
+    }
+
+    /// Returns the end of a record; `None` if it is in use again.
+    fn ended_at(&self, leftover: &Leftover) -> Option<u64> {
+        match leftover {
+            Leftover::Nick(nick) => self.nicks.freed_at(nick),
+            Leftover::Room(room) => self.rooms.emptied_at(room),
+            Leftover::Session(session) => self.sessions.ended_at(session),
+        }
+    }
+
+    fn forget(&mut self, leftover: &Leftover) {
+        match leftover {
+            Leftover::Nick(nick) => self.nicks.forget(nick),
+            Leftover::Room(room) => self.rooms.forget(room),
+            Leftover::Session(session) => self.forget_session(session),
         }
     }
 }

@@ -116,12 +116,14 @@ impl Nicks {
         self.records.is_empty() && self.online.is_empty() && self.skeletons.is_empty()
     }
 
-    /// Deletes a nick that was freed at `freed` and not claimed since.
-    pub(crate) fn forget(&mut self, nick: &NickKey, freed: u64) {
-        if self.records.get(nick).is_some_and(|record| record.owner.is_none() && record.freed <= freed) {
-            self.drop_lookalike(nick);
-            self.records.remove(nick);
-        }
+    /// Returns the time at which a nick without an owner was freed.
+    pub(crate) fn freed_at(&self, nick: &NickKey) -> Option<u64> {
+        self.records.get(nick).filter(|record| record.owner.is_none()).map(|record| record.freed)
+    }
+
+    pub(crate) fn forget(&mut self, nick: &NickKey) {
+        self.drop_lookalike(nick);
+        self.records.remove(nick);
     }
 }
 

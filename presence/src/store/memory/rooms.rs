@@ -77,11 +77,13 @@ impl Rooms {
         self.rooms.is_empty() && self.listed.is_empty() && self.of_nicks.is_empty()
     }
 
-    /// Deletes a room that has been empty since `emptied`.
-    pub(crate) fn forget(&mut self, room: &RoomKey, emptied: u64) {
-        if self.rooms.get(room).is_some_and(|room| room.members.is_empty() && room.emptied <= emptied) {
-            self.rooms.remove(room);
-        }
+    /// Returns the time at which the last member of an empty room left.
+    pub(crate) fn emptied_at(&self, room: &RoomKey) -> Option<u64> {
+        self.rooms.get(room).filter(|room| room.members.is_empty()).map(|room| room.emptied)
+    }
+
+    pub(crate) fn forget(&mut self, room: &RoomKey) {
+        self.rooms.remove(room);
     }
 
     /// Returns the seq of the newest message of a room without members.

@@ -44,6 +44,11 @@ impl Sessions {
         self.0.get(session).is_some_and(|known| known.nick == *nick)
     }
 
+    /// Returns the time at which an ended session ended.
+    pub(crate) fn ended_at(&self, session: &SessionId) -> Option<u64> {
+        self.0.get(session)?.ended
+    }
+
     pub(crate) fn claimed(&mut self, session: &SessionId, nick: &NickKey, token: &TokenHash) {
         let known = self.0.entry(session.clone()).or_insert_with(|| SessionRecord {
             nick: nick.clone(),

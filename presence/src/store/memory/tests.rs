@@ -312,12 +312,40 @@ fn ended_records_are_deleted_and_live_ones_stay() {
 
     state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.user(ann.0.key()).is_none() && state.room(lobby.key()).is_none());
-    assert!(state.inboxes.is_empty() && state.leftovers.is_empty());
+    assert!(state.inboxes.is_empty() && state.leftovers.len() == 0);
     assert!(state.user(bob.0.key()).is_some(), "bob is still online");
 
     assert!(state.release(&bob.0, &bob.1, None));
     state.delete_expired(now() + RETENTION_MS + 1000);
     assert!(state.nicks.is_empty() && state.sessions.is_empty() && state.rooms.is_empty(), "{state:?}");
+}
+
+#[test]
+fn repeated_ends_of_a_record_cost_no_memory() {
+    let World { store, lobby, ann, .. } = world();
+    let mut state = store.lock();
+    for key in ["k1", "k2", "k3", "k4"] {
+        drop(state);
+        store.append(&lobby, message(&ann, key, "x")).unwrap();
+        state = store.lock();
+        // First a quiet room, then a busy one.
+        for _ in 0..100 {
+            assert!(state.leave(leaving(&lobby, &ann)));
+            let (status, entry) = (&Status::default(), JoinEntry::New);
+            state.join(JoinRequest { room: &lobby, nick: &ann.0, owner: &ann.1, status, entry }).unwrap();
+        }
+    }
+    assert_eq!((state.leftovers.len(), state.quiet_rooms.len()), (1, 1));
+    assert!(state.leave(leaving(&lobby, &ann)));
+    state.delete_expired(now() + RETENTION_MS - 1000);
+    assert!(state.room(lobby.key()).is_some(), "a busy room outlives the time of quiet ones");
+    state.delete_expired(now() + RETENTION_MS + 1000);
+    assert!(state.room(lobby.key()).is_none());
+    assert_eq!((state.leftovers.len(), state.quiet_rooms.len()), (0, 0));
+}
+
+fn leaving<'a>(room: &'a RoomName, (nick, owner): &'a (Nick, Owner)) -> LeaveRequest<'a> {
+    LeaveRequest { room, nick, owner, reason: LeftReason::Left, intent: LeaveIntent::ForGood }
 }
 
 #[test]
@@ -345,7 +373,7 @@ fn quiet_rooms_are_deleted_after_their_own_time() {
     let mut state = store.lock();
     assert!(leave(&mut state));
     state.delete_expired(now() + quiet + 1000);
-    assert!(state.room(lobby.key()).is_none() && state.quiet_rooms.is_empty());
+    assert!(state.room(lobby.key()).is_none() && state.quiet_rooms.len() == 0);
     assert_eq!(join(&mut state).seq, 0);
     assert!(leave(&mut state));
     assert!(state.room(lobby.key()).is_none(), "a room without messages is forgotten at once");
