@@ -76,19 +76,19 @@ impl Presence {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let closing = stop.child_token();
         let (samples, newest) = watch::channel(None);
-        let ready = {
-            let (closing, newest) = (closing.clone(), newest.clone());
-            move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref())
-        };
         let all_reasons = {
-            let (own, redis) = (ready.clone(), redis.clone());
-            move || own().with(redis.reasons())
+            let (closing, newest, redis) = (closing.clone(), newest.clone(), redis.clone());
+            move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref()).with(redis.reasons())
+        };
+        // A process that shuts down is expected to be unready, so only answers count here.
+        let is_answered = {
+            let newest = newest.clone();
+            move || readiness::judge(false, newest.borrow().as_ref())
         };
         spawn(&tasks, &stop, redis.clone().watch());
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));
-        // Ends with the API: a process that shuts down is expected to be unready.
-        spawn(&tasks, &closing, readiness::log_changes(ready));
+        spawn(&tasks, &closing, readiness::log_changes(is_answered));
         redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
