@@ -332,9 +332,10 @@ unit_keys! {
     /// The keys of one session.
     SessionKeys: SessionUnit {
         /// Hash: `nick` (the session's nick key), `token` (the hash of its resume token; empty for a text client, which
-        /// has none); between a resume and its confirmation `previous` (the hash presented) and `was` (the owner token and
-        /// nick before, or empty). Of its inbox the meta, as a room has one of its stream, and `read` (the client's read
-        /// position). No TTL while the session owns its nick, 72 h afterwards; the same for its inbox and its rooms.
+        /// has none); between a resume and its confirmation `previous` (the hash presented) and `was` (the owner token
+        /// and nick before, or empty). Of its inbox the meta, as a room has one of its stream, and `read` (the client's
+        /// read position). No TTL while the session owns its nick, 72 h afterwards; the same for its inbox and its
+        /// rooms.
         record => "session";
         /// Set: the keys of the rooms that the session is in, or was in when it ended without `bye` or leave.
         rooms => "session-rooms";
