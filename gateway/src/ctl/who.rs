@@ -42,7 +42,7 @@ async fn all_users(cluster: &CommandAccess) -> Result<Vec<UserRow>, CtlError> {
     loop {
         let page = cluster.registry.users(cursor, PAGE_LIMIT).await?;
         users.extend(page.items);
-        cursor = page.next_cursor.and_then(|next| next.parse().ok());
+        cursor = page.next_cursor.as_deref().map(list_cursor).transpose()?;
         if cursor.is_none() {
             return Ok(users);
         }
@@ -60,11 +60,16 @@ async fn members(cluster: &CommandAccess, room: &str) -> Result<Vec<UserRow>, Ct
         let nicks: Vec<NickKey> =
             page.items.iter().filter_map(|member| Some(Nick::parse(&member.nick).ok()?.key().clone())).collect();
         users.extend(cluster.registry.lookup(&nicks).await?.into_iter().flatten());
-        cursor = page.next_cursor.and_then(|next| next.parse().ok());
+        cursor = page.next_cursor.as_deref().map(list_cursor).transpose()?;
         if cursor.is_none() {
             return Ok(users);
         }
     }
+}
+
+fn list_cursor(text: &str) -> Result<ListCursor, CtlError> {
+    text.parse()
+        .map_err(|_| CtlError::Refused(format!("the store sent the cursor {text}, which this version cannot read")))
 }
 
 async fn one(cluster: &CommandAccess, nick: &str) -> Result<UserRow, CtlError> {

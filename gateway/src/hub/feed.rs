@@ -59,7 +59,7 @@ pub(super) struct StreamFeed {
     /// The live members; `None` after a change.
     recipients: Option<Arc<[Recipient]>>,
     pub(super) pending: PendingEvents,
-    /// How far the outboxes of the members have the stream.
+    /// The progress into the outboxes of the members.
     pub(super) written: WrittenSeq,
     /// The members version of the last change.
     members_version: Option<u64>,

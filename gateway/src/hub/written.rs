@@ -1,7 +1,7 @@
-//! How far the outboxes of a stream's members have it, for sessions that wait for their own messages before they end.
+//! Progress of a stream into its members' outboxes, for sessions that wait for their own messages before they end.
 //!
-//! [`WrittenSeq`] is part of a feed; a finished fan-out job moves it on. Invariant: a wait ends with the batch that
-//! holds its seq, or with the feed. Knows no time: the waiting session limits it.
+//! [`WrittenSeq`] is part of a feed; a finished fan-out job advances it. Invariant: a wait ends with the batch that
+//! holds its seq, or with the feed. The waiting session limits the time.
 
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ impl WrittenSeq {
         Some(wait)
     }
 
-    /// Moves on to this seq and ends the waits for everything up to it.
+    /// Advances to this seq and ends the waits for everything up to it.
     pub(super) fn advance(&mut self, seq: u64) {
         self.seq = self.seq.max(seq);
         for (_, written) in self.waits.extract_if(.., |(seq, _)| *seq <= self.seq) {

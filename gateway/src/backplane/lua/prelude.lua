@@ -5,12 +5,17 @@
 -- partition's keys and channels; 2 the generation that the caller knows (0: any); 3 the maximum number of keys in a
 -- bucket; 4 the incarnation that republishes a lost message, or '' for a new message.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
--- full Redis refuses a call whole. A right that the user loses at run time shows only at its command. So the right to
--- note keys is checked first, and once a message is stored, all writes are made with `pcall`: an error would make the
--- client send it again.
+-- full Redis refuses a call whole. A right that the user loses at run time shows only at its command. So the rights to
+-- store a message and to note its key are checked first. Once it is stored, every write uses `pcall`: an error would
+-- make the client send it again.
 
 local base, republisher = ARGV[1], ARGV[4]
 local is_republish = republisher ~= ''
+
+-- Returns true if the user may not run a command. Compatible servers may lack the check.
+local function lacks(command)
+  return redis.acl_check_cmd and not redis.acl_check_cmd(command, base)
+end
 
 -- The reason to refuse writes, or nil. A restarted store may lack the newest acknowledged messages: new messages get no
 -- seq until the restart is noticed and all lost messages are republished.
@@ -20,8 +25,8 @@ if phase ~= 'open' and not (is_republish and is_noticed) then
   refusal = 'RECOVERING the gateways are still reasserting their claims'
 elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
   refusal = 'RECOVERING the caller knows another generation'
-elseif redis.acl_check_cmd and not redis.acl_check_cmd('HSET', base) then
-  refusal = 'NOPERM the user may not run HSET, which keeps the keys of messages'
+elseif lacks('XADD') or lacks('HSET') then
+  refusal = 'NOPERM the user may not run XADD or HSET'
 end
 
 -- Integer Unix milliseconds: for display and retention, never for ownership.

@@ -20,15 +20,15 @@ pub(super) const HELP: &str = "\
 * /join #ROOM       enter a room; the text that you type goes there
 * TEXT              send TEXT to the room that you entered last
 * //TEXT            send a text that begins with a slash
-* /leave [#ROOM]    leave this room, or another one
+* /leave [#ROOM]    leave this room, or ROOM
 * /msg NAME TEXT    send TEXT to one user
-* /who [#ROOM]      list the users in this room, or in another one
-* /rooms            list the rooms with users
-* /history [N]      show the last N messages of this room: 1 to 200, without N 20
-* /more             go on with a list that was cut
-* /away [TEXT]      show the others that you are away, and TEXT as the reason
-* /back             show the others that you are back
-* /ping             check the connection; the answer is: pong
+* /who [#ROOM]      list the members of this room, or of ROOM
+* /rooms            list the rooms that have members
+* /history [N]      show the last N messages of this room: 1 to 200, default 20
+* /more             show the next part of the last list
+* /away [TEXT]      tell the others that you are away; TEXT is the reason
+* /back             tell the others that you are back
+* /ping             check the connection; the server answers `* pong`
 * /help             show this list
 * /quit             leave all rooms and close the connection
 * a part in [ ] may be left out; names contain no spaces
@@ -70,7 +70,7 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
             Command::Members { room, limit: DEFAULT_PAGE_ROWS, cursor: None }
         }
         "rooms" => {
-            alone(argument, "/rooms")?;
+            no_argument(argument, "/rooms")?;
             Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: None }
         }
         "history" => {
@@ -78,16 +78,16 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
             Command::History { room: current(dialect)?, range: Range::Newest, limit }
         }
         "more" => {
-            alone(argument, "/more")?;
+            no_argument(argument, "/more")?;
             rest_of_list(dialect)?
         }
         "away" => away(argument)?,
         "back" => {
-            alone(argument, "/back")?;
+            no_argument(argument, "/back")?;
             Command::Status(syntax::status(Availability::Online, "")?)
         }
         "ping" => {
-            alone(argument, "/ping")?;
+            no_argument(argument, "/ping")?;
             Command::Ping
         }
         "quit" => Command::Bye,
@@ -128,8 +128,8 @@ fn required<'a>(argument: &'a str, usage: &str) -> Result<&'a str, Refusal> {
 }
 
 /// Refuses an argument of a command that takes none.
-fn alone(argument: &str, command: &str) -> Result<(), Refusal> {
-    if argument.is_empty() { Ok(()) } else { Err(bad_request(format!("nothing may follow, type {command}"))) }
+fn no_argument(argument: &str, command: &str) -> Result<(), Refusal> {
+    if argument.is_empty() { Ok(()) } else { Err(bad_request(format!("{command} takes no argument"))) }
 }
 
 fn without_nick() -> Refusal {
@@ -143,7 +143,7 @@ fn away(text: &str) -> Result<Command, Refusal> {
 
 fn rest_of_list(dialect: &LineDialect) -> Result<Command, Refusal> {
     match dialect.rest.as_deref() {
-        None => Err(bad_request("the last list was complete")),
+        None => Err(bad_request("there is nothing more to show")),
         Some(ListRest::Members { room, cursor }) => {
             Ok(Command::Members { room: room.clone(), limit: DEFAULT_PAGE_ROWS, cursor: Some(*cursor) })
         }

@@ -80,7 +80,10 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
         Answer::Status(status) => lines.add(format_args!("* you are {}", StatusText(status))),
         Answer::Members { room, items, next_cursor } => {
             if items.is_empty() {
-                lines.add(format_args!("* no users in {}, type /rooms to list the rooms with users", Escaped(room)));
+                lines.add(format_args!(
+                    "* no members in {}, type /rooms to list the rooms that have members",
+                    Escaped(room)
+                ));
             }
             for member in items {
                 lines.add(format_args!("* in {}: {}", Escaped(room), MemberText(member)));

@@ -136,11 +136,11 @@ fn parser_accepts_every_line_command() {
         ("/ping", "ping"),
         ("/quit", "bye"),
         ("/quit so long", "bye"),
-        ("/rooms #lobby", "= ! bad_request: nothing may follow, type /rooms"),
-        ("/back now", "= ! bad_request: nothing may follow, type /back"),
-        ("/ping bob", "= ! bad_request: nothing may follow, type /ping"),
-        ("/more 20", "= ! bad_request: nothing may follow, type /more"),
-        ("/more", "= ! bad_request: the last list was complete"),
+        ("/rooms #lobby", "= ! bad_request: /rooms takes no argument"),
+        ("/back now", "= ! bad_request: /back takes no argument"),
+        ("/ping bob", "= ! bad_request: /ping takes no argument"),
+        ("/more 20", "= ! bad_request: /more takes no argument"),
+        ("/more", "= ! bad_request: there is nothing more to show"),
         ("/who a b", "= ! bad_room: the name contains a space, which is not allowed"),
         ("/leave a b", "= ! bad_room: the name contains a space, which is not allowed"),
         ("/history 20 30", "= ! bad_request: type /history N with a number from 1 to 200"),
@@ -199,7 +199,7 @@ fn more_shows_the_rest_of_the_last_list() {
     let Command::Members { room, cursor, .. } = request.command else { panic!("another list") };
     assert_eq!((room.as_str(), cursor), ("#lobby", "7".parse().ok()));
     reply(&mut dialect, members(None));
-    assert_eq!(read(&mut dialect, "/more"), "= ! bad_request: the last list was complete");
+    assert_eq!(read(&mut dialect, "/more"), "= ! bad_request: there is nothing more to show");
 
     let items = vec![message("#lobby", r#""one""#), message("#lobby", r#""two""#)];
     reply(&mut dialect, Answer::History { to: "#lobby".into(), items, more: true });
@@ -272,7 +272,7 @@ fn replies_encode_as_frozen() {
         ),
         (
             Answer::Members { room: "#nope".into(), items: vec![], next_cursor: None },
-            "* no users in #nope, type /rooms to list the rooms with users\n",
+            "* no members in #nope, type /rooms to list the rooms that have members\n",
         ),
         (
             Answer::Refused(Refusal { retry_after_ms: Some(1000), ..ErrorCode::OutcomeUnknown.into() }),

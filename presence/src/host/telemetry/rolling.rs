@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn pipe_is_never_renamed_or_created() {
+    fn log_into_a_pipe_is_never_renamed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());

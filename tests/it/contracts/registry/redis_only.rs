@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use presence::model::{LeftReason, ListCursor, LookalikePolicy, Status, TokenHash};
+use presence::model::{LeftReason, ListCursor, LookalikePolicy, Owner, Status, TokenHash};
 use presence::registry::{
     ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ResumeTicket,
 };
@@ -87,6 +87,20 @@ async fn beat_rebuilds_listing_cache_from_index() {
     arm.registry.beat(&node.incarnation, &[]).await.unwrap();
     let ttl: i64 = arm.ask(&["TTL", &cache]).await;
     assert!(ttl > 890, "{ttl}");
+}
+
+/// Reasserts a nick in another spelling.
+async fn reassert_spelling(arm: &RegistryArm, node: &GatewayLease, spelling: &str, owner: &Owner) {
+    let claim = LocalClaim {
+        nick: nick(spelling),
+        owner: owner.clone(),
+        status: Status::default(),
+        rooms: Vec::new(),
+        token: TokenHash::of(b"secret"),
+        detached: false,
+    };
+    let generation = arm.registry.beat(&node.incarnation, &[]).await.unwrap().generation.number;
+    assert!(node.try_reassert(generation, &[claim]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -245,16 +259,7 @@ async fn index_of_lookalikes_follows_every_change() {
     let owned = node.claim_as(&owned.owner.session, "paypaI").await.unwrap();
     assert_index_is_exact(&arm).await;
     // The store went back to that spelling.
-    let claim = LocalClaim {
-        nick: nick("paypai"),
-        owner: owned.owner.clone(),
-        status: Status::default(),
-        rooms: Vec::new(),
-        token: TokenHash::of(b"secret"),
-        detached: false,
-    };
-    let generation = arm.registry.beat(&node.incarnation, &[]).await.unwrap().generation.number;
-    assert!(node.try_reassert(generation, &[claim]).await.unwrap().is_empty());
+    reassert_spelling(&arm, &node, "paypai", &owned.owner).await;
     assert_index_is_exact(&arm).await;
     let owned = node.claim_as(&owned.owner.session, "paypaI").await.unwrap();
     assert!(owned.release().await);
@@ -375,16 +380,7 @@ async fn reasserted_spelling_replaces_that_of_the_store() {
     let node = arm.node("g1").await;
     let ann = node.user("paypaI").await;
     // The store went back to the spelling before the newest one.
-    let claim = LocalClaim {
-        nick: nick("paypai"),
-        owner: ann.owner.clone(),
-        status: Status::default(),
-        rooms: Vec::new(),
-        token: TokenHash::of(b"secret"),
-        detached: false,
-    };
-    let generation = arm.registry.beat(&node.incarnation, &[]).await.unwrap().generation.number;
-    assert!(node.try_reassert(generation, &[claim]).await.unwrap().is_empty());
+    reassert_spelling(&arm, &node, "paypai", &ann.owner).await;
     node.user("paypal").await;
 }
 
