@@ -81,14 +81,14 @@ impl Presence {
             move || readiness::judge(closing.is_cancelled(), newest.borrow().as_ref()).with(redis.reasons())
         };
         // A process that shuts down is expected to be unready, so only answers count here.
-        let is_answered = {
+        let answer_reasons = {
             let newest = newest.clone();
             move || readiness::judge(false, newest.borrow().as_ref())
         };
         spawn(&tasks, &stop, redis.clone().watch());
         spawn(&tasks, &stop, detector::observe(registry.clone(), samples));
         spawn(&tasks, &stop, reap(registry.clone(), newest, metrics.clone()));
-        spawn(&tasks, &closing, readiness::log_changes(is_answered));
+        spawn(&tasks, &closing, readiness::log_changes(answer_reasons));
         redis.register_metrics(&metrics.registry);
         spawn(&tasks, &stop, loop_lag::watch(metrics.registry.clone()));
         let refresh = numbers::register(&metrics.registry, registry.clone(), redis);
