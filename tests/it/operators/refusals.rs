@@ -347,6 +347,8 @@ async fn message_stored_without_a_right_is_never_refused() {
             let page = ann.request(json!({"type": "history", "to": "#lobby", "limit": 200})).await.unwrap();
             page["items"].as_array().unwrap().iter().filter(|item| item["body"] == body.as_str()).count()
         };
+        // Without EXPIRE a message is complete.
+        assert_eq!(reply.is_ok(), right == "expire", "{right}: {reply:?}");
         match reply {
             Ok(ack) => assert_eq!((&ack["type"], stored().await), (&json!("ack"), 1), "{right}: {ack}"),
             Err(refused) => assert_eq!((&*refused.code, stored().await), ("unavailable", 0), "{right}: {refused:?}"),

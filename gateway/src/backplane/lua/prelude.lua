@@ -6,15 +6,15 @@
 -- bucket; 4 the incarnation that republishes a lost message, or '' for a new message.
 -- Owner tokens are `<incarnation>/<session>/<fence>`. Everything is checked before the first write; without allow-oom a
 -- full Redis refuses a call whole. A right that the user loses at run time shows only at its command. So the rights to
--- store a message and to note its key are checked first. Once it is stored, every write uses `pcall`: an error would
--- make the client send it again.
+-- store a message, to note its key and to publish it are checked first. Once it is stored, every write uses `pcall`: an
+-- error would make the client send it again.
 
 local base, republisher = ARGV[1], ARGV[4]
 local is_republish = republisher ~= ''
 
 -- Returns true if the user may not run a command. Compatible servers may lack the check.
 local function lacks(command)
-  return redis.acl_check_cmd and not redis.acl_check_cmd(command, base)
+  return redis.acl_check_cmd and not redis.acl_check_cmd(command, base, '')
 end
 
 -- The reason to refuse writes, or nil. A restarted store may lack the newest acknowledged messages: new messages get no
@@ -25,8 +25,8 @@ if phase ~= 'open' and not (is_republish and is_noticed) then
   refusal = 'RECOVERING the gateways are still reasserting their claims'
 elseif ARGV[2] ~= '0' and ARGV[2] ~= number then
   refusal = 'RECOVERING the caller knows another generation'
-elseif lacks('XADD') or lacks('HSET') then
-  refusal = 'NOPERM the user may not run XADD or HSET'
+elseif lacks('XADD') or lacks('HSET') or lacks('PUBLISH') then
+  refusal = 'NOPERM the user may not run XADD, HSET or PUBLISH'
 end
 
 -- Integer Unix milliseconds: for display and retention, never for ownership.
