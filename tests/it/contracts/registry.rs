@@ -153,6 +153,14 @@ impl NickSession {
             .unwrap()
     }
 
+    async fn detach(&self, hold: Duration) -> bool {
+        self.registry.detach(&self.nick, &self.owner, hold).await.unwrap()
+    }
+
+    async fn expire(&self) -> bool {
+        self.registry.expire_detached(&self.nick, &self.owner, LeftReason::Closed).await.unwrap()
+    }
+
     async fn release(&self) -> bool {
         self.registry.release(&self.nick, &self.owner, None).await.unwrap()
     }

@@ -9,7 +9,7 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use harness::eventually;
-use presence::model::{Fence, Owner, Status, TokenHash};
+use presence::model::{Fence, LookalikePolicy, Owner, Status, TokenHash};
 use presence::registry::{Beat, ClaimError, Generation, JoinEntry, LeaseState, LocalClaim, Phase, RegistryError};
 
 use super::{GatewayLease, NickSession, PATIENCE, RegistryArm, nick, room};
@@ -211,6 +211,31 @@ async fn reassertion_restores_lost_claims_silently() {
     assert_eq!(deltas.iter().filter(|(_, delta)| !delta["joined"].is_null()).count(), 1, "only eve's join: {deltas:?}");
     let owned: Vec<String> = arm.ask(&["SMEMBERS", &arm.keys.node(&node.incarnation).owned_members()]).await;
     assert_eq!(owned, ["lobby eve"]);
+}
+
+#[tokio::test]
+async fn reasserted_nick_keeps_its_lookalikes_away() {
+    let arm = RegistryArm::redis().await;
+    let (node, other) = (arm.node("g1").await, arm.node("g2").await);
+    let owned = node.user("paypal").await;
+    let () = arm.ask(&["FLUSHALL"]).await;
+    node.reassert(&[owned.local_claim(&[])]).await;
+    other.reassert(&[]).await;
+    arm.pass_recovery_time(RECOVERY_MIN).await;
+    assert!(other.beat().await.generation.is_open());
+    assert_eq!(other.claim("paypaI").await.err(), Some(ClaimError::Confusable));
+}
+
+#[tokio::test]
+async fn reasserted_nick_outlasts_holds_of_lookalikes() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let node = GatewayLease { registry: arm.registry_with(LookalikePolicy::ExceptAscii), ..node };
+    let (held, owned) = (node.user("paypal").await, node.user("paypaI").await);
+    assert!(held.detach(Duration::from_secs(60)).await && held.expire().await);
+    node.reassert(&[owned.local_claim(&[])]).await;
+    let index = arm.keys.skeleton(owned.nick.skeletons().shown()).nicks();
+    assert_eq!(arm.ask::<i64>(&["TTL", &index]).await, -1, "it does not expire with the hold");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use presence::model::{LeftReason, ListCursor, LookalikePolicy, Owner, Status, TokenHash};
+use presence::model::{ListCursor, LookalikePolicy, Owner, Status, TokenHash};
 use presence::registry::{
     ClaimError, JoinEntry, LeaseTransition, LocalClaim, ReapedBatch, RegistryError, ResumeTicket,
 };
@@ -209,10 +209,8 @@ async fn skeleton_of_held_nick_expires_with_hold() {
     let (ann, other) = (node.user("nil").await, node.user("ni1").await);
     assert_eq!(ann.nick.skeletons(), other.nick.skeletons(), "two ASCII names may share one");
     let skeleton = arm.keys.skeleton(ann.nick.skeletons().mapped()).nicks();
-    let hold = Duration::from_secs(60);
     let expire = async |user: &super::NickSession| {
-        assert!(arm.registry.detach(&user.nick, &user.owner, hold).await.unwrap());
-        assert!(arm.registry.expire_detached(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        assert!(user.detach(Duration::from_secs(60)).await && user.expire().await);
         arm.ask::<i64>(&["TTL", &skeleton]).await
     };
     assert_eq!(expire(&ann).await, -1, "the other nick is still owned");
@@ -247,8 +245,7 @@ async fn index_of_lookalikes_follows_every_change() {
     let node = arm.node("g1").await;
     let node = GatewayLease { registry: arm.registry_with(LookalikePolicy::ExceptAscii), ..node };
     let hold = async |user: &super::NickSession| {
-        assert!(arm.registry.detach(&user.nick, &user.owner, Duration::from_secs(60)).await.unwrap());
-        assert!(arm.registry.expire_detached(&user.nick, &user.owner, LeftReason::Closed).await.unwrap());
+        assert!(user.detach(Duration::from_secs(60)).await && user.expire().await);
         assert_index_is_exact(&arm).await;
     };
     // Names in ASCII may share a skeleton: one is held, and the owner of the other one respells it.

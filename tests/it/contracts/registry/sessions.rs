@@ -85,14 +85,6 @@ impl ReturnedSession {
 }
 
 impl NickSession {
-    async fn detach(&self, hold: Duration) -> bool {
-        self.registry.detach(&self.nick, &self.owner, hold).await.unwrap()
-    }
-
-    async fn expire(&self) -> bool {
-        self.registry.expire_detached(&self.nick, &self.owner, LeftReason::Closed).await.unwrap()
-    }
-
     async fn leave_for_now(&self, name: &str) -> bool {
         self.leave_with(name, LeftReason::Closed, LeaveIntent::ForNow).await
     }
