@@ -114,6 +114,16 @@ impl GatewayLease {
         self.claim(nick).await.unwrap()
     }
 
+    /// Claims nicks in ASCII that look alike, because `1` looks like `l`. Returns them in their order in Redis.
+    async fn lookalikes(&self, count: u32) -> Vec<NickSession> {
+        let mut users = Vec::new();
+        for number in 0..count {
+            let name = format!("c{number:05b}").replace('1', "l").replace('0', "1");
+            users.push(self.user(&name).await);
+        }
+        users
+    }
+
     /// Reasserts these claims in one batch; returns those that a later claim has replaced.
     async fn try_reassert(&self, generation: u64, claims: &[LocalClaim]) -> Result<Vec<Owner>, RegistryError> {
         let (incarnation, info) = (&self.incarnation, &self.info);

@@ -1,5 +1,7 @@
 //! The contract of nicks: at most one owner each, under races, crashes and lookalike names.
 
+use std::time::Duration;
+
 use presence::model::{Availability, Fence, LookalikePolicy, Owner, SessionId, Status};
 use presence::registry::{ClaimError, MailboxOrder};
 
@@ -18,6 +20,7 @@ on_both_arms! {
     respelling_into_a_lookalike_is_refused,
     undone_rename_keeps_lookalikes_of_the_nick_away,
     lookalikes_without_live_owner_are_ignored,
+    last_owner_among_many_lookalikes_still_conflicts,
     rename_frees_old_nick_and_keeps_session,
     respelled_nick_keeps_the_same_claim,
     departed_user_is_offline_and_stranger_unknown,
@@ -221,6 +224,19 @@ async fn lookalikes_without_live_owner_are_ignored(arm: &RegistryArm) {
     let session = &ann.owner.session;
     let lookalike = other.claim_as(session, "\u{430}nn").await.unwrap();
     assert!(lookalike.owner.fence > ann.owner.fence);
+}
+
+async fn last_owner_among_many_lookalikes_still_conflicts(arm: &RegistryArm) {
+    let registry = arm.registry_with(LookalikePolicy::ExceptAscii);
+    let node = GatewayLease { registry, ..arm.node("g1").await };
+    // One more than Redis examines when a hold begins.
+    let users = node.lookalikes(17).await;
+    for user in &users[..16] {
+        assert!(user.detach(Duration::ZERO).await && user.expire().await);
+    }
+    assert_eq!(node.claim("\u{441}lllll").await.err(), Some(ClaimError::Confusable));
+    assert!(users[16].release().await);
+    node.user("\u{441}lllll").await;
 }
 
 async fn rename_frees_old_nick_and_keeps_session(arm: &RegistryArm) {

@@ -278,6 +278,22 @@ async fn index_of_lookalikes_follows_every_change() {
 }
 
 #[tokio::test]
+async fn next_claim_removes_stale_lookalikes() {
+    let arm = RegistryArm::redis().await;
+    let node = arm.node("g1").await;
+    let node = GatewayLease { registry: arm.registry_with(LookalikePolicy::ExceptAscii), ..node };
+    // One more than are examined when a hold begins, so their skeleton does not expire with the last hold.
+    let users = node.lookalikes(17).await;
+    for user in &users {
+        assert!(user.detach(Duration::ZERO).await && user.expire().await);
+    }
+    let index = arm.keys.skeleton(users[0].nick.skeletons().shown()).nicks();
+    assert_eq!(arm.ask::<u64>(&["ZCARD", &index]).await, 17);
+    let newcomer = node.user("\u{441}lllll").await;
+    assert_eq!(arm.ask::<Vec<String>>(&["ZRANGE", &index, "0", "-1"]).await, [newcomer.nick.key().as_str()]);
+}
+
+#[tokio::test]
 async fn ended_sessions_leave_only_retained_keys() {
     let arm = RegistryArm::redis().await;
     let (node, other) = (arm.node("g1").await, arm.node("g2").await);
