@@ -7,7 +7,7 @@ use harness::http::{self, HttpResponse};
 use harness::{Redis, eventually};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{EventStream, GatewayUsers, REFUSAL_MAX, SOON, get, presence};
@@ -75,7 +75,7 @@ async fn client_with_all_streams_leaves_others_theirs() {
         let request = b"GET /v1/events HTTP/1.0\r\nX-Forwarded-For: 2001:db8::1\r\n\r\n";
         connection.write_all(request).await.map_err(|error| error.to_string())?;
         let mut head = [0; 12];
-        tokio::io::AsyncReadExt::read_exact(&mut connection, &mut head).await.map_err(|error| error.to_string())?;
+        connection.read_exact(&mut head).await.map_err(|error| error.to_string())?;
         if &head == b"HTTP/1.0 200" { Ok(()) } else { Err(String::from_utf8_lossy(&head).into_owned()) }
     })
     .await;
@@ -100,6 +100,37 @@ async fn incomplete_requests_never_keep_others_out() {
         let answer = get(api, "/v1/stats").await;
         assert!(asked.elapsed() < REFUSAL_MAX, "{text:?}: {:?}", asked.elapsed());
         assert_eq!(answer.status, 200, "{text:?}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_bodies_return_their_seats_in_time() {
+    let redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let api = presence.addresses().api;
+    // Bodies that take all buffered bytes of one client.
+    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nX-Forwarded-For: 2001:db8::1\r\n";
+    let mut slow = silent_connections(api, 64, &format!("{head}Content-Length: 262144\r\n\r\n")).await;
+    let neighbour = async || forwarded_get(api, "/v1/stats", "2001:db8::2", "").await;
+    eventually(SOON, "the neighbour is refused", async || {
+        let answer = neighbour().await;
+        if answer.body.contains("buffered bytes") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    assert_eq!(forwarded_get(api, "/v1/stats", "198.51.100.1", "").await.status, 200);
+    eventually(2 * SOON, "the neighbour gets in", async || {
+        // Each byte is in time, the body is not.
+        for connection in &mut slow {
+            let _ = connection.write_all(b" ").await;
+        }
+        let answer = neighbour().await;
+        if answer.status == 200 { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    for connection in &mut slow {
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 400");
     }
 }
 
