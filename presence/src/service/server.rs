@@ -109,7 +109,7 @@ impl Presence {
         let router = api::router(registry, metrics.clone(), clients, closing.clone());
         let api_ended = CancellationToken::new();
         let ended = api_ended.clone().drop_guard();
-        let serving_api = http::serve(api, router, WaitingPool::new(connections), closing.clone());
+        let serving_api = http::serve(api, router, WaitingPool::new(connections), http::TIMEOUTS, closing.clone());
         let api = tokio::spawn(async {
             let _ended = ended;
             serving_api.await;

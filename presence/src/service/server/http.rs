@@ -27,18 +27,32 @@ use crate::service::waiting::{ConnectionPhase, WaitingPool};
 
 /// Maximum size of a request's head; a larger one is answered 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Time limit for a request's head, and for an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time in which a client must accept a byte of its response.
-const STALL_MAX: Duration = Duration::from_secs(15);
+/// The time limits of the API.
+pub(super) const TIMEOUTS: HttpTimeouts =
+    HttpTimeouts { head: Duration::from_secs(10), stall: Duration::from_secs(15) };
 /// Time that sent bytes may stay unacknowledged before the connection is dropped.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which usually lacks file descriptors until other connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time limits of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HttpTimeouts {
+    /// For a request's head, and for an idle connection.
+    head: Duration,
+    /// For a client to accept a byte of its response.
+    stall: Duration,
+}
+
 /// Serves until `closing` is cancelled, then returns after the last request in flight is answered. Dropping the future
 /// closes the listener at once; its connections end with `closing`.
-pub(super) async fn serve(listener: TcpListener, router: Router, pool: WaitingPool, closing: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    pool: WaitingPool,
+    timeouts: HttpTimeouts,
+    closing: CancellationToken,
+) {
     let connections = TaskTracker::new();
     while let Some(accepted) = closing.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -47,6 +61,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, pool: WaitingPo
                     peer: peer.ip(),
                     phase: pool.open(peer.ip().into()),
                     router: TowerToHyperService::new(router.clone()),
+                    timeouts,
                 };
                 connections.spawn(served.run(stream, closing.clone()));
             }
@@ -67,6 +82,7 @@ struct ServedConnection {
     peer: IpAddr,
     phase: ConnectionPhase,
     router: TowerToHyperService<Router>,
+    timeouts: HttpTimeouts,
 }
 
 impl ServedConnection {
@@ -78,8 +94,8 @@ impl ServedConnection {
         }
         let phase = self.phase.clone();
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-        let io = TokioIo::new(StallGuard::new(stream, STALL_MAX));
+        http.timer(TokioTimer::new()).header_read_timeout(self.timeouts.head).max_buf_size(HEAD_BYTES_MAX);
+        let io = TokioIo::new(StallGuard::new(stream, self.timeouts.stall));
         let mut connection = pin!(http.serve_connection(io, service_fn(|request| self.answer(request))));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -152,3 +168,6 @@ fn tune(stream: &TcpStream) -> std::io::Result<()> {
     socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
