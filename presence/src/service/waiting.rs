@@ -77,9 +77,9 @@ impl WaitingPool {
             pool: self.clone(),
             address,
             evicted: CancellationToken::new(),
-            ticket: Mutex::default(),
+            state: Mutex::default(),
         }));
-        phase.wait();
+        phase.0.enter(&mut phase.0.lock());
         phase
     }
 
@@ -98,23 +98,24 @@ struct PhaseInner {
     pool: WaitingPool,
     address: ClientAddress,
     evicted: CancellationToken,
+    state: Mutex<PhaseState>,
+}
+
+#[derive(Debug, Default)]
+struct PhaseState {
     /// Its place in the pool while it waits.
-    ticket: Mutex<Option<u64>>,
+    ticket: Option<u64>,
+    /// Answers that are not written yet: several if its client pipelines requests.
+    answers: usize,
 }
 
 impl ConnectionPhase {
-    /// Enters the pool: no complete request is there.
-    pub(super) fn wait(&self) {
-        let mut ticket = self.0.ticket.lock().unwrap_or_else(PoisonError::into_inner);
-        if ticket.is_none() {
-            let row = WaitingRow { address: self.0.address, evicted: self.0.evicted.clone() };
-            *ticket = Some(self.0.pool.lock().enter(row));
-        }
-    }
-
-    /// Leaves the pool: a request has arrived completely and is being answered.
-    pub(super) fn answer(&self) {
-        self.0.leave();
+    /// Leaves the pool until the answer is dropped: a request has arrived completely.
+    pub(super) fn answer(&self) -> UnwrittenAnswer {
+        let mut state = self.0.lock();
+        state.answers += 1;
+        self.0.leave(&mut state);
+        UnwrittenAnswer(self.clone())
     }
 
     /// Resolves once the connection has to close in favour of newer ones.
@@ -123,18 +124,42 @@ impl ConnectionPhase {
     }
 }
 
+/// An answer under way. After the last one the connection waits for the next request.
+#[derive(Debug)]
+pub(super) struct UnwrittenAnswer(ConnectionPhase);
+
+impl Drop for UnwrittenAnswer {
+    fn drop(&mut self) {
+        let phase = &self.0.0;
+        let mut state = phase.lock();
+        state.answers -= 1;
+        if state.answers == 0 {
+            phase.enter(&mut state);
+        }
+    }
+}
+
 impl PhaseInner {
-    fn leave(&self) {
-        let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(ticket) = ticket {
+    fn enter(&self, state: &mut PhaseState) {
+        let row = WaitingRow { address: self.address, evicted: self.evicted.clone() };
+        state.ticket = Some(self.pool.lock().enter(row));
+    }
+
+    fn leave(&self, state: &mut PhaseState) {
+        if let Some(ticket) = state.ticket.take() {
             self.pool.lock().rows.remove(&ticket);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PhaseState> {
+        // Held for a few instructions; a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for PhaseInner {
     fn drop(&mut self) {
-        self.leave();
+        self.leave(&mut self.lock());
     }
 }
 
@@ -176,11 +201,12 @@ mod tests {
     fn answered_connection_is_never_evicted() {
         let pool = WaitingPool::new(CONNECTIONS_MAX);
         let answered = pool.open(address("192.0.2.1"));
-        answered.answer();
+        let (first, second) = (answered.answer(), answered.answer());
+        drop(first);
         let waiting: Vec<_> = (0..2 * WAITING_MAX).map(|_| pool.open(address("192.0.2.1"))).collect();
         assert!(!is_evicted(&answered));
-        // Idle after the answer, it is the newest that waits.
-        answered.wait();
+        // Idle after the last answer, it is the newest that waits.
+        drop(second);
         assert!(!is_evicted(&answered));
         drop(waiting);
         assert_eq!(pool.lock().rows.len(), 1);

@@ -2,8 +2,9 @@
 //!
 //! A request of HTTP/1.1 names one host. Event streams, requests under way and buffered bytes have seats for each
 //! client address (`seats.rs`); a request without a seat is refused as `overloaded` at once. A body is read before its
-//! request takes a seat, so slow bodies hold no seats of requests. A reconnecting event
-//! stream is answered 200, because browsers give up a stream after any other status.
+//! request takes a seat, so slow bodies hold no seats of requests. From then to the last byte of the answer the
+//! connection is not waiting (`waiting.rs`). A reconnecting event stream is answered 200, because browsers give up a
+//! stream after any other status.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +106,7 @@ pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Reques
         Ok(arrived) => arrived,
         Err(problem) => return problem.into_response(),
     };
+    let unwritten = request.extensions().get().map(ConnectionPhase::answer);
     let is_stream = request.extensions().get::<MatchedPath>().is_some_and(|route| route.as_str() == EVENTS_ROUTE);
     let kind = if is_stream { SeatKind::Stream } else { SeatKind::Request };
     let reconnects = is_stream && request.headers().contains_key(LAST_EVENT_ID);
@@ -115,15 +117,17 @@ pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Reques
     };
     let response = next.run(request).await;
     // The body of a stream has no known size.
-    let Some(bytes) = response.body().size_hint().exact() else { return response.map(|body| held(body, seat)) };
+    let Some(bytes) = response.body().size_hint().exact() else {
+        return response.map(|body| held(body, (seat, unwritten)));
+    };
     let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(usize::MAX);
     match admission.take(SeatKind::BufferKib, client, kib) {
-        Ok(answer) => response.map(|body| held(body, (seat, answer))),
+        Ok(answer) => response.map(|body| held(body, (seat, answer, unwritten))),
         Err(problem) => problem.into_response(),
     }
 }
 
-/// Reads the body, after which the connection no longer waits. Returns the request with the seats of its body.
+/// Reads the body, while the connection still waits. Returns the request with the seats of its body.
 async fn arrived(
     admission: &ApiAdmission,
     client: ClientAddress,
@@ -132,7 +136,6 @@ async fn arrived(
     if request.body().is_end_stream() {
         return Ok((request, None));
     }
-    let phase = request.extensions().get::<ConnectionPhase>().cloned();
     let (parts, body) = request.into_parts();
     let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(BODY_BYTES_MAX);
     if bytes > BODY_BYTES_MAX {
@@ -140,10 +143,7 @@ async fn arrived(
     }
     let buffer = admission.take(SeatKind::BufferKib, client, bytes.div_ceil(1024))?;
     match timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => {
-            phase.inspect(ConnectionPhase::answer);
-            Ok((Request::from_parts(parts, Body::from(body.to_bytes())), Some(buffer)))
-        }
+        Ok(Ok(body)) => Ok((Request::from_parts(parts, Body::from(body.to_bytes())), Some(buffer))),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) | Err(_) => Err(bad("the request body did not arrive completely")),
     }

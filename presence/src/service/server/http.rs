@@ -5,13 +5,11 @@
 //! has an address of its own and needs none of this.
 
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -92,11 +90,16 @@ impl ServedConnection {
             tracing::debug!(%error, "api connection lost before its first request");
             return;
         }
-        let phase = self.phase.clone();
+        let Self { peer, phase, router, timeouts } = self;
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.timeouts.head).max_buf_size(HEAD_BYTES_MAX);
-        let io = TokioIo::new(StallGuard::new(stream, self.timeouts.stall));
-        let mut connection = pin!(http.serve_connection(io, service_fn(|request| self.answer(request))));
+        http.timer(TokioTimer::new()).header_read_timeout(timeouts.head).max_buf_size(HEAD_BYTES_MAX);
+        let io = TokioIo::new(StallGuard::new(stream, timeouts.stall));
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(PeerAddress(peer));
+            request.extensions_mut().insert(phase.clone());
+            router.call(request)
+        });
+        let mut connection = pin!(http.serve_connection(io, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = phase.evicted() => return,
@@ -108,55 +111,6 @@ impl ServedConnection {
         if let Err(error) = ended {
             tracing::debug!(%error, "api connection failed");
         }
-    }
-
-    async fn answer(&self, mut request: hyper::Request<Incoming>) -> Result<hyper::Response<AnswerBody>, BoxedError> {
-        // A request with a body is complete once the admission has read the body.
-        if request.body().is_end_stream() {
-            self.phase.answer();
-        }
-        request.extensions_mut().insert(PeerAddress(self.peer));
-        request.extensions_mut().insert(self.phase.clone());
-        let answered = AnsweredRequest(self.phase.clone());
-        let response = self.router.call(request).await?;
-        Ok(response.map(|body| AnswerBody { body, _answered: answered }))
-    }
-}
-
-type BoxedError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Ends the answer to a request when it is dropped: the connection waits for the next one.
-struct AnsweredRequest(ConnectionPhase);
-
-impl Drop for AnsweredRequest {
-    fn drop(&mut self) {
-        self.0.wait();
-    }
-}
-
-/// The body of a response, which ends the answer to its request.
-struct AnswerBody {
-    body: Body,
-    _answered: AnsweredRequest,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -130,6 +130,50 @@ impl HttpClient {
 }
 
 #[tokio::test]
+async fn half_sent_body_stays_in_the_waiting_pool() {
+    let server = HttpServer::with(TIMEOUTS).await;
+    let head = "POST /v1/users/lookup HTTP/1.1\r\nHost: api\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    let mut half = server.send(head).await;
+    half.until("100 Continue").await;
+    let _newer = server.connect().await;
+    half.end().await;
+}
+
+#[tokio::test]
+async fn answered_connections_leave_the_waiting_pool() {
+    let server = HttpServer::with(TIMEOUTS).await;
+    let mut large = server.send(&server.large_lookup().await).await;
+    large.until("HTTP/1.1 200 ").await;
+    let mut events = server.send("GET /v1/events HTTP/1.1\r\nHost: api\r\n\r\n").await;
+    events.until("retry: ").await;
+
+    let mut older = server.connect().await;
+    let _newer = server.connect().await;
+    older.end().await;
+    large.answer(200).await;
+    server.user("bob").await;
+    events.until("\"bob\"").await;
+}
+
+#[tokio::test]
+async fn answered_connections_return_to_the_waiting_pool() {
+    let server = HttpServer::with(TIMEOUTS).await;
+    for (request, status) in [
+        (STATS, 200),
+        (lookup(&["ann"]).as_str(), 200),
+        (server.large_lookup().await.as_str(), 200),
+        ("GET /v1/users/zed HTTP/1.1\r\nHost: api\r\n\r\n", 404),
+        (lookup(&["ann"; 1001]).as_str(), 400),
+        ("GET /v1/stats HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let mut idle = server.send(request).await;
+        idle.answer(status).await;
+        let _newer = server.connect().await;
+        idle.end().await;
+    }
+}
+
+#[tokio::test]
 async fn client_that_reads_nothing_is_dropped() {
     let server = HttpServer::with(HttpTimeouts { stall: SHORT, ..TIMEOUTS }).await;
     let mut client = server.send(&server.large_lookup().await).await;
