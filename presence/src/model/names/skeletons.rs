@@ -6,8 +6,18 @@
 
 use std::sync::Arc;
 
+use unicode_normalization::char::canonical_combining_class;
+
 use super::encode;
 use super::profile::to_lower_case;
+
+/// Combining dot above.
+const DOT_ABOVE: char = '\u{307}';
+/// Canonical combining class of marks above a letter.
+const ABOVE: u8 = 230;
+/// The letters of names with a dot of their own (Soft_Dotted in PropList.txt) that a skeleton contains. It has `i` and
+/// `j`, with or without a mark, for the others.
+const SOFT_DOTTED: [char; 5] = ['i', 'j', '\u{29D}', '\u{1D96}', '\u{1DF1A}'];
 
 /// The encoded skeletons of one nickname: of its case-mapped form, and of the form that is shown.
 ///
@@ -69,6 +79,19 @@ impl LookalikePolicy {
     }
 }
 
+/// Returns the skeleton of UTS 39, without hidden dots: a letter with a dot of its own looks the same with another
+/// one (After_Soft_Dotted in SpecialCasing.txt). So `İzmir`, in lower case an `i` and U+0307, equals `izmir`.
 fn skeleton(text: &str) -> String {
-    unicode_security::skeleton(text).collect()
+    let mut has_dot = false;
+    let is_visible = |c: &char| {
+        let is_hidden = has_dot && *c == DOT_ABOVE;
+        // Marks elsewhere on the letter leave its dot alone; one above takes its place.
+        match canonical_combining_class(*c) {
+            0 => has_dot = SOFT_DOTTED.contains(c),
+            ABOVE => has_dot = false,
+            _ => {}
+        }
+        !is_hidden
+    };
+    unicode_security::skeleton(text).filter(is_visible).collect()
 }

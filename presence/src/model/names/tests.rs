@@ -192,6 +192,26 @@ fn look_alike(one: &Nick, other: &Nick) -> bool {
 }
 
 #[test]
+fn second_dot_above_a_letter_is_hidden() {
+    for (dotted, plain) in [
+        ("İstanbul", "istanbul"),
+        ("istanbul", "İSTANBUL"),
+        ("i\u{307}an", "ian"),
+        ("ı\u{307}an", "ian"),
+        ("j\u{307}an", "jan"),
+        ("\u{456}\u{307}van", "ivan"),
+        ("ị\u{307}", "ị"),
+    ] {
+        let (dotted, plain) = (nick(dotted), nick(plain));
+        assert_ne!(dotted.key(), plain.key());
+        assert!(look_alike(&dotted, &plain), "{dotted} {plain}: {:?} {:?}", dotted.skeletons(), plain.skeletons());
+    }
+    for (dotted, plain) in [("ż", "z"), ("i\u{301}\u{307}", "í"), ("l\u{307}", "l")] {
+        assert!(!look_alike(&nick(dotted), &nick(plain)), "{dotted} {plain}");
+    }
+}
+
+#[test]
 fn lookalikes_ignore_the_case_of_both_names() {
     // Cyrillic and Greek capitals whose small letters look different.
     for (ascii, other) in [
@@ -359,6 +379,13 @@ proptest! {
     fn any_text_is_refused_or_a_valid_name(text in any::<String>(), name in "[A-Za-zéÉςΣσАа安علي·\u{300}-\u{303}İıＡ-Ｚ_-]{1,12}") {
         check(&text);
         check(&name);
+    }
+
+    #[test]
+    fn every_dotted_letter_hides_another_dot(letter in "\\p{Soft_Dotted}") {
+        if let (Ok(plain), Ok(dotted)) = (Nick::parse(&letter), Nick::parse(&format!("{letter}\u{307}"))) {
+            prop_assert!(look_alike(&plain, &dotted), "{} {:?} {:?}", plain, plain.skeletons(), dotted.skeletons());
+        }
     }
 
     #[test]
