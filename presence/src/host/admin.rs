@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -17,6 +18,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::host::host_header::names_one_host;
 use crate::host::metrics::Pulled;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
@@ -104,6 +106,11 @@ fn router(AdminRoutes { metrics, ready, before_scrape, documents }: AdminRoutes)
         .route("/metrics", get(scrape).with_state((metrics, before_scrape)))
         .fallback(async || Problem::new(ErrorCode::NotFound))
         .method_not_allowed_fallback(async || Problem::new(ErrorCode::MethodNotAllowed))
+        .layer(from_fn(require_host))
+}
+
+async fn require_host(request: Request, next: Next) -> Response {
+    if names_one_host(&request) { next.run(request).await } else { Problem::new(ErrorCode::BadRequest).into_response() }
 }
 
 /// Always succeeds: a gateway that cannot publish must lose its clients, but a restart would not help.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Version, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -23,6 +23,7 @@ use super::extract::bad;
 use super::problem::refused_as;
 use super::seats::{SeatKind, SeatPermit, SeatRefusal, SeatTable};
 use crate::host::client_address::{ClientAddress, TrustedProxies};
+use crate::host::host_header::names_one_host;
 use crate::host::problem::Problem;
 use crate::model::codes::ErrorCode;
 use crate::service::waiting::ConnectionPhase;
@@ -98,8 +99,8 @@ impl ApiAdmission {
 
 /// Admits a request and holds its seats until the answer is written.
 pub(super) async fn admit(State(admission): State<ApiAdmission>, request: Request, next: Next) -> Response {
-    if request.version() == Version::HTTP_11 && request.headers().get_all(header::HOST).iter().count() != 1 {
-        return bad("a request of HTTP/1.1 needs exactly one Host header").into_response();
+    if !names_one_host(&request) {
+        return bad("a request of HTTP/1.1 needs exactly one valid Host header").into_response();
     }
     let client = admission.client(&request);
     let (request, _buffer) = match arrived(&admission, client, request).await {
