@@ -1,6 +1,6 @@
 //! The HTTP API: users, rooms, members, gateways, and a stream of changes.
 //!
-//! Read-only and stateless: every request reads the registry, so an answer is never stale, and without the store it is
+//! Read-only and stateless: every request reads the registry, nothing is cached, and without the store the answer is
 //! a refusal. The presence process serves [`router`]; tests serve it over a memory registry. Nothing here uses a key or
 //! a Redis command, and nothing here writes.
 //!
@@ -55,7 +55,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(2500);
             Times are integer Unix milliseconds. Lists come in pages: `limit` is 1 to 1000, default 100, and \
             `next_cursor` is `null` on the last page. Every refusal is a problem document (RFC 9457) with a stable \
             `code`; a temporary one has `Retry-After`. Every answer is read at the time of the request. While the store \
-            is away, event streams wait and requests are refused as `unavailable`; no answer is stale.",
+            is away, event streams wait and requests are refused as `unavailable`.",
     ),
     components(schemas(ProblemSchema)),
     tags(
