@@ -119,7 +119,8 @@ async fn failed_command_prints_one_line_and_exits_2() {
     assert_failed(&ctl(&redis, &["who", "two words"]).await, 2, &["two words"]);
     assert_failed(&ctl(&redis, &["--set", "redis.urll=x", "status"]).await, 2, &["redis.urll"]);
     let without_url = ChildProgram::parley("gateway", "ctl").args(["ctl", "status"]).run(SOON).await;
-    assert_failed(&without_url, 2, &["redis.url is not set", "export PARLEY__REDIS__URL=redis://127.0.0.1:6390/"]);
+    let hints = ["redis.url is not set", "export PARLEY__REDIS__URL=redis://127.0.0.1:6390/", "OFFSET=n"];
+    assert_failed(&without_url, 2, &hints);
     let runner = std::fs::read_to_string(harness::repository().join("deploy/run")).unwrap();
     assert!(runner.contains("REDIS_PORT:=$((6390 + OFFSET))"), "the port of make run");
     let help = ChildProgram::parley("gateway", "ctl").args(["ctl", "--help"]).run(Duration::from_secs(10)).await;

@@ -28,6 +28,7 @@ async fn killed_gateway_is_reported_and_rolled_back_in() {
     let folder = ClusterFolder::new();
     let mut runner = folder.start().await;
     let [g1, g2] = ["g1", "g2"].map(|name| pid_of(&runner, name));
+    printed(&runner, &format!("  PARLEY__REDIS__URL=redis://{}/ ", folder.address("REDIS_PORT"))).await;
     kill9(g1);
     let line = printed(&runner, "g1 ended (killed by signal 9)").await;
     assert!(line.contains("reconnect to the other gateway") && line.contains("`make roll` starts it again"), "{line}");
