@@ -10,6 +10,7 @@ mod print;
 mod tests;
 
 use bytes::Bytes;
+use presence::model::codes::ErrorCode;
 use presence::model::{ListCursor, RoomName};
 
 use crate::wire::{Answer, DeliveryStatus, Reply, Request};
@@ -34,8 +35,10 @@ pub struct LineDialect {
     is_registered: bool,
     /// The room that was joined last: the target of plain text.
     room: Option<RoomName>,
-    /// The rest of the list that was shown last, for `/more`.
+    /// The rest of the last list that was cut, for `/more`.
     rest: Option<Box<ListRest>>,
+    /// True while a `/more` waits for its answer.
+    continues: bool,
     /// The text of the `/msg` that waits for its ack, which does not contain it.
     direct_text: Option<Box<str>>,
 }
@@ -52,6 +55,7 @@ impl LineDialect {
     /// Decodes one line without its line feed. A carriage return at its end is removed.
     pub fn decode(&mut self, line: &str) -> Decoded {
         self.direct_text = None;
+        self.continues = false;
         match parse::line(self, line.strip_suffix('\r').unwrap_or(line)) {
             Ok(Some(parse::ParsedLine::Help)) => Decoded::Local(Bytes::from_static(parse::HELP.as_bytes())),
             Ok(Some(parse::ParsedLine::Command(command))) => Decoded::Request(Request { id: None, command }),
@@ -74,7 +78,16 @@ impl LineDialect {
                 return print::sent(to, &direct_text.unwrap_or_default(), *delivery);
             }
             Answer::Members { .. } | Answer::Rooms { .. } | Answer::History { .. } => {
-                self.rest = rest_of(&reply.answer).map(Box::new);
+                let rest = rest_of(&reply.answer);
+                // Another list that is complete leaves the rest of an earlier one for `/more`.
+                if rest.is_some() || self.continues {
+                    self.rest = rest.map(Box::new);
+                }
+            }
+            Answer::Refused(refusal) if refusal.code == ErrorCode::NotInRoom && self.continues => {
+                if let Some(ListRest::History { room, .. }) = self.rest.as_deref() {
+                    return print::left_room(room);
+                }
             }
             _ => {}
         }

@@ -25,7 +25,7 @@ pub(super) const HELP: &str = "\
 * /who [#ROOM]      list the members of this room, or of ROOM
 * /rooms            list the rooms that have members
 * /history [N]      show the last N messages of this room: 1 to 200, default 20
-* /more             show the next part of the last list
+* /more             show the next part of the last list that was cut
 * /away [TEXT]      tell the others that you are away; TEXT is the reason
 * /back             tell the others that you are back
 * /ping             check the connection; the server answers `* pong`
@@ -62,11 +62,11 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
             let nick = syntax::nick(required(argument, "/nick NAME")?)?;
             if dialect.is_registered { Command::Nick { nick } } else { Command::Register { nick, resume: None } }
         }
-        "join" => Command::Join { room: room(required(argument, "/join #ROOM")?)?, since: None },
-        "leave" => Command::Leave { room: room_or_current(dialect, argument)? },
+        "join" => Command::Join { room: room(required(argument, "/join #ROOM")?, "/join")?, since: None },
+        "leave" => Command::Leave { room: room_or_current(dialect, argument, "/leave")? },
         "msg" => direct_message(dialect, argument)?,
         "who" => {
-            let room = room_or_current(dialect, argument)?;
+            let room = room_or_current(dialect, argument, "/who")?;
             Command::Members { room, limit: DEFAULT_PAGE_ROWS, cursor: None }
         }
         "rooms" => {
@@ -141,7 +141,8 @@ fn away(text: &str) -> Result<Command, Refusal> {
     syntax::status(Availability::Away, text).map(Command::Status).map_err(|refusal| refusal.with_detail(limits))
 }
 
-fn rest_of_list(dialect: &LineDialect) -> Result<Command, Refusal> {
+fn rest_of_list(dialect: &mut LineDialect) -> Result<Command, Refusal> {
+    dialect.continues = true;
     match dialect.rest.as_deref() {
         None => Err(bad_request("there is nothing more to show")),
         Some(ListRest::Members { room, cursor }) => {
@@ -156,13 +157,16 @@ fn rest_of_list(dialect: &LineDialect) -> Result<Command, Refusal> {
     }
 }
 
-/// Reads a room as people type it: the `#` is optional.
-fn room(text: &str) -> Result<RoomName, Refusal> {
+/// Reads the one room of a command as people type it: the `#` is optional.
+fn room(text: &str, command: &str) -> Result<RoomName, Refusal> {
+    if text.contains(char::is_whitespace) {
+        return Err(bad_request(format!("{command} takes one room, and names contain no spaces")));
+    }
     if text.starts_with('#') { syntax::room(text) } else { syntax::room(&format!("#{text}")) }
 }
 
-fn room_or_current(dialect: &LineDialect, argument: &str) -> Result<RoomName, Refusal> {
-    if argument.is_empty() { current(dialect) } else { room(argument) }
+fn room_or_current(dialect: &LineDialect, argument: &str, command: &str) -> Result<RoomName, Refusal> {
+    if argument.is_empty() { current(dialect) } else { room(argument, command) }
 }
 
 fn current(dialect: &LineDialect) -> Result<RoomName, Refusal> {

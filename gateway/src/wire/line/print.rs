@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 
 use bytes::Bytes;
 use presence::model::codes::ErrorCode;
-use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, Status};
+use presence::model::{Availability, LeftReason, MemberInfo, PresenceDelta, RoomName, Status};
 
 use crate::message::ChatMessage;
 use crate::wire::{Answer, DeliveryStatus, Event, Refusal};
@@ -55,6 +55,12 @@ pub fn encode_refusal(refusal: &Refusal) -> Bytes {
         _ => lines.add(format_args!("! {slug}: {}", Escaped(refusal.message()))),
     }
     lines.finish()
+}
+
+/// Encodes the refusal of a `/more` for the history of a room that was left.
+pub(super) fn left_room(room: &RoomName) -> Bytes {
+    let detail = format!("you left {room}, type /join {room} to see its history");
+    encode_refusal(&Refusal::from(ErrorCode::NotInRoom).with_detail(detail))
 }
 
 /// Encodes a direct message as its sender sees it.

@@ -110,7 +110,8 @@ fn parser_accepts_every_line_command() {
         ("/join\t安静", "join #安静"),
         ("/join", "= ! bad_request: a part is missing, type /join #ROOM"),
         ("/join #", "= ! bad_room: the name is empty"),
-        ("/join a b", "= ! bad_room: the name contains a space, which is not allowed"),
+        ("/join a b", "= ! bad_request: /join takes one room, and names contain no spaces"),
+        ("/join a\u{b}b", "= ! bad_request: /join takes one room, and names contain no spaces"),
         ("/leave", "leave #lobby"),
         ("/leave other", "leave #other"),
         ("/msg bob hi there", r#"send bob "hi there""#),
@@ -141,8 +142,9 @@ fn parser_accepts_every_line_command() {
         ("/ping bob", "= ! bad_request: /ping takes no argument"),
         ("/more 20", "= ! bad_request: /more takes no argument"),
         ("/more", "= ! bad_request: there is nothing more to show"),
-        ("/who a b", "= ! bad_room: the name contains a space, which is not allowed"),
-        ("/leave a b", "= ! bad_room: the name contains a space, which is not allowed"),
+        ("/who a b", "= ! bad_request: /who takes one room, and names contain no spaces"),
+        ("/who #a\t#b", "= ! bad_request: /who takes one room, and names contain no spaces"),
+        ("/leave a b", "= ! bad_request: /leave takes one room, and names contain no spaces"),
         ("/history 20 30", "= ! bad_request: type /history N with a number from 1 to 200"),
         ("/", "= ! unknown_type: there is no such command, type /help to list all"),
         ("/ nick", "= ! unknown_type: there is no such command, type /help to list all"),
@@ -212,6 +214,36 @@ fn more_shows_the_rest_of_the_last_list() {
     assert!(matches!(request.command, Command::Rooms { cursor: Some(cursor), .. } if cursor == "#z"));
     reply(&mut dialect, Answer::Refused(ErrorCode::Unavailable.into()));
     assert!(matches!(dialect.decode("/more"), Decoded::Request(_)), "a refusal changes nothing");
+    reply(&mut dialect, Answer::Rooms { items: vec![], next_cursor: None });
+    assert_eq!(read(&mut dialect, "/more"), "= ! bad_request: there is nothing more to show");
+}
+
+#[test]
+fn complete_list_keeps_the_rest_of_another() {
+    let mut dialect = in_lobby();
+    let items = || vec![message("#lobby", r#""one""#)];
+    read(&mut dialect, "/history 1");
+    reply(&mut dialect, Answer::History { to: "#lobby".into(), items: items(), more: true });
+    read(&mut dialect, "/who");
+    reply(&mut dialect, Answer::Members { room: "#lobby".into(), items: vec![], next_cursor: None });
+    assert!(read(&mut dialect, "/more").starts_with("history"));
+    reply(&mut dialect, Answer::History { to: "#lobby".into(), items: items(), more: false });
+    assert_eq!(read(&mut dialect, "/more"), "= ! bad_request: there is nothing more to show");
+}
+
+#[test]
+fn more_history_of_a_left_room_names_it() {
+    let mut dialect = in_lobby();
+    let items = vec![message("#lobby", r#""one""#)];
+    reply(&mut dialect, Answer::History { to: "#lobby".into(), items, more: true });
+    read(&mut dialect, "/leave");
+    reply(&mut dialect, Answer::Left { room: "#lobby".into() });
+    let refused = || Answer::Refused(ErrorCode::NotInRoom.into());
+    read(&mut dialect, "/leave #other");
+    assert_eq!(reply(&mut dialect, refused()), "! not_in_room: you are not in this room\n");
+    read(&mut dialect, "/more");
+    let text = "! not_in_room: you left #lobby, type /join #lobby to see its history\n";
+    assert_eq!(reply(&mut dialect, refused()), text);
 }
 
 #[test]
