@@ -327,6 +327,34 @@ async fn right_taken_at_run_time_is_named() {
 }
 
 #[tokio::test]
+async fn refused_subscription_is_named_and_counted() {
+    let mut cluster = Cluster::builder().gateways(1).start().await;
+    for text in ["redis is unfit", "redis calls refused", "subscription", "not ready"] {
+        cluster.allow(text);
+    }
+    let ann = lobby_member(&cluster, 0, "ann").await;
+    cluster.redis.call::<()>("ACL SETUSER parley -subscribe").await;
+    let refused = ann.request(json!({"type": "join", "room": "#den"})).await.unwrap_err();
+    assert_eq!(refused.code, "unavailable");
+    until_all_unready(&cluster, "the redis user lacks a right: redis answered NOPERM").await;
+    let gateway = &cluster.gateways[0];
+    let refused = gateway.metrics().await.get("parley_redis_refusals_total", &[("reason", "no_permission")]);
+    assert!(refused > Some(0.0), "{refused:?}");
+    cluster.redis.call::<()>("ACL SETUSER parley +subscribe").await;
+    until_all_ready(&cluster).await;
+    assert_eq!(
+        count_lines(gateway, &["WARN", "redis calls refused", "subscribe", "NOPERM"]),
+        1,
+        "{}",
+        gateway.log().tail(9)
+    );
+    until_logged(gateway, &["INFO", "redis refusals ended", "no_permission"], 1).await;
+    ann.join("#den").await;
+    cluster.redis.call::<()>("ACL LOG RESET").await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
 async fn message_stored_without_a_right_is_never_refused() {
     let mut cluster = Cluster::builder().gateways(2).start().await;
     for text in ["redis is unfit", "redis calls refused", "subscription"] {

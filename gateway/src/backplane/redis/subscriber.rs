@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use presence::model::{Incarnation, RoomKey};
 use presence::registry::RegistryError;
-use presence::store::redis::{RedisStore, connection_config};
+use presence::store::redis::{CallKind, RedisStore, connection_config};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, ProtocolVersion, RedisResult};
+use redis::{Client, ProtocolVersion, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::push_feed::{FeedEnded, PushFeed, PushMessage, feed};
@@ -27,7 +27,7 @@ use crate::backplane::{Delivery, DeliverySink, SubscriptionStatus, envelope};
 /// The time limit for the confirmation of a room's subscription.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
-type PendingCommand<T> = Pin<Box<dyn Future<Output = RedisResult<T>> + Send>>;
+type PendingCommand<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// A request to the task.
 #[derive(Debug)]
@@ -122,8 +122,8 @@ impl Drop for InterestGuard<'_> {
 /// The connection of the task, in its states.
 enum SubscriberLink {
     None,
-    Opening(PendingCommand<(MultiplexedConnection, PushFeed)>),
-    Up { connection: MultiplexedConnection, feed: PushFeed, pending: Option<PendingCommand<()>> },
+    Opening(PendingCommand<(MultiplexedConnection, PushFeed), RedisError>),
+    Up { connection: MultiplexedConnection, feed: PushFeed, pending: Option<PendingCommand<(), RegistryError>> },
 }
 
 /// An event of the connection.
@@ -157,19 +157,20 @@ impl SubscriberLink {
     }
 
     /// Sends a command; its answer arrives as an event.
-    fn send_command(&mut self, channels: Vec<ChannelName>, subscribe: bool) {
+    fn send_command(&mut self, redis: &RedisStore, channels: Vec<ChannelName>, subscribe: bool) {
         let Self::Up { connection, pending, .. } = self else {
             return;
         };
-        let mut connection = connection.clone();
-        *pending = Some(Box::pin(async move {
+        let (redis, mut connection) = (redis.clone(), connection.clone());
+        let command = async move {
             let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
             if subscribe { connection.subscribe(names).await } else { connection.unsubscribe(names).await }
-        }));
+        };
+        *pending = Some(Box::pin(async move { redis.timed(CallKind::Subscribe, command).await }));
     }
 }
 
-async fn answer(pending: &mut Option<PendingCommand<()>>) -> RedisResult<()> {
+async fn answer(pending: &mut Option<PendingCommand<(), RegistryError>>) -> Result<(), RegistryError> {
     let Some(command) = pending else {
         return std::future::pending().await;
     };
@@ -290,8 +291,8 @@ impl SubscriberTask {
                 self.connection = SubscriberLink::Opening(Box::pin(connect(self.redis.client().clone())))
             }
             SubscriptionAction::Abandon => self.lose("no echo of the own beat"),
-            SubscriptionAction::Subscribe(channels) => self.connection.send_command(channels, true),
-            SubscriptionAction::Unsubscribe(channels) => self.connection.send_command(channels, false),
+            SubscriptionAction::Subscribe(channels) => self.connection.send_command(&self.redis, channels, true),
+            SubscriptionAction::Unsubscribe(channels) => self.connection.send_command(&self.redis, channels, false),
             SubscriptionAction::Confirmed(channel) => {
                 for waiter in self.waiters.remove(&channel).into_iter().flatten() {
                     let _ = waiter.send(());

@@ -30,6 +30,8 @@ pub enum CallKind {
     Read,
     /// Waits for a pooled connection, where a stalled Redis is noticed first.
     Connect,
+    /// Changes the channels of a subscription.
+    Subscribe,
     /// Tries whether a write is accepted.
     Probe,
 }
@@ -44,6 +46,7 @@ impl Label for CallKind {
         Self::Write,
         Self::Read,
         Self::Connect,
+        Self::Subscribe,
         Self::Probe,
     ];
 
@@ -57,6 +60,7 @@ impl Label for CallKind {
             Self::Write => "write",
             Self::Read => "read",
             Self::Connect => "connect",
+            Self::Subscribe => "subscribe",
             Self::Probe => "probe",
         }
     }
