@@ -5,11 +5,11 @@
 
 use hyper::body::Body;
 use hyper::header::{
-    ALLOW, CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Request, Response, StatusCode};
+use presence::host::host_header::names_one_host;
 use presence::host::problem::Problem;
 use presence::model::codes::ErrorCode;
 use tungstenite::Error;
@@ -129,7 +129,12 @@ pub(super) fn accept<B: Body, R>(
     if let Some(code) = admission {
         return Err(HandshakeRefusal::of_admission(code));
     }
-    check_headers(request.headers())?;
+    if !names_one_host(request) {
+        return Err(HandshakeRefusal::BadHost);
+    }
+    if repeats(request.headers(), SEC_WEBSOCKET_KEY) || repeats(request.headers(), SEC_WEBSOCKET_VERSION) {
+        return Err(HandshakeRefusal::RepeatedHeader);
+    }
     join_lists(request.headers_mut());
     if !may_connect(request.headers(), origins) {
         return Err(HandshakeRefusal::WrongOrigin);
@@ -144,18 +149,9 @@ pub(super) fn accept<B: Body, R>(
     Ok(response)
 }
 
-/// Checks that the request names one valid host, and no header twice that has one value. Proxies could otherwise read
-/// the request in another way.
-fn check_headers(headers: &HeaderMap) -> Result<(), HandshakeRefusal> {
-    let is_repeated = |name| headers.get_all(name).iter().nth(1).is_some();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    if is_repeated(HOST) || host.is_none_or(|host| host.as_str().contains('@')) {
-        return Err(HandshakeRefusal::BadHost);
-    }
-    if is_repeated(SEC_WEBSOCKET_KEY) || is_repeated(SEC_WEBSOCKET_VERSION) {
-        return Err(HandshakeRefusal::RepeatedHeader);
-    }
-    Ok(())
+/// Returns true if a header that has one value is sent twice. A proxy could choose the other one.
+fn repeats(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
 }
 
 /// Rewrites the headers that are lists (RFC 9110 sections 7.6.1 and 7.8) to the form that the handshake's check reads.

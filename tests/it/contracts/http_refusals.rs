@@ -81,11 +81,13 @@ async fn every_port_refuses_the_same_cause_alike() {
         let request = request("POST", path, "Content-Length: 0\r\n");
         RefusalCase { name, address, request, answer, links }.check().await;
     }
-    for (name, address, links) in [ports[0], ports[3]] {
-        let path = if links { "/v1/rooms" } else { "/ws" };
-        let answer = (400, "bad_request", None, None);
-        let request = request("GET", path, "Host: another\r\n");
-        RefusalCase { name, address, request, answer, links }.check().await;
+    for ((name, address, links), path) in ports.into_iter().zip(["/ws", "/readyz", "/metrics", "/v1/rooms"]) {
+        let valid = request("GET", path, "");
+        for host in ["", "Host: parley\r\nHost: another\r\n", "Host: parley:99999\r\n"] {
+            let answer = (400, "bad_request", None, None);
+            let request = valid.replacen("Host: parley\r\n", host, 1);
+            RefusalCase { name, address, request, answer, links }.check().await;
+        }
     }
     cluster.redis.kill9();
     for (name, address, links) in [ports[0], ports[3]] {

@@ -44,6 +44,12 @@ async fn invalid_handshake_receives_the_matching_status() {
     for (request, status, also) in [
         (valid.replacen("/ws", "/", 1), 404, ""),
         (valid.replacen("/ws", "/wsx", 1), 404, ""),
+        (valid.replacen("/ws", "//ws", 1), 404, ""),
+        (valid.replacen("/ws", "http://parley/wsx", 1), 404, ""),
+        (valid.replacen("/ws", "ws", 1), 404, ""),
+        (valid.replacen("/ws", "*", 1), 404, ""),
+        (valid.replacen("/ws", "ws/ws", 1), 400, ""),
+        (valid.replacen("/ws", "/ws a", 1), 400, ""),
         (valid.replacen("GET", "POST", 1), 405, "allow: get\r\n"),
         (without("Upgrade: websocket\r\n"), 426, "upgrade: websocket\r\n"),
         (valid.replacen("keep-alive, Upgrade", "keep-alive", 1), 426, "upgrade: websocket\r\n"),
@@ -57,6 +63,8 @@ async fn invalid_handshake_receives_the_matching_status() {
         (valid.replacen("Host: parley", "Host: a b@c/", 1), 400, ""),
         (valid.replacen("Host: parley", "Host: ann@parley", 1), 400, ""),
         (valid.replacen("Host: parley", "Host:", 1), 400, ""),
+        (valid.replacen("Host: parley", "Host: parley:99999", 1), 400, ""),
+        (valid.replacen("Host: parley", "Host: parley:ws", 1), 400, ""),
         (upgrade_request("Host: parley\r\n"), 400, ""),
         (upgrade_request("Host: another\r\n"), 400, ""),
         (upgrade_request("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400, ""),
@@ -81,6 +89,19 @@ async fn invalid_handshake_receives_the_matching_status() {
     }
     fixture.permits_returned().await;
     assert!(fixture.left_reasons().is_empty(), "a refused request started a session");
+}
+
+#[tokio::test]
+async fn every_valid_form_of_the_target_is_accepted() {
+    let fixture = ListenFixture::open();
+    for target in ["/ws?", "/ws?a=b&c", "http://parley/ws", "http://another:8080/ws?a"] {
+        for (host, more) in [("parley", ""), ("parley:8080", "X-A: b\r\n"), ("[::1]:80", "")] {
+            let request =
+                upgrade_request(more).replacen("/ws", target, 1).replacen("parley\r", &format!("{host}\r"), 1);
+            let head = response_head(&fixture, &request).await;
+            assert!(head.starts_with("HTTP/1.1 101"), "{target} {host}: {head}");
+        }
+    }
 }
 
 /// A request, and the change of the gateway before it.
