@@ -5,6 +5,7 @@
 
 mod browser;
 mod limits;
+mod outage;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -76,10 +77,15 @@ fn parse_nick(nick: &str) -> Nick {
 }
 
 async fn presence(redis: &Redis) -> Presence {
+    presence_at(&redis.url()).await
+}
+
+/// Starts a presence server on the Redis of this URL.
+async fn presence_at(url: &str) -> Presence {
     let free = "127.0.0.1:0".parse().expect("an address");
     let config = PresenceConfig {
         node: "p1".to_owned(),
-        redis: redis.url().parse().expect("a good URL"),
+        redis: url.parse().expect("a good URL"),
         prefix: "parley".to_owned(),
         api: free,
         proxies: vec!["127.0.0.1".parse::<ProxyNetwork>().expect("an address")].into(),

@@ -65,6 +65,8 @@ pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> Result
     };
     let retry = stream::iter([Event::default().retry(RETRY)]);
     let stream = retry.chain(stream::unfold(source, async |mut source| Some((source.next().await?, source))));
+    // In any phase: a read of the store may take seconds.
+    let stream = stream.take_until(api.stop.cancelled_owned());
     let events = Sse::new(stream.map(Ok::<_, Infallible>));
     let events = events.keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat"));
     Ok(([(ACCEL_BUFFERING, HeaderValue::from_static("no"))], events).into_response())
@@ -117,11 +119,10 @@ impl EventSource {
                         self.phase = StreamPhase::Ended;
                         return Some(Event::default().event("lagged").data(json!({ "missed": missed }).to_string()));
                     }
-                    None if subscription.feed().is_stopped() => return None,
                     None => *self = Self::away(subscription.feed().clone(), Some(subscription.position())),
                 },
                 StreamPhase::Away(feed, position) => {
-                    let subscription = feed.resubscribe(*position).await?;
+                    let subscription = feed.resubscribe(*position).await;
                     *self = Self::live(subscription);
                     self.ready.push_back(notice("available", "the event log can be read again"));
                 }

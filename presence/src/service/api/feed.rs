@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
-use tokio_util::sync::CancellationToken;
 
 use crate::registry::{Registry, RegistryError, RegistryEvent};
 
@@ -23,8 +22,6 @@ const RING: usize = 1024;
 const BATCH: usize = 256;
 /// Maximum number of concurrent replays: each needs its own connection.
 const REPLAYS: usize = 8;
-/// Time limit of an attempt to subscribe again.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Pause before an attempt to subscribe again.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -53,7 +50,6 @@ pub(super) struct EventFeed(Arc<FeedInner>);
 #[derive(Debug)]
 struct FeedInner {
     registry: Registry,
-    stop: CancellationToken,
     replays: Semaphore,
     /// Subscribers that lost the store return one by one, so an outage ends with one attempt at a time.
     returning: tokio::sync::Mutex<()>,
@@ -64,11 +60,10 @@ struct FeedInner {
 }
 
 impl EventFeed {
-    /// Creates a feed without a tail. `stop` ends the tail and every subscription.
-    pub(super) fn new(registry: Registry, stop: CancellationToken) -> Self {
+    /// Creates a feed without a tail.
+    pub(super) fn new(registry: Registry) -> Self {
         Self(Arc::new(FeedInner {
             registry,
-            stop,
             replays: Semaphore::new(REPLAYS),
             returning: tokio::sync::Mutex::default(),
             is_log_away: AtomicBool::default(),
@@ -94,27 +89,19 @@ impl EventFeed {
         Ok(EventSubscription { feed: self.clone(), live, position, until: ends.newest, pages: VecDeque::new(), gap })
     }
 
-    /// Waits until the store can be read, and subscribes as [`EventFeed::subscribe`] does; `None` once the feed stops.
-    pub(super) async fn resubscribe(&self, last: Option<EventId>) -> Option<EventSubscription> {
-        let returned = async {
-            tokio::time::sleep(ATTEMPT_PAUSE).await;
-            let _turn = self.0.returning.lock().await;
-            loop {
-                if let Ok(Ok(subscription)) = tokio::time::timeout(ATTEMPT_TIMEOUT, self.subscribe(last)).await {
-                    if self.0.is_log_away.swap(false, Ordering::Relaxed) {
-                        tracing::info!("event log restored");
-                    }
-                    return subscription;
+    /// Waits until the store can be read, and subscribes as [`EventFeed::subscribe`] does.
+    pub(super) async fn resubscribe(&self, last: Option<EventId>) -> EventSubscription {
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
+        let _turn = self.0.returning.lock().await;
+        loop {
+            if let Ok(subscription) = self.subscribe(last).await {
+                if self.0.is_log_away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("event log restored");
                 }
-                tokio::time::sleep(ATTEMPT_PAUSE).await;
+                return subscription;
             }
-        };
-        self.0.stop.run_until_cancelled(returned).await
-    }
-
-    /// Returns true once the feed has stopped for good.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.0.stop.is_cancelled()
+            tokio::time::sleep(ATTEMPT_PAUSE).await;
+        }
     }
 
     fn report_failure(&self, error: &RegistryError) {
@@ -145,8 +132,6 @@ impl EventFeed {
         let mut position = start.to_string();
         loop {
             let read = tokio::select! {
-                biased;
-                () = self.0.stop.cancelled() => return self.detach(),
                 () = subscribers.closed() => {
                     if self.detach_if_alone(&subscribers) {
                         return;
@@ -159,7 +144,8 @@ impl EventFeed {
                 Ok(read) => read,
                 Err(error) => {
                     self.report_failure(&error);
-                    return self.detach();
+                    *self.0.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    return;
                 }
             };
             position = next.unwrap_or(position);
@@ -168,10 +154,6 @@ impl EventFeed {
                 let _ = subscribers.send(Arc::new(event));
             }
         }
-    }
-
-    fn detach(&self) {
-        *self.0.tail.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Ends the tail if it has no subscribers. The lock of [`EventFeed::attach`] excludes a new subscriber meanwhile.
@@ -241,7 +223,7 @@ impl EventSubscription {
         &self.feed
     }
 
-    /// Waits for the next event; `None` after the feed stopped or the store failed. Dropping the future loses no event.
+    /// Waits for the next event; `None` after the store failed. Dropping the future loses no event.
     pub(super) async fn next(&mut self) -> Option<FeedItem> {
         loop {
             if let Some(event) = self.pages.pop_front() {

@@ -136,13 +136,15 @@ fn routes() -> OpenApiRouter<Api> {
 struct Api {
     registry: Registry,
     feed: EventFeed,
+    /// Ends the event streams.
+    stop: CancellationToken,
     /// True after a failed call, so an outage is logged at its start and its end, not with each request.
     is_store_away: Arc<AtomicBool>,
 }
 
 impl Api {
     fn new(registry: Registry, stop: CancellationToken) -> Self {
-        Self { feed: EventFeed::new(registry.clone(), stop), registry, is_store_away: Arc::default() }
+        Self { feed: EventFeed::new(registry.clone()), registry, stop, is_store_away: Arc::default() }
     }
 
     /// Waits for the registry, up to a timeout. A failed read has no effect, so every failure is `unavailable`.

@@ -181,7 +181,7 @@ async fn stream_ends_at_shutdown() {
 #[tokio::test]
 async fn slow_subscriber_gets_lagged_and_resumes() {
     let served = Served::empty().await;
-    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone());
     let mut slow = feed.subscribe(None).await.unwrap();
     let mut quick = feed.subscribe(None).await.unwrap();
     served.user("u0", &[]).await;
@@ -204,7 +204,7 @@ async fn slow_subscriber_gets_lagged_and_resumes() {
 #[tokio::test]
 async fn one_tail_serves_all_subscribers() {
     let served = Served::empty().await;
-    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone());
     assert!(!feed.has_tail());
     let first = feed.subscribe(None).await.unwrap();
     let second = feed.subscribe(None).await.unwrap();
@@ -226,7 +226,7 @@ async fn one_tail_serves_all_subscribers() {
 #[tokio::test]
 async fn event_during_a_replay_is_delivered_once() {
     let served = Served::empty().await;
-    let feed = EventFeed::new(served.registry.clone(), served.stop.clone());
+    let feed = EventFeed::new(served.registry.clone());
     let start = feed.subscribe(None).await.unwrap().position();
     served.user("missed", &[]).await;
     // The second event arrives over the shared tail and in the replayed page.

@@ -1,0 +1,59 @@
+//! Event streams while Redis is away: positions, logs, the return to Redis, and the end of the process.
+//!
+//! In most tests a proxy takes Redis from the presence process only, so events happen during the outage.
+
+use std::net::SocketAddr;
+
+use harness::Redis;
+use harness::fault_proxy::{FaultProxy, Mode};
+use presence::host::program::Drained;
+
+use super::{EventStream, GatewayUsers, SOON, presence, presence_at};
+
+/// A link on which a page of events takes much longer than a test.
+const SLOW: Mode = Mode::Limited { bytes_per_second: 2000 };
+/// Users that fill more than one page of a replay.
+const USERS: usize = 300;
+
+async fn register_users(redis: &Redis) {
+    let users = GatewayUsers::on(redis).await;
+    for number in 0..USERS {
+        users.register(&format!("user{number}")).await;
+    }
+}
+
+/// Opens streams that replay the whole log.
+async fn replays(api: SocketAddr, count: usize) -> Vec<EventStream> {
+    let mut streams = Vec::new();
+    for _ in 0..count {
+        let mut stream = EventStream::open(api, Some("0")).await;
+        stream.receive("id: 0-0").await;
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_that_wait_for_redis() {
+    let mut redis = Redis::running().await;
+    let presence = presence(&redis).await;
+    let mut stream = EventStream::open(presence.addresses().api, None).await;
+    redis.kill9();
+    stream.receive("event: unavailable").await;
+    assert_eq!(presence.shutdown(SOON).await, Drained::Complete);
+    stream.end().await;
+    assert_eq!(stream.body().matches("available").count(), 1, "{}", stream.body());
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_in_slow_replays() {
+    let redis = Redis::running().await;
+    register_users(&redis).await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    proxy.set(SLOW);
+    let mut streams = replays(presence.addresses().api, 1).await;
+    assert_eq!(presence.shutdown(SOON).await, Drained::Complete);
+    streams[0].end().await;
+    assert!(!streams[0].body().contains("available"), "{}", streams[0].body());
+}
