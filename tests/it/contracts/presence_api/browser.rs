@@ -1,9 +1,10 @@
 //! The API in a real browser: event streams that survive an outage, and a documentation page that fits a phone.
 
+use harness::fault_proxy::{FaultProxy, Mode};
 use harness::{Browser, Redis, eventually, stays};
 use serde_json::json;
 
-use super::{GatewayUsers, SOON, presence, until_status};
+use super::{GatewayUsers, SOON, presence, presence_at, until_status};
 
 /// Opens an `EventSource` that keeps the kinds and the nicknames of its events.
 const LISTEN: &str = "window.seen = []; window.source = new EventSource('/v1/events'); \
@@ -52,6 +53,29 @@ async fn browser_receives_events_after_frozen_redis() {
     let seen = browser.evaluate("seen.filter((event) => event.startsWith('online'))").await;
     assert_eq!(seen, json!(["online ann", "online bob"]), "nothing twice");
     assert_eq!(browser.evaluate("seen.includes('gap ')").await, false);
+}
+
+#[tokio::test]
+async fn browser_misses_no_event_of_an_outage() {
+    let redis = Redis::running().await;
+    // Only the presence process loses Redis, so users come online meanwhile.
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let mut browser = Browser::open(&format!("http://{}/docs", presence.addresses().api)).await;
+    assert_eq!(browser.evaluate(LISTEN).await, true);
+    let users = GatewayUsers::on(&redis).await;
+    users.register("ann").await;
+    browser.until("seen.includes('online ann')").await;
+
+    proxy.set(Mode::Reset);
+    browser.until("seen.includes('unavailable ')").await;
+    users.register("bob").await;
+    proxy.set(Mode::Pass);
+    browser.until("seen.includes('available ') && seen.includes('online bob')").await;
+    users.register("eve").await;
+    browser.until("seen.includes('online eve')").await;
+    let seen = browser.evaluate("seen.filter((event) => !event.endsWith('available '))").await;
+    assert_eq!(seen, json!(["online ann", "online bob", "online eve"]), "each event once, and no gap");
 }
 
 #[tokio::test]

@@ -34,6 +34,34 @@ async fn replays(api: SocketAddr, count: usize) -> Vec<EventStream> {
 }
 
 #[tokio::test]
+async fn streams_keep_their_positions_over_an_outage() {
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let presence = presence_at(&Redis::url_through(proxy.address())).await;
+    let api = presence.addresses().api;
+    let mut open = EventStream::open(api, None).await;
+    users.register("kim").await;
+    open.receive("kim").await;
+    let last_id = open.last_id().to_owned();
+
+    proxy.set(Mode::Reset);
+    open.receive("event: unavailable").await;
+    let (mut resumed, mut fresh) = (EventStream::open(api, Some(&last_id)).await, EventStream::open(api, None).await);
+    resumed.receive("event: unavailable").await;
+    fresh.receive("event: unavailable").await;
+    users.register("bob").await;
+    proxy.set(Mode::Pass);
+    fresh.receive("event: available").await;
+    users.register("eva").await;
+    for (stream, [kim, bob]) in [(&mut open, [1, 1]), (&mut resumed, [0, 1]), (&mut fresh, [0, 0])] {
+        stream.receive("eva").await;
+        let count = |text| stream.body().matches(text).count();
+        assert_eq!(["kim", "bob", "eva", "event: gap"].map(count), [kim, bob, 1, 0], "{}", stream.body());
+    }
+}
+
+#[tokio::test]
 async fn shutdown_ends_streams_that_wait_for_redis() {
     let mut redis = Redis::running().await;
     let presence = presence(&redis).await;
