@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
-use harness::Redis;
 use harness::fault_proxy::{FaultProxy, Mode};
+use harness::{Node, Redis};
 use presence::host::program::Drained;
 
 use super::{EventStream, GatewayUsers, SOON, presence, presence_at};
@@ -31,6 +31,11 @@ async fn replays(api: SocketAddr, count: usize) -> Vec<EventStream> {
         streams.push(stream);
     }
     streams
+}
+
+/// Returns the number of lines of the log with this text.
+fn logged(node: &Node, text: &str) -> usize {
+    node.log().lines().iter().filter(|line| line.contains(text)).count()
 }
 
 #[tokio::test]
@@ -59,6 +64,31 @@ async fn streams_keep_their_positions_over_an_outage() {
         let count = |text| stream.body().matches(text).count();
         assert_eq!(["kim", "bob", "eva", "event: gap"].map(count), [kim, bob, 1, 0], "{}", stream.body());
     }
+}
+
+#[tokio::test]
+async fn outage_of_many_streams_is_logged_once() {
+    let redis = Redis::running().await;
+    register_users(&redis).await;
+    let proxy = FaultProxy::start(redis.address()).await;
+    let node = Node::presence("p1").setting("PARLEY__REDIS__URL", &Redis::url_through(proxy.address())).start().await;
+    // The read of the shared tail and a read of each replay fail.
+    proxy.set(SLOW);
+    let mut streams = replays(node.api(), 5).await;
+    proxy.set(Mode::Reset);
+    for stream in &mut streams {
+        stream.receive("event: unavailable").await;
+    }
+    proxy.set(Mode::Pass);
+    for stream in &mut streams {
+        stream.receive("event: available").await;
+        stream.receive(&format!("\"user{}\"", USERS - 1)).await;
+        let online = (0..USERS)
+            .map(|number| stream.body().matches(&format!("online\ndata: {{\"nick\":\"user{number}\"")).count());
+        assert!(online.eq([1; USERS]), "each event once: {}", stream.body());
+    }
+    let count = ["event log not read", "event log restored"].map(|text| logged(&node, text));
+    assert_eq!(count, [1, 1], "{}", node.log().tail(20));
 }
 
 #[tokio::test]
