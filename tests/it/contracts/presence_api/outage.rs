@@ -3,9 +3,10 @@
 //! In most tests a proxy takes Redis from the presence process only, so events happen during the outage.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use harness::fault_proxy::{FaultProxy, Mode};
-use harness::{Node, Redis};
+use harness::{Node, Redis, stays};
 use presence::host::program::Drained;
 
 use super::{EventStream, GatewayUsers, SOON, presence, presence_at};
@@ -36,6 +37,14 @@ async fn replays(api: SocketAddr, count: usize) -> Vec<EventStream> {
 /// Returns the number of lines of the log with this text.
 fn logged(node: &Node, text: &str) -> usize {
     node.log().lines().iter().filter(|line| line.contains(text)).count()
+}
+
+/// Returns the number of `XINFO` calls that Redis refused.
+async fn refused_attempts(redis: &Redis) -> usize {
+    let statistics = redis.call::<String>("INFO commandstats").await;
+    let line = statistics.lines().find(|line| line.starts_with("cmdstat_xinfo|stream:")).expect("it was called");
+    let count = line.split("rejected_calls=").nth(1).and_then(|rest| rest.split(',').next()?.parse().ok());
+    count.expect("a number")
 }
 
 #[tokio::test]
@@ -89,6 +98,33 @@ async fn outage_of_many_streams_is_logged_once() {
     }
     let count = ["event log not read", "event log restored"].map(|text| logged(&node, text));
     assert_eq!(count, [1, 1], "{}", node.log().tail(20));
+}
+
+#[tokio::test]
+async fn one_stream_at_a_time_returns_to_redis() {
+    let redis = Redis::running().await;
+    let users = GatewayUsers::on(&redis).await;
+    let presence = presence(&redis).await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(EventStream::open(presence.addresses().api, None).await);
+    }
+    redis.call::<()>("ACL SETUSER parley -xinfo -xread").await;
+    // Ends the read that waits.
+    users.register("ann").await;
+    for stream in &mut streams {
+        stream.receive("event: unavailable").await;
+    }
+    let before = refused_attempts(&redis).await;
+    stays(Duration::from_secs(3), "redis refuses", || async { Ok::<_, String>(()) }).await;
+    let attempts = refused_attempts(&redis).await - before;
+    assert!((1..=10).contains(&attempts), "{attempts} attempts in 3 s, with a pause of 0.5 s after each");
+
+    redis.call::<()>("ACL SETUSER parley +xinfo +xread").await;
+    for stream in &mut streams {
+        stream.receive("event: available").await;
+    }
+    redis.call::<()>("ACL LOG RESET").await;
 }
 
 #[tokio::test]
