@@ -145,7 +145,7 @@ impl LogQueue {
             match self.next_step(reported_at) {
                 WriterStep::Write(line) => {
                     let written = sink.write_line(&line.text);
-                    self.finish(&line, written.is_ok());
+                    self.record(&line, written.is_ok());
                     if let Err(error) = written
                         && has_passed(warned_at, FAILURE_INTERVAL)
                     {
@@ -160,8 +160,6 @@ impl LogQueue {
                     self.reporting(lost, || {
                         tracing::warn!(destination = self.destination, lost, "log lines dropped");
                     });
-                    self.shared.lock().is_busy = false;
-                    self.shared.progress.notify_all();
                 }
                 WriterStep::Reopen => {
                     if let Err(error) = sink.reopen() {
@@ -169,10 +167,10 @@ impl LogQueue {
                             tracing::warn!(destination = self.destination, %error, "log not opened again");
                         });
                     }
-                    self.shared.lock().is_busy = false;
-                    self.shared.progress.notify_all();
                 }
             }
+            self.shared.lock().is_busy = false;
+            self.shared.progress.notify_all();
         }
     }
 
@@ -202,7 +200,7 @@ impl LogQueue {
         }
     }
 
-    fn finish(&self, line: &QueuedLine, is_written: bool) {
+    fn record(&self, line: &QueuedLine, is_written: bool) {
         let mut state = self.shared.lock();
         state.bytes -= line.text.len();
         state.is_failing = !is_written;
@@ -210,8 +208,6 @@ impl LogQueue {
             state.dropped += 1;
             state.reported = state.reported.saturating_sub(line.reports);
         }
-        state.is_busy = false;
-        self.shared.progress.notify_all();
     }
 
     /// Logs a line about this destination, which a full queue accepts.
@@ -232,7 +228,7 @@ impl SharedQueue {
 impl QueueState {
     /// Returns true if nothing is left to write. A failing destination gets no report.
     fn is_idle(&self) -> bool {
-        self.lines.is_empty() && !self.is_busy && !self.reopen && (self.is_failing || self.dropped == self.reported)
+        self.lines.is_empty() && !self.is_busy && (self.is_failing || self.dropped == self.reported)
     }
 }
 
