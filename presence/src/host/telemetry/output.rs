@@ -73,3 +73,74 @@ impl LogSink for LineOutput {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs::OpenOptions;
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::PathBuf;
+
+    use nix::libc::O_NONBLOCK;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Returns a line of this many bytes, more than a pipe holds.
+    fn long_line() -> Vec<u8> {
+        let mut line = vec![b'x'; 200 << 10];
+        line.push(b'\n');
+        line
+    }
+
+    fn fifo() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn full_nonblocking_pipe_gets_whole_lines() {
+        let (_folder, path) = fifo();
+        let pipe = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
+        let mut reader = File::open(&path).unwrap();
+        let writer = thread::spawn(move || {
+            let mut output = LineOutput::new(pipe);
+            output.write_line(&long_line()).unwrap();
+            output.write_line(b"next\n").unwrap();
+        });
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        writer.join().unwrap();
+        assert!(text == [long_line(), b"next\n".to_vec()].concat(), "{} bytes", text.len());
+    }
+
+    #[test]
+    fn cut_line_never_joins_the_next_one() {
+        let (_folder, path) = fifo();
+        let opened = path.clone();
+        let writer = thread::spawn(move || {
+            let mut output = LineOutput::new(OpenOptions::new().write(true).open(opened).unwrap());
+            assert_eq!(output.write_line(&long_line()).unwrap_err().kind(), ErrorKind::BrokenPipe);
+            output
+        });
+        let mut reader = File::open(&path).unwrap();
+        reader.read_exact(&mut [0; 1000]).unwrap();
+        drop(reader);
+        let mut output = writer.join().unwrap();
+        let mut reader = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
+        // Makes room for the next line.
+        reader.read_exact(&mut [0; 5000]).unwrap();
+        output.write_line(b"next\n").unwrap();
+        output.write_line(b"last\n").unwrap();
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.ends_with("x\nnext\nlast\n"), "{:?}", &text[text.len().saturating_sub(20)..]);
+    }
+}
