@@ -2,8 +2,9 @@
 //!
 //! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence
 //! process and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are
-//! harmless. A counter counts as unchanged only while this process's own samples arrive without a gap. So an outage of
-//! the store, or a pause of this process, fences no gateway. No clock of another machine and no TTL is used.
+//! harmless. A counter counts as unchanged only while this process's own samples arrive without a gap, and a sample needs
+//! a store that accepts beats. So an outage of the store, refused writes or a pause of this process fence no gateway. No
+//! clock of another machine and no TTL is used.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -173,7 +174,7 @@ pub async fn observe(registry: Registry, samples: watch::Sender<Option<LeaseSamp
     while !samples.is_closed() {
         tick.tick().await;
         let sent = Instant::now();
-        match registry.leases().await {
+        match registry.observe().await {
             Ok(table) => drop(samples.send_replace(Some(LeaseSample { sent, received: Instant::now(), table }))),
             Err(error) => tracing::debug!(%error, "lease table not read"),
         }

@@ -81,7 +81,7 @@ async fn read_twice(registry: &Registry, node: &str, pause: Duration) -> NodeIdC
 }
 
 async fn serving_leases(registry: &Registry, node: &str) -> Result<Vec<Lease>, RegistryError> {
-    let table = registry.leases().await?;
+    let table = registry.observe().await?;
     Ok(table.leases.into_iter().filter(|lease| lease.node == node && lease.state.serves()).collect())
 }
 

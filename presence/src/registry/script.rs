@@ -25,6 +25,7 @@ scripts! {
     REASSERT = ["prelude.lua", "leaves.lua", "../leases/restore.lua"] "leases/reassert.lua";
     AUDIT = ["prelude.lua"] "leases/audit.lua";
     LEASES = ["prelude.lua", "../leases/lease_table.lua"] "leases/leases.lua";
+    OBSERVE = ["prelude.lua", "../leases/lease_table.lua"] "leases/observe.lua";
     SET_LEASE = ["prelude.lua"] "leases/set_lease.lua";
     FENCE = ["prelude.lua"] "leases/fence.lua";
     REAP = ["prelude.lua", "leaves.lua"] "leases/reap.lua";

@@ -211,3 +211,38 @@ fn incarnations_of(gateways: &Value) -> Vec<(String, String)> {
     let items = gateways["items"].as_array().expect("a list").iter();
     items.map(|gateway| (gateway["node"].to_string(), gateway["incarnation"].to_string())).collect()
 }
+
+/// Longer than a failure detector waits for a counter to change.
+const LONG_REFUSAL: Duration = Duration::from_secs(11);
+
+#[tokio::test]
+async fn long_refusal_of_beats_fences_no_gateway() {
+    let mut cluster = Cluster::builder().gateways(2).presence(2).start().await;
+    for text in ["redis is unfit", "redis calls refused", "beat not answered", "subscription"] {
+        cluster.allow(text);
+    }
+    let (ann, bob) = (cluster.ws_on(0).await, cluster.ws_on(1).await);
+    for (person, nick) in [(&ann, "ann"), (&bob, "bob")] {
+        person.register(nick).await;
+        person.join("#lobby").await;
+    }
+    for [cause, remedy] in [
+        ["CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"],
+        ["ACL SETUSER parley -hincrby", "ACL SETUSER parley +hincrby"],
+    ] {
+        cluster.redis.call::<redis::Value>(cause).await;
+        let unready = || async {
+            let answer = cluster.gateways[0].readyz().await.unwrap();
+            if answer.status == 503 { Ok(()) } else { Err(answer) }
+        };
+        eventually(NOT_READY_WITHIN, "a gateway is unready", unready).await;
+        stays(LONG_REFUSAL, "beats are refused", unready).await;
+        cluster.redis.call::<redis::Value>(remedy).await;
+        eventually(RECOVERY_MAX, "a message is accepted", || ann.try_send("#lobby", remedy)).await;
+        bob.receives("#lobby", "ann", remedy).await;
+        let left = [&ann, &bob].map(|person| person.count_seen("#lobby", "left", |_| true));
+        assert_eq!((ann.has_ended(), bob.has_ended(), left), (None, None, [0, 0]), "after {cause}");
+    }
+    cluster.redis.call::<()>("ACL LOG RESET").await;
+    cluster.finish().await;
+}

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- LEASES: reads the lease table, for observers without a lease and for listings.
+-- LEASES: reads the lease table, for listings.
 -- KEYS: 1 generation, 2 leases, 3 beats, 4 gateways
 -- ARGV: 1 base
 -- Reply: {'OK', generation, phase, {lease row..}}

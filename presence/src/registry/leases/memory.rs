@@ -49,6 +49,10 @@ impl Leases for MemoryRegistry {
         Ok(self.store.lock().lease_table())
     }
 
+    async fn observe(&self) -> Result<LeaseTable, RegistryError> {
+        self.leases().await
+    }
+
     async fn set_lease(&self, incarnation: &Incarnation, transition: LeaseTransition) -> Result<(), RegistryError> {
         self.store.lock().set_lease(incarnation, transition)
     }

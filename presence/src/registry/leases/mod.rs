@@ -62,11 +62,17 @@ contract! {
         /// `Unavailable` or `Unknown`.
         async fn audit(&self, incarnation: &Incarnation, claims: &[LocalClaim]) -> Result<Differences, RegistryError>;
 
-        /// Reads the lease table, for observers without a lease of their own.
+        /// Reads the lease table, for listings.
         ///
         /// # Errors
         /// `Unavailable` or `Unknown`.
         async fn leases(&self) -> Result<LeaseTable, RegistryError>;
+
+        /// Reads the lease table while the store accepts beats, for judging unchanged counters.
+        ///
+        /// # Errors
+        /// `Unavailable` or `Unknown`; also while the store would refuse a beat.
+        async fn observe(&self) -> Result<LeaseTable, RegistryError>;
 
         /// Records that the gateway is draining, or has drained. The sessions of a drained gateway are held and shown
         /// as before until the hold ends; then the reapers announce their leave (`closed`).

@@ -84,6 +84,15 @@ impl Leases for RedisRegistry {
         Ok(LeaseTable { generation, leases: rows.into_iter().map(|row| row.lease).collect() })
     }
 
+    async fn observe(&self) -> Result<LeaseTable, RegistryError> {
+        let keys = self.redis.keys();
+        let keys = ScriptKeys::of(keys).partition([keys.beats(), keys.gateways()]).crossing_in_script::<NodeUnit>();
+        let mut reply = self.write("observer", &script::OBSERVE, keys, &[]).await?;
+        done(&mut reply)?;
+        let generation = generation(&mut reply)?;
+        Ok(LeaseTable { generation, leases: leases(reply.array()?)? })
+    }
+
     async fn set_lease(&self, incarnation: &Incarnation, transition: LeaseTransition) -> Result<(), RegistryError> {
         let hold = match transition {
             LeaseTransition::Draining => Duration::ZERO,
