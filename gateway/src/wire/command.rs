@@ -136,6 +136,11 @@ pub enum Command {
         /// The `next_cursor` of the previous page.
         cursor: Option<String>,
     },
+    /// Looks up one user.
+    Whois {
+        /// The user's nickname.
+        nick: Nick,
+    },
     /// Reads the history of a room that the session is in.
     History {
         /// The room.

@@ -130,6 +130,13 @@ pub enum Answer {
         /// `None` on the last page.
         next_cursor: Option<String>,
     },
+    /// A user that the store knows.
+    Whois {
+        /// The nickname as it is shown.
+        nick: String,
+        /// The status; `None` while offline.
+        status: Option<Status>,
+    },
     /// A part of a room's history, oldest first.
     History {
         /// The room as its members see it.
@@ -180,6 +187,7 @@ impl Answer {
             | Self::Ack { .. }
             | Self::Nick { .. }
             | Self::Status(_)
+            | Self::Whois { .. }
             | Self::Read { .. }
             | Self::Typing { .. }
             | Self::Pong

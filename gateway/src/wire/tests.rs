@@ -112,8 +112,8 @@ fn examples_cover_every_request_and_reply() {
         objects.map(|object| object["type"].as_str().unwrap().to_owned()).collect::<std::collections::BTreeSet<_>>()
     };
     let requests = [
-        "register", "join", "leave", "send", "nick", "status", "members", "rooms", "history", "read", "typing", "ping",
-        "bye",
+        "register", "join", "leave", "send", "nick", "status", "members", "rooms", "whois", "history", "read",
+        "typing", "ping", "bye",
     ];
     for request in requests {
         assert!(kinds('>').contains(request), "{request}");
@@ -127,6 +127,7 @@ fn examples_cover_every_request_and_reply() {
         "status",
         "members",
         "rooms",
+        "whois",
         "history",
         "read",
         "typing",

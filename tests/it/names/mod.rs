@@ -1,3 +1,4 @@
-//! Nicknames: one owner for each in the whole cluster.
+//! Nicknames: one owner for each in the whole cluster, and its status.
 
 mod nicknames;
+mod whois;

@@ -128,6 +128,7 @@ fn session_accepts_ping_and_bye_before_register() {
         Command::Rooms { limit: 1, cursor: None },
         Command::Members { room: room("#a"), limit: 1, cursor: None },
         Command::History { room: room("#a"), range: Range::Newest, limit: 1 },
+        Command::Whois { nick: nick("bob") },
         Command::Read { seq: 1 },
         Command::Typing { to: Target::Room(room("#a")) },
     ] {
@@ -427,6 +428,7 @@ fn command(kind: u8, which: u8) -> Command {
         11 => Command::Read { seq: 1 },
         12 => Command::Typing { to: Target::Room(room(name)) },
         13 => Command::Typing { to: Target::Nick(nick(who)) },
+        14 => Command::Whois { nick: nick(who) },
         _ => Command::Ping,
     }
 }
@@ -465,7 +467,7 @@ proptest! {
     /// only a claim is performed for a connection without a nickname.
     #[test]
     fn every_request_gets_one_reply(
-        requests in prop::collection::vec((0_u8..15, 0_u8..3, prop::bool::weighted(0.8)), 1..60),
+        requests in prop::collection::vec((0_u8..16, 0_u8..3, prop::bool::weighted(0.8)), 1..60),
     ) {
         let (mut core, mut fence) = (core(), 0);
         for (number, (kind, which, works)) in requests.into_iter().enumerate() {

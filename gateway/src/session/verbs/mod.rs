@@ -21,6 +21,7 @@ mod rooms;
 mod send;
 pub(super) mod status;
 mod typing;
+mod whois;
 
 use std::time::Instant;
 
@@ -58,6 +59,8 @@ pub enum Operation {
     Members(members::ListMembers),
     /// Lists rooms.
     Rooms(rooms::ListRooms),
+    /// Looks up one user.
+    Whois(whois::LookUpUser),
     /// Reads a part of a room's history.
     History(history::ReadHistory),
     /// Records how far the client has read its inbox.
@@ -155,6 +158,7 @@ fn decide_registered(
         Command::Status(status) => Operation::SetStatus(status::decide(state, me, status)),
         Command::Members { room, limit, cursor } => Operation::Members(members::ListMembers { room, limit, cursor }),
         Command::Rooms { limit, cursor } => Operation::Rooms(rooms::ListRooms { limit, cursor }),
+        Command::Whois { nick } => Operation::Whois(whois::LookUpUser { nick }),
         Command::History { room, range, limit } => Operation::History(history::decide(state, &room, range, limit)?),
         Command::Read { seq } => Operation::Read(read::MarkRead { session: me.owner.session, seq }),
         Command::Typing { to } => return typing::decide(state, now, me, to),
@@ -222,6 +226,7 @@ mod perform {
                 Self::SetStatus(operation) => operation.perform(performer).await.map(OperationOutcome::StatusSet),
                 Self::Members(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Rooms(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
+                Self::Whois(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::History(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Read(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),
                 Self::Typing(operation) => operation.perform(performer).await.map(OperationOutcome::Answer),

@@ -114,6 +114,7 @@ impl<'a> JsonFields<'a> {
                 cursor: self.list_cursor()?,
             },
             "rooms" => Command::Rooms { limit: self.limit(PAGE_ROWS, DEFAULT_PAGE_ROWS)?, cursor: self.cursor()? },
+            "whois" => Command::Whois { nick: self.nick()? },
             "history" => Command::History {
                 room: syntax::room(&self.string("to")?)?,
                 range: self.range()?,

@@ -38,6 +38,7 @@ fn decoder_accepts_every_request_type() {
             r##"{"type":"members","room":"#a","limit":1000,"cursor":"7"}"##,
             r##"Members { room: "#a", limit: 1000, cursor: Some("7") }"##,
         ),
+        (r#"{"type":"whois","nick":"Bob"}"#, r#"Whois { nick: "Bob" }"#),
         (r#"{"type":"rooms"}"#, "Rooms { limit: 100, cursor: None }"),
         (r#"{"type":"rooms","limit":1,"cursor":""}"#, r#"Rooms { limit: 1, cursor: Some("") }"#),
         (r##"{"type":"history","to":"#a"}"##, r##"History { room: "#a", range: Newest, limit: 50 }"##),
@@ -55,7 +56,7 @@ fn decoder_accepts_every_request_type() {
 
 /// Shows a command with its names and bodies as texts.
 fn plain(command: crate::wire::Command) -> String {
-    use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send};
+    use crate::wire::Command::{History, Join, Leave, Members, Nick, Register, Send, Whois};
     match command {
         Register { nick, resume: None } => format!("Register {{ nick: {:?} }}", nick.as_str()),
         Register { nick, resume: Some(resume) } => {
@@ -71,6 +72,7 @@ fn plain(command: crate::wire::Command) -> String {
             let cursor = cursor.map(|cursor| cursor.to_string());
             format!("Members {{ room: {:?}, limit: {limit}, cursor: {cursor:?} }}", room.as_str())
         }
+        Whois { nick } => format!("Whois {{ nick: {:?} }}", nick.as_str()),
         History { room, range, limit } => {
             format!("History {{ room: {:?}, range: {range:?}, limit: {limit} }}", room.as_str())
         }
@@ -233,6 +235,8 @@ fn refusal_keeps_the_id_and_names_the_field() {
         (r#""type":"register","nick":"a b""#, "bad_nick: the name contains a space, which is not allowed"),
         (r#""type":"nick","nick":["ann"]"#, "bad_request: `nick` must be a string"),
         (r#""type":"nick","nick":"\u0000""#, "bad_nick: the name contains U+0000, which is not allowed"),
+        (r#""type":"whois""#, "bad_request: `nick` is missing"),
+        (r##""type":"whois","nick":"#lobby""##, "bad_nick: the name contains the character #, which is not allowed"),
         (r#""type":"join""#, "bad_request: `room` is missing"),
         (r#""type":"join","room":{}"#, "bad_request: `room` must be a string"),
         (r#""type":"join","room":"lobby""#, "bad_room: a room name must begin with #"),

@@ -23,6 +23,7 @@ pub(super) const HELP: &str = "\
 * /leave [#ROOM]    leave this room, or ROOM
 * /msg NAME TEXT    send TEXT to one user
 * /who [#ROOM]      list the members of this room, or of ROOM
+* /whois NAME       show the status of one user
 * /rooms            list the rooms that have members
 * /history [N]      show the last N messages of this room: 1 to 200, default 20
 * /more             show the next part of the last list that was cut
@@ -35,7 +36,7 @@ pub(super) const HELP: &str = "\
 ";
 
 /// Commands of users with a nickname.
-const NEED_NICK: &[&str] = &["join", "leave", "msg", "who", "rooms", "history", "more", "away", "back"];
+const NEED_NICK: &[&str] = &["join", "leave", "msg", "who", "whois", "rooms", "history", "more", "away", "back"];
 
 /// A line that is not blank.
 pub(super) enum ParsedLine {
@@ -69,6 +70,7 @@ pub(super) fn line(dialect: &mut LineDialect, line: &str) -> Result<Option<Parse
             let room = room_or_current(dialect, argument, "/who")?;
             Command::Members { room, limit: DEFAULT_PAGE_ROWS, cursor: None }
         }
+        "whois" => Command::Whois { nick: syntax::nick(required(argument, "/whois NAME")?)? },
         "rooms" => {
             no_argument(argument, "/rooms")?;
             Command::Rooms { limit: DEFAULT_PAGE_ROWS, cursor: None }

@@ -105,6 +105,10 @@ pub(super) fn answer(answer: &Answer) -> Bytes {
             }
             more(&mut lines, next_cursor.is_some());
         }
+        Answer::Whois { nick, status: Some(status) } => {
+            lines.add(format_args!("* {} is {}", Escaped(nick), StatusText(status)));
+        }
+        Answer::Whois { nick, status: None } => lines.add(format_args!("* {} is offline", Escaped(nick))),
         Answer::History { to, items, more: has_older } => {
             if items.is_empty() {
                 lines.add(format_args!("* no messages in {}", Escaped(to)));

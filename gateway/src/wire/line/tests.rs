@@ -81,6 +81,7 @@ fn read(dialect: &mut LineDialect, line: &str) -> String {
         Command::Send { to, body, key: None } => format!("send {} {}", to.as_str(), body.json()),
         Command::Status(status) => format!("status {:?} {:?}", status.status, status.text),
         Command::Members { room, limit: 100, cursor: None } => format!("members {room}"),
+        Command::Whois { nick } => format!("whois {nick}"),
         Command::Rooms { limit: 100, cursor: None } => "rooms".into(),
         Command::History { room, range: crate::wire::Range::Newest, limit } => format!("history {room} {limit}"),
         other => format!("{other:?}").to_lowercase(),
@@ -122,6 +123,9 @@ fn parser_accepts_every_line_command() {
         ("/msg b:b hi", "= ! bad_nick: the name contains the character :, which is not allowed"),
         ("/who", "members #lobby"),
         ("/who #other", "members #other"),
+        ("/whois Bob", "whois Bob"),
+        ("/whois", "= ! bad_request: a part is missing, type /whois NAME"),
+        ("/whois #lobby", "= ! bad_nick: the name contains the character #, which is not allowed"),
         ("/rooms", "rooms"),
         ("/history", "history #lobby 20"),
         ("/history 200", "history #lobby 200"),
@@ -287,6 +291,15 @@ fn replies_encode_as_frozen() {
         (Answer::Status(Status::default()), "* you are online\n"),
         (Answer::Status(Status { status: Availability::Away, text: String::new() }), "* you are away\n"),
         (Answer::Status(Status { status: Availability::Away, text: "lunch".into() }), "* you are away: lunch\n"),
+        (Answer::Whois { nick: "Bob".into(), status: Some(Status::default()) }, "* Bob is online\n"),
+        (
+            Answer::Whois {
+                nick: "bob".into(),
+                status: Some(Status { status: Availability::Away, text: "tea".into() }),
+            },
+            "* bob is away: tea\n",
+        ),
+        (Answer::Whois { nick: "bob".into(), status: None }, "* bob is offline\n"),
         (rows(None), people),
         (rows(Some("joe".into())), &format!("{people}* the list is longer, type /more to go on\n")),
         (
@@ -432,7 +445,7 @@ fn hostile() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_line_decodes_to_harmless_output(lines in prop::collection::vec("(/(nick|join|leave|msg|who|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
+    fn any_line_decodes_to_harmless_output(lines in prop::collection::vec("(/(nick|join|leave|msg|who|whois|history|away|[a-z]*))?\\PC{0,12}.{0,12}", 1..6)) {
         let mut dialect = in_lobby();
         for line in lines {
             if let Decoded::Local(text) = dialect.decode(&line) {
@@ -474,6 +487,8 @@ proptest! {
             (Answer::Left { room: name.clone() }, 1),
             (Answer::Nick { nick: name.clone() }, 1),
             (Answer::Status(status()), 1),
+            (Answer::Whois { nick: name.clone(), status: Some(status()) }, 1),
+            (Answer::Whois { nick: name.clone(), status: None }, 1),
             (Answer::Members { room: name.clone(), items: vec![member()], next_cursor: None }, 1),
             (Answer::Rooms { items: vec![RoomItem { room: name.clone(), member_count: 1 }], next_cursor: None }, 1),
             (Answer::History { to: name.clone(), items: vec![message()], more: false }, 1),

@@ -86,6 +86,18 @@ fn replies_encode_as_frozen() {
             r##"{"type":"rooms","id":1,"items":[{"room":"#lobby","member_count":2}],"next_cursor":null}"##,
         ),
         (
+            Answer::Whois {
+                nick: "Bob".into(),
+                status: Some(Status { status: Availability::Away, text: "tea".into() }),
+            },
+            r#"{"type":"whois","id":1,"nick":"Bob","online":true,"status":"away","text":"tea"}"#,
+        ),
+        (
+            Answer::Whois { nick: "Bob".into(), status: Some(Status::default()) },
+            r#"{"type":"whois","id":1,"nick":"Bob","online":true,"status":"online","text":""}"#,
+        ),
+        (Answer::Whois { nick: "Bob".into(), status: None }, r#"{"type":"whois","id":1,"nick":"Bob","online":false}"#),
+        (
             Answer::History { to: "#lobby".into(), items: vec![message("[ 1,\n 2 ]")], more: true },
             "{\"type\":\"history\",\"id\":1,\"to\":\"#lobby\",\"items\":[{\"to\":\"#lobby\",\"from\":\"ann\",\"msg_id\":\"m1\",\
              \"seq\":132,\"time\":1700000000000,\"body\":[ 1,\n 2 ]}],\"more\":true}",
