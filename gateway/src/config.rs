@@ -25,10 +25,13 @@ pub const KEYS: &[Key] = &[
     key::REDIS_PREFIX,
     Key::address("listen.ws")
         .default("127.0.0.1:8080")
-        .meaning("IP:PORT or NAME:PORT of HTTP and WebSocket (/ws). Port 0 selects a free port."),
+        .meaning("IP:PORT or NAME:PORT of HTTP: WebSocket (/ws) and the chat page (/). Port 0 selects a free port."),
     Key::address("listen.tcp").default("127.0.0.1:9000").meaning("IP:PORT or NAME:PORT of the text line protocol."),
     Key::list("listen.origins").sample("https://chat.example.org").live().meaning(
         "Origins of the web pages that may connect; empty means any. Clients without an Origin header always may.",
+    ),
+    Key::flag("listen.page").default("true").live().meaning(
+        "Serve the chat page at / of listen.ws. If listen.origins is not empty, it must list the origin of the page.",
     ),
     Key::address("admin.addr")
         .default("127.0.0.1:9180")
@@ -122,11 +125,11 @@ pub struct GatewayConfig {
     pub redis: Option<RedisUrl>,
     /// `redis.prefix`: the first part of every key and channel; unique for each cluster on one Redis.
     pub prefix: String,
-    /// `listen.ws`: HTTP, with `/ws`. Port 0 selects a free port, here and in the other addresses.
+    /// `listen.ws`: HTTP, with `/ws` and the chat page. Port 0 selects a free port, here and in the other addresses.
     pub ws: SocketAddr,
     /// `listen.tcp`: raw TCP, text lines.
     pub tcp: SocketAddr,
-    /// `listen.origins`, `limits.*` and `heartbeat.*`: limits of client connections.
+    /// `listen.origins`, `listen.page`, `limits.*` and `heartbeat.*`: limits of client connections.
     pub limits: ConnectionLimits,
     /// `limits.reply_mib`, in bytes: lists that clients have not read yet.
     pub reply_bytes: usize,
@@ -235,6 +238,7 @@ fn limits(settings: &Settings) -> Result<ConnectionLimits, SettingsError> {
     )?;
     Ok(ConnectionLimits {
         origins: Arc::from(origins),
+        page: settings.flag("listen.page")?,
         connections: connections as usize,
         write_stall: Duration::from_secs(stall),
         proxy_idle: heartbeat(settings, "heartbeat.proxy_idle_seconds")?,
@@ -278,6 +282,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "listen.ws = \"{}\"", self.ws)?;
         writeln!(f, "listen.tcp = \"{}\"", self.tcp)?;
         writeln!(f, "listen.origins = {:?}", self.limits.origins)?;
+        writeln!(f, "listen.page = {}", self.limits.page)?;
         writeln!(f, "admin.addr = \"{}\"", self.admin)?;
         writeln!(f, "limits.connections = {}", self.limits.connections)?;
         writeln!(f, "limits.write_stall_seconds = {}", self.limits.write_stall.as_secs())?;

@@ -110,6 +110,7 @@ fn environment_overrides_the_file_key_by_key() {
         ("node.id = 'g1'\nlisten.origins = ['https://a', 'http://b:1']", vec![], changed(|c| c.limits.origins = two())),
         (named, env("PARLEY__LISTEN__ORIGINS", "https://a, http://b:1"), changed(|c| c.limits.origins = two())),
         ("node.id = 'g1'\nlisten.origins = ['https://a']", env("PARLEY__LISTEN__ORIGINS", ""), changed(|_| {})),
+        (named, env("PARLEY__LISTEN__PAGE", "false"), changed(|c| c.limits.page = false)),
         (named, env("PARLEY__LIMITS__CONNECTIONS", "5"), changed(|c| c.limits.connections = 5)),
         (
             named,
@@ -278,6 +279,7 @@ fn printed_config_loads_again() {
             c.hold = Duration::from_secs(8);
             c.lookalikes = LookalikePolicy::ExceptAscii;
             c.limits.origins = ["https://a".to_owned(), "http://b:1".to_owned()].into();
+            c.limits.page = false;
             c.limits.connections = 2;
             c.limits.write_stall = Duration::from_secs(4);
             c.limits.proxy_idle = None;

@@ -1,7 +1,8 @@
-//! The rules of the WebSocket handshake, and [`HandshakeRefusal`]: the table of its refusals.
+//! The rules of the WebSocket handshake, and [`HandshakeRefusal`]: the table of all refusals of the WebSocket port.
 //!
-//! [`accept`] checks a request. The table under "Connecting" in PROTOCOL.md has the same rows. Invariant: a
-//! request that two readers could understand in two ways is refused. Pure: it reads headers and writes no socket.
+//! [`accept`] checks a request for a WebSocket. The table under "Connecting" in PROTOCOL.md has the same rows.
+//! Invariant: a request that two readers could understand in two ways is refused. Pure: it reads headers and writes no
+//! socket.
 
 use hyper::body::Body;
 use hyper::header::{
@@ -26,7 +27,7 @@ const NOT_A_PAGE: &str = "this is a WebSocket address: connect to it with a WebS
 /// Declares the table: one row for each variant, with its code, cause and header.
 macro_rules! handshake_refusals {
     ($($(#[$doc:meta])* $variant:ident, $code:ident, $header:expr, $cause:literal;)*) => {
-        /// Reason for an HTTP answer without an upgrade.
+        /// Reason for a refusal over HTTP.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum HandshakeRefusal { $($(#[$doc])* $variant,)* }
 
@@ -49,8 +50,11 @@ macro_rules! handshake_refusals {
 handshake_refusals! {
     /// Every permit is taken.
     Full, Overloaded, None, "the gateway has reached its number of connections";
-    /// Only one path exists.
-    UnknownPath, NotFound, None, "the path is not `/ws`";
+    /// No such path.
+    UnknownPath, NotFound, None, "the path is neither `/ws` nor a file of the chat page";
+    /// A file of the page is only read.
+    PageMethod, MethodNotAllowed, Some((ALLOW, "GET, HEAD")),
+        "a file of the chat page is requested with another method";
     /// The gateway drains.
     Draining, GoingAway, None, "the gateway is shutting down";
     /// The gateway cannot serve a client now.
@@ -129,10 +133,8 @@ pub(super) fn accept<B: Body, R>(
     if let Some(code) = admission {
         return Err(HandshakeRefusal::of_admission(code));
     }
-    if !names_one_host(request) {
-        return Err(HandshakeRefusal::BadHost);
-    }
-    if repeats(request.headers(), SEC_WEBSOCKET_KEY) || repeats(request.headers(), SEC_WEBSOCKET_VERSION) {
+    check_host(request)?;
+    if is_repeated(request.headers(), SEC_WEBSOCKET_KEY) || is_repeated(request.headers(), SEC_WEBSOCKET_VERSION) {
         return Err(HandshakeRefusal::RepeatedHeader);
     }
     join_lists(request.headers_mut());
@@ -149,8 +151,13 @@ pub(super) fn accept<B: Body, R>(
     Ok(response)
 }
 
+/// Checks that the request names one valid host. Proxies could otherwise read the request in another way.
+pub(super) fn check_host<B>(request: &Request<B>) -> Result<(), HandshakeRefusal> {
+    if names_one_host(request) { Ok(()) } else { Err(HandshakeRefusal::BadHost) }
+}
+
 /// Returns true if a header that has one value is sent twice. A proxy could choose the other one.
-fn repeats(headers: &HeaderMap, name: HeaderName) -> bool {
+fn is_repeated(headers: &HeaderMap, name: HeaderName) -> bool {
     headers.get_all(name).iter().nth(1).is_some()
 }
 
@@ -184,7 +191,7 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::ConnectionLimits;
-    use super::super::upgrade::{HEADER_BYTES_MAX, HEADERS_MAX};
+    use super::super::upgrade::{HEADER_BYTES_MAX, HEADERS_MAX, IDLE_WAIT, REQUESTS_MAX};
     use super::*;
 
     const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -210,6 +217,7 @@ pub(super) mod tests {
         for words in [
             format!("431 if the head has over {kib} KiB or over {HEADERS_MAX} lines"),
             format!("a close without an answer if the head is incomplete after {seconds} s."),
+            format!("at most {REQUESTS_MAX} requests, each begun within {} s of the answer", IDLE_WAIT.as_secs()),
         ] {
             assert!(page.contains(&words), "not in PROTOCOL.md: {words}");
         }

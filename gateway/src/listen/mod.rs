@@ -1,9 +1,10 @@
 //! Listeners and connections: binds both ports, admits connections within the limits, and runs one task for each.
 //!
-//! One connection, by file: `accept` takes the socket, `upgrade` turns an HTTP request into a WebSocket by the rules of
-//! `handshake`, `ws` and `tcp` (over `frame` and `lines`) are the two transports, `connection` runs the loop between
-//! transport and session, `timer_wheel` keeps its deadlines, `drain` ends all of them. The server owns readiness
-//! ([`Admission`]) and begins the drain. Knows no rooms, nicknames or store.
+//! One connection, by file: `accept` takes the socket, `upgrade` answers HTTP requests with files of the chat page
+//! (`page`) and turns one into a WebSocket by the rules of `handshake`, `ws` and `tcp` (over `frame` and `lines`) are
+//! the two transports, `connection` runs the loop between transport and session, `timer_wheel` keeps its deadlines,
+//! `drain` ends all of them. The server owns readiness ([`Admission`]) and begins the drain. Knows no rooms,
+//! nicknames or store.
 
 mod accept;
 mod admission;
@@ -11,7 +12,9 @@ mod connection;
 mod drain;
 pub mod frame;
 mod handshake;
+mod http_socket;
 mod lines;
+mod page;
 mod permits;
 mod stalled;
 mod tcp;
@@ -50,12 +53,14 @@ use self::timer_wheel::TimerWheel;
 pub struct ConnectionLimits {
     /// Origins of web pages that may open a WebSocket; empty admits all. A client without an origin is not a web page.
     pub origins: Arc<[String]>,
+    /// True if the chat page is served.
+    pub page: bool,
     /// Maximum number of connections on both ports; one more is refused as `overloaded`.
     pub connections: usize,
     /// Maximum number of refusals that wait for the client to close. Further ones do not wait. A reload does not
     /// change it.
     pub refusals: usize,
-    /// The maximum time for the HTTP header of a WebSocket client.
+    /// The maximum time for the header of an HTTP request.
     pub header_wait: Duration,
     /// The maximum time for one write before the connection is closed as too slow.
     pub write_stall: Duration,
@@ -71,6 +76,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             origins: Arc::default(),
+            page: true,
             connections: 16_384,
             refusals: 256,
             header_wait: Duration::from_secs(10),
@@ -117,7 +123,7 @@ pub struct ConnectionParts<F> {
     pub limits: Reloadable<ConnectionLimits>,
     /// Metrics of the gateway.
     pub metrics: Arc<Metrics>,
-    /// Ends the accept loops and every handshake when it is cancelled.
+    /// Ends the accept loops and every HTTP connection when it is cancelled.
     pub closing: CancellationToken,
     /// Ends every connection at its moment once it has begun, with
     /// [`CloseCode::Restart`](presence::model::codes::CloseCode::Restart).

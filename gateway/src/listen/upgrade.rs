@@ -1,73 +1,106 @@
-//! The HTTP side of the WebSocket port: one request, answered with an upgrade or with a problem document.
+//! The HTTP side of the WebSocket port: files of the chat page, and one upgrade or refusal, which ends the HTTP.
 //!
-//! `handshake` decides. The connection runs on a task of its own that owns the bare socket, so no HTTP state stays in
-//! memory for a WebSocket.
+//! `page` and `handshake` decide. An upgraded connection runs on a task of its own that owns the bare socket, so no
+//! HTTP state stays in memory for a WebSocket. A client may load files and then upgrade over the same connection, as
+//! proxies do.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::ConnectionSession;
+use super::handshake::HandshakeRefusal;
+use super::http_socket::HttpSocket;
 use super::permits::ConnectionPermit;
-use super::{ConnectionContext, handshake, ws};
+use super::{ConnectionContext, handshake, page, ws};
 
 /// Maximum number of header lines in a request.
 pub(super) const HEADERS_MAX: usize = 64;
 /// Maximum size of a request header in bytes.
 pub(super) const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Maximum number of requests on a connection.
+pub(super) const REQUESTS_MAX: usize = 100;
+/// Maximum time between an answer and the next request.
+pub(super) const IDLE_WAIT: Duration = Duration::from_secs(5);
 
-type UpgradeAnswer = Response<Full<Bytes>>;
+type FullResponse = Response<Full<Bytes>>;
 
-/// Answers the one request of a new connection.
+/// Answers the requests of a new connection, until one upgrades it or is refused.
 pub(super) async fn serve<S: ConnectionSession>(
     tcp: TcpStream,
     context: Arc<ConnectionContext<S>>,
     permit: ConnectionPermit,
 ) {
-    let permit = Arc::new(permit);
+    let (limits, permit, requests) = (context.limits.get(), Arc::new(permit), AtomicUsize::new(0));
     let service = service_fn(|request| {
-        let answer = answer(request, &context, &permit);
+        let is_last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
+        let answer = answer(request, &context, &permit, is_last);
         async { Ok::<_, Infallible>(answer) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(context.limits.get().header_wait)
+        .header_read_timeout(limits.header_wait)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(tcp), service)
+        .serve_connection(TokioIo::new(HttpSocket::new(tcp, limits.write_stall, IDLE_WAIT)), service)
         .with_upgrades();
+    let mut http = pin!(http);
     tokio::select! {
-        // Broken HTTP, an endless header or a client that closed: the socket is closed without a session.
-        _ = http => {}
-        () = context.closing.cancelled() => {}
+        // Broken HTTP, an exceeded limit or a client that closed: the socket is closed without a session.
+        _ = http.as_mut() => {}
+        () = context.closing.cancelled() => {
+            http.as_mut().graceful_shutdown();
+            let _ = timeout(limits.close_wait, http).await;
+        }
     }
 }
 
-/// Upgrades the connection, or refuses.
+/// Answers one request. The connection ends after a refusal, and after a file if it is the last request.
 fn answer<S: ConnectionSession>(
+    request: Request<Incoming>,
+    context: &Arc<ConnectionContext<S>>,
+    permit: &Arc<ConnectionPermit>,
+    is_last: bool,
+) -> FullResponse {
+    let asset = page::find(request.uri().path()).filter(|_| context.limits.get().page);
+    let answered = match asset {
+        Some(asset) => page::answer(asset, &request).map(|mut answer| {
+            if is_last || context.admission.is_leaving() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }),
+        None => upgrade(request, context, permit),
+    };
+    answered.unwrap_or_else(|refusal| {
+        debug!(reason = refusal.cause(), "request refused");
+        refusal.problem().into_http()
+    })
+}
+
+/// Upgrades the connection to a WebSocket.
+fn upgrade<S: ConnectionSession>(
     mut request: Request<Incoming>,
     context: &Arc<ConnectionContext<S>>,
     permit: &Arc<ConnectionPermit>,
-) -> UpgradeAnswer {
+) -> Result<FullResponse, HandshakeRefusal> {
     let (admission, origins) = (context.admission.refusal(), context.limits.get().origins);
-    match handshake::accept(&mut request, admission, &origins, Full::default) {
-        Ok(response) => {
-            let upgrade = hyper::upgrade::on(&mut request);
-            context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
-            response
-        }
-        Err(refusal) => {
-            debug!(reason = refusal.cause(), "handshake refused");
-            refusal.problem().into_http()
-        }
-    }
+    let response = handshake::accept(&mut request, admission, &origins, Full::default)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    context.tasks.spawn(ws::serve(upgrade, Arc::clone(context), Arc::clone(permit)));
+    Ok(response)
 }

@@ -20,6 +20,7 @@ use crate::wire::{DISCARDED_BYTES_MAX, Dialect, REQUEST_BYTES_MAX, json};
 use super::ConnectionContext;
 use super::connection::{self, ConnectionSession, Transport, TransportInput};
 use super::frame::{DataKind, FrameEvent, FrameSocket, MessageLimits, SocketEnd};
+use super::http_socket::HttpSocket;
 use super::permits::ConnectionPermit;
 
 const LIMITS: MessageLimits = MessageLimits::new(REQUEST_BYTES_MAX as u32, DISCARDED_BYTES_MAX as u32);
@@ -32,11 +33,11 @@ pub(super) async fn serve<S: ConnectionSession>(
 ) {
     // The client may close between its request and the answer.
     let Ok(upgraded) = upgrade.await else { return };
-    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<HttpSocket<TcpStream>>>() else {
         debug!("upgraded connection is not a TCP stream");
         return;
     };
-    let transport = WebSocketTransport(FrameSocket::new(io.into_inner(), read_buf.into(), LIMITS));
+    let transport = WebSocketTransport(FrameSocket::new(io.into_inner().into_inner(), read_buf.into(), LIMITS));
     let session = (context.open_session)(Dialect::Json);
     permit.opened();
     permit.ended(connection::run(transport, session, &context).await);

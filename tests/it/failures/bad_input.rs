@@ -278,13 +278,14 @@ async fn gateway_accepts_unusual_but_valid_frames() {
 }
 
 #[tokio::test]
-async fn http_port_accepts_only_websocket_upgrades() {
+async fn http_port_accepts_only_websockets_and_the_page() {
     let server = BusyGateway::open().await;
     let address = server.gateway.ws();
     let upgrade = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade";
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     let rows = [
-        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 404),
+        ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 200),
+        ("GET /chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 404),
         ("GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 404),
         ("GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), 426),
         (format!("GET /ws HTTP/1.1\r\n{upgrade}\r\nSec-WebSocket-Version: 13\r\n\r\n"), 400),

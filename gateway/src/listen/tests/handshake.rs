@@ -42,7 +42,7 @@ async fn invalid_handshake_receives_the_matching_status() {
     let valid = upgrade_request("");
     let without = |line: &str| valid.replacen(line, "", 1);
     for (request, status, also) in [
-        (valid.replacen("/ws", "/", 1), 404, ""),
+        (valid.replacen("/ws", "/chat", 1), 404, ""),
         (valid.replacen("/ws", "/wsx", 1), 404, ""),
         (valid.replacen("/ws", "//ws", 1), 404, ""),
         (valid.replacen("/ws", "http://parley/wsx", 1), 404, ""),
@@ -114,6 +114,7 @@ fn refused_requests() -> Vec<HandshakeRequest> {
     vec![
         (valid.clone(), as_is),
         (valid.replacen("/ws", "/wss", 1), as_is),
+        (valid.replacen("GET /ws", "POST /", 1), as_is),
         (valid.clone(), |fixture| fixture.admission.go_away()),
         (valid.clone(), |fixture| fixture.ready.store(false, Ordering::Relaxed)),
         (upgrade_request("Host: another\r\n"), as_is),

@@ -11,6 +11,7 @@ mod frames;
 mod handshake;
 mod lines;
 mod metrics;
+mod page;
 mod pressure;
 mod transports;
 

@@ -132,7 +132,7 @@ fn ingress_leads_to_the_websocket_port() {
     let rule = &ingress["spec"]["rules"][0];
     assert_eq!(rule["host"], ingress["spec"]["tls"][0]["hosts"][0]);
     let path = &rule["http"]["paths"][0];
-    assert_eq!((&path["path"], &path["pathType"]), (&"/ws".into(), &"Exact".into()));
+    assert_eq!((&path["path"], &path["pathType"]), (&"/".into(), &"Prefix".into()));
     let backend = &path["backend"]["service"];
     let objects = objects();
     let service = object(&objects, "Service", text(&backend["name"]));

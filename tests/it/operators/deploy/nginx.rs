@@ -17,14 +17,14 @@ const SITE: &str = "chat.example";
 const SOON: Duration = Duration::from_secs(10);
 
 /// The shipped configuration; only lines marked `# site` are adapted to the test.
-struct ShippedNginx {
+pub(super) struct ShippedNginx {
     text: String,
     module: String,
     secrets: tempfile::TempDir,
 }
 
 impl ShippedNginx {
-    async fn read() -> Self {
+    pub(super) async fn read() -> Self {
         let secrets = tempfile::tempdir().unwrap();
         let script = harness::repository().join("deploy/secrets");
         let made = Command::new(script).arg(secrets.path()).args(["redis:6379", SITE]).output().unwrap();
@@ -38,7 +38,7 @@ impl ShippedNginx {
     }
 
     /// Returns the configuration for these gateways; those in `down` are taken out.
-    fn configuration(&self, place: NginxPaths<'_>, gateways: &[Node], down: &[usize]) -> String {
+    pub(super) fn configuration(&self, place: NginxPaths<'_>, gateways: &[Node], down: &[usize]) -> String {
         let server = |line: &str| {
             let (number, port) = line.strip_prefix("server gateway-")?.split_once(' ')?.0.split_once(':')?;
             let number = number.parse::<usize>().unwrap() - 1;
@@ -70,7 +70,7 @@ impl ShippedNginx {
 }
 
 /// Starts an nginx that accepts plain connections and forwards them over TLS.
-async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
+pub(super) async fn tls_proxy(front: &Nginx, shipped: &ShippedNginx) -> Nginx {
     let (ws, lines, certificate) = (front.ws(), front.tcp(), shipped.certificate());
     let server = |listen: SocketAddr, to: SocketAddr| format!("server {{ listen {listen}; proxy_pass {to}; }}");
     let configuration = |place: NginxPaths<'_>| {

@@ -1,0 +1,150 @@
+//! The chat page over HTTP: its files, with entity tags, compression and a strict security policy.
+//!
+//! [`find`] looks a path up, [`answer`] answers a request for the file. The page needs no store, so it is served also
+//! while the gateway is not ready or drains. Knows nothing about the contents of the files.
+
+mod assets;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Body;
+use hyper::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::handshake::{HandshakeRefusal, check_host};
+
+use self::assets::Asset;
+pub(super) use self::assets::find;
+
+/// The headers of every answer. `'self'` in `connect-src` includes the WebSocket of the same host.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (CACHE_CONTROL, "no-cache"),
+    (VARY, "accept-encoding"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+         base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+    ),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), DENIED_FEATURES),
+];
+
+/// Everything that a browser lets a page use, except the clipboard and sounds.
+const DENIED_FEATURES: &str = "accelerometer=(), camera=(), display-capture=(), encrypted-media=(), fullscreen=(), \
+    geolocation=(), gyroscope=(), hid=(), idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), \
+    payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), usb=(), \
+    xr-spatial-tracking=()";
+
+/// Answers a request for a file of the page.
+///
+/// # Errors
+/// The refusal.
+pub(super) fn answer<B: Body>(
+    asset: &'static Asset,
+    request: &Request<B>,
+) -> Result<Response<Full<Bytes>>, HandshakeRefusal> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(HandshakeRefusal::PageMethod);
+    }
+    check_host(request)?;
+    if !request.body().is_end_stream() {
+        return Err(HandshakeRefusal::HasBody);
+    }
+    let content = asset.content(accepts_gzip(request.headers()));
+    let mut answer = Response::new(Full::default());
+    let headers = answer.headers_mut();
+    headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.insert(ETAG, content.tag.clone());
+    if has_tag(request.headers(), &content.tag) {
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(answer);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.media_type()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(content.bytes.len()));
+    if content.is_gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    *answer.body_mut() = Full::new(content.bytes.clone());
+    Ok(answer)
+}
+
+/// Returns true if the client accepts gzip: by name, or else by `*` (RFC 9110 section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut accepts_any = false;
+    for element in elements(headers, ACCEPT_ENCODING) {
+        let (coding, weight) = element.split_once(';').unwrap_or((element, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        let is_accepted = weight.is_some_and(|weight| weight > 0.0);
+        match coding.trim() {
+            "*" => accepts_any = is_accepted,
+            coding if coding.eq_ignore_ascii_case("gzip") => return is_accepted,
+            _ => {}
+        }
+    }
+    accepts_any
+}
+
+/// Returns true if the client has the content with this tag. The comparison is weak (RFC 9110 section 13.1.2): proxies
+/// that compress make tags weak.
+fn has_tag(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    elements(headers, IF_NONE_MATCH).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+/// Returns the elements of a header that is a list.
+fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, lines: &[&'static str]) -> HeaderMap {
+        lines.iter().map(|line| (name.clone(), HeaderValue::from_static(line))).collect()
+    }
+
+    #[test]
+    fn gzip_is_used_only_if_accepted() {
+        for (lines, accepts) in [
+            (&[][..], false),
+            (&[""], false),
+            (&["gzip"], true),
+            (&["br, GZIP;q=0.5"], true),
+            (&["br", "gzip ; q=0.001"], true),
+            (&["deflate, br"], false),
+            (&["*"], true),
+            (&["gzip;q=0, *"], false),
+            (&["*;q=0, gzip"], true),
+            (&["*;q=0"], false),
+            (&["gzip;q=0.000"], false),
+            (&["gzip;q=high"], false),
+            (&["xgzip"], false),
+        ] {
+            assert_eq!(accepts_gzip(&headers(ACCEPT_ENCODING, lines)), accepts, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn tag_is_found_in_every_list() {
+        let tag = HeaderValue::from_static("\"5e\"");
+        for (lines, found) in [
+            (&[][..], false),
+            (&["\"5e\""], true),
+            (&["\"5E\""], false),
+            (&["5e"], false),
+            (&["W/\"5e\""], true),
+            (&["\"1\", \"5e\""], true),
+            (&["\"1\"", "W/\"2\",\"5e\""], true),
+            (&["*"], true),
+            (&["\"5e5e\""], false),
+        ] {
+            assert_eq!(has_tag(&headers(IF_NONE_MATCH, lines), &tag), found, "{lines:?}");
+        }
+    }
+}
