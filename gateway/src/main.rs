@@ -1,7 +1,7 @@
 //! The program `gateway`, and `gateway ctl`. Flags, signals, settings and logs are handled by
 //! [`presence::host::program`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,9 +19,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 struct GatewayProgram;
 
-/// A running gateway and its node id.
+/// A running gateway and what its start reports.
 struct RunningGateway {
     node: String,
+    serves_page: bool,
+    has_redis: bool,
     gateway: Gateway,
 }
 
@@ -56,12 +58,22 @@ impl Program for GatewayProgram {
     }
 
     async fn start(config: GatewayConfig) -> anyhow::Result<RunningGateway> {
-        Ok(RunningGateway { node: config.node.clone(), gateway: Gateway::start(config).await? })
+        let (node, serves_page, has_redis) = (config.node.clone(), config.limits.page, config.redis.is_some());
+        Ok(RunningGateway { node, serves_page, has_redis, gateway: Gateway::start(config).await? })
     }
 
     fn listening(server: &RunningGateway) -> impl Serialize {
         let addresses = server.gateway.addresses();
         GatewayListening { node: &server.node, ws: addresses.ws, tcp: addresses.tcp, admin: addresses.admin }
+    }
+
+    fn welcome(server: &RunningGateway) -> String {
+        let addresses = server.gateway.addresses();
+        let page =
+            if server.serves_page { format!("chat page: http://{}\n", nearest(addresses.ws)) } else { String::new() };
+        let lines = nearest(addresses.tcp);
+        let alone = if server.has_redis { "" } else { "no Redis: this node alone, everything in memory\n" };
+        format!("{page}text lines: nc {} {}\n{alone}", lines.ip(), lines.port())
     }
 
     fn metrics(server: &RunningGateway) -> &prometheus::Registry {
@@ -79,6 +91,16 @@ impl Program for GatewayProgram {
     async fn drain(server: RunningGateway, grace: Duration) -> Drained {
         server.gateway.drain(grace).await
     }
+}
+
+/// Returns the address at which this machine reaches a listener: loopback if it is bound to every interface.
+fn nearest(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn main() -> ExitCode {

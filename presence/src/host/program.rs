@@ -12,7 +12,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -109,6 +109,11 @@ pub trait Program {
     /// Returns the contents of the listening line in addition to `"listening":true`: the node id and every bound
     /// address.
     fn listening(server: &Self::Server) -> impl Serialize;
+
+    /// Returns lines for a person that starts the program at a terminal; empty for none.
+    fn welcome(_: &Self::Server) -> String {
+        String::new()
+    }
 
     /// Returns the registry of its metrics.
     fn metrics(server: &Self::Server) -> &prometheus::Registry;
@@ -265,7 +270,10 @@ async fn serve<P: Program>(configured: Configured<P::Config>, telemetry: &Teleme
     };
     let mut reloader = Reloader::new(P::KEYS, sources, settings, P::metrics(&server));
     telemetry.register_metrics(P::metrics(&server));
-    print_in_background(&listening_line(P::listening(&server)));
+    print_in_background(std::io::stdout, listening_line(P::listening(&server)));
+    if std::io::stderr().is_terminal() {
+        print_in_background(std::io::stderr, P::welcome(&server));
+    }
 
     loop {
         let request = tokio::select! {
@@ -363,12 +371,11 @@ fn print(mut to: impl Write, text: impl Display) {
     }
 }
 
-/// Writes to stdout on a thread of its own, because a running program must not wait for the reader of a pipe.
-fn print_in_background(text: &str) {
-    let line = text.to_owned();
-    let started = std::thread::Builder::new().name("stdout".to_owned()).spawn(move || print(std::io::stdout(), line));
+/// Writes on a thread of its own, because a running program must not wait for the reader of a pipe or terminal.
+fn print_in_background<W: Write + 'static>(to: fn() -> W, text: String) {
+    let started = std::thread::Builder::new().name("print".to_owned()).spawn(move || print(to(), text));
     if let Err(error) = started {
-        tracing::warn!(%error, line = text.trim_end(), "line not written to stdout");
+        tracing::warn!(%error, "start not announced");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::process::ExitedProcess;
-use harness::{ChildProgram, Node};
+use harness::{ChildProgram, Node, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -78,6 +78,25 @@ async fn both_programs_print_their_version() {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         assert_eq!(finished.stdout, format!("{binary} {}", env!("CARGO_PKG_VERSION")));
     }
+}
+
+/// Lines for people are printed only to people.
+#[tokio::test]
+async fn gateway_at_terminal_prints_its_addresses() {
+    let free = "127.0.0.1:0";
+    let program = ChildProgram::parley_on_a_terminal("gateway", "terminal").env("PARLEY__LISTEN__WS", "0.0.0.0:0");
+    let gateway = program.env("PARLEY__LISTEN__TCP", free).env("PARLEY__ADMIN__ADDR", free).spawn();
+    let expected = ["chat page: http://127.0.0.1:", "text lines: nc 127.0.0.1 ", "no Redis: this node alone"];
+    eventually(SOON, "the terminal shows the addresses", async || {
+        let shown = gateway.output().lines();
+        let is_shown = |words: &&str| shown.iter().any(|line| line.starts_with(words));
+        if expected.iter().all(is_shown) { Ok(()) } else { Err(shown) }
+    })
+    .await;
+
+    let mut piped = Node::gateway("g1").start().await;
+    assert_eq!(piped.end().await, Some(0));
+    assert!(!piped.log().holds("chat page"), "{}", piped.log().tail(20));
 }
 
 #[tokio::test]
