@@ -96,7 +96,7 @@ label_table! {
 label_table! {
     /// Stage of a connection.
     Stage {
-        /// Accepted; a WebSocket connection has no response to its HTTP request yet.
+        /// Accepted. An HTTP connection loads the chat page, or its request for a WebSocket is not answered yet.
         Handshake => "handshake",
         /// Ready for a session.
         Open => "open",
