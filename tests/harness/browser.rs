@@ -20,6 +20,8 @@ use crate::process::{ChildProgram, Process};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Beginning of the line in which Chromium prints the address of its debugger.
 const DEVTOOLS_LINE: &str = "DevTools listening on ";
+/// Error of Chromium while one page is being replaced by another.
+const NO_CONTEXT: &str = "Cannot find default execution context";
 
 /// A browser with one page. Dropping it ends the browser.
 #[derive(Debug)]
@@ -86,10 +88,9 @@ impl Browser {
     /// # Panics
     /// If the script throws.
     pub async fn evaluate(&mut self, script: &str) -> Value {
-        let parameters = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let answer = self.command("Runtime.evaluate", parameters).await;
-        assert!(answer.get("exceptionDetails").is_none(), "{script}: {answer}");
-        answer["result"]["value"].clone()
+        let (method, parameters) = evaluation(script);
+        let answer = self.command(method, parameters).await;
+        value(script, &answer)
     }
 
     /// Waits until a script returns `true`.
@@ -98,7 +99,13 @@ impl Browser {
     /// If it does not in time.
     pub async fn until(&mut self, script: &str) {
         let met = async {
-            while self.evaluate(script).await != true {
+            loop {
+                let (method, parameters) = evaluation(script);
+                let answer = self.exchange(method, parameters).await;
+                // Between two pages there is no context for scripts.
+                if answer["error"]["message"] != NO_CONTEXT && value(script, &answer["result"]) == true {
+                    break;
+                }
                 tokio::task::yield_now().await;
             }
         };
@@ -106,6 +113,13 @@ impl Browser {
     }
 
     async fn command(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.exchange(method, parameters).await;
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Sends a command and returns the whole answer, which may be an error.
+    async fn exchange(&mut self, method: &str, parameters: Value) -> Value {
         self.commands += 1;
         let id = self.commands;
         let mut command = json!({ "id": id, "method": method, "params": parameters });
@@ -119,11 +133,21 @@ impl Browser {
                 let Ok(text) = message.to_text() else { continue };
                 let answer: Value = serde_json::from_str(text).unwrap_or_default();
                 if answer["id"] == id {
-                    assert!(answer.get("error").is_none(), "{method}: {answer}");
-                    return answer["result"].clone();
+                    return answer;
                 }
             }
         };
         timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{} did not answer {method}", self.process.name()))
     }
+}
+
+/// Returns the command that evaluates a script.
+fn evaluation(script: &str) -> (&'static str, Value) {
+    ("Runtime.evaluate", json!({ "expression": script, "awaitPromise": true, "returnByValue": true }))
+}
+
+/// Returns the value of an evaluated script.
+fn value(script: &str, result: &Value) -> Value {
+    assert!(result.get("exceptionDetails").is_none(), "{script}: {result}");
+    result["result"]["value"].clone()
 }
