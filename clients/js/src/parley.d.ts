@@ -1,0 +1,230 @@
+/**
+ * Client of a Parley cluster, for browsers and Node.
+ *
+ * One `Parley` is one session under one nickname. It keeps its connection alive, resumes the session after a loss, and
+ * delivers every message of a joined room once and in order.
+ */
+
+/** Any JSON value. */
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+/** A part of the Web Storage interface, which `localStorage` and `sessionStorage` have. */
+export interface StorageLike {
+  getItem(key: string): string | null;
+  setItem(key: string, value: string): void;
+  removeItem(key: string): void;
+}
+
+export interface Options {
+  /** Nickname to register under. */
+  nick: string;
+  /**
+   * Holds the resume token, the positions in rooms and the drafts. With `null`, the default, they live in memory.
+   * A storage that throws is treated as `null`.
+   */
+  storage?: StorageLike | null;
+  /** Separates the stored state and the shared connection of several sessions of one origin. Default `"parley"`. */
+  name?: string;
+  /**
+   * Shares one connection among the tabs of an origin: one tab leads, and another takes over when it closes.
+   * Default: true if `storage` is `localStorage` and the browser has Web Locks and BroadcastChannel.
+   */
+  share?: boolean;
+  /** Constructor of sockets, where there is no global `WebSocket`. */
+  WebSocket?: typeof WebSocket;
+}
+
+/** State of the connection. */
+export type State =
+  | { name: "connecting" }
+  /** `resumed`: the session from before continues. `tookMs`: time since the connection was lost, or since the start. */
+  | { name: "online"; node: string; resumed: boolean; tookMs: number; rooms: string[] }
+  /** The connection is lost, and another one is being opened. */
+  | { name: "resuming" }
+  /**
+   * `reason`: an error code or the name of a close code of the protocol, `"closed"` after `close()`, `"connection_lost"`
+   * otherwise. With `willRetry` the next attempt begins in `inMs`. Without it the state is final, and every pending call
+   * has been rejected.
+   */
+  | { name: "offline"; reason: string; willRetry: boolean; inMs: number | null };
+
+/** A message of a room or a direct message. */
+export interface Message {
+  id: string;
+  /** A room, or the nickname of the receiver. */
+  to: string;
+  from: string;
+  /** Position in the room or in the inbox; `null` for a direct message that this session has sent. */
+  seq: number | null;
+  /** Unix milliseconds. */
+  time: number;
+  body: Json;
+  /** True if this session has sent it. */
+  own: boolean;
+  /** True if it was delivered before and comes again after a `rewind` event, perhaps with another `seq`. */
+  repeated: boolean;
+}
+
+export interface Member {
+  nick: string;
+  status: "online" | "away";
+  text: string;
+}
+
+/** Answer to a stored message. `duplicate`: an earlier attempt had stored it already. */
+export interface Ack {
+  id: string;
+  /** Position in the room; `null` for a direct message. */
+  seq: number | null;
+  time: number;
+  /** For a direct message: the receiver is connected or not. */
+  delivered: "online" | "offline" | null;
+  duplicate: boolean;
+}
+
+export interface SendOptions {
+  /** Idempotency key of 1 to 64 bytes. Default: a random one. */
+  key?: string;
+  /** Aborts waiting. The message may have been stored already. */
+  signal?: AbortSignal;
+}
+
+export interface CallOptions {
+  signal?: AbortSignal;
+}
+
+/** A refusal of the server, or the end of the session. */
+export class ParleyError extends Error {
+  /** A code of the protocol's error table, or `"closed"`, or the name of a final close code. */
+  readonly code: string;
+  /** Time until a retry can succeed, or `null`. */
+  readonly retryAfterMs: number | null;
+}
+
+/** Nickname, presence and rooms that a member changed. Lists that did not change are empty. */
+export interface MembersEvent {
+  joined: Member[];
+  left: { nick: string; reason: string }[];
+  renamed: { from: string; to: string }[];
+  status: Member[];
+  /** True if `members` was loaded again as a whole. */
+  resync: boolean;
+}
+
+/** A room or a direct conversation. */
+interface Conversation<Events> {
+  /** Subscribes to an event, and returns the function that ends the subscription. */
+  on<E extends keyof Events>(event: E, listener: (value: Events[E]) => void): () => void;
+  /**
+   * Sends a message. Resolves when it is stored. The send is repeated with its key over lost connections and temporary
+   * refusals, until it is answered, aborted, or the session ends. Messages to one target are stored in the order of the
+   * calls.
+   */
+  send(body: Json, options?: SendOptions): Promise<Ack>;
+  /** Reports typing to the other side; does nothing while the connection is lost. */
+  typing(): void;
+  /** Number of messages of others after the position of `read`. */
+  readonly unread: number;
+  /** Marks messages up to `seq` as read, by default all. The position is stored, and shared among tabs. */
+  read(seq?: number): void;
+  /** Position of `read`: messages above it are unread. */
+  readonly readSeq: number;
+  /** A text not sent yet, kept in `storage`. */
+  draft: string;
+}
+
+export interface RoomEvents {
+  message: Message;
+  typing: { from: string };
+  members: MembersEvent;
+  /** Messages that are no longer kept and cannot be delivered. */
+  gap: { fromSeq: number; toSeq: number };
+  /**
+   * The server lost the messages after `seq`: discard them. What follows is valid. Messages that the server recovers
+   * come again with the same `id`, and `repeated` is true.
+   */
+  rewind: { seq: number };
+  /** `unread` or `readSeq` changed. */
+  read: { unread: number; readSeq: number };
+  /** This session left the room, perhaps from another tab. */
+  left: undefined;
+}
+
+export interface Room extends Conversation<RoomEvents> {
+  /** Name with its `#`, as the server shows it. */
+  readonly name: string;
+  /** Messages from before the first `message` event, oldest first: as many as `join` asked for. */
+  readonly recent: Message[];
+  /** Members by nickname, kept up to date. */
+  readonly members: ReadonlyMap<string, Member>;
+  /** Position of the last message: of the newest event, or the one that `join` answered. */
+  readonly seq: number;
+  /** Returns a page of older (`before`) or newer (`after`) messages, oldest first. */
+  history(options?: { before?: number; after?: number; limit?: number } & CallOptions): Promise<{ items: Message[]; more: boolean }>;
+  leave(options?: CallOptions): Promise<void>;
+  /** Messages as they arrive, until the room is left or the session ends. Messages with `repeated` are left out. */
+  [Symbol.asyncIterator](): AsyncIterator<Message>;
+}
+
+export interface DirectEvents {
+  /** A message from the other side, or one that this session sent and the server stored. */
+  message: Message;
+  typing: { from: string };
+  read: { unread: number; readSeq: number };
+}
+
+/** A direct conversation with one nickname. */
+export interface Direct extends Conversation<DirectEvents> {
+  readonly nick: string;
+}
+
+/** Answer of `whois`. */
+export interface User {
+  nick: string;
+  online: boolean;
+  status: "online" | "away";
+  text: string;
+}
+
+export interface ParleyEvents {
+  state: State;
+  /** A direct message of any sender. */
+  direct: Message;
+  /** This session has another nickname. */
+  nick: string;
+  /** Direct messages that are no longer kept and cannot be delivered. */
+  gap: { fromSeq: number; toSeq: number };
+  /** A listener threw. Without a listener of this event the error is reported to the console. */
+  error: unknown;
+}
+
+export class Parley {
+  /** Opens a connection to one of the addresses (`ws:` or `wss:` URLs). Each failure moves on to the next. */
+  constructor(urls: string | string[], options: Options);
+  readonly state: State;
+  /** Nickname of this session, as the server shows it. */
+  readonly nick: string;
+  /** Time of the last answered ping in milliseconds, or `null`. */
+  readonly pingMs: number | null;
+  /** Rooms that this tab has joined, by name. */
+  readonly joined: ReadonlyMap<string, Room>;
+  on<E extends keyof ParleyEvents>(event: E, listener: (value: ParleyEvents[E]) => void): () => void;
+  /**
+   * Joins a room and loads its members. Listeners that are added directly after `await` miss no message. `history`:
+   * the number of older messages to load into `recent`, at most 200. A room of an earlier page load continues after
+   * its stored position.
+   */
+  join(room: string, options?: { history?: number } & CallOptions): Promise<Room>;
+  /** Returns the conversation with a nickname; the same object for the same name. */
+  direct(nick: string): Direct;
+  whois(nick: string, options?: CallOptions): Promise<User>;
+  /** Returns a page of the rooms that have members. */
+  rooms(options?: { limit?: number; cursor?: string } & CallOptions): Promise<{ items: { room: string; memberCount: number }[]; nextCursor: string | null }>;
+  status(status: "online" | "away", text?: string): Promise<void>;
+  /** Takes another nickname. After a refused `register` it tries again with this one. */
+  rename(nick: string): Promise<void>;
+  /** Measures the time to the server, in milliseconds. */
+  ping(): Promise<number>;
+  /** Ends the session: others see it leave at once. Pending calls are rejected with `closed`. In one of several tabs it ends the session for all of them. */
+  close(): Promise<void>;
+}

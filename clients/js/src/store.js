@@ -1,0 +1,39 @@
+// Stored state under the names of one session. A storage that throws is replaced by memory.
+
+export class Store {
+  #storage;
+  #prefix;
+  #memory = new Map();
+
+  constructor(storage, name) {
+    this.#storage = storage ?? null;
+    this.#prefix = `${name}:`;
+  }
+
+  /** Returns the value that was put under a key, or `null`. */
+  get(key) {
+    return this.#attempt((storage) => JSON.parse(storage.getItem(this.#prefix + key))) ?? this.#memory.get(key) ?? null;
+  }
+
+  /** Stores a JSON value; `null` removes it. */
+  put(key, value) {
+    this.#memory.delete(key);
+    if (value === null) {
+      this.#attempt((storage) => storage.removeItem(this.#prefix + key));
+      return;
+    }
+    const isStored = this.#attempt((storage) => {
+      storage.setItem(this.#prefix + key, JSON.stringify(value));
+      return true;
+    });
+    if (!isStored) this.#memory.set(key, value);
+  }
+
+  #attempt(access) {
+    try {
+      return this.#storage && access(this.#storage);
+    } catch {
+      return null;
+    }
+  }
+}

@@ -1,0 +1,3 @@
+import { OwnLink } from "./link.js";
+export const canShare = () => false;
+export const Tabs = OwnLink;
