@@ -22,6 +22,12 @@ const TEMPORARY = ["overloaded", "unavailable", "outcome_unknown", "going_away",
 /** Returns true if the same request is expected to succeed later. */
 export const isTemporary = (error) => error.retry_after_ms >= 0 || TEMPORARY.includes(error.code);
 
+const FIRST_WAIT_MS = 500;
+const WAIT_MS_MAX = 30_000;
+
+/** Returns the time before an attempt after so many failures: from 0 to a maximum that doubles. */
+export const retryWaitMs = (failures, random) => Math.round(random * Math.min(FIRST_WAIT_MS * 2 ** failures, WAIT_MS_MAX));
+
 /** Largest frame that the server reads as a request, in bytes. */
 export const FRAME_BYTES_MAX = 65_536;
 

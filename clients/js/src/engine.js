@@ -33,6 +33,11 @@ export class Engine {
     this.input({ type: "start" });
   }
 
+  /** Events that bring a client up to date which connects to this session. */
+  snapshot() {
+    return this.#session.snapshot();
+  }
+
   /** Ends the connection without a word to the server. */
   stop() {
     globalThis.removeEventListener?.("online", this.#onWake);

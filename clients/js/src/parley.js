@@ -123,6 +123,7 @@ export class Parley {
     switch (event.type) {
       case "state": return this.#receiveState(event.state);
       case "nick":
+        if (event.nick === this.#nick) return;
         this.#nick = event.nick;
         return this.#listeners.emit("nick", event.nick);
       case "pong":

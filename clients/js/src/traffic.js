@@ -1,0 +1,206 @@
+// The requests and events of a session: repeats calls until they are answered, and moves the positions.
+// Part of the pure state machine in session.js.
+
+import { Calls } from "./calls.js";
+import { FRAME_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
+import { fold, isPosition, isRoom, isStreamEvent } from "./position.js";
+
+/** Space for the `id` and `since` that are added to a request. */
+const EXTRA_BYTES = 256;
+const encoder = new TextEncoder();
+
+/** True for a call of the session itself. */
+const isOwn = (call) => typeof call?.id === "symbol";
+
+export class Traffic {
+  nick;
+  /** True between `registered` and the end of a connection. */
+  isOnline = false;
+  /** Time at which `runAll` is due. */
+  dueAt = Infinity;
+  #turn;
+  #positions;
+  /** Keys of the rooms that deliver. */
+  #live;
+  #calls = new Calls();
+  /** Requests on the wire, in the order of their replies. */
+  #wire = [];
+  #lastId = 0;
+
+  /** `turn`: {now, random, do(effect), emit(event), save()} of the current step. */
+  constructor(turn, nick, positions, live) {
+    this.#turn = turn;
+    this.nick = nick;
+    this.#positions = positions;
+    this.#live = new Set(live.map(fold).filter((key) => positions.get(key)));
+  }
+
+  get live() {
+    return this.#live;
+  }
+
+  call(id, request) {
+    if (request.type === "typing") return this.isOnline && this.transmit(request);
+    if (this.#calls.get(id)) return;
+    if (encoder.encode(JSON.stringify(request)).length + EXTRA_BYTES > FRAME_BYTES_MAX) {
+      return this.#turn.answer(id, { error: { code: "too_large" } });
+    }
+    this.#run(this.#calls.add(id, request));
+  }
+
+  /** Ends a call without an answer. */
+  abort(id) {
+    this.#settle(this.#calls.get(id));
+  }
+
+  /** Fails all calls, or those that `condition` selects. */
+  fail(code, condition = () => true) {
+    for (const call of this.#calls.all()) if (condition(call)) this.#settle(call, { error: { code } });
+  }
+
+  /** Continues after `registered` with the rooms that the server lists. */
+  begin(rooms) {
+    this.isOnline = true;
+    const members = new Set(rooms.map(fold));
+    for (const key of this.#live) if (!members.has(key)) this.#rejoin(key);
+    this.runAll();
+  }
+
+  /** Forgets what was on the wire. */
+  pause() {
+    this.isOnline = false;
+    this.dueAt = Infinity;
+    this.#wire = [];
+    for (const call of this.#calls.all()) Object.assign(call, { isOnWire: false, held: [] });
+  }
+
+  /** Joins a room again that the server does not list, ahead of the calls to it. */
+  #rejoin(key) {
+    const first = this.#calls.head(key);
+    const request = { type: "join", room: this.#positions.get(key).name };
+    this.#run(isOwn(first) ? first : this.#calls.add(Symbol(key), request, true));
+  }
+
+  /** Sends the requests of all calls whose turn it is. */
+  runAll() {
+    this.dueAt = Infinity;
+    for (const call of this.#calls.all()) this.#run(call);
+  }
+
+  #run(call) {
+    if (!this.isOnline || call.isOnWire || !this.#calls.isFirst(call)) return;
+    if (call.due > this.#turn.now) {
+      this.dueAt = Math.min(this.dueAt, call.due);
+      return;
+    }
+    let { request } = call;
+    if (request.type === "join") {
+      const key = fold(request.room);
+      const position = this.#positions.get(key);
+      if (this.#live.has(key) && !isOwn(call)) return this.#enter(call, position);
+      if (position) request = { ...request, since: { epoch: position.epoch, seq: position.seq } };
+    }
+    call.isOnWire = true;
+    call.maybeDone = true;
+    this.transmit(request, call);
+  }
+
+  transmit(request, call) {
+    const id = ++this.#lastId;
+    this.#wire.push({ id, type: request.type, call, at: this.#turn.now });
+    this.#turn.do({ do: "send", text: JSON.stringify({ ...request, id }) });
+  }
+
+  #settle(call, outcome) {
+    if (!call) return;
+    const next = this.#calls.remove(call);
+    if (outcome && !isOwn(call)) this.#turn.answer(call.id, outcome);
+    if (next) this.#run(next);
+  }
+
+  /** Returns the request that a reply belongs to, after its call was settled. */
+  reply(reply) {
+    // Replies come in the order of the requests. An error without an id refuses a frame that was not read.
+    const index = reply.id === undefined ? 0 : this.#wire.findIndex(({ id }) => id === reply.id);
+    const [request] = index < 0 ? [] : this.#wire.splice(index, 1);
+    const { call, at } = request ?? {};
+    if (call && this.#calls.get(call.id) === call) {
+      call.isOnWire = false;
+      if (reply.type === "error") this.#refused(call, reply);
+      else this.#done(call, reply, at);
+    }
+    return request;
+  }
+
+  #refused(call, error) {
+    const { type, room, to } = call.request;
+    if (error.code !== "outcome_unknown") call.maybeDone = false;
+    const isOut = error.code === "not_in_room";
+    if (isTemporary(error) || (isOut && isOwn(this.#calls.head(fold(room ?? to))))) {
+      call.due = this.#turn.now + (error.retry_after_ms ?? 0) + retryWaitMs(call.tries++, this.#turn.random);
+      this.#run(call);
+    } else if (type === "leave" && isOut) {
+      this.#done(call, { room });
+    } else {
+      if (isOwn(call)) this.#left(fold(room));
+      this.#settle(call, { error });
+    }
+  }
+
+  #done(call, reply, at) {
+    const { type, body } = call.request;
+    if (type === "join") return this.#joined(call, reply);
+    if (type === "leave") this.#left(fold(reply.room));
+    if (type === "nick") this.rename(reply.nick);
+    if (type === "send" && reply.seq === undefined) {
+      const { to, msg_id, time } = reply;
+      this.#turn.emit({ type: "message", to, from: this.nick, msg_id, seq: null, time, body });
+    }
+    this.#settle(call, { reply: type === "ping" ? { ms: Math.round(this.#turn.now - at) } : reply });
+  }
+
+  #joined(call, reply) {
+    if (!isPosition(reply) || typeof reply.room !== "string") return this.#settle(call, { error: { code: "internal" } });
+    const key = fold(reply.room);
+    this.#positions.set(reply.room, this.#positions.get(key) ?? reply);
+    this.#live.add(key);
+    this.#turn.save();
+    this.#enter(call, this.#positions.get(key));
+    for (const event of call.held) this.event(event);
+  }
+
+  /** Answers a `join` with the position from which the room delivers. */
+  #enter(call, { name, epoch, seq }) {
+    this.#settle(call, { reply: { room: name, epoch, seq } });
+  }
+
+  #left(key) {
+    this.#turn.emit({ type: "left", room: this.#positions.get(key)?.name ?? key });
+    this.#live.delete(key);
+    this.#positions.delete(key);
+    this.#turn.save();
+  }
+
+  rename(nick) {
+    this.nick = nick;
+    this.#turn.emit({ type: "nick", nick });
+  }
+
+  event(event) {
+    const target = event.room ?? event.to;
+    if (typeof target !== "string") return;
+    const key = isRoom(target) ? fold(target) : "@";
+    if (key !== "@" && !this.#live.has(key)) {
+      // The order of the reply to a `join` and the events of its room is not defined.
+      const first = this.#calls.head(key);
+      if (first?.isOnWire && first.request.type === "join") first.held.push(event);
+    } else if (event.type === "presence" || event.type === "typing") {
+      this.#turn.emit(event);
+    } else if (isStreamEvent(event)) {
+      const moved = this.#positions.advance(key, event);
+      if (!moved) return;
+      this.#turn.emit(moved);
+      this.#turn.save();
+    }
+  }
+}
