@@ -15,6 +15,8 @@ const OPEN_MS = 10_000;
 const PONG_MS = 10_000;
 /** The same after the page became visible or the network came back. */
 const WAKE_PONG_MS = 2_000;
+/** Silence after a call that leads to a ping. */
+const REPLY_MS = 5_000;
 /** Lateness of a tick from which the page must have been frozen. */
 const FROZEN_MS = 1_000;
 /** Time for the server to close the connection after `bye`. */
@@ -191,6 +193,7 @@ export class Session {
     // Without a session the new nickname is the one to register.
     if (request.type === "nick" && (restarts || this.#onlineAt === null)) this.#traffic.nick = request.nick;
     this.#traffic.call(id, request);
+    if (this.#phase === "online") this.#due.beat = Math.min(this.#due.beat, this.#turn.now + REPLY_MS);
     if (!restarts) return;
     this.#ended = null;
     this.#isRefused = false;

@@ -55,11 +55,12 @@ class Program {
     const child = spawn(this.#command, this.#args, { env: this.#env, stdio: ["ignore", "ignore", "pipe"] });
     let log = "";
     child.stderr.on("data", (data) => (log += data));
+    child.once("error", (error) => (log += error.message));
     children.add(child);
     this.child = child;
     this.ended = new Promise((resolve) => child.once("exit", resolve)).then(() => children.delete(child));
     const isUp = () => {
-      if (child.exitCode !== null) throw new Error(`${this.#command} did not start: ${log}`);
+      if (child.exitCode !== null || child.pid === undefined) throw new Error(`${this.#command} did not start: ${log}`);
       return this.#isReady();
     };
     await eventually(isUp, START_MS, `${this.#command} is ready`);

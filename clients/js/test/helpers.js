@@ -1,0 +1,89 @@
+// What several tests share.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import WebSocket, { WebSocketServer } from "ws";
+import { Parley, ParleyError } from "../src/parley.js";
+import { eventually } from "./cluster.js";
+
+/** A storage in memory, like `localStorage`. */
+export class MemoryStorage {
+  #items = new Map();
+
+  getItem(key) {
+    return this.#items.get(key) ?? null;
+  }
+
+  setItem(key, value) {
+    this.#items.set(key, String(value));
+  }
+
+  removeItem(key) {
+    this.#items.delete(key);
+  }
+}
+
+/** Opens clients and ends all of them at the end of a test. */
+export function clientsOf(t) {
+  const clients = [];
+  t.after(() => Promise.all(clients.map((client) => client.close())));
+  return (urls, options) => {
+    const client = new Parley(urls, { WebSocket, ...options });
+    clients.push(client);
+    return client;
+  };
+}
+
+export const isOnline = (client) => eventually(() => client.state.name === "online", 15_000, `${client.nick} is online`);
+
+/** Collects the bodies of a room's messages. */
+export function bodiesOf(room) {
+  const bodies = [];
+  room.on("message", ({ body }) => bodies.push(body));
+  return bodies;
+}
+
+export function rejectsWith(promise, code) {
+  return assert.rejects(promise, (error) => {
+    assert(error instanceof ParleyError, String(error));
+    assert.equal(error.code, code);
+    return true;
+  });
+}
+
+export const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i);
+
+/** Stands between a client and a gateway. While `isHolding`, the frames of the client go nowhere. */
+export class Proxy {
+  isHolding = false;
+  #server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "parley.v1" });
+
+  static async start(target) {
+    const proxy = new Proxy();
+    proxy.#server.on("connection", (client) => {
+      const gateway = new WebSocket(target, "parley.v1");
+      const early = [];
+      client.on("message", (data) => {
+        if (proxy.isHolding) return;
+        if (gateway.readyState === WebSocket.OPEN) gateway.send(String(data));
+        else early.push(String(data));
+      });
+      gateway.on("open", () => early.forEach((text) => gateway.send(text)));
+      gateway.on("message", (data) => client.send(String(data)));
+      gateway.on("close", (code, reason) => client.close(code < 1004 || code > 1006 ? code : 4999, reason));
+      gateway.on("error", () => client.terminate());
+      client.on("close", () => gateway.terminate());
+    });
+    await once(proxy.#server, "listening");
+    return proxy;
+  }
+
+  get url() {
+    return `ws://127.0.0.1:${this.#server.address().port}`;
+  }
+
+  stop() {
+    for (const client of this.#server.clients) client.terminate();
+    this.#server.close();
+  }
+}
