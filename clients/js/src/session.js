@@ -2,7 +2,8 @@
 // It has no timers, sockets, clocks or random numbers of its own. Invariant: every call is settled exactly once.
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
-// Inputs:  start · open · frame {text} · closed {code} · tick · wake · call {id, request} · abort {id} · close {id}
+// Inputs:  start · open · frame {text} · closed {code} · tick · wake · abort {id} · close {id} · call {id, request,
+//          isRepeated}, where a call may be repeated from an earlier leader of the tabs
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
 
 import { FINAL_CLOSES, closeName, isTemporary, retryWaitMs } from "./codes.js";
@@ -88,7 +89,7 @@ export class Session {
       case "closed": this.#closed(input.code); break;
       case "tick": this.#tick(now); break;
       case "wake": this.#wake(); break;
-      case "call": this.#call(input.id, input.request); break;
+      case "call": this.#call(input); break;
       case "abort": this.#traffic.abort(input.id); break;
       case "close": this.#close(input.id); break;
     }
@@ -187,12 +188,12 @@ export class Session {
     this.#traffic.transmit({ type: "ping" });
   }
 
-  #call(id, request) {
+  #call({ id, request, isRepeated }) {
     const restarts = this.#isRefused && request.type === "nick";
     if (this.#ended && !restarts) return this.#turn.answer(id, { error: { code: this.#ended } });
     // Without a session the new nickname is the one to register.
     if (request.type === "nick" && (restarts || this.#onlineAt === null)) this.#traffic.nick = request.nick;
-    this.#traffic.call(id, request);
+    this.#traffic.call(id, request, isRepeated);
     if (this.#phase === "online") this.#due.beat = Math.min(this.#due.beat, this.#turn.now + REPLY_MS);
     if (!restarts) return;
     this.#ended = null;

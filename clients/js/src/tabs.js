@@ -34,6 +34,8 @@ export class Tabs extends Link {
   #reports = null;
   #onReport = () => {};
   #early = [];
+  /** True if another tab has led: it may have sent the calls of this one. */
+  #wasLed = false;
 
   /** `positions` returns those of this tab: of its rooms by name, and of the inbox as `@`. */
   constructor(options, onEvent, positions, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
@@ -73,6 +75,7 @@ export class Tabs extends Link {
   }
 
   #hear({ hello, only = this.#tab, leader, report, tab, message, effect, event }) {
+    this.#wasLed ||= Boolean(leader || effect || event);
     if (hello && this.#engine) for (const event of this.#engine.snapshot()) this.#post({ only: hello, event });
     if (leader) this.#post({ report: this.#report() });
     if (report && this.#reports) {
@@ -85,7 +88,8 @@ export class Tabs extends Link {
   }
 
   #report() {
-    return { tab: this.#tab, positions: this.#positions(), messages: this.pending };
+    const messages = this.pending.map((message) => ({ ...message, isRepeated: this.#wasLed }));
+    return { tab: this.#tab, positions: this.#positions(), messages };
   }
 
   async #lead(release) {

@@ -39,13 +39,14 @@ export class Traffic {
     return this.#live;
   }
 
-  call(id, request) {
+  /** `maybeDone`: another session machine may have sent the request. */
+  call(id, request, maybeDone = false) {
     if (request.type === "typing") return this.isOnline && this.transmit(request);
     if (this.#calls.get(id)) return;
     if (encoder.encode(JSON.stringify(request)).length + EXTRA_BYTES > FRAME_BYTES_MAX) {
       return this.#turn.answer(id, { error: { code: "too_large" } });
     }
-    this.#run(this.#calls.add(id, request));
+    this.#run(Object.assign(this.#calls.add(id, request), { maybeDone }));
   }
 
   /** Ends a call without an answer. */
@@ -71,7 +72,11 @@ export class Traffic {
     this.isOnline = false;
     this.dueAt = Infinity;
     this.#wire = [];
-    for (const call of this.#calls.all()) Object.assign(call, { isOnWire: false, held: [] });
+    for (const call of this.#calls.all()) {
+      call.maybeDone ||= call.isOnWire;
+      call.isOnWire = false;
+      call.held = [];
+    }
   }
 
   /** Joins a room again that the server does not list, ahead of the calls to it. */
@@ -101,7 +106,6 @@ export class Traffic {
       if (position) request = { ...request, since: { epoch: position.epoch, seq: position.seq } };
     }
     call.isOnWire = true;
-    call.maybeDone = true;
     this.transmit(request, call);
   }
 
@@ -134,7 +138,7 @@ export class Traffic {
 
   #refused(call, error) {
     const { type, room, to } = call.request;
-    if (error.code !== "outcome_unknown") call.maybeDone = false;
+    call.maybeDone ||= error.code === "outcome_unknown";
     const isOut = error.code === "not_in_room";
     if (isTemporary(error) || (isOut && isOwn(this.#calls.head(fold(room ?? to))))) {
       call.due = this.#turn.now + (error.retry_after_ms ?? 0) + retryWaitMs(call.tries++, this.#turn.random);
