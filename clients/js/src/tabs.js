@@ -63,7 +63,7 @@ export class Tabs extends Link {
 
   receive(effect) {
     super.receive(effect);
-    if (!this.ended || this.isRefused) return;
+    if (!this.#isOver) return;
     this.#waiting.abort();
     this.#engine?.stop();
     this.#channel.close();
@@ -71,7 +71,11 @@ export class Tabs extends Link {
   }
 
   #post(data) {
-    if (!this.ended || this.isRefused) this.#channel.postMessage(data);
+    if (!this.#isOver) this.#channel.postMessage(data);
+  }
+
+  get #isOver() {
+    return this.ended !== null && !this.isRefused;
   }
 
   #hear({ hello, only = this.#tab, leader, report, tab, message, effect, event }) {
@@ -104,6 +108,8 @@ export class Tabs extends Link {
         this.#post({ leader: this.#tab });
       });
     }
+    // The session may have ended while the lock was granted.
+    if (this.#isOver) return release();
     const reports = [...this.#reports, this.#report()];
     const { positions, live } = lowest(reports, this.#options.store.get("session")?.positions);
     this.#engine = new Engine({ ...this.#options, positions, live }, (effect) => this.#output(effect));
