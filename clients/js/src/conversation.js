@@ -2,49 +2,37 @@
 
 import { ParleyError } from "./codes.js";
 import { Listeners } from "./listeners.js";
-import { fold } from "./position.js";
+import { fold, isRoom } from "./position.js";
 
 /** The gateway forwards one `typing` in 3 s. */
 const TYPING_MS = 2_500;
-/** Number of unread messages whose positions are kept, for a `read` of a part of them. */
-const UNREAD_SEQS_MAX = 1_000;
+/** Number of messages that are counted as unread, at most: as many as a room keeps. */
+const UNREAD_MAX = 10_000;
 
 const keyPrefix = () => Math.random().toString(36).slice(2);
 /** Keys must differ among the tabs and page loads of one session. */
 const KEY_PREFIX = keyPrefix() + keyPrefix();
 let keys = 0;
 
-export class Conversation {
+export class Conversation extends Listeners {
   #to;
   #context;
-  #listeners;
   #typedAt = -Infinity;
-  #readSeq = null;
-  /** Number of unread messages at or below `#olderSeq`, and the positions of those above. */
-  #older = 0;
-  #olderSeq = 0;
-  #newer = [];
+  /** Positions of the unread messages. */
+  #unread = [];
+  readSeq = 0;
 
   /** `context`: {link, store, nick(), report(error)} of the client. */
   constructor(to, context) {
+    super(context.report);
     this.#to = to;
     this.#context = context;
-    this.#listeners = new Listeners(context.report);
-  }
-
-  on(event, listener) {
-    return this.#listeners.on(event, listener);
-  }
-
-  emit(event, value) {
-    this.#listeners.emit(event, value);
   }
 
   async send(body, { key = `${KEY_PREFIX}${++keys}`, signal } = {}) {
     const request = { type: "send", to: this.#to, body: copyOf(body), key };
-    const ack = await this.#context.link.call(request, signal);
-    const { msg_id: id, seq = null, time, delivered = null, duplicate } = ack;
-    return { id, seq, time, delivered, duplicate };
+    const { msg_id, seq = null, time, delivered = null, duplicate } = await this.#context.link.call(request, signal);
+    return { id: msg_id, seq, time, delivered, duplicate };
   }
 
   typing() {
@@ -63,64 +51,50 @@ export class Conversation {
   }
 
   get unread() {
-    return this.#older + this.#newer.length;
+    return this.#unread.length;
   }
 
-  get readSeq() {
-    return this.#readSeq ?? 0;
-  }
-
-  read(seq = this.lastSeq) {
-    const upTo = Math.min(seq, this.lastSeq);
+  read(seq = this.seq) {
+    const upTo = Math.min(seq, this.seq);
     if (!(upTo > this.readSeq)) return;
+    const { link } = this.#context;
     this.applyRead(upTo);
-    this.#context.link.share({ type: "read", to: this.#to, seq: upTo });
+    link.share({ type: "read", to: this.#to, seq: upTo });
+    if (!isRoom(this.#to)) link.call({ type: "read", to: "@", seq: upTo }).catch(() => {});
   }
 
   /** Restores the read mark. Without a stored one everything up to `seq` is read. */
   startReading(seq) {
-    const stored = this.#context.store.get(this.#readKey);
-    const [readSeq, unread] = Array.isArray(stored) ? stored : [seq, 0];
-    this.#readSeq = Math.min(readSeq, seq);
-    this.#older = unread;
-    this.#olderSeq = seq;
+    const [readSeq, unread] = this.#context.store.get(this.#readKey) ?? [seq, 0];
+    this.readSeq = readSeq;
+    this.#unread = Array(unread).fill(Math.max(readSeq + 1, seq));
   }
 
   /** Applies a read mark of this or another tab. */
   applyRead(seq) {
-    if (seq <= this.readSeq) return;
-    this.#readSeq = seq;
-    this.#newer = this.#newer.filter((unread) => unread > seq);
-    if (seq >= this.#olderSeq) this.#older = 0;
-    this.#reportRead();
+    if (seq > this.readSeq) this.#mark(seq, this.#unread.filter((unread) => unread > seq));
   }
 
   /** Counts a message that arrived. */
-  count(message) {
-    if (message.own || message.seq <= this.readSeq) return;
-    this.#newer.push(message.seq);
-    if (this.#newer.length > UNREAD_SEQS_MAX) {
-      this.#olderSeq = this.#newer.shift();
-      this.#older += 1;
-    }
-    this.#reportRead();
+  count({ own, seq }) {
+    if (!own && seq > this.readSeq) this.#mark(this.readSeq, [...this.#unread, seq].slice(-UNREAD_MAX));
   }
 
   /** Forgets what was counted after `seq`. */
   uncount(seq) {
-    this.#readSeq = Math.min(this.readSeq, seq);
-    this.#newer = this.#newer.filter((unread) => unread <= seq);
-    this.#reportRead();
+    this.#mark(Math.min(this.readSeq, seq), this.#unread.filter((unread) => unread <= seq));
+  }
+
+  #mark(readSeq, seqs) {
+    this.readSeq = readSeq;
+    this.#unread = seqs;
+    const { unread } = this;
+    this.#context.store.put(this.#readKey, [readSeq, unread]);
+    this.emit("read", { unread, readSeq });
   }
 
   get #readKey() {
     return `read:${fold(this.#to)}`;
-  }
-
-  #reportRead() {
-    const { unread, readSeq } = this;
-    this.#context.store.put(this.#readKey, [readSeq, unread]);
-    this.emit("read", { unread, readSeq });
   }
 }
 
@@ -129,6 +103,6 @@ function copyOf(body) {
   try {
     return JSON.parse(JSON.stringify(body));
   } catch {
-    throw new ParleyError("bad_request", "the body is not a JSON value");
+    throw new ParleyError("bad_request", "body is not JSON");
   }
 }

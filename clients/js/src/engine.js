@@ -7,8 +7,6 @@ const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 /** Any code but 1000: the session is to stay. */
 const ABANDONED = 4000;
 
-const clock = globalThis.performance;
-
 export class Engine {
   #session;
   #store;
@@ -18,8 +16,7 @@ export class Engine {
   #timer;
   #inputs = [];
   #isBusy = false;
-  #onWake = () => this.input({ type: "wake" });
-  #onVisible = () => globalThis.document.visibilityState === "visible" && this.#onWake();
+  #stopped = new AbortController();
 
   /** `output` receives the effects `answer` and `emit`. */
   constructor({ urls, nick, WebSocket, store, live, positions }, output) {
@@ -28,20 +25,16 @@ export class Engine {
     this.#store = store;
     this.#WebSocket = WebSocket;
     this.#output = output;
-    globalThis.addEventListener?.("online", this.#onWake);
-    globalThis.document?.addEventListener?.("visibilitychange", this.#onVisible);
+    const page = globalThis.document;
+    const onWake = () => page?.visibilityState !== "hidden" && this.input({ type: "wake" });
+    globalThis.addEventListener?.("online", onWake, this.#stopped);
+    page?.addEventListener("visibilitychange", onWake, this.#stopped);
     this.input({ type: "start" });
-  }
-
-  /** Events that bring a client up to date which connects to this session. */
-  snapshot() {
-    return this.#session.snapshot();
   }
 
   /** Ends the connection without a word to the server. */
   stop() {
-    globalThis.removeEventListener?.("online", this.#onWake);
-    globalThis.document?.removeEventListener?.("visibilitychange", this.#onVisible);
+    this.#stopped.abort();
     clearTimeout(this.#timer);
     this.#drop();
   }
@@ -52,12 +45,12 @@ export class Engine {
     if (this.#isBusy) return;
     this.#isBusy = true;
     for (let next; (next = this.#inputs.shift()); ) {
-      for (const effect of this.#session.step(next, clock.now(), Math.random())) this.#perform(effect);
+      for (const effect of this.#session.step(next, performance.now(), Math.random())) this.#perform(effect);
     }
     this.#isBusy = false;
     clearTimeout(this.#timer);
-    const dueMs = this.#session.nextAt - clock.now();
-    if (dueMs < Infinity) this.#timer = setTimeout(() => this.input({ type: "tick" }), Math.min(Math.max(dueMs, 0), TIMEOUT_MS_MAX));
+    const dueMs = this.#session.nextAt - performance.now();
+    if (dueMs < Infinity) this.#timer = setTimeout(() => this.input({ type: "tick" }), Math.min(dueMs, TIMEOUT_MS_MAX));
   }
 
   #perform(effect) {
@@ -75,13 +68,13 @@ export class Engine {
     try {
       socket = new this.#WebSocket(url, "parley.v1");
     } catch {
-      return this.input({ type: "closed", code: 1006 });
+      return this.input({ type: "closed" });
     }
     this.#socket = socket;
     const only = (input) => this.#socket === socket && this.input(input);
     socket.onopen = () => only({ type: "open" });
     socket.onmessage = ({ data }) => typeof data === "string" && only({ type: "frame", text: data });
-    socket.onclose = ({ code }) => only({ type: "closed", code });
+    socket.onclose = ({ code, reason }) => only({ type: "closed", code, reason });
     // A close follows every error.
     socket.onerror = () => {};
   }

@@ -9,25 +9,26 @@ export class Listeners {
   }
 
   on(event, listener) {
-    const listeners = this.#byEvent.get(event) ?? new Set();
-    this.#byEvent.set(event, listeners);
     // A function of its own, so that the same listener can be added twice.
     const entry = (value) => listener(value);
-    listeners.add(entry);
-    return () => listeners.delete(entry) && undefined;
+    const entries = this.#byEvent.get(event) ?? new Set();
+    this.#byEvent.set(event, entries.add(entry));
+    return () => {
+      entries.delete(entry);
+    };
   }
 
-  has(event) {
-    return (this.#byEvent.get(event)?.size ?? 0) > 0;
-  }
-
+  /** Returns false if the event has no listener. */
   emit(event, value) {
-    for (const listener of [...(this.#byEvent.get(event) ?? [])]) {
+    const entries = [...(this.#byEvent.get(event) ?? [])];
+    for (const entry of entries) {
       try {
-        listener(value);
+        entry(value);
       } catch (error) {
-        this.#onError(error);
+        if (event === "error") console.error(error);
+        else this.#onError(error);
       }
     }
+    return entries.length > 0;
   }
 }

@@ -31,7 +31,7 @@ export class Members {
     this.map.clear();
     for (const item of items) this.map.set(item.nick, toMember(item));
     for (const event of meanwhile) this.#change(event);
-    this.#report({ joined: [], left: [], renamed: [], status: [], resync: true });
+    this.#report({ ...this.#change({}), resync: true });
   }
 
   apply(event) {

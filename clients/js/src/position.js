@@ -9,9 +9,8 @@ const isSeq = (value) => Number.isSafeInteger(value) && value >= 0;
 
 export const isPosition = (value) => typeof value?.epoch === "string" && isSeq(value.seq);
 
-/** Returns true for a well-formed event of a stream. */
+/** Returns true for a well-formed event of a stream, apart from `to`. */
 export function isStreamEvent(event) {
-  if (typeof event.to !== "string") return false;
   if (event.type === "message") return isSeq(event.seq) && typeof event.msg_id === "string" && typeof event.from === "string";
   if (event.type === "gap") return isSeq(event.from_seq) && isSeq(event.to_seq);
   return (event.type === "rewound" || event.type === "epoch") && isPosition(event);
@@ -43,43 +42,47 @@ export function advance(position, event) {
   }
 }
 
-/** Number of kept positions of rooms that do not deliver, at most. */
-const OLD_POSITIONS_MAX = 256;
-
-/** The positions of a session, by the key of the room or `@`. */
-export class Positions {
-  #all = new Map();
-
+/** The positions of a session, {name, epoch, seq}, by the key of the room or `@`. */
+export class Positions extends Map {
   constructor(saved) {
-    for (const [name, position] of Object.entries(saved ?? {})) if (isPosition(position)) this.set(name, position);
+    super();
+    for (const [name, position] of Object.entries(saved ?? {})) if (isPosition(position)) this.place(name, position);
   }
 
-  get(key) {
-    return this.#all.get(key);
+  place(name, { epoch, seq }) {
+    this.set(fold(name), { name, epoch, seq });
   }
 
-  set(name, { epoch, seq }) {
-    this.#all.set(fold(name), { name, epoch, seq });
-  }
-
-  delete(key) {
-    this.#all.delete(key);
-  }
-
-  advance(key, event) {
-    return advance(this.#all.get(key), event);
-  }
-
-  /** Returns positions in the form of the protocol, by name. */
-  named(keys) {
-    const found = [...keys].map((key) => this.#all.get(key)).filter(Boolean);
+  /** Returns positions by name, as the protocol has them. */
+  named(keys = this.keys()) {
+    const found = [...keys].map((key) => this.get(key)).filter(Boolean);
     return Object.fromEntries(found.map(({ name, epoch, seq }) => [name, { epoch, seq }]));
   }
+}
 
-  /** Returns all positions by name. Forgets the oldest ones of rooms that are not in `live`. */
-  saved(live) {
-    const old = [...this.#all.keys()].filter((key) => key !== "@" && !live.has(key));
-    for (const key of old.slice(0, Math.max(0, old.length - OLD_POSITIONS_MAX))) this.#all.delete(key);
-    return this.named(this.#all.keys());
+/** Number of delivered messages that are recognised when they come again. */
+const IDS_MAX = 1_000;
+
+/** Adds an id to a set of the newest ones. Returns true if it was there. */
+export function isKnown(ids, id) {
+  if (ids.has(id)) return true;
+  ids.add(id);
+  if (ids.size > IDS_MAX) ids.delete(ids.values().next().value);
+  return false;
+}
+
+/** The position of a tab in a stream, and the ids of the last messages. */
+export class Cursor {
+  #ids = new Set();
+
+  constructor({ epoch, seq }) {
+    this.epoch = epoch;
+    this.seq = seq;
+  }
+
+  /** Moves over an event. Returns the event to deliver, or `null` if it was delivered before. */
+  move(event) {
+    const moved = advance(this, event);
+    return moved?.type === "message" ? { ...moved, repeated: isKnown(this.#ids, moved.msg_id) } : moved;
   }
 }

@@ -2,11 +2,11 @@
 // It has no timers, sockets, clocks or random numbers of its own. Invariant: every call is settled exactly once.
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
-// Inputs:  start · open · frame {text} · closed {code} · tick · wake · abort {id} · close {id} · call {id, request,
-//          isRepeated}, where a call may be repeated from an earlier leader of the tabs
+// Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} · call {id, request, isRepeated}
+//          A call may be repeated from an earlier leader of the tabs. The call `bye` ends the session.
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
 
-import { FINAL_CLOSES, closeName, isTemporary, retryWaitMs } from "./codes.js";
+import { FINAL_CLOSES, isTemporary, retryWaitMs } from "./codes.js";
 import { Positions, isPosition } from "./position.js";
 import { Traffic } from "./traffic.js";
 
@@ -18,10 +18,9 @@ const PONG_MS = 10_000;
 const WAKE_PONG_MS = 2_000;
 /** Silence after a call that leads to a ping. */
 const REPLY_MS = 5_000;
-/** Lateness of a tick from which the page must have been frozen. */
-const FROZEN_MS = 1_000;
 /** Time for the server to close the connection after `bye`. */
 const BYE_MS = 4_000;
+const LOST = "connection_lost";
 /** A connection that lasted this long resets the waiting time between attempts. */
 const STABLE_MS = 5_000;
 
@@ -36,7 +35,7 @@ export class Session {
   /** True if the server refused the nickname: `nick` starts again with another one. */
   #isRefused = false;
   #closeId = null;
-  #state = {};
+  #stateName;
 
   #urls;
   #url = 0;
@@ -61,8 +60,7 @@ export class Session {
       emit: (event) => this.#turn.do({ do: "emit", event }),
       answer: (id, outcome) => this.#turn.do({ do: "answer", id, ...outcome }),
       save: () => {
-        const saved = { token: this.#token, positions: this.#positions.saved(this.#traffic.live) };
-        this.#turn.do({ do: "save", saved });
+        this.#turn.do({ do: "save", saved: { token: this.#token, positions: this.#positions.named() } });
       },
     };
     this.#traffic = new Traffic(this.#turn, nick, this.#positions, live);
@@ -73,12 +71,6 @@ export class Session {
     return Math.min(...Object.values(this.#due), this.#traffic.dueAt);
   }
 
-  /** Events that bring a client up to date which connects to this session. */
-  snapshot() {
-    const inbox = this.#positions.get("@");
-    return [this.#stateEvent(), { type: "nick", nick: this.#traffic.nick }, ...(inbox ? [{ type: "inbox", ...inbox }] : [])];
-  }
-
   /** `now`: milliseconds of a clock that never goes back. `random`: a number from 0 to 1. */
   step(input, now, random) {
     Object.assign(this.#turn, { now, random, effects: [] });
@@ -86,25 +78,20 @@ export class Session {
       case "start": this.#start(); break;
       case "open": this.#register(); break;
       case "frame": this.#frame(input.text); break;
-      case "closed": this.#closed(input.code); break;
+      case "closed": this.#closed(input.code, input.reason); break;
       case "tick": this.#tick(now); break;
       case "wake": this.#wake(); break;
       case "call": this.#call(input); break;
       case "abort": this.#traffic.abort(input.id); break;
-      case "close": this.#close(input.id); break;
     }
     return this.#turn.effects;
   }
 
   #enter(phase, state) {
     this.#phase = phase;
-    if (!state || (state.name === "resuming" && this.#state.name === "resuming")) return;
-    this.#state = state;
-    this.#turn.emit(this.#stateEvent());
-  }
-
-  #stateEvent() {
-    return { type: "state", state: this.#state, isRefused: this.#isRefused };
+    if (!state || (state.name === "resuming" && this.#stateName === "resuming")) return;
+    this.#stateName = state.name;
+    this.#turn.emit({ type: "state", state, isRefused: this.#isRefused });
   }
 
   #start() {
@@ -119,10 +106,11 @@ export class Session {
     this.#turn.do({ do: "connect", url: this.#urls[this.#url % this.#urls.length] });
   }
 
-  #closed(code) {
+  /** `reason`: the name of the close code, or nothing. */
+  #closed(code, reason) {
     if (this.#phase === "leaving") this.#end("closed");
-    else if (FINAL_CLOSES[code]) this.#end(FINAL_CLOSES[code]);
-    else this.#retry(closeName(code));
+    else if (FINAL_CLOSES.includes(code)) this.#end(reason || LOST);
+    else this.#retry(reason || LOST);
   }
 
   /** Abandons the connection, and opens one to the next address after a random time, at least `afterMs`. */
@@ -165,11 +153,7 @@ export class Session {
   #tick(now) {
     const { retry, open, beat, pong } = this.#due;
     if (now >= retry) this.#connect();
-    else if (now >= open && this.#phase === "leaving") this.#end("closed");
-    else if (now >= open) this.#retry("connection_lost");
-    // Frames may be waiting.
-    else if (now >= pong + FROZEN_MS) this.#ping(WAKE_PONG_MS);
-    else if (now >= pong) this.#retry("connection_lost");
+    else if (now >= open || now >= pong) this.#closed();
     else if (now >= beat) this.#ping(PONG_MS);
     else this.#traffic.runAll();
   }
@@ -179,16 +163,15 @@ export class Session {
     else if (this.#phase === "online") this.#ping(WAKE_PONG_MS);
   }
 
-  /** Sends a ping. An earlier deadline in the future stays. */
+  /** Sends a ping. An earlier deadline stays. */
   #ping(deadlineMs) {
-    const { now } = this.#turn;
-    const { pong } = this.#due;
-    this.#due.pong = Math.min(pong > now ? pong : Infinity, now + deadlineMs);
+    this.#due.pong = Math.min(this.#due.pong, this.#turn.now + deadlineMs);
     this.#due.beat = Infinity;
     this.#traffic.transmit({ type: "ping" });
   }
 
   #call({ id, request, isRepeated }) {
+    if (request.type === "bye") return this.#close(id);
     const restarts = this.#isRefused && request.type === "nick";
     if (this.#ended && !restarts) return this.#turn.answer(id, { error: { code: this.#ended } });
     // Without a session the new nickname is the one to register.
@@ -203,7 +186,6 @@ export class Session {
   }
 
   #close(id) {
-    if (this.#ended) return this.#turn.answer(id, { reply: null });
     const isConnected = this.#phase === "online" || this.#phase === "registering";
     this.#ended = "closed";
     this.#closeId = id;
@@ -232,8 +214,8 @@ export class Session {
     const isResumed = this.#token !== null;
     this.#token = resume;
     this.#heartbeatMs = heartbeat_ms;
-    if (!isResumed) this.#positions.set("@", inbox);
-    else if (!this.#positions.get("@")) this.#positions.set("@", { ...inbox, seq: 0 });
+    if (!isResumed) this.#positions.place("@", inbox);
+    else if (!this.#positions.has("@")) this.#positions.place("@", { ...inbox, seq: 0 });
     // Before anything else is sent: from then on the previous token is void.
     this.#turn.save();
     this.#stopTimes();
@@ -265,22 +247,22 @@ export class Session {
     } catch {
       return;
     }
-    if (typeof message?.type !== "string" || this.#phase === "leaving") return;
+    const isError = message?.type === "error";
+    if (typeof (isError ? message.code : message?.type) !== "string" || this.#phase === "leaving") return;
     this.#due.pong = Infinity;
     if (this.#phase === "online") this.#due.beat = this.#turn.now + this.#heartbeatMs;
     if (message.type === "going_away") this.#goesAway = true;
-    else if (message.id === undefined && message.type !== "error") this.#traffic.event(message);
+    else if (message.id === undefined && !isError) this.#traffic.event(message);
     else this.#reply(message);
   }
 
   #reply(reply) {
     const request = this.#traffic.reply(reply);
-    if (request?.type === "ping") this.#turn.emit({ type: "pong", ms: Math.round(this.#turn.now - request.at) });
     if (request?.type !== "register") return;
     if (reply.type === "error") this.#refused(reply);
     else if (isRegistered(reply)) this.#registered(reply);
   }
 }
 
-const isRegistered = ({ nick, resume, rooms, inbox, heartbeat_ms }) =>
-  typeof nick === "string" && typeof resume === "string" && Array.isArray(rooms) && isPosition(inbox) && heartbeat_ms > 0;
+const isRegistered = ({ resume, rooms, inbox, heartbeat_ms }) =>
+  typeof resume === "string" && Array.isArray(rooms) && isPosition(inbox) && heartbeat_ms > 0;

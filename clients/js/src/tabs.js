@@ -4,8 +4,8 @@
 // A new leader asks for the positions of all tabs, and resumes from the lowest, so that no tab misses a message. Each
 // tab drops what it has seen. Calls without an answer are posted again; sends keep their keys.
 
+import { ParleyError } from "./codes.js";
 import { Engine } from "./engine.js";
-import { Link } from "./link.js";
 import { fold } from "./position.js";
 
 /** Time for the other tabs to report their positions to a new leader. A frozen tab does not answer. */
@@ -20,39 +20,88 @@ export function canShare(storage) {
   }
 }
 
-export class Tabs extends Link {
+/** The surroundings of a client that shares its session with no other tab. */
+export const ALONE = {
+  locks: { request: async (name, options, lead) => lead(), query: async () => ({ pending: [] }) },
+  Channel: class {
+    postMessage() {}
+    close() {}
+  },
+};
+
+export class Tabs {
   #tab = Math.random().toString(36).slice(2);
   #options;
+  #client;
   #locks;
-  #lockName;
+  #name;
   #channel;
-  #positions;
   #waiting = new AbortController();
-  #release = () => {};
-  /** In the leading tab: the session, and before it runs the reports and messages that have arrived. */
-  #engine = null;
-  #reports = null;
-  #onReport = () => {};
-  #early = [];
+  /** Calls without an answer. */
+  #pending = new Map();
+  #lastCall = 0;
   /** True if another tab has led: it may have sent the calls of this one. */
   #wasLed = false;
+  /** Reason of the end of the session. */
+  ended = null;
+  /** True if the end was a refusal of the nickname, after which `nick` starts again. */
+  isRefused = false;
 
-  /** `positions` returns those of this tab: of its rooms by name, and of the inbox as `@`. */
-  constructor(options, onEvent, positions, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
-    super(onEvent);
+  // In the tab that leads, from the grant of the lock:
+  #engine = null;
+  /** What the other tabs sent before the session runs. */
+  #early = null;
+  #reports = [];
+  #onReport = () => {};
+  #release = () => {};
+
+  /**
+   * `client`: {receive(event), positions(), snapshot()}. The positions of its rooms are by name, and that of the inbox,
+   * `null` before the first connection, is `@`. A snapshot has the events that bring another tab up to date.
+   */
+  constructor(options, client, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
     this.#options = options;
-    this.#positions = positions;
+    this.#client = client;
     this.#locks = locks;
-    this.#lockName = `parley-chat:${options.name}`;
-    this.#channel = new Channel(this.#lockName);
+    this.#name = `parley-chat:${options.name}`;
+    this.#channel = new Channel(this.#name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     this.#post({ hello: this.#tab });
     const lead = () => new Promise((release) => this.#lead(release));
-    locks.request(this.#lockName, { signal: this.#waiting.signal }, lead).catch(() => {});
+    locks.request(this.#name, { signal: this.#waiting.signal }, lead).catch(() => {});
   }
 
+  /**
+   * Resolves with the result of `accept`, which is given the reply as soon as it arrives. Rejects with a `ParleyError`,
+   * or with the reason of the signal.
+   */
+  call(request, signal, accept = (reply) => reply) {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const restarts = this.isRefused && ["nick", "bye"].includes(request.type);
+      if (this.ended && !restarts) return reject(new ParleyError(this.ended));
+      const id = ++this.#lastCall;
+      const onAbort = () => {
+        this.#pending.delete(id);
+        this.post({ type: "abort", id });
+        reject(signal.reason);
+      };
+      const settle = ({ error, reply }) => {
+        this.#pending.delete(id);
+        signal?.removeEventListener("abort", onAbort);
+        if (error) reject(new ParleyError(error.code, error.message, error.retry_after_ms));
+        else resolve(accept(reply));
+      };
+      signal?.addEventListener("abort", onAbort);
+      const message = { type: "call", id, request };
+      this.#pending.set(id, { message, settle });
+      this.post(message);
+    });
+  }
+
+  /** Gives an input to the session, wherever it runs. */
   post(message) {
-    if (this.#reports) this.#input(this.#tab, message);
+    if (this.#early) this.#input(this.#tab, message);
     else this.#post({ tab: this.#tab, message });
   }
 
@@ -61,8 +110,39 @@ export class Tabs extends Link {
     this.#post({ event });
   }
 
-  receive(effect) {
-    super.receive(effect);
+  #post(data) {
+    if (!this.#isOver) this.#channel.postMessage(data);
+  }
+
+  get #isOver() {
+    return this.ended && !this.isRefused;
+  }
+
+  #hear({ hello, only = this.#tab, leader, report, tab, message, answer, event }) {
+    this.#wasLed ||= Boolean(leader || answer || event);
+    if (hello && this.#engine) for (const event of this.#client.snapshot()) this.#post({ only: hello, event });
+    if (leader) this.#post({ report: this.#report() });
+    if (report) {
+      this.#reports.push(report);
+      this.#onReport();
+    }
+    if (message && this.#early) this.#input(tab, message);
+    if (answer && tab === this.#tab) this.#settle(answer);
+    if (event && only === this.#tab) this.#receive(event);
+  }
+
+  #settle(answer) {
+    this.#pending.get(answer.id)?.settle(answer);
+  }
+
+  #receive(event) {
+    if (event.type === "state") {
+      const isFinal = event.state.name === "offline" && !event.state.willRetry;
+      this.ended = isFinal ? event.state.reason : null;
+      this.isRefused = event.isRefused;
+      if (isFinal) for (const { settle } of [...this.#pending.values()]) settle({ error: { code: this.ended } });
+    }
+    this.#client.receive(event);
     if (!this.#isOver) return;
     this.#waiting.abort();
     this.#engine?.stop();
@@ -70,37 +150,17 @@ export class Tabs extends Link {
     this.#release();
   }
 
-  #post(data) {
-    if (!this.#isOver) this.#channel.postMessage(data);
-  }
-
-  get #isOver() {
-    return this.ended !== null && !this.isRefused;
-  }
-
-  #hear({ hello, only = this.#tab, leader, report, tab, message, effect, event }) {
-    this.#wasLed ||= Boolean(leader || effect || event);
-    if (hello && this.#engine) for (const event of this.#engine.snapshot()) this.#post({ only: hello, event });
-    if (leader) this.#post({ report: this.#report() });
-    if (report && this.#reports) {
-      this.#reports.push(report);
-      this.#onReport();
-    }
-    if (message && this.#reports) this.#input(tab, message);
-    if (effect && tab === this.#tab) this.receive(effect);
-    if (event && only === this.#tab) this.receive({ do: "emit", event });
-  }
-
   #report() {
-    const messages = this.pending.map((message) => ({ ...message, isRepeated: this.#wasLed }));
-    return { tab: this.#tab, positions: this.#positions(), messages };
+    const messages = [...this.#pending.values()].map(({ message }) => ({ ...message, isRepeated: this.#wasLed }));
+    return { tab: this.#tab, positions: this.#client.positions(), messages };
   }
 
   async #lead(release) {
     this.#release = release;
+    this.#early = [];
     this.#reports = [];
     const { pending } = await this.#locks.query();
-    const others = pending.filter(({ name }) => name === this.#lockName).length;
+    const others = pending.filter(({ name }) => name === this.#name).length;
     if (others > 0) {
       await new Promise((resolve) => {
         this.#onReport = () => this.#reports.length >= others && resolve();
@@ -122,15 +182,16 @@ export class Tabs extends Link {
     else this.#early.push([tab, message]);
   }
 
-  #output(effect) {
-    if (effect.do === "emit") {
-      this.#post({ event: effect.event });
-      return this.receive(effect);
+  /** Handles an effect of the session: `emit` or `answer`. */
+  #output({ event, id, reply, error }) {
+    if (event) {
+      this.#post({ event });
+      return this.#receive(event);
     }
-    const [tab, id] = effect.id.split(" ");
-    const answer = { ...effect, id: Number(id) };
-    if (tab === this.#tab) this.receive(answer);
-    else this.#post({ tab, effect: answer });
+    const [tab, call] = id.split(" ");
+    const answer = { id: Number(call), reply, error };
+    if (tab === this.#tab) this.#settle(answer);
+    else this.#post({ tab, answer });
   }
 }
 
@@ -138,8 +199,9 @@ export class Tabs extends Link {
 function lowest(reports, stored = {}) {
   const found = new Map();
   for (const [name, position] of reports.flatMap(({ positions }) => Object.entries(positions))) {
+    if (!position) continue;
+    const rank = position.seq - (position.epoch === stored[name]?.epoch ? 0 : Number.MAX_SAFE_INTEGER);
     const key = fold(name);
-    const rank = position.epoch === stored[name]?.epoch ? position.seq : position.seq - Number.MAX_SAFE_INTEGER;
     if (!(found.get(key)?.rank <= rank)) found.set(key, { name, position, rank });
   }
   const all = [...found.values()];

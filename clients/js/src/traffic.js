@@ -2,12 +2,10 @@
 // Part of the pure state machine in session.js.
 
 import { Calls } from "./calls.js";
-import { FRAME_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
-import { fold, isPosition, isRoom, isStreamEvent } from "./position.js";
+import { REQUEST_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
+import { advance, fold, isPosition, isRoom, isStreamEvent } from "./position.js";
 
-/** Space for the `id` and `since` that are added to a request. */
-const EXTRA_BYTES = 256;
-const encoder = new TextEncoder();
+const bytesOf = (request) => new Blob([JSON.stringify(request)]).size;
 
 /** True for a call of the session itself. */
 const isOwn = (call) => typeof call?.id === "symbol";
@@ -43,7 +41,7 @@ export class Traffic {
   call(id, request, maybeDone = false) {
     if (request.type === "typing") return this.isOnline && this.transmit(request);
     if (this.#calls.get(id)) return;
-    if (encoder.encode(JSON.stringify(request)).length + EXTRA_BYTES > FRAME_BYTES_MAX) {
+    if (bytesOf(request) > REQUEST_BYTES_MAX) {
       return this.#turn.answer(id, { error: { code: "too_large" } });
     }
     this.#run(Object.assign(this.#calls.add(id, request), { maybeDone }));
@@ -56,7 +54,7 @@ export class Traffic {
 
   /** Fails all calls, or those that `condition` selects. */
   fail(code, condition = () => true) {
-    for (const call of this.#calls.all()) if (condition(call)) this.#settle(call, { error: { code } });
+    for (const call of [...this.#calls.values()]) if (condition(call)) this.#settle(call, { error: { code } });
   }
 
   /** Continues after `registered` with the rooms that the server lists. */
@@ -72,7 +70,7 @@ export class Traffic {
     this.isOnline = false;
     this.dueAt = Infinity;
     this.#wire = [];
-    for (const call of this.#calls.all()) {
+    for (const call of [...this.#calls.values()]) {
       call.maybeDone ||= call.isOnWire;
       call.isOnWire = false;
       call.held = [];
@@ -89,7 +87,7 @@ export class Traffic {
   /** Sends the requests of all calls whose turn it is. */
   runAll() {
     this.dueAt = Infinity;
-    for (const call of this.#calls.all()) this.#run(call);
+    for (const call of [...this.#calls.values()]) this.#run(call);
   }
 
   #run(call) {
@@ -127,11 +125,13 @@ export class Traffic {
     // Replies come in the order of the requests. An error without an id refuses a frame that was not read.
     const index = reply.id === undefined ? 0 : this.#wire.findIndex(({ id }) => id === reply.id);
     const [request] = index < 0 ? [] : this.#wire.splice(index, 1);
-    const { call, at } = request ?? {};
+    const call = request?.call;
+    // Before the answer of a call of `ping`.
+    if (request?.type === "ping") this.#turn.emit({ type: "pong", ms: Math.round(this.#turn.now - request.at) });
     if (call && this.#calls.get(call.id) === call) {
       call.isOnWire = false;
       if (reply.type === "error") this.#refused(call, reply);
-      else this.#done(call, reply, at);
+      else this.#done(call, reply);
     }
     return request;
   }
@@ -151,7 +151,7 @@ export class Traffic {
     }
   }
 
-  #done(call, reply, at) {
+  #done(call, reply) {
     const { type, body } = call.request;
     if (type === "join") return this.#joined(call, reply);
     if (type === "leave") this.#left(fold(reply.room));
@@ -160,13 +160,13 @@ export class Traffic {
       const { to, msg_id, time } = reply;
       this.#turn.emit({ type: "message", to, from: this.nick, msg_id, seq: null, time, body });
     }
-    this.#settle(call, { reply: type === "ping" ? { ms: Math.round(this.#turn.now - at) } : reply });
+    this.#settle(call, { reply });
   }
 
   #joined(call, reply) {
     if (!isPosition(reply) || typeof reply.room !== "string") return this.#settle(call, { error: { code: "internal" } });
     const key = fold(reply.room);
-    this.#positions.set(reply.room, this.#positions.get(key) ?? reply);
+    this.#positions.place(reply.room, this.#positions.get(key) ?? reply);
     this.#live.add(key);
     this.#turn.save();
     this.#enter(call, this.#positions.get(key));
@@ -174,8 +174,8 @@ export class Traffic {
   }
 
   /** Answers a `join` with the position from which the room delivers. */
-  #enter(call, { name, epoch, seq }) {
-    this.#settle(call, { reply: { room: name, epoch, seq } });
+  #enter(call, position) {
+    this.#settle(call, { reply: { ...position } });
   }
 
   #left(key) {
@@ -201,7 +201,7 @@ export class Traffic {
     } else if (event.type === "presence" || event.type === "typing") {
       this.#turn.emit(event);
     } else if (isStreamEvent(event)) {
-      const moved = this.#positions.advance(key, event);
+      const moved = advance(this.#positions.get(key), event);
       if (!moved) return;
       this.#turn.emit(moved);
       this.#turn.save();

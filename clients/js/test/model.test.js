@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { Cursor } from "../src/room.js";
+import { Cursor } from "../src/position.js";
 import { Session } from "../src/session.js";
 
 const ROOM = "#r";
@@ -139,7 +139,7 @@ class World {
   lead() {
     this.disconnect();
     const saved = structuredClone(this.saved);
-    if (this.cursor) saved.positions[ROOM] = this.cursor.position;
+    if (this.cursor) saved.positions[ROOM] = { ...this.cursor };
     this.session = new Session({ urls: ["u"], nick: "ann", saved, live: this.cursor ? [ROOM] : [] });
     this.step({ type: "start" });
     this.requests.forEach((request, id) => this.answers.has(id) || this.step({ type: "call", id, request, isRepeated: true }));
