@@ -21,6 +21,7 @@ export class Conversation extends Listeners {
   /** Positions of the unread messages. */
   #unread = [];
   readSeq = 0;
+  seq = 0;
 
   /** `context`: {link, store, nick(), report(error)} of the client. */
   constructor(to, context) {
@@ -63,11 +64,12 @@ export class Conversation extends Listeners {
     if (!isRoom(this.#to)) link.call({ type: "read", to: "@", seq: upTo }).catch(() => {});
   }
 
-  /** Restores the read mark. Without a stored one everything up to `seq` is read. */
-  startReading(seq) {
-    const [readSeq, unread] = this.#context.store.get(this.#readKey) ?? [seq, 0];
-    this.readSeq = readSeq;
-    this.#unread = Array(unread).fill(Math.max(readSeq + 1, seq));
+  /** Restores the read mark. Without a stored one everything up to `start` is read. A room starts at its position. */
+  startReading(start) {
+    const [readSeq, unread, seq] = this.#context.store.get(this.#readKey) ?? [start ?? 0, 0, 0];
+    this.seq = start ?? seq;
+    this.readSeq = Math.min(readSeq, this.seq);
+    this.#unread = Array(unread).fill(this.seq);
   }
 
   /** Applies a read mark of this or another tab. */
@@ -77,11 +79,15 @@ export class Conversation extends Listeners {
 
   /** Counts a message that arrived. */
   count({ own, seq }) {
-    if (!own && seq > this.readSeq) this.#mark(this.readSeq, [...this.#unread, seq].slice(-UNREAD_MAX));
+    // The inbox of a new session begins again.
+    if (seq <= this.seq) this.uncount(0);
+    this.seq = seq;
+    if (!own) this.#mark(this.readSeq, [...this.#unread, seq].slice(-UNREAD_MAX));
   }
 
   /** Forgets what was counted after `seq`. */
   uncount(seq) {
+    this.seq = Math.min(this.seq, seq);
     this.#mark(Math.min(this.readSeq, seq), this.#unread.filter((unread) => unread <= seq));
   }
 
@@ -89,7 +95,7 @@ export class Conversation extends Listeners {
     this.readSeq = readSeq;
     this.#unread = seqs;
     const { unread } = this;
-    this.#context.store.put(this.#readKey, [readSeq, unread]);
+    this.#context.store.put(this.#readKey, [readSeq, unread, this.seq]);
     this.emit("read", { unread, readSeq });
   }
 

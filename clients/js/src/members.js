@@ -8,6 +8,7 @@ export class Members {
   #report;
   /** Events that arrived while the list is loaded. */
   #meanwhile = null;
+  #loading;
 
   /** `load(cursor)` returns a page. `report(event)` is given every change. */
   constructor(load, report) {
@@ -15,10 +16,14 @@ export class Members {
     this.#report = report;
   }
 
-  /** Loads the list. A load that is under way is replaced. */
-  async load() {
+  /** Loads the list. A load that is under way is replaced, and ends with this one. */
+  load() {
     const meanwhile = [];
     this.#meanwhile = meanwhile;
+    return (this.#loading = this.#loadAll(meanwhile));
+  }
+
+  async #loadAll(meanwhile) {
     const items = [];
     let cursor;
     do {
@@ -26,7 +31,7 @@ export class Members {
       items.push(...page.items);
       cursor = page.next_cursor;
     } while (cursor);
-    if (this.#meanwhile !== meanwhile) return;
+    if (this.#meanwhile !== meanwhile) return this.#loading;
     this.#meanwhile = null;
     this.map.clear();
     for (const item of items) this.map.set(item.nick, toMember(item));

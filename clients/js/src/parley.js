@@ -30,7 +30,13 @@ export class Parley extends Listeners {
     const store = new Store(storage, name);
     const options = { urls: [urls].flat(), nick, name, store, WebSocket };
     const client = {
-      receive: (event) => this.#receive(event),
+      receive: (event) => {
+        try {
+          this.#receive(event);
+        } catch (error) {
+          this.#report(error);
+        }
+      },
       positions: () => Object.fromEntries([...[...this.joined].map(([name, { cursor }]) => [name, cursor]), ["@", this.#inbox]]),
       snapshot: () => [
         { type: "state", state: this.state, isRefused: this.#link.isRefused },
@@ -138,6 +144,7 @@ export class Parley extends Listeners {
     const isSent = event.seq === null;
     if (isSent && isKnown(this.#ownIds, event.msg_id)) return;
     const moved = isSent ? event : this.#inbox?.move(event);
+    if (moved?.type === "rewound") for (const direct of this.#directs.values()) direct.uncount(moved.seq);
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type !== "message") return;
     const message = toMessage(moved, isSent ? event.from : undefined);

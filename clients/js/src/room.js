@@ -35,10 +35,6 @@ export class Room extends Conversation {
     return this.#members.map;
   }
 
-  get seq() {
-    return this.cursor.seq;
-  }
-
   async history({ before, after, limit = 50, signal } = {}) {
     const request = { type: "history", to: this.name, limit, before, after };
     const { items, more } = await this.#context.link.call(request, signal);
@@ -69,7 +65,7 @@ export class Room extends Conversation {
 
   async #loadRecent(count, signal) {
     let recent = [];
-    for (let before = this.seq + 1, more = true; more && recent.length < count; before = recent[0]?.seq) {
+    for (let before = this.cursor.seq + 1, more = true; more && recent.length < count; before = recent[0]?.seq) {
       const page = await this.history({ before, limit: count - recent.length, signal });
       recent = [...page.items, ...recent];
       more = page.more && page.items.length > 0;
@@ -95,7 +91,10 @@ export class Room extends Conversation {
       return this.end();
     }
     const moved = this.cursor.move(event);
-    if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
+    if (moved?.type === "gap") {
+      this.seq = moved.to_seq;
+      this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
+    }
     if (moved?.type === "rewound") {
       this.recent = this.recent.filter(({ seq }) => seq <= moved.seq);
       this.uncount(moved.seq);
@@ -132,17 +131,14 @@ export class Room extends Conversation {
 }
 
 export class Direct extends Conversation {
-  seq = 0;
-
   constructor(nick, context) {
     super(nick, context);
     this.nick = nick;
-    this.startReading(0);
+    this.startReading();
   }
 
   receive(message) {
-    if (!message.own) this.seq = message.seq;
-    this.count(message);
+    if (!message.own) this.count(message);
     this.emit("message", message);
   }
 }

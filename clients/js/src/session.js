@@ -3,7 +3,8 @@
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
 // Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} · call {id, request, isRepeated}
-//          A call may be repeated from an earlier leader of the tabs. The call `bye` ends the session.
+//          Each is the public method of its type. A call may be repeated from an earlier leader of the tabs. The call
+//          `bye` ends the session.
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
 
 import { FINAL_CLOSES, isTemporary, retryWaitMs } from "./codes.js";
@@ -74,16 +75,7 @@ export class Session {
   /** `now`: milliseconds of a clock that never goes back. `random`: a number from 0 to 1. */
   step(input, now, random) {
     Object.assign(this.#turn, { now, random, effects: [] });
-    switch (input.type) {
-      case "start": this.#start(); break;
-      case "open": this.#register(); break;
-      case "frame": this.#frame(input.text); break;
-      case "closed": this.#closed(input.code, input.reason); break;
-      case "tick": this.#tick(now); break;
-      case "wake": this.#wake(); break;
-      case "call": this.#call(input); break;
-      case "abort": this.#traffic.abort(input.id); break;
-    }
+    this[input.type](input);
     return this.#turn.effects;
   }
 
@@ -94,7 +86,7 @@ export class Session {
     this.#turn.emit({ type: "state", state, isRefused: this.#isRefused });
   }
 
-  #start() {
+  start() {
     this.#lostAt = this.#turn.now;
     this.#connect();
   }
@@ -107,7 +99,7 @@ export class Session {
   }
 
   /** `reason`: the name of the close code, or nothing. */
-  #closed(code, reason) {
+  closed({ code, reason } = {}) {
     if (this.#phase === "leaving") this.#end("closed");
     else if (FINAL_CLOSES.includes(code)) this.#end(reason || LOST);
     else this.#retry(reason || LOST);
@@ -150,15 +142,16 @@ export class Session {
     for (const name in this.#due) this.#due[name] = Infinity;
   }
 
-  #tick(now) {
+  tick() {
+    const { now } = this.#turn;
     const { retry, open, beat, pong } = this.#due;
     if (now >= retry) this.#connect();
-    else if (now >= open || now >= pong) this.#closed();
+    else if (now >= open || now >= pong) this.closed();
     else if (now >= beat) this.#ping(PONG_MS);
     else this.#traffic.runAll();
   }
 
-  #wake() {
+  wake() {
     if (this.#phase === "waiting") this.#connect();
     else if (this.#phase === "online") this.#ping(WAKE_PONG_MS);
   }
@@ -170,7 +163,7 @@ export class Session {
     this.#traffic.transmit({ type: "ping" });
   }
 
-  #call({ id, request, isRepeated }) {
+  call({ id, request, isRepeated }) {
     if (request.type === "bye") return this.#close(id);
     const restarts = this.#isRefused && request.type === "nick";
     if (this.#ended && !restarts) return this.#turn.answer(id, { error: { code: this.#ended } });
@@ -182,7 +175,11 @@ export class Session {
     this.#ended = null;
     this.#isRefused = false;
     this.#failures = 0;
-    this.#start();
+    this.start();
+  }
+
+  abort({ id }) {
+    this.#traffic.abort(id);
   }
 
   #close(id) {
@@ -199,7 +196,7 @@ export class Session {
     this.#turn.do({ do: "send", text: '{"type":"bye"}' });
   }
 
-  #register() {
+  open() {
     this.#enter("registering");
     const request = { type: "register", nick: this.#traffic.nick };
     if (this.#token) {
@@ -234,13 +231,13 @@ export class Session {
       this.#token = null;
       // The keys of the lost session are void: a repeated send could be stored twice.
       this.#traffic.fail("outcome_unknown", ({ request, maybeDone }) => maybeDone && request.type === "send");
-      return this.#register();
+      return this.open();
     }
     if (isTemporary(error)) this.#retry(error.code, error.retry_after_ms);
     else this.#end(error.code, true);
   }
 
-  #frame(text) {
+  frame({ text }) {
     let message;
     try {
       message = JSON.parse(text);
