@@ -11,7 +11,7 @@ export class Calls extends Map {
   /** Adds a call to the end of its lane, or with `first` to the front. */
   add(id, request, first = false) {
     const { type, to, room } = request;
-    const lane = LANE_TYPES.includes(type) ? fold(`${room ?? to}`) : null;
+    const lane = LANE_TYPES.includes(type) ? fold(room ?? to) : null;
     // `maybeDone`: an earlier request may have taken effect. `held`: events of a room that came before `joined`.
     const call = { id, request, lane, isOnWire: false, maybeDone: false, tries: 0, due: 0, held: [] };
     this.set(id, call);

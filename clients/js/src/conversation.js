@@ -16,6 +16,7 @@ let keys = 0;
 
 export class Conversation extends Listeners {
   #to;
+  #key;
   #context;
   #typedAt = -Infinity;
   /** Positions of the unread messages. */
@@ -27,6 +28,7 @@ export class Conversation extends Listeners {
   constructor(to, context) {
     super(context.report);
     this.#to = to;
+    this.#key = fold(to);
     this.#context = context;
   }
 
@@ -44,11 +46,11 @@ export class Conversation extends Listeners {
   }
 
   get draft() {
-    return this.#context.store.get(`draft:${fold(this.#to)}`) ?? "";
+    return this.#context.store.get(`draft:${this.#key}`) ?? "";
   }
 
   set draft(text) {
-    this.#context.store.put(`draft:${fold(this.#to)}`, text || null);
+    this.#context.store.put(`draft:${this.#key}`, text || null);
   }
 
   get unread() {
@@ -66,7 +68,7 @@ export class Conversation extends Listeners {
 
   /** Restores the read mark. Without a stored one everything up to `start` is read. A room starts at its position. */
   startReading(start) {
-    const [readSeq, unread, seq] = this.#context.store.get(this.#readKey) ?? [start ?? 0, 0, 0];
+    const [readSeq, unread, seq] = this.#context.store.get(`read:${this.#key}`) ?? [start ?? 0, 0, 0];
     this.seq = start ?? seq;
     this.readSeq = Math.min(readSeq, this.seq);
     this.#unread = Array(unread).fill(this.seq);
@@ -95,13 +97,10 @@ export class Conversation extends Listeners {
     this.readSeq = readSeq;
     this.#unread = seqs;
     const { unread } = this;
-    this.#context.store.put(this.#readKey, [readSeq, unread, this.seq]);
+    this.#context.store.put(`read:${this.#key}`, [readSeq, unread, this.seq]);
     this.emit("read", { unread, readSeq });
   }
 
-  get #readKey() {
-    return `read:${fold(this.#to)}`;
-  }
 }
 
 /** Returns the value that others will read, safe from later changes by the caller. */

@@ -19,11 +19,12 @@ export class Engine {
   #stopped = new AbortController();
 
   /** `output` receives the effects `answer` and `emit`. */
-  constructor({ urls, nick, WebSocket, store, live, positions }, output) {
+  constructor(options, output) {
+    const { store, positions } = options;
     const saved = store.get("session");
-    this.#session = new Session({ urls, nick, live, saved: { ...saved, positions: { ...saved?.positions, ...positions } } });
+    this.#session = new Session({ ...options, saved: { ...saved, positions: { ...saved?.positions, ...positions } } });
     this.#store = store;
-    this.#WebSocket = WebSocket;
+    this.#WebSocket = options.WebSocket;
     this.#output = output;
     const page = globalThis.document;
     const onWake = () => page?.visibilityState !== "hidden" && this.input({ type: "wake" });

@@ -28,8 +28,9 @@ export class Parley extends Listeners {
     if (!WebSocket) throw new ParleyError("bad_request", "no WebSocket");
     this.nick = nick;
     const store = new Store(storage, name);
-    const options = { urls: [urls].flat(), nick, name, store, WebSocket };
+    const options = { urls: [urls].flat(), name, store, WebSocket };
     const client = {
+      nick: () => this.nick,
       receive: (event) => {
         try {
           this.#receive(event);
@@ -45,7 +46,7 @@ export class Parley extends Listeners {
       ],
     };
     this.#link = new Tabs(options, client, share ? undefined : ALONE);
-    this.#context = { link: this.#link, store, nick: () => this.nick, report: (error) => this.#report(error) };
+    this.#context = { link: this.#link, store, nick: client.nick, report: (error) => this.#report(error) };
   }
 
   async join(name, { history = 0, signal } = {}) {

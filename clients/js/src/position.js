@@ -1,7 +1,7 @@
 // Positions in streams: in the messages of a room, or of the inbox (`@`).
 
 /** Returns the key of a name. Names that differ only in case or width are the same. */
-export const fold = (name) => name.normalize("NFKC").toLowerCase();
+export const fold = (name) => String(name).normalize("NFKC").toLowerCase();
 
 export const isRoom = (target) => target.startsWith("#");
 

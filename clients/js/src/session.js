@@ -23,7 +23,7 @@ const REPLY_MS = 5_000;
 const BYE_MS = 4_000;
 const LOST = "connection_lost";
 /** A connection that lasted this long resets the waiting time between attempts. */
-const STABLE_MS = 5_000;
+const STABLE_MS = 2_000;
 
 export class Session {
   #turn;
@@ -35,7 +35,7 @@ export class Session {
   #ended = null;
   /** True if the server refused the nickname: `nick` starts again with another one. */
   #isRefused = false;
-  #closeId = null;
+  #closeId;
   #stateName;
 
   #urls;
@@ -48,9 +48,13 @@ export class Session {
   #heartbeatMs = 0;
   #due = { retry: Infinity, open: Infinity, beat: Infinity, pong: Infinity };
 
-  /** `saved`: from an earlier `save` effect. `live`: names of rooms that deliver at once, each with a saved position. */
-  constructor({ urls, nick, saved, live = [] }) {
+  /**
+   * `saved`: from an earlier `save` effect. `live`: names of rooms that deliver at once, each with a saved position.
+   * `wasOnline`: another tab has led this session.
+   */
+  constructor({ urls, nick, saved, live = [], wasOnline }) {
     this.#urls = urls;
+    if (wasOnline) this.#onlineAt = -Infinity;
     this.#token = typeof saved?.token === "string" ? saved.token : null;
     this.#positions = new Positions(saved?.positions);
     this.#turn = {
@@ -127,7 +131,7 @@ export class Session {
     this.#ended = reason;
     this.#isRefused = isRefused;
     this.#traffic.fail(reason);
-    if (this.#closeId !== null) this.#turn.answer(this.#closeId, { reply: null });
+    if (this.#closeId) this.#turn.answer(this.#closeId, { reply: null });
     this.#enter("final", { name: "offline", reason, willRetry: false, inMs: null });
   }
 

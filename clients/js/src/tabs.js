@@ -56,7 +56,7 @@ export class Tabs {
   #release = () => {};
 
   /**
-   * `client`: {receive(event), positions(), snapshot()}. The positions of its rooms are by name, and that of the inbox,
+   * `client`: {receive(event), nick(), positions(), snapshot()}. The positions of its rooms are by name, and that of the inbox,
    * `null` before the first connection, is `@`. A snapshot has the events that bring another tab up to date.
    */
   constructor(options, client, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
@@ -172,7 +172,10 @@ export class Tabs {
     if (this.#isOver) return release();
     const reports = [...this.#reports, this.#report()];
     const { positions, live } = lowest(reports, this.#options.store.get("session")?.positions);
-    this.#engine = new Engine({ ...this.#options, positions, live }, (effect) => this.#output(effect));
+    this.#engine = new Engine(
+      { ...this.#options, nick: this.#client.nick(), positions, live, wasOnline: this.#wasLed },
+      (effect) => this.#output(effect),
+    );
     for (const { tab, messages } of reports) for (const message of messages) this.#input(tab, message);
     for (const [tab, message] of this.#early) this.#input(tab, message);
   }

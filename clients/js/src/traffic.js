@@ -164,7 +164,7 @@ export class Traffic {
   }
 
   #joined(call, reply) {
-    if (!isPosition(reply) || typeof reply.room !== "string") return this.#settle(call, { error: { code: "internal" } });
+    if (!isPosition(reply)) return this.#settle(call, { error: { code: "internal" } });
     const key = fold(reply.room);
     this.#positions.place(reply.room, this.#positions.get(key) ?? reply);
     this.#live.add(key);

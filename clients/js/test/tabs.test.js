@@ -152,6 +152,20 @@ test("tabs share read marks and directs", async (t) => {
   }
 });
 
+test("new leader keeps the nickname", async (t) => {
+  const browser = browserOf(t);
+  const one = browser.open("gina");
+  await one.isOnline();
+  await one.call("rename", "georgina");
+  const two = browser.open("gina");
+  await two.isOnline();
+  await browser.crash(one);
+  await two.call("join", "#renamed", 0);
+  await eventually(() => two.values("state").at(-1).resumed);
+  assert.deepEqual(two.values("nick"), ["georgina"]);
+  assert.deepEqual(two.values("state").map(({ name }) => name), ["online", "resuming", "online"]);
+});
+
 test("close in one tab ends all", async (t) => {
   const browser = browserOf(t);
   const [one, two] = [browser.open("edna"), browser.open("edna")];
