@@ -12,9 +12,8 @@ export { ParleyError };
 export class Parley extends Listeners {
   #link;
   #context;
-  #wasOnline = false;
-  #rooms = new Map();
-  #directs = new Map();
+  /** Rooms and direct conversations, by the key of their name. */
+  #conversations = new Map();
   #inbox = null;
   /** Ids of direct messages that this session has sent. */
   #ownIds = new Set();
@@ -61,8 +60,8 @@ export class Parley extends Listeners {
 
   direct(nick) {
     const key = fold(nick);
-    const direct = this.#directs.get(key) ?? new Direct(nick, this.#context);
-    this.#directs.set(key, direct);
+    const direct = this.#conversations.get(key) ?? new Direct(nick, this.#context);
+    this.#conversations.set(key, direct);
     return direct;
   }
 
@@ -96,9 +95,9 @@ export class Parley extends Listeners {
   /** Returns the room of a position, {name, epoch, seq}. Its events are held until `join` has loaded it. */
   #enter(position) {
     const key = fold(position.name);
-    const room = this.#rooms.get(key) ?? new Room(position, this.#context);
+    const room = this.#conversations.get(key) ?? new Room(position, this.#context);
     room.hold();
-    this.#rooms.set(key, room);
+    this.#conversations.set(key, room);
     this.joined.set(room.name, room);
     return room;
   }
@@ -116,13 +115,13 @@ export class Parley extends Listeners {
       case "inbox":
         if (isPosition(event)) this.#inbox ??= new Cursor(event);
         return;
-      case "read": return this.#conversation(event.to)?.applyRead(event.seq);
+      case "read": return this.#conversations.get(fold(event.to))?.applyRead(event.seq);
     }
     const target = event.room ?? event.to;
     if (!isRoom(target)) return this.#receiveDirect(event);
-    const room = this.#rooms.get(fold(target));
+    const room = this.#conversations.get(fold(target));
     if (event.type === "left" && room) {
-      this.#rooms.delete(fold(target));
+      this.#conversations.delete(fold(target));
       this.joined.delete(room.name);
     }
     room?.receive(event);
@@ -130,31 +129,27 @@ export class Parley extends Listeners {
 
   #receiveState(state) {
     this.state = state;
-    const rooms = [...this.#rooms.values()];
-    if (state.name === "online") {
-      // Changes of members were missed while the connection was lost.
-      if (this.#wasOnline) for (const room of rooms) room.reload();
-      this.#wasOnline = true;
-    }
     this.emit("state", state);
-    if (this.#link.ended) for (const room of rooms) room.end();
+    for (const room of this.joined.values()) {
+      // Changes of members were missed while the connection was lost.
+      if (state.name === "online") room.reload();
+      if (this.#link.ended) room.end();
+    }
   }
 
   #receiveDirect(event) {
-    if (event.type === "typing") return this.#directs.get(fold(event.from))?.emit("typing", { from: event.from });
+    if (event.type === "typing") return this.#conversations.get(fold(event.from))?.emit("typing", { from: event.from });
     const isSent = event.seq === null;
     if (isSent && isKnown(this.#ownIds, event.msg_id)) return;
     const moved = isSent ? event : this.#inbox?.move(event);
-    if (moved?.type === "rewound") for (const direct of this.#directs.values()) direct.uncount(moved.seq);
+    if (moved?.type === "rewound") {
+      for (const conversation of this.#conversations.values()) if (conversation instanceof Direct) conversation.uncount(moved.seq);
+    }
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type !== "message") return;
     const message = toMessage(moved, isSent ? event.from : undefined);
     this.direct(isSent ? message.to : message.from).receive(message);
     this.emit("direct", message);
-  }
-
-  #conversation(to) {
-    return isRoom(to) ? this.#rooms.get(fold(to)) : this.#directs.get(fold(to));
   }
 
   #report(error) {

@@ -5,8 +5,8 @@ import { Members } from "./members.js";
 import { Cursor } from "./position.js";
 
 /** Returns a message of the wire as the application sees it. */
-export function toMessage({ msg_id: id, to, from, seq, time, body, repeated = false }, nick) {
-  return { id, to, from, seq, time, body, own: from === nick, repeated };
+export function toMessage({ msg_id, to, from, seq, time, body, repeated = false }, nick) {
+  return { id: msg_id, to, from, seq, time, body, own: from === nick, repeated };
 }
 
 export class Room extends Conversation {
