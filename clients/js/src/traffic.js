@@ -5,7 +5,7 @@ import { Calls } from "./calls.js";
 import { REQUEST_BYTES_MAX, isTemporary, retryWaitMs } from "./codes.js";
 import { advance, fold, isPosition, isRoom, isStreamEvent } from "./position.js";
 
-const bytesOf = (request) => new Blob([JSON.stringify(request)]).size;
+const bytesOf = (request) => new TextEncoder().encode(JSON.stringify(request)).length;
 
 /** True for a call of the session itself. */
 const isOwn = (call) => typeof call?.id === "symbol";

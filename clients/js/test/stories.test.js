@@ -198,6 +198,8 @@ test("reload loses and doubles no message", async (t) => {
   await eventually(() => more.length === 1 && directs.length === 1);
   assert.deepEqual([room.recent.map(({ body }) => body), more, directs], [["one"], ["two"], ["psst two"]]);
   assert.deepEqual([room.unread, later.direct("bob").unread], [2, 2]);
+  later.direct("bob").read();
+  assert.equal(later.direct("bob").unread, 0);
 });
 
 test("stopped gateway is abandoned after wake", async (t) => {

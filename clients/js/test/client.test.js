@@ -1,0 +1,227 @@
+// The client of an application on a scripted server: what is hard to provoke on a real one.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Members } from "../src/members.js";
+import { Parley } from "../src/parley.js";
+import { Store } from "../src/store.js";
+import { eventually } from "./cluster.js";
+import { MemoryStorage } from "./helpers.js";
+
+const message = (seq, id = `m${seq}`, from = "bob") => ({ type: "message", to: "#r", from, msg_id: id, seq, time: 0, body: id });
+
+/** Opens a client whose server is this test: `push` sends it a frame, `handlers` answer its requests by type. */
+function scripted(options, handlers = {}) {
+  const server = { sockets: [], requests: [] };
+  const answers = {
+    register: () => ({ type: "registered", nick: "ann", session: "s", resume: "t", rooms: [], inbox: { epoch: "i", seq: 0 }, heartbeat_ms: 30_000, node: "g1" }),
+    join: () => ({ type: "joined", room: "#r", epoch: "e", seq: 5, member_count: 1, recovered: false }),
+    members: () => ({ type: "members", items: [{ nick: "ann", status: "online" }], next_cursor: null }),
+    ping: () => ({ type: "pong" }),
+    ...handlers,
+  };
+  class WebSocket {
+    readyState = 1;
+
+    constructor() {
+      server.sockets.push(this);
+      queueMicrotask(() => this.onopen());
+    }
+
+    send(text) {
+      const request = JSON.parse(text);
+      server.requests.push(request);
+      if (request.type === "bye") return queueMicrotask(() => this.onclose({ code: 1000, reason: "bye" }));
+      const reply = answers[request.type]?.(request);
+      if (reply) queueMicrotask(() => this.onmessage({ data: JSON.stringify({ ...reply, id: request.id }) }));
+    }
+
+    close() {}
+  }
+  server.push = (...frames) => frames.forEach((frame) => server.sockets.at(-1).onmessage({ data: JSON.stringify(frame) }));
+  const client = new Parley("ws://test", { nick: "ann", WebSocket, ...options });
+  return { client, server };
+}
+
+test("rewind discards, and repeated messages are marked", async (t) => {
+  const { client, server } = scripted();
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  const events = [];
+  room.on("message", ({ id, seq, repeated }) => events.push([id, seq, repeated]));
+  room.on("rewind", ({ seq }) => events.push(["rewind", seq]));
+  room.on("gap", ({ fromSeq, toSeq }) => events.push(["gap", fromSeq, toSeq]));
+  const once = [];
+  const iteration = (async () => { for await (const { id } of room) once.push(id); })();
+  await eventually(() => room.seq === 5);
+  server.push(message(6), message(7), { type: "rewound", to: "#r", epoch: "f", seq: 6 }, message(7, "new"), message(8, "m7"));
+  server.push({ type: "gap", to: "#r", from_seq: 9, to_seq: 11 }, message(12));
+  await eventually(() => events.length === 7);
+  assert.deepEqual(events, [
+    ["m6", 6, false], ["m7", 7, false], ["rewind", 6], ["new", 7, false], ["m7", 8, true], ["gap", 9, 11], ["m12", 12, false],
+  ]);
+  assert.deepEqual([room.unread, room.seq], [4, 12]);
+  server.push({ type: "left", room: "#r" });
+  await Promise.all([room.leave({ signal: AbortSignal.timeout(1) }).catch(() => {}), client.close()]);
+  await iteration;
+  assert.deepEqual(once, ["m6", "m7", "new", "m12"]);
+});
+
+test("messages wait for listeners after join", async (t) => {
+  const { client, server } = scripted({}, {
+    // The first messages arrive before the reply that lists the members.
+    members: () => (server.push(message(6), message(7)), { type: "members", items: [], next_cursor: null }),
+  });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  await Promise.resolve();
+  const ids = [];
+  room.on("message", ({ id }) => ids.push(id));
+  await eventually(() => ids.length === 2);
+  assert.deepEqual(ids, ["m6", "m7"]);
+});
+
+test("a partly read room counts the rest", async (t) => {
+  const storage = new MemoryStorage();
+  const { client, server } = scripted({ storage });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  const marks = [];
+  room.on("read", (mark) => marks.push(mark));
+  await eventually(() => room.readSeq === 5);
+  await new Promise((resolve) => setTimeout(resolve));
+  server.push(message(6), message(7, "own", "ann"), message(8), message(9));
+  assert.equal(room.unread, 3);
+  room.read(8);
+  assert.deepEqual(marks.at(-1), { unread: 1, readSeq: 8 });
+  room.read(7);
+  assert.equal(room.readSeq, 8);
+  room.draft = "not yet";
+  const later = scripted({ storage, name: "parley" });
+  t.after(() => later.client.close());
+  const again = await later.client.join("#r");
+  assert.deepEqual([again.unread, again.readSeq, again.draft], [1, 8, "not yet"]);
+  again.read();
+  assert.equal(again.unread, 0);
+  again.draft = "";
+  assert.equal(storage.getItem("parley:draft:#r"), null);
+});
+
+test("members are loaded again after a reconnect", async (t) => {
+  let items = [{ nick: "ann", status: "online" }];
+  const { client, server } = scripted({}, { members: () => ({ type: "members", items, next_cursor: null }) });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  items = [{ nick: "ann", status: "online" }, { nick: "zoe", status: "away", text: "tea" }];
+  const reloads = [];
+  room.on("members", ({ resync }) => resync && reloads.push([...room.members.keys()]));
+  server.sockets.at(-1).onclose({ code: 1006, reason: "" });
+  await eventually(() => reloads.length === 1);
+  assert.deepEqual(reloads, [["ann", "zoe"]]);
+  server.push({ type: "presence", room: "#r", resync: true });
+  await eventually(() => reloads.length === 2);
+});
+
+test("presence lists apply in protocol order", () => {
+  const events = [];
+  const members = new Members(() => ({ items: [], next_cursor: null }), (event) => events.push(event));
+  members.apply({ joined: [{ nick: "joe", status: "online" }, { nick: "eve", status: "online" }] });
+  members.apply({
+    joined: [{ nick: "joe", status: "away", text: "new joe" }],
+    left: [{ nick: "eve", reason: "closed" }],
+    renamed: [{ from: "joe", to: "joey" }],
+    status: [{ nick: "joey", status: "away", text: "lunch" }],
+  });
+  assert.deepEqual([...members.map.values()], [
+    { nick: "joey", status: "away", text: "lunch" },
+    { nick: "joe", status: "away", text: "new joe" },
+  ]);
+  assert.deepEqual(events[1].left, [{ nick: "eve", reason: "closed" }]);
+});
+
+test("changes during a load apply after it", async () => {
+  const pages = [];
+  const members = new Members(() => new Promise((resolve) => pages.push(resolve)), () => {});
+  const first = members.load();
+  members.apply({ left: [{ nick: "eve", reason: "left" }], joined: [{ nick: "bob", status: "online" }] });
+  pages[0]({ items: [{ nick: "eve", status: "online" }], next_cursor: "more" });
+  await eventually(() => pages.length === 2);
+  members.apply({ renamed: [{ from: "ann", to: "anna" }] });
+  const second = members.load();
+  members.apply({ joined: [{ nick: "zoe", status: "online" }] });
+  pages[1]({ items: [{ nick: "ann", status: "online" }], next_cursor: null });
+  pages[2]({ items: [{ nick: "bob", status: "online" }, { nick: "anna", status: "online" }], next_cursor: null });
+  await Promise.all([first, second]);
+  assert.deepEqual([...members.map.keys()], ["bob", "anna", "zoe"]);
+});
+
+test("storage that throws is replaced by memory", async (t) => {
+  const refuse = () => { throw new Error("QuotaExceededError"); };
+  const storage = { getItem: refuse, setItem: refuse, removeItem: refuse };
+  const store = new Store(storage, "x");
+  store.put("a", { b: 1 });
+  assert.deepEqual([store.get("a"), store.get("b")], [{ b: 1 }, null]);
+  store.put("a", null);
+  assert.equal(store.get("a"), null);
+  const { client } = scripted({ storage });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  room.draft = "kept";
+  assert.equal(room.draft, "kept");
+});
+
+test("malformed presence is reported and harmless", async (t) => {
+  const { client, server } = scripted();
+  t.after(() => client.close());
+  const errors = [];
+  client.on("error", (error) => errors.push(error));
+  const room = await client.join("#r");
+  await new Promise((resolve) => setTimeout(resolve));
+  server.push({ type: "presence", room: "#r", left: 7 }, message(6));
+  await eventually(() => room.seq === 6);
+  assert.equal(errors.length, 1);
+});
+
+test("error listener that throws goes to the console", async (t) => {
+  const { client } = scripted();
+  t.after(() => client.close());
+  const lines = t.mock.method(console, "error", () => {});
+  client.on("error", () => { throw new Error("mine too"); });
+  client.on("state", () => { throw new Error("mine"); });
+  await eventually(() => client.state.name === "online");
+  assert(lines.mock.calls.some(({ arguments: [error] }) => error.message === "mine too"));
+});
+
+test("call of ping measures the time", async (t) => {
+  const { client } = scripted();
+  t.after(() => client.close());
+  assert.equal(client.pingMs, null);
+  assert.equal(await client.ping(), client.pingMs);
+  assert(client.pingMs >= 0);
+});
+
+test("user and rooms have their documented fields", async (t) => {
+  const { client } = scripted({}, {
+    whois: ({ nick }) => (nick === "bob"
+      ? { type: "whois", nick: "Bob", online: true, status: "away", text: "tea" }
+      : { type: "error", code: "no_such_user", message: "this nickname is not known" }),
+    rooms: ({ limit, cursor }) => ({ type: "rooms", items: [{ room: "#r", member_count: limit }], next_cursor: cursor ?? null }),
+  });
+  t.after(() => client.close());
+  assert.deepEqual(await client.whois("bob"), { nick: "Bob", online: true, status: "away", text: "tea" });
+  await assert.rejects(client.whois("eve"), { name: "ParleyError", code: "no_such_user", retryAfterMs: null });
+  assert.deepEqual(await client.rooms({ limit: 3, cursor: "c" }), { items: [{ room: "#r", memberCount: 3 }], nextCursor: "c" });
+});
+
+test("many calls of one target stay in order", async (t) => {
+  const { client, server } = scripted({}, {
+    send: ({ body }) => ({ type: "ack", to: "#r", msg_id: `m${body}`, seq: body, time: 0, duplicate: false }),
+  });
+  t.after(() => client.close());
+  const room = await client.join("#r");
+  const started = Date.now();
+  await Promise.all(Array.from({ length: 5_000 }, (_, i) => room.send(i)));
+  const bodies = server.requests.filter(({ type }) => type === "send").map(({ body }) => body);
+  assert.deepEqual(bodies, Array.from({ length: 5_000 }, (_, i) => i));
+  t.diagnostic(`${Date.now() - started} ms`);
+});
