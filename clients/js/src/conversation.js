@@ -1,6 +1,5 @@
 // The common part of rooms and direct conversations: sending, typing, the read mark and the draft.
 
-import { ParleyError } from "./codes.js";
 import { Listeners } from "./listeners.js";
 import { fold, isRoom } from "./position.js";
 
@@ -33,7 +32,7 @@ export class Conversation extends Listeners {
   }
 
   async send(body, { key = `${KEY_PREFIX}${++keys}`, signal } = {}) {
-    const request = { type: "send", to: this.#to, body: copyOf(body), key };
+    const request = { type: "send", to: this.#to, body, key };
     const { msg_id, seq = null, time, delivered = null, duplicate } = await this.#context.link.call(request, signal);
     return { id: msg_id, seq, time, delivered, duplicate };
   }
@@ -101,13 +100,4 @@ export class Conversation extends Listeners {
     this.emit("read", { unread, readSeq });
   }
 
-}
-
-/** Returns the value that others will read, safe from later changes by the caller. */
-function copyOf(body) {
-  try {
-    return JSON.parse(JSON.stringify(body));
-  } catch {
-    throw new ParleyError("bad_request", "body is not JSON");
-  }
 }

@@ -46,7 +46,11 @@ export class Engine {
     if (this.#isBusy) return;
     this.#isBusy = true;
     for (let next; (next = this.#inputs.shift()); ) {
-      for (const effect of this.#session.step(next, performance.now(), Math.random())) this.#perform(effect);
+      try {
+        for (const effect of this.#session.step(next, performance.now(), Math.random())) this.#perform(effect);
+      } catch (error) {
+        console.error(error);
+      }
     }
     this.#isBusy = false;
     clearTimeout(this.#timer);

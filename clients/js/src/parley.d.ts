@@ -118,12 +118,13 @@ interface Conversation<Events> {
   /**
    * Sends a message. Resolves when it is stored. The send is repeated with its key over lost connections and temporary
    * refusals, until it is answered, aborted, or the session ends. Messages to one target are stored in the order of the
-   * calls.
+   * calls. Rejects with `outcome_unknown` if the server lost the session while the message was on its way, and with a
+   * `TypeError` for a body that is not JSON.
    */
   send(body: Json, options?: SendOptions): Promise<Ack>;
   /** Reports typing to the other side; does nothing while the connection is lost. */
   typing(): void;
-  /** Number of messages of others after the position of `read`. */
+  /** Number of messages of others after the position of `read`, at most 10,000. */
   readonly unread: number;
   /** Marks messages up to `seq` as read, by default all. The position is stored, and shared among tabs. */
   read(seq?: number): void;
@@ -178,7 +179,7 @@ export interface Direct extends Conversation<DirectEvents> {
   readonly nick: string;
 }
 
-/** Answer of `whois`. */
+/** Answer of `whois`. Offline, `status` is `"away"` and `text` is empty. */
 export interface User {
   nick: string;
   online: boolean;

@@ -67,7 +67,7 @@ export class Parley extends Listeners {
 
   async whois(nick, { signal } = {}) {
     const reply = await this.#link.call({ type: "whois", nick }, signal);
-    return { nick: reply.nick, online: reply.online, status: reply.status, text: reply.text };
+    return { nick: reply.nick, online: reply.online, status: reply.status ?? "away", text: reply.text ?? "" };
   }
 
   async rooms({ limit, cursor, signal } = {}) {

@@ -73,7 +73,7 @@ export class Tabs {
 
   /**
    * Resolves with the result of `accept`, which is given the reply as soon as it arrives. Rejects with a `ParleyError`,
-   * or with the reason of the signal.
+   * with the reason of the signal, or with a `TypeError` if the request is not JSON.
    */
   call(request, signal, accept = (reply) => reply) {
     return new Promise((resolve, reject) => {
@@ -92,8 +92,9 @@ export class Tabs {
         if (error) reject(new ParleyError(error.code, error.message, error.retry_after_ms));
         else resolve(accept(reply));
       };
+      // A copy, safe from later changes by the caller. Throws for what is not JSON.
+      const message = { type: "call", id, request: JSON.parse(JSON.stringify(request)) };
       signal?.addEventListener("abort", onAbort);
-      const message = { type: "call", id, request };
       this.#pending.set(id, { message, settle });
       this.post(message);
     });

@@ -148,11 +148,14 @@ test("changes during a load apply after it", async () => {
   await eventually(() => pages.length === 2);
   members.apply({ renamed: [{ from: "ann", to: "anna" }] });
   const second = members.load();
+  const atFirst = first.then(() => [...members.map.keys()]);
   members.apply({ joined: [{ nick: "zoe", status: "online" }] });
   pages[1]({ items: [{ nick: "ann", status: "online" }], next_cursor: null });
+  await new Promise((resolve) => setTimeout(resolve));
   pages[2]({ items: [{ nick: "bob", status: "online" }, { nick: "anna", status: "online" }], next_cursor: null });
-  await Promise.all([first, second]);
+  await second;
   assert.deepEqual([...members.map.keys()], ["bob", "anna", "zoe"]);
+  assert.deepEqual(await atFirst, ["bob", "anna", "zoe"]);
 });
 
 test("storage that throws is replaced by memory", async (t) => {
@@ -202,15 +205,53 @@ test("call of ping measures the time", async (t) => {
 
 test("user and rooms have their documented fields", async (t) => {
   const { client } = scripted({}, {
-    whois: ({ nick }) => (nick === "bob"
-      ? { type: "whois", nick: "Bob", online: true, status: "away", text: "tea" }
-      : { type: "error", code: "no_such_user", message: "this nickname is not known" }),
+    whois: ({ nick }) => ({
+      bob: { type: "whois", nick: "Bob", online: true, status: "away", text: "tea" },
+      gone: { type: "whois", nick: "gone", online: false },
+    })[nick] ?? { type: "error", code: "no_such_user", message: "this nickname is not known" },
     rooms: ({ limit, cursor }) => ({ type: "rooms", items: [{ room: "#r", member_count: limit }], next_cursor: cursor ?? null }),
   });
   t.after(() => client.close());
+  assert.deepEqual(await client.whois("gone"), { nick: "gone", online: false, status: "away", text: "" });
   assert.deepEqual(await client.whois("bob"), { nick: "Bob", online: true, status: "away", text: "tea" });
   await assert.rejects(client.whois("eve"), { name: "ParleyError", code: "no_such_user", retryAfterMs: null });
   assert.deepEqual(await client.rooms({ limit: 3, cursor: "c" }), { items: [{ room: "#r", memberCount: 3 }], nextCursor: "c" });
+});
+
+test("own direct message of two acks shows once", async (t) => {
+  const { client } = scripted({}, { send: ({ to }) => ({ type: "ack", to, msg_id: "d1", delivered: "online", time: 0, duplicate: true }) });
+  t.after(() => client.close());
+  const [all, bobs] = [[], []];
+  client.on("direct", ({ id, own }) => all.push([id, own]));
+  const bob = client.direct("bob");
+  bob.on("message", ({ id, own }) => bobs.push([id, own]));
+  await Promise.all([bob.send("hi", { key: "k" }), bob.send("hi", { key: "k" })]);
+  assert.deepEqual([all, bobs, bob.unread], [[["d1", true]], [["d1", true]], 0]);
+});
+
+test("read of a direct is reported to the server", async (t) => {
+  const { client, server } = scripted({}, { read: ({ seq }) => ({ type: "read", to: "@", seq }) });
+  t.after(() => client.close());
+  await client.ping();
+  server.push({ ...message(1), to: "ann" }, { ...message(2, "m2", "eve"), to: "ann" }, { ...message(3), to: "ann" });
+  const [bob, eve] = [client.direct("bob"), client.direct("eve")];
+  assert.deepEqual([bob.unread, eve.unread], [2, 1]);
+  bob.read();
+  assert.deepEqual([bob.unread, bob.readSeq, eve.unread], [0, 3, 1]);
+  assert.deepEqual(server.requests.filter(({ type }) => type === "read").map(({ to, seq }) => [to, seq]), [["@", 3]]);
+});
+
+test("body is copied when it is sent", async (t) => {
+  const { client, server } = scripted();
+  t.after(() => client.close());
+  const body = { text: "before" };
+  const sent = client.direct("bob").send(body).catch(() => {});
+  body.text = "after";
+  await assert.rejects(client.join(10n), TypeError);
+  await eventually(() => server.requests.some(({ type }) => type === "send"));
+  assert.deepEqual(server.requests.find(({ type }) => type === "send").body, { text: "before" });
+  await client.close();
+  await sent;
 });
 
 test("many calls of one target stay in order", async (t) => {

@@ -290,7 +290,7 @@ test("messages too large are refused at once", async (t) => {
   const room = await ann.join("#large");
   await rejectsWith(room.send("x".repeat(70_000)), "too_large");
   await rejectsWith(room.send(undefined), "bad_request");
-  await rejectsWith(room.send(10n), "bad_request");
+  await assert.rejects(room.send(10n), TypeError);
   let deep = 1;
   for (let i = 0; i < 40; i += 1) deep = [deep];
   await rejectsWith(room.send(deep), "bad_request");
