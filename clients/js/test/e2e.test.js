@@ -81,6 +81,19 @@ test("links carry room and key", () => {
   assert.equal(keyToText(key).length, 43);
 });
 
+test("sends keep their order while sealing", async (t) => {
+  const encrypt = crypto.subtle.encrypt.bind(crypto.subtle);
+  let slow = 20;
+  t.mock.method(crypto.subtle, "encrypt", async (...args) => {
+    await new Promise((resolve) => setTimeout(resolve, (slow /= 4)));
+    return encrypt(...args);
+  });
+  const sent = [];
+  const room = encrypted({ name: "#r", send: async ({ n }) => sent.push(n) }, createKey());
+  await Promise.all([room.send("a"), room.send("b"), room.send("c")]);
+  assert.deepEqual(sent, [0, 1, 2]);
+});
+
 test("server sees sealed bodies only", async (t) => {
   const open = clientsOf(t);
   const [ann, bob, eve] = ["ann", "bob", "eve"].map((nick) => open(cluster.urls(), { nick }));
