@@ -12,7 +12,8 @@ const FIRST_WAIT_MS = 500;
 const WAIT_MS_MAX = 30_000;
 
 /** Returns the time before an attempt after so many failures: from 0 to a maximum that doubles. */
-export const retryWaitMs = (failures, random) => Math.round(random * Math.min(FIRST_WAIT_MS * 2 ** failures, WAIT_MS_MAX));
+export const retryWaitMs = (failures, random) =>
+  Math.round(random * Math.min(FIRST_WAIT_MS * 2 ** failures, WAIT_MS_MAX));
 
 /** Size of a request: 64 KiB, less the `id` and `since` that are added to it. */
 export const REQUEST_BYTES_MAX = 65_280;

@@ -22,7 +22,10 @@ export class Parley extends Listeners {
   pingMs = null;
   joined = new Map();
 
-  constructor(urls, { nick, storage = null, name = "parley", share = canShare(storage), WebSocket = globalThis.WebSocket }) {
+  constructor(
+    urls,
+    { nick, storage = null, name = "parley", share = canShare(storage), WebSocket = globalThis.WebSocket },
+  ) {
     super((error) => this.#report(error));
     if (!WebSocket) throw new ParleyError("bad_request", "no WebSocket");
     this.nick = nick;
@@ -37,7 +40,10 @@ export class Parley extends Listeners {
           this.#report(error);
         }
       },
-      positions: () => Object.fromEntries([...[...this.joined].map(([name, { cursor }]) => [name, cursor]), ["@", this.#inbox]]),
+      positions: () => {
+        const rooms = [...this.joined].map(([name, { cursor }]) => [name, cursor]);
+        return Object.fromEntries([...rooms, ["@", this.#inbox]]);
+      },
       snapshot: () => [
         { type: "state", state: this.state, isRefused: this.#link.isRefused },
         { type: "nick", nick: this.nick },
@@ -143,7 +149,9 @@ export class Parley extends Listeners {
     if (isSent && isKnown(this.#ownIds, event.msg_id)) return;
     const moved = isSent ? event : this.#inbox?.move(event);
     if (moved?.type === "rewound") {
-      for (const conversation of this.#conversations.values()) if (conversation instanceof Direct) conversation.uncount(moved.seq);
+      for (const conversation of this.#conversations.values()) {
+        if (conversation instanceof Direct) conversation.uncount(moved.seq);
+      }
     }
     if (moved?.type === "gap") this.emit("gap", { fromSeq: moved.from_seq, toSeq: moved.to_seq });
     if (moved?.type !== "message") return;

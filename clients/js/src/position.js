@@ -11,9 +11,10 @@ export const isPosition = (value) => typeof value?.epoch === "string" && isSeq(v
 
 /** Returns true for a well-formed event of a stream, apart from `to`. */
 export function isStreamEvent(event) {
-  if (event.type === "message") return isSeq(event.seq) && typeof event.msg_id === "string" && typeof event.from === "string";
-  if (event.type === "gap") return isSeq(event.from_seq) && isSeq(event.to_seq);
-  return (event.type === "rewound" || event.type === "epoch") && isPosition(event);
+  const { type, from, msg_id } = event;
+  if (type === "message") return isSeq(event.seq) && typeof msg_id === "string" && typeof from === "string";
+  if (type === "gap") return isSeq(event.from_seq) && isSeq(event.to_seq);
+  return (type === "rewound" || type === "epoch") && isPosition(event);
 }
 
 /**

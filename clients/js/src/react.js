@@ -34,7 +34,7 @@ export function useRoom(chat, name, { history = 50 } = {}) {
           set({ messages: [...view.current.messages, message] });
           setTyping(message.from, false);
         }),
-        room.on("rewind", ({ seq }) => set({ messages: view.current.messages.filter((message) => message.seq <= seq) })),
+        room.on("rewind", ({ seq }) => set({ messages: view.current.messages.filter((kept) => kept.seq <= seq) })),
         room.on("members", () => set({ members: new Map(room.members) })),
         room.on("typing", ({ from }) => setTyping(from, true)),
         room.on("left", () => set({ room: null })),
@@ -49,6 +49,9 @@ export function useRoom(chat, name, { history = 50 } = {}) {
   }, [chat, name, history]);
 
   const { room } = view.current;
-  const send = (body, options) => (room ? room.send(body, options) : Promise.reject(new Error(`${name} is not joined`)));
+  const send = async (body, options) => {
+    if (!room) throw new Error(`${name} is not joined`);
+    return room.send(body, options);
+  };
   return { ...view.current, send };
 }

@@ -2,7 +2,8 @@
 // It has no timers, sockets, clocks or random numbers of its own. Invariant: every call is settled exactly once.
 // This file has the connection and the registration; traffic.js has the requests and events.
 //
-// Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} · call {id, request, isRepeated}
+// Inputs:  start · open · frame {text} · closed {code, reason} · tick · wake · abort {id} ·
+//          call {id, request, isRepeated}
 //          Each is the public method of its type. A call may be repeated from an earlier leader of the tabs. The call
 //          `bye` ends the session.
 // Effects: connect {url} · drop · send {text} · save {saved} · answer {id, reply | error} · emit {event}
@@ -224,7 +225,8 @@ export class Session {
     this.#traffic.rename(nick);
     this.#turn.emit({ type: "inbox", ...this.#positions.get("@") });
     const names = rooms.map(({ room }) => room);
-    this.#enter("online", { name: "online", node, resumed: isResumed, tookMs: Math.round(now - this.#lostAt), rooms: names });
+    const tookMs = Math.round(now - this.#lostAt);
+    this.#enter("online", { name: "online", node, resumed: isResumed, tookMs, rooms: names });
     // The server keeps a session for its return after its first request.
     this.#ping(PONG_MS);
     this.#traffic.begin(names);

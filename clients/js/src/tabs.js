@@ -56,8 +56,8 @@ export class Tabs {
   #release = () => {};
 
   /**
-   * `client`: {receive(event), nick(), positions(), snapshot()}. The positions of its rooms are by name, and that of the inbox,
-   * `null` before the first connection, is `@`. A snapshot has the events that bring another tab up to date.
+   * `client`: {receive(event), nick(), positions(), snapshot()}. The positions of its rooms are by name, and that of
+   * the inbox, `null` before the first connection, is `@`. A snapshot has the events that bring another tab up to date.
    */
   constructor(options, client, { locks = navigator.locks, Channel = BroadcastChannel } = {}) {
     this.#options = options;
