@@ -1,7 +1,7 @@
 // A cluster of real processes for one test: redis-server and gateways on free ports. Everything is ended by its id.
 
 import { execFile, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -69,6 +69,12 @@ class Program {
 
   signal(name) {
     this.child.kill(name);
+  }
+
+  /** Stops the process without an end. Resolves when it stands still. */
+  async pause() {
+    this.signal("SIGSTOP");
+    await eventually(() => readFileSync(`/proc/${this.child.pid}/stat`, "utf8").includes(") T "));
   }
 
   async kill() {

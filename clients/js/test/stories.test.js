@@ -132,7 +132,7 @@ test("calls wait while Redis is away", async (t) => {
   const [ann, bob] = [open(cluster.urls(0), { nick: "ann" }), open(cluster.urls(1), { nick: "bob" })];
   const rooms = await Promise.all([ann.join("#away"), bob.join("#away")]);
   const heard = rooms.map(bodiesOf);
-  cluster.redis.signal("SIGSTOP");
+  await cluster.redis.pause();
   const acks = range(0, 10).map((i) => rooms[0].send(i));
   await new Promise((resolve) => setTimeout(resolve, 3_000));
   cluster.redis.signal("SIGCONT");
@@ -211,7 +211,7 @@ test("stopped gateway is abandoned after wake", async (t) => {
   const room = await ann.join("#halfopen");
   const heard = bodiesOf(room);
   const stopped = Date.now();
-  cluster.gateways[0].signal("SIGSTOP");
+  await cluster.gateways[0].pause();
   t.after(() => cluster.gateways[0].signal("SIGCONT"));
   const ack = room.send("kept");
   page.dispatchEvent(new Event("online"));
