@@ -1,0 +1,59 @@
+"""Client of a Parley cluster for asyncio.
+
+One `Parley` is one session under one nickname. It keeps its connection alive, resumes the session after a loss, and
+delivers every message of a joined room once and in order.
+"""
+
+from .client import Parley
+from .conversation import Direct, Room
+from .errors import ParleyError
+from .events import (
+    Ack,
+    Connecting,
+    DirectEvent,
+    Gap,
+    HistoryPage,
+    ListedRoom,
+    Member,
+    MembersChanged,
+    Message,
+    Offline,
+    Online,
+    Resuming,
+    Rewind,
+    RoomEvent,
+    RoomsPage,
+    State,
+    Typing,
+    User,
+)
+from .feed import FeedIterator
+from .storage import FileStorage, Storage
+
+__all__ = [
+    "Ack",
+    "Connecting",
+    "Direct",
+    "DirectEvent",
+    "FeedIterator",
+    "FileStorage",
+    "Gap",
+    "HistoryPage",
+    "ListedRoom",
+    "Member",
+    "MembersChanged",
+    "Message",
+    "Offline",
+    "Online",
+    "Parley",
+    "ParleyError",
+    "Resuming",
+    "Rewind",
+    "Room",
+    "RoomEvent",
+    "RoomsPage",
+    "State",
+    "Storage",
+    "Typing",
+    "User",
+]

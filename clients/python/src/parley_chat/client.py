@@ -1,0 +1,192 @@
+"""The client: one session under one nickname."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from .conversation import HISTORY_MAX, Direct, Room
+from .engine import Engine
+from .errors import ParleyError
+from .events import Connecting, ListedRoom, Message, RoomsPage, State, User
+from .feed import FeedIterator
+from .rooms import lane_of
+from .router import EventName, Router
+from .storage import Storage
+
+log = logging.getLogger("parley_chat")
+
+
+class Parley:
+    """A session, kept alive over lost connections. Use it with `async with`: entering waits until it is registered.
+
+    It belongs to the event loop that enters it. Leaving the block ends the session.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        nick: str,
+        storage: Storage | None = None,
+        ssl: ssl.SSLContext | None = None,
+    ) -> None:
+        """Describes a session.
+
+        `urls`: addresses of gateways (`ws:` or `wss:`); each failure moves on to the next. `storage` keeps the resume
+        token and the positions, so that the session continues in the next run. `ssl`: context for `wss:`.
+
+        Raises `ValueError` if an address is not valid.
+        """
+        self._urls = [urls] if isinstance(urls, str) else list(urls)
+        for url in self._urls:
+            if urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname:
+                raise ValueError(f"not a ws: or wss: address: {url!r}")
+        if not self._urls:
+            raise ValueError("no address")
+        self._first_nick = nick
+        self._storage = storage
+        self._ssl = ssl
+        self._router = Router()
+        self._entered: Engine | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connects and registers. Temporary failures are retried without a time limit: use `asyncio.timeout`.
+
+        Raises `ParleyError` if the registration is refused.
+        """
+        if self._entered is not None:
+            raise RuntimeError("a session is entered only once")
+        engine = self._entered = Engine(self._urls, self._first_nick, self._storage, self._ssl, self._router)
+        self._router.engine = engine
+        engine.start()
+        try:
+            async for state in self.states():
+                if state.name == "online":
+                    return self
+            raise ParleyError(self._final_reason)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(
+        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def _engine(self) -> Engine:
+        if self._entered is None:
+            raise RuntimeError("the session is not entered: use `async with`")
+        return self._entered
+
+    @property
+    def _final_reason(self) -> str:
+        return self.state.reason if self.state.name == "offline" else "closed"
+
+    # State
+
+    @property
+    def state(self) -> State:
+        """State of the connection."""
+        return Connecting() if self._entered is None else self._entered.state
+
+    @property
+    def nick(self) -> str:
+        """Nickname of this session, as the server shows it."""
+        return self._first_nick if self._entered is None else self._entered.session.nick
+
+    @property
+    def joined(self) -> Mapping[str, Room]:
+        """Joined rooms by name."""
+        return MappingProxyType({room.name: room for room in self._router.rooms.values()})
+
+    def states(self) -> FeedIterator[State]:
+        """Returns an iterator over the present and all later states. It ends after the final one."""
+        return FeedIterator(self._router.new_state_feed(self.state))
+
+    def on(self, event: EventName, listener: Callable[[Any], None]) -> Callable[[], None]:
+        """Subscribes to an event, and returns the function that ends the subscription.
+
+        `"state"`: a `State`. `"nick"`: the new nickname of this session. `"gap"`: a `Gap` of the direct messages. The
+        event loop calls the listener; an exception is logged.
+        """
+        return self._router.on(event, listener)
+
+    # Conversations
+
+    async def join(self, room: str, *, history: int = 0) -> Room:
+        """Joins a room and loads its members.
+
+        The room keeps the events that arrive until it is iterated. `history`: number of older messages to load into
+        `recent`, at most 200. A room of an earlier run continues after the last message that was handled in it.
+        Cancelling leaves the room again.
+
+        Raises `ParleyError`.
+        """
+        if not 0 <= history <= HISTORY_MAX:
+            raise ValueError(f"history must be from 0 to {HISTORY_MAX}")
+        engine = self._engine
+        outcome = await engine.call(
+            "join", {"room": room}, lane=lane_of(room), undo=lambda outcome: engine.unclaim(outcome["room"])
+        )
+        joined = self._router.rooms[outcome["room"]]
+        if history and not joined.recent:
+            try:
+                await joined._load_recent(history)
+            except BaseException:
+                engine.unclaim(outcome["room"])
+                raise
+        return joined
+
+    def direct(self, nick: str) -> Direct:
+        """Returns the conversation with a nickname; the same object for the same name."""
+        return self._router.direct(self._engine, nick)
+
+    def directs(self) -> FeedIterator[Message]:
+        """Returns an iterator over the direct messages of all senders, until the session ends."""
+        return FeedIterator(self._router.inbox)
+
+    # Requests
+
+    async def whois(self, nick: str) -> User:
+        """Returns the presence of a user. Raises `ParleyError`: `no_such_user`."""
+        frame = await self._engine.call("whois", {"nick": nick})
+        return User(frame["nick"], frame["online"], frame["status"], frame.get("text", ""))
+
+    async def rooms(self, *, limit: int = 100, cursor: str | None = None) -> RoomsPage:
+        """Returns a page of the rooms that have members. `limit`: at most 1,000. Raises `ParleyError`."""
+        fields = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
+        frame = await self._engine.call("rooms", fields)
+        items = tuple(ListedRoom(item["room"], item["member_count"]) for item in frame["items"])
+        return RoomsPage(items, frame["next_cursor"])
+
+    async def status(self, status: Literal["online", "away"], text: str = "") -> None:
+        """Sets the status of this session. Raises `ParleyError`."""
+        fields = {"status": status, "text": text} if text else {"status": status}
+        await self._engine.call("status", fields, lane="status")
+
+    async def rename(self, nick: str) -> None:
+        """Takes another nickname. After a refused registration the session begins again under it.
+
+        A name that is held for another session is refused with `retry_after`. Cancelling ends only the waiting.
+
+        Raises `ParleyError`.
+        """
+        await self._engine.call("nick", {"nick": nick}, lane="nick")
+
+    async def ping(self) -> float:
+        """Measures the time to the server and back, in seconds. Raises `ParleyError` if the session ends."""
+        begin = asyncio.get_running_loop().time()
+        await self._engine.call("ping", {})
+        return asyncio.get_running_loop().time() - begin
+
+    async def close(self) -> None:
+        """Ends the session: others see it leave at once. Pending calls are rejected with `closed`."""
+        if self._entered is not None:
+            await self._entered.close()

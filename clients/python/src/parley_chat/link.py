@@ -1,0 +1,120 @@
+"""One WebSocket connection, from the attempt to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from typing import Any, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from .errors import TEMPORARY_CODES
+
+OPEN_SECONDS = 10.0
+"""Time limit to open a connection."""
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+"""Maximum size of a received frame: lists have up to 1 MiB of messages, and their JSON around."""
+
+log = logging.getLogger("parley_chat")
+
+
+class LinkListener(Protocol):
+    """Receives the inputs of a connection. Either `failed` or `opened` comes first, `closed` last."""
+
+    def opened(self) -> None:
+        """The connection is open."""
+
+    def failed(self, code: str | None, retry_after: float | None) -> None:
+        """The connection could not be opened."""
+
+    def received(self, frame: dict[str, Any]) -> None:
+        """A frame has arrived."""
+
+    def closed(self, number: int | None) -> None:
+        """The connection has ended."""
+
+
+class Link:
+    """A connection that is being opened, or is open."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None, listener: LinkListener) -> None:
+        self._listener: LinkListener | None = listener
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
+        self._socket: ClientConnection | None = None
+        self._task = asyncio.create_task(self._run(url, context), name="parley connection")
+
+    def transmit(self, text: str) -> None:
+        """Queues a frame."""
+        self._outgoing.put_nowait(text)
+
+    def abort(self) -> None:
+        """Abandons the connection without a close frame, which would end the session. Nothing is received any more."""
+        self._listener = None
+        if self._socket is not None:
+            self._socket.transport.abort()
+        self._task.cancel()
+
+    async def ended(self) -> None:
+        """Waits until nothing of the connection runs any more."""
+        await asyncio.wait([self._task])
+
+    async def _run(self, url: str, context: ssl.SSLContext | None) -> None:
+        options: dict[str, Any] = {} if context is None else {"ssl": context}
+        try:
+            socket = self._socket = await connect(
+                url,
+                subprotocols=[Subprotocol("parley.v1")],
+                compression=None,
+                open_timeout=OPEN_SECONDS,
+                ping_interval=None,
+                max_size=FRAME_BYTES_MAX,
+                **options,
+            )
+        except Exception as error:
+            log.info("connection to %s failed: %s", url, error)
+            if self._listener is not None:
+                self._listener.failed(*_refusal(error))
+            return
+        writing = asyncio.create_task(self._write(socket), name="parley writer")
+        number = None
+        try:
+            if self._listener is not None:
+                self._listener.opened()
+            while self._listener is not None:
+                self._listener.received(json.loads(await socket.recv()))
+        except ConnectionClosed as end:
+            number = end.rcvd.code if end.rcvd else None
+        except Exception:
+            log.exception("connection to %s abandoned: its bytes are not the protocol", url)
+        finally:
+            writing.cancel()
+            socket.transport.abort()
+        if self._listener is not None:
+            self._listener.closed(number)
+
+    async def _write(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                await socket.send(await self._outgoing.get())
+        except ConnectionClosed:
+            pass  # The reader reports it.
+
+
+def _refusal(error: Exception) -> tuple[str | None, float | None]:
+    """Returns the code of a permanent refusal, and the time in seconds until a retry."""
+    if not isinstance(error, InvalidStatus):
+        return None, None
+    response = error.response
+    try:
+        retry_after = float(response.headers["Retry-After"])
+    except (KeyError, ValueError):
+        retry_after = None
+    try:
+        code = json.loads(response.body or b"")["code"]
+    except (ValueError, KeyError, TypeError):
+        return None, retry_after
+    return (None if code in TEMPORARY_CODES else str(code)), retry_after

@@ -1,0 +1,64 @@
+"""Replies to requests: their effects on rooms, and the outcomes of calls. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .calls import Calls
+from .errors import ParleyError
+from .requests import Request
+from .rooms import Rooms
+
+
+class Replies:
+    """Reads the replies of a registered connection."""
+
+    def __init__(self, calls: Calls, rooms: Rooms) -> None:
+        self._calls = calls
+        self._rooms = rooms
+
+    def read(self, frame: dict[str, Any]) -> None:
+        """Applies a reply. A reply to a dropped request has no effect."""
+        request = self._calls.reply(frame)
+        if request is None:
+            return
+        if frame["type"] == "error":
+            self._refused(request, ParleyError.of_frame(frame))
+            return
+        match request.type:
+            case "join":
+                self._calls.drop(request)
+                self._rooms.joined(request, frame)
+            case "members" if request.context is not None:
+                self._calls.drop(request)
+                self._rooms.loaded(request, frame)
+            case "leave":
+                self._left(request, frame)
+            case "nick":
+                self._rooms.take_nick(frame["nick"])
+                self._calls.settle(request, frame)
+            case "send":
+                self._rooms.acked(frame, json.loads(request.text)["body"])
+                self._calls.settle(request, frame)
+            case _:
+                self._calls.settle(request, frame)
+
+    def _refused(self, request: Request, error: ParleyError) -> None:
+        is_held_nick = request.type == "nick" and error.code == "nick_in_use"
+        if request.is_ephemeral:
+            self._calls.drop(request)
+        elif error.is_temporary and not is_held_nick:
+            self._calls.retry(request, error)
+        elif request.type == "leave" and error.code == "not_in_room":
+            self._left(request, {})
+        else:
+            self._calls.settle(request, error)
+            if request.context is not None:
+                self._rooms.close(request.context, error)
+
+    def _left(self, request: Request, frame: dict[str, Any]) -> None:
+        self._calls.settle(request, frame)
+        room = self._rooms.find(request.fields["room"])
+        if room is not None:
+            self._rooms.close(room, ParleyError("not_in_room", "the room was left"))
