@@ -143,6 +143,16 @@ class Calls:
         """Returns true if a call of `join` for this room is not answered."""
         return any(request.type == "join" and request.has_caller for request in self._queue.lane(lane))
 
+    def is_leaving(self, lane: str) -> bool:
+        """Returns true if a `leave` of this room is not answered."""
+        return any(request.type == "leave" for request in self._queue.lane(lane))
+
+    def drop_context(self, context: object) -> None:
+        """Ends the requests of the client itself that belong to a room."""
+        for request in self._queue.all():
+            if request.context is context:
+                self.drop(request)
+
     def end(self, error: ParleyError) -> None:
         """Ends all requests."""
         for request in self._queue.all():

@@ -103,6 +103,7 @@ class RequestQueue:
 
     def remove(self, request: Request) -> None:
         """Removes a request. A reply that is still due is recognised, and has no effect."""
+        request.is_uncertain = request.was_sent
         request.progress = "done"
         self._by_id.pop(request.id, None)
         lane = self._lanes.get(request.lane)

@@ -88,7 +88,9 @@ class Rooms:
 
     def since(self) -> dict[str, Any]:
         """Returns the positions to resume from. Paused rooms are left out, so the server delivers nothing of them."""
-        since = {room.name: room.stream.position() for room in self.by_name.values() if not room.stream.is_paused}
+        for room in self.by_name.values():
+            room.is_live = not room.stream.is_paused
+        since = {room.name: room.stream.position() for room in self.by_name.values() if room.is_live}
         return since if self.inbox is None else {**since, INBOX: self.inbox.position()}
 
     def restore(self, positions: dict[str, dict[str, Any]], has_session: bool) -> None:
@@ -135,8 +137,8 @@ class Rooms:
             self.inbox = Stream.at(inbox)
         listed = set(names)
         for room in list(self.by_name.values()):
-            if room.name in listed:
-                room.is_live = not room.stream.is_paused
+            room.is_live = room.is_live and room.name in listed
+            if room.is_live or (room.name in listed and room.stream.is_paused):
                 self._load_members(room)
             else:
                 self.join_again(room)
@@ -148,6 +150,8 @@ class Rooms:
 
     def join_again(self, room: JoinedRoom) -> None:
         """Joins a room from its position, before anything else is sent to it."""
+        if self._calls.is_leaving(lane_of(room.key)):
+            return
         self._calls.request("join", {"room": room.name}, lane=lane_of(room.key), first=True, context=room)
 
     def cancel(self, id: int) -> None:
@@ -221,8 +225,7 @@ class Rooms:
     def close(self, room: JoinedRoom, error: ParleyError) -> None:
         """Ends a room."""
         self.by_name.pop(room.name, None)
-        if room.loading is not None:
-            self._calls.drop(room.loading)
+        self._calls.drop_context(room)
         self._effects.extend(Settle(caller, error) for caller in room.callers)
         self._effects.append(CloseRoom(room.key))
         self._effects.append(Save())
