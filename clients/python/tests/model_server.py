@@ -96,7 +96,11 @@ class ModelServer:
         return f"m{self._ids}"
 
     def disconnect(self) -> None:
-        if self.attached is not None and self.attached is self.session and self.session.tokens[:1] == self.session.tokens:
+        if (
+            self.attached is not None
+            and self.attached is self.session
+            and self.session.tokens[:1] == self.session.tokens
+        ):
             self.nick_blocks = self.rng.randint(0, 2)
         self.attached = None
         self.live.clear()
@@ -207,7 +211,13 @@ class ModelServer:
         recovered = "since" in frame and key not in self.live and not rewound
         self.attached.rooms.add(key)
         self.live.add(key)
-        return {"type": "joined", "room": stream.name, **stream.end(), "recovered": recovered, "member_count": 1}, events
+        return {
+            "type": "joined",
+            "room": stream.name,
+            **stream.end(),
+            "recovered": recovered,
+            "member_count": 1,
+        }, events
 
     def _leave(self, frame: Frame) -> tuple[Frame, list[Frame]]:
         assert self.attached is not None

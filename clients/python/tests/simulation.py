@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from model_server import INBOX, Frame, ModelServer
+
 from parley_chat.effects import (
     ClearTimer,
     CloseRoom,

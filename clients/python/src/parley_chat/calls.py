@@ -139,9 +139,9 @@ class Calls:
                 self.drop(request)
         return request
 
-    def is_joining(self, lane: str) -> bool:
-        """Returns true if a call of `join` for this room is not answered."""
-        return any(request.type == "join" and request.has_caller for request in self._queue.lane(lane))
+    def joining(self, lane: str) -> list[Request]:
+        """Returns the calls of `join` for a room that are not answered."""
+        return [request for request in self._queue.lane(lane) if request.type == "join" and request.has_caller]
 
     def is_leaving(self, lane: str) -> bool:
         """Returns true if a `leave` of this room is not answered."""

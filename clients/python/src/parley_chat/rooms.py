@@ -171,10 +171,13 @@ class Rooms:
 
     def _leave_unclaimed(self, name: str, was_joined: bool) -> None:
         room = self.find(name)
-        is_unclaimed = was_joined if room is None else not room.claims and not room.callers
-        lane = lane_of(name if room is None else room.key)
-        if is_unclaimed and not self._calls.is_joining(lane):
-            self._calls.request("leave", {"room": name}, lane=lane, first=True)
+        if was_joined if room is None else not room.claims and not room.callers:
+            lane = lane_of(name if room is None else room.key)
+            joining = self._calls.joining(lane)
+            for request in joining:
+                request.is_uncertain = True  # If it is cancelled too, it leaves the room.
+            if not joining:
+                self._calls.request("leave", {"room": name}, lane=lane, first=True)
 
     def end(self, error: ParleyError) -> None:
         """Ends all rooms. Their positions are kept."""

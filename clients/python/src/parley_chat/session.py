@@ -27,16 +27,16 @@ from .requests import encode
 from .rooms import Rooms
 
 ANSWER_SECONDS: Final = 10.0
-"""Time limit for the answers of `register` and of a ping after a silence."""
+"""Time limit for a sign of life while an answer is due. After it the connection is abandoned."""
 BYE_SECONDS: Final = 5.0
 """Time limit for the server to close the connection after `bye`."""
 OWN_NICK_ATTEMPTS: Final = 10
-"""Maximum number of refused attempts with a nickname that a lost `register` of this client may hold."""
+"""Number of attempts with a nickname that a lost `register` of this client may hold."""
 
 CONNECT: Final[Timer] = ("connect", 0)
 REGISTER: Final[Timer] = ("register", 0)
 HEARTBEAT: Final[Timer] = ("heartbeat", 0)
-PONG: Final[Timer] = ("pong", 0)
+ANSWER: Final[Timer] = ("answer", 0)
 BYE: Final[Timer] = ("bye", 0)
 
 Phase = Literal["idle", "waiting", "connecting", "registering", "online", "closing", "ended"]
@@ -62,11 +62,13 @@ class Session:
         self._failures = 0
         self._refused_addresses = 0
         self._heartbeat = 0.0
+        self._is_watched = False
+        """True while the time limit for a sign of life runs."""
         self._was_online = False
         self._is_leaving = False
         self._is_refused = False
-        self._lost_registers = 0
-        """Attempts in which this client's own lost `register` may hold the nickname."""
+        self._own_nick_attempts = 0
+        """Number of attempts in which this client's own lost `register` may still hold the nickname."""
 
     @property
     def nick(self) -> str:
@@ -109,7 +111,8 @@ class Session:
             elif frame["type"] == "error":
                 self._register_refused(ParleyError.of_frame(frame))
         elif self.phase == "online":
-            self.effects += [ClearTimer(PONG), SetTimer(HEARTBEAT, self._heartbeat)]
+            self.effects.append(SetTimer(HEARTBEAT, self._heartbeat))
+            self._is_watched = False
             if "id" in frame or frame["type"] == "error":
                 self._replies.read(frame)
             elif frame["type"] == "going_away":
@@ -125,8 +128,8 @@ class Session:
                 self._connect()
             case "heartbeat":
                 self.calls.notify("ping", {})
-                self.effects.append(SetTimer(PONG, ANSWER_SECONDS))
-            case "register" | "pong":
+                self._proceed()
+            case "register" | "answer":
                 self.effects.append(Drop())
                 self._lost("connection_lost")
             case "bye":
@@ -153,6 +156,7 @@ class Session:
         """Sends a request without an outcome, unless the connection is lost."""
         if self.phase == "online" and not self._is_leaving:
             self.calls.notify(type, fields)
+            self._proceed()
 
     def cancel(self, id: int) -> None:
         """Ends a call without an outcome."""
@@ -207,7 +211,8 @@ class Session:
         is_resumed = self.token is not None
         self.token = frame["resume"]
         self.phase, self._was_online, self._is_leaving = "online", True, False
-        self._failures = self._lost_registers = 0
+        self._is_watched = False
+        self._failures = self._own_nick_attempts = 0
         self._heartbeat = frame["heartbeat_ms"] / 1000
         self.rooms.take_nick(frame["nick"])
         self.rooms.registered([item["room"] for item in frame["rooms"]], frame["inbox"])
@@ -225,9 +230,11 @@ class Session:
             self._register()
             return
         self.effects += [ClearTimer(REGISTER), Drop()]
-        may_be_own = error.code == "nick_in_use" and 0 < self._lost_registers <= OWN_NICK_ATTEMPTS
+        if error.code == "outcome_unknown" and not self.token:
+            self._own_nick_attempts = OWN_NICK_ATTEMPTS
+        may_be_own = error.code == "nick_in_use" and self._own_nick_attempts > 0
         if error.is_temporary or may_be_own:
-            self._lost_registers += may_be_own or (error.code == "outcome_unknown" and not self.token)
+            self._own_nick_attempts -= may_be_own
             self._back_off(error.code, error.retry_after)
         else:
             self._is_refused = True
@@ -238,7 +245,7 @@ class Session:
             self._end(ParleyError("closed"))
             return
         if self.phase == "registering" and not self.token:
-            self._lost_registers += 1
+            self._own_nick_attempts = OWN_NICK_ATTEMPTS
         self._disconnected()
         if self._is_leaving:
             self._connect()
@@ -251,7 +258,7 @@ class Session:
         self._connect()
 
     def _disconnected(self) -> None:
-        self.effects += [ClearTimer(timer) for timer in (REGISTER, HEARTBEAT, PONG)]
+        self.effects += [ClearTimer(timer) for timer in (REGISTER, HEARTBEAT, ANSWER)]
         self.calls.lost()
         self.rooms.disconnected()
 
@@ -264,7 +271,7 @@ class Session:
     def _end(self, error: ParleyError) -> None:
         self._settle_all(error)
         self.phase = "ended"
-        self.effects += [ClearTimer(timer) for timer in (CONNECT, REGISTER, HEARTBEAT, PONG, BYE)]
+        self.effects += [ClearTimer(timer) for timer in (CONNECT, REGISTER, HEARTBEAT, ANSWER, BYE)]
         self.effects += [Drop(), Save(at_once=True), ChangeState(Offline(error.code, will_retry=False))]
 
     def _settle_all(self, error: ParleyError) -> None:
@@ -281,3 +288,9 @@ class Session:
             self.calls.transmit(self.rooms.fields_of)
         elif not self.calls.has_in_flight:
             self._reconnect()
+            return
+        if not self.calls.has_in_flight:
+            self.effects.append(ClearTimer(ANSWER))
+        elif not self._is_watched:
+            self.effects.append(SetTimer(ANSWER, ANSWER_SECONDS))
+        self._is_watched = self.calls.has_in_flight
