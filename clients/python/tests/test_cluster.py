@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, eventually, running_cluster
@@ -17,6 +18,16 @@ from parley_chat import FeedIterator, FileStorage, Gap, Message, Offline, Online
 async def cluster() -> AsyncIterator[Cluster]:
     async with running_cluster() as cluster:
         yield cluster
+
+
+class BrokenStorage:
+    """Storage on a full disk."""
+
+    def load(self) -> dict[str, Any] | None:
+        raise OSError("no such disk")
+
+    def save(self, state: dict[str, Any]) -> None:
+        raise OSError("disk full")
 
 
 async def take(messages: FeedIterator[Message], count: int) -> list[Message]:
@@ -296,3 +307,34 @@ async def test_unread_room_keeps_its_newest_messages(cluster: Cluster, monkeypat
         assert isinstance(gap, Gap) and gap.from_seq == 1
         first = next(event for event in [await anext(events), await anext(events)] if isinstance(event, Message))
         assert first.seq == gap.to_seq + 1
+
+
+async def test_failing_storage_leaves_a_session_in_memory(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    async with Parley(cluster.urls, nick="ann", storage=BrokenStorage()) as ann:
+        room = await ann.join("#lobby")
+        cluster.gateways[0].signal(signal.SIGKILL)
+        await room.send("hi")
+        assert isinstance(ann.state, Online) and ann.state.resumed
+    assert [record.levelname for record in caplog.records if record.name == "parley_chat"].count("ERROR") == 2
+
+
+async def test_wrong_address_refuses_the_session(cluster: Cluster) -> None:
+    with pytest.raises(ParleyError, match="not_found"):
+        async with Parley(cluster.urls[0].replace("/ws", "/nope"), nick="ann"):
+            raise AssertionError("connected")
+
+
+async def test_listeners_receive_states_and_nicknames(cluster: Cluster) -> None:
+    seen: list[object] = []
+    ann = Parley(cluster.urls, nick="ann")
+    ann.on("state", lambda state: seen.append(state.name))
+    end = ann.on("nick", seen.append)
+    async with ann:
+        await ann.rename("anna")
+        await eventually(lambda: "anna" in seen, "the listener is called")
+        end()
+        await ann.rename("ann")
+        cluster.gateways[0].signal(signal.SIGKILL)
+        await eventually(lambda: seen.count("online") == 2, "the session is resumed")
+    await eventually(lambda: len(seen) == 7, "the last listener is called")
+    assert seen == ["connecting", "online", "anna", "offline", "resuming", "online", "offline"]

@@ -1,0 +1,89 @@
+"""Feeds and storage: which events wait, which count as handled, and what is kept between two runs."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from parley_chat import FeedIterator, FileStorage, Gap, Message, Parley
+from parley_chat.feed import FEED_EVENTS_MAX, Feed
+
+
+def message(seq: int) -> Message:
+    return Message(f"m{seq}", "#tea", "bob", seq, 1, seq, own=False)
+
+
+async def test_next_request_handles_the_event() -> None:
+    feed = Feed()
+    for seq in (1, 2):
+        feed.push(message(seq))
+    messages = FeedIterator[Message](feed)
+    assert feed.unhandled() == 1
+    await anext(messages)
+    assert feed.unhandled() == 1
+    await anext(messages)
+    assert feed.unhandled() == 2
+    await messages.aclose()
+    assert feed.unhandled() is None
+
+
+async def test_broken_loop_leaves_later_events() -> None:
+    feed = Feed()
+    for seq in (1, 2, 3):
+        feed.push(message(seq))
+    taken: list[int | None] = []
+    async for first in FeedIterator[Message](feed):
+        taken.append(first.seq)
+        break
+    assert taken == [1]
+    feed.close()
+    assert [later.seq async for later in FeedIterator[Message](feed)] == [2, 3]
+
+
+async def test_second_iterator_is_refused_while_open() -> None:
+    feed = Feed()
+    messages = FeedIterator[Message](feed)
+    with pytest.raises(RuntimeError):
+        FeedIterator[Message](feed)
+    await messages.aclose()
+    FeedIterator[Message](feed)
+
+
+async def test_cancelled_wait_loses_no_event() -> None:
+    feed = Feed()
+    messages = FeedIterator[Message](feed)
+    waiting = asyncio.create_task(anext(messages))
+    await asyncio.sleep(0)
+    feed.push(message(1))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert (await anext(messages)).seq == 1
+
+
+async def test_unread_feed_reports_dropped_messages() -> None:
+    feed = Feed()
+    for seq in range(1, FEED_EVENTS_MAX + 4):
+        feed.push(message(seq))
+    assert not feed.is_full
+    events = FeedIterator[object](feed)
+    assert feed.is_full
+    assert await anext(events) == Gap(1, 3)
+    assert await anext(events) == message(4)
+
+
+def test_file_storage_is_private_and_complete(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    assert FileStorage(path).load() is None
+    FileStorage(path).save({"token": "secret"})
+    assert FileStorage(path).load() == {"token": "secret"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("url", ["http://chat.example/ws", "ws://", "chat.example", ""])
+def test_other_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        Parley(url, nick="ann")
