@@ -10,14 +10,15 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BIN_DIR = Path(os.environ.get("PARLEY_BIN_DIR", REPOSITORY / "target" / "debug"))
 START_SECONDS = 20.0
+STOP_SECONDS = 40.0
 
 
 async def eventually(condition: Callable[[], Awaitable[bool] | bool], what: str, seconds: float = 10.0) -> None:
@@ -45,15 +46,41 @@ class Program:
         self.process = process
 
     @classmethod
-    async def start(cls, *command: str | Path, log: Path, **environment: str) -> Self:
+    async def start(
+        cls,
+        *command: str | Path,
+        log: Path,
+        folder: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Self:
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.PIPE, stderr=output, env={**os.environ, **environment}
+                *command,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, **(environment or {})},
             )
         return cls(process)
 
+    @property
+    def output(self) -> asyncio.StreamReader:
+        """Standard output of the program."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    async def freeze(self) -> None:
+        """Sends SIGSTOP, and waits until every thread has stopped."""
+        self.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+
+        def is_frozen() -> bool:
+            return all(task.read_text().rsplit(")", 1)[1].split()[0] == "T" for task in tasks.glob("*/stat"))
+
+        await eventually(is_frozen, "the program has stopped")
 
     async def kill(self) -> None:
         if self.process.returncode is None:
@@ -63,16 +90,18 @@ class Program:
 
 
 class Gateway(Program):
-    """A gateway, and the addresses that it has printed."""
+    """A gateway under its address."""
 
-    listening: dict[str, Any]
+    name: str
+    port: int
+    admin: str
 
     @property
     def url(self) -> str:
-        return f"ws://{self.listening['ws']}/ws"
+        return f"ws://127.0.0.1:{self.port}/ws"
 
     async def is_ready(self) -> bool:
-        host, port = self.listening["admin"].rsplit(":", 1)
+        host, port = self.admin.rsplit(":", 1)
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /readyz HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")
         answer = await reader.read()
@@ -138,34 +167,43 @@ class Cluster:
     def _environment(self) -> dict[str, str]:
         return {"PARLEY__REDIS__URL": f"redis://127.0.0.1:{self._redis_port}"}
 
-    async def add_gateway(self) -> Gateway:
+    async def add_gateway(self) -> None:
         """Starts a gateway, and waits until it is ready."""
+        name, port = f"g{len(self.gateways) + 1}", free_port()
+        self.gateways.append(await self._start_gateway(name, port))
+
+    async def restart(self, gateway: Gateway) -> None:
+        """Drains a gateway as a rolling restart does, and starts it again under its address."""
+        gateway.signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_SECONDS):
+            await gateway.process.communicate()
+        index = self.gateways.index(gateway)
+        self.gateways[index] = await self._start_gateway(gateway.name, gateway.port)
+
+    async def _start_gateway(self, name: str, port: int) -> Gateway:
         binary = BIN_DIR / "gateway"
         assert binary.exists(), f"{binary} does not exist: build it, or set PARLEY_BIN_DIR"
-        name = f"g{len(self.gateways) + 1}"
-        addresses = ("listen.ws", "listen.tcp", "admin.addr")
-        flags = [f"--set={key}=127.0.0.1:0" for key in addresses]
+        addresses = {"listen.ws": port, "listen.tcp": 0, "admin.addr": 0}
+        flags = [f"--set={key}=127.0.0.1:{number}" for key, number in addresses.items()]
         log = self._directory / f"{name}.log"
-        gateway = await Gateway.start(binary, *flags, f"--set=node.id={name}", log=log, **self._environment())
-        self.gateways.append(gateway)
-        assert gateway.process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            line = await gateway.process.stdout.readline()
-        assert line, log.read_text()
-        gateway.listening = json.loads(line)
-        await eventually(gateway.is_ready, f"{name} is ready", START_SECONDS)
+        gateway = await Gateway.start(binary, *flags, f"--set=node.id={name}", log=log, environment=self._environment())
+        gateway.name, gateway.port = name, port
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                line = await gateway.output.readline()
+            assert line, log.read_text()
+            gateway.admin = json.loads(line)["admin"]
+            await eventually(gateway.is_ready, f"{name} is ready", START_SECONDS)
+        except BaseException:
+            await gateway.kill()
+            raise
         return gateway
 
     async def kick(self, nick: str) -> None:
         """Ends the session of a user as an operator."""
         log = self._directory / "ctl.log"
-        program = await Program.start(BIN_DIR / "gateway", "ctl", "kick", nick, log=log, **self._environment())
+        program = await Program.start(
+            BIN_DIR / "gateway", "ctl", "kick", nick, log=log, environment=self._environment()
+        )
         await program.process.communicate()
         assert program.process.returncode == 0, log.read_text()
-
-
-@contextlib.asynccontextmanager
-async def running_cluster(seconds: float = 60.0) -> AsyncIterator[Cluster]:
-    """Runs a test with two gateways, within a time limit."""
-    async with asyncio.timeout(seconds), Cluster() as cluster:
-        yield cluster

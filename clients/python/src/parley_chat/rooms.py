@@ -208,7 +208,7 @@ class Rooms:
         if request.has_caller:
             room.callers.append(request.id)
         self._load_members(room)
-        self._effects.append(Save())
+        self._effects.append(Save(at_once=True))
 
     def loaded(self, request: Request, frame: dict[str, Any]) -> None:
         """Adds a page of the members, and requests the next one."""
