@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, eventually
 from talking import bodies, send_all, take
 
-from parley_chat import FileStorage, Gap, Message, Parley, ParleyError
+from parley_chat import FileStorage, Gap, MembersChanged, Message, Parley, ParleyError
 
 
 async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
@@ -20,7 +22,7 @@ async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
         heard = await take(aiter(there), 20)
         assert bodies(heard) == list(range(20))
         assert [message.id for message in heard] == [ack.id for ack in acks]
-        assert (there.unread, heard[0].own, here.seq) == (20, False, there.seq)
+        assert (there.unread, heard[0].own, there.seq) == (20, False, 20)
         there.read(heard[-1].seq)
         assert there.unread == 0
         ack = await there.send({"text": "hi", "at": [12, 30]}, key="greeting")
@@ -86,38 +88,70 @@ async def test_restarted_program_continues_after_handled_message(cluster: Cluste
 async def test_cancelled_calls_leave_the_client_sound(cluster: Cluster) -> None:
     async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
-        for delay in range(20):
-            call = asyncio.create_task(ann.join("#other") if delay % 2 else here.send(delay))
-            for _ in range(delay):
-                await asyncio.sleep(0)
-            call.cancel()
-            await asyncio.wait([call])
+        for delay in range(10):
+            await cancel_after(here.send(delay), delay)
+            await cancel_after(ann.join("#other"), delay)
         with pytest.raises(TimeoutError):
             await here.send("never waited for", timeout=0)
+        await check_rooms(bob, ["#lobby"])
         await here.send("end")
         async with asyncio.timeout(10):
             async for message in there:
                 if message.body == "end":
                     break
+        assert (await (await ann.join("#other")).send("hi")).seq == 1
 
-        async def is_alone() -> bool:
-            return [item.room for item in (await bob.rooms()).items] == ["#lobby"] or "#other" in ann.joined
 
-        await eventually(is_alone, "a cancelled join is undone")
-        room = await ann.join("#other")
-        assert (await room.send("hi")).seq == 1
+async def cancel_after(call: Coroutine[Any, Any, object], steps: int) -> None:
+    """Cancels a call after some steps of the event loop, before it is answered."""
+    task = asyncio.create_task(call)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def check_rooms(chat: Parley, expected: list[str]) -> None:
+    """Waits until these rooms have members."""
+
+    async def are_listed() -> bool:
+        return [item.room for item in (await chat.rooms()).items] == expected
+
+    await eventually(are_listed, f"the rooms are {expected}")
+
+
+async def test_join_cancelled_with_its_answer_is_undone(cluster: Cluster) -> None:
+    async with Parley(cluster.urls[0], nick="ann") as ann:
+        joining = asyncio.create_task(ann.join("#other"))
+        async with asyncio.timeout(10):
+            while not ("#other" in ann.joined and ann.joined["#other"]._room.claims):
+                await asyncio.sleep(0)
+        assert not joining.done(), "the answer is there, and the task has not run"
+        joining.cancel()
+        await asyncio.wait([joining])
+        assert joining.cancelled()
+        await check_rooms(ann, [])
+        assert not ann.joined
 
 
 async def test_slow_iterator_loses_nothing(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parley_chat.feed.FEED_EVENTS_MAX", 50)
     async with Parley(cluster.urls[0], nick="ann") as ann, Parley(cluster.urls[1], nick="bob") as bob:
         here, there = await ann.join("#lobby"), await bob.join("#lobby")
+        await eventually(lambda: "bob" in here.members, "both are members")
         messages = aiter(there)
         await send_all(here, 200)
         assert there.seq <= 50, "the feed is full"
         async with asyncio.timeout(10):
             assert (await there.send("not blocked")).seq == 201
         assert bodies(await take(messages, 201)) == [*range(200), "not blocked"]
+        await there.leave()
+        async with asyncio.timeout(10):
+            async for event in here.events():
+                if isinstance(event, MembersChanged):
+                    assert event.left == (("bob", "left"),), "the reconnects are invisible"
+                    break
 
 
 async def test_unread_room_keeps_its_newest_messages(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
