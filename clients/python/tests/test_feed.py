@@ -52,6 +52,15 @@ async def test_second_iterator_is_refused_while_open() -> None:
     FeedIterator[Message](feed)
 
 
+async def test_reopened_feed_takes_later_events() -> None:
+    feed = Feed()
+    feed.close()
+    assert [event async for event in FeedIterator[Message](feed)] == []
+    feed.reopen()
+    feed.push(message(1))
+    assert (await anext(FeedIterator[Message](feed))).seq == 1
+
+
 async def test_cancelled_wait_loses_no_event() -> None:
     feed = Feed()
     messages = FeedIterator[Message](feed)

@@ -234,6 +234,17 @@ def test_used_nickname_ends_until_renamed(online: Played) -> None:
     assert [settle.call for settle in online.settled()] == [renamed]
 
 
+def test_rename_begins_nothing_after_close() -> None:
+    played = Played()
+    played.session.opened()
+    played.refuse(0, "bad_nick")
+    played.session.close()
+    played.forget()
+    call = played.session.call("nick", {"nick": "anna"}, lane="nick")
+    assert codes(played) == [(call, "bad_nick")]
+    assert played.addresses() == []
+
+
 def test_held_nickname_refuses_a_rename(online: Played) -> None:
     call = online.session.call("nick", {"nick": "bob"}, lane="nick")
     online.refuse(call, "nick_in_use", retry_after_ms=60000)

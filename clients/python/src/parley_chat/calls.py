@@ -128,7 +128,7 @@ class Calls:
         if purpose == "expire":
             self.settle(request, ParleyError("outcome_unknown", "the answer did not come in time"))
         elif request.progress == "waiting":
-            request.progress = "queued"
+            self._queue.queue(request)
 
     def cancel(self, id: int) -> Request | None:
         """Ends a call without an outcome. A `leave` or `nick` that was begun is completed."""

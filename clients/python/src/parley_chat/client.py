@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -18,8 +17,6 @@ from .feed import FeedIterator
 from .rooms import lane_of
 from .router import EventName, Router
 from .storage import Storage
-
-log = logging.getLogger("parley_chat")
 
 
 class Parley:

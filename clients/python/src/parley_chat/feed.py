@@ -54,6 +54,10 @@ class Feed:
         self._is_closed = True
         self._arrived.set()
 
+    def reopen(self) -> None:
+        """Takes events again after the end of a session."""
+        self._is_closed = False
+
     def unhandled(self) -> int | None:
         """Returns the lowest seq among the messages that the application has not handled."""
         waiting = (self._in_hand, *self._events)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +58,8 @@ class RequestQueue:
         self._lanes: dict[str, deque[Request]] = {}
         self._in_flight: dict[int, Request] = {}
         self._by_id: dict[int, Request] = {}
+        self._changed: dict[str, None] = {}
+        """Lanes whose first request may be ready, in order."""
 
     def add(self, request: Request, first: bool = False) -> None:
         """Adds a request at the end of its lane, or as the next one."""
@@ -70,22 +72,24 @@ class RequestQueue:
         else:
             lane.append(request)
         self._by_id[request.id] = request
+        self._changed[request.lane] = None
 
     def find(self, id: int) -> Request | None:
         """Returns a request without an answer."""
         return self._by_id.get(id)
 
-    def lane(self, name: str) -> list[Request]:
+    def lane(self, name: str) -> Sequence[Request]:
         """Returns the requests of a lane."""
-        return list(self._lanes.get(name, ()))
+        return self._lanes.get(name, ())
 
     @property
     def has_in_flight(self) -> bool:
         return bool(self._in_flight)
 
     def ready(self) -> Iterator[Request]:
-        """Yields the first request of each lane that is not in flight."""
-        for lane in list(self._lanes.values()):
+        """Yields the first request of each lane unless it is in flight or waiting."""
+        changed, self._changed = self._changed, {}
+        for lane in map(self.lane, changed):
             if lane and lane[0].progress == "queued":
                 yield lane[0]
 
@@ -109,6 +113,7 @@ class RequestQueue:
         lane = self._lanes.get(request.lane)
         if lane is not None and request in lane:
             lane.remove(request)
+            self._changed[request.lane] = None
             if not lane:
                 del self._lanes[request.lane]
 
@@ -126,7 +131,12 @@ class RequestQueue:
         """Ends the pauses before the next attempts."""
         for request in self._by_id.values():
             if request.id not in self._in_flight:
-                request.progress = "queued"
+                self.queue(request)
+
+    def queue(self, request: Request) -> None:
+        """Makes a request ready for its next attempt."""
+        request.progress = "queued"
+        self._changed[request.lane] = None
 
     def all(self) -> list[Request]:
         """Returns all requests without an answer, in the order of the calls."""

@@ -113,9 +113,11 @@ class Router:
             feed.push(state)
             if is_final:
                 feed.close()
-        if is_final:
-            for feed in self._direct_feeds:
+        for feed in self._direct_feeds:
+            if is_final:
                 feed.close()
+            else:
+                feed.reopen()
         self._emit("state", state)
 
     def nick_changed(self, nick: str) -> None:

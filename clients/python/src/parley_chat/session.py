@@ -187,6 +187,7 @@ class Session:
 
     def close(self) -> None:
         """Ends the session. Calls are settled with `closed` at once."""
+        self._is_refused = False
         if self.phase in ("registering", "online"):
             self._settle_all(ParleyError("closed"))
             self.phase = "closing"

@@ -56,7 +56,7 @@ class Stream:
         """Moves the position back to the last valid message."""
         if self.is_paused:
             return None
-        self._before_rewind = frozenset(self._released) | self._before_rewind
+        self._before_rewind = frozenset(self._released)
         self.epoch, self.seq = frame["epoch"], frame["seq"]
         self.start = min(self.start, self.seq)
         return Rewind(self.seq)
