@@ -42,7 +42,7 @@ async def test_rolling_restart_loses_and_doubles_nothing(cluster: Cluster) -> No
         async with asyncio.timeout(10):
             while len(heard) < sent:
                 event = await anext(events)
-                assert not (isinstance(event, MembersChanged) and event.left), "nobody sees a leave"
+                assert not (isinstance(event, MembersChanged) and event.left), "the restart is invisible"
                 heard += [event.body] if isinstance(event, Message) else []
         assert heard == list(range(sent))
         for chat in (ann, bob):

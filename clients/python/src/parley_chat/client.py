@@ -154,7 +154,7 @@ class Parley:
     async def whois(self, nick: str) -> User:
         """Returns the presence of a user. Raises `ParleyError`: `no_such_user`."""
         frame = await self._engine.call("whois", {"nick": nick})
-        return User(frame["nick"], frame["online"], frame["status"], frame.get("text", ""))
+        return User(frame["nick"], frame["online"], frame.get("status"), frame.get("text", ""))
 
     async def rooms(self, *, limit: int = 100, cursor: str | None = None) -> RoomsPage:
         """Returns a page of the rooms that have members. `limit`: at most 1,000. Raises `ParleyError`."""

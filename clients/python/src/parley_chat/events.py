@@ -108,7 +108,8 @@ class User:
 
     nick: str
     online: bool
-    status: Literal["online", "away"]
+    status: Literal["online", "away"] | None
+    """`None` while the user is offline."""
     text: str
 
 
