@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster, eventually
 from talking import bodies, send_all, take
 
-from parley_chat import FileStorage, Gap, MembersChanged, Message, Parley, ParleyError
+from parley_chat import FileStorage, Gap, MembersChanged, Message, Parley, ParleyError, User
 
 
 async def test_members_talk_across_two_gateways(cluster: Cluster) -> None:
@@ -165,3 +165,14 @@ async def test_unread_room_keeps_its_newest_messages(cluster: Cluster, monkeypat
         assert isinstance(gap, Gap) and gap.from_seq == 1
         first = next(event for event in [await anext(events), await anext(events)] if isinstance(event, Message))
         assert first.seq == gap.to_seq + 1
+
+
+async def test_whois_shows_presence_across_gateways(cluster: Cluster) -> None:
+    async with Parley(cluster.urls[0], nick="ann") as ann:
+        async with Parley(cluster.urls[1], nick="Bob") as bob:
+            assert await ann.whois("bob") == User("Bob", online=True, status="online", text="")
+            await bob.status("away", "tea")
+            assert await ann.whois("bob") == User("Bob", online=True, status="away", text="tea")
+        assert await ann.whois("bob") == User("Bob", online=False, status=None, text="")
+        with pytest.raises(ParleyError, match="no_such_user"):
+            await ann.whois("stranger")
