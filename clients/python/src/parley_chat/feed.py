@@ -120,9 +120,13 @@ class FeedIterator(AsyncIterator[T_co], Generic[T_co]):
 
     async def aclose(self) -> None:
         """Ends the iterator. Waiting events are left for the next one."""
-        self.__del__()
+        self._close()
 
     def __del__(self) -> None:
+        # A `for` loop that ends early closes no iterator; it only drops it.
+        self._close()
+
+    def _close(self) -> None:
         if self._feed is not None:
             feed, self._feed = self._feed, None
             feed.leave()
