@@ -1,0 +1,72 @@
+/** The rim of the page: it wires the state, the library, the browser and the views. */
+import { render } from "./vendor/lit-html/lit-html.js";
+import { createIntents } from "./intents.js";
+import { askLater, watchBrowser } from "./browser.js";
+import { callUser, permission, showBadge } from "./notify.js";
+import { loadPrefs, loadDirects, saveDirects, savePrefs } from "./prefs.js";
+import { initialState, isAttended, reduce } from "./state.js";
+import { mentions } from "./text.js";
+import { chooseLanguage } from "./words.js";
+import { shell } from "./views/shell.js";
+
+const SAVE_MS = 500;
+const root = document.querySelector("#app");
+let state = initialState;
+
+function dispatch(action) {
+  const before = state;
+  state = reduce(state, action);
+  if (state === before) return;
+  draw();
+  showBadge(state);
+  react(before, action);
+}
+
+const draw = askLater(() => {
+  document.documentElement.lang = state.lang;
+  render(shell(state, tools), root);
+});
+
+const keepDirects = askLater(() => saveDirects(Object.values(state.conversations)), SAVE_MS);
+
+/** Effects of actions that the reducer cannot have. */
+function react(before, action) {
+  if (action.type === "link") intents.linkChanged(before.link, action.state);
+  if (action.type === "message" || action.type === "ack") {
+    if (action.key[0] === "@") keepDirects();
+  }
+  if (action.type === "message") announce(before, action);
+  if (state.order !== before.order) intents.orderChanged();
+  if (state.open !== before.open) intents.openChanged();
+  if (state.nick !== before.nick && !state.entry.open) savePrefs({ nick: state.nick });
+}
+
+function announce(before, { key, message }) {
+  if (message.own) return;
+  const attended = isAttended(before, key);
+  const calls = key[0] === "@" || mentions(message.body, before.nick);
+  if (calls && !(attended && document.hasFocus())) callUser(state, key, message, () => intents.run({ type: "open", key }));
+}
+
+const intents = createIntents({ dispatch, read: () => state });
+const tools = {
+  draft: (key) => intents.draft(key),
+  names: () => intents.names(),
+  people: (current) => intents.people(current),
+};
+
+function start() {
+  const { lang, sound = false, nick = "", secrets = {} } = loadPrefs();
+  dispatch({
+    type: "prefs",
+    prefs: {
+      lang: lang ?? chooseLanguage(navigator.languages), sound, nick, secrets, now: Date.now(), notify: permission(),
+      members: matchMedia("(min-width: 1000px)").matches,
+    },
+  });
+  root.addEventListener("intent", (event) => intents.run(event.detail));
+  watchBrowser({ dispatch, intents, read: () => state });
+  intents.begin(loadDirects());
+}
+
+start();

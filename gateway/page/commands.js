@@ -1,0 +1,45 @@
+/** Slash commands of the message field. Pure. */
+
+/** Commands in the order of the help, with their arguments; texts stand in `words.js` as `command.<name>`. */
+export const COMMANDS = [
+  { name: "join", args: "#room", needs: 1 },
+  { name: "leave", args: "", needs: 0 },
+  { name: "msg", args: "nick text", needs: 2 },
+  { name: "nick", args: "name", needs: 1 },
+  { name: "away", args: "[text]", needs: 0 },
+  { name: "back", args: "", needs: 0 },
+  { name: "who", args: "", needs: 0 },
+  { name: "rooms", args: "", needs: 0 },
+  { name: "help", args: "", needs: 0 },
+];
+
+/**
+ * Reads what was typed. Returns `{ kind: "text", text }`, `{ kind: "command", name, args }` or
+ * `{ kind: "error", word, params }`. A text that begins with a slash is typed with two.
+ */
+export function readInput(input) {
+  if (!input.startsWith("/") || input.includes("\n")) return { kind: "text", text: input };
+  if (input.startsWith("//")) return { kind: "text", text: input.slice(1) };
+  const [, typed, rest] = /^\/(\S*)\s*(.*)$/su.exec(input);
+  const command = COMMANDS.find(({ name }) => name === typed.toLowerCase());
+  if (!command) return { kind: "error", word: "command.unknown", params: { name: "/" + typed } };
+  const args = splitArguments(rest.trim(), command.needs);
+  if (args.length < command.needs) {
+    return { kind: "error", word: "command.usage", params: { usage: `/${command.name} ${command.args}` } };
+  }
+  return { kind: "command", name: command.name, args };
+}
+
+/** Adds the `#` that a room name begins with. */
+export function roomName(typed) {
+  const name = typed.trim();
+  return name === "" || name.startsWith("#") ? name : "#" + name;
+}
+
+/** Splits into at most `count` arguments; the last one keeps its spaces. */
+function splitArguments(rest, count) {
+  if (rest === "") return [];
+  if (count < 2) return [rest];
+  const match = /^(\S+)\s+(.+)$/su.exec(rest);
+  return match ? [match[1], match[2]] : [rest];
+}

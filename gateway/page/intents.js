@@ -1,0 +1,278 @@
+/** What the user wants, carried out: each intent is a call of the library, an action of the state, or both. */
+import { addressOf, copyText, randomKey, readAddress, socketUrl } from "./address.js";
+import { askLater } from "./browser.js";
+import { readInput, roomName } from "./commands.js";
+import { askPermission } from "./notify.js";
+import { forgetAll, loadPlaces, loadPrefs, savePlace, savePrefs } from "./prefs.js";
+import { Session } from "./session.js";
+import { errorText, say } from "./words.js";
+
+const FIRST_ROOM = "#lobby";
+const TOAST_MS = 5000;
+const DRAFT_MS = 300;
+const PAGE = 100;
+/** Reasons that mean another name is needed. */
+const NICK_WORDS = { nick_in_use: "entry.in_use", nick_confusable: "entry.confusable", bad_nick: "entry.bad" };
+
+export function createIntents({ dispatch, read }) {
+  let session = null;
+  let directs = {};
+  let restored = false;
+  let toastTimer = 0;
+  const drafts = new Map();
+
+  const word = (key, params) => say(read().lang, key, params);
+  const toast = (text) => {
+    clearTimeout(toastTimer);
+    dispatch({ type: "toast", toast: text });
+    toastTimer = setTimeout(() => dispatch({ type: "toast", toast: null }), TOAST_MS);
+  };
+  const complain = (error, name) => toast(errorText(read().lang, error, name));
+  const flush = () => {
+    for (const [key, text] of drafts) session?.setDraft(key, text);
+    drafts.clear();
+  };
+  const keepDrafts = askLater(flush, DRAFT_MS);
+
+  function enter(nick) {
+    session = new Session({ url: socketUrl(), nick, storage: localStorage, dispatch });
+    for (const [name, messages] of Object.entries(directs)) {
+      const key = session.direct(name);
+      dispatch({ type: "direct/restore", key, messages });
+    }
+  }
+
+  /** Joins the rooms of this session and of earlier visits, the wanted one first. */
+  async function restore(rooms) {
+    const { rooms: kept = [], open } = loadPrefs();
+    const wanted = read().wanted ?? open ?? null;
+    const first = wanted?.[0] === "#" ? [wanted] : [];
+    const names = [...new Set([...first, ...kept, ...rooms])];
+    if (names.length === 0 && !wanted) names.push(FIRST_ROOM);
+    if (wanted?.[0] === "@") openDirect(wanted.slice(1));
+    await Promise.all(names.map(async (name) => {
+      const key = await session.join(name).catch((error) => complain(error, name));
+      if (key && (name === wanted || (!wanted && !read().open))) openConversation(key);
+    }));
+    restored = true;
+    savePrefs({ rooms: roomsOf(read()) });
+    if (!read().open && read().order.length > 0) openConversation(read().order[0]);
+  }
+
+  function openConversation(key) {
+    const { conversations } = read();
+    const place = loadPlaces()[key] ?? null;
+    dispatch({ type: "open", key, place });
+    const conversation = conversations[key];
+    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) showPlace(key, place);
+    if (key[0] === "@") session.look(key).catch(() => {});
+  }
+
+  async function showPlace(key, place) {
+    if (key[0] !== "#") return;
+    const { items, more } = await session.history(key, { after: Math.max(0, place.seq - PAGE / 2), limit: PAGE });
+    if (items.some(({ id }) => id === place.id)) {
+      dispatch({ type: "history/window", key, messages: items, more: items[0].seq > 1, jump: { ...place, more } });
+    }
+  }
+
+  function openDirect(nick) {
+    if (nick.toLowerCase() === session.nick.toLowerCase()) return dispatch({ type: "dialog", name: "you" });
+    openConversation(session.direct(nick));
+  }
+
+  async function join(name) {
+    try {
+      openConversation(await session.join(roomName(name)));
+    } catch (error) {
+      complain(error, name);
+    }
+  }
+
+  async function history({ side }) {
+    const key = read().open;
+    const { items, loading } = read().conversations[key];
+    const messages = items.filter(({ kind, seq }) => kind === "message" && seq !== null);
+    if (loading) return;
+    dispatch({ type: "history/asked", key, side });
+    try {
+      const at = side === "older" ? { before: messages[0]?.seq } : { after: messages.at(-1)?.seq ?? 0 };
+      const page = await session.history(key, { ...at, limit: PAGE });
+      dispatch({ type: "history", key, side, messages: page.items, more: page.more });
+    } catch {
+      dispatch({ type: "history/failed", key });
+    }
+  }
+
+  async function latest() {
+    const key = read().open;
+    if (read().conversations[key].atEnd) return dispatch({ type: "jump", key, jump: { id: null } });
+    const { items, more } = await session.history(key, { limit: PAGE });
+    dispatch({ type: "history/window", key, messages: items, more, jump: { id: null } });
+  }
+
+  async function send(key, body) {
+    const id = randomKey();
+    const { nick, conversations } = read();
+    dispatch({ type: "pending", key, entry: { key: id, from: nick, body, time: Date.now(), status: "pending", ticks: null } });
+    if (conversations[key].atEnd) dispatch({ type: "jump", key, jump: { id: null } });
+    else latest().catch(complain);
+    await session.send(key, id, body);
+  }
+
+  function submit({ key, text, restore: giveBack }) {
+    const input = readInput(text);
+    if (input.kind === "error") {
+      toast(word(input.word, input.params));
+      return giveBack();
+    }
+    drafts.set(key, "");
+    flush();
+    if (input.kind === "text") send(key, input.text);
+    else commands[input.name](key, ...input.args);
+  }
+
+  const commands = {
+    join: (key, name) => join(name),
+    leave: (key) => run({ type: "leave", key }),
+    msg: (key, nick, text) => {
+      const target = session.direct(nick.replace(/^@/, ""));
+      openConversation(target);
+      send(target, text);
+    },
+    nick: (key, nick) => run({ type: "rename", nick }),
+    away: (key, text = "") => run({ type: "status", status: "away", text }),
+    back: () => run({ type: "status", status: "online", text: "" }),
+    who: () => dispatch({ type: "members/show", shown: true }),
+    rooms: () => run({ type: "dialog", name: "switcher" }),
+    help: () => dispatch({ type: "dialog", name: "help" }),
+  };
+
+  const handlers = {
+    "enter": ({ nick }) => {
+      dispatch({ type: "nick", nick });
+      dispatch({ type: "entry", busy: true });
+      session?.close();
+      enter(nick);
+    },
+    "open": ({ key }) => openConversation(key),
+    "join": ({ name }) => join(name),
+    "direct": ({ nick }) => openDirect(nick),
+    "leave": ({ key }) => session.leave(key).catch((error) => complain(error, key)),
+    "history": history,
+    "latest": () => latest().catch(complain),
+    "submit": submit,
+    "retry": ({ key, id }) => {
+      const { body } = read().conversations[key].pending.find((entry) => entry.key === id);
+      dispatch({ type: "pending/change", key, id, change: { status: "pending" } });
+      session.send(key, id, body);
+    },
+    "discard": ({ key, id }) => dispatch({ type: "pending/drop", key, id }),
+    "seen": ({ key, seq }) => session.read(key, seq),
+    "place": ({ key, place }) => savePlace(key, place),
+    "draft": ({ key, text }) => {
+      drafts.set(key, text);
+      keepDrafts();
+      if (text !== "" && !text.startsWith("/")) session.typing(key);
+    },
+    "dialog": ({ name }) => {
+      dispatch({ type: "dialog", name });
+      if (name === "switcher") session.publicRooms().then((rooms) => dispatch({ type: "public-rooms", rooms }), () => {});
+    },
+    "rename": async ({ nick }) => {
+      try {
+        await session.rename(nick);
+        dispatch({ type: "dialog", name: null });
+      } catch (error) {
+        const key = NICK_WORDS[error.code];
+        toast(key ? word(key) : errorText(read().lang, error, nick));
+      }
+    },
+    "status": ({ status, text }) => session.status(status, text).then(() => dispatch({ type: "dialog", name: null }), complain),
+    "prefs": ({ prefs }) => {
+      dispatch({ type: "prefs", prefs });
+      savePrefs(prefs);
+    },
+    "notify": async () => dispatch({ type: "prefs", prefs: { notify: await askPermission() } }),
+    "copy-link": ({ key }) => copyText(addressOf(key, read().secrets[key])).then(() => toast(word("copied"))),
+    // The library tries at once when the browser reports a network.
+    "retry-now": () => dispatchEvent(new Event("online")),
+    "again": () => location.reload(),
+    "sign-out": async () => {
+      await session.close();
+      forgetAll();
+      location.replace(location.pathname);
+    },
+  };
+
+  function run(intent) {
+    const handler = handlers[intent.type] ?? dispatch;
+    handler(intent);
+  }
+
+  return {
+    run,
+    flush,
+    begin(kept) {
+      directs = kept;
+      const { nick = "" } = loadPrefs();
+      const wanted = readAddress();
+      if (wanted) dispatch({ type: "want", name: wanted });
+      if (nick === "") return;
+      dispatch({ type: "entry/skip" });
+      enter(nick);
+    },
+    linkChanged(before, link) {
+      if (link.name === "online") {
+        savePrefs({ nick: session.nick });
+        restore(link.rooms);
+      } else if (link.name === "offline") {
+        const { entry } = read();
+        const error = NICK_WORDS[link.reason];
+        if (error && !link.willRetry) dispatch({ type: "entry", error: word(error) });
+        else if (entry.open && link.willRetry) {
+          const held = link.reason === "nick_in_use";
+          const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");
+          dispatch({ type: "entry", error: text, busy: true });
+        }
+      }
+    },
+    orderChanged() {
+      if (restored) savePrefs({ rooms: roomsOf(read()) });
+    },
+    openChanged() {
+      const { open } = read();
+      if (!open) return;
+      savePrefs({ open });
+      window.history.replaceState(null, "", addressOf(open));
+    },
+    followAddress() {
+      const wanted = readAddress();
+      if (!wanted || wanted === read().open || read().link.name !== "online") return;
+      if (wanted[0] === "@") openDirect(wanted.slice(1));
+      else join(wanted);
+    },
+    /** Takes over what another tab changed. */
+    adopt({ lang, sound, rooms = [], secrets = {} }) {
+      const state = read();
+      dispatch({ type: "prefs", prefs: { lang: lang ?? state.lang, sound: sound ?? state.sound, secrets } });
+      for (const room of rooms) if (!state.conversations[room] && restored) session.join(room).catch(() => {});
+    },
+    draft: (key) => drafts.get(key) ?? session.draft(key),
+    names() {
+      const state = read();
+      const conversation = state.conversations[state.open];
+      const speakers = conversation.items.filter(({ kind }) => kind === "message").map(({ from }) => from).reverse();
+      const nicks = new Set([...speakers, ...conversation.members.map(({ nick }) => nick)]);
+      nicks.delete(state.nick);
+      return { nicks: [...nicks], rooms: roomsOf(state) };
+    },
+    people(state) {
+      const nicks = new Set(Object.values(state.conversations).flatMap(({ members }) => members.map(({ nick }) => nick)));
+      nicks.delete(state.nick);
+      return [...nicks].sort();
+    },
+  };
+}
+
+const roomsOf = ({ order }) => order.filter((key) => key[0] === "#");

@@ -1,0 +1,153 @@
+/**
+ * The client library as seen by the page: its events become actions, and its calls are made by conversation key.
+ * It holds the library's objects and no other state.
+ */
+import { Parley } from "/parley/parley.js";
+
+const PAGE = 50;
+/** Time between two typing reports; the gateway forwards no more. */
+const TYPING_EVERY_MS = 3000;
+const PING_EVERY_MS = 15_000;
+
+export class Session {
+  #parley;
+  #dispatch;
+  #conversations = new Map();
+  #typedAt = 0;
+  #notes = 0;
+  #pingTimer;
+
+  constructor({ url, nick, storage, dispatch }) {
+    this.#parley = new Parley(url, { nick, storage });
+    this.#dispatch = dispatch;
+    this.#parley.on("state", (state) => this.#report({ type: "link", state, nick: this.#parley.nick }));
+    this.#parley.on("nick", (nick) => dispatch({ type: "nick", nick }));
+    this.#parley.on("direct", (message) => this.#receiveDirect(message));
+    this.#pingTimer = setInterval(() => this.#ping(), PING_EVERY_MS);
+  }
+
+  get nick() {
+    return this.#parley.nick;
+  }
+
+  /** Joins a room, and returns its key. */
+  async join(name) {
+    const room = await this.#parley.join(name, { history: PAGE });
+    const key = room.name;
+    if (this.#conversations.get(key) === room) return key;
+    this.#conversations.set(key, room);
+    const ends = [
+      room.on("message", (message) => this.#report({ type: "message", key, message })),
+      room.on("typing", ({ from }) => this.#report({ type: "typing", key, from })),
+      room.on("members", (event) => this.#report({ type: "members", key, members: [...room.members.values()], event })),
+      room.on("gap", (gap) => this.#dispatch({ type: "gap", key, ...gap })),
+      room.on("rewind", ({ seq }) => this.#dispatch({ type: "rewind", key, seq })),
+      room.on("read", (read) => this.#dispatch({ type: "read", key, ...read })),
+      room.on("left", () => {
+        for (const end of ends) end();
+        this.#conversations.delete(key);
+        this.#dispatch({ type: "left", key });
+      }),
+    ];
+    const { recent, seq, unread, readSeq } = room;
+    this.#dispatch({ type: "joined", key, recent, seq, unread, readSeq, members: [...room.members.values()] });
+    return key;
+  }
+
+  /** Opens a direct conversation, and returns its key. */
+  direct(nick) {
+    const direct = this.#parley.direct(nick);
+    const key = "@" + direct.nick;
+    if (this.#conversations.get(key) === direct) return key;
+    this.#conversations.set(key, direct);
+    this.#dispatch({ type: "direct", nick: direct.nick });
+    direct.on("message", (message) => this.#report({ type: "message", key, message, name: direct.nick }));
+    direct.on("typing", ({ from }) => this.#report({ type: "typing", key, from }));
+    direct.on("read", (read) => this.#dispatch({ type: "read", key, ...read }));
+    this.#dispatch({ type: "read", key, unread: direct.unread, readSeq: direct.readSeq });
+    return key;
+  }
+
+  /** Asks whether the other side of a direct conversation is online. */
+  async look(key) {
+    const { nick } = this.#conversations.get(key);
+    const { online } = await this.#parley.whois(nick);
+    this.#dispatch({ type: "direct/online", key, online });
+  }
+
+  /** Leaves a room, or closes a direct conversation. */
+  async leave(key) {
+    const conversation = this.#conversations.get(key);
+    if (key[0] === "#") return conversation.leave();
+    this.#dispatch({ type: "left", key });
+  }
+
+  /** Sends a message that is pending in the state under its idempotency key `id`. */
+  async send(key, id, body) {
+    try {
+      const ack = await this.#conversations.get(key).send(body, { key: id });
+      this.#dispatch({ type: "ack", key, id, ack });
+    } catch (error) {
+      this.#dispatch({ type: "pending/change", key, id, change: { status: "failed", code: error.code ?? "other", reason: error.message } });
+    }
+  }
+
+  async history(key, options) {
+    return this.#conversations.get(key).history({ limit: PAGE * 2, ...options });
+  }
+
+  async publicRooms() {
+    const { items } = await this.#parley.rooms({ limit: 100 });
+    return items;
+  }
+
+  typing(key) {
+    if (Date.now() - this.#typedAt < TYPING_EVERY_MS) return;
+    this.#typedAt = Date.now();
+    this.#conversations.get(key)?.typing();
+  }
+
+  read(key, seq) {
+    this.#conversations.get(key)?.read(seq);
+  }
+
+  draft(key) {
+    return this.#conversations.get(key)?.draft ?? "";
+  }
+
+  setDraft(key, text) {
+    const conversation = this.#conversations.get(key);
+    if (conversation && conversation.draft !== text) conversation.draft = text;
+  }
+
+  rename(nick) {
+    return this.#parley.rename(nick);
+  }
+
+  async status(status, text) {
+    await this.#parley.status(status, text);
+    this.#dispatch({ type: "status", status, text });
+  }
+
+  /** Ends the session for all tabs. */
+  close() {
+    clearInterval(this.#pingTimer);
+    return this.#parley.close();
+  }
+
+  #receiveDirect(message) {
+    const key = this.direct(message.own ? message.to : message.from);
+    this.#report({ type: "message", key, message, name: key.slice(1) });
+  }
+
+  #report(action) {
+    this.#notes += 1;
+    this.#dispatch({ ...action, now: Date.now(), id: `note-${this.#notes}` });
+  }
+
+  async #ping() {
+    if (this.#parley.state.name !== "online" || document.visibilityState !== "visible") return;
+    await this.#parley.ping().catch(() => {});
+    this.#dispatch({ type: "ping", ms: this.#parley.pingMs });
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * State of the page and its reducer. Pure: actions carry the time, and effects live in `session.js` and `app.js`.
+ *
+ * Invariant: `order` and `conversations` hold the same keys. A room's key is its name, a direct conversation's is `@nick`.
+ */
+import * as conversation from "./conversation.js";
+import { bodyText, mentions } from "./text.js";
+
+/** Typing is shown for this time after the last report. */
+export const TYPING_MS = 5000;
+
+export const initialState = {
+  lang: "en", nick: "", entry: { open: true, busy: false, error: null }, now: 0,
+  link: { name: "idle", node: null, reason: null, retryAt: null, final: false }, pingMs: null,
+  conversations: {}, order: [], open: null, wanted: null, pinned: true, attentive: true,
+  dialog: null, drawer: false, members: true, toast: null, spoken: "", secrets: {},
+  status: { status: "online", text: "" }, sound: false, notify: "default", publicRooms: null,
+};
+
+export function reduce(state, action) {
+  const step = steps[action.type];
+  return step ? step(state, action) : state;
+}
+
+/** Number for the title: mentions in rooms and unread direct messages. */
+export function badge(state) {
+  return state.order.reduce((sum, key) => sum + callsOf(state.conversations[key]), 0);
+}
+
+/** Messages of a conversation that call the reader by name. */
+export function callsOf({ kind, unread, mentionSeqs }) {
+  return kind === "direct" ? unread : Math.min(mentionSeqs.length, unread);
+}
+
+/** Next conversation with unread messages after the open one: mentions first. */
+export function nextUnread(state) {
+  const at = state.order.indexOf(state.open);
+  const ring = [...state.order.slice(at + 1), ...state.order.slice(0, Math.max(at, 0))];
+  const unread = ring.filter((key) => state.conversations[key].unread > 0);
+  return unread.find((key) => callsOf(state.conversations[key]) > 0) ?? unread[0] ?? null;
+}
+
+/** True while the reader looks at the end of this conversation. */
+export function isAttended(state, key) {
+  return state.open === key && state.pinned && state.attentive;
+}
+
+const steps = {
+  "prefs": (state, { prefs }) => ({ ...state, ...prefs }),
+  "entry": (state, { error = null, busy = false }) => ({ ...state, entry: { open: true, busy, error } }),
+  "entry/skip": (state) => ({ ...state, entry: { open: false, busy: false, error: null } }),
+  "now": (state, { now }) => forgetTyping({ ...state, now }, now),
+  "ping": (state, { ms }) => (ms === state.pingMs ? state : { ...state, pingMs: ms }),
+  "nick": (state, { nick }) => ({ ...state, nick }),
+  "status": (state, { status, text }) => ({ ...state, status: { status, text } }),
+  "dialog": (state, { name }) => ({ ...state, dialog: name, drawer: false }),
+  "drawer": (state, { open }) => ({ ...state, drawer: open }),
+  "members/show": (state, { shown }) => ({ ...state, members: shown }),
+  "toast": (state, { toast }) => ({ ...state, toast }),
+  "public-rooms": (state, { rooms }) => ({ ...state, publicRooms: rooms }),
+  "attentive": attend,
+  "pinned": (state, { pinned }) => (state.pinned === pinned ? state : { ...state, pinned }),
+  "link": changeLink,
+  "joined": join,
+  "left": leave,
+  "direct": (state, { nick }) => ensure(state, "@" + nick, nick),
+  "want": (state, { name }) => ({ ...state, wanted: name }),
+  "open": open,
+  "message": receive,
+  "direct/restore": (state, { key, messages }) => change(state, key, (c) => conversation.load(c, messages, { more: false, seq: 0 })),
+  "direct/online": (state, { key, online }) => change(state, key, (c) => ({ ...c, online })),
+  "history/asked": (state, { key, side }) => change(state, key, (c) => ({ ...c, loading: side })),
+  "history/failed": (state, { key }) => change(state, key, (c) => ({ ...c, loading: null })),
+  "history": (state, { key, side, messages, more }) => change(state, key, (c) => conversation.extend(c, side, messages, more)),
+  "history/window": (state, { key, messages, more, jump }) =>
+    change(state, key, (c) => ({ ...conversation.load(c, messages, { more, seq: 0 }), jump })),
+  "jump": (state, { key, jump }) => change(state, key, (c) => ({ ...c, jump })),
+  "members": (state, { key, members, event, id, now }) => change(state, key, (c) => conversation.notePresence({ ...c, members }, event, { id, time: now })),
+  "typing": (state, { key, from, now }) => change(state, key, (c) => ({ ...c, typing: { ...c.typing, [from]: now + TYPING_MS } })),
+  "gap": (state, { key, fromSeq, toSeq }) => change(state, key, (c) => conversation.append(c, { kind: "gap", id: `gap-${fromSeq}`, fromSeq, toSeq })),
+  "rewind": (state, { key, seq }) => change(state, key, (c) => conversation.rewind(c, seq)),
+  "read": (state, { key, unread, readSeq }) => change(state, key, (c) => conversation.markRead(c, { unread, readSeq })),
+  "pending": (state, { key, entry }) => change(state, key, (c) => conversation.addPending(c, entry)),
+  "pending/change": (state, { key, id, change: fields }) => change(state, key, (c) => conversation.changePending(c, id, fields)),
+  "pending/drop": (state, { key, id }) => change(state, key, (c) => conversation.dropPending(c, id)),
+  "ack": (state, { key, id, ack }) => change(state, key, (c) => conversation.acknowledge({ ...c, online: onlineAfter(c, ack) }, id, ack)),
+  "notice": (state, { key, id, now, word, params }) =>
+    change(state, key, (c) => conversation.append(c, { kind: "notice", id, time: now, word, params })),
+};
+
+function change(state, key, edit) {
+  const before = state.conversations[key];
+  if (!before) return state;
+  const after = edit(before);
+  return after === before ? state : { ...state, conversations: { ...state.conversations, [key]: after } };
+}
+
+function ensure(state, key, name) {
+  if (state.conversations[key]) return state;
+  const created = conversation.createConversation(key, name);
+  const rank = (other) => (other[0] === "@" ? 1 : 0);
+  const order = [...state.order, key].sort((a, b) => rank(a) - rank(b));
+  return { ...state, order, conversations: { ...state.conversations, [key]: created } };
+}
+
+function join(state, { key, recent, seq, members, unread, readSeq }) {
+  const next = ensure(state, key, key);
+  return change(next, key, (c) => {
+    const loaded = c.items.length > 0 ? c : conversation.load(c, recent, { more: recent.length > 0 && recent[0].seq > 1, seq });
+    return conversation.markRead({ ...loaded, members }, { unread, readSeq });
+  });
+}
+
+function leave(state, { key }) {
+  const { [key]: _, ...conversations } = state.conversations;
+  const order = state.order.filter((other) => other !== key);
+  const at = state.order.indexOf(key);
+  const successor = state.open === key ? order[Math.min(at, order.length - 1)] ?? null : state.open;
+  return { ...state, conversations, order, open: successor, pinned: true };
+}
+
+function open(state, { key, place = null }) {
+  if (!state.conversations[key]) return state;
+  const closed = state.open && state.open !== key
+    ? change(state, state.open, (c) => ({ ...c, newAfter: null })) : state;
+  const next = change(closed, key, (c) => ({
+    ...c, jump: c.unread > 0 ? null : place, newAfter: c.unread > 0 && c.newAfter === null ? c.readSeq : c.newAfter,
+  }));
+  return { ...next, open: key, wanted: null, pinned: true, drawer: false, dialog: null };
+}
+
+function attend(state, { attentive }) {
+  return state.attentive === attentive ? state : { ...state, attentive };
+}
+
+function receive(state, { key, message, name }) {
+  const attended = isAttended(state, key);
+  const pinned = state.open !== key || state.pinned;
+  const mention = key[0] !== "@" && mentions(message.body, state.nick);
+  const next = change(ensure(state, key, name ?? key), key, (c) => conversation.receive(c, message, { pinned, mention, attended }));
+  return state.open === key && !message.own ? { ...next, spoken: `${message.from}: ${bodyText(message.body)}` } : next;
+}
+
+function onlineAfter({ kind, online }, ack) {
+  return kind === "direct" && ack.delivered !== null ? ack.delivered === "online" : online;
+}
+
+/** A resumed session leaves a line in each conversation; the first connection of the page does not. */
+function changeLink(state, { state: link, nick, now, id }) {
+  const { name } = link;
+  if (name === "online") {
+    const before = state.link.node;
+    let next = { ...state, nick, now, entry: { open: false, busy: false, error: null } };
+    next.link = { name, node: link.node, reason: null, retryAt: null, final: false };
+    if (before === null) return next;
+    const line = { kind: "resumed", id, time: now, from: before, to: link.node, tookMs: link.tookMs, whole: link.resumed };
+    for (const key of state.order) next = change(next, key, (c) => conversation.append(c, line));
+    return next;
+  }
+  const retryAt = name === "offline" && link.willRetry ? now + (link.inMs ?? 0) : null;
+  const final = name === "offline" && !link.willRetry;
+  return { ...state, now, link: { ...state.link, name, reason: link.reason ?? null, retryAt, final } };
+}
+
+function forgetTyping(state, now) {
+  let next = state;
+  for (const key of state.order) {
+    const typing = Object.entries(state.conversations[key].typing);
+    const live = typing.filter(([, until]) => until > now);
+    if (live.length < typing.length) next = change(next, key, (c) => ({ ...c, typing: Object.fromEntries(live) }));
+  }
+  return next;
+}

@@ -1,0 +1,107 @@
+/**
+ * Message bodies as lists of parts: text, links, code and mentions. Pure: views render the parts as text nodes, so
+ * nothing in a body can become markup.
+ */
+
+const FENCE = /```(?:[a-z0-9+#-]{0,20}\n)?([\s\S]+?)```/giu;
+const INLINE = /`([^`\n]+)`|(https?:\/\/[^\s<>"'`\u0000-\u001f\u2066-\u2069\u202a-\u202e]+)/giu;
+const NAME_CHARACTER = /[\p{L}\p{N}\p{M}_-]/u;
+
+/** Text of a body; a body that is not a string is compact JSON. */
+export function bodyText(body) {
+  return typeof body === "string" ? body : JSON.stringify(body);
+}
+
+/** Returns parts `{ kind: "text" | "link" | "code" | "block" | "mention", text, href? }`. */
+export function parse(body, nick = "") {
+  if (typeof body !== "string") return [{ kind: "code", text: JSON.stringify(body) }];
+  const parts = [];
+  let end = 0;
+  for (const match of body.matchAll(FENCE)) {
+    parts.push(...inline(trimEnd(body.slice(end, match.index)), nick));
+    parts.push({ kind: "block", text: match[1].replace(/\n$/, "") });
+    end = match.index + match[0].length;
+  }
+  const rest = body.slice(end);
+  parts.push(...inline(end > 0 ? rest.replace(/^\n/, "") : rest, nick));
+  return parts;
+}
+
+function trimEnd(text) {
+  return text.replace(/\n$/, "");
+}
+
+function inline(text, nick) {
+  const parts = [];
+  let end = 0;
+  for (const match of text.matchAll(INLINE)) {
+    const link = match[2] && trimLink(match[2]);
+    if (match[2] && !isSafe(link)) continue;
+    parts.push(...mentionParts(text.slice(end, match.index), nick));
+    parts.push(link ? { kind: "link", text: link, href: link } : { kind: "code", text: match[1] });
+    end = match.index + (link ? link.length : match[0].length);
+  }
+  parts.push(...mentionParts(text.slice(end), nick));
+  return parts;
+}
+
+/** Leaves out punctuation that belongs to the sentence, and a bracket that the link did not open. */
+function trimLink(link) {
+  let trimmed = link.replace(/[.,;:!?。,、;:!?)】》」』]+$/u, "");
+  while (/[)\]}]$/.test(trimmed) && !balanced(trimmed)) trimmed = trimmed.slice(0, -1).replace(/[.,;:!?]+$/, "");
+  return trimmed;
+}
+
+function balanced(link) {
+  const count = (character) => link.split(character).length;
+  return count("(") >= count(")") && count("[") >= count("]") && count("{") >= count("}");
+}
+
+function isSafe(link) {
+  try {
+    const { protocol, hostname, username } = new URL(link);
+    return (protocol === "http:" || protocol === "https:") && hostname !== "" && username === "";
+  } catch {
+    return false;
+  }
+}
+
+/** True if the body calls `nick`: `@nick` anywhere, or `nick:` at its start. */
+export function mentions(body, nick) {
+  return typeof body === "string" && nick !== "" && places(body, nick).length > 0;
+}
+
+function mentionParts(text, nick) {
+  const parts = [];
+  let end = 0;
+  for (const [from, to] of nick ? places(text, nick) : []) {
+    if (from > end) parts.push({ kind: "text", text: text.slice(end, from) });
+    parts.push({ kind: "mention", text: text.slice(from, to) });
+    end = to;
+  }
+  if (end < text.length) parts.push({ kind: "text", text: text.slice(end) });
+  return parts;
+}
+
+function places(text, nick) {
+  const found = [];
+  const low = text.toLowerCase();
+  const name = nick.toLowerCase();
+  if (low.length !== text.length) return found;
+  for (let at = low.indexOf(name); at >= 0; at = low.indexOf(name, at + name.length)) {
+    const end = at + name.length;
+    if (NAME_CHARACTER.test(characterAt(low, end))) continue;
+    if (low[at - 1] === "@" && !NAME_CHARACTER.test(characterBefore(low, at - 1))) found.push([at - 1, end]);
+    else if (at === 0 && /[:,]/.test(low[end] ?? "")) found.push([at, end]);
+  }
+  return found;
+}
+
+function characterAt(text, index) {
+  const point = text.codePointAt(index);
+  return point === undefined ? "" : String.fromCodePoint(point);
+}
+
+function characterBefore(text, index) {
+  return [...text.slice(Math.max(0, index - 2), index)].at(-1) ?? "";
+}

@@ -1,0 +1,94 @@
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { badge } from "../state.js";
+import { isolate, say } from "../words.js";
+import "./composer.js";
+import "./entry.js";
+import "./header.js";
+import "./help.js";
+import "./members.js";
+import "./sidebar.js";
+import "./switcher.js";
+import "./timeline.js";
+import "./you.js";
+import { intend } from "./view.js";
+
+const HOUR_MS = 3_600_000;
+
+/** The whole page. `tools`: `{ draft, names, people, element }`, the same functions at every call. */
+export function shell(state, tools) {
+  return state.entry.open ? entryTemplate(state) : chatTemplate(state, tools);
+}
+
+function entryTemplate({ lang, nick, wanted, entry }) {
+  return html`<main class="entry-screen">
+    <parley-entry .props=${{ lang, nick, room: wanted, busy: entry.busy, error: entry.error }}></parley-entry>
+  </main>`;
+}
+
+function chatTemplate(state, tools) {
+  const { lang, nick, status, link, pingMs, order, conversations, open, secrets, dialog, drawer, attentive } = state;
+  const conversation = conversations[open] ?? null;
+  const members = state.members && conversation?.kind === "room";
+  return html`
+    <div class="chat ${drawer ? "with-drawer" : ""} ${members ? "with-members" : ""}">
+      <nav class="sidebar" aria-label=${say(lang, "conversations")}>
+        <parley-sidebar .props=${{ lang, nick, status, link, pingMs, order, conversations, open, secrets }}></parley-sidebar>
+      </nav>
+      <div class="backdrop" @click=${(event) => intend(event.target, drawer ? "drawer" : "members/show", drawer ? { open: false } : { shown: false })}></div>
+      <main class="main">
+        <parley-header class="header" .props=${{ lang, conversation, members, secret: open in secrets, calls: badge(state) }}></parley-header>
+        ${linkBanner(state)}
+        ${conversation ? conversationTemplate(state, conversation, tools, attentive) : emptyTemplate(state)}
+      </main>
+      ${members ? html`<aside class="members" aria-label=${say(lang, "members")}>
+        <parley-members .props=${{ lang, members: conversation.members, nick }}></parley-members>
+      </aside>` : nothing}
+    </div>
+    <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, publicRooms: state.publicRooms, people: tools.people(state) }}></parley-switcher>
+    <parley-you .props=${{ open: dialog === "you", lang, nick, status, sound: state.sound, notify: state.notify, link, pingMs }}></parley-you>
+    <parley-help .props=${{ open: dialog === "help", lang }}></parley-help>
+    <div class="toast-place" role="status">${state.toast ? html`<p class="toast">${state.toast}</p>` : nothing}</div>
+    <p class="visually-hidden" aria-live="polite">${state.spoken}</p>`;
+}
+
+function conversationTemplate({ lang, nick, now }, conversation, { draft, names }, attentive) {
+  return html`
+    <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, now: now - (now % HOUR_MS) }}></parley-timeline>
+    <p class="typing" aria-live="off">${typingText(lang, conversation)}</p>
+    <parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`;
+}
+
+function emptyTemplate({ lang, order, wanted }) {
+  if (wanted || order.length > 0) return html`<div class="empty"></div>`;
+  return html`<div class="empty">
+    <h2>${say(lang, "empty.title")}</h2>
+    <p class="muted">${say(lang, "empty.lead")}</p>
+    <button class="button primary" @click=${(event) => intend(event.target, "dialog", { name: "switcher" })}>${say(lang, "room.join")}</button>
+  </div>`;
+}
+
+function typingText(lang, { typing, kind, online, name, pending }) {
+  const names = Object.keys(typing);
+  if (names.length === 0) {
+    return kind === "direct" && online === false && pending.length === 0 ? say(lang, "direct.offline", { name: isolate(name) }) : "";
+  }
+  const [a, b] = names.map(isolate);
+  return say(lang, names.length === 1 ? "typing.one" : names.length === 2 ? "typing.two" : "typing.many", { a, b });
+}
+
+const ENDS = { taken_over: "link.taken", kicked: "link.kicked" };
+
+/** One line about a lost connection, with what the user can do. */
+function linkBanner({ lang, link, now }) {
+  if (link.name === "online" || link.name === "idle") return nothing;
+  if (link.name === "connecting" && link.node === null) return nothing;
+  const rest = link.retryAt === null ? null : Math.max(0, Math.ceil((link.retryAt - now) / 1000));
+  const text = link.final ? say(lang, ENDS[link.reason] ?? "link.ended")
+    : rest === null || rest === 0 ? say(lang, link.name === "offline" ? "link.retrying" : "link.resuming")
+      : say(lang, "link.retry", { n: rest });
+  const [intent, label] = link.final ? ["again", "link.again"] : ["retry-now", "link.now"];
+  return html`<div class="banner" role="status">
+    <span>${text}</span>
+    <button class="text-button" @click=${(event) => intend(event.target, intent)}>${say(lang, label)}</button>
+  </div>`;
+}
