@@ -230,7 +230,8 @@ export function createIntents({ dispatch, read }) {
         const { entry } = read();
         const error = NICK_WORDS[link.reason];
         if (error && !link.willRetry) dispatch({ type: "entry", error: word(error) });
-        else if (entry.open && link.willRetry) {
+        else if (entry.open && !link.willRetry) dispatch({ type: "entry", error: word("entry.other", { reason: link.reason }) });
+        else if (entry.open) {
           const held = link.reason === "nick_in_use";
           const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");
           dispatch({ type: "entry", error: text, busy: true });

@@ -8,7 +8,7 @@ const GROUP_MS = 5 * 60 * 1000;
 
 /** Returns rows `{ key, kind, item?, first? }`, oldest first. */
 export function rowsOf(conversation, dayOf) {
-  const rows = conversation.atStart && conversation.kind === "room" ? [{ key: "start", kind: "start" }] : [];
+  const rows = conversation.atStart ? [{ key: "start", kind: "start" }] : [];
   let day = null;
   let before = null;
   let marked = conversation.newAfter === null;

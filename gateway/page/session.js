@@ -5,22 +5,22 @@
 import { Parley } from "/parley/parley.js";
 
 const PAGE = 50;
-/** Time between two typing reports; the gateway forwards no more. */
-const TYPING_EVERY_MS = 3000;
 const PING_EVERY_MS = 15_000;
 
 export class Session {
   #parley;
   #dispatch;
   #conversations = new Map();
-  #typedAt = 0;
   #notes = 0;
   #pingTimer;
 
   constructor({ url, nick, storage, dispatch }) {
     this.#parley = new Parley(url, { nick, storage });
     this.#dispatch = dispatch;
-    this.#parley.on("state", (state) => this.#report({ type: "link", state, nick: this.#parley.nick }));
+    this.#parley.on("state", (state) => {
+      this.#report({ type: "link", state, nick: this.#parley.nick });
+      if (state.name === "online") this.#ping();
+    });
     this.#parley.on("nick", (nick) => dispatch({ type: "nick", nick }));
     this.#parley.on("direct", (message) => this.#receiveDirect(message));
     this.#pingTimer = setInterval(() => this.#ping(), PING_EVERY_MS);
@@ -102,8 +102,6 @@ export class Session {
   }
 
   typing(key) {
-    if (Date.now() - this.#typedAt < TYPING_EVERY_MS) return;
-    this.#typedAt = Date.now();
     this.#conversations.get(key)?.typing();
   }
 

@@ -75,7 +75,7 @@ const steps = {
   "history/window": (state, { key, messages, more, jump }) =>
     change(state, key, (c) => ({ ...conversation.load(c, messages, { more, seq: 0 }), jump })),
   "jump": (state, { key, jump }) => change(state, key, (c) => ({ ...c, jump })),
-  "members": (state, { key, members, event, id, now }) => change(state, key, (c) => conversation.notePresence({ ...c, members }, event, { id, time: now })),
+  "members": changeMembers,
   "typing": (state, { key, from, now }) => change(state, key, (c) => ({ ...c, typing: { ...c.typing, [from]: now + TYPING_MS } })),
   "gap": (state, { key, fromSeq, toSeq }) => change(state, key, (c) => conversation.append(c, { kind: "gap", id: `gap-${fromSeq}`, fromSeq, toSeq })),
   "rewind": (state, { key, seq }) => change(state, key, (c) => conversation.rewind(c, seq)),
@@ -139,6 +139,12 @@ function receive(state, { key, message, name }) {
   const mention = key[0] !== "@" && mentions(message.body, state.nick);
   const next = change(ensure(state, key, name ?? key), key, (c) => conversation.receive(c, message, { pinned, mention, attended }));
   return state.open === key && !message.own ? { ...next, spoken: `${message.from}: ${bodyText(message.body)}` } : next;
+}
+
+/** The own entry is no news. */
+function changeMembers(state, { key, members, event, id, now }) {
+  const joined = event.joined.filter(({ nick }) => nick !== state.nick);
+  return change(state, key, (c) => conversation.notePresence({ ...c, members }, { ...event, joined }, { id, time: now }));
 }
 
 function onlineAfter({ kind, online }, ack) {

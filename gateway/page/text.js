@@ -47,7 +47,7 @@ function inline(text, nick) {
 
 /** Leaves out punctuation that belongs to the sentence, and a bracket that the link did not open. */
 function trimLink(link) {
-  let trimmed = link.replace(/[.,;:!?。,、;:!?)】》」』]+$/u, "");
+  let trimmed = link.replace(/[.,;:!?\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f\u3011\u300b\u300d\u300f]+$/u, "");
   while (/[)\]}]$/.test(trimmed) && !balanced(trimmed)) trimmed = trimmed.slice(0, -1).replace(/[.,;:!?]+$/, "");
   return trimmed;
 }

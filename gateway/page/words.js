@@ -80,7 +80,7 @@ const cached = (make) => {
   };
 };
 const dateFormat = cached((tag, options) => new Intl.DateTimeFormat(tag, options));
-const listFormat = cached((tag) => new Intl.ListFormat(tag, { type: "conjunction" }));
+const listFormat = cached((tag) => new Intl.ListFormat(tag === "en" ? "en-GB" : tag, { type: "conjunction" }));
 const pluralRules = cached((tag) => new Intl.PluralRules(tag));
 const numberFormat = cached((tag, digits) => new Intl.NumberFormat(tag, { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 

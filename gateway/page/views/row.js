@@ -14,8 +14,10 @@ export function rowTemplate(row, context) {
 const rowTemplates = {
   start: (row, { lang, conversation }) => html`
     <li class="row start" data-key="start">
-      <h2>${say(lang, "timeline.start", { name: isolate(conversation.name) })}</h2>
-      <p class="muted">${say(lang, "timeline.lead")}</p>
+      ${conversation.kind === "room"
+        ? html`<h2>${say(lang, "timeline.start", { name: isolate(conversation.name) })}</h2><p class="muted">${say(lang, "timeline.lead")}</p>`
+        : html`${avatar(conversation.name, "large")}<h2>${nameOf(conversation.name)}</h2>
+          <p class="muted">${say(lang, "timeline.start.direct", { name: isolate(conversation.name) })}</p>`}
     </li>`,
 
   day: ({ key, time }, { lang, now }) => html`

@@ -1,0 +1,183 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ITEMS_MAX } from "../conversation.js";
+import { badge, initialState, nextUnread, reduce, TYPING_MS } from "../state.js";
+
+const run = (...actions) => actions.reduce(reduce, { ...initialState, nick: "ann" });
+const message = (seq, fields = {}) => ({ id: `m${seq}`, to: "#lobby", from: "bob", seq, time: seq * 1000, body: `text ${seq}`, own: false, ...fields });
+const joined = (key = "#lobby", recent = [], fields = {}) => ({ type: "joined", key, recent, seq: recent.at(-1)?.seq ?? 0, members: [], unread: 0, readSeq: 0, ...fields });
+const arrives = (fields, key = "#lobby") => ({ type: "message", key, message: fields });
+const online = (node, fields = {}) => ({ type: "link", nick: "ann", now: 9, id: "n1", state: { name: "online", node, resumed: true, tookMs: 200, rooms: [], ...fields } });
+const lobby = (state) => state.conversations["#lobby"];
+const texts = (state) => lobby(state).items.map(({ body, kind }) => body ?? kind);
+
+test("a message appears once", () => {
+  const state = run(joined(), arrives(message(1)), arrives(message(1)));
+  assert.deepEqual(texts(state), ["text 1"]);
+});
+
+test("a room keeps a bounded number of messages", () => {
+  const actions = Array.from({ length: ITEMS_MAX + 100 }, (_, index) => arrives(message(index + 1)));
+  const state = run(joined(), { type: "open", key: "#lobby" }, ...actions);
+  assert.equal(lobby(state).items.length, ITEMS_MAX);
+  assert.equal(lobby(state).items.at(-1).seq, ITEMS_MAX + 100);
+  assert.equal(lobby(state).atStart, false);
+});
+
+test("a reader above the end keeps the place", () => {
+  const actions = Array.from({ length: ITEMS_MAX + 5 }, (_, index) => arrives(message(index + 1)));
+  const state = run(joined(), { type: "open", key: "#lobby" }, { type: "pinned", pinned: false }, ...actions);
+  assert.equal(lobby(state).items[0].seq, 1);
+  assert.equal(lobby(state).atEnd, false);
+  assert.equal(lobby(state).lastSeq, ITEMS_MAX + 5);
+});
+
+test("newer history reaches the end again", () => {
+  const page = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => message(from + index));
+  let state = run(joined("#lobby", page(41, 50)));
+  state = reduce(state, { type: "history/window", key: "#lobby", messages: page(1, 10), more: false, jump: null });
+  assert.equal(lobby(state).atEnd, false);
+  state = reduce(state, arrives(message(51)));
+  assert.equal(lobby(state).items.at(-1).seq, 10);
+  state = reduce(state, { type: "history", key: "#lobby", side: "newer", messages: page(11, 51), more: false });
+  assert.equal(lobby(state).atEnd, true);
+  assert.equal(lobby(state).items.length, 51);
+});
+
+test("older history is added before the first message", () => {
+  const state = run(joined("#lobby", [message(5)]), { type: "history", key: "#lobby", side: "older", messages: [message(3), message(4)], more: true });
+  assert.deepEqual(texts(state), ["text 3", "text 4", "text 5"]);
+  assert.equal(lobby(state).atStart, false);
+});
+
+test("a pending message gives way to the stored one", () => {
+  const entry = { key: "k1", from: "ann", body: "hi", time: 1, status: "pending", ticks: null };
+  const sent = run(joined(), { type: "pending", key: "#lobby", entry });
+  assert.equal(lobby(sent).pending.length, 1);
+  const ack = { type: "ack", key: "#lobby", id: "k1", ack: { id: "m1", seq: 1, delivered: null } };
+  const own = arrives(message(1, { own: true, from: "ann", body: "hi" }));
+  for (const order of [[ack, own], [own, ack]]) {
+    const state = order.reduce(reduce, sent);
+    assert.equal(lobby(state).pending.length, 0);
+    assert.equal(lobby(state).items.length, 1);
+  }
+});
+
+test("a direct message has ticks of its delivery", () => {
+  const entry = { key: "k1", from: "ann", body: "hi", time: 1, status: "pending", ticks: null };
+  const own = { type: "message", key: "@bob", name: "bob", message: message(null, { id: "d1", own: true, from: "ann", to: "bob", body: "hi" }) };
+  const ack = (delivered) => ({ type: "ack", key: "@bob", id: "k1", ack: { id: "d1", seq: null, delivered } });
+  for (const [delivered, ticks] of [["online", "delivered"], ["offline", "sent"]]) {
+    for (const order of [[own, ack(delivered)], [ack(delivered), own]]) {
+      const state = order.reduce(reduce, run({ type: "direct", nick: "bob" }, { type: "pending", key: "@bob", entry }));
+      assert.equal(state.conversations["@bob"].items[0].ticks, ticks);
+      assert.equal(state.conversations["@bob"].online, delivered === "online");
+    }
+  }
+});
+
+test("a failed message can be retried and deleted", () => {
+  const entry = { key: "k1", from: "ann", body: "hi", time: 1, status: "pending", ticks: null };
+  let state = run(joined(), { type: "pending", key: "#lobby", entry });
+  state = reduce(state, { type: "pending/change", key: "#lobby", id: "k1", change: { status: "failed", reason: "no" } });
+  assert.equal(lobby(state).pending[0].status, "failed");
+  state = reduce(state, { type: "pending/drop", key: "#lobby", id: "k1" });
+  assert.deepEqual(lobby(state).pending, []);
+});
+
+test("a rewind drops what the server lost", () => {
+  const state = run(joined("#lobby", [message(1), message(2), message(3)]), { type: "rewind", key: "#lobby", seq: 1 }, arrives(message(2, { id: "m3", body: "text 3" })));
+  assert.deepEqual(texts(state), ["text 1", "text 3"]);
+});
+
+test("joins and leaves become one line", () => {
+  const event = (fields) => ({ type: "members", key: "#lobby", members: [], now: 5, id: `n${Math.random()}`, event: { joined: [], left: [], renamed: [], ...fields } });
+  const nicks = (...names) => names.map((nick) => ({ nick }));
+  let state = run(joined(), event({ joined: nicks("bob", "eve") }), event({ joined: nicks("cat") }), event({ left: nicks("eve") }));
+  assert.equal(lobby(state).items.length, 1);
+  assert.deepEqual(lobby(state).items[0].joined, ["bob", "cat"]);
+  assert.deepEqual(lobby(state).items[0].left, []);
+  state = reduce(state, event({ left: nicks("bob", "cat") }));
+  assert.deepEqual(lobby(state).items, []);
+  state = [event({ left: nicks("zoe") }), event({ joined: nicks("zoe") })].reduce(reduce, state);
+  assert.deepEqual(lobby(state).items, []);
+});
+
+test("the own join makes no line", () => {
+  const event = { joined: [{ nick: "ann" }], left: [], renamed: [] };
+  const state = run(joined(), { type: "members", key: "#lobby", members: [{ nick: "ann" }], now: 5, id: "n", event });
+  assert.deepEqual(lobby(state).items, []);
+  assert.equal(lobby(state).members.length, 1);
+});
+
+test("unread messages get a line when they arrive unseen", () => {
+  const seen = run(joined("#lobby", [message(1)]), { type: "open", key: "#lobby" }, arrives(message(2)));
+  assert.equal(lobby(seen).newAfter, null);
+  const unseen = [{ type: "attentive", attentive: false }, arrives(message(3)), arrives(message(4))].reduce(reduce, seen);
+  assert.equal(lobby(unseen).newAfter, 2);
+  assert.equal(lobby(reduce(unseen, arrives(message(5, { own: true })))).newAfter, null);
+});
+
+test("opening marks where unread messages begin", () => {
+  const state = run(joined("#lobby", [message(1), message(2)]), { type: "read", key: "#lobby", unread: 1, readSeq: 1 }, { type: "open", key: "#lobby" });
+  assert.equal(lobby(state).newAfter, 1);
+});
+
+test("the title counts mentions and direct messages", () => {
+  let state = run(joined(), joined("#other"), { type: "open", key: "#other" });
+  state = [arrives(message(1)), arrives(message(2, { body: "hi @ann" })), { type: "read", key: "#lobby", unread: 2, readSeq: 0 }].reduce(reduce, state);
+  state = [{ type: "direct", nick: "eve" }, { type: "read", key: "@eve", unread: 3, readSeq: 0 }].reduce(reduce, state);
+  assert.equal(badge(state), 4);
+  assert.equal(badge(reduce(state, { type: "read", key: "#lobby", unread: 0, readSeq: 2 })), 3);
+});
+
+test("the next unread conversation prefers mentions", () => {
+  const state = run(joined("#a"), joined("#b"), joined("#c"), { type: "open", key: "#a" },
+    { type: "read", key: "#b", unread: 4, readSeq: 0 }, arrives(message(1, { body: "ann: look" }), "#c"), { type: "read", key: "#c", unread: 1, readSeq: 0 });
+  assert.equal(nextUnread(state), "#c");
+  assert.equal(nextUnread(reduce(state, { type: "read", key: "#c", unread: 0, readSeq: 1 })), "#b");
+});
+
+test("a resume leaves a line with both gateways", () => {
+  const state = run(joined("#lobby", [message(1)]), online("g2"), { type: "link", now: 9, state: { name: "resuming" } }, online("g1"));
+  const [line] = lobby(state).items.filter(({ kind }) => kind === "resumed");
+  assert.deepEqual([line.from, line.to, line.tookMs, line.whole], ["g2", "g1", 200, true]);
+  assert.equal(state.link.node, "g1");
+});
+
+test("the first connection leaves no line", () => {
+  assert.deepEqual(lobby(run(joined(), online("g1"))).items, []);
+});
+
+test("an offline connection has a time of retry", () => {
+  const state = run(online("g1"), { type: "link", now: 1000, state: { name: "offline", reason: "connection_lost", willRetry: true, inMs: 4000 } });
+  assert.equal(state.link.retryAt, 5000);
+  assert.equal(state.link.final, false);
+});
+
+test("typing ends after a while or a message", () => {
+  const typed = run(joined(), { type: "typing", key: "#lobby", from: "bob", now: 1000 });
+  assert.deepEqual(Object.keys(lobby(typed).typing), ["bob"]);
+  assert.deepEqual(lobby(reduce(typed, { type: "now", now: 1000 + TYPING_MS })).typing, {});
+  assert.deepEqual(lobby(reduce(typed, arrives(message(1)))).typing, {});
+});
+
+test("leaving opens the neighbour in the list", () => {
+  const state = run(joined("#a"), joined("#b"), { type: "open", key: "#a" }, { type: "left", key: "#a" });
+  assert.equal(state.open, "#b");
+  assert.equal(reduce(state, { type: "left", key: "#b" }).open, null);
+});
+
+test("a direct conversation has one entry in the list", () => {
+  const state = run({ type: "direct", nick: "bob" }, { type: "direct", nick: "bob" }, joined("#a"));
+  assert.deepEqual(state.order, ["#a", "@bob"]);
+});
+
+test("the reducer leaves its input alone", () => {
+  const freeze = (value) => {
+    if (value && typeof value === "object" && !Object.isFrozen(value)) Object.values(Object.freeze(value)).forEach(freeze);
+    return value;
+  };
+  const actions = [joined(), { type: "open", key: "#lobby" }, arrives(message(1)), online("g1"), online("g2"), { type: "left", key: "#lobby" }];
+  actions.reduce((state, action) => freeze(reduce(state, freeze(action))), freeze({ ...initialState }));
+});

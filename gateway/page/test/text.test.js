@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { mentions, parse } from "../text.js";
+
+const kinds = (body, nick) => parse(body, nick).map(({ kind, text }) => [kind, text]);
+
+test("links of http and https become links", () => {
+  assert.deepEqual(kinds("see https://a.example/x?y=1#z now"), [["text", "see "], ["link", "https://a.example/x?y=1#z"], ["text", " now"]]);
+  assert.deepEqual(kinds("http://[::1]:8080/"), [["link", "http://[::1]:8080/"]]);
+});
+
+test("other schemes stay plain text", () => {
+  for (const body of ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "https://", "ftp://a.example", "https://bank.example@evil.example/"]) {
+    assert.deepEqual(kinds(body), [["text", body]]);
+  }
+});
+
+test("punctuation after a link stays outside", () => {
+  assert.deepEqual(kinds("(https://a.example/b)."), [["text", "("], ["link", "https://a.example/b"], ["text", ")."]]);
+  assert.deepEqual(kinds("https://a.example/w_(x)"), [["link", "https://a.example/w_(x)"]]);
+  assert.deepEqual(kinds("看 https://a.example/。"), [["text", "看 "], ["link", "https://a.example/"], ["text", "。"]]);
+});
+
+test("links end before bidi controls", () => {
+  assert.deepEqual(kinds("https://a.example/\u202egpj.exe"), [["link", "https://a.example/"], ["text", "\u202egpj.exe"]]);
+});
+
+test("code spans hold links and mentions as text", () => {
+  assert.deepEqual(kinds("run `curl https://a.example @ann` now", "ann"), [["text", "run "], ["code", "curl https://a.example @ann"], ["text", " now"]]);
+});
+
+test("fenced blocks keep their lines", () => {
+  assert.deepEqual(kinds("a\n```js\nlet x;\n\n x()\n```\nb"), [["text", "a"], ["block", "let x;\n\n x()"], ["text", "b"]]);
+  assert.deepEqual(kinds("```one```"), [["block", "one"]]);
+});
+
+test("an open fence stays plain text", () => {
+  assert.deepEqual(kinds("```\nlet x;"), [["text", "```\nlet x;"]]);
+});
+
+test("a body without text is compact JSON", () => {
+  assert.deepEqual(kinds({ a: [1, null], b: "<b>" }), [["code", '{"a":[1,null],"b":"<b>"}']]);
+  assert.deepEqual(kinds(null), [["code", "null"]]);
+});
+
+test("parts join to the text of the body", () => {
+  const body = "ann: <script>alert(1)</script> & https://a.example/<x> `y` @ann\n\n @annie";
+  assert.equal(parse(body, "ann").map(({ kind, text }) => (kind === "code" ? `\`${text}\`` : text)).join(""), body);
+});
+
+test("mentions need the whole name", () => {
+  for (const body of ["@ann", "hi @Ann!", "ann: look", "ANN, look", "(@ann)"]) assert.equal(mentions(body, "ann"), true, body);
+  for (const body of ["ann", "@anna", "@annä", "joann: x", "mail@ann", "annul: x", { text: "@ann" }]) assert.equal(mentions(body, "ann"), false, String(body));
+});
+
+test("mentions work in any script", () => {
+  assert.equal(mentions("请 @阿达 看一下", "阿达"), true);
+  assert.equal(mentions("请@阿达看", "阿达"), false);
+});
+
+test("long hostile bodies are parsed quickly", () => {
+  const start = performance.now();
+  for (const part of ["`", "```", "https://", "(", "@ann", "http://a(", "```a\n"]) parse(part.repeat(65_536 / part.length), "ann");
+  assert.ok(performance.now() - start < 2000);
+});
