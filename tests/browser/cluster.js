@@ -1,0 +1,79 @@
+// A real cluster for the stories, started by deploy/run, and people on its text port.
+
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { connect } from "node:net";
+import { fileURLToPath } from "node:url";
+import { eventually } from "./eventually.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const offset = Number(process.env.PARLEY_OFFSET ?? 11000);
+
+/** Address of the page. */
+export const pageUrl = process.env.PARLEY_PAGE_URL ?? `http://127.0.0.1:${8080 + offset}`;
+
+export class Cluster {
+  #process;
+  #output = "";
+
+  static async start() {
+    const cluster = new Cluster();
+    await cluster.#start();
+    return cluster;
+  }
+
+  async #start() {
+    const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR };
+    this.#process = spawn("deploy/run", { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of [this.#process.stdout, this.#process.stderr]) stream.on("data", (data) => (this.#output += data));
+    await eventually("the cluster is up", () => {
+      if (this.#process.exitCode !== null) throw new Error(this.#output);
+      return this.#output.includes("The cluster is up") && existsSync(`${root}.run/${offset}/up`);
+    }, 90_000);
+  }
+
+  /** Kills a gateway, as a crash does. */
+  crash(name) {
+    const pid = new RegExp(`${name} .* pid (\\d+)`).exec(this.#output)[1];
+    process.kill(Number(pid), "SIGKILL");
+  }
+
+  /** Restarts every gateway one by one. */
+  async roll() {
+    const done = this.#output.split("All gateways were restarted").length;
+    this.#process.kill("SIGUSR1");
+    await eventually("the gateways are restarted", () => this.#output.split("All gateways were restarted").length > done, 90_000);
+  }
+
+  async stop() {
+    this.#process.kill("SIGTERM");
+    await eventually("the cluster has ended", () => this.#process.exitCode !== null || this.#process.signalCode !== null, 90_000);
+  }
+}
+
+/** A user of the text port. */
+export class LineUser {
+  #socket;
+  #received = "";
+
+  static async enter(nick, room) {
+    const user = new LineUser();
+    user.#socket = connect(9000 + offset, "127.0.0.1");
+    user.#socket.setEncoding("utf8").on("data", (data) => (user.#received += data));
+    user.say(`/nick ${nick}`, `/join ${room}`);
+    await user.sees("you are in");
+    return user;
+  }
+
+  say(...lines) {
+    this.#socket.write(lines.map((line) => line + "\n").join(""));
+  }
+
+  async sees(text) {
+    await eventually(`${text} is received`, () => this.#received.includes(text));
+  }
+
+  leave() {
+    this.#socket.end("/quit\n");
+  }
+}

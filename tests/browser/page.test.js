@@ -1,0 +1,37 @@
+// Stories of the chat page in Chromium, on a real cluster: nginx, Redis and two gateways.
+// PARLEY_BIN_DIR names the folder of the built programs.
+
+import { after, afterEach, before, describe } from "node:test";
+import { Cluster, pageUrl } from "./cluster.js";
+import { People } from "./people.js";
+import { accessStories } from "./stories/access.js";
+import { clusterStories } from "./stories/cluster.js";
+import { directStories } from "./stories/direct.js";
+import { hostileStories } from "./stories/hostile.js";
+import { lookStories } from "./stories/look.js";
+import { memoryStories } from "./stories/memory.js";
+import { scrollStories } from "./stories/scroll.js";
+import { talkStories } from "./stories/talk.js";
+
+const world = { url: pageUrl, cluster: null, people: null };
+
+describe("chat page", { concurrency: false }, () => {
+  before(async () => {
+    world.cluster = await Cluster.start();
+    world.people = await People.start();
+  });
+  afterEach(() => world.people.leave());
+  after(async () => {
+    await world.people?.stop();
+    await world.cluster?.stop();
+  });
+
+  talkStories(world);
+  directStories(world);
+  memoryStories(world);
+  hostileStories(world);
+  accessStories(world);
+  scrollStories(world);
+  lookStories(world);
+  clusterStories(world);
+});

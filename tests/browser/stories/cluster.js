@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { eventually } from "../eventually.js";
+
+export function clusterStories(world) {
+  test("the page names its gateway and ping", async () => {
+    const ann = await world.people.enter("annw", { room: "#where" });
+    await eventually("gateway and ping are shown", async () => /^g[12] · \d+ ms$/.test(await ann.page.locator(".you-link").innerText()));
+  });
+
+  test("messages written offline are sent afterwards", async () => {
+    const ann = await world.people.enter("anno", { room: "#offline" });
+    const bob = await world.people.enter("bobo", { room: "#offline" });
+    await ann.page.context().setOffline(true);
+    await ann.page.evaluate(() => dispatchEvent(new Event("online")));
+    await ann.page.waitForSelector(".banner", { timeout: 30_000 });
+    await ann.say("written offline");
+    await ann.page.waitForSelector(".row.pending");
+    await ann.page.context().setOffline(false);
+    await ann.page.click("text=Try now").catch(() => {});
+    await bob.sees("written offline");
+    await eventually("it is no longer pending", async () => (await ann.page.locator(".row.pending").count()) === 0);
+    await eventually("the banner is gone", async () => (await ann.page.locator(".banner").count()) === 0);
+  });
+
+  test("a crashed gateway leaves one line", async () => {
+    const ann = await world.people.enter("annx", { room: "#crash" });
+    const bob = await world.people.enter("bobx", { room: "#crash" });
+    const node = async () => (await ann.page.locator(".you-link").innerText()).slice(0, 2);
+    const from = await eventually("the gateway is named", async () => (/^g[12]/.test(await node()) ? node() : null));
+    await ann.say("before");
+    await bob.sees("before");
+    world.cluster.crash(from);
+    const to = from === "g1" ? "g2" : "g1";
+    await ann.seesNote(new RegExp(`^${from} → ${to} in [0-9.]+ s, nothing missed$`));
+    await ann.say("after");
+    await bob.sees("after");
+    assert.deepEqual((await bob.messages()).filter((text) => text === "before" || text === "after"), ["before", "after"]);
+    await world.cluster.roll();
+  });
+}

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LineUser } from "../cluster.js";
+import { eventually } from "../eventually.js";
+
+export function directStories(world) {
+  test("direct messages have one entry and ticks", async () => {
+    const ann = await world.people.enter("anna", { room: "#dm" });
+    const bob = await world.people.enter("boba", { room: "#dm" });
+    await ann.say("/msg boba psst");
+    await bob.open("anna");
+    await bob.sees("psst");
+    await bob.say("yes?");
+    await ann.sees("yes?");
+    assert.deepEqual(await ann.page.locator(".entry-link .entry-name").allInnerTexts(), ["dm", "boba"]);
+    await ann.page.waitForSelector(".mark.delivered");
+    await bob.page.close();
+    await eventually("the other side is offline", async () => (await ann.page.locator(".subtitle").innerText()) === "Offline", 90_000);
+    await ann.say("are you there?");
+    await ann.page.waitForSelector(".mark.sent");
+  });
+
+  test("direct messages are still there after a reload", async () => {
+    const ann = await world.people.enter("annb", { room: "#dm" });
+    const bob = await LineUser.enter("bobb", "#dm");
+    await ann.say("/msg bobb first");
+    await bob.sees("<- annb: first");
+    bob.say("/msg annb second");
+    await ann.sees("second");
+    await ann.page.reload();
+    await ann.sees("first");
+    await ann.sees("second");
+    assert.equal(await ann.title(), "bobb");
+    bob.leave();
+  });
+
+  test("a message to an unknown name fails visibly", async () => {
+    const ann = await world.people.enter("annc", { room: "#dm" });
+    await ann.say("/msg nobody-here hello?");
+    await ann.page.waitForSelector(".row.failed");
+    assert.match(await ann.page.locator(".failure").innerText(), /not known here/);
+    await ann.page.click(".failure >> text=Retry");
+    await eventually("it fails again", async () => (await ann.page.locator(".row.failed").count()) === 1);
+    await ann.page.click(".failure >> text=Delete");
+    await eventually("it is deleted", async () => (await ann.page.locator(".row.message").count()) === 0);
+  });
+}

@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LineUser } from "../cluster.js";
+import { eventually } from "../eventually.js";
+
+const scroller = "parley-timeline .scroller";
+
+export function memoryStories(world) {
+  test("a reload keeps name, rooms, place and draft", async () => {
+    const filler = await LineUser.enter("filler-m", "#memory");
+    filler.say(...Array.from({ length: 150 }, (_, index) => `line ${index}`));
+    await filler.sees("line 149");
+    const ann = await world.people.enter("annm", { room: "#memory" });
+    await ann.sees("line 149");
+    await ann.say("/join other-m");
+    await eventually("the other room is open", async () => (await ann.title()) === "#other-m");
+    await ann.open("memory");
+    await ann.page.locator("parley-composer textarea").pressSequentially("not sent yet");
+    await ann.page.locator(scroller).evaluate((element) => (element.scrollTop = 300));
+    const place = () => ann.page.evaluate((selector) => {
+      const top = document.querySelector(selector).getBoundingClientRect().top;
+      const row = [...document.querySelectorAll(".row.message")].find((candidate) => candidate.getBoundingClientRect().bottom > top);
+      return [row.querySelector(".text").innerText, Math.round(row.getBoundingClientRect().top - top)];
+    }, scroller);
+    await eventually("the place is kept", () => ann.page.evaluate(() => /"seq"/.test(sessionStorage.getItem("parley.page.places"))));
+    await ann.page.waitForFunction(() => localStorage.getItem("parley.page") && true);
+    const before = await eventually("the list is still", async () => {
+      const first = JSON.stringify(await place());
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      return first === JSON.stringify(await place()) && JSON.parse(first);
+    });
+    await ann.page.reload();
+    await ann.page.waitForSelector(".row.message");
+    await eventually("the place is restored", async () => {
+      const [text, top] = await place();
+      return text === before[0] && Math.abs(top - before[1]) <= 2;
+    });
+    assert.equal(await ann.title(), "#memory");
+    assert.deepEqual((await ann.page.locator(".entry-name").allInnerTexts()).sort(), ["memory", "other-m"]);
+    assert.equal(await ann.page.locator("parley-composer textarea").inputValue(), "not sent yet");
+    assert.equal(await ann.page.locator(".you-name").innerText(), "annm");
+    filler.leave();
+  });
+
+  test("two tabs are one person", async () => {
+    const ann = await world.people.enter("anntabs", { room: "#tabs" });
+    const bob = await world.people.enter("bobtabs", { room: "#tabs" });
+    const tab = await ann.tab();
+    await eventually("both tabs are in the room", async () => (await tab.title()) === "#tabs");
+    assert.equal(await bob.page.locator(".member").count(), 2);
+    await tab.say("from the second tab");
+    await ann.sees("from the second tab");
+    await bob.sees("from the second tab");
+    await ann.page.close();
+    await tab.say("still here");
+    await bob.sees("still here");
+    await bob.say("so am I");
+    await tab.sees("so am I");
+    assert.equal(await bob.page.locator(".member").count(), 2);
+    tab.assertNoErrors();
+  });
+}

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LineUser } from "../cluster.js";
+import { eventually } from "../eventually.js";
+
+const MESSAGES = 10_000;
+
+export function scrollStories(world) {
+  test("ten thousand messages scroll without jank", async (context) => {
+    const filler = await LineUser.enter("filler-s", "#long");
+    for (let from = 0; from < MESSAGES; from += 500) {
+      filler.say(...Array.from({ length: 500 }, (_, index) => `message ${from + index} ${"and some words ".repeat(index % 7)}`));
+      await filler.sees(`message ${from + 499} `);
+    }
+    const ann = await world.people.enter("anns", { room: "#long" });
+    await ann.sees(`message ${MESSAGES - 1}`);
+    const frames = await ann.page.evaluate(scrollToStart, 120_000);
+    const rows = await ann.page.locator(".row").count();
+    const heap = await ann.page.evaluate(() => performance.memory.usedJSHeapSize / 2 ** 20);
+    context.diagnostic(`frames ${frames.count}, median ${frames.median} ms, p99 ${frames.p99} ms, longest ${frames.longest} ms; ${rows} rows, ${heap.toFixed(0)} MiB heap`);
+    await eventually("the first message is shown", async () => (await ann.messages()).some((text) => text.startsWith("message 0 ")));
+    assert.ok(rows < 400);
+    assert.ok(frames.p99 < 50, `p99 ${frames.p99} ms`);
+    await ann.page.click(".jump-latest");
+    await ann.sees(`message ${MESSAGES - 1}`);
+    filler.leave();
+  });
+
+  test("older messages keep the reader's place", async () => {
+    const filler = await LineUser.enter("filler-p", "#place");
+    filler.say(...Array.from({ length: 400 }, (_, index) => `row ${index}`));
+    await filler.sees("row 399");
+    const ann = await world.people.enter("annp", { room: "#place" });
+    await ann.sees("row 399");
+    const scroller = ann.page.locator(".scroller");
+    await scroller.evaluate((element) => (element.scrollTop = 200));
+    const top = (text) => ann.page.evaluate((wanted) => {
+      const row = [...document.querySelectorAll(".row.message")].find((candidate) => candidate.querySelector(".text").innerText === wanted);
+      return row ? Math.round(row.getBoundingClientRect().top) : null;
+    }, text);
+    const first = await ann.page.evaluate(() => [...document.querySelectorAll(".row.message")].find((row) => row.getBoundingClientRect().top > 80).querySelector(".text").innerText);
+    const before = await top(first);
+    await eventually("older messages are loaded", async () => (await ann.messages()).includes("row 260"));
+    filler.say("one more");
+    await eventually("the new message is counted", async () => /1 new message/.test(await ann.page.locator(".jump-latest").innerText()));
+    assert.ok(Math.abs((await top(first)) - before) <= 2, `${before} became ${await top(first)}`);
+    await ann.page.keyboard.press("Escape");
+    await ann.sees("one more");
+    await eventually("the button is gone", async () => (await ann.page.locator(".jump-latest").count()) === 0);
+    filler.leave();
+  });
+}
+
+/** Runs in the page: scrolls up as fast as a fling until the first message, and measures the frames. */
+async function scrollToStart(deadline) {
+  const scroller = document.querySelector(".scroller");
+  const times = [];
+  const start = performance.now();
+  let last = start;
+  while (performance.now() - start < deadline) {
+    scroller.scrollTop -= 400;
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    times.push(now - last);
+    last = now;
+    if (document.querySelector(".row.start") && scroller.scrollTop === 0) break;
+  }
+  times.sort((a, b) => a - b);
+  const at = (part) => Math.round(times[Math.min(times.length - 1, Math.floor(times.length * part))] * 10) / 10;
+  return { count: times.length, median: at(0.5), p99: at(0.99), longest: at(1) };
+}
