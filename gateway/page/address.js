@@ -1,27 +1,27 @@
 /** Addresses: the page's own one with a conversation in its fragment, and that of the gateway. */
+import { createKey, keyFromText, keyToText, linkTo, parseLink } from "/parley/e2e.js";
 
 /** Address of the WebSocket of the gateway that served this page. */
 export function socketUrl() {
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
 }
 
-/** The conversation that the address names: `#room` or `@nick`, or `null`. */
+/** The conversation that the address names, `#room` or `@nick`, or `null`; and the secret of a private room. */
 export function readAddress() {
-  const { name } = splitFragment(location.hash);
-  return name;
-}
-
-/** Splits `#lobby!k=..` into the room and its secret. */
-export function splitFragment(fragment) {
-  const [name, secret = null] = decode(fragment.slice(1)).split("!k=");
-  if (name === "") return { name: null, secret: null };
-  return { name: name[0] === "@" ? name : "#" + name, secret };
+  const { room, key } = parseLink(location.hash);
+  if (!room) return { name: null, secret: null };
+  return { name: room.startsWith("#@") ? room.slice(1) : room, secret: key && keyToText(key) };
 }
 
 /** Address of this page that opens a conversation. */
 export function addressOf(key, secret = null) {
-  const name = encodeURIComponent(key.replace(/^#/, "")).replace(/^%40/, "@");
-  return `${location.origin}${location.pathname}#${name}${secret ? "!k=" + secret : ""}`;
+  const fragment = secret ? linkTo(key, keyFromText(secret)) : "#" + encodeURIComponent(key.replace(/^#/, "")).replace(/^%40/, "@");
+  return location.origin + location.pathname + fragment;
+}
+
+/** A new private room with its secret, or `null` on a page without TLS, where browsers cannot encrypt. */
+export function newPrivateRoom() {
+  return crypto.subtle ? { name: "#private-" + randomKey().slice(0, 6), secret: keyToText(createKey()) } : null;
 }
 
 /** A random idempotency key; `crypto.randomUUID` is missing on pages without TLS. */
@@ -38,12 +38,4 @@ export async function copyText(text) {
   field.select();
   document.execCommand("copy");
   field.remove();
-}
-
-function decode(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
 }

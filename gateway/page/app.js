@@ -27,7 +27,8 @@ const draw = askLater(() => {
   render(shell(state, tools), root);
 });
 
-const keepDirects = askLater(() => saveDirects(Object.values(state.conversations)), SAVE_MS);
+const saveNow = () => saveDirects(Object.values(state.conversations));
+const keepDirects = askLater(saveNow, SAVE_MS);
 
 /** Effects of actions that the reducer cannot have. */
 function react(before, action) {
@@ -66,6 +67,7 @@ function start() {
   });
   root.addEventListener("intent", (event) => intents.run(event.detail));
   watchBrowser({ dispatch, intents, read: () => state });
+  addEventListener("pagehide", () => state.nick !== "" && !state.entry.open && saveNow());
   intents.begin(loadDirects());
 }
 

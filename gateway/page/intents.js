@@ -1,5 +1,5 @@
 /** What the user wants, carried out: each intent is a call of the library, an action of the state, or both. */
-import { addressOf, copyText, randomKey, readAddress, socketUrl } from "./address.js";
+import { addressOf, copyText, newPrivateRoom, randomKey, readAddress, socketUrl } from "./address.js";
 import { askLater } from "./browser.js";
 import { readInput, roomName } from "./commands.js";
 import { askPermission } from "./notify.js";
@@ -27,12 +27,21 @@ export function createIntents({ dispatch, read }) {
     dispatch({ type: "toast", toast: text });
     toastTimer = setTimeout(() => dispatch({ type: "toast", toast: null }), TOAST_MS);
   };
+  const refusal = ({ code, message }) => (NICK_WORDS[code] ? word(NICK_WORDS[code]) : word("entry.other", { reason: message ?? code }));
   const complain = (error, name) => toast(errorText(read().lang, error, name));
   const flush = () => {
     for (const [key, text] of drafts) session?.setDraft(key, text);
     drafts.clear();
   };
   const keepDrafts = askLater(flush, DRAFT_MS);
+
+  const secretOf = (name) => read().secrets[name.toLowerCase()] ?? null;
+  const keepSecret = (name, secret) => {
+    const secrets = { ...read().secrets, [name.toLowerCase()]: secret };
+    dispatch({ type: "prefs", prefs: { secrets } });
+    savePrefs({ secrets });
+  };
+  const joinRoom = (name) => session.join(name, secretOf(name));
 
   function enter(nick) {
     session = new Session({ url: socketUrl(), nick, storage: localStorage, dispatch });
@@ -51,7 +60,7 @@ export function createIntents({ dispatch, read }) {
     if (names.length === 0 && !wanted) names.push(FIRST_ROOM);
     if (wanted?.[0] === "@") openDirect(wanted.slice(1));
     await Promise.all(names.map(async (name) => {
-      const key = await session.join(name).catch((error) => complain(error, name));
+      const key = await joinRoom(name).catch((error) => complain(error, name));
       if (key && (name === wanted || (!wanted && !read().open))) openConversation(key);
     }));
     restored = true;
@@ -83,7 +92,7 @@ export function createIntents({ dispatch, read }) {
 
   async function join(name) {
     try {
-      openConversation(await session.join(roomName(name)));
+      openConversation(await joinRoom(roomName(name)));
     } catch (error) {
       complain(error, name);
     }
@@ -149,11 +158,11 @@ export function createIntents({ dispatch, read }) {
   };
 
   const handlers = {
-    "enter": ({ nick }) => {
+    "enter": async ({ nick }) => {
       dispatch({ type: "nick", nick });
       dispatch({ type: "entry", busy: true });
-      session?.close();
-      enter(nick);
+      if (!session) return enter(nick);
+      await session.rename(nick).catch((error) => dispatch({ type: "entry", error: refusal(error) }));
     },
     "open": ({ key }) => openConversation(key),
     "join": ({ name }) => join(name),
@@ -184,8 +193,7 @@ export function createIntents({ dispatch, read }) {
         await session.rename(nick);
         dispatch({ type: "dialog", name: null });
       } catch (error) {
-        const key = NICK_WORDS[error.code];
-        toast(key ? word(key) : errorText(read().lang, error, nick));
+        toast(refusal(error));
       }
     },
     "status": ({ status, text }) => session.status(status, text).then(() => dispatch({ type: "dialog", name: null }), complain),
@@ -194,7 +202,13 @@ export function createIntents({ dispatch, read }) {
       savePrefs(prefs);
     },
     "notify": async () => dispatch({ type: "prefs", prefs: { notify: await askPermission() } }),
-    "copy-link": ({ key }) => copyText(addressOf(key, read().secrets[key])).then(() => toast(word("copied"))),
+    "private": () => {
+      const room = newPrivateRoom();
+      if (!room) return toast(word("private.insecure"));
+      keepSecret(room.name, room.secret);
+      join(room.name);
+    },
+    "copy-link": ({ key }) => copyText(addressOf(key, secretOf(key))).then(() => toast(word("copied"))),
     // The library tries at once when the browser reports a network.
     "retry-now": () => dispatchEvent(new Event("online")),
     "again": () => location.reload(),
@@ -216,8 +230,9 @@ export function createIntents({ dispatch, read }) {
     begin(kept) {
       directs = kept;
       const { nick = "" } = loadPrefs();
-      const wanted = readAddress();
-      if (wanted) dispatch({ type: "want", name: wanted });
+      const { name, secret } = readAddress();
+      if (secret) keepSecret(name, secret);
+      if (name) dispatch({ type: "want", name });
       if (nick === "") return;
       dispatch({ type: "entry/skip" });
       enter(nick);
@@ -228,9 +243,8 @@ export function createIntents({ dispatch, read }) {
         restore(link.rooms);
       } else if (link.name === "offline") {
         const { entry } = read();
-        const error = NICK_WORDS[link.reason];
-        if (error && !link.willRetry) dispatch({ type: "entry", error: word(error) });
-        else if (entry.open && !link.willRetry) dispatch({ type: "entry", error: word("entry.other", { reason: link.reason }) });
+        const needsName = NICK_WORDS[link.reason] || entry.open;
+        if (needsName && !link.willRetry) dispatch({ type: "entry", error: refusal({ code: link.reason }) });
         else if (entry.open) {
           const held = link.reason === "nick_in_use";
           const text = held ? word("entry.held", { n: Math.ceil(link.inMs / 1000) }) : word("entry.unreachable");
@@ -243,21 +257,26 @@ export function createIntents({ dispatch, read }) {
     },
     openChanged() {
       const { open } = read();
+      session.watched = open;
       if (!open) return;
       savePrefs({ open });
       window.history.replaceState(null, "", addressOf(open));
     },
     followAddress() {
-      const wanted = readAddress();
-      if (!wanted || wanted === read().open || read().link.name !== "online") return;
-      if (wanted[0] === "@") openDirect(wanted.slice(1));
-      else join(wanted);
+      const { name, secret } = readAddress();
+      if (secret && secret !== secretOf(name)) {
+        keepSecret(name, secret);
+        return location.reload();
+      }
+      if (!name || name === read().open || read().link.name !== "online") return;
+      if (name[0] === "@") openDirect(name.slice(1));
+      else join(name);
     },
     /** Takes over what another tab changed. */
     adopt({ lang, sound, rooms = [], secrets = {} }) {
       const state = read();
       dispatch({ type: "prefs", prefs: { lang: lang ?? state.lang, sound: sound ?? state.sound, secrets } });
-      for (const room of rooms) if (!state.conversations[room] && restored) session.join(room).catch(() => {});
+      for (const room of rooms) if (!state.conversations[room] && restored) joinRoom(room).catch(() => {});
     },
     draft: (key) => drafts.get(key) ?? session.draft(key),
     names() {

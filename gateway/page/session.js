@@ -2,42 +2,51 @@
  * The client library as seen by the page: its events become actions, and its calls are made by conversation key.
  * It holds the library's objects and no other state.
  */
+import { encrypted, keyFromText } from "/parley/e2e.js";
 import { Parley } from "/parley/parley.js";
 
 const PAGE = 50;
-const PING_EVERY_MS = 15_000;
+/** Time between two measurements of the ping, and two looks at the other side of an open direct conversation. */
+const LOOK_EVERY_MS = 10_000;
 
 export class Session {
   #parley;
   #dispatch;
   #conversations = new Map();
+  /** By room: `send` and `history` with bodies that people can read. */
+  #bodies = new Map();
   #notes = 0;
-  #pingTimer;
+  /** Key of the open conversation. */
+  watched = null;
+  #lookTimer;
 
   constructor({ url, nick, storage, dispatch }) {
     this.#parley = new Parley(url, { nick, storage });
     this.#dispatch = dispatch;
     this.#parley.on("state", (state) => {
       this.#report({ type: "link", state, nick: this.#parley.nick });
-      if (state.name === "online") this.#ping();
+      if (state.name === "online") this.#lookAround();
     });
     this.#parley.on("nick", (nick) => dispatch({ type: "nick", nick }));
     this.#parley.on("direct", (message) => this.#receiveDirect(message));
-    this.#pingTimer = setInterval(() => this.#ping(), PING_EVERY_MS);
+    this.#lookTimer = setInterval(() => this.#lookAround(), LOOK_EVERY_MS);
   }
 
   get nick() {
     return this.#parley.nick;
   }
 
-  /** Joins a room, and returns its key. */
-  async join(name) {
+  /** Joins a room, and returns its key. `secret` opens and seals the bodies of a private room. */
+  async join(name, secret = null) {
     const room = await this.#parley.join(name, { history: PAGE });
     const key = room.name;
     if (this.#conversations.get(key) === room) return key;
+    const bodies = secret ? encrypted(room, keyFromText(secret)) : room;
+    const readable = (message) => ({ ...message, locked: isLocked(message.body, secret) });
     this.#conversations.set(key, room);
+    this.#bodies.set(key, { send: (...send) => bodies.send(...send), history: (options) => pageOf(bodies, options, readable) });
     const ends = [
-      room.on("message", (message) => this.#report({ type: "message", key, message })),
+      bodies.on("message", (message) => this.#report({ type: "message", key, message: readable(message) })),
       room.on("typing", ({ from }) => this.#report({ type: "typing", key, from })),
       room.on("members", (event) => this.#report({ type: "members", key, members: [...room.members.values()], event })),
       room.on("gap", (gap) => this.#dispatch({ type: "gap", key, ...gap })),
@@ -46,10 +55,12 @@ export class Session {
       room.on("left", () => {
         for (const end of ends) end();
         this.#conversations.delete(key);
+        this.#bodies.delete(key);
         this.#dispatch({ type: "left", key });
       }),
     ];
-    const { recent, seq, unread, readSeq } = room;
+    const { seq, unread, readSeq } = room;
+    const recent = (await bodies.recent).map(readable);
     this.#dispatch({ type: "joined", key, recent, seq, unread, readSeq, members: [...room.members.values()] });
     return key;
   }
@@ -85,7 +96,8 @@ export class Session {
   /** Sends a message that is pending in the state under its idempotency key `id`. */
   async send(key, id, body) {
     try {
-      const ack = await this.#conversations.get(key).send(body, { key: id });
+      const target = this.#bodies.get(key) ?? this.#conversations.get(key);
+      const ack = await target.send(body, { key: id });
       this.#dispatch({ type: "ack", key, id, ack });
     } catch (error) {
       this.#dispatch({ type: "pending/change", key, id, change: { status: "failed", code: error.code ?? "other", reason: error.message } });
@@ -93,7 +105,7 @@ export class Session {
   }
 
   async history(key, options) {
-    return this.#conversations.get(key).history({ limit: PAGE * 2, ...options });
+    return this.#bodies.get(key).history(options);
   }
 
   async publicRooms() {
@@ -129,7 +141,7 @@ export class Session {
 
   /** Ends the session for all tabs. */
   close() {
-    clearInterval(this.#pingTimer);
+    clearInterval(this.#lookTimer);
     return this.#parley.close();
   }
 
@@ -143,9 +155,20 @@ export class Session {
     this.#dispatch({ ...action, now: Date.now(), id: `note-${this.#notes}` });
   }
 
-  async #ping() {
+  async #lookAround() {
     if (this.#parley.state.name !== "online" || document.visibilityState !== "visible") return;
     await this.#parley.ping().catch(() => {});
     this.#dispatch({ type: "ping", ms: this.#parley.pingMs });
+    if (this.watched?.[0] === "@") await this.look(this.watched).catch(() => {});
   }
+}
+
+async function pageOf(bodies, options, readable) {
+  const { items, more } = await bodies.history(options);
+  return { items: items.map(readable), more };
+}
+
+/** True for a body that the secret did not open, and for a sealed one without a secret. */
+function isLocked(body, secret) {
+  return secret ? body?.locked === true : body?.e2e === 1 && typeof body.ct === "string";
 }

@@ -69,8 +69,8 @@ export class LineUser {
     this.#socket.write(lines.map((line) => line + "\n").join(""));
   }
 
-  async sees(text) {
-    await eventually(`${text} is received`, () => this.#received.includes(text));
+  async sees(text, ms) {
+    await eventually(`${text} is received`, () => this.#received.includes(text), ms);
   }
 
   leave() {

@@ -10,6 +10,7 @@ import { directStories } from "./stories/direct.js";
 import { hostileStories } from "./stories/hostile.js";
 import { lookStories } from "./stories/look.js";
 import { memoryStories } from "./stories/memory.js";
+import { privateStories } from "./stories/private.js";
 import { scrollStories } from "./stories/scroll.js";
 import { talkStories } from "./stories/talk.js";
 
@@ -29,6 +30,7 @@ describe("chat page", { concurrency: false }, () => {
   talkStories(world);
   directStories(world);
   memoryStories(world);
+  privateStories(world);
   hostileStories(world);
   accessStories(world);
   scrollStories(world);

@@ -51,7 +51,8 @@ class Composer extends View {
       this.#close();
       this.#at = null;
       this.write(this.props.draft(conversation.key));
-      if (matchMedia("(pointer: fine)").matches) this.field.focus();
+      // On a phone the focus would open the keyboard.
+      if (!matchMedia("(pointer: coarse)").matches) this.field.focus();
     }
   }
 

@@ -1,6 +1,6 @@
 import { html } from "../vendor/lit-html/lit-html.js";
 
-const HUES = 8;
+const HUES = 12;
 
 /** A name whose writing direction does not affect its surroundings. */
 export const nameOf = (name) => html`<bdi>${name}</bdi>`;

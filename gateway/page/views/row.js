@@ -12,10 +12,11 @@ export function rowTemplate(row, context) {
 }
 
 const rowTemplates = {
-  start: (row, { lang, conversation }) => html`
+  start: (row, { lang, conversation, secret, element }) => html`
     <li class="row start" data-key="start">
       ${conversation.kind === "room"
-        ? html`<h2>${say(lang, "timeline.start", { name: isolate(conversation.name) })}</h2><p class="muted">${say(lang, "timeline.lead")}</p>`
+        ? html`<h2>${say(lang, "timeline.start", { name: isolate(conversation.name) })}</h2><p class="muted">${say(lang, secret ? "private.lead" : "timeline.lead")}</p>
+          ${secret ? html`<button class="button" @click=${() => intend(element, "copy-link", { key: conversation.key })}>${icons.lock}${say(lang, "private.copy")}</button>` : nothing}`
         : html`${avatar(conversation.name, "large")}<h2>${nameOf(conversation.name)}</h2>
           <p class="muted">${say(lang, "timeline.start.direct", { name: isolate(conversation.name) })}</p>`}
     </li>`,
@@ -41,7 +42,7 @@ const rowTemplates = {
 };
 
 function messageTemplate({ key, item, first, pending }, context) {
-  const { lang, nick, conversation, element } = context;
+  const { lang, nick, conversation, secret, element } = context;
   const called = !item.own && conversation.kind === "room" && mentions(item.body, nick);
   return html`
     <li class="row message ${first ? "first" : ""} ${called ? "called" : ""} ${pending ?? ""}" data-key=${key} data-seq=${item.seq ?? nothing}>
@@ -54,7 +55,7 @@ function messageTemplate({ key, item, first, pending }, context) {
           <time datetime=${new Date(item.time).toISOString()} title=${fullTime(lang, item.time)}>${clock(lang, item.time)}</time>
         </div>` : nothing}
         <div class="text" dir="auto">${item.locked
-          ? html`<span class="muted locked">${icons.lock}${say(lang, "private.failed")}</span>` : bodyOf(item.body, nick)}</div>
+          ? html`<span class="muted locked">${icons.lock}${say(lang, secret ? "private.failed" : "private.locked")}</span>` : bodyOf(item.body, nick)}</div>
         ${pending === "failed" ? failedTemplate(item, context) : nothing}
       </div>
       ${markTemplate(item, pending, context)}

@@ -36,7 +36,7 @@ function chatTemplate(state, tools) {
       </nav>
       <div class="backdrop" @click=${(event) => intend(event.target, drawer ? "drawer" : "members/show", drawer ? { open: false } : { shown: false })}></div>
       <main class="main">
-        <parley-header class="header" .props=${{ lang, conversation, members, secret: open in secrets, calls: badge(state) }}></parley-header>
+        <parley-header class="header" .props=${{ lang, conversation, members, secret: isSecret(secrets, open), calls: badge(state) }}></parley-header>
         ${linkBanner(state)}
         ${conversation ? conversationTemplate(state, conversation, tools, attentive) : emptyTemplate(state)}
       </main>
@@ -51,9 +51,9 @@ function chatTemplate(state, tools) {
     <p class="visually-hidden" aria-live="polite">${state.spoken}</p>`;
 }
 
-function conversationTemplate({ lang, nick, now }, conversation, { draft, names }, attentive) {
+function conversationTemplate({ lang, nick, now, secrets }, conversation, { draft, names }, attentive) {
   return html`
-    <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, now: now - (now % HOUR_MS) }}></parley-timeline>
+    <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, secret: isSecret(secrets, conversation.key), now: now - (now % HOUR_MS) }}></parley-timeline>
     <p class="typing" aria-live="off">${typingText(lang, conversation)}</p>
     <parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`;
 }
@@ -75,6 +75,8 @@ function typingText(lang, { typing, kind, online, name, pending }) {
   const [a, b] = names.map(isolate);
   return say(lang, names.length === 1 ? "typing.one" : names.length === 2 ? "typing.two" : "typing.many", { a, b });
 }
+
+const isSecret = (secrets, key) => key !== null && key.toLowerCase() in secrets;
 
 const ENDS = { taken_over: "link.taken", kicked: "link.kicked" };
 

@@ -13,7 +13,7 @@ class Sidebar extends View {
     const directs = order.filter((key) => key[0] === "@");
     const focusable = open ?? order[0];
     const list = (keys) => html`<ul class="list">${repeat(keys, (key) => key, (key) => html`
-      <li>${this.#entry(conversations[key], key === open, key === focusable, lang, key in secrets)}</li>`)}</ul>`;
+      <li>${this.#entry(conversations[key], key === open, key === focusable, lang, key.toLowerCase() in secrets)}</li>`)}</ul>`;
     return html`
       <div class="side-head">
         <button class="you" title=${say(lang, "you")} aria-haspopup="dialog" @click=${() => intend(this, "dialog", { name: "you" })}>

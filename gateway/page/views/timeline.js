@@ -1,4 +1,5 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { guard } from "../vendor/lit-html/directives/guard.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { rowsOf } from "../rows.js";
 import { dayOf, isolate, say } from "../words.js";
@@ -27,12 +28,15 @@ class Timeline extends View {
 
   template({ lang, conversation }) {
     const shown = this.#rows.slice(...this.#slice);
+    const { nick, now } = this.props;
     const context = { ...this.props, element: this };
+    const keyOf = (row) => row.key;
+    const templateOf = (row) => guard([row.item, row.first, row.pending, row.time, lang, nick, now, conversation.name], () => rowTemplate(row, context));
     return html`
       <div class="scroller" tabindex="0" role="region" aria-label=${say(lang, "timeline", { name: isolate(conversation.name) })}
         @scroll=${this.#onScroll}>
         ${conversation.loading === "older" ? html`<p class="loading">${say(lang, "timeline.loading")}</p>` : nothing}
-        <ol class="rows">${repeat(shown, (row) => row.key, (row) => rowTemplate(row, context))}</ol>
+        <ol class="rows">${repeat(shown, keyOf, templateOf)}</ol>
       </div>
       ${this.#jumpTemplate()}`;
   }
@@ -181,7 +185,7 @@ class Timeline extends View {
     return this.#slice[1] === this.#rows.length && scrollHeight - scrollTop - clientHeight < END_PX;
   }
 
-  /** The first row that is visible, with the distance of its top from the top of the list. */
+  /** The first visible item, with the distance of its top from the top of the list. Lines between items may move. */
   #readAnchor() {
     const scroller = this.#scroller;
     const list = scroller?.querySelector(".rows");
@@ -193,7 +197,8 @@ class Timeline extends View {
       if (list.children[middle].getBoundingClientRect().bottom <= top) low = middle + 1;
       else high = middle;
     }
-    const row = list.children[low];
+    let row = list.children[low];
+    while (row?.matches(".day, .new, .start")) row = row.nextElementSibling;
     return row ? { key: row.dataset.key, offset: Math.round(row.getBoundingClientRect().top - top) } : null;
   }
 

@@ -14,8 +14,8 @@ export function directStories(world) {
     await ann.sees("yes?");
     assert.deepEqual(await ann.page.locator(".entry-link .entry-name").allInnerTexts(), ["dm", "boba"]);
     await ann.page.waitForSelector(".mark.delivered");
-    await bob.page.close();
-    await eventually("the other side is offline", async () => (await ann.page.locator(".subtitle").innerText()) === "Offline", 90_000);
+    await bob.page.context().close();
+    await eventually("the other side is offline", async () => (await ann.page.locator(".subtitle").innerText()) === "Offline", 60_000);
     await ann.say("are you there?");
     await ann.page.waitForSelector(".mark.sent");
   });

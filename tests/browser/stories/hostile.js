@@ -14,7 +14,7 @@ const seeds = [
 export function hostileStories(world) {
   test("a hundred hostile bodies stay text", async () => {
     const bodies = Array.from({ length: 100 }, (_, index) => `${index}: ${seeds[index % seeds.length]}`);
-    const ann = await world.people.enter("annh", { room: "#hostile" });
+    const ann = await world.people.enter("annh", { room: "#hostile", viewport: { width: 1280, height: 3000 } });
     const eve = await world.people.enter("eveh", { room: "#hostile" });
     for (const body of bodies) await eve.say(body);
     await ann.sees("99: ");
