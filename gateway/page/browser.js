@@ -49,6 +49,7 @@ function onKey(event, state, intents) {
     if (key) intents.run({ type: "open", key });
   } else if (event.key === "Escape" && !event.defaultPrevented && state.dialog === null) {
     if (state.drawer) intents.run({ type: "drawer", open: false });
+    else if (state.members && matchMedia("(max-width: 999px)").matches) intents.run({ type: "members/show", shown: false });
     else if (state.open && (!state.pinned || !state.conversations[state.open].atEnd)) intents.run({ type: "latest" });
   }
 }

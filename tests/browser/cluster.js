@@ -1,7 +1,7 @@
 // A real cluster for the stories, started by deploy/run, and people on its text port.
 
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { fileURLToPath } from "node:url";
 import { eventually } from "./eventually.js";
@@ -23,6 +23,8 @@ export class Cluster {
   }
 
   async #start() {
+    // The rooms of an earlier run would be full.
+    rmSync(`${root}.run/${offset}`, { recursive: true, force: true });
     const env = { ...process.env, OFFSET: String(offset), BIN_DIR: process.env.PARLEY_BIN_DIR };
     this.#process = spawn("deploy/run", { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#process.stdout, this.#process.stderr]) stream.on("data", (data) => (this.#output += data));

@@ -51,9 +51,13 @@ class Composer extends View {
       this.#close();
       this.#at = null;
       this.write(this.props.draft(conversation.key));
-      // On a phone the focus would open the keyboard.
-      if (!matchMedia("(pointer: coarse)").matches) this.field.focus();
+      this.#focus();
     }
+  }
+
+  connectedCallback() {
+    this.#focus();
+    this.#grow();
   }
 
   /** Replaces the text, for example with a draft. */
@@ -154,6 +158,11 @@ class Composer extends View {
     if (!this.#completion) return;
     this.#completion = null;
     this.refresh();
+  }
+
+  /** On a phone the focus would open the keyboard. */
+  #focus() {
+    if (!matchMedia("(pointer: coarse)").matches) this.field.focus();
   }
 
   #grow() {

@@ -32,10 +32,10 @@ function chatTemplate(state, tools) {
   return html`
     <div class="chat ${drawer ? "with-drawer" : ""} ${members ? "with-members" : ""}">
       <nav class="sidebar" aria-label=${say(lang, "conversations")}>
-        <parley-sidebar .props=${{ lang, nick, status, link, pingMs, order, conversations, open, secrets }}></parley-sidebar>
+        <parley-sidebar .props=${{ lang, nick, status, link, pingMs, order, conversations, open, secrets, drawer }}></parley-sidebar>
       </nav>
       <div class="backdrop" @click=${(event) => intend(event.target, drawer ? "drawer" : "members/show", drawer ? { open: false } : { shown: false })}></div>
-      <main class="main">
+      <main class="main" ?inert=${drawer}>
         <parley-header class="header" .props=${{ lang, conversation, members, secret: isSecret(secrets, open), calls: badge(state) }}></parley-header>
         ${linkBanner(state)}
         ${conversation ? conversationTemplate(state, conversation, tools, attentive) : emptyTemplate(state)}

@@ -6,6 +6,8 @@ import { icons } from "./icons.js";
 import { avatar, nameOf } from "./name.js";
 import { View, intend, moveFocus } from "./view.js";
 
+const SHORTCUT = /mac|iphone|ipad/i.test(navigator.platform) ? "⌘ K" : "Ctrl K";
+
 /** Own name and connection, the search, and the list of conversations. */
 class Sidebar extends View {
   template({ lang, nick, status, link, pingMs, order, conversations, open, secrets }) {
@@ -27,7 +29,7 @@ class Sidebar extends View {
           @click=${() => intend(this, "drawer", { open: false })}>${icons.close}</button>
       </div>
       <button class="jump" aria-haspopup="dialog" @click=${() => intend(this, "dialog", { name: "switcher" })}>
-        ${icons.search}<span>${say(lang, "jump")}</span><kbd>Ctrl K</kbd>
+        ${icons.search}<span>${say(lang, "jump")}</span><kbd>${SHORTCUT}</kbd>
       </button>
       <div class="side-lists" @keydown=${(event) => moveFocus(event, ".entry-link")}>
         <div class="side-title">
@@ -40,6 +42,18 @@ class Sidebar extends View {
         ${rooms.length > 0 ? list(rooms) : html`<p class="side-empty">${say(lang, "rooms.none")}</p>`}
         ${directs.length > 0 ? html`<div class="side-title"><h2>${say(lang, "directs")}</h2></div>${list(directs)}` : nothing}
       </div>`;
+  }
+
+  update(before) {
+    super.update(before);
+    if (before && before.drawer !== this.props.drawer) this.#moveFocus();
+  }
+
+  /** An open drawer takes the focus, and a closed one returns it. */
+  #moveFocus() {
+    const target = this.props.drawer ? this.querySelector(".entry-link[tabindex='0']") ?? this.querySelector(".jump")
+      : document.querySelector("parley-header .only-narrow");
+    requestAnimationFrame(() => target?.focus());
   }
 
   #entry(conversation, current, focusable, lang, secret) {

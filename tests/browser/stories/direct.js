@@ -14,10 +14,12 @@ export function directStories(world) {
     await ann.sees("yes?");
     assert.deepEqual(await ann.page.locator(".entry-link .entry-name").allInnerTexts(), ["dm", "boba"]);
     await ann.page.waitForSelector(".mark.delivered");
-    await bob.page.context().close();
-    await eventually("the other side is offline", async () => (await ann.page.locator(".subtitle").innerText()) === "Offline", 60_000);
+    await bob.page.click(".you");
+    await bob.page.click("text=Sign out");
+    await bob.page.waitForSelector("#entry-nick");
     await ann.say("are you there?");
     await ann.page.waitForSelector(".mark.sent");
+    await eventually("the other side is offline", async () => (await ann.page.locator(".subtitle").innerText()) === "Offline");
   });
 
   test("direct messages are still there after a reload", async () => {

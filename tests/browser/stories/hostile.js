@@ -41,8 +41,10 @@ export function hostileStories(world) {
       user.say(`from ${names.indexOf(name)}`);
       await ann.sees(`from ${names.indexOf(name)}`);
     }
-    const members = await ann.page.locator(".member-name bdi").allTextContents();
-    assert.deepEqual(members.sort(), [...names, "annn"].sort());
+    await eventually("all are members", async () => {
+      const members = await ann.page.locator(".member-name bdi").allTextContents();
+      return members.sort().join() === [...names, "annn"].sort().join();
+    });
     assert.equal(await ann.page.locator(".members b, .rows b").count(), 0);
     await ann.say("/msg __proto__ hi");
     await ann.sees("hi");
