@@ -3,8 +3,8 @@ import { render } from "./vendor/lit-html/lit-html.js";
 import { createIntents } from "./intents.js";
 import { askLater, watchBrowser } from "./browser.js";
 import { callUser, permission, showBadge } from "./notify.js";
-import { loadPrefs, loadDirects, saveDirects, savePrefs } from "./prefs.js";
-import { initialState, isAttended, reduce } from "./state.js";
+import { loadPrefs, loadDirects, saveDirects, savePending, savePrefs } from "./prefs.js";
+import { completionNames, initialState, isAttended, reduce } from "./state.js";
 import { mentions } from "./text.js";
 import { chooseLanguage } from "./words.js";
 import { shell } from "./views/shell.js";
@@ -27,7 +27,12 @@ const draw = askLater(() => {
   render(shell(state, tools), root);
 });
 
-const saveNow = () => saveDirects(Object.values(state.conversations));
+function saveNow() {
+  const conversations = Object.values(state.conversations);
+  saveDirects(conversations);
+  savePending(conversations);
+}
+
 const keepDirects = askLater(saveNow, SAVE_MS);
 
 /** Effects of actions that the reducer cannot have. */
@@ -52,8 +57,7 @@ function announce(before, { key, message }) {
 const intents = createIntents({ dispatch, read: () => state });
 const tools = {
   draft: (key) => intents.draft(key),
-  names: () => intents.names(),
-  people: (current) => intents.people(current),
+  names: () => completionNames(state),
 };
 
 function start() {
@@ -67,7 +71,7 @@ function start() {
   });
   root.addEventListener("intent", (event) => intents.run(event.detail));
   watchBrowser({ dispatch, intents, read: () => state });
-  addEventListener("pagehide", () => state.nick !== "" && !state.entry.open && saveNow());
+  addEventListener("pagehide", () => !state.entry.open && saveNow());
   intents.begin(loadDirects());
 }
 

@@ -1,7 +1,7 @@
 /** Completion in the message field: commands, nicknames and rooms. Pure. */
 import { COMMANDS } from "./commands.js";
 
-const OPTIONS_MAX = 8;
+const OPTIONS_MAX = 9;
 
 /**
  * Returns `{ start, end, options: [{ value, label, kind }] }` for the word before the caret, or `null`. `nicks` come in

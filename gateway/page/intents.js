@@ -3,23 +3,25 @@ import { addressOf, copyText, newPrivateRoom, randomKey, readAddress, socketUrl 
 import { askLater } from "./browser.js";
 import { readInput, roomName } from "./commands.js";
 import { askPermission } from "./notify.js";
-import { forgetAll, loadPlaces, loadPrefs, savePlace, savePrefs } from "./prefs.js";
+import { createPages } from "./pages.js";
+import { forgetAll, loadPending, loadPlaces, loadPrefs, savePlace, savePrefs } from "./prefs.js";
 import { Session } from "./session.js";
+import { roomsOf } from "./state.js";
 import { errorText, say } from "./words.js";
 
 const FIRST_ROOM = "#lobby";
 const TOAST_MS = 5000;
 const DRAFT_MS = 300;
-const PAGE = 100;
 /** Reasons that mean another name is needed. */
 const NICK_WORDS = { nick_in_use: "entry.in_use", nick_confusable: "entry.confusable", bad_nick: "entry.bad" };
 
 export function createIntents({ dispatch, read }) {
   let session = null;
   let directs = {};
-  let restored = false;
+  let unsent = {};
   let toastTimer = 0;
   const drafts = new Map();
+  const pages = createPages({ dispatch, read, history: (key, options) => session.history(key, options) });
 
   const word = (key, params) => say(read().lang, key, params);
   const toast = (text) => {
@@ -41,13 +43,20 @@ export function createIntents({ dispatch, read }) {
     dispatch({ type: "prefs", prefs: { secrets } });
     savePrefs({ secrets });
   };
-  const joinRoom = (name) => session.join(name, secretOf(name));
+  const joinRoom = async (name) => returnPending(await session.join(name, secretOf(name)));
+  /** Shows what the last page load could not send; a retry has the same key, so nothing is sent twice. */
+  const returnPending = (key) => {
+    for (const entry of unsent[key] ?? []) dispatch({ type: "pending", key, entry: { ...entry, status: "failed", code: "interrupted" } });
+    delete unsent[key];
+    return key;
+  };
 
   function enter(nick) {
     session = new Session({ url: socketUrl(), nick, storage: localStorage, dispatch });
     for (const [name, messages] of Object.entries(directs)) {
       const key = session.direct(name);
       dispatch({ type: "direct/restore", key, messages });
+      returnPending(key);
     }
   }
 
@@ -63,7 +72,7 @@ export function createIntents({ dispatch, read }) {
       const key = await joinRoom(name).catch((error) => complain(error, name));
       if (key && (name === wanted || (!wanted && !read().open))) openConversation(key);
     }));
-    restored = true;
+    dispatch({ type: "restored" });
     savePrefs({ rooms: roomsOf(read()) });
     if (!read().open && read().order.length > 0) openConversation(read().order[0]);
   }
@@ -73,16 +82,8 @@ export function createIntents({ dispatch, read }) {
     const place = loadPlaces()[key] ?? null;
     dispatch({ type: "open", key, place });
     const conversation = conversations[key];
-    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) showPlace(key, place);
+    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) pages.showPlace(key, place);
     if (key[0] === "@") session.look(key).catch(() => {});
-  }
-
-  async function showPlace(key, place) {
-    if (key[0] !== "#") return;
-    const { items, more } = await session.history(key, { after: Math.max(0, place.seq - PAGE / 2), limit: PAGE });
-    if (items.some(({ id }) => id === place.id)) {
-      dispatch({ type: "history/window", key, messages: items, more: items[0].seq > 1, jump: { ...place, more } });
-    }
   }
 
   function openDirect(nick) {
@@ -98,34 +99,12 @@ export function createIntents({ dispatch, read }) {
     }
   }
 
-  async function history({ side }) {
-    const key = read().open;
-    const { items, loading } = read().conversations[key];
-    const messages = items.filter(({ kind, seq }) => kind === "message" && seq !== null);
-    if (loading) return;
-    dispatch({ type: "history/asked", key, side });
-    try {
-      const at = side === "older" ? { before: messages[0]?.seq } : { after: messages.at(-1)?.seq ?? 0 };
-      const page = await session.history(key, { ...at, limit: PAGE });
-      dispatch({ type: "history", key, side, messages: page.items, more: page.more });
-    } catch {
-      dispatch({ type: "history/failed", key });
-    }
-  }
-
-  async function latest() {
-    const key = read().open;
-    if (read().conversations[key].atEnd) return dispatch({ type: "jump", key, jump: { id: null } });
-    const { items, more } = await session.history(key, { limit: PAGE });
-    dispatch({ type: "history/window", key, messages: items, more, jump: { id: null } });
-  }
-
   async function send(key, body) {
     const id = randomKey();
     const { nick, conversations } = read();
     dispatch({ type: "pending", key, entry: { key: id, from: nick, body, time: Date.now(), status: "pending", ticks: null } });
     if (conversations[key].atEnd) dispatch({ type: "jump", key, jump: { id: null } });
-    else latest().catch(complain);
+    else pages.latest().catch(complain);
     await session.send(key, id, body);
   }
 
@@ -168,8 +147,8 @@ export function createIntents({ dispatch, read }) {
     "join": ({ name }) => join(name),
     "direct": ({ nick }) => openDirect(nick),
     "leave": ({ key }) => session.leave(key).catch((error) => complain(error, key)),
-    "history": history,
-    "latest": () => latest().catch(complain),
+    "history": ({ side }) => pages.load(side),
+    "latest": () => pages.latest().catch(complain),
     "submit": submit,
     "retry": ({ key, id }) => {
       const { body } = read().conversations[key].pending.find((entry) => entry.key === id);
@@ -229,6 +208,7 @@ export function createIntents({ dispatch, read }) {
     flush,
     begin(kept) {
       directs = kept;
+      unsent = loadPending();
       const { nick = "" } = loadPrefs();
       const { name, secret } = readAddress();
       if (secret) keepSecret(name, secret);
@@ -253,7 +233,7 @@ export function createIntents({ dispatch, read }) {
       }
     },
     orderChanged() {
-      if (restored) savePrefs({ rooms: roomsOf(read()) });
+      if (read().restored) savePrefs({ rooms: roomsOf(read()) });
     },
     openChanged() {
       const { open } = read();
@@ -276,23 +256,8 @@ export function createIntents({ dispatch, read }) {
     adopt({ lang, sound, rooms = [], secrets = {} }) {
       const state = read();
       dispatch({ type: "prefs", prefs: { lang: lang ?? state.lang, sound: sound ?? state.sound, secrets } });
-      for (const room of rooms) if (!state.conversations[room] && restored) joinRoom(room).catch(() => {});
+      for (const room of rooms) if (!state.conversations[room] && state.restored) joinRoom(room).catch(() => {});
     },
     draft: (key) => drafts.get(key) ?? session.draft(key),
-    names() {
-      const state = read();
-      const conversation = state.conversations[state.open];
-      const speakers = conversation.items.filter(({ kind }) => kind === "message").map(({ from }) => from).reverse();
-      const nicks = new Set([...speakers, ...conversation.members.map(({ nick }) => nick)]);
-      nicks.delete(state.nick);
-      return { nicks: [...nicks], rooms: roomsOf(state) };
-    },
-    people(state) {
-      const nicks = new Set(Object.values(state.conversations).flatMap(({ members }) => members.map(({ nick }) => nick)));
-      nicks.delete(state.nick);
-      return [...nicks].sort();
-    },
   };
 }
-
-const roomsOf = ({ order }) => order.filter((key) => key[0] === "#");

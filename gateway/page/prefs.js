@@ -3,6 +3,7 @@
 const PREFS = "parley.page";
 const DIRECTS = "parley.page.directs";
 const PLACES = "parley.page.places";
+const PENDING = "parley.page.pending";
 /** Size of the messages kept for one direct conversation, in characters. */
 const DIRECT_SIZE_MAX = 50_000;
 const DIRECTS_MAX = 30;
@@ -29,9 +30,17 @@ export function savePlace(key, place) {
   save(() => sessionStorage, PLACES, { ...loadPlaces(), [key]: place ?? undefined });
 }
 
+/** Sends without an answer, by conversation: a reload must not lose them silently. */
+export function savePending(conversations) {
+  const waiting = conversations.filter(({ pending }) => pending.length > 0);
+  save(() => sessionStorage, PENDING, Object.fromEntries(waiting.map(({ key, pending }) => [key, pending])));
+}
+
+export const loadPending = () => load(() => sessionStorage, PENDING, {});
+
 export function forgetAll() {
   for (const key of [PREFS, DIRECTS]) attempt(() => localStorage.removeItem(key));
-  attempt(() => sessionStorage.removeItem(PLACES));
+  for (const key of [PLACES, PENDING]) attempt(() => sessionStorage.removeItem(key));
 }
 
 /** True if another tab changed the preferences. */

@@ -69,12 +69,13 @@ export class Session {
   direct(nick) {
     const direct = this.#parley.direct(nick);
     const key = "@" + direct.nick;
-    if (this.#conversations.get(key) === direct) return key;
-    this.#conversations.set(key, direct);
+    if (this.#conversations.get(key) !== direct) {
+      this.#conversations.set(key, direct);
+      direct.on("message", (message) => this.#report({ type: "message", key, message, name: direct.nick }));
+      direct.on("typing", ({ from }) => this.#report({ type: "typing", key, from }));
+      direct.on("read", (read) => this.#dispatch({ type: "read", key, ...read }));
+    }
     this.#dispatch({ type: "direct", nick: direct.nick });
-    direct.on("message", (message) => this.#report({ type: "message", key, message, name: direct.nick }));
-    direct.on("typing", ({ from }) => this.#report({ type: "typing", key, from }));
-    direct.on("read", (read) => this.#dispatch({ type: "read", key, ...read }));
     this.#dispatch({ type: "read", key, unread: direct.unread, readSeq: direct.readSeq });
     return key;
   }

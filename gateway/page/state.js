@@ -12,7 +12,7 @@ export const TYPING_MS = 5000;
 export const initialState = {
   lang: "en", nick: "", entry: { open: true, busy: false, error: null }, now: 0,
   link: { name: "idle", node: null, reason: null, retryAt: null, final: false }, pingMs: null,
-  conversations: {}, order: [], open: null, wanted: null, pinned: true, attentive: true,
+  conversations: {}, order: [], open: null, wanted: null, restored: false, pinned: true, attentive: true,
   dialog: null, drawer: false, members: true, toast: null, spoken: "", secrets: {},
   status: { status: "online", text: "" }, sound: false, notify: "default", publicRooms: null,
 };
@@ -40,6 +40,24 @@ export function nextUnread(state) {
   return unread.find((key) => callsOf(state.conversations[key]) > 0) ?? unread[0] ?? null;
 }
 
+export const roomsOf = ({ order }) => order.filter((key) => key[0] === "#");
+
+/** Names for completion in the open conversation: the last speakers first. */
+export function completionNames(state) {
+  const { items, members } = state.conversations[state.open];
+  const speakers = items.filter(({ kind }) => kind === "message").map(({ from }) => from).reverse();
+  const nicks = new Set([...speakers, ...members.map(({ nick }) => nick)]);
+  nicks.delete(state.nick);
+  return { nicks: [...nicks], rooms: roomsOf(state) };
+}
+
+/** Everyone in the rooms of this user, by name. */
+export function peopleOf(state) {
+  const nicks = new Set(Object.values(state.conversations).flatMap(({ members }) => members.map(({ nick }) => nick)));
+  nicks.delete(state.nick);
+  return [...nicks].sort();
+}
+
 /** True while the reader looks at the end of this conversation. */
 export function isAttended(state, key) {
   return state.open === key && state.pinned && state.attentive;
@@ -64,6 +82,7 @@ const steps = {
   "joined": join,
   "left": leave,
   "direct": (state, { nick }) => ensure(state, "@" + nick, nick),
+  "restored": (state) => ({ ...state, restored: true }),
   "want": (state, { name }) => ({ ...state, wanted: name }),
   "open": open,
   "message": receive,

@@ -149,6 +149,7 @@ export const en = {
   "error.too_many_rooms": "You are in as many rooms as possible. Leave one first.",
   "error.too_large": "The message is too long.",
   "error.overloaded": "The server is busy. Try again in a moment.",
+  "error.interrupted": "The page was closed before the answer came.",
   "error.other": "That did not work: {reason}.",
   "empty.title": "Pick a room",
   "empty.lead": "Join one by its name, or choose from the list of open rooms.",

@@ -149,6 +149,7 @@ export const zh = {
   "error.too_many_rooms": "加入的房间已达上限，请先离开一个。",
   "error.too_large": "消息太长。",
   "error.overloaded": "服务器繁忙，请稍后再试。",
+  "error.interrupted": "收到回复前页面已关闭。",
   "error.other": "操作失败：{reason}。",
   "empty.title": "选择一个房间",
   "empty.lead": "输入名字加入，或从公开房间中选择。",

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ITEMS_MAX } from "../conversation.js";
-import { badge, initialState, nextUnread, reduce, TYPING_MS } from "../state.js";
+import { badge, completionNames, initialState, nextUnread, peopleOf, reduce, TYPING_MS } from "../state.js";
 
 const run = (...actions) => actions.reduce(reduce, { ...initialState, nick: "ann" });
 const message = (seq, fields = {}) => ({ id: `m${seq}`, to: "#lobby", from: "bob", seq, time: seq * 1000, body: `text ${seq}`, own: false, ...fields });
@@ -180,4 +180,11 @@ test("the reducer leaves its input alone", () => {
   };
   const actions = [joined(), { type: "open", key: "#lobby" }, arrives(message(1)), online("g1"), online("g2"), { type: "left", key: "#lobby" }];
   actions.reduce((state, action) => freeze(reduce(state, freeze(action))), freeze({ ...initialState }));
+});
+
+test("completion offers the last speakers first", () => {
+  const members = ["ann", "cat", "bob"].map((nick) => ({ nick }));
+  const state = run(joined("#lobby", [], { members }), { type: "open", key: "#lobby" }, arrives(message(1, { from: "zoe" })), arrives(message(2)));
+  assert.deepEqual(completionNames(state), { nicks: ["bob", "zoe", "cat"], rooms: ["#lobby"] });
+  assert.deepEqual(peopleOf(state), ["bob", "cat"]);
 });

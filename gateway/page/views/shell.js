@@ -1,5 +1,5 @@
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
-import { badge } from "../state.js";
+import { badge, peopleOf } from "../state.js";
 import { isolate, say } from "../words.js";
 import "./composer.js";
 import "./entry.js";
@@ -13,8 +13,9 @@ import "./you.js";
 import { intend } from "./view.js";
 
 const HOUR_MS = 3_600_000;
+const NO_PEOPLE = [];
 
-/** The whole page. `tools`: `{ draft, names, people, element }`, the same functions at every call. */
+/** The whole page. `tools`: `{ draft, names }`, the same functions at every call. */
 export function shell(state, tools) {
   return state.entry.open ? entryTemplate(state) : chatTemplate(state, tools);
 }
@@ -44,7 +45,7 @@ function chatTemplate(state, tools) {
         <parley-members .props=${{ lang, members: conversation.members, nick }}></parley-members>
       </aside>` : nothing}
     </div>
-    <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, publicRooms: state.publicRooms, people: tools.people(state) }}></parley-switcher>
+    <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, publicRooms: state.publicRooms, people: dialog === "switcher" ? peopleOf(state) : NO_PEOPLE }}></parley-switcher>
     <parley-you .props=${{ open: dialog === "you", lang, nick, status, sound: state.sound, notify: state.notify, link, pingMs }}></parley-you>
     <parley-help .props=${{ open: dialog === "help", lang }}></parley-help>
     <div class="toast-place" role="status">${state.toast ? html`<p class="toast">${state.toast}</p>` : nothing}</div>
@@ -58,8 +59,8 @@ function conversationTemplate({ lang, nick, now, secrets }, conversation, { draf
     <parley-composer .props=${{ lang, conversation, draft, names }}></parley-composer>`;
 }
 
-function emptyTemplate({ lang, order, wanted }) {
-  if (wanted || order.length > 0) return html`<div class="empty"></div>`;
+function emptyTemplate({ lang, order, restored }) {
+  if (!restored || order.length > 0) return html`<div class="empty"></div>`;
   return html`<div class="empty">
     <h2>${say(lang, "empty.title")}</h2>
     <p class="muted">${say(lang, "empty.lead")}</p>

@@ -1,0 +1,41 @@
+/** Pages of history: at both ends of what is loaded, around a kept place, and the newest one. */
+
+const PAGE = 100;
+
+/** `history`: reads a page by conversation key. */
+export function createPages({ dispatch, read, history }) {
+  /** Loads the page before or after what is loaded of the open conversation. */
+  async function load(side) {
+    const key = read().open;
+    const { items, loading } = read().conversations[key];
+    if (loading) return;
+    const messages = items.filter(({ kind, seq }) => kind === "message" && seq !== null);
+    dispatch({ type: "history/asked", key, side });
+    try {
+      const at = side === "older" ? { before: messages[0]?.seq } : { after: messages.at(-1)?.seq ?? 0 };
+      const page = await history(key, { ...at, limit: PAGE });
+      dispatch({ type: "history", key, side, messages: page.items, more: page.more });
+    } catch {
+      dispatch({ type: "history/failed", key });
+    }
+  }
+
+  /** Goes to the newest message, and loads it if it is not there. */
+  async function latest() {
+    const key = read().open;
+    const jump = { id: null };
+    if (read().conversations[key].atEnd) return dispatch({ type: "jump", key, jump });
+    const { items, more } = await history(key, { limit: PAGE });
+    dispatch({ type: "history/window", key, messages: items, more, jump });
+  }
+
+  /** Loads the messages around a place of an earlier visit. */
+  async function showPlace(key, place) {
+    if (key[0] !== "#") return;
+    const { items } = await history(key, { after: Math.max(0, place.seq - PAGE / 2), limit: PAGE });
+    if (!items.some(({ id }) => id === place.id)) return;
+    dispatch({ type: "history/window", key, messages: items, more: items[0].seq > 1, jump: place });
+  }
+
+  return { load, latest, showPlace };
+}
