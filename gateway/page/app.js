@@ -71,7 +71,7 @@ function start() {
   });
   root.addEventListener("intent", (event) => intents.run(event.detail));
   watchBrowser({ dispatch, intents, read: () => state });
-  addEventListener("pagehide", () => !state.entry.open && saveNow());
+  addEventListener("pagehide", () => !state.entry.open && !state.link.final && saveNow());
   intents.begin(loadDirects());
 }
 

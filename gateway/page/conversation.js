@@ -130,11 +130,6 @@ export function acknowledge(conversation, key, ack) {
   return { ...dropPending(conversation, key), items };
 }
 
-/** The message with the highest position that is loaded, or 0. */
-export function newestLoaded(conversation) {
-  return conversation.items.findLast?.((item) => item.seq > 0)?.seq ?? 0;
-}
-
 /** The send that became this message; the message may arrive before its ack. */
 function waitingFor(pending, message) {
   const body = JSON.stringify(message.body);

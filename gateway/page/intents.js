@@ -4,7 +4,7 @@ import { askLater } from "./browser.js";
 import { readInput, roomName } from "./commands.js";
 import { askPermission } from "./notify.js";
 import { createPages } from "./pages.js";
-import { forgetAll, loadPending, loadPlaces, loadPrefs, savePlace, savePrefs } from "./prefs.js";
+import { forgetAll, loadPending, loadPlaces, loadPrefs, savePlace, savePrefs, sharedStorage } from "./prefs.js";
 import { Session } from "./session.js";
 import { roomsOf } from "./state.js";
 import { errorText, say } from "./words.js";
@@ -19,6 +19,7 @@ export function createIntents({ dispatch, read }) {
   let session = null;
   let directs = {};
   let unsent = {};
+  let restoring = null;
   let toastTimer = 0;
   const drafts = new Map();
   const pages = createPages({ dispatch, read, history: (key, options) => session.history(key, options) });
@@ -52,7 +53,7 @@ export function createIntents({ dispatch, read }) {
   };
 
   function enter(nick) {
-    session = new Session({ url: socketUrl(), nick, storage: localStorage, dispatch });
+    session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), dispatch });
     for (const [name, messages] of Object.entries(directs)) {
       const key = session.direct(name);
       dispatch({ type: "direct/restore", key, messages });
@@ -82,7 +83,10 @@ export function createIntents({ dispatch, read }) {
     const place = loadPlaces()[key] ?? null;
     dispatch({ type: "open", key, place });
     const conversation = conversations[key];
-    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) pages.showPlace(key, place);
+    if (!conversation) return;
+    if (place && conversation.unread === 0 && !conversation.items.some(({ id }) => id === place.id)) {
+      pages.showPlace(key, place).catch(() => {});
+    }
     if (key[0] === "@") session.look(key).catch(() => {});
   }
 
@@ -189,10 +193,11 @@ export function createIntents({ dispatch, read }) {
     },
     "copy-link": ({ key }) => copyText(addressOf(key, secretOf(key))).then(() => toast(word("copied"))),
     // The library tries at once when the browser reports a network.
-    "retry-now": () => dispatchEvent(new Event("online")),
+    "retry-now": () => window.dispatchEvent(new Event("online")),
     "again": () => location.reload(),
     "sign-out": async () => {
       await session.close();
+      dispatch({ type: "entry" });
       forgetAll();
       location.replace(location.pathname);
     },
@@ -220,7 +225,7 @@ export function createIntents({ dispatch, read }) {
     linkChanged(before, link) {
       if (link.name === "online") {
         savePrefs({ nick: session.nick });
-        restore(link.rooms);
+        restoring ??= restore(link.rooms);
       } else if (link.name === "offline") {
         const { entry } = read();
         const needsName = NICK_WORDS[link.reason] || entry.open;

@@ -43,6 +43,9 @@ export function forgetAll() {
   for (const key of [PLACES, PENDING]) attempt(() => sessionStorage.removeItem(key));
 }
 
+/** The storage that the tabs share, or `null` where the browser forbids it. */
+export const sharedStorage = () => attempt(() => localStorage) ?? null;
+
 /** True if another tab changed the preferences. */
 export const isPrefsEvent = (event) => event.key === PREFS;
 

@@ -103,8 +103,6 @@ const steps = {
   "pending/change": (state, { key, id, change: fields }) => change(state, key, (c) => conversation.changePending(c, id, fields)),
   "pending/drop": (state, { key, id }) => change(state, key, (c) => conversation.dropPending(c, id)),
   "ack": (state, { key, id, ack }) => change(state, key, (c) => conversation.acknowledge({ ...c, online: onlineAfter(c, ack) }, id, ack)),
-  "notice": (state, { key, id, now, word, params }) =>
-    change(state, key, (c) => conversation.append(c, { kind: "notice", id, time: now, word, params })),
 };
 
 function change(state, key, edit) {
@@ -125,8 +123,11 @@ function ensure(state, key, name) {
 function join(state, { key, recent, seq, members, unread, readSeq }) {
   const next = ensure(state, key, key);
   return change(next, key, (c) => {
-    const loaded = c.items.length > 0 ? c : conversation.load(c, recent, { more: recent.length > 0 && recent[0].seq > 1, seq });
-    return conversation.markRead({ ...loaded, members }, { unread, readSeq });
+    const loaded = conversation.load(c, recent, { more: recent.length > 0 && recent[0].seq > 1, seq });
+    const known = new Set(recent.map(({ id }) => id));
+    // Messages may arrive while the older ones of a private room are being opened.
+    const items = [...loaded.items, ...c.items.filter(({ id }) => !known.has(id))];
+    return conversation.markRead({ ...loaded, items, atEnd: true, members }, { unread, readSeq });
   });
 }
 

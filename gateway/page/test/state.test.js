@@ -57,8 +57,10 @@ test("a pending message gives way to the stored one", () => {
   const ack = { type: "ack", key: "#lobby", id: "k1", ack: { id: "m1", seq: 1, delivered: null } };
   const own = arrives(message(1, { own: true, from: "ann", body: "hi" }));
   for (const order of [[ack, own], [own, ack]]) {
-    const state = order.reduce(reduce, sent);
-    assert.equal(lobby(state).pending.length, 0);
+    const shown = (state) => lobby(state).pending.length + lobby(state).items.length;
+    const first = reduce(sent, order[0]);
+    const state = reduce(first, order[1]);
+    assert.deepEqual([shown(first), shown(state)], [1, 1]);
     assert.equal(lobby(state).items.length, 1);
   }
 });
@@ -83,6 +85,12 @@ test("a failed message can be retried and deleted", () => {
   assert.equal(lobby(state).pending[0].status, "failed");
   state = reduce(state, { type: "pending/drop", key: "#lobby", id: "k1" });
   assert.deepEqual(lobby(state).pending, []);
+});
+
+test("a message before its room is kept", () => {
+  const state = run(arrives(message(3)), joined("#lobby", [message(1), message(2)]));
+  assert.deepEqual(texts(state), ["text 1", "text 2", "text 3"]);
+  assert.equal(lobby(state).atEnd, true);
 });
 
 test("a rewind drops what the server lost", () => {

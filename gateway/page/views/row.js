@@ -35,9 +35,6 @@ const rowTemplates = {
   resumed: ({ key, item }, { lang }) => html`
     <li class="row note cluster" data-key=${key}>${icons.swap}${resumedText(lang, item)}</li>`,
 
-  notice: ({ key, item }, { lang }) => html`
-    <li class="row note" data-key=${key}>${say(lang, item.word, item.params)}</li>`,
-
   message: messageTemplate,
 };
 
