@@ -34,7 +34,8 @@ export function createPages({ dispatch, read, history }) {
     if (key[0] !== "#") return;
     const { items } = await history(key, { after: Math.max(0, place.seq - PAGE / 2), limit: PAGE });
     if (!items.some(({ id }) => id === place.id)) return;
-    dispatch({ type: "history/window", key, messages: items, more: items[0].seq > 1, jump: place });
+    // A new object, because the timeline makes each jump once.
+    dispatch({ type: "history/window", key, messages: items, more: items[0].seq > 1, jump: { ...place } });
   }
 
   return { load, latest, showPlace };

@@ -36,7 +36,7 @@ export class Cluster {
 
   /** Kills a gateway, as a crash does. */
   crash(name) {
-    const pid = new RegExp(`${name} .* pid (\\d+)`).exec(this.#output)[1];
+    const pid = [...this.#output.matchAll(new RegExp(`${name} +WebSocket .* pid (\\d+)`, "g"))].at(-1)[1];
     process.kill(Number(pid), "SIGKILL");
   }
 
