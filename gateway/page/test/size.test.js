@@ -40,5 +40,5 @@ test("nothing breaks the content security policy", () => {
     const text = readFileSync(new URL(path, page), "utf8");
     assert.doesNotMatch(text, /unsafeHTML|innerHTML|\sstyle="|<script>|<style>|eval\(|new Function/, path);
   }
-  assert.doesNotMatch(html, /(?:src|href)="(?!\/page\/)/);
+  assert.doesNotMatch(html, /(?:src|href)="(?!\/(?:page|parley)\/)/);
 });

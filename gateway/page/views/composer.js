@@ -56,9 +56,20 @@ class Composer extends View {
   }
 
   connectedCallback() {
+    addEventListener("focus", this.#adoptDraft);
     this.#focus();
     this.#grow();
   }
+
+  disconnectedCallback() {
+    removeEventListener("focus", this.#adoptDraft);
+  }
+
+  /** Another tab may have written meanwhile. */
+  #adoptDraft = () => {
+    const draft = this.props.draft(this.props.conversation.key);
+    if (draft !== this.field.value) this.write(draft);
+  };
 
   /** Replaces the text, for example with a draft. */
   write(text, caret = text.length) {

@@ -45,7 +45,7 @@ function chatTemplate(state, tools) {
         <parley-members .props=${{ lang, members: conversation.members, nick }}></parley-members>
       </aside>` : nothing}
     </div>
-    <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, publicRooms: state.publicRooms, people: dialog === "switcher" ? peopleOf(state) : NO_PEOPLE }}></parley-switcher>
+    <parley-switcher .props=${{ open: dialog === "switcher", lang, order, conversations, current: open, publicRooms: state.publicRooms, people: dialog === "switcher" ? peopleOf(state) : NO_PEOPLE }}></parley-switcher>
     <parley-you .props=${{ open: dialog === "you", lang, nick, status, sound: state.sound, notify: state.notify, link, pingMs }}></parley-you>
     <parley-help .props=${{ open: dialog === "help", lang }}></parley-help>
     <div class="toast-place" role="status">${state.toast ? html`<p class="toast">${state.toast}</p>` : nothing}</div>

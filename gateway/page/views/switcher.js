@@ -41,29 +41,35 @@ class Switcher extends DialogView {
     </dialog>`;
   }
 
-  #choiceTemplate({ type, name, count }, lang) {
+  #choiceTemplate({ type, name, count, unread }, lang) {
     const room = name[0] === "#";
     const sign = room ? html`<span class="hash" aria-hidden="true">#</span>` : avatar(name, "small");
     const label = type === "join" ? say(lang, "switcher.join", { name: isolate(name) })
       : type === "direct" ? say(lang, "switcher.message", { name: isolate(name) }) : nameOf(room ? name.slice(1) : name);
     return html`${sign}<span class="choice-name">${label}</span>
+      ${unread > 0 ? html`<span class="badge">${unread}</span>` : nothing}
       ${count !== undefined ? html`<span class="muted">${say(lang, "switcher.public", { n: count })}</span>` : nothing}`;
   }
 
-  /** Open conversations first, then people, public rooms, and the typed name. */
+  /** Conversations first, those with unread messages before the others; then public rooms, people and the typed name. */
   #choices() {
-    const { order, conversations, people, publicRooms } = this.props;
+    const { order, conversations, current, people, publicRooms } = this.props;
     const typed = this.#typed.trim();
     const known = new Set(order);
     const names = (list) => rank(list, typed);
-    const opened = names(order.map((key) => conversations[key].name)).map((name) => ({ type: "open", name }));
-    const others = typed === "" || typed[0] === "#" ? [] : names(people.filter((nick) => !known.has("@" + nick)));
+    const others = order.filter((key) => key !== current || typed !== "");
+    const byUnread = [...others.filter((key) => conversations[key].unread > 0), ...others.filter((key) => conversations[key].unread === 0)];
+    const opened = names(byUnread.map((key) => conversations[key].name)).map((name) => ({ type: "open", name }));
+    const strangers = typed === "" || typed[0] === "#" ? [] : names(people.filter((nick) => !known.has("@" + nick)));
     const counts = new Map((publicRooms ?? []).map(({ room, memberCount }) => [room, memberCount]));
     const rooms = names([...counts.keys()].filter((room) => !known.has(room)));
     const choices = [
-      ...opened.map((choice) => ({ ...choice, key: choice.name[0] === "#" ? choice.name : "@" + choice.name })),
+      ...opened.map((choice) => {
+        const key = choice.name[0] === "#" ? choice.name : "@" + choice.name;
+        return { ...choice, key, unread: conversations[key].unread };
+      }),
       ...rooms.map((name) => ({ type: "join", name, count: counts.get(name) })),
-      ...others.map((name) => ({ type: "direct", name })),
+      ...strangers.map((name) => ({ type: "direct", name })),
     ].slice(0, SHOWN_MAX);
     const taken = choices.some(({ name }) => name.toLowerCase() === roomName(typed).toLowerCase());
     if (typed !== "" && !taken) choices.push({ type: "join", name: roomName(typed) });

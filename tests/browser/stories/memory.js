@@ -51,6 +51,17 @@ export function memoryStories(world) {
     await tab.say("from the second tab");
     await ann.sees("from the second tab");
     await bob.sees("from the second tab");
+    await bob.say("unread in no tab");
+    await eventually("both tabs have read it", async () => (await ann.page.locator(".badge").count()) + (await tab.page.locator(".badge").count()) === 0);
+    await tab.page.fill("parley-composer textarea", "a shared draft");
+    await eventually("the other tab has the draft", async () => {
+      await ann.page.evaluate(() => dispatchEvent(new Event("focus")));
+      return (await ann.page.inputValue("parley-composer textarea")) === "a shared draft";
+    });
+    await tab.say("/join tabs-two");
+    await eventually("the other tab is in the new room", async () => (await ann.page.locator(".entry-name").allInnerTexts()).includes("tabs-two"));
+    assert.equal(await ann.title(), "#tabs");
+    await tab.page.locator(".entry-link").first().click();
     await ann.page.close();
     await tab.say("still here");
     await bob.sees("still here");

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LineUser } from "../cluster.js";
 import { eventually } from "../eventually.js";
-import { plain } from "../people.js";
+import { Person, plain } from "../people.js";
 
 export function talkStories(world) {
   test("two people talk in a room", async () => {
@@ -94,6 +94,32 @@ export function talkStories(world) {
     await field.fill("");
     await field.press("ArrowUp");
     assert.equal(await field.inputValue(), "/nick ann6b");
+  });
+
+  test("mentions and direct messages notify", async () => {
+    const context = await world.people.context({ permissions: ["notifications"] });
+    await context.addInitScript(() => {
+      window.shown = [];
+      window.Notification = class extends window.Notification {
+        constructor(title, options) {
+          super(title, options);
+          window.shown.push(`${title}: ${options.body}`);
+        }
+      };
+    });
+    const ann = new Person(await context.newPage());
+    await ann.visit("#notify9");
+    await ann.enter("ann9");
+    const bob = await world.people.enter("bob9", { room: "#notify9" });
+    await ann.say("/join quiet9");
+    await eventually("the other room is open", async () => (await ann.title()) === "#quiet9");
+    await bob.say("not for you");
+    await bob.say("@ann9 look");
+    await bob.say("/msg ann9 psst");
+    const expected = ["bob9 in #notify9: @ann9 look", "bob9: psst"];
+    await eventually("both are shown", () => ann.page.evaluate((all) => window.shown.join() === all.join(), expected));
+    assert.equal(await ann.page.locator("link[rel=icon]").getAttribute("href"), "/page/icon-dot.svg");
+    await eventually("the title counts both", async () => (await ann.page.title()).startsWith("(2) "));
   });
 
   test("typing is shown to the others", async () => {
