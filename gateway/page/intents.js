@@ -6,7 +6,7 @@ import { askPermission } from "./notify.js";
 import { createPages } from "./pages.js";
 import { forgetAll, loadPending, loadPlaces, loadPrefs, savePlace, savePrefs, sharedStorage } from "./prefs.js";
 import { Session } from "./session.js";
-import { roomsOf } from "./state.js";
+import { closedNicks, roomsOf } from "./state.js";
 import { errorText, say } from "./words.js";
 
 const FIRST_ROOM = "#lobby";
@@ -54,10 +54,12 @@ export function createIntents({ dispatch, read }) {
 
   function enter(nick) {
     session = new Session({ url: socketUrl(), nick, storage: sharedStorage(), dispatch });
+    const { closed = [] } = loadPrefs();
     for (const [name, messages] of Object.entries(directs)) {
       const key = session.direct(name);
       dispatch({ type: "direct/restore", key, messages });
       returnPending(key);
+      if (closed.includes(name)) dispatch({ type: "left", key });
     }
   }
 
@@ -238,7 +240,7 @@ export function createIntents({ dispatch, read }) {
       }
     },
     orderChanged() {
-      if (read().restored) savePrefs({ rooms: roomsOf(read()) });
+      if (read().restored) savePrefs({ rooms: roomsOf(read()), closed: closedNicks(read()) });
     },
     openChanged() {
       const { open } = read();

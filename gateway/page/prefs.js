@@ -8,7 +8,7 @@ const PENDING = "parley.page.pending";
 const DIRECT_SIZE_MAX = 50_000;
 const DIRECTS_MAX = 30;
 
-/** Returns `{ nick, rooms, open, lang, sound, secrets }`, as far as they were kept. */
+/** Returns `{ nick, rooms, closed, open, lang, sound, secrets }`, as far as they were kept. */
 export const loadPrefs = () => load(() => localStorage, PREFS, {});
 
 export function savePrefs(change) {

@@ -1,7 +1,8 @@
 /**
  * State of the page and its reducer. Pure: actions carry the time, and effects live in `session.js` and `app.js`.
  *
- * Invariant: `order` and `conversations` hold the same keys. A room's key is its name, a direct conversation's is `@nick`.
+ * Invariant: every key of `order` is one of `conversations`, which also has the direct conversations that were closed. A
+ * room's key is its name, a direct conversation's is `@nick`.
  */
 import * as conversation from "./conversation.js";
 import { bodyText, mentions } from "./text.js";
@@ -56,6 +57,11 @@ export function peopleOf(state) {
   const nicks = new Set(Object.values(state.conversations).flatMap(({ members }) => members.map(({ nick }) => nick)));
   nicks.delete(state.nick);
   return [...nicks].sort();
+}
+
+/** Nicknames of the direct conversations that were closed. */
+export function closedNicks({ conversations, order }) {
+  return Object.keys(conversations).filter((key) => !order.includes(key)).map((key) => key.slice(1));
 }
 
 /** True while the reader looks at the end of this conversation. */
@@ -113,8 +119,8 @@ function change(state, key, edit) {
 }
 
 function ensure(state, key, name) {
-  if (state.conversations[key]) return state;
-  const created = conversation.createConversation(key, name);
+  if (state.order.includes(key)) return state;
+  const created = state.conversations[key] ?? conversation.createConversation(key, name);
   const rank = (other) => (other[0] === "@" ? 1 : 0);
   const order = [...state.order, key].sort((a, b) => rank(a) - rank(b));
   return { ...state, order, conversations: { ...state.conversations, [key]: created } };
@@ -131,8 +137,10 @@ function join(state, { key, recent, seq, members, unread, readSeq }) {
   });
 }
 
+/** A closed direct conversation keeps its messages and returns with the next one; a room is forgotten. */
 function leave(state, { key }) {
-  const { [key]: _, ...conversations } = state.conversations;
+  const { [key]: left, ...others } = state.conversations;
+  const conversations = left?.kind === "direct" ? state.conversations : others;
   const order = state.order.filter((other) => other !== key);
   const at = state.order.indexOf(key);
   const successor = state.open === key ? order[Math.min(at, order.length - 1)] ?? null : state.open;
@@ -140,7 +148,7 @@ function leave(state, { key }) {
 }
 
 function open(state, { key, place = null }) {
-  if (!state.conversations[key]) return state;
+  if (!state.order.includes(key)) return state;
   const closed = state.open && state.open !== key
     ? change(state, state.open, (c) => ({ ...c, newAfter: null })) : state;
   const next = change(closed, key, (c) => ({

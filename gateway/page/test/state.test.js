@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ITEMS_MAX } from "../conversation.js";
-import { badge, completionNames, initialState, nextUnread, peopleOf, reduce, TYPING_MS } from "../state.js";
+import { badge, closedNicks, completionNames, initialState, nextUnread, peopleOf, reduce, TYPING_MS } from "../state.js";
 
 const run = (...actions) => actions.reduce(reduce, { ...initialState, nick: "ann" });
 const message = (seq, fields = {}) => ({ id: `m${seq}`, to: "#lobby", from: "bob", seq, time: seq * 1000, body: `text ${seq}`, own: false, ...fields });
@@ -174,6 +174,15 @@ test("leaving opens the neighbour in the list", () => {
   const state = run(joined("#a"), joined("#b"), { type: "open", key: "#a" }, { type: "left", key: "#a" });
   assert.equal(state.open, "#b");
   assert.equal(reduce(state, { type: "left", key: "#b" }).open, null);
+});
+
+test("a closed direct conversation returns with its messages", () => {
+  const first = { type: "message", key: "@bob", name: "bob", message: message(1, { to: "ann" }) };
+  const closed = run({ type: "direct", nick: "bob" }, first, { type: "open", key: "@bob" }, { type: "left", key: "@bob" });
+  assert.deepEqual([closed.order, closed.open, closedNicks(closed)], [[], null, ["bob"]]);
+  const again = reduce(closed, { ...first, message: message(2, { to: "ann" }) });
+  assert.deepEqual([again.order, closedNicks(again)], [["@bob"], []]);
+  assert.equal(again.conversations["@bob"].items.length, 2);
 });
 
 test("a direct conversation has one entry in the list", () => {

@@ -158,6 +158,7 @@ class Composer extends View {
     event.preventDefault();
     this.#at = next < this.#sent.length ? next : null;
     this.write(this.#sent[next] ?? "");
+    intend(this, "draft", { key: this.props.conversation.key, text: this.field.value });
   }
 
   #hasWord() {

@@ -33,6 +33,15 @@ export function directStories(world) {
     await ann.sees("first");
     await ann.sees("second");
     assert.equal(await ann.title(), "bobb");
+    await ann.page.click("[aria-label='Close conversation']");
+    await eventually("it is closed", async () => (await ann.page.locator(".entry-name").allInnerTexts()).join() === "dm");
+    await ann.page.reload();
+    await ann.page.waitForSelector("parley-composer textarea");
+    assert.equal((await ann.page.locator(".entry-name").allInnerTexts()).join(), "dm");
+    bob.say("/msg annb third");
+    await ann.open("bobb");
+    await ann.sees("first");
+    await ann.sees("third");
     bob.leave();
   });
 
