@@ -39,7 +39,7 @@ export function append(conversation, item, pinned = true) {
   const items = [...conversation.items, item];
   if (items.length <= ITEMS_MAX) return { ...conversation, items };
   if (pinned || conversation.kind === "direct") {
-    return { ...conversation, items: items.slice(items.length - ITEMS_MAX), atStart: false };
+    return { ...conversation, items: items.slice(items.length - ITEMS_MAX), atStart: conversation.kind === "direct" };
   }
   return { ...conversation, items: items.slice(0, ITEMS_MAX), atEnd: false };
 }

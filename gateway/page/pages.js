@@ -1,6 +1,8 @@
 /** Pages of history: at both ends of what is loaded, around a kept place, and the newest one. */
 
 const PAGE = 100;
+/** Pause after a refused page; the timeline asks again as long as its end is near. */
+const PAUSE_MS = 2000;
 
 /** `history`: reads a page by conversation key. */
 export function createPages({ dispatch, read, history }) {
@@ -16,7 +18,7 @@ export function createPages({ dispatch, read, history }) {
       const page = await history(key, { ...at, limit: PAGE });
       dispatch({ type: "history", key, side, messages: page.items, more: page.more });
     } catch {
-      dispatch({ type: "history/failed", key });
+      setTimeout(() => dispatch({ type: "history/failed", key }), PAUSE_MS);
     }
   }
 

@@ -205,3 +205,10 @@ test("completion offers the last speakers first", () => {
   assert.deepEqual(completionNames(state), { nicks: ["bob", "zoe", "cat"], rooms: ["#lobby"] });
   assert.deepEqual(peopleOf(state), ["bob", "cat"]);
 });
+
+test("a long direct conversation asks for no history", () => {
+  const actions = Array.from({ length: ITEMS_MAX + 1 }, (_, index) => ({ type: "message", key: "@bob", name: "bob", message: message(index + 1) }));
+  const state = run({ type: "direct", nick: "bob" }, ...actions);
+  assert.equal(state.conversations["@bob"].items.length, ITEMS_MAX);
+  assert.equal(state.conversations["@bob"].atStart, true);
+});
