@@ -15,7 +15,7 @@ export function rowsOf(conversation, dayOf) {
   for (const item of conversation.items) {
     const today = item.time ? dayOf(item.time) : day;
     if (today !== day && item.kind === "message") {
-      rows.push({ key: `day-${today}`, kind: "day", time: item.time });
+      rows.push({ key: `day-${item.id}`, kind: "day", time: item.time });
       day = today;
       before = null;
     }

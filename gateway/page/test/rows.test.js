@@ -17,7 +17,7 @@ test("messages of one sender form a group", () => {
 test("each day begins with a line", () => {
   const list = rows([message(1), message(2, { time: DAY + 1 })]);
   assert.deepEqual(kinds(list), ["day", "message", "day", "message"]);
-  assert.deepEqual(list.filter(({ kind }) => kind === "day").map(({ key }) => key), ["day-0", "day-1"]);
+  assert.deepEqual(list.filter(({ kind }) => kind === "day").map(({ key }) => key), ["day-m1", "day-m2"]);
 });
 
 test("the line of new messages comes once", () => {
