@@ -10,6 +10,7 @@ import { chooseLanguage } from "./words.js";
 import { shell } from "./views/shell.js";
 
 const SAVE_MS = 500;
+const RECENT_MS = 5 * 60_000;
 const root = document.querySelector("#app");
 let state = initialState;
 
@@ -47,8 +48,9 @@ function react(before, action) {
   if (state.nick !== before.nick && !state.entry.open) savePrefs({ nick: state.nick });
 }
 
-function announce(before, { key, message }) {
-  if (message.own) return;
+/** Calls the user for a message, but not for one of hours ago that a return delivers. */
+function announce(before, { key, message, now }) {
+  if (message.own || message.repeated || now - message.time > RECENT_MS) return;
   const attended = isAttended(before, key);
   const calls = key[0] === "@" || mentions(message.body, before.nick);
   if (calls && !(attended && document.hasFocus())) callUser(state, key, message, () => intents.run({ type: "open", key }));
