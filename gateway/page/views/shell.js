@@ -27,7 +27,7 @@ function entryTemplate({ lang, nick, wanted, entry }) {
 }
 
 function chatTemplate(state, tools) {
-  const { lang, nick, status, link, pingMs, order, conversations, open, secrets, dialog, drawer, attentive } = state;
+  const { lang, nick, status, link, pingMs, order, conversations, open, secrets, dialog, drawer } = state;
   const conversation = conversations[open] ?? null;
   const members = state.members && conversation?.kind === "room";
   return html`
@@ -39,7 +39,7 @@ function chatTemplate(state, tools) {
       <main class="main" ?inert=${drawer}>
         <parley-header class="header" .props=${{ lang, conversation, members, secret: isSecret(secrets, open), calls: badge(state) }}></parley-header>
         ${linkBanner(state)}
-        ${conversation ? conversationTemplate(state, conversation, tools, attentive) : emptyTemplate(state)}
+        ${conversation ? conversationTemplate(state, conversation, tools) : emptyTemplate(state)}
       </main>
       ${members ? html`<aside class="members" aria-label=${say(lang, "members")}>
         <parley-members .props=${{ lang, members: conversation.members, nick }}></parley-members>
@@ -52,7 +52,7 @@ function chatTemplate(state, tools) {
     <p class="visually-hidden" aria-live="polite">${state.spoken}</p>`;
 }
 
-function conversationTemplate({ lang, nick, now, secrets }, conversation, { draft, names }, attentive) {
+function conversationTemplate({ lang, nick, now, secrets, attentive }, conversation, { draft, names }) {
   return html`
     <parley-timeline class="timeline" .props=${{ lang, nick, conversation, attentive, secret: isSecret(secrets, conversation.key), now: now - (now % HOUR_MS) }}></parley-timeline>
     <p class="typing" aria-live="off">${typingText(lang, conversation)}</p>
