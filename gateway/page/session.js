@@ -44,7 +44,7 @@ export class Session {
     const bodies = secret ? encrypted(room, keyFromText(secret)) : room;
     const readable = (message) => ({ ...message, locked: isLocked(message.body, secret) });
     this.#conversations.set(key, room);
-    this.#bodies.set(key, { send: (...send) => bodies.send(...send), history: (options) => pageOf(bodies, options, readable) });
+    this.#bodies.set(key, { send: (body, options) => bodies.send(body, options), history: (options) => pageOf(bodies, options, readable) });
     const ends = [
       bodies.on("message", (message) => this.#report({ type: "message", key, message: readable(message) })),
       room.on("typing", ({ from }) => this.#report({ type: "typing", key, from })),

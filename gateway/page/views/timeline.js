@@ -99,7 +99,8 @@ class Timeline extends View {
     const reach = Math.ceil((this.clientHeight || innerHeight) / ROW_PX) + 20;
     if (this.#following) return [Math.max(0, length - 2 * reach), length];
     const at = this.#rows.findIndex((row) => row.key === this.#anchor?.key);
-    if (at < 0) return [Math.max(0, length - 2 * reach), length];
+    // The anchor is gone, for example a line of joins whose members left again.
+    if (at < 0) return this.#slice.map((index) => Math.min(index, length));
     return [Math.max(0, at - reach), Math.min(length, at + 2 * reach)];
   }
 
