@@ -18,15 +18,19 @@ function dispatch(action) {
   const before = state;
   state = reduce(state, action);
   if (state === before) return;
-  draw();
+  // A dialog opens at once, so that it gets the keys that are typed next.
+  if (action.type === "dialog") draw();
+  else drawSoon();
   showBadge(state);
   react(before, action);
 }
 
-const draw = askLater(() => {
+function draw() {
   document.documentElement.lang = state.lang;
   render(shell(state, tools), root);
-});
+}
+
+const drawSoon = askLater(draw);
 
 function saveNow() {
   const conversations = Object.values(state.conversations);
