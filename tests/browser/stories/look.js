@@ -71,7 +71,10 @@ async function talk(world, ann, name) {
   await mira.say(`@Ann-${name} can you check the dashboard as well?`);
   await mira.say("The latency panel should stay flat at about 2 ms while the second gateway takes over; if it does not, we look at the outbox first.");
   await jonas.say("/away lunch until one");
-  for (const other of ["#incidents", "#random", "#frontend"]) await ann.say(`/join ${other}-${name}`);
+  for (const other of ["#incidents", "#random", "#frontend"]) {
+    await ann.say(`/join ${other}-${name}`);
+    await eventually(`${other} is open`, async () => (await ann.title()) === `${other}-${name}`);
+  }
   await mira.say(`/join #random-${name}`);
   await eventually("the other room is open", async () => (await mira.title()) === `#random-${name}`);
   await mira.say("who wants the last slice?");
