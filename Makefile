@@ -1,7 +1,7 @@
 # The entry point for people and CI. `make` lists the targets. All of them work on a fresh Debian or Ubuntu with Rust;
 # missing packages are installed, with a message first.
 .DEFAULT_GOAL := help
-.PHONY: help run roll clean build test test-otlp chaos bench bench-100k count check docs
+.PHONY: help run roll clean build test test-clients test-otlp chaos bench bench-100k count check docs
 # A shell that was started before Rust was installed does not have cargo in its PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -25,14 +25,23 @@ clean: ## remove the logs and messages of stopped clusters: all, or one with OFF
 build: ## build both programs in release mode
 	cargo build --locked --release -p gateway -p presence
 
-test: ## run all tests: unit, property, contract and cluster tests with real servers
+test: ## run all tests: unit, property, contract and cluster tests with real servers, of clients and page too
 	@deploy/bootstrap rust cc redis-server nginx stream-module openssl prometheus promtool chromium
 	cargo build --locked --workspace --bins
+	@$(MAKE) --no-print-directory test-clients
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		set -ex; cargo test --locked --workspace --doc; cargo nextest run --locked --workspace; \
 	else \
 		set -ex; cargo test --locked --workspace; \
 	fi
+
+test-clients: export PARLEY_BIN_DIR ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/debug
+test-clients: ## test the client libraries and the chat page, with programs that are built: [PARLEY_BIN_DIR=FOLDER]
+	@deploy/bootstrap redis-server nginx stream-module prometheus chromium node npm python-venv
+	cd clients/js && npm ci --no-audit --no-fund && npm test
+	clients/python/check
+	node --test gateway/page/test/*.test.js
+	cd tests/browser && npm ci --no-audit --no-fund && npm test
 
 test-otlp: ## test the OTLP export of spans, with the feature `otlp`
 	@deploy/bootstrap rust cc redis-server

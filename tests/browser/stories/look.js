@@ -27,8 +27,10 @@ export function lookStories(world) {
       await entry.goto(world.url);
       await entry.waitForSelector("#entry-nick");
       await entry.screenshot({ path: `${output}entry-${name}.png` });
-      const ann = await world.people.enter(`Ann-${name}`, { room: `#design-${name}`, ...options });
-      await talk(world, ann, name);
+      // The pictures in README show plain names.
+      const tag = name === "light" ? "" : `-${name}`;
+      const ann = await world.people.enter(`Ann${tag}`, { room: `#design${tag}`, ...options });
+      await talk(world, ann, tag);
       await shot(ann, `chat-${name}`);
       await ann.page.keyboard.press("Control+k");
       await ann.page.waitForSelector(".switcher[open]");
@@ -47,7 +49,7 @@ export function lookStories(world) {
         await ann.page.waitForSelector(".sheet[open]");
         await shot(ann, `settings-${name}`);
         await ann.page.keyboard.press("Escape");
-        await ann.open(`Mira-${name}`);
+        await ann.open(`Mira${tag}`);
         await ann.say("On my way.");
         await ann.page.waitForSelector(".mark.delivered");
         await shot(ann, `direct-${name}`);
@@ -57,10 +59,10 @@ export function lookStories(world) {
   });
 }
 
-async function talk(world, ann, name) {
-  const room = `#design-${name}`;
-  const mira = await world.people.enter(`Mira-${name}`, { room });
-  const jonas = await world.people.enter(`Jonas-${name}`, { room });
+async function talk(world, ann, tag) {
+  const room = `#design${tag}`;
+  const mira = await world.people.enter(`Mira${tag}`, { room });
+  const jonas = await world.people.enter(`Jonas${tag}`, { room });
   await mira.say("Morning! The new gateway build is on staging, notes are here: https://example.com/releases/0.9");
   await ann.sees("Morning!");
   await ann.say("Reading them now.");
@@ -68,22 +70,22 @@ async function talk(world, ann, name) {
   await jonas.sees("rolling restart");
   await jonas.say("It does. I ran `make roll` twice under load:\n```\n$ make roll\n  g1   drains its clients, ended after 1.4 s\n  g2   drains its clients, ended after 1.3 s\nAll gateways were restarted in 4 s.\n```\nnothing lost, nobody left.");
   await mira.sees("nothing lost");
-  await mira.say(`@Ann-${name} can you check the dashboard as well?`);
+  await mira.say(`@Ann${tag} can you check the dashboard as well?`);
   await mira.say("The latency panel should stay flat at about 2 ms while the second gateway takes over; if it does not, we look at the outbox first.");
   await jonas.say("/away lunch until one");
   for (const other of ["#incidents", "#random", "#frontend"]) {
-    await ann.say(`/join ${other}-${name}`);
-    await eventually(`${other} is open`, async () => (await ann.title()) === `${other}-${name}`);
+    await ann.say(`/join ${other}${tag}`);
+    await eventually(`${other} is open`, async () => (await ann.title()) === `${other}${tag}`);
   }
-  await mira.say(`/join #random-${name}`);
-  await eventually("the other room is open", async () => (await mira.title()) === `#random-${name}`);
+  await mira.say(`/join #random${tag}`);
+  await eventually("the other room is open", async () => (await mira.title()) === `#random${tag}`);
   await mira.say("who wants the last slice?");
   await mira.say("going once …");
-  await ann.open(`design-${name}`).catch(async () => {
+  await ann.open(`design${tag}`).catch(async () => {
     await ann.page.click("[aria-label='Open conversations']");
-    await ann.open(`design-${name}`);
+    await ann.open(`design${tag}`);
   });
   await ann.say("Looks flat to me. 1.8 ms at p99.");
-  await mira.say(`/msg Ann-${name} thanks! see you at three?`);
+  await mira.say(`/msg Ann${tag} thanks! see you at three?`);
   await eventually("the message is counted", async () => (await ann.page.locator(".badge.calls").count()) === 1);
 }
