@@ -91,6 +91,8 @@ pub struct LeaseSample {
     pub received: Instant,
     /// The answer.
     pub table: LeaseTable,
+    /// True if the store would have accepted a beat. Otherwise an unchanged counter proves nothing.
+    pub accepts_beats: bool,
 }
 
 /// Outcome of one beat.
@@ -132,7 +134,7 @@ impl<'a> Heartbeat<'a> {
                     tracing::info!("beats restored");
                 }
                 let table = LeaseTable { generation: beat.generation, leases: beat.leases.clone() };
-                BeatOutcome::Answered(LeaseSample { sent, received: Instant::now(), table }, beat)
+                BeatOutcome::Answered(LeaseSample { sent, received: Instant::now(), table, accepts_beats: true }, beat)
             }
             Err(RegistryError::Fenced) => {
                 health.record_lost();

@@ -2,9 +2,9 @@
 //!
 //! [`FailureDetector`] judges samples of the lease table; [`run`] carries the verdicts out. It runs in every presence
 //! process and every gateway: fencing is a compare-and-set and reaping a compare-and-delete, so duplicates are
-//! harmless. A counter counts as unchanged only while this process's own samples arrive without a gap, and a sample needs
-//! a store that accepts beats. So an outage of the store, refused writes or a pause of this process fence no gateway. No
-//! clock of another machine and no TTL is used.
+//! harmless. A counter counts as unchanged only while this process's own samples arrive without a gap from a store that
+//! accepts beats. So an outage of the store, refused writes or a pause of this process fence no gateway. No clock of
+//! another machine and no TTL is used.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ impl FailureDetector {
         }
         self.last_sample = Some(sample.received);
         self.generation = generation.number;
-        if !generation.is_open() {
+        if !generation.is_open() || !sample.accepts_beats {
             // A recovering store fences missing gateways itself, and its counters may be older than the observed ones.
             self.observed.clear();
             return Vec::new();
@@ -174,8 +174,14 @@ pub async fn observe(registry: Registry, samples: watch::Sender<Option<LeaseSamp
     while !samples.is_closed() {
         tick.tick().await;
         let sent = Instant::now();
-        match registry.observe().await {
-            Ok(table) => drop(samples.send_replace(Some(LeaseSample { sent, received: Instant::now(), table }))),
+        let (accepts_beats, answer) = match registry.observe().await {
+            Err(_) => (false, registry.leases().await),
+            answer => (true, answer),
+        };
+        match answer {
+            Ok(table) => {
+                drop(samples.send_replace(Some(LeaseSample { sent, received: Instant::now(), table, accepts_beats })));
+            }
             Err(error) => tracing::debug!(%error, "lease table not read"),
         }
     }

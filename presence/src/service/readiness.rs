@@ -55,6 +55,7 @@ mod tests {
             sent: Instant::now() - age,
             received: Instant::now() - age,
             table: LeaseTable { generation: Generation { number: 1, phase: Phase::Open }, leases: Vec::new() },
+            accepts_beats: true,
         });
         judge(is_closing, sample.as_ref()).reasons
     }

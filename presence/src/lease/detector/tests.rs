@@ -16,7 +16,8 @@ fn sample(at: Instant, leases: Vec<Lease>) -> LeaseSample {
 }
 
 fn sample_in(generation: Generation, at: Instant, leases: Vec<Lease>) -> LeaseSample {
-    LeaseSample { sent: at, received: at + TICK / 10, table: LeaseTable { generation, leases } }
+    let table = LeaseTable { generation, leases };
+    LeaseSample { sent: at, received: at + TICK / 10, table, accepts_beats: true }
 }
 
 /// Returns the tick of the first verdict when the counter follows `counter` and samples arrive at `sampled` ticks.
@@ -51,6 +52,17 @@ fn sampling_gap_restarts_the_observation() {
     // Samples arrive for 7 s, stop for 2.5 s, and arrive again: an outage is no evidence against a gateway.
     let sampled = |tick: u32| tick.is_multiple_of(10) && !(71..95).contains(&(tick % 95));
     assert_eq!(first_verdict(|_| 7, sampled, 5000), None);
+}
+
+#[test]
+fn refused_beats_restart_the_observation() {
+    let (gateway, start) = (Incarnation::random(), Instant::now());
+    let mut detector = FailureDetector::default();
+    for tick in (0..1000).step_by(10) {
+        let mut sample = sample(start + TICK * tick, vec![lease(&gateway, 7, LeaseState::Live, true)]);
+        sample.accepts_beats = tick % 80 != 0;
+        assert_eq!(detector.judge(&sample), [], "at tick {tick}");
+    }
 }
 
 /// Returns the second of the first verdict about an unchanged counter, when each second has the generation
