@@ -98,9 +98,7 @@ impl CallRefusal {
             // The client library drops the text of this answer.
             return Some(Self { reason: RefusalReason::Authentication, answer: "WRONGPASS".to_owned() });
         }
-        if let Some(code) = error.code() {
-            return Self::of_answer(code, error.detail().unwrap_or_default());
-        }
+        // A pipeline has an error for each refused command.
         let errors = error.clone().into_server_errors()?;
         let (_, first) = errors.first()?;
         Self::of_answer(first.code(), first.details().unwrap_or_default())
@@ -112,8 +110,7 @@ impl CallRefusal {
             return None;
         }
         // Redis 7.0 answers ERR if a command within a script is not allowed.
-        let is_right = code == "ERR"
-            && ["can't run this command", "can't access at least one"].iter().any(|words| detail.contains(words));
+        let is_right = code == "ERR" && detail.starts_with("The user executing the script can't");
         let reason = if is_right { RefusalReason::NoPermission } else { RefusalReason::of_code(code) };
         // Arguments may be a message.
         let detail = detail.split(", with args beginning with").next().unwrap_or_default();
@@ -295,6 +292,11 @@ mod tests {
             (
                 "ERR",
                 "The user executing the script can't run this command or subcommand",
+                Some(RefusalReason::NoPermission),
+            ),
+            (
+                "ERR",
+                "The user executing the script can't publish to the channel mentioned in the command",
                 Some(RefusalReason::NoPermission),
             ),
             ("ERR", "unknown command 'x', with args beginning with: 'hunter2'", Some(RefusalReason::Other)),
