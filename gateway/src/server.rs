@@ -240,11 +240,8 @@ impl ClusterAccess {
         let checked = if is_reachable { node_id::check_node_id(&registry, &config.node).await.ok() } else { None };
         // Other hosts can reach the local address of the route to Redis, so it is advertised.
         let outbound_ip = if config.admin.ip().is_unspecified() { redis.local_ip().await } else { None };
-        let [unusable, unsubscribed] = [redis.clone(), redis.clone()];
-        let reasons = StoreReasons {
-            unusable: Some(Box::new(move || unusable.reasons())),
-            unsubscribed: Some(Box::new(move || unsubscribed.subscription_reasons())),
-        };
+        let store = redis.clone();
+        let reasons = StoreReasons::new(move || store.reasons());
         let (retention, former) = (Reloadable::from(config.history), checked.transpose()?);
         Ok(Self { registry, retention, outbound_ip, former, reasons })
     }

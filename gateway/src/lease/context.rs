@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use presence::lease::node_id::NodeIdConflict;
-use presence::lease::{LeaseHealth, LeaseSample, NotReady, ReasonSource, StoreReasons};
+use presence::lease::{LeaseHealth, LeaseSample, NotReady, StoreReasons};
 use presence::registry::{LeaseTransition, MailboxOrder, Registry};
 use tokio::sync::{SetOnce, watch};
 
@@ -55,14 +55,8 @@ impl LeaseContext {
     /// Returns every reason against readiness, of the lease and of the store; none if this gateway is ready.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let reasons_of = |source: &Option<ReasonSource>| source.as_ref().map(|source| source()).unwrap_or_default();
-        let lease = self.ready().err();
-        let mut reasons: Vec<String> = lease.iter().map(ToString::to_string).collect();
-        reasons.extend(reasons_of(&self.store.unusable));
-        if matches!(lease, Some(NotReady::NoEcho | NotReady::NoLease)) {
-            reasons.extend(reasons_of(&self.store.unsubscribed));
-        }
-        reasons
+        let lease = self.ready().err().map(|reason| reason.to_string());
+        lease.into_iter().chain(self.store.get()).collect()
     }
 
     /// Carries out the orders of the mailbox that came with a beat.

@@ -58,17 +58,25 @@ pub enum NotReady {
     Recovering,
 }
 
-/// Source of the store's own reasons against readiness; empty for a store in memory.
+/// Source of the store's own reasons against readiness; a store in memory has none.
 #[derive(Default)]
-pub struct StoreReasons {
-    /// Returns the reasons why the store cannot be used.
-    pub unusable: Option<ReasonSource>,
-    /// Returns the reasons why a subscription may be missing. They matter only if it is missing.
-    pub unsubscribed: Option<ReasonSource>,
-}
+pub struct StoreReasons(Option<ReasonSource>);
 
-/// Source of reasons. It must not block.
-pub type ReasonSource = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+type ReasonSource = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+impl StoreReasons {
+    /// A store that reports its present reasons by `source`, which must not block.
+    #[must_use]
+    pub fn new(source: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(source)))
+    }
+
+    /// Returns the present reasons why the store cannot be used.
+    #[must_use]
+    pub fn get(&self) -> Vec<String> {
+        self.0.as_ref().map(|source| source()).unwrap_or_default()
+    }
+}
 
 impl std::fmt::Debug for StoreReasons {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -12,4 +12,4 @@ pub mod detector;
 pub mod node_id;
 
 pub use self::beat::{BeatOutcome, Heartbeat, LeaseSample, OwnLease};
-pub use self::health::{LeaseHealth, NotReady, ReasonSource, StoreReasons};
+pub use self::health::{LeaseHealth, NotReady, StoreReasons};

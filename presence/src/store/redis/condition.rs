@@ -85,13 +85,8 @@ impl StoreCondition {
     pub(super) fn reasons(&self) -> Vec<String> {
         let state = self.lock();
         let mut reasons = state.refusals.reasons();
-        reasons.extend(state.unfit.iter().filter(|unfit| !unfit.is_of_subscription()).map(ToString::to_string));
+        reasons.extend(state.unfit.iter().map(ToString::to_string));
         reasons
-    }
-
-    /// Returns the reasons why a subscription may be missing. They matter only if it is missing.
-    pub(super) fn subscription_reasons(&self) -> Vec<String> {
-        self.lock().unfit.iter().filter(|unfit| unfit.is_of_subscription()).map(ToString::to_string).collect()
     }
 
     fn finish(&self, changes: Vec<RefusalChange>) {

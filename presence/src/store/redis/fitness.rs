@@ -11,8 +11,6 @@ use crate::registry::RegistryError;
 const NEEDED: (u32, u32) = (7, 0);
 /// The only policy that never evicts keys.
 pub(super) const NO_EVICTION: &str = "noeviction";
-/// Commands that only a subscription uses.
-const SUBSCRIPTION_COMMANDS: &[&str] = &["HELLO", "SUBSCRIBE", "UNSUBSCRIBE"];
 
 /// Reason why Parley cannot use a Redis server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,19 +41,6 @@ pub enum Unfit {
         /// The commands, in capitals.
         commands: Vec<String>,
     },
-    /// Its user lacks rights that only the subscription needs.
-    #[error("redis user may not run {}, which the subscription needs", commands.join(", "))]
-    MayNotSubscribe {
-        /// The commands, in capitals.
-        commands: Vec<String>,
-    },
-}
-
-impl Unfit {
-    /// Returns true if it matters only without a working subscription.
-    pub(super) fn is_of_subscription(&self) -> bool {
-        matches!(self, Self::MayNotSubscribe { .. })
-    }
 }
 
 impl RedisStore {
@@ -104,13 +89,8 @@ pub(super) fn judge_running(info: &str, refused: &[String]) -> Vec<Unfit> {
         let part = |name| field(info, name).unwrap_or("?");
         unfit.push(Unfit::Replica { primary: format!("{}:{}", part("master_host"), part("master_port")) });
     }
-    let (subscription, commands): (Vec<String>, Vec<String>) =
-        refused.iter().cloned().partition(|command| SUBSCRIPTION_COMMANDS.contains(&command.as_str()));
-    if !commands.is_empty() {
-        unfit.push(Unfit::MayNotRun { commands });
-    }
-    if !subscription.is_empty() {
-        unfit.push(Unfit::MayNotSubscribe { commands: subscription });
+    if !refused.is_empty() {
+        unfit.push(Unfit::MayNotRun { commands: refused.to_vec() });
     }
     unfit
 }
@@ -175,8 +155,7 @@ mod tests {
         let reasons: Vec<String> = judge_running(&replica, &refused).iter().map(ToString::to_string).collect();
         let expected = [
             "redis is a replica of h:1: connect Parley to the primary",
-            "redis user may not run XADD, PUBLISH",
-            "redis user may not run SUBSCRIBE, which the subscription needs",
+            "redis user may not run XADD, SUBSCRIBE, PUBLISH",
         ];
         assert_eq!(reasons, expected);
         assert_eq!(judge_running(&info("7.4.0", "noeviction"), &[]), []);

@@ -188,12 +188,6 @@ impl RedisStore {
         self.shared.condition.reasons()
     }
 
-    /// Returns the reasons why a subscription may be missing. They matter only if it is missing.
-    #[must_use]
-    pub fn subscription_reasons(&self) -> Vec<String> {
-        self.shared.condition.subscription_reasons()
-    }
-
     /// Waits for the answer to one call, and records it under its kind.
     ///
     /// Without the timeout, callers of a lost connection would wait until it is restored. If the future is dropped, the
