@@ -89,7 +89,8 @@ impl ChannelSubscriber {
                 interest.disarm();
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => Err(RegistryError::Unavailable("subscription not confirmed in time".to_owned())),
+            Ok(Err(_)) => Err(RegistryError::Unavailable("subscription refused".to_owned())),
+            Err(_) => Err(RegistryError::Unavailable("subscription not confirmed in time".to_owned())),
         }
     }
 
@@ -130,6 +131,7 @@ enum SubscriberLink {
 enum SubscriberEvent {
     Opened(MultiplexedConnection, PushFeed),
     Answered,
+    Refused(String),
     Arrived(Vec<PushMessage>),
     Closed(String),
 }
@@ -146,6 +148,7 @@ impl SubscriberLink {
             Self::Up { feed, pending, .. } => tokio::select! {
                 answer = answer(pending) => match answer {
                     Ok(()) => SubscriberEvent::Answered,
+                    Err(RegistryError::Unavailable(reason)) => SubscriberEvent::Refused(reason),
                     Err(error) => SubscriberEvent::Closed(error.to_string()),
                 },
                 batch = feed.next() => match batch {
@@ -263,7 +266,8 @@ impl SubscriberTask {
                     self.deliver(&message);
                 }
             }
-            SubscriberEvent::Closed(reason) => self.lose(&reason),
+            SubscriberEvent::Refused(_) if self.machine.survives_refusal() => self.apply(SubscriptionInput::Refused),
+            SubscriberEvent::Refused(reason) | SubscriberEvent::Closed(reason) => self.lose(&reason),
         }
     }
 
@@ -298,6 +302,7 @@ impl SubscriberTask {
                     let _ = waiter.send(());
                 }
             }
+            SubscriptionAction::Refused(channel) => drop(self.waiters.remove(&channel)),
             SubscriptionAction::Restored => (self.sink)(Delivery::SubscriptionRestored),
         }
     }

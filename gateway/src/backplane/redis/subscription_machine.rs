@@ -8,6 +8,7 @@
 //!   belongs to one command, and a storm of joins needs few commands.
 //! - A channel is confirmed once its newest SUBSCRIBE was answered on the present connection. A loss of the connection
 //!   or an UNSUBSCRIBE ends that. UNSUBSCRIBE is sent only for a confirmed channel without any interest.
+//! - A refused SUBSCRIBE of rooms ends the interest in them. The rest of a whole connection stays as it is.
 //! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was
 //!   lost before, [`SubscriptionAction::Restored`] reports it then, once.
 //! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
@@ -58,6 +59,8 @@ pub(super) enum SubscriptionInput {
     Connected,
     /// The pending command was answered for all its channels.
     Answered,
+    /// The pending SUBSCRIBE was refused for all its channels, as [`SubscriptionMachine::survives_refusal`] allows.
+    Refused,
     /// The connection was lost or could not be established.
     Lost {
         /// A random number from 0 to 1: the pause's place between shortest and longest. It spreads the gateways.
@@ -82,6 +85,8 @@ pub(super) enum SubscriptionAction {
     Unsubscribe(Vec<ChannelName>),
     /// The channel is confirmed: its waiters can be answered.
     Confirmed(ChannelName),
+    /// The channel is refused: its waiters get an error.
+    Refused(ChannelName),
     /// The subscription is whole again after a loss.
     Restored,
 }
@@ -180,6 +185,7 @@ impl SubscriptionMachine {
             }
             SubscriptionInput::Connected => self.start_restoring(),
             SubscriptionInput::Answered => self.confirm_pending(now, actions),
+            SubscriptionInput::Refused => self.refuse_pending(actions),
             SubscriptionInput::Lost { jitter } => self.lose(now, jitter),
             SubscriptionInput::Echo => self.note_echo(now),
             SubscriptionInput::Deadline => self.reach_deadline(now, actions),
@@ -204,6 +210,14 @@ impl SubscriptionMachine {
     /// Returns true if the present connection is whole.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.phase, LinkPhase::Whole { .. })
+    }
+
+    /// Returns true if a refusal of the pending command concerns new rooms only. Any other refusal needs a new attempt.
+    pub(super) fn survives_refusal(&self) -> bool {
+        let is_of_new_rooms = |channels: &Vec<ChannelName>| {
+            !channels.is_empty() && channels.iter().all(|channel| Some(channel) != self.gateway.as_ref())
+        };
+        self.is_whole() && self.pending_command.as_ref().is_some_and(is_of_new_rooms)
     }
 
     /// Returns the state for readiness and metrics.
@@ -304,6 +318,14 @@ impl SubscriptionMachine {
             } else {
                 actions.push(SubscriptionAction::Confirmed(channel));
             }
+        }
+    }
+
+    /// Removes the channels of the pending command: every interest in them waits for this answer.
+    fn refuse_pending(&mut self, actions: &mut Vec<SubscriptionAction>) {
+        for channel in self.pending_command.take().into_iter().flatten() {
+            self.channels.remove(&channel);
+            actions.push(SubscriptionAction::Refused(channel));
         }
     }
 

@@ -52,6 +52,7 @@ impl MachineHarness {
             SubscriptionAction::Subscribe(channels) => format!("subscribe[{}]", sorted(&channels)),
             SubscriptionAction::Unsubscribe(channels) => format!("unsubscribe[{}]", sorted(&channels)),
             SubscriptionAction::Confirmed(channel) => format!("confirmed[{channel}]"),
+            SubscriptionAction::Refused(channel) => format!("refused[{channel}]"),
             SubscriptionAction::Restored => "restored".to_owned(),
         });
         words.collect::<Vec<_>>().join(" ")
@@ -127,6 +128,29 @@ fn requests_during_a_command_join_the_next_one() {
             (4, SubscriptionInput::Answered, "confirmed[b] confirmed[c]"),
         ],
     );
+}
+
+#[test]
+fn refused_rooms_leave_the_connection_whole() {
+    let mut harness = MachineHarness::whole(&["a"]);
+    assert!(!harness.machine.survives_refusal(), "no command is pending");
+    play(&mut harness, [(1, room("b"), "subscribe[b]"), (1, room("b"), ""), (2, room("c"), "")]);
+    assert!(harness.machine.survives_refusal());
+    play(
+        &mut harness,
+        [
+            (3, SubscriptionInput::Refused, "refused[b] subscribe[c]"),
+            (4, unsubscribe("b"), ""),
+            (5, SubscriptionInput::Answered, "confirmed[c]"),
+            (6, room("b"), "subscribe[b]"),
+            (7, SubscriptionInput::Answered, "confirmed[b]"),
+            (8, own_channel("gw2"), "unsubscribe[gw]"),
+        ],
+    );
+    assert_eq!(harness.link(), LinkState::Subscribed);
+    assert!(!harness.machine.survives_refusal(), "an UNSUBSCRIBE is pending");
+    play(&mut harness, [(9, SubscriptionInput::Answered, "subscribe[gw2]")]);
+    assert!(!harness.machine.survives_refusal(), "the own channel must be subscribed");
 }
 
 #[test]
@@ -433,6 +457,7 @@ mod any_history {
                                 pending_command = Some(action);
                             }
                             SubscriptionAction::Confirmed(channel) => prop_assert!(server.contains(channel)),
+                            SubscriptionAction::Refused(_) => prop_assert!(false, "nothing was refused"),
                             SubscriptionAction::Restored => prop_assert!(connected),
                             SubscriptionAction::Abandon => prop_assert!(false, "abandoned without an own channel"),
                         }
