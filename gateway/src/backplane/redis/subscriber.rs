@@ -217,7 +217,7 @@ impl SubscriberTask {
                     None => return,
                 },
                 event = self.connection.next_event() => self.handle_event(event),
-                () = sleep_until(deadline) => self.apply(SubscriptionInput::Deadline),
+                () = sleep_until(deadline) => self.reach_deadline(),
             }
             self.publish_status();
         }
@@ -279,6 +279,13 @@ impl SubscriberTask {
         }
         self.connection = SubscriberLink::None;
         self.apply(SubscriptionInput::Lost { jitter: rand::random() });
+    }
+
+    fn reach_deadline(&mut self) {
+        if self.redis.refuses(CallKind::Beat) {
+            self.apply(SubscriptionInput::BeatsRefused);
+        }
+        self.apply(SubscriptionInput::Deadline);
     }
 
     fn apply(&mut self, input: SubscriptionInput) {

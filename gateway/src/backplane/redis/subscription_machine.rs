@@ -12,7 +12,7 @@
 //! - A connection is whole once every channel that was wanted at its start is confirmed. If a confirmed channel was
 //!   lost before, [`SubscriptionAction::Restored`] reports it then, once.
 //! - A whole connection must bring echoes of the own beat. Without one for [`DEAD_AFTER`] it is abandoned, even if its
-//!   socket is open: it may be half open, or lead to a Redis that refuses writes. Only an echo resets the back-off.
+//!   socket is open: it may be half open. While Redis refuses the beat, no echo is due. Only an echo resets the back-off.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -68,6 +68,8 @@ pub(super) enum SubscriptionInput {
     },
     /// An echo of the own beat arrived.
     Echo,
+    /// Redis refuses the own beats, so no echo is due.
+    BeatsRefused,
     /// The time of [`SubscriptionMachine::deadline`] is reached.
     Deadline,
 }
@@ -188,6 +190,7 @@ impl SubscriptionMachine {
             SubscriptionInput::Refused => self.refuse_pending(actions),
             SubscriptionInput::Lost { jitter } => self.lose(now, jitter),
             SubscriptionInput::Echo => self.note_echo(now),
+            SubscriptionInput::BeatsRefused => self.restart_echo_timer(now),
             SubscriptionInput::Deadline => self.reach_deadline(now, actions),
         }
         self.proceed(now, actions);

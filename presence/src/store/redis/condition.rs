@@ -11,6 +11,7 @@ use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use redis::RedisError;
 
+use super::calls::CallKind;
 use super::fitness::Unfit;
 use super::refusals::{CallIdentity, CallRefusal, CallRefusals, RefusalChange, RefusalReason};
 use crate::host::metrics::{Label, Labelled};
@@ -79,6 +80,11 @@ impl StoreCondition {
             tracing::info!(seconds = since.elapsed().as_secs(), "redis is fit again");
         }
         state.unfit = unfit;
+    }
+
+    /// Returns true while calls of this kind are refused.
+    pub(super) fn refuses(&self, kind: CallKind) -> bool {
+        self.has_refusals.load(Ordering::Acquire) && self.lock().refusals.refuses(kind)
     }
 
     /// Returns the reasons why Redis cannot be used; none if it can.

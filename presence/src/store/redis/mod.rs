@@ -169,6 +169,12 @@ impl RedisStore {
         tokio::time::timeout(Duration::from_secs(1), local_ip).await.ok()?.ok()
     }
 
+    /// Returns true while Redis answers calls of this kind with a refusal.
+    #[must_use]
+    pub fn refuses(&self, call: CallKind) -> bool {
+        self.shared.condition.refuses(call)
+    }
+
     /// Registers the metrics of the calls and of the condition. Must be called once for each registry.
     ///
     /// # Panics

@@ -193,6 +193,11 @@ impl CallRefusals {
         self.take_ended(now)
     }
 
+    /// Returns true if a call of this kind is refused.
+    pub(super) fn refuses(&self, kind: CallKind) -> bool {
+        self.episodes.iter().any(|(_, episode)| episode.calls.keys().any(|call| call.kind == kind))
+    }
+
     /// Returns true if no call is refused.
     pub(super) fn is_empty(&self) -> bool {
         self.episodes.is_empty()
@@ -249,6 +254,7 @@ mod tests {
             ["redis holds a key of the wrong type: redis answered WRONGTYPE some text to a call about the keys lobby"]
         );
         assert_eq!(refusals.record_done(&hall, start + SECOND, start + SECOND), [], "another room works");
+        assert_eq!([CallKind::Publish, CallKind::Beat].map(|kind| refusals.refuses(kind)), [true, false]);
         let probe = call(CallKind::Probe, "");
         assert_eq!(refusals.record_done(&probe, start + SECOND * 2, start + SECOND * 2), [], "a probe proves no key");
         let ended = RefusalChange::Ended { reason: RefusalReason::WrongType, lasted: SECOND * 2, refused: 2 };

@@ -331,6 +331,18 @@ fn silent_connection_turns_stale_then_dead_unless_echoed() {
 }
 
 #[test]
+fn refused_beats_keep_the_connection_whole() {
+    let mut harness = MachineHarness::whole(&["a"]);
+    for second in [3, 6, 9] {
+        play(&mut harness, [(second * 1000, SubscriptionInput::BeatsRefused, "")]);
+        play(&mut harness, [(second * 1000, SubscriptionInput::Deadline, "")]);
+        assert_eq!(harness.link(), LinkState::Subscribed);
+    }
+    // Beats are accepted again, and nothing comes back.
+    play(&mut harness, [(12_000, SubscriptionInput::Deadline, ""), (14_000, SubscriptionInput::Deadline, "abandon")]);
+}
+
+#[test]
 fn silence_without_own_channel_is_ignored() {
     let mut harness = MachineHarness::new();
     harness.at(0, SubscriptionInput::Deadline);
