@@ -77,11 +77,11 @@ impl LeaseContext {
     pub async fn record_transition(&self, transition: LeaseTransition) {
         let Some(incarnation) = self.health.incarnation() else { return };
         let call = self.registry.set_lease(&incarnation, transition);
-        let state = transition.state();
+        let state = transition.state().as_str();
         match tokio::time::timeout(TRANSITION_TIMEOUT, call).await {
-            Ok(Ok(())) => tracing::info!(?state, "lease state recorded"),
-            Ok(Err(error)) => tracing::info!(?state, %error, "lease state not recorded"),
-            Err(_) => tracing::info!(?state, "lease state not recorded in time"),
+            Ok(Ok(())) => tracing::info!(state, "lease state recorded"),
+            Ok(Err(error)) => tracing::info!(state, %error, "lease state not recorded"),
+            Err(_) => tracing::info!(state, "lease state not recorded in time"),
         }
     }
 }

@@ -49,7 +49,8 @@ impl Gateway {
         let sessions = self.hub.size().sessions;
         self.lease.metrics.drain_began_with.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         let pace = DrainPace::for_sessions(sessions, grace);
-        tracing::info!(sessions, notice = ?pace.notice, window = ?pace.window, "connection drain started");
+        let [notice_seconds, window_seconds] = [pace.notice, pace.window].map(|time| time.as_secs_f64());
+        tracing::info!(sessions, notice_seconds, window_seconds, "connection drain started");
         self.connections.drain.begin(pace);
         let listeners = async {
             tokio::time::sleep(pace.notice).await;

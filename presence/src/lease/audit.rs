@@ -116,7 +116,11 @@ impl<'a> ClaimAudit<'a> {
                 _ => false,
             };
             if released {
-                tracing::warn!(?surplus, "surplus claim released in the store");
+                let (nick, room) = match &surplus {
+                    Surplus::Nick(nick, _) => (nick, None),
+                    Surplus::Member(room, nick, _) => (nick, Some(room.as_str())),
+                };
+                tracing::warn!(nick = nick.as_str(), room, "surplus claim released in the store");
             }
         }
         Ok(superseded)

@@ -132,7 +132,8 @@ pub async fn run(
             };
             if let Err(error) = outcome {
                 // The next sample brings the same verdict again.
-                tracing::debug!(%error, ?verdict, "verdict not carried out");
+                let (FailureVerdict::Fence(incarnation, _) | FailureVerdict::Reap(incarnation)) = &verdict;
+                tracing::debug!(%error, %incarnation, "verdict not carried out");
             }
         }
     }

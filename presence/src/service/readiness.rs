@@ -36,7 +36,7 @@ pub(super) async fn log_changes(ready: impl Fn() -> Readiness) {
         let Readiness { reasons } = ready();
         match (was_ready, reasons.as_slice()) {
             (false, []) => tracing::info!("ready"),
-            (true, [_, ..]) => tracing::warn!(?reasons, "not ready"),
+            (true, [_, ..]) => tracing::warn!(reasons = reasons.join("; "), "not ready"),
             _ => continue,
         }
         was_ready = !was_ready;

@@ -131,6 +131,21 @@ fn comment_checks_detect_offences() {
 }
 
 #[test]
+fn log_fields_show_no_debug_output() {
+    let mut offences = Vec::new();
+    for source in library_sources() {
+        let is_debug = |line: &str| {
+            let is_field =
+                line.trim_start().starts_with('?') || ["(?", ", ?", "= ?"].iter().any(|mark| line.contains(mark));
+            is_field || line.contains("tracing::") && line.contains(":?}")
+        };
+        let found = source.code().filter(|(_, line)| is_debug(line));
+        offences.extend(found.map(|(number, line)| format!("{}:{number} {}", source.path, line.trim())));
+    }
+    assert_none(&offences);
+}
+
+#[test]
 fn comments_fit_into_the_line_width() {
     let mut offences = Vec::new();
     for source in sources("rs").iter().chain(&sources("lua")) {
